@@ -1,0 +1,10 @@
+//! One file a resource. An endpoint reads straight down: parse, authorise, ask the store, respond.
+
+pub mod events;
+pub mod keys;
+pub mod manifest;
+pub mod scans;
+pub mod stats;
+pub mod system;
+pub mod tickets;
+pub mod users;

@@ -1,0 +1,120 @@
+//! Events.
+
+use http::StatusCode;
+use serde::{Deserialize, Deserializer};
+use uuid::Uuid;
+
+use super::users::next_page;
+use crate::error::Error;
+use crate::model::{Event, Millis, Reentry, Slug, Text, TimeZone};
+use crate::request::{Call, page_after, page_limit};
+use crate::response::{self, Response};
+use crate::store::EventChange;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewEvent {
+    slug: Slug,
+    name: Text<200>,
+    time_zone: Option<TimeZone>,
+    starts_at: Option<Millis>,
+    ends_at: Option<Millis>,
+    reentry: Option<Reentry>,
+}
+
+/// `POST /api/events`.
+pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
+    call.caller()?.must_be_unbound()?;
+    let new: NewEvent = call.json()?;
+    let event = Event {
+        event_id: Uuid::now_v7(),
+        slug: new.slug.0,
+        name: new.name.0,
+        time_zone: new
+            .time_zone
+            .map_or_else(|| "UTC".to_owned(), |zone| zone.0),
+        starts_at: new.starts_at,
+        ends_at: new.ends_at,
+        reentry: new.reentry.unwrap_or(Reentry::None),
+        version: 1,
+    };
+    event.check_times()?;
+    call.app.store().insert_event(&event, call.now).await?;
+    response::json(StatusCode::CREATED, &event)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<i64>,
+    after: Option<String>,
+}
+
+/// `GET /api/events`.
+pub async fn list_events(call: Call<'_>) -> Result<Response, Error> {
+    call.caller()?.must_be_unbound()?;
+    let query: ListQuery = call.query()?;
+    let (limit, after) = (
+        page_limit(query.limit)?,
+        page_after(query.after.as_deref())?,
+    );
+    let mut events = call.app.store().list_events(after, limit + 1).await?;
+    let next = next_page(&mut events, limit, |event| event.event_id);
+    response::list("events", &events, next)
+}
+
+/// `GET /api/events/{event}`.
+pub async fn show_event(call: Call<'_>) -> Result<Response, Error> {
+    response::json(StatusCode::OK, &call.event().await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changes {
+    name: Option<Text<200>>,
+    time_zone: Option<TimeZone>,
+    #[serde(default, deserialize_with = "present")]
+    starts_at: Option<Option<Millis>>,
+    #[serde(default, deserialize_with = "present")]
+    ends_at: Option<Option<Millis>>,
+    reentry: Option<Reentry>,
+}
+
+/// Tells `null`, which clears, from a field that is not there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Millis>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// `PATCH /api/events/{event}`.
+pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
+    let changes: Changes = call.json()?;
+    let event = call.event().await?;
+    let change = EventChange {
+        name: changes.name.map(|name| name.0),
+        time_zone: changes.time_zone.map(|zone| zone.0),
+        starts_at: changes.starts_at,
+        ends_at: changes.ends_at,
+        reentry: changes.reentry,
+    };
+    response::json(
+        StatusCode::OK,
+        &call
+            .app
+            .store()
+            .change_event(event.event_id, &change)
+            .await?,
+    )
+}
+
+/// `DELETE /api/events/{event}`: with its tickets, scans and keys.
+pub async fn delete_event(call: Call<'_>) -> Result<Response, Error> {
+    let event = call.event().await?;
+    call.app
+        .store()
+        .delete_event(event.event_id, call.now)
+        .await?;
+    call.app
+        .keys
+        .forget(|key| key.event_id == Some(event.event_id));
+    Ok(response::no_content())
+}

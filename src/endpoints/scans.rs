@@ -1,0 +1,585 @@
+//! Scans: the one decision at the gate, alone, as attendance, or late in batches; and its undo.
+
+use std::sync::Arc;
+
+use futures_util::stream;
+use http::{StatusCode, header};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::tickets::{EXPORT_PAGE, attachment};
+use crate::admission::{self, ATTEMPTS_WINDOW, Presented, Subject};
+use crate::app::{App, STORE_DEADLINE, with_scan, within};
+use crate::auth::Caller;
+use crate::error::Error;
+use crate::model::{Direction, Millis, Place, Role, Scan, ScanResult, Slug, Status, Text, Ticket};
+use crate::request::{Call, from_value};
+use crate::response::{self, Response};
+use crate::sheet;
+use crate::store::{DEFAULT_EVENT, Mark, Recorded, ScanContext, TicketName};
+use crate::totp::QrCode;
+
+/// How often a scan whose ticket changed under it is decided again.
+const TRIES: usize = 3;
+/// How long after its receipt a scan can be undone.
+const UNDO_WINDOW: i64 = 15 * Millis::MINUTE;
+/// Scans in a batch at most.
+const BATCH_MOST: usize = 500;
+/// How old a scan in a batch may be.
+const BATCH_OLDEST: i64 = 72 * Millis::HOUR;
+/// How far the clock of a gate may be ahead.
+const BATCH_AHEAD: i64 = 30 * Millis::SECOND;
+
+/// A scan as a device sends it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScanBody {
+    scan_id: Uuid,
+    code: Option<String>,
+    seat: Option<Place>,
+    gate: Option<Place>,
+    totp_code: Option<String>,
+    manual: Option<bool>,
+    note: Option<Text<500>>,
+    at_gate: Option<Place>,
+    direction: Option<Direction>,
+    scanned_at: Option<Millis>,
+}
+
+/// A scan in a batch: with the time and the verdict of the gate.
+#[derive(Deserialize)]
+struct BatchItem {
+    scanned_at: Millis,
+    offline_result: ScanResult,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttendanceBody {
+    seat: Place,
+    gate: Place,
+    totp_code: String,
+    event: Option<Slug>,
+    scan_id: Option<Uuid>,
+}
+
+/// What was shown at a gate, understood.
+struct ScanRequest {
+    scan_id: Uuid,
+    ticket: Shown,
+    /// The six digits; none when a supervisor vouches.
+    code: Option<String>,
+    note: Option<String>,
+    at_gate: Option<String>,
+    direction: Direction,
+    scanned_at: Option<Millis>,
+    offline: Option<Offline>,
+}
+
+/// What a gate decided by itself, and when.
+#[derive(Clone, Copy)]
+struct Offline {
+    result: ScanResult,
+    scanned_at: Millis,
+}
+
+enum Shown {
+    Ticket(Uuid),
+    Seat {
+        seat: String,
+        gate: String,
+    },
+    /// Something that is no code of ours.
+    Nothing,
+}
+
+impl Shown {
+    fn name(&self) -> TicketName<'_> {
+        match self {
+            Self::Ticket(ticket_id) => TicketName::Id(*ticket_id),
+            Self::Seat { seat, gate } => TicketName::Seat { seat, gate },
+            Self::Nothing => TicketName::None,
+        }
+    }
+
+    /// A name for what was shown, by which a retry is recognised when there is no such ticket.
+    fn claimed(&self) -> Uuid {
+        match self {
+            Self::Ticket(ticket_id) => *ticket_id,
+            Self::Seat { seat, gate } => {
+                let digest = Sha256::new()
+                    .chain_update(seat)
+                    .chain_update([0])
+                    .chain_update(gate)
+                    .finalize();
+                let mut bytes = [0; 16];
+                bytes.copy_from_slice(&digest[..16]);
+                Uuid::from_bytes(bytes)
+            }
+            Self::Nothing => Uuid::nil(),
+        }
+    }
+}
+
+impl ScanRequest {
+    fn read(body: ScanBody) -> Result<Self, Error> {
+        let manual = body.manual == Some(true);
+        let (ticket, code) = match (body.code, body.seat, body.gate, body.totp_code) {
+            (Some(qr), None, None, None) if !manual => match QrCode::parse(&qr) {
+                Some(qr) => (Shown::Ticket(qr.ticket_id), Some(qr.code)),
+                None => (Shown::Nothing, Some(String::new())),
+            },
+            (None, Some(seat), Some(gate), code) if code.is_some() != manual => (
+                Shown::Seat {
+                    seat: seat.into_string(),
+                    gate: gate.into_string(),
+                },
+                code,
+            ),
+            _ => {
+                let forms = "send either `code`, or `seat`, `gate` and `totp_code`, or `seat`, `gate`, `manual` and `note`";
+                return Err(Error::field("body", forms));
+            }
+        };
+        if manual != body.note.is_some() {
+            return Err(Error::field(
+                "note",
+                "is required for a manual admission, and only for that",
+            ));
+        }
+        Ok(Self {
+            scan_id: body.scan_id,
+            ticket,
+            code,
+            note: body.note.map(|note| note.0),
+            at_gate: body.at_gate.map(Place::into_string),
+            direction: body.direction.unwrap_or(Direction::Entry),
+            scanned_at: body.scanned_at,
+            offline: None,
+        })
+    }
+
+    fn manual(&self) -> bool {
+        self.code.is_none()
+    }
+}
+
+/// The answer to a scan, whatever its verdict.
+#[derive(Serialize)]
+struct ScanReply {
+    scan_id: Uuid,
+    result: ScanResult,
+    message: String,
+    ticket: Option<Ticket>,
+    at_gate: Option<String>,
+    direction: Direction,
+    scanned_at: Millis,
+    first_used_at: Option<Millis>,
+    first_used_gate: Option<String>,
+    right_gate: Option<String>,
+    seconds_off: Option<i64>,
+    replayed: bool,
+    undone_at: Option<Millis>,
+}
+
+impl ScanReply {
+    fn new(scan: Scan, ticket: Option<Ticket>, replayed: bool) -> Self {
+        let right_gate = match (scan.result, &ticket) {
+            (ScanResult::WrongGate, Some(ticket)) => Some(ticket.gate.clone()),
+            _ => None,
+        };
+        Self {
+            scan_id: scan.scan_id,
+            result: scan.result,
+            message: admission::message(
+                scan.result,
+                scan.direction,
+                scan.seconds_off,
+                right_gate.as_deref(),
+            ),
+            ticket,
+            at_gate: scan.at_gate,
+            direction: scan.direction,
+            scanned_at: scan.scanned_at,
+            first_used_at: scan.first_used_at,
+            first_used_gate: scan.first_used_gate,
+            right_gate,
+            seconds_off: scan.seconds_off,
+            replayed,
+            undone_at: scan.undone_at,
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.result {
+            ScanResult::Accepted => StatusCode::OK,
+            ScanResult::AlreadyUsed
+            | ScanResult::WrongGate
+            | ScanResult::NotRegistered
+            | ScanResult::NotInside => StatusCode::CONFLICT,
+            ScanResult::WrongCode | ScanResult::StaleCode => StatusCode::UNPROCESSABLE_ENTITY,
+            ScanResult::Revoked => StatusCode::GONE,
+            ScanResult::UnknownTicket => StatusCode::NOT_FOUND,
+            ScanResult::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    fn respond(self) -> Result<Response, Error> {
+        let result = self.result;
+        let mut response = response::json(self.status(), &self)?;
+        if result == ScanResult::TooManyAttempts {
+            response.headers_mut().insert(
+                header::RETRY_AFTER,
+                (ATTEMPTS_WINDOW / Millis::SECOND).into(),
+            );
+        }
+        Ok(with_scan(response, result))
+    }
+}
+
+/// `POST /api/events/{event}/scans`.
+pub async fn record_scan(call: Call<'_>) -> Result<Response, Error> {
+    let request = ScanRequest::read(call.json()?)?;
+    let event = call.params.get("event").unwrap_or(DEFAULT_EVENT);
+    scan(call.app, call.caller()?, event, &request, call.now)
+        .await?
+        .respond()
+}
+
+/// `POST /api/users/attendance`: the same, by seat, gate and digits.
+pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
+    let body: AttendanceBody = call.json_or_form()?;
+    let request = ScanRequest {
+        scan_id: body.scan_id.unwrap_or_else(Uuid::now_v7),
+        ticket: Shown::Seat {
+            seat: body.seat.into_string(),
+            gate: body.gate.into_string(),
+        },
+        code: Some(body.totp_code),
+        note: None,
+        at_gate: None,
+        direction: Direction::Entry,
+        scanned_at: None,
+        offline: None,
+    };
+    let event = body
+        .event
+        .as_ref()
+        .map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
+    scan(call.app, call.caller()?, event, &request, call.now)
+        .await?
+        .respond()
+}
+
+/// Decides one scan and writes it down. Reads, decides, writes only if the ticket is still what was read; otherwise
+/// once more from the start.
+async fn scan(
+    app: &App,
+    caller: &Caller,
+    event: &str,
+    request: &ScanRequest,
+    now: Millis,
+) -> Result<ScanReply, Error> {
+    if request.manual() && !caller.role.holds(Role::Supervisor) {
+        return Err(Error::Forbidden(
+            "Only a supervisor may admit without a code.",
+        ));
+    }
+    for _ in 0..TRIES {
+        let context = app
+            .store()
+            .read_scan(
+                event,
+                &request.ticket.name(),
+                request.scan_id,
+                now.plus(-ATTEMPTS_WINDOW),
+            )
+            .await?;
+        let Some(context) = context else {
+            return Err(caller.found(None).err().unwrap_or(Error::EventNotFound));
+        };
+        caller.may_enter(context.event.event_id)?;
+        if let Some(prior) = context.prior {
+            return replay(prior, context.event.event_id, context.ticket, request);
+        }
+        app.check_secret(context.secret_fingerprint.as_deref())?;
+        let (scan, mark) = decide(app, caller, &context, request, now);
+        let mut ticket = context.ticket;
+        if scan.result == ScanResult::TooManyAttempts {
+            return Ok(ScanReply::new(scan, ticket, false));
+        }
+        if app.store().record_scan(&scan, mark.as_ref()).await? == Recorded::Done {
+            if let (Some(mark), Some(ticket)) = (mark, &mut ticket) {
+                ticket.status = Status::Used;
+                ticket.inside = mark.inside;
+                ticket.used_at = ticket.used_at.or(Some(scan.decided_at));
+            }
+            return Ok(ScanReply::new(scan, ticket, false));
+        }
+    }
+    Err(Error::ScanContended)
+}
+
+/// The first verdict again, when it is the same scan.
+fn replay(
+    prior: Scan,
+    event_id: Uuid,
+    ticket: Option<Ticket>,
+    request: &ScanRequest,
+) -> Result<ScanReply, Error> {
+    let same_ticket = match prior.ticket_id {
+        Some(ticket_id) => ticket
+            .as_ref()
+            .is_some_and(|ticket| ticket.ticket_id == ticket_id),
+        None => prior.presented == Some(request.ticket.claimed()),
+    };
+    if prior.event_id != event_id || prior.direction != request.direction || !same_ticket {
+        return Err(Error::ScanIdConflict);
+    }
+    // A ticket that came into being after it was unknown is not part of that verdict.
+    let ticket = ticket.filter(|_| prior.ticket_id.is_some());
+    Ok(ScanReply::new(prior, ticket, true))
+}
+
+fn decide(
+    app: &App,
+    caller: &Caller,
+    context: &ScanContext,
+    request: &ScanRequest,
+    now: Millis,
+) -> (Scan, Option<Mark>) {
+    let ticket = context.ticket.as_ref();
+    let as_of = request.offline.map_or(now, |offline| offline.scanned_at);
+    let at_gate = caller.gate.as_ref().or(request.at_gate.as_ref());
+    let subject = ticket.map(|ticket| Subject {
+        key: app.secret.key_of(ticket.ticket_id, ticket.seed),
+        gate: ticket.gate.clone(),
+        status: ticket.status,
+        registered: ticket.user_id.is_some(),
+        inside: ticket.inside,
+        last_step: ticket.last_step,
+        refusals: context.refusals,
+        newest_accepted_at: context
+            .newest_accepted_at
+            .filter(|_| request.offline.is_some()),
+        reentry: context.event.reentry,
+    });
+    let presented = Presented {
+        code: request.code.as_deref(),
+        at_gate: at_gate.map(String::as_str),
+        direction: request.direction,
+        offline: request.offline.is_some(),
+    };
+    let decision = admission::decide(subject.as_ref(), &presented, as_of);
+    let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
+    let mark = ticket
+        .filter(|_| decision.result == ScanResult::Accepted)
+        .map(|ticket| Mark {
+            ticket_id: ticket.ticket_id,
+            version: ticket.version,
+            step: decision.step,
+            inside: request.direction == Direction::Entry,
+        });
+    let scan = Scan {
+        scan_id: request.scan_id,
+        event_id: context.event.event_id,
+        ticket_id: ticket.map(|ticket| ticket.ticket_id),
+        presented: if ticket.is_none() {
+            Some(request.ticket.claimed())
+        } else {
+            None
+        },
+        at_gate: at_gate.cloned(),
+        direction: request.direction,
+        result: decision.result,
+        offline_result: request
+            .offline
+            .map(|offline| offline.result.as_str().to_owned()),
+        manual: request.manual(),
+        note: request.note.clone(),
+        seconds_off: decision.seconds_off,
+        first_used_at: used_before.and_then(|ticket| ticket.used_at),
+        first_used_gate: used_before.and(context.first_used_gate.clone()),
+        scanned_at: request.scanned_at.unwrap_or(now),
+        received_at: now,
+        decided_at: as_of,
+        key_id: caller.key_id,
+        undone_at: None,
+        undone_by: None,
+    };
+    (scan, mark)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchBody {
+    scans: Vec<serde_json::Value>,
+}
+
+/// The verdict on one scan of a batch, or why it could not have one.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BatchResult {
+    Decided {
+        #[serde(flatten)]
+        reply: Box<ScanReply>,
+        status: u16,
+    },
+    Refused {
+        scan_id: Option<Uuid>,
+        status: u16,
+        code: &'static str,
+        detail: String,
+    },
+}
+
+/// `POST /api/events/{event}/scans/batch`: what a gate decided while it was offline, in the order of `scanned_at`,
+/// each in its own transaction. A batch that breaks off is sent again whole: what was written is replayed.
+pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
+    let caller = call.caller()?;
+    if !caller.offline {
+        return Err(Error::Forbidden(
+            "Only a key made with `offline` may send batches.",
+        ));
+    }
+    let body: BatchBody = call.json()?;
+    if body.scans.len() > BATCH_MOST {
+        return Err(Error::field(
+            "scans",
+            format!("must hold at most {BATCH_MOST} scans"),
+        ));
+    }
+    let event = within(STORE_DEADLINE, call.event()).await?;
+
+    let mut results: Vec<Option<BatchResult>> = Vec::with_capacity(body.scans.len());
+    let mut requests = Vec::with_capacity(body.scans.len());
+    for (place, item) in body.scans.into_iter().enumerate() {
+        let scan_id = item
+            .get("scan_id")
+            .and_then(|id| id.as_str())
+            .and_then(|id| id.parse().ok());
+        match read_batch_item(item, caller, call.now) {
+            Ok(request) => {
+                requests.push((place, request));
+                results.push(None);
+            }
+            Err(error) => results.push(Some(refused(scan_id, &error)?)),
+        }
+    }
+    requests.sort_by_key(|(_, request)| request.offline.map(|offline| offline.scanned_at));
+    for (place, request) in requests {
+        let outcome = within(
+            STORE_DEADLINE,
+            scan(call.app, caller, &event.slug, &request, call.now),
+        )
+        .await;
+        results[place] = Some(match outcome {
+            Ok(reply) => {
+                call.app.metrics.count_scan(reply.result);
+                BatchResult::Decided {
+                    status: reply.status().as_u16(),
+                    reply: Box::new(reply),
+                }
+            }
+            Err(error) => refused(Some(request.scan_id), &error)?,
+        });
+    }
+    response::json(StatusCode::OK, &serde_json::json!({ "results": results }))
+}
+
+/// A refusal that concerns one item; a failure concerns the whole batch.
+fn refused(scan_id: Option<Uuid>, error: &Error) -> Result<BatchResult, Error> {
+    if error.status().is_server_error() {
+        return Err(Error::DatabaseUnavailable(format!("in a batch: {error}")));
+    }
+    Ok(BatchResult::Refused {
+        scan_id,
+        status: error.status().as_u16(),
+        code: error.code(),
+        detail: error.detail(),
+    })
+}
+
+fn read_batch_item(
+    mut item: serde_json::Value,
+    caller: &Caller,
+    now: Millis,
+) -> Result<ScanRequest, Error> {
+    let offline: BatchItem = from_value(item.clone())?;
+    if let Some(fields) = item.as_object_mut() {
+        fields.remove("offline_result");
+    }
+    let mut request = ScanRequest::read(from_value(item)?)?;
+    let oldest = caller
+        .created_at
+        .unwrap_or(Millis(i64::MIN))
+        .max(now.plus(-BATCH_OLDEST));
+    if !(oldest..=now.plus(BATCH_AHEAD)).contains(&offline.scanned_at) {
+        let why =
+            "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
+        return Err(Error::field("scanned_at", why));
+    }
+    request.offline = Some(Offline {
+        result: offline.offline_result,
+        scanned_at: offline.scanned_at,
+    });
+    Ok(request)
+}
+
+/// `POST /api/scans/{scan_id}/undo`: takes back a ticket's newest accepted scan, within 15 minutes.
+pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
+    let scan_id = call.id("scan_id", Error::ScanNotFound)?;
+    let store = call.app.store();
+    let caller = call.caller()?;
+    let scan = store.get_scan(scan_id).await?.ok_or(Error::ScanNotFound)?;
+    caller.may_enter(scan.event_id)?;
+    let undone = store
+        .undo_scan(
+            scan_id,
+            caller.key_id,
+            call.now.plus(-UNDO_WINDOW),
+            call.now,
+        )
+        .await?;
+    let ticket = match undone.ticket_id {
+        Some(ticket_id) => store.get_ticket(ticket_id).await?,
+        None => None,
+    };
+    response::json(StatusCode::OK, &ScanReply::new(undone, ticket, false))
+}
+
+/// `GET /api/events/{event}/scans.csv`.
+pub async fn export_scans(call: Call<'_>) -> Result<Response, Error> {
+    let event = call.event().await?;
+    let rows = scan_rows(Arc::clone(call.app), event.event_id);
+    Ok(attachment(
+        response::streamed("text/csv; charset=utf-8", rows),
+        &format!("scans-{}.csv", event.slug),
+    ))
+}
+
+/// An event's scans as CSV, page by page. The command line writes the same.
+pub fn scan_rows(
+    app: Arc<App>,
+    event_id: Uuid,
+) -> impl stream::Stream<Item = Result<bytes::Bytes, Error>> + Send + 'static {
+    let start = (app, sheet::Writer::new(sheet::SCAN_COLUMNS), Some(None));
+    stream::try_unfold(start, move |(app, mut writer, after)| async move {
+        let Some(after) = after else { return Ok(None) };
+        let scans = within(
+            STORE_DEADLINE,
+            app.store().list_scans(event_id, after, EXPORT_PAGE),
+        )
+        .await?;
+        for (scan, place) in &scans {
+            writer.scan(scan, place.as_ref())?;
+        }
+        let full = scans.len() as i64 == EXPORT_PAGE;
+        let next = scans
+            .last()
+            .filter(|_| full)
+            .map(|(last, _)| Some((last.received_at, last.scan_id)));
+        Ok(Some((writer.take()?, (app, writer, next))))
+    })
+}

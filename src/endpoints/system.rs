@@ -1,0 +1,110 @@
+//! Health, metrics and the description of the interface.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+use crate::app::within;
+use crate::error::Error;
+use crate::model::Millis;
+use crate::request::Call;
+use crate::response::{self, Response};
+
+/// How long a full check's result is told again.
+const KEPT: Duration = Duration::from_secs(10);
+/// How long the database has to answer a full check: less than the request has, so that the answer is still sent.
+const CHECK_DEADLINE: Duration = Duration::from_millis(2_000);
+/// How far the clocks of service and database may be apart, in milliseconds: well inside a code's 30 s.
+const CLOCK_TOLERANCE: i64 = 5 * Millis::SECOND;
+
+#[derive(Clone, Copy, Serialize)]
+struct FullHealth {
+    status: &'static str,
+    version: &'static str,
+    database: &'static str,
+    migrations: &'static str,
+    clock: &'static str,
+}
+
+/// The newest full check. The lock lets one check at a time reach the database; the others wait for its result.
+#[derive(Default)]
+pub struct HealthCheck(Mutex<Option<(Instant, FullHealth)>>);
+
+#[derive(serde::Deserialize)]
+struct HealthQuery {
+    full: Option<String>,
+}
+
+/// `GET /health`: that the process answers. With `?full=1` also whether it could work.
+pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
+    let query: HealthQuery = call.query()?;
+    if query.full.as_deref() != Some("1") {
+        return response::json(
+            StatusCode::OK,
+            &serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }),
+        );
+    }
+    let mut kept = call.app.health.0.lock().await;
+    let health = match *kept {
+        Some((at, health)) if at.elapsed() < KEPT => health,
+        _ => {
+            let health = check(&call).await;
+            *kept = Some((Instant::now(), health));
+            health
+        }
+    };
+    let status = if health.status == "ok" {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    response::json(status, &health)
+}
+
+async fn check(call: &Call<'_>) -> FullHealth {
+    let word = |good: bool| if good { "ok" } else { "failed" };
+    let (database, migrations, clock) =
+        match within(CHECK_DEADLINE, call.app.store().health()).await {
+            Ok(health) => {
+                let apart = (health.now.0 - call.app.now().0).abs();
+                (true, health.migrated, apart <= CLOCK_TOLERANCE)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "full health check");
+                (false, false, false)
+            }
+        };
+    FullHealth {
+        status: word(database && migrations && clock),
+        version: env!("CARGO_PKG_VERSION"),
+        database: word(database),
+        migrations: word(migrations),
+        clock: word(clock),
+    }
+}
+
+/// `GET /metrics`: in the text format that Prometheus reads.
+pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
+    call.caller()?.must_be_unbound()?;
+    let health = within(CHECK_DEADLINE, call.app.store().health()).await;
+    let text = call
+        .app
+        .metrics
+        .render(health.is_ok_and(|health| health.migrated));
+    Ok(response::whole(
+        StatusCode::OK,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        text,
+    ))
+}
+
+/// `GET /openapi.json`.
+pub async fn show_openapi(_: Call<'_>) -> Result<Response, Error> {
+    Ok(response::whole(
+        StatusCode::OK,
+        "application/json",
+        include_str!("../openapi.json"),
+    ))
+}

@@ -1,0 +1,381 @@
+//! Tickets: creating, listing, changing, exporting.
+
+use std::sync::Arc;
+
+use futures_util::stream;
+use http::{HeaderValue, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::users::next_page;
+use crate::app::{App, STORE_DEADLINE, within};
+use crate::error::{Error, FieldError};
+use crate::model::{Event, Place, Seed, Status, Ticket, Username};
+use crate::request::{Call, media_type, page_after, page_limit};
+use crate::response::{self, Response};
+use crate::sheet;
+use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
+use crate::totp;
+
+/// Rows of an export that are read at a time.
+pub const EXPORT_PAGE: i64 = 1_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seat {
+    seat: Place,
+    gate: Place,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seats {
+    Many(Vec<serde_json::Value>),
+    One(serde_json::Value),
+}
+
+/// `POST /api/events/{event}/tickets`: one ticket, an array of them, or a CSV file; all or nothing.
+pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
+    let event = call.event().await?;
+    let created = if media_type(&call.parts.headers) == "text/csv" {
+        let rows = sheet::read_tickets(call.body)?;
+        import(call.app, &event, &rows, &|_| {}).await?
+    } else {
+        let seats = read_seats(call.json()?)?;
+        let tickets = new_tickets(seats.into_iter().map(|seat| (seat.seat, seat.gate, None)))?;
+        call.app
+            .store()
+            .create_tickets(event.event_id, &tickets, call.now, &|_| {})
+            .await
+            .map_err(|error| name_places(error, |place| format!("[{place}]")))?
+    };
+    response::json(StatusCode::CREATED, &created)
+}
+
+fn read_seats(body: Seats) -> Result<Vec<Seat>, Error> {
+    let values = match body {
+        Seats::One(value) => return Ok(vec![crate::request::from_value(value)?]),
+        Seats::Many(values) => values,
+    };
+    if values.is_empty() {
+        return Err(Error::field("body", "must hold at least one ticket"));
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut seats: Vec<Seat> = Vec::with_capacity(values.len());
+    for (place, value) in values.into_iter().enumerate() {
+        let at = |error: Error| match error {
+            Error::InvalidPayload(errors) => Error::InvalidPayload(
+                errors
+                    .into_iter()
+                    .map(|error| {
+                        FieldError::new(format!("[{place}].{}", error.field), error.message)
+                    })
+                    .collect(),
+            ),
+            other => other,
+        };
+        let seat: Seat = crate::request::from_value(value).map_err(at)?;
+        if !seen.insert((seat.seat.clone(), seat.gate.clone())) {
+            return Err(Error::field(
+                format!("[{place}]"),
+                "names a seat at a gate that is named before",
+            ));
+        }
+        seats.push(seat);
+    }
+    Ok(seats)
+}
+
+/// Creates the tickets of a CSV file, registered where the file names people. The command line calls it too.
+pub async fn import(
+    app: &App,
+    event: &Event,
+    rows: &[sheet::TicketRow],
+    progress: &(dyn Fn(usize) + Send + Sync),
+) -> Result<Created, Error> {
+    if rows.iter().any(|row| row.holder.is_some()) {
+        app.claim_secret().await?;
+    }
+    let tickets = new_tickets(
+        rows.iter()
+            .map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())),
+    )?;
+    app.store()
+        .create_tickets(event.event_id, &tickets, app.now(), progress)
+        .await
+        .map_err(|error| name_places(error, |place| format!("line {}", rows[place].line)))
+}
+
+fn new_tickets(
+    seats: impl Iterator<Item = (Place, Place, Option<crate::store::NewUser>)>,
+) -> Result<Vec<NewTicket>, Error> {
+    seats
+        .map(|(seat, gate, holder)| {
+            Ok(NewTicket {
+                ticket_id: Uuid::now_v7(),
+                seat: seat.into_string(),
+                gate: gate.into_string(),
+                seed: random_seed()?,
+                holder,
+            })
+        })
+        .collect()
+}
+
+fn random_seed() -> Result<Seed, Error> {
+    let mut seed = Seed([0; 20]);
+    getrandom::fill(&mut seed.0)
+        .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+    Ok(seed)
+}
+
+/// Says seats that are taken in the words of the request: the store knows only their place in the order.
+fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
+    let Error::SeatTaken(errors) = error else {
+        return error;
+    };
+    let renamed =
+        errors
+            .into_iter()
+            .take(sheet::ERRORS_TOLD)
+            .map(|error| match error.field.parse() {
+                Ok(place) => FieldError {
+                    field: name(place),
+                    ..error
+                },
+                Err(_) => error,
+            });
+    Error::SeatTaken(renamed.collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    status: Option<Status>,
+    gate: Option<Place>,
+    q: Option<String>,
+    limit: Option<i64>,
+    after: Option<String>,
+}
+
+/// `GET /api/events/{event}/tickets`.
+pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
+    let query: ListQuery = call.query()?;
+    let limit = page_limit(query.limit)?;
+    let search = query.q.filter(|text| !text.is_empty());
+    if search
+        .as_deref()
+        .is_some_and(|text| text.len() > 200 || text.chars().any(char::is_control))
+    {
+        return Err(Error::field(
+            "q",
+            "must have at most 200 bytes and no control characters",
+        ));
+    }
+    let filter = TicketFilter {
+        status: query.status,
+        gate: query.gate.map(Place::into_string),
+        search,
+        changed_since: None,
+        after: page_after(query.after.as_deref())?,
+    };
+    let event = call.event().await?;
+    let mut tickets = call
+        .app
+        .store()
+        .list_tickets(event.event_id, &filter, limit + 1)
+        .await?;
+    let next = next_page(&mut tickets, limit, |ticket| ticket.ticket_id);
+    response::list("tickets", &tickets, next)
+}
+
+/// `GET /api/tickets/{ticket_id}`.
+pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
+    response::json(StatusCode::OK, &find_ticket(&call).await?)
+}
+
+/// `POST /api/tickets/{ticket_id}/revoke`: from any state, repeatable.
+pub async fn revoke_ticket(call: Call<'_>) -> Result<Response, Error> {
+    let ticket = change(&call, &TicketChange::Revoke).await?;
+    response::json(StatusCode::OK, &ticket)
+}
+
+/// `POST /api/tickets/{ticket_id}/reissue`: a new seed, so that the old code and link die.
+pub async fn reissue_ticket(call: Call<'_>) -> Result<Response, Error> {
+    call.app.claim_secret().await?;
+    let ticket = change(
+        &call,
+        &TicketChange::Reissue {
+            seed: random_seed()?,
+        },
+    )
+    .await?;
+    provisioned(&call, &ticket).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transfer {
+    username: Username,
+}
+
+/// `POST /api/tickets/{ticket_id}/transfer`: another holder and a new seed.
+pub async fn transfer_ticket(call: Call<'_>) -> Result<Response, Error> {
+    let body: Transfer = call.json()?;
+    call.app.claim_secret().await?;
+    let change_to = TicketChange::Transfer {
+        seed: random_seed()?,
+        username: body.username.as_str().to_owned(),
+    };
+    let ticket = change(&call, &change_to).await?;
+    provisioned(&call, &ticket).await
+}
+
+async fn find_ticket(call: &Call<'_>) -> Result<Ticket, Error> {
+    let ticket_id = call.id("ticket_id", Error::TicketNotFound)?;
+    let ticket = call
+        .app
+        .store()
+        .get_ticket(ticket_id)
+        .await?
+        .ok_or(Error::TicketNotFound)?;
+    call.caller()?.may_enter(ticket.event_id)?;
+    Ok(ticket)
+}
+
+async fn change(call: &Call<'_>, change: &TicketChange) -> Result<Ticket, Error> {
+    let ticket = find_ticket(call).await?;
+    call.app
+        .store()
+        .change_ticket(ticket.ticket_id, change, call.now)
+        .await
+}
+
+async fn provisioned(call: &Call<'_>, ticket: &Ticket) -> Result<Response, Error> {
+    let event = call
+        .app
+        .store()
+        .find_event(&ticket.event)
+        .await?
+        .ok_or(Error::EventNotFound)?;
+    response::json(StatusCode::OK, &with_provisioning(call.app, &event, ticket))
+}
+
+/// What a holder's phone needs to make codes. It is in one answer and never again.
+#[derive(Serialize)]
+struct Provisioning {
+    secret: String,
+    otpauth_url: String,
+    ticket_url: String,
+    algorithm: &'static str,
+    digits: u8,
+    period: i64,
+}
+
+#[derive(Serialize)]
+pub struct TicketWithProvisioning<'a> {
+    #[serde(flatten)]
+    ticket: &'a Ticket,
+    provisioning: Provisioning,
+}
+
+pub fn with_provisioning<'a>(
+    app: &App,
+    event: &Event,
+    ticket: &'a Ticket,
+) -> TicketWithProvisioning<'a> {
+    let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
+    let secret = key.base32();
+    let label = format!(
+        "{}:{} ({})",
+        event.name.replace(':', " "),
+        ticket.seat,
+        ticket.gate
+    );
+    let otpauth_url = format!(
+        "otpauth://totp/{}?secret={secret}&issuer={}&algorithm=SHA1&digits={}&period={}",
+        encode(&label),
+        encode(&event.name),
+        totp::DIGITS,
+        totp::PERIOD,
+    );
+    let ticket_url = format!(
+        "{}/t/{}",
+        app.settings.public_url,
+        totp::page_token(ticket.ticket_id, &key)
+    );
+    let provisioning = Provisioning {
+        secret,
+        otpauth_url,
+        ticket_url,
+        algorithm: "SHA1",
+        digits: totp::DIGITS,
+        period: totp::PERIOD,
+    };
+    TicketWithProvisioning {
+        ticket,
+        provisioning,
+    }
+}
+
+/// What RFC 3986 calls unreserved stays, everything else is encoded.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED).to_string()
+}
+
+/// `GET /api/events/{event}/tickets.csv`.
+pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
+    let event = call.event().await?;
+    let rows = ticket_rows(Arc::clone(call.app), event.event_id);
+    Ok(attachment(
+        response::streamed("text/csv; charset=utf-8", rows),
+        &format!("tickets-{}.csv", event.slug),
+    ))
+}
+
+/// An event's tickets as CSV, page by page. The command line writes the same.
+pub fn ticket_rows(
+    app: Arc<App>,
+    event_id: Uuid,
+) -> impl stream::Stream<Item = Result<bytes::Bytes, Error>> + Send + 'static {
+    let start = (app, sheet::Writer::new(sheet::TICKET_COLUMNS), Some(None));
+    stream::try_unfold(start, move |(app, mut writer, after)| async move {
+        let Some(after) = after else { return Ok(None) };
+        let filter = TicketFilter {
+            after,
+            ..TicketFilter::default()
+        };
+        let tickets = within(
+            STORE_DEADLINE,
+            app.store().list_tickets(event_id, &filter, EXPORT_PAGE),
+        )
+        .await?;
+        for ticket in &tickets {
+            writer.ticket(ticket)?;
+        }
+        let full = tickets.len() as i64 == EXPORT_PAGE;
+        let next = tickets
+            .last()
+            .filter(|_| full)
+            .map(|last| Some(last.ticket_id));
+        Ok(Some((writer.take()?, (app, writer, next))))
+    })
+}
+
+/// Lets a browser save what is sent.
+pub fn attachment(mut response: Response, name: &str) -> Response {
+    // A slug has only characters that a header may have.
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_DISPOSITION, value);
+    }
+    response
+}

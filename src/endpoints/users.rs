@@ -1,0 +1,139 @@
+//! People, and the tickets they hold.
+
+use http::StatusCode;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::tickets::with_provisioning;
+use crate::error::Error;
+use crate::model::{Email, Place, Slug, Text, User, Username};
+use crate::request::{Call, cursor, page_after, page_limit};
+use crate::response::{self, Response};
+use crate::store::DEFAULT_EVENT;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewUser {
+    username: Username,
+    full_name: Option<Text<200>>,
+    email: Option<Email>,
+}
+
+/// `POST /api/users`.
+pub async fn create_user(call: Call<'_>) -> Result<Response, Error> {
+    let new: NewUser = call.json_or_form()?;
+    let user = User {
+        user_id: Uuid::now_v7(),
+        username: new.username.as_str().to_owned(),
+        full_name: new.full_name.map(|name| name.0),
+        email: new.email.map(|email| email.0),
+        created_at: call.now,
+    };
+    call.app.store().insert_user(&user).await?;
+    response::json(StatusCode::CREATED, &user)
+}
+
+/// `GET /api/users/{username}`.
+pub async fn show_user(call: Call<'_>) -> Result<Response, Error> {
+    response::json(StatusCode::OK, &find_user(&call).await?)
+}
+
+/// `DELETE /api/users/{username}`: erases the person; their tickets are revoked, the counts stay.
+pub async fn erase_user(call: Call<'_>) -> Result<Response, Error> {
+    let only_event = call.caller()?.event_id;
+    call.app
+        .store()
+        .erase_user(username(&call)?, only_event, call.now)
+        .await?;
+    Ok(response::no_content())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Registration {
+    seat: Place,
+    gate: Place,
+    event: Option<Slug>,
+}
+
+/// `POST /api/users/{username}/tickets`: gives a ticket to a person. The only answer that shows its secret.
+pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
+    let username = username(&call)?;
+    let body: Registration = call.json_or_form()?;
+    let slug = body
+        .event
+        .as_ref()
+        .map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
+    let store = call.app.store();
+    let event = call.caller()?.found(store.find_event(slug).await?)?;
+    call.app.claim_secret().await?;
+    let ticket = store
+        .register_ticket(
+            username,
+            event.event_id,
+            body.seat.as_str(),
+            body.gate.as_str(),
+            call.now,
+        )
+        .await?;
+    response::json(
+        StatusCode::CREATED,
+        &with_provisioning(call.app, &event, &ticket),
+    )
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<i64>,
+    after: Option<String>,
+}
+
+/// `GET /api/users/{username}/tickets`.
+pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
+    let query: ListQuery = call.query()?;
+    let (limit, after) = (
+        page_limit(query.limit)?,
+        page_after(query.after.as_deref())?,
+    );
+    let user = find_user(&call).await?;
+    let only_event = call.caller()?.event_id;
+    let mut tickets = call
+        .app
+        .store()
+        .list_user_tickets(user.user_id, only_event, after, limit + 1)
+        .await?;
+    let next = next_page(&mut tickets, limit, |ticket| ticket.ticket_id);
+    response::list("tickets", &tickets, next)
+}
+
+/// Cuts off the one member too many that tells whether there is a next page, and makes its cursor.
+pub(super) fn next_page<T>(
+    members: &mut Vec<T>,
+    limit: i64,
+    id: impl Fn(&T) -> Uuid,
+) -> Option<String> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if members.len() <= limit {
+        return None;
+    }
+    members.truncate(limit);
+    members.last().map(|last| cursor(id(last)))
+}
+
+/// The name in the path. What cannot be a username names nobody.
+fn username<'a>(call: &'a Call<'_>) -> Result<&'a str, Error> {
+    let name = call.params.get("username").unwrap_or_default();
+    match Username::try_from(name.to_owned()) {
+        Ok(_) => Ok(name),
+        Err(_) => Err(Error::UserNotFound),
+    }
+}
+
+async fn find_user(call: &Call<'_>) -> Result<User, Error> {
+    call.app
+        .store()
+        .find_user(username(call)?)
+        .await?
+        .ok_or(Error::UserNotFound)
+}

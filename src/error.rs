@@ -1,0 +1,234 @@
+//! Every way a request can be refused or fail. A refusal of a *scan* is not an error but a verdict: see `admission`.
+
+use http::StatusCode;
+use serde::Serialize;
+
+/// One field that is wrong. For an imported CSV the field is the line, as `line 12`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    pub field: String,
+    pub message: String,
+}
+
+impl FieldError {
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Why a request has no success to show. `status` and `code` are stable; the texts are for people.
+#[derive(Debug)]
+pub enum Error {
+    /// The body is not JSON. Holds where it ceases to be.
+    MalformedJson(String),
+    /// No key, or one that is unknown, expired or revoked.
+    Unauthenticated,
+    /// The key may not do this.
+    Forbidden(&'static str),
+    NotFound,
+    EventNotFound,
+    UserNotFound,
+    TicketNotFound,
+    ScanNotFound,
+    KeyNotFound,
+    /// The path exists, with the methods that are held here.
+    MethodNotAllowed(String),
+    RequestTimeout,
+    PayloadTooLarge(usize),
+    ResponseTooLarge,
+    UnsupportedMediaType(&'static str),
+    InvalidPayload(Vec<FieldError>),
+    UsernameTaken,
+    EventExists,
+    EventInUse,
+    SeatTaken(Vec<FieldError>),
+    TicketAlreadyRegistered,
+    TicketNotRegistered,
+    TicketRevoked,
+    TicketUsed,
+    ScanIdConflict,
+    UndoExpired,
+    NotUndoable,
+    ImportInProgress,
+    /// Three times another change came between the reading of a ticket and its marking.
+    ScanContended,
+    /// The codes of this database were made with another `TICKET_SECRET`.
+    TicketSecretMismatch,
+    /// The database does not answer, or not in time. Holds the cause, for the log alone.
+    DatabaseUnavailable(String),
+    /// A fault of the service. Holds the cause, for the log alone.
+    Internal(String),
+}
+
+impl Error {
+    /// One field that is wrong.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::InvalidPayload(vec![FieldError::new(field, message)])
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MalformedJson(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound
+            | Self::EventNotFound
+            | Self::UserNotFound
+            | Self::TicketNotFound
+            | Self::ScanNotFound
+            | Self::KeyNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::PayloadTooLarge(_) | Self::ResponseTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::InvalidPayload(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::UsernameTaken
+            | Self::EventExists
+            | Self::EventInUse
+            | Self::SeatTaken(_)
+            | Self::TicketAlreadyRegistered
+            | Self::TicketNotRegistered
+            | Self::TicketRevoked
+            | Self::TicketUsed
+            | Self::ScanIdConflict
+            | Self::UndoExpired
+            | Self::NotUndoable => StatusCode::CONFLICT,
+            Self::ImportInProgress => StatusCode::TOO_MANY_REQUESTS,
+            Self::ScanContended | Self::TicketSecretMismatch | Self::DatabaseUnavailable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::MalformedJson(_) => "malformed_json",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound => "not_found",
+            Self::EventNotFound => "event_not_found",
+            Self::UserNotFound => "user_not_found",
+            Self::TicketNotFound => "ticket_not_found",
+            Self::ScanNotFound => "scan_not_found",
+            Self::KeyNotFound => "key_not_found",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::PayloadTooLarge(_) => "payload_too_large",
+            Self::ResponseTooLarge => "response_too_large",
+            Self::UnsupportedMediaType(_) => "unsupported_media_type",
+            Self::InvalidPayload(_) => "invalid_payload",
+            Self::UsernameTaken => "username_taken",
+            Self::EventExists => "event_exists",
+            Self::EventInUse => "event_in_use",
+            Self::SeatTaken(_) => "seat_taken",
+            Self::TicketAlreadyRegistered => "ticket_already_registered",
+            Self::TicketNotRegistered => "ticket_not_registered",
+            Self::TicketRevoked => "ticket_revoked",
+            Self::TicketUsed => "ticket_used",
+            Self::ScanIdConflict => "scan_id_conflict",
+            Self::UndoExpired => "undo_expired",
+            Self::NotUndoable => "not_undoable",
+            Self::ImportInProgress => "import_in_progress",
+            Self::ScanContended => "scan_contended",
+            Self::TicketSecretMismatch => "ticket_secret_mismatch",
+            Self::DatabaseUnavailable(_) => "database_unavailable",
+            Self::Internal(_) => "internal_error",
+        }
+    }
+
+    /// What was wrong and what to do, for the person who gets it. Never a cause from inside.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::MalformedJson(place) => format!("The body is not valid JSON: {place}."),
+            Self::Unauthenticated => {
+                "Send a valid key as `Authorization: Bearer <key>`; this one is missing, unknown, expired or revoked."
+                    .into()
+            }
+            Self::Forbidden(why) => (*why).into(),
+            Self::NotFound => "There is nothing at this path; see /openapi.json.".into(),
+            Self::EventNotFound => "There is no such event.".into(),
+            Self::UserNotFound => "There is no such user.".into(),
+            Self::TicketNotFound => "There is no such ticket.".into(),
+            Self::ScanNotFound => "There is no such scan.".into(),
+            Self::KeyNotFound => "There is no such key.".into(),
+            Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
+            Self::RequestTimeout => "The request took too long to arrive; send it again.".into(),
+            Self::PayloadTooLarge(limit) => format!("The body may have at most {limit} bytes."),
+            Self::ResponseTooLarge => {
+                "The answer is too large for AWS Lambda; ask for less, or use the command line.".into()
+            }
+            Self::UnsupportedMediaType(wanted) => format!("Send the body as {wanted}."),
+            Self::InvalidPayload(errors) => match errors.as_slice() {
+                [one] => format!("{}: {}", one.field, one.message),
+                many => format!("{} things are wrong; see `errors`.", many.len()),
+            },
+            Self::UsernameTaken => "Another user has this username (upper and lower case count as the same).".into(),
+            Self::EventExists => "Another event has this slug.".into(),
+            Self::EventInUse => "The event `default`, and an event while it runs, cannot be deleted.".into(),
+            Self::SeatTaken(_) => "A ticket for this seat at this gate exists already; nothing was created.".into(),
+            Self::TicketAlreadyRegistered => "The ticket has a holder already; transfer it instead.".into(),
+            Self::TicketNotRegistered => "Nobody holds this ticket; register it first.".into(),
+            Self::TicketRevoked => "The ticket is revoked; reissue it first.".into(),
+            Self::TicketUsed => "The ticket has been used.".into(),
+            Self::ScanIdConflict => "This scan_id belongs to another scan; make a new one for each scan.".into(),
+            Self::UndoExpired => "A scan can be undone for 15 minutes.".into(),
+            Self::NotUndoable => "Only the newest accepted scan of a ticket can be undone.".into(),
+            Self::ImportInProgress => "Another import is running; try again when it has ended.".into(),
+            Self::ScanContended => "The ticket changed while it was scanned; scan again.".into(),
+            Self::TicketSecretMismatch => {
+                "The service runs with another TICKET_SECRET than the one this database's tickets were made with.".into()
+            }
+            Self::DatabaseUnavailable(_) => "The database does not answer; try again. Nobody was admitted.".into(),
+            Self::Internal(_) => "The service failed; its log says why.".into(),
+        }
+    }
+
+    /// The fields that are wrong.
+    pub fn errors(&self) -> &[FieldError] {
+        match self {
+            Self::InvalidPayload(errors) | Self::SeatTaken(errors) => errors,
+            _ => &[],
+        }
+    }
+
+    /// Seconds after which it is worth trying again.
+    pub fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::DatabaseUnavailable(_) | Self::ScanContended => Some(1),
+            Self::ImportInProgress => Some(5),
+            Self::TicketSecretMismatch => Some(60),
+            _ => None,
+        }
+    }
+
+    /// What the log alone may know.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
+            Self::TicketSecretMismatch => {
+                Some("TICKET_SECRET differs from the one this database was used with")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    /// For the command line: what is wrong with each line, and the cause, which there is the user's own to know.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.detail())?;
+        for error in self.errors() {
+            write!(f, "\n  {}: {}", error.field, error.message)?;
+        }
+        match self.cause() {
+            Some(cause) => write!(f, " ({cause})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,135 @@
+//! What Prometheus reads at `/metrics`.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::model::{Millis, ScanResult};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScanLabels {
+    result: &'static str,
+}
+
+/// Upper bounds in seconds: from a scan on the same machine to the deadline of a request.
+const LATENCY_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5];
+
+/// Counters of this process, since it started.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<RouteLabels, Histogram>,
+    scans: Family<ScanLabels, Counter>,
+    migrations_ok: Gauge,
+}
+
+impl Metrics {
+    pub fn new(started_at: Millis) -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        let latency =
+            Family::new_with_constructor((|| Histogram::new(LATENCY_BUCKETS)) as fn() -> Histogram);
+        let scans = Family::default();
+        let started: Gauge = Gauge::default();
+        let migrations_ok = Gauge::default();
+        started.set(started_at.0);
+        registry.register(
+            "app_started_at",
+            "When the process started, in milliseconds since 1970",
+            started,
+        );
+        registry.register(
+            "migrations_ok",
+            "Whether the schema is this release's",
+            migrations_ok.clone(),
+        );
+        registry.register(
+            "http_requests",
+            "Requests answered",
+            Family::clone(&requests),
+        );
+        registry.register(
+            "http_request_duration_seconds",
+            "Time to the head of the response",
+            latency.clone(),
+        );
+        registry.register("scans", "Scans by result", Family::clone(&scans));
+        Self {
+            registry,
+            requests,
+            latency,
+            scans,
+            migrations_ok,
+        }
+    }
+
+    pub fn observe(
+        &self,
+        method: &Method,
+        route: &'static str,
+        status: StatusCode,
+        elapsed: Duration,
+        scan: Option<ScanResult>,
+    ) {
+        let labels = RequestLabels {
+            method: known_method(method),
+            route,
+            status: status.as_u16(),
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.latency
+            .get_or_create(&RouteLabels { route })
+            .observe(elapsed.as_secs_f64());
+        if let Some(result) = scan {
+            self.count_scan(result);
+        }
+    }
+
+    pub fn count_scan(&self, result: ScanResult) {
+        self.scans
+            .get_or_create(&ScanLabels {
+                result: result.as_str(),
+            })
+            .inc();
+    }
+
+    pub fn render(&self, migrations_ok: bool) -> String {
+        self.migrations_ok.set(migrations_ok.into());
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// A client may invent methods; a label must not grow with them.
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,437 @@
+//! The words of the domain, as they are stored and as they are sent.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use uuid::Uuid;
+
+use crate::error::Error;
+
+/// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 string in UTC, in a database the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    pub const SECOND: i64 = 1_000;
+    pub const MINUTE: i64 = 60 * Self::SECOND;
+    pub const HOUR: i64 = 60 * Self::MINUTE;
+    pub const DAY: i64 = 24 * Self::HOUR;
+
+    /// What the machine's clock says.
+    pub fn now() -> Self {
+        let since_epoch = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// This moment, `milliseconds` later.
+    pub fn plus(self, milliseconds: i64) -> Self {
+        Self(self.0.saturating_add(milliseconds))
+    }
+
+    /// Reads RFC 3339, with any offset; what is finer than a millisecond is cut off.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>()
+            .ok()
+            .map(|time| Self(time.as_millisecond()))
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time:.3}"),
+            Err(_) => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+impl Serialize for Millis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Millis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            D::Error::custom("expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")
+        })
+    }
+}
+
+/// The 20 random bytes from which the codes of a ticket are made. Never shown, not even in debug output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Seed(pub [u8; 20]);
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(hidden)")
+    }
+}
+
+impl TryFrom<Vec<u8>> for Seed {
+    type Error = &'static str;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| "a seed has 20 bytes")
+    }
+}
+
+/// Declares an enum that is one lower-case word in JSON, in a database and in the logs.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+ }
+
+        impl $name {
+            /// Every value, in the order of its declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word for it, as it is stored and sent.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == text).ok_or_else(|| {
+                    let words: Vec<&str> = Self::ALL.iter().map(|value| value.as_str()).collect();
+                    format!("expected one of {}", words.join(", "))
+                })
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+    };
+}
+
+words! {
+    /// The state of a ticket.
+    Status { Valid = "valid", Used = "used", Revoked = "revoked" }
+}
+
+words! {
+    /// Whether a person who left may come in again.
+    Reentry { None = "none", AfterExit = "after_exit" }
+}
+
+words! {
+    /// Which way a person passes the gate.
+    Direction { Entry = "entry", Exit = "exit" }
+}
+
+words! {
+    /// What a key may do. Each role holds what the later ones hold.
+    Role {
+        /// Everything.
+        Organizer = "organizer",
+        /// What a gate may, and undo and manual admission.
+        Supervisor = "supervisor",
+        /// Scan, manifest and statistics.
+        Gate = "gate",
+    }
+}
+
+impl Role {
+    /// Whether this role may do what `needed` may.
+    pub fn holds(self, needed: Self) -> bool {
+        self as u8 <= needed as u8
+    }
+}
+
+words! {
+    /// The verdict on one scan.
+    ScanResult {
+        Accepted = "accepted",
+        AlreadyUsed = "already_used",
+        WrongCode = "wrong_code",
+        /// The right code at the wrong moment.
+        StaleCode = "stale_code",
+        WrongGate = "wrong_gate",
+        NotRegistered = "not_registered",
+        NotInside = "not_inside",
+        Revoked = "revoked",
+        UnknownTicket = "unknown_ticket",
+        /// Not a verdict: it is neither stored nor replayed.
+        TooManyAttempts = "too_many_attempts",
+    }
+}
+
+/// An occasion that tickets admit to.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Event {
+    pub event_id: Uuid,
+    /// Its name in paths: `[a-z0-9-]{1,64}`.
+    pub slug: String,
+    pub name: String,
+    /// An IANA time zone, for people; the service itself reckons in UTC.
+    pub time_zone: String,
+    pub starts_at: Option<Millis>,
+    pub ends_at: Option<Millis>,
+    #[sqlx(try_from = "String")]
+    pub reentry: Reentry,
+    /// Grows by one with every change.
+    pub version: i64,
+}
+
+impl Event {
+    /// Refuses an event that ends before it starts.
+    pub fn check_times(&self) -> Result<(), Error> {
+        match (self.starts_at, self.ends_at) {
+            (Some(start), Some(end)) if end <= start => {
+                Err(Error::field("ends_at", "must be after starts_at"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A person who holds tickets.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct User {
+    pub user_id: Uuid,
+    pub username: String,
+    pub full_name: Option<String>,
+    pub email: Option<String>,
+    pub created_at: Millis,
+}
+
+/// A seat at a gate of an event, and its holder once it is registered. Serialized it shows no secret.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Ticket {
+    pub ticket_id: Uuid,
+    #[serde(skip)]
+    pub event_id: Uuid,
+    /// The slug of its event.
+    pub event: String,
+    #[serde(skip)]
+    pub user_id: Option<Uuid>,
+    pub seat: String,
+    pub gate: String,
+    #[serde(skip)]
+    #[sqlx(try_from = "Vec<u8>")]
+    pub seed: Seed,
+    #[sqlx(try_from = "String")]
+    pub status: Status,
+    pub username: Option<String>,
+    pub full_name: Option<String>,
+    #[serde(skip)]
+    pub email: Option<String>,
+    pub inside: bool,
+    /// The TOTP step of the newest accepted code: no code up to it admits again.
+    #[serde(skip)]
+    pub last_step: Option<i64>,
+    /// Grows by one with every change of the row.
+    #[serde(skip)]
+    pub version: i64,
+    pub created_at: Millis,
+    pub registered_at: Option<Millis>,
+    pub used_at: Option<Millis>,
+    #[serde(skip)]
+    pub printed_at: Option<Millis>,
+}
+
+/// One scan as it is kept, whatever its verdict.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Scan {
+    pub scan_id: Uuid,
+    pub event_id: Uuid,
+    pub ticket_id: Option<Uuid>,
+    /// What a ticket that does not exist claimed to be, so that a retry of the same scan is recognised.
+    pub presented: Option<Uuid>,
+    pub at_gate: Option<String>,
+    #[sqlx(try_from = "String")]
+    pub direction: Direction,
+    #[sqlx(try_from = "String")]
+    pub result: ScanResult,
+    /// What the gate decided by itself, for a scan that came in a batch.
+    pub offline_result: Option<String>,
+    pub manual: bool,
+    pub note: Option<String>,
+    pub seconds_off: Option<i64>,
+    pub first_used_at: Option<Millis>,
+    pub first_used_gate: Option<String>,
+    /// By the clock of the device.
+    pub scanned_at: Millis,
+    /// By the clock of the service.
+    pub received_at: Millis,
+    /// The moment the verdict holds for: `received_at`, or in a batch `scanned_at`.
+    pub decided_at: Millis,
+    /// The key that scanned; none for the key of the environment.
+    pub key_id: Option<Uuid>,
+    pub undone_at: Option<Millis>,
+    pub undone_by: Option<Uuid>,
+}
+
+/// A key, without its secret.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Key {
+    pub key_id: Uuid,
+    pub name: String,
+    #[sqlx(try_from = "String")]
+    pub role: Role,
+    #[serde(skip)]
+    pub event_id: Option<Uuid>,
+    /// The slug of the event it is bound to.
+    pub event: Option<String>,
+    /// The gate it is bound to.
+    pub gate: Option<String>,
+    /// Whether it may download the manifest and send batches.
+    pub offline: bool,
+    pub created_at: Millis,
+    pub expires_at: Option<Millis>,
+    pub revoked_at: Option<Millis>,
+}
+
+/// A text with the rules of a seat or a gate: 1 to 64 characters, none of them a control character, no space at the ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Place(String);
+
+impl Place {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Place {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        checked_text(&text, 64).map_err(
+            |()| "must have 1 to 64 characters, no control characters and no space at either end",
+        )?;
+        Ok(Self(text))
+    }
+}
+
+/// A text for people of 1 to `LONGEST` characters, none of them a control character, no space at the ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Text<const LONGEST: usize>(pub String);
+
+impl<const LONGEST: usize> TryFrom<String> for Text<LONGEST> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        checked_text(&text, LONGEST).map_err(|()| {
+            format!("must have 1 to {LONGEST} characters, no control characters and no space at either end")
+        })?;
+        Ok(Self(text))
+    }
+}
+
+fn checked_text(text: &str, longest: usize) -> Result<(), ()> {
+    let length = text.chars().count();
+    let fits = (1..=longest).contains(&length)
+        && text.trim() == text
+        && !text.chars().any(char::is_control);
+    if fits { Ok(()) } else { Err(()) }
+}
+
+/// A username: `[A-Za-z0-9._@+-]{1,64}`, and not `attendance`, which is a path of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Username(String);
+
+impl Username {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Username {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._@+-".contains(&byte);
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(plain) {
+            return Err("must have 1 to 64 of the characters A-Z a-z 0-9 . _ @ + -");
+        }
+        if text.eq_ignore_ascii_case("attendance") {
+            return Err("is a reserved name");
+        }
+        Ok(Self(text))
+    }
+}
+
+/// An e-mail address, checked for its form only: 3 to 254 characters, one `@` with something on both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Email(pub String);
+
+impl TryFrom<String> for Email {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let sides = text.split_once('@');
+        let plain = !text
+            .chars()
+            .any(|character| character.is_control() || character.is_whitespace());
+        match sides {
+            Some((local, domain))
+                if plain
+                    && !local.is_empty()
+                    && !domain.is_empty()
+                    && !domain.contains('@')
+                    && text.chars().count() <= 254 =>
+            {
+                Ok(Self(text))
+            }
+            _ => Err("must be an e-mail address of at most 254 characters"),
+        }
+    }
+}
+
+/// The name of an event in paths: `[a-z0-9-]{1,64}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Slug(pub String);
+
+impl TryFrom<String> for Slug {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(text))
+        } else {
+            Err("must have 1 to 64 of the characters a-z 0-9 -")
+        }
+    }
+}
+
+/// A time zone by its IANA name, such as `Europe/Madrid`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TimeZone(pub String);
+
+impl TryFrom<String> for TimeZone {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match jiff::tz::TimeZone::get(&text) {
+            Ok(_) => Ok(Self(text)),
+            Err(_) => Err("must be an IANA time zone such as Europe/Madrid"),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The two entrances: hyper on a port, and AWS Lambda. Both read and bound the body, then call [`App::handle`].
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::request::Parts;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use lambda_http::{Body as LambdaBody, RequestExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::response::Response;
+
+/// Connections at once; more wait in the listening queue.
+const CONNECTIONS: usize = 1_024;
+/// How long the head of a request may take to arrive, the first and the next on the same connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request's head at most; hyper reads no more than this ahead.
+const HEADER_LIMIT: usize = 16 * 1024;
+/// What is left for requests in flight after SIGTERM: Cloud Run kills after 10 s.
+const GRACE: Duration = Duration::from_millis(9_500);
+
+/// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes what is in flight.
+pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
+    let address = SocketAddr::new(app.settings.host, app.settings.port);
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("PORT: cannot listen on {address}"))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_LIMIT);
+    loop {
+        let place = Arc::clone(&places)
+            .acquire_owned()
+            .await
+            .context("the semaphore is never closed")?;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, or a client that was gone at once: neither ends the service.
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        let connection =
+            server.serve_connection(TokioIo::new(quick(stream)), service(Arc::clone(&app)));
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // An error here is a client that went away or never spoke HTTP; a request's own failures are logged by it.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    tracing::info!("stopping");
+    if tokio::time::timeout(GRACE, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some requests did not finish in time");
+    }
+    Ok(())
+}
+
+fn quick(stream: TcpStream) -> TcpStream {
+    // Without it a small response may wait for the client's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    stream
+}
+
+fn service(
+    app: Arc<App>,
+) -> impl hyper::service::Service<
+    hyper::Request<Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response, Infallible>> + Send,
+> {
+    service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { Ok(answer(&app, request).await) }
+    })
+}
+
+/// Reads the body within its bounds and hands the request over.
+async fn answer(app: &Arc<App>, request: hyper::Request<Incoming>) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let allowance = match app.allow_body(&parts).await {
+        Ok(allowance) => allowance,
+        Err(refusal) => return refusal,
+    };
+    if content_length(&parts.headers) > allowance.limit as u64 {
+        return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit));
+    }
+    let read = tokio::time::timeout(
+        allowance.time,
+        Limited::new(body, allowance.limit).collect(),
+    )
+    .await;
+    let body = match read {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit));
+        }
+        // The client broke off, or its chunks are not chunks: nobody is left to tell, or it will see why.
+        Ok(Err(_)) => return app.refuse(&parts, Error::field("body", "broke off")),
+        Err(_) => return app.refuse(&parts, Error::RequestTimeout),
+    };
+    allowance.attach(&mut parts);
+    app.handle(http::Request::from_parts(parts, lambda_body(&body)))
+        .await
+}
+
+fn lambda_body(bytes: &[u8]) -> LambdaBody {
+    if bytes.is_empty() {
+        LambdaBody::Empty
+    } else {
+        LambdaBody::Binary(bytes.to_vec())
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> u64 {
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    length.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+/// Bytes of a response on Lambda at most, as the runtime sends it; the platform refuses more than 6 MB.
+const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
+
+/// Serves AWS Lambda's runtime API, one event at a time.
+pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
+    let handler = lambda_http::service_fn(move |event: lambda_http::Request| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Infallible>(answer_event(&app, event).await) }
+    });
+    lambda_http::run(handler)
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+async fn answer_event(app: &Arc<App>, event: lambda_http::Request) -> http::Response<LambdaBody> {
+    let event = without_stage(event);
+    let (mut parts, body) = event.into_parts();
+    let response = match app.allow_body(&parts).await {
+        Err(refusal) => refusal,
+        Ok(allowance) if body.len() > allowance.limit => {
+            app.refuse(&parts, Error::PayloadTooLarge(allowance.limit))
+        }
+        Ok(allowance) => {
+            allowance.attach(&mut parts);
+            app.handle(http::Request::from_parts(parts.clone(), body))
+                .await
+        }
+    };
+    collected(app, &parts, response).await
+}
+
+/// The API's stage is not part of our paths, but `lambda_http` leaves it in, or puts it there.
+fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
+    let stage = match event.request_context_ref() {
+        Some(lambda_http::request::RequestContext::ApiGatewayV2(context)) => context.stage.clone(),
+        _ => None,
+    };
+    let Some(stage) = stage.filter(|stage| stage != "$default") else {
+        return event;
+    };
+    let (mut parts, body) = event.into_parts();
+    let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let stripped = path_and_query
+        .strip_prefix('/')
+        .and_then(|path| path.strip_prefix(stage.as_str()));
+    if let Some(uri) = stripped
+        .filter(|path| path.starts_with('/'))
+        .and_then(|path| path.parse().ok())
+    {
+        parts.uri = uri;
+    }
+    http::Request::from_parts(parts, body)
+}
+
+/// Lambda takes a response whole, and only so large: as JSON text, or in base64, which adds a third.
+async fn collected(app: &App, parts: &Parts, response: Response) -> http::Response<LambdaBody> {
+    let (head, body) = response.into_parts();
+    let binary = head.headers.contains_key(header::CONTENT_ENCODING);
+    let limit = if binary {
+        LAMBDA_RESPONSE_LIMIT / 4 * 3
+    } else {
+        LAMBDA_RESPONSE_LIMIT
+    };
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => http::Response::from_parts(head, lambda_body(&body.to_bytes())),
+        Err(error) => {
+            let error = match error.is::<LengthLimitError>() {
+                true => Error::ResponseTooLarge,
+                false => Error::Internal("a stream broke off".into()),
+            };
+            let refusal = app.refuse(parts, error);
+            let (head, body) = refusal.into_parts();
+            let body = body
+                .collect()
+                .await
+                .map(|body| body.to_bytes())
+                .unwrap_or_default();
+            http::Response::from_parts(head, lambda_body(&body))
+        }
+    }
+}

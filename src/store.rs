@@ -1,0 +1,354 @@
+//! What the service asks of a database. `queries.rs` answers in SQL that both databases read; `postgres.rs` and
+//! `sqlite.rs` hold what differs: opening, locking, registering, marking, bulk inserts.
+//!
+//! No call has a deadline of its own: the caller drops the call when time is up, and the connection dies with it.
+
+mod pool;
+mod postgres;
+mod sqlite;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+pub use postgres::PostgresStore;
+pub use sqlite::SqliteStore;
+
+use crate::config::Database;
+use crate::error::Error;
+use crate::model::{Event, Key, Millis, Reentry, Scan, Seed, Status, Ticket, User};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The event that is meant where a request names none. Every database has it.
+pub const DEFAULT_EVENT: &str = "default";
+
+/// A ticket to be created, and its holder when it is registered in the same breath.
+#[derive(Clone)]
+pub struct NewTicket {
+    pub ticket_id: Uuid,
+    pub seat: String,
+    pub gate: String,
+    pub seed: Seed,
+    pub holder: Option<NewUser>,
+}
+
+#[derive(Clone)]
+pub struct NewUser {
+    pub username: String,
+    pub full_name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// What a creation of tickets did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Created {
+    pub created: u64,
+    pub registered: u64,
+    pub users_created: u64,
+}
+
+/// Changes to an event; what is `None` stays, and the inner `None` clears.
+#[derive(Default)]
+pub struct EventChange {
+    pub name: Option<String>,
+    pub time_zone: Option<String>,
+    pub starts_at: Option<Option<Millis>>,
+    pub ends_at: Option<Option<Millis>>,
+    pub reentry: Option<Reentry>,
+}
+
+impl EventChange {
+    /// Applies the change, unless the event would then end before it starts.
+    pub fn apply(&self, event: &mut Event) -> Result<()> {
+        if let Some(name) = &self.name {
+            event.name.clone_from(name);
+        }
+        if let Some(time_zone) = &self.time_zone {
+            event.time_zone.clone_from(time_zone);
+        }
+        event.starts_at = self.starts_at.unwrap_or(event.starts_at);
+        event.ends_at = self.ends_at.unwrap_or(event.ends_at);
+        event.reentry = self.reentry.unwrap_or(event.reentry);
+        event.check_times()
+    }
+}
+
+/// Which tickets of an event to list, in the order of their ids, which is the order of their creation.
+#[derive(Default)]
+pub struct TicketFilter {
+    pub status: Option<Status>,
+    pub gate: Option<String>,
+    /// A part of seat, username or full name, in any case of ASCII letters.
+    pub search: Option<String>,
+    /// Only those that changed at this moment or later.
+    pub changed_since: Option<Millis>,
+    pub after: Option<Uuid>,
+}
+
+/// How a ticket is named in a request.
+pub enum TicketName<'a> {
+    Id(Uuid),
+    Seat {
+        seat: &'a str,
+        gate: &'a str,
+    },
+    /// Something that is no ticket at all.
+    None,
+}
+
+/// Everything the decision on one scan needs, read at one moment.
+pub struct ScanContext {
+    pub event: Event,
+    pub ticket: Option<Ticket>,
+    /// The scan that has this `scan_id` already.
+    pub prior: Option<Scan>,
+    /// `wrong_code` and `stale_code` of the ticket received since the given moment, batches apart.
+    pub refusals: i64,
+    pub newest_accepted_at: Option<Millis>,
+    /// Where the ticket was used first.
+    pub first_used_gate: Option<String>,
+    /// Of the `TICKET_SECRET` that this database was used with first.
+    pub secret_fingerprint: Option<Vec<u8>>,
+}
+
+/// The change that an accepted scan makes, if the ticket is still at `version`.
+pub struct Mark {
+    pub ticket_id: Uuid,
+    pub version: i64,
+    pub step: Option<i64>,
+    pub inside: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// Scan and mark are committed.
+    Done,
+    /// The ticket changed since it was read; nothing is written.
+    TicketChanged,
+    /// The `scan_id` is taken; nothing is written.
+    ScanIdTaken,
+}
+
+/// A change to a ticket by an organizer.
+pub enum TicketChange {
+    Revoke,
+    /// A new seed, for the same holder.
+    Reissue {
+        seed: Seed,
+    },
+    /// A new seed, for another holder.
+    Transfer {
+        seed: Seed,
+        username: String,
+    },
+}
+
+/// What identifies the state of an event's tickets, for the manifest's ETag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct ManifestState {
+    pub tickets: i64,
+    pub versions: i64,
+}
+
+#[derive(Debug, Default, serde::Serialize, sqlx::FromRow)]
+pub struct Counts {
+    pub tickets: i64,
+    pub registered: i64,
+    /// Tickets with a `used_at`.
+    pub admitted: i64,
+    pub inside: i64,
+}
+
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+pub struct GateCounts {
+    pub gate: String,
+    #[serde(flatten)]
+    #[sqlx(flatten)]
+    pub counts: Counts,
+}
+
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+pub struct Arrivals {
+    pub minute: Millis,
+    pub admitted: i64,
+}
+
+pub struct Stats {
+    pub gates: Vec<GateCounts>,
+    pub refused: BTreeMap<String, i64>,
+    pub undone: i64,
+    pub arrivals: Vec<Arrivals>,
+}
+
+/// What `GET /health?full=1` looks at.
+pub struct Health {
+    pub migrated: bool,
+    /// The database's clock.
+    pub now: Millis,
+}
+
+/// The database, as the endpoints see it. Every method is one unit: all of it happens, or nothing.
+#[async_trait]
+pub trait Store: Send + Sync {
+    async fn health(&self) -> Result<Health>;
+
+    /// Keeps the fingerprint if the database has none yet, and returns the one it has.
+    async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>>;
+
+    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>>;
+    async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()>;
+    /// Keys in the order of their creation; with an event only those bound to it.
+    async fn list_keys(
+        &self,
+        event_id: Option<Uuid>,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Key>>;
+    async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>>;
+    async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()>;
+
+    async fn insert_user(&self, user: &User) -> Result<()>;
+    async fn find_user(&self, username: &str) -> Result<Option<User>>;
+    /// Erases the person, takes their tickets away and revokes them. With an event only when no ticket is of another.
+    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis)
+    -> Result<()>;
+    async fn list_user_tickets(
+        &self,
+        user_id: Uuid,
+        only_event: Option<Uuid>,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Ticket>>;
+
+    async fn insert_event(&self, event: &Event, now: Millis) -> Result<()>;
+    async fn find_event(&self, slug: &str) -> Result<Option<Event>>;
+    async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
+    async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event>;
+    /// Deletes an event with its tickets, scans and keys.
+    async fn delete_event(&self, event_id: Uuid, now: Millis) -> Result<()>;
+
+    /// Creates tickets in one transaction, or none. `progress` is told how many are written so far.
+    /// [`Error::SeatTaken`] names the tickets by their place in the slice.
+    async fn create_tickets(
+        &self,
+        event_id: Uuid,
+        tickets: &[NewTicket],
+        now: Millis,
+        progress: &(dyn Fn(usize) + Send + Sync),
+    ) -> Result<Created>;
+    async fn list_tickets(
+        &self,
+        event_id: Uuid,
+        filter: &TicketFilter,
+        limit: i64,
+    ) -> Result<Vec<Ticket>>;
+    async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>>;
+    /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
+    async fn register_ticket(
+        &self,
+        username: &str,
+        event_id: Uuid,
+        seat: &str,
+        gate: &str,
+        now: Millis,
+    ) -> Result<Ticket>;
+    async fn change_ticket(
+        &self,
+        ticket_id: Uuid,
+        change: &TicketChange,
+        now: Millis,
+    ) -> Result<Ticket>;
+
+    /// Reads all that a decision needs, in one round trip. `None`: there is no such event.
+    async fn read_scan(
+        &self,
+        event: &str,
+        ticket: &TicketName<'_>,
+        scan_id: Uuid,
+        refusals_since: Millis,
+    ) -> Result<Option<ScanContext>>;
+    /// Writes a scan, and with it the mark on its ticket, in one round trip.
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>) -> Result<Recorded>;
+    async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>>;
+    /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
+    async fn undo_scan(
+        &self,
+        scan_id: Uuid,
+        by: Option<Uuid>,
+        not_before: Millis,
+        now: Millis,
+    ) -> Result<Scan>;
+    /// Scans in the order they were received, after the one with this moment and id, with their tickets' seats and gates.
+    async fn list_scans(
+        &self,
+        event_id: Uuid,
+        after: Option<(Millis, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<(Scan, Option<(String, String)>)>>;
+
+    async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
+    async fn stats(&self, event_id: Uuid) -> Result<Stats>;
+}
+
+/// Makes a store without touching network or disk: the first call opens it.
+pub fn open(database: &Database, pool_max: usize) -> Box<dyn Store> {
+    match database {
+        Database::Postgres { service, .. } => {
+            Box::new(PostgresStore::new((**service).clone(), pool_max))
+        }
+        Database::Sqlite(path) => Box::new(SqliteStore::new(path.clone(), pool_max)),
+    }
+}
+
+/// Brings the schema to this release's, under a lock: running it twice, or twice at once, does no harm.
+pub async fn migrate(database: &Database) -> Result<()> {
+    match database {
+        Database::Postgres {
+            owner, grant_to, ..
+        } => postgres::migrate(owner, grant_to.as_deref()).await,
+        Database::Sqlite(path) => sqlite::migrate(path).await,
+    }
+}
+
+/// Says the place of a failed migration, which the user of the command must know.
+fn migration_error(error: sqlx::migrate::MigrateError) -> Error {
+    Error::Internal(format!("migration: {error}"))
+}
+
+/// A refusal whose listed places are filled in by whoever knows the lines.
+fn seats_taken(places: &[usize]) -> Error {
+    let taken = "this seat at this gate has a ticket already";
+    Error::SeatTaken(
+        places
+            .iter()
+            .map(|place| crate::error::FieldError::new(place.to_string(), taken))
+            .collect(),
+    )
+}
+
+/// What a failed statement means for the caller. Refusals that a statement expects are sorted out where it is run.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => Self::DatabaseUnavailable(error.to_string()),
+            sqlx::Error::Database(refusal) => {
+                let code = refusal.code().unwrap_or_default();
+                if postgres::is_outdated_schema(&code) {
+                    Self::DatabaseUnavailable(format!(
+                        "the schema is behind, run `register-ticket-api migrate`: {error}"
+                    ))
+                } else if postgres::is_passing(&code) || sqlite::is_passing(&code) {
+                    Self::DatabaseUnavailable(error.to_string())
+                } else {
+                    Self::Internal(error.to_string())
+                }
+            }
+            _ => Self::Internal(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A lazy pool of sqlx connections, held by `deadpool` and not by sqlx's own pool, which sends a ping after each use
+//! from a task of its own: one more round trip for every call, and work after the response, which Cloud Run freezes.
+
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
+use sqlx::{ConnectOptions, Connection, Database};
+
+use crate::error::Error;
+
+/// A connection that rested no longer than this is taken to be alive, without asking it.
+const TRUSTED_REST: Duration = Duration::from_secs(1);
+/// How long a connection that rested longer has to answer before it is replaced.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+
+type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
+
+pub struct Connector<Db: Database> {
+    options: OptionsOf<Db>,
+}
+
+impl<Db: Database> managed::Manager for Connector<Db> {
+    type Type = Db::Connection;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<Db::Connection, sqlx::Error> {
+        self.options.connect().await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut Db::Connection,
+        metrics: &Metrics,
+    ) -> RecycleResult<sqlx::Error> {
+        if metrics.last_used() <= TRUSTED_REST {
+            return Ok(());
+        }
+        match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
+            Ok(answer) => answer.map_err(RecycleError::Backend),
+            Err(_) => Err(RecycleError::message("no answer to a ping")),
+        }
+    }
+}
+
+pub struct Pool<Db: Database>(managed::Pool<Connector<Db>>);
+
+impl<Db: Database> Pool<Db> {
+    /// Opens nothing: connections are made when they are asked for.
+    pub fn new(options: OptionsOf<Db>, most: usize) -> Self {
+        let pool = managed::Pool::builder(Connector { options })
+            .max_size(most)
+            .build()
+            .expect("a pool without timeouts needs no runtime, and nothing else can be missing");
+        Self(pool)
+    }
+
+    pub async fn lease(&self) -> Result<Lease<Db>, Error> {
+        match self.0.get().await {
+            Ok(connection) => Ok(Lease {
+                connection: Some(connection),
+            }),
+            Err(managed::PoolError::Backend(error)) => {
+                Err(Error::DatabaseUnavailable(format!("connecting: {error}")))
+            }
+            Err(error) => Err(Error::DatabaseUnavailable(error.to_string())),
+        }
+    }
+}
+
+/// A connection for one call. Only [`Lease::settle`] gives it back: when the call is dropped at its deadline, or fails
+/// in a way that leaves the connection in doubt, it is closed with the lease and never used again.
+pub struct Lease<Db: Database> {
+    connection: Option<Object<Connector<Db>>>,
+}
+
+impl<Db: Database> Lease<Db> {
+    pub fn connection(&mut self) -> &mut Db::Connection {
+        self.connection
+            .as_mut()
+            .expect("a lease holds its connection until it is settled")
+    }
+
+    /// Ends the call with its outcome.
+    pub fn settle<T>(mut self, outcome: Result<T, Error>) -> Result<T, Error> {
+        let sound = !matches!(
+            &outcome,
+            Err(Error::DatabaseUnavailable(_) | Error::Internal(_))
+        );
+        if sound {
+            drop(self.connection.take());
+        }
+        outcome
+    }
+}
+
+impl<Db: Database> Drop for Lease<Db> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(Object::take(connection));
+        }
+    }
+}

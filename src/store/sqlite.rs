@@ -1,0 +1,286 @@
+//! SQLite, embedded: one file, one writer and a pool of readers in each process, any number of processes.
+
+#[path = "queries.rs"]
+mod queries;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _, Sqlite, SqliteConnection};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use super::pool::{Lease, Pool};
+use super::{Health, Mark, NewTicket, Recorded, Result, migration_error};
+use crate::error::Error;
+use crate::model::{Millis, Scan, Status};
+
+type Db = Sqlite;
+type Backend = SqliteStore;
+
+/// Takes the write lock at once. A deferred `begin` takes it at the first write, and by then what was read may be old.
+const BEGIN: &str = "begin immediate";
+/// `begin immediate` has locked everything already.
+const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
+
+/// How long a writer waits for another process's writer: less than the 2.5 s that a call has.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+const MIGRATIONS: [(&str, &str); 1] = [(
+    "create tables",
+    include_str!("../../sql/sqlite/01_create_tables.sql"),
+)];
+
+pub struct SqliteStore {
+    path: PathBuf,
+    readers: Pool<Sqlite>,
+    writer: Pool<Sqlite>,
+    migrated: OnceCell<()>,
+}
+
+impl SqliteStore {
+    pub fn new(path: PathBuf, pool_max: usize) -> Self {
+        let readers = Pool::new(options(&path), pool_max);
+        let writer = Pool::new(options(&path), 1);
+        Self {
+            path,
+            readers,
+            writer,
+            migrated: OnceCell::new(),
+        }
+    }
+
+    async fn reader(&self) -> Result<Lease<Db>> {
+        self.migrated
+            .get_or_try_init(|| migrate(&self.path))
+            .await?;
+        self.readers.lease().await
+    }
+
+    async fn writer(&self) -> Result<Lease<Db>> {
+        self.migrated
+            .get_or_try_init(|| migrate(&self.path))
+            .await?;
+        self.writer.lease().await
+    }
+}
+
+/// WAL lets readers go on while one writes; `synchronous=FULL` keeps every acknowledged admission through a power cut.
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging()
+}
+
+/// SQLite's primary result codes that pass by themselves, or with room on the disk: busy, locked, read-only, I/O error,
+/// full, cannot open. The low byte of an extended code is its primary code.
+pub(super) fn is_passing(code: &str) -> bool {
+    code.len() < 5
+        && code
+            .parse::<u32>()
+            .is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xff)))
+}
+
+async fn health(connection: &mut SqliteConnection) -> Result<Health> {
+    let now = sqlx::query_scalar("select cast(unixepoch('subsec') * 1000 as integer)")
+        .fetch_one(&mut *connection)
+        .await?;
+    let applied: i64 =
+        sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
+            .bind(MIGRATIONS.len() as i64)
+            .fetch_one(connection)
+            .await?;
+    Ok(Health {
+        migrated: applied == MIGRATIONS.len() as i64,
+        now,
+    })
+}
+
+/// What `sp_register_ticket_to_user` does on PostgreSQL, inside the caller's transaction.
+async fn register(
+    connection: &mut SqliteConnection,
+    ticket_id: Uuid,
+    user_id: Uuid,
+    now: Millis,
+) -> Result<()> {
+    let (holder, status): (Option<Uuid>, String) =
+        sqlx::query_as("select user_id, status from tickets where ticket_id = $1")
+            .bind(ticket_id)
+            .fetch_one(&mut *connection)
+            .await?;
+    if holder.is_some() {
+        return Err(Error::TicketAlreadyRegistered);
+    }
+    if status != Status::Valid.as_str() {
+        return Err(Error::TicketRevoked);
+    }
+    sqlx::query(
+        "update tickets set user_id = $2, registered_at = $3, changed_at = $3, version = version + 1 \
+         where ticket_id = $1",
+    )
+    .bind(ticket_id)
+    .bind(user_id)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What `fn_mark_ticket_as_used` does on PostgreSQL, with a version.
+const MARK: &str = "update tickets set status = 'used', inside = $4, \
+    last_step = max(coalesce(last_step, $3), coalesce($3, last_step)), used_at = coalesce(used_at, $5), \
+    changed_at = $6, version = version + 1 \
+    where ticket_id = $1 and version = $2 and status <> 'revoked'";
+
+async fn record_scan(
+    connection: &mut SqliteConnection,
+    scan: &Scan,
+    mark: Option<&Mark>,
+) -> std::result::Result<Recorded, sqlx::Error> {
+    let Some(mark) = mark else {
+        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan)
+            .execute(connection)
+            .await?;
+        return Ok(Recorded::Done);
+    };
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    let marked = sqlx::query(MARK)
+        .bind(mark.ticket_id)
+        .bind(mark.version)
+        .bind(mark.step)
+        .bind(mark.inside)
+        .bind(scan.decided_at)
+        .bind(scan.received_at)
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+    if marked == 0 {
+        return Ok(Recorded::TicketChanged);
+    }
+    queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(Recorded::Done)
+}
+
+/// Creates the holders that do not exist yet; returns how many.
+async fn insert_holders(
+    connection: &mut SqliteConnection,
+    tickets: &[NewTicket],
+    now: Millis,
+) -> Result<u64> {
+    let holders = tickets.iter().filter_map(|ticket| ticket.holder.as_ref());
+    let rows: Vec<_> = holders
+        .map(|holder| {
+            (
+                hex(Uuid::now_v7().as_bytes()),
+                &holder.username,
+                &holder.full_name,
+                &holder.email,
+            )
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let written = sqlx::query(
+        "insert into users (user_id, username, full_name, email, created_at) \
+         select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, $1 from json_each($2) \
+         where true on conflict do nothing",
+    )
+    .bind(now)
+    .bind(json(&rows)?)
+    .execute(connection)
+    .await?;
+    Ok(written.rows_affected())
+}
+
+/// Writes tickets whose seats are free; returns the ids of those it wrote. One JSON parameter carries them all:
+/// a statement for each would cross to SQLite's thread and back 100,000 times in a large import.
+async fn insert_tickets(
+    connection: &mut SqliteConnection,
+    event_id: Uuid,
+    tickets: &[NewTicket],
+    now: Millis,
+) -> Result<HashSet<Uuid>> {
+    let rows: Vec<_> = tickets
+        .iter()
+        .map(|ticket| {
+            let holder = ticket.holder.as_ref().map(|holder| &holder.username);
+            (
+                hex(ticket.ticket_id.as_bytes()),
+                &ticket.seat,
+                &ticket.gate,
+                hex(&ticket.seed.0),
+                holder,
+            )
+        })
+        .collect();
+    let written: Vec<Uuid> = sqlx::query_scalar(
+        "insert into tickets \
+         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at) \
+         select unhex(n.value ->> 0), $1, u.user_id, n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, \
+         case when u.user_id is not null then $2 end \
+         from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
+         where true on conflict (event_id, seat, gate) do nothing returning ticket_id",
+    )
+    .bind(event_id)
+    .bind(now)
+    .bind(json(&rows)?)
+    .fetch_all(connection)
+    .await?;
+    Ok(written.into_iter().collect())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    HEXLOWER.encode(bytes)
+}
+
+fn json(rows: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(rows).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
+/// `begin immediate` transaction, so that a second process waits and then finds everything done.
+pub(super) async fn migrate(path: &Path) -> Result<()> {
+    let unusable =
+        |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
+        std::fs::create_dir_all(directory).map_err(|error| unusable(error.to_string()))?;
+    }
+    let migrations = MIGRATIONS.iter().zip(1..).map(|((name, sql), version)| {
+        Migration::new(
+            version,
+            (*name).into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    });
+    let migrator = Migrator::with_migrations(migrations.collect());
+    let mut connection = options(path)
+        .connect()
+        .await
+        .map_err(|error| unusable(error.to_string()))?;
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    migrator
+        .run_direct(None, &mut *transaction, false)
+        .await
+        .map_err(migration_error)?;
+    transaction.commit().await?;
+    connection.close().await?;
+    Ok(())
+}
