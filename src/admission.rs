@@ -50,11 +50,7 @@ pub struct Decision {
 
 impl Decision {
     fn refuse(result: ScanResult) -> Self {
-        Self {
-            result,
-            step: None,
-            seconds_off: None,
-        }
+        Self { result, step: None, seconds_off: None }
     }
 }
 
@@ -76,10 +72,7 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
         None => None,
         Some(Match::Current { step }) => Some(step),
         Some(Match::Stale { seconds_off }) if seconds_off < 0 || ticket.refusals < FUTURE_TOLD => {
-            return Decision {
-                seconds_off: Some(seconds_off),
-                ..Decision::refuse(ScanResult::StaleCode)
-            };
+            return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::StaleCode) };
         }
         Some(Match::Stale { .. } | Match::None) => return Decision::refuse(ScanResult::WrongCode),
     };
@@ -105,11 +98,7 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
             return Decision::refuse(ScanResult::StaleCode);
         }
     }
-    Decision {
-        result: ScanResult::Accepted,
-        step,
-        seconds_off: None,
-    }
+    Decision { result: ScanResult::Accepted, step, seconds_off: None }
 }
 
 fn may_enter(ticket: &Subject) -> bool {
@@ -121,12 +110,7 @@ fn may_enter(ticket: &Subject) -> bool {
 }
 
 /// What the gate tells a person, for every verdict.
-pub fn message(
-    result: ScanResult,
-    direction: Direction,
-    seconds_off: Option<i64>,
-    right_gate: Option<&str>,
-) -> String {
+pub fn message(result: ScanResult, direction: Direction, seconds_off: Option<i64>, right_gate: Option<&str>) -> String {
     match result {
         ScanResult::Accepted => match direction {
             Direction::Entry => "Admitted.".into(),
@@ -137,10 +121,7 @@ pub fn message(
         ScanResult::StaleCode => match seconds_off {
             None => "This code has been used; wait for the next code.".into(),
             Some(past @ ..0) => {
-                format!(
-                    "The code is {0} s old: a screenshot, or the phone's clock is {0} s slow.",
-                    -past
-                )
+                format!("The code is {0} s old: a screenshot, or the phone's clock is {0} s slow.", -past)
             }
             Some(future) => {
                 format!("The code is from the future: the phone's clock is {future} s fast.")
@@ -154,8 +135,6 @@ pub fn message(
         ScanResult::NotInside => "This ticket is not inside.".into(),
         ScanResult::Revoked => "This ticket has been revoked.".into(),
         ScanResult::UnknownTicket => "This is not a ticket of this event.".into(),
-        ScanResult::TooManyAttempts => {
-            "Too many wrong codes for this ticket; wait a minute.".into()
-        }
+        ScanResult::TooManyAttempts => "Too many wrong codes for this ticket; wait a minute.".into(),
     }
 }

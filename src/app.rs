@@ -166,9 +166,7 @@ impl App {
 
     /// The database. The first call makes the pool, the first request that needs it opens a connection.
     pub fn store(&self) -> &dyn Store {
-        &**self
-            .store
-            .get_or_init(|| store::open(&self.settings.database, self.settings.pool_max))
+        &**self.store.get_or_init(|| store::open(&self.settings.database, self.settings.pool_max))
     }
 
     pub fn now(&self) -> Millis {
@@ -180,10 +178,7 @@ impl App {
         if self.secret_claimed.get().is_some() {
             return Ok(());
         }
-        let kept = self
-            .store()
-            .claim_secret(&self.secret.fingerprint())
-            .await?;
+        let kept = self.store().claim_secret(&self.secret.fingerprint()).await?;
         self.check_secret(Some(&kept))
     }
 
@@ -202,11 +197,7 @@ impl App {
     /// Decides how much of a body to read. A large one only from an organizer, and only one at a time, so that nobody
     /// else can make the service hold megabytes.
     pub async fn allow_body(&self, parts: &Parts) -> Result<BodyAllowance, Response> {
-        let small = BodyAllowance {
-            limit: BODY_LIMIT,
-            time: Duration::from_secs(10),
-            import: None,
-        };
+        let small = BodyAllowance { limit: BODY_LIMIT, time: Duration::from_secs(10), import: None };
         let Ok((route, _)) = self.find(parts) else {
             return Ok(small);
         };
@@ -214,25 +205,14 @@ impl App {
             return Ok(small);
         }
         match route.path {
-            "/api/events/{event}/scans/batch" => Ok(BodyAllowance {
-                limit: BATCH_LIMIT,
-                ..small
-            }),
-            "/api/events/{event}/tickets"
-                if crate::request::media_type(&parts.headers) == "text/csv" =>
-            {
+            "/api/events/{event}/scans/batch" => Ok(BodyAllowance { limit: BATCH_LIMIT, ..small }),
+            "/api/events/{event}/tickets" if crate::request::media_type(&parts.headers) == "text/csv" => {
                 let permitted = async {
                     self.authorize(route, parts, self.now()).await?;
-                    Arc::clone(&self.imports)
-                        .try_acquire_owned()
-                        .map_err(|_| Error::ImportInProgress)
+                    Arc::clone(&self.imports).try_acquire_owned().map_err(|_| Error::ImportInProgress)
                 };
                 match within(STORE_DEADLINE, permitted).await {
-                    Ok(permit) => Ok(BodyAllowance {
-                        limit: CSV_LIMIT,
-                        time: LONG_DEADLINE,
-                        import: Some(permit),
-                    }),
+                    Ok(permit) => Ok(BodyAllowance { limit: CSV_LIMIT, time: LONG_DEADLINE, import: Some(permit) }),
                     Err(error) => Err(self.refuse(parts, error)),
                 }
             }
@@ -244,13 +224,7 @@ impl App {
     pub fn refuse(&self, parts: &Parts, error: Error) -> Response {
         let route = self.find(parts).map_or("", |(route, _)| route.path);
         let response = response::problem(&error);
-        self.observe(
-            parts,
-            route,
-            None,
-            &error_or(&response, Some(&error)),
-            Instant::now(),
-        );
+        self.observe(parts, route, None, &error_or(&response, Some(&error)), Instant::now());
         response
     }
 
@@ -261,24 +235,15 @@ impl App {
         let mut caller = None;
         let mut route = "";
         let work = self.dispatch(&parts, body.as_ref(), &mut route, &mut caller);
-        let outcome = AssertUnwindSafe(work)
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| {
-                // The panic hook has logged where.
-                Err(Error::Internal("an endpoint panicked".into()))
-            });
+        let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+            // The panic hook has logged where.
+            Err(Error::Internal("an endpoint panicked".into()))
+        });
         let (mut response, error) = match outcome {
             Ok(response) => (response, None),
             Err(error) => (response::problem(&error), Some(error)),
         };
-        self.observe(
-            &parts,
-            route,
-            caller.as_ref(),
-            &error_or(&response, error.as_ref()),
-            started,
-        );
+        self.observe(&parts, route, caller.as_ref(), &error_or(&response, error.as_ref()), started);
         if parts.method == Method::HEAD {
             response = response.map(|_| response::empty_body());
         }
@@ -299,38 +264,19 @@ impl App {
         let work = async {
             let caller = self.authorize(route, parts, now).await?;
             known.clone_from(&caller);
-            (route.endpoint)(Call {
-                app: self,
-                parts,
-                params,
-                body,
-                caller,
-                now,
-            })
-            .await
+            (route.endpoint)(Call { app: self, parts, params, body, caller, now }).await
         };
         within(route.deadline, work).await
     }
 
     /// Finds the route of a request, or says which methods its path takes.
     fn find(&self, parts: &Parts) -> Result<(&'static Route, Params), Error> {
-        let found = self
-            .router
-            .at(parts.uri.path())
-            .map_err(|_| Error::NotFound)?;
-        let method = if parts.method == Method::HEAD {
-            &Method::GET
-        } else {
-            &parts.method
-        };
+        let found = self.router.at(parts.uri.path()).map_err(|_| Error::NotFound)?;
+        let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
         match found.value.iter().find(|route| route.method == *method) {
             Some(route) => Ok((route, Params::decode(&found.params)?)),
             None => {
-                let mut allow: Vec<&str> = found
-                    .value
-                    .iter()
-                    .map(|route| route.method.as_str())
-                    .collect();
+                let mut allow: Vec<&str> = found.value.iter().map(|route| route.method.as_str()).collect();
                 if allow.contains(&"GET") {
                     allow.push("HEAD");
                 }
@@ -340,19 +286,11 @@ impl App {
     }
 
     /// Checks the key that a route asks for.
-    async fn authorize(
-        &self,
-        route: &Route,
-        parts: &Parts,
-        now: Millis,
-    ) -> Result<Option<Caller>, Error> {
+    async fn authorize(&self, route: &Route, parts: &Parts, now: Millis) -> Result<Option<Caller>, Error> {
         let Access::Key(needed) = route.access else {
             return Ok(None);
         };
-        let caller = self
-            .keys
-            .authenticate(&parts.headers, self.store(), now)
-            .await?;
+        let caller = self.keys.authenticate(&parts.headers, self.store(), now).await?;
         if !caller.role.holds(needed) {
             return Err(Error::Forbidden("Your key's role does not allow this."));
         }
@@ -360,17 +298,9 @@ impl App {
     }
 
     /// Counts a request and writes its one line.
-    fn observe(
-        &self,
-        parts: &Parts,
-        route: &'static str,
-        caller: Option<&Caller>,
-        end: &End<'_>,
-        started: Instant,
-    ) {
+    fn observe(&self, parts: &Parts, route: &'static str, caller: Option<&Caller>, end: &End<'_>, started: Instant) {
         let elapsed = started.elapsed();
-        self.metrics
-            .observe(&parts.method, route, end.status, elapsed, end.scan);
+        self.metrics.observe(&parts.method, route, end.status, elapsed, end.scan);
         crate::logs::request(
             &self.settings,
             &crate::logs::RequestLine {
@@ -394,24 +324,14 @@ struct End<'a> {
 }
 
 fn error_or<'a>(response: &Response, error: Option<&'a Error>) -> End<'a> {
-    End {
-        status: response.status(),
-        scan: response.extensions().get::<ScanResult>().copied(),
-        error,
-    }
+    End { status: response.status(), scan: response.extensions().get::<ScanResult>().copied(), error }
 }
 
 /// Gives work a deadline. What misses it is dropped, and with it the connection it was using.
-pub async fn within<T>(
-    deadline: Duration,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+pub async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match tokio::time::timeout(deadline, work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Error::DatabaseUnavailable(format!(
-            "no answer within {} ms",
-            deadline.as_millis()
-        ))),
+        Err(_) => Err(Error::DatabaseUnavailable(format!("no answer within {} ms", deadline.as_millis()))),
     }
 }
 
@@ -422,9 +342,7 @@ fn router() -> matchit::Router<Vec<&'static Route>> {
     }
     let mut router = matchit::Router::new();
     for (path, routes) in paths {
-        router
-            .insert(path, routes)
-            .expect("the route table has no conflicting paths: every test starts here");
+        router.insert(path, routes).expect("the route table has no conflicting paths: every test starts here");
     }
     router
 }

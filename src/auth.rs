@@ -31,13 +31,9 @@ pub struct NewSecret {
 impl NewSecret {
     pub fn random() -> Result<Self, Error> {
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+        getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
         let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
-        Ok(Self {
-            text,
-            hash: Sha256::digest(bytes).to_vec(),
-        })
+        Ok(Self { text, hash: Sha256::digest(bytes).to_vec() })
     }
 }
 
@@ -57,14 +53,8 @@ pub struct Caller {
 
 impl Caller {
     /// The holder of `ORGANIZER_KEY`, and whoever runs the command line on the machine.
-    pub const ENVIRONMENT: Self = Self {
-        key_id: None,
-        role: Role::Organizer,
-        event_id: None,
-        gate: None,
-        offline: true,
-        created_at: None,
-    };
+    pub const ENVIRONMENT: Self =
+        Self { key_id: None, role: Role::Organizer, event_id: None, gate: None, offline: true, created_at: None };
 
     fn of(key: &Key) -> Self {
         Self {
@@ -80,9 +70,7 @@ impl Caller {
     /// Refuses a caller whose key is bound to another event.
     pub fn may_enter(&self, event_id: Uuid) -> Result<(), Error> {
         match self.event_id {
-            Some(own) if own != event_id => {
-                Err(Error::Forbidden("Your key is bound to another event."))
-            }
+            Some(own) if own != event_id => Err(Error::Forbidden("Your key is bound to another event.")),
             _ => Ok(()),
         }
     }
@@ -91,9 +79,7 @@ impl Caller {
     pub fn found(&self, event: Option<Event>) -> Result<Event, Error> {
         match event {
             Some(event) => self.may_enter(event.event_id).map(|()| event),
-            None if self.event_id.is_some() => {
-                Err(Error::Forbidden("Your key is bound to another event."))
-            }
+            None if self.event_id.is_some() => Err(Error::Forbidden("Your key is bound to another event.")),
             None => Err(Error::EventNotFound),
         }
     }
@@ -101,9 +87,7 @@ impl Caller {
     /// Refuses a caller whose key is bound to any event.
     pub fn must_be_unbound(&self) -> Result<(), Error> {
         match self.event_id {
-            Some(_) => Err(Error::Forbidden(
-                "Your key is bound to one event; this is about all of them.",
-            )),
+            Some(_) => Err(Error::Forbidden("Your key is bound to one event; this is about all of them.")),
             None => Ok(()),
         }
     }
@@ -118,36 +102,18 @@ pub struct KeyRing {
 impl KeyRing {
     pub fn new(organizer_key: Option<&str>) -> Self {
         let organizer = organizer_key.map(|key| Sha256::digest(key).into());
-        Self {
-            organizer,
-            remembered: Mutex::default(),
-        }
+        Self { organizer, remembered: Mutex::default() }
     }
 
     /// Finds who sent a request. Asks the database only for keys it has not seen within the last 30 s.
-    pub async fn authenticate(
-        &self,
-        headers: &HeaderMap,
-        store: &dyn Store,
-        now: Millis,
-    ) -> Result<Caller, Error> {
+    pub async fn authenticate(&self, headers: &HeaderMap, store: &dyn Store, now: Millis) -> Result<Caller, Error> {
         let token = bearer(headers).ok_or(Error::Unauthenticated)?;
         let environment: Hash = Sha256::digest(token).into();
-        if self
-            .organizer
-            .is_some_and(|organizer| organizer.ct_eq(&environment).into())
-        {
+        if self.organizer.is_some_and(|organizer| organizer.ct_eq(&environment).into()) {
             return Ok(Caller::ENVIRONMENT);
         }
-        let secret = token
-            .strip_prefix(PREFIX)
-            .and_then(|text| BASE64URL_NOPAD.decode(text.as_bytes()).ok());
-        let hash: Hash = Sha256::digest(
-            secret
-                .filter(|bytes| bytes.len() == 32)
-                .ok_or(Error::Unauthenticated)?,
-        )
-        .into();
+        let secret = token.strip_prefix(PREFIX).and_then(|text| BASE64URL_NOPAD.decode(text.as_bytes()).ok());
+        let hash: Hash = Sha256::digest(secret.filter(|bytes| bytes.len() == 32).ok_or(Error::Unauthenticated)?).into();
 
         let key = match self.recall(&hash, now) {
             Some(key) => key,
@@ -158,11 +124,7 @@ impl KeyRing {
             }
         };
         let expired = key.expires_at.is_some_and(|expiry| expiry <= now);
-        if key.revoked_at.is_some() || expired {
-            Err(Error::Unauthenticated)
-        } else {
-            Ok(Caller::of(&key))
-        }
+        if key.revoked_at.is_some() || expired { Err(Error::Unauthenticated) } else { Ok(Caller::of(&key)) }
     }
 
     /// Forgets the keys that a change made invalid, at once in this process.
@@ -173,9 +135,7 @@ impl KeyRing {
     fn recall(&self, hash: &Hash, now: Millis) -> Option<Key> {
         let remembered = self.lock();
         let (key, since) = remembered.get(hash)?;
-        (since.0..since.0 + REMEMBERED)
-            .contains(&now.0)
-            .then(|| key.clone())
+        (since.0..since.0 + REMEMBERED).contains(&now.0).then(|| key.clone())
     }
 
     fn remember(&self, hash: Hash, key: &Key, now: Millis) {
@@ -188,9 +148,7 @@ impl KeyRing {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Hash, (Key, Millis)>> {
         // A panic cannot leave a map of whole entries half-written.
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,68 +13,28 @@ pub struct Setting {
 }
 
 const fn setting(variable: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting {
-        variable,
-        default,
-        meaning,
-    }
+    Setting { variable, default, meaning }
 }
 
 /// Every variable that the service reads.
 pub const SETTINGS: &[Setting] = &[
     setting("PORT", "8080", "the port to listen on"),
     setting("HOST", "0.0.0.0", "the address to listen on"),
-    setting(
-        "DATABASE_URL",
-        "sqlite:data/tickets.db",
-        "a postgres:// or sqlite: URL; goes before DB_HOST",
-    ),
-    setting(
-        "DB_HOST",
-        "",
-        "PostgreSQL's host, or the directory of its unix socket",
-    ),
+    setting("DATABASE_URL", "sqlite:data/tickets.db", "a postgres:// or sqlite: URL; goes before DB_HOST"),
+    setting("DB_HOST", "", "PostgreSQL's host, or the directory of its unix socket"),
     setting("DB_PORT", "5432", "PostgreSQL's port"),
-    setting(
-        "DB_USER",
-        "postgres",
-        "the role the service runs as; it needs no DDL",
-    ),
+    setting("DB_USER", "postgres", "the role the service runs as; it needs no DDL"),
     setting("DB_PASSWORD", "", "its password"),
     setting("DB_NAME", "postgres", "the database"),
-    setting(
-        "DB_MIGRATE_USER",
-        "DB_USER",
-        "the owner of the schema, for `migrate`",
-    ),
+    setting("DB_MIGRATE_USER", "DB_USER", "the owner of the schema, for `migrate`"),
     setting("DB_MIGRATE_PASSWORD", "DB_PASSWORD", "the owner's password"),
     setting("DB_POOL_MAX", "5", "connections to the database at most"),
-    setting(
-        "PUBLIC_URL",
-        "http://localhost:PORT",
-        "where people reach the service, for the links of tickets",
-    ),
-    setting(
-        "ORGANIZER_KEY",
-        "on SQLite data/organizer.key",
-        "the first key, at least 32 characters",
-    ),
-    setting(
-        "TICKET_SECRET",
-        "",
-        "at least 32 characters; without it a stolen database alone makes codes",
-    ),
-    setting(
-        "GOOGLE_CLOUD_PROJECT",
-        "",
-        "completes the trace in log lines on Google Cloud",
-    ),
+    setting("PUBLIC_URL", "http://localhost:PORT", "where people reach the service, for the links of tickets"),
+    setting("ORGANIZER_KEY", "on SQLite data/organizer.key", "the first key, at least 32 characters"),
+    setting("TICKET_SECRET", "", "at least 32 characters; without it a stolen database alone makes codes"),
+    setting("GOOGLE_CLOUD_PROJECT", "", "completes the trace in log lines on Google Cloud"),
     setting("LOG_FORMAT", "json on Cloud Run, else text", "json or text"),
-    setting(
-        "RUST_LOG",
-        "info",
-        "which log lines to print, such as `debug` or `warn,sqlx=debug`",
-    ),
+    setting("RUST_LOG", "info", "which log lines to print, such as `debug` or `warn,sqlx=debug`"),
 ];
 
 /// A setting that cannot be used. One line, which names the variable and never shows a secret.
@@ -134,31 +94,21 @@ const SHORTEST_SECRET: usize = 32;
 impl Settings {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, SettingError> {
-        Self::read(|variable| {
-            std::env::var_os(variable).map(|value| value.into_string().unwrap_or_default())
-        })
+        Self::read(|variable| std::env::var_os(variable).map(|value| value.into_string().unwrap_or_default()))
     }
 
     /// Reads the settings from anywhere. An empty variable counts as one that is not set.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
         let read = |name: &str| variable(name).filter(|value| !value.is_empty());
         let on_cloud_run = read("K_SERVICE").is_some();
-        let vanishing_disk = if on_cloud_run {
-            Some("on Cloud Run")
-        } else {
-            read("AWS_LAMBDA_RUNTIME_API").map(|_| "on AWS Lambda")
-        };
+        let vanishing_disk =
+            if on_cloud_run { Some("on Cloud Run") } else { read("AWS_LAMBDA_RUNTIME_API").map(|_| "on AWS Lambda") };
         let port = parsed(&read, "PORT", 8080)?;
         Ok(Self {
             host: parsed(&read, "HOST", std::net::Ipv4Addr::UNSPECIFIED.into())?,
             port,
             database: database(&read, vanishing_disk)?,
-            pool_max: parsed(
-                &read,
-                "DB_POOL_MAX",
-                std::num::NonZeroUsize::MIN.saturating_add(4),
-            )?
-            .get(),
+            pool_max: parsed(&read, "DB_POOL_MAX", std::num::NonZeroUsize::MIN.saturating_add(4))?.get(),
             public_url: public_url(&read, port)?,
             organizer_key: secret(&read, "ORGANIZER_KEY")?,
             ticket_secret: secret(&read, "TICKET_SECRET")?,
@@ -183,40 +133,29 @@ impl Settings {
     }
 }
 
-fn parsed<T>(
-    read: &impl Fn(&str) -> Option<String>,
-    variable: &str,
-    default: T,
-) -> Result<T, SettingError>
+fn parsed<T>(read: &impl Fn(&str) -> Option<String>, variable: &str, default: T) -> Result<T, SettingError>
 where
     T: FromStr,
     T::Err: std::fmt::Display,
 {
     match read(variable) {
         None => Ok(default),
-        Some(value) => value
-            .parse()
-            .map_err(|error| refuse(variable, format!("`{value}`: {error}"))),
+        Some(value) => value.parse().map_err(|error| refuse(variable, format!("`{value}`: {error}"))),
     }
 }
 
-fn secret(
-    read: &impl Fn(&str) -> Option<String>,
-    variable: &str,
-) -> Result<Option<String>, SettingError> {
+fn secret(read: &impl Fn(&str) -> Option<String>, variable: &str) -> Result<Option<String>, SettingError> {
     match read(variable) {
-        Some(value) if value.chars().count() < SHORTEST_SECRET => Err(refuse(
-            variable,
-            format!("must have at least {SHORTEST_SECRET} characters"),
-        )),
+        Some(value) if value.chars().count() < SHORTEST_SECRET => {
+            Err(refuse(variable, format!("must have at least {SHORTEST_SECRET} characters")))
+        }
         value => Ok(value),
     }
 }
 
 fn log_filter(read: &impl Fn(&str) -> Option<String>) -> Result<String, SettingError> {
     let filter = read("RUST_LOG").unwrap_or_else(|| "info".into());
-    tracing_subscriber::filter::Targets::from_str(&filter)
-        .map_err(|error| refuse("RUST_LOG", error))?;
+    tracing_subscriber::filter::Targets::from_str(&filter).map_err(|error| refuse("RUST_LOG", error))?;
     Ok(filter)
 }
 
@@ -225,45 +164,29 @@ fn public_url(read: &impl Fn(&str) -> Option<String>, port: u16) -> Result<Strin
         return Ok(format!("http://localhost:{port}"));
     };
     let valid = url.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some()
-            && uri.query().is_none()
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
     });
     if !valid {
-        return Err(refuse(
-            "PUBLIC_URL",
-            "must be an http:// or https:// address",
-        ));
+        return Err(refuse("PUBLIC_URL", "must be an http:// or https:// address"));
     }
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-fn database(
-    read: &impl Fn(&str) -> Option<String>,
-    vanishing_disk: Option<&str>,
-) -> Result<Database, SettingError> {
+fn database(read: &impl Fn(&str) -> Option<String>, vanishing_disk: Option<&str>) -> Result<Database, SettingError> {
     if let Some(url) = read("DATABASE_URL") {
         if let Some(path) = url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() || path.contains(['?', '#']) || path == ":memory:" {
-                return Err(refuse(
-                    "DATABASE_URL",
-                    "must name a file, such as sqlite:data/tickets.db",
-                ));
+                return Err(refuse("DATABASE_URL", "must name a file, such as sqlite:data/tickets.db"));
             }
             return Ok(Database::Sqlite(PathBuf::from(path)));
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             // The URL holds a password, so the parser's own words about it are not shown.
-            let options = url
-                .parse()
-                .map_err(|_| refuse("DATABASE_URL", "is not a valid postgres:// URL"))?;
+            let options = url.parse().map_err(|_| refuse("DATABASE_URL", "is not a valid postgres:// URL"))?;
             return Ok(postgres(read, options));
         }
-        return Err(refuse(
-            "DATABASE_URL",
-            "must begin with postgres:// or sqlite:",
-        ));
+        return Err(refuse("DATABASE_URL", "must begin with postgres:// or sqlite:"));
     }
     if let Some(host) = read("DB_HOST") {
         let options = PgConnectOptions::new_without_pgpass()
@@ -274,19 +197,13 @@ fn database(
             Some(password) => options.password(&password),
             None => options,
         };
-        let options = if Path::new(&host).is_absolute() {
-            options.socket(host)
-        } else {
-            options.host(&host)
-        };
+        let options = if Path::new(&host).is_absolute() { options.socket(host) } else { options.host(&host) };
         return Ok(postgres(read, options));
     }
     if let Some(place) = vanishing_disk {
         return Err(refuse(
             "DATABASE_URL",
-            format!(
-                "or DB_HOST must be set {place}, where a SQLite file would vanish with the instance"
-            ),
+            format!("or DB_HOST must be set {place}, where a SQLite file would vanish with the instance"),
         ));
     }
     Ok(Database::Sqlite(PathBuf::from("data/tickets.db")))
@@ -302,9 +219,5 @@ fn postgres(read: &impl Fn(&str) -> Option<String>, service: PgConnectOptions) -
     if let Some(password) = read("DB_MIGRATE_PASSWORD") {
         owner = owner.password(&password);
     }
-    Database::Postgres {
-        service: Box::new(service),
-        owner: Box::new(owner),
-        grant_to,
-    }
+    Database::Postgres { service: Box::new(service), owner: Box::new(owner), grant_to }
 }

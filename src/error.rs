@@ -12,10 +12,7 @@ pub struct FieldError {
 
 impl FieldError {
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { field: field.into(), message: message.into() }
     }
 }
 
@@ -180,7 +177,8 @@ impl Error {
             Self::ImportInProgress => "Another import is running; try again when it has ended.".into(),
             Self::ScanContended => "The ticket changed while it was scanned; scan again.".into(),
             Self::TicketSecretMismatch => {
-                "The service runs with another TICKET_SECRET than the one this database's tickets were made with.".into()
+                "The service runs with another TICKET_SECRET than the one this database's tickets were made with."
+                    .into()
             }
             Self::DatabaseUnavailable(_) => "The database does not answer; try again. Nobody was admitted.".into(),
             Self::Internal(_) => "The service failed; its log says why.".into(),
@@ -209,9 +207,7 @@ impl Error {
     pub fn cause(&self) -> Option<&str> {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
-            Self::TicketSecretMismatch => {
-                Some("TICKET_SECRET differs from the one this database was used with")
-            }
+            Self::TicketSecretMismatch => Some("TICKET_SECRET differs from the one this database was used with"),
             _ => None,
         }
     }

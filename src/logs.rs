@@ -24,20 +24,12 @@ use crate::model::{Millis, ScanResult};
 /// Sends log lines to standard output, and panics among them.
 pub fn start(settings: &Settings) {
     let filter = Targets::from_str(&settings.log_filter).unwrap_or_default();
-    let layer = tracing_subscriber::fmt::layer()
-        .event_format(Line(settings.log_format))
-        .with_ansi(false);
+    let layer = tracing_subscriber::fmt::layer().event_format(Line(settings.log_format)).with_ansi(false);
     // Fails only when a test has started the log already.
-    let _ = tracing_subscriber::registry()
-        .with(layer)
-        .with(filter)
-        .try_init();
+    let _ = tracing_subscriber::registry().with(layer).with(filter).try_init();
     std::panic::set_hook(Box::new(|panic| {
         // Not its message, which may hold what a request sent.
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panic");
     }));
 }
@@ -84,12 +76,7 @@ fn trace(settings: &Settings, parts: &Parts) -> Option<String> {
     if settings.log_format != LogFormat::Json {
         return None;
     }
-    let header = |name: &str| {
-        parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let id = header("traceparent")
         .and_then(|value| value.split('-').nth(1))
         .or_else(|| header("x-cloud-trace-context").and_then(|value| value.split('/').next()))
@@ -108,36 +95,23 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = *event.metadata().level();
         match self.0 {
             LogFormat::Text => {
-                write!(
-                    writer,
-                    "{} {level:5} {}",
-                    Millis::now(),
-                    event.metadata().target()
-                )?;
+                write!(writer, "{} {level:5} {}", Millis::now(), event.metadata().target())?;
                 for (name, value) in &fields.0 {
                     match (name.as_str(), value) {
-                        ("message", serde_json::Value::String(text)) => {
-                            write!(writer, " {}", text.escape_debug())?
-                        }
+                        ("message", serde_json::Value::String(text)) => write!(writer, " {}", text.escape_debug())?,
                         (_, value) => write!(writer, " {name}={value}")?,
                     }
                 }
             }
             LogFormat::Json => {
                 let mut line = fields.0;
-                line.entry("message")
-                    .or_insert_with(|| event.metadata().target().into());
+                line.entry("message").or_insert_with(|| event.metadata().target().into());
                 line.insert("severity".into(), severity(level).into());
                 line.insert("time".into(), Millis::now().to_string().into());
                 line.insert("target".into(), event.metadata().target().into());
@@ -188,7 +162,6 @@ impl Visit for Fields {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0
-            .insert(field.name().into(), format!("{value:?}").into());
+        self.0.insert(field.name().into(), format!("{value:?}").into());
     }
 }

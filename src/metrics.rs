@@ -45,40 +45,17 @@ impl Metrics {
     pub fn new(started_at: Millis) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
-        let latency =
-            Family::new_with_constructor((|| Histogram::new(LATENCY_BUCKETS)) as fn() -> Histogram);
+        let latency = Family::new_with_constructor((|| Histogram::new(LATENCY_BUCKETS)) as fn() -> Histogram);
         let scans = Family::default();
         let started: Gauge = Gauge::default();
         let migrations_ok = Gauge::default();
         started.set(started_at.0);
-        registry.register(
-            "app_started_at",
-            "When the process started, in milliseconds since 1970",
-            started,
-        );
-        registry.register(
-            "migrations_ok",
-            "Whether the schema is this release's",
-            migrations_ok.clone(),
-        );
-        registry.register(
-            "http_requests",
-            "Requests answered",
-            Family::clone(&requests),
-        );
-        registry.register(
-            "http_request_duration_seconds",
-            "Time to the head of the response",
-            latency.clone(),
-        );
+        registry.register("app_started_at", "When the process started, in milliseconds since 1970", started);
+        registry.register("migrations_ok", "Whether the schema is this release's", migrations_ok.clone());
+        registry.register("http_requests", "Requests answered", Family::clone(&requests));
+        registry.register("http_request_duration_seconds", "Time to the head of the response", latency.clone());
         registry.register("scans", "Scans by result", Family::clone(&scans));
-        Self {
-            registry,
-            requests,
-            latency,
-            scans,
-            migrations_ok,
-        }
+        Self { registry, requests, latency, scans, migrations_ok }
     }
 
     pub fn observe(
@@ -89,26 +66,16 @@ impl Metrics {
         elapsed: Duration,
         scan: Option<ScanResult>,
     ) {
-        let labels = RequestLabels {
-            method: known_method(method),
-            route,
-            status: status.as_u16(),
-        };
+        let labels = RequestLabels { method: known_method(method), route, status: status.as_u16() };
         self.requests.get_or_create(&labels).inc();
-        self.latency
-            .get_or_create(&RouteLabels { route })
-            .observe(elapsed.as_secs_f64());
+        self.latency.get_or_create(&RouteLabels { route }).observe(elapsed.as_secs_f64());
         if let Some(result) = scan {
             self.count_scan(result);
         }
     }
 
     pub fn count_scan(&self, result: ScanResult) {
-        self.scans
-            .get_or_create(&ScanLabels {
-                result: result.as_str(),
-            })
-            .inc();
+        self.scans.get_or_create(&ScanLabels { result: result.as_str() }).inc();
     }
 
     pub fn render(&self, migrations_ok: bool) -> String {

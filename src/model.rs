@@ -31,9 +31,7 @@ impl Millis {
 
     /// Reads RFC 3339, with any offset; what is finer than a millisecond is cut off.
     pub fn parse(text: &str) -> Option<Self> {
-        text.parse::<jiff::Timestamp>()
-            .ok()
-            .map(|time| Self(time.as_millisecond()))
+        text.parse::<jiff::Timestamp>().ok().map(|time| Self(time.as_millisecond()))
     }
 }
 
@@ -55,9 +53,7 @@ impl Serialize for Millis {
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| {
-            D::Error::custom("expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")
-        })
+        Self::parse(&text).ok_or_else(|| D::Error::custom("expected a time such as 2026-05-01T18:00:00Z (RFC 3339)"))
     }
 }
 
@@ -75,10 +71,7 @@ impl TryFrom<Vec<u8>> for Seed {
     type Error = &'static str;
 
     fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
-        bytes
-            .try_into()
-            .map(Self)
-            .map_err(|_| "a seed has 20 bytes")
+        bytes.try_into().map(Self).map_err(|_| "a seed has 20 bytes")
     }
 }
 
@@ -193,9 +186,7 @@ impl Event {
     /// Refuses an event that ends before it starts.
     pub fn check_times(&self) -> Result<(), Error> {
         match (self.starts_at, self.ends_at) {
-            (Some(start), Some(end)) if end <= start => {
-                Err(Error::field("ends_at", "must be after starts_at"))
-            }
+            (Some(start), Some(end)) if end <= start => Err(Error::field("ends_at", "must be after starts_at")),
             _ => Ok(()),
         }
     }
@@ -317,9 +308,8 @@ impl TryFrom<String> for Place {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        checked_text(&text, 64).map_err(
-            |()| "must have 1 to 64 characters, no control characters and no space at either end",
-        )?;
+        checked_text(&text, 64)
+            .map_err(|()| "must have 1 to 64 characters, no control characters and no space at either end")?;
         Ok(Self(text))
     }
 }
@@ -342,9 +332,7 @@ impl<const LONGEST: usize> TryFrom<String> for Text<LONGEST> {
 
 fn checked_text(text: &str, longest: usize) -> Result<(), ()> {
     let length = text.chars().count();
-    let fits = (1..=longest).contains(&length)
-        && text.trim() == text
-        && !text.chars().any(char::is_control);
+    let fits = (1..=longest).contains(&length) && text.trim() == text && !text.chars().any(char::is_control);
     if fits { Ok(()) } else { Err(()) }
 }
 
@@ -384,9 +372,7 @@ impl TryFrom<String> for Email {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let sides = text.split_once('@');
-        let plain = !text
-            .chars()
-            .any(|character| character.is_control() || character.is_whitespace());
+        let plain = !text.chars().any(|character| character.is_control() || character.is_whitespace());
         match sides {
             Some((local, domain))
                 if plain

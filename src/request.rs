@@ -39,16 +39,12 @@ impl Call<'_> {
     /// The event that the path names, when the caller may see it.
     pub async fn event(&self) -> Result<Event, Error> {
         let slug = self.params.get("event").unwrap_or(DEFAULT_EVENT);
-        self.caller()?
-            .found(self.app.store().find_event(slug).await?)
+        self.caller()?.found(self.app.store().find_event(slug).await?)
     }
 
     /// An id in the path. What is not an id names nothing.
     pub fn id(&self, name: &str, not_found: Error) -> Result<Uuid, Error> {
-        self.params
-            .get(name)
-            .and_then(|text| text.parse().ok())
-            .ok_or(not_found)
+        self.params.get(name).and_then(|text| text.parse().ok()).ok_or(not_found)
     }
 
     /// The body as JSON.
@@ -64,9 +60,7 @@ impl Call<'_> {
         match media_type(&self.parts.headers).as_str() {
             "application/json" => parse_json(self.body),
             "application/x-www-form-urlencoded" => from_value(parse_form(self.body)?),
-            _ => Err(Error::UnsupportedMediaType(
-                "application/json or application/x-www-form-urlencoded",
-            )),
+            _ => Err(Error::UnsupportedMediaType("application/json or application/x-www-form-urlencoded")),
         }
     }
 
@@ -79,16 +73,8 @@ impl Call<'_> {
 
 /// The media type of a body, in lower case and without parameters.
 pub fn media_type(headers: &HeaderMap) -> String {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
@@ -96,9 +82,7 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let inner = error.inner();
         match inner.classify() {
-            serde_json::error::Category::Data => {
-                invalid(&error.path().to_string(), &inner.to_string())
-            }
+            serde_json::error::Category::Data => invalid(&error.path().to_string(), &inner.to_string()),
             _ => malformed(inner),
         }
     })?;
@@ -118,8 +102,8 @@ pub fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Er
 
 /// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON.
 fn parse_form(body: &[u8]) -> Result<serde_json::Value, Error> {
-    let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(body)
-        .map_err(|error| Error::field("body", error.to_string()))?;
+    let fields: Vec<(String, String)> =
+        serde_urlencoded::from_bytes(body).map_err(|error| Error::field("body", error.to_string()))?;
     let mut object = serde_json::Map::new();
     for (name, value) in fields {
         if object.insert(name.clone(), value.into()).is_some() {
@@ -132,12 +116,10 @@ fn parse_form(body: &[u8]) -> Result<serde_json::Value, Error> {
 /// Turns serde's words into a field and a message. What was sent is never repeated: it may be a code.
 fn invalid(path: &str, message: &str) -> Error {
     let message = message.split(" at line ").next().unwrap_or_default();
-    let named = ["missing field `", "unknown field `", "duplicate field `"]
-        .into_iter()
-        .find_map(|start| {
-            let (name, rest) = message.strip_prefix(start)?.split_once('`')?;
-            Some((name, rest))
-        });
+    let named = ["missing field `", "unknown field `", "duplicate field `"].into_iter().find_map(|start| {
+        let (name, rest) = message.strip_prefix(start)?.split_once('`')?;
+        Some((name, rest))
+    });
     let parent = path.trim_start_matches('.');
     if let Some((name, rest)) = named {
         let what = match message.split(' ').next() {
@@ -145,21 +127,11 @@ fn invalid(path: &str, message: &str) -> Error {
             Some("duplicate") => "is given twice".to_owned(),
             _ => format!("is not known{rest}"),
         };
-        let inside = parent
-            .strip_suffix(name)
-            .unwrap_or(parent)
-            .trim_end_matches('.');
-        let field = if inside.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{inside}.{name}")
-        };
+        let inside = parent.strip_suffix(name).unwrap_or(parent).trim_end_matches('.');
+        let field = if inside.is_empty() { name.to_owned() } else { format!("{inside}.{name}") };
         return Error::field(field, what);
     }
-    let message = match (
-        message.starts_with("invalid "),
-        message.split_once(", expected "),
-    ) {
+    let message = match (message.starts_with("invalid "), message.split_once(", expected ")) {
         (true, Some((_, expected))) => format!("expected {expected}"),
         _ => message.to_owned(),
     };
@@ -174,23 +146,14 @@ impl Params {
     /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path.
     pub fn decode(params: &matchit::Params<'_, '_>) -> Result<Self, Error> {
         let decode = |(name, value): (&str, &str)| {
-            let value = percent_decode_str(value)
-                .decode_utf8()
-                .map_err(|_| Error::NotFound)?;
+            let value = percent_decode_str(value).decode_utf8().map_err(|_| Error::NotFound)?;
             Ok((name.to_owned(), value.into_owned()))
         };
-        params
-            .iter()
-            .map(decode)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        params.iter().map(decode).collect::<Result<_, _>>().map(Self)
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -199,22 +162,16 @@ pub fn page_limit(limit: Option<i64>) -> Result<i64, Error> {
     match limit {
         None => Ok(DEFAULT_LIMIT),
         Some(limit @ 1..=GREATEST_LIMIT) => Ok(limit),
-        Some(_) => Err(Error::field(
-            "limit",
-            format!("must be from 1 to {GREATEST_LIMIT}"),
-        )),
+        Some(_) => Err(Error::field("limit", format!("must be from 1 to {GREATEST_LIMIT}"))),
     }
 }
 
 /// The id that a cursor stands for.
 pub fn page_after(cursor: Option<&str>) -> Result<Option<Uuid>, Error> {
-    let decode =
-        |cursor: &str| Uuid::from_slice(&BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?).ok();
+    let decode = |cursor: &str| Uuid::from_slice(&BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?).ok();
     match cursor {
         None => Ok(None),
-        Some(cursor) => decode(cursor)
-            .map(Some)
-            .ok_or_else(|| Error::field("after", "is not a cursor of this list")),
+        Some(cursor) => decode(cursor).map(Some).ok_or_else(|| Error::field("after", "is not a cursor of this list")),
     }
 }
 

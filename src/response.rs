@@ -23,18 +23,14 @@ pub fn empty_body() -> Body {
 }
 
 fn full_body(bytes: Bytes) -> Body {
-    Full::new(bytes)
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A whole body of any type.
 pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(full_body(body.into()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -51,12 +47,8 @@ pub fn no_content() -> Response {
 
 /// One page of a list, with the cursor of the next.
 pub fn list(name: &str, members: &impl Serialize, next: Option<String>) -> Result<Response, Error> {
-    let members =
-        serde_json::to_value(members).map_err(|error| Error::Internal(error.to_string()))?;
-    json(
-        StatusCode::OK,
-        &serde_json::json!({ name: members, "next": next }),
-    )
+    let members = serde_json::to_value(members).map_err(|error| Error::Internal(error.to_string()))?;
+    json(StatusCode::OK, &serde_json::json!({ name: members, "next": next }))
 }
 
 #[derive(Serialize)]
@@ -89,11 +81,7 @@ pub fn problem(error: &Error) -> Response {
     }
     match error {
         Error::MethodNotAllowed(allow) => {
-            headers.extend(
-                HeaderValue::from_str(allow)
-                    .ok()
-                    .map(|allow| (header::ALLOW, allow)),
-            );
+            headers.extend(HeaderValue::from_str(allow).ok().map(|allow| (header::ALLOW, allow)));
         }
         Error::Unauthenticated => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -106,13 +94,8 @@ pub fn problem(error: &Error) -> Response {
 /// Adds what every response has. What is about tickets is for nobody's cache unless its endpoint says otherwise.
 pub fn secure(response: &mut Response) {
     let headers = response.headers_mut();
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
 /// A body that is made while it is sent. A failure in the middle is logged and ends the connection, so that nobody
@@ -121,13 +104,9 @@ pub fn streamed(
     content_type: &'static str,
     chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
 ) -> Response {
-    let frames = chunks
-        .map_ok(Frame::data)
-        .inspect_err(|error| tracing::error!(%error, "a stream broke off"));
+    let frames = chunks.map_ok(Frame::data).inspect_err(|error| tracing::error!(%error, "a stream broke off"));
     let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

@@ -35,9 +35,7 @@ const GRACE: Duration = Duration::from_millis(9_500);
 /// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes what is in flight.
 pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
     let address = SocketAddr::new(app.settings.host, app.settings.port);
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("PORT: cannot listen on {address}"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("PORT: cannot listen on {address}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -45,15 +43,9 @@ pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut server = http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_LIMIT);
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_LIMIT);
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .context("the semaphore is never closed")?;
+        let place = Arc::clone(&places).acquire_owned().await.context("the semaphore is never closed")?;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = terminate.recv() => break,
@@ -68,8 +60,7 @@ pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
                 continue;
             }
         };
-        let connection =
-            server.serve_connection(TokioIo::new(quick(stream)), service(Arc::clone(&app)));
+        let connection = server.serve_connection(TokioIo::new(quick(stream)), service(Arc::clone(&app)));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // An error here is a client that went away or never spoke HTTP; a request's own failures are logged by it.
@@ -79,10 +70,7 @@ pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
     }
     drop(listener);
     tracing::info!("stopping");
-    if tokio::time::timeout(GRACE, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
     Ok(())
@@ -118,11 +106,7 @@ async fn answer(app: &Arc<App>, request: hyper::Request<Incoming>) -> Response {
     if content_length(&parts.headers) > allowance.limit as u64 {
         return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit));
     }
-    let read = tokio::time::timeout(
-        allowance.time,
-        Limited::new(body, allowance.limit).collect(),
-    )
-    .await;
+    let read = tokio::time::timeout(allowance.time, Limited::new(body, allowance.limit).collect()).await;
     let body = match read {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
@@ -133,22 +117,15 @@ async fn answer(app: &Arc<App>, request: hyper::Request<Incoming>) -> Response {
         Err(_) => return app.refuse(&parts, Error::RequestTimeout),
     };
     allowance.attach(&mut parts);
-    app.handle(http::Request::from_parts(parts, lambda_body(&body)))
-        .await
+    app.handle(http::Request::from_parts(parts, lambda_body(&body))).await
 }
 
 fn lambda_body(bytes: &[u8]) -> LambdaBody {
-    if bytes.is_empty() {
-        LambdaBody::Empty
-    } else {
-        LambdaBody::Binary(bytes.to_vec())
-    }
+    if bytes.is_empty() { LambdaBody::Empty } else { LambdaBody::Binary(bytes.to_vec()) }
 }
 
 fn content_length(headers: &HeaderMap) -> u64 {
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     length.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
@@ -161,9 +138,7 @@ pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
         let app = Arc::clone(&app);
         async move { Ok::<_, Infallible>(answer_event(&app, event).await) }
     });
-    lambda_http::run(handler)
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))
+    lambda_http::run(handler).await.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 async fn answer_event(app: &Arc<App>, event: lambda_http::Request) -> http::Response<LambdaBody> {
@@ -171,13 +146,10 @@ async fn answer_event(app: &Arc<App>, event: lambda_http::Request) -> http::Resp
     let (mut parts, body) = event.into_parts();
     let response = match app.allow_body(&parts).await {
         Err(refusal) => refusal,
-        Ok(allowance) if body.len() > allowance.limit => {
-            app.refuse(&parts, Error::PayloadTooLarge(allowance.limit))
-        }
+        Ok(allowance) if body.len() > allowance.limit => app.refuse(&parts, Error::PayloadTooLarge(allowance.limit)),
         Ok(allowance) => {
             allowance.attach(&mut parts);
-            app.handle(http::Request::from_parts(parts.clone(), body))
-                .await
+            app.handle(http::Request::from_parts(parts.clone(), body)).await
         }
     };
     collected(app, &parts, response).await
@@ -194,13 +166,8 @@ fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
     };
     let (mut parts, body) = event.into_parts();
     let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let stripped = path_and_query
-        .strip_prefix('/')
-        .and_then(|path| path.strip_prefix(stage.as_str()));
-    if let Some(uri) = stripped
-        .filter(|path| path.starts_with('/'))
-        .and_then(|path| path.parse().ok())
-    {
+    let stripped = path_and_query.strip_prefix('/').and_then(|path| path.strip_prefix(stage.as_str()));
+    if let Some(uri) = stripped.filter(|path| path.starts_with('/')).and_then(|path| path.parse().ok()) {
         parts.uri = uri;
     }
     http::Request::from_parts(parts, body)
@@ -210,11 +177,7 @@ fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
 async fn collected(app: &App, parts: &Parts, response: Response) -> http::Response<LambdaBody> {
     let (head, body) = response.into_parts();
     let binary = head.headers.contains_key(header::CONTENT_ENCODING);
-    let limit = if binary {
-        LAMBDA_RESPONSE_LIMIT / 4 * 3
-    } else {
-        LAMBDA_RESPONSE_LIMIT
-    };
+    let limit = if binary { LAMBDA_RESPONSE_LIMIT / 4 * 3 } else { LAMBDA_RESPONSE_LIMIT };
     match Limited::new(body, limit).collect().await {
         Ok(body) => http::Response::from_parts(head, lambda_body(&body.to_bytes())),
         Err(error) => {
@@ -224,11 +187,7 @@ async fn collected(app: &App, parts: &Parts, response: Response) -> http::Respon
             };
             let refusal = app.refuse(parts, error);
             let (head, body) = refusal.into_parts();
-            let body = body
-                .collect()
-                .await
-                .map(|body| body.to_bytes())
-                .unwrap_or_default();
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             http::Response::from_parts(head, lambda_body(&body))
         }
     }

@@ -28,23 +28,13 @@ const COLUMNS: [&str; 5] = ["seat", "gate", "username", "full_name", "email"];
 pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     if let Err(error) = std::str::from_utf8(file) {
-        let line = 1 + file[..error.valid_up_to()]
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count();
+        let line = 1 + file[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
         return Err(Error::field(format!("line {line}"), "is not UTF-8"));
     }
     let header = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let delimiter = if header.contains(&b';') && !header.contains(&b',') {
-        b';'
-    } else {
-        b','
-    };
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .trim(csv::Trim::All)
-        .flexible(true)
-        .from_reader(file);
+    let delimiter = if header.contains(&b';') && !header.contains(&b',') { b';' } else { b',' };
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::All).flexible(true).from_reader(file);
     let places = column_places(reader.headers().map_err(unreadable)?)?;
 
     let mut rows = Vec::new();
@@ -55,10 +45,7 @@ pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
         let line = record.position().map_or(0, csv::Position::line);
         match read_row(&record, &places, line) {
             Ok(row) => match seen.insert((row.seat.clone(), row.gate.clone()), line) {
-                Some(first) => errors.push(wrong(
-                    line,
-                    format!("names the same seat and gate as line {first}"),
-                )),
+                Some(first) => errors.push(wrong(line, format!("names the same seat and gate as line {first}"))),
                 None => rows.push(row),
             },
             Err(error) => errors.push(error),
@@ -91,62 +78,34 @@ type Places = [Option<usize>; COLUMNS.len()];
 fn column_places(header: &csv::StringRecord) -> Result<Places, Error> {
     let mut places = Places::default();
     for (place, name) in header.iter().enumerate() {
-        let known = COLUMNS
-            .iter()
-            .position(|column| column.eq_ignore_ascii_case(name));
+        let known = COLUMNS.iter().position(|column| column.eq_ignore_ascii_case(name));
         let Some(column) = known else {
-            return Err(Error::field(
-                "line 1",
-                format!("has a column that is not one of {}", COLUMNS.join(", ")),
-            ));
+            return Err(Error::field("line 1", format!("has a column that is not one of {}", COLUMNS.join(", "))));
         };
         if places[column].replace(place).is_some() {
-            return Err(Error::field(
-                "line 1",
-                format!("names the column {} twice", COLUMNS[column]),
-            ));
+            return Err(Error::field("line 1", format!("names the column {} twice", COLUMNS[column])));
         }
     }
     match places {
         [Some(_), Some(_), ..] => Ok(places),
-        _ => Err(Error::field(
-            "line 1",
-            "must name the columns seat and gate",
-        )),
+        _ => Err(Error::field("line 1", "must name the columns seat and gate")),
     }
 }
 
-fn read_row(
-    record: &csv::StringRecord,
-    places: &Places,
-    line: u64,
-) -> Result<TicketRow, FieldError> {
+fn read_row(record: &csv::StringRecord, places: &Places, line: u64) -> Result<TicketRow, FieldError> {
     let columns = places.iter().flatten().count();
     if record.len() != columns {
-        return Err(wrong(
-            line,
-            format!("has {} fields where the header has {columns}", record.len()),
-        ));
+        return Err(wrong(line, format!("has {} fields where the header has {columns}", record.len())));
     }
-    let field = |column: usize| {
-        places[column]
-            .and_then(|place| record.get(place))
-            .unwrap_or_default()
-    };
+    let field = |column: usize| places[column].and_then(|place| record.get(place)).unwrap_or_default();
     let seat = checked::<Place>(field(0), "seat", line)?;
     let gate = checked::<Place>(field(1), "gate", line)?;
     let optional = |column: usize| Some(field(column)).filter(|text| !text.is_empty());
-    let full_name = optional(3)
-        .map(|text| checked::<Text<200>>(text, "full_name", line))
-        .transpose()?;
-    let email = optional(4)
-        .map(|text| checked::<Email>(text, "email", line))
-        .transpose()?;
+    let full_name = optional(3).map(|text| checked::<Text<200>>(text, "full_name", line)).transpose()?;
+    let email = optional(4).map(|text| checked::<Email>(text, "email", line)).transpose()?;
     let holder = match optional(2) {
         Some(username) => Some(NewUser {
-            username: checked::<Username>(username, "username", line)?
-                .as_str()
-                .to_owned(),
+            username: checked::<Username>(username, "username", line)?.as_str().to_owned(),
             full_name: full_name.map(|name| name.0),
             email: email.map(|email| email.0),
         }),
@@ -155,12 +114,7 @@ fn read_row(
         }
         None => None,
     };
-    Ok(TicketRow {
-        line,
-        seat,
-        gate,
-        holder,
-    })
+    Ok(TicketRow { line, seat, gate, holder })
 }
 
 fn checked<T>(text: &str, column: &str, line: u64) -> Result<T, FieldError>
@@ -250,18 +204,14 @@ impl Writer {
     }
 
     fn record<const FIELDS: usize>(&mut self, fields: [String; FIELDS]) -> Result<(), Error> {
-        self.0
-            .write_record(fields)
-            .map_err(|error| Error::Internal(format!("csv: {error}")))
+        self.0.write_record(fields).map_err(|error| Error::Internal(format!("csv: {error}")))
     }
 
     /// What was written since the last time.
     pub fn take(&mut self) -> Result<Bytes, Error> {
         let columns = csv::WriterBuilder::new().from_writer(Vec::new());
         let full = std::mem::replace(&mut self.0, columns);
-        let bytes = full
-            .into_inner()
-            .map_err(|error| Error::Internal(format!("csv: {error}")))?;
+        let bytes = full.into_inner().map_err(|error| Error::Internal(format!("csv: {error}")))?;
         Ok(bytes.into())
     }
 }
@@ -276,9 +226,5 @@ fn optional(text: Option<&str>) -> String {
 
 /// A text that a spreadsheet would run as a formula gets an apostrophe before it, which the spreadsheet shows as text.
 fn harmless(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
-    }
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }

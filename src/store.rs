@@ -200,20 +200,14 @@ pub trait Store: Send + Sync {
     async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>>;
     async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()>;
     /// Keys in the order of their creation; with an event only those bound to it.
-    async fn list_keys(
-        &self,
-        event_id: Option<Uuid>,
-        after: Option<Uuid>,
-        limit: i64,
-    ) -> Result<Vec<Key>>;
+    async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<Key>>;
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>>;
     async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()>;
 
     async fn insert_user(&self, user: &User) -> Result<()>;
     async fn find_user(&self, username: &str) -> Result<Option<User>>;
     /// Erases the person, takes their tickets away and revokes them. With an event only when no ticket is of another.
-    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis)
-    -> Result<()>;
+    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis) -> Result<()>;
     async fn list_user_tickets(
         &self,
         user_id: Uuid,
@@ -238,12 +232,7 @@ pub trait Store: Send + Sync {
         now: Millis,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created>;
-    async fn list_tickets(
-        &self,
-        event_id: Uuid,
-        filter: &TicketFilter,
-        limit: i64,
-    ) -> Result<Vec<Ticket>>;
+    async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>>;
     /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
     async fn register_ticket(
@@ -254,12 +243,7 @@ pub trait Store: Send + Sync {
         gate: &str,
         now: Millis,
     ) -> Result<Ticket>;
-    async fn change_ticket(
-        &self,
-        ticket_id: Uuid,
-        change: &TicketChange,
-        now: Millis,
-    ) -> Result<Ticket>;
+    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket>;
 
     /// Reads all that a decision needs, in one round trip. `None`: there is no such event.
     async fn read_scan(
@@ -273,13 +257,7 @@ pub trait Store: Send + Sync {
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>) -> Result<Recorded>;
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
-    async fn undo_scan(
-        &self,
-        scan_id: Uuid,
-        by: Option<Uuid>,
-        not_before: Millis,
-        now: Millis,
-    ) -> Result<Scan>;
+    async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan>;
     /// Scans in the order they were received, after the one with this moment and id, with their tickets' seats and gates.
     async fn list_scans(
         &self,
@@ -295,9 +273,7 @@ pub trait Store: Send + Sync {
 /// Makes a store without touching network or disk: the first call opens it.
 pub fn open(database: &Database, pool_max: usize) -> Box<dyn Store> {
     match database {
-        Database::Postgres { service, .. } => {
-            Box::new(PostgresStore::new((**service).clone(), pool_max))
-        }
+        Database::Postgres { service, .. } => Box::new(PostgresStore::new((**service).clone(), pool_max)),
         Database::Sqlite(path) => Box::new(SqliteStore::new(path.clone(), pool_max)),
     }
 }
@@ -305,9 +281,7 @@ pub fn open(database: &Database, pool_max: usize) -> Box<dyn Store> {
 /// Brings the schema to this release's, under a lock: running it twice, or twice at once, does no harm.
 pub async fn migrate(database: &Database) -> Result<()> {
     match database {
-        Database::Postgres {
-            owner, grant_to, ..
-        } => postgres::migrate(owner, grant_to.as_deref()).await,
+        Database::Postgres { owner, grant_to, .. } => postgres::migrate(owner, grant_to.as_deref()).await,
         Database::Sqlite(path) => sqlite::migrate(path).await,
     }
 }
@@ -320,22 +294,16 @@ fn migration_error(error: sqlx::migrate::MigrateError) -> Error {
 /// A refusal whose listed places are filled in by whoever knows the lines.
 fn seats_taken(places: &[usize]) -> Error {
     let taken = "this seat at this gate has a ticket already";
-    Error::SeatTaken(
-        places
-            .iter()
-            .map(|place| crate::error::FieldError::new(place.to_string(), taken))
-            .collect(),
-    )
+    Error::SeatTaken(places.iter().map(|place| crate::error::FieldError::new(place.to_string(), taken)).collect())
 }
 
 /// What a failed statement means for the caller. Refusals that a statement expects are sorted out where it is run.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::WorkerCrashed => Self::DatabaseUnavailable(error.to_string()),
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                Self::DatabaseUnavailable(error.to_string())
+            }
             sqlx::Error::Database(refusal) => {
                 let code = refusal.code().unwrap_or_default();
                 if postgres::is_outdated_schema(&code) {

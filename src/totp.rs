@@ -64,9 +64,7 @@ impl TotpKey {
     pub fn find(&self, code: &str, now: Millis) -> Match {
         let totp = self.totp();
         let current = step_at(now);
-        let is_code_of = |step: i64| {
-            step >= 0 && bool::from(code_of(&totp, step).as_bytes().ct_eq(code.as_bytes()))
-        };
+        let is_code_of = |step: i64| step >= 0 && bool::from(code_of(&totp, step).as_bytes().ct_eq(code.as_bytes()));
 
         // Nearest first: 0, -1, +1, -2, +2, … A code that is good now must never be taken for a stale one.
         for offset in (0..=STALE_WINDOW).flat_map(|away| [-away, away]) {
@@ -75,9 +73,7 @@ impl TotpKey {
                 return if offset.abs() <= DRIFT {
                     Match::Current { step }
                 } else {
-                    Match::Stale {
-                        seconds_off: seconds_off(step, now),
-                    }
+                    Match::Stale { seconds_off: seconds_off(step, now) }
                 };
             }
         }
@@ -96,19 +92,14 @@ impl TotpKey {
 }
 
 fn code_of(totp: &Totp, step: i64) -> String {
-    totp.generate(step.unsigned_abs() * PERIOD as u64)
-        .to_string()
+    totp.generate(step.unsigned_abs() * PERIOD as u64).to_string()
 }
 
 fn seconds_off(step: i64, now: Millis) -> i64 {
     let now = now.0.div_euclid(Millis::SECOND);
     let begins = step * PERIOD;
     let ends = begins + PERIOD;
-    if now >= ends {
-        ends - now
-    } else {
-        begins - now
-    }
+    if now >= ends { ends - now } else { begins - now }
 }
 
 fn hkdf<const LENGTH: usize>(key: &[u8], salt: Option<&[u8]>, info: &[u8]) -> [u8; LENGTH] {
@@ -138,9 +129,8 @@ impl TicketSecret {
     /// What the database keeps to recognise the secret: HMAC-SHA256 (RFC 2104) of a constant. No secret has one too,
     /// so that setting one later does not silently make every code wrong.
     pub fn fingerprint(&self) -> Vec<u8> {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(self.0.as_deref().unwrap_or_default().as_bytes())
-                .expect("HMAC takes a key of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_deref().unwrap_or_default().as_bytes())
+            .expect("HMAC takes a key of any length");
         mac.update(b"register-ticket-api TICKET_SECRET");
         mac.finalize().into_bytes().to_vec()
     }
@@ -159,23 +149,14 @@ impl QrCode {
         let (id, code) = text.trim().strip_prefix("RT1.")?.split_once('.')?;
         let id = BASE64URL_NOPAD.decode(id.as_bytes()).ok()?;
         let ticket_id = Uuid::from_slice(&id).ok()?;
-        let six_digits =
-            code.len() == usize::from(DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit());
-        six_digits.then(|| Self {
-            ticket_id,
-            code: code.to_owned(),
-        })
+        let six_digits = code.len() == usize::from(DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit());
+        six_digits.then(|| Self { ticket_id, code: code.to_owned() })
     }
 }
 
 impl std::fmt::Display for QrCode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "RT1.{}.{}",
-            BASE64URL_NOPAD.encode(self.ticket_id.as_bytes()),
-            self.code
-        )
+        write!(f, "RT1.{}.{}", BASE64URL_NOPAD.encode(self.ticket_id.as_bytes()), self.code)
     }
 }
 

@@ -30,9 +30,7 @@ pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
         event_id: Uuid::now_v7(),
         slug: new.slug.0,
         name: new.name.0,
-        time_zone: new
-            .time_zone
-            .map_or_else(|| "UTC".to_owned(), |zone| zone.0),
+        time_zone: new.time_zone.map_or_else(|| "UTC".to_owned(), |zone| zone.0),
         starts_at: new.starts_at,
         ends_at: new.ends_at,
         reentry: new.reentry.unwrap_or(Reentry::None),
@@ -54,10 +52,7 @@ struct ListQuery {
 pub async fn list_events(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
     let query: ListQuery = call.query()?;
-    let (limit, after) = (
-        page_limit(query.limit)?,
-        page_after(query.after.as_deref())?,
-    );
+    let (limit, after) = (page_limit(query.limit)?, page_after(query.after.as_deref())?);
     let mut events = call.app.store().list_events(after, limit + 1).await?;
     let next = next_page(&mut events, limit, |event| event.event_id);
     response::list("events", &events, next)
@@ -96,25 +91,13 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
         ends_at: changes.ends_at,
         reentry: changes.reentry,
     };
-    response::json(
-        StatusCode::OK,
-        &call
-            .app
-            .store()
-            .change_event(event.event_id, &change)
-            .await?,
-    )
+    response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change).await?)
 }
 
 /// `DELETE /api/events/{event}`: with its tickets, scans and keys.
 pub async fn delete_event(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
-    call.app
-        .store()
-        .delete_event(event.event_id, call.now)
-        .await?;
-    call.app
-        .keys
-        .forget(|key| key.event_id == Some(event.event_id));
+    call.app.store().delete_event(event.event_id, call.now).await?;
+    call.app.keys.forget(|key| key.event_id == Some(event.event_id));
     Ok(response::no_content())
 }

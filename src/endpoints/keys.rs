@@ -40,19 +40,11 @@ pub struct KeyWithSecret {
 /// `POST /api/keys`: the only answer that shows the key.
 pub async fn create_key(call: Call<'_>) -> Result<Response, Error> {
     let new: NewKey = call.json()?;
-    response::json(
-        StatusCode::CREATED,
-        &create(call.app, call.caller()?, new, call.now).await?,
-    )
+    response::json(StatusCode::CREATED, &create(call.app, call.caller()?, new, call.now).await?)
 }
 
 /// Makes a key. The command line calls it too.
-pub async fn create(
-    app: &App,
-    caller: &Caller,
-    new: NewKey,
-    now: Millis,
-) -> Result<KeyWithSecret, Error> {
+pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Result<KeyWithSecret, Error> {
     let event = match &new.event {
         Some(slug) => Some(caller.found(app.store().find_event(&slug.0).await?)?),
         None => {
@@ -61,10 +53,7 @@ pub async fn create(
         }
     };
     if new.gate.is_some() && event.is_none() {
-        return Err(Error::field(
-            "event",
-            "is required for a key that is bound to a gate",
-        ));
+        return Err(Error::field("event", "is required for a key that is bound to a gate"));
     }
     if new.expires_at.is_some_and(|expiry| expiry <= now) {
         return Err(Error::field("expires_at", "must be in the future"));
@@ -78,32 +67,21 @@ pub async fn create(
         gate: new.gate.map(Place::into_string),
         offline: new.offline,
         created_at: now,
-        expires_at: new
-            .expires_at
-            .or_else(|| default_expiry(new.role, event.as_ref(), now)),
+        expires_at: new.expires_at.or_else(|| default_expiry(new.role, event.as_ref(), now)),
         revoked_at: None,
         event: event.map(|event| event.slug),
     };
     app.store().insert_key(&details, &secret.hash).await?;
-    Ok(KeyWithSecret {
-        details,
-        key: secret.text,
-    })
+    Ok(KeyWithSecret { details, key: secret.text })
 }
 
 fn default_expiry(role: Role, event: Option<&Event>, now: Millis) -> Option<Millis> {
     if role == Role::Organizer {
         return None;
     }
-    let after_event = event
-        .and_then(|event| event.ends_at)
-        .map(|end| end.plus(AFTER_EVENT));
+    let after_event = event.and_then(|event| event.ends_at).map(|end| end.plus(AFTER_EVENT));
     // A key for an event that is long over would be born dead.
-    Some(
-        after_event
-            .filter(|&expiry| expiry > now)
-            .unwrap_or(now.plus(WITHOUT_END)),
-    )
+    Some(after_event.filter(|&expiry| expiry > now).unwrap_or(now.plus(WITHOUT_END)))
 }
 
 #[derive(Deserialize)]
@@ -116,15 +94,8 @@ struct ListQuery {
 /// `GET /api/keys`.
 pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
     let query: ListQuery = call.query()?;
-    let (limit, after) = (
-        page_limit(query.limit)?,
-        page_after(query.after.as_deref())?,
-    );
-    let mut keys = call
-        .app
-        .store()
-        .list_keys(call.caller()?.event_id, after, limit + 1)
-        .await?;
+    let (limit, after) = (page_limit(query.limit)?, page_after(query.after.as_deref())?);
+    let mut keys = call.app.store().list_keys(call.caller()?.event_id, after, limit + 1).await?;
     let next = next_page(&mut keys, limit, |key| key.key_id);
     response::list("keys", &keys, next)
 }
@@ -132,12 +103,7 @@ pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
 /// `DELETE /api/keys/{key_id}`: repeatable.
 pub async fn revoke_key(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
-    let key = call
-        .app
-        .store()
-        .get_key(key_id)
-        .await?
-        .ok_or(Error::KeyNotFound)?;
+    let key = call.app.store().get_key(key_id).await?.ok_or(Error::KeyNotFound)?;
     let caller = call.caller()?;
     if caller.event_id.is_some() && caller.event_id != key.event_id {
         return Err(Error::Forbidden("Your key is bound to another event."));

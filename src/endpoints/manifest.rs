@@ -67,17 +67,11 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     let query: ManifestQuery = call.query()?;
     let caller = call.caller()?;
     if !caller.offline {
-        return Err(Error::Forbidden(
-            "Only a key made with `offline` may download the manifest.",
-        ));
+        return Err(Error::Forbidden("Only a key made with `offline` may download the manifest."));
     }
     let event = call.event().await?;
-    let early = event
-        .starts_at
-        .is_some_and(|start| call.now < start.plus(-BEFORE_START));
-    let late = event
-        .ends_at
-        .is_some_and(|end| end.plus(AFTER_END) < call.now);
+    let early = event.starts_at.is_some_and(|start| call.now < start.plus(-BEFORE_START));
+    let late = event.ends_at.is_some_and(|end| end.plus(AFTER_END) < call.now);
     if early || late {
         return Err(Error::Forbidden(
             "The manifest can be had from 24 h before the event's start to 6 h after its end.",
@@ -85,51 +79,26 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     }
     call.app.claim_secret().await?;
     let state = call.app.store().manifest_state(event.event_id).await?;
-    let etag = format!(
-        "W/\"{}-{}-{}\"",
-        event.version, state.tickets, state.versions
-    );
+    let etag = format!("W/\"{}-{}-{}\"", event.version, state.tickets, state.versions);
     let mut response = if matches_etag(&call, &etag) {
         let mut unchanged = response::no_content();
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
         unchanged
     } else {
-        tracing::info!(
-            key.id = caller.key_id.map(tracing::field::display),
-            event = event.slug,
-            "manifest downloaded"
-        );
-        let manifest = manifest(
-            Arc::clone(call.app),
-            &event,
-            call.now,
-            query.since,
-            caller.gate.clone(),
-        )?;
+        tracing::info!(key.id = caller.key_id.map(tracing::field::display), event = event.slug, "manifest downloaded");
+        let manifest = manifest(Arc::clone(call.app), &event, call.now, query.since, caller.gate.clone())?;
         if accepts_gzip(&call) {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
-            response
-                .headers_mut()
-                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             response
         } else {
             response::streamed("application/json", manifest)
         }
     };
     let headers = response.headers_mut();
-    headers.insert(
-        header::VARY,
-        HeaderValue::from_static("authorization, accept-encoding"),
-    );
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("private, no-cache"),
-    );
-    headers.extend(
-        HeaderValue::from_str(&etag)
-            .ok()
-            .map(|etag| (header::ETAG, etag)),
-    );
+    headers.insert(header::VARY, HeaderValue::from_static("authorization, accept-encoding"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.extend(HeaderValue::from_str(&etag).ok().map(|etag| (header::ETAG, etag)));
     Ok(response)
 }
 
@@ -142,12 +111,7 @@ fn manifest(
     since: Option<i64>,
     gate: Option<String>,
 ) -> Result<impl stream::Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
-    let codes = Codes {
-        algorithm: "SHA1",
-        digits: totp::DIGITS,
-        period: totp::PERIOD,
-        drift: totp::DRIFT,
-    };
+    let codes = Codes { algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD, drift: totp::DRIFT };
     let event_id = event.event_id;
     let mut head = String::from("{\"event\":");
     head.push_str(&json(event)?);
@@ -158,63 +122,39 @@ fn manifest(
     head.push_str(",\"tickets\":[");
     let since = since.map(Millis);
     let start = (app, gate, head.into_bytes(), true, Some(None));
-    Ok(stream::try_unfold(
-        start,
-        move |(app, gate, mut chunk, mut first, after)| async move {
-            let Some(after) = after else { return Ok(None) };
-            let filter = TicketFilter {
-                after,
-                changed_since: since,
-                ..TicketFilter::default()
-            };
-            let tickets = within(
-                STORE_DEADLINE,
-                app.store().list_tickets(event_id, &filter, PAGE),
-            )
-            .await?;
-            for ticket in &tickets {
-                if !std::mem::replace(&mut first, false) {
-                    chunk.push(b',');
-                }
-                serde_json::to_writer(&mut chunk, &entry(&app, ticket, gate.as_deref()))
-                    .map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(stream::try_unfold(start, move |(app, gate, mut chunk, mut first, after)| async move {
+        let Some(after) = after else { return Ok(None) };
+        let filter = TicketFilter { after, changed_since: since, ..TicketFilter::default() };
+        let tickets = within(STORE_DEADLINE, app.store().list_tickets(event_id, &filter, PAGE)).await?;
+        for ticket in &tickets {
+            if !std::mem::replace(&mut first, false) {
+                chunk.push(b',');
             }
-            let full = tickets.len() as i64 == PAGE;
-            let next = tickets
-                .last()
-                .filter(|_| full)
-                .map(|last| Some(last.ticket_id));
-            if next.is_none() {
-                chunk.extend_from_slice(b"]}");
-            }
-            Ok(Some((
-                Bytes::from(std::mem::take(&mut chunk)),
-                (app, gate, chunk, first, next),
-            )))
-        },
-    ))
+            serde_json::to_writer(&mut chunk, &entry(&app, ticket, gate.as_deref()))
+                .map_err(|error| Error::Internal(error.to_string()))?;
+        }
+        let full = tickets.len() as i64 == PAGE;
+        let next = tickets.last().filter(|_| full).map(|last| Some(last.ticket_id));
+        if next.is_none() {
+            chunk.extend_from_slice(b"]}");
+        }
+        Ok(Some((Bytes::from(std::mem::take(&mut chunk)), (app, gate, chunk, first, next))))
+    }))
 }
 
 fn entry<'a>(app: &App, ticket: &'a Ticket, only_gate: Option<&str>) -> Entry<'a> {
-    let own = only_gate
-        .is_none_or(|gate| gate == ticket.gate)
-        .then(|| OwnEntry {
-            status: ticket.status,
-            registered: ticket.user_id.is_some(),
-            username: ticket.username.as_deref(),
-            full_name: ticket.full_name.as_deref(),
-            inside: ticket.inside,
-            last_step: ticket.last_step,
-            used_at: ticket.used_at,
-            printed: ticket.printed_at.is_some(),
-            key: app.secret.key_of(ticket.ticket_id, ticket.seed).base32(),
-        });
-    Entry {
-        ticket_id: ticket.ticket_id,
-        seat: &ticket.seat,
-        gate: &ticket.gate,
-        own,
-    }
+    let own = only_gate.is_none_or(|gate| gate == ticket.gate).then(|| OwnEntry {
+        status: ticket.status,
+        registered: ticket.user_id.is_some(),
+        username: ticket.username.as_deref(),
+        full_name: ticket.full_name.as_deref(),
+        inside: ticket.inside,
+        last_step: ticket.last_step,
+        used_at: ticket.used_at,
+        printed: ticket.printed_at.is_some(),
+        key: app.secret.key_of(ticket.ticket_id, ticket.seed).base32(),
+    });
+    Entry { ticket_id: ticket.ticket_id, seat: &ticket.seat, gate: &ticket.gate, own }
 }
 
 fn json(value: &impl Serialize) -> Result<String, Error> {
@@ -224,35 +164,18 @@ fn json(value: &impl Serialize) -> Result<String, Error> {
 /// RFC 9110, section 13.1.2, with the weak comparison that it asks for.
 fn matches_etag(call: &Call<'_>, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let sent = call
-        .parts
-        .headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    sent.flat_map(|list| list.split(','))
-        .any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+    let sent = call.parts.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    sent.flat_map(|list| list.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
 fn accepts_gzip(call: &Call<'_>) -> bool {
-    let sent = call
-        .parts
-        .headers
-        .get_all(header::ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let sent = call.parts.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     sent.flat_map(|list| list.split(',')).any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
-        parts
-            .next()
-            .is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
-            && !parts.any(|weight| is_zero(weight))
+        parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip")) && !parts.any(is_zero)
     })
 }
 
 fn is_zero(weight: &str) -> bool {
-    weight
-        .strip_prefix("q=")
-        .and_then(|value| value.parse::<f32>().ok())
-        .is_some_and(|value| value <= 0.0)
+    weight.strip_prefix("q=").and_then(|value| value.parse::<f32>().ok()).is_some_and(|value| value <= 0.0)
 }

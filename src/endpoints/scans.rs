@@ -108,11 +108,7 @@ impl Shown {
         match self {
             Self::Ticket(ticket_id) => *ticket_id,
             Self::Seat { seat, gate } => {
-                let digest = Sha256::new()
-                    .chain_update(seat)
-                    .chain_update([0])
-                    .chain_update(gate)
-                    .finalize();
+                let digest = Sha256::new().chain_update(seat).chain_update([0]).chain_update(gate).finalize();
                 let mut bytes = [0; 16];
                 bytes.copy_from_slice(&digest[..16]);
                 Uuid::from_bytes(bytes)
@@ -130,23 +126,17 @@ impl ScanRequest {
                 Some(qr) => (Shown::Ticket(qr.ticket_id), Some(qr.code)),
                 None => (Shown::Nothing, Some(String::new())),
             },
-            (None, Some(seat), Some(gate), code) if code.is_some() != manual => (
-                Shown::Seat {
-                    seat: seat.into_string(),
-                    gate: gate.into_string(),
-                },
-                code,
-            ),
+            (None, Some(seat), Some(gate), code) if code.is_some() != manual => {
+                (Shown::Seat { seat: seat.into_string(), gate: gate.into_string() }, code)
+            }
             _ => {
-                let forms = "send either `code`, or `seat`, `gate` and `totp_code`, or `seat`, `gate`, `manual` and `note`";
+                let forms =
+                    "send either `code`, or `seat`, `gate` and `totp_code`, or `seat`, `gate`, `manual` and `note`";
                 return Err(Error::field("body", forms));
             }
         };
         if manual != body.note.is_some() {
-            return Err(Error::field(
-                "note",
-                "is required for a manual admission, and only for that",
-            ));
+            return Err(Error::field("note", "is required for a manual admission, and only for that"));
         }
         Ok(Self {
             scan_id: body.scan_id,
@@ -192,12 +182,7 @@ impl ScanReply {
         Self {
             scan_id: scan.scan_id,
             result: scan.result,
-            message: admission::message(
-                scan.result,
-                scan.direction,
-                scan.seconds_off,
-                right_gate.as_deref(),
-            ),
+            message: admission::message(scan.result, scan.direction, scan.seconds_off, right_gate.as_deref()),
             ticket,
             at_gate: scan.at_gate,
             direction: scan.direction,
@@ -214,10 +199,9 @@ impl ScanReply {
     fn status(&self) -> StatusCode {
         match self.result {
             ScanResult::Accepted => StatusCode::OK,
-            ScanResult::AlreadyUsed
-            | ScanResult::WrongGate
-            | ScanResult::NotRegistered
-            | ScanResult::NotInside => StatusCode::CONFLICT,
+            ScanResult::AlreadyUsed | ScanResult::WrongGate | ScanResult::NotRegistered | ScanResult::NotInside => {
+                StatusCode::CONFLICT
+            }
             ScanResult::WrongCode | ScanResult::StaleCode => StatusCode::UNPROCESSABLE_ENTITY,
             ScanResult::Revoked => StatusCode::GONE,
             ScanResult::UnknownTicket => StatusCode::NOT_FOUND,
@@ -229,10 +213,7 @@ impl ScanReply {
         let result = self.result;
         let mut response = response::json(self.status(), &self)?;
         if result == ScanResult::TooManyAttempts {
-            response.headers_mut().insert(
-                header::RETRY_AFTER,
-                (ATTEMPTS_WINDOW / Millis::SECOND).into(),
-            );
+            response.headers_mut().insert(header::RETRY_AFTER, (ATTEMPTS_WINDOW / Millis::SECOND).into());
         }
         Ok(with_scan(response, result))
     }
@@ -242,9 +223,7 @@ impl ScanReply {
 pub async fn record_scan(call: Call<'_>) -> Result<Response, Error> {
     let request = ScanRequest::read(call.json()?)?;
     let event = call.params.get("event").unwrap_or(DEFAULT_EVENT);
-    scan(call.app, call.caller()?, event, &request, call.now)
-        .await?
-        .respond()
+    scan(call.app, call.caller()?, event, &request, call.now).await?.respond()
 }
 
 /// `POST /api/users/attendance`: the same, by seat, gate and digits.
@@ -252,10 +231,7 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
     let body: AttendanceBody = call.json_or_form()?;
     let request = ScanRequest {
         scan_id: body.scan_id.unwrap_or_else(Uuid::now_v7),
-        ticket: Shown::Seat {
-            seat: body.seat.into_string(),
-            gate: body.gate.into_string(),
-        },
+        ticket: Shown::Seat { seat: body.seat.into_string(), gate: body.gate.into_string() },
         code: Some(body.totp_code),
         note: None,
         at_gate: None,
@@ -263,39 +239,19 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
         scanned_at: None,
         offline: None,
     };
-    let event = body
-        .event
-        .as_ref()
-        .map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
-    scan(call.app, call.caller()?, event, &request, call.now)
-        .await?
-        .respond()
+    let event = body.event.as_ref().map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
+    scan(call.app, call.caller()?, event, &request, call.now).await?.respond()
 }
 
 /// Decides one scan and writes it down. Reads, decides, writes only if the ticket is still what was read; otherwise
 /// once more from the start.
-async fn scan(
-    app: &App,
-    caller: &Caller,
-    event: &str,
-    request: &ScanRequest,
-    now: Millis,
-) -> Result<ScanReply, Error> {
+async fn scan(app: &App, caller: &Caller, event: &str, request: &ScanRequest, now: Millis) -> Result<ScanReply, Error> {
     if request.manual() && !caller.role.holds(Role::Supervisor) {
-        return Err(Error::Forbidden(
-            "Only a supervisor may admit without a code.",
-        ));
+        return Err(Error::Forbidden("Only a supervisor may admit without a code."));
     }
     for _ in 0..TRIES {
-        let context = app
-            .store()
-            .read_scan(
-                event,
-                &request.ticket.name(),
-                request.scan_id,
-                now.plus(-ATTEMPTS_WINDOW),
-            )
-            .await?;
+        let context =
+            app.store().read_scan(event, &request.ticket.name(), request.scan_id, now.plus(-ATTEMPTS_WINDOW)).await?;
         let Some(context) = context else {
             return Err(caller.found(None).err().unwrap_or(Error::EventNotFound));
         };
@@ -322,16 +278,9 @@ async fn scan(
 }
 
 /// The first verdict again, when it is the same scan.
-fn replay(
-    prior: Scan,
-    event_id: Uuid,
-    ticket: Option<Ticket>,
-    request: &ScanRequest,
-) -> Result<ScanReply, Error> {
+fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanRequest) -> Result<ScanReply, Error> {
     let same_ticket = match prior.ticket_id {
-        Some(ticket_id) => ticket
-            .as_ref()
-            .is_some_and(|ticket| ticket.ticket_id == ticket_id),
+        Some(ticket_id) => ticket.as_ref().is_some_and(|ticket| ticket.ticket_id == ticket_id),
         None => prior.presented == Some(request.ticket.claimed()),
     };
     if prior.event_id != event_id || prior.direction != request.direction || !same_ticket {
@@ -360,9 +309,7 @@ fn decide(
         inside: ticket.inside,
         last_step: ticket.last_step,
         refusals: context.refusals,
-        newest_accepted_at: context
-            .newest_accepted_at
-            .filter(|_| request.offline.is_some()),
+        newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline.is_some()),
         reentry: context.event.reentry,
     });
     let presented = Presented {
@@ -373,29 +320,21 @@ fn decide(
     };
     let decision = admission::decide(subject.as_ref(), &presented, as_of);
     let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
-    let mark = ticket
-        .filter(|_| decision.result == ScanResult::Accepted)
-        .map(|ticket| Mark {
-            ticket_id: ticket.ticket_id,
-            version: ticket.version,
-            step: decision.step,
-            inside: request.direction == Direction::Entry,
-        });
+    let mark = ticket.filter(|_| decision.result == ScanResult::Accepted).map(|ticket| Mark {
+        ticket_id: ticket.ticket_id,
+        version: ticket.version,
+        step: decision.step,
+        inside: request.direction == Direction::Entry,
+    });
     let scan = Scan {
         scan_id: request.scan_id,
         event_id: context.event.event_id,
         ticket_id: ticket.map(|ticket| ticket.ticket_id),
-        presented: if ticket.is_none() {
-            Some(request.ticket.claimed())
-        } else {
-            None
-        },
+        presented: if ticket.is_none() { Some(request.ticket.claimed()) } else { None },
         at_gate: at_gate.cloned(),
         direction: request.direction,
         result: decision.result,
-        offline_result: request
-            .offline
-            .map(|offline| offline.result.as_str().to_owned()),
+        offline_result: request.offline.map(|offline| offline.result.as_str().to_owned()),
         manual: request.manual(),
         note: request.note.clone(),
         seconds_off: decision.seconds_off,
@@ -439,26 +378,18 @@ enum BatchResult {
 pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     let caller = call.caller()?;
     if !caller.offline {
-        return Err(Error::Forbidden(
-            "Only a key made with `offline` may send batches.",
-        ));
+        return Err(Error::Forbidden("Only a key made with `offline` may send batches."));
     }
     let body: BatchBody = call.json()?;
     if body.scans.len() > BATCH_MOST {
-        return Err(Error::field(
-            "scans",
-            format!("must hold at most {BATCH_MOST} scans"),
-        ));
+        return Err(Error::field("scans", format!("must hold at most {BATCH_MOST} scans")));
     }
     let event = within(STORE_DEADLINE, call.event()).await?;
 
     let mut results: Vec<Option<BatchResult>> = Vec::with_capacity(body.scans.len());
     let mut requests = Vec::with_capacity(body.scans.len());
     for (place, item) in body.scans.into_iter().enumerate() {
-        let scan_id = item
-            .get("scan_id")
-            .and_then(|id| id.as_str())
-            .and_then(|id| id.parse().ok());
+        let scan_id = item.get("scan_id").and_then(|id| id.as_str()).and_then(|id| id.parse().ok());
         match read_batch_item(item, caller, call.now) {
             Ok(request) => {
                 requests.push((place, request));
@@ -469,18 +400,11 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     }
     requests.sort_by_key(|(_, request)| request.offline.map(|offline| offline.scanned_at));
     for (place, request) in requests {
-        let outcome = within(
-            STORE_DEADLINE,
-            scan(call.app, caller, &event.slug, &request, call.now),
-        )
-        .await;
+        let outcome = within(STORE_DEADLINE, scan(call.app, caller, &event.slug, &request, call.now)).await;
         results[place] = Some(match outcome {
             Ok(reply) => {
                 call.app.metrics.count_scan(reply.result);
-                BatchResult::Decided {
-                    status: reply.status().as_u16(),
-                    reply: Box::new(reply),
-                }
+                BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) }
             }
             Err(error) => refused(Some(request.scan_id), &error)?,
         });
@@ -493,37 +417,21 @@ fn refused(scan_id: Option<Uuid>, error: &Error) -> Result<BatchResult, Error> {
     if error.status().is_server_error() {
         return Err(Error::DatabaseUnavailable(format!("in a batch: {error}")));
     }
-    Ok(BatchResult::Refused {
-        scan_id,
-        status: error.status().as_u16(),
-        code: error.code(),
-        detail: error.detail(),
-    })
+    Ok(BatchResult::Refused { scan_id, status: error.status().as_u16(), code: error.code(), detail: error.detail() })
 }
 
-fn read_batch_item(
-    mut item: serde_json::Value,
-    caller: &Caller,
-    now: Millis,
-) -> Result<ScanRequest, Error> {
+fn read_batch_item(mut item: serde_json::Value, caller: &Caller, now: Millis) -> Result<ScanRequest, Error> {
     let offline: BatchItem = from_value(item.clone())?;
     if let Some(fields) = item.as_object_mut() {
         fields.remove("offline_result");
     }
     let mut request = ScanRequest::read(from_value(item)?)?;
-    let oldest = caller
-        .created_at
-        .unwrap_or(Millis(i64::MIN))
-        .max(now.plus(-BATCH_OLDEST));
+    let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now.plus(-BATCH_OLDEST));
     if !(oldest..=now.plus(BATCH_AHEAD)).contains(&offline.scanned_at) {
-        let why =
-            "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
+        let why = "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
         return Err(Error::field("scanned_at", why));
     }
-    request.offline = Some(Offline {
-        result: offline.offline_result,
-        scanned_at: offline.scanned_at,
-    });
+    request.offline = Some(Offline { result: offline.offline_result, scanned_at: offline.scanned_at });
     Ok(request)
 }
 
@@ -534,14 +442,7 @@ pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
     let caller = call.caller()?;
     let scan = store.get_scan(scan_id).await?.ok_or(Error::ScanNotFound)?;
     caller.may_enter(scan.event_id)?;
-    let undone = store
-        .undo_scan(
-            scan_id,
-            caller.key_id,
-            call.now.plus(-UNDO_WINDOW),
-            call.now,
-        )
-        .await?;
+    let undone = store.undo_scan(scan_id, caller.key_id, call.now.plus(-UNDO_WINDOW), call.now).await?;
     let ticket = match undone.ticket_id {
         Some(ticket_id) => store.get_ticket(ticket_id).await?,
         None => None,
@@ -553,10 +454,7 @@ pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
 pub async fn export_scans(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let rows = scan_rows(Arc::clone(call.app), event.event_id);
-    Ok(attachment(
-        response::streamed("text/csv; charset=utf-8", rows),
-        &format!("scans-{}.csv", event.slug),
-    ))
+    Ok(attachment(response::streamed("text/csv; charset=utf-8", rows), &format!("scans-{}.csv", event.slug)))
 }
 
 /// An event's scans as CSV, page by page. The command line writes the same.
@@ -567,19 +465,12 @@ pub fn scan_rows(
     let start = (app, sheet::Writer::new(sheet::SCAN_COLUMNS), Some(None));
     stream::try_unfold(start, move |(app, mut writer, after)| async move {
         let Some(after) = after else { return Ok(None) };
-        let scans = within(
-            STORE_DEADLINE,
-            app.store().list_scans(event_id, after, EXPORT_PAGE),
-        )
-        .await?;
+        let scans = within(STORE_DEADLINE, app.store().list_scans(event_id, after, EXPORT_PAGE)).await?;
         for (scan, place) in &scans {
             writer.scan(scan, place.as_ref())?;
         }
         let full = scans.len() as i64 == EXPORT_PAGE;
-        let next = scans
-            .last()
-            .filter(|_| full)
-            .map(|(last, _)| Some((last.received_at, last.scan_id)));
+        let next = scans.last().filter(|_| full).map(|(last, _)| Some((last.received_at, last.scan_id)));
         Ok(Some((writer.take()?, (app, writer, next))))
     })
 }

@@ -55,27 +55,22 @@ pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
             health
         }
     };
-    let status = if health.status == "ok" {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if health.status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     response::json(status, &health)
 }
 
 async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
-    let (database, migrations, clock) =
-        match within(CHECK_DEADLINE, call.app.store().health()).await {
-            Ok(health) => {
-                let apart = (health.now.0 - call.app.now().0).abs();
-                (true, health.migrated, apart <= CLOCK_TOLERANCE)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "full health check");
-                (false, false, false)
-            }
-        };
+    let (database, migrations, clock) = match within(CHECK_DEADLINE, call.app.store().health()).await {
+        Ok(health) => {
+            let apart = (health.now.0 - call.app.now().0).abs();
+            (true, health.migrated, apart <= CLOCK_TOLERANCE)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "full health check");
+            (false, false, false)
+        }
+    };
     FullHealth {
         status: word(database && migrations && clock),
         version: env!("CARGO_PKG_VERSION"),
@@ -89,22 +84,11 @@ async fn check(call: &Call<'_>) -> FullHealth {
 pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
     let health = within(CHECK_DEADLINE, call.app.store().health()).await;
-    let text = call
-        .app
-        .metrics
-        .render(health.is_ok_and(|health| health.migrated));
-    Ok(response::whole(
-        StatusCode::OK,
-        "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        text,
-    ))
+    let text = call.app.metrics.render(health.is_ok_and(|health| health.migrated));
+    Ok(response::whole(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }
 
 /// `GET /openapi.json`.
 pub async fn show_openapi(_: Call<'_>) -> Result<Response, Error> {
-    Ok(response::whole(
-        StatusCode::OK,
-        "application/json",
-        include_str!("../openapi.json"),
-    ))
+    Ok(response::whole(StatusCode::OK, "application/json", include_str!("../openapi.json")))
 }

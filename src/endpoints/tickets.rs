@@ -68,19 +68,14 @@ fn read_seats(body: Seats) -> Result<Vec<Seat>, Error> {
             Error::InvalidPayload(errors) => Error::InvalidPayload(
                 errors
                     .into_iter()
-                    .map(|error| {
-                        FieldError::new(format!("[{place}].{}", error.field), error.message)
-                    })
+                    .map(|error| FieldError::new(format!("[{place}].{}", error.field), error.message))
                     .collect(),
             ),
             other => other,
         };
         let seat: Seat = crate::request::from_value(value).map_err(at)?;
         if !seen.insert((seat.seat.clone(), seat.gate.clone())) {
-            return Err(Error::field(
-                format!("[{place}]"),
-                "names a seat at a gate that is named before",
-            ));
+            return Err(Error::field(format!("[{place}]"), "names a seat at a gate that is named before"));
         }
         seats.push(seat);
     }
@@ -97,10 +92,7 @@ pub async fn import(
     if rows.iter().any(|row| row.holder.is_some()) {
         app.claim_secret().await?;
     }
-    let tickets = new_tickets(
-        rows.iter()
-            .map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())),
-    )?;
+    let tickets = new_tickets(rows.iter().map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())))?;
     app.store()
         .create_tickets(event.event_id, &tickets, app.now(), progress)
         .await
@@ -125,8 +117,7 @@ fn new_tickets(
 
 fn random_seed() -> Result<Seed, Error> {
     let mut seed = Seed([0; 20]);
-    getrandom::fill(&mut seed.0)
-        .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+    getrandom::fill(&mut seed.0).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
     Ok(seed)
 }
 
@@ -135,17 +126,10 @@ fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
     let Error::SeatTaken(errors) = error else {
         return error;
     };
-    let renamed =
-        errors
-            .into_iter()
-            .take(sheet::ERRORS_TOLD)
-            .map(|error| match error.field.parse() {
-                Ok(place) => FieldError {
-                    field: name(place),
-                    ..error
-                },
-                Err(_) => error,
-            });
+    let renamed = errors.into_iter().take(sheet::ERRORS_TOLD).map(|error| match error.field.parse() {
+        Ok(place) => FieldError { field: name(place), ..error },
+        Err(_) => error,
+    });
     Error::SeatTaken(renamed.collect())
 }
 
@@ -164,14 +148,8 @@ pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
     let query: ListQuery = call.query()?;
     let limit = page_limit(query.limit)?;
     let search = query.q.filter(|text| !text.is_empty());
-    if search
-        .as_deref()
-        .is_some_and(|text| text.len() > 200 || text.chars().any(char::is_control))
-    {
-        return Err(Error::field(
-            "q",
-            "must have at most 200 bytes and no control characters",
-        ));
+    if search.as_deref().is_some_and(|text| text.len() > 200 || text.chars().any(char::is_control)) {
+        return Err(Error::field("q", "must have at most 200 bytes and no control characters"));
     }
     let filter = TicketFilter {
         status: query.status,
@@ -181,11 +159,7 @@ pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
         after: page_after(query.after.as_deref())?,
     };
     let event = call.event().await?;
-    let mut tickets = call
-        .app
-        .store()
-        .list_tickets(event.event_id, &filter, limit + 1)
-        .await?;
+    let mut tickets = call.app.store().list_tickets(event.event_id, &filter, limit + 1).await?;
     let next = next_page(&mut tickets, limit, |ticket| ticket.ticket_id);
     response::list("tickets", &tickets, next)
 }
@@ -204,13 +178,7 @@ pub async fn revoke_ticket(call: Call<'_>) -> Result<Response, Error> {
 /// `POST /api/tickets/{ticket_id}/reissue`: a new seed, so that the old code and link die.
 pub async fn reissue_ticket(call: Call<'_>) -> Result<Response, Error> {
     call.app.claim_secret().await?;
-    let ticket = change(
-        &call,
-        &TicketChange::Reissue {
-            seed: random_seed()?,
-        },
-    )
-    .await?;
+    let ticket = change(&call, &TicketChange::Reissue { seed: random_seed()? }).await?;
     provisioned(&call, &ticket).await
 }
 
@@ -224,41 +192,25 @@ struct Transfer {
 pub async fn transfer_ticket(call: Call<'_>) -> Result<Response, Error> {
     let body: Transfer = call.json()?;
     call.app.claim_secret().await?;
-    let change_to = TicketChange::Transfer {
-        seed: random_seed()?,
-        username: body.username.as_str().to_owned(),
-    };
+    let change_to = TicketChange::Transfer { seed: random_seed()?, username: body.username.as_str().to_owned() };
     let ticket = change(&call, &change_to).await?;
     provisioned(&call, &ticket).await
 }
 
 async fn find_ticket(call: &Call<'_>) -> Result<Ticket, Error> {
     let ticket_id = call.id("ticket_id", Error::TicketNotFound)?;
-    let ticket = call
-        .app
-        .store()
-        .get_ticket(ticket_id)
-        .await?
-        .ok_or(Error::TicketNotFound)?;
+    let ticket = call.app.store().get_ticket(ticket_id).await?.ok_or(Error::TicketNotFound)?;
     call.caller()?.may_enter(ticket.event_id)?;
     Ok(ticket)
 }
 
 async fn change(call: &Call<'_>, change: &TicketChange) -> Result<Ticket, Error> {
     let ticket = find_ticket(call).await?;
-    call.app
-        .store()
-        .change_ticket(ticket.ticket_id, change, call.now)
-        .await
+    call.app.store().change_ticket(ticket.ticket_id, change, call.now).await
 }
 
 async fn provisioned(call: &Call<'_>, ticket: &Ticket) -> Result<Response, Error> {
-    let event = call
-        .app
-        .store()
-        .find_event(&ticket.event)
-        .await?
-        .ok_or(Error::EventNotFound)?;
+    let event = call.app.store().find_event(&ticket.event).await?.ok_or(Error::EventNotFound)?;
     response::json(StatusCode::OK, &with_provisioning(call.app, &event, ticket))
 }
 
@@ -280,19 +232,10 @@ pub struct TicketWithProvisioning<'a> {
     provisioning: Provisioning,
 }
 
-pub fn with_provisioning<'a>(
-    app: &App,
-    event: &Event,
-    ticket: &'a Ticket,
-) -> TicketWithProvisioning<'a> {
+pub fn with_provisioning<'a>(app: &App, event: &Event, ticket: &'a Ticket) -> TicketWithProvisioning<'a> {
     let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
     let secret = key.base32();
-    let label = format!(
-        "{}:{} ({})",
-        event.name.replace(':', " "),
-        ticket.seat,
-        ticket.gate
-    );
+    let label = format!("{}:{} ({})", event.name.replace(':', " "), ticket.seat, ticket.gate);
     let otpauth_url = format!(
         "otpauth://totp/{}?secret={secret}&issuer={}&algorithm=SHA1&digits={}&period={}",
         encode(&label),
@@ -300,31 +243,14 @@ pub fn with_provisioning<'a>(
         totp::DIGITS,
         totp::PERIOD,
     );
-    let ticket_url = format!(
-        "{}/t/{}",
-        app.settings.public_url,
-        totp::page_token(ticket.ticket_id, &key)
-    );
-    let provisioning = Provisioning {
-        secret,
-        otpauth_url,
-        ticket_url,
-        algorithm: "SHA1",
-        digits: totp::DIGITS,
-        period: totp::PERIOD,
-    };
-    TicketWithProvisioning {
-        ticket,
-        provisioning,
-    }
+    let ticket_url = format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key));
+    let provisioning =
+        Provisioning { secret, otpauth_url, ticket_url, algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD };
+    TicketWithProvisioning { ticket, provisioning }
 }
 
 /// What RFC 3986 calls unreserved stays, everything else is encoded.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn encode(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
@@ -334,10 +260,7 @@ fn encode(text: &str) -> String {
 pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let rows = ticket_rows(Arc::clone(call.app), event.event_id);
-    Ok(attachment(
-        response::streamed("text/csv; charset=utf-8", rows),
-        &format!("tickets-{}.csv", event.slug),
-    ))
+    Ok(attachment(response::streamed("text/csv; charset=utf-8", rows), &format!("tickets-{}.csv", event.slug)))
 }
 
 /// An event's tickets as CSV, page by page. The command line writes the same.
@@ -348,23 +271,13 @@ pub fn ticket_rows(
     let start = (app, sheet::Writer::new(sheet::TICKET_COLUMNS), Some(None));
     stream::try_unfold(start, move |(app, mut writer, after)| async move {
         let Some(after) = after else { return Ok(None) };
-        let filter = TicketFilter {
-            after,
-            ..TicketFilter::default()
-        };
-        let tickets = within(
-            STORE_DEADLINE,
-            app.store().list_tickets(event_id, &filter, EXPORT_PAGE),
-        )
-        .await?;
+        let filter = TicketFilter { after, ..TicketFilter::default() };
+        let tickets = within(STORE_DEADLINE, app.store().list_tickets(event_id, &filter, EXPORT_PAGE)).await?;
         for ticket in &tickets {
             writer.ticket(ticket)?;
         }
         let full = tickets.len() as i64 == EXPORT_PAGE;
-        let next = tickets
-            .last()
-            .filter(|_| full)
-            .map(|last| Some(last.ticket_id));
+        let next = tickets.last().filter(|_| full).map(|last| Some(last.ticket_id));
         Ok(Some((writer.take()?, (app, writer, next))))
     })
 }
@@ -373,9 +286,7 @@ pub fn ticket_rows(
 pub fn attachment(mut response: Response, name: &str) -> Response {
     // A slug has only characters that a header may have.
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_DISPOSITION, value);
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
     }
     response
 }

@@ -41,10 +41,7 @@ pub async fn show_user(call: Call<'_>) -> Result<Response, Error> {
 /// `DELETE /api/users/{username}`: erases the person; their tickets are revoked, the counts stay.
 pub async fn erase_user(call: Call<'_>) -> Result<Response, Error> {
     let only_event = call.caller()?.event_id;
-    call.app
-        .store()
-        .erase_user(username(&call)?, only_event, call.now)
-        .await?;
+    call.app.store().erase_user(username(&call)?, only_event, call.now).await?;
     Ok(response::no_content())
 }
 
@@ -60,26 +57,13 @@ struct Registration {
 pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
     let username = username(&call)?;
     let body: Registration = call.json_or_form()?;
-    let slug = body
-        .event
-        .as_ref()
-        .map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
+    let slug = body.event.as_ref().map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
     let store = call.app.store();
     let event = call.caller()?.found(store.find_event(slug).await?)?;
     call.app.claim_secret().await?;
-    let ticket = store
-        .register_ticket(
-            username,
-            event.event_id,
-            body.seat.as_str(),
-            body.gate.as_str(),
-            call.now,
-        )
-        .await?;
-    response::json(
-        StatusCode::CREATED,
-        &with_provisioning(call.app, &event, &ticket),
-    )
+    let ticket =
+        store.register_ticket(username, event.event_id, body.seat.as_str(), body.gate.as_str(), call.now).await?;
+    response::json(StatusCode::CREATED, &with_provisioning(call.app, &event, &ticket))
 }
 
 #[derive(Deserialize)]
@@ -92,27 +76,16 @@ struct ListQuery {
 /// `GET /api/users/{username}/tickets`.
 pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
     let query: ListQuery = call.query()?;
-    let (limit, after) = (
-        page_limit(query.limit)?,
-        page_after(query.after.as_deref())?,
-    );
+    let (limit, after) = (page_limit(query.limit)?, page_after(query.after.as_deref())?);
     let user = find_user(&call).await?;
     let only_event = call.caller()?.event_id;
-    let mut tickets = call
-        .app
-        .store()
-        .list_user_tickets(user.user_id, only_event, after, limit + 1)
-        .await?;
+    let mut tickets = call.app.store().list_user_tickets(user.user_id, only_event, after, limit + 1).await?;
     let next = next_page(&mut tickets, limit, |ticket| ticket.ticket_id);
     response::list("tickets", &tickets, next)
 }
 
 /// Cuts off the one member too many that tells whether there is a next page, and makes its cursor.
-pub(super) fn next_page<T>(
-    members: &mut Vec<T>,
-    limit: i64,
-    id: impl Fn(&T) -> Uuid,
-) -> Option<String> {
+pub(super) fn next_page<T>(members: &mut Vec<T>, limit: i64, id: impl Fn(&T) -> Uuid) -> Option<String> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if members.len() <= limit {
         return None;
@@ -131,9 +104,5 @@ fn username<'a>(call: &'a Call<'_>) -> Result<&'a str, Error> {
 }
 
 async fn find_user(call: &Call<'_>) -> Result<User, Error> {
-    call.app
-        .store()
-        .find_user(username(call)?)
-        .await?
-        .ok_or(Error::UserNotFound)
+    call.app.store().find_user(username(call)?).await?.ok_or(Error::UserNotFound)
 }

@@ -27,11 +27,7 @@ impl<Db: Database> managed::Manager for Connector<Db> {
         self.options.connect().await
     }
 
-    async fn recycle(
-        &self,
-        connection: &mut Db::Connection,
-        metrics: &Metrics,
-    ) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, connection: &mut Db::Connection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if metrics.last_used() <= TRUSTED_REST {
             return Ok(());
         }
@@ -56,12 +52,8 @@ impl<Db: Database> Pool<Db> {
 
     pub async fn lease(&self) -> Result<Lease<Db>, Error> {
         match self.0.get().await {
-            Ok(connection) => Ok(Lease {
-                connection: Some(connection),
-            }),
-            Err(managed::PoolError::Backend(error)) => {
-                Err(Error::DatabaseUnavailable(format!("connecting: {error}")))
-            }
+            Ok(connection) => Ok(Lease { connection: Some(connection) }),
+            Err(managed::PoolError::Backend(error)) => Err(Error::DatabaseUnavailable(format!("connecting: {error}"))),
             Err(error) => Err(Error::DatabaseUnavailable(error.to_string())),
         }
     }
@@ -75,17 +67,12 @@ pub struct Lease<Db: Database> {
 
 impl<Db: Database> Lease<Db> {
     pub fn connection(&mut self) -> &mut Db::Connection {
-        self.connection
-            .as_mut()
-            .expect("a lease holds its connection until it is settled")
+        self.connection.as_mut().expect("a lease holds its connection until it is settled")
     }
 
     /// Ends the call with its outcome.
     pub fn settle<T>(mut self, outcome: Result<T, Error>) -> Result<T, Error> {
-        let sound = !matches!(
-            &outcome,
-            Err(Error::DatabaseUnavailable(_) | Error::Internal(_))
-        );
+        let sound = !matches!(&outcome, Err(Error::DatabaseUnavailable(_) | Error::Internal(_)));
         if sound {
             drop(self.connection.take());
         }

@@ -11,8 +11,8 @@ use super::{BEGIN, Backend, Db, LOCK_TICKET};
 use crate::error::Error;
 use crate::model::{Direction, Event, Key, Millis, Scan, Status, Ticket, User};
 use crate::store::{
-    Arrivals, Created, EventChange, GateCounts, Health, ManifestState, Mark, NewTicket, Recorded,
-    Result, ScanContext, Stats, Store, TicketChange, TicketFilter, TicketName, seats_taken,
+    Arrivals, Created, EventChange, GateCounts, Health, ManifestState, Mark, NewTicket, Recorded, Result, ScanContext,
+    Stats, Store, TicketChange, TicketFilter, TicketName, seats_taken,
 };
 
 type Connection = <Db as sqlx::Database>::Connection;
@@ -164,12 +164,7 @@ impl Store for Backend {
         lease.settle(outcome.map(drop).map_err(Error::from))
     }
 
-    async fn list_keys(
-        &self,
-        event_id: Option<Uuid>,
-        after: Option<Uuid>,
-        limit: i64,
-    ) -> Result<Vec<Key>> {
+    async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<Key>> {
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(select_keys!(
             "where ($1 is null or k.event_id = $1) and ($2 is null or k.key_id > $2) order by k.key_id limit $3"
@@ -184,21 +179,18 @@ impl Store for Backend {
 
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(select_keys!("where k.key_id = $1"))
-            .bind(key_id)
-            .fetch_optional(lease.connection())
-            .await;
+        let outcome =
+            sqlx::query_as(select_keys!("where k.key_id = $1")).bind(key_id).fetch_optional(lease.connection()).await;
         lease.settle(outcome.map_err(Error::from))
     }
 
     async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()> {
         let mut lease = self.writer().await?;
-        let outcome =
-            sqlx::query("update keys set revoked_at = $2 where key_id = $1 and revoked_at is null")
-                .bind(key_id)
-                .bind(now)
-                .execute(lease.connection())
-                .await;
+        let outcome = sqlx::query("update keys set revoked_at = $2 where key_id = $1 and revoked_at is null")
+            .bind(key_id)
+            .bind(now)
+            .execute(lease.connection())
+            .await;
         lease.settle(outcome.map(drop).map_err(Error::from))
     }
 
@@ -214,11 +206,7 @@ impl Store for Backend {
         .bind(user.created_at)
         .execute(lease.connection())
         .await;
-        lease.settle(
-            outcome
-                .map(drop)
-                .map_err(|error| unless_unique(error, Error::UsernameTaken)),
-        )
+        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::UsernameTaken)))
     }
 
     async fn find_user(&self, username: &str) -> Result<Option<User>> {
@@ -227,12 +215,7 @@ impl Store for Backend {
         lease.settle(outcome)
     }
 
-    async fn erase_user(
-        &self,
-        username: &str,
-        only_event: Option<Uuid>,
-        now: Millis,
-    ) -> Result<()> {
+    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis) -> Result<()> {
         let mut lease = self.writer().await?;
         let outcome = async {
             let mut transaction = lease.connection().begin_with(BEGIN).await?;
@@ -263,10 +246,7 @@ impl Store for Backend {
             .bind(now)
             .execute(&mut *transaction)
             .await?;
-            sqlx::query("delete from users where user_id = $1")
-                .bind(user.user_id)
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query("delete from users where user_id = $1").bind(user.user_id).execute(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(())
         }
@@ -312,23 +292,15 @@ impl Store for Backend {
         .bind(now)
         .execute(lease.connection())
         .await;
-        lease.settle(
-            outcome
-                .map(drop)
-                .map_err(|error| unless_unique(error, Error::EventExists)),
-        )
+        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::EventExists)))
     }
 
     async fn find_event(&self, slug: &str) -> Result<Option<Event>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(concat!(
-            "select ",
-            event_columns!(),
-            " from events e where e.slug = $1"
-        ))
-        .bind(slug)
-        .fetch_optional(lease.connection())
-        .await;
+        let outcome = sqlx::query_as(concat!("select ", event_columns!(), " from events e where e.slug = $1"))
+            .bind(slug)
+            .fetch_optional(lease.connection())
+            .await;
         lease.settle(outcome.map_err(Error::from))
     }
 
@@ -377,8 +349,8 @@ impl Store for Backend {
         let outcome = async {
             let mut transaction = lease.connection().begin_with(BEGIN).await?;
             let event = lock_event(&mut transaction, event_id).await?;
-            let running = event.starts_at.is_some_and(|start| start <= now)
-                && event.ends_at.is_some_and(|end| now <= end);
+            let running =
+                event.starts_at.is_some_and(|start| start <= now) && event.ends_at.is_some_and(|end| now <= end);
             if event.slug == crate::store::DEFAULT_EVENT || running {
                 return Err(Error::EventInUse);
             }
@@ -388,10 +360,7 @@ impl Store for Backend {
                 "delete from keys where event_id = $1",
                 "delete from events where event_id = $1",
             ] {
-                sqlx::query(statement)
-                    .bind(event_id)
-                    .execute(&mut *transaction)
-                    .await?;
+                sqlx::query(statement).bind(event_id).execute(&mut *transaction).await?;
             }
             transaction.commit().await?;
             Ok(())
@@ -413,22 +382,17 @@ impl Store for Backend {
             let mut created = Created::default();
             let mut taken = Vec::new();
             for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
-                created.users_created +=
-                    super::insert_holders(&mut transaction, chunk, now).await?;
+                created.users_created += super::insert_holders(&mut transaction, chunk, now).await?;
                 let written = super::insert_tickets(&mut transaction, event_id, chunk, now).await?;
                 created.created += written.len() as u64;
-                let refused =
-                    (0..chunk.len()).filter(|&place| !written.contains(&chunk[place].ticket_id));
+                let refused = (0..chunk.len()).filter(|&place| !written.contains(&chunk[place].ticket_id));
                 taken.extend(refused.map(|place| number * CHUNK + place));
                 progress(number * CHUNK + chunk.len());
             }
             if !taken.is_empty() {
                 return Err(seats_taken(&taken));
             }
-            created.registered = tickets
-                .iter()
-                .filter(|ticket| ticket.holder.is_some())
-                .count() as u64;
+            created.registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
             transaction.commit().await?;
             Ok(created)
         }
@@ -436,12 +400,7 @@ impl Store for Backend {
         lease.settle(outcome)
     }
 
-    async fn list_tickets(
-        &self,
-        event_id: Uuid,
-        filter: &TicketFilter,
-        limit: i64,
-    ) -> Result<Vec<Ticket>> {
+    async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>> {
         let pattern = filter.search.as_deref().map(contains_pattern);
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(select_tickets!(
@@ -480,22 +439,17 @@ impl Store for Backend {
         let mut lease = self.writer().await?;
         let outcome = async {
             let mut transaction = lease.connection().begin_with(BEGIN).await?;
-            let user = find_user(&mut transaction, username)
-                .await?
-                .ok_or(Error::UserNotFound)?;
-            let ticket_id: Uuid = sqlx::query_scalar(
-                "select ticket_id from tickets where event_id = $1 and seat = $2 and gate = $3",
-            )
-            .bind(event_id)
-            .bind(seat)
-            .bind(gate)
-            .fetch_optional(&mut *transaction)
-            .await?
-            .ok_or(Error::TicketNotFound)?;
+            let user = find_user(&mut transaction, username).await?.ok_or(Error::UserNotFound)?;
+            let ticket_id: Uuid =
+                sqlx::query_scalar("select ticket_id from tickets where event_id = $1 and seat = $2 and gate = $3")
+                    .bind(event_id)
+                    .bind(seat)
+                    .bind(gate)
+                    .fetch_optional(&mut *transaction)
+                    .await?
+                    .ok_or(Error::TicketNotFound)?;
             super::register(&mut transaction, ticket_id, user.user_id, now).await?;
-            let ticket = get_ticket(&mut transaction, ticket_id)
-                .await?
-                .ok_or(Error::TicketNotFound)?;
+            let ticket = get_ticket(&mut transaction, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             transaction.commit().await?;
             Ok(ticket)
         }
@@ -503,12 +457,7 @@ impl Store for Backend {
         lease.settle(outcome)
     }
 
-    async fn change_ticket(
-        &self,
-        ticket_id: Uuid,
-        change: &TicketChange,
-        now: Millis,
-    ) -> Result<Ticket> {
+    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket> {
         let mut lease = self.writer().await?;
         let outcome = async {
             let mut transaction = lease.connection().begin_with(BEGIN).await?;
@@ -574,9 +523,7 @@ impl Store for Backend {
     ) -> Result<Option<ScanContext>> {
         let query = match ticket {
             TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $4")),
-            TicketName::Seat { .. } => {
-                sqlx::query(select_scan_context!("t.seat = $4 and t.gate = $5"))
-            }
+            TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $4 and t.gate = $5")),
             TicketName::None => sqlx::query(select_scan_context!("t.ticket_id is null")),
         };
         let query = query.bind(event).bind(scan_id).bind(refusals_since);
@@ -616,25 +563,14 @@ impl Store for Backend {
         lease.settle(outcome)
     }
 
-    async fn undo_scan(
-        &self,
-        scan_id: Uuid,
-        by: Option<Uuid>,
-        not_before: Millis,
-        now: Millis,
-    ) -> Result<Scan> {
+    async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan> {
         let mut lease = self.writer().await?;
         let outcome = async {
             let mut transaction = lease.connection().begin_with(BEGIN).await?;
-            let scan = get_scan(&mut transaction, scan_id)
-                .await?
-                .ok_or(Error::ScanNotFound)?;
-            let ticket =
-                lock_ticket(&mut transaction, scan.ticket_id.ok_or(Error::NotUndoable)?).await?;
+            let scan = get_scan(&mut transaction, scan_id).await?.ok_or(Error::ScanNotFound)?;
+            let ticket = lock_ticket(&mut transaction, scan.ticket_id.ok_or(Error::NotUndoable)?).await?;
             // Read again behind the lock: another undo may have been first.
-            let scan = get_scan(&mut transaction, scan_id)
-                .await?
-                .ok_or(Error::ScanNotFound)?;
+            let scan = get_scan(&mut transaction, scan_id).await?.ok_or(Error::ScanNotFound)?;
             if scan.undone_at.is_some() {
                 return Ok(scan);
             }
@@ -652,11 +588,7 @@ impl Store for Backend {
                 .await?;
             take_back(&mut transaction, &ticket, &scan, now).await?;
             transaction.commit().await?;
-            Ok(Scan {
-                undone_at: Some(now),
-                undone_by: by,
-                ..scan
-            })
+            Ok(Scan { undone_at: Some(now), undone_by: by, ..scan })
         }
         .await;
         lease.settle(outcome)
@@ -688,10 +620,7 @@ impl Store for Backend {
                 let gate: Option<String> = row.try_get("ticket_gate")?;
                 Ok((Scan::from_row(row)?, seat.zip(gate)))
             };
-            Ok(rows
-                .iter()
-                .map(place)
-                .collect::<std::result::Result<_, _>>()?)
+            Ok(rows.iter().map(place).collect::<std::result::Result<_, _>>()?)
         }
         .await;
         lease.settle(outcome)
@@ -717,26 +646,16 @@ impl Store for Backend {
 }
 
 fn is_unique_violation(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(|error| error.is_unique_violation())
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }
 
 fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
-    if is_unique_violation(&error) {
-        taken
-    } else {
-        error.into()
-    }
+    if is_unique_violation(&error) { taken } else { error.into() }
 }
 
 /// A `like` pattern for texts that contain this one.
 fn contains_pattern(text: &str) -> String {
-    let escaped = text
-        .to_lowercase()
-        .replace('\\', "\\\\")
-        .replace('%', "\\%")
-        .replace('_', "\\_");
+    let escaped = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     format!("%{escaped}%")
 }
 
@@ -751,16 +670,10 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
             time_zone: row.try_get("time_zone")?,
             starts_at: row.try_get("starts_at")?,
             ends_at: row.try_get("ends_at")?,
-            reentry: reentry
-                .parse()
-                .map_err(|error: String| sqlx::Error::Decode(error.into()))?,
+            reentry: reentry.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?,
             version: row.try_get("event_version")?,
         },
-        ticket: if has_ticket {
-            Some(Ticket::from_row(row)?)
-        } else {
-            None
-        },
+        ticket: if has_ticket { Some(Ticket::from_row(row)?) } else { None },
         prior: None,
         refusals: row.try_get("refusals")?,
         newest_accepted_at: row.try_get("newest_accepted_at")?,
@@ -780,22 +693,15 @@ async fn find_user(connection: &mut Connection, username: &str) -> Result<Option
 }
 
 async fn get_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Ticket>> {
-    let ticket = sqlx::query_as(select_tickets!("where t.ticket_id = $1"))
-        .bind(ticket_id)
-        .fetch_optional(connection)
-        .await?;
+    let ticket =
+        sqlx::query_as(select_tickets!("where t.ticket_id = $1")).bind(ticket_id).fetch_optional(connection).await?;
     Ok(ticket)
 }
 
 /// Locks the row for the rest of the transaction, then reads it with what belongs to it.
 async fn lock_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Ticket> {
-    sqlx::query(LOCK_TICKET)
-        .bind(ticket_id)
-        .fetch_optional(&mut *connection)
-        .await?;
-    get_ticket(connection, ticket_id)
-        .await?
-        .ok_or(Error::TicketNotFound)
+    sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(&mut *connection).await?;
+    get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)
 }
 
 /// Takes the event's row for the rest of the transaction, and counts the change.
@@ -811,10 +717,8 @@ async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event
 }
 
 async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
-    let scan = sqlx::query_as("select * from scans where scan_id = $1")
-        .bind(scan_id)
-        .fetch_optional(connection)
-        .await?;
+    let scan =
+        sqlx::query_as("select * from scans where scan_id = $1").bind(scan_id).fetch_optional(connection).await?;
     Ok(scan)
 }
 
@@ -830,12 +734,7 @@ async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result
 }
 
 /// Gives a ticket back the state it had before its newest accepted scan, which is marked as undone already.
-async fn take_back(
-    connection: &mut Connection,
-    ticket: &Ticket,
-    scan: &Scan,
-    now: Millis,
-) -> Result<()> {
+async fn take_back(connection: &mut Connection, ticket: &Ticket, scan: &Scan, now: Millis) -> Result<()> {
     let entered_before: i64 = sqlx::query_scalar(
         "select count(*) from scans where ticket_id = $1 and result = 'accepted' and direction = 'entry' \
          and undone_at is null and decided_at >= $2",
@@ -845,11 +744,7 @@ async fn take_back(
     .fetch_one(&mut *connection)
     .await?;
     let unused = scan.direction == Direction::Entry && entered_before == 0;
-    let status = if unused && ticket.status == Status::Used {
-        Status::Valid
-    } else {
-        ticket.status
-    };
+    let status = if unused && ticket.status == Status::Used { Status::Valid } else { ticket.status };
     sqlx::query(
         "update tickets set status = $2, inside = $3, used_at = $4, changed_at = $5, version = version + 1 \
          where ticket_id = $1",
@@ -864,10 +759,7 @@ async fn take_back(
     Ok(())
 }
 
-async fn stats(
-    connection: &mut Connection,
-    event_id: Uuid,
-) -> std::result::Result<Stats, sqlx::Error> {
+async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
     let gates: Vec<GateCounts> = sqlx::query_as(
         "select gate, count(*) as tickets, count(registered_at) as registered, count(used_at) as admitted, \
          sum(case when inside then 1 else 0 end) as inside from tickets where event_id = $1 group by gate",
@@ -881,12 +773,10 @@ async fn stats(
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;
-    let undone = sqlx::query_scalar(
-        "select count(*) from scans where event_id = $1 and undone_at is not null",
-    )
-    .bind(event_id)
-    .fetch_one(&mut *connection)
-    .await?;
+    let undone = sqlx::query_scalar("select count(*) from scans where event_id = $1 and undone_at is not null")
+        .bind(event_id)
+        .fetch_one(&mut *connection)
+        .await?;
     let arrivals: Vec<Arrivals> = sqlx::query_as(
         "select decided_at - decided_at % 60000 as minute, count(*) as admitted from scans \
          where event_id = $1 and result = 'accepted' and direction = 'entry' and undone_at is null \
@@ -895,10 +785,5 @@ async fn stats(
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;
-    Ok(Stats {
-        gates,
-        refused: BTreeMap::from_iter(refused),
-        undone,
-        arrivals,
-    })
+    Ok(Stats { gates, refused: BTreeMap::from_iter(refused), undone, arrivals })
 }

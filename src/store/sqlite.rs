@@ -30,10 +30,7 @@ const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
 /// How long a writer waits for another process's writer: less than the 2.5 s that a call has.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "create tables",
-    include_str!("../../sql/sqlite/01_create_tables.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 1] = [("create tables", include_str!("../../sql/sqlite/01_create_tables.sql"))];
 
 pub struct SqliteStore {
     path: PathBuf,
@@ -46,25 +43,16 @@ impl SqliteStore {
     pub fn new(path: PathBuf, pool_max: usize) -> Self {
         let readers = Pool::new(options(&path), pool_max);
         let writer = Pool::new(options(&path), 1);
-        Self {
-            path,
-            readers,
-            writer,
-            migrated: OnceCell::new(),
-        }
+        Self { path, readers, writer, migrated: OnceCell::new() }
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {
-        self.migrated
-            .get_or_try_init(|| migrate(&self.path))
-            .await?;
+        self.migrated.get_or_try_init(|| migrate(&self.path)).await?;
         self.readers.lease().await
     }
 
     async fn writer(&self) -> Result<Lease<Db>> {
-        self.migrated
-            .get_or_try_init(|| migrate(&self.path))
-            .await?;
+        self.migrated.get_or_try_init(|| migrate(&self.path)).await?;
         self.writer.lease().await
     }
 }
@@ -84,34 +72,21 @@ fn options(path: &Path) -> SqliteConnectOptions {
 /// SQLite's primary result codes that pass by themselves, or with room on the disk: busy, locked, read-only, I/O error,
 /// full, cannot open. The low byte of an extended code is its primary code.
 pub(super) fn is_passing(code: &str) -> bool {
-    code.len() < 5
-        && code
-            .parse::<u32>()
-            .is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xff)))
+    code.len() < 5 && code.parse::<u32>().is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xff)))
 }
 
 async fn health(connection: &mut SqliteConnection) -> Result<Health> {
-    let now = sqlx::query_scalar("select cast(unixepoch('subsec') * 1000 as integer)")
-        .fetch_one(&mut *connection)
+    let now =
+        sqlx::query_scalar("select cast(unixepoch('subsec') * 1000 as integer)").fetch_one(&mut *connection).await?;
+    let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
+        .bind(MIGRATIONS.len() as i64)
+        .fetch_one(connection)
         .await?;
-    let applied: i64 =
-        sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
-            .bind(MIGRATIONS.len() as i64)
-            .fetch_one(connection)
-            .await?;
-    Ok(Health {
-        migrated: applied == MIGRATIONS.len() as i64,
-        now,
-    })
+    Ok(Health { migrated: applied == MIGRATIONS.len() as i64, now })
 }
 
 /// What `sp_register_ticket_to_user` does on PostgreSQL, inside the caller's transaction.
-async fn register(
-    connection: &mut SqliteConnection,
-    ticket_id: Uuid,
-    user_id: Uuid,
-    now: Millis,
-) -> Result<()> {
+async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: Uuid, now: Millis) -> Result<()> {
     let (holder, status): (Option<Uuid>, String) =
         sqlx::query_as("select user_id, status from tickets where ticket_id = $1")
             .bind(ticket_id)
@@ -147,9 +122,7 @@ async fn record_scan(
     mark: Option<&Mark>,
 ) -> std::result::Result<Recorded, sqlx::Error> {
     let Some(mark) = mark else {
-        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan)
-            .execute(connection)
-            .await?;
+        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan).execute(connection).await?;
         return Ok(Recorded::Done);
     };
     let mut transaction = connection.begin_with(BEGIN).await?;
@@ -166,29 +139,16 @@ async fn record_scan(
     if marked == 0 {
         return Ok(Recorded::TicketChanged);
     }
-    queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan)
-        .execute(&mut *transaction)
-        .await?;
+    queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(Recorded::Done)
 }
 
 /// Creates the holders that do not exist yet; returns how many.
-async fn insert_holders(
-    connection: &mut SqliteConnection,
-    tickets: &[NewTicket],
-    now: Millis,
-) -> Result<u64> {
+async fn insert_holders(connection: &mut SqliteConnection, tickets: &[NewTicket], now: Millis) -> Result<u64> {
     let holders = tickets.iter().filter_map(|ticket| ticket.holder.as_ref());
     let rows: Vec<_> = holders
-        .map(|holder| {
-            (
-                hex(Uuid::now_v7().as_bytes()),
-                &holder.username,
-                &holder.full_name,
-                &holder.email,
-            )
-        })
+        .map(|holder| (hex(Uuid::now_v7().as_bytes()), &holder.username, &holder.full_name, &holder.email))
         .collect();
     if rows.is_empty() {
         return Ok(0);
@@ -217,13 +177,7 @@ async fn insert_tickets(
         .iter()
         .map(|ticket| {
             let holder = ticket.holder.as_ref().map(|holder| &holder.username);
-            (
-                hex(ticket.ticket_id.as_bytes()),
-                &ticket.seat,
-                &ticket.gate,
-                hex(&ticket.seed.0),
-                holder,
-            )
+            (hex(ticket.ticket_id.as_bytes()), &ticket.seat, &ticket.gate, hex(&ticket.seed.0), holder)
         })
         .collect();
     let written: Vec<Uuid> = sqlx::query_scalar(
@@ -253,33 +207,17 @@ fn json(rows: &impl serde::Serialize) -> Result<String> {
 /// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
 /// `begin immediate` transaction, so that a second process waits and then finds everything done.
 pub(super) async fn migrate(path: &Path) -> Result<()> {
-    let unusable =
-        |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
+    let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory).map_err(|error| unusable(error.to_string()))?;
     }
     let migrations = MIGRATIONS.iter().zip(1..).map(|((name, sql), version)| {
-        Migration::new(
-            version,
-            (*name).into(),
-            MigrationType::Simple,
-            sql.into_sql_str(),
-            false,
-        )
+        Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
     let migrator = Migrator::with_migrations(migrations.collect());
-    let mut connection = options(path)
-        .connect()
-        .await
-        .map_err(|error| unusable(error.to_string()))?;
+    let mut connection = options(path).connect().await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
-    migrator
-        .run_direct(None, &mut *transaction, false)
-        .await
-        .map_err(migration_error)?;
+    migrator.run_direct(None, &mut *transaction, false).await.map_err(migration_error)?;
     transaction.commit().await?;
     connection.close().await?;
     Ok(())
