@@ -9,7 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -23,7 +23,7 @@ use crate::model::{Millis, ScanResult};
 
 /// Sends log lines to standard output, and panics among them.
 pub fn start(settings: &Settings) {
-    let filter = Targets::from_str(&settings.log_filter).unwrap_or_default();
+    let filter = capped(&Targets::from_str(&settings.log_filter).unwrap_or_default());
     let layer = tracing_subscriber::fmt::layer().event_format(Line(settings.log_format)).with_ansi(false);
     // Fails only when a test has started the log already.
     let _ = tracing_subscriber::registry().with(layer).with(filter).try_init();
@@ -32,6 +32,13 @@ pub fn start(settings: &Settings) {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panic");
     }));
+}
+
+/// The filter without `trace`, at which `lambda_runtime` logs whole events, keys and bodies included.
+fn capped(filter: &Targets) -> Targets {
+    let cap = |level: LevelFilter| level.min(LevelFilter::DEBUG);
+    let default = filter.default_level().map_or(LevelFilter::OFF, cap);
+    filter.iter().map(|(target, level)| (target, cap(level))).collect::<Targets>().with_default(default)
 }
 
 /// What is told of a request.
