@@ -32,6 +32,9 @@ mod macros {
 mod client;
 mod database;
 mod openapi;
+mod process;
 mod service;
 
 mod users;
+
+mod lambda;
