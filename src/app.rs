@@ -262,7 +262,7 @@ impl App {
         *pattern = route.path;
         let now = self.now();
         let work = async {
-            let caller = self.authorize(route, parts, now).await?;
+            let caller = within(STORE_DEADLINE, self.authorize(route, parts, now)).await?;
             known.clone_from(&caller);
             (route.endpoint)(Call { app: self, parts, params, body, caller, now }).await
         };

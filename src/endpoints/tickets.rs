@@ -90,7 +90,7 @@ pub async fn import(
     progress: &(dyn Fn(usize) + Send + Sync),
 ) -> Result<Created, Error> {
     if rows.iter().any(|row| row.holder.is_some()) {
-        app.claim_secret().await?;
+        within(STORE_DEADLINE, app.claim_secret()).await?;
     }
     let tickets = new_tickets(rows.iter().map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())))?;
     app.store()
