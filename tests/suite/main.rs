@@ -33,8 +33,10 @@ mod client;
 mod database;
 mod openapi;
 mod process;
+mod proxy;
 mod service;
 
 mod users;
 
+mod faults;
 mod lambda;

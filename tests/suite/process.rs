@@ -21,14 +21,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Asks until there is an answer, and fails when there is none within `deadline`.
 pub async fn within<T>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + deadline;
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
+    let answer = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        assert!(Instant::now() < end, "not within {deadline:?}: {what}");
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
+    };
+    let answer = tokio::time::timeout(deadline, answer).await;
+    answer.unwrap_or_else(|_| panic!("not within {deadline:?}: {what}"))
 }
 
 /// The binary, running. It gets the environment it is given and nothing of ours, and ends with this value.
