@@ -82,10 +82,11 @@ impl<Db: Database> Lease<Db> {
         self.connection.as_mut().expect("a lease holds its connection until it is settled")
     }
 
-    /// Ends the call with its outcome.
-    pub fn settle<T>(mut self, outcome: Result<T, Error>) -> Result<T, Error> {
+    /// Ends the call with its outcome. A transaction that was left early is rolled back now: sqlx only queues that for
+    /// the connection's next use, and until then it would hold its locks.
+    pub async fn settle<T>(mut self, outcome: Result<T, Error>) -> Result<T, Error> {
         let sound = !matches!(&outcome, Err(Error::DatabaseUnavailable(_) | Error::Internal(_)));
-        if sound {
+        if sound && self.connection().flush().await.is_ok() {
             drop(self.connection.take());
         }
         outcome

@@ -116,7 +116,7 @@ impl Store for Backend {
     async fn health(&self) -> Result<Health> {
         let mut lease = self.reader().await?;
         let outcome = super::health(lease.connection()).await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>> {
@@ -132,7 +132,7 @@ impl Store for Backend {
             Ok(kept)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>> {
@@ -141,7 +141,7 @@ impl Store for Backend {
             .bind(secret_hash)
             .fetch_optional(lease.connection())
             .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()> {
@@ -161,7 +161,7 @@ impl Store for Backend {
         .bind(key.expires_at)
         .execute(lease.connection())
         .await;
-        lease.settle(outcome.map(drop).map_err(Error::from))
+        lease.settle(outcome.map(drop).map_err(Error::from)).await
     }
 
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<Key>> {
@@ -174,14 +174,14 @@ impl Store for Backend {
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>> {
         let mut lease = self.reader().await?;
         let outcome =
             sqlx::query_as(select_keys!("where k.key_id = $1")).bind(key_id).fetch_optional(lease.connection()).await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()> {
@@ -191,7 +191,7 @@ impl Store for Backend {
             .bind(now)
             .execute(lease.connection())
             .await;
-        lease.settle(outcome.map(drop).map_err(Error::from))
+        lease.settle(outcome.map(drop).map_err(Error::from)).await
     }
 
     async fn insert_user(&self, user: &User) -> Result<()> {
@@ -206,13 +206,13 @@ impl Store for Backend {
         .bind(user.created_at)
         .execute(lease.connection())
         .await;
-        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::UsernameTaken)))
+        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::UsernameTaken))).await
     }
 
     async fn find_user(&self, username: &str) -> Result<Option<User>> {
         let mut lease = self.reader().await?;
         let outcome = find_user(lease.connection(), username).await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis) -> Result<()> {
@@ -251,7 +251,7 @@ impl Store for Backend {
             Ok(())
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn list_user_tickets(
@@ -272,7 +272,7 @@ impl Store for Backend {
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn insert_event(&self, event: &Event, now: Millis) -> Result<()> {
@@ -292,7 +292,7 @@ impl Store for Backend {
         .bind(now)
         .execute(lease.connection())
         .await;
-        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::EventExists)))
+        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::EventExists))).await
     }
 
     async fn find_event(&self, slug: &str) -> Result<Option<Event>> {
@@ -301,7 +301,7 @@ impl Store for Backend {
             .bind(slug)
             .fetch_optional(lease.connection())
             .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>> {
@@ -315,7 +315,7 @@ impl Store for Backend {
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event> {
@@ -341,7 +341,7 @@ impl Store for Backend {
             Ok(event)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn delete_event(&self, event_id: Uuid, now: Millis) -> Result<()> {
@@ -366,7 +366,7 @@ impl Store for Backend {
             Ok(())
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn create_tickets(
@@ -397,7 +397,7 @@ impl Store for Backend {
             Ok(created)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>> {
@@ -419,13 +419,13 @@ impl Store for Backend {
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>> {
         let mut lease = self.reader().await?;
         let outcome = get_ticket(lease.connection(), ticket_id).await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn register_ticket(
@@ -454,7 +454,7 @@ impl Store for Backend {
             Ok(ticket)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket> {
@@ -511,7 +511,7 @@ impl Store for Backend {
             Ok(ticket)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn read_scan(
@@ -544,7 +544,7 @@ impl Store for Backend {
             Ok(Some(context))
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>) -> Result<Recorded> {
@@ -554,13 +554,13 @@ impl Store for Backend {
             Err(error) if is_unique_violation(&error) => Ok(Recorded::ScanIdTaken),
             outcome => outcome.map_err(Error::from),
         };
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>> {
         let mut lease = self.reader().await?;
         let outcome = get_scan(lease.connection(), scan_id).await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan> {
@@ -591,7 +591,7 @@ impl Store for Backend {
             Ok(Scan { undone_at: Some(now), undone_by: by, ..scan })
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn list_scans(
@@ -623,7 +623,7 @@ impl Store for Backend {
             Ok(rows.iter().map(place).collect::<std::result::Result<_, _>>()?)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState> {
@@ -635,13 +635,13 @@ impl Store for Backend {
         .bind(event_id)
         .fetch_one(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn stats(&self, event_id: Uuid) -> Result<Stats> {
         let mut lease = self.reader().await?;
         let outcome = stats(lease.connection(), event_id).await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 }
 

@@ -52,7 +52,7 @@ impl SqliteStore {
         let look = async || {
             let mut lease = self.readers.lease().await?;
             let outcome = health(lease.connection()).await;
-            lease.settle(outcome)
+            lease.settle(outcome).await
         };
         let migrate = async || match look().await {
             Ok(Health { migrated: true, .. }) => Ok(()),
