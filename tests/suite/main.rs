@@ -40,3 +40,5 @@ mod users;
 
 mod faults;
 mod lambda;
+mod once;
+mod stopping;

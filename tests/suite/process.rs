@@ -212,6 +212,12 @@ impl Connection {
         }
     }
 
+    /// Waits until the service asks for the body of a request that said `Expect: 100-continue`.
+    pub fn is_told_to_continue(&mut self) {
+        let (start, _) = read_head(&mut self.0).expect("an interim answer");
+        assert_eq!(start, "HTTP/1.1 100 Continue");
+    }
+
     /// Waits for the end of the connection and returns what came before it.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
