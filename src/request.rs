@@ -146,8 +146,11 @@ impl Params {
     /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path.
     pub fn decode(params: &matchit::Params<'_, '_>) -> Result<Self, Error> {
         let decode = |(name, value): (&str, &str)| {
-            let value = percent_decode_str(value).decode_utf8().map_err(|_| Error::NotFound)?;
-            Ok((name.to_owned(), value.into_owned()))
+            // Text in PostgreSQL has no NUL, so no name there has one either.
+            match percent_decode_str(value).decode_utf8() {
+                Ok(value) if !value.contains('\0') => Ok((name.to_owned(), value.into_owned())),
+                _ => Err(Error::NotFound),
+            }
         };
         params.iter().map(decode).collect::<Result<_, _>>().map(Self)
     }
