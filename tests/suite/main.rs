@@ -39,6 +39,7 @@ mod service;
 mod users;
 
 mod faults;
+mod hostile;
 mod lambda;
 mod once;
 mod stopping;

@@ -119,7 +119,9 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("The log of the service:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("The end of the service's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
     }
 }
