@@ -42,4 +42,5 @@ mod faults;
 mod hostile;
 mod lambda;
 mod once;
+mod slow;
 mod stopping;
