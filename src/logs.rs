@@ -2,6 +2,7 @@
 //! pattern.
 
 use std::fmt;
+use std::panic::PanicHookInfo;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -27,11 +28,13 @@ pub fn start(settings: &Settings) {
     let layer = tracing_subscriber::fmt::layer().event_format(Line(settings.log_format)).with_ansi(false);
     // Fails only when a test has started the log already.
     let _ = tracing_subscriber::registry().with(layer).with(filter).try_init();
-    std::panic::set_hook(Box::new(|panic| {
-        // Not its message, which may hold what a request sent.
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panic");
-    }));
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// Logs where a panic was, not its message, which may hold what a request sent.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "panic");
 }
 
 /// The filter without `trace`, at which `lambda_runtime` logs whole events, keys and bodies included.
@@ -170,5 +173,28 @@ impl Visit for Fields {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.0.insert(field.name().into(), format!("{value:?}").into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_its_message() {
+        let (mut log, writer) = std::io::pipe().expect("a pipe");
+        let layer = tracing_subscriber::fmt::layer().event_format(Line(LogFormat::Text)).with_writer(Arc::new(writer));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let hook = std::panic::take_hook();
+            std::panic::set_hook(Box::new(log_panic));
+            let _ = std::panic::catch_unwind(|| panic!("a code that was sent: 123456"));
+            std::panic::set_hook(hook);
+        });
+        let mut line = String::new();
+        log.read_to_string(&mut line).expect("the log is text");
+        assert!(line.contains("ERROR") && line.contains(file!()) && !line.contains("123456"), "{line}");
     }
 }
