@@ -41,6 +41,7 @@ mod users;
 mod faults;
 mod hostile;
 mod lambda;
+mod log;
 mod once;
 mod slow;
 mod stopping;
