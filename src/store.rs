@@ -310,7 +310,10 @@ impl From<sqlx::Error> for Error {
                     Self::DatabaseUnavailable(format!(
                         "the schema is behind, run `register-ticket-api migrate`: {error}"
                     ))
-                } else if postgres::is_passing(&code) || sqlite::is_passing(&code) {
+                } else if postgres::is_passing(&code) || sqlite::is_passing(&code) || refusal.is_foreign_key_violation()
+                {
+                    // A foreign key fails only when what it names was deleted between our reading and writing: the
+                    // next try finds it gone and says so.
                     Self::DatabaseUnavailable(error.to_string())
                 } else {
                     Self::Internal(error.to_string())

@@ -20,6 +20,7 @@ type Backend = PostgresStore;
 
 const BEGIN: &str = "begin";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for update";
+const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) for update";
 
 /// The schema, in the order in which its files run.
 const MIGRATIONS: [(&str, &str); 3] = [

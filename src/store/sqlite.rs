@@ -26,6 +26,7 @@ type Backend = SqliteStore;
 const BEGIN: &str = "begin immediate";
 /// `begin immediate` has locked everything already.
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
+const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1)";
 
 /// How long a writer waits for another process's writer: less than the 2.5 s that a call has.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
