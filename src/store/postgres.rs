@@ -191,17 +191,27 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(migrations.collect())
 }
 
-/// Applies what is missing as the owner, behind sqlx's advisory lock, and lets the service's login in.
+/// Any number that nothing else locks: one migration at a time, its grants included.
+const MIGRATION_LOCK: i64 = 0x7265_6769_7374_6572;
+
+/// Applies what is missing as the owner, and lets the service's login in.
 pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<()> {
     let options = owner.clone().disable_statement_logging();
     let mut connection =
         options.connect().await.map_err(|error| Error::DatabaseUnavailable(format!("connecting: {error}")))?;
+    // Ends with the connection, whatever happens.
+    sqlx::query("select pg_advisory_lock($1)").bind(MIGRATION_LOCK).execute(&mut connection).await?;
     migrator().run_direct(None, &mut connection, false).await.map_err(migration_error)?;
     sqlx::raw_sql(GRANT_VERSIONS).execute(&mut connection).await?;
     if let Some(login) = grant_to {
-        let login = login.replace('"', "\"\"");
-        let grant = format!("grant ticket_service to \"{login}\"");
-        sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut connection).await?;
+        let member: bool = sqlx::query_scalar("select pg_has_role($1, 'ticket_service', 'member')")
+            .bind(login)
+            .fetch_one(&mut connection)
+            .await?;
+        if !member {
+            let grant = format!("grant ticket_service to \"{}\"", login.replace('"', "\"\""));
+            sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut connection).await?;
+        }
     }
     connection.close().await?;
     Ok(())
