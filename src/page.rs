@@ -2,7 +2,8 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -72,6 +73,20 @@ pub fn respond<T: Serialize>(
     let more = members.len() > limit.0;
     members.truncate(limit.0);
     let next = members.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(id(last).as_bytes()));
-    let members = serde_json::to_value(&members).map_err(|error| Error::Internal(error.to_string()))?;
-    response::json(StatusCode::OK, &serde_json::json!({ name: members, "next": next }))
+    response::json(StatusCode::OK, &Page { name, members, next })
+}
+
+struct Page<T> {
+    name: &'static str,
+    members: Vec<T>,
+    next: Option<String>,
+}
+
+impl<T: Serialize> Serialize for Page<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry(self.name, &self.members)?;
+        map.serialize_entry("next", &self.next)?;
+        map.end()
+    }
 }

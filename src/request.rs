@@ -124,8 +124,9 @@ fn invalid(path: &str, message: &str) -> Error {
         let field = if inside.is_empty() { name.to_owned() } else { format!("{inside}.{name}") };
         return Error::field(field, what);
     }
-    let message = match (message.starts_with("invalid "), message.split_once(", expected ")) {
-        (true, Some((_, expected))) => format!("expected {expected}"),
+    let repeats = message.starts_with("invalid ") || message.starts_with("unknown variant ");
+    let message = match message.split_once(", expected ") {
+        Some((_, expected)) if repeats => format!("expected {expected}"),
         _ => message.to_owned(),
     };
     Error::field(if parent.is_empty() { "body" } else { parent }, message)
