@@ -1,5 +1,6 @@
 //! PostgreSQL: the service registers and admits through `sp_register_ticket_to_user` and `fn_mark_ticket_as_used`.
 
+#[macro_use]
 #[path = "queries.rs"]
 mod queries;
 
@@ -11,7 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Po
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Recorded, Result, migration_error};
+use super::{Health, Mark, NewTicket, Result, migration_error};
 use crate::error::Error;
 use crate::model::{Millis, Scan};
 
@@ -92,30 +93,28 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
 
 /// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
 /// taken takes the mark back with it.
-const MARK_AND_INSERT_SCAN: &str = "with marked as \
-    (select fn_mark_ticket_as_used($18, $19, $20, $21, $16, $15) as done) \
-    insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, manual, \
-    note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id) \
-    select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 from marked where done";
+const MARK_AND_INSERT_SCAN: &str = concat!(
+    "with marked as (select fn_mark_ticket_as_used($3, $20, $21, $22, $16, $15) as done where ",
+    count_refusals!("$3", "$18"),
+    " <= $19) ",
+    insert_scan!(),
+    " from marked where done"
+);
 
-async fn record_scan(
+/// Returns how many scans were written.
+async fn record_accepted(
     connection: &mut PgConnection,
     scan: &Scan,
-    mark: Option<&Mark>,
-) -> std::result::Result<Recorded, sqlx::Error> {
-    let Some(mark) = mark else {
-        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan).execute(connection).await?;
-        return Ok(Recorded::Done);
-    };
-    let written = queries::bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan)
-        .bind(mark.ticket_id)
+    mark: &Mark,
+    refusals_since: Millis,
+) -> std::result::Result<u64, sqlx::Error> {
+    let written = queries::bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)
         .execute(connection)
-        .await?
-        .rows_affected();
-    Ok(if written == 1 { Recorded::Done } else { Recorded::TicketChanged })
+        .await?;
+    Ok(written.rows_affected())
 }
 
 /// Creates the holders that do not exist yet; returns how many.

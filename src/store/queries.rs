@@ -8,8 +8,9 @@ use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
 use super::{BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER};
+use crate::admission::ATTEMPTS;
 use crate::error::Error;
-use crate::model::{Direction, Event, Key, Millis, Scan, Status, Ticket, User};
+use crate::model::{Direction, Event, Key, Millis, Scan, ScanResult, Status, Ticket, User};
 use crate::store::{
     Arrivals, Created, EventChange, GateCounts, Health, ManifestState, Mark, NewTicket, Recorded, Result, ScanContext,
     Stats, Store, TicketChange, TicketFilter, TicketName, seats_taken,
@@ -58,6 +59,19 @@ macro_rules! select_keys {
     };
 }
 
+/// How many codes of a ticket were refused since a moment, those of offline gates apart.
+macro_rules! count_refusals {
+    ($ticket:literal, $since:literal) => {
+        concat!(
+            "(select count(*) from scans r where r.ticket_id = ",
+            $ticket,
+            " and r.received_at > ",
+            $since,
+            " and r.result in ('wrong_code', 'stale_code') and r.offline_result is null)"
+        )
+    };
+}
+
 /// All that a decision needs; `$ticket` says by what the ticket is found.
 macro_rules! select_scan_context {
     ($ticket:literal) => {
@@ -65,8 +79,9 @@ macro_rules! select_scan_context {
             "select e.event_id as of_event_id, e.name as event_name, e.time_zone, e.starts_at, e.ends_at, e.reentry, ",
             "e.version as event_version, ",
             ticket_columns!(),
-            ", (select count(*) from scans r where r.ticket_id = t.ticket_id and r.received_at > $3 ",
-            "and r.result in ('wrong_code', 'stale_code') and r.offline_result is null) as refusals",
+            ", ",
+            count_refusals!("t.ticket_id", "$3"),
+            " as refusals",
             ", (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id and a.result = 'accepted' ",
             "and a.undone_at is null) as newest_accepted_at",
             ", (select coalesce(a.at_gate, t.gate) from scans a where a.ticket_id = t.ticket_id ",
@@ -81,10 +96,23 @@ macro_rules! select_scan_context {
     };
 }
 
-/// Appends the columns of a scan, in the order of `insert_scan`'s parameters, which begin at `$1`.
+/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$17`.
+macro_rules! insert_scan {
+    () => {
+        "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
+         manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id) \
+         select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17"
+    };
+}
+
+/// Writes a scan unless too many codes were refused: `$18` since when, `$19` how many.
+pub const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", count_refusals!("$3", "$18"), " <= $19");
+
+/// Gives a statement the values of a scan, and after them since when refusals count and how many are let pass.
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,
+    refusals_since: Millis,
 ) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
     query
         .bind(scan.scan_id)
@@ -104,12 +132,9 @@ pub fn bind_scan<'q>(
         .bind(scan.received_at)
         .bind(scan.decided_at)
         .bind(scan.key_id)
+        .bind(refusals_since)
+        .bind(ATTEMPTS)
 }
-
-pub const INSERT_SCAN: &str = "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, \
-                               result, offline_result, manual, note, seconds_off, first_used_at, first_used_gate, \
-                               scanned_at, received_at, decided_at, key_id) \
-                               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 #[async_trait]
 impl Store for Backend {
@@ -542,12 +567,23 @@ impl Store for Backend {
         lease.settle(outcome).await
     }
 
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>) -> Result<Recorded> {
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded> {
         let mut lease = self.writer().await?;
-        let outcome = super::record_scan(lease.connection(), scan, mark).await;
+        let outcome = match (mark, scan.ticket_id) {
+            (Some(mark), _) => super::record_accepted(lease.connection(), scan, mark, refusals_since).await,
+            (None, Some(ticket_id)) if [ScanResult::WrongCode, ScanResult::StaleCode].contains(&scan.result) => {
+                lease = lease.begin(BEGIN).await?;
+                // One refused code at a time, so that each is counted by the next.
+                sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(lease.connection()).await?;
+                record_refused(lease.connection(), scan, refusals_since).await
+            }
+            (None, _) => record_refused(lease.connection(), scan, refusals_since).await,
+        };
         let outcome = match outcome {
+            Ok(0) => Ok(Recorded::Outdated),
+            Ok(_) => Ok(Recorded::Done),
             Err(error) if is_unique_violation(&error) => Ok(Recorded::ScanIdTaken),
-            outcome => outcome.map_err(Error::from),
+            Err(error) => Err(Error::from(error)),
         };
         lease.settle(outcome).await
     }
@@ -714,6 +750,16 @@ async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<S
     let scan =
         sqlx::query_as("select * from scans where scan_id = $1").bind(scan_id).fetch_optional(connection).await?;
     Ok(scan)
+}
+
+/// Returns how many rows were written.
+async fn record_refused(
+    connection: &mut Connection,
+    scan: &Scan,
+    refusals_since: Millis,
+) -> std::result::Result<u64, sqlx::Error> {
+    let written = bind_scan(sqlx::query(INSERT_SCAN), scan, refusals_since).execute(connection).await?;
+    Ok(written.rows_affected())
 }
 
 async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Uuid>> {
