@@ -32,6 +32,8 @@ mod macros {
 mod client;
 mod database;
 mod openapi;
+mod server;
 mod service;
 
+mod remote;
 mod users;

@@ -181,6 +181,13 @@ impl Ticket {
         self.key.code(step_at(at))
     }
 
+    /// Six digits that are not the code of any moment near.
+    pub fn wrong_code(&self, at: Millis) -> String {
+        let near: Vec<String> = (-25..=25).map(|away| self.key.code(step_at(at) + away)).collect();
+        let digits = (0..).map(|number| format!("{number:06}")).find(|digits| !near.contains(digits));
+        digits.expect("there are more numbers than steps")
+    }
+
     /// What the QR shows at a moment.
     pub fn qr(&self, at: Millis) -> String {
         QrCode { ticket_id: self.ticket_id, code: self.code(at) }.to_string()
