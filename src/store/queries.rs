@@ -24,7 +24,7 @@ const CHUNK: usize = 5_000;
 
 macro_rules! event_columns {
     () => {
-        "e.event_id, e.slug, e.name, e.time_zone, e.starts_at, e.ends_at, e.reentry, e.version"
+        "event_id, slug, name, time_zone, starts_at, ends_at, reentry, version"
     };
 }
 
@@ -322,7 +322,7 @@ impl Store for Backend {
 
     async fn find_event(&self, slug: &str) -> Result<Option<Event>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(concat!("select ", event_columns!(), " from events e where e.slug = $1"))
+        let outcome = sqlx::query_as(concat!("select ", event_columns!(), " from events where slug = $1"))
             .bind(slug)
             .fetch_optional(lease.connection())
             .await;
@@ -334,7 +334,7 @@ impl Store for Backend {
         let outcome = sqlx::query_as(concat!(
             "select ",
             event_columns!(),
-            " from events e where e.event_id > $1 order by e.event_id limit $2"
+            " from events where event_id > $1 order by event_id limit $2"
         ))
         .bind(after.unwrap_or_default())
         .bind(limit)
@@ -736,14 +736,11 @@ async fn lock_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Tic
 
 /// Takes the event's row for the rest of the transaction, and counts the change.
 async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event> {
-    sqlx::query_as(concat!(
-        "update events as e set version = version + 1 where event_id = $1 returning ",
-        event_columns!()
-    ))
-    .bind(event_id)
-    .fetch_optional(connection)
-    .await?
-    .ok_or(Error::EventNotFound)
+    sqlx::query_as(concat!("update events set version = version + 1 where event_id = $1 returning ", event_columns!()))
+        .bind(event_id)
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Error::EventNotFound)
 }
 
 async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
