@@ -59,8 +59,8 @@ pub enum LogFormat {
     Text,
 }
 
-/// Where the data is.
-#[derive(Clone, Debug)]
+/// Where the data is. Without `Debug`, which would show passwords.
+#[derive(Clone)]
 pub enum Database {
     Postgres {
         service: Box<PgConnectOptions>,
