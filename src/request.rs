@@ -66,8 +66,7 @@ impl Call<'_> {
 
     /// The query string.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_urlencoded::from_str(self.parts.uri.query().unwrap_or_default())
-            .map_err(|error| invalid("query", &error.to_string()))
+        parse_query(self.parts.uri.query().unwrap_or_default())
     }
 }
 
@@ -82,7 +81,7 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let inner = error.inner();
         match inner.classify() {
-            serde_json::error::Category::Data => invalid(&error.path().to_string(), &inner.to_string()),
+            serde_json::error::Category::Data => invalid(&error.path().to_string(), &words_of(inner)),
             _ => malformed(inner),
         }
     })?;
@@ -97,6 +96,12 @@ fn malformed(error: &serde_json::Error) -> Error {
 /// Reads a value that is JSON already.
 pub fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(value)
+        .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner())))
+}
+
+fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Error> {
+    let fields = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    serde_path_to_error::deserialize(fields)
         .map_err(|error| invalid(&error.path().to_string(), &error.inner().to_string()))
 }
 
@@ -113,9 +118,15 @@ fn parse_form(body: &[u8]) -> Result<serde_json::Value, Error> {
     Ok(object.into())
 }
 
+/// What serde says, without the place in the text: the field tells where.
+fn words_of(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    words.strip_suffix(&place).unwrap_or(&words).to_owned()
+}
+
 /// Turns serde's words into a field and a message. What was sent is never repeated: it may be a code.
 fn invalid(path: &str, message: &str) -> Error {
-    let message = message.split(" at line ").next().unwrap_or_default();
     let named = ["missing field `", "unknown field `", "duplicate field `"].into_iter().find_map(|start| {
         let (name, rest) = message.strip_prefix(start)?.split_once('`')?;
         Some((name, rest))
@@ -131,9 +142,12 @@ fn invalid(path: &str, message: &str) -> Error {
         let field = if inside.is_empty() { name.to_owned() } else { format!("{inside}.{name}") };
         return Error::field(field, what);
     }
-    let message = match (message.starts_with("invalid "), message.split_once(", expected ")) {
-        (true, Some((_, expected))) => format!("expected {expected}"),
-        _ => message.to_owned(),
+    // The value comes first and may itself say ", expected ".
+    let message = match message.rsplit_once(", expected ") {
+        Some((_, expected)) if expected.starts_with("struct ") => "expected an object".to_owned(),
+        Some((_, expected)) => format!("expected {expected}"),
+        None if message.starts_with("UUID parsing failed") => "expected a UUID".to_owned(),
+        None => message.to_owned(),
     };
     Error::field(if parent.is_empty() { "body" } else { parent }, message)
 }
