@@ -75,7 +75,7 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let inner = error.inner();
         match inner.classify() {
-            serde_json::error::Category::Data => invalid(&error.path().to_string(), &inner.to_string()),
+            serde_json::error::Category::Data => invalid(&error.path().to_string(), &words_of(inner)),
             _ => malformed(inner),
         }
     })?;
@@ -90,7 +90,7 @@ fn malformed(error: &serde_json::Error) -> Error {
 /// Reads a value that is JSON already.
 pub fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(value)
-        .map_err(|error| invalid(&error.path().to_string(), &error.inner().to_string()))
+        .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner())))
 }
 
 /// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON.
@@ -106,9 +106,15 @@ fn parse_form(body: &[u8]) -> Result<serde_json::Value, Error> {
     Ok(object.into())
 }
 
+/// What serde says, without the place in the text: the field tells where.
+fn words_of(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    words.strip_suffix(&place).unwrap_or(&words).to_owned()
+}
+
 /// Turns serde's words into a field and a message. What was sent is never repeated: it may be a code.
 fn invalid(path: &str, message: &str) -> Error {
-    let message = message.split(" at line ").next().unwrap_or_default();
     let named = ["missing field `", "unknown field `", "duplicate field `"].into_iter().find_map(|start| {
         let (name, rest) = message.strip_prefix(start)?.split_once('`')?;
         Some((name, rest))
@@ -124,10 +130,12 @@ fn invalid(path: &str, message: &str) -> Error {
         let field = if inside.is_empty() { name.to_owned() } else { format!("{inside}.{name}") };
         return Error::field(field, what);
     }
-    let repeats = message.starts_with("invalid ") || message.starts_with("unknown variant ");
-    let message = match message.split_once(", expected ") {
-        Some((_, expected)) if repeats => format!("expected {expected}"),
-        _ => message.to_owned(),
+    // The value comes first and may itself say ", expected ".
+    let message = match message.rsplit_once(", expected ") {
+        Some((_, expected)) if expected.starts_with("struct ") => "expected an object".to_owned(),
+        Some((_, expected)) => format!("expected {expected}"),
+        None if message.starts_with("UUID parsing failed") => "expected a UUID".to_owned(),
+        None => message.to_owned(),
     };
     Error::field(if parent.is_empty() { "body" } else { parent }, message)
 }
