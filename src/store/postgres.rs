@@ -5,13 +5,13 @@ mod queries;
 
 use std::collections::HashSet;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::Migrate as _;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Recorded, Result, migration_error};
+use super::{Health, Mark, NewTicket, Recorded, Result, apply_missing};
 use crate::error::Error;
 use crate::model::{Millis, Scan};
 
@@ -178,19 +178,14 @@ async fn insert_tickets(
     Ok(written.into_iter().collect())
 }
 
-fn migrator() -> Migrator {
-    let migrations = MIGRATIONS.iter().zip(1..).map(|((name, sql), version)| {
-        Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
-    });
-    Migrator::with_migrations(migrations.collect())
-}
-
-/// Applies what is missing as the owner, behind sqlx's advisory lock, and lets the service's login in.
-pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<()> {
+/// Applies what is missing as the owner and lets the service's login in, all behind sqlx's advisory lock: PostgreSQL
+/// refuses one of two grants at the same time.
+pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<Vec<&'static str>> {
     let options = owner.clone().disable_statement_logging();
     let mut connection =
         options.connect().await.map_err(|error| Error::DatabaseUnavailable(format!("connecting: {error}")))?;
-    migrator().run_direct(None, &mut connection, false).await.map_err(migration_error)?;
+    connection.lock().await?;
+    let applied = apply_missing(&mut connection, &MIGRATIONS).await?;
     let read_versions = "grant select on _sqlx_migrations to ticket_service";
     sqlx::raw_sql(read_versions).execute(&mut connection).await?;
     if let Some(login) = grant_to {
@@ -198,6 +193,7 @@ pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) ->
         let grant = format!("grant ticket_service to \"{login}\"");
         sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut connection).await?;
     }
+    connection.unlock().await?;
     connection.close().await?;
-    Ok(())
+    Ok(applied)
 }
