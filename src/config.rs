@@ -89,12 +89,17 @@ pub struct Settings {
 }
 
 /// The shortest `ORGANIZER_KEY` and `TICKET_SECRET`, in characters.
-const SHORTEST_SECRET: usize = 32;
+pub const SHORTEST_SECRET: usize = 32;
 
 impl Settings {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, SettingError> {
-        Self::read(|variable| std::env::var_os(variable).map(|value| value.into_string().unwrap_or_default()))
+        let unreadable =
+            |setting: &&Setting| std::env::var_os(setting.variable).is_some_and(|value| value.to_str().is_none());
+        match SETTINGS.iter().find(unreadable) {
+            Some(setting) => Err(refuse(setting.variable, "is not UTF-8")),
+            None => Self::read(|variable| std::env::var(variable).ok()),
+        }
     }
 
     /// Reads the settings from anywhere. An empty variable counts as one that is not set.
