@@ -1,0 +1,164 @@
+//! Clients of the service. Each has one key, or none, and holds every answer against the document.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use register_ticket_api::app::App;
+use serde_json::Value;
+
+use crate::openapi;
+
+#[derive(Clone)]
+pub struct Client {
+    transport: Transport,
+    key: Option<String>,
+}
+
+/// How requests get to the service.
+#[derive(Clone)]
+enum Transport {
+    /// Without a socket.
+    Call(Arc<App>),
+    /// To a running process, by its address.
+    Http { agent: ureq::Agent, base_url: String },
+}
+
+impl Client {
+    pub fn of(app: &Arc<App>) -> Self {
+        Self { transport: Transport::Call(Arc::clone(app)), key: None }
+    }
+
+    pub fn remote(base_url: &str) -> Self {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        Self { transport: Transport::Http { agent, base_url: base_url.trim_end_matches('/').to_owned() }, key: None }
+    }
+
+    /// The same client with a key.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { transport: self.transport.clone(), key: Some(key.to_owned()) }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.bare(Method::GET, path).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.bare(Method::DELETE, path).await
+    }
+
+    /// A request without a body.
+    pub async fn bare(&self, method: Method, path: &str) -> Reply {
+        self.send(Request::builder().method(method).uri(path), Vec::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.send_as(Method::POST, path, "application/json", body.to_string()).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.send_as(Method::PATCH, path, "application/json", body.to_string()).await
+    }
+
+    pub async fn post_csv(&self, path: &str, body: impl Into<Vec<u8>>) -> Reply {
+        self.send_as(Method::POST, path, "text/csv", body).await
+    }
+
+    pub async fn post_form(&self, path: &str, body: impl Into<Vec<u8>>) -> Reply {
+        self.send_as(Method::POST, path, "application/x-www-form-urlencoded", body).await
+    }
+
+    pub async fn send_as(&self, method: Method, path: &str, media_type: &str, body: impl Into<Vec<u8>>) -> Reply {
+        self.send(Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media_type), body).await
+    }
+
+    /// Sends any request; the key is added.
+    pub async fn send(&self, request: http::request::Builder, body: impl Into<Vec<u8>>) -> Reply {
+        let mut request = request.body(body.into()).expect("the test's request is a request");
+        if let Some(key) = &self.key {
+            let value = format!("Bearer {key}").parse().expect("a key fits in a header");
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let response = match &self.transport {
+            Transport::Call(app) => call(app, request).await,
+            Transport::Http { agent, base_url } => fetch(agent.clone(), base_url, request).await,
+        };
+        let (parts, body) = response.into_parts();
+        let body = match parts.headers.get(header::CONTENT_ENCODING) {
+            None => body,
+            Some(coding) => {
+                assert_eq!(coding, "gzip");
+                gunzipped(&body)
+            }
+        };
+        openapi::check(&method, &path, parts.status, &parts.headers, &body);
+        Reply { status: parts.status, headers: parts.headers, body }
+    }
+}
+
+async fn call(app: &Arc<App>, request: Request<Vec<u8>>) -> http::Response<Vec<u8>> {
+    let (parts, body) = app.handle(request.map(Into::into)).await.into_parts();
+    let body = body.collect().await.expect("a response does not break off").to_bytes();
+    http::Response::from_parts(parts, body.into())
+}
+
+async fn fetch(agent: ureq::Agent, base_url: &str, mut request: Request<Vec<u8>>) -> http::Response<Vec<u8>> {
+    *request.uri_mut() = format!("{base_url}{}", request.uri()).parse().expect("BASE_URL and a path make an address");
+    let exchange = move || {
+        let (parts, mut body) = agent.run(request)?.into_parts();
+        Ok::<_, ureq::Error>(http::Response::from_parts(parts, body.read_to_vec()?))
+    };
+    let exchange = tokio::task::spawn_blocking(exchange).await.expect("the exchange does not panic");
+    exchange.expect("the service answers")
+}
+
+fn gunzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).expect("the body is gzip");
+    plain
+}
+
+/// An answer, decompressed.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The JSON of an answer with this status.
+    #[track_caller]
+    pub fn is(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        if self.body.is_empty() { Value::Null } else { serde_json::from_slice(&self.body).expect("the body is JSON") }
+    }
+
+    /// The problem of a refusal with this status and code.
+    #[track_caller]
+    pub fn is_refused(&self, status: u16, code: &str) -> Value {
+        let problem = self.is(status);
+        assert_eq!(problem["code"], code, "{problem:#}");
+        assert_eq!(problem["status"], status);
+        problem
+    }
+
+    /// The answer to a scan, with this status and verdict.
+    #[track_caller]
+    pub fn is_scan(&self, status: u16, result: &str) -> Value {
+        let scan = self.is(status);
+        assert_eq!(scan["result"], result, "{scan:#}");
+        scan
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's value, empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,235 @@
+//! A database of its own for each test, and a look at its rows.
+
+use std::path::PathBuf;
+
+use register_ticket_api::config::{Database, Settings};
+use register_ticket_api::store;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// A fresh, migrated database, which is gone when this is dropped.
+pub struct TestDatabase {
+    pub kind: Kind,
+    place: Place,
+    rows: Mutex<Rows>,
+}
+
+enum Place {
+    Directory(PathBuf),
+    Cluster { cluster: Cluster, name: String },
+}
+
+impl TestDatabase {
+    pub async fn create(kind: Kind) -> Self {
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        let place = match kind {
+            Kind::Sqlite => {
+                let directory = std::env::temp_dir().join(name);
+                std::fs::create_dir(&directory).expect("the directory for temporary files takes a new one");
+                Place::Directory(directory)
+            }
+            Kind::Postgres => {
+                let cluster = Cluster::from_env();
+                cluster.execute(&format!("create database {name}")).await;
+                Place::Cluster { cluster, name }
+            }
+        };
+        store::migrate(&place.database()).await.expect("a new database can be migrated");
+        let rows = Mutex::new(Rows::open(&place.owner_url()).await);
+        Self { kind, place, rows }
+    }
+
+    /// `DATABASE_URL` for the service: on PostgreSQL with its own login, which is not the owner.
+    pub fn url(&self) -> String {
+        self.place.url()
+    }
+
+    /// `DATABASE_URL` for the owner.
+    pub fn owner_url(&self) -> String {
+        self.place.owner_url()
+    }
+
+    /// What a process needs in its environment to serve or migrate this database.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.place.environment()
+    }
+
+    /// The setting that the service makes of the environment.
+    pub fn database(&self) -> Database {
+        self.place.database()
+    }
+
+    /// What a query with one number as its answer gives.
+    pub async fn count(&self, sql: &str) -> i64 {
+        self.rows.lock().await.count(sql).await
+    }
+
+    /// All rows of all tables, as text: the same text means that nothing changed.
+    pub async fn snapshot(&self) -> String {
+        self.rows.lock().await.snapshot().await
+    }
+
+    /// Runs statements as the owner. Only for tests of the SQL files themselves.
+    pub async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
+        self.rows.lock().await.execute(sql).await
+    }
+}
+
+impl Place {
+    fn url(&self) -> String {
+        match self {
+            Self::Directory(directory) => format!("sqlite:{}", directory.join("tickets.db").display()),
+            Self::Cluster { cluster, name } => cluster.url(&cluster.service, name),
+        }
+    }
+
+    fn owner_url(&self) -> String {
+        match self {
+            Self::Directory(_) => self.url(),
+            Self::Cluster { cluster, name } => cluster.url(&cluster.owner, name),
+        }
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        let mut variables = vec![("DATABASE_URL".to_owned(), self.url())];
+        if let Self::Cluster { cluster, .. } = self {
+            variables.push(("DB_MIGRATE_USER".to_owned(), cluster.owner.name.clone()));
+            variables.push(("DB_MIGRATE_PASSWORD".to_owned(), cluster.owner.password.clone()));
+        }
+        variables
+    }
+
+    fn database(&self) -> Database {
+        let variables = self.environment();
+        let read = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        Settings::read(read).expect("the test's own settings are right").database
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        match &self.place {
+            Place::Directory(directory) => {
+                let _ = std::fs::remove_dir_all(directory);
+            }
+            Place::Cluster { cluster, name } => {
+                // A runtime of its own, because `drop` cannot wait within the test's.
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                        runtime
+                            .expect("a runtime needs nothing that the test's had not")
+                            .block_on(cluster.execute(&format!("drop database {name} with (force)")));
+                    });
+                });
+            }
+        }
+    }
+}
+
+/// The PostgreSQL that `scripts/postgres` started, and its two logins.
+struct Cluster {
+    /// Host and port.
+    address: String,
+    owner: Login,
+    service: Login,
+}
+
+struct Login {
+    name: String,
+    password: String,
+}
+
+impl Cluster {
+    fn from_env() -> Self {
+        let variable = |name: &str| {
+            std::env::var(name).unwrap_or_else(|_| {
+                panic!("{name} is not set: run ./scripts/test, or first eval \"$(scripts/postgres start DIRECTORY)\"")
+            })
+        };
+        let url = variable("TEST_DATABASE_URL");
+        let parts = url.strip_prefix("postgres://").and_then(|rest| rest.split_once('@')).and_then(|(login, rest)| {
+            let (name, password) = login.split_once(':')?;
+            Some((name.to_owned(), password.to_owned(), rest.split_once('/')?.0.to_owned()))
+        });
+        let (name, password, address) =
+            parts.expect("TEST_DATABASE_URL has the form postgres://owner:password@host:port/database");
+        let service = Login { name: variable("TEST_SERVICE_USER"), password: variable("TEST_SERVICE_PASSWORD") };
+        Self { address, owner: Login { name, password }, service }
+    }
+
+    fn url(&self, login: &Login, database: &str) -> String {
+        format!("postgres://{}:{}@{}/{database}", login.name, login.password, self.address)
+    }
+
+    /// Runs a statement on the cluster itself.
+    async fn execute(&self, sql: &str) {
+        let mut cluster = Rows::open(&self.url(&self.owner, "postgres")).await;
+        cluster.execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}
+
+/// A connection of the test's own to a database of either kind.
+pub enum Rows {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+const TABLES: [&str; 5] = ["users", "tickets", "scans", "keys", "events"];
+
+impl Rows {
+    pub async fn open(url: &str) -> Self {
+        if url.starts_with("sqlite:") {
+            Self::Sqlite(SqliteConnection::connect(url).await.expect("the SQLite file opens"))
+        } else {
+            Self::Postgres(PgConnection::connect(url).await.expect("PostgreSQL takes a connection"))
+        }
+    }
+
+    /// The first column of a query's answer, which must be text.
+    pub async fn texts(&mut self, sql: &str) -> Vec<String> {
+        let query = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Sqlite(connection) => sqlx::query_scalar(query).fetch_all(connection).await,
+            Self::Postgres(connection) => sqlx::query_scalar(query).fetch_all(connection).await,
+        }
+        .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    pub async fn count(&mut self, sql: &str) -> i64 {
+        let answer = self.texts(&format!("select cast(({sql}) as text)")).await;
+        answer[0].parse().unwrap_or_else(|_| panic!("{sql}: {answer:?} is not a number"))
+    }
+
+    pub async fn snapshot(&mut self) -> String {
+        let mut snapshot = String::new();
+        for table in TABLES {
+            let query = match self {
+                Self::Postgres(_) => format!("select t::text from {table} t order by 1"),
+                Self::Sqlite(_) => {
+                    let row = format!(
+                        "select group_concat('quote(' || name || ')', ' || '','' || ') from pragma_table_info('{table}')"
+                    );
+                    format!("select {} from {table} order by 1", self.texts(&row).await[0])
+                }
+            };
+            snapshot.push_str(&format!("{table}\n{}\n", self.texts(&query).await.join("\n")));
+        }
+        snapshot
+    }
+
+    pub async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
+        let query = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        match self {
+            Self::Sqlite(connection) => query.execute(connection).await.map(drop),
+            Self::Postgres(connection) => query.execute(connection).await.map(drop),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The rules of the service, each proven on SQLite and on PostgreSQL. A test calls `App::handle` like any entrance does,
+//! has a database of its own, sets the clock, and never writes to the database behind the service's back.
+
+#[macro_use]
+mod macros {
+    /// Makes of each rule, an `async fn(Service)`, a test on either database: `sqlite::rule` and `postgres::rule`.
+    /// A rule that is not listed is an unused function, which the lints refuse.
+    macro_rules! on_both_databases {
+        ($($rule:ident),+ $(,)?) => {
+            mod sqlite {
+                use $crate::{database::Kind, service::Service};
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $rule() {
+                        super::$rule(Service::start(Kind::Sqlite).await).await;
+                    }
+                )+
+            }
+            mod postgres {
+                use $crate::{database::Kind, service::Service};
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $rule() {
+                        super::$rule(Service::start(Kind::Postgres).await).await;
+                    }
+                )+
+            }
+        };
+    }
+}
+
+mod client;
+mod database;
+mod openapi;
+mod service;
+
+mod users;

@@ -1,0 +1,200 @@
+//! The service under test: the whole of it but the socket, with a clock that the test sets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use data_encoding::BASE32_NOPAD;
+use register_ticket_api::app::App;
+use register_ticket_api::config::Settings;
+use register_ticket_api::model::Millis;
+use register_ticket_api::totp::{QrCode, TotpKey, step_at};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::{Client, Reply};
+use crate::database::{Kind, TestDatabase};
+
+pub const ORGANIZER_KEY: &str = "the organizer's key of the test suite";
+
+/// 2026-05-01T18:00:00Z, at which a step of the codes begins.
+const EVENING: i64 = 1_777_658_400_000;
+
+/// A clock that stands still unless the test moves it.
+#[derive(Clone)]
+pub struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    pub fn now(&self) -> Millis {
+        Millis(self.0.load(Ordering::SeqCst))
+    }
+
+    pub fn advance(&self, milliseconds: i64) {
+        self.0.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+}
+
+pub struct Service {
+    pub app: Arc<App>,
+    pub clock: TestClock,
+    pub database: Arc<TestDatabase>,
+    pub anonymous: Client,
+    /// The holder of `ORGANIZER_KEY`.
+    pub organizer: Client,
+}
+
+impl Service {
+    /// A service on a new database.
+    pub async fn start(kind: Kind) -> Self {
+        let database = Arc::new(TestDatabase::create(kind).await);
+        let clock = TestClock(Arc::new(AtomicI64::new(EVENING)));
+        Self::on(database, clock, &[])
+    }
+
+    /// Another process on the same database, at the same time, with further settings.
+    pub fn another(&self, settings: &[(&str, &str)]) -> Self {
+        Self::on(Arc::clone(&self.database), self.clock.clone(), settings)
+    }
+
+    fn on(database: Arc<TestDatabase>, clock: TestClock, settings: &[(&str, &str)]) -> Self {
+        let app = app(&database, &clock, settings);
+        let anonymous = Client::of(&app);
+        let organizer = anonymous.with_key(ORGANIZER_KEY);
+        Self { app, clock, database, anonymous, organizer }
+    }
+
+    pub fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// What the clock will say in so many milliseconds, as it is sent.
+    pub fn time(&self, milliseconds: i64) -> String {
+        self.now().plus(milliseconds).to_string()
+    }
+
+    /// A gate of no event in particular.
+    pub async fn gate(&self) -> Client {
+        self.key(json!({ "name": "gate", "role": "gate" })).await
+    }
+
+    /// A gate that may work offline.
+    pub async fn offline_gate(&self) -> Client {
+        self.key(json!({ "name": "offline gate", "role": "gate", "offline": true })).await
+    }
+
+    pub async fn supervisor(&self) -> Client {
+        self.key(json!({ "name": "supervisor", "role": "supervisor" })).await
+    }
+
+    /// The holder of a new key.
+    pub async fn key(&self, body: Value) -> Client {
+        let created = self.organizer.post("/api/keys", body).await.is(201);
+        self.anonymous.with_key(created["key"].as_str().expect("a new key is shown"))
+    }
+
+    pub async fn event(&self, body: Value) {
+        self.organizer.post("/api/events", body).await.is(201);
+    }
+
+    pub async fn user(&self, username: &str) {
+        self.organizer.post("/api/users", json!({ "username": username })).await.is(201);
+    }
+
+    /// Makes a ticket of an event and returns its id.
+    pub async fn seat(&self, event: &str, seat: &str, gate: &str) -> String {
+        self.organizer
+            .post(&format!("/api/events/{event}/tickets"), json!({ "seat": seat, "gate": gate }))
+            .await
+            .is(201);
+        let path = format!("/api/events/{event}/tickets?limit=500");
+        let list = self.organizer.get(&path).await.is(200);
+        let is_it = |ticket: &&Value| ticket["seat"] == seat && ticket["gate"] == gate;
+        let ticket = list["tickets"].as_array().and_then(|tickets| tickets.iter().find(is_it));
+        ticket.and_then(|ticket| ticket["ticket_id"].as_str()).expect("a new ticket is in the list").to_owned()
+    }
+
+    /// Makes a ticket of the default event at gate North, in the hands of a user of its own.
+    pub async fn ticket(&self, seat: &str) -> Ticket {
+        self.ticket_of("default", seat, "North").await
+    }
+
+    /// Makes a ticket in the hands of a user who has the seat's name.
+    pub async fn ticket_of(&self, event: &str, seat: &str, gate: &str) -> Ticket {
+        self.seat(event, seat, gate).await;
+        let username = format!("{event}-{seat}-{gate}");
+        self.user(&username).await;
+        let body = json!({ "event": event, "seat": seat, "gate": gate });
+        Ticket::new(&self.organizer.post(&format!("/api/users/{username}/tickets"), body).await.is(201))
+    }
+
+    /// A new scan of what the holder's phone shows now.
+    pub fn scan(&self, ticket: &Ticket) -> Value {
+        json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(self.now()) })
+    }
+
+    /// Sends a request that must leave every row as it was.
+    pub async fn unchanged(&self, request: impl Future<Output = Reply>) -> Reply {
+        let before = self.database.snapshot().await;
+        let reply = request.await;
+        let after = self.database.snapshot().await;
+        assert_eq!(before, after, "{}", reply.text());
+        reply
+    }
+}
+
+fn app(database: &TestDatabase, clock: &TestClock, settings: &[(&str, &str)]) -> Arc<App> {
+    let mut variables = database.environment();
+    variables.push(("ORGANIZER_KEY".to_owned(), ORGANIZER_KEY.to_owned()));
+    variables.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let read = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let settings = Settings::read(read).expect("the test's own settings are right");
+    let clock = clock.clone();
+    Arc::new(App::new(settings, Box::new(move || clock.now())))
+}
+
+/// What a holder's phone knows.
+pub struct Ticket {
+    pub ticket_id: Uuid,
+    pub event: String,
+    pub seat: String,
+    pub gate: String,
+    pub username: String,
+    key: TotpKey,
+}
+
+impl Ticket {
+    /// From the answer to a registration, a reissue or a transfer.
+    pub fn new(answer: &Value) -> Self {
+        let text = |value: &Value| value.as_str().expect("a provisioned ticket has no gaps").to_owned();
+        let secret = BASE32_NOPAD.decode(text(&answer["provisioning"]["secret"]).as_bytes()).expect("base32");
+        Self {
+            ticket_id: text(&answer["ticket_id"]).parse().expect("an id is a UUID"),
+            event: text(&answer["event"]),
+            seat: text(&answer["seat"]),
+            gate: text(&answer["gate"]),
+            username: text(&answer["username"]),
+            key: TotpKey::new(secret.try_into().expect("a key has 20 bytes")),
+        }
+    }
+
+    /// The six digits of a moment.
+    pub fn code(&self, at: Millis) -> String {
+        self.key.code(step_at(at))
+    }
+
+    /// What the QR shows at a moment.
+    pub fn qr(&self, at: Millis) -> String {
+        QrCode { ticket_id: self.ticket_id, code: self.code(at) }.to_string()
+    }
+}
+
+/// A JSON object with other members besides or instead; `null` takes one away.
+pub fn with(mut body: Value, changes: Value) -> Value {
+    let members = body.as_object_mut().expect("a body is an object");
+    for (name, value) in changes.as_object().expect("changes are an object") {
+        match value {
+            Value::Null => members.remove(name),
+            value => members.insert(name.clone(), value.clone()),
+        };
+    }
+    body
+}
