@@ -92,7 +92,7 @@ pub struct Settings {
 }
 
 /// The shortest `ORGANIZER_KEY` and `TICKET_SECRET`, in characters.
-const SHORTEST_SECRET: usize = 32;
+pub const SHORTEST_SECRET: usize = 32;
 
 impl Settings {
     /// Reads the process's environment.

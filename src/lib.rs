@@ -19,6 +19,7 @@
 pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod commands;
 pub mod config;
 pub mod endpoints;
 pub mod error;

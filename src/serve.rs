@@ -33,10 +33,15 @@ const HEADER_LIMIT: usize = 16 * 1024;
 /// What is left for requests in flight after SIGTERM: Cloud Run kills after 10 s.
 const GRACE: Duration = Duration::from_millis(9_500);
 
-/// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes what is in flight.
+/// Serves HTTP/1.1 where the settings say.
 pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
     let address = SocketAddr::new(app.settings.host, app.settings.port);
     let listener = TcpListener::bind(address).await.with_context(|| format!("PORT: cannot listen on {address}"))?;
+    http_on(app, listener).await
+}
+
+/// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes what is in flight.
+pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");

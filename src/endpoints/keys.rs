@@ -95,12 +95,17 @@ pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
 /// `DELETE /api/keys/{key_id}`: repeatable.
 pub async fn revoke_key(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
-    let key = call.app.store().get_key(key_id).await?.ok_or(Error::KeyNotFound)?;
-    let caller = call.caller()?;
+    revoke(call.app, call.caller()?, key_id, call.now).await?;
+    Ok(response::no_content())
+}
+
+/// Revokes a key. The command line calls it too.
+pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<(), Error> {
+    let key = app.store().get_key(key_id).await?.ok_or(Error::KeyNotFound)?;
     if caller.event_id.is_some() && caller.event_id != key.event_id {
         return Err(Error::Forbidden("Your key is bound to another event."));
     }
-    call.app.store().revoke_key(key_id, call.now).await?;
-    call.app.keys.forget(|key| key.key_id == key_id);
-    Ok(response::no_content())
+    app.store().revoke_key(key_id, now).await?;
+    app.keys.forget(|key| key.key_id == key_id);
+    Ok(())
 }

@@ -6,13 +6,13 @@ mod queries;
 
 use std::collections::HashSet;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::Migrate as _;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Result, migration_error};
+use super::{Health, Mark, NewTicket, Result, apply_missing};
 use crate::error::Error;
 use crate::model::{Millis, Scan};
 
@@ -183,24 +183,14 @@ const GRANT_VERSIONS: &str = "do $$ begin \
     if exists (select 1 from pg_roles where rolname = 'ticket_service') then \
     grant select on _sqlx_migrations to ticket_service; end if; end $$";
 
-fn migrator() -> Migrator {
-    let migrations = MIGRATIONS.iter().zip(1..).map(|((name, sql), version)| {
-        Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
-    });
-    Migrator::with_migrations(migrations.collect())
-}
-
-/// Any number that nothing else locks: one migration at a time, its grants included.
-const MIGRATION_LOCK: i64 = 0x7265_6769_7374_6572;
-
-/// Applies what is missing as the owner, and lets the service's login in.
-pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<()> {
+/// Applies what is missing as the owner and lets the service's login in, all behind sqlx's advisory lock: PostgreSQL
+/// refuses one of two grants at the same time.
+pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<Vec<&'static str>> {
     let options = owner.clone().disable_statement_logging();
     let mut connection =
         options.connect().await.map_err(|error| Error::DatabaseUnavailable(format!("connecting: {error}")))?;
-    // Ends with the connection, whatever happens.
-    sqlx::query("select pg_advisory_lock($1)").bind(MIGRATION_LOCK).execute(&mut connection).await?;
-    migrator().run_direct(None, &mut connection, false).await.map_err(migration_error)?;
+    connection.lock().await?;
+    let applied = apply_missing(&mut connection, &MIGRATIONS).await?;
     sqlx::raw_sql(GRANT_VERSIONS).execute(&mut connection).await?;
     if let Some(login) = grant_to {
         let member: bool = sqlx::query_scalar("select pg_has_role($1, 'ticket_service', 'member')")
@@ -212,6 +202,7 @@ pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) ->
             sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut connection).await?;
         }
     }
+    connection.unlock().await?;
     connection.close().await?;
-    Ok(())
+    Ok(applied)
 }

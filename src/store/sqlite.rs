@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Sqlite, SqliteConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Result, migration_error};
+use super::{Health, Mark, NewTicket, Result, apply_missing};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Status};
 
@@ -48,13 +47,18 @@ impl SqliteStore {
         Self { path, readers, writer, migrated: OnceCell::new() }
     }
 
+    async fn migrate_once(&self) -> Result<()> {
+        let migrate = || async { migrate(&self.path).await.map(drop) };
+        self.migrated.get_or_try_init(migrate).await.copied()
+    }
+
     async fn reader(&self) -> Result<Lease<Db>> {
-        self.migrated.get_or_try_init(|| migrate(&self.path)).await?;
+        self.migrate_once().await?;
         self.readers.lease().await
     }
 
     async fn writer(&self) -> Result<Lease<Db>> {
-        self.migrated.get_or_try_init(|| migrate(&self.path)).await?;
+        self.migrate_once().await?;
         self.writer.lease().await
     }
 }
@@ -208,19 +212,15 @@ fn json(rows: &impl serde::Serialize) -> Result<String> {
 
 /// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
 /// `begin immediate` transaction, so that a second process waits and then finds everything done.
-pub(super) async fn migrate(path: &Path) -> Result<()> {
+pub(super) async fn migrate(path: &Path) -> Result<Vec<&'static str>> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory).map_err(|error| unusable(error.to_string()))?;
     }
-    let migrations = MIGRATIONS.iter().zip(1..).map(|((name, sql), version)| {
-        Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
-    });
-    let migrator = Migrator::with_migrations(migrations.collect());
     let mut connection = options(path).connect().await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
-    migrator.run_direct(None, &mut *transaction, false).await.map_err(migration_error)?;
+    let applied = apply_missing(&mut *transaction, &MIGRATIONS).await?;
     transaction.commit().await?;
     connection.close().await?;
-    Ok(())
+    Ok(applied)
 }
