@@ -258,8 +258,8 @@ pub trait Store: Send + Sync {
         refusals_since: Millis,
     ) -> Result<Option<ScanContext>>;
     /// Writes a scan, and with it the mark on its ticket, in one round trip. Writes neither an admission nor a refused
-    /// code when more than [`ATTEMPTS`](crate::admission::ATTEMPTS) codes of the ticket were refused since the given moment: scans that were decided
-    /// at the same time do not see each other when they read, but here they do.
+    /// code when more than `admission::ATTEMPTS` codes of the ticket were refused since the given moment: scans that
+    /// were decided at the same time do not see each other when they read, but here they do.
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded>;
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
