@@ -35,5 +35,8 @@ mod openapi;
 mod server;
 mod service;
 
+mod events;
+mod registration;
 mod remote;
+mod tickets;
 mod users;

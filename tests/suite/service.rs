@@ -102,7 +102,7 @@ impl Service {
     /// Makes a ticket of an event and returns its id.
     pub async fn seat(&self, event: &str, seat: &str, gate: &str) -> String {
         self.organizer
-            .post(&format!("/api/events/{event}/tickets"), json!({ "seat": seat, "gate": gate }))
+            .post(format!("/api/events/{event}/tickets"), json!({ "seat": seat, "gate": gate }))
             .await
             .is(201);
         let path = format!("/api/events/{event}/tickets?limit=500");
@@ -123,7 +123,7 @@ impl Service {
         let username = format!("{event}-{seat}-{gate}");
         self.user(&username).await;
         let body = json!({ "event": event, "seat": seat, "gate": gate });
-        Ticket::new(&self.organizer.post(&format!("/api/users/{username}/tickets"), body).await.is(201))
+        Ticket::new(&self.organizer.post(format!("/api/users/{username}/tickets"), body).await.is(201))
     }
 
     /// A new scan of what the holder's phone shows now.
@@ -176,6 +176,11 @@ impl Ticket {
         }
     }
 
+    /// The secret as it was provisioned.
+    pub fn secret(&self) -> String {
+        self.key.base32()
+    }
+
     /// The six digits of a moment.
     pub fn code(&self, at: Millis) -> String {
         self.key.code(step_at(at))
@@ -191,6 +196,21 @@ impl Ticket {
     /// What the QR shows at a moment.
     pub fn qr(&self, at: Millis) -> String {
         QrCode { ticket_id: self.ticket_id, code: self.code(at) }.to_string()
+    }
+}
+
+/// Goes through a list in pages of two and returns all members.
+pub async fn walk(client: &Client, path: &str, name: &str) -> Vec<Value> {
+    let mut members = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = client.get(format!("{path}?limit=2{after}")).await.is(200);
+        let part = page[name].as_array().expect("a list has members");
+        members.extend(part.iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return members,
+        }
     }
 }
 
