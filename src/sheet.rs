@@ -42,7 +42,7 @@ pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
     let mut seen = HashMap::new();
     for record in reader.records() {
         let record = record.map_err(unreadable)?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, |position| line_of(file, position));
         match read_row(&record, &places, line) {
             Ok(row) => match seen.insert((row.seat.clone(), row.gate.clone()), line) {
                 Some(first) => errors.push(wrong(line, format!("names the same seat and gate as line {first}"))),
@@ -61,6 +61,13 @@ pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
         return Err(Error::field("line 1", "is followed by no tickets"));
     }
     Ok(rows)
+}
+
+/// The line of a record. Its position lies before the line feed of a CRLF, and before blank lines, which are skipped.
+fn line_of(file: &[u8], position: &csv::Position) -> u64 {
+    let rest = usize::try_from(position.byte()).ok().and_then(|start| file.get(start..)).unwrap_or_default();
+    let skipped = rest.iter().take_while(|byte| b"\r\n".contains(byte)).filter(|&&byte| byte == b'\n').count();
+    position.line() + skipped as u64
 }
 
 fn wrong(line: u64, message: impl Into<String>) -> FieldError {
