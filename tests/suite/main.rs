@@ -36,7 +36,11 @@ mod server;
 mod service;
 
 mod events;
+mod exports;
+mod imports;
+mod keys;
 mod registration;
 mod remote;
+mod roles;
 mod tickets;
 mod users;
