@@ -35,12 +35,17 @@ mod openapi;
 mod server;
 mod service;
 
+mod attempts;
 mod events;
 mod exports;
 mod imports;
 mod keys;
+mod reentry;
 mod registration;
 mod remote;
+mod replays;
 mod roles;
+mod scans;
 mod tickets;
+mod undo;
 mod users;

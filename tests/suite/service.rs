@@ -136,7 +136,11 @@ impl Service {
         let before = self.database.snapshot().await;
         let reply = request.await;
         let after = self.database.snapshot().await;
-        assert_eq!(before, after, "{}", reply.text());
+        let lines = |of: &str, but_not: &str| {
+            of.lines().filter(|line| !but_not.lines().any(|other| other == *line)).collect::<Vec<_>>().join("\n")
+        };
+        let (gone, new) = (lines(&before, &after), lines(&after, &before));
+        assert!(before == after, "{}\nrows that are gone:\n{gone}\nnew rows:\n{new}", reply.text());
         reply
     }
 }
