@@ -145,14 +145,21 @@ impl Service {
     }
 }
 
-fn app(database: &TestDatabase, clock: &TestClock, settings: &[(&str, &str)]) -> Arc<App> {
+fn app(database: &TestDatabase, clock: &TestClock, further: &[(&str, &str)]) -> Arc<App> {
+    let clock = clock.clone();
+    Arc::new(App::new(settings(database, further), Box::new(move || clock.now())))
+}
+
+/// The settings of a service on a database; further ones go before its own.
+pub fn settings(database: &TestDatabase, further: &[(&str, &str)]) -> Settings {
     let mut variables = database.environment();
     variables.push(("ORGANIZER_KEY".to_owned(), ORGANIZER_KEY.to_owned()));
-    variables.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let read = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let settings = Settings::read(read).expect("the test's own settings are right");
-    let clock = clock.clone();
-    Arc::new(App::new(settings, Box::new(move || clock.now())))
+    let read = |name: &str| {
+        let further = further.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let own = || variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        further.or_else(own)
+    };
+    Settings::read(read).expect("the test's own settings are right")
 }
 
 /// What a holder's phone knows.
