@@ -180,7 +180,9 @@ impl Error {
                 "The service runs with another TICKET_SECRET than the one this database's tickets were made with."
                     .into()
             }
-            Self::DatabaseUnavailable(_) => "The database does not answer; try again. Nobody was admitted.".into(),
+            Self::DatabaseUnavailable(_) => {
+                "The database cannot answer now; try again. Until it does, nobody is admitted.".into()
+            }
             Self::Internal(_) => "The service failed; its log says why.".into(),
         }
     }
@@ -214,16 +216,19 @@ impl Error {
 }
 
 impl std::fmt::Display for Error {
-    /// For the command line: what is wrong with each line, and the cause, which there is the user's own to know.
+    /// For the log and the command line: the cause, which there is the reader's own to know, or what is wrong with each
+    /// line.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.detail())?;
+        match self {
+            Self::DatabaseUnavailable(cause) | Self::Internal(cause) => return f.write_str(cause),
+            Self::InvalidPayload(errors) if errors.len() > 1 => write!(f, "{} things are wrong:", errors.len())?,
+            Self::InvalidPayload(_) => return f.write_str(&self.detail()),
+            _ => f.write_str(&self.detail())?,
+        }
         for error in self.errors() {
             write!(f, "\n  {}: {}", error.field, error.message)?;
         }
-        match self.cause() {
-            Some(cause) => write!(f, " ({cause})"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
