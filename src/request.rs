@@ -145,11 +145,12 @@ fn invalid(path: &str, message: &str) -> Error {
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path.
+    /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path. No name
+    /// has control characters, and PostgreSQL does not even take a NUL.
     pub fn decode(params: &matchit::Params<'_, '_>) -> Result<Self, Error> {
-        let decode = |(name, value): (&str, &str)| {
-            let value = percent_decode_str(value).decode_utf8().map_err(|_| Error::NotFound)?;
-            Ok((name.to_owned(), value.into_owned()))
+        let decode = |(name, value): (&str, &str)| match percent_decode_str(value).decode_utf8() {
+            Ok(value) if !value.contains(char::is_control) => Ok((name.to_owned(), value.into_owned())),
+            _ => Err(Error::NotFound),
         };
         params.iter().map(decode).collect::<Result<_, _>>().map(Self)
     }

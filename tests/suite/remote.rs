@@ -41,11 +41,11 @@ async fn evening(anonymous: &Client, organizer_key: &str, database_url: &str) {
     // An event with two tickets, one of them in the hands of a person.
     organizer.post("/api/events", json!({ "slug": name, "name": "A test" })).await.is(201);
     let tickets = json!([{ "seat": "A1", "gate": "North" }, { "seat": "A2", "gate": "North" }]);
-    organizer.post(&format!("{event}/tickets"), tickets).await.is(201);
+    organizer.post(format!("{event}/tickets"), tickets).await.is(201);
     assert_eq!(count("tickets", "user_id is null").await, 2);
     organizer.post("/api/users", json!({ "username": name, "full_name": "Test Person" })).await.is(201);
     let seat = json!({ "event": name, "seat": "A1", "gate": "North" });
-    let registered = organizer.post(&format!("/api/users/{name}/tickets"), seat).await.is(201);
+    let registered = organizer.post(format!("/api/users/{name}/tickets"), seat).await.is(201);
     let ticket = Ticket::new(&registered);
     assert_eq!(count("tickets", "user_id is not null").await, 1);
 
@@ -68,7 +68,7 @@ async fn evening(anonymous: &Client, organizer_key: &str, database_url: &str) {
     assert_eq!(count("scans", "result = 'accepted'").await, 1);
     assert_eq!(count("scans", "1 = 1").await, 3);
 
-    let stats = gate.get(&format!("{event}/stats")).await.is(200);
+    let stats = gate.get(format!("{event}/stats")).await.is(200);
     assert_eq!(stats["admitted"], 1);
     assert_eq!(stats["refused"], json!({ "already_used": 1, "wrong_code": 1 }));
 
@@ -79,8 +79,8 @@ async fn evening(anonymous: &Client, organizer_key: &str, database_url: &str) {
     assert_eq!(count("scans", "undone_at is not null").await, 1);
 
     // Nothing of it stays.
-    organizer.delete(&format!("/api/users/{name}")).await.is(204);
-    organizer.get(&format!("/api/users/{name}")).await.is_refused(404, "user_not_found");
+    organizer.delete(format!("/api/users/{name}")).await.is(204);
+    organizer.get(format!("/api/users/{name}")).await.is_refused(404, "user_not_found");
     assert_eq!(count("tickets", "status = 'revoked' and user_id is null").await, 1);
     organizer.delete(&event).await.is(204);
     organizer.get(&event).await.is_refused(404, "event_not_found");
