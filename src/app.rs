@@ -223,7 +223,8 @@ impl App {
     /// The response to a request that fails before it is whole, logged like any other.
     pub fn refuse(&self, parts: &Parts, error: Error) -> Response {
         let route = self.find(parts).map_or("", |(route, _)| route.path);
-        let response = response::problem(&error);
+        let mut response = response::problem(&error);
+        response::secure(&mut response);
         self.observe(parts, route, None, &error_or(&response, Some(&error)), Instant::now());
         response
     }

@@ -19,12 +19,14 @@
 pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod commands;
 pub mod config;
 pub mod endpoints;
 pub mod error;
 pub mod logs;
 pub mod metrics;
 pub mod model;
+pub mod page;
 pub mod request;
 pub mod response;
 pub mod serve;

@@ -1,16 +1,49 @@
-use register_ticket_api::*;
-use std::sync::Arc;
+//! The command line: each subcommand is one call into the library.
 
-fn main() -> anyhow::Result<()> {
-    let settings = config::Settings::from_env()?;
-    logs::start(&settings);
-    let app = Arc::new(app::App::new(settings, Box::new(model::Millis::now)));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
-            serve::lambda(app).await
-        } else {
-            serve::http(app).await
-        }
-    })
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use register_ticket_api::commands::{self, code, demo, export, healthcheck, import, keys, migrate, serve};
+
+/// Registers tickets to people and validates each one at the gate, exactly once, by a code that changes every 30 seconds.
+#[derive(Parser)]
+#[command(version, after_help = commands::settings_help())]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer requests, on a port or on AWS Lambda; what happens without a subcommand
+    Serve,
+    /// Serve a temporary database, and print the commands to try it with
+    Demo,
+    /// Bring the database's schema to this release; SQLite's needs no command
+    Migrate,
+    /// Make, list and revoke the keys of gates, supervisors and organizers
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Create the tickets of a CSV file, all or none
+    Import(import::Arguments),
+    /// Write an event's tickets or scans as CSV
+    Export(export::Arguments),
+    /// Print what a ticket's holder would show now
+    Code(code::Arguments),
+    /// Ask the service on this machine whether it answers; for containers
+    Healthcheck,
+}
+
+fn main() -> ExitCode {
+    let outcome = match CommandLine::parse().command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(),
+        Command::Demo => demo::run(),
+        Command::Migrate => migrate::run(),
+        Command::Keys(command) => keys::run(command),
+        Command::Import(arguments) => import::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
+        Command::Code(arguments) => code::run(&arguments),
+        Command::Healthcheck => healthcheck::run(),
+    };
+    commands::exit_code(outcome)
 }

@@ -10,6 +10,8 @@ mod sqlite;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use uuid::Uuid;
 
 pub use postgres::PostgresStore;
@@ -20,6 +22,9 @@ use crate::error::Error;
 use crate::model::{Event, Key, Millis, Reentry, Scan, Seed, Status, Ticket, User};
 
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Where sqlx keeps which migrations have been applied.
+const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 
 /// The event that is meant where a request names none. Every database has it.
 pub const DEFAULT_EVENT: &str = "default";
@@ -115,7 +120,6 @@ pub struct ScanContext {
 
 /// The change that an accepted scan makes, if the ticket is still at `version`.
 pub struct Mark {
-    pub ticket_id: Uuid,
     pub version: i64,
     pub step: Option<i64>,
     pub inside: bool,
@@ -125,8 +129,8 @@ pub struct Mark {
 pub enum Recorded {
     /// Scan and mark are committed.
     Done,
-    /// The ticket changed since it was read; nothing is written.
-    TicketChanged,
+    /// The ticket changed since it was read, or too many codes were refused meanwhile; nothing is written.
+    Outdated,
     /// The `scan_id` is taken; nothing is written.
     ScanIdTaken,
 }
@@ -253,8 +257,10 @@ pub trait Store: Send + Sync {
         scan_id: Uuid,
         refusals_since: Millis,
     ) -> Result<Option<ScanContext>>;
-    /// Writes a scan, and with it the mark on its ticket, in one round trip.
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>) -> Result<Recorded>;
+    /// Writes a scan, and with it the mark on its ticket, in one round trip. Writes neither an admission nor a refused
+    /// code when more than `admission::ATTEMPTS` codes of the ticket were refused since the given moment: scans that
+    /// were decided at the same time do not see each other when they read, but here they do.
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded>;
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
     async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan>;
@@ -278,17 +284,41 @@ pub fn open(database: &Database, pool_max: usize) -> Box<dyn Store> {
     }
 }
 
-/// Brings the schema to this release's, under a lock: running it twice, or twice at once, does no harm.
-pub async fn migrate(database: &Database) -> Result<()> {
+/// Brings the schema to this release's, under a lock: running it twice, or twice at once, does no harm. Returns the names
+/// of the migrations that it applied.
+pub async fn migrate(database: &Database) -> Result<Vec<&'static str>> {
     match database {
         Database::Postgres { owner, grant_to, .. } => postgres::migrate(owner, grant_to.as_deref()).await,
         Database::Sqlite(path) => sqlite::migrate(path).await,
     }
 }
 
-/// Says the place of a failed migration, which the user of the command must know.
-fn migration_error(error: sqlx::migrate::MigrateError) -> Error {
-    Error::Internal(format!("migration: {error}"))
+/// Applies the migrations that are missing, in order. The caller holds a lock, so that what it returns is its own work.
+async fn apply_missing<C: Migrate>(
+    connection: &mut C,
+    migrations: &[(&'static str, &'static str)],
+) -> std::result::Result<Vec<&'static str>, MigrateError> {
+    let numbered = || (1..).zip(migrations.iter().copied());
+    let mut migrator = Migrator::with_migrations(
+        numbered()
+            .map(|(version, (name, sql))| {
+                Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+            })
+            .collect(),
+    );
+    // A later release may have been here: its schema works with this one's code.
+    migrator.set_ignore_missing(true);
+    connection.ensure_migrations_table(MIGRATIONS_TABLE).await?;
+    let before = connection.list_applied_migrations(MIGRATIONS_TABLE).await?;
+    migrator.run_direct(None, connection, false).await?;
+    let missing = numbered().filter(|(version, _)| before.iter().all(|applied| applied.version != *version));
+    Ok(missing.map(|(_, (name, _))| name).collect())
+}
+
+impl From<MigrateError> for Error {
+    fn from(error: MigrateError) -> Self {
+        Self::Internal(format!("migration: {error}"))
+    }
 }
 
 /// A refusal whose listed places are filled in by whoever knows the lines.
@@ -310,7 +340,10 @@ impl From<sqlx::Error> for Error {
                     Self::DatabaseUnavailable(format!(
                         "the schema is behind, run `register-ticket-api migrate`: {error}"
                     ))
-                } else if postgres::is_passing(&code) || sqlite::is_passing(&code) {
+                } else if postgres::is_passing(&code) || sqlite::is_passing(&code) || refusal.is_foreign_key_violation()
+                {
+                    // A foreign key fails only when what it names was deleted between our reading and writing: the
+                    // next try finds it gone and says so.
                     Self::DatabaseUnavailable(error.to_string())
                 } else {
                     Self::Internal(error.to_string())

@@ -4,12 +4,12 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::users::next_page;
 use crate::app::App;
 use crate::auth::{Caller, NewSecret};
 use crate::error::Error;
 use crate::model::{Event, Key, Millis, Place, Role, Slug, Text};
-use crate::request::{Call, page_after, page_limit};
+use crate::page::{self, PageQuery};
+use crate::request::Call;
 use crate::response::{self, Response};
 
 /// How long after its event's end a key of a gate lives.
@@ -84,31 +84,28 @@ fn default_expiry(role: Role, event: Option<&Event>, now: Millis) -> Option<Mill
     Some(after_event.filter(|&expiry| expiry > now).unwrap_or(now.plus(WITHOUT_END)))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    limit: Option<i64>,
-    after: Option<String>,
-}
-
 /// `GET /api/keys`.
 pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
-    let query: ListQuery = call.query()?;
-    let (limit, after) = (page_limit(query.limit)?, page_after(query.after.as_deref())?);
-    let mut keys = call.app.store().list_keys(call.caller()?.event_id, after, limit + 1).await?;
-    let next = next_page(&mut keys, limit, |key| key.key_id);
-    response::list("keys", &keys, next)
+    let query: PageQuery = call.query()?;
+    let after = query.after.map(|cursor| cursor.0);
+    let keys = call.app.store().list_keys(call.caller()?.event_id, after, query.limit.to_read()).await?;
+    page::respond("keys", keys, query.limit, |key| key.key_id)
 }
 
 /// `DELETE /api/keys/{key_id}`: repeatable.
 pub async fn revoke_key(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
-    let key = call.app.store().get_key(key_id).await?.ok_or(Error::KeyNotFound)?;
-    let caller = call.caller()?;
+    revoke(call.app, call.caller()?, key_id, call.now).await?;
+    Ok(response::no_content())
+}
+
+/// Revokes a key. The command line calls it too.
+pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<(), Error> {
+    let key = app.store().get_key(key_id).await?.ok_or(Error::KeyNotFound)?;
     if caller.event_id.is_some() && caller.event_id != key.event_id {
         return Err(Error::Forbidden("Your key is bound to another event."));
     }
-    call.app.store().revoke_key(key_id, call.now).await?;
-    call.app.keys.forget(|key| key.key_id == key_id);
-    Ok(response::no_content())
+    app.store().revoke_key(key_id, now).await?;
+    app.keys.forget(|key| key.key_id == key_id);
+    Ok(())
 }

@@ -249,9 +249,13 @@ async fn scan(app: &App, caller: &Caller, event: &str, request: &ScanRequest, no
     if request.manual() && !caller.role.holds(Role::Supervisor) {
         return Err(Error::Forbidden("Only a supervisor may admit without a code."));
     }
+    // Scans of offline gates neither count towards the limit of attempts nor meet it.
+    let refusals_since = match request.offline {
+        None => now.plus(-ATTEMPTS_WINDOW),
+        Some(_) => Millis(i64::MAX),
+    };
     for _ in 0..TRIES {
-        let context =
-            app.store().read_scan(event, &request.ticket.name(), request.scan_id, now.plus(-ATTEMPTS_WINDOW)).await?;
+        let context = app.store().read_scan(event, &request.ticket.name(), request.scan_id, refusals_since).await?;
         let Some(context) = context else {
             return Err(caller.found(None).err().unwrap_or(Error::EventNotFound));
         };
@@ -265,7 +269,7 @@ async fn scan(app: &App, caller: &Caller, event: &str, request: &ScanRequest, no
         if scan.result == ScanResult::TooManyAttempts {
             return Ok(ScanReply::new(scan, ticket, false));
         }
-        if app.store().record_scan(&scan, mark.as_ref()).await? == Recorded::Done {
+        if app.store().record_scan(&scan, mark.as_ref(), refusals_since).await? == Recorded::Done {
             if let (Some(mark), Some(ticket)) = (mark, &mut ticket) {
                 ticket.status = Status::Used;
                 ticket.inside = mark.inside;
@@ -321,7 +325,6 @@ fn decide(
     let decision = admission::decide(subject.as_ref(), &presented, as_of);
     let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
     let mark = ticket.filter(|_| decision.result == ScanResult::Accepted).map(|ticket| Mark {
-        ticket_id: ticket.ticket_id,
         version: ticket.version,
         step: decision.step,
         inside: request.direction == Direction::Entry,

@@ -1,5 +1,6 @@
 //! SQLite, embedded: one file, one writer and a pool of readers in each process, any number of processes.
 
+#[macro_use]
 #[path = "queries.rs"]
 mod queries;
 
@@ -8,14 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Sqlite, SqliteConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Recorded, Result, migration_error};
+use super::{Health, Mark, NewTicket, Result, apply_missing};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Status};
 
@@ -26,6 +26,7 @@ type Backend = SqliteStore;
 const BEGIN: &str = "begin immediate";
 /// `begin immediate` has locked everything already.
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
+const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1)";
 
 /// How long a writer waits for another process's writer: less than the 2.5 s that a call has.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,28 +47,18 @@ impl SqliteStore {
         Self { path, readers, writer, migrated: OnceCell::new() }
     }
 
-    /// Brings the schema up to date, once. Looks first, which needs no lock, so that a process can begin to read while
-    /// another one writes.
-    async fn open(&self) -> Result<()> {
-        let look = async || {
-            let mut lease = self.readers.lease().await?;
-            let outcome = health(lease.connection()).await;
-            lease.settle(outcome).await
-        };
-        let migrate = async || match look().await {
-            Ok(Health { migrated: true, .. }) => Ok(()),
-            _ => migrate(&self.path).await,
-        };
-        self.migrated.get_or_try_init(migrate).await.map(drop)
+    async fn migrate_once(&self) -> Result<()> {
+        let migrate = || async { migrate(&self.path).await.map(drop) };
+        self.migrated.get_or_try_init(migrate).await.copied()
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {
-        self.open().await?;
+        self.migrate_once().await?;
         self.readers.lease().await
     }
 
     async fn writer(&self) -> Result<Lease<Db>> {
-        self.open().await?;
+        self.migrate_once().await?;
         self.writer.lease().await
     }
 }
@@ -131,32 +122,32 @@ const MARK: &str = "update tickets set status = 'used', inside = $4, \
     changed_at = $6, version = version + 1 \
     where ticket_id = $1 and version = $2 and status <> 'revoked'";
 
-async fn record_scan(
+/// Returns how many scans were written.
+async fn record_accepted(
     connection: &mut SqliteConnection,
     scan: &Scan,
-    mark: Option<&Mark>,
-) -> std::result::Result<Recorded, sqlx::Error> {
-    let Some(mark) = mark else {
-        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan).execute(connection).await?;
-        return Ok(Recorded::Done);
-    };
+    mark: &Mark,
+    refusals_since: Millis,
+) -> std::result::Result<u64, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     let marked = sqlx::query(MARK)
-        .bind(mark.ticket_id)
+        .bind(scan.ticket_id)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)
         .bind(scan.decided_at)
         .bind(scan.received_at)
         .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-    if marked == 0 {
-        return Ok(Recorded::TicketChanged);
+        .await?;
+    if marked.rows_affected() == 0 {
+        return Ok(0);
     }
-    queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(Recorded::Done)
+    let scans =
+        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan, refusals_since).execute(&mut *transaction).await?;
+    if scans.rows_affected() > 0 {
+        transaction.commit().await?;
+    }
+    Ok(scans.rows_affected())
 }
 
 /// Creates the holders that do not exist yet; returns how many.
@@ -221,19 +212,15 @@ fn json(rows: &impl serde::Serialize) -> Result<String> {
 
 /// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
 /// `begin immediate` transaction, so that a second process waits and then finds everything done.
-pub(super) async fn migrate(path: &Path) -> Result<()> {
+pub(super) async fn migrate(path: &Path) -> Result<Vec<&'static str>> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory).map_err(|error| unusable(error.to_string()))?;
     }
-    let migrations = MIGRATIONS.iter().zip(1..).map(|((name, sql), version)| {
-        Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
-    });
-    let migrator = Migrator::with_migrations(migrations.collect());
     let mut connection = options(path).connect().await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
-    migrator.run_direct(None, &mut *transaction, false).await.map_err(migration_error)?;
+    let applied = apply_missing(&mut *transaction, &MIGRATIONS).await?;
     transaction.commit().await?;
     connection.close().await?;
-    Ok(())
+    Ok(applied)
 }

@@ -1,0 +1,70 @@
+//! The command line, one file a command. A command reads the settings, makes the [`App`] and calls what the endpoints
+//! call, as [`Caller::ENVIRONMENT`](crate::auth::Caller::ENVIRONMENT): whoever has the database needs no key.
+
+pub mod code;
+pub mod demo;
+pub mod export;
+pub mod healthcheck;
+pub mod import;
+pub mod keys;
+pub mod migrate;
+pub mod serve;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::app::{App, STORE_DEADLINE, within};
+use crate::auth::Caller;
+use crate::config::{SETTINGS, SettingError, Settings};
+use crate::model::{Event, Millis};
+
+/// Says in one line on standard error what went wrong: 2 is a setting or an argument that cannot be used, 1 the rest.
+pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has enough of it, such as `head`.
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.is::<SettingError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Every setting with its meaning and default, in columns.
+pub fn settings_help() -> String {
+    const MEANING: usize = 24;
+    const WIDTH: usize = 80;
+    let mut lines = vec!["Settings, from the environment:".to_owned()];
+    for setting in SETTINGS {
+        let mut line = format!("  {:1$}", setting.variable, MEANING - 2);
+        let default = format!("[default: {}]", setting.default);
+        let default = Some(default.as_str()).filter(|_| !setting.default.is_empty());
+        for word in setting.meaning.split(' ').chain(default) {
+            if line.len() + word.len() > WIDTH {
+                lines.push(std::mem::replace(&mut line, " ".repeat(MEANING)));
+            }
+            line.push_str(word);
+            line.push(' ');
+        }
+        lines.push(line);
+    }
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+/// The one runtime of the process.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// The service on the database of the environment, for a command that ends.
+fn app() -> anyhow::Result<Arc<App>> {
+    Ok(Arc::new(App::new(Settings::from_env()?, Box::new(Millis::now))))
+}
+
+async fn find_event(app: &App, slug: &str) -> anyhow::Result<Event> {
+    Ok(Caller::ENVIRONMENT.found(within(STORE_DEADLINE, app.store().find_event(slug)).await?)?)
+}

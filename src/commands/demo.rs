@@ -1,0 +1,130 @@
+//! `demo`: the service on a database that vanishes at the end, and the commands to try it with.
+
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::NewSecret;
+use crate::config::Settings;
+use crate::endpoints::tickets;
+use crate::model::Millis;
+use crate::store::DEFAULT_EVENT;
+use crate::{logs, serve, sheet};
+
+/// Two people who hold a ticket each, and two tickets that nobody holds.
+const TICKETS: &str = "\
+seat,gate,username,full_name
+A-1,North,ana,Ana Ruiz
+A-2,North,,
+B-1,South,ben,Ben Okoye
+B-2,South,,
+";
+/// Ports that are tried when the usual one is taken.
+const OTHER_PORTS: u16 = 100;
+
+pub fn run() -> anyhow::Result<()> {
+    let directory = Directory::make()?;
+    let key = NewSecret::random()?.text;
+    let of_environment = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
+    let fixed_port = of_environment("PORT").is_some();
+    let mut settings = Settings::read(|variable| match variable {
+        "DATABASE_URL" => Some(format!("sqlite:{}", directory.0.join("tickets.db").display())),
+        "ORGANIZER_KEY" => Some(key.clone()),
+        "RUST_LOG" => Some(of_environment(variable).unwrap_or_else(|| "warn".into())),
+        "PORT" | "LOG_FORMAT" => of_environment(variable),
+        _ => None,
+    })?;
+    super::block_on(async {
+        let listener = listen(settings.port, fixed_port).await?;
+        settings.port = listener.local_addr()?.port();
+        settings.public_url = format!("http://127.0.0.1:{}", settings.port);
+        logs::start(&settings);
+        let app = Arc::new(App::new(settings, Box::new(Millis::now)));
+        let event = super::find_event(&app, DEFAULT_EVENT).await?;
+        tickets::import(&app, &event, &sheet::read_tickets(TICKETS.as_bytes())?, &|_| {}).await?;
+        println!("{}", introduction(&app.settings.public_url, &key));
+        serve::http_on(app, listener).await
+    })
+}
+
+async fn listen(port: u16, fixed: bool) -> anyhow::Result<TcpListener> {
+    let last = if fixed { port } else { port.saturating_add(OTHER_PORTS) };
+    for port in port..last {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return bound.with_context(|| format!("PORT: cannot listen on {port}")),
+        }
+    }
+    TcpListener::bind((Ipv4Addr::LOCALHOST, last)).await.with_context(|| format!("PORT: cannot listen on {last}"))
+}
+
+/// What is printed: a few words, and commands for bash. Their comments have no character that means something to
+/// another shell, because zsh reads pasted comments as commands.
+fn introduction(url: &str, key: &str) -> String {
+    let program = shell_word(&std::env::args().next().unwrap_or_default());
+    let curl = r#"curl -sS -w '\n' -H "Authorization: Bearer $key""#;
+    let scan = format!(
+        r#"{curl} -d seat=A-2 -d gate=North -d totp_code="$({program} code <<< "$ticket")" $api/users/attendance"#
+    );
+    format!(
+        r#"The demo answers at {url} until Ctrl-C; then its database vanishes.
+There are two people, ana and ben, with a ticket each, and the tickets A-2 (North) and B-2 (South) that nobody holds.
+Paste these commands into another terminal, in the same directory:
+
+api={url}/api
+key={key}
+
+# Register: ana gets the ticket for seat A-2 at gate North. Only this answer holds the secret of its codes.
+ticket=$({curl} -d seat=A-2 -d gate=North $api/users/ana/tickets); echo "$ticket"
+
+# The code that her phone shows now.
+{program} code <<< "$ticket"
+
+# Admit her with the code of this moment.
+{scan}
+
+# The same ticket again is refused.
+{scan}
+
+# The numbers of the evening.
+{curl} $api/events/{DEFAULT_EVENT}/stats
+"#
+    )
+}
+
+/// A text as one word of a shell.
+fn shell_word(text: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// A directory for nobody else, removed with everything in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn make() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("register-ticket-api-demo-{}", Uuid::new_v4()));
+        DirBuilder::new().mode(0o700).create(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("{} remains: {error}", self.0.display());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `export`: the same CSV as `GET /api/events/{event}/tickets.csv` and `scans.csv`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use futures_util::{Stream, TryStreamExt as _};
+use uuid::Uuid;
+
+use crate::endpoints::{scans, tickets};
+use crate::error::Error;
+use crate::store::DEFAULT_EVENT;
+
+#[derive(Args)]
+pub struct Arguments {
+    what: What,
+    /// The event they belong to
+    #[arg(long, default_value = DEFAULT_EVENT)]
+    event: String,
+    /// A file, which is there only once it is whole [default: standard output]
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    Tickets,
+    Scans,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let app = super::app()?;
+    super::block_on(async {
+        let event = super::find_event(&app, &arguments.event).await?;
+        let output = arguments.output.as_deref();
+        match arguments.what {
+            What::Tickets => write(tickets::ticket_rows(app, event.event_id), output).await,
+            What::Scans => write(scans::scan_rows(app, event.event_id), output).await,
+        }
+    })
+}
+
+async fn write(rows: impl Stream<Item = Result<Bytes, Error>>, output: Option<&Path>) -> anyhow::Result<()> {
+    match output {
+        None => copy(rows, &mut std::io::stdout().lock()).await,
+        Some(path) => write_file(rows, path).await,
+    }
+}
+
+/// Writes under another name, and gives the file its own once all is on the disk.
+async fn write_file(rows: impl Stream<Item = Result<Bytes, Error>>, path: &Path) -> anyhow::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}", Uuid::new_v4()));
+    let written: anyhow::Result<()> = async {
+        let mut file = File::create_new(&unfinished)?;
+        copy(rows, &mut file).await?;
+        file.sync_all()?;
+        Ok(std::fs::rename(&unfinished, path)?)
+    }
+    .await;
+    if written.is_err() {
+        // It may not even have been made; the first error is the one to tell.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    written.with_context(|| path.display().to_string())
+}
+
+async fn copy(rows: impl Stream<Item = Result<Bytes, Error>>, output: &mut impl Write) -> anyhow::Result<()> {
+    let mut rows = pin!(rows);
+    while let Some(chunk) = rows.try_next().await? {
+        output.write_all(&chunk)?;
+    }
+    Ok(output.flush()?)
+}

@@ -1,0 +1,42 @@
+//! `healthcheck`: for an image without a shell and curl.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::config::Settings;
+
+/// How long each of connecting, asking and answering may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Fails with 1 whatever the reason, a setting included: Docker reserves 2.
+pub fn run() -> anyhow::Result<()> {
+    let settings = Settings::from_env().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let address = SocketAddr::new(reachable(settings.host), settings.port);
+    let status = ask(address).with_context(|| format!("http://{address}/health"))?;
+    anyhow::ensure!(status == "200", "http://{address}/health answers {status}");
+    Ok(())
+}
+
+/// The address by which this machine reaches a listener.
+fn reachable(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        specific => specific,
+    }
+}
+
+/// The status of the answer.
+fn ask(address: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut start = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut start)?;
+    let status = start.strip_prefix(b"HTTP/1.1 ").context("is not HTTP")?;
+    Ok(String::from_utf8_lossy(status).into_owned())
+}

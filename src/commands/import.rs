@@ -1,0 +1,77 @@
+//! `import`: the tickets of a CSV file, as `POST /api/events/{event}/tickets` takes them, but of any size.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::endpoints::tickets;
+use crate::sheet;
+use crate::store::DEFAULT_EVENT;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Columns seat, gate and, to register too, username, full_name, email; `-` is standard input
+    file: PathBuf,
+    /// The event the tickets admit to
+    #[arg(long, default_value = DEFAULT_EVENT)]
+    event: String,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let app = super::app()?;
+    let rows = sheet::read_tickets(&read(&arguments.file)?)?;
+    let progress = Progress::new(rows.len());
+    let created = super::block_on(async {
+        let event = super::find_event(&app, &arguments.event).await?;
+        Ok(tickets::import(&app, &event, &rows, &|done| progress.show(done)).await?)
+    })?;
+    drop(progress);
+    println!(
+        "{} tickets created, {} of them registered; {} new users.",
+        created.created, created.registered, created.users_created
+    );
+    Ok(())
+}
+
+fn read(file: &PathBuf) -> anyhow::Result<Vec<u8>> {
+    if file.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).context("standard input")?;
+        return Ok(bytes);
+    }
+    std::fs::read(file).with_context(|| file.display().to_string())
+}
+
+/// A bar on a terminal, a line now and then elsewhere; on standard error.
+struct Progress {
+    tickets: usize,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    fn new(tickets: usize) -> Self {
+        let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} tickets, {eta} left");
+        let bar = std::io::stderr().is_terminal().then(|| {
+            ProgressBar::new(tickets as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { tickets, bar }
+    }
+
+    fn show(&self, done: usize) {
+        match &self.bar {
+            Some(bar) => bar.set_position(done as u64),
+            None => eprintln!("{done} of {} tickets", self.tickets),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

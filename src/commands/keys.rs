@@ -1,0 +1,119 @@
+//! `keys`: who may do what.
+
+use std::io::Write as _;
+
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use crate::app::{App, STORE_DEADLINE, within};
+use crate::auth::Caller;
+use crate::endpoints::keys::{self, NewKey};
+use crate::model::{Key, Millis, Place, Role, Slug, Text};
+
+/// Keys that are read at a time.
+const PAGE: i64 = 500;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a key and print it, this once
+    Create(NewKeyArguments),
+    /// List the keys, without their secrets
+    List,
+    /// Make a key worthless, for good
+    Revoke {
+        /// The id that `keys list` shows
+        key_id: Uuid,
+    },
+}
+
+#[derive(Args)]
+pub struct NewKeyArguments {
+    /// For people: whose key it is
+    #[arg(long, value_parser = checked::<Text<100>>)]
+    name: Text<100>,
+    /// organizer, supervisor or gate
+    #[arg(long)]
+    role: Role,
+    /// The only event where the key holds
+    #[arg(long, value_parser = checked::<Slug>)]
+    event: Option<Slug>,
+    /// The gate at which everything is scanned that is scanned with the key
+    #[arg(long, value_parser = checked::<Place>, requires = "event")]
+    gate: Option<Place>,
+    /// Let it download the manifest and send batches
+    #[arg(long)]
+    offline: bool,
+    /// When it ends, such as 2026-05-02T06:00:00Z [default: never for an organizer; otherwise 12 h after the event's
+    /// end, or 30 days from now]
+    #[arg(long, value_parser = time)]
+    expires_at: Option<Millis>,
+}
+
+fn checked<T>(text: &str) -> Result<T, T::Error>
+where
+    T: TryFrom<String>,
+{
+    text.to_owned().try_into()
+}
+
+/// Reads a time of the command line.
+pub(super) fn time(text: &str) -> Result<Millis, &'static str> {
+    Millis::parse(text).ok_or("expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")
+}
+
+pub fn run(command: Command) -> anyhow::Result<()> {
+    let app = super::app()?;
+    super::block_on(async {
+        match command {
+            Command::Create(arguments) => create(&app, arguments).await,
+            Command::List => list(&app).await,
+            Command::Revoke { key_id } => {
+                within(STORE_DEADLINE, keys::revoke(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
+                println!("Revoked. A running service may trust the key for 30 s more.");
+                Ok(())
+            }
+        }
+    })
+}
+
+/// The key alone goes to standard output, so that a script can take it from there.
+async fn create(app: &App, arguments: NewKeyArguments) -> anyhow::Result<()> {
+    let NewKeyArguments { name, role, event, gate, offline, expires_at } = arguments;
+    let new = NewKey { name, role, event, gate, offline, expires_at };
+    let made = within(STORE_DEADLINE, keys::create(app, &Caller::ENVIRONMENT, new, app.now())).await?;
+    eprintln!("{}", describe(&made.details));
+    eprintln!("The key, shown only now:");
+    println!("{}", made.key);
+    Ok(())
+}
+
+async fn list(app: &App) -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    let mut after = None;
+    loop {
+        let page = within(STORE_DEADLINE, app.store().list_keys(None, after, PAGE)).await?;
+        for key in &page {
+            writeln!(output, "{}", describe(key))?;
+        }
+        after = page.last().map(|key| key.key_id);
+        if (page.len() as i64) < PAGE {
+            return Ok(());
+        }
+    }
+}
+
+fn describe(key: &Key) -> String {
+    let mut line = format!("{}  {:10}  {}", key.key_id, key.role.as_str(), key.name);
+    let facts = [
+        key.event.as_ref().map(|event| format!("event {event}")),
+        key.gate.as_ref().map(|gate| format!("gate {gate}")),
+        key.offline.then(|| "offline".to_owned()),
+        key.expires_at.map(|at| format!("expires {at}")),
+        key.revoked_at.map(|at| format!("revoked {at}")),
+    ];
+    for fact in facts.into_iter().flatten() {
+        line.push_str("  ");
+        line.push_str(&fact);
+    }
+    line
+}
