@@ -241,9 +241,11 @@ async fn sigterm_ends_the_function() {
 
 #[tokio::test]
 async fn nothing_of_an_event_is_logged_not_even_by_the_runtime() {
-    let lambda = Lambda::start().await;
+    let mut lambda = Lambda::start().await;
     lambda.invoke(&event!("post_json"));
     lambda.invoke(&event!("function_url"));
+    lambda.process.terminate();
+    lambda.process.ended(PATIENCE).await;
     let log = lambda.process.log();
     assert!(log.contains("/api/users/{username}"), "{log}");
     for secret in [crate::service::ORGANIZER_KEY, "Ana Ruiz", "ana@example.org", "ana%40example.org"] {
