@@ -6,12 +6,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::NewSecret;
-use crate::config::{SHORTEST_SECRET, Settings};
+use crate::config::{SHORTEST_SECRET, Settings, refuse};
 use crate::model::Millis;
 use crate::{logs, serve};
 
@@ -21,7 +20,8 @@ pub fn run() -> anyhow::Result<()> {
     if settings.organizer_key.is_none()
         && let Some(file) = settings.organizer_key_file()
     {
-        let key = organizer_key(&file).with_context(|| format!("ORGANIZER_KEY: {}", file.display()))?;
+        let key =
+            organizer_key(&file).map_err(|error| refuse("ORGANIZER_KEY", format!("{}: {error}", file.display())))?;
         // Not a line of the log, which may go elsewhere or be filtered: this is for the person who starts the service.
         eprintln!("The organizer's key is in {}", file.display());
         settings.organizer_key = Some(key);

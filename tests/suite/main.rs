@@ -34,4 +34,5 @@ mod database;
 mod openapi;
 mod service;
 
+mod commands;
 mod users;
