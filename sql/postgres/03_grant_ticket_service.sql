@@ -2,7 +2,10 @@
 -- Its login becomes a member with `grant ticket_service to …`, which `register-ticket-api migrate` does.
 do $$
 begin
-    create role ticket_service nologin;
+    -- Asked before: an owner who may not create roles may not even try, where somebody else has made it.
+    if to_regrole('ticket_service') is null then
+        create role ticket_service nologin;
+    end if;
 exception
     -- Roles belong to the whole cluster: another database, perhaps at this very moment, may have made it.
     when duplicate_object or unique_violation then null;

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::auth::NewSecret;
 use crate::config::{SHORTEST_SECRET, Settings, refuse};
 use crate::model::Millis;
+use crate::store::make_directory_of;
 use crate::{logs, serve};
 
 pub fn run() -> anyhow::Result<()> {
@@ -49,9 +50,7 @@ fn organizer_key(file: &Path) -> anyhow::Result<String> {
 /// Writes the whole file under another name and links it into place: of two processes that start at once one makes the
 /// file and both read it.
 fn make_organizer_key(file: &Path) -> anyhow::Result<()> {
-    if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory)?;
-    }
+    make_directory_of(file)?;
     let key = NewSecret::random()?.text;
     let unfinished = file.with_extension(format!("key.{}", Uuid::new_v4()));
     let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;

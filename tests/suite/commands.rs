@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use register_ticket_api::config::SETTINGS;
@@ -248,7 +248,8 @@ async fn servers_that_start_at_once_agree_on_a_new_organizers_key() {
     let key = std::fs::read_to_string(&file).expect("the key is there");
     let key = key.trim_end();
     assert!(key.len() >= 32);
-    assert_eq!(std::fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((mode(&directory.0.join("data")), mode(&file)), (0o700, 0o600));
     for port in ports {
         Client::remote(&format!("http://127.0.0.1:{port}")).with_key(key).get("/api/events").await.is(200);
     }
@@ -526,7 +527,7 @@ fn a_code_is_the_one_of_oathtool() {
         let mut oathtool = Command::new("oathtool");
         let theirs = Run::of(oathtool.args(["--totp", "--base32", "--now", &format!("{time} UTC"), secret])).printed();
         let at = &format!("{}Z", time.replace(' ', "T"));
-        let mut with_argument = |secret: &str| Run::of(&mut directory.program(&["code", secret, "--at", at])).printed();
+        let with_argument = |secret: &str| Run::of(&mut directory.program(&["code", secret, "--at", at])).printed();
         assert_eq!(with_argument(secret), theirs);
         assert_eq!(with_argument("jbsw y3dp ehpk 3pxp jbsw y3dp ehpk 3pxp"), theirs);
         assert_eq!(with_argument(&url), theirs);
