@@ -223,7 +223,8 @@ impl App {
     /// The response to a request that fails before it is whole, logged like any other.
     pub fn refuse(&self, parts: &Parts, error: Error) -> Response {
         let route = self.find(parts).map_or("", |(route, _)| route.path);
-        let response = response::problem(&error);
+        let mut response = response::problem(&error);
+        response::secure(&mut response);
         self.observe(parts, route, None, &error_or(&response, Some(&error)), Instant::now());
         response
     }
@@ -274,7 +275,7 @@ impl App {
         let found = self.router.at(parts.uri.path()).map_err(|_| Error::NotFound)?;
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
         match found.value.iter().find(|route| route.method == *method) {
-            Some(route) => Ok((route, Params::decode(&found.params)?)),
+            Some(route) => Ok((route, Params::decode(&found.params))),
             None => {
                 let mut allow: Vec<&str> = found.value.iter().map(|route| route.method.as_str()).collect();
                 if allow.contains(&"GET") {

@@ -1,5 +1,8 @@
 //! Every setting once: its variable, its default, its meaning.
 
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -59,8 +62,8 @@ pub enum LogFormat {
     Text,
 }
 
-/// Where the data is.
-#[derive(Clone, Debug)]
+/// Where the data is. Without `Debug`, which would show passwords.
+#[derive(Clone)]
 pub enum Database {
     Postgres {
         service: Box<PgConnectOptions>,
@@ -75,7 +78,7 @@ pub enum Database {
 /// What the service is told from outside.
 #[derive(Clone)]
 pub struct Settings {
-    pub host: std::net::IpAddr,
+    pub host: IpAddr,
     pub port: u16,
     pub database: Database,
     pub pool_max: usize,
@@ -94,11 +97,15 @@ pub const SHORTEST_SECRET: usize = 32;
 impl Settings {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, SettingError> {
-        let unreadable =
-            |setting: &&Setting| std::env::var_os(setting.variable).is_some_and(|value| value.to_str().is_none());
-        match SETTINGS.iter().find(unreadable) {
+        Self::read_os(|variable| std::env::var_os(variable))
+    }
+
+    /// What is not UTF-8 must not pass for a variable that is not set: without `TICKET_SECRET` tickets are less safe.
+    fn read_os(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
+        let broken = |setting: &&Setting| variable(setting.variable).is_some_and(|value| value.to_str().is_none());
+        match SETTINGS.iter().find(broken) {
             Some(setting) => Err(refuse(setting.variable, "is not UTF-8")),
-            None => Self::read(|variable| std::env::var(variable).ok()),
+            None => Self::read(|name| variable(name)?.into_string().ok()),
         }
     }
 
@@ -110,12 +117,13 @@ impl Settings {
             if on_cloud_run { Some("on Cloud Run") } else { read("AWS_LAMBDA_RUNTIME_API").map(|_| "on AWS Lambda") };
         let port = parsed(&read, "PORT", 8080)?;
         Ok(Self {
-            host: parsed(&read, "HOST", std::net::Ipv4Addr::UNSPECIFIED.into())?,
+            host: parsed(&read, "HOST", Ipv4Addr::UNSPECIFIED.into())?,
             port,
             database: database(&read, vanishing_disk)?,
-            pool_max: parsed(&read, "DB_POOL_MAX", std::num::NonZeroUsize::MIN.saturating_add(4))?.get(),
+            // The pool reserves memory for all of them at once, so the greatest number is bounded.
+            pool_max: parsed(&read, "DB_POOL_MAX", NonZeroU16::MIN.saturating_add(4))?.get().into(),
             public_url: public_url(&read, port)?,
-            organizer_key: secret(&read, "ORGANIZER_KEY")?,
+            organizer_key: organizer_key(&read)?,
             ticket_secret: secret(&read, "TICKET_SECRET")?,
             google_cloud_project: read("GOOGLE_CLOUD_PROJECT"),
             log_format: match read("LOG_FORMAT").as_deref() {
@@ -145,7 +153,7 @@ where
 {
     match read(variable) {
         None => Ok(default),
-        Some(value) => value.parse().map_err(|error| refuse(variable, format!("`{value}`: {error}"))),
+        Some(value) => value.parse().map_err(|error| refuse(variable, format!("`{}`: {error}", value.escape_debug()))),
     }
 }
 
@@ -155,6 +163,16 @@ fn secret(read: &impl Fn(&str) -> Option<String>, variable: &str) -> Result<Opti
             Err(refuse(variable, format!("must have at least {SHORTEST_SECRET} characters")))
         }
         value => Ok(value),
+    }
+}
+
+/// A key that no header can carry would let nobody in: often it has the line break of the file it came from.
+fn organizer_key(read: &impl Fn(&str) -> Option<String>) -> Result<Option<String>, SettingError> {
+    match secret(read, "ORGANIZER_KEY")? {
+        Some(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(refuse("ORGANIZER_KEY", "must have only visible ASCII characters, no space and no line break"))
+        }
+        key => Ok(key),
     }
 }
 
@@ -168,11 +186,12 @@ fn public_url(read: &impl Fn(&str) -> Option<String>, port: u16) -> Result<Strin
     let Some(url) = read("PUBLIC_URL") else {
         return Ok(format!("http://localhost:{port}"));
     };
+    // Paths are put behind it, and everybody sees it.
     let valid = url.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && !url.contains(['?', '#', '@'])
     });
     if !valid {
-        return Err(refuse("PUBLIC_URL", "must be an http:// or https:// address"));
+        return Err(refuse("PUBLIC_URL", "must be an http:// or https:// address without user, query and fragment"));
     }
     Ok(url.trim_end_matches('/').to_owned())
 }
@@ -225,4 +244,319 @@ fn postgres(read: &impl Fn(&str) -> Option<String>, service: PgConnectOptions) -
         owner = owner.password(&password);
     }
     Database::Postgres { service: Box::new(service), owner: Box::new(owner), grant_to }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use sqlx::ConnectOptions as _;
+
+    use super::*;
+
+    /// As short as a secret may be.
+    const SECRET: &str = "a-secret-that-is-only-in-a-test.";
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        Settings::read(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    fn refusal(variables: &[(&str, &str)]) -> String {
+        read(variables).err().unwrap_or_else(|| panic!("accepted: {variables:?}")).to_string()
+    }
+
+    fn sqlite_path(variables: &[(&str, &str)]) -> PathBuf {
+        match read(variables).unwrap().database {
+            Database::Sqlite(path) => path,
+            Database::Postgres { .. } => panic!("{variables:?} is not SQLite"),
+        }
+    }
+
+    struct Postgres {
+        service: PgConnectOptions,
+        owner: PgConnectOptions,
+        grant_to: Option<String>,
+    }
+
+    fn postgres(variables: &[(&str, &str)]) -> Postgres {
+        match read(variables).unwrap().database {
+            Database::Postgres { service, owner, grant_to } => Postgres { service: *service, owner: *owner, grant_to },
+            Database::Sqlite(path) => panic!("{variables:?} is {path:?}"),
+        }
+    }
+
+    fn password(options: &PgConnectOptions) -> Option<String> {
+        options.to_url_lossy().password().map(ToOwned::to_owned)
+    }
+
+    #[test]
+    fn every_setting_has_a_default() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.host.to_string(), "0.0.0.0");
+        assert_eq!(settings.port, 8080);
+        assert_eq!(sqlite_path(&[]), Path::new("data/tickets.db"));
+        assert_eq!(settings.organizer_key_file().unwrap(), Path::new("data/organizer.key"));
+        assert_eq!(settings.pool_max, 5);
+        assert_eq!(settings.public_url, "http://localhost:8080");
+        assert_eq!(settings.organizer_key, None);
+        assert_eq!(settings.ticket_secret, None);
+        assert_eq!(settings.google_cloud_project, None);
+        assert_eq!(settings.log_format, LogFormat::Text);
+        assert_eq!(settings.log_filter, "info");
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let settings = read(&[
+            ("HOST", "::1"),
+            ("PORT", "9000"),
+            ("DATABASE_URL", "sqlite:box/office.db"),
+            ("DB_POOL_MAX", "32"),
+            ("PUBLIC_URL", "https://tickets.example.org/fair/"),
+            ("ORGANIZER_KEY", SECRET),
+            ("TICKET_SECRET", SECRET),
+            ("GOOGLE_CLOUD_PROJECT", "a-project"),
+            ("LOG_FORMAT", "json"),
+            ("RUST_LOG", "warn,sqlx=debug"),
+        ])
+        .unwrap();
+        assert_eq!(settings.host.to_string(), "::1");
+        assert_eq!(settings.port, 9000);
+        assert_eq!(settings.organizer_key_file().unwrap(), Path::new("box/organizer.key"));
+        assert_eq!(settings.pool_max, 32);
+        assert_eq!(settings.public_url, "https://tickets.example.org/fair");
+        assert_eq!(settings.organizer_key.as_deref(), Some(SECRET));
+        assert_eq!(settings.ticket_secret.as_deref(), Some(SECRET));
+        assert_eq!(settings.google_cloud_project.as_deref(), Some("a-project"));
+        assert_eq!(settings.log_format, LogFormat::Json);
+        assert_eq!(settings.log_filter, "warn,sqlx=debug");
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set() {
+        for setting in SETTINGS {
+            read(&[(setting.variable, "")]).unwrap();
+        }
+        assert_eq!(read(&[("PORT", "")]).unwrap().port, 8080);
+    }
+
+    #[test]
+    fn the_public_url_follows_the_port() {
+        assert_eq!(read(&[("PORT", "9000")]).unwrap().public_url, "http://localhost:9000");
+    }
+
+    #[test]
+    fn what_does_not_parse_is_refused_in_one_line_that_names_the_variable() {
+        for (variable, values) in [
+            ("PORT", &["web", "65536", "-1", "80\n90"][..]),
+            ("HOST", &["localhost", "1.2.3"]),
+            ("DB_POOL_MAX", &["0", "many", "65536", "18446744073709551615"]),
+            (
+                "PUBLIC_URL",
+                &[
+                    "example.org",
+                    "ftp://example.org",
+                    "https://",
+                    "https://a.org/?b",
+                    "https://a.org/#b",
+                    "https://b@a.org",
+                ],
+            ),
+            ("LOG_FORMAT", &["JSON", "xml"]),
+            ("RUST_LOG", &["sqlx=loud"]),
+            (
+                "DATABASE_URL",
+                &[
+                    "tickets.db",
+                    "mysql://localhost/tickets",
+                    "sqlite:",
+                    "sqlite://",
+                    "sqlite::memory:",
+                    "sqlite://:memory:",
+                    "sqlite:tickets.db?mode=ro",
+                    "postgres://service@host:port/tickets",
+                ],
+            ),
+            ("ORGANIZER_KEY", &["short"]),
+            ("TICKET_SECRET", &["short"]),
+        ] {
+            for value in values {
+                let line = refusal(&[(variable, value)]);
+                assert!(line.starts_with(&format!("{variable}: ")), "{value:?}: {line}");
+                assert_eq!(line.lines().count(), 1, "{value:?}: {line}");
+            }
+        }
+        let line = refusal(&[("DB_HOST", "db.example.org"), ("DB_PORT", "postgres")]);
+        assert_eq!(line, "DB_PORT: `postgres`: invalid digit found in string");
+    }
+
+    #[test]
+    fn no_refusal_shows_a_secret() {
+        for variables in [
+            [("ORGANIZER_KEY", "hunter2"), ("PORT", "8080")],
+            [("ORGANIZER_KEY", "hunter2 and more of it, with spaces."), ("PORT", "8080")],
+            [("TICKET_SECRET", "hunter2"), ("PORT", "8080")],
+            [("DATABASE_URL", "postgres://service:hunter2@host:port/tickets"), ("PORT", "8080")],
+            [("DATABASE_URL", "postgres:/service:hunter2@host"), ("PORT", "8080")],
+            [("DATABASE_URL", "postgres://service:hunter2@host/tickets?sslmode=loud"), ("PORT", "8080")],
+            [("DATABASE_URL", "hunter2"), ("PORT", "8080")],
+            [("DATABASE_URL", "sqlite:tickets.db?key=hunter2"), ("PORT", "8080")],
+            [("PUBLIC_URL", "https://organizer:hunter2@example.org"), ("PORT", "8080")],
+            [("DB_PASSWORD", "hunter2"), ("PORT", "web")],
+            [("DB_MIGRATE_PASSWORD", "hunter2"), ("PORT", "web")],
+        ] {
+            let line = refusal(&variables);
+            assert!(!line.contains("hunter2"), "{line}");
+        }
+    }
+
+    #[test]
+    fn secrets_have_at_least_32_characters() {
+        assert_eq!(SECRET.len(), 32);
+        for variable in ["ORGANIZER_KEY", "TICKET_SECRET"] {
+            read(&[(variable, SECRET)]).unwrap();
+            let line = refusal(&[(variable, &SECRET[1..])]);
+            assert_eq!(line, format!("{variable}: must have at least 32 characters"));
+        }
+        // Characters, not bytes.
+        assert!(read(&[("TICKET_SECRET", &"ñ".repeat(31))]).is_err());
+        assert!(read(&[("TICKET_SECRET", &"ñ".repeat(32))]).is_ok());
+    }
+
+    #[test]
+    fn an_organizer_key_that_no_header_can_carry_is_refused() {
+        for unsendable in ["\n", " ", "ñ", "\u{7f}"] {
+            let line = refusal(&[("ORGANIZER_KEY", &format!("{SECRET}{unsendable}"))]);
+            assert!(line.starts_with("ORGANIZER_KEY: must have only visible ASCII characters"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_refused() {
+        for setting in SETTINGS {
+            let broken = |name: &str| (name == setting.variable).then(|| OsString::from_vec(vec![b'a', 0xff]));
+            let refused = Settings::read_os(broken).err().unwrap().to_string();
+            assert_eq!(refused, format!("{}: is not UTF-8", setting.variable));
+        }
+        assert!(Settings::read_os(|_| None).is_ok());
+    }
+
+    #[test]
+    fn sqlite_is_named_by_a_url() {
+        for (url, path) in [
+            ("sqlite:data/tickets.db", "data/tickets.db"),
+            ("sqlite://data/tickets.db", "data/tickets.db"),
+            ("sqlite:///var/lib/tickets.db", "/var/lib/tickets.db"),
+            ("sqlite:/var/lib/tickets.db", "/var/lib/tickets.db"),
+        ] {
+            assert_eq!(sqlite_path(&[("DATABASE_URL", url)]), Path::new(path), "{url}");
+        }
+    }
+
+    #[test]
+    fn postgres_is_named_by_a_url() {
+        for scheme in ["postgres", "postgresql"] {
+            let url = format!("{scheme}://service:p%40ss@db.example.org:6543/tickets");
+            // A URL goes before DB_HOST.
+            let database = postgres(&[("DATABASE_URL", &url), ("DB_HOST", "elsewhere"), ("DB_PORT", "nonsense")]);
+            assert_eq!(database.service.get_host(), "db.example.org");
+            assert_eq!(database.service.get_port(), 6543);
+            assert_eq!(database.service.get_username(), "service");
+            assert_eq!(password(&database.service).unwrap(), "p%40ss");
+            assert_eq!(database.service.get_database(), Some("tickets"));
+            assert_eq!(read(&[("DATABASE_URL", &url)]).unwrap().organizer_key_file(), None);
+        }
+    }
+
+    #[test]
+    fn postgres_is_named_by_its_host() {
+        let database = postgres(&[
+            ("DB_HOST", "db.example.org"),
+            ("DB_PORT", "6543"),
+            ("DB_USER", "service"),
+            ("DB_PASSWORD", "service-password"),
+            ("DB_NAME", "tickets"),
+        ]);
+        assert_eq!(database.service.get_host(), "db.example.org");
+        assert_eq!(database.service.get_socket(), None);
+        assert_eq!(database.service.get_port(), 6543);
+        assert_eq!(database.service.get_username(), "service");
+        assert_eq!(password(&database.service).unwrap(), "service%2Dpassword");
+        assert_eq!(database.service.get_database(), Some("tickets"));
+
+        let database = postgres(&[("DB_HOST", "db.example.org")]);
+        assert_eq!(database.service.get_port(), 5432);
+        assert_eq!(database.service.get_username(), "postgres");
+        assert_eq!(database.service.get_database(), Some("postgres"));
+    }
+
+    #[test]
+    fn postgres_is_named_by_the_directory_of_its_socket() {
+        let database = postgres(&[("DB_HOST", "/cloudsql/project:region:instance")]);
+        assert_eq!(database.service.get_socket().unwrap(), Path::new("/cloudsql/project:region:instance"));
+    }
+
+    #[test]
+    fn the_owner_of_the_schema_migrates() {
+        let service = [("DB_HOST", "db.example.org"), ("DB_USER", "service"), ("DB_PASSWORD", "one")];
+
+        let same = postgres(&service);
+        assert_eq!(same.owner.get_username(), "service");
+        assert_eq!(password(&same.owner).unwrap(), "one");
+        assert_eq!(same.grant_to, None);
+
+        let owner = [("DB_MIGRATE_USER", "owner"), ("DB_MIGRATE_PASSWORD", "two")];
+        let apart = postgres(&[&service[..], &owner].concat());
+        assert_eq!(apart.service.get_username(), "service");
+        assert_eq!(password(&apart.service).unwrap(), "one");
+        assert_eq!(apart.owner.get_username(), "owner");
+        assert_eq!(password(&apart.owner).unwrap(), "two");
+        assert_eq!(apart.grant_to.as_deref(), Some("service"));
+
+        // The service's own login, named as the owner, needs no grant.
+        let named = postgres(&[&service[..], &[("DB_MIGRATE_USER", "service")]].concat());
+        assert_eq!(named.grant_to, None);
+
+        let by_url =
+            postgres(&[&[("DATABASE_URL", "postgres://service:one@db.example.org/tickets")], &owner[..]].concat());
+        assert_eq!(by_url.owner.get_username(), "owner");
+        assert_eq!(by_url.owner.get_database(), Some("tickets"));
+        assert_eq!(by_url.grant_to.as_deref(), Some("service"));
+    }
+
+    #[test]
+    fn where_the_disk_vanishes_a_database_must_be_named() {
+        for (platform, name) in [("K_SERVICE", "Cloud Run"), ("AWS_LAMBDA_RUNTIME_API", "AWS Lambda")] {
+            let line = refusal(&[(platform, "tickets")]);
+            assert!(line.starts_with("DATABASE_URL: or DB_HOST must be set") && line.contains(name), "{line}");
+            read(&[(platform, "tickets"), ("DB_HOST", "db.example.org")]).unwrap();
+            // Who names a file knows where it is: on a volume that stays.
+            read(&[(platform, "tickets"), ("DATABASE_URL", "sqlite:/mnt/tickets.db")]).unwrap();
+        }
+    }
+
+    #[test]
+    fn cloud_run_gets_json_unless_told_otherwise() {
+        let cloud_run = [("K_SERVICE", "tickets"), ("DB_HOST", "db.example.org")];
+        assert_eq!(read(&cloud_run).unwrap().log_format, LogFormat::Json);
+        let told = [&cloud_run[..], &[("LOG_FORMAT", "text")]].concat();
+        assert_eq!(read(&told).unwrap().log_format, LogFormat::Text);
+    }
+
+    #[test]
+    fn settings_lists_every_variable_that_is_read() {
+        let asked = RefCell::new(BTreeSet::new());
+        for host in [None, Some("db.example.org")] {
+            let variable = |name: &str| {
+                asked.borrow_mut().insert(name.to_owned());
+                host.filter(|_| name == "DB_HOST").map(ToOwned::to_owned)
+            };
+            Settings::read(variable).unwrap();
+        }
+        let listed = SETTINGS.iter().map(|setting| setting.variable);
+        let of_the_platform = ["K_SERVICE", "AWS_LAMBDA_RUNTIME_API"];
+        assert_eq!(asked.into_inner(), listed.chain(of_the_platform).map(ToOwned::to_owned).collect());
+    }
 }

@@ -180,7 +180,9 @@ impl Error {
                 "The service runs with another TICKET_SECRET than the one this database's tickets were made with."
                     .into()
             }
-            Self::DatabaseUnavailable(_) => "The database does not answer; try again. Nobody was admitted.".into(),
+            Self::DatabaseUnavailable(_) => {
+                "The database cannot answer now; try again. Until it does, nobody is admitted.".into()
+            }
             Self::Internal(_) => "The service failed; its log says why.".into(),
         }
     }

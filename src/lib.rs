@@ -26,6 +26,7 @@ pub mod error;
 pub mod logs;
 pub mod metrics;
 pub mod model;
+pub mod page;
 pub mod request;
 pub mod response;
 pub mod serve;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use data_encoding::BASE64URL_NOPAD;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
@@ -14,11 +13,6 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::model::{Event, Millis};
 use crate::store::DEFAULT_EVENT;
-
-/// Members of a list that are sent when the request does not say how many.
-const DEFAULT_LIMIT: i64 = 100;
-/// Members of a list that are sent at most.
-const GREATEST_LIMIT: i64 = 500;
 
 /// One request, found and authorised.
 pub struct Call<'a> {
@@ -64,10 +58,9 @@ impl Call<'_> {
         }
     }
 
-    /// The query string.
+    /// The query string. Its values are texts.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_urlencoded::from_str(self.parts.uri.query().unwrap_or_default())
-            .map_err(|error| invalid("query", &error.to_string()))
+        from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes())?)
     }
 }
 
@@ -82,7 +75,7 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let inner = error.inner();
         match inner.classify() {
-            serde_json::error::Category::Data => invalid(&error.path().to_string(), &inner.to_string()),
+            serde_json::error::Category::Data => invalid(&error.path().to_string(), &words_of(inner)),
             _ => malformed(inner),
         }
     })?;
@@ -97,13 +90,13 @@ fn malformed(error: &serde_json::Error) -> Error {
 /// Reads a value that is JSON already.
 pub fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(value)
-        .map_err(|error| invalid(&error.path().to_string(), &error.inner().to_string()))
+        .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner())))
 }
 
 /// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON.
 fn parse_form(body: &[u8]) -> Result<serde_json::Value, Error> {
     let fields: Vec<(String, String)> =
-        serde_urlencoded::from_bytes(body).map_err(|error| Error::field("body", error.to_string()))?;
+        serde_urlencoded::from_bytes(body).map_err(|_| Error::field("body", "is not a form"))?;
     let mut object = serde_json::Map::new();
     for (name, value) in fields {
         if object.insert(name.clone(), value.into()).is_some() {
@@ -113,9 +106,15 @@ fn parse_form(body: &[u8]) -> Result<serde_json::Value, Error> {
     Ok(object.into())
 }
 
+/// What serde says, without the place in the text: the field tells where.
+fn words_of(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    words.strip_suffix(&place).unwrap_or(&words).to_owned()
+}
+
 /// Turns serde's words into a field and a message. What was sent is never repeated: it may be a code.
 fn invalid(path: &str, message: &str) -> Error {
-    let message = message.split(" at line ").next().unwrap_or_default();
     let named = ["missing field `", "unknown field `", "duplicate field `"].into_iter().find_map(|start| {
         let (name, rest) = message.strip_prefix(start)?.split_once('`')?;
         Some((name, rest))
@@ -131,9 +130,12 @@ fn invalid(path: &str, message: &str) -> Error {
         let field = if inside.is_empty() { name.to_owned() } else { format!("{inside}.{name}") };
         return Error::field(field, what);
     }
-    let message = match (message.starts_with("invalid "), message.split_once(", expected ")) {
-        (true, Some((_, expected))) => format!("expected {expected}"),
-        _ => message.to_owned(),
+    // The value comes first and may itself say ", expected ".
+    let message = match message.rsplit_once(", expected ") {
+        Some((_, expected)) if expected.starts_with("struct ") => "expected an object".to_owned(),
+        Some((_, expected)) => format!("expected {expected}"),
+        None if message.starts_with("UUID parsing failed") => "expected a UUID".to_owned(),
+        None => message.to_owned(),
     };
     Error::field(if parent.is_empty() { "body" } else { parent }, message)
 }
@@ -143,39 +145,17 @@ fn invalid(path: &str, message: &str) -> Error {
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path.
-    pub fn decode(params: &matchit::Params<'_, '_>) -> Result<Self, Error> {
-        let decode = |(name, value): (&str, &str)| {
-            let value = percent_decode_str(value).decode_utf8().map_err(|_| Error::NotFound)?;
-            Ok((name.to_owned(), value.into_owned()))
+    /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path. What is not
+    /// UTF-8, or has a control character (PostgreSQL takes no NUL), is no name of anything, like the empty one it becomes.
+    pub fn decode(params: &matchit::Params<'_, '_>) -> Self {
+        let decode = |value| {
+            let value = percent_decode_str(value).decode_utf8().ok()?;
+            (!value.contains(char::is_control)).then(|| value.into_owned())
         };
-        params.iter().map(decode).collect::<Result<_, _>>().map(Self)
+        Self(params.iter().map(|(name, value)| (name.to_owned(), decode(value).unwrap_or_default())).collect())
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
-}
-
-/// How many members of a list to send.
-pub fn page_limit(limit: Option<i64>) -> Result<i64, Error> {
-    match limit {
-        None => Ok(DEFAULT_LIMIT),
-        Some(limit @ 1..=GREATEST_LIMIT) => Ok(limit),
-        Some(_) => Err(Error::field("limit", format!("must be from 1 to {GREATEST_LIMIT}"))),
-    }
-}
-
-/// The id that a cursor stands for.
-pub fn page_after(cursor: Option<&str>) -> Result<Option<Uuid>, Error> {
-    let decode = |cursor: &str| Uuid::from_slice(&BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?).ok();
-    match cursor {
-        None => Ok(None),
-        Some(cursor) => decode(cursor).map(Some).ok_or_else(|| Error::field("after", "is not a cursor of this list")),
-    }
-}
-
-/// The cursor of the next page.
-pub fn cursor(id: Uuid) -> String {
-    BASE64URL_NOPAD.encode(id.as_bytes())
 }

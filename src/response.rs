@@ -45,12 +45,6 @@ pub fn no_content() -> Response {
     response
 }
 
-/// One page of a list, with the cursor of the next.
-pub fn list(name: &str, members: &impl Serialize, next: Option<String>) -> Result<Response, Error> {
-    let members = serde_json::to_value(members).map_err(|error| Error::Internal(error.to_string()))?;
-    json(StatusCode::OK, &serde_json::json!({ name: members, "next": next }))
-}
-
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: &'static str,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -122,11 +123,11 @@ async fn answer(app: &Arc<App>, request: hyper::Request<Incoming>) -> Response {
         Err(_) => return app.refuse(&parts, Error::RequestTimeout),
     };
     allowance.attach(&mut parts);
-    app.handle(http::Request::from_parts(parts, lambda_body(&body))).await
+    app.handle(http::Request::from_parts(parts, lambda_body(body))).await
 }
 
-fn lambda_body(bytes: &[u8]) -> LambdaBody {
-    if bytes.is_empty() { LambdaBody::Empty } else { LambdaBody::Binary(bytes.to_vec()) }
+fn lambda_body(bytes: Bytes) -> LambdaBody {
+    if bytes.is_empty() { LambdaBody::Empty } else { LambdaBody::Binary(bytes.into()) }
 }
 
 fn content_length(headers: &HeaderMap) -> u64 {
@@ -134,7 +135,7 @@ fn content_length(headers: &HeaderMap) -> u64 {
     length.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
-/// Bytes of a response on Lambda at most, as the runtime sends it; the platform refuses more than 6 MB.
+/// Bytes of a response on Lambda at most, as the runtime sends them; the platform refuses more than 6 MB.
 const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
 
 /// Serves AWS Lambda's runtime API, one event at a time.
@@ -178,22 +179,26 @@ fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
     http::Request::from_parts(parts, body)
 }
 
-/// Lambda takes a response whole, and only so large: as JSON text, or in base64, which adds a third.
+/// Lambda takes a response whole, and only so large.
 async fn collected(app: &App, parts: &Parts, response: Response) -> http::Response<LambdaBody> {
     let (head, body) = response.into_parts();
-    let binary = head.headers.contains_key(header::CONTENT_ENCODING);
-    let limit = if binary { LAMBDA_RESPONSE_LIMIT / 4 * 3 } else { LAMBDA_RESPONSE_LIMIT };
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => http::Response::from_parts(head, lambda_body(&body.to_bytes())),
-        Err(error) => {
-            let error = match error.is::<LengthLimitError>() {
-                true => Error::ResponseTooLarge,
-                false => Error::Internal("a stream broke off".into()),
-            };
-            let refusal = app.refuse(parts, error);
-            let (head, body) = refusal.into_parts();
-            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            http::Response::from_parts(head, lambda_body(&body))
+    let error = match Limited::new(body, LAMBDA_RESPONSE_LIMIT).collect().await.map(|body| body.to_bytes()) {
+        Ok(body) if sent_length(&head.headers, &body) <= LAMBDA_RESPONSE_LIMIT => {
+            return http::Response::from_parts(head, lambda_body(body));
         }
+        Ok(_) => Error::ResponseTooLarge,
+        Err(error) if error.is::<LengthLimitError>() => Error::ResponseTooLarge,
+        Err(_) => Error::Internal("a stream broke off".into()),
+    };
+    let (head, body) = app.refuse(parts, error).into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    http::Response::from_parts(head, lambda_body(body))
+}
+
+/// The runtime wraps a body in JSON: what is compressed as base64, which adds a third, and text with its escapes.
+fn sent_length(headers: &HeaderMap, body: &[u8]) -> usize {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return body.len().div_ceil(3) * 4;
     }
+    body.len() + body.iter().filter(|&&byte| byte == b'"' || byte == b'\\' || byte < b' ').count()
 }

@@ -40,9 +40,10 @@ pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
     let mut rows = Vec::new();
     let mut errors = Vec::new();
     let mut seen = HashMap::new();
+    let mut lines = Lines { file, counted: 0, line: 1 };
     for record in reader.records() {
         let record = record.map_err(unreadable)?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = lines.of(&record);
         match read_row(&record, &places, line) {
             Ok(row) => match seen.insert((row.seat.clone(), row.gate.clone()), line) {
                 Some(first) => errors.push(wrong(line, format!("names the same seat and gate as line {first}"))),
@@ -61,6 +62,25 @@ pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
         return Err(Error::field("line 1", "is followed by no tickets"));
     }
     Ok(rows)
+}
+
+/// Finds the lines of records, one after the other. The reader's own count is behind: where it says that a record
+/// begins, there may be the rest of a line break yet, and empty lines.
+struct Lines<'a> {
+    file: &'a [u8],
+    counted: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    fn of(&mut self, record: &csv::StringRecord) -> u64 {
+        let reached = record.position().map_or(self.counted, |position| position.byte() as usize);
+        let breaks = self.file[reached..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        let passed = &self.file[self.counted..reached + breaks];
+        self.counted = reached + breaks;
+        self.line += passed.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        self.line
+    }
 }
 
 fn wrong(line: u64, message: impl Into<String>) -> FieldError {
@@ -95,7 +115,7 @@ fn column_places(header: &csv::StringRecord) -> Result<Places, Error> {
 fn read_row(record: &csv::StringRecord, places: &Places, line: u64) -> Result<TicketRow, FieldError> {
     let columns = places.iter().flatten().count();
     if record.len() != columns {
-        return Err(wrong(line, format!("has {} fields where the header has {columns}", record.len())));
+        return Err(wrong(line, format!("must have {columns} fields, as the header has, not {}", record.len())));
     }
     let field = |column: usize| places[column].and_then(|place| record.get(place)).unwrap_or_default();
     let seat = checked::<Place>(field(0), "seat", line)?;
@@ -227,4 +247,270 @@ fn optional(text: Option<&str>) -> String {
 /// A text that a spreadsheet would run as a formula gets an apostrophe before it, which the spreadsheet shows as text.
 fn harmless(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::{Direction, Millis, ScanResult, Seed, Status};
+
+    /// Line, seat, gate and username of every row, or the errors as `field: message`.
+    fn read(file: impl AsRef<[u8]>) -> Result<Vec<(u64, String, String, Option<String>)>, Vec<String>> {
+        match read_tickets(file.as_ref()) {
+            Ok(rows) => Ok(rows.into_iter().map(plain).collect()),
+            Err(error) => {
+                Err(error.errors().iter().map(|error| format!("{}: {}", error.field, error.message)).collect())
+            }
+        }
+    }
+
+    fn plain(row: TicketRow) -> (u64, String, String, Option<String>) {
+        (row.line, row.seat.into_string(), row.gate.into_string(), row.holder.map(|holder| holder.username))
+    }
+
+    #[test]
+    fn every_usual_form_of_a_file_is_read() {
+        let rows = Ok(vec![(2, "A1".into(), "North".into(), None), (3, "A2".into(), "South".into(), None)]);
+        for file in [
+            "seat,gate\nA1,North\nA2,South\n",
+            "seat,gate\nA1,North\nA2,South",
+            "seat,gate\r\nA1,North\r\nA2,South\r\n",
+            "seat;gate\nA1;North\nA2;South\n",
+            "\u{feff}seat,gate\nA1,North\nA2,South\n",
+            "\u{feff}seat;gate\r\nA1;North\r\nA2;South",
+            "gate,seat\nNorth,A1\nSouth,A2\n",
+            " Seat , GATE \n A1 ,\tNorth\n A2 , South \n",
+            "\"seat\",\"gate\"\n\"A1\",\"North\"\n\"A2\",South\n",
+            "seat,gate,username\nA1,North,\nA2,South,\"\"\n",
+            "seat,gate\nA1,North\nA2,South\n\n\r\n",
+        ] {
+            assert_eq!(read(file), rows, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_holder_may_come_with_the_ticket() {
+        let file =
+            "email,seat,full_name,gate,username\nana@example.org,A1,\"Roe, \"\"Ana\"\"\",North,ana\n,A2,,North,bo\n";
+        let rows = read_tickets(file.as_bytes()).unwrap();
+        let holder = rows[0].holder.as_ref().unwrap();
+        assert_eq!(holder.username, "ana");
+        assert_eq!(holder.full_name.as_deref(), Some("Roe, \"Ana\""));
+        assert_eq!(holder.email.as_deref(), Some("ana@example.org"));
+        let holder = rows[1].holder.as_ref().unwrap();
+        assert_eq!((holder.username.as_str(), &holder.full_name, &holder.email), ("bo", &None, &None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        const PLACE: &str = "must have 1 to 64 characters, no control characters and no space at either end";
+        for (file, errors) in [
+            ("", &["line 1: must name the columns seat and gate"][..]),
+            ("\u{feff}", &["line 1: must name the columns seat and gate"]),
+            ("seat,gate", &["line 1: is followed by no tickets"]),
+            ("seat,gate\r\n\r\n", &["line 1: is followed by no tickets"]),
+            ("seat\nA1\n", &["line 1: must name the columns seat and gate"]),
+            ("seat,gate,row\n", &["line 1: has a column that is not one of seat, gate, username, full_name, email"]),
+            ("seat,gate,Seat\n", &["line 1: names the column seat twice"]),
+            (
+                "seat,gate\nA1\nA2,North,x\n",
+                &[
+                    "line 2: must have 2 fields, as the header has, not 1",
+                    "line 3: must have 2 fields, as the header has, not 3",
+                ],
+            ),
+            ("seat,gate\nA1,North\nA2,North\nA1,North\n", &["line 4: names the same seat and gate as line 2"]),
+            ("seat,gate,full_name\nA1,North,Ana\n", &["line 2: has a full_name or email but no username"]),
+            ("seat,gate,email\nA1,North,a@example.org\n", &["line 2: has a full_name or email but no username"]),
+            ("seat,gate,username\nA1,North,Attendance\n", &["line 2: username is a reserved name"]),
+            (
+                "seat,gate,username,email\nA1,North,ana,nowhere\n",
+                &["line 2: email must be an e-mail address of at most 254 characters"],
+            ),
+            ("seat,gate\n\"A\0\",North\n", &[&format!("line 2: seat {PLACE}")]),
+            // The lines of the file, as an editor counts them, whatever the line breaks and the fields contain.
+            ("seat,gate\r\nA1,North\r\n,North\r\n", &[&format!("line 3: seat {PLACE}")]),
+            ("seat,gate\n\n\nA1,North\n\r\n\n,North\n", &[&format!("line 7: seat {PLACE}")]),
+            (
+                "seat,gate\n\"A\n1\",North\r\n\"A\r\n2\",North\n,North\n",
+                &[&format!("line 2: seat {PLACE}"), &format!("line 4: seat {PLACE}"), &format!("line 6: seat {PLACE}")],
+            ),
+            (
+                "\u{feff}seat;gate;username\r\nA1;North;\"an\r\na\"\r\nA2;;\r\n",
+                &[
+                    "line 2: username must have 1 to 64 of the characters A-Z a-z 0-9 . _ @ + -",
+                    &format!("line 4: gate {PLACE}"),
+                ],
+            ),
+        ] {
+            assert_eq!(read(file), Err(errors.iter().map(ToString::to_string).collect()), "{file:?}");
+        }
+        assert_eq!(read(b"seat,gate\nA1,North\nA\xff,North\n"), Err(vec!["line 3: is not UTF-8".into()]));
+        let utf16: Vec<u8> = "\u{feff}seat,gate\nA1,North\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(read(utf16), Err(vec!["line 1: is not UTF-8".into()]));
+    }
+
+    #[test]
+    fn so_many_errors_are_told_and_no_more() {
+        let file = format!("seat,gate\n{}", ",North\n".repeat(ERRORS_TOLD + 50));
+        let errors = read(file).unwrap_err();
+        assert_eq!(errors.len(), ERRORS_TOLD);
+        assert!(errors[ERRORS_TOLD - 1].starts_with(&format!("line {}: ", ERRORS_TOLD + 1)));
+    }
+
+    #[test]
+    fn no_error_repeats_a_field_of_the_file() {
+        let file = "seat,gate,username,full_name,email\nS3CRET\x07,G,,,\nS,S3CRET\x07,,,\nS,G,S3CRET!,,\nS,G,u,S3CRET\x07,\nS,G,u,,S3CRET\n";
+        let errors = read(file).unwrap_err();
+        assert_eq!(errors.len(), 5);
+        assert!(!errors.concat().contains("S3CRET"), "{errors:?}");
+    }
+
+    fn ticket(seat: &str, gate: &str, full_name: &str) -> Ticket {
+        Ticket {
+            ticket_id: Uuid::from_u128(1),
+            event_id: Uuid::from_u128(2),
+            event: "default".into(),
+            user_id: Some(Uuid::from_u128(3)),
+            seat: seat.into(),
+            gate: gate.into(),
+            seed: Seed([0; 20]),
+            status: Status::Used,
+            username: Some("-ana".into()),
+            full_name: Some(full_name.into()),
+            email: None,
+            inside: true,
+            last_step: None,
+            version: 1,
+            created_at: Millis(0),
+            registered_at: Some(Millis(1)),
+            used_at: None,
+            printed_at: None,
+        }
+    }
+
+    /// The records of what was written, with the header as the first.
+    fn written(write: impl FnOnce(&mut Writer), columns: &[&str]) -> Vec<Vec<String>> {
+        let mut writer = Writer::new(columns);
+        write(&mut writer);
+        let bytes = writer.take().unwrap();
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(bytes.as_ref());
+        reader.records().map(|record| record.unwrap().iter().map(ToOwned::to_owned).collect()).collect()
+    }
+
+    #[test]
+    fn a_ticket_is_one_record_under_its_header() {
+        let records = written(|writer| writer.ticket(&ticket("A,\"1\"", "North\n", "=1+1")).unwrap(), TICKET_COLUMNS);
+        assert_eq!(records[0], TICKET_COLUMNS);
+        assert_eq!(
+            records[1],
+            [
+                "00000000-0000-0000-0000-000000000001",
+                "A,\"1\"",
+                "North\n",
+                "used",
+                "'-ana",
+                "'=1+1",
+                "",
+                "true",
+                "1970-01-01T00:00:00.000Z",
+                "1970-01-01T00:00:00.001Z",
+                "",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_scan_is_one_record_under_its_header() {
+        let scan = Scan {
+            scan_id: Uuid::from_u128(1),
+            event_id: Uuid::from_u128(2),
+            ticket_id: Some(Uuid::from_u128(3)),
+            presented: None,
+            at_gate: Some("+North".into()),
+            direction: Direction::Entry,
+            result: ScanResult::Accepted,
+            offline_result: Some("wrong_code".into()),
+            manual: true,
+            note: Some("@desk".into()),
+            seconds_off: None,
+            first_used_at: None,
+            first_used_gate: None,
+            scanned_at: Millis(1),
+            received_at: Millis(2),
+            decided_at: Millis(2),
+            key_id: None,
+            undone_at: Some(Millis(3)),
+            undone_by: Some(Uuid::from_u128(4)),
+        };
+        let place = ("=A1".to_owned(), "North".to_owned());
+        let records = written(|writer| writer.scan(&scan, Some(&place)).unwrap(), SCAN_COLUMNS);
+        assert_eq!(records[0], SCAN_COLUMNS);
+        assert_eq!(
+            records[1],
+            [
+                "00000000-0000-0000-0000-000000000001",
+                "00000000-0000-0000-0000-000000000003",
+                "'=A1",
+                "North",
+                "'+North",
+                "entry",
+                "accepted",
+                "wrong_code",
+                "true",
+                "'@desk",
+                "1970-01-01T00:00:00.001Z",
+                "1970-01-01T00:00:00.002Z",
+                "",
+                "1970-01-01T00:00:00.003Z",
+                "00000000-0000-0000-0000-000000000004",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_taken_is_not_written_again() {
+        let mut writer = Writer::new(TICKET_COLUMNS);
+        assert!(writer.take().unwrap().starts_with(b"ticket_id,seat,gate,"));
+        assert!(writer.take().unwrap().is_empty());
+        writer.ticket(&ticket("A1", "North", "Ana")).unwrap();
+        assert!(writer.take().unwrap().starts_with(b"00000000-0000-0000-0000-000000000001,A1,North,"));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(file: Vec<u8>) {
+            let _ = read_tickets(&file);
+        }
+
+        #[test]
+        fn reading_what_looks_like_a_sheet_never_panics(lines in "(\u{feff})?seat[,;]gate(\r?\n[\"',;A1é\r\n \0=]{0,12}){0,8}") {
+            let count = lines.bytes().filter(|&byte| byte == b'\n').count() as u64;
+            match read_tickets(lines.as_bytes()) {
+                Ok(rows) => prop_assert!(rows.iter().all(|row| (2..=count + 1).contains(&row.line))),
+                Err(error) => prop_assert!(!error.errors().is_empty()),
+            }
+        }
+
+        #[test]
+        fn exactly_what_a_spreadsheet_would_run_gets_an_apostrophe(text in "[=+@\t\ra'\" -]?\\PC{0,8}") {
+            let dangerous = text.bytes().next().is_some_and(|first| b"=+-@\t\r".contains(&first));
+            let expected = if dangerous { format!("'{text}") } else { text.clone() };
+            let records = written(|writer| writer.ticket(&ticket(&text, "North", "Ana")).unwrap(), TICKET_COLUMNS);
+            prop_assert_eq!(&records[1][1], &expected);
+        }
+
+        #[test]
+        fn what_is_written_is_read_again(seat in "[^=+@\\pC\\s-](\\PC{0,20}[^\\pC\\s])?", gate in "[^=+@\\pC\\s-](\\PC{0,20}[^\\pC\\s])?") {
+            let records = written(|writer| writer.ticket(&ticket(&seat, &gate, "Ana")).unwrap(), TICKET_COLUMNS);
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            writer.write_record(["seat", "gate"]).unwrap();
+            writer.write_record(&records[1][1..3]).unwrap();
+            let rows = read(writer.into_inner().unwrap());
+            prop_assert_eq!(rows, Ok(vec![(2, seat, gate, None)]));
+        }
+    }
 }

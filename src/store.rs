@@ -121,7 +121,6 @@ pub struct ScanContext {
 
 /// The change that an accepted scan makes, if the ticket is still at `version`.
 pub struct Mark {
-    pub ticket_id: Uuid,
     pub version: i64,
     pub step: Option<i64>,
     pub inside: bool,
@@ -131,8 +130,8 @@ pub struct Mark {
 pub enum Recorded {
     /// Scan and mark are committed.
     Done,
-    /// The ticket changed since it was read; nothing is written.
-    TicketChanged,
+    /// The ticket changed since it was read, or too many codes were refused meanwhile; nothing is written.
+    Outdated,
     /// The `scan_id` is taken; nothing is written.
     ScanIdTaken,
 }
@@ -259,8 +258,10 @@ pub trait Store: Send + Sync {
         scan_id: Uuid,
         refusals_since: Millis,
     ) -> Result<Option<ScanContext>>;
-    /// Writes a scan, and with it the mark on its ticket, in one round trip.
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>) -> Result<Recorded>;
+    /// Writes a scan, and with it the mark on its ticket, in one round trip. Writes neither an admission nor a refused
+    /// code when more than `admission::ATTEMPTS` codes of the ticket were refused since the given moment: scans that
+    /// were decided at the same time do not see each other when they read, but here they do.
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded>;
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
     async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan>;
@@ -340,7 +341,10 @@ impl From<sqlx::Error> for Error {
                     Self::DatabaseUnavailable(format!(
                         "the schema is behind, run `register-ticket-api migrate`: {error}"
                     ))
-                } else if postgres::is_passing(&code) || sqlite::is_passing(&code) {
+                } else if postgres::is_passing(&code) || sqlite::is_passing(&code) || refusal.is_foreign_key_violation()
+                {
+                    // A foreign key fails only when what it names was deleted between our reading and writing: the
+                    // next try finds it gone and says so.
                     Self::DatabaseUnavailable(error.to_string())
                 } else {
                     Self::Internal(error.to_string())

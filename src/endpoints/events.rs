@@ -4,10 +4,10 @@ use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
-use super::users::next_page;
 use crate::error::Error;
 use crate::model::{Event, Millis, Reentry, Slug, Text, TimeZone};
-use crate::request::{Call, page_after, page_limit};
+use crate::page::{self, PageQuery};
+use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::EventChange;
 
@@ -41,21 +41,13 @@ pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::CREATED, &event)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    limit: Option<i64>,
-    after: Option<String>,
-}
-
 /// `GET /api/events`.
 pub async fn list_events(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
-    let query: ListQuery = call.query()?;
-    let (limit, after) = (page_limit(query.limit)?, page_after(query.after.as_deref())?);
-    let mut events = call.app.store().list_events(after, limit + 1).await?;
-    let next = next_page(&mut events, limit, |event| event.event_id);
-    response::list("events", &events, next)
+    let query: PageQuery = call.query()?;
+    let after = query.after.map(|cursor| cursor.0);
+    let events = call.app.store().list_events(after, query.limit.to_read()).await?;
+    page::respond("events", events, query.limit, |event| event.event_id)
 }
 
 /// `GET /api/events/{event}`.

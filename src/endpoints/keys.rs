@@ -4,12 +4,12 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::users::next_page;
 use crate::app::App;
 use crate::auth::{Caller, NewSecret};
 use crate::error::Error;
 use crate::model::{Event, Key, Millis, Place, Role, Slug, Text};
-use crate::request::{Call, page_after, page_limit};
+use crate::page::{self, PageQuery};
+use crate::request::Call;
 use crate::response::{self, Response};
 
 /// How long after its event's end a key of a gate lives.
@@ -84,20 +84,12 @@ fn default_expiry(role: Role, event: Option<&Event>, now: Millis) -> Option<Mill
     Some(after_event.filter(|&expiry| expiry > now).unwrap_or(now.plus(WITHOUT_END)))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    limit: Option<i64>,
-    after: Option<String>,
-}
-
 /// `GET /api/keys`.
 pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
-    let query: ListQuery = call.query()?;
-    let (limit, after) = (page_limit(query.limit)?, page_after(query.after.as_deref())?);
-    let mut keys = call.app.store().list_keys(call.caller()?.event_id, after, limit + 1).await?;
-    let next = next_page(&mut keys, limit, |key| key.key_id);
-    response::list("keys", &keys, next)
+    let query: PageQuery = call.query()?;
+    let after = query.after.map(|cursor| cursor.0);
+    let keys = call.app.store().list_keys(call.caller()?.event_id, after, query.limit.to_read()).await?;
+    page::respond("keys", keys, query.limit, |key| key.key_id)
 }
 
 /// `DELETE /api/keys/{key_id}`: repeatable.

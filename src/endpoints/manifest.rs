@@ -27,7 +27,20 @@ const PAGE: i64 = 1_000;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ManifestQuery {
-    since: Option<i64>,
+    since: Option<Since>,
+}
+
+/// The `as_of` of a manifest that the gate has.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Since(Millis);
+
+impl TryFrom<String> for Since {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Millis).map(Self).map_err(|_| "must be the `as_of` of a manifest")
+    }
 }
 
 #[derive(Serialize)]
@@ -86,7 +99,8 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         unchanged
     } else {
         tracing::info!(key.id = caller.key_id.map(tracing::field::display), event = event.slug, "manifest downloaded");
-        let manifest = manifest(Arc::clone(call.app), &event, call.now, query.since, caller.gate.clone())?;
+        let manifest =
+            manifest(Arc::clone(call.app), &event, call.now, query.since.map(|since| since.0), caller.gate.clone())?;
         if accepts_gzip(&call) {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -108,7 +122,7 @@ fn manifest(
     app: Arc<App>,
     event: &Event,
     now: Millis,
-    since: Option<i64>,
+    since: Option<Millis>,
     gate: Option<String>,
 ) -> Result<impl stream::Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
     let codes = Codes { algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD, drift: totp::DRIFT };
@@ -120,7 +134,6 @@ fn manifest(
     head.push_str(",\"codes\":");
     head.push_str(&json(&codes)?);
     head.push_str(",\"tickets\":[");
-    let since = since.map(Millis);
     let start = (app, gate, head.into_bytes(), true, Some(None));
     Ok(stream::try_unfold(start, move |(app, gate, mut chunk, mut first, after)| async move {
         let Some(after) = after else { return Ok(None) };

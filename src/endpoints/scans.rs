@@ -249,9 +249,13 @@ async fn scan(app: &App, caller: &Caller, event: &str, request: &ScanRequest, no
     if request.manual() && !caller.role.holds(Role::Supervisor) {
         return Err(Error::Forbidden("Only a supervisor may admit without a code."));
     }
+    // Scans of offline gates neither count towards the limit of attempts nor meet it.
+    let refusals_since = match request.offline {
+        None => now.plus(-ATTEMPTS_WINDOW),
+        Some(_) => Millis(i64::MAX),
+    };
     for _ in 0..TRIES {
-        let context =
-            app.store().read_scan(event, &request.ticket.name(), request.scan_id, now.plus(-ATTEMPTS_WINDOW)).await?;
+        let context = app.store().read_scan(event, &request.ticket.name(), request.scan_id, refusals_since).await?;
         let Some(context) = context else {
             return Err(caller.found(None).err().unwrap_or(Error::EventNotFound));
         };
@@ -265,7 +269,7 @@ async fn scan(app: &App, caller: &Caller, event: &str, request: &ScanRequest, no
         if scan.result == ScanResult::TooManyAttempts {
             return Ok(ScanReply::new(scan, ticket, false));
         }
-        if app.store().record_scan(&scan, mark.as_ref()).await? == Recorded::Done {
+        if app.store().record_scan(&scan, mark.as_ref(), refusals_since).await? == Recorded::Done {
             if let (Some(mark), Some(ticket)) = (mark, &mut ticket) {
                 ticket.status = Status::Used;
                 ticket.inside = mark.inside;
@@ -321,7 +325,6 @@ fn decide(
     let decision = admission::decide(subject.as_ref(), &presented, as_of);
     let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
     let mark = ticket.filter(|_| decision.result == ScanResult::Accepted).map(|ticket| Mark {
-        ticket_id: ticket.ticket_id,
         version: ticket.version,
         step: decision.step,
         inside: request.direction == Direction::Entry,
@@ -395,7 +398,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
                 requests.push((place, request));
                 results.push(None);
             }
-            Err(error) => results.push(Some(refused(scan_id, &error)?)),
+            Err(error) => results.push(Some(refused(scan_id, error)?)),
         }
     }
     requests.sort_by_key(|(_, request)| request.offline.map(|offline| offline.scanned_at));
@@ -406,16 +409,16 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
                 call.app.metrics.count_scan(reply.result);
                 BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) }
             }
-            Err(error) => refused(Some(request.scan_id), &error)?,
+            Err(error) => refused(Some(request.scan_id), error)?,
         });
     }
     response::json(StatusCode::OK, &serde_json::json!({ "results": results }))
 }
 
 /// A refusal that concerns one item; a failure concerns the whole batch.
-fn refused(scan_id: Option<Uuid>, error: &Error) -> Result<BatchResult, Error> {
+fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
     if error.status().is_server_error() {
-        return Err(Error::DatabaseUnavailable(format!("in a batch: {error}")));
+        return Err(error);
     }
     Ok(BatchResult::Refused { scan_id, status: error.status().as_u16(), code: error.code(), detail: error.detail() })
 }

@@ -8,11 +8,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::users::next_page;
 use crate::app::{App, STORE_DEADLINE, within};
 use crate::error::{Error, FieldError};
 use crate::model::{Event, Place, Seed, Status, Ticket, Username};
-use crate::request::{Call, media_type, page_after, page_limit};
+use crate::page::{self, Cursor, Limit};
+use crate::request::{Call, media_type};
 use crate::response::{self, Response};
 use crate::sheet;
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
@@ -138,30 +138,41 @@ fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
 struct ListQuery {
     status: Option<Status>,
     gate: Option<Place>,
-    q: Option<String>,
-    limit: Option<i64>,
-    after: Option<String>,
+    q: Option<Search>,
+    #[serde(default)]
+    limit: Limit,
+    after: Option<Cursor>,
+}
+
+/// A part of a seat or a name to look for: at most 200 characters; empty means everything.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Search(String);
+
+impl TryFrom<String> for Search {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.chars().count() > 200 || text.chars().any(char::is_control) {
+            return Err("must have at most 200 characters and no control characters");
+        }
+        Ok(Self(text))
+    }
 }
 
 /// `GET /api/events/{event}/tickets`.
 pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
     let query: ListQuery = call.query()?;
-    let limit = page_limit(query.limit)?;
-    let search = query.q.filter(|text| !text.is_empty());
-    if search.as_deref().is_some_and(|text| text.len() > 200 || text.chars().any(char::is_control)) {
-        return Err(Error::field("q", "must have at most 200 bytes and no control characters"));
-    }
     let filter = TicketFilter {
         status: query.status,
         gate: query.gate.map(Place::into_string),
-        search,
+        search: query.q.map(|search| search.0),
         changed_since: None,
-        after: page_after(query.after.as_deref())?,
+        after: query.after.map(|cursor| cursor.0),
     };
     let event = call.event().await?;
-    let mut tickets = call.app.store().list_tickets(event.event_id, &filter, limit + 1).await?;
-    let next = next_page(&mut tickets, limit, |ticket| ticket.ticket_id);
-    response::list("tickets", &tickets, next)
+    let tickets = call.app.store().list_tickets(event.event_id, &filter, query.limit.to_read()).await?;
+    page::respond("tickets", tickets, query.limit, |ticket| ticket.ticket_id)
 }
 
 /// `GET /api/tickets/{ticket_id}`.

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::tickets::with_provisioning;
 use crate::error::Error;
 use crate::model::{Email, Place, Slug, Text, User, Username};
-use crate::request::{Call, cursor, page_after, page_limit};
+use crate::page::{self, PageQuery};
+use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::DEFAULT_EVENT;
 
@@ -66,32 +67,14 @@ pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::CREATED, &with_provisioning(call.app, &event, &ticket))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    limit: Option<i64>,
-    after: Option<String>,
-}
-
 /// `GET /api/users/{username}/tickets`.
 pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
-    let query: ListQuery = call.query()?;
-    let (limit, after) = (page_limit(query.limit)?, page_after(query.after.as_deref())?);
+    let query: PageQuery = call.query()?;
     let user = find_user(&call).await?;
     let only_event = call.caller()?.event_id;
-    let mut tickets = call.app.store().list_user_tickets(user.user_id, only_event, after, limit + 1).await?;
-    let next = next_page(&mut tickets, limit, |ticket| ticket.ticket_id);
-    response::list("tickets", &tickets, next)
-}
-
-/// Cuts off the one member too many that tells whether there is a next page, and makes its cursor.
-pub(super) fn next_page<T>(members: &mut Vec<T>, limit: i64, id: impl Fn(&T) -> Uuid) -> Option<String> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if members.len() <= limit {
-        return None;
-    }
-    members.truncate(limit);
-    members.last().map(|last| cursor(id(last)))
+    let after = query.after.map(|cursor| cursor.0);
+    let tickets = call.app.store().list_user_tickets(user.user_id, only_event, after, query.limit.to_read()).await?;
+    page::respond("tickets", tickets, query.limit, |ticket| ticket.ticket_id)
 }
 
 /// The name in the path. What cannot be a username names nobody.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
-use sqlx::{ConnectOptions, Connection, Database};
+use sqlx::{ConnectOptions, Connection, Database, Executor};
 
 use crate::error::Error;
 
@@ -45,6 +45,8 @@ impl<Db: Database> Pool<Db> {
     pub fn new(options: OptionsOf<Db>, most: usize) -> Self {
         let pool = managed::Pool::builder(Connector { options })
             .max_size(most)
+            // The connection used last goes first: few stay warm, the others rest.
+            .queue_mode(managed::QueueMode::Lifo)
             .build()
             .expect("a pool without timeouts needs no runtime, and nothing else can be missing");
         Self(pool)
@@ -52,7 +54,7 @@ impl<Db: Database> Pool<Db> {
 
     pub async fn lease(&self) -> Result<Lease<Db>, Error> {
         match self.0.get().await {
-            Ok(connection) => Ok(Lease { connection: Some(connection) }),
+            Ok(connection) => Ok(Lease { connection: Some(connection), in_transaction: false }),
             Err(managed::PoolError::Backend(error)) => Err(Error::DatabaseUnavailable(format!("connecting: {error}"))),
             Err(error) => Err(Error::DatabaseUnavailable(error.to_string())),
         }
@@ -63,19 +65,35 @@ impl<Db: Database> Pool<Db> {
 /// in a way that leaves the connection in doubt, it is closed with the lease and never used again.
 pub struct Lease<Db: Database> {
     connection: Option<Object<Connector<Db>>>,
+    in_transaction: bool,
 }
 
-impl<Db: Database> Lease<Db> {
+impl<Db: Database> Lease<Db>
+where
+    for<'c> &'c mut Db::Connection: Executor<'c, Database = Db>,
+{
     pub fn connection(&mut self) -> &mut Db::Connection {
         self.connection.as_mut().expect("a lease holds its connection until it is settled")
     }
 
-    /// Ends the call with its outcome.
-    pub fn settle<T>(mut self, outcome: Result<T, Error>) -> Result<T, Error> {
-        let sound = !matches!(&outcome, Err(Error::DatabaseUnavailable(_) | Error::Internal(_)));
-        if sound {
-            drop(self.connection.take());
+    /// Begins a transaction, which lasts until the call is settled.
+    pub async fn begin(mut self, statement: &'static str) -> Result<Self, Error> {
+        self.connection().execute(statement).await?;
+        self.in_transaction = true;
+        Ok(self)
+    }
+
+    /// Ends the call with its outcome: a transaction is committed, or taken back when the call was refused. sqlx's own
+    /// `Transaction` would send the rollback with the next statement only, and keep its locks until then.
+    pub async fn settle<T>(mut self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if matches!(&outcome, Err(Error::DatabaseUnavailable(_) | Error::Internal(_))) {
+            return outcome;
         }
+        if self.in_transaction {
+            let end = if outcome.is_ok() { "commit" } else { "rollback" };
+            self.connection().execute(end).await?;
+        }
+        drop(self.connection.take());
         outcome
     }
 }

@@ -1,5 +1,6 @@
 //! PostgreSQL: the service registers and admits through `sp_register_ticket_to_user` and `fn_mark_ticket_as_used`.
 
+#[macro_use]
 #[path = "queries.rs"]
 mod queries;
 
@@ -11,7 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Po
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Recorded, Result, apply_missing};
+use super::{Health, Mark, NewTicket, Result, apply_missing};
 use crate::error::Error;
 use crate::model::{Millis, Scan};
 
@@ -20,6 +21,7 @@ type Backend = PostgresStore;
 
 const BEGIN: &str = "begin";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for update";
+const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) for update";
 
 /// The schema, in the order in which its files run.
 const MIGRATIONS: [(&str, &str); 3] = [
@@ -91,30 +93,28 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
 
 /// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
 /// taken takes the mark back with it.
-const MARK_AND_INSERT_SCAN: &str = "with marked as \
-    (select fn_mark_ticket_as_used($18, $19, $20, $21, $16, $15) as done) \
-    insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, manual, \
-    note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id) \
-    select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 from marked where done";
+const MARK_AND_INSERT_SCAN: &str = concat!(
+    "with marked as (select fn_mark_ticket_as_used($3, $20, $21, $22, $16, $15) as done where ",
+    count_refusals!("$3", "$18"),
+    " <= $19) ",
+    insert_scan!(),
+    " from marked where done"
+);
 
-async fn record_scan(
+/// Returns how many scans were written.
+async fn record_accepted(
     connection: &mut PgConnection,
     scan: &Scan,
-    mark: Option<&Mark>,
-) -> std::result::Result<Recorded, sqlx::Error> {
-    let Some(mark) = mark else {
-        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan).execute(connection).await?;
-        return Ok(Recorded::Done);
-    };
-    let written = queries::bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan)
-        .bind(mark.ticket_id)
+    mark: &Mark,
+    refusals_since: Millis,
+) -> std::result::Result<u64, sqlx::Error> {
+    let written = queries::bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)
         .execute(connection)
-        .await?
-        .rows_affected();
-    Ok(if written == 1 { Recorded::Done } else { Recorded::TicketChanged })
+        .await?;
+    Ok(written.rows_affected())
 }
 
 /// Creates the holders that do not exist yet; returns how many.
@@ -178,6 +178,11 @@ async fn insert_tickets(
     Ok(written.into_iter().collect())
 }
 
+/// Lets the service see which migrations are applied, for `GET /health?full=1`.
+const GRANT_VERSIONS: &str = "do $$ begin \
+    if exists (select 1 from pg_roles where rolname = 'ticket_service') then \
+    grant select on _sqlx_migrations to ticket_service; end if; end $$";
+
 /// Applies what is missing as the owner and lets the service's login in, all behind sqlx's advisory lock: PostgreSQL
 /// refuses one of two grants at the same time.
 pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<Vec<&'static str>> {
@@ -194,8 +199,7 @@ pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) ->
 }
 
 async fn grant(connection: &mut PgConnection, login: Option<&str>) -> std::result::Result<(), sqlx::Error> {
-    let read_versions = "grant select on _sqlx_migrations to ticket_service";
-    sqlx::raw_sql(read_versions).execute(&mut *connection).await?;
+    sqlx::raw_sql(GRANT_VERSIONS).execute(&mut *connection).await?;
     let Some(login) = login else { return Ok(()) };
     // An owner who may not grant the role need not, where somebody else has.
     let member: bool = sqlx::query_scalar("select pg_has_role($1, 'ticket_service', 'member')")

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sqlx::{Connection as _, FromRow as _, Row as _};
+use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
-use super::{BEGIN, Backend, Db, LOCK_TICKET};
+use super::{BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER};
+use crate::admission::ATTEMPTS;
 use crate::error::Error;
-use crate::model::{Direction, Event, Key, Millis, Scan, Status, Ticket, User};
+use crate::model::{Direction, Event, Key, Millis, Scan, ScanResult, Status, Ticket, User};
 use crate::store::{
     Arrivals, Created, EventChange, GateCounts, Health, ManifestState, Mark, NewTicket, Recorded, Result, ScanContext,
     Stats, Store, TicketChange, TicketFilter, TicketName, seats_taken,
@@ -23,7 +24,7 @@ const CHUNK: usize = 5_000;
 
 macro_rules! event_columns {
     () => {
-        "e.event_id, e.slug, e.name, e.time_zone, e.starts_at, e.ends_at, e.reentry, e.version"
+        "event_id, slug, name, time_zone, starts_at, ends_at, reentry, version"
     };
 }
 
@@ -58,6 +59,19 @@ macro_rules! select_keys {
     };
 }
 
+/// How many codes of a ticket were refused since a moment, those of offline gates apart.
+macro_rules! count_refusals {
+    ($ticket:literal, $since:literal) => {
+        concat!(
+            "(select count(*) from scans r where r.ticket_id = ",
+            $ticket,
+            " and r.received_at > ",
+            $since,
+            " and r.result in ('wrong_code', 'stale_code') and r.offline_result is null)"
+        )
+    };
+}
+
 /// All that a decision needs; `$ticket` says by what the ticket is found.
 macro_rules! select_scan_context {
     ($ticket:literal) => {
@@ -65,8 +79,9 @@ macro_rules! select_scan_context {
             "select e.event_id as of_event_id, e.name as event_name, e.time_zone, e.starts_at, e.ends_at, e.reentry, ",
             "e.version as event_version, ",
             ticket_columns!(),
-            ", (select count(*) from scans r where r.ticket_id = t.ticket_id and r.received_at > $3 ",
-            "and r.result in ('wrong_code', 'stale_code') and r.offline_result is null) as refusals",
+            ", ",
+            count_refusals!("t.ticket_id", "$3"),
+            " as refusals",
             ", (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id and a.result = 'accepted' ",
             "and a.undone_at is null) as newest_accepted_at",
             ", (select coalesce(a.at_gate, t.gate) from scans a where a.ticket_id = t.ticket_id ",
@@ -81,10 +96,23 @@ macro_rules! select_scan_context {
     };
 }
 
-/// Appends the columns of a scan, in the order of `insert_scan`'s parameters, which begin at `$1`.
+/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$17`.
+macro_rules! insert_scan {
+    () => {
+        "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
+         manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id) \
+         select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17"
+    };
+}
+
+/// Writes a scan unless too many codes were refused: `$18` since when, `$19` how many.
+pub const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", count_refusals!("$3", "$18"), " <= $19");
+
+/// Gives a statement the values of a scan, and after them since when refusals count and how many are let pass.
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,
+    refusals_since: Millis,
 ) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
     query
         .bind(scan.scan_id)
@@ -104,19 +132,16 @@ pub fn bind_scan<'q>(
         .bind(scan.received_at)
         .bind(scan.decided_at)
         .bind(scan.key_id)
+        .bind(refusals_since)
+        .bind(ATTEMPTS)
 }
-
-pub const INSERT_SCAN: &str = "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, \
-                               result, offline_result, manual, note, seconds_off, first_used_at, first_used_gate, \
-                               scanned_at, received_at, decided_at, key_id) \
-                               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 #[async_trait]
 impl Store for Backend {
     async fn health(&self) -> Result<Health> {
         let mut lease = self.reader().await?;
         let outcome = super::health(lease.connection()).await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>> {
@@ -132,7 +157,7 @@ impl Store for Backend {
             Ok(kept)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>> {
@@ -141,7 +166,7 @@ impl Store for Backend {
             .bind(secret_hash)
             .fetch_optional(lease.connection())
             .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()> {
@@ -161,27 +186,27 @@ impl Store for Backend {
         .bind(key.expires_at)
         .execute(lease.connection())
         .await;
-        lease.settle(outcome.map(drop).map_err(Error::from))
+        lease.settle(outcome.map(drop).map_err(Error::from)).await
     }
 
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<Key>> {
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(select_keys!(
-            "where ($1 is null or k.event_id = $1) and ($2 is null or k.key_id > $2) order by k.key_id limit $3"
+            "where ($1 is null or k.event_id = $1) and k.key_id > $2 order by k.key_id limit $3"
         ))
         .bind(event_id)
-        .bind(after)
+        .bind(after.unwrap_or_default())
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>> {
         let mut lease = self.reader().await?;
         let outcome =
             sqlx::query_as(select_keys!("where k.key_id = $1")).bind(key_id).fetch_optional(lease.connection()).await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()> {
@@ -191,7 +216,7 @@ impl Store for Backend {
             .bind(now)
             .execute(lease.connection())
             .await;
-        lease.settle(outcome.map(drop).map_err(Error::from))
+        lease.settle(outcome.map(drop).map_err(Error::from)).await
     }
 
     async fn insert_user(&self, user: &User) -> Result<()> {
@@ -206,26 +231,27 @@ impl Store for Backend {
         .bind(user.created_at)
         .execute(lease.connection())
         .await;
-        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::UsernameTaken)))
+        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::UsernameTaken))).await
     }
 
     async fn find_user(&self, username: &str) -> Result<Option<User>> {
         let mut lease = self.reader().await?;
         let outcome = find_user(lease.connection(), username).await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis) -> Result<()> {
-        let mut lease = self.writer().await?;
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
-            let mut transaction = lease.connection().begin_with(BEGIN).await?;
-            let user = find_user(&mut transaction, username).await?.ok_or(Error::UserNotFound)?;
+            let connection = lease.connection();
+            sqlx::query(LOCK_USER).bind(username).fetch_optional(&mut *connection).await?;
+            let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
             if let Some(event_id) = only_event {
                 let elsewhere: i64 =
                     sqlx::query_scalar("select count(*) from tickets where user_id = $1 and event_id <> $2")
                         .bind(user.user_id)
                         .bind(event_id)
-                        .fetch_one(&mut *transaction)
+                        .fetch_one(&mut *connection)
                         .await?;
                 if elsewhere > 0 {
                     return Err(Error::Forbidden("This user holds tickets of another event than your key's."));
@@ -236,7 +262,7 @@ impl Store for Backend {
                  where note is not null and ticket_id in (select ticket_id from tickets where user_id = $1)",
             )
             .bind(user.user_id)
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
             sqlx::query(
                 "update tickets set user_id = null, status = 'revoked', changed_at = $2, version = version + 1 \
@@ -244,14 +270,13 @@ impl Store for Backend {
             )
             .bind(user.user_id)
             .bind(now)
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
-            sqlx::query("delete from users where user_id = $1").bind(user.user_id).execute(&mut *transaction).await?;
-            transaction.commit().await?;
+            sqlx::query("delete from users where user_id = $1").bind(user.user_id).execute(&mut *connection).await?;
             Ok(())
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn list_user_tickets(
@@ -263,16 +288,16 @@ impl Store for Backend {
     ) -> Result<Vec<Ticket>> {
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(select_tickets!(
-            "where t.user_id = $1 and ($2 is null or t.event_id = $2) and ($3 is null or t.ticket_id > $3) \
+            "where t.user_id = $1 and ($2 is null or t.event_id = $2) and t.ticket_id > $3 \
              order by t.ticket_id limit $4"
         ))
         .bind(user_id)
         .bind(only_event)
-        .bind(after)
+        .bind(after.unwrap_or_default())
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn insert_event(&self, event: &Event, now: Millis) -> Result<()> {
@@ -292,16 +317,16 @@ impl Store for Backend {
         .bind(now)
         .execute(lease.connection())
         .await;
-        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::EventExists)))
+        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::EventExists))).await
     }
 
     async fn find_event(&self, slug: &str) -> Result<Option<Event>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(concat!("select ", event_columns!(), " from events e where e.slug = $1"))
+        let outcome = sqlx::query_as(concat!("select ", event_columns!(), " from events where slug = $1"))
             .bind(slug)
             .fetch_optional(lease.connection())
             .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>> {
@@ -309,20 +334,20 @@ impl Store for Backend {
         let outcome = sqlx::query_as(concat!(
             "select ",
             event_columns!(),
-            " from events e where ($1 is null or e.event_id > $1) order by e.event_id limit $2"
+            " from events where event_id > $1 order by event_id limit $2"
         ))
-        .bind(after)
+        .bind(after.unwrap_or_default())
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event> {
-        let mut lease = self.writer().await?;
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
-            let mut transaction = lease.connection().begin_with(BEGIN).await?;
-            let mut event = lock_event(&mut transaction, event_id).await?;
+            let connection = lease.connection();
+            let mut event = lock_event(connection, event_id).await?;
             change.apply(&mut event)?;
             sqlx::query(
                 "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, reentry = $6, \
@@ -335,20 +360,19 @@ impl Store for Backend {
             .bind(event.ends_at)
             .bind(event.reentry.as_str())
             .bind(event.version)
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
-            transaction.commit().await?;
             Ok(event)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn delete_event(&self, event_id: Uuid, now: Millis) -> Result<()> {
-        let mut lease = self.writer().await?;
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
-            let mut transaction = lease.connection().begin_with(BEGIN).await?;
-            let event = lock_event(&mut transaction, event_id).await?;
+            let connection = lease.connection();
+            let event = lock_event(connection, event_id).await?;
             let running =
                 event.starts_at.is_some_and(|start| start <= now) && event.ends_at.is_some_and(|end| now <= end);
             if event.slug == crate::store::DEFAULT_EVENT || running {
@@ -360,13 +384,12 @@ impl Store for Backend {
                 "delete from keys where event_id = $1",
                 "delete from events where event_id = $1",
             ] {
-                sqlx::query(statement).bind(event_id).execute(&mut *transaction).await?;
+                sqlx::query(statement).bind(event_id).execute(&mut *connection).await?;
             }
-            transaction.commit().await?;
             Ok(())
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn create_tickets(
@@ -376,14 +399,14 @@ impl Store for Backend {
         now: Millis,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created> {
-        let mut lease = self.writer().await?;
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
-            let mut transaction = lease.connection().begin_with(BEGIN).await?;
+            let connection = lease.connection();
             let mut created = Created::default();
             let mut taken = Vec::new();
             for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
-                created.users_created += super::insert_holders(&mut transaction, chunk, now).await?;
-                let written = super::insert_tickets(&mut transaction, event_id, chunk, now).await?;
+                created.users_created += super::insert_holders(connection, chunk, now).await?;
+                let written = super::insert_tickets(connection, event_id, chunk, now).await?;
                 created.created += written.len() as u64;
                 let refused = (0..chunk.len()).filter(|&place| !written.contains(&chunk[place].ticket_id));
                 taken.extend(refused.map(|place| number * CHUNK + place));
@@ -393,25 +416,24 @@ impl Store for Backend {
                 return Err(seats_taken(&taken));
             }
             created.registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
-            transaction.commit().await?;
             Ok(created)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>> {
         let pattern = filter.search.as_deref().map(contains_pattern);
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(select_tickets!(
-            "where t.event_id = $1 and ($2 is null or t.ticket_id > $2) and ($3 is null or t.status = $3) \
+            "where t.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.status = $3) \
              and ($4 is null or t.gate = $4) and ($5 is null or t.changed_at >= $5) \
              and ($6 is null or lower(t.seat) like $6 escape '\\' or lower(u.username) like $6 escape '\\' \
              or lower(u.full_name) like $6 escape '\\') \
              order by t.ticket_id limit $7"
         ))
         .bind(event_id)
-        .bind(filter.after)
+        .bind(filter.after.unwrap_or_default())
         .bind(filter.status.map(Status::as_str))
         .bind(filter.gate.as_deref())
         .bind(filter.changed_since)
@@ -419,13 +441,13 @@ impl Store for Backend {
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>> {
         let mut lease = self.reader().await?;
         let outcome = get_ticket(lease.connection(), ticket_id).await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn register_ticket(
@@ -436,32 +458,31 @@ impl Store for Backend {
         gate: &str,
         now: Millis,
     ) -> Result<Ticket> {
-        let mut lease = self.writer().await?;
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
-            let mut transaction = lease.connection().begin_with(BEGIN).await?;
-            let user = find_user(&mut transaction, username).await?.ok_or(Error::UserNotFound)?;
+            let connection = lease.connection();
+            let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
             let ticket_id: Uuid =
                 sqlx::query_scalar("select ticket_id from tickets where event_id = $1 and seat = $2 and gate = $3")
                     .bind(event_id)
                     .bind(seat)
                     .bind(gate)
-                    .fetch_optional(&mut *transaction)
+                    .fetch_optional(&mut *connection)
                     .await?
                     .ok_or(Error::TicketNotFound)?;
-            super::register(&mut transaction, ticket_id, user.user_id, now).await?;
-            let ticket = get_ticket(&mut transaction, ticket_id).await?.ok_or(Error::TicketNotFound)?;
-            transaction.commit().await?;
+            super::register(connection, ticket_id, user.user_id, now).await?;
+            let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             Ok(ticket)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket> {
-        let mut lease = self.writer().await?;
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
-            let mut transaction = lease.connection().begin_with(BEGIN).await?;
-            let ticket = lock_ticket(&mut transaction, ticket_id).await?;
+            let connection = lease.connection();
+            let ticket = lock_ticket(connection, ticket_id).await?;
             match (change, ticket.status) {
                 (TicketChange::Revoke, Status::Revoked) => return Ok(ticket),
                 (TicketChange::Revoke, _) => {
@@ -471,7 +492,7 @@ impl Store for Backend {
                     )
                     .bind(ticket_id)
                     .bind(now)
-                    .execute(&mut *transaction)
+                    .execute(&mut *connection)
                     .await?;
                 }
                 (_, Status::Used) => return Err(Error::TicketUsed),
@@ -486,14 +507,14 @@ impl Store for Backend {
                     .bind(seed.0.as_slice())
                     .bind(now)
                     .bind(false)
-                    .execute(&mut *transaction)
+                    .execute(&mut *connection)
                     .await?;
                 }
                 (TicketChange::Transfer { seed, username }, Status::Valid) => {
                     if ticket.user_id.is_none() {
                         return Err(Error::TicketNotRegistered);
                     }
-                    let user = find_user(&mut transaction, username).await?.ok_or(Error::UserNotFound)?;
+                    let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
                     sqlx::query(
                         "update tickets set seed = $2, user_id = $4, registered_at = $3, printed_at = null, \
                          changed_at = $3, version = version + 1 where ticket_id = $1",
@@ -502,16 +523,15 @@ impl Store for Backend {
                     .bind(seed.0.as_slice())
                     .bind(now)
                     .bind(user.user_id)
-                    .execute(&mut *transaction)
+                    .execute(&mut *connection)
                     .await?;
                 }
             }
-            let ticket = get_ticket(&mut transaction, ticket_id).await?.ok_or(Error::TicketNotFound)?;
-            transaction.commit().await?;
+            let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             Ok(ticket)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn read_scan(
@@ -544,37 +564,48 @@ impl Store for Backend {
             Ok(Some(context))
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>) -> Result<Recorded> {
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded> {
         let mut lease = self.writer().await?;
-        let outcome = super::record_scan(lease.connection(), scan, mark).await;
-        let outcome = match outcome {
-            Err(error) if is_unique_violation(&error) => Ok(Recorded::ScanIdTaken),
-            outcome => outcome.map_err(Error::from),
+        let outcome = match (mark, scan.ticket_id) {
+            (Some(mark), _) => super::record_accepted(lease.connection(), scan, mark, refusals_since).await,
+            (None, Some(ticket_id)) if [ScanResult::WrongCode, ScanResult::StaleCode].contains(&scan.result) => {
+                lease = lease.begin(BEGIN).await?;
+                // One refused code at a time, so that each is counted by the next.
+                sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(lease.connection()).await?;
+                record_refused(lease.connection(), scan, refusals_since).await
+            }
+            (None, _) => record_refused(lease.connection(), scan, refusals_since).await,
         };
-        lease.settle(outcome)
+        let outcome = match outcome {
+            Ok(0) => Ok(Recorded::Outdated),
+            Ok(_) => Ok(Recorded::Done),
+            Err(error) if is_unique_violation(&error) => Ok(Recorded::ScanIdTaken),
+            Err(error) => Err(Error::from(error)),
+        };
+        lease.settle(outcome).await
     }
 
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>> {
         let mut lease = self.reader().await?;
         let outcome = get_scan(lease.connection(), scan_id).await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan> {
-        let mut lease = self.writer().await?;
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
-            let mut transaction = lease.connection().begin_with(BEGIN).await?;
-            let scan = get_scan(&mut transaction, scan_id).await?.ok_or(Error::ScanNotFound)?;
-            let ticket = lock_ticket(&mut transaction, scan.ticket_id.ok_or(Error::NotUndoable)?).await?;
+            let connection = lease.connection();
+            let scan = get_scan(connection, scan_id).await?.ok_or(Error::ScanNotFound)?;
+            let ticket = lock_ticket(connection, scan.ticket_id.ok_or(Error::NotUndoable)?).await?;
             // Read again behind the lock: another undo may have been first.
-            let scan = get_scan(&mut transaction, scan_id).await?.ok_or(Error::ScanNotFound)?;
+            let scan = get_scan(connection, scan_id).await?.ok_or(Error::ScanNotFound)?;
             if scan.undone_at.is_some() {
                 return Ok(scan);
             }
-            if newest_accepted(&mut transaction, ticket.ticket_id).await? != Some(scan_id) {
+            if newest_accepted(connection, ticket.ticket_id).await? != Some(scan_id) {
                 return Err(Error::NotUndoable);
             }
             if scan.received_at < not_before {
@@ -584,14 +615,13 @@ impl Store for Backend {
                 .bind(scan_id)
                 .bind(now)
                 .bind(by)
-                .execute(&mut *transaction)
+                .execute(&mut *connection)
                 .await?;
-            take_back(&mut transaction, &ticket, &scan, now).await?;
-            transaction.commit().await?;
+            take_back(connection, &ticket, &scan, now).await?;
             Ok(Scan { undone_at: Some(now), undone_by: by, ..scan })
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn list_scans(
@@ -623,7 +653,7 @@ impl Store for Backend {
             Ok(rows.iter().map(place).collect::<std::result::Result<_, _>>()?)
         }
         .await;
-        lease.settle(outcome)
+        lease.settle(outcome).await
     }
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState> {
@@ -635,13 +665,13 @@ impl Store for Backend {
         .bind(event_id)
         .fetch_one(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn stats(&self, event_id: Uuid) -> Result<Stats> {
         let mut lease = self.reader().await?;
         let outcome = stats(lease.connection(), event_id).await;
-        lease.settle(outcome.map_err(Error::from))
+        lease.settle(outcome.map_err(Error::from)).await
     }
 }
 
@@ -706,20 +736,27 @@ async fn lock_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Tic
 
 /// Takes the event's row for the rest of the transaction, and counts the change.
 async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event> {
-    sqlx::query_as(concat!(
-        "update events as e set version = version + 1 where event_id = $1 returning ",
-        event_columns!()
-    ))
-    .bind(event_id)
-    .fetch_optional(connection)
-    .await?
-    .ok_or(Error::EventNotFound)
+    sqlx::query_as(concat!("update events set version = version + 1 where event_id = $1 returning ", event_columns!()))
+        .bind(event_id)
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Error::EventNotFound)
 }
 
 async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
     let scan =
         sqlx::query_as("select * from scans where scan_id = $1").bind(scan_id).fetch_optional(connection).await?;
     Ok(scan)
+}
+
+/// Returns how many rows were written.
+async fn record_refused(
+    connection: &mut Connection,
+    scan: &Scan,
+    refusals_since: Millis,
+) -> std::result::Result<u64, sqlx::Error> {
+    let written = bind_scan(sqlx::query(INSERT_SCAN), scan, refusals_since).execute(connection).await?;
+    Ok(written.rows_affected())
 }
 
 async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Uuid>> {

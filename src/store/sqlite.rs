@@ -1,5 +1,6 @@
 //! SQLite, embedded: one file, one writer and a pool of readers in each process, any number of processes.
 
+#[macro_use]
 #[path = "queries.rs"]
 mod queries;
 
@@ -15,7 +16,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Recorded, Result, apply_missing};
+use super::{Health, Mark, NewTicket, Result, apply_missing};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Status};
 
@@ -26,6 +27,7 @@ type Backend = SqliteStore;
 const BEGIN: &str = "begin immediate";
 /// `begin immediate` has locked everything already.
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
+const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1)";
 
 /// How long a writer waits for another process's writer: less than the 2.5 s that a call has.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -121,32 +123,32 @@ const MARK: &str = "update tickets set status = 'used', inside = $4, \
     changed_at = $6, version = version + 1 \
     where ticket_id = $1 and version = $2 and status <> 'revoked'";
 
-async fn record_scan(
+/// Returns how many scans were written.
+async fn record_accepted(
     connection: &mut SqliteConnection,
     scan: &Scan,
-    mark: Option<&Mark>,
-) -> std::result::Result<Recorded, sqlx::Error> {
-    let Some(mark) = mark else {
-        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan).execute(connection).await?;
-        return Ok(Recorded::Done);
-    };
+    mark: &Mark,
+    refusals_since: Millis,
+) -> std::result::Result<u64, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     let marked = sqlx::query(MARK)
-        .bind(mark.ticket_id)
+        .bind(scan.ticket_id)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)
         .bind(scan.decided_at)
         .bind(scan.received_at)
         .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-    if marked == 0 {
-        return Ok(Recorded::TicketChanged);
+        .await?;
+    if marked.rows_affected() == 0 {
+        return Ok(0);
     }
-    queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(Recorded::Done)
+    let scans =
+        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan, refusals_since).execute(&mut *transaction).await?;
+    if scans.rows_affected() > 0 {
+        transaction.commit().await?;
+    }
+    Ok(scans.rows_affected())
 }
 
 /// Creates the holders that do not exist yet; returns how many.

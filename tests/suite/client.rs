@@ -40,37 +40,44 @@ impl Client {
         Self { transport: self.transport.clone(), key: Some(key.to_owned()) }
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub async fn get(&self, path: impl AsRef<str>) -> Reply {
         self.bare(Method::GET, path).await
     }
 
-    pub async fn delete(&self, path: &str) -> Reply {
+    pub async fn delete(&self, path: impl AsRef<str>) -> Reply {
         self.bare(Method::DELETE, path).await
     }
 
     /// A request without a body.
-    pub async fn bare(&self, method: Method, path: &str) -> Reply {
-        self.send(Request::builder().method(method).uri(path), Vec::new()).await
+    pub async fn bare(&self, method: Method, path: impl AsRef<str>) -> Reply {
+        self.send(Request::builder().method(method).uri(path.as_ref()), Vec::new()).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
+    pub async fn post(&self, path: impl AsRef<str>, body: Value) -> Reply {
         self.send_as(Method::POST, path, "application/json", body.to_string()).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+    pub async fn patch(&self, path: impl AsRef<str>, body: Value) -> Reply {
         self.send_as(Method::PATCH, path, "application/json", body.to_string()).await
     }
 
-    pub async fn post_csv(&self, path: &str, body: impl Into<Vec<u8>>) -> Reply {
+    pub async fn post_csv(&self, path: impl AsRef<str>, body: impl Into<Vec<u8>>) -> Reply {
         self.send_as(Method::POST, path, "text/csv", body).await
     }
 
-    pub async fn post_form(&self, path: &str, body: impl Into<Vec<u8>>) -> Reply {
+    pub async fn post_form(&self, path: impl AsRef<str>, body: impl Into<Vec<u8>>) -> Reply {
         self.send_as(Method::POST, path, "application/x-www-form-urlencoded", body).await
     }
 
-    pub async fn send_as(&self, method: Method, path: &str, media_type: &str, body: impl Into<Vec<u8>>) -> Reply {
-        self.send(Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media_type), body).await
+    pub async fn send_as(
+        &self,
+        method: Method,
+        path: impl AsRef<str>,
+        media_type: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> Reply {
+        self.send(Request::builder().method(method).uri(path.as_ref()).header(header::CONTENT_TYPE, media_type), body)
+            .await
     }
 
     /// Sends any request; the key is added.

@@ -28,6 +28,13 @@ enum Place {
 
 impl TestDatabase {
     pub async fn create(kind: Kind) -> Self {
+        let database = Self::create_empty(kind).await;
+        store::migrate(&database.database()).await.expect("a new database can be migrated");
+        database
+    }
+
+    /// A database without our tables.
+    pub async fn create_empty(kind: Kind) -> Self {
         let name = format!("test_{}", Uuid::new_v4().simple());
         let place = match kind {
             Kind::Sqlite => {
@@ -41,7 +48,6 @@ impl TestDatabase {
                 Place::Cluster { cluster, name }
             }
         };
-        store::migrate(&place.database()).await.expect("a new database can be migrated");
         let rows = Mutex::new(Rows::open(&place.owner_url()).await);
         Self { kind, place, rows }
     }
@@ -69,6 +75,12 @@ impl TestDatabase {
     /// What a query with one number as its answer gives.
     pub async fn count(&self, sql: &str) -> i64 {
         self.rows.lock().await.count(sql).await
+    }
+
+    /// What a query with one text as its answer gives, for queries that the two databases spell differently.
+    pub async fn text(&self, sqlite: &str, postgres: &str) -> String {
+        let query = if self.kind == Kind::Sqlite { sqlite } else { postgres };
+        self.rows.lock().await.texts(query).await.remove(0)
     }
 
     /// All rows of all tables, as text: the same text means that nothing changed.
@@ -187,7 +199,8 @@ const TABLES: [&str; 5] = ["users", "tickets", "scans", "keys", "events"];
 impl Rows {
     pub async fn open(url: &str) -> Self {
         if url.starts_with("sqlite:") {
-            Self::Sqlite(SqliteConnection::connect(url).await.expect("the SQLite file opens"))
+            let url = format!("{url}?mode=rwc");
+            Self::Sqlite(SqliteConnection::connect(&url).await.expect("the SQLite file opens"))
         } else {
             Self::Postgres(PgConnection::connect(url).await.expect("PostgreSQL takes a connection"))
         }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::client::{Client, Reply};
 use crate::database::{Kind, TestDatabase};
 
-pub const ORGANIZER_KEY: &str = "the organizer's key of the test suite";
+pub const ORGANIZER_KEY: &str = "the-organizer-key-of-the-test-suite";
 
 /// 2026-05-01T18:00:00Z, at which a step of the codes begins.
 const EVENING: i64 = 1_777_658_400_000;
@@ -102,7 +102,7 @@ impl Service {
     /// Makes a ticket of an event and returns its id.
     pub async fn seat(&self, event: &str, seat: &str, gate: &str) -> String {
         self.organizer
-            .post(&format!("/api/events/{event}/tickets"), json!({ "seat": seat, "gate": gate }))
+            .post(format!("/api/events/{event}/tickets"), json!({ "seat": seat, "gate": gate }))
             .await
             .is(201);
         let path = format!("/api/events/{event}/tickets?limit=500");
@@ -123,7 +123,7 @@ impl Service {
         let username = format!("{event}-{seat}-{gate}");
         self.user(&username).await;
         let body = json!({ "event": event, "seat": seat, "gate": gate });
-        Ticket::new(&self.organizer.post(&format!("/api/users/{username}/tickets"), body).await.is(201))
+        Ticket::new(&self.organizer.post(format!("/api/users/{username}/tickets"), body).await.is(201))
     }
 
     /// A new scan of what the holder's phone shows now.
@@ -136,19 +136,30 @@ impl Service {
         let before = self.database.snapshot().await;
         let reply = request.await;
         let after = self.database.snapshot().await;
-        assert_eq!(before, after, "{}", reply.text());
+        let lines = |of: &str, but_not: &str| {
+            of.lines().filter(|line| !but_not.lines().any(|other| other == *line)).collect::<Vec<_>>().join("\n")
+        };
+        let (gone, new) = (lines(&before, &after), lines(&after, &before));
+        assert!(before == after, "{}\nrows that are gone:\n{gone}\nnew rows:\n{new}", reply.text());
         reply
     }
 }
 
-fn app(database: &TestDatabase, clock: &TestClock, settings: &[(&str, &str)]) -> Arc<App> {
+fn app(database: &TestDatabase, clock: &TestClock, further: &[(&str, &str)]) -> Arc<App> {
+    let clock = clock.clone();
+    Arc::new(App::new(settings(database, further), Box::new(move || clock.now())))
+}
+
+/// The settings of a service on a database; further ones go before its own.
+pub fn settings(database: &TestDatabase, further: &[(&str, &str)]) -> Settings {
     let mut variables = database.environment();
     variables.push(("ORGANIZER_KEY".to_owned(), ORGANIZER_KEY.to_owned()));
-    variables.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let read = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let settings = Settings::read(read).expect("the test's own settings are right");
-    let clock = clock.clone();
-    Arc::new(App::new(settings, Box::new(move || clock.now())))
+    let read = |name: &str| {
+        let further = further.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let own = || variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        further.or_else(own)
+    };
+    Settings::read(read).expect("the test's own settings are right")
 }
 
 /// What a holder's phone knows.
@@ -176,14 +187,41 @@ impl Ticket {
         }
     }
 
+    /// The secret as it was provisioned.
+    pub fn secret(&self) -> String {
+        self.key.base32()
+    }
+
     /// The six digits of a moment.
     pub fn code(&self, at: Millis) -> String {
         self.key.code(step_at(at))
     }
 
+    /// Six digits that are not the code of any moment near.
+    pub fn wrong_code(&self, at: Millis) -> String {
+        let near: Vec<String> = (-25..=25).map(|away| self.key.code(step_at(at) + away)).collect();
+        let digits = (0..).map(|number| format!("{number:06}")).find(|digits| !near.contains(digits));
+        digits.expect("there are more numbers than steps")
+    }
+
     /// What the QR shows at a moment.
     pub fn qr(&self, at: Millis) -> String {
         QrCode { ticket_id: self.ticket_id, code: self.code(at) }.to_string()
+    }
+}
+
+/// Goes through a list in pages of two and returns all members.
+pub async fn walk(client: &Client, path: &str, name: &str) -> Vec<Value> {
+    let mut members = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = client.get(format!("{path}?limit=2{after}")).await.is(200);
+        let part = page[name].as_array().expect("a list has members");
+        members.extend(part.iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return members,
+        }
     }
 }
 

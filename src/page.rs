@@ -1,0 +1,92 @@
+//! Lists are sent in pages: `?limit=` members at most, `?after=` the cursor that the page before gave as `next`.
+
+use data_encoding::BASE64URL_NOPAD;
+use http::StatusCode;
+use serde::Deserialize;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::response::{self, Response};
+
+/// The query of a list that has no other parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    #[serde(default)]
+    pub limit: Limit,
+    pub after: Option<Cursor>,
+}
+
+/// Members of a page at most: 1 to 500.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Limit(usize);
+
+impl Limit {
+    const GREATEST: usize = 500;
+
+    /// How many members to read: one more than is sent tells whether there is a next page.
+    pub fn to_read(self) -> i64 {
+        self.0 as i64 + 1
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
+impl TryFrom<String> for Limit {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse() {
+            Ok(limit @ 1..=Self::GREATEST) => Ok(Self(limit)),
+            _ => Err(format!("must be a number from 1 to {}", Self::GREATEST)),
+        }
+    }
+}
+
+/// The id of the last member of a page, as base64url: clients pass it on and need not read it.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Cursor(pub Uuid);
+
+impl TryFrom<String> for Cursor {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let decode = |text: &str| Uuid::from_slice(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok();
+        decode(&text).map(Self).ok_or("is not a cursor that a list gave as `next`")
+    }
+}
+
+/// A page of a list: `{"<name>": […], "next": cursor or null}`. `members` are [`Limit::to_read`] at most.
+pub fn respond<T: Serialize>(
+    name: &'static str,
+    mut members: Vec<T>,
+    limit: Limit,
+    id: impl Fn(&T) -> Uuid,
+) -> Result<Response, Error> {
+    let more = members.len() > limit.0;
+    members.truncate(limit.0);
+    let next = members.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(id(last).as_bytes()));
+    response::json(StatusCode::OK, &Page { name, members, next })
+}
+
+struct Page<T> {
+    name: &'static str,
+    members: Vec<T>,
+    next: Option<String>,
+}
+
+impl<T: Serialize> Serialize for Page<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry(self.name, &self.members)?;
+        map.serialize_entry("next", &self.next)?;
+        map.end()
+    }
+}

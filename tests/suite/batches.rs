@@ -1,0 +1,193 @@
+//! What gates decided while they were offline.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::Client;
+use crate::service::{Service, Ticket, with};
+
+on_both_databases! {
+    a_batch_is_decided_as_of_its_scanned_at,
+    a_batch_applies_in_the_order_of_scanned_at,
+    wrong_items_stand_beside_good_ones,
+    scanned_at_has_its_limits,
+    what_is_older_than_the_newest_accepted_scan_changes_nothing,
+    a_whole_batch_sent_again_is_replayed,
+    a_batch_takes_five_hundred_scans,
+    a_supervisors_batch_may_hold_manual_admissions,
+    a_batch_that_is_not_one_is_refused,
+}
+
+const BATCH: &str = "/api/events/default/scans/batch";
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+
+async fn a_batch_is_decided_as_of_its_scanned_at(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    service.clock.advance(2 * HOUR);
+    let item = offline(&service, &ticket, -HOUR);
+    let answer = gate.post(BATCH, json!({ "scans": [item] })).await.is(200);
+    let scan = &answer["results"][0];
+    assert_eq!((&scan["result"], &scan["status"]), (&json!("accepted"), &json!(200)));
+    assert_eq!(scan["ticket"]["used_at"], service.time(-HOUR));
+    assert_eq!(scan["scanned_at"], service.time(-HOUR));
+    let (decided_at, received_at) = (service.now().0 - HOUR, service.now().0);
+    let kept = format!(
+        "select count(*) from scans where offline_result = 'accepted' and result = 'accepted' \
+         and decided_at = {decided_at} and received_at = {received_at}"
+    );
+    assert_eq!(service.database.count(&kept).await, 1);
+}
+
+async fn a_batch_applies_in_the_order_of_scanned_at(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    service.clock.advance(HOUR);
+    let scans = json!([
+        offline(&service, &ticket, -10 * MINUTE),
+        with(offline(&service, &ticket, -20 * MINUTE), json!({ "direction": "exit" })),
+        offline(&service, &ticket, -30 * MINUTE),
+    ]);
+    let answer = gate.post(BATCH, json!({ "scans": scans })).await.is(200);
+    assert_eq!(results(&answer), ["already_used", "accepted", "accepted"]);
+    assert_eq!(answer["results"][0]["first_used_at"], service.time(-30 * MINUTE));
+    let left = "select count(*) from tickets where status = 'used' and not inside";
+    assert_eq!(service.database.count(left).await, 1);
+}
+
+async fn wrong_items_stand_beside_good_ones(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    let other = service.ticket("A2").await;
+    service.clock.advance(MINUTE);
+    let good = offline(&service, &ticket, -SECOND);
+    let refused = [
+        with(good.clone(), json!({ "scanned_at": null })),
+        with(good.clone(), json!({ "offline_result": null })),
+        with(good.clone(), json!({ "offline_result": "maybe" })),
+        with(good.clone(), json!({ "code": null })),
+        with(good.clone(), json!({ "scan_id": null })),
+        with(good.clone(), json!({ "extra": 1 })),
+        json!({}),
+        json!(7),
+        json!(null),
+    ];
+    let manual = json!({ "code": null, "seat": "A2", "gate": "North", "manual": true, "note": "x" });
+    let manual = with(offline(&service, &other, 0), manual);
+    let conflict = with(offline(&service, &other, 0), json!({ "scan_id": good["scan_id"] }));
+    let mut scans = refused.to_vec();
+    scans.extend([good, manual, conflict]);
+
+    let answer = gate.post(BATCH, json!({ "scans": scans })).await.is(200);
+    let items = answer["results"].as_array().expect("a batch has results");
+    assert_eq!(items.len(), 12);
+    for item in &items[..9] {
+        assert_eq!((&item["status"], &item["code"]), (&json!(422), &json!("invalid_payload")));
+    }
+    assert_eq!(items[9]["result"], "accepted");
+    assert_eq!((&items[10]["status"], &items[10]["code"]), (&json!(403), &json!("forbidden")));
+    assert_eq!((&items[11]["status"], &items[11]["code"]), (&json!(409), &json!("scan_id_conflict")));
+    assert_eq!(service.database.count("select count(*) from scans").await, 1);
+    assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 1);
+}
+
+async fn scanned_at_has_its_limits(service: Service) {
+    let ticket = service.ticket("A1").await;
+    service.clock.advance(100 * HOUR);
+    // The organizer's key of the environment has no age; its scans may lie as far back as any.
+    let gate = service.offline_gate().await;
+    let organizer = &service.organizer;
+    service.clock.advance(SECOND);
+    for (client, milliseconds, fits) in [
+        (&gate, -SECOND, true),
+        (&gate, -SECOND - 1, false),
+        (&gate, 30 * SECOND, true),
+        (&gate, 30 * SECOND + 1, false),
+        (organizer, -72 * HOUR, true),
+        (organizer, -72 * HOUR - 1, false),
+    ] {
+        let wrong = json!({ "code": null, "seat": "A1", "gate": "North", "totp_code": "none" });
+        let item = with(offline(&service, &ticket, milliseconds), wrong);
+        let answer = client.post(BATCH, json!({ "scans": [item] })).await.is(200);
+        assert_eq!(answer["results"][0]["result"] == "wrong_code", fits, "{milliseconds} ms: {answer}");
+    }
+    assert_eq!(service.database.count("select count(*) from scans").await, 3);
+}
+
+async fn what_is_older_than_the_newest_accepted_scan_changes_nothing(service: Service) {
+    service.organizer.patch("/api/events/default", json!({ "reentry": "after_exit" })).await.is(200);
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    service.clock.advance(HOUR);
+    gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    let exit = with(service.scan(&ticket), json!({ "direction": "exit" }));
+    gate.post("/api/events/default/scans", exit).await.is_scan(200, "accepted");
+
+    let scans = json!([
+        offline(&service, &ticket, -2 * MINUTE),
+        with(offline(&service, &ticket, -MINUTE), json!({ "direction": "exit" })),
+    ]);
+    let before = service.organizer.get(format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
+    let answer = gate.post(BATCH, json!({ "scans": scans })).await.is(200);
+    assert_eq!(results(&answer), ["already_used", "not_inside"]);
+    let after = service.organizer.get(format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
+    assert_eq!(after, before);
+    assert_eq!(service.database.count("select count(*) from tickets where version = 4").await, 1);
+    // What the gates decided is on record, to be looked at as a conflict.
+    let conflicts = "select count(*) from scans where offline_result = 'accepted' and result <> 'accepted'";
+    assert_eq!(service.database.count(conflicts).await, 2);
+}
+
+async fn a_whole_batch_sent_again_is_replayed(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    service.clock.advance(MINUTE);
+    let scans = json!([offline(&service, &ticket, -2 * SECOND), offline(&service, &ticket, -SECOND)]);
+    let first = gate.post(BATCH, json!({ "scans": scans })).await.is(200);
+    assert_eq!(results(&first), ["accepted", "already_used"]);
+    let second = service.unchanged(gate.post(BATCH, json!({ "scans": scans }))).await.is(200);
+    assert_eq!(results(&second), results(&first));
+    for (first, second) in [0, 1].map(|place| (&first["results"][place], &second["results"][place])) {
+        assert_eq!(*second, with(first.clone(), json!({ "replayed": true })));
+    }
+}
+
+async fn a_batch_takes_five_hundred_scans(service: Service) {
+    let gate = service.offline_gate().await;
+    let item = || {
+        let scan = json!({ "scan_id": Uuid::new_v4(), "code": "not ours", "scanned_at": service.time(0) });
+        with(scan, json!({ "offline_result": "unknown_ticket" }))
+    };
+    let scans: Vec<Value> = (0..501).map(|_| item()).collect();
+    let too_many = gate.post(BATCH, json!({ "scans": scans }));
+    service.unchanged(too_many).await.is_refused(422, "invalid_payload");
+    let answer = gate.post(BATCH, json!({ "scans": scans[..500] })).await.is(200);
+    assert_eq!(results(&answer), ["unknown_ticket"; 500]);
+    assert_eq!(gate.post(BATCH, json!({ "scans": [] })).await.is(200), json!({ "results": [] }));
+}
+
+async fn a_supervisors_batch_may_hold_manual_admissions(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let body = json!({ "name": "x", "role": "supervisor", "offline": true });
+    let supervisor = service.key(body).await;
+    let manual = json!({ "code": null, "seat": "A1", "gate": "North", "manual": true, "note": "known" });
+    let scans = json!([with(offline(&service, &ticket, 0), manual)]);
+    let answer = supervisor.post(BATCH, json!({ "scans": scans })).await.is(200);
+    assert_eq!(results(&answer), ["accepted"]);
+    assert_eq!(service.database.count("select count(*) from scans where manual").await, 1);
+}
+
+async fn a_batch_that_is_not_one_is_refused(service: Service) {
+    let gate: Client = service.offline_gate().await;
+    for body in [json!({}), json!([]), json!({ "scans": {} }), json!({ "scans": [], "more": 1 })] {
+        service.unchanged(gate.post(BATCH, body)).await.is_refused(422, "invalid_payload");
+    }
+}
+
+/// A scan that a gate accepted by itself, with what the phone showed then.
+fn offline(service: &Service, ticket: &Ticket, milliseconds: i64) -> Value {
+    let at = service.now().plus(milliseconds);
+    json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(at), "scanned_at": at, "offline_result": "accepted" })
+}
+
+fn results(answer: &Value) -> Vec<&str> {
+    let items = answer["results"].as_array().expect("a batch has results");
+    items.iter().map(|item| item["result"].as_str().unwrap_or_default()).collect()
+}

@@ -1,0 +1,188 @@
+//! Hostile and clumsy requests: each is refused with a reason, none is an error of the service, and no row changes.
+
+use std::collections::BTreeMap;
+
+use http::{Method, Request};
+use register_ticket_api::app::ROUTES;
+use serde_json::json;
+
+use crate::service::Service;
+
+on_both_databases! {
+    a_body_that_is_not_json_is_refused_by_line_and_column,
+    a_body_of_another_type_is_refused,
+    a_field_that_is_missing_unknown_or_twice_is_named,
+    hostile_bodies_change_nothing_anywhere,
+    what_was_sent_is_not_repeated,
+    a_path_takes_its_methods_and_says_which,
+    head_is_get_without_the_body,
+    what_is_no_path_is_not_found,
+    every_answer_is_for_nobodys_cache_and_of_the_type_it_says,
+}
+
+async fn a_body_that_is_not_json_is_refused_by_line_and_column(service: Service) {
+    for (body, place) in [
+        ("", "line 1, column 0"),
+        ("{", "line 1, column 1"),
+        ("{\"username\": \"ana\",\n \"email\" 1}", "line 2, column 10"),
+        ("{\"username\": \"ana\"} x", "line 1, column 21"),
+        ("\u{feff}{}", "line 1, column 1"),
+        ("username=ana", "line 1, column 1"),
+    ] {
+        let request = service.organizer.send_as(Method::POST, "/api/users", "application/json", body);
+        let problem = service.unchanged(request).await.is_refused(400, "malformed_json");
+        assert!(problem["detail"].as_str().unwrap_or_default().contains(place), "{body}: {problem}");
+    }
+}
+
+async fn a_body_of_another_type_is_refused(service: Service) {
+    let body = json!({ "username": "ana" }).to_string();
+    for media_type in ["", "text/plain", "application/jsonp", "text/json", "multipart/form-data", "application/xml"] {
+        let request = service.organizer.send_as(Method::POST, "/api/users", media_type, body.clone());
+        service.unchanged(request).await.is_refused(415, "unsupported_media_type");
+    }
+    let form = service.organizer.post_form("/api/events", "slug=x&name=x");
+    service.unchanged(form).await.is_refused(415, "unsupported_media_type");
+    let untyped = Request::builder().method(Method::POST).uri("/api/users");
+    service.unchanged(service.organizer.send(untyped, body.clone())).await.is_refused(415, "unsupported_media_type");
+    let typed = "Application/JSON; charset=utf-8";
+    service.organizer.send_as(Method::POST, "/api/users", typed, body).await.is(201);
+}
+
+async fn a_field_that_is_missing_unknown_or_twice_is_named(service: Service) {
+    for (body, field, message) in [
+        ("{}", "username", "is required"),
+        (r#"{"username":"ana","usernam":"ana"}"#, "usernam", "is not known"),
+        (r#"{"username":"ana","username":"luis"}"#, "username", "is given twice"),
+        (r#"{"username":["ana"]}"#, "username", "expected a string"),
+        (r#"{"username":null}"#, "username", "expected a string"),
+        ("[]", "body", "expected"),
+        ("null", "body", "expected"),
+        ("7", "body", "expected"),
+    ] {
+        let request = service.organizer.send_as(Method::POST, "/api/users", "application/json", body);
+        let problem = service.unchanged(request).await.is_refused(422, "invalid_payload");
+        assert_eq!(problem["errors"][0]["field"], field, "{body}");
+        assert!(problem["errors"][0]["message"].as_str().unwrap_or_default().contains(message), "{body}: {problem}");
+    }
+    let form = service.organizer.post_form("/api/users", "username=ana&username=luis");
+    let problem = service.unchanged(form).await.is_refused(422, "invalid_payload");
+    assert_eq!(problem["errors"][0]["message"], "is given twice");
+}
+
+async fn hostile_bodies_change_nothing_anywhere(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let deep = "[".repeat(30_000);
+    let deep_object = format!("{}1{}", "{\"seat\":".repeat(5_000), "}".repeat(5_000));
+    let long = format!("{{\"seat\":\"{0}\",\"gate\":\"{0}\"}}", "x".repeat(5_000));
+    let bodies: [&[u8]; 12] = [
+        b"",
+        b"{\"a\":",
+        b"\xff\xfe{}",
+        b"{\"seat\":\"\xc3\x28\",\"gate\":\"N\"}",
+        b"{\"seat\":\"\\ud800\",\"gate\":\"N\"}",
+        b"{\"seat\":\"a\\u0000\",\"gate\":\"N\",\"totp_code\":\"\\u0000\"}",
+        b"{\"scan_id\":\"00000000-0000-0000-0000-000000000000\",\"scan_id\":1}",
+        b"{\"name\":1e999}",
+        b"null",
+        deep.as_bytes(),
+        deep_object.as_bytes(),
+        long.as_bytes(),
+    ];
+    let before = service.database.snapshot().await;
+    for route in ROUTES {
+        let takes_a_body = [Method::POST, Method::PATCH].contains(&route.method)
+            && !["/revoke", "/reissue", "/undo"].iter().any(|end| route.path.ends_with(end));
+        if !takes_a_body {
+            continue;
+        }
+        let path = route
+            .path
+            .replace("{event}", "default")
+            .replace("{username}", &ticket.username)
+            .replace("{ticket_id}", &ticket.ticket_id.to_string());
+        for body in bodies {
+            for media_type in ["application/json", "application/x-www-form-urlencoded", "text/csv"] {
+                let reply = service.organizer.send_as(route.method.clone(), &path, media_type, body).await;
+                assert!(reply.status.is_client_error(), "{} {path}: {}", route.method, reply.text());
+            }
+        }
+    }
+    assert_eq!(service.database.snapshot().await, before);
+}
+
+async fn what_was_sent_is_not_repeated(service: Service) {
+    let bodies = [
+        json!({ "scan_id": "hunter2", "code": "hunter2" }),
+        json!({ "direction": "hunter2" }),
+        json!({ "code": ["hunter2"] }),
+    ];
+    for body in bodies {
+        let reply = service.organizer.post("/api/events/default/scans", body).await;
+        reply.is_refused(422, "invalid_payload");
+        assert!(!reply.text().contains("hunter2"), "{}", reply.text());
+    }
+}
+
+async fn a_path_takes_its_methods_and_says_which(service: Service) {
+    let mut paths: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for route in ROUTES {
+        paths.entry(route.path).or_default().push(route.method.as_str());
+    }
+    let before = service.database.snapshot().await;
+    for (path, methods) in paths {
+        let path = path.replace(['{', '}'], "");
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+            if methods.contains(&method) {
+                continue;
+            }
+            let method = Method::from_bytes(method.as_bytes()).expect("a method is a word");
+            let reply = service.organizer.bare(method, &path).await;
+            reply.is_refused(405, "method_not_allowed");
+            let allowed: Vec<&str> = reply.header("allow").split(", ").collect();
+            let expected = methods.iter().copied().chain(methods.contains(&"GET").then_some("HEAD"));
+            assert_eq!(allowed, expected.collect::<Vec<_>>(), "{path}");
+        }
+    }
+    assert_eq!(service.database.snapshot().await, before);
+}
+
+async fn head_is_get_without_the_body(service: Service) {
+    for path in ["/health", "/openapi.json", "/api/events/default", "/api/events/default/tickets.csv"] {
+        let head = service.organizer.bare(Method::HEAD, path).await;
+        let get = service.organizer.get(path).await;
+        assert_eq!((head.status, head.header("content-type")), (get.status, get.header("content-type")));
+        assert!(head.body.is_empty() && !get.body.is_empty(), "{path}");
+    }
+    service.anonymous.bare(Method::HEAD, "/api/events").await.is(401);
+    service.organizer.bare(Method::HEAD, "/api/users").await.is(405);
+    service.organizer.bare(Method::HEAD, "/none").await.is(404);
+}
+
+async fn what_is_no_path_is_not_found(service: Service) {
+    for path in [
+        "/",
+        "/api",
+        "/api/",
+        "/api/events/",
+        "//api/events",
+        "/api/events/default/",
+        "/api/events/default/tickets/1",
+        "/api/../health",
+        "/api/%2e%2e/health",
+        "/api%2Fevents",
+        "/%00",
+        "/HEALTH",
+        "/health;x",
+    ] {
+        service.organizer.get(path).await.is_refused(404, "not_found");
+        service.unchanged(service.organizer.delete(path)).await;
+    }
+}
+
+async fn every_answer_is_for_nobodys_cache_and_of_the_type_it_says(service: Service) {
+    for path in ["/health", "/api/events", "/api/users/nobody", "/none"] {
+        let reply = service.organizer.get(path).await;
+        assert_eq!((reply.header("cache-control"), reply.header("x-content-type-options")), ("no-store", "nosniff"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Tickets and scans as CSV, for a spreadsheet.
+
+use serde_json::json;
+
+use crate::service::{Service, with};
+
+on_both_databases! {
+    tickets_are_exported_in_the_order_of_their_creation,
+    scans_are_exported_in_the_order_of_their_receipt,
+    what_a_spreadsheet_would_run_is_neutralised,
+    an_export_goes_on_from_page_to_page,
+    an_event_without_tickets_exports_the_header_alone,
+}
+
+async fn tickets_are_exported_in_the_order_of_their_creation(service: Service) {
+    let file = "seat,gate,username,full_name,email\nB1,North,ana,\"Ruiz, Ana\",ana@example.com\nA1,South,,,\n";
+    service.organizer.post_csv("/api/events/default/tickets", file).await.is(201);
+    let reply = service.organizer.get("/api/events/default/tickets.csv").await;
+    assert_eq!(reply.header("content-disposition"), "attachment; filename=\"tickets-default.csv\"");
+    let text = reply.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at");
+    let now = service.time(0);
+    assert!(
+        lines[1].ends_with(&format!(",B1,North,valid,ana,\"Ruiz, Ana\",ana@example.com,false,{now},{now},")),
+        "{text}"
+    );
+    assert!(lines[2].ends_with(&format!(",A1,South,valid,,,,false,{now},,")), "{text}");
+    assert_eq!(lines.len(), 3);
+}
+
+async fn scans_are_exported_in_the_order_of_their_receipt(service: Service) {
+    let gate = service.gate().await;
+    let ticket = service.ticket("A1").await;
+    let first = with(service.scan(&ticket), json!({ "scan_id": "ffffffff-0000-7000-8000-000000000001" }));
+    gate.post("/api/events/default/scans", first).await.is_scan(200, "accepted");
+    service.clock.advance(30_000);
+    let second = with(service.scan(&ticket), json!({ "scan_id": "00000000-0000-7000-8000-000000000002" }));
+    gate.post("/api/events/default/scans", second).await.is_scan(409, "already_used");
+
+    let text = service.organizer.get("/api/events/default/scans.csv").await.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "scan_id,ticket_id,seat,gate,at_gate,direction,result,offline_result,manual,note,scanned_at,received_at,key_id,\
+         undone_at,undone_by"
+    );
+    let start = format!("ffffffff-0000-7000-8000-000000000001,{},A1,North,,entry,accepted,,false,,", ticket.ticket_id);
+    assert!(lines[1].starts_with(&start), "{text}");
+    assert!(lines[2].contains(",already_used,"), "{text}");
+    assert_eq!(lines.len(), 3);
+}
+
+async fn what_a_spreadsheet_would_run_is_neutralised(service: Service) {
+    for seat in ["=1+1", "+1", "-1", "@SUM(A1)", "1-1"] {
+        service.seat("default", seat, "=cmd").await;
+    }
+    service.organizer.post("/api/users", json!({ "username": "@ana", "full_name": "=Ana" })).await.is(201);
+    let registration = json!({ "seat": "1-1", "gate": "=cmd" });
+    service.organizer.post("/api/users/@ana/tickets", registration).await.is(201);
+    let by_hand = json!({
+        "scan_id": "01a0a0a0-0000-7000-8000-000000000001", "seat": "1-1", "gate": "=cmd", "manual": true, "note": "=1",
+    });
+    service.supervisor().await.post("/api/events/default/scans", by_hand).await.is_scan(200, "accepted");
+
+    for path in ["tickets.csv", "scans.csv"] {
+        let text = service.organizer.get(format!("/api/events/default/{path}")).await.text();
+        for field in text.lines().flat_map(|line| line.split(',')) {
+            assert!(!field.trim_start_matches('"').starts_with(['=', '+', '-', '@']), "{field} in {text}");
+        }
+    }
+    let text = service.organizer.get("/api/events/default/tickets.csv").await.text();
+    assert!(text.contains(",'@SUM(A1),'=cmd,") && text.contains(",1-1,'=cmd,used,'@ana,'=Ana,"), "{text}");
+}
+
+/// More members than one page has, all received in the same millisecond.
+async fn an_export_goes_on_from_page_to_page(service: Service) {
+    let seats: String = (1..=2_001).map(|seat| format!("{seat},North\n")).collect();
+    service.organizer.post_csv("/api/events/default/tickets", format!("seat,gate\n{seats}")).await.is(201);
+    let text = service.organizer.get("/api/events/default/tickets.csv").await.text();
+    let ids: std::collections::BTreeSet<&str> =
+        text.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+    assert_eq!((text.lines().count(), ids.len()), (2_002, 2_001));
+
+    for _ in 0..3 {
+        let scans: Vec<_> = (0..400)
+            .map(|_| {
+                json!({
+                    "scan_id": uuid::Uuid::new_v4(), "code": "not ours", "scanned_at": service.time(0),
+                    "offline_result": "unknown_ticket",
+                })
+            })
+            .collect();
+        service.organizer.post("/api/events/default/scans/batch", json!({ "scans": scans })).await.is(200);
+    }
+    let text = service.organizer.get("/api/events/default/scans.csv").await.text();
+    let ids: std::collections::BTreeSet<&str> =
+        text.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+    assert_eq!((text.lines().count(), ids.len()), (1_201, 1_200));
+}
+
+async fn an_event_without_tickets_exports_the_header_alone(service: Service) {
+    for path in ["tickets.csv", "scans.csv"] {
+        let text = service.organizer.get(format!("/api/events/default/{path}")).await.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}

@@ -1,0 +1,162 @@
+//! The manifest: what a gate needs to decide offline, for as long as it needs it.
+
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::client::{Client, Reply};
+use crate::service::{Service, Ticket};
+
+on_both_databases! {
+    the_manifest_holds_what_a_gate_needs_to_decide,
+    a_key_bound_to_a_gate_gets_only_the_keys_of_that_gate,
+    an_unchanged_manifest_is_not_sent_again,
+    every_change_makes_another_etag,
+    since_leaves_out_what_did_not_change,
+    the_manifest_comes_compressed_to_those_who_ask,
+    a_large_manifest_is_sent_page_by_page,
+    the_manifest_can_be_had_around_the_event_only,
+    a_wrong_since_is_refused,
+}
+
+const MANIFEST: &str = "/api/events/default/manifest";
+const HOUR: i64 = 3_600_000;
+
+async fn the_manifest_holds_what_a_gate_needs_to_decide(service: Service) {
+    let gate = service.offline_gate().await;
+    let used = service.ticket("A1").await;
+    service.seat("default", "A2", "South").await;
+    gate.post("/api/events/default/scans", service.scan(&used)).await.is_scan(200, "accepted");
+
+    let manifest = gate.get(MANIFEST).await.is(200);
+    assert_eq!(manifest["event"]["slug"], "default");
+    assert_eq!(manifest["codes"], json!({ "algorithm": "SHA1", "digits": 6, "period": 30, "drift": 1 }));
+    assert_eq!(
+        manifest["tickets"][0],
+        json!({
+            "ticket_id": used.ticket_id, "seat": "A1", "gate": "North", "status": "used", "registered": true,
+            "username": used.username, "full_name": null, "inside": true, "last_step": service.now().0 / 30_000,
+            "used_at": service.time(0), "printed": false, "key": used.secret(),
+        })
+    );
+    assert_eq!(manifest["tickets"][1]["registered"], false);
+    assert_eq!(manifest["tickets"].as_array().map(Vec::len), Some(2));
+}
+
+async fn a_key_bound_to_a_gate_gets_only_the_keys_of_that_gate(service: Service) {
+    let north = service.ticket_of("default", "A1", "North").await;
+    let south = service.ticket_of("default", "A2", "South").await;
+    let body = json!({ "name": "x", "role": "gate", "event": "default", "gate": "North", "offline": true });
+    let reply = service.key(body).await.get(MANIFEST).await;
+    assert!(reply.text().contains(&north.secret()));
+    assert!(!reply.text().contains(&south.secret()) && !reply.text().contains(&south.username));
+    let manifest = reply.is(200);
+    assert_eq!(manifest["tickets"][1], json!({ "ticket_id": south.ticket_id, "seat": "A2", "gate": "South" }));
+}
+
+async fn an_unchanged_manifest_is_not_sent_again(service: Service) {
+    service.ticket("A1").await;
+    let gate = service.offline_gate().await;
+    let first = gate.get(MANIFEST).await;
+    let etag = first.header("etag").to_owned();
+    assert!(etag.starts_with("W/\""), "{etag}");
+    assert_eq!(first.header("vary"), "authorization, accept-encoding");
+    for known in [etag.clone(), format!("\"x\", {etag}"), etag.trim_start_matches("W/").to_owned(), "*".into()] {
+        let again = get(&gate, "if-none-match", &known).await;
+        again.is(304);
+        assert_eq!(again.header("etag"), etag);
+    }
+    get(&gate, "if-none-match", "W/\"x\"").await.is(200);
+}
+
+async fn every_change_makes_another_etag(service: Service) {
+    let gate = service.offline_gate().await;
+    let mut etags = Vec::new();
+    let mut look = async |what: &str| {
+        let etag = gate.get(MANIFEST).await.header("etag").to_owned();
+        assert!(!etags.contains(&etag), "{what} did not change the ETag");
+        etags.push(etag);
+    };
+    look("nothing").await;
+    let ticket: Ticket = service.ticket("A1").await;
+    look("a registration").await;
+    gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    look("an admission").await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", ticket.ticket_id)).await.is(200);
+    look("a revocation").await;
+    service.seat("default", "A2", "North").await;
+    look("a new ticket").await;
+    service.organizer.patch("/api/events/default", json!({ "name": "Renamed" })).await.is(200);
+    look("a change of the event").await;
+}
+
+async fn since_leaves_out_what_did_not_change(service: Service) {
+    let gate = service.offline_gate().await;
+    let early = service.ticket("A1").await;
+    service.seat("default", "A2", "North").await;
+    service.clock.advance(HOUR);
+    let as_of = gate.get(MANIFEST).await.is(200)["as_of"].as_i64().expect("a manifest says what it is as of");
+    assert!(as_of < service.now().0, "as_of must lie before what may still be on its way");
+
+    let changed = gate.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
+    assert_eq!(changed["tickets"], json!([]));
+    gate.post("/api/events/default/scans", service.scan(&early)).await.is_scan(200, "accepted");
+    let changed = gate.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
+    assert_eq!(seats(&changed), ["A1"]);
+    assert_eq!(changed["tickets"][0]["status"], "used");
+}
+
+async fn the_manifest_comes_compressed_to_those_who_ask(service: Service) {
+    service.ticket("A1").await;
+    let gate = service.offline_gate().await;
+    let plain = gate.get(MANIFEST).await;
+    assert_eq!(plain.header("content-encoding"), "");
+    for (accepted, coding) in
+        [("gzip", "gzip"), ("br, GZIP;q=0.5", "gzip"), ("gzip;q=0", ""), ("identity", ""), ("x-gzip", "")]
+    {
+        let reply = get(&gate, "accept-encoding", accepted).await;
+        assert_eq!(reply.header("content-encoding"), coding, "{accepted}");
+        assert_eq!(reply.is(200), plain.is(200));
+    }
+}
+
+async fn a_large_manifest_is_sent_page_by_page(service: Service) {
+    let rows: String = (1..=2_001).map(|seat| format!("{seat},North\n")).collect();
+    service.organizer.post_csv("/api/events/default/tickets", format!("seat,gate\n{rows}")).await.is(201);
+    let manifest = service.organizer.get(MANIFEST).await.is(200);
+    let expected: Vec<String> = (1..=2_001).map(|seat: usize| seat.to_string()).collect();
+    assert_eq!(seats(&manifest), expected);
+    let compressed = get(&service.organizer, "accept-encoding", "gzip").await.is(200);
+    assert_eq!(compressed, manifest);
+}
+
+async fn the_manifest_can_be_had_around_the_event_only(service: Service) {
+    let (start, end) = (service.time(48 * HOUR), service.time(50 * HOUR));
+    let times = json!({ "starts_at": start, "ends_at": end });
+    service.organizer.patch("/api/events/default", times).await.is(200);
+    for (milliseconds, open) in
+        [(24 * HOUR - 1, false), (1, true), (24 * HOUR, true), (8 * HOUR, true), (1, false), (HOUR, false)]
+    {
+        service.clock.advance(milliseconds);
+        let reply = service.organizer.get(MANIFEST).await;
+        if open {
+            reply.is(200)
+        } else {
+            reply.is_refused(403, "forbidden")
+        };
+    }
+}
+
+async fn a_wrong_since_is_refused(service: Service) {
+    for query in ["since=now", "since=", "until=1"] {
+        service.organizer.get(format!("{MANIFEST}?{query}")).await.is_refused(422, "invalid_payload");
+    }
+}
+
+async fn get(client: &Client, header: &str, value: &str) -> Reply {
+    client.send(Request::builder().method(Method::GET).uri(MANIFEST).header(header, value), "").await
+}
+
+fn seats(manifest: &Value) -> Vec<&str> {
+    let tickets = manifest["tickets"].as_array().expect("a manifest has tickets");
+    tickets.iter().map(|ticket| ticket["seat"].as_str().unwrap_or_default()).collect()
+}

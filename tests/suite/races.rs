@@ -1,0 +1,154 @@
+//! What happens at the same instant, in two processes of five connections each.
+
+use std::sync::Arc;
+
+use http::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::{Client, Reply};
+use crate::service::{Service, Ticket};
+
+on_both_databases! {
+    of_32_scans_of_a_ticket_exactly_one_is_accepted,
+    of_16_times_the_same_scan_one_is_decided_and_15_replayed,
+    a_transfer_racing_a_scan_never_lets_both_holders_in,
+    a_revocation_racing_a_scan_always_holds,
+    an_undo_made_twice_at_once_happens_once,
+    of_two_holders_of_one_ticket_only_one_is_registered,
+    of_two_users_of_one_name_only_one_is_created,
+}
+
+const SCANS: &str = "/api/events/default/scans";
+const ROUNDS: usize = 10;
+
+async fn of_32_scans_of_a_ticket_exactly_one_is_accepted(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let bodies: Vec<Value> = (0..32).map(|_| service.scan(&ticket)).collect();
+    let replies = at_once(&service, SCANS, bodies).await;
+    assert_eq!(count(&replies, "accepted"), 1);
+    assert_eq!(count(&replies, "already_used"), 31);
+    assert_eq!(service.database.count("select count(*) from scans").await, 32);
+    assert_eq!(service.database.count("select count(*) from scans where result = 'accepted'").await, 1);
+    assert_eq!(service.database.count("select count(*) from tickets where version = 3").await, 1);
+}
+
+async fn of_16_times_the_same_scan_one_is_decided_and_15_replayed(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let body = service.scan(&ticket);
+    let replies = at_once(&service, SCANS, vec![body; 16]).await;
+    assert_eq!(count(&replies, "accepted"), 16);
+    assert_eq!(replies.iter().filter(|reply| reply.is(200)["replayed"] == true).count(), 15);
+    assert_eq!(service.database.count("select count(*) from scans").await, 1);
+    assert_eq!(service.database.count("select count(*) from tickets where version = 3").await, 1);
+}
+
+async fn a_transfer_racing_a_scan_never_lets_both_holders_in(service: Service) {
+    service.user("luis").await;
+    let other = service.another(&[]);
+    for round in 0..ROUNDS {
+        let old = service.ticket(&format!("A{round}")).await;
+        let path = format!("/api/tickets/{}/transfer", old.ticket_id);
+        let scan = service.organizer.post(SCANS, service.scan(&old));
+        let transfer = other.organizer.post(path, json!({ "username": "luis" }));
+        let (scan, transfer) = tokio::join!(scan, transfer);
+        let accepted = accepted_scans(&service, &old).await;
+        if transfer.status == 200 {
+            scan.is_scan(422, "wrong_code");
+            assert_eq!(accepted, 0, "the old holder is out");
+            let new = Ticket::new(&transfer.is(200));
+            service.organizer.post(SCANS, service.scan(&new)).await.is_scan(200, "accepted");
+        } else {
+            transfer.is_refused(409, "ticket_used");
+            scan.is_scan(200, "accepted");
+            assert_eq!(accepted, 1);
+        }
+    }
+}
+
+async fn a_revocation_racing_a_scan_always_holds(service: Service) {
+    let other = service.another(&[]);
+    for round in 0..ROUNDS {
+        let ticket = service.ticket(&format!("A{round}")).await;
+        let path = format!("/api/tickets/{}/revoke", ticket.ticket_id);
+        let (scan, revocation) = tokio::join!(
+            service.organizer.post(SCANS, service.scan(&ticket)),
+            other.organizer.bare(Method::POST, path)
+        );
+        // An admission that the revocation did not see came after it.
+        let admitted_before = !revocation.is(200)["used_at"].is_null();
+        let (status, result) = if admitted_before { (200, "accepted") } else { (410, "revoked") };
+        scan.is_scan(status, result);
+        assert_eq!(accepted_scans(&service, &ticket).await, i64::from(admitted_before));
+        let shown = service.organizer.get(format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
+        assert_eq!(shown["status"], "revoked");
+    }
+}
+
+async fn an_undo_made_twice_at_once_happens_once(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let scan = service.organizer.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
+    let undo = format!("/api/scans/{}/undo", scan["scan_id"].as_str().unwrap_or_default());
+    for reply in at_once(&service, &undo, vec![Value::Null; 8]).await {
+        assert_eq!(reply.is(200)["undone_at"], service.time(0));
+    }
+    assert_eq!(service.database.count("select count(*) from tickets where version = 4").await, 1);
+}
+
+async fn of_two_holders_of_one_ticket_only_one_is_registered(service: Service) {
+    service.user("ana").await;
+    service.user("luis").await;
+    let other = service.another(&[]);
+    for round in 0..ROUNDS {
+        let seat = format!("A{round}");
+        service.seat("default", &seat, "North").await;
+        let body = json!({ "seat": seat, "gate": "North" });
+        let (first, second) = tokio::join!(
+            service.organizer.post("/api/users/ana/tickets", body.clone()),
+            other.organizer.post("/api/users/luis/tickets", body)
+        );
+        let refused = if first.status == 201 { second } else { first };
+        refused.is_refused(409, "ticket_already_registered");
+    }
+    let registered = "select count(*) from tickets where user_id is not null and version = 2";
+    assert_eq!(service.database.count(registered).await, ROUNDS as i64);
+}
+
+async fn of_two_users_of_one_name_only_one_is_created(service: Service) {
+    let replies = at_once(&service, "/api/users", vec![json!({ "username": "ana" }); 8]).await;
+    assert_eq!(replies.iter().filter(|reply| reply.status == 201).count(), 1);
+    assert_eq!(replies.iter().filter(|reply| reply.status == 409).count(), 7);
+    assert_eq!(service.database.count("select count(*) from users").await, 1);
+}
+
+/// Sends all bodies at the same instant, by turns to one process and to another.
+async fn at_once(service: &Service, path: &str, bodies: Vec<Value>) -> Vec<Reply> {
+    let processes: [Client; 2] = [service.organizer.clone(), service.another(&[]).organizer];
+    let start = Arc::new(tokio::sync::Barrier::new(bodies.len()));
+    let tasks: Vec<_> = bodies
+        .into_iter()
+        .enumerate()
+        .map(|(place, body)| {
+            let (client, path, start) = (processes[place % 2].clone(), path.to_owned(), Arc::clone(&start));
+            tokio::spawn(async move {
+                start.wait().await;
+                client.post(path, body).await
+            })
+        })
+        .collect();
+    let mut replies = Vec::new();
+    for task in tasks {
+        replies.push(task.await.expect("no request panics"));
+    }
+    replies
+}
+
+fn count(replies: &[Reply], result: &str) -> usize {
+    replies.iter().filter(|reply| reply.is(reply.status.as_u16())["result"] == result).count()
+}
+
+async fn accepted_scans(service: &Service, ticket: &Ticket) -> i64 {
+    let of_ticket = format!("ticket_id = (select ticket_id from tickets where seat = '{}')", ticket.seat);
+    let query = format!("select count(*) from scans where result = 'accepted' and {of_ticket}");
+    service.database.count(&query).await
+}

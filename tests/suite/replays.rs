@@ -1,0 +1,124 @@
+//! The same `scan_id` again: the first verdict for the same scan, a conflict that shows nothing for any other.
+
+use http::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::service::{Service, with};
+
+on_both_databases! {
+    a_replay_gets_the_first_verdict_for_ever,
+    a_refusal_is_replayed_too,
+    a_replay_may_come_from_another_key_of_the_event,
+    a_replay_may_show_another_code_of_the_same_ticket,
+    a_replay_of_an_undone_scan_says_so,
+    another_ticket_direction_or_event_is_a_conflict_that_shows_nothing,
+    an_unknown_ticket_stays_unknown_to_its_scan_when_it_comes_into_being,
+}
+
+const SCANS: &str = "/api/events/default/scans";
+
+async fn a_replay_gets_the_first_verdict_for_ever(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.gate().await;
+    let body = with(service.scan(&ticket), json!({ "at_gate": "North" }));
+    let first = gate.post(SCANS, body.clone()).await.is_scan(200, "accepted");
+    for milliseconds in [0, 120_000, 20 * 86_400_000] {
+        service.clock.advance(milliseconds);
+        let again = service.unchanged(gate.post(SCANS, body.clone())).await.is_scan(200, "accepted");
+        assert_eq!(again, with(first.clone(), json!({ "replayed": true })));
+    }
+}
+
+async fn a_refusal_is_replayed_too(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.gate().await;
+    let wrong = json!({
+        "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": ticket.wrong_code(service.now()),
+    });
+    gate.post(SCANS, wrong.clone()).await.is_scan(422, "wrong_code");
+    let stale = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(service.now().plus(-90_000)) });
+    let first = gate.post(SCANS, stale.clone()).await.is_scan(422, "stale_code");
+
+    // The right code with the old scan_id is still the old scan.
+    let right = with(wrong, json!({ "totp_code": ticket.code(service.now()) }));
+    let again = service.unchanged(gate.post(SCANS, right)).await.is_scan(422, "wrong_code");
+    assert_eq!(again["replayed"], true);
+    service.clock.advance(300_000);
+    let again = service.unchanged(gate.post(SCANS, stale)).await.is_scan(422, "stale_code");
+    assert_eq!(again, with(first, json!({ "replayed": true })));
+}
+
+async fn a_replay_may_come_from_another_key_of_the_event(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let body = service.scan(&ticket);
+    service.gate().await.post(SCANS, body.clone()).await.is_scan(200, "accepted");
+    let south = service.key(json!({ "name": "s", "role": "gate", "event": "default", "gate": "South" })).await;
+    let again = service.unchanged(south.post(SCANS, body)).await.is_scan(200, "accepted");
+    assert_eq!((&again["replayed"], &again["at_gate"]), (&json!(true), &Value::Null));
+}
+
+async fn a_replay_may_show_another_code_of_the_same_ticket(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.gate().await;
+    let body = service.scan(&ticket);
+    gate.post(SCANS, body.clone()).await.is_scan(200, "accepted");
+    let by_seat = json!({ "scan_id": body["scan_id"], "seat": "A1", "gate": "North", "totp_code": "000000" });
+    let again = service.unchanged(gate.post(SCANS, by_seat)).await.is_scan(200, "accepted");
+    assert_eq!(again["replayed"], true);
+}
+
+async fn a_replay_of_an_undone_scan_says_so(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let supervisor = service.supervisor().await;
+    let body = service.scan(&ticket);
+    let first = supervisor.post(SCANS, body.clone()).await.is_scan(200, "accepted");
+    service.clock.advance(1_000);
+    let undo = format!("/api/scans/{}/undo", first["scan_id"].as_str().unwrap_or_default());
+    supervisor.bare(Method::POST, undo).await.is(200);
+    let undone_at = service.time(0);
+    service.clock.advance(1_000);
+    let again = service.unchanged(supervisor.post(SCANS, body)).await.is_scan(200, "accepted");
+    assert_eq!((&again["replayed"], &again["undone_at"]), (&json!(true), &json!(undone_at)));
+    assert_eq!(again["ticket"]["status"], "valid");
+}
+
+async fn another_ticket_direction_or_event_is_a_conflict_that_shows_nothing(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let first = service.ticket("A1").await;
+    let second = service.ticket("A2").await;
+    let elsewhere = service.ticket_of("other", "A1", "North").await;
+    let gate = service.gate().await;
+    let body = service.scan(&first);
+    gate.post(SCANS, body.clone()).await.is_scan(200, "accepted");
+    let unknown = json!({ "scan_id": Uuid::now_v7(), "seat": "Z9", "gate": "North", "totp_code": "000000" });
+    gate.post(SCANS, unknown.clone()).await.is_scan(404, "unknown_ticket");
+
+    let other_scans = "/api/events/other/scans";
+    let same_id = |of: &Value, changes: Value| with(with(of.clone(), changes), json!({ "scan_id": of["scan_id"] }));
+    let cases = [
+        (SCANS, same_id(&body, json!({ "code": second.qr(service.now()) }))),
+        (SCANS, same_id(&body, json!({ "code": "not ours" }))),
+        (SCANS, same_id(&body, json!({ "direction": "exit" }))),
+        (SCANS, same_id(&unknown, json!({ "seat": "Z8" }))),
+        (SCANS, same_id(&unknown, json!({ "seat": "A2" }))),
+        (SCANS, same_id(&unknown, json!({ "direction": "exit" }))),
+        (other_scans, body.clone()),
+        (other_scans, same_id(&body, json!({ "code": elsewhere.qr(service.now()) }))),
+        (other_scans, unknown.clone()),
+    ];
+    for (path, body) in cases {
+        let reply = service.unchanged(gate.post(path, body)).await;
+        reply.is_refused(409, "scan_id_conflict");
+        assert!(!reply.text().contains("A1") && !reply.text().contains(&first.username), "{}", reply.text());
+    }
+}
+
+async fn an_unknown_ticket_stays_unknown_to_its_scan_when_it_comes_into_being(service: Service) {
+    let gate = service.gate().await;
+    let body = json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": "000000" });
+    let first = gate.post(SCANS, body.clone()).await.is_scan(404, "unknown_ticket");
+    service.ticket("A1").await;
+    let again = service.unchanged(gate.post(SCANS, body)).await.is_scan(404, "unknown_ticket");
+    assert_eq!(again, with(first, json!({ "replayed": true })));
+}

@@ -1,0 +1,318 @@
+//! The verdicts at the gate, and the order of the checks behind them.
+
+use http::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::service::{Service, Ticket, with};
+
+on_both_databases! {
+    the_right_code_admits,
+    a_ticket_admits_once,
+    seat_gate_and_digits_do_as_well_as_the_qr,
+    a_code_is_good_for_the_step_before_and_the_step_after,
+    an_old_code_is_stale_and_says_by_how_much,
+    a_code_of_the_future_is_stale_until_somebody_seems_to_guess,
+    a_wrong_code_is_refused_and_kept,
+    the_wrong_gate_is_told_the_right_one,
+    a_ticket_that_nobody_holds_does_not_admit,
+    a_revoked_ticket_does_not_admit,
+    what_is_no_ticket_of_the_event_is_unknown,
+    the_checks_have_an_order,
+    a_device_may_say_when_it_scanned,
+    a_supervisor_admits_by_hand_and_says_why,
+    a_scan_that_is_not_whole_is_refused,
+    attendance_is_a_scan_by_json_or_form,
+    attendance_may_name_event_and_scan,
+}
+
+const SCANS: &str = "/api/events/default/scans";
+const ATTENDANCE: &str = "/api/users/attendance";
+
+async fn the_right_code_admits(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.key(json!({ "name": "x", "role": "gate", "event": "default" })).await;
+    let body = with(service.scan(&ticket), json!({ "at_gate": "North" }));
+    let scan = gate.post(SCANS, body.clone()).await.is_scan(200, "accepted");
+
+    let now = service.time(0);
+    assert_eq!(scan["scan_id"], body["scan_id"]);
+    assert_eq!((&scan["replayed"], &scan["at_gate"]), (&json!(false), &json!("North")));
+    assert_eq!((&scan["direction"], &scan["scanned_at"]), (&json!("entry"), &json!(now)));
+    let admitted = &scan["ticket"];
+    assert_eq!((&admitted["status"], &admitted["inside"]), (&json!("used"), &json!(true)));
+    assert_eq!((&admitted["used_at"], &admitted["username"]), (&json!(now), &json!(ticket.username)));
+    let shown = service.organizer.get(format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
+    assert_eq!(&shown, admitted);
+    let step = service.now().0 / 30_000;
+    let used = format!("select count(*) from tickets where status = 'used' and version = 3 and last_step = {step}");
+    assert_eq!(service.database.count(&used).await, 1);
+    let kept = "select count(*) from scans where result = 'accepted' and ticket_id is not null and key_id is not null";
+    assert_eq!(service.database.count(kept).await, 1);
+}
+
+async fn a_ticket_admits_once(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.gate().await;
+    let first = with(service.scan(&ticket), json!({ "at_gate": "North" }));
+    gate.post(SCANS, first).await.is_scan(200, "accepted");
+    let used_at = service.time(0);
+    for seconds in [0, 30, 3_600] {
+        service.clock.advance(seconds * 1_000);
+        let again = gate.post(SCANS, service.scan(&ticket)).await.is_scan(409, "already_used");
+        assert_eq!((&again["first_used_at"], &again["first_used_gate"]), (&json!(used_at), &json!("North")));
+    }
+    assert_eq!(results(&service).await, "accepted 1, already_used 3");
+    let unchanged = "select count(*) from tickets where version = 3 and inside and status = 'used'";
+    assert_eq!(service.database.count(unchanged).await, 1);
+}
+
+async fn seat_gate_and_digits_do_as_well_as_the_qr(service: Service) {
+    let ticket = service.ticket("A1").await;
+    service.gate().await.post(SCANS, by_seat(&ticket, &ticket.code(service.now()))).await.is_scan(200, "accepted");
+    assert_eq!(results(&service).await, "accepted 1");
+}
+
+async fn a_code_is_good_for_the_step_before_and_the_step_after(service: Service) {
+    let gate = service.gate().await;
+    for (seat, milliseconds, status, result) in [
+        ("too-late", -30_001, 422, "stale_code"),
+        ("late", -30_000, 200, "accepted"),
+        ("early", 59_999, 200, "accepted"),
+        ("too-early", 60_000, 422, "stale_code"),
+    ] {
+        let ticket = service.ticket(seat).await;
+        let code = ticket.qr(service.now().plus(milliseconds));
+        let body = json!({ "scan_id": Uuid::now_v7(), "code": code });
+        gate.post(SCANS, body).await.is_scan(status, result);
+    }
+}
+
+async fn an_old_code_is_stale_and_says_by_how_much(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.gate().await;
+    let screenshot = ticket.qr(service.now());
+    service.clock.advance(30_000 + 95_000);
+    let stale = gate.post(SCANS, json!({ "scan_id": Uuid::now_v7(), "code": screenshot })).await;
+    let stale = stale.is_scan(422, "stale_code");
+    assert_eq!(stale["seconds_off"], -95);
+    assert!(stale["message"].as_str().unwrap_or_default().contains("95 s"), "{stale}");
+
+    // Twenty steps away it is still recognised, twenty-one away it is wrong.
+    service.clock.advance(600_000 - 125_000);
+    let again = json!({ "scan_id": Uuid::now_v7(), "code": screenshot });
+    gate.post(SCANS, again.clone()).await.is_scan(422, "stale_code");
+    service.clock.advance(30_000);
+    gate.post(SCANS, with(again, json!({ "scan_id": Uuid::now_v7() }))).await.is_scan(422, "wrong_code");
+    assert_eq!(results(&service).await, "stale_code 2, wrong_code 1");
+    assert_eq!(service.database.count("select count(*) from tickets where status = 'valid'").await, 1);
+}
+
+async fn a_code_of_the_future_is_stale_until_somebody_seems_to_guess(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.gate().await;
+    let future = ticket.code(service.now().plus(120_000));
+    let past = ticket.code(service.now().plus(-120_000));
+    for _ in 0..3 {
+        let stale = gate.post(SCANS, by_seat(&ticket, &future)).await.is_scan(422, "stale_code");
+        assert_eq!(stale["seconds_off"], 120);
+    }
+    let told = gate.post(SCANS, by_seat(&ticket, &future)).await.is_scan(422, "wrong_code");
+    assert_eq!(told["seconds_off"], Value::Null);
+    gate.post(SCANS, by_seat(&ticket, &past)).await.is_scan(422, "stale_code");
+}
+
+async fn a_wrong_code_is_refused_and_kept(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let wrong = ticket.wrong_code(service.now());
+    let gate = service.gate().await;
+    let scan = gate.post(SCANS, by_seat(&ticket, &wrong)).await.is_scan(422, "wrong_code");
+    assert_eq!(scan["ticket"]["status"], "valid");
+    for digits in ["", "12345", "1234567", "abcdef", "１２３４５６"] {
+        gate.post(SCANS, by_seat(&ticket, digits)).await.is_scan(422, "wrong_code");
+    }
+    assert_eq!(results(&service).await, "wrong_code 6");
+    assert_eq!(service.database.count("select count(*) from tickets where version = 2").await, 1);
+}
+
+async fn the_wrong_gate_is_told_the_right_one(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.gate().await;
+    let body = with(service.scan(&ticket), json!({ "at_gate": "South" }));
+    let refused = gate.post(SCANS, body).await.is_scan(409, "wrong_gate");
+    assert_eq!((&refused["right_gate"], &refused["ticket"]["status"]), (&json!("North"), &json!("valid")));
+    // The code was not used up.
+    gate.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
+}
+
+async fn a_ticket_that_nobody_holds_does_not_admit(service: Service) {
+    service.seat("default", "A1", "North").await;
+    let body = json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": "123456" });
+    service.gate().await.post(SCANS, body).await.is_scan(409, "not_registered");
+    assert_eq!(results(&service).await, "not_registered 1");
+    assert_eq!(service.database.count("select count(*) from tickets where version = 1").await, 1);
+}
+
+async fn a_revoked_ticket_does_not_admit(service: Service) {
+    let ticket = service.ticket("A1").await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", ticket.ticket_id)).await.is(200);
+    service.gate().await.post(SCANS, service.scan(&ticket)).await.is_scan(410, "revoked");
+    assert_eq!(results(&service).await, "revoked 1");
+}
+
+async fn what_is_no_ticket_of_the_event_is_unknown(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let elsewhere = service.ticket_of("other", "A1", "North").await;
+    let gate = service.gate().await;
+    let id = elsewhere.qr(service.now());
+    let cases = [
+        json!({ "code": id }),
+        json!({ "code": id.replace("RT1.", "RT2.") }),
+        json!({ "code": format!("{id}0") }),
+        json!({ "code": "RT1..000000" }),
+        json!({ "code": "https://example.com" }),
+        json!({ "code": "" }),
+        json!({ "code": "\u{0}" }),
+        json!({ "seat": "A1", "gate": "North", "totp_code": elsewhere.code(service.now()) }),
+        json!({ "seat": "Z9", "gate": "North", "totp_code": "000000" }),
+    ];
+    let count = cases.len();
+    for case in cases {
+        let scan = gate.post(SCANS, with(case, json!({ "scan_id": Uuid::now_v7() }))).await;
+        assert_eq!(scan.is_scan(404, "unknown_ticket")["ticket"], Value::Null);
+    }
+    assert_eq!(results(&service).await, format!("unknown_ticket {count}"));
+}
+
+/// Each ticket is wrong in several ways; the first that counts is told.
+async fn the_checks_have_an_order(service: Service) {
+    let gate = service.gate().await;
+    let here = json!({ "at_gate": "South" });
+
+    let erased = service.ticket("erased").await;
+    service.organizer.delete(format!("/api/users/{}", erased.username)).await.is(204);
+    let wrong = by_seat(&erased, &erased.wrong_code(service.now()));
+    gate.post(SCANS, with(wrong, here.clone())).await.is_scan(409, "not_registered");
+
+    let used = service.ticket("used").await;
+    gate.post(SCANS, service.scan(&used)).await.is_scan(200, "accepted");
+    let wrong = by_seat(&used, &used.wrong_code(service.now()));
+    gate.post(SCANS, with(wrong.clone(), here.clone())).await.is_scan(422, "wrong_code");
+    gate.post(SCANS, with(service.scan(&used), here.clone())).await.is_scan(409, "wrong_gate");
+    gate.post(SCANS, service.scan(&used)).await.is_scan(409, "already_used");
+
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", used.ticket_id)).await.is(200);
+    let again = with(wrong, json!({ "scan_id": Uuid::now_v7() }));
+    gate.post(SCANS, with(again, here)).await.is_scan(410, "revoked");
+}
+
+async fn a_device_may_say_when_it_scanned(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let body = with(service.scan(&ticket), json!({ "scanned_at": "2026-05-01T19:59:58+02:00" }));
+    let scan = service.gate().await.post(SCANS, body).await.is_scan(200, "accepted");
+    assert_eq!(scan["scanned_at"], "2026-05-01T17:59:58.000Z");
+    // The clock that decides is the service's.
+    assert_eq!(scan["ticket"]["used_at"], service.time(0));
+}
+
+async fn a_supervisor_admits_by_hand_and_says_why(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let supervisor = service.supervisor().await;
+    let by_hand = json!({
+        "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "manual": true, "note": "her phone is dead",
+    });
+    let gate = service.gate().await;
+    service.unchanged(gate.post(SCANS, by_hand.clone())).await.is_refused(403, "forbidden");
+    let without_note = with(by_hand.clone(), json!({ "note": null }));
+    service.unchanged(supervisor.post(SCANS, without_note)).await.is_refused(422, "invalid_payload");
+
+    let elsewhere = with(by_hand.clone(), json!({ "scan_id": Uuid::now_v7(), "at_gate": "South" }));
+    supervisor.post(SCANS, elsewhere).await.is_scan(409, "wrong_gate");
+    supervisor.post(SCANS, by_hand.clone()).await.is_scan(200, "accepted");
+    let marked = "select count(*) from scans where manual and note = 'her phone is dead' and result = 'accepted'";
+    assert_eq!(service.database.count(marked).await, 1);
+    let again = with(by_hand, json!({ "scan_id": Uuid::now_v7() }));
+    supervisor.post(SCANS, again).await.is_scan(409, "already_used");
+    gate.post(SCANS, service.scan(&ticket)).await.is_scan(409, "already_used");
+}
+
+async fn a_scan_that_is_not_whole_is_refused(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let supervisor = service.supervisor().await;
+    let good = service.scan(&ticket);
+    let seat = by_seat(&ticket, "000000");
+    let cases = [
+        with(good.clone(), json!({ "scan_id": null })),
+        with(good.clone(), json!({ "scan_id": "one" })),
+        with(good.clone(), json!({ "code": null })),
+        with(good.clone(), json!({ "seat": "A1" })),
+        with(good.clone(), json!({ "totp_code": "000000" })),
+        with(good.clone(), json!({ "manual": true, "note": "x" })),
+        with(good.clone(), json!({ "note": "x" })),
+        with(good.clone(), json!({ "direction": "in" })),
+        with(good.clone(), json!({ "scanned_at": "now" })),
+        with(good.clone(), json!({ "at_gate": "" })),
+        with(good.clone(), json!({ "offline_result": "accepted" })),
+        with(good.clone(), json!({ "extra": 1 })),
+        with(seat.clone(), json!({ "gate": null })),
+        with(seat.clone(), json!({ "totp_code": null })),
+        with(seat.clone(), json!({ "manual": true, "note": "x" })),
+        with(seat, json!({ "seat": "A".repeat(5_000) })),
+    ];
+    for body in cases {
+        let scan = supervisor.post(SCANS, body);
+        service.unchanged(scan).await.is_refused(422, "invalid_payload");
+    }
+}
+
+async fn attendance_is_a_scan_by_json_or_form(service: Service) {
+    let first = service.ticket("A1").await;
+    let second = service.ticket("A2").await;
+    let gate = service.gate().await;
+    let body = json!({ "seat": "A1", "gate": "North", "totp_code": first.code(service.now()) });
+    let scan = gate.post(ATTENDANCE, body.clone()).await.is_scan(200, "accepted");
+    assert_eq!(scan["ticket"]["seat"], "A1");
+    let form = format!("seat=A2&gate=North&totp_code={}", second.code(service.now()));
+    gate.post_form(ATTENDANCE, form).await.is_scan(200, "accepted");
+    gate.post(ATTENDANCE, body.clone()).await.is_scan(409, "already_used");
+    gate.post_form(ATTENDANCE, "seat=Z9&gate=North&totp_code=000000").await.is_scan(404, "unknown_ticket");
+    let wrong = with(body, json!({ "totp_code": first.wrong_code(service.now()) }));
+    gate.post(ATTENDANCE, wrong).await.is_scan(422, "wrong_code");
+    assert_eq!(results(&service).await, "accepted 2, already_used 1, unknown_ticket 1, wrong_code 1");
+
+    for form in ["seat=A2&gate=North", "seat=A2&seat=A1&gate=North&totp_code=1"] {
+        let refused = gate.post_form(ATTENDANCE, form);
+        service.unchanged(refused).await.is_refused(422, "invalid_payload");
+    }
+}
+
+async fn attendance_may_name_event_and_scan(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let ticket = service.ticket_of("other", "A1", "North").await;
+    let gate = service.gate().await;
+    let body = json!({
+        "seat": "A1", "gate": "North", "totp_code": ticket.code(service.now()), "event": "other",
+        "scan_id": Uuid::now_v7(),
+    });
+    let first = gate.post(ATTENDANCE, body.clone()).await.is_scan(200, "accepted");
+    let again = service.unchanged(gate.post(ATTENDANCE, body.clone())).await.is_scan(200, "accepted");
+    assert_eq!(again, with(first, json!({ "replayed": true })));
+    let nowhere = gate.post(ATTENDANCE, with(body, json!({ "event": "none" })));
+    service.unchanged(nowhere).await.is_refused(404, "event_not_found");
+}
+
+fn by_seat(ticket: &Ticket, digits: &str) -> Value {
+    json!({ "scan_id": Uuid::now_v7(), "seat": ticket.seat, "gate": ticket.gate, "totp_code": digits })
+}
+
+/// How many scans of each result are kept, in the order of their names.
+async fn results(service: &Service) -> String {
+    let mut counts = Vec::new();
+    for result in register_ticket_api::model::ScanResult::ALL {
+        let result = result.as_str();
+        let count = service.database.count(&format!("select count(*) from scans where result = '{result}'")).await;
+        counts.extend((count > 0).then(|| format!("{result} {count}")));
+    }
+    counts.sort();
+    counts.join(", ")
+}

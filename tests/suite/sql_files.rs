@@ -1,0 +1,209 @@
+//! The files under `sql/`, and what the database does by itself.
+
+use register_ticket_api::store;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::database::{Kind, Rows, TestDatabase};
+use crate::service::{Service, Ticket};
+
+on_both_databases! {
+    every_file_may_be_run_again,
+    cleanup_removes_exactly_what_testdata_added,
+    cleanup_removes_test_tickets_that_were_used_meanwhile,
+    cleanup_keeps_a_test_user_who_holds_another_ticket,
+    migrating_again_changes_nothing,
+    migrating_twice_at_once_does_no_harm,
+}
+
+struct Files {
+    schema: &'static [&'static str],
+    testdata: &'static str,
+    cleanup: &'static str,
+}
+
+fn files(service: &Service) -> Files {
+    match service.database.kind {
+        Kind::Sqlite => Files {
+            schema: &[include_str!("../../sql/sqlite/01_create_tables.sql")],
+            testdata: include_str!("../../sql/sqlite/testdata/01_populate_tables.sql"),
+            cleanup: include_str!("../../sql/sqlite/cleanup/01_drop_test_records.sql"),
+        },
+        Kind::Postgres => Files {
+            schema: &[
+                include_str!("../../sql/postgres/01_create_tables.sql"),
+                include_str!("../../sql/postgres/02_create_ticket_stored_procedures.sql"),
+                include_str!("../../sql/postgres/03_grant_ticket_service.sql"),
+            ],
+            testdata: include_str!("../../sql/postgres/testdata/01_populate_tables.sql"),
+            cleanup: include_str!("../../sql/postgres/cleanup/01_drop_test_records.sql"),
+        },
+    }
+}
+
+async fn run(service: &Service, file: &str) {
+    service.database.execute(file).await.unwrap_or_else(|error| panic!("{error}\n{file}"));
+}
+
+async fn every_file_may_be_run_again(service: Service) {
+    let files = files(&service);
+    service.ticket("A1").await;
+    let before = service.database.snapshot().await;
+    for file in files.schema {
+        run(&service, file).await;
+    }
+    assert_eq!(service.database.snapshot().await, before);
+
+    run(&service, files.testdata).await;
+    let populated = service.database.snapshot().await;
+    run(&service, files.testdata).await;
+    assert_eq!(service.database.snapshot().await, populated);
+
+    run(&service, files.cleanup).await;
+    run(&service, files.cleanup).await;
+    assert_eq!(service.database.snapshot().await, before);
+}
+
+async fn cleanup_removes_exactly_what_testdata_added(service: Service) {
+    let files = files(&service);
+    let ticket = service.ticket("A1").await;
+    service.gate().await.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    let before = service.database.snapshot().await;
+
+    run(&service, files.testdata).await;
+    let stats = service.organizer.get("/api/events/testdata/stats").await.is(200);
+    assert_eq!((&stats["tickets"], &stats["registered"]), (&json!(6), &json!(0)));
+    assert_eq!(service.database.count("select count(distinct seed) from tickets").await, 7);
+    for username in ["spuertaf", "juanperez"] {
+        service.organizer.get(format!("/api/users/{username}")).await.is(200);
+    }
+
+    run(&service, files.cleanup).await;
+    assert_eq!(service.database.snapshot().await, before);
+}
+
+async fn cleanup_removes_test_tickets_that_were_used_meanwhile(service: Service) {
+    let files = files(&service);
+    service.user("ana").await;
+    let before = service.database.snapshot().await;
+    run(&service, files.testdata).await;
+
+    let scans = "/api/events/testdata/scans";
+    let gate = service.key(json!({ "name": "x", "role": "gate", "event": "testdata" })).await;
+    for (username, seat) in [("spuertaf", "A1"), ("ana", "A2")] {
+        let body = json!({ "event": "testdata", "seat": seat, "gate": "North" });
+        let registered = service.organizer.post(format!("/api/users/{username}/tickets"), body).await.is(201);
+        let ticket = Ticket::new(&registered);
+        gate.post(scans, service.scan(&ticket)).await.is_scan(200, "accepted");
+        gate.post(scans, service.scan(&ticket)).await.is_scan(409, "already_used");
+    }
+    let unknown = json!({ "scan_id": Uuid::now_v7(), "code": "not ours" });
+    gate.post(scans, unknown).await.is_scan(404, "unknown_ticket");
+    service.organizer.post("/api/events/testdata/tickets", json!({ "seat": "Z1", "gate": "North" })).await.is(201);
+
+    run(&service, files.cleanup).await;
+    assert_eq!(service.database.snapshot().await, before);
+}
+
+async fn cleanup_keeps_a_test_user_who_holds_another_ticket(service: Service) {
+    let files = files(&service);
+    service.seat("default", "A1", "North").await;
+    run(&service, files.testdata).await;
+    let body = json!({ "seat": "A1", "gate": "North" });
+    service.organizer.post("/api/users/spuertaf/tickets", body).await.is(201);
+    run(&service, files.cleanup).await;
+    service.organizer.get("/api/users/spuertaf").await.is(200);
+    service.organizer.get("/api/users/juanperez").await.is_refused(404, "user_not_found");
+}
+
+async fn migrating_again_changes_nothing(service: Service) {
+    service.ticket("A1").await;
+    let before = service.database.snapshot().await;
+    let applied = service.database.count("select count(*) from _sqlx_migrations").await;
+    for _ in 0..2 {
+        store::migrate(&service.database.database()).await.expect("migrating again is allowed");
+    }
+    assert_eq!(service.database.snapshot().await, before);
+    assert_eq!(service.database.count("select count(*) from _sqlx_migrations").await, applied);
+}
+
+async fn migrating_twice_at_once_does_no_harm(service: Service) {
+    let empty = TestDatabase::create_empty(service.database.kind).await;
+    let migrations: Vec<_> = (0..4)
+        .map(|_| {
+            let database = empty.database();
+            tokio::spawn(async move { store::migrate(&database).await })
+        })
+        .collect();
+    for migration in migrations {
+        migration.await.expect("no panic").expect("migrating at once is allowed");
+    }
+    let count = "select count(*) from _sqlx_migrations";
+    assert_eq!(empty.count(count).await, service.database.count(count).await);
+    assert_eq!(empty.count("select count(*) from events").await, 1);
+}
+
+#[tokio::test]
+async fn the_mark_alone_marks_a_valid_ticket_once() {
+    let service = Service::start(Kind::Postgres).await;
+    let valid = service.seat("default", "A1", "North").await;
+    let revoked = service.seat("default", "A2", "North").await;
+    service.organizer.bare(http::Method::POST, format!("/api/tickets/{revoked}/revoke")).await.is(200);
+    let mut rows = Rows::open(&service.database.url()).await;
+    let mut mark = async |id: &str| rows.texts(&format!("select fn_mark_ticket_as_used('{id}')::text")).await;
+    assert_eq!(mark(&valid).await, ["true"]);
+    let marked = service.database.snapshot().await;
+    assert_eq!(service.database.count("select count(*) from tickets where status = 'used' and inside").await, 1);
+    for id in [&valid, &revoked, &Uuid::nil().to_string()] {
+        assert_eq!(mark(id).await, ["false"]);
+    }
+    assert_eq!(service.database.snapshot().await, marked);
+}
+
+#[tokio::test]
+async fn the_registration_procedure_has_an_sqlstate_for_each_refusal() {
+    let service = Service::start(Kind::Postgres).await;
+    let free = service.seat("default", "A1", "North").await;
+    let revoked = service.seat("default", "A2", "North").await;
+    service.organizer.bare(http::Method::POST, format!("/api/tickets/{revoked}/revoke")).await.is(200);
+    let held = service.ticket("A3").await.ticket_id.to_string();
+    let user = service.organizer.post("/api/users", json!({ "username": "ana" })).await.is(201);
+    let user = user["user_id"].as_str().unwrap_or_default();
+    let nobody = Uuid::nil().to_string();
+    let mut rows = Rows::open(&service.database.url()).await;
+
+    let before = service.database.snapshot().await;
+    for (ticket, user, expected) in
+        [(&*nobody, user, "RT001"), (&*free, &*nobody, "RT002"), (&*held, user, "RT003"), (&*revoked, user, "RT004")]
+    {
+        let refused = rows.execute(&format!("call sp_register_ticket_to_user('{ticket}', '{user}')")).await;
+        assert_eq!(sqlstate(refused), expected);
+    }
+    assert_eq!(service.database.snapshot().await, before);
+    rows.execute(&format!("call sp_register_ticket_to_user('{free}', '{user}')")).await.expect("a free ticket");
+    let registered = "select count(*) from tickets where seat = 'A1' and user_id is not null and version = 2";
+    assert_eq!(service.database.count(registered).await, 1);
+}
+
+#[tokio::test]
+async fn the_services_role_has_no_ddl() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let mut rows = Rows::open(&database.url()).await;
+    for statement in [
+        "create table mine (id int)",
+        "create schema mine",
+        "alter table tickets add column mine int",
+        "drop table scans",
+        "truncate scans",
+        "create index on scans (result)",
+        "drop function fn_mark_ticket_as_used",
+        "update _sqlx_migrations set success = false",
+    ] {
+        assert_eq!(sqlstate(rows.execute(statement).await), "42501", "{statement}");
+    }
+}
+
+fn sqlstate(outcome: Result<(), sqlx::Error>) -> String {
+    let error = outcome.expect_err("the statement is refused");
+    error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned()
+}

@@ -1,0 +1,64 @@
+//! The numbers of an evening.
+
+use http::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::service::{Service, with};
+
+on_both_databases! {
+    an_event_without_tickets_counts_nothing,
+    the_numbers_of_an_evening_add_up,
+}
+
+async fn an_event_without_tickets_counts_nothing(service: Service) {
+    let stats = service.gate().await.get("/api/events/default/stats").await.is(200);
+    assert_eq!(
+        stats,
+        json!({
+            "event": "default", "tickets": 0, "registered": 0, "admitted": 0, "inside": 0, "refused": {}, "undone": 0,
+            "gates": [], "arrivals": [],
+        })
+    );
+}
+
+async fn the_numbers_of_an_evening_add_up(service: Service) {
+    let scans = "/api/events/default/scans";
+    let supervisor = service.supervisor().await;
+    let north = service.ticket_of("default", "A1", "North").await;
+    let south = service.ticket_of("default", "A1", "South").await;
+    let undone = service.ticket_of("default", "A2", "South").await;
+    service.seat("default", "A1", "east").await;
+    // What happens in another event is not of this one.
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let other = service.ticket_of("other", "A1", "North").await;
+    supervisor.post("/api/events/other/scans", service.scan(&other)).await.is_scan(200, "accepted");
+
+    let first_minute = service.time(0);
+    service.clock.advance(59_000);
+    supervisor.post(scans, service.scan(&north)).await.is_scan(200, "accepted");
+    service.clock.advance(1_000);
+    let second_minute = service.time(0);
+    supervisor.post(scans, service.scan(&south)).await.is_scan(200, "accepted");
+    let exit = with(service.scan(&south), json!({ "direction": "exit" }));
+    supervisor.post(scans, exit).await.is_scan(200, "accepted");
+    let taken_back = supervisor.post(scans, service.scan(&undone)).await.is_scan(200, "accepted");
+    let undo = format!("/api/scans/{}/undo", taken_back["scan_id"].as_str().unwrap_or_default());
+    supervisor.bare(Method::POST, undo).await.is(200);
+    for _ in 0..2 {
+        supervisor.post(scans, service.scan(&north)).await.is_scan(409, "already_used");
+    }
+    let unknown = json!({ "scan_id": Uuid::now_v7(), "code": "not ours" });
+    supervisor.post(scans, unknown).await.is_scan(404, "unknown_ticket");
+
+    let gate = |name: &str, tickets, registered, admitted, inside| json!({ "gate": name, "tickets": tickets, "registered": registered, "admitted": admitted, "inside": inside });
+    assert_eq!(
+        supervisor.get("/api/events/default/stats").await.is(200),
+        json!({
+            "event": "default", "tickets": 4, "registered": 3, "admitted": 2, "inside": 1,
+            "refused": { "already_used": 2, "unknown_ticket": 1 }, "undone": 1,
+            "gates": [gate("North", 1, 1, 1, 1), gate("South", 2, 2, 1, 0), gate("east", 1, 0, 0, 0)],
+            "arrivals": [{ "minute": first_minute, "admitted": 1 }, { "minute": second_minute, "admitted": 1 }],
+        })
+    );
+}

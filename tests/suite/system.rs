@@ -1,0 +1,66 @@
+//! Health, metrics and the description of the interface.
+
+use std::sync::Arc;
+
+use register_ticket_api::app::App;
+use register_ticket_api::model::Millis;
+use serde_json::json;
+
+use crate::client::Client;
+use crate::service::{Service, settings};
+
+on_both_databases! {
+    health_needs_no_database,
+    full_health_looks_at_database_migrations_and_clock,
+    full_health_says_that_the_clocks_are_apart,
+    metrics_count_scans_and_requests,
+    the_document_is_served_as_it_is,
+}
+
+async fn health_needs_no_database(service: Service) {
+    let nowhere = service.another(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")]);
+    let health = nowhere.anonymous.get("/health").await.is(200);
+    assert_eq!(health, json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }));
+    let full = nowhere.anonymous.get("/health?full=1").await.is(503);
+    assert_eq!((&full["status"], &full["database"]), (&json!("failed"), &json!("failed")));
+    let refused = nowhere.organizer.get("/api/events").await;
+    refused.is_refused(503, "database_unavailable");
+    assert!(!refused.text().contains("127.0.0.1"), "a cause is for the log alone");
+}
+
+async fn full_health_looks_at_database_migrations_and_clock(service: Service) {
+    let settings = settings(&service.database, &[]);
+    let on_time = Client::of(&Arc::new(App::new(settings, Box::new(Millis::now))));
+    let full = on_time.get("/health?full=1").await.is(200);
+    assert_eq!(full["status"], "ok");
+    assert_eq!((&full["database"], &full["migrations"], &full["clock"]), (&json!("ok"), &json!("ok"), &json!("ok")));
+}
+
+async fn full_health_says_that_the_clocks_are_apart(service: Service) {
+    let full = service.anonymous.get("/health?full=1").await.is(503);
+    assert_eq!((&full["status"], &full["clock"]), (&json!("failed"), &json!("failed")));
+    assert_eq!((&full["database"], &full["migrations"]), (&json!("ok"), &json!("ok")));
+}
+
+async fn metrics_count_scans_and_requests(service: Service) {
+    let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
+    gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    for _ in 0..2 {
+        gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(409, "already_used");
+    }
+    let text = gate.get("/metrics").await.text();
+    let value = |start: &str, label: &str| {
+        let line = text.lines().find(|line| line.starts_with(start) && line.contains(label));
+        line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
+    };
+    assert_eq!(value("app_started_at", ""), service.now().0.to_string(), "{text}");
+    assert_eq!(value("migrations_ok", ""), "1", "{text}");
+    assert_eq!(value("scans_total", "\"accepted\""), "1", "{text}");
+    assert_eq!(value("scans_total", "\"already_used\""), "2", "{text}");
+    assert!(text.contains("/api/events/{event}/scans") && !text.contains("default"), "{text}");
+}
+
+async fn the_document_is_served_as_it_is(service: Service) {
+    let served = service.anonymous.get("/openapi.json").await;
+    assert_eq!(served.text(), include_str!("../../src/openapi.json"));
+}

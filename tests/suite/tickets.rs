@@ -1,0 +1,122 @@
+//! Tickets: their creation, and how they are found.
+
+use serde_json::{Value, json};
+
+use crate::service::{Service, walk};
+
+on_both_databases! {
+    a_ticket_is_created_valid_and_without_a_holder,
+    an_array_creates_many,
+    a_seat_has_one_ticket_at_each_gate_of_each_event,
+    one_wrong_ticket_keeps_all_from_being_created,
+    a_walk_through_the_pages_meets_every_ticket_once,
+    tickets_are_found_by_status_gate_and_text,
+    a_wrong_query_is_refused,
+}
+
+const TICKETS: &str = "/api/events/default/tickets";
+
+async fn a_ticket_is_created_valid_and_without_a_holder(service: Service) {
+    let ticket_id = service.seat("default", "Row Ä 1", "North").await;
+    let ticket = service.organizer.get(format!("/api/tickets/{ticket_id}")).await.is(200);
+    assert_eq!(
+        ticket,
+        json!({
+            "ticket_id": ticket_id, "event": "default", "seat": "Row Ä 1", "gate": "North", "status": "valid",
+            "username": null, "full_name": null, "inside": false, "created_at": service.time(0),
+            "registered_at": null, "used_at": null,
+        })
+    );
+}
+
+async fn an_array_creates_many(service: Service) {
+    let seats: Vec<Value> = (1..=250).map(|seat| json!({ "seat": seat.to_string(), "gate": "North" })).collect();
+    let created = service.organizer.post(TICKETS, seats.into()).await.is(201);
+    assert_eq!(created, json!({ "created": 250, "registered": 0, "users_created": 0 }));
+    assert_eq!(service.database.count("select count(*) from tickets").await, 250);
+    assert_eq!(service.database.count("select count(distinct seed) from tickets").await, 250);
+}
+
+async fn a_seat_has_one_ticket_at_each_gate_of_each_event(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    service.seat("default", "A1", "North").await;
+    service.seat("default", "A1", "South").await;
+    service.seat("other", "A1", "North").await;
+    let again = service.organizer.post(TICKETS, json!({ "seat": "A1", "gate": "North" }));
+    service.unchanged(again).await.is_refused(409, "seat_taken");
+}
+
+async fn one_wrong_ticket_keeps_all_from_being_created(service: Service) {
+    service.seat("default", "A1", "North").await;
+    let good = json!({ "seat": "B1", "gate": "North" });
+    let cases = [
+        (409, "seat_taken", "[1]", json!([good, { "seat": "A1", "gate": "North" }])),
+        (422, "invalid_payload", "[1]", json!([good, good])),
+        (422, "invalid_payload", "[1].seat", json!([good, { "seat": "", "gate": "North" }])),
+        (422, "invalid_payload", "[1].gate", json!([good, { "seat": "B2" }])),
+        (422, "invalid_payload", "[1].row", json!([good, { "seat": "B2", "gate": "North", "row": 2 }])),
+        (422, "invalid_payload", "body", json!([])),
+        (422, "invalid_payload", "seat", json!({ "gate": "North" })),
+        (422, "invalid_payload", "seat", json!({ "seat": "a\u{0}b", "gate": "North" })),
+        (422, "invalid_payload", "seat", json!({ "seat": "x".repeat(5_000), "gate": "North" })),
+        (422, "invalid_payload", "gate", json!({ "seat": "B2", "gate": "x\ny" })),
+    ];
+    for (status, code, field, body) in cases {
+        let reply = service.unchanged(service.organizer.post(TICKETS, body)).await;
+        assert_eq!(reply.is_refused(status, code)["errors"][0]["field"], field);
+    }
+}
+
+async fn a_walk_through_the_pages_meets_every_ticket_once(service: Service) {
+    for seats in [["e", "d"], ["c", "b"], ["a", "f"]] {
+        let seats = seats.map(|seat| json!({ "seat": seat, "gate": "North" }));
+        service.organizer.post(TICKETS, json!(seats)).await.is(201);
+        service.clock.advance(1_000);
+    }
+    let tickets = walk(&service.organizer, TICKETS, "tickets").await;
+    let seats: Vec<_> = tickets.iter().map(|ticket| ticket["seat"].as_str().unwrap_or_default()).collect();
+    assert_eq!(seats, ["e", "d", "c", "b", "a", "f"]);
+}
+
+async fn tickets_are_found_by_status_gate_and_text(service: Service) {
+    let file = "seat,gate,username,full_name\n\
+                A1,North,ana,Ana Ruiz\n\
+                A2,North,luis,\n\
+                100%,South,,\n\
+                1000,South,,\n\
+                B_1,South,,\n";
+    service.organizer.post_csv(TICKETS, file).await.is(201);
+    let supervisor = service.supervisor().await;
+    let by_hand = json!({
+        "scan_id": "01a0a0a0-0000-7000-8000-000000000001", "seat": "A2", "gate": "North", "manual": true, "note": "known",
+    });
+    supervisor.post("/api/events/default/scans", by_hand).await.is_scan(200, "accepted");
+
+    let cases: [(&str, &[&str]); 9] = [
+        ("gate=North", &["A1", "A2"]),
+        ("status=used", &["A2"]),
+        ("status=valid&gate=North", &["A1"]),
+        ("q=RUIZ", &["A1"]),
+        ("q=lui", &["A2"]),
+        ("q=100%25", &["100%"]),
+        ("q=_", &["B_1"]),
+        ("q=", &["A1", "A2", "100%", "1000", "B_1"]),
+        ("gate=East", &[]),
+    ];
+    for (query, expected) in cases {
+        let list = service.organizer.get(format!("{TICKETS}?{query}")).await.is(200);
+        let tickets = list["tickets"].as_array().expect("a list");
+        let seats: Vec<_> = tickets.iter().map(|ticket| ticket["seat"].as_str().unwrap_or_default()).collect();
+        assert_eq!(seats, expected, "{query}");
+        assert_eq!(list["next"], Value::Null);
+    }
+}
+
+async fn a_wrong_query_is_refused(service: Service) {
+    for query in
+        ["limit=0", "limit=501", "limit=-1", "limit=x", "after=x", "status=gone", "gate=", "q=a%00b", "order=seat"]
+    {
+        let list = service.organizer.get(format!("{TICKETS}?{query}"));
+        service.unchanged(list).await.is_refused(422, "invalid_payload");
+    }
+}

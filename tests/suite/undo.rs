@@ -1,0 +1,143 @@
+//! Undo: a ticket's newest accepted scan, within a quarter of an hour.
+
+use http::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::{Client, Reply};
+use crate::service::{Service, Ticket, with};
+
+on_both_databases! {
+    undoing_the_entry_makes_the_ticket_valid_again,
+    after_an_undo_the_same_code_is_spent,
+    undoing_an_exit_puts_the_ticket_inside_again,
+    undoing_a_reentry_keeps_the_ticket_used_and_outside,
+    a_second_undo_changes_nothing,
+    only_the_newest_accepted_scan_can_be_undone,
+    a_refused_scan_cannot_be_undone,
+    undo_is_possible_for_fifteen_minutes,
+    undo_after_a_revocation_leaves_the_ticket_revoked,
+    a_scan_that_does_not_exist_is_not_found,
+}
+
+async fn undoing_the_entry_makes_the_ticket_valid_again(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    let scan = enter(&service, &supervisor, &ticket).await;
+    service.clock.advance(1_000);
+    let undone = undo(&supervisor, &scan).await.is_scan(200, "accepted");
+    assert_eq!((&undone["undone_at"], &undone["scan_id"]), (&json!(service.time(0)), &scan["scan_id"]));
+    let state = &undone["ticket"];
+    assert_eq!((&state["status"], &state["inside"], &state["used_at"]), (&json!("valid"), &json!(false), &Value::Null));
+    let undone = "select count(*) from scans where undone_at is not null and undone_by is not null";
+    assert_eq!(service.database.count(undone).await, 1);
+    assert_eq!(service.database.count("select count(*) from tickets where version = 4").await, 1);
+    service.clock.advance(30_000);
+    enter(&service, &supervisor, &ticket).await;
+}
+
+async fn after_an_undo_the_same_code_is_spent(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    let scan = enter(&service, &supervisor, &ticket).await;
+    undo(&supervisor, &scan).await.is(200);
+    let again = supervisor.post("/api/events/default/scans", service.scan(&ticket)).await;
+    assert_eq!(again.is_scan(422, "stale_code")["seconds_off"], Value::Null);
+}
+
+async fn undoing_an_exit_puts_the_ticket_inside_again(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    enter(&service, &supervisor, &ticket).await;
+    let exit = leave(&service, &supervisor, &ticket).await;
+    let undone = undo(&supervisor, &exit).await.is(200);
+    assert_eq!((&undone["ticket"]["status"], &undone["ticket"]["inside"]), (&json!("used"), &json!(true)));
+    leave(&service, &supervisor, &ticket).await;
+}
+
+async fn undoing_a_reentry_keeps_the_ticket_used_and_outside(service: Service) {
+    service.organizer.patch("/api/events/default", json!({ "reentry": "after_exit" })).await.is(200);
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    let first = enter(&service, &supervisor, &ticket).await;
+    leave(&service, &supervisor, &ticket).await;
+    service.clock.advance(30_000);
+    let second = enter(&service, &supervisor, &ticket).await;
+    let undone = undo(&supervisor, &second).await.is(200);
+    let state = &undone["ticket"];
+    assert_eq!((&state["status"], &state["inside"]), (&json!("used"), &json!(false)));
+    assert_eq!(state["used_at"], first["ticket"]["used_at"]);
+}
+
+async fn a_second_undo_changes_nothing(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    let scan = enter(&service, &supervisor, &ticket).await;
+    let first = undo(&supervisor, &scan).await.is(200);
+    service.clock.advance(30_000);
+    let second = service.unchanged(undo(&supervisor, &scan)).await.is(200);
+    assert_eq!(second, first);
+    // Nor does it undo what came after.
+    enter(&service, &supervisor, &ticket).await;
+    service.clock.advance(3_600_000);
+    service.unchanged(undo(&supervisor, &scan)).await.is(200);
+}
+
+async fn only_the_newest_accepted_scan_can_be_undone(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    let entry = enter(&service, &supervisor, &ticket).await;
+    service.clock.advance(1_000);
+    let exit = leave(&service, &supervisor, &ticket).await;
+    service.unchanged(undo(&supervisor, &entry)).await.is_refused(409, "not_undoable");
+    undo(&supervisor, &exit).await.is(200);
+    let undone = undo(&supervisor, &entry).await.is(200);
+    assert_eq!(undone["ticket"]["status"], "valid");
+}
+
+async fn a_refused_scan_cannot_be_undone(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    enter(&service, &supervisor, &ticket).await;
+    let scans = "/api/events/default/scans";
+    let used = supervisor.post(scans, service.scan(&ticket)).await.is_scan(409, "already_used");
+    let unknown = json!({ "scan_id": Uuid::now_v7(), "code": "not ours" });
+    let unknown = supervisor.post(scans, unknown).await.is_scan(404, "unknown_ticket");
+    service.unchanged(undo(&supervisor, &used)).await.is_refused(409, "not_undoable");
+    service.unchanged(undo(&supervisor, &unknown)).await.is_refused(409, "not_undoable");
+}
+
+async fn undo_is_possible_for_fifteen_minutes(service: Service) {
+    let supervisor = service.supervisor().await;
+    let (first, second) = (service.ticket("A1").await, service.ticket("A2").await);
+    let first = enter(&service, &supervisor, &first).await;
+    let second = enter(&service, &supervisor, &second).await;
+    service.clock.advance(15 * 60_000);
+    undo(&supervisor, &first).await.is(200);
+    service.clock.advance(1);
+    service.unchanged(undo(&supervisor, &second)).await.is_refused(409, "undo_expired");
+}
+
+async fn undo_after_a_revocation_leaves_the_ticket_revoked(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    let scan = enter(&service, &supervisor, &ticket).await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", ticket.ticket_id)).await.is(200);
+    let undone = undo(&supervisor, &scan).await.is(200);
+    assert_eq!((&undone["ticket"]["status"], &undone["ticket"]["inside"]), (&json!("revoked"), &json!(false)));
+    supervisor.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(410, "revoked");
+}
+
+async fn a_scan_that_does_not_exist_is_not_found(service: Service) {
+    let supervisor = service.supervisor().await;
+    for scan_id in [json!(Uuid::now_v7()), json!("1")] {
+        let undo = undo(&supervisor, &json!({ "scan_id": scan_id })).await;
+        undo.is_refused(404, "scan_not_found");
+    }
+}
+
+async fn enter(service: &Service, supervisor: &Client, ticket: &Ticket) -> Value {
+    supervisor.post("/api/events/default/scans", service.scan(ticket)).await.is_scan(200, "accepted")
+}
+
+async fn leave(service: &Service, supervisor: &Client, ticket: &Ticket) -> Value {
+    let body = with(service.scan(ticket), json!({ "direction": "exit" }));
+    supervisor.post("/api/events/default/scans", body).await.is_scan(200, "accepted")
+}
+
+async fn undo(supervisor: &Client, scan: &Value) -> Reply {
+    let scan_id = scan["scan_id"].as_str().expect("a scan has an id");
+    supervisor.bare(Method::POST, format!("/api/scans/{scan_id}/undo")).await
+}
