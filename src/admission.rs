@@ -40,6 +40,7 @@ pub struct Presented<'a> {
 
 /// The decision, with what the gate should tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Decision {
     pub result: ScanResult,
     /// The step to remember when the scan is accepted.
@@ -136,5 +137,271 @@ pub fn message(result: ScanResult, direction: Direction, seconds_off: Option<i64
         ScanResult::Revoked => "This ticket has been revoked.".into(),
         ScanResult::UnknownTicket => "This is not a ticket of this event.".into(),
         ScanResult::TooManyAttempts => "Too many wrong codes for this ticket; wait a minute.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use data_encoding::BASE32_NOPAD;
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::totp::{DRIFT, step_at};
+
+    const CASES: &str = include_str!("../tests/suite/admission_cases.json");
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Case {
+        name: String,
+        now: i64,
+        ticket: Option<TicketCase>,
+        presented: PresentedCase,
+        expected: Decision,
+    }
+
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct TicketCase {
+        key_base32: String,
+        gate: String,
+        status: Status,
+        registered: bool,
+        inside: bool,
+        last_step: Option<i64>,
+        refusals: i64,
+        newest_accepted_at: Option<i64>,
+        reentry: Reentry,
+    }
+
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct PresentedCase {
+        code: Option<CodeCase>,
+        at_gate: Option<String>,
+        direction: Direction,
+        offline: bool,
+    }
+
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct CodeCase {
+        digits: String,
+        step_offset: Option<i64>,
+    }
+
+    impl TicketCase {
+        fn subject(&self) -> Subject {
+            let key = BASE32_NOPAD.decode(self.key_base32.as_bytes()).unwrap();
+            Subject {
+                key: TotpKey::new(key.try_into().unwrap()),
+                gate: self.gate.clone(),
+                status: self.status,
+                registered: self.registered,
+                inside: self.inside,
+                last_step: self.last_step,
+                refusals: self.refusals,
+                newest_accepted_at: self.newest_accepted_at.map(Millis),
+                reentry: self.reentry,
+            }
+        }
+    }
+
+    impl PresentedCase {
+        fn digits(&self) -> Option<&str> {
+            self.code.as_ref().map(|code| code.digits.as_str())
+        }
+
+        fn presented(&self) -> Presented<'_> {
+            Presented {
+                code: self.digits(),
+                at_gate: self.at_gate.as_deref(),
+                direction: self.direction,
+                offline: self.offline,
+            }
+        }
+    }
+
+    /// Puts what a case states over what all cases have in common.
+    fn over(base: &Value, case: &Value) -> Value {
+        match (base, case) {
+            (Value::Object(base), Value::Object(case)) => {
+                let mut whole = base.clone();
+                whole.extend(case.clone());
+                whole.into()
+            }
+            _ => case.clone(),
+        }
+    }
+
+    fn cases() -> Vec<Case> {
+        let table: Value = serde_json::from_str(CASES).unwrap();
+        let base = table["base"].as_object().unwrap();
+        let whole = |case: &Value| {
+            let mut case = case.clone();
+            for (name, value) in base {
+                case[name] = case.get(name).map_or_else(|| value.clone(), |stated| over(value, stated));
+            }
+            serde_json::from_value(case).unwrap()
+        };
+        table["cases"].as_array().unwrap().iter().map(whole).collect()
+    }
+
+    #[test]
+    fn every_case_of_the_table_is_decided_as_it_says() {
+        let mut names = HashSet::new();
+        let mut results = HashSet::new();
+        for case in cases() {
+            let subject = case.ticket.as_ref().map(TicketCase::subject);
+            let decision = decide(subject.as_ref(), &case.presented.presented(), Millis(case.now));
+            assert_eq!(decision, case.expected, "{}", case.name);
+            results.insert(decision.result);
+            assert!(names.insert(case.name.clone()), "two cases: {}", case.name);
+        }
+        assert_eq!(results, HashSet::from_iter(ScanResult::ALL.iter().copied()), "every verdict has a case");
+    }
+
+    #[test]
+    fn the_digits_in_the_table_are_those_of_their_step() {
+        for case in cases() {
+            let (Some(ticket), Some(code)) = (&case.ticket, &case.presented.code) else { continue };
+            let now = Millis(case.now);
+            let key = ticket.subject().key;
+            match code.step_offset {
+                Some(offset) => assert_eq!(key.code(step_at(now) + offset), code.digits, "{}", case.name),
+                None => assert_eq!(key.find(&code.digits, now), Match::None, "{}", case.name),
+            }
+        }
+    }
+
+    #[test]
+    fn the_message_says_what_to_do() {
+        let says = |result, off, gate| message(result, Direction::Entry, off, gate);
+        assert!(says(ScanResult::StaleCode, Some(-95), None).contains("95 s slow"));
+        assert!(says(ScanResult::StaleCode, Some(31), None).contains("31 s fast"));
+        assert!(says(ScanResult::StaleCode, None, None).contains("wait for the next code"));
+        assert!(says(ScanResult::WrongGate, None, Some("South")).contains("go to South"));
+        let entry = says(ScanResult::Accepted, None, None);
+        assert_ne!(entry, message(ScanResult::Accepted, Direction::Exit, None, None));
+    }
+
+    /// Tickets and scans of every kind; half the codes are of a step near now.
+    fn anything() -> impl Strategy<Value = (TicketCase, PresentedCase, i64)> {
+        let status = proptest::sample::select(Status::ALL);
+        let reentry = proptest::sample::select(Reentry::ALL);
+        let direction = proptest::sample::select(Direction::ALL);
+        let now = prop_oneof![9 => 1_200_000..4_102_444_800_000_i64, 1 => any::<i64>()];
+        let gate = "[NS]";
+        let code = prop_oneof![
+            4 => (-22..=22_i64).prop_map(Ok),
+            3 => (-DRIFT..=DRIFT).prop_map(Ok),
+            1 => "[0-9]{6}".prop_map(Err),
+            1 => any::<String>().prop_map(Err),
+        ];
+        let steps = proptest::option::of(-3..=3_i64);
+        let newest = proptest::option::of(-2..=2_i64);
+        (
+            (
+                any::<[u8; 20]>(),
+                gate,
+                status,
+                prop::bool::weighted(0.9),
+                any::<bool>(),
+                steps,
+                0..14_i64,
+                newest,
+                reentry,
+            ),
+            (proptest::option::weighted(0.9, code), proptest::option::of(gate), direction, any::<bool>()),
+            now,
+        )
+            .prop_map(|(ticket, presented, now)| {
+                let (key, gate, status, registered, inside, last, refusals, newest, reentry) = ticket;
+                let (code, at_gate, direction, offline) = presented;
+                let current = step_at(Millis(now));
+                let code = code.map(|code| match code {
+                    Ok(offset) => CodeCase {
+                        digits: TotpKey::new(key).code((current + offset).max(0)),
+                        step_offset: Some(offset),
+                    },
+                    Err(digits) => CodeCase { digits, step_offset: None },
+                });
+                let ticket = TicketCase {
+                    key_base32: BASE32_NOPAD.encode(&key),
+                    gate,
+                    status,
+                    registered,
+                    inside,
+                    last_step: last.map(|offset| current + offset),
+                    refusals,
+                    newest_accepted_at: newest.map(|offset| now.saturating_add(offset)),
+                    reentry,
+                };
+                (ticket, PresentedCase { code, at_gate, direction, offline }, now)
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn nobody_passes_without_a_reason((ticket, scan, now) in anything()) {
+            let decision = decide(Some(&ticket.subject()), &scan.presented(), Millis(now));
+            if decision.result != ScanResult::Accepted {
+                prop_assert_eq!(decision.step, None, "only an accepted code is remembered");
+                return Ok(());
+            }
+            prop_assert!(ticket.registered);
+            prop_assert!(ticket.status != Status::Revoked);
+            prop_assert!(ticket.refusals <= ATTEMPTS || scan.offline);
+            prop_assert!(scan.at_gate.is_none_or(|gate| gate == ticket.gate));
+            prop_assert!(ticket.newest_accepted_at.is_none_or(|newest| now >= newest));
+            match scan.direction {
+                Direction::Entry => prop_assert!(
+                    ticket.status == Status::Valid || (ticket.reentry == Reentry::AfterExit && !ticket.inside)
+                ),
+                Direction::Exit => prop_assert!(ticket.inside),
+            }
+            match (scan.code, decision.step) {
+                (None, None) => {}
+                (Some(code), Some(step)) => {
+                    prop_assert!((step - step_at(Millis(now))).abs() <= DRIFT);
+                    prop_assert_eq!(ticket.subject().key.code(step), code.digits);
+                    let first_good = ticket.last_step.map(|last| last + i64::from(scan.direction == Direction::Entry));
+                    prop_assert!(first_good.is_none_or(|first| step >= first));
+                }
+                (code, step) => prop_assert!(false, "{:?} was remembered as {:?}", code, step),
+            }
+        }
+
+        #[test]
+        fn seconds_off_are_told_only_of_a_stale_code((ticket, scan, now) in anything()) {
+            let decision = decide(Some(&ticket.subject()), &scan.presented(), Millis(now));
+            if let Some(seconds_off) = decision.seconds_off {
+                prop_assert_eq!(decision.result, ScanResult::StaleCode);
+                prop_assert!(seconds_off < 0 || ticket.refusals < FUTURE_TOLD);
+            }
+        }
+
+        #[test]
+        fn what_is_refused_before_the_code_is_refused_whatever_the_code(
+            (ticket, scan, now) in anything(),
+            digits in proptest::option::of("[0-9]{6}"),
+        ) {
+            let subject = ticket.subject();
+            let decision = decide(Some(&subject), &scan.presented(), Millis(now));
+            let before_the_code = [ScanResult::NotRegistered, ScanResult::Revoked, ScanResult::TooManyAttempts];
+            let other = Presented { code: digits.as_deref(), ..scan.presented() };
+            let with_other = decide(Some(&subject), &other, Millis(now));
+            prop_assert_eq!(
+                before_the_code.contains(&decision.result).then_some(decision),
+                before_the_code.contains(&with_other.result).then_some(with_other)
+            );
+            prop_assert_eq!(decide(None, &other, Millis(now)).result, ScanResult::UnknownTicket);
+        }
     }
 }

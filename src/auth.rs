@@ -1,7 +1,7 @@
 //! Keys and roles. A key is 32 random bytes, sent as `rtk_` and base64url; the database keeps only their SHA-256.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use data_encoding::BASE64URL_NOPAD;
 use http::HeaderMap;
@@ -96,7 +96,14 @@ impl Caller {
 /// The keys this process knows.
 pub struct KeyRing {
     organizer: Option<Hash>,
-    remembered: Mutex<HashMap<Hash, (Key, Millis)>>,
+    remembered: Mutex<Remembered>,
+}
+
+#[derive(Default)]
+struct Remembered {
+    keys: HashMap<Hash, (Key, Millis)>,
+    /// How often something was forgotten.
+    forgotten: u64,
 }
 
 impl KeyRing {
@@ -118,8 +125,9 @@ impl KeyRing {
         let key = match self.recall(&hash, now) {
             Some(key) => key,
             None => {
+                let forgotten = self.lock().forgotten;
                 let key = store.find_key(&hash).await?.ok_or(Error::Unauthenticated)?;
-                self.remember(hash, &key, now);
+                self.remember(hash, &key, now, forgotten);
                 key
             }
         };
@@ -129,24 +137,30 @@ impl KeyRing {
 
     /// Forgets the keys that a change made invalid, at once in this process.
     pub fn forget(&self, gone: impl Fn(&Key) -> bool) {
-        self.lock().retain(|_, (key, _)| !gone(key));
+        let mut remembered = self.lock();
+        remembered.keys.retain(|_, (key, _)| !gone(key));
+        remembered.forgotten += 1;
     }
 
     fn recall(&self, hash: &Hash, now: Millis) -> Option<Key> {
         let remembered = self.lock();
-        let (key, since) = remembered.get(hash)?;
+        let (key, since) = remembered.keys.get(hash)?;
         (since.0..since.0 + REMEMBERED).contains(&now.0).then(|| key.clone())
     }
 
-    fn remember(&self, hash: Hash, key: &Key, now: Millis) {
+    /// Remembers a key, unless something was forgotten while it was looked up: it may have been this key.
+    fn remember(&self, hash: Hash, key: &Key, now: Millis, forgotten: u64) {
         let mut remembered = self.lock();
-        if remembered.len() >= REMEMBERED_AT_MOST {
-            remembered.clear();
+        if remembered.forgotten != forgotten {
+            return;
         }
-        remembered.insert(hash, (key.clone(), now));
+        if remembered.keys.len() >= REMEMBERED_AT_MOST {
+            remembered.keys.clear();
+        }
+        remembered.keys.insert(hash, (key.clone(), now));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Hash, (Key, Millis)>> {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
         // A panic cannot leave a map of whole entries half-written.
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,4 +170,197 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Database;
+    use crate::model::Reentry;
+    use crate::store;
+
+    const ENVIRONMENT_KEY: &str = "a-secret-that-is-only-in-a-test.";
+    const NOW: Millis = Millis(1_000_000);
+
+    fn headers(authorization: &str) -> HeaderMap {
+        HeaderMap::from_iter([(AUTHORIZATION, authorization.parse().unwrap())])
+    }
+
+    fn key() -> Key {
+        Key {
+            key_id: Uuid::from_u128(1),
+            name: "North".into(),
+            role: Role::Gate,
+            event_id: Some(Uuid::from_u128(2)),
+            event: Some("fair".into()),
+            gate: Some("North".into()),
+            offline: false,
+            created_at: Millis(0),
+            expires_at: None,
+            revoked_at: None,
+        }
+    }
+
+    /// A ring that remembers `key` since `NOW`, and the header that carries it.
+    fn remembering(key: &Key) -> (KeyRing, HeaderMap) {
+        let secret = NewSecret::random().unwrap();
+        let ring = KeyRing::new(Some(ENVIRONMENT_KEY));
+        ring.remember(secret.hash.try_into().unwrap(), key, NOW, 0);
+        (ring, headers(&format!("Bearer {}", secret.text)))
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Answer {
+        Known(Option<Uuid>),
+        Unauthenticated,
+        /// The database was asked, which here is one that cannot be opened.
+        Asked,
+    }
+
+    async fn answer(ring: &KeyRing, headers: &HeaderMap, now: Millis) -> Answer {
+        let a_directory = Database::Sqlite("src".into());
+        match ring.authenticate(headers, &*store::open(&a_directory, 1), now).await {
+            Ok(caller) => Answer::Known(caller.key_id),
+            Err(Error::Unauthenticated) => Answer::Unauthenticated,
+            Err(_) => Answer::Asked,
+        }
+    }
+
+    #[test]
+    fn a_key_is_sent_as_a_bearer_token() {
+        for (authorization, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("BEARER   abc  ", Some("abc")),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Bearerabc", None),
+            ("Basic abc", None),
+            ("abc", None),
+        ] {
+            assert_eq!(bearer(&headers(authorization)), token, "{authorization:?}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+        assert_eq!(bearer(&HeaderMap::from_iter([(AUTHORIZATION, "Bearer \u{f1}".parse().unwrap())])), None);
+    }
+
+    #[test]
+    fn a_new_key_is_32_random_bytes_of_which_the_hash_is_kept() {
+        let [one, other] = [NewSecret::random().unwrap(), NewSecret::random().unwrap()];
+        assert_ne!(one.text, other.text);
+        let bytes = BASE64URL_NOPAD.decode(one.text.strip_prefix(PREFIX).unwrap().as_bytes()).unwrap();
+        assert_eq!(bytes.len(), 32);
+        assert_eq!(one.hash, Sha256::digest(bytes).to_vec());
+    }
+
+    #[tokio::test]
+    async fn the_key_of_the_environment_needs_no_database() {
+        let ring = KeyRing::new(Some(ENVIRONMENT_KEY));
+        assert_eq!(answer(&ring, &headers(&format!("Bearer {ENVIRONMENT_KEY}")), NOW).await, Answer::Known(None));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_key_of_ours_is_refused_without_the_database() {
+        let short = format!("Bearer {PREFIX}{}", BASE64URL_NOPAD.encode(&[0; 31]));
+        let long = format!("Bearer {PREFIX}{}", BASE64URL_NOPAD.encode(&[0; 33]));
+        let bare = format!("Bearer {}", BASE64URL_NOPAD.encode(&[0; 32]));
+        let almost = format!("Bearer {}!", &ENVIRONMENT_KEY[1..]);
+        for ring in [KeyRing::new(Some(ENVIRONMENT_KEY)), KeyRing::new(None)] {
+            for authorization in ["Bearer nonsense", "Basic abc", "Bearer rtk_", &short, &long, &bare, &almost] {
+                let answer = answer(&ring, &headers(authorization), NOW).await;
+                assert_eq!(answer, Answer::Unauthenticated, "{authorization}");
+            }
+            assert_eq!(answer(&ring, &HeaderMap::new(), NOW).await, Answer::Unauthenticated);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_remembered_for_30_seconds() {
+        let (ring, headers) = remembering(&key());
+        let known = Answer::Known(Some(key().key_id));
+        assert_eq!(answer(&ring, &headers, NOW).await, known);
+        assert_eq!(answer(&ring, &headers, NOW.plus(29_999)).await, known);
+        assert_eq!(answer(&ring, &headers, NOW.plus(30_000)).await, Answer::Asked);
+        assert_eq!(answer(&ring, &headers, NOW.plus(-1)).await, Answer::Asked, "the clock went back");
+    }
+
+    #[tokio::test]
+    async fn a_remembered_key_expires_in_time() {
+        let (ring, headers) = remembering(&Key { expires_at: Some(NOW.plus(1_000)), ..key() });
+        assert_eq!(answer(&ring, &headers, NOW.plus(999)).await, Answer::Known(Some(key().key_id)));
+        assert_eq!(answer(&ring, &headers, NOW.plus(1_000)).await, Answer::Unauthenticated);
+    }
+
+    #[tokio::test]
+    async fn a_revoked_key_opens_nothing() {
+        let (ring, headers) = remembering(&Key { revoked_at: Some(Millis(1)), ..key() });
+        assert_eq!(answer(&ring, &headers, NOW).await, Answer::Unauthenticated);
+    }
+
+    #[tokio::test]
+    async fn a_key_is_forgotten_at_once_and_no_other() {
+        let (ring, headers) = remembering(&key());
+        ring.forget(|key| key.key_id == Uuid::nil());
+        assert_eq!(answer(&ring, &headers, NOW).await, Answer::Known(Some(key().key_id)));
+        ring.forget(|known| known.key_id == key().key_id);
+        assert_eq!(answer(&ring, &headers, NOW).await, Answer::Asked);
+    }
+
+    #[test]
+    fn a_key_that_was_revoked_while_it_was_looked_up_is_not_remembered() {
+        let ring = KeyRing::new(None);
+        let forgotten = ring.lock().forgotten;
+        ring.forget(|known| known.key_id == key().key_id);
+        ring.remember([0; 32], &key(), NOW, forgotten);
+        assert!(ring.recall(&[0; 32], NOW).is_none());
+    }
+
+    #[test]
+    fn so_many_keys_are_remembered_and_no_more() {
+        let ring = KeyRing::new(None);
+        for number in 0..=REMEMBERED_AT_MOST {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&number.to_le_bytes());
+            ring.remember(hash, &key(), NOW, 0);
+            assert!(ring.recall(&hash, NOW).is_some());
+            assert!(ring.lock().keys.len() <= REMEMBERED_AT_MOST);
+        }
+    }
+
+    #[test]
+    fn an_organizer_may_do_offline_what_others_are_given() {
+        for (role, offline, may) in [
+            (Role::Organizer, false, true),
+            (Role::Supervisor, false, false),
+            (Role::Supervisor, true, true),
+            (Role::Gate, false, false),
+            (Role::Gate, true, true),
+        ] {
+            assert_eq!(Caller::of(&Key { role, offline, ..key() }).offline, may, "{role:?} {offline}");
+        }
+    }
+
+    #[test]
+    fn a_bound_key_has_its_role_in_its_event_only() {
+        let event = |number| Event {
+            event_id: Uuid::from_u128(number),
+            slug: "fair".into(),
+            name: "Fair".into(),
+            time_zone: "UTC".into(),
+            starts_at: None,
+            ends_at: None,
+            reentry: Reentry::None,
+            version: 1,
+        };
+        let bound = Caller::of(&key());
+        assert!(bound.found(Some(event(2))).is_ok());
+        assert!(matches!(bound.found(Some(event(3))), Err(Error::Forbidden(_))));
+        assert!(matches!(bound.found(None), Err(Error::Forbidden(_))), "whether there is another event is not told");
+        assert!(matches!(bound.must_be_unbound(), Err(Error::Forbidden(_))));
+
+        let unbound = Caller::of(&Key { event_id: None, ..key() });
+        assert!(unbound.found(Some(event(3))).is_ok());
+        assert!(matches!(unbound.found(None), Err(Error::EventNotFound)));
+        assert!(unbound.must_be_unbound().is_ok());
+    }
 }

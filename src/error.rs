@@ -233,3 +233,91 @@ impl std::fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const CAUSE: &str = "a cause from inside";
+
+    fn every_error() -> Vec<(Error, u16, &'static str)> {
+        let fields = || vec![FieldError::new("line 2", "is wrong"), FieldError::new("line 3", "is wrong")];
+        vec![
+            (Error::MalformedJson("line 1, column 2".into()), 400, "malformed_json"),
+            (Error::Unauthenticated, 401, "unauthenticated"),
+            (Error::Forbidden("No."), 403, "forbidden"),
+            (Error::NotFound, 404, "not_found"),
+            (Error::EventNotFound, 404, "event_not_found"),
+            (Error::UserNotFound, 404, "user_not_found"),
+            (Error::TicketNotFound, 404, "ticket_not_found"),
+            (Error::ScanNotFound, 404, "scan_not_found"),
+            (Error::KeyNotFound, 404, "key_not_found"),
+            (Error::MethodNotAllowed("GET, HEAD".into()), 405, "method_not_allowed"),
+            (Error::RequestTimeout, 408, "request_timeout"),
+            (Error::PayloadTooLarge(65_536), 413, "payload_too_large"),
+            (Error::ResponseTooLarge, 413, "response_too_large"),
+            (Error::UnsupportedMediaType("application/json"), 415, "unsupported_media_type"),
+            (Error::InvalidPayload(fields()), 422, "invalid_payload"),
+            (Error::UsernameTaken, 409, "username_taken"),
+            (Error::EventExists, 409, "event_exists"),
+            (Error::EventInUse, 409, "event_in_use"),
+            (Error::SeatTaken(fields()), 409, "seat_taken"),
+            (Error::TicketAlreadyRegistered, 409, "ticket_already_registered"),
+            (Error::TicketNotRegistered, 409, "ticket_not_registered"),
+            (Error::TicketRevoked, 409, "ticket_revoked"),
+            (Error::TicketUsed, 409, "ticket_used"),
+            (Error::ScanIdConflict, 409, "scan_id_conflict"),
+            (Error::UndoExpired, 409, "undo_expired"),
+            (Error::NotUndoable, 409, "not_undoable"),
+            (Error::ImportInProgress, 429, "import_in_progress"),
+            (Error::ScanContended, 503, "scan_contended"),
+            (Error::TicketSecretMismatch, 503, "ticket_secret_mismatch"),
+            (Error::DatabaseUnavailable(CAUSE.into()), 503, "database_unavailable"),
+            (Error::Internal(CAUSE.into()), 500, "internal_error"),
+        ]
+    }
+
+    #[test]
+    fn every_error_has_its_status_and_its_own_code() {
+        let mut codes = HashSet::new();
+        for (error, status, code) in every_error() {
+            assert_eq!((error.status().as_u16(), error.code()), (status, code));
+            assert!(codes.insert(code), "{code} is used twice");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_for_the_log_alone() {
+        for (error, _, code) in every_error() {
+            assert!(!error.detail().contains(CAUSE), "{code}");
+            let may_have_one = error.status().is_server_error() && code != "scan_contended";
+            assert_eq!(error.cause().is_some(), may_have_one, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_passes_says_when_to_try_again() {
+        for (error, status, code) in every_error() {
+            assert_eq!(error.retry_after().is_some(), status == 503 || status == 429, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_detail_of_one_wrong_field_names_it() {
+        assert_eq!(Error::field("seat", "is required").detail(), "seat: is required");
+        let two = Error::InvalidPayload(vec![FieldError::new("a", "is wrong"), FieldError::new("b", "is wrong")]);
+        assert_eq!(two.detail(), "2 things are wrong; see `errors`.");
+    }
+
+    #[test]
+    fn the_command_line_shows_every_line_once_and_the_cause() {
+        let lines = |error: Error| error.to_string().lines().map(ToOwned::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(Error::field("line 2", "is not UTF-8")), ["line 2: is not UTF-8"]);
+        let taken = Error::SeatTaken(vec![FieldError::new("line 3", "is taken")]);
+        assert_eq!(lines(taken)[1..], ["  line 3: is taken"]);
+        let unavailable = Error::DatabaseUnavailable(CAUSE.into());
+        assert_eq!(unavailable.to_string(), CAUSE);
+    }
+}

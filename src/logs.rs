@@ -165,3 +165,185 @@ impl Visit for Fields {
         self.0.insert(field.name().into(), format!("{value:?}").into());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::{Value, json};
+    use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::Role;
+
+    const TRACE_ID: &str = "105445aa7843bc8bf206b12000100000";
+
+    fn settings(log_format: LogFormat, project: Option<&str>) -> Settings {
+        let mut settings = Settings::read(|_| None).unwrap();
+        settings.log_format = log_format;
+        settings.google_cloud_project = project.map(ToOwned::to_owned);
+        settings
+    }
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged while `work` runs.
+    fn logged(format: LogFormat, work: impl FnOnce()) -> String {
+        let output = Output::default();
+        let writer = output.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .event_format(Line(format))
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
+        let bytes = output.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn parts(headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::post("/api/events/fair/scans?q=Ana").body(()).unwrap();
+        for (name, value) in headers {
+            let name: http::HeaderName = name.parse().unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        request.into_parts().0
+    }
+
+    fn log_a_scan(settings: &Settings, error: Option<&Error>) {
+        let caller = Caller {
+            key_id: Some(Uuid::from_u128(7)),
+            role: Role::Gate,
+            event_id: None,
+            gate: Some("North".into()),
+            offline: false,
+            created_at: None,
+        };
+        let traceparent = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
+        let line = RequestLine {
+            parts: &parts(&[("authorization", "Bearer S3CRET"), ("traceparent", &traceparent)]),
+            route: "/api/events/{event}/scans",
+            status: error.map_or(StatusCode::OK, Error::status),
+            elapsed: Duration::from_micros(1_234),
+            caller: Some(&caller),
+            scan: error.is_none().then_some(ScanResult::Accepted),
+            error,
+        };
+        request(settings, &line);
+    }
+
+    /// A line of JSON, without its time, which must be one.
+    fn read(line: &str) -> Value {
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        let time = line.as_object_mut().unwrap().remove("time").unwrap();
+        assert!(Millis::parse(time.as_str().unwrap()).is_some());
+        line
+    }
+
+    #[test]
+    fn a_request_is_one_line_of_json_with_nothing_that_was_sent() {
+        let settings = settings(LogFormat::Json, Some("a-project"));
+        let line = read(&logged(LogFormat::Json, || log_a_scan(&settings, None)));
+        let expected = json!({
+            "severity": "INFO",
+            "target": "request",
+            "message": "request",
+            "method": "POST",
+            "route": "/api/events/{event}/scans",
+            "status": 200,
+            "ms": 1.234,
+            "key.id": "00000000-0000-0000-0000-000000000007",
+            "scan.result": "accepted",
+            "logging.googleapis.com/trace": format!("projects/a-project/traces/{TRACE_ID}"),
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_failure_is_an_error_with_its_cause() {
+        let settings = settings(LogFormat::Json, None);
+        let error = Error::DatabaseUnavailable("no route\nto host".into());
+        let line = read(&logged(LogFormat::Json, || log_a_scan(&settings, Some(&error))));
+        assert_eq!(line["severity"], "ERROR");
+        assert_eq!(line["status"], 503);
+        assert_eq!(line["error.code"], "database_unavailable");
+        assert_eq!(line["error.cause"], "no route\nto host");
+        assert_eq!(line.get("scan.result"), None);
+    }
+
+    #[test]
+    fn a_refusal_is_information() {
+        let settings = settings(LogFormat::Json, None);
+        let line = read(&logged(LogFormat::Json, || log_a_scan(&settings, Some(&Error::EventNotFound))));
+        assert_eq!(line["severity"], "INFO");
+        assert_eq!(line["error.code"], "event_not_found");
+        assert_eq!(line.get("error.cause"), None);
+    }
+
+    #[test]
+    fn severities_are_those_of_cloud_logging() {
+        for (level, name) in [
+            (Level::ERROR, "ERROR"),
+            (Level::WARN, "WARNING"),
+            (Level::INFO, "INFO"),
+            (Level::DEBUG, "DEBUG"),
+            (Level::TRACE, "DEBUG"),
+        ] {
+            assert_eq!(severity(level), name);
+        }
+    }
+
+    #[test]
+    fn a_text_line_has_no_line_break_of_its_own() {
+        let settings = settings(LogFormat::Text, None);
+        let error = Error::Internal("one\ntwo\r\x1b[31m".into());
+        let text = logged(LogFormat::Text, || {
+            log_a_scan(&settings, Some(&error));
+            tracing::warn!(file = "a\nb", "three\nfour {}", "five\r\x1b[31m");
+        });
+        let lines: Vec<&str> = text.split_terminator('\n').collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(!text.contains(['\r', '\x1b']), "{text:?}");
+        assert!(lines[0].contains(" ERROR request ") && lines[0].contains(r#" error.cause="one\ntwo\r"#), "{text}");
+        assert!(lines[1].contains(r#" three\nfour five\r"#) && lines[1].contains(r#" file="a\nb""#), "{text}");
+        assert!(!text.contains("S3CRET") && !text.contains("Ana") && !text.contains("fair"), "{text}");
+    }
+
+    #[test]
+    fn the_trace_is_read_from_either_header() {
+        let standard = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
+        let google = format!("{TRACE_ID}/1;o=1");
+        for (headers, trace_id) in [
+            (&[("traceparent", standard.as_str())][..], Some(TRACE_ID)),
+            (&[("x-cloud-trace-context", google.as_str())], Some(TRACE_ID)),
+            (&[("x-cloud-trace-context", TRACE_ID)], Some(TRACE_ID)),
+            (&[("traceparent", "nonsense"), ("x-cloud-trace-context", google.as_str())], Some(TRACE_ID)),
+            (&[("traceparent", "00-105445aa-00f067aa0ba902b7-01")], None),
+            (&[("traceparent", "00-105445aa7843bc8bf206b1200010\"000-00f067aa0ba902b7-01")], None),
+            (&[("x-cloud-trace-context", "")], None),
+            (&[], None),
+        ] {
+            let parts = parts(headers);
+            assert_eq!(trace(&settings(LogFormat::Json, None), &parts).as_deref(), trace_id, "{headers:?}");
+            assert_eq!(trace(&settings(LogFormat::Text, None), &parts), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_logged_at_trace() {
+        assert_eq!(STATIC_MAX_LEVEL, LevelFilter::DEBUG, "lambda_runtime logs bodies at TRACE");
+    }
+}

@@ -29,9 +29,13 @@ impl Millis {
         Self(self.0.saturating_add(milliseconds))
     }
 
+    /// The years 0 to 9998: RFC 3339 can write them, and also what is some days later.
+    const WRITABLE: std::ops::Range<i64> = -62_167_219_200_000..253_370_764_800_000;
+
     /// Reads RFC 3339, with any offset; what is finer than a millisecond is cut off.
     pub fn parse(text: &str) -> Option<Self> {
-        text.parse::<jiff::Timestamp>().ok().map(|time| Self(time.as_millisecond()))
+        let time = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+        Self::WRITABLE.contains(&time).then_some(Self(time))
     }
 }
 
@@ -419,6 +423,244 @@ impl TryFrom<String> for TimeZone {
         match jiff::tz::TimeZone::get(&text) {
             Ok(_) => Ok(Self(text)),
             Err(_) => Err("must be an IANA time zone such as Europe/Madrid"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn good<T: TryFrom<String>>(text: &str) -> bool {
+        T::try_from(text.to_owned()).is_ok()
+    }
+
+    #[test]
+    fn a_time_is_read_with_any_offset_and_written_in_utc() {
+        for (text, written) in [
+            ("2026-05-01T18:00:00Z", "2026-05-01T18:00:00.000Z"),
+            ("2026-05-01T18:00:00.5+02:00", "2026-05-01T16:00:00.500Z"),
+            ("2026-05-01t18:00:00.1239z", "2026-05-01T18:00:00.123Z"),
+            ("1969-12-31T23:59:59.999Z", "1969-12-31T23:59:59.999Z"),
+            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00.000Z"),
+            ("9998-12-31T23:59:59.999Z", "9998-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(Millis::parse(text).map(|time| time.to_string()).as_deref(), Some(written), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_moment_is_no_time() {
+        for text in [
+            "",
+            "now",
+            "1777658400",
+            "2026-05-01",
+            "2026-05-01T18:00:00",
+            "2026-02-30T18:00:00Z",
+            "2026-05-01T25:00:00Z",
+            " 2026-05-01T18:00:00Z",
+            "-000001-12-31T23:59:59Z",
+            "9999-01-01T00:00:00Z",
+            "10000-01-01T00:00:00Z",
+        ] {
+            assert_eq!(Millis::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn reckoning_with_times_never_overflows() {
+        assert_eq!(Millis(i64::MAX).plus(1), Millis(i64::MAX));
+        assert_eq!(Millis(i64::MIN).plus(-1), Millis(i64::MIN));
+        assert_eq!(Millis(i64::MAX).to_string(), "9223372036854775807 ms");
+    }
+
+    #[test]
+    fn texts_for_people_have_their_length_and_no_control_characters() {
+        let longest = "ñ".repeat(64);
+        let too_long = "n".repeat(65);
+        for (text, is_good) in [
+            ("A1", true),
+            ("Fila 3, asiento 7", true),
+            ("=1+1", true),
+            ("座席 一", true),
+            ("👩‍👩‍👧", true),
+            (longest.as_str(), true),
+            (too_long.as_str(), false),
+            ("", false),
+            (" ", false),
+            (" A1", false),
+            ("A1 ", false),
+            ("A1\u{a0}", false),
+            ("A\t1", false),
+            ("A\n1", false),
+            ("A\r1", false),
+            ("A\0", false),
+            ("A\u{7f}", false),
+            ("A\u{85}1", false),
+        ] {
+            assert_eq!(good::<Place>(text), is_good, "{text:?}");
+            assert_eq!(good::<Text<64>>(text), is_good, "{text:?}");
+        }
+        assert!(!good::<Place>(&"A".repeat(5_000)));
+        assert!(good::<Text<200>>(&"ñ".repeat(200)) && !good::<Text<200>>(&"ñ".repeat(201)));
+    }
+
+    #[test]
+    fn a_username_fits_in_a_path() {
+        let longest = "n".repeat(64);
+        let too_long = "n".repeat(65);
+        for (text, is_good) in [
+            ("ana", true),
+            ("Ana.B_c@example.org+1-2", true),
+            ("attendances", true),
+            (longest.as_str(), true),
+            (too_long.as_str(), false),
+            ("", false),
+            ("a b", false),
+            ("a/b", false),
+            ("a%2Fb", false),
+            ("añ", false),
+            ("a\0", false),
+            ("attendance", false),
+            ("Attendance", false),
+        ] {
+            assert_eq!(good::<Username>(text), is_good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_email_has_one_at_sign_with_something_around_it() {
+        let longest = format!("{}@example.org", "n".repeat(242));
+        let too_long = format!("n{longest}");
+        for (text, is_good) in [
+            ("a@b", true),
+            ("ana+tickets@example.org", true),
+            ("ñandú@correo.example", true),
+            (longest.as_str(), true),
+            (too_long.as_str(), false),
+            ("", false),
+            ("@", false),
+            ("ana", false),
+            ("@example.org", false),
+            ("ana@", false),
+            ("a@b@c", false),
+            ("a b@example.org", false),
+            ("ana@example.org\n", false),
+            ("ana@exam\0ple.org", false),
+        ] {
+            assert_eq!(good::<Email>(text), is_good, "{text:?}");
+        }
+        assert_eq!(longest.len(), 254);
+    }
+
+    #[test]
+    fn a_slug_fits_in_a_path() {
+        let longest = "n".repeat(64);
+        let too_long = "n".repeat(65);
+        for (text, is_good) in [
+            ("default", true),
+            ("fair-2026", true),
+            (longest.as_str(), true),
+            (too_long.as_str(), false),
+            ("", false),
+            ("Fair", false),
+            ("fair_2026", false),
+            ("fair/2026", false),
+            ("férian", false),
+        ] {
+            assert_eq!(good::<Slug>(text), is_good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_zone_is_known_to_iana() {
+        for (text, is_good) in [("UTC", true), ("America/Bogota", true), ("Europe/Atlantis", false), ("", false)] {
+            assert_eq!(good::<TimeZone>(text), is_good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_is_read_as_it_is_written() {
+        fn check<T: Copy + Debug + PartialEq + Serialize + for<'de> Deserialize<'de> + std::str::FromStr>(
+            all: &[T],
+            as_str: fn(T) -> &'static str,
+        ) {
+            for &value in all {
+                let json = serde_json::to_value(value).unwrap();
+                assert_eq!(json, as_str(value));
+                assert_eq!(serde_json::from_value::<T>(json).unwrap(), value);
+                assert_eq!(as_str(value).parse::<T>().ok(), Some(value));
+            }
+            assert!("Nonsense".parse::<T>().is_err());
+        }
+        check(Status::ALL, Status::as_str);
+        check(Reentry::ALL, Reentry::as_str);
+        check(Direction::ALL, Direction::as_str);
+        check(Role::ALL, Role::as_str);
+        check(ScanResult::ALL, ScanResult::as_str);
+        assert_eq!("x".parse::<Direction>(), Err("expected one of entry, exit".to_owned()));
+    }
+
+    #[test]
+    fn each_role_holds_the_lesser_ones() {
+        for (role, held) in [
+            (Role::Organizer, [true, true, true]),
+            (Role::Supervisor, [false, true, true]),
+            (Role::Gate, [false, false, true]),
+        ] {
+            assert_eq!(
+                [Role::Organizer, Role::Supervisor, Role::Gate].map(|needed| role.holds(needed)),
+                held,
+                "{role:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_event_ends_after_it_starts() {
+        let event = |starts_at, ends_at| Event {
+            event_id: Uuid::nil(),
+            slug: "fair".into(),
+            name: "Fair".into(),
+            time_zone: "UTC".into(),
+            starts_at,
+            ends_at,
+            reentry: Reentry::None,
+            version: 1,
+        };
+        for (start, end, is_good) in [
+            (None, None, true),
+            (Some(Millis(5)), None, true),
+            (None, Some(Millis(5)), true),
+            (Some(Millis(5)), Some(Millis(6)), true),
+            (Some(Millis(5)), Some(Millis(5)), false),
+            (Some(Millis(6)), Some(Millis(5)), false),
+        ] {
+            assert_eq!(event(start, end).check_times().is_ok(), is_good, "{start:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn a_seed_is_not_shown() {
+        assert_eq!(format!("{:?}", Seed([7; 20])), "Seed(hidden)");
+        assert!(Seed::try_from(vec![0; 20]).is_ok());
+        assert!(Seed::try_from(vec![0; 19]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_that_is_written_is_read_again(time in Millis::WRITABLE) {
+            prop_assert_eq!(Millis::parse(&Millis(time).to_string()), Some(Millis(time)));
+        }
+
+        #[test]
+        fn reading_a_time_never_panics(text in "[0-9TZ:.+ -]{0,30}") {
+            let _ = Millis::parse(&text);
         }
     }
 }

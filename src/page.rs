@@ -63,6 +63,10 @@ impl TryFrom<String> for Cursor {
     }
 }
 
+fn encode(id: Uuid) -> String {
+    BASE64URL_NOPAD.encode(id.as_bytes())
+}
+
 /// A page of a list: `{"<name>": […], "next": cursor or null}`. `members` are [`Limit::to_read`] at most.
 pub fn respond<T: Serialize>(
     name: &'static str,
@@ -72,7 +76,7 @@ pub fn respond<T: Serialize>(
 ) -> Result<Response, Error> {
     let more = members.len() > limit.0;
     members.truncate(limit.0);
-    let next = members.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(id(last).as_bytes()));
+    let next = members.last().filter(|_| more).map(|last| encode(id(last)));
     response::json(StatusCode::OK, &Page { name, members, next })
 }
 
@@ -88,5 +92,30 @@ impl<T: Serialize> Serialize for Page<T> {
         map.serialize_entry(self.name, &self.members)?;
         map.serialize_entry("next", &self.next)?;
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_1_to_500_members() {
+        assert_eq!(Limit::default().to_read(), 101);
+        for (text, most) in [("1", 1), ("500", 500)] {
+            assert_eq!(Limit::try_from(text.to_owned()).unwrap().to_read(), most + 1);
+        }
+        for text in ["0", "501", "-1", "1.5", "", "99999999999999999999"] {
+            assert!(Limit::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_the_id_of_the_last_member() {
+        let id = Uuid::from_u128(7);
+        assert_eq!(Cursor::try_from(encode(id)).unwrap().0, id);
+        for text in ["", "AA", "not base64 url", "00000000-0000-0000-0000-000000000007"] {
+            assert!(Cursor::try_from(text.to_owned()).is_err(), "{text}");
+        }
     }
 }

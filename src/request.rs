@@ -159,3 +159,170 @@ impl Params {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::model::{Direction, Place, Status, Text};
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Sample {
+        id: Option<Uuid>,
+        number: Option<i64>,
+        truth: Option<bool>,
+        text: Option<Text<5>>,
+        way: Option<Direction>,
+        at: Option<Millis>,
+        nested: Option<Nested>,
+        list: Vec<Nested>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nested {
+        gate: Place,
+    }
+
+    /// The one thing that is wrong, as `field: message`.
+    fn wrong<T: Debug>(outcome: Result<T, Error>) -> String {
+        match outcome {
+            Err(Error::InvalidPayload(errors)) if errors.len() == 1 => {
+                format!("{}: {}", errors[0].field, errors[0].message)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is sent in these tests and must not come back.
+    const SENT: &str = "493039";
+
+    #[test]
+    fn what_is_wrong_is_told_by_field_and_without_what_was_sent() {
+        for (body, error) in [
+            (r#"{"number": "493039"}"#, "number: expected i64"),
+            (r#"{"number": 493039.5}"#, "number: expected i64"),
+            (r#"{"number": 493039493039493039493039}"#, "number: expected i64"),
+            (r#"{"number": "493039, expected 493039"}"#, "number: expected i64"),
+            (r#"{"number": "at line 493039"}"#, "number: expected i64"),
+            (r#"{"number": " at line 1 column 493039"}"#, "number: expected i64"),
+            (r#"{"number": "missing field `493039`"}"#, "number: expected i64"),
+            (r#"{"truth": 493039}"#, "truth: expected a boolean"),
+            (r#"{"id": "493039"}"#, "id: expected a UUID"),
+            (r#"{"id": 493039}"#, "id: expected a formatted UUID string"),
+            (
+                r#"{"text": "493039"}"#,
+                "text: must have 1 to 5 characters, no control characters and no space at either end",
+            ),
+            (r#"{"text": ["493039"]}"#, "text: expected a string"),
+            (r#"{"way": "493039"}"#, "way: expected one of entry, exit"),
+            (r#"{"way": 493039}"#, "way: expected a string"),
+            (r#"{"way": {"493039": 1}}"#, "way: expected a string"),
+            (r#"{"at": "493039"}"#, "at: expected a time such as 2026-05-01T18:00:00Z (RFC 3339)"),
+            (r#"{"nested": "493039"}"#, "nested: expected an object"),
+            (r#"{"nested": {}}"#, "nested.gate: is required"),
+            (
+                r#"{"nested": {"gate": "493039\n"}}"#,
+                "nested.gate: must have 1 to 64 characters, no control characters and no space at either end",
+            ),
+            (r#"{"nested": {"gate": "N", "gate": "S"}}"#, "nested.gate: is given twice"),
+            (r#"{"nested": {"gate": "N", "door": 493039}}"#, "nested.door: is not known, expected `gate`"),
+            (r#"{"list": [{"gate": "N"}, {}]}"#, "list[1].gate: is required"),
+            (r#"{"number": 1, "number": 493039}"#, "number: is given twice"),
+            (r#""493039""#, "body: expected an object"),
+            ("493039", "body: expected an object"),
+            ("null", "body: expected an object"),
+        ] {
+            let told = wrong(parse_json::<Sample>(body.as_bytes()));
+            assert_eq!(told, error, "{body}");
+            assert!(!told.contains(SENT), "{told}");
+            // The same words where the JSON was read before, as in a batch. It keeps the last of two members.
+            let value: serde_json::Value = serde_json::from_str(body).unwrap();
+            if !error.ends_with("is given twice") {
+                assert_eq!(wrong(from_value::<Sample>(value)), error, "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_told_with_the_known_ones() {
+        let told = wrong(parse_json::<Sample>(br#"{"colour": "493039"}"#));
+        assert!(told.starts_with("colour: is not known, expected one of `id`, `number`, "), "{told}");
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_by_its_place() {
+        for (body, place) in [
+            ("", "line 1, column 0"),
+            ("{", "line 1, column 1"),
+            ("{\n \"number\": 1,\n}", "line 3, column 1"),
+            ("{} 493039", "line 1, column 4"),
+            ("number=493039", "line 1, column 3"),
+            ("{\"text\": \"\\ud800\"}", "line 1, column 17"),
+        ] {
+            let Err(Error::MalformedJson(told)) = parse_json::<Sample>(body.as_bytes()) else { panic!("{body}") };
+            assert_eq!(told, place, "{body}");
+        }
+        let deep = [b"{\"list\":".as_slice(), &b"[".repeat(50_000)].concat();
+        assert!(matches!(parse_json::<serde_json::Value>(&deep), Err(Error::MalformedJson(_))));
+        assert!(matches!(parse_json::<Sample>(b"{\"text\": \"\xff\"}"), Err(Error::MalformedJson(_))));
+    }
+
+    #[test]
+    fn a_form_is_read_as_an_object_of_strings() {
+        let sample: Sample = from_value(parse_form(b"text=a+%C3%B1&way=exit").unwrap()).unwrap();
+        assert_eq!(sample.text.unwrap().0, "a ñ");
+        assert_eq!(sample.way, Some(Direction::Exit));
+        assert_eq!(wrong(parse_form(b"text=a&text=493039")), "text: is given twice");
+        assert_eq!(wrong(from_value::<Nested>(parse_form(b"").unwrap())), "gate: is required");
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct SampleQuery {
+        status: Option<Status>,
+        gate: Option<Place>,
+    }
+
+    fn parse_query(query: &str) -> Result<SampleQuery, Error> {
+        from_value(parse_form(query.as_bytes())?)
+    }
+
+    #[test]
+    fn a_query_is_told_by_its_parameter() {
+        let gate = Place::try_from("Main gate".to_owned()).unwrap();
+        let query = SampleQuery { status: Some(Status::Used), gate: Some(gate) };
+        assert_eq!(parse_query("gate=Main+gate&status=used").unwrap(), query);
+        for (query, error) in [
+            ("status=493039", "status: expected one of valid, used, revoked"),
+            ("gate=1&gate=493039", "gate: is given twice"),
+            ("page=493039", "page: is not known, expected `status` or `gate`"),
+        ] {
+            assert_eq!(wrong(parse_query(query)), error, "{query}");
+        }
+    }
+
+    #[test]
+    fn the_media_type_is_read_without_its_parameters() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(media_type(&headers), "");
+        headers.insert(header::CONTENT_TYPE, " Application/JSON ; charset=utf-8".parse().unwrap());
+        assert_eq!(media_type(&headers), "application/json");
+    }
+
+    #[test]
+    fn parameters_are_decoded_once_and_after_the_match() {
+        let mut router = matchit::Router::new();
+        router.insert("/users/{username}/tickets", ()).unwrap();
+        let decode = |path: &str| router.at(path).map(|found| Params::decode(&found.params));
+        let get = |path: &str| decode(path).unwrap().unwrap().get("username").unwrap().to_owned();
+        assert_eq!(get("/users/a%2Fb/tickets"), "a/b");
+        assert_eq!(get("/users/%252e%2e/tickets"), "%2e.");
+        assert!(matches!(decode("/users/%ff/tickets").unwrap(), Err(Error::NotFound)));
+        assert!(decode("/users/a/b/tickets").is_err());
+    }
+}

@@ -126,3 +126,101 @@ pub fn gzipped(
         Ok(Some((Bytes::from(rest), None)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    async fn bytes(response: Response) -> Result<Bytes, Error> {
+        response.into_body().collect().await.map(http_body_util::Collected::to_bytes)
+    }
+
+    async fn zipped(chunks: Vec<Result<Bytes, Error>>) -> Result<Bytes, Error> {
+        bytes(streamed("text/plain", gzipped(stream::iter(chunks)))).await
+    }
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+
+        #[test]
+        fn what_is_zipped_is_unzipped_again(chunks: Vec<Vec<u8>>, repeated in 1..2_000_usize) {
+            let mut chunks = chunks;
+            chunks.extend(std::iter::repeat_n(b"{\"ticket_id\":".to_vec(), repeated));
+            let zipped = block_on(zipped(chunks.iter().map(|chunk| Ok(chunk.clone().into())).collect())).unwrap();
+            let mut unzipped = Vec::new();
+            GzDecoder::new(zipped.as_ref()).read_to_end(&mut unzipped).unwrap();
+            prop_assert_eq!(unzipped, chunks.concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_zipped_is_still_a_whole_gzip() {
+        let zipped = zipped(Vec::new()).await.unwrap();
+        let mut unzipped = Vec::new();
+        GzDecoder::new(zipped.as_ref()).read_to_end(&mut unzipped).unwrap();
+        assert!(unzipped.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_off_is_not_ended_as_if_it_were_whole() {
+        let chunks = || vec![Ok(Bytes::from_static(b"a part")), Err(Error::Internal("broken".into()))];
+        assert!(bytes(streamed("text/plain", stream::iter(chunks()))).await.is_err());
+        assert!(zipped(chunks()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_problem_tells_code_and_detail_and_fields() {
+        let response = problem(&Error::field("seat", "is required"));
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let body: serde_json::Value = serde_json::from_slice(&bytes(response).await.unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "type": "about:blank",
+            "title": "Unprocessable Entity",
+            "status": 422,
+            "detail": "seat: is required",
+            "code": "invalid_payload",
+            "errors": [{ "field": "seat", "message": "is required" }],
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[tokio::test]
+    async fn a_failure_sends_no_cause() {
+        let response = problem(&Error::DatabaseUnavailable("connection refused by 10.0.0.7".into()));
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        let body: serde_json::Value = serde_json::from_slice(&bytes(response).await.unwrap()).unwrap();
+        let members: Vec<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(members, ["code", "detail", "status", "title", "type"]);
+        assert!(!body.to_string().contains("10.0.0.7"));
+    }
+
+    #[test]
+    fn refusals_have_the_headers_of_their_status() {
+        let refused = problem(&Error::MethodNotAllowed("GET, HEAD".into()));
+        assert_eq!(refused.headers()[header::ALLOW], "GET, HEAD");
+        let refused = problem(&Error::Unauthenticated);
+        assert_eq!(refused.headers()[header::WWW_AUTHENTICATE], "Bearer");
+    }
+
+    #[test]
+    fn no_cache_keeps_what_its_endpoint_does_not_offer() {
+        let mut response = no_content();
+        secure(&mut response);
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        secure(&mut response);
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "private, no-cache");
+    }
+}

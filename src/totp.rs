@@ -166,3 +166,263 @@ pub fn page_token(ticket_id: Uuid, key: &TotpKey) -> String {
     let proof: [u8; 16] = key.derive("page");
     BASE64URL_NOPAD.encode(&[ticket_id.as_bytes().as_slice(), &proof].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The key of the test vectors in RFC 4226 (appendix D) and RFC 6238 (appendix B).
+    const RFC_KEY: [u8; 20] = *b"12345678901234567890";
+    const TICKET_ID: Uuid = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+    const SECRET: &str = "a-secret-that-is-only-in-a-test.";
+    /// A step without a code twice in the steps around it, as chance would have it elsewhere.
+    const STEP: i64 = 37_037_037;
+
+    fn rfc_key() -> TotpKey {
+        TotpKey::new(RFC_KEY)
+    }
+
+    fn secret() -> TicketSecret {
+        TicketSecret::new(Some(SECRET.to_owned()))
+    }
+
+    /// The first and the last millisecond of a step.
+    fn edges(step: i64) -> [Millis; 2] {
+        let begins = Millis(step * PERIOD * Millis::SECOND);
+        [begins, begins.plus(PERIOD * Millis::SECOND - 1)]
+    }
+
+    #[test]
+    fn codes_are_those_of_rfc_4226_appendix_d() {
+        let codes =
+            ["755224", "287082", "359152", "969429", "338314", "254676", "287922", "162583", "399871", "520489"];
+        for (counter, code) in (0..).zip(codes) {
+            assert_eq!(rfc_key().code(counter), code, "counter {counter}");
+        }
+    }
+
+    /// The RFC's codes have eight digits; ours are the last six of them.
+    #[test]
+    fn codes_are_those_of_rfc_6238_appendix_b() {
+        for (seconds, code) in [
+            (59, "94287082"),
+            (1_111_111_109, "07081804"),
+            (1_111_111_111, "14050471"),
+            (1_234_567_890, "89005924"),
+            (2_000_000_000, "69279037"),
+            (20_000_000_000, "65353130"),
+        ] {
+            assert_eq!(rfc_key().code(step_at(Millis(seconds * Millis::SECOND))), code[2..], "{seconds} s");
+        }
+    }
+
+    #[test]
+    fn codes_are_those_of_oathtool() {
+        let key = secret().key_of(TICKET_ID, Seed(RFC_KEY));
+        for now in [Millis(0), Millis(29_999), Millis(30_000), Millis(1_777_651_200_000), Millis(4_102_444_799_999)] {
+            let oathtool = Command::new("oathtool")
+                .args(["--totp", "--base32", &key.base32(), &format!("--now=@{}", now.0 / Millis::SECOND)])
+                .output()
+                .expect("this test needs the program oathtool, from the package of the same name");
+            assert!(oathtool.status.success(), "{}", String::from_utf8_lossy(&oathtool.stderr));
+            let code = String::from_utf8(oathtool.stdout).unwrap();
+            assert_eq!(key.find(code.trim(), now), Match::Current { step: step_at(now) }, "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_good_from_one_step_before_to_one_step_after() {
+        for now in edges(STEP) {
+            for offset in -DRIFT..=DRIFT {
+                let step = STEP + offset;
+                assert_eq!(rfc_key().find(&rfc_key().code(step), now), Match::Current { step }, "{offset} at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stale_code_is_told_with_the_seconds_between_its_step_and_now() {
+        let [begins, ends] = edges(STEP);
+        for (offset, now, seconds_off) in [
+            (-2, begins, -30),
+            (-2, begins.plus(999), -30),
+            (-2, begins.plus(1_000), -31),
+            (-2, ends, -59),
+            (2, begins, 60),
+            (2, begins.plus(1_000), 59),
+            (2, ends, 31),
+            (-20, begins, -570),
+            (-20, ends, -599),
+            (20, begins, 600),
+            (20, ends, 571),
+        ] {
+            let found = rfc_key().find(&rfc_key().code(STEP + offset), now);
+            assert_eq!(found, Match::Stale { seconds_off }, "{offset} at {now}");
+        }
+    }
+
+    #[test]
+    fn a_code_from_farther_than_twenty_steps_is_just_wrong() {
+        for now in edges(STEP) {
+            for offset in [-21, 21] {
+                assert_eq!(rfc_key().find(&rfc_key().code(STEP + offset), now), Match::None, "{offset} at {now}");
+            }
+        }
+    }
+
+    /// Found by search: with this key these steps, near each other, have the same code.
+    #[test]
+    fn a_code_of_several_steps_counts_for_the_nearest() {
+        for (steps, now, found) in [
+            ([37_451_272, 37_451_275], 37_451_273, 37_451_272),
+            ([37_451_272, 37_451_275], 37_451_274, 37_451_275),
+            ([37_353_814, 37_353_816], 37_353_815, 37_353_814),
+        ] {
+            let code = rfc_key().code(steps[0]);
+            assert_eq!(code, rfc_key().code(steps[1]));
+            for now in edges(now) {
+                assert_eq!(rfc_key().find(&code, now), Match::Current { step: found }, "{code} at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_six_ascii_digits_is_no_code() {
+        let code = rfc_key().code(STEP);
+        assert_eq!(code, "050471");
+        for text in ["", "50471", "050471 ", " 050471", "0050471", "050 471", "+50471", "٠٥٠٤٧١", "050471\0"] {
+            assert_eq!(rfc_key().find(text, edges(STEP)[0]), Match::None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_near_or_before_the_epoch_does_no_harm() {
+        assert_eq!(step_at(Millis(-1)), -1);
+        for now in [Millis(i64::MIN), Millis(-30_001), Millis(-1), Millis(0), Millis(i64::MAX)] {
+            rfc_key().find("755224", now);
+        }
+        assert_eq!(rfc_key().find("755224", Millis(-1)), Match::Current { step: 0 });
+        assert_eq!(rfc_key().find("755224", Millis(-30_001)), Match::Stale { seconds_off: 31 });
+        // Step -1 has no code, in particular not that of step 1.
+        assert_eq!(rfc_key().find("287082", Millis(-60_000)), Match::Stale { seconds_off: 90 });
+    }
+
+    #[test]
+    fn without_a_secret_the_seed_is_the_key() {
+        assert_eq!(
+            TicketSecret::new(None).key_of(TICKET_ID, Seed(RFC_KEY)).base32(),
+            "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+        );
+    }
+
+    /// Computed with Python's `hmac`: `prk = hmac(salt, seed)`, then the first bytes of `hmac(prk, info + b"\1")`, all
+    /// with SHA-256; the salt is the secret, the info the ticket's id.
+    #[test]
+    fn with_a_secret_the_key_is_derived_from_it_and_the_seed_and_the_ticket() {
+        let key = secret().key_of(TICKET_ID, Seed(RFC_KEY));
+        assert_eq!(data_encoding::HEXLOWER.encode(&key.0), "9ba41b2dae7a2c55a123d110411c29c0b8f1e821");
+        for other in [
+            TicketSecret::new(Some(format!("{SECRET}."))).key_of(TICKET_ID, Seed(RFC_KEY)),
+            secret().key_of(Uuid::nil(), Seed(RFC_KEY)),
+            secret().key_of(TICKET_ID, Seed([0; 20])),
+        ] {
+            assert_ne!(other.0, key.0);
+        }
+    }
+
+    /// Computed with Python's `hmac`.
+    #[test]
+    fn each_secret_has_its_fingerprint_and_so_has_none() {
+        let fingerprint = |secret: &TicketSecret| data_encoding::HEXLOWER.encode(&secret.fingerprint());
+        let with = "81acc8ef6299288c9de8ba81f22fbaeb7cf0fa3a115f47196a2b33153f4a4e25";
+        let without = "4ee1f28301561e0fdb3792f5e20e19b05c91ee65a91d99db07b753c4e0e2c63e";
+        assert_eq!(fingerprint(&secret()), with);
+        assert_eq!(fingerprint(&TicketSecret::new(None)), without);
+    }
+
+    /// Computed with Python's `hmac` as above, with the salt of no salt, which is 32 zeros, and the info `page`.
+    #[test]
+    fn the_token_of_a_page_holds_the_ticket_and_a_proof_of_its_key() {
+        let token = page_token(TICKET_ID, &rfc_key());
+        assert_eq!(token, "ABEiM0RVZneImaq7zN3u_2DMsFmTkDbw3bCtckd3UYk");
+        assert_ne!(token, page_token(TICKET_ID, &TotpKey::new([0; 20])));
+    }
+
+    #[test]
+    fn a_qr_is_our_mark_and_the_ticket_and_six_digits() {
+        let text = "RT1.ABEiM0RVZneImaq7zN3u_w.050471";
+        let qr = QrCode { ticket_id: TICKET_ID, code: "050471".into() };
+        assert_eq!(qr.to_string(), text);
+        assert_eq!(QrCode::parse(text).as_ref(), Some(&qr));
+        assert_eq!(QrCode::parse(&format!(" {text}\r\n")).as_ref(), Some(&qr), "as some scanners send it");
+    }
+
+    #[test]
+    fn what_is_not_of_our_form_is_no_qr() {
+        for text in [
+            "",
+            "RT1.",
+            "RT1..",
+            "rt1.ABEiM0RVZneImaq7zN3u_w.050471",
+            "RT2.ABEiM0RVZneImaq7zN3u_w.050471",
+            "RP1.ABEiM0RVZneImaq7zN3u_w.050471",
+            "RT1.ABEiM0RVZneImaq7zN3u_w",
+            "RT1.ABEiM0RVZneImaq7zN3u_w.",
+            "RT1.ABEiM0RVZneImaq7zN3u_w.50471",
+            "RT1.ABEiM0RVZneImaq7zN3u_w.0504711",
+            "RT1.ABEiM0RVZneImaq7zN3u_w.05047a",
+            "RT1.ABEiM0RVZneImaq7zN3u_w.٠٥٠٤٧١",
+            "RT1.ABEiM0RVZneImaq7zN3u_w.050471.",
+            "RT1.ABEiM0RVZneImaq7zN3u_w. 050471",
+            "RT1.ABEiM0RVZneImaq7zN3u_w==.050471",
+            // Its last bits are not zero: a second spelling of the same id.
+            "RT1.ABEiM0RVZneImaq7zN3u_x.050471",
+            "RT1.ABEiM0RVZneImaq7zN3u/w.050471",
+            "RT1.ABEiM0RVZneImaq7zN3u_.050471",
+            "RT1.ABEiM0RVZneImaq7zN3u_wAA.050471",
+            "RT1.00112233-4455-6677-8899-aabbccddeeff.050471",
+            "https://tickets.example.org/RT1.ABEiM0RVZneImaq7zN3u_w.050471",
+        ] {
+            assert_eq!(QrCode::parse(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_qr_shows_is_read_again(ticket_id: u128, code in "[0-9]{6}") {
+            let qr = QrCode { ticket_id: Uuid::from_u128(ticket_id), code };
+            prop_assert_eq!(QrCode::parse(&qr.to_string()), Some(qr));
+        }
+
+        #[test]
+        fn reading_a_qr_never_panics_and_accepts_one_spelling(text in prop_oneof![
+            any::<String>(),
+            "RT1\\.\\PC{0,30}",
+            "RT1\\.[A-Za-z0-9_-]{22}\\.[0-9]{6}",
+        ]) {
+            if let Some(qr) = QrCode::parse(&text) {
+                prop_assert_eq!(qr.to_string(), text.trim());
+            }
+        }
+
+        #[test]
+        fn a_good_code_is_never_called_stale(key: [u8; 20], now in 60_000..4_102_444_800_000_i64, offset in -DRIFT..=DRIFT) {
+            let key = TotpKey::new(key);
+            let found = key.find(&key.code(step_at(Millis(now)) + offset), Millis(now));
+            prop_assert!(matches!(found, Match::Current { .. }), "{:?}", found);
+        }
+
+        #[test]
+        fn a_code_is_told_with_its_distance(key: [u8; 20], now in 0..4_102_444_800_000_i64, code in "[0-9]{6}") {
+            match TotpKey::new(key).find(&code, Millis(now)) {
+                Match::Current { step } => prop_assert!((step - step_at(Millis(now))).abs() <= DRIFT),
+                Match::Stale { seconds_off } => prop_assert!((30..=600).contains(&seconds_off.abs())),
+                Match::None => {}
+            }
+        }
+    }
+}
