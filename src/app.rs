@@ -236,10 +236,7 @@ impl App {
         let mut caller = None;
         let mut route = "";
         let work = self.dispatch(&parts, body.as_ref(), &mut route, &mut caller);
-        let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-            // The panic hook has logged where.
-            Err(Error::Internal("an endpoint panicked".into()))
-        });
+        let outcome = without_panic(work).await;
         let (mut response, error) = match outcome {
             Ok(response) => (response, None),
             Err(error) => (response::problem(&error), Some(error)),
@@ -263,7 +260,7 @@ impl App {
         *pattern = route.path;
         let now = self.now();
         let work = async {
-            let caller = self.authorize(route, parts, now).await?;
+            let caller = within(STORE_DEADLINE, self.authorize(route, parts, now)).await?;
             known.clone_from(&caller);
             (route.endpoint)(Call { app: self, parts, params, body, caller, now }).await
         };
@@ -336,6 +333,12 @@ pub async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, 
     }
 }
 
+/// Turns a panic into an error. The panic hook has logged where it was.
+async fn without_panic<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|_| Err(Error::Internal("an endpoint panicked".into())))
+}
+
 fn router() -> matchit::Router<Vec<&'static Route>> {
     let mut paths: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
     for route in ROUTES {
@@ -352,4 +355,19 @@ fn router() -> matchit::Router<Vec<&'static Route>> {
 pub fn with_scan(mut response: Response, result: ScanResult) -> Response {
     response.extensions_mut().insert(result);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_without_its_message() {
+        let panics = async { panic!("a code that was sent: 123456") };
+        let error = without_panic::<()>(panics).await.expect_err("a panic is no success");
+        let response = response::problem(&error);
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(error.code(), "internal_error");
+        assert!(!error.to_string().contains("123456"));
+    }
 }

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::app::App;
+use crate::app::{App, STORE_DEADLINE, within};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::model::{Event, Millis};
@@ -33,7 +33,7 @@ impl Call<'_> {
     /// The event that the path names, when the caller may see it.
     pub async fn event(&self) -> Result<Event, Error> {
         let slug = self.params.get("event").unwrap_or(DEFAULT_EVENT);
-        self.caller()?.found(self.app.store().find_event(slug).await?)
+        self.caller()?.found(within(STORE_DEADLINE, self.app.store().find_event(slug)).await?)
     }
 
     /// An id in the path. What is not an id names nothing.

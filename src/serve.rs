@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use lambda_http::{Body as LambdaBody, RequestExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
@@ -24,8 +24,10 @@ use crate::app::App;
 use crate::error::Error;
 use crate::response::Response;
 
-/// Connections at once; more wait in the listening queue.
+/// Connections at once.
 const CONNECTIONS: usize = 1_024;
+/// Connections that wait for a place. With the usual 128, those of a crowd that comes at once try again after seconds.
+const WAITING: u32 = 1_024;
 /// How long the head of a request may take to arrive, the first and the next on the same connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head at most; hyper reads no more than this ahead.
@@ -36,7 +38,7 @@ const GRACE: Duration = Duration::from_millis(9_500);
 /// Serves HTTP/1.1 where the settings say.
 pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
     let address = SocketAddr::new(app.settings.host, app.settings.port);
-    let listener = TcpListener::bind(address).await.with_context(|| format!("PORT: cannot listen on {address}"))?;
+    let listener = listen(address).with_context(|| format!("PORT: cannot listen on {address}"))?;
     http_on(app, listener).await
 }
 
@@ -51,14 +53,17 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_LIMIT);
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.context("the semaphore is never closed")?;
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept => accepted,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, place) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, or a client that was gone at once: neither ends the service.
                 tracing::warn!(%error, "accept");
@@ -80,6 +85,14 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
         tracing::warn!("some requests did not finish in time");
     }
     Ok(())
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As `TcpListener::bind` does: a restart need not wait for what is left of the old connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 fn quick(stream: TcpStream) -> TcpStream {

@@ -387,7 +387,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     if body.scans.len() > BATCH_MOST {
         return Err(Error::field("scans", format!("must hold at most {BATCH_MOST} scans")));
     }
-    let event = within(STORE_DEADLINE, call.event()).await?;
+    let event = call.event().await?;
 
     let mut results: Vec<Option<BatchResult>> = Vec::with_capacity(body.scans.len());
     let mut requests = Vec::with_capacity(body.scans.len());

@@ -1,7 +1,8 @@
 //! A lazy pool of sqlx connections, held by `deadpool` and not by sqlx's own pool, which sends a ping after each use
 //! from a task of its own: one more round trip for every call, and work after the response, which Cloud Run freezes.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
 use sqlx::{ConnectOptions, Connection, Database, Executor};
@@ -17,6 +18,9 @@ type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
 
 pub struct Connector<Db: Database> {
     options: OptionsOf<Db>,
+    /// When a connection was found dead. Those that rested then died with it, most likely; asking each of them in turn
+    /// would take longer than a request has.
+    found_dead: Mutex<Option<Instant>>,
 }
 
 impl<Db: Database> managed::Manager for Connector<Db> {
@@ -28,12 +32,20 @@ impl<Db: Database> managed::Manager for Connector<Db> {
     }
 
     async fn recycle(&self, connection: &mut Db::Connection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
-        if metrics.last_used() <= TRUSTED_REST {
+        let last_used = metrics.recycled.unwrap_or(metrics.created);
+        let found_dead = || self.found_dead.lock().unwrap_or_else(PoisonError::into_inner);
+        if found_dead().is_some_and(|found| last_used < found) {
+            return Err(RecycleError::message("another one was dead"));
+        }
+        if last_used.elapsed() <= TRUSTED_REST {
             return Ok(());
         }
         match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
-            Ok(answer) => answer.map_err(RecycleError::Backend),
-            Err(_) => Err(RecycleError::message("no answer to a ping")),
+            Ok(Ok(())) => Ok(()),
+            _ => {
+                *found_dead() = Some(Instant::now());
+                Err(RecycleError::message("no answer to a ping"))
+            }
         }
     }
 }
@@ -43,7 +55,7 @@ pub struct Pool<Db: Database>(managed::Pool<Connector<Db>>);
 impl<Db: Database> Pool<Db> {
     /// Opens nothing: connections are made when they are asked for.
     pub fn new(options: OptionsOf<Db>, most: usize) -> Self {
-        let pool = managed::Pool::builder(Connector { options })
+        let pool = managed::Pool::builder(Connector { options, found_dead: Mutex::default() })
             .max_size(most)
             // The connection used last goes first: few stay warm, the others rest.
             .queue_mode(managed::QueueMode::Lifo)

@@ -48,18 +48,28 @@ impl SqliteStore {
         Self { path, readers, writer, migrated: OnceCell::new() }
     }
 
-    async fn migrate_once(&self) -> Result<()> {
-        let migrate = || async { migrate(&self.path).await.map(drop) };
-        self.migrated.get_or_try_init(migrate).await.copied()
+    /// Brings the schema up to date, once. Looks first, which needs no lock, so that a process can begin to read while
+    /// another one writes.
+    async fn open(&self) -> Result<()> {
+        let look = async || {
+            let mut lease = self.readers.lease().await?;
+            let outcome = health(lease.connection()).await;
+            lease.settle(outcome).await
+        };
+        let migrate = async || match look().await {
+            Ok(Health { migrated: true, .. }) => Ok(()),
+            _ => migrate(&self.path).await.map(drop),
+        };
+        self.migrated.get_or_try_init(migrate).await.map(drop)
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {
-        self.migrate_once().await?;
+        self.open().await?;
         self.readers.lease().await
     }
 
     async fn writer(&self) -> Result<Lease<Db>> {
-        self.migrate_once().await?;
+        self.open().await?;
         self.writer.lease().await
     }
 }

@@ -32,6 +32,8 @@ mod macros {
 mod client;
 mod database;
 mod openapi;
+mod process;
+mod proxy;
 mod server;
 mod service;
 
@@ -58,3 +60,11 @@ mod system;
 mod tickets;
 mod undo;
 mod users;
+
+mod faults;
+mod hostile;
+mod lambda;
+mod log;
+mod once;
+mod slow;
+mod stopping;

@@ -1,0 +1,201 @@
+//! A database that is not there, goes away, comes back, or does not answer.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::client::{Client, Reply};
+use crate::database::{Kind, Rows, TestDatabase};
+use crate::process::{Server, within};
+use crate::proxy::{Mode, Proxy};
+use crate::service::Service;
+
+/// How long anybody waits for an answer while the database is away.
+const REFUSAL: Duration = Duration::from_secs(3);
+/// How long the service takes to work again after the database is back.
+const RETURN: Duration = Duration::from_secs(2);
+/// More than the pool has connections, which are 5.
+const MANY: usize = 20;
+
+/// Asserts that a request is refused in time, as one to try again.
+async fn is_refused_in_time(request: impl Future<Output = Reply>) {
+    let start = Instant::now();
+    let reply = request.await;
+    let took = start.elapsed();
+    reply.is_refused(503, "database_unavailable");
+    assert!(took < REFUSAL, "{took:?}");
+    assert_eq!(reply.header("retry-after"), "1");
+}
+
+/// Asserts that a request is answered within the time of the database's return.
+async fn works_again(client: &Client) {
+    within(RETURN, "an answer", async || (client.get("/api/events").await.status == 200).then_some(())).await;
+}
+
+/// A request of one kind or another, those with a long deadline among them.
+async fn some_request(organizer: Client, number: usize) -> Reply {
+    let scan = json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": "000000" });
+    let tickets = "/api/events/default/tickets";
+    match number % 9 {
+        // One import is let in at a time.
+        0 if number == 0 => organizer.post_csv(tickets, "seat,gate,username\nA1,North,ana\n").await,
+        0 => organizer.get("/api/users/ana").await,
+        1 => organizer.post("/api/events/default/scans", scan).await,
+        2 => organizer.post("/api/events/default/scans/batch", json!({ "scans": [] })).await,
+        3 => organizer.post("/api/users", json!({ "username": "ben" })).await,
+        4 => organizer.post(tickets, json!({ "seat": "A1", "gate": "North" })).await,
+        5 => organizer.delete("/api/events/another").await,
+        6 => organizer.get("/api/events/default/manifest").await,
+        7 => organizer.get("/api/events/default/tickets.csv").await,
+        _ => {
+            // A key that the process has not met, so that already finding it needs the database.
+            let gate = organizer.with_key(&format!("rtk_{}", "A".repeat(43)));
+            gate.post("/api/events/default/scans/batch", json!({ "scans": [] })).await
+        }
+    }
+}
+
+async fn all_are_refused_in_time(organizer: &Client) {
+    let requests = (0..MANY).map(|number| tokio::spawn(is_refused_in_time(some_request(organizer.clone(), number))));
+    for request in requests.collect::<Vec<_>>() {
+        request.await.expect("each is refused in time");
+    }
+}
+
+/// PostgreSQL behind a proxy, and a server that knows only the proxy.
+struct Behind {
+    proxy: Proxy,
+    server: Server,
+    organizer: Client,
+    _database: TestDatabase,
+}
+
+impl Behind {
+    async fn start(mode: Mode) -> Self {
+        let database = TestDatabase::create(Kind::Postgres).await;
+        let url = database.url();
+        let address = url.split(['@', '/']).nth(3).expect("postgres://login@address/name");
+        let proxy = Proxy::start(address.parse().expect("an address"), mode).await;
+        let through = url.replace(address, &proxy.address.to_string());
+        let server = Server::start([("DATABASE_URL".to_owned(), through)]).await;
+        Self { organizer: server.organizer(), proxy, server, _database: database }
+    }
+
+    /// Opens all connections of the pool.
+    async fn fill_the_pool(&self) {
+        let requests = (0..MANY).map(|_| {
+            let organizer = self.organizer.clone();
+            tokio::spawn(async move { organizer.get("/api/events").await.is(200) })
+        });
+        for request in requests.collect::<Vec<_>>() {
+            request.await.expect("the database is there");
+        }
+    }
+}
+
+async fn a_start_without_database(mode: Mode) {
+    let behind = Behind::start(mode).await;
+    all_are_refused_in_time(&behind.organizer).await;
+    behind.server.is_well().await;
+    behind.proxy.switch(Mode::Forward);
+    works_again(&behind.organizer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_refuses_at_start_is_used_once_it_is_there() {
+    a_start_without_database(Mode::Refuse).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_does_not_answer_at_start_is_used_once_it_is_there() {
+    a_start_without_database(Mode::Swallow).await;
+}
+
+async fn an_absence(mode: Mode) {
+    let behind = Behind::start(Mode::Forward).await;
+    for _ in 0..2 {
+        behind.fill_the_pool().await;
+        behind.proxy.switch(mode);
+        all_are_refused_in_time(&behind.organizer).await;
+        behind.server.is_well().await;
+        behind.proxy.switch(Mode::Forward);
+        works_again(&behind.organizer).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_and_comes_back_needs_no_restart() {
+    an_absence(Mode::Refuse).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_swallows_what_it_is_sent_needs_no_restart() {
+    an_absence(Mode::Swallow).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_died_silently_are_replaced() {
+    let behind = Behind::start(Mode::Forward).await;
+    behind.fill_the_pool().await;
+    // They rest for longer than the pool takes them to be alive without asking.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    behind.proxy.lose_open_connections();
+    works_again(&behind.organizer).await;
+    behind.fill_the_pool().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_health_check_tells_of_the_absence() {
+    let behind = Behind::start(Mode::Swallow).await;
+    let health = behind.server.anonymous().get("/health?full=1").await.is(503);
+    assert_eq!(health["database"], "failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_another_process_writes_to_sqlite_reads_go_on_and_scans_are_refused() {
+    let service = Service::start(Kind::Sqlite).await;
+    let ticket = service.ticket("A1").await;
+    let server = Server::start(service.database.environment()).await;
+    let organizer = server.organizer();
+    let scan = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(register_ticket_api::model::Millis::now()) });
+
+    let mut writer = Rows::open(&service.database.url()).await;
+    writer.execute("begin immediate").await.expect("nobody else writes");
+    let scans = [(); MANY].map(|()| {
+        let (organizer, scan) = (organizer.clone(), scan.clone());
+        tokio::spawn(async move { is_refused_in_time(organizer.post("/api/events/default/scans", scan)).await })
+    });
+    organizer.get(&format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
+    organizer.get("/api/events/default/stats").await.is(200);
+    for scan in scans {
+        scan.await.expect("each is refused in time");
+    }
+    assert_eq!(service.database.count("select count(*) from scans").await, 0);
+
+    writer.execute("rollback").await.expect("the lock is given back");
+    let scanned = async || {
+        let reply = organizer.post("/api/events/default/scans", scan.clone()).await;
+        (reply.status != 503).then(|| reply.is_scan(200, "accepted"))
+    };
+    within(RETURN, "an admission", scanned).await;
+    assert_eq!(service.database.count("select count(*) from scans").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sqlite_directory_that_cannot_be_is_told_in_the_log_and_used_once_it_can() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let file = database.url().replace("sqlite:", "");
+    // A file where the directory should be stops even those who may write everywhere.
+    let obstacle = std::path::Path::new(&file).with_file_name("obstacle");
+    std::fs::write(&obstacle, "").expect("the test's directory can be written");
+    let url = format!("sqlite:{}", obstacle.join("tickets.db").display());
+    let server = Server::start([("DATABASE_URL".to_owned(), url.clone())]).await;
+    let organizer = server.organizer();
+    all_are_refused_in_time(&organizer).await;
+    let line = server.process.logged("database_unavailable").await;
+    assert!(line.contains("obstacle/tickets.db") && line.contains("os error"), "{line}");
+
+    std::fs::remove_file(&obstacle).expect("what was made can be removed");
+    works_again(&organizer).await;
+}

@@ -1,0 +1,161 @@
+//! Exactly once, whatever runs at the same time: several processes on one database, and devices that scan at the same
+//! instant.
+
+use std::sync::Barrier;
+
+use register_ticket_api::model::Millis;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::Reply;
+use crate::process::{Server, request};
+use crate::service::{Service, Ticket, with};
+
+on_both_databases! {
+    of_32_devices_at_three_processes_one_admits,
+    one_scan_id_from_16_devices_is_one_scan,
+    nobody_is_admitted_by_the_code_of_before_a_transfer,
+    nobody_is_admitted_after_a_revocation,
+    a_refused_change_leaves_nothing_locked,
+}
+
+/// How often a race is run: it does not end the same way each time.
+const ROUNDS: usize = 20;
+
+async fn three_processes(service: &Service) -> [Server; 3] {
+    let environment = service.database.environment();
+    let (first, second, third) = tokio::join!(
+        Server::start(environment.clone()),
+        Server::start(environment.clone()),
+        Server::start(environment),
+    );
+    [first, second, third]
+}
+
+/// Makes tickets at gate North, each in the hands of a user of its own.
+pub async fn tickets(service: &Service, count: usize) -> Vec<Ticket> {
+    let rows: String = (0..count).map(|number| format!("{number},North,holder-{number}\n")).collect();
+    let csv = format!("seat,gate,username\n{rows}");
+    service.organizer.post_csv("/api/events/default/tickets", csv).await.is(201);
+    let manifest = service.organizer.get("/api/events/default/manifest").await.is(200);
+    let entries = manifest["tickets"].as_array().expect("a list").iter();
+    let provisioned = |entry: &Value| json!({ "event": "default", "provisioning": { "secret": entry["key"] } });
+    entries.map(|entry| Ticket::new(&with(entry.clone(), provisioned(entry)))).collect()
+}
+
+/// A new scan of what the holder's phone shows now, by the clock of the processes.
+pub fn scan_now(ticket: &Ticket) -> Value {
+    json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(Millis::now()) })
+}
+
+pub fn scan_request(scan: &Value) -> Vec<u8> {
+    request("POST", "/api/events/default/scans", "application/json", &scan.to_string())
+}
+
+/// Sends requests at the same instant, each on a connection of its own and to the next process in turn.
+fn at_once(servers: &[Server], requests: &[Vec<u8>]) -> Vec<Reply> {
+    let barrier = Barrier::new(requests.len());
+    let send = |(request, server): (&Vec<u8>, &Server)| {
+        let mut connection = server.connect();
+        barrier.wait();
+        connection.send(request);
+        connection.reply("POST").expect("every request is answered")
+    };
+    std::thread::scope(|scope| {
+        let pairs = requests.iter().zip(servers.iter().cycle());
+        let threads: Vec<_> = pairs.map(|pair| scope.spawn(move || send(pair))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("every request is answered")).collect()
+    })
+}
+
+fn results(replies: &[Reply], result: &str) -> usize {
+    replies.iter().filter(|reply| reply.is(reply.status.as_u16())["result"] == result).count()
+}
+
+async fn of_32_devices_at_three_processes_one_admits(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let servers = three_processes(&service).await;
+    let scans: Vec<_> = (0..32).map(|_| scan_request(&scan_now(&ticket))).collect();
+    let replies = at_once(&servers, &scans);
+    assert_eq!((results(&replies, "accepted"), results(&replies, "already_used")), (1, 31), "{replies:?}");
+    assert_eq!(service.database.count("select count(*) from scans").await, 32);
+    assert_eq!(service.database.count("select count(*) from scans where result = 'accepted'").await, 1);
+}
+
+async fn one_scan_id_from_16_devices_is_one_scan(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let servers = three_processes(&service).await;
+    let scan = scan_request(&scan_now(&ticket));
+    let replies = at_once(&servers, &vec![scan; 16]);
+    assert_eq!(results(&replies, "accepted"), 16, "{replies:?}");
+    let replayed = replies.iter().filter(|reply| reply.is(200)["replayed"] == true).count();
+    assert_eq!(replayed, 15);
+    assert_eq!(service.database.count("select count(*) from scans").await, 1);
+}
+
+async fn nobody_is_admitted_by_the_code_of_before_a_transfer(service: Service) {
+    service.user("heir").await;
+    let servers = three_processes(&service).await;
+    for ticket in tickets(&service, ROUNDS).await {
+        let id = ticket.ticket_id;
+        let path = format!("/api/tickets/{id}/transfer");
+        let transfer = request("POST", &path, "application/json", &json!({ "username": "heir" }).to_string());
+        let [first, second] = [scan_now(&ticket), scan_now(&ticket)].map(|scan| scan_request(&scan));
+        let replies = at_once(&servers, &[first, transfer, second]);
+        let scans = [&replies[0], &replies[2]];
+        let accepted = scans.iter().filter(|reply| reply.status == 200).count();
+
+        let later = servers[0].organizer().post("/api/events/default/scans", scan_now(&ticket)).await;
+        if replies[1].status == 200 {
+            // The transfer was first. Its answer is complete, so no process knows the old code any more.
+            assert_eq!(accepted, 0, "{replies:?}");
+            later.is_scan(422, "wrong_code");
+            let heir = Ticket::new(&replies[1].is(200));
+            servers[2].organizer().post("/api/events/default/scans", scan_now(&heir)).await.is_scan(200, "accepted");
+        } else {
+            // The scan was first.
+            replies[1].is_refused(409, "ticket_used");
+            assert_eq!(accepted, 1, "{replies:?}");
+            later.is_scan(409, "already_used");
+        }
+        let accepted =
+            format!("select count(*) from scans where ticket_id = {} and result = 'accepted'", literal(&service, id));
+        assert_eq!(service.database.count(&accepted).await, 1);
+    }
+}
+
+async fn nobody_is_admitted_after_a_revocation(service: Service) {
+    let servers = three_processes(&service).await;
+    for ticket in tickets(&service, ROUNDS).await {
+        let revoke = request("POST", &format!("/api/tickets/{}/revoke", ticket.ticket_id), "application/json", "");
+        let [first, second] = [scan_now(&ticket), scan_now(&ticket)].map(|scan| scan_request(&scan));
+        let replies = at_once(&servers, &[first, revoke, second]);
+        let revoked = replies[1].is(200);
+        assert_eq!(revoked["status"], "revoked");
+        // Whoever was admitted was so before the revocation, which then found the ticket used.
+        let accepted = [&replies[0], &replies[2]].iter().filter(|reply| reply.status == 200).count();
+        assert_eq!(accepted, usize::from(!revoked["used_at"].is_null()), "{replies:?}");
+        for server in &servers {
+            server.organizer().post("/api/events/default/scans", scan_now(&ticket)).await.is_scan(410, "revoked");
+        }
+    }
+}
+
+async fn a_refused_change_leaves_nothing_locked(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let [first, second, _] = three_processes(&service).await;
+    first.organizer().post("/api/events/default/scans", scan_now(&ticket)).await.is_scan(200, "accepted");
+    let transfer = format!("/api/tickets/{}/transfer", ticket.ticket_id);
+    first.organizer().post(&transfer, json!({ "username": ticket.username })).await.is_refused(409, "ticket_used");
+    second.organizer().post("/api/events/default/scans", scan_now(&ticket)).await.is_scan(409, "already_used");
+    let revoke = format!("/api/tickets/{}/revoke", ticket.ticket_id);
+    second.organizer().post(&revoke, Value::Null).await.is(200);
+}
+
+/// An id as the database writes it.
+fn literal(service: &Service, id: Uuid) -> String {
+    match service.database.kind {
+        crate::database::Kind::Sqlite => format!("x'{}'", id.simple()),
+        crate::database::Kind::Postgres => format!("'{id}'"),
+    }
+}

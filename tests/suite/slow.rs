@@ -1,0 +1,125 @@
+//! Clients that take their time, or all the places.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::database::{Kind, TestDatabase};
+use crate::process::{Connection, Server, head};
+
+async fn server() -> (Server, TestDatabase) {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    (Server::start(database.environment()).await, database)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_finish_a_request_is_not_waited_for_and_nobody_waits_meanwhile() {
+    let (server, _database) = server().await;
+    let post = head("POST", "/api/users", "application/json");
+    let stalled = [
+        // Not one head is whole, so there is nothing to answer.
+        (String::new(), None),
+        ("GET /hea".to_owned(), None),
+        ("GET /health HTTP/1.1\r\nhost: localhost\r\n".to_owned(), None),
+        ("GET /health HTTP/1.1\r\nhost: localhost\r\nx-drip: ".to_owned(), None),
+        // The body does not come, or not all of it.
+        (format!("{post}content-length: 10\r\n\r\n"), Some(408)),
+        (format!("{post}content-length: 1000\r\n\r\n{{\"x-drip\":\""), Some(408)),
+        (format!("{post}transfer-encoding: chunked\r\n\r\n"), Some(408)),
+        (format!("{post}transfer-encoding: chunked\r\n\r\n3\r\n{{\"a\r\n"), Some(408)),
+        (format!("{post}transfer-encoding: chunked\r\n\r\n3\r\n{{\""), Some(408)),
+    ];
+    let waiting = AtomicUsize::new(stalled.len() + 1);
+    std::thread::scope(|scope| {
+        for (start, status) in &stalled {
+            let (server, waiting) = (&server, &waiting);
+            scope.spawn(move || {
+                let mut connection = server.connect();
+                connection.send(start.as_bytes());
+                if start.contains("x-drip") {
+                    drip(&mut connection);
+                }
+                let reply = connection.reply("POST");
+                waiting.fetch_sub(1, Ordering::SeqCst);
+                assert_eq!(reply.map(|reply| reply.status.as_u16()), *status, "{start}");
+            });
+        }
+        let (server, waiting) = (&server, &waiting);
+        scope.spawn(move || {
+            let mut connection = server.connect();
+            connection.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            connection.reply("GET").expect("an answer").is(200);
+            // Then nothing more.
+            let rest = connection.rest();
+            waiting.fetch_sub(1, Ordering::SeqCst);
+            assert!(rest.is_empty());
+        });
+        let mut served = 0;
+        while waiting.load(Ordering::SeqCst) > 0 {
+            let reply = server.exchange(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            reply.expect("others are served").is(200);
+            served += 1;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(served > 1);
+    });
+    server.is_well().await;
+}
+
+/// Sends a byte now and then, until nobody takes it any more.
+fn drip(connection: &mut Connection) {
+    while connection.send(b"x") {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Connections that say nothing, held by a process of its own so that the files they are do not lack here.
+struct Crowd(Child);
+
+impl Crowd {
+    fn gather(server: &Server) -> Self {
+        let open = "ulimit -n $(ulimit -Hn); \
+                    for ((file = 300; file < 2300; file++)); do eval \"exec $file<>/dev/tcp/127.0.0.1/$0\"; done; \
+                    echo all are here; read -r";
+        let mut bash = Command::new("bash")
+            .args(["-c", open, &server.address.port().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash starts");
+        let mut line = String::new();
+        let output = bash.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut line).expect("bash can be read");
+        assert_eq!(line, "all are here\n");
+        Self(bash)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_say_nothing_take_no_more_places_than_there_are_and_not_for_ever() {
+    let (server, _database) = server().await;
+    let crowd = Crowd::gather(&server);
+    if let Ok(files) = std::fs::read_dir(format!("/proc/{}/fd", server.process.id())) {
+        assert!(files.count() < 1_100);
+    }
+    server.is_well().await;
+    drop(crowd);
+    server.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_is_heeded_when_all_places_are_taken() {
+    let (mut server, _database) = server().await;
+    let _crowd = Crowd::gather(&server);
+    server.process.terminate();
+    assert_eq!(server.process.ended(Duration::from_secs(10)).await.code(), Some(0));
+    assert!(!server.process.log().contains("did not finish"), "{}", server.process.log());
+}
