@@ -43,7 +43,8 @@ fn organizer_key(file: &Path) -> anyhow::Result<String> {
         make_organizer_key(file)?;
     }
     let key = fs::read_to_string(file)?.trim().to_owned();
-    anyhow::ensure!(key.chars().count() >= SHORTEST_SECRET, "must have at least {SHORTEST_SECRET} characters");
+    let fits = key.len() >= SHORTEST_SECRET && key.bytes().all(|byte| byte.is_ascii_graphic());
+    anyhow::ensure!(fits, "must hold at least {SHORTEST_SECRET} visible ASCII characters and no space");
     Ok(key)
 }
 

@@ -264,12 +264,15 @@ async fn servers_that_start_at_once_agree_on_a_new_organizers_key() {
 }
 
 #[test]
-fn an_organizers_key_that_is_too_short_stops_the_server() {
+fn a_file_that_holds_no_usable_organizers_key_stops_the_server() {
     let directory = Directory::new();
     std::fs::create_dir(directory.0.join("data")).expect("a directory");
-    directory.file("data/organizer.key", "secret\n");
-    let errors = Run::of(&mut directory.program(&["serve"])).failed(2);
-    assert_eq!(errors, "error: ORGANIZER_KEY: data/organizer.key: must have at least 32 characters\n");
+    for key in ["too short", "long enough, but in several words", "Clé-d'organisatrice-longue-assez"] {
+        directory.file("data/organizer.key", key);
+        let errors = Run::of(&mut directory.program(&["serve"])).failed(2);
+        let why = "must hold at least 32 visible ASCII characters and no space";
+        assert_eq!(errors, format!("error: ORGANIZER_KEY: data/organizer.key: {why}\n"));
+    }
 }
 
 /// Reads what the demo prints up to its last command, and runs the commands as one who pastes them.
@@ -508,7 +511,7 @@ async fn without_its_schema_sqlite_migrates_by_itself_and_postgresql_says_what_t
     let errors = Run::of(&mut on(&database, &directory, &["keys", "list"])).failed(1);
     assert!(errors.starts_with(&format!("error: {advice}")), "{errors}");
 
-    let key = "the organizer's key of this one test";
+    let key = "the-organizers-key-of-this-one-test";
     let mut serve = on(&database, &directory, &["serve"]);
     let mut server = Server::start(serve.envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("ORGANIZER_KEY", key)]));
     let client = Client::remote(&format!("http://127.0.0.1:{}", server.port())).with_key(key);
