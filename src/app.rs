@@ -272,7 +272,7 @@ impl App {
         let found = self.router.at(parts.uri.path()).map_err(|_| Error::NotFound)?;
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
         match found.value.iter().find(|route| route.method == *method) {
-            Some(route) => Ok((route, Params::decode(&found.params)?)),
+            Some(route) => Ok((route, Params::decode(&found.params))),
             None => {
                 let mut allow: Vec<&str> = found.value.iter().map(|route| route.method.as_str()).collect();
                 if allow.contains(&"GET") {

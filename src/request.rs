@@ -145,14 +145,14 @@ fn invalid(path: &str, message: &str) -> Error {
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path. No name
-    /// has control characters, and PostgreSQL does not even take a NUL.
-    pub fn decode(params: &matchit::Params<'_, '_>) -> Result<Self, Error> {
-        let decode = |(name, value): (&str, &str)| match percent_decode_str(value).decode_utf8() {
-            Ok(value) if !value.contains(char::is_control) => Ok((name.to_owned(), value.into_owned())),
-            _ => Err(Error::NotFound),
+    /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path. What is not
+    /// UTF-8, or has a control character (PostgreSQL takes no NUL), is no name of anything, like the empty one it becomes.
+    pub fn decode(params: &matchit::Params<'_, '_>) -> Self {
+        let decode = |value| {
+            let value = percent_decode_str(value).decode_utf8().ok()?;
+            (!value.contains(char::is_control)).then(|| value.into_owned())
         };
-        params.iter().map(decode).collect::<Result<_, _>>().map(Self)
+        Self(params.iter().map(|(name, value)| (name.to_owned(), decode(value).unwrap_or_default())).collect())
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {

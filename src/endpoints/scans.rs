@@ -398,7 +398,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
                 requests.push((place, request));
                 results.push(None);
             }
-            Err(error) => results.push(Some(refused(scan_id, &error)?)),
+            Err(error) => results.push(Some(refused(scan_id, error)?)),
         }
     }
     requests.sort_by_key(|(_, request)| request.offline.map(|offline| offline.scanned_at));
@@ -409,16 +409,16 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
                 call.app.metrics.count_scan(reply.result);
                 BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) }
             }
-            Err(error) => refused(Some(request.scan_id), &error)?,
+            Err(error) => refused(Some(request.scan_id), error)?,
         });
     }
     response::json(StatusCode::OK, &serde_json::json!({ "results": results }))
 }
 
 /// A refusal that concerns one item; a failure concerns the whole batch.
-fn refused(scan_id: Option<Uuid>, error: &Error) -> Result<BatchResult, Error> {
+fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
     if error.status().is_server_error() {
-        return Err(Error::DatabaseUnavailable(format!("in a batch: {error}")));
+        return Err(error);
     }
     Ok(BatchResult::Refused { scan_id, status: error.status().as_u16(), code: error.code(), detail: error.detail() })
 }

@@ -172,10 +172,6 @@ async fn what_is_no_path_is_not_found(service: Service) {
         "/api/%2e%2e/health",
         "/api%2Fevents",
         "/%00",
-        "/api/events/%00",
-        "/api/events/a%0Ab",
-        "/api/events/%FF",
-        "/api/events/%C3%28/stats",
         "/HEALTH",
         "/health;x",
     ] {

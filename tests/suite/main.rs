@@ -40,6 +40,7 @@ mod service;
 mod attempts;
 mod batches;
 mod bodies;
+mod commands;
 mod events;
 mod exports;
 mod imports;

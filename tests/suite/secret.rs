@@ -56,8 +56,7 @@ async fn with_another_secret_nothing_that_needs_codes_is_done(service: Service) 
         let file = "seat,gate,username\nA3,North,ana\n";
         refused(service.unchanged(other.post_csv("/api/events/default/tickets", file)).await);
         refused(other.get("/api/events/default/manifest").await);
-        let batch = other.post(format!("{SCANS}/batch"), json!({ "scans": [item.clone()] }));
-        assert_eq!(service.unchanged(batch).await.status, 503);
+        refused(service.unchanged(other.post(format!("{SCANS}/batch"), json!({ "scans": [item] }))).await);
     }
     service.organizer.post(SCANS, scan).await.is_scan(200, "accepted");
 }

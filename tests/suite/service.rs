@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::client::{Client, Reply};
 use crate::database::{Kind, TestDatabase};
 
-pub const ORGANIZER_KEY: &str = "the-organizer-s-key-of-the-test-suite";
+pub const ORGANIZER_KEY: &str = "the-organizer-key-of-the-test-suite";
 
 /// 2026-05-01T18:00:00Z, at which a step of the codes begins.
 const EVENING: i64 = 1_777_658_400_000;
