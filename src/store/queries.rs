@@ -404,14 +404,15 @@ impl Store for Backend {
         let pattern = filter.search.as_deref().map(contains_pattern);
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(select_tickets!(
-            "where t.event_id = $1 and ($2 is null or t.ticket_id > $2) and ($3 is null or t.status = $3) \
+            "where t.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.status = $3) \
              and ($4 is null or t.gate = $4) and ($5 is null or t.changed_at >= $5) \
              and ($6 is null or lower(t.seat) like $6 escape '\\' or lower(u.username) like $6 escape '\\' \
              or lower(u.full_name) like $6 escape '\\') \
              order by t.ticket_id limit $7"
         ))
         .bind(event_id)
-        .bind(filter.after)
+        // Not `$2 is null or …`, which a plan for all values cannot look up: every page would be read from the start.
+        .bind(filter.after.unwrap_or_default())
         .bind(filter.status.map(Status::as_str))
         .bind(filter.gate.as_deref())
         .bind(filter.changed_since)
