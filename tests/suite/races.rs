@@ -17,6 +17,8 @@ on_both_databases! {
     an_undo_made_twice_at_once_happens_once,
     of_two_holders_of_one_ticket_only_one_is_registered,
     of_two_users_of_one_name_only_one_is_created,
+    of_40_guesses_at_once_eleven_are_looked_at,
+    a_refusal_leaves_nothing_locked,
 }
 
 const SCANS: &str = "/api/events/default/scans";
@@ -119,6 +121,51 @@ async fn of_two_users_of_one_name_only_one_is_created(service: Service) {
     assert_eq!(replies.iter().filter(|reply| reply.status == 201).count(), 1);
     assert_eq!(replies.iter().filter(|reply| reply.status == 409).count(), 7);
     assert_eq!(service.database.count("select count(*) from users").await, 1);
+}
+
+async fn of_40_guesses_at_once_eleven_are_looked_at(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let digits = ticket.wrong_code(service.now());
+    let guess = || json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": digits });
+    let replies = at_once(&service, SCANS, (0..40).map(|_| guess()).collect()).await;
+    assert_eq!(count(&replies, "wrong_code"), 11);
+    assert_eq!(count(&replies, "too_many_attempts"), 29);
+    assert_eq!(service.database.count("select count(*) from scans").await, 11);
+}
+
+/// What one process refuses, another may do at once: the refused transaction has ended with its answer.
+async fn a_refusal_leaves_nothing_locked(service: Service) {
+    let (here, there) = (&service.organizer, &service.another(&[]).organizer);
+    let used = service.ticket("A1").await;
+    let held = service.ticket("A2").await;
+    let path = |ticket: &Ticket, action: &str| format!("/api/tickets/{}/{action}", ticket.ticket_id);
+    let scan = here.post(SCANS, service.scan(&used)).await.is_scan(200, "accepted");
+    let refused = here.post(SCANS, service.scan(&used)).await.is_scan(409, "already_used");
+
+    let undo = |scan: &Value| format!("/api/scans/{}/undo", scan["scan_id"].as_str().unwrap_or_default());
+    here.bare(Method::POST, undo(&refused)).await.is_refused(409, "not_undoable");
+    there.bare(Method::POST, undo(&scan)).await.is(200);
+    here.bare(Method::POST, undo(&scan)).await.is(200);
+    there.bare(Method::POST, path(&used, "revoke")).await.is(200);
+
+    here.bare(Method::POST, path(&used, "revoke")).await.is(200);
+    there.bare(Method::POST, path(&used, "reissue")).await.is(200);
+    here.post(path(&held, "transfer"), json!({ "username": "nobody" })).await.is_refused(404, "user_not_found");
+    there.post(path(&held, "transfer"), json!({ "username": used.username })).await.is(200);
+
+    let seat = json!({ "seat": "A2", "gate": "North" });
+    let tickets = format!("/api/users/{}/tickets", held.username);
+    here.post(tickets, seat.clone()).await.is_refused(409, "ticket_already_registered");
+    there.bare(Method::POST, path(&held, "revoke")).await.is(200);
+
+    let seats = json!([{ "seat": "new", "gate": "North" }, seat]);
+    here.post("/api/events/default/tickets", seats).await.is_refused(409, "seat_taken");
+    there.post("/api/events/default/tickets", json!({ "seat": "new", "gate": "North" })).await.is(201);
+
+    here.delete("/api/events/default").await.is_refused(409, "event_in_use");
+    there.patch("/api/events/default", json!({ "starts_at": service.time(0) })).await.is(200);
+    here.patch("/api/events/default", json!({ "ends_at": service.time(0) })).await.is_refused(422, "invalid_payload");
+    there.patch("/api/events/default", json!({ "name": "Renamed" })).await.is(200);
 }
 
 /// Sends all bodies at the same instant, by turns to one process and to another.
