@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::request::Parts;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -24,7 +24,7 @@ use crate::model::{Millis, ScanResult};
 
 /// Sends log lines to standard output, and panics among them.
 pub fn start(settings: &Settings) {
-    let filter = capped(&Targets::from_str(&settings.log_filter).unwrap_or_default());
+    let filter = Targets::from_str(&settings.log_filter).unwrap_or_default();
     let layer = tracing_subscriber::fmt::layer().event_format(Line(settings.log_format)).with_ansi(false);
     // Fails only when a test has started the log already.
     let _ = tracing_subscriber::registry().with(layer).with(filter).try_init();
@@ -35,13 +35,6 @@ pub fn start(settings: &Settings) {
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(place, "panic");
-}
-
-/// The filter without `trace`, at which `lambda_runtime` logs whole events, keys and bodies included.
-fn capped(filter: &Targets) -> Targets {
-    let cap = |level: LevelFilter| level.min(LevelFilter::DEBUG);
-    let default = filter.default_level().map_or(LevelFilter::OFF, cap);
-    filter.iter().map(|(target, level)| (target, cap(level))).collect::<Targets>().with_default(default)
 }
 
 /// What is told of a request.
@@ -241,7 +234,7 @@ mod tests {
             offline: false,
             created_at: None,
         };
-        let traceparent = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
+        let traceparent = format!("00-{TRACE_ID}-00f067aa00000001-01");
         let line = RequestLine {
             parts: &parts(&[("authorization", "Bearer S3CRET"), ("traceparent", &traceparent)]),
             route: "/api/events/{event}/scans",
@@ -334,15 +327,15 @@ mod tests {
 
     #[test]
     fn the_trace_is_read_from_either_header() {
-        let standard = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
+        let standard = format!("00-{TRACE_ID}-00f067aa00000001-01");
         let google = format!("{TRACE_ID}/1;o=1");
         for (headers, trace_id) in [
             (&[("traceparent", standard.as_str())][..], Some(TRACE_ID)),
             (&[("x-cloud-trace-context", google.as_str())], Some(TRACE_ID)),
             (&[("x-cloud-trace-context", TRACE_ID)], Some(TRACE_ID)),
             (&[("traceparent", "nonsense"), ("x-cloud-trace-context", google.as_str())], Some(TRACE_ID)),
-            (&[("traceparent", "00-105445aa-00f067aa0ba902b7-01")], None),
-            (&[("traceparent", "00-105445aa7843bc8bf206b1200010\"000-00f067aa0ba902b7-01")], None),
+            (&[("traceparent", "00-105445aa-00f067aa00000001-01")], None),
+            (&[("traceparent", "00-105445aa7843bc8bf206b1200010\"000-00f067aa00000001-01")], None),
             (&[("x-cloud-trace-context", "")], None),
             (&[], None),
         ] {
@@ -353,22 +346,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_logged_at_trace() {
-        assert_eq!(STATIC_MAX_LEVEL, LevelFilter::DEBUG, "lambda_runtime logs bodies at TRACE");
-    }
-
-    #[test]
     fn a_panic_is_logged_with_its_place_and_without_its_message() {
-        let (mut log, writer) = io::pipe().expect("a pipe");
-        let layer = tracing_subscriber::fmt::layer().event_format(Line(LogFormat::Text)).with_writer(Arc::new(writer));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let text = logged(LogFormat::Text, || {
             let hook = std::panic::take_hook();
             std::panic::set_hook(Box::new(log_panic));
             let _ = std::panic::catch_unwind(|| panic!("a code that was sent: 123456"));
             std::panic::set_hook(hook);
         });
-        let mut line = String::new();
-        io::Read::read_to_string(&mut log, &mut line).expect("the log is text");
-        assert!(line.contains("ERROR") && line.contains(file!()) && !line.contains("123456"), "{line}");
+        assert!(text.contains("ERROR") && text.contains(file!()) && !text.contains("123456"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_logged_at_trace() {
+        assert_eq!(STATIC_MAX_LEVEL, LevelFilter::DEBUG, "lambda_runtime logs bodies at TRACE");
     }
 }

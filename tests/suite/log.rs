@@ -3,7 +3,6 @@
 use register_ticket_api::model::Millis;
 use serde_json::{Map, Value, json};
 
-use crate::client::Client;
 use crate::once::scan_now;
 use crate::process::{Server, head};
 use crate::service::{ORGANIZER_KEY, Service, Ticket};
@@ -76,7 +75,7 @@ async fn no_secret_and_no_name_is_logged_whatever_the_level(service: Service) {
         let secret = "the-ticket-secret-of-the-test-suite";
         let settings = [("LOG_FORMAT", format), ("RUST_LOG", "trace"), ("TICKET_SECRET", secret)];
         let server = start(&service, &settings).await;
-        let mut secrets = an_evening(&server, &service, format).await;
+        let mut secrets = an_evening(&server, format).await;
         secrets.extend([ORGANIZER_KEY, secret, "Bearer", "authorization"].map(str::to_owned));
         let environment = service.database.environment();
         secrets
@@ -90,7 +89,7 @@ async fn no_secret_and_no_name_is_logged_whatever_the_level(service: Service) {
 }
 
 /// Uses every part of the service. Returns all that was sent or received and must not be written down.
-async fn an_evening(server: &Server, service: &Service, name: &str) -> Vec<String> {
+async fn an_evening(server: &Server, name: &str) -> Vec<String> {
     let organizer = server.organizer();
     let (event, user, other) = (format!("gala-{name}"), format!("ximena.{name}"), format!("quentin.{name}"));
     let text = |value: &Value| value.as_str().expect("text").to_owned();

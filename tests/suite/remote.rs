@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::database::{Kind, Rows, TestDatabase};
-use crate::server::Server;
+use crate::process::Server;
 use crate::service::{ORGANIZER_KEY, Ticket, with};
 
 #[tokio::test]
@@ -15,8 +15,8 @@ async fn an_evening_from_end_to_end() {
     let Ok(base_url) = std::env::var("BASE_URL") else {
         for kind in [Kind::Sqlite, Kind::Postgres] {
             let database = TestDatabase::create(kind).await;
-            let server = Server::start(&database, &[]);
-            evening(&server.client(), ORGANIZER_KEY, &database.url()).await;
+            let server = Server::start(database.environment()).await;
+            evening(&server.anonymous(), ORGANIZER_KEY, &database.url()).await;
         }
         return;
     };
