@@ -13,3 +13,4 @@ grant usage on schema public to ticket_service;
 grant select, insert, update, delete on events, users, tickets, keys, scans, settings to ticket_service;
 grant execute on procedure sp_register_ticket_to_user(uuid, uuid, bigint) to ticket_service;
 grant execute on function fn_mark_ticket_as_used(uuid, bigint, bigint, boolean, bigint, bigint) to ticket_service;
+grant execute on function fn_analyze_tickets() to ticket_service;

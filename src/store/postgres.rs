@@ -178,6 +178,12 @@ async fn insert_tickets(
     Ok(written.into_iter().collect())
 }
 
+/// Brings the planner's statistics up to date after many tickets were written.
+async fn analyze(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query("select fn_analyze_tickets()").execute(connection).await?;
+    Ok(())
+}
+
 fn migrator() -> Migrator {
     let migrations = MIGRATIONS.iter().zip(1..).map(|((name, sql), version)| {
         Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
