@@ -52,7 +52,7 @@ impl std::fmt::Display for SettingError {
 
 impl std::error::Error for SettingError {}
 
-fn refuse(variable: &str, why: impl std::fmt::Display) -> SettingError {
+pub(crate) fn refuse(variable: &str, why: impl std::fmt::Display) -> SettingError {
     SettingError(format!("{variable}: {why}"))
 }
 

@@ -234,7 +234,7 @@ mod tests {
             offline: false,
             created_at: None,
         };
-        let traceparent = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
+        let traceparent = format!("00-{TRACE_ID}-00f067aa00000001-01");
         let line = RequestLine {
             parts: &parts(&[("authorization", "Bearer S3CRET"), ("traceparent", &traceparent)]),
             route: "/api/events/{event}/scans",
@@ -327,15 +327,15 @@ mod tests {
 
     #[test]
     fn the_trace_is_read_from_either_header() {
-        let standard = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
+        let standard = format!("00-{TRACE_ID}-00f067aa00000001-01");
         let google = format!("{TRACE_ID}/1;o=1");
         for (headers, trace_id) in [
             (&[("traceparent", standard.as_str())][..], Some(TRACE_ID)),
             (&[("x-cloud-trace-context", google.as_str())], Some(TRACE_ID)),
             (&[("x-cloud-trace-context", TRACE_ID)], Some(TRACE_ID)),
             (&[("traceparent", "nonsense"), ("x-cloud-trace-context", google.as_str())], Some(TRACE_ID)),
-            (&[("traceparent", "00-105445aa-00f067aa0ba902b7-01")], None),
-            (&[("traceparent", "00-105445aa7843bc8bf206b1200010\"000-00f067aa0ba902b7-01")], None),
+            (&[("traceparent", "00-105445aa-00f067aa00000001-01")], None),
+            (&[("traceparent", "00-105445aa7843bc8bf206b1200010\"000-00f067aa00000001-01")], None),
             (&[("x-cloud-trace-context", "")], None),
             (&[], None),
         ] {

@@ -319,10 +319,10 @@ mod tests {
         let mut router = matchit::Router::new();
         router.insert("/users/{username}/tickets", ()).unwrap();
         let decode = |path: &str| router.at(path).map(|found| Params::decode(&found.params));
-        let get = |path: &str| decode(path).unwrap().unwrap().get("username").unwrap().to_owned();
+        let get = |path: &str| decode(path).unwrap().get("username").unwrap().to_owned();
         assert_eq!(get("/users/a%2Fb/tickets"), "a/b");
         assert_eq!(get("/users/%252e%2e/tickets"), "%2e.");
-        assert!(matches!(decode("/users/%ff/tickets").unwrap(), Err(Error::NotFound)));
+        assert_eq!(get("/users/%ff/tickets"), "");
         assert!(decode("/users/a/b/tickets").is_err());
     }
 }

@@ -24,9 +24,8 @@ pub struct TicketRow {
 const COLUMNS: [&str; 5] = ["seat", "gate", "username", "full_name", "email"];
 
 /// Reads `seat,gate[,username,full_name,email]`, columns in any order, separated by `,` or `;`, with or without a byte
-/// order mark. Tells every line that is wrong, up to [`ERRORS_TOLD`].
+/// order mark, which the reader takes away. Tells every line that is wrong, up to [`ERRORS_TOLD`].
 pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
-    let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     if let Err(error) = std::str::from_utf8(file) {
         let line = 1 + file[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
         return Err(Error::field(format!("line {line}"), "is not UTF-8"));
@@ -257,8 +256,11 @@ mod tests {
     use super::*;
     use crate::model::{Direction, Millis, ScanResult, Seed, Status};
 
-    /// Line, seat, gate and username of every row, or the errors as `field: message`.
-    fn read(file: impl AsRef<[u8]>) -> Result<Vec<(u64, String, String, Option<String>)>, Vec<String>> {
+    /// Line, seat, gate and username.
+    type Row = (u64, String, String, Option<String>);
+
+    /// Every row, or the errors as `field: message`.
+    fn read(file: impl AsRef<[u8]>) -> Result<Vec<Row>, Vec<String>> {
         match read_tickets(file.as_ref()) {
             Ok(rows) => Ok(rows.into_iter().map(plain).collect()),
             Err(error) => {
@@ -267,7 +269,7 @@ mod tests {
         }
     }
 
-    fn plain(row: TicketRow) -> (u64, String, String, Option<String>) {
+    fn plain(row: TicketRow) -> Row {
         (row.line, row.seat.into_string(), row.gate.into_string(), row.holder.map(|holder| holder.username))
     }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
+pub(crate) use sqlite::make_directory_of;
 
 use crate::config::Database;
 use crate::error::Error;

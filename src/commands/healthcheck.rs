@@ -34,9 +34,24 @@ fn ask(address: SocketAddr) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let request = format!("GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut start = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut start)?;
     let status = start.strip_prefix(b"HTTP/1.1 ").context("is not HTTP")?;
     Ok(String::from_utf8_lossy(status).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_every_address_is_asked_on_the_loopback_of_its_family() {
+        let asked = |host: &str| reachable(host.parse().unwrap()).to_string();
+        assert_eq!(asked("0.0.0.0"), "127.0.0.1");
+        assert_eq!(asked("::"), "::1");
+        assert_eq!(asked("192.0.2.7"), "192.0.2.7");
+        assert_eq!(asked("2001:db8::7"), "2001:db8::7");
+    }
 }

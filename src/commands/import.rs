@@ -22,11 +22,12 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let app = super::app()?;
-    let rows = sheet::read_tickets(&read(&arguments.file)?)?;
+    let name = arguments.file.display().to_string();
+    let rows = sheet::read_tickets(&read(&arguments.file)?).context(name.clone())?;
     let progress = Progress::new(rows.len());
     let created = super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;
-        Ok(tickets::import(&app, &event, &rows, &|done| progress.show(done)).await?)
+        tickets::import(&app, &event, &rows, &|done| progress.show(done)).await.context(name)
     })?;
     drop(progress);
     println!(

@@ -6,13 +6,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::NewSecret;
-use crate::config::{SHORTEST_SECRET, Settings};
+use crate::config::{SHORTEST_SECRET, Settings, refuse};
 use crate::model::Millis;
+use crate::store::make_directory_of;
 use crate::{logs, serve};
 
 pub fn run() -> anyhow::Result<()> {
@@ -21,7 +21,8 @@ pub fn run() -> anyhow::Result<()> {
     if settings.organizer_key.is_none()
         && let Some(file) = settings.organizer_key_file()
     {
-        let key = organizer_key(&file).with_context(|| format!("ORGANIZER_KEY: {}", file.display()))?;
+        let key =
+            organizer_key(&file).map_err(|error| refuse("ORGANIZER_KEY", format!("{}: {error}", file.display())))?;
         // Not a line of the log, which may go elsewhere or be filtered: this is for the person who starts the service.
         eprintln!("The organizer's key is in {}", file.display());
         settings.organizer_key = Some(key);
@@ -42,16 +43,15 @@ fn organizer_key(file: &Path) -> anyhow::Result<String> {
         make_organizer_key(file)?;
     }
     let key = fs::read_to_string(file)?.trim().to_owned();
-    anyhow::ensure!(key.chars().count() >= SHORTEST_SECRET, "must have at least {SHORTEST_SECRET} characters");
+    let fits = key.len() >= SHORTEST_SECRET && key.bytes().all(|byte| byte.is_ascii_graphic());
+    anyhow::ensure!(fits, "must hold at least {SHORTEST_SECRET} visible ASCII characters and no space");
     Ok(key)
 }
 
 /// Writes the whole file under another name and links it into place: of two processes that start at once one makes the
 /// file and both read it.
 fn make_organizer_key(file: &Path) -> anyhow::Result<()> {
-    if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory)?;
-    }
+    make_directory_of(file)?;
     let key = NewSecret::random()?.text;
     let unfinished = file.with_extension(format!("key.{}", Uuid::new_v4()));
     let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;

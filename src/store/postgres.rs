@@ -178,6 +178,12 @@ async fn insert_tickets(
     Ok(written.into_iter().collect())
 }
 
+/// Brings the planner's statistics up to date after many tickets were written.
+async fn analyze(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query("select fn_analyze_tickets()").execute(connection).await?;
+    Ok(())
+}
+
 /// Lets the service see which migrations are applied, for `GET /health?full=1`.
 const GRANT_VERSIONS: &str = "do $$ begin \
     if exists (select 1 from pg_roles where rolname = 'ticket_service') then \
@@ -191,18 +197,24 @@ pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) ->
         options.connect().await.map_err(|error| Error::DatabaseUnavailable(format!("connecting: {error}")))?;
     connection.lock().await?;
     let applied = apply_missing(&mut connection, &MIGRATIONS).await?;
-    sqlx::raw_sql(GRANT_VERSIONS).execute(&mut connection).await?;
-    if let Some(login) = grant_to {
-        let member: bool = sqlx::query_scalar("select pg_has_role($1, 'ticket_service', 'member')")
-            .bind(login)
-            .fetch_one(&mut connection)
-            .await?;
-        if !member {
-            let grant = format!("grant ticket_service to \"{}\"", login.replace('"', "\"\""));
-            sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut connection).await?;
-        }
-    }
+    let granted = grant(&mut connection, grant_to).await;
+    granted.map_err(|error| Error::Internal(format!("granting ticket_service: {error}")))?;
     connection.unlock().await?;
     connection.close().await?;
     Ok(applied)
+}
+
+async fn grant(connection: &mut PgConnection, login: Option<&str>) -> std::result::Result<(), sqlx::Error> {
+    sqlx::raw_sql(GRANT_VERSIONS).execute(&mut *connection).await?;
+    let Some(login) = login else { return Ok(()) };
+    // An owner who may not grant the role need not, where somebody else has.
+    let member: bool = sqlx::query_scalar("select pg_has_role($1, 'ticket_service', 'member')")
+        .bind(login)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !member {
+        let grant = format!("grant ticket_service to \"{}\"", login.replace('"', "\"\""));
+        sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await?;
+    }
+    Ok(())
 }

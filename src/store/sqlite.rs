@@ -5,6 +5,7 @@
 mod queries;
 
 use std::collections::HashSet;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -212,6 +213,11 @@ async fn insert_tickets(
     Ok(written.into_iter().collect())
 }
 
+/// SQLite takes the right indexes without statistics.
+async fn analyze(_: &mut SqliteConnection) -> Result<()> {
+    Ok(())
+}
+
 fn hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
@@ -220,13 +226,21 @@ fn json(rows: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(rows).map_err(|error| Error::Internal(error.to_string()))
 }
 
+/// Makes the directory of a file where it is missing, for this user alone: what will be in it makes codes.
+pub(crate) fn make_directory_of(file: &Path) -> std::io::Result<()> {
+    match file.parent() {
+        Some(directory) if directory != Path::new("") => {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
 /// `begin immediate` transaction, so that a second process waits and then finds everything done.
 pub(super) async fn migrate(path: &Path) -> Result<Vec<&'static str>> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory).map_err(|error| unusable(error.to_string()))?;
-    }
+    make_directory_of(path).map_err(|error| unusable(error.to_string()))?;
     let mut connection = options(path).connect().await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
     let applied = apply_missing(&mut *transaction, &MIGRATIONS).await?;

@@ -57,11 +57,6 @@ impl TestDatabase {
         self.place.url()
     }
 
-    /// `DATABASE_URL` for the owner.
-    pub fn owner_url(&self) -> String {
-        self.place.owner_url()
-    }
-
     /// What a process needs in its environment to serve or migrate this database.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.place.environment()

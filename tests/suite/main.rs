@@ -39,6 +39,7 @@ mod service;
 mod attempts;
 mod batches;
 mod bodies;
+mod commands;
 mod events;
 mod exports;
 mod faults;

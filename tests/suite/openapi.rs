@@ -84,7 +84,7 @@ fn resolved(pointer: &str) -> (String, &'static Value) {
 
 fn validator(pointer: &str) -> &'static Validator {
     let mut validators = VALIDATORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    *validators.entry(pointer.to_owned()).or_insert_with(|| {
+    validators.entry(pointer.to_owned()).or_insert_with(|| {
         // The schema lies beside the components, so that its references lead there.
         let schema = json!({ "components": DOCUMENT["components"], "allOf": [resolved(pointer).1] });
         let options = jsonschema::draft202012::options().should_validate_formats(true);

@@ -34,7 +34,6 @@ impl TestClock {
 }
 
 pub struct Service {
-    pub app: Arc<App>,
     pub clock: TestClock,
     pub database: Arc<TestDatabase>,
     pub anonymous: Client,
@@ -59,7 +58,7 @@ impl Service {
         let app = app(&database, &clock, settings);
         let anonymous = Client::of(&app);
         let organizer = anonymous.with_key(ORGANIZER_KEY);
-        Self { app, clock, database, anonymous, organizer }
+        Self { clock, database, anonymous, organizer }
     }
 
     pub fn now(&self) -> Millis {
@@ -165,7 +164,6 @@ pub fn settings(database: &TestDatabase, further: &[(&str, &str)]) -> Settings {
 /// What a holder's phone knows.
 pub struct Ticket {
     pub ticket_id: Uuid,
-    pub event: String,
     pub seat: String,
     pub gate: String,
     pub username: String,
@@ -179,7 +177,6 @@ impl Ticket {
         let secret = BASE32_NOPAD.decode(text(&answer["provisioning"]["secret"]).as_bytes()).expect("base32");
         Self {
             ticket_id: text(&answer["ticket_id"]).parse().expect("an id is a UUID"),
-            event: text(&answer["event"]),
             seat: text(&answer["seat"]),
             gate: text(&answer["gate"]),
             username: text(&answer["username"]),

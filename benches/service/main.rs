@@ -1,0 +1,41 @@
+//! The benchmarks. `scripts/bench` runs them: it builds what is measured and starts PostgreSQL.
+
+mod client;
+mod growth;
+mod memory;
+mod postgres;
+mod process;
+mod report;
+mod scans;
+mod start;
+mod store;
+mod tickets;
+mod wire;
+
+use report::Report;
+
+fn main() {
+    // Cargo adds `--bench`.
+    let names: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let unknown = names.iter().find(|name| !["start", "memory", "scans", "growth"].contains(&name.as_str()));
+    assert!(unknown.is_none(), "no part is named {unknown:?}");
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut report = Report::default();
+    runtime.block_on(async {
+        if wanted("start") {
+            start::measure(&mut report).await;
+        }
+        if wanted("memory") {
+            memory::measure(&mut report).await;
+        }
+        if wanted("scans") {
+            scans::measure(&mut report).await;
+        }
+        if wanted("growth") {
+            growth::measure(&mut report).await;
+        }
+    });
+    print!("{report}");
+}

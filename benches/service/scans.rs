@@ -1,0 +1,136 @@
+//! Warm scans: throughput and latency, and beside them pgbench with the same statements.
+
+use std::time::Duration;
+
+use crate::client::{Clients, Outcome, Until, admit, percentile, scan_request};
+use crate::postgres::{Database, EVENT, Pgbench};
+use crate::process::Server;
+use crate::report::{Report, Table, median, milliseconds};
+use crate::store::{Store, serve};
+use crate::tickets::{self, Tickets};
+use crate::wire::{Capture, Proxy};
+
+/// Tickets for all measurements of one database.
+const TICKETS: usize = 250_000;
+const WARM_UP: Until = Until { scans: 2_000, time: Duration::from_secs(1) };
+const MEASURED: Until = Until { scans: 15_000, time: Duration::from_secs(4) };
+const CLIENTS: [usize; 4] = [1, 8, 32, 128];
+const POOLS: [usize; 2] = [5, 32];
+/// How often service and pgbench take turns.
+const TURNS: usize = 3;
+
+pub async fn measure(report: &mut Report) {
+    let columns = [
+        "database, DB_POOL_MAX, clients",
+        "scans/s",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "scans per CPU second of the service",
+        "CPU of the service",
+        "of PostgreSQL",
+        "of the generator",
+    ];
+    let mut table = Table::new(&columns);
+    for store in Store::both("scans") {
+        tickets::import(&store.serve(5), "default", TICKETS).await;
+        let tickets = Tickets::of(&store.serve(5), "default").await;
+        store.settle();
+        if let Some(database) = &store.postgres {
+            compare(report, &store, database, &tickets).await;
+        }
+        for pool_max in POOLS {
+            let server = store.serve(pool_max);
+            for clients in CLIENTS {
+                let outcome = warm_scans(&server, &tickets, clients).await;
+                table.row(shown(&format!("{}, {pool_max}, {clients}", store.kind), &outcome));
+            }
+        }
+    }
+    report.section(
+        "Warm scans",
+        format!("CPU is a share of one core. On SQLite the database's work is in the service's.\n\n{table}"),
+    );
+}
+
+async fn warm_scans(server: &Server, tickets: &Tickets, clients: usize) -> Outcome {
+    let mut clients = Clients::connect(server, clients).await;
+    clients.scan(tickets, WARM_UP).await;
+    clients.scan(tickets, MEASURED).await
+}
+
+fn shown(name: &str, outcome: &Outcome) -> Vec<String> {
+    let mut cells = vec![name.to_owned(), format!("{:.0}", outcome.per_second())];
+    cells.extend([50, 95, 99].map(|percent| format!("{:.2}", milliseconds(percentile(&outcome.latencies, percent)))));
+    cells.push(format!("{:.0}", outcome.latencies.len() as f64 / outcome.service.as_secs_f64()));
+    let share = |time: Duration| format!("{:.0} %", 100.0 * time.as_secs_f64() / outcome.elapsed.as_secs_f64());
+    cells.extend([outcome.service, outcome.database, outcome.generator].map(share));
+    cells
+}
+
+/// Round trips, and the service and pgbench in turns.
+async fn compare(report: &mut Report, store: &Store, database: &Database, tickets: &Tickets) {
+    let capture = round_trips(report, database).await;
+    let mut pgbench = Pgbench::prepare(database, &capture);
+    store.settle();
+    let columns = ["32 clients", "service, scans/s", "pgbench, transactions/s", "ratio, median", "ratios"];
+    let mut table = Table::new(&columns);
+    for pool_max in POOLS {
+        let server = store.serve(pool_max);
+        let mut turns = Vec::new();
+        for _ in 0..TURNS {
+            let ours = warm_scans(&server, tickets, 32).await.per_second();
+            turns.push((ours, pgbench.run(pool_max, MEASURED.time.as_secs())));
+        }
+        let ratios: Vec<f64> = turns.iter().map(|(ours, theirs)| ours / theirs).collect();
+        let middle = |of: fn(&(f64, f64)) -> f64| format!("{:.0}", median(&turns.iter().map(of).collect::<Vec<_>>()));
+        table.row([
+            format!("pool and pgbench's connections: {pool_max}"),
+            middle(|turn| turn.0),
+            middle(|turn| turn.1),
+            format!("{:.2}", median(&ratios)),
+            ratios.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" "),
+        ]);
+        if pool_max == 32 {
+            report.at_least("scans per second, 32 clients, pool 32, relative to pgbench", 0.6, median(&ratios), "");
+        }
+    }
+    let text = format!("{table}\npgbench runs this, as it was seen on the wire:\n\n```sql\n{}```\n", pgbench.script());
+    report.section("The service beside pgbench", text);
+}
+
+/// Counts the round trips of accepted scans, and takes the statements of one, in pgbench's event.
+async fn round_trips(report: &mut Report, database: &Database) -> Capture {
+    let proxy = Proxy::start(database.port());
+    let server = serve(&database.url_through(proxy.port), 1);
+    tickets::create_event(&server, EVENT).await;
+    tickets::import(&server, EVENT, 3).await;
+    let tickets = Tickets::of(&server, EVENT).await;
+    let [first_gate, second_gate] = [tickets::gate_key(&server, EVENT).await, tickets::gate_key(&server, EVENT).await];
+    drop(server);
+    // A new process, which has not even a connection.
+    let server = serve(&database.url_through(proxy.port), 1);
+    let count = async |key: &str| {
+        let mut connection = server.connect().await;
+        let ticket = tickets.next();
+        proxy.forget();
+        admit(&mut connection, &scan_request(EVENT, key, ticket)).await;
+        (proxy.round_trips(), ticket.ticket_id)
+    };
+    let (cold, _) = count(&first_gate).await;
+    let (known, ticket_id) = count(&first_gate).await;
+    let statements = proxy.statements();
+    let (unknown, _) = count(&second_gate).await;
+
+    report.at_most("round trips for an accepted scan, key known", 2.0, known as f64, "");
+    report.at_most("round trips for an accepted scan, key not known", 3.0, unknown as f64, "");
+    let mut table = Table::new(&["accepted scan", "round trips"]);
+    table.row(["with a key that the process knows".to_owned(), known.to_string()]);
+    table.row(["with a key that it does not know".to_owned(), unknown.to_string()]);
+    table.row([
+        "the first of a process: TLS asked for, session, SCRAM, three statements prepared".to_owned(),
+        cold.to_string(),
+    ]);
+    report.section("Round trips to PostgreSQL", format!("Counted by a proxy between the two.\n\n{table}"));
+    Capture { statements, ticket_id }
+}

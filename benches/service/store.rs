@@ -1,0 +1,49 @@
+//! The databases that the service is measured with.
+
+use std::path::Path;
+
+use crate::postgres::Database;
+use crate::process::{Server, directory};
+
+/// The release binary.
+pub const SERVICE: &str = env!("CARGO_BIN_EXE_register-ticket-api");
+
+/// A fresh database of either kind.
+pub struct Store {
+    pub kind: &'static str,
+    url: String,
+    /// None is SQLite.
+    pub postgres: Option<Database>,
+}
+
+impl Store {
+    pub fn postgres(name: &str) -> Self {
+        let database = Database::create(name);
+        Self { kind: "PostgreSQL", url: database.url(), postgres: Some(database) }
+    }
+
+    pub fn sqlite(name: &str) -> Self {
+        let url = format!("sqlite:{}/{name}.db", directory().display());
+        Self { kind: "SQLite", url, postgres: None }
+    }
+
+    /// One of each.
+    pub fn both(name: &str) -> [Self; 2] {
+        [Self::postgres(name), Self::sqlite(name)]
+    }
+
+    pub fn serve(&self, pool_max: usize) -> Server {
+        serve(&self.url, pool_max)
+    }
+
+    /// What autovacuum would do some time later, perhaps in the middle of a measurement.
+    pub fn settle(&self) {
+        if let Some(database) = &self.postgres {
+            database.psql("vacuum analyze events, users, tickets, keys, scans");
+        }
+    }
+}
+
+pub fn serve(url: &str, pool_max: usize) -> Server {
+    Server::start(Path::new(SERVICE), &[("DATABASE_URL", url.to_owned()), ("DB_POOL_MAX", pool_max.to_string())])
+}

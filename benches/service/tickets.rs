@@ -1,0 +1,108 @@
+//! Tickets to scan: made and read through the service's own interface, by an import and a manifest.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
+use serde::Deserialize;
+use totp_rs::{Algorithm, Builder, Secret};
+use uuid::Uuid;
+
+use crate::client::{ask, unchunked};
+use crate::process::Server;
+
+/// Tickets in a CSV file at most, so that it is below the service's 16 MiB.
+pub const IMPORT: usize = 100_000;
+
+pub struct Ticket {
+    pub ticket_id: Uuid,
+    key: [u8; 20],
+}
+
+impl Ticket {
+    pub fn qr_code(&self) -> String {
+        let totp = Builder::new()
+            .with_algorithm(Algorithm::SHA1)
+            .with_digits(6)
+            .with_step_duration(30)
+            .with_secret(Secret::new_stack(self.key))
+            .build_noncompliant();
+        let now = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_secs();
+        format!("RT1.{}.{}", BASE64URL_NOPAD.encode(self.ticket_id.as_bytes()), totp.generate(now))
+    }
+}
+
+/// The unused tickets of an event, in no order.
+pub struct Tickets {
+    pub event: String,
+    tickets: Vec<Ticket>,
+    used: Cell<usize>,
+}
+
+impl Tickets {
+    /// Reads all tickets of an event, of which none is used yet.
+    pub async fn of(server: &Server, event: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Entry<'a> {
+            ticket_id: Uuid,
+            key: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Manifest<'a> {
+            #[serde(borrow)]
+            tickets: Vec<Entry<'a>>,
+        }
+        let body = unchunked(&ask(server, "GET", &format!("/api/events/{event}/manifest"), "", b"").await);
+        let manifest: Manifest<'_> = serde_json::from_slice(&body).expect("a manifest");
+        let ticket = |entry: &Entry<'_>| {
+            let key = BASE32_NOPAD.decode(entry.key.as_bytes()).expect("base32");
+            Ticket { ticket_id: entry.ticket_id, key: key.try_into().expect("20 bytes") }
+        };
+        let mut tickets: Vec<Ticket> = manifest.tickets.iter().map(ticket).collect();
+        // The keys are random, so their order is none.
+        tickets.sort_unstable_by_key(|ticket| ticket.key);
+        Self { event: event.to_owned(), tickets, used: Cell::new(0) }
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.get()
+    }
+
+    pub fn next(&self) -> &Ticket {
+        let ticket = self.tickets.get(self.used()).expect("enough tickets were made for this run");
+        self.used.set(self.used() + 1);
+        ticket
+    }
+}
+
+pub async fn create_event(server: &Server, slug: &str) {
+    let event = format!("{{\"slug\":\"{slug}\",\"name\":\"Benchmark\"}}");
+    ask(server, "POST", "/api/events", "application/json", event.as_bytes()).await;
+}
+
+/// Makes the key of a gate.
+pub async fn gate_key(server: &Server, event: &str) -> String {
+    #[derive(Deserialize)]
+    struct Key {
+        key: String,
+    }
+    let key = format!("{{\"name\":\"gate\",\"role\":\"gate\",\"event\":\"{event}\"}}");
+    let key = ask(server, "POST", "/api/keys", "application/json", key.as_bytes()).await;
+    serde_json::from_slice::<Key>(&key).expect("a key").key
+}
+
+/// Makes tickets, each of a new user, and says how long each import took.
+pub async fn import(server: &Server, event: &str, number: usize) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for first in (0..number).step_by(IMPORT) {
+        let mut csv = String::from("seat,gate,username,full_name,email\n");
+        for seat in first..number.min(first + IMPORT) {
+            let gate = seat % 4;
+            csv += &format!("{seat},{gate},{event}-{seat},Person Number {seat},person-{seat}@{event}.example\n");
+        }
+        let started = Instant::now();
+        ask(server, "POST", &format!("/api/events/{event}/tickets"), "text/csv", csv.as_bytes()).await;
+        times.push(started.elapsed());
+    }
+    times
+}

@@ -1,0 +1,598 @@
+//! The command line, as a person or a script meets it: the program in a process of its own.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use register_ticket_api::config::SETTINGS;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::Client;
+use crate::database::TestDatabase;
+use crate::service::Service;
+
+/// An empty directory to run in, gone at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("commands_{}", Uuid::new_v4().simple()));
+        std::fs::create_dir(&path).expect("the directory for temporary files takes a new one");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).expect("the directory takes a file");
+        path
+    }
+
+    fn names(&self, directory: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.join(directory)).expect("the directory is there");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    }
+
+    /// The program, run here with no setting.
+    fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_register-ticket-api"));
+        for setting in SETTINGS {
+            command.env_remove(setting.variable);
+        }
+        command.args(arguments).current_dir(&self.0).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    output: String,
+    errors: String,
+}
+
+impl Run {
+    fn of(command: &mut Command) -> Self {
+        command.output().expect("the program runs").into()
+    }
+
+    fn with_input(command: &mut Command, input: &str) -> Self {
+        let pipe = || Stdio::piped();
+        let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().expect("the program starts");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("the program reads its input");
+        child.wait_with_output().expect("the program runs").into()
+    }
+
+    /// What it printed, when it succeeded.
+    #[track_caller]
+    fn printed(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.output
+    }
+
+    /// What it said, when it failed with this code.
+    #[track_caller]
+    fn failed(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.output, "", "{self:?}");
+        self.errors
+    }
+}
+
+impl From<Output> for Run {
+    fn from(run: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the program speaks UTF-8");
+        Self { code: run.status.code(), output: text(run.stdout), errors: text(run.stderr) }
+    }
+}
+
+/// The program on a database.
+fn on(database: &TestDatabase, directory: &Directory, arguments: &[&str]) -> Command {
+    let mut command = directory.program(arguments);
+    command.envs(database.environment());
+    command
+}
+
+/// A server that has been started, and its standard output from where it was read to.
+struct Server {
+    process: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let output = BufReader::new(process.stdout.take().expect("piped"));
+        Self { process, output }
+    }
+
+    /// Reads its output up to a line that holds this.
+    fn line_with(&mut self, part: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let length = self.output.read_line(&mut line).expect("the server speaks UTF-8");
+            assert!(length > 0, "the server ended without a line that holds `{part}`");
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    /// Its port, from the first line of its log.
+    fn port(&mut self) -> String {
+        let line = self.line_with("listening");
+        let (_, rest) = line.split_once("127.0.0.1:").expect("it listens on the loopback");
+        rest.chars().take_while(char::is_ascii_digit).collect()
+    }
+
+    /// Ends it as Ctrl-C does and returns what it wrote on standard error.
+    fn interrupt(mut self) -> String {
+        signal(&self.process, "INT");
+        let status = self.process.wait().expect("the server ends");
+        assert!(status.success(), "{status}");
+        let mut errors = String::new();
+        self.process.stderr.take().expect("piped").read_to_string(&mut errors).expect("UTF-8");
+        errors
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(None) = self.process.try_wait() {
+            signal(&self.process, "TERM");
+            let _ = self.process.wait();
+        }
+    }
+}
+
+fn signal(process: &Child, name: &str) {
+    let sent = Command::new("sh").args(["-c", "kill -$0 $1", name, &process.id().to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "SIG{name} is sent");
+}
+
+fn one_space(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn help_explains_every_setting() {
+    let help = Run::of(&mut Directory::new().program(&["--help"])).printed();
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    let help = one_space(&help);
+    for setting in SETTINGS {
+        let default = format!(" [default: {}]", setting.default);
+        let default = if setting.default.is_empty() { "" } else { &default };
+        let line = format!("{} {}{default}", setting.variable, setting.meaning);
+        assert!(help.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn the_readme_has_every_setting() {
+    let readme = include_str!("../../README.md");
+    let table: Vec<&str> = readme.lines().skip_while(|line| !line.starts_with("| variable ")).collect();
+    let rows: Vec<String> =
+        table.iter().skip(2).take_while(|line| line.starts_with('|')).map(|l| one_space(l)).collect();
+    let settings: Vec<String> = SETTINGS
+        .iter()
+        .map(|setting| one_space(&format!("| `{}` | {} | {} |", setting.variable, setting.default, setting.meaning)))
+        .collect();
+    assert_eq!(rows, settings);
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let version = Run::of(&mut Directory::new().program(&["--version"])).printed();
+    assert_eq!(version, format!("register-ticket-api {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_setting_that_cannot_be_used_stops_with_one_line_and_2() {
+    let wrong: [(&str, &[u8]); 12] = [
+        ("PORT", b"http"),
+        ("HOST", b"localhost"),
+        ("HOST", b"\xff"),
+        ("DATABASE_URL", b"mysql://localhost"),
+        ("DATABASE_URL", b"sqlite::memory:"),
+        ("DB_POOL_MAX", b"0"),
+        ("PUBLIC_URL", b"tickets.example.org"),
+        ("ORGANIZER_KEY", b"not quite thirty-two characters"),
+        ("TICKET_SECRET", b"short"),
+        ("LOG_FORMAT", b"xml"),
+        ("RUST_LOG", b"sqlx=loud"),
+        ("K_SERVICE", b"tickets"), // Cloud Run, and no database
+    ];
+    for (variable, value) in wrong {
+        let directory = Directory::new();
+        for command in [&[][..], &["serve"], &["keys", "list"]] {
+            let mut program = directory.program(command);
+            program.env(variable, std::ffi::OsString::from_vec(value.to_vec())).env("RUST_BACKTRACE", "1");
+            let errors = Run::of(&mut program).failed(2);
+            let named = if variable == "K_SERVICE" { "DATABASE_URL" } else { variable };
+            assert!(errors.starts_with(&format!("error: {named}: ")), "{errors}");
+            assert_eq!(errors.matches('\n').count(), 1, "{errors}");
+            if ["ORGANIZER_KEY", "TICKET_SECRET"].contains(&variable) {
+                assert!(!errors.contains(&*String::from_utf8_lossy(value)), "a secret is told");
+            }
+        }
+        assert_eq!(directory.names("."), [""; 0], "nothing is written");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_start_at_once_agree_on_a_new_organizers_key() {
+    let directory = Directory::new();
+    let serve = || {
+        let mut command = directory.program(&[]);
+        command.env("HOST", "127.0.0.1").env("PORT", "0");
+        command
+    };
+    let mut servers: Vec<Server> = (0..4).map(|_| Server::start(&mut serve())).collect();
+    let ports: Vec<String> = servers.iter_mut().map(Server::port).collect();
+
+    assert_eq!(directory.names("data"), ["organizer.key"], "the database is not touched before a request");
+    let file = directory.0.join("data/organizer.key");
+    let key = std::fs::read_to_string(&file).expect("the key is there");
+    let key = key.trim_end();
+    assert!(key.len() >= 32);
+    let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((mode(&directory.0.join("data")), mode(&file)), (0o700, 0o600));
+    for port in ports {
+        Client::remote(&format!("http://127.0.0.1:{port}")).with_key(key).get("/api/events").await.is(200);
+    }
+    for server in servers {
+        let errors = server.interrupt();
+        assert_eq!(errors, "The organizer's key is in data/organizer.key\n");
+    }
+
+    let mut again = Server::start(&mut serve());
+    let client = Client::remote(&format!("http://127.0.0.1:{}", again.port()));
+    client.with_key(key).get("/api/events").await.is(200);
+}
+
+#[test]
+fn a_file_that_holds_no_usable_organizers_key_stops_the_server() {
+    let directory = Directory::new();
+    std::fs::create_dir(directory.0.join("data")).expect("a directory");
+    for key in ["too short", "long enough, but in several words", "Clé-d'organisatrice-longue-assez"] {
+        directory.file("data/organizer.key", key);
+        let errors = Run::of(&mut directory.program(&["serve"])).failed(2);
+        let why = "must hold at least 32 visible ASCII characters and no space";
+        assert_eq!(errors, format!("error: ORGANIZER_KEY: data/organizer.key: {why}\n"));
+    }
+}
+
+/// Reads what the demo prints up to its last command, and runs the commands as one who pastes them.
+fn run_commands_of(demo: &mut Server, directory: &Directory) -> Vec<String> {
+    demo.line_with("Paste these commands");
+    let mut commands = String::new();
+    while !commands.contains("/stats\n") {
+        commands.push_str(&demo.line_with(""));
+    }
+    let mut bash = Command::new("bash");
+    let run = Run::with_input(bash.current_dir(&directory.0), &commands);
+    assert_eq!(run.errors, "");
+    run.printed().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_commands_that_the_demo_prints_work_in_their_order() {
+    let directory = Directory::new();
+    std::fs::create_dir(directory.0.join("temporary")).expect("a directory");
+    // Whatever else the environment says, the demo is on its own.
+    let settings = [("PORT", "0"), ("DATABASE_URL", "postgres://localhost:1/nothing"), ("TMPDIR", "temporary")];
+    let mut demo = Server::start(directory.program(&["demo"]).envs(settings));
+    let answers = run_commands_of(&mut demo, &directory);
+    assert_eq!(directory.names("temporary").len(), 1);
+
+    let [registered, code, admitted, refused, stats] = &answers[..] else { panic!("{answers:?}") };
+    let read = |answer: &str| serde_json::from_str::<Value>(answer).expect("an answer is JSON");
+    assert_eq!(read(registered)["username"], "ana");
+    assert!(code.len() == 6 && code.bytes().all(|byte| byte.is_ascii_digit()), "{code}");
+    assert_eq!(read(admitted)["result"], "accepted");
+    assert_eq!(read(refused)["result"], "already_used");
+    assert_eq!(read(stats)["admitted"], 1);
+    assert_eq!(read(stats)["refused"], json!({ "already_used": 1 }));
+
+    assert_eq!(demo.interrupt(), "");
+    assert_eq!(directory.names("temporary"), [""; 0], "the database is gone");
+    assert_eq!(directory.names("."), ["temporary"]);
+}
+
+#[test]
+fn the_demo_takes_another_port_when_the_usual_one_is_taken() {
+    // Here, or by somebody else: in either case it is taken.
+    let _taken = TcpListener::bind("127.0.0.1:8080");
+    let directory = Directory::new();
+    let mut demo = Server::start(&mut directory.program(&["demo"]));
+    let line = demo.line_with("http://127.0.0.1:");
+    assert!(!line.contains("127.0.0.1:8080 "), "{line}");
+    assert_eq!(run_commands_of(&mut demo, &directory).len(), 5);
+
+    let fixed = Run::of(directory.program(&["demo"]).env("PORT", "8080"));
+    assert!(fixed.failed(1).starts_with("error: PORT: cannot listen on 8080: "));
+}
+
+const SHEET: &str = "\u{feff}seat;gate;username;full_name;email\r\n\
+                     A-1;North;ana;Ana Ruiz;ana@example.org\r\n\
+                     A-2;North;;;\r\n";
+
+async fn import_creates_and_registers_the_tickets_of_a_file(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    directory.file("seats.csv", SHEET);
+    let run = Run::of(&mut on(database, &directory, &["import", "seats.csv"]));
+    assert_eq!(run.errors, "2 of 2 tickets\n", "elsewhere than on a terminal, progress is plain lines");
+    assert_eq!(run.printed(), "2 tickets created, 1 of them registered; 1 new users.\n");
+
+    let list = service.organizer.get("/api/users/ana/tickets").await.is(200);
+    assert_eq!(list["tickets"][0]["seat"], "A-1");
+    assert_eq!(list["tickets"][0]["full_name"], "Ana Ruiz");
+}
+
+async fn import_reads_standard_input_and_takes_an_event(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    service.event(json!({ "slug": "gala", "name": "Gala" })).await;
+    let mut import = on(database, &directory, &["import", "-", "--event", "gala"]);
+    Run::with_input(&mut import, "seat,gate\nA-1,North\n").printed();
+    let list = service.organizer.get("/api/events/gala/tickets").await.is(200);
+    assert_eq!(list["tickets"].as_array().map(Vec::len), Some(1));
+}
+
+async fn import_names_the_wrong_lines_and_creates_nothing(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    service.seat("default", "A-9", "North").await;
+    let before = database.snapshot().await;
+    let cases = [
+        (
+            "seat,gate\nA-1,North\n,North\nA-1,North\n",
+            "error: seats.csv: 2 things are wrong:\n  line 3: seat must have 1 to 64 characters, no control characters \
+             and no space at either end\n  line 4: names the same seat and gate as line 2\n",
+        ),
+        (
+            "seat,gate\nA-1,North\nA-9,North\n",
+            "error: seats.csv: A ticket for this seat at this gate exists already; nothing was created.\n  line 3: this \
+             seat at this gate has a ticket already\n",
+        ),
+        (
+            "place\nA-1\n",
+            "error: seats.csv: line 1: has a column that is not one of seat, gate, username, full_name, email\n",
+        ),
+    ];
+    for (sheet, expected) in cases {
+        directory.file("seats.csv", sheet);
+        let errors = Run::of(&mut on(database, &directory, &["import", "seats.csv"])).failed(1);
+        assert!(errors.ends_with(expected), "{errors}");
+    }
+    directory.file("seats.csv", SHEET);
+    let errors = Run::of(&mut on(database, &directory, &["import", "seats.csv", "--event", "ball"])).failed(1);
+    assert_eq!(errors, "error: There is no such event.\n");
+    let errors = Run::of(&mut on(database, &directory, &["import", "chairs.csv"])).failed(1);
+    assert_eq!(errors, "error: chairs.csv: No such file or directory (os error 2)\n");
+    Run::of(&mut on(database, &directory, &["import"])).failed(2);
+    assert_eq!(database.snapshot().await, before);
+}
+
+async fn export_is_what_the_service_sends(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    let ticket = service.ticket("A-1").await;
+    let path = "/api/events/default/scans";
+    service.organizer.post(path, service.scan(&ticket)).await.is_scan(200, "accepted");
+    for what in ["tickets", "scans"] {
+        let sent = service.organizer.get(&format!("/api/events/default/{what}.csv")).await.text();
+        assert_eq!(sent.lines().count(), 2);
+        assert_eq!(Run::of(&mut on(database, &directory, &["export", what])).printed(), sent);
+
+        directory.file("evening.csv", "from before");
+        let arguments = ["export", what, "--event", "default", "--output", "evening.csv"];
+        assert_eq!(Run::of(&mut on(database, &directory, &arguments)).printed(), "");
+        assert_eq!(std::fs::read_to_string(directory.0.join("evening.csv")).expect("it is there"), sent);
+        assert_eq!(directory.names("."), ["evening.csv"]);
+    }
+    Run::of(&mut on(database, &directory, &["export", "tickets", "--event", "ball"])).failed(1);
+    let errors = Run::of(&mut on(database, &directory, &["export", "tickets", "--output", "no/where.csv"])).failed(1);
+    assert_eq!(errors, "error: no/where.csv: No such file or directory (os error 2)\n");
+}
+
+async fn a_key_of_the_command_line_is_shown_once_and_can_be_revoked(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    service.event(json!({ "slug": "gala", "name": "Gala" })).await;
+    let arguments = [
+        "keys",
+        "create",
+        "--name",
+        "North door",
+        "--role",
+        "gate",
+        "--event",
+        "gala",
+        "--gate",
+        "North",
+        "--offline",
+        "--expires-at",
+        "2999-01-01T00:00:00Z",
+    ];
+    let created = Run::of(&mut on(database, &directory, &arguments));
+    assert!(!created.errors.contains("rtk_"));
+    let key = created.printed();
+    let gate = service.anonymous.with_key(key.trim_end());
+    gate.get("/api/events/gala/stats").await.is(200);
+    gate.get("/api/events/gala/manifest").await.is(200);
+
+    let list = Run::of(&mut on(database, &directory, &["keys", "list"])).printed();
+    let (key_id, rest) = list.split_once(' ').expect("a line of columns");
+    let facts = "gate North door event gala gate North offline expires 2999-01-01T00:00:00.000Z";
+    assert_eq!(one_space(rest), facts, "and never the key");
+
+    Run::of(&mut on(database, &directory, &["keys", "revoke", key_id])).printed();
+    let elsewhere = service.another(&[]).anonymous.with_key(key.trim_end());
+    elsewhere.get("/api/events/gala/stats").await.is_refused(401, "unauthenticated");
+    assert!(Run::of(&mut on(database, &directory, &["keys", "list"])).printed().contains("  revoked "));
+}
+
+async fn a_key_that_cannot_be_is_refused(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    let before = database.snapshot().await;
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["create", "--name", "x", "--role", "king"], 2, "expected one of organizer, supervisor, gate"),
+        (&["create", "--name", "x", "--role", "gate", "--gate", "North"], 2, "--event"),
+        (&["create", "--name", "x", "--role", "gate", "--event", "ball"], 1, "There is no such event."),
+        (&["create", "--name", "x", "--role", "gate", "--expires-at", "2001-01-01T00:00:00Z"], 1, "in the future"),
+        (&["revoke", "01890000-0000-7000-8000-000000000000"], 1, "There is no such key."),
+    ];
+    for (arguments, code, said) in cases {
+        let errors = Run::of(&mut on(database, &directory, &[&["keys"], arguments].concat())).failed(code);
+        assert!(errors.contains(said), "{errors}");
+    }
+    assert_eq!(database.snapshot().await, before);
+}
+
+const DROP_TABLES: &str = "drop table scans; drop table keys; drop table tickets; drop table users; drop table events; \
+                           drop table settings; drop table _sqlx_migrations";
+
+async fn migrations_at_the_same_time_apply_each_file_once(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    database.execute(DROP_TABLES).await.expect("the tables are there");
+    let start = || {
+        let mut migrate = on(database, &directory, &["migrate"]);
+        migrate.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    };
+    let running: Vec<Child> = (0..4).map(|_| start()).collect();
+    let ended = running.into_iter().map(|run| run.wait_with_output().expect("it ends"));
+    let said: String = ended.map(|run| Run::from(run).printed()).collect();
+    assert_eq!(said.matches("applied: create tables\n").count(), 1, "{said}");
+    assert_eq!(said.matches("nothing to do").count(), 3, "{said}");
+    assert_eq!(database.count("select count(*) from events").await, 1);
+    service.another(&[]).organizer.get("/api/events").await.is(200);
+}
+
+async fn a_schema_of_a_later_release_is_left_alone(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    let later = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 select 99, 'of a later release', success, checksum, 0 from _sqlx_migrations where version = 1";
+    database.execute(later).await.expect("the table is sqlx's");
+    let said = Run::of(&mut on(database, &directory, &["migrate"])).printed();
+    assert!(said.starts_with("The schema is this release's already; nothing to do.\n"), "{said}");
+    Run::of(&mut on(database, &directory, &["keys", "list"])).printed();
+}
+
+on_both_databases!(
+    import_creates_and_registers_the_tickets_of_a_file,
+    import_reads_standard_input_and_takes_an_event,
+    import_names_the_wrong_lines_and_creates_nothing,
+    export_is_what_the_service_sends,
+    a_key_of_the_command_line_is_shown_once_and_can_be_revoked,
+    a_key_that_cannot_be_is_refused,
+    migrations_at_the_same_time_apply_each_file_once,
+    a_schema_of_a_later_release_is_left_alone,
+);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_schema_sqlite_migrates_by_itself_and_postgresql_says_what_to_run() {
+    let directory = Directory::new();
+    assert_eq!(Run::of(&mut directory.program(&["keys", "list"])).printed(), "");
+    assert!(directory.names("data").contains(&"tickets.db".to_owned()));
+
+    let database = TestDatabase::create(crate::database::Kind::Postgres).await;
+    database.execute(DROP_TABLES).await.expect("the tables are there");
+    let advice = "the schema is behind, run `register-ticket-api migrate`: ";
+    let errors = Run::of(&mut on(&database, &directory, &["keys", "list"])).failed(1);
+    assert!(errors.starts_with(&format!("error: {advice}")), "{errors}");
+
+    let key = "the-organizers-key-of-this-one-test";
+    let mut serve = on(&database, &directory, &["serve"]);
+    let mut server = Server::start(serve.envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("ORGANIZER_KEY", key)]));
+    let client = Client::remote(&format!("http://127.0.0.1:{}", server.port())).with_key(key);
+    client.get("/api/events").await.is_refused(503, "database_unavailable");
+    server.line_with(advice);
+}
+
+#[test]
+fn a_code_is_the_one_of_oathtool() {
+    let directory = Directory::new();
+    let secret = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"; // "Hello!", and so on: of no ticket
+    let ticket_id = "01890000-0000-7000-8000-000000000001";
+    let url = format!("otpauth://totp/Gala:A-1?issuer=Gala&secret={secret}&digits=6");
+    let answer = json!({ "ticket_id": ticket_id, "provisioning": { "secret": secret } }).to_string();
+    for time in ["2026-05-01 18:00:00", "2026-05-01 18:00:29", "2026-05-01 18:00:30", "2099-12-31 23:59:59"] {
+        let mut oathtool = Command::new("oathtool");
+        let theirs = Run::of(oathtool.args(["--totp", "--base32", "--now", &format!("{time} UTC"), secret])).printed();
+        let at = &format!("{}Z", time.replace(' ', "T"));
+        let with_argument = |secret: &str| Run::of(&mut directory.program(&["code", secret, "--at", at])).printed();
+        assert_eq!(with_argument(secret), theirs);
+        assert_eq!(with_argument("jbsw y3dp ehpk 3pxp jbsw y3dp ehpk 3pxp"), theirs);
+        assert_eq!(with_argument(&url), theirs);
+        let with_input = |arguments: &[&str], input: &str| {
+            Run::with_input(directory.program(&["code"]).args(arguments).args(["--at", at]), input).printed()
+        };
+        assert_eq!(with_input(&[], &answer), theirs);
+        assert_eq!(with_input(&["-"], &format!("{secret}\n")), theirs);
+        let qr = format!("RT1.AYkAAAAAcACAAAAAAAAAAQ.{theirs}");
+        assert_eq!(with_input(&["--qr"], &answer), qr);
+        assert_eq!(with_input(&["--qr", "--ticket-id", ticket_id], secret), qr);
+    }
+}
+
+#[test]
+fn what_is_no_secret_is_refused_and_not_repeated() {
+    let directory = Directory::new();
+    let refusal = json!({ "code": "ticket_revoked", "detail": "The ticket is revoked; reissue it first." }).to_string();
+    let cases = [
+        ("JBSWY3DPEHPK3PXP", "32 characters of base32"),
+        ("0000111188889999000011118888999!", "32 characters of base32"),
+        ("otpauth://totp/Gala?digits=6", "has no secret"),
+        (r#"{"seat":"JBSWY3DPEHPK3PXP"}"#, "not the answer of a registration"),
+        (&refusal, "error: the registration was refused, ticket_revoked: The ticket is revoked; reissue it first.\n"),
+    ];
+    for (secret, said) in cases {
+        let errors = Run::with_input(&mut directory.program(&["code"]), secret).failed(1);
+        assert!(errors.contains(said), "{errors}");
+        assert!(!errors.contains("JBSWY3DPEHPK3PXP"), "{errors}");
+    }
+    let errors = Run::with_input(&mut directory.program(&["code", "--qr"]), &"A".repeat(32)).failed(1);
+    assert_eq!(errors, "error: --qr needs --ticket-id\n");
+}
+
+/// Runs `healthcheck` against a port.
+fn check(directory: &Directory, port: &str) -> Run {
+    Run::of(directory.program(&["healthcheck"]).env("PORT", port))
+}
+
+#[test]
+fn healthcheck_succeeds_only_when_the_service_answers_200() {
+    let directory = Directory::new();
+    let mut serve = directory.program(&["serve"]);
+    let mut server = Server::start(serve.env("HOST", "127.0.0.1").env("PORT", "0"));
+    let port = server.port();
+    assert_eq!(check(&directory, &port).printed(), "");
+    server.interrupt();
+    assert!(check(&directory, &port).failed(1).starts_with(&format!("error: http://127.0.0.1:{port}/health: ")));
+
+    for (answer, said) in [
+        ("HTTP/1.1 503 Service Unavailable\r\n\r\n", "/health answers 503\n"),
+        ("220 mail.example.org", "/health: is not HTTP\n"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it listens").port().to_string();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the check comes");
+            let mut request = [0; 1_024];
+            stream.read(&mut request).and_then(|_| stream.write_all(answer.as_bytes())).expect("the check listens");
+        });
+        assert!(check(&directory, &port).failed(1).ends_with(said));
+        answering.join().expect("it answered");
+    }
+    assert!(check(&directory, "http").failed(1).starts_with("error: PORT: "));
+}
