@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use http::Method;
 use http::request::Parts;
-use http::{Method, StatusCode};
 use lambda_http::Request;
 use once_cell::sync::OnceCell;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,6 +17,7 @@ use crate::auth::{Caller, KeyRing};
 use crate::config::Settings;
 use crate::endpoints::{events, keys, manifest, scans, stats, system, tickets, users};
 use crate::error::Error;
+use crate::logs::{self, RequestLine};
 use crate::metrics::Metrics;
 use crate::model::{Millis, Role, ScanResult};
 use crate::request::{Call, Params};
@@ -53,6 +54,18 @@ pub struct Route {
     access: Access,
     deadline: Duration,
     endpoint: Endpoint,
+}
+
+impl Route {
+    /// Whether this caller may call this route.
+    fn check(&self, caller: Option<&Caller>) -> Result<(), Error> {
+        match (self.access, caller) {
+            (Access::Anyone, _) => Ok(()),
+            (Access::Key(_), None) => Err(Error::Unauthenticated),
+            (Access::Key(needed), Some(caller)) if caller.role.holds(needed) => Ok(()),
+            (Access::Key(_), Some(_)) => Err(Error::Forbidden("Your key's role does not allow this.")),
+        }
+    }
 }
 
 macro_rules! routes {
@@ -208,10 +221,10 @@ impl App {
             "/api/events/{event}/scans/batch" => Ok(BodyAllowance { limit: BATCH_LIMIT, ..small }),
             "/api/events/{event}/tickets" if crate::request::media_type(&parts.headers) == "text/csv" => {
                 let permitted = async {
-                    self.authorize(route, parts, self.now()).await?;
+                    route.check(self.authenticate(route, parts, self.now()).await?.as_ref())?;
                     Arc::clone(&self.imports).try_acquire_owned().map_err(|_| Error::ImportInProgress)
                 };
-                match within(STORE_DEADLINE, permitted).await {
+                match permitted.await {
                     Ok(permit) => Ok(BodyAllowance { limit: CSV_LIMIT, time: LONG_DEADLINE, import: Some(permit) }),
                     Err(error) => Err(self.refuse(parts, error)),
                 }
@@ -225,7 +238,7 @@ impl App {
         let route = self.find(parts).map_or("", |(route, _)| route.path);
         let mut response = response::problem(&error);
         response::secure(&mut response);
-        self.observe(parts, route, None, &error_or(&response, Some(&error)), Instant::now());
+        self.observe(parts, route, None, &response, Some(&error), Instant::now());
         response
     }
 
@@ -241,7 +254,7 @@ impl App {
             Ok(response) => (response, None),
             Err(error) => (response::problem(&error), Some(error)),
         };
-        self.observe(&parts, route, caller.as_ref(), &error_or(&response, error.as_ref()), started);
+        self.observe(&parts, route, caller.as_ref(), &response, error.as_ref(), started);
         if parts.method == Method::HEAD {
             response = response.map(|_| response::empty_body());
         }
@@ -260,8 +273,9 @@ impl App {
         *pattern = route.path;
         let now = self.now();
         let work = async {
-            let caller = within(STORE_DEADLINE, self.authorize(route, parts, now)).await?;
+            let caller = self.authenticate(route, parts, now).await?;
             known.clone_from(&caller);
+            route.check(caller.as_ref())?;
             (route.endpoint)(Call { app: self, parts, params, body, caller, now }).await
         };
         within(route.deadline, work).await
@@ -283,46 +297,32 @@ impl App {
         }
     }
 
-    /// Checks the key that a route asks for.
-    async fn authorize(&self, route: &Route, parts: &Parts, now: Millis) -> Result<Option<Caller>, Error> {
-        let Access::Key(needed) = route.access else {
-            return Ok(None);
-        };
-        let caller = self.keys.authenticate(&parts.headers, self.store(), now).await?;
-        if !caller.role.holds(needed) {
-            return Err(Error::Forbidden("Your key's role does not allow this."));
+    /// Finds out who asks, where the route wants to know. Whether they may is another question: see [`Route::check`].
+    async fn authenticate(&self, route: &Route, parts: &Parts, now: Millis) -> Result<Option<Caller>, Error> {
+        match route.access {
+            Access::Anyone => Ok(None),
+            Access::Key(_) => {
+                let caller = self.keys.authenticate(&parts.headers, self.store(), now);
+                within(STORE_DEADLINE, caller).await.map(Some)
+            }
         }
-        Ok(Some(caller))
     }
 
     /// Counts a request and writes its one line.
-    fn observe(&self, parts: &Parts, route: &'static str, caller: Option<&Caller>, end: &End<'_>, started: Instant) {
-        let elapsed = started.elapsed();
-        self.metrics.observe(&parts.method, route, end.status, elapsed, end.scan);
-        crate::logs::request(
-            &self.settings,
-            &crate::logs::RequestLine {
-                parts,
-                route,
-                status: end.status,
-                elapsed,
-                caller,
-                scan: end.scan,
-                error: end.error,
-            },
-        );
+    fn observe(
+        &self,
+        parts: &Parts,
+        route: &'static str,
+        caller: Option<&Caller>,
+        response: &Response,
+        error: Option<&Error>,
+        started: Instant,
+    ) {
+        let (status, elapsed) = (response.status(), started.elapsed());
+        let scan = response.extensions().get::<ScanResult>().copied();
+        self.metrics.observe(&parts.method, route, status, elapsed, scan);
+        logs::request(&self.settings, &RequestLine { parts, route, status, elapsed, caller, scan, error });
     }
-}
-
-/// How a request ended, for log and metrics.
-struct End<'a> {
-    status: StatusCode,
-    scan: Option<ScanResult>,
-    error: Option<&'a Error>,
-}
-
-fn error_or<'a>(response: &Response, error: Option<&'a Error>) -> End<'a> {
-    End { status: response.status(), scan: response.extensions().get::<ScanResult>().copied(), error }
 }
 
 /// Gives work a deadline. What misses it is dropped, and with it the connection it was using.
@@ -359,6 +359,8 @@ pub fn with_scan(mut response: Response, result: ScanResult) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
 
     #[tokio::test]

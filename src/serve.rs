@@ -24,8 +24,8 @@ use crate::app::App;
 use crate::error::Error;
 use crate::response::Response;
 
-/// Connections at once.
-const CONNECTIONS: usize = 1_024;
+/// Connections at once: below the 1,024 open files that many systems allow, with room for the database's.
+const CONNECTIONS: usize = 900;
 /// Connections that wait for a place. With the usual 128, those of a crowd that comes at once try again after seconds.
 const WAITING: u32 = 1_024;
 /// How long the head of a request may take to arrive, the first and the next on the same connection.

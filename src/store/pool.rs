@@ -1,6 +1,7 @@
 //! A lazy pool of sqlx connections, held by `deadpool` and not by sqlx's own pool, which sends a ping after each use
 //! from a task of its own: one more round trip for every call, and work after the response, which Cloud Run freezes.
 
+use std::io::ErrorKind;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,9 @@ use crate::error::Error;
 
 /// A connection that rested no longer than this is taken to be alive, without asking it.
 const TRUSTED_REST: Duration = Duration::from_secs(1);
+/// How long connecting may take. Less than a request has: when the database is back, those who still wait for an answer
+/// to their first packets give their places in the pool to others within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long a connection that rested longer has to answer before it is replaced.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -28,7 +32,10 @@ impl<Db: Database> managed::Manager for Connector<Db> {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Db::Connection, sqlx::Error> {
-        self.options.connect().await
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
+        }
     }
 
     async fn recycle(&self, connection: &mut Db::Connection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {

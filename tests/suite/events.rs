@@ -124,7 +124,7 @@ async fn the_default_event_and_a_running_one_cannot_be_deleted(service: Service)
 }
 
 async fn an_event_that_does_not_exist_is_not_found(service: Service) {
-    for name in ["none", "Default", "a%2Fb", "%00", "a%0Ab", "%FF", "..%2Fusers", "caf%C3%A9"] {
+    for name in ["none", "Default", "a%2Fb", "%00", "a%0Ab", "%FF", "..%2Fusers", "%C3%A9t%C3%A9"] {
         let event = format!("/api/events/{name}");
         for path in ["", "/tickets", "/stats", "/manifest", "/tickets.csv", "/scans.csv"] {
             service.organizer.get(format!("{event}{path}")).await.is_refused(404, "event_not_found");

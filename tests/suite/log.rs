@@ -34,7 +34,7 @@ async fn a_request_is_one_line_of_json(service: Service) {
     gate.post("/api/events/default/scans?from=door", scan_now(&ticket)).await.is_scan(200, "accepted");
     gate.post("/api/events/default/scans", scan_now(&ticket)).await.is_scan(409, "already_used");
     gate.get("/nothing/of/the/kind").await.is_refused(404, "not_found");
-    let traced = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n\r\n");
+    let traced = format!("traceparent: 00-{TRACE}-00f067cc0cc902c7-01\r\n\r\n");
     let traced = format!("{}{traced}", head("DELETE", "/api/users/ana", ""));
     server.exchange(traced.as_bytes()).expect("an answer").is_refused(404, "user_not_found");
 
