@@ -64,3 +64,19 @@ begin
     return found;
 end;
 $$;
+
+-- Tells the planner at once what an import has written; autovacuum would do it a minute or more later. Until then an
+-- event looks small, and every page of its manifest sorts all of its tickets. Only the owner may analyze, so this runs
+-- as the owner.
+create or replace function fn_analyze_tickets()
+returns void
+language plpgsql
+security definer
+set search_path = public, pg_temp
+as $$
+begin
+    analyze tickets, users;
+end;
+$$;
+
+revoke execute on function fn_analyze_tickets() from public;

@@ -16,6 +16,7 @@ begin
         grant execute on procedure sp_register_ticket_to_user(uuid, uuid, bigint) to ticket_service;
         grant execute on function fn_mark_ticket_as_used(uuid, bigint, bigint, boolean, bigint, bigint)
             to ticket_service;
+        grant execute on function fn_analyze_tickets() to ticket_service;
     end if;
 end;
 $$;

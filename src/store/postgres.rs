@@ -178,6 +178,12 @@ async fn insert_tickets(
     Ok(written.into_iter().collect())
 }
 
+/// Brings the planner's statistics up to date after many tickets were written.
+async fn analyze(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query("select fn_analyze_tickets()").execute(connection).await?;
+    Ok(())
+}
+
 /// Lets the service see which migrations are applied, for `GET /health?full=1`.
 const GRANT_VERSIONS: &str = "do $$ begin \
     if exists (select 1 from pg_roles where rolname = 'ticket_service') then \

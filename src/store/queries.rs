@@ -416,6 +416,9 @@ impl Store for Backend {
                 return Err(seats_taken(&taken));
             }
             created.registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
+            if tickets.len() >= CHUNK {
+                super::analyze(connection).await?;
+            }
             Ok(created)
         }
         .await;
