@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{Caller, KeyRing};
 use crate::config::Settings;
-use crate::endpoints::{events, keys, manifest, scans, stats, system, tickets, users};
+use crate::endpoints::{batches, events, keys, manifest, scans, stats, system, tickets, users};
 use crate::error::Error;
 use crate::logs::{self, RequestLine};
 use crate::metrics::Metrics;
@@ -110,7 +110,7 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/tickets/{ticket_id}/reissue"  ORGANIZER,  SHORT => tickets::reissue_ticket;
     POST   "/api/tickets/{ticket_id}/transfer" ORGANIZER,  SHORT => tickets::transfer_ticket;
     POST   "/api/events/{event}/scans"         GATE,       SHORT => scans::record_scan;
-    POST   "/api/events/{event}/scans/batch"   GATE,       LONG  => scans::record_batch;
+    POST   "/api/events/{event}/scans/batch"   GATE,       LONG  => batches::record_batch;
     POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT => scans::undo_scan;
     GET    "/api/events/{event}/manifest"      GATE,       SHORT => manifest::show_manifest;
     GET    "/api/events/{event}/stats"         GATE,       SHORT => stats::show_stats;

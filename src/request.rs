@@ -41,18 +41,24 @@ impl Call<'_> {
         self.params.get(name).and_then(|text| text.parse().ok()).ok_or(not_found)
     }
 
-    /// The body as JSON.
+    /// The body as a JSON object.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match media_type(&self.parts.headers).as_str() {
-            "application/json" => parse_json(self.body),
+            "application/json" => parse_object(self.body),
             _ => Err(Error::UnsupportedMediaType("application/json")),
         }
+    }
+
+    /// The body as a JSON array, when that is what it is.
+    pub fn json_array<T: DeserializeOwned>(&self) -> Option<Result<Vec<T>, Error>> {
+        let json = media_type(&self.parts.headers) == "application/json";
+        (json && is_array(self.body)).then(|| parse_json(self.body))
     }
 
     /// The body as JSON or as a form.
     pub fn json_or_form<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match media_type(&self.parts.headers).as_str() {
-            "application/json" => parse_json(self.body),
+            "application/json" => parse_object(self.body),
             "application/x-www-form-urlencoded" => from_value(parse_form(self.body)?),
             _ => Err(Error::UnsupportedMediaType("application/json or application/x-www-form-urlencoded")),
         }
@@ -68,6 +74,19 @@ impl Call<'_> {
 pub fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn is_array(json: &[u8]) -> bool {
+    json.trim_ascii_start().first() == Some(&b'[')
+}
+
+/// Reads a text as a JSON object: serde alone would also take an array, for the members of a struct in their order.
+pub fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
+    if is_array(text) {
+        parse_json::<serde::de::IgnoredAny>(text)?;
+        return Err(Error::field("body", "expected an object"));
+    }
+    parse_json(text)
 }
 
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
@@ -88,7 +107,7 @@ fn malformed(error: &serde_json::Error) -> Error {
 }
 
 /// Reads a value that is JSON already.
-pub fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
+fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(value)
         .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner())))
 }

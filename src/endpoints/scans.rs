@@ -1,4 +1,4 @@
-//! Scans: the one decision at the gate, alone, as attendance, or late in batches; and its undo.
+//! Scans: the one decision at the gate, and its undo.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::app::{App, STORE_DEADLINE, with_scan, within};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::model::{Direction, Millis, Place, Role, Scan, ScanResult, Slug, Status, Text, Ticket};
-use crate::request::{Call, from_value};
+use crate::request::Call;
 use crate::response::{self, Response};
 use crate::sheet;
 use crate::store::{DEFAULT_EVENT, Mark, Recorded, ScanContext, TicketName};
@@ -24,17 +24,11 @@ use crate::totp::QrCode;
 const TRIES: usize = 3;
 /// How long after its receipt a scan can be undone.
 const UNDO_WINDOW: i64 = 15 * Millis::MINUTE;
-/// Scans in a batch at most.
-const BATCH_MOST: usize = 500;
-/// How old a scan in a batch may be.
-const BATCH_OLDEST: i64 = 72 * Millis::HOUR;
-/// How far the clock of a gate may be ahead.
-const BATCH_AHEAD: i64 = 30 * Millis::SECOND;
 
 /// A scan as a device sends it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ScanBody {
+pub(super) struct ScanBody {
     scan_id: Uuid,
     code: Option<String>,
     seat: Option<Place>,
@@ -44,14 +38,9 @@ struct ScanBody {
     note: Option<Text<500>>,
     at_gate: Option<Place>,
     direction: Option<Direction>,
-    scanned_at: Option<Millis>,
-}
-
-/// A scan in a batch: with the time and the verdict of the gate.
-#[derive(Deserialize)]
-struct BatchItem {
-    scanned_at: Millis,
-    offline_result: ScanResult,
+    pub(super) scanned_at: Option<Millis>,
+    /// Only in a batch: what the gate decided.
+    pub(super) offline_result: Option<ScanResult>,
 }
 
 #[derive(Deserialize)]
@@ -65,8 +54,8 @@ struct AttendanceBody {
 }
 
 /// What was shown at a gate, understood.
-struct ScanRequest {
-    scan_id: Uuid,
+pub(super) struct ScanRequest {
+    pub(super) scan_id: Uuid,
     ticket: Shown,
     /// The six digits; none when a supervisor vouches.
     code: Option<String>,
@@ -74,14 +63,14 @@ struct ScanRequest {
     at_gate: Option<String>,
     direction: Direction,
     scanned_at: Option<Millis>,
-    offline: Option<Offline>,
+    pub(super) offline: Option<Offline>,
 }
 
 /// What a gate decided by itself, and when.
 #[derive(Clone, Copy)]
-struct Offline {
-    result: ScanResult,
-    scanned_at: Millis,
+pub(super) struct Offline {
+    pub(super) result: ScanResult,
+    pub(super) scanned_at: Millis,
 }
 
 enum Shown {
@@ -119,7 +108,7 @@ impl Shown {
 }
 
 impl ScanRequest {
-    fn read(body: ScanBody) -> Result<Self, Error> {
+    pub(super) fn read(body: ScanBody) -> Result<Self, Error> {
         let manual = body.manual == Some(true);
         let (ticket, code) = match (body.code, body.seat, body.gate, body.totp_code) {
             (Some(qr), None, None, None) if !manual => match QrCode::parse(&qr) {
@@ -157,9 +146,9 @@ impl ScanRequest {
 
 /// The answer to a scan, whatever its verdict.
 #[derive(Serialize)]
-struct ScanReply {
+pub(super) struct ScanReply {
     scan_id: Uuid,
-    result: ScanResult,
+    pub(super) result: ScanResult,
     message: String,
     ticket: Option<Ticket>,
     at_gate: Option<String>,
@@ -196,7 +185,7 @@ impl ScanReply {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self.result {
             ScanResult::Accepted => StatusCode::OK,
             ScanResult::AlreadyUsed | ScanResult::WrongGate | ScanResult::NotRegistered | ScanResult::NotInside => {
@@ -221,7 +210,11 @@ impl ScanReply {
 
 /// `POST /api/events/{event}/scans`.
 pub async fn record_scan(call: Call<'_>) -> Result<Response, Error> {
-    let request = ScanRequest::read(call.json()?)?;
+    let body: ScanBody = call.json()?;
+    if body.offline_result.is_some() {
+        return Err(Error::field("offline_result", "is for batches only"));
+    }
+    let request = ScanRequest::read(body)?;
     let event = call.params.get("event").unwrap_or(DEFAULT_EVENT);
     scan(call.app, call.caller()?, event, &request, call.now).await?.respond()
 }
@@ -245,7 +238,13 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
 
 /// Decides one scan and writes it down. Reads, decides, writes only if the ticket is still what was read; otherwise
 /// once more from the start.
-async fn scan(app: &App, caller: &Caller, event: &str, request: &ScanRequest, now: Millis) -> Result<ScanReply, Error> {
+pub(super) async fn scan(
+    app: &App,
+    caller: &Caller,
+    event: &str,
+    request: &ScanRequest,
+    now: Millis,
+) -> Result<ScanReply, Error> {
     if request.manual() && !caller.role.holds(Role::Supervisor) {
         return Err(Error::Forbidden("Only a supervisor may admit without a code."));
     }
@@ -351,91 +350,6 @@ fn decide(
         undone_by: None,
     };
     (scan, mark)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BatchBody {
-    scans: Vec<serde_json::Value>,
-}
-
-/// The verdict on one scan of a batch, or why it could not have one.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum BatchResult {
-    Decided {
-        #[serde(flatten)]
-        reply: Box<ScanReply>,
-        status: u16,
-    },
-    Refused {
-        scan_id: Option<Uuid>,
-        status: u16,
-        code: &'static str,
-        detail: String,
-    },
-}
-
-/// `POST /api/events/{event}/scans/batch`: what a gate decided while it was offline, in the order of `scanned_at`,
-/// each in its own transaction. A batch that breaks off is sent again whole: what was written is replayed.
-pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
-    let caller = call.caller()?;
-    if !caller.offline {
-        return Err(Error::Forbidden("Only a key made with `offline` may send batches."));
-    }
-    let body: BatchBody = call.json()?;
-    if body.scans.len() > BATCH_MOST {
-        return Err(Error::field("scans", format!("must hold at most {BATCH_MOST} scans")));
-    }
-    let event = call.event().await?;
-
-    let mut results: Vec<Option<BatchResult>> = Vec::with_capacity(body.scans.len());
-    let mut requests = Vec::with_capacity(body.scans.len());
-    for (place, item) in body.scans.into_iter().enumerate() {
-        let scan_id = item.get("scan_id").and_then(|id| id.as_str()).and_then(|id| id.parse().ok());
-        match read_batch_item(item, caller, call.now) {
-            Ok(request) => {
-                requests.push((place, request));
-                results.push(None);
-            }
-            Err(error) => results.push(Some(refused(scan_id, error)?)),
-        }
-    }
-    requests.sort_by_key(|(_, request)| request.offline.map(|offline| offline.scanned_at));
-    for (place, request) in requests {
-        let outcome = within(STORE_DEADLINE, scan(call.app, caller, &event.slug, &request, call.now)).await;
-        results[place] = Some(match outcome {
-            Ok(reply) => {
-                call.app.metrics.count_scan(reply.result);
-                BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) }
-            }
-            Err(error) => refused(Some(request.scan_id), error)?,
-        });
-    }
-    response::json(StatusCode::OK, &serde_json::json!({ "results": results }))
-}
-
-/// A refusal that concerns one item; a failure concerns the whole batch.
-fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
-    if error.status().is_server_error() {
-        return Err(error);
-    }
-    Ok(BatchResult::Refused { scan_id, status: error.status().as_u16(), code: error.code(), detail: error.detail() })
-}
-
-fn read_batch_item(mut item: serde_json::Value, caller: &Caller, now: Millis) -> Result<ScanRequest, Error> {
-    let offline: BatchItem = from_value(item.clone())?;
-    if let Some(fields) = item.as_object_mut() {
-        fields.remove("offline_result");
-    }
-    let mut request = ScanRequest::read(from_value(item)?)?;
-    let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now.plus(-BATCH_OLDEST));
-    if !(oldest..=now.plus(BATCH_AHEAD)).contains(&offline.scanned_at) {
-        let why = "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
-        return Err(Error::field("scanned_at", why));
-    }
-    request.offline = Some(Offline { result: offline.offline_result, scanned_at: offline.scanned_at });
-    Ok(request)
 }
 
 /// `POST /api/scans/{scan_id}/undo`: takes back a ticket's newest accepted scan, within 15 minutes.

@@ -48,10 +48,10 @@ pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
 
 /// Reads one seat, or an array of seats that differ.
 fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
-    if call.body.trim_ascii_start().first() != Some(&b'[') {
+    let Some(seats) = call.json_array::<Seat>() else {
         return Ok(vec![call.json()?]);
-    }
-    let seats: Vec<Seat> = call.json()?;
+    };
+    let seats = seats?;
     if seats.is_empty() {
         return Err(Error::field("body", "must hold at least one ticket"));
     }

@@ -1,5 +1,6 @@
 //! What gates decided while they were offline.
 
+use http::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -10,6 +11,8 @@ on_both_databases! {
     a_batch_is_decided_as_of_its_scanned_at,
     a_batch_applies_in_the_order_of_scanned_at,
     wrong_items_stand_beside_good_ones,
+    an_item_that_names_a_member_twice_is_refused,
+    an_offline_result_is_for_batches_only,
     scanned_at_has_its_limits,
     what_is_older_than_the_newest_accepted_scan_changes_nothing,
     a_whole_batch_sent_again_is_replayed,
@@ -89,6 +92,24 @@ async fn wrong_items_stand_beside_good_ones(service: Service) {
     assert_eq!((&items[11]["status"], &items[11]["code"]), (&json!(409), &json!("scan_id_conflict")));
     assert_eq!(service.database.count("select count(*) from scans").await, 1);
     assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 1);
+}
+
+async fn an_item_that_names_a_member_twice_is_refused(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    service.clock.advance(MINUTE);
+    let item = offline(&service, &ticket, -SECOND).to_string();
+    let twice = item.replacen('{', r#"{"direction": "exit", "direction": "entry", "#, 1);
+    let body = format!(r#"{{"scans": [{}]}}"#, twice);
+    let answer = service.unchanged(gate.send_as(Method::POST, BATCH, "application/json", body)).await.is(200);
+    let refused = &answer["results"][0];
+    assert_eq!((&refused["status"], &refused["code"]), (&json!(422), &json!("invalid_payload")));
+    assert_eq!(refused["detail"], "direction: is given twice");
+}
+
+async fn an_offline_result_is_for_batches_only(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    let scan = with(service.scan(&ticket), json!({ "offline_result": "accepted" }));
+    service.unchanged(gate.post(SCANS, scan)).await.is_refused(422, "invalid_payload");
 }
 
 async fn scanned_at_has_its_limits(service: Service) {

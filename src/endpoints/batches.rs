@@ -1,0 +1,119 @@
+//! Scans that a gate decided by itself while it was offline, sent when the network is back.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::scans::{Offline, ScanBody, ScanReply, ScanRequest, scan};
+use crate::app::{STORE_DEADLINE, within};
+use crate::auth::Caller;
+use crate::error::Error;
+use crate::model::Millis;
+use crate::request::{Call, parse_object};
+use crate::response::{self, Response};
+
+/// Scans in a batch at most.
+const MOST: usize = 500;
+/// How old a scan in a batch may be.
+const OLDEST: i64 = 72 * Millis::HOUR;
+/// How far the clock of a gate may be ahead.
+const AHEAD: i64 = 30 * Millis::SECOND;
+
+/// Each item is read by itself, so that one that is wrong does not keep the others out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchBody {
+    scans: Vec<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+struct BatchReply {
+    results: Vec<Option<BatchResult>>,
+}
+
+/// The verdict on one scan of a batch, or why it could not have one.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BatchResult {
+    Decided {
+        #[serde(flatten)]
+        reply: Box<ScanReply>,
+        status: u16,
+    },
+    Refused {
+        scan_id: Option<Uuid>,
+        status: u16,
+        code: &'static str,
+        detail: String,
+    },
+}
+
+/// `POST /api/events/{event}/scans/batch`: applied in the order of `scanned_at`, each in its own transaction, answered
+/// in the order of the request. A batch that breaks off is sent again whole: what was written is replayed.
+pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
+    let caller = call.caller()?;
+    if !caller.offline {
+        return Err(Error::Forbidden("Only a key made with `offline` may send batches."));
+    }
+    let body: BatchBody = call.json()?;
+    if body.scans.len() > MOST {
+        return Err(Error::field("scans", format!("must hold at most {MOST} scans")));
+    }
+    let event = call.event().await?;
+
+    let mut results = Vec::with_capacity(body.scans.len());
+    let mut requests = Vec::with_capacity(body.scans.len());
+    for (place, item) in body.scans.iter().enumerate() {
+        match read_item(item, caller, call.now) {
+            Ok((request, scanned_at)) => {
+                requests.push((scanned_at, place, request));
+                results.push(None);
+            }
+            Err(error) => results.push(Some(refused(claimed_id(item), error)?)),
+        }
+    }
+    requests.sort_by_key(|(scanned_at, place, _)| (*scanned_at, *place));
+    for (_, place, request) in requests {
+        let outcome = within(STORE_DEADLINE, scan(call.app, caller, &event.slug, &request, call.now)).await;
+        results[place] = Some(match outcome {
+            Ok(reply) => {
+                call.app.metrics.count_scan(reply.result);
+                BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) }
+            }
+            Err(error) => refused(Some(request.scan_id), error)?,
+        });
+    }
+    response::json(StatusCode::OK, &BatchReply { results })
+}
+
+fn read_item(item: &RawValue, caller: &Caller, now: Millis) -> Result<(ScanRequest, Millis), Error> {
+    let body: ScanBody = parse_object(item.get().as_bytes())?;
+    let scanned_at = body.scanned_at.ok_or_else(|| Error::field("scanned_at", "is required in a batch"))?;
+    let result = body.offline_result.ok_or_else(|| Error::field("offline_result", "is required in a batch"))?;
+    let mut request = ScanRequest::read(body)?;
+    let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now.plus(-OLDEST));
+    if !(oldest..=now.plus(AHEAD)).contains(&scanned_at) {
+        let why = "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
+        return Err(Error::field("scanned_at", why));
+    }
+    request.offline = Some(Offline { result, scanned_at });
+    Ok((request, scanned_at))
+}
+
+/// The id of an item that cannot be read whole, so that the gate can tell which one it was.
+fn claimed_id(item: &RawValue) -> Option<Uuid> {
+    #[derive(Deserialize)]
+    struct Named {
+        scan_id: Uuid,
+    }
+    serde_json::from_str::<Named>(item.get()).ok().map(|named| named.scan_id)
+}
+
+/// A refusal that concerns one item. A failure, and JSON that is none, concern the whole batch.
+fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
+    if error.status().is_server_error() || matches!(error, Error::MalformedJson(_)) {
+        return Err(error);
+    }
+    Ok(BatchResult::Refused { scan_id, status: error.status().as_u16(), code: error.code(), detail: error.detail() })
+}
