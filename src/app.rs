@@ -210,6 +210,7 @@ impl App {
     /// Decides how much of a body to read. A large one only from an organizer, and only one at a time, so that nobody
     /// else can make the service hold megabytes.
     pub async fn allow_body(&self, parts: &Parts) -> Result<BodyAllowance, Response> {
+        let started = Instant::now();
         let small = BodyAllowance { limit: BODY_LIMIT, time: Duration::from_secs(10), import: None };
         let Ok((route, _)) = self.find(parts) else {
             return Ok(small);
@@ -226,7 +227,7 @@ impl App {
                 };
                 match permitted.await {
                     Ok(permit) => Ok(BodyAllowance { limit: CSV_LIMIT, time: LONG_DEADLINE, import: Some(permit) }),
-                    Err(error) => Err(self.refuse(parts, error)),
+                    Err(error) => Err(self.refuse(parts, error, started)),
                 }
             }
             _ => Ok(small),
@@ -234,11 +235,10 @@ impl App {
     }
 
     /// The response to a request that fails before it is whole, logged like any other.
-    pub fn refuse(&self, parts: &Parts, error: Error) -> Response {
+    pub fn refuse(&self, parts: &Parts, error: Error, started: Instant) -> Response {
         let route = self.find(parts).map_or("", |(route, _)| route.path);
-        let mut response = response::problem(&error);
-        response::secure(&mut response);
-        self.observe(parts, route, None, &response, Some(&error), Instant::now());
+        let response = response::problem(&error);
+        self.observe(parts, route, None, &response, Some(&error), started);
         response
     }
 

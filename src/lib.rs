@@ -8,12 +8,16 @@
 //! endpoint asks the database ([`store`]). The decision at the gate is a pure function ([`admission`]) of what the
 //! database knows and of the code that was shown ([`totp`]).
 //!
+//! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`page`]
+//! (bodies, answers, lists), [`sheet`] (CSV), [`error`] (every refusal), [`logs`], [`metrics`], and [`commands`], the
+//! command line.
+//!
 //! # Invariants
 //!
 //! - A ticket is marked only if it is still at the version that the decision was made on.
 //! - The mark and the row of the scan are committed together, and before the response.
 //! - Nothing runs after the response.
-//! - Only `app::App::now` reads the clock; everything else is told the time.
+//! - A request is decided by one reading of the clock, [`app::App::now`]; what it calls is told the time.
 //! - No secret is in a log line, an error, or a `Debug` output.
 
 pub mod admission;

@@ -82,6 +82,7 @@ pub fn problem(error: &Error) -> Response {
         }
         _ => {}
     }
+    secure(&mut response);
     response
 }
 

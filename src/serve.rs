@@ -3,11 +3,10 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -22,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::response::Response;
+use crate::response::{self, Response};
 
 /// Connections at once: below the 1,024 open files that many systems allow, with room for the database's.
 const CONNECTIONS: usize = 900;
@@ -30,6 +29,9 @@ const CONNECTIONS: usize = 900;
 const WAITING: u32 = 1_024;
 /// How long the head of a request may take to arrive, the first and the next on the same connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may leave what we sent unread before the kernel ends its connection.
+#[cfg(target_os = "linux")]
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head at most; hyper reads no more than this ahead.
 const HEADER_LIMIT: usize = 16 * 1024;
 /// What is left for requests in flight after SIGTERM: Cloud Run kills after 10 s.
@@ -71,7 +73,7 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
                 continue;
             }
         };
-        let connection = server.serve_connection(TokioIo::new(quick(stream)), service(Arc::clone(&app)));
+        let connection = server.serve_connection(TokioIo::new(tuned(stream)), service(Arc::clone(&app)));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // An error here is a client that went away or never spoke HTTP; a request's own failures are logged by it.
@@ -95,9 +97,11 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(WAITING)
 }
 
-fn quick(stream: TcpStream) -> TcpStream {
+fn tuned(stream: TcpStream) -> TcpStream {
     // Without it a small response may wait for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
     stream
 }
 
@@ -117,23 +121,24 @@ fn service(
 
 /// Reads the body within its bounds and hands the request over.
 async fn answer(app: &Arc<App>, request: hyper::Request<Incoming>) -> Response {
+    let started = Instant::now();
     let (mut parts, body) = request.into_parts();
     let allowance = match app.allow_body(&parts).await {
         Ok(allowance) => allowance,
         Err(refusal) => return refusal,
     };
     if content_length(&parts.headers) > allowance.limit as u64 {
-        return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit));
+        return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit), started);
     }
     let read = tokio::time::timeout(allowance.time, Limited::new(body, allowance.limit).collect()).await;
     let body = match read {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit));
+            return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit), started);
         }
         // The client broke off, or its chunks are not chunks: nobody is left to tell, or it will see why.
-        Ok(Err(_)) => return app.refuse(&parts, Error::field("body", "broke off")),
-        Err(_) => return app.refuse(&parts, Error::RequestTimeout),
+        Ok(Err(_)) => return app.refuse(&parts, Error::field("body", "broke off"), started),
+        Err(_) => return app.refuse(&parts, Error::RequestTimeout, started),
     };
     allowance.attach(&mut parts);
     app.handle(http::Request::from_parts(parts, lambda_body(body))).await
@@ -162,16 +167,19 @@ pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
 
 async fn answer_event(app: &Arc<App>, event: lambda_http::Request) -> http::Response<LambdaBody> {
     let event = without_stage(event);
+    let started = Instant::now();
     let (mut parts, body) = event.into_parts();
     let response = match app.allow_body(&parts).await {
         Err(refusal) => refusal,
-        Ok(allowance) if body.len() > allowance.limit => app.refuse(&parts, Error::PayloadTooLarge(allowance.limit)),
+        Ok(allowance) if body.len() > allowance.limit => {
+            app.refuse(&parts, Error::PayloadTooLarge(allowance.limit), started)
+        }
         Ok(allowance) => {
             allowance.attach(&mut parts);
-            app.handle(http::Request::from_parts(parts.clone(), body)).await
+            app.handle(http::Request::from_parts(parts, body)).await
         }
     };
-    collected(app, &parts, response).await
+    collected(response).await
 }
 
 /// The API's stage is not part of our paths, but `lambda_http` leaves it in, or puts it there.
@@ -193,7 +201,7 @@ fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
 }
 
 /// Lambda takes a response whole, and only so large.
-async fn collected(app: &App, parts: &Parts, response: Response) -> http::Response<LambdaBody> {
+async fn collected(response: Response) -> http::Response<LambdaBody> {
     let (head, body) = response.into_parts();
     let error = match Limited::new(body, LAMBDA_RESPONSE_LIMIT).collect().await.map(|body| body.to_bytes()) {
         Ok(body) if sent_length(&head.headers, &body) <= LAMBDA_RESPONSE_LIMIT => {
@@ -203,7 +211,9 @@ async fn collected(app: &App, parts: &Parts, response: Response) -> http::Respon
         Err(error) if error.is::<LengthLimitError>() => Error::ResponseTooLarge,
         Err(_) => Error::Internal("a stream broke off".into()),
     };
-    let (head, body) = app.refuse(parts, error).into_parts();
+    // The request's own line says how it ended before.
+    tracing::warn!(error.code = error.code(), "an answer cannot be sent through Lambda");
+    let (head, body) = response::problem(&error).into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     http::Response::from_parts(head, lambda_body(body))
 }

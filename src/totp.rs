@@ -136,8 +136,8 @@ impl TicketSecret {
     }
 }
 
-/// What the QR of a ticket shows: `RT1.<ticket_id, base64url>.<code>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the QR of a ticket shows: `RT1.<ticket_id, base64url>.<code>`. Shown whole, never in `Debug` output.
+#[derive(Clone, PartialEq, Eq)]
 pub struct QrCode {
     pub ticket_id: Uuid,
     pub code: String,
@@ -151,6 +151,12 @@ impl QrCode {
         let ticket_id = Uuid::from_slice(&id).ok()?;
         let six_digits = code.len() == usize::from(DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit());
         six_digits.then(|| Self { ticket_id, code: code.to_owned() })
+    }
+}
+
+impl std::fmt::Debug for QrCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QrCode({})", self.ticket_id)
     }
 }
 

@@ -29,7 +29,7 @@ pub fn run() -> anyhow::Result<()> {
     }
     let app = Arc::new(App::new(settings, Box::new(Millis::now)));
     super::block_on(async {
-        if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
+        if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty()) {
             serve::lambda(app).await
         } else {
             serve::http(app).await

@@ -58,18 +58,21 @@ pub async fn show_event(call: Call<'_>) -> Result<Response, Error> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Changes {
+    #[serde(default, deserialize_with = "present")]
     name: Option<Text<200>>,
+    #[serde(default, deserialize_with = "present")]
     time_zone: Option<TimeZone>,
     #[serde(default, deserialize_with = "present")]
     starts_at: Option<Option<Millis>>,
     #[serde(default, deserialize_with = "present")]
     ends_at: Option<Option<Millis>>,
+    #[serde(default, deserialize_with = "present")]
     reentry: Option<Reentry>,
 }
 
-/// Tells `null`, which clears, from a field that is not there.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Millis>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// Tells `null`, which clears a time and is wrong elsewhere, from a field that is not there.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// `PATCH /api/events/{event}`.

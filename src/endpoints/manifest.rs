@@ -20,7 +20,8 @@ use crate::totp;
 const BEFORE_START: i64 = 24 * Millis::HOUR;
 const AFTER_END: i64 = 6 * Millis::HOUR;
 /// How far `as_of` lies in the past: a change that was begun before the manifest was read may be committed after it.
-const OVERLAP: i64 = 10 * Millis::SECOND;
+/// Longer than the longest request, which is an import's.
+const OVERLAP: i64 = 2 * Millis::MINUTE;
 /// Tickets that are read and sent at a time.
 const PAGE: i64 = 1_000;
 
@@ -92,7 +93,8 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     }
     call.app.claim_secret().await?;
     let state = call.app.store().manifest_state(event.event_id).await?;
-    let etag = format!("W/\"{}-{}-{}\"", event.version, state.tickets, state.versions);
+    // The id tells an event from one of the same name that was deleted.
+    let etag = format!("W/\"{}-{}-{}-{}\"", event.event_id.simple(), event.version, state.tickets, state.versions);
     let mut response = if matches_etag(&call, &etag) {
         let mut unchanged = response::no_content();
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;

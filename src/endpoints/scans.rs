@@ -25,6 +25,11 @@ const TRIES: usize = 3;
 /// How long after its receipt a scan can be undone.
 const UNDO_WINDOW: i64 = 15 * Millis::MINUTE;
 
+/// How old a scan in a batch may be.
+const OFFLINE_OLDEST: i64 = 72 * Millis::HOUR;
+/// How far the clock of a gate may be ahead.
+const OFFLINE_AHEAD: i64 = 30 * Millis::SECOND;
+
 /// A scan as a device sends it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,6 +144,20 @@ impl ScanRequest {
         })
     }
 
+    /// Whether this caller may send this now. Asked after the replay, which any key of the event gets at any time.
+    fn check(&self, caller: &Caller, now: Millis) -> Result<(), Error> {
+        if self.manual() && !caller.role.holds(Role::Supervisor) {
+            return Err(Error::Forbidden("Only a supervisor may admit without a code."));
+        }
+        let Some(offline) = self.offline else { return Ok(()) };
+        let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now.plus(-OFFLINE_OLDEST));
+        if !(oldest..=now.plus(OFFLINE_AHEAD)).contains(&offline.scanned_at) {
+            let why = "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
+            return Err(Error::field("scanned_at", why));
+        }
+        Ok(())
+    }
+
     fn manual(&self) -> bool {
         self.code.is_none()
     }
@@ -245,9 +264,6 @@ pub(super) async fn scan(
     request: &ScanRequest,
     now: Millis,
 ) -> Result<ScanReply, Error> {
-    if request.manual() && !caller.role.holds(Role::Supervisor) {
-        return Err(Error::Forbidden("Only a supervisor may admit without a code."));
-    }
     // Scans of offline gates neither count towards the limit of attempts nor meet it.
     let refusals_since = match request.offline {
         None => now.plus(-ATTEMPTS_WINDOW),
@@ -262,6 +278,7 @@ pub(super) async fn scan(
         if let Some(prior) = context.prior {
             return replay(prior, context.event.event_id, context.ticket, request);
         }
+        request.check(caller, now)?;
         app.check_secret(context.secret_fingerprint.as_deref())?;
         let (scan, mark) = decide(app, caller, &context, request, now);
         let mut ticket = context.ticket;

@@ -1,5 +1,12 @@
 //! PostgreSQL: the service registers and admits through `sp_register_ticket_to_user` and `fn_mark_ticket_as_used`.
 
+/// SQLite's `lower` knows the letters of ASCII only, so PostgreSQL's is held to them too.
+macro_rules! ascii_lower {
+    ($text:literal) => {
+        concat!("lower(", $text, " collate \"C\")")
+    };
+}
+
 #[macro_use]
 #[path = "queries.rs"]
 mod queries;
@@ -48,9 +55,11 @@ impl PostgresStore {
     }
 }
 
-/// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40).
+/// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40); a
+/// server that is read-only after a failover (25006), and a plan that a migration made invalid (0A000), each of which the
+/// next connection may not meet.
 pub(super) fn is_passing(code: &str) -> bool {
-    code.len() == 5 && ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
+    code.len() == 5 && ["08", "53", "57", "40", "25006", "0A000"].iter().any(|class| code.starts_with(class))
 }
 
 /// SQLSTATEs of something that is not there: table, column, function; or not ours to use.

@@ -36,14 +36,22 @@ macro_rules! ticket_columns {
     };
 }
 
+macro_rules! scan_columns {
+    () => {
+        "s.scan_id, s.event_id, s.ticket_id, s.presented, s.at_gate, s.direction, s.result, s.offline_result, \
+         s.manual, s.note, s.seconds_off, s.first_used_at, s.first_used_gate, s.scanned_at, s.received_at, \
+         s.decided_at, s.key_id, s.undone_at, s.undone_by"
+    };
+}
+
 /// A statement that selects tickets.
 macro_rules! select_tickets {
-    ($rest:literal) => {
+    ($($rest:tt)+) => {
         concat!(
             "select ",
             ticket_columns!(),
             " from tickets t join events e on e.event_id = t.event_id left join users u on u.user_id = t.user_id ",
-            $rest
+            $($rest)+
         )
     };
 }
@@ -374,7 +382,7 @@ impl Store for Backend {
             let connection = lease.connection();
             let event = lock_event(connection, event_id).await?;
             let running =
-                event.starts_at.is_some_and(|start| start <= now) && event.ends_at.is_some_and(|end| now <= end);
+                event.starts_at.is_some_and(|start| start <= now) && event.ends_at.is_none_or(|end| now <= end);
             if event.slug == crate::store::DEFAULT_EVENT || running {
                 return Err(Error::EventInUse);
             }
@@ -431,9 +439,13 @@ impl Store for Backend {
         let outcome = sqlx::query_as(select_tickets!(
             "where t.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.status = $3) \
              and ($4 is null or t.gate = $4) and ($5 is null or t.changed_at >= $5) \
-             and ($6 is null or lower(t.seat) like $6 escape '\\' or lower(u.username) like $6 escape '\\' \
-             or lower(u.full_name) like $6 escape '\\') \
-             order by t.ticket_id limit $7"
+             and ($6 is null or ",
+            ascii_lower!("t.seat"),
+            " like $6 escape '\\' or ",
+            ascii_lower!("u.username"),
+            " like $6 escape '\\' or ",
+            ascii_lower!("u.full_name"),
+            " like $6 escape '\\') order by t.ticket_id limit $7"
         ))
         .bind(event_id)
         .bind(filter.after.unwrap_or_default())
@@ -608,7 +620,9 @@ impl Store for Backend {
             if scan.undone_at.is_some() {
                 return Ok(scan);
             }
-            if newest_accepted(connection, ticket.ticket_id).await? != Some(scan_id) {
+            // A reissued ticket is unused: what was accepted before belongs to the ticket it was.
+            let of_this_use = ticket.used_at.is_some_and(|used_at| used_at <= scan.decided_at);
+            if !of_this_use || newest_accepted(connection, ticket.ticket_id).await? != Some(scan_id) {
                 return Err(Error::NotUndoable);
             }
             if scan.received_at < not_before {
@@ -636,12 +650,14 @@ impl Store for Backend {
         let (after_time, after_id) = after.unwrap_or((Millis(i64::MIN), Uuid::nil()));
         let mut lease = self.reader().await?;
         let outcome = async {
-            let rows = sqlx::query(
-                "select s.*, t.seat as ticket_seat, t.gate as ticket_gate from scans s \
+            let rows = sqlx::query(concat!(
+                "select ",
+                scan_columns!(),
+                ", t.seat as ticket_seat, t.gate as ticket_gate from scans s \
                  left join tickets t on t.ticket_id = s.ticket_id \
                  where s.event_id = $1 and (s.received_at, s.scan_id) > ($2, $3) \
-                 order by s.received_at, s.scan_id limit $4",
-            )
+                 order by s.received_at, s.scan_id limit $4"
+            ))
             .bind(event_id)
             .bind(after_time)
             .bind(after_id)
@@ -688,7 +704,7 @@ fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
 
 /// A `like` pattern for texts that contain this one.
 fn contains_pattern(text: &str) -> String {
-    let escaped = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    let escaped = text.to_ascii_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     format!("%{escaped}%")
 }
 
@@ -747,8 +763,10 @@ async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event
 }
 
 async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
-    let scan =
-        sqlx::query_as("select * from scans where scan_id = $1").bind(scan_id).fetch_optional(connection).await?;
+    let scan = sqlx::query_as(concat!("select ", scan_columns!(), " from scans s where s.scan_id = $1"))
+        .bind(scan_id)
+        .fetch_optional(connection)
+        .await?;
     Ok(scan)
 }
 

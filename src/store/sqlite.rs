@@ -1,5 +1,12 @@
 //! SQLite, embedded: one file, one writer and a pool of readers in each process, any number of processes.
 
+/// Knows the letters of ASCII only.
+macro_rules! ascii_lower {
+    ($text:literal) => {
+        concat!("lower(", $text, ")")
+    };
+}
+
 #[macro_use]
 #[path = "queries.rs"]
 mod queries;
