@@ -191,7 +191,7 @@ impl App {
         if self.secret_claimed.get().is_some() {
             return Ok(());
         }
-        let kept = self.store().claim_secret(&self.secret.fingerprint()).await?;
+        let kept = self.store().claim_secret(self.secret.fingerprint()).await?;
         self.check_secret(Some(&kept))
     }
 

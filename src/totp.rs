@@ -111,16 +111,22 @@ fn hkdf<const LENGTH: usize>(key: &[u8], salt: Option<&[u8]>, info: &[u8]) -> [u
 }
 
 /// `TICKET_SECRET`: with it, a stolen copy of the database alone makes no codes. Without it the seed is the key.
-pub struct TicketSecret(Option<String>);
+pub struct TicketSecret {
+    secret: Option<String>,
+    fingerprint: [u8; 32],
+}
 
 impl TicketSecret {
     pub fn new(secret: Option<String>) -> Self {
-        Self(secret)
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_deref().unwrap_or_default().as_bytes())
+            .expect("HMAC takes a key of any length");
+        mac.update(b"register-ticket-api TICKET_SECRET");
+        Self { secret, fingerprint: mac.finalize().into_bytes().into() }
     }
 
     /// The key of a ticket's codes: the seed itself, or HKDF-SHA256(seed, salt: the secret, info: the ticket's 16 bytes).
     pub fn key_of(&self, ticket_id: Uuid, seed: Seed) -> TotpKey {
-        match &self.0 {
+        match &self.secret {
             None => TotpKey(seed.0),
             Some(secret) => TotpKey(hkdf(&seed.0, Some(secret.as_bytes()), ticket_id.as_bytes())),
         }
@@ -128,11 +134,8 @@ impl TicketSecret {
 
     /// What the database keeps to recognise the secret: HMAC-SHA256 (RFC 2104) of a constant. No secret has one too,
     /// so that setting one later does not silently make every code wrong.
-    pub fn fingerprint(&self) -> Vec<u8> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_deref().unwrap_or_default().as_bytes())
-            .expect("HMAC takes a key of any length");
-        mac.update(b"register-ticket-api TICKET_SECRET");
-        mac.finalize().into_bytes().to_vec()
+    pub fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
     }
 }
 
