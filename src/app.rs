@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::logs::{self, RequestLine};
 use crate::metrics::Metrics;
 use crate::model::{Millis, Role, ScanResult};
-use crate::request::{Call, Params};
+use crate::request::{Call, Params, media_type};
 use crate::response::{self, Response};
 use crate::store::{self, Store};
 use crate::totp::TicketSecret;
@@ -207,31 +207,30 @@ impl App {
         }
     }
 
-    /// Decides how much of a body to read. A large one only from an organizer, and only one at a time, so that nobody
-    /// else can make the service hold megabytes.
+    /// Decides how much of a body to read. A large one only from those who may send it, and only one import at a time, so
+    /// that nobody else can make the service hold megabytes.
     pub async fn allow_body(&self, parts: &Parts) -> Result<BodyAllowance, Response> {
         let started = Instant::now();
         let small = BodyAllowance { limit: BODY_LIMIT, time: Duration::from_secs(10), import: None };
         let Ok((route, _)) = self.find(parts) else {
             return Ok(small);
         };
-        if parts.method != Method::POST {
-            return Ok(small);
-        }
-        match route.path {
-            "/api/events/{event}/scans/batch" => Ok(BodyAllowance { limit: BATCH_LIMIT, ..small }),
-            "/api/events/{event}/tickets" if crate::request::media_type(&parts.headers) == "text/csv" => {
-                let permitted = async {
+        let csv = media_type(&parts.headers) == "text/csv";
+        let allowed = async {
+            match (&route.method, route.path) {
+                (&Method::POST, "/api/events/{event}/scans/batch") => {
                     route.check(self.authenticate(route, parts, self.now()).await?.as_ref())?;
-                    Arc::clone(&self.imports).try_acquire_owned().map_err(|_| Error::ImportInProgress)
-                };
-                match permitted.await {
-                    Ok(permit) => Ok(BodyAllowance { limit: CSV_LIMIT, time: LONG_DEADLINE, import: Some(permit) }),
-                    Err(error) => Err(self.refuse(parts, error, started)),
+                    Ok(BodyAllowance { limit: BATCH_LIMIT, ..small })
                 }
+                (&Method::POST, "/api/events/{event}/tickets") if csv => {
+                    route.check(self.authenticate(route, parts, self.now()).await?.as_ref())?;
+                    let import = Arc::clone(&self.imports).try_acquire_owned().map_err(|_| Error::ImportInProgress)?;
+                    Ok(BodyAllowance { limit: CSV_LIMIT, time: LONG_DEADLINE, import: Some(import) })
+                }
+                _ => Ok(small),
             }
-            _ => Ok(small),
-        }
+        };
+        allowed.await.map_err(|error| self.refuse(parts, error, started))
     }
 
     /// The response to a request that fails before it is whole, logged like any other.

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -18,6 +19,8 @@ use crate::store::Store;
 const REMEMBERED: i64 = 30 * Millis::SECOND;
 /// Keys remembered at most: more than any event has gates, and bounded.
 const REMEMBERED_AT_MOST: usize = 1_000;
+/// Keys looked up in the database at once.
+const LOOKUPS: usize = 2;
 const PREFIX: &str = "rtk_";
 
 type Hash = [u8; 32];
@@ -96,6 +99,7 @@ impl Caller {
 /// The keys this process knows.
 pub struct KeyRing {
     organizer: Option<Hash>,
+    lookups: Semaphore,
     remembered: Mutex<Remembered>,
 }
 
@@ -109,7 +113,7 @@ struct Remembered {
 impl KeyRing {
     pub fn new(organizer_key: Option<&str>) -> Self {
         let organizer = organizer_key.map(|key| Sha256::digest(key).into());
-        Self { organizer, remembered: Mutex::default() }
+        Self { organizer, lookups: Semaphore::new(LOOKUPS), remembered: Mutex::default() }
     }
 
     /// Finds who sent a request. Asks the database only for keys it has not seen within the last 30 s.
@@ -126,6 +130,8 @@ impl KeyRing {
             Some(key) => key,
             None => {
                 let forgotten = self.lock().forgotten;
+                // Whoever tries keys at random waits here, and leaves the rest of the pool to those whose keys are known.
+                let _place = self.lookups.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
                 let key = store.find_key(&hash).await?.ok_or(Error::Unauthenticated)?;
                 self.remember(hash, &key, now, forgotten);
                 key

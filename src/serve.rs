@@ -53,7 +53,9 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_LIMIT);
+    // With `half_close` a client that hangs up does not cancel its request, whose writes may be committed already, nor
+    // the connection to the database that it was using.
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_LIMIT).half_close(true);
     loop {
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");

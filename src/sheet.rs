@@ -25,7 +25,7 @@ const COLUMNS: [&str; 5] = ["seat", "gate", "username", "full_name", "email"];
 
 /// Reads `seat,gate[,username,full_name,email]`, columns in any order, separated by `,` or `;`, with or without a byte
 /// order mark, which the reader takes away. Tells every line that is wrong, up to [`ERRORS_TOLD`].
-pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
+pub fn read_tickets(file: &[u8], most: usize) -> Result<Vec<TicketRow>, Error> {
     if let Err(error) = std::str::from_utf8(file) {
         let line = 1 + file[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
         return Err(Error::field(format!("line {line}"), "is not UTF-8"));
@@ -43,6 +43,12 @@ pub fn read_tickets(file: &[u8]) -> Result<Vec<TicketRow>, Error> {
     for record in reader.records() {
         let record = record.map_err(unreadable)?;
         let line = lines.of(&record);
+        if rows.len() == most {
+            return Err(Error::field(
+                format!("line {line}"),
+                format!("is one ticket too many: at most {most} at once"),
+            ));
+        }
         match read_row(&record, &places, line) {
             Ok(row) => match seen.insert((row.seat.clone(), row.gate.clone()), line) {
                 Some(first) => errors.push(wrong(line, format!("names the same seat and gate as line {first}"))),
@@ -261,7 +267,7 @@ mod tests {
 
     /// Every row, or the errors as `field: message`.
     fn read(file: impl AsRef<[u8]>) -> Result<Vec<Row>, Vec<String>> {
-        match read_tickets(file.as_ref()) {
+        match read_tickets(file.as_ref(), usize::MAX) {
             Ok(rows) => Ok(rows.into_iter().map(plain).collect()),
             Err(error) => {
                 Err(error.errors().iter().map(|error| format!("{}: {}", error.field, error.message)).collect())
@@ -297,7 +303,7 @@ mod tests {
     fn a_holder_may_come_with_the_ticket() {
         let file =
             "email,seat,full_name,gate,username\nana@example.org,A1,\"Roe, \"\"Ana\"\"\",North,ana\n,A2,,North,bo\n";
-        let rows = read_tickets(file.as_bytes()).unwrap();
+        let rows = read_tickets(file.as_bytes(), usize::MAX).unwrap();
         let holder = rows[0].holder.as_ref().unwrap();
         assert_eq!(holder.username, "ana");
         assert_eq!(holder.full_name.as_deref(), Some("Roe, \"Ana\""));
@@ -485,13 +491,13 @@ mod tests {
     proptest! {
         #[test]
         fn reading_never_panics(file: Vec<u8>) {
-            let _ = read_tickets(&file);
+            let _ = read_tickets(&file, usize::MAX);
         }
 
         #[test]
         fn reading_what_looks_like_a_sheet_never_panics(lines in "(\u{feff})?seat[,;]gate(\r?\n[\"',;A1é\r\n \0=]{0,12}){0,8}") {
             let count = lines.bytes().filter(|&byte| byte == b'\n').count() as u64;
-            match read_tickets(lines.as_bytes()) {
+            match read_tickets(lines.as_bytes(), usize::MAX) {
                 Ok(rows) => prop_assert!(rows.iter().all(|row| (2..=count + 1).contains(&row.line))),
                 Err(error) => prop_assert!(!error.errors().is_empty()),
             }

@@ -30,6 +30,10 @@ const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 /// The event that is meant where a request names none. Every database has it.
 pub const DEFAULT_EVENT: &str = "default";
 
+/// The holder of a ticket whose holder was erased between being found and being written: nobody has this id, so the
+/// foreign key refuses the ticket instead of leaving it without a holder.
+const NOBODY: Uuid = Uuid::nil();
+
 /// A ticket to be created, and its holder when it is registered in the same breath.
 #[derive(Clone)]
 pub struct NewTicket {
@@ -106,7 +110,8 @@ pub enum TicketName<'a> {
 
 /// Everything the decision on one scan needs, read at one moment.
 pub struct ScanContext {
-    pub event: Event,
+    pub event_id: Uuid,
+    pub reentry: Reentry,
     pub ticket: Option<Ticket>,
     /// The scan that has this `scan_id` already.
     pub prior: Option<Scan>,

@@ -346,7 +346,7 @@ mod tests {
     /// Computed with Python's `hmac`.
     #[test]
     fn each_secret_has_its_fingerprint_and_so_has_none() {
-        let fingerprint = |secret: &TicketSecret| data_encoding::HEXLOWER.encode(&secret.fingerprint());
+        let fingerprint = |secret: &TicketSecret| data_encoding::HEXLOWER.encode(secret.fingerprint());
         let with = "81acc8ef6299288c9de8ba81f22fbaeb7cf0fa3a115f47196a2b33153f4a4e25";
         let without = "4ee1f28301561e0fdb3792f5e20e19b05c91ee65a91d99db07b753c4e0e2c63e";
         assert_eq!(fingerprint(&secret()), with);

@@ -49,7 +49,7 @@ pub fn run() -> anyhow::Result<()> {
         logs::start(&settings);
         let app = Arc::new(App::new(settings, Box::new(Millis::now)));
         let event = super::find_event(&app, DEFAULT_EVENT).await?;
-        tickets::import(&app, &event, &sheet::read_tickets(TICKETS.as_bytes())?, &|_| {}).await?;
+        tickets::import(&app, &event, &sheet::read_tickets(TICKETS.as_bytes(), usize::MAX)?, &|_| {}).await?;
         println!("{}", introduction(&app.settings.public_url, &key));
         serve::http_on(app, listener).await
     })

@@ -1,7 +1,8 @@
 //! `export`: the same CSV as `GET /api/events/{event}/tickets.csv` and `scans.csv`.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 
@@ -56,7 +57,7 @@ async fn write_file(rows: impl Stream<Item = Result<Bytes, Error>>, path: &Path)
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", Uuid::new_v4()));
     let written: anyhow::Result<()> = async {
-        let mut file = File::create_new(&unfinished)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         copy(rows, &mut file).await?;
         file.sync_all()?;
         Ok(std::fs::rename(&unfinished, path)?)

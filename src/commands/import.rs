@@ -23,7 +23,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let app = super::app()?;
     let name = arguments.file.display().to_string();
-    let rows = sheet::read_tickets(&read(&arguments.file)?).context(name.clone())?;
+    let rows = sheet::read_tickets(&read(&arguments.file)?, usize::MAX).context(name.clone())?;
     let progress = Progress::new(rows.len());
     let created = super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;

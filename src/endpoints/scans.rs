@@ -274,9 +274,9 @@ pub(super) async fn scan(
         let Some(context) = context else {
             return Err(caller.found(None).err().unwrap_or(Error::EventNotFound));
         };
-        caller.may_enter(context.event.event_id)?;
+        caller.may_enter(context.event_id)?;
         if let Some(prior) = context.prior {
-            return replay(prior, context.event.event_id, context.ticket, request);
+            return replay(prior, context.event_id, context.ticket, request);
         }
         request.check(caller, now)?;
         app.check_secret(context.secret_fingerprint.as_deref())?;
@@ -330,7 +330,7 @@ fn decide(
         last_step: ticket.last_step,
         refusals: context.refusals,
         newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline.is_some()),
-        reentry: context.event.reentry,
+        reentry: context.reentry,
     });
     let presented = Presented {
         code: request.code.as_deref(),
@@ -347,7 +347,7 @@ fn decide(
     });
     let scan = Scan {
         scan_id: request.scan_id,
-        event_id: context.event.event_id,
+        event_id: context.event_id,
         ticket_id: ticket.map(|ticket| ticket.ticket_id),
         presented: if ticket.is_none() { Some(request.ticket.claimed()) } else { None },
         at_gate: at_gate.cloned(),

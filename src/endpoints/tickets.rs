@@ -18,6 +18,8 @@ use crate::sheet;
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
 use crate::totp;
 
+/// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
+const IMPORT_MOST: usize = 250_000;
 /// Rows of an export that are read at a time.
 pub const EXPORT_PAGE: i64 = 1_000;
 
@@ -32,7 +34,7 @@ struct Seat {
 pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let created = if media_type(&call.parts.headers) == "text/csv" {
-        let rows = sheet::read_tickets(call.body)?;
+        let rows = sheet::read_tickets(call.body, IMPORT_MOST)?;
         import(call.app, &event, &rows, &|_| {}).await?
     } else {
         let seats = read_seats(&call)?;

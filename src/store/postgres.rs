@@ -19,7 +19,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Po
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Result, apply_missing};
+use super::{Health, Mark, NOBODY, NewTicket, Result, apply_missing};
 use crate::error::Error;
 use crate::model::{Millis, Scan};
 
@@ -168,8 +168,8 @@ async fn insert_tickets(
     let written: Vec<Uuid> = sqlx::query_scalar(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at) \
-         select n.ticket_id, $1, u.user_id, n.seat, n.gate, n.seed, $2, $2, \
-         case when u.user_id is not null then $2 end \
+         select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
+         n.seed, $2, $2, case when n.username is not null then $2 end \
          from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[]) \
          as n (ticket_id, seat, gate, seed, username) \
          left join users u on lower(u.username) = lower(n.username) \
@@ -182,6 +182,7 @@ async fn insert_tickets(
     .bind(gates)
     .bind(seeds)
     .bind(holders)
+    .bind(NOBODY)
     .fetch_all(connection)
     .await?;
     Ok(written.into_iter().collect())

@@ -84,8 +84,7 @@ macro_rules! count_refusals {
 macro_rules! select_scan_context {
     ($ticket:literal) => {
         concat!(
-            "select e.event_id as of_event_id, e.name as event_name, e.time_zone, e.starts_at, e.ends_at, e.reentry, ",
-            "e.version as event_version, ",
+            "select e.event_id as of_event_id, e.reentry, ",
             ticket_columns!(),
             ", ",
             count_refusals!("t.ticket_id", "$3"),
@@ -265,22 +264,22 @@ impl Store for Backend {
                     return Err(Error::Forbidden("This user holds tickets of another event than your key's."));
                 }
             }
+            // First the tickets, whose locks every scan and undo waits for, so that no note is written behind us.
             sqlx::query(
-                "update scans set note = null \
-                 where note is not null and ticket_id in (select ticket_id from tickets where user_id = $1)",
-            )
-            .bind(user.user_id)
-            .execute(&mut *connection)
-            .await?;
-            sqlx::query(
-                "update tickets set user_id = null, status = 'revoked', changed_at = $2, version = version + 1 \
-                 where user_id = $1",
+                "update tickets set status = 'revoked', changed_at = $2, version = version + 1 where user_id = $1",
             )
             .bind(user.user_id)
             .bind(now)
             .execute(&mut *connection)
             .await?;
-            sqlx::query("delete from users where user_id = $1").bind(user.user_id).execute(&mut *connection).await?;
+            for statement in [
+                "update scans set note = null \
+                 where note is not null and ticket_id in (select ticket_id from tickets where user_id = $1)",
+                "update tickets set user_id = null where user_id = $1",
+                "delete from users where user_id = $1",
+            ] {
+                sqlx::query(statement).bind(user.user_id).execute(&mut *connection).await?;
+            }
             Ok(())
         }
         .await;
@@ -592,7 +591,8 @@ impl Store for Backend {
                 sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(lease.connection()).await?;
                 record_refused(lease.connection(), scan, refusals_since).await
             }
-            (None, _) => record_refused(lease.connection(), scan, refusals_since).await,
+            // What is refused before its code is looked at has no limit.
+            (None, _) => record_refused(lease.connection(), scan, Millis(i64::MAX)).await,
         };
         let outcome = match outcome {
             Ok(0) => Ok(Recorded::Outdated),
@@ -712,16 +712,8 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
     let has_ticket = row.try_get::<Option<Uuid>, _>("ticket_id")?.is_some();
     let reentry: String = row.try_get("reentry")?;
     Ok(ScanContext {
-        event: Event {
-            event_id: row.try_get("of_event_id")?,
-            slug: row.try_get("event")?,
-            name: row.try_get("event_name")?,
-            time_zone: row.try_get("time_zone")?,
-            starts_at: row.try_get("starts_at")?,
-            ends_at: row.try_get("ends_at")?,
-            reentry: reentry.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?,
-            version: row.try_get("event_version")?,
-        },
+        event_id: row.try_get("of_event_id")?,
+        reentry: reentry.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?,
         ticket: if has_ticket { Some(Ticket::from_row(row)?) } else { None },
         prior: None,
         refusals: row.try_get("refusals")?,

@@ -12,7 +12,8 @@ macro_rules! ascii_lower {
 mod queries;
 
 use std::collections::HashSet;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NewTicket, Result, apply_missing};
+use super::{Health, Mark, NOBODY, NewTicket, Result, apply_missing};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Status};
 
@@ -85,7 +86,6 @@ impl SqliteStore {
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
@@ -207,14 +207,15 @@ async fn insert_tickets(
     let written: Vec<Uuid> = sqlx::query_scalar(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at) \
-         select unhex(n.value ->> 0), $1, u.user_id, n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, \
-         case when u.user_id is not null then $2 end \
+         select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
+         n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end \
          from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
          where true on conflict (event_id, seat, gate) do nothing returning ticket_id",
     )
     .bind(event_id)
     .bind(now)
     .bind(json(&rows)?)
+    .bind(NOBODY)
     .fetch_all(connection)
     .await?;
     Ok(written.into_iter().collect())
@@ -243,11 +244,17 @@ pub(crate) fn make_directory_of(file: &Path) -> std::io::Result<()> {
     }
 }
 
+/// Makes the file where it is missing, for this user alone; SQLite gives the files beside it the same rights.
+fn make_file(path: &Path) -> std::io::Result<()> {
+    make_directory_of(path)?;
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
 /// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
 /// `begin immediate` transaction, so that a second process waits and then finds everything done.
 pub(super) async fn migrate(path: &Path) -> Result<Vec<&'static str>> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
-    make_directory_of(path).map_err(|error| unusable(error.to_string()))?;
+    make_file(path).map_err(|error| unusable(error.to_string()))?;
     let mut connection = options(path).connect().await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
     let applied = apply_missing(&mut *transaction, &MIGRATIONS).await?;

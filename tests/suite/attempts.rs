@@ -1,5 +1,6 @@
 //! Guessing: more than ten refused codes of a ticket within a minute, and its codes are not looked at.
 
+use http::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -12,6 +13,7 @@ on_both_databases! {
     what_was_too_much_is_neither_kept_nor_replayed,
     only_refused_codes_of_the_same_ticket_count,
     a_supervisor_waits_too,
+    a_revoked_ticket_is_told_as_such_after_any_number_of_guesses,
     a_batch_neither_counts_nor_meets_the_limit,
 }
 
@@ -47,6 +49,14 @@ async fn what_was_too_much_is_neither_kept_nor_replayed(service: Service) {
     service.clock.advance(60_000);
     let later = with(service.scan(&ticket), json!({ "scan_id": body["scan_id"] }));
     assert_eq!(gate.post(SCANS, later).await.is_scan(200, "accepted")["replayed"], false);
+}
+
+async fn a_revoked_ticket_is_told_as_such_after_any_number_of_guesses(service: Service) {
+    let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
+    guess(&service, &gate, &ticket, 11).await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", ticket.ticket_id)).await.is(200);
+    gate.post(SCANS, service.scan(&ticket)).await.is_scan(410, "revoked");
+    assert_eq!(service.database.count("select count(*) from scans where result = 'revoked'").await, 1);
 }
 
 async fn only_refused_codes_of_the_same_ticket_count(service: Service) {

@@ -16,6 +16,7 @@ on_both_databases! {
     scanned_at_has_its_limits,
     what_is_older_than_the_newest_accepted_scan_changes_nothing,
     a_whole_batch_sent_again_is_replayed,
+    a_batch_is_replayed_however_late_and_from_whichever_key,
     a_batch_takes_five_hundred_scans,
     a_supervisors_batch_may_hold_manual_admissions,
     a_batch_that_is_not_one_is_refused,
@@ -168,6 +169,20 @@ async fn a_whole_batch_sent_again_is_replayed(service: Service) {
     assert_eq!(results(&second), results(&first));
     for (first, second) in [0, 1].map(|place| (&first["results"][place], &second["results"][place])) {
         assert_eq!(*second, with(first.clone(), json!({ "replayed": true })));
+    }
+}
+
+async fn a_batch_is_replayed_however_late_and_from_whichever_key(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    service.clock.advance(MINUTE);
+    let batch = json!({ "scans": [offline(&service, &ticket, -SECOND)] });
+    let first = gate.post(BATCH, batch.clone()).await.is(200);
+    assert_eq!(results(&first), ["accepted"]);
+    service.clock.advance(73 * HOUR);
+    let newer = service.offline_gate().await;
+    for key in [&gate, &newer] {
+        let again = service.unchanged(key.post(BATCH, batch.clone())).await.is(200);
+        assert_eq!(again["results"][0], with(first["results"][0].clone(), json!({ "replayed": true })));
     }
 }
 

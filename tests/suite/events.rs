@@ -75,7 +75,12 @@ async fn a_change_leaves_alone_what_it_does_not_name(service: Service) {
 
 async fn a_change_that_cannot_be_is_refused(service: Service) {
     service.event(json!({ "slug": "spring", "name": "Spring", "starts_at": service.time(HOUR) })).await;
-    for body in [json!({ "ends_at": service.time(0) }), json!({ "slug": "other" }), json!({ "name": "" })] {
+    for body in [
+        json!({ "ends_at": service.time(0) }),
+        json!({ "slug": "other" }),
+        json!({ "name": "" }),
+        json!({ "name": null }),
+    ] {
         let change = service.organizer.patch("/api/events/spring", body);
         service.unchanged(change).await.is_refused(422, "invalid_payload");
     }

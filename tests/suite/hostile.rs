@@ -230,11 +230,20 @@ async fn a_large_body_is_refused_before_it_is_read(service: Service) {
     let csv = head("POST", "/api/events/default/tickets", "text/csv");
     let json = head("POST", "/api/users", "application/json");
     let gate = "POST /api/events/default/tickets HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\n";
+    let batch = head("POST", "/api/events/default/scans/batch", "application/json");
+    let stranger = "POST /api/events/default/scans/batch HTTP/1.1\r\nhost: localhost\r\n\
+                    content-type: application/json\r\n";
+    let rows = service.database.snapshot().await;
 
     // Nothing of the body is sent before the answer.
-    for (head, length, status) in
-        [(json.as_str(), 100 * MIB, 413), (&csv, 17 * MIB, 413), (&csv, 100 * MIB, 413), (gate, 10 * MIB, 401)]
-    {
+    for (head, length, status) in [
+        (json.as_str(), 100 * MIB, 413),
+        (&csv, 17 * MIB, 413),
+        (&csv, 100 * MIB, 413),
+        (gate, 10 * MIB, 401),
+        (&batch, 512 * 1024 + 1, 413),
+        (stranger, 100_000, 401),
+    ] {
         let mut connection = server.connect();
         connection.send(format!("{head}content-length: {length}\r\n\r\n").as_bytes());
         assert_eq!(connection.reply("POST").expect("an answer").status, status);
@@ -260,5 +269,6 @@ async fn a_large_body_is_refused_before_it_is_read(service: Service) {
     let sent = (0..17).take_while(|_| connection.send(&chunk)).count();
     assert!(sent >= 16, "{sent} MiB");
     connection.reply("POST").expect("an answer").is_refused(413, "payload_too_large");
+    assert_eq!(service.database.snapshot().await, rows);
     server.is_well().await;
 }

@@ -11,6 +11,7 @@ on_both_databases! {
     a_refusal_is_replayed_too,
     a_replay_may_come_from_another_key_of_the_event,
     a_replay_may_show_another_code_of_the_same_ticket,
+    a_manual_admission_is_replayed_to_a_gate_too,
     a_replay_of_an_undone_scan_says_so,
     another_ticket_direction_or_event_is_a_conflict_that_shows_nothing,
     an_unknown_ticket_stays_unknown_to_its_scan_when_it_comes_into_being,
@@ -28,6 +29,15 @@ async fn a_replay_gets_the_first_verdict_for_ever(service: Service) {
         let again = service.unchanged(gate.post(SCANS, body.clone())).await.is_scan(200, "accepted");
         assert_eq!(again, with(first.clone(), json!({ "replayed": true })));
     }
+}
+
+async fn a_manual_admission_is_replayed_to_a_gate_too(service: Service) {
+    service.ticket("A1").await;
+    let (supervisor, gate) = (service.supervisor().await, service.gate().await);
+    let body = json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "manual": true, "note": "known" });
+    service.unchanged(gate.post(SCANS, body.clone())).await.is_refused(403, "forbidden");
+    supervisor.post(SCANS, body.clone()).await.is_scan(200, "accepted");
+    assert_eq!(service.unchanged(gate.post(SCANS, body)).await.is_scan(200, "accepted")["replayed"], true);
 }
 
 async fn a_refusal_is_replayed_too(service: Service) {

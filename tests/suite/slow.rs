@@ -67,6 +67,34 @@ async fn who_does_not_finish_a_request_is_not_waited_for_and_nobody_waits_meanwh
     server.is_well().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_import_is_read_at_a_time() {
+    let (server, database) = server().await;
+    let csv = head("POST", "/api/events/default/tickets", "text/csv");
+    let mut first = server.connect();
+    first.send(format!("{csv}expect: 100-continue\r\ncontent-length: 20\r\n\r\n").as_bytes());
+    first.is_told_to_continue();
+    let before = database.snapshot().await;
+    let second = server.organizer().post_csv("/api/events/default/tickets", "seat,gate\nA2,North\n").await;
+    second.is_refused(429, "import_in_progress");
+    assert_eq!(second.header("retry-after"), "5");
+    assert_eq!(database.snapshot().await, before);
+    first.send(b"seat,gate\nA1,North \n");
+    first.reply("POST").expect("an answer").is(201);
+    server.organizer().post_csv("/api/events/default/tickets", "seat,gate\nA2,North\n").await.is(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_up_does_not_cancel_what_was_asked() {
+    let (server, database) = server().await;
+    let body = "{\"username\":\"ana\"}";
+    let mut connection = server.connect();
+    connection.send(&crate::process::request("POST", "/api/users", "application/json", body));
+    drop(connection);
+    server.process.logged("status=201").await;
+    assert_eq!(database.count("select count(*) from users").await, 1);
+}
+
 /// Sends a byte now and then, until nobody takes it any more.
 fn drip(connection: &mut Connection) {
     while connection.send(b"x") {

@@ -17,6 +17,7 @@ on_both_databases! {
     a_refused_scan_cannot_be_undone,
     undo_is_possible_for_fifteen_minutes,
     undo_after_a_revocation_leaves_the_ticket_revoked,
+    what_was_scanned_before_a_reissue_cannot_be_undone,
     a_scan_that_does_not_exist_is_not_found,
 }
 
@@ -120,10 +121,21 @@ async fn undo_after_a_revocation_leaves_the_ticket_revoked(service: Service) {
     supervisor.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(410, "revoked");
 }
 
+async fn what_was_scanned_before_a_reissue_cannot_be_undone(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    enter(&service, &supervisor, &ticket).await;
+    service.clock.advance(1_000);
+    let exit = leave(&service, &supervisor, &ticket).await;
+    for change in ["revoke", "reissue"] {
+        service.organizer.bare(Method::POST, format!("/api/tickets/{}/{change}", ticket.ticket_id)).await.is(200);
+    }
+    service.unchanged(undo(&supervisor, &exit)).await.is_refused(409, "not_undoable");
+}
+
 async fn a_scan_that_does_not_exist_is_not_found(service: Service) {
     let supervisor = service.supervisor().await;
     for scan_id in [json!(Uuid::now_v7()), json!("1")] {
-        let undo = undo(&supervisor, &json!({ "scan_id": scan_id })).await;
+        let undo = service.unchanged(undo(&supervisor, &json!({ "scan_id": scan_id }))).await;
         undo.is_refused(404, "scan_not_found");
     }
 }
