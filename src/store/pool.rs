@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
+use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Database, Executor};
 
 use crate::error::Error;
@@ -20,8 +21,12 @@ const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
 
+/// What is done with each new connection before it is used.
+type Greeting<Db> = for<'c> fn(&'c mut <Db as Database>::Connection) -> BoxFuture<'c, Result<(), sqlx::Error>>;
+
 pub struct Connector<Db: Database> {
     options: OptionsOf<Db>,
+    greeting: Greeting<Db>,
     /// When a connection was found dead. Those that rested then died with it, most likely; asking each of them in turn
     /// would take longer than a request has.
     found_dead: Mutex<Option<Instant>>,
@@ -32,7 +37,12 @@ impl<Db: Database> managed::Manager for Connector<Db> {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Db::Connection, sqlx::Error> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await {
+        let connect = async {
+            let mut connection = self.options.connect().await?;
+            (self.greeting)(&mut connection).await?;
+            Ok(connection)
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(connected) => connected,
             Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
         }
@@ -61,8 +71,8 @@ pub struct Pool<Db: Database>(managed::Pool<Connector<Db>>);
 
 impl<Db: Database> Pool<Db> {
     /// Opens nothing: connections are made when they are asked for.
-    pub fn new(options: OptionsOf<Db>, most: usize) -> Self {
-        let pool = managed::Pool::builder(Connector { options, found_dead: Mutex::default() })
+    pub fn new(options: OptionsOf<Db>, greeting: Greeting<Db>, most: usize) -> Self {
+        let pool = managed::Pool::builder(Connector { options, greeting, found_dead: Mutex::default() })
             .max_size(most)
             // The connection used last goes first: few stay warm, the others rest.
             .queue_mode(managed::QueueMode::Lifo)

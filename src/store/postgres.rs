@@ -13,9 +13,10 @@ mod queries;
 
 use std::collections::HashSet;
 
+use futures_util::future::BoxFuture;
 use sqlx::migrate::Migrate as _;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::pool::{Lease, Pool};
@@ -43,7 +44,7 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     pub fn new(options: PgConnectOptions, pool_max: usize) -> Self {
-        Self { pool: Pool::new(options.disable_statement_logging(), pool_max) }
+        Self { pool: Pool::new(options.disable_statement_logging(), read_by_index, pool_max) }
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {
@@ -53,6 +54,12 @@ impl PostgresStore {
     async fn writer(&self) -> Result<Lease<Db>> {
         self.pool.lease().await
     }
+}
+
+/// Every statement has its index. A plan made while a table was nearly empty, and kept with its prepared statement, would
+/// go on reading the whole table after it has grown, until its statistics are made anew.
+fn read_by_index(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(), sqlx::Error>> {
+    Box::pin(async { connection.execute("set enable_seqscan = off").await.map(drop) })
 }
 
 /// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40); a

@@ -51,8 +51,8 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     pub fn new(path: PathBuf, pool_max: usize) -> Self {
-        let readers = Pool::new(options(&path), pool_max);
-        let writer = Pool::new(options(&path), 1);
+        let pool = |most| Pool::new(options(&path), |_| Box::pin(async { Ok(()) }), most);
+        let (readers, writer) = (pool(pool_max), pool(1));
         Self { path, readers, writer, migrated: OnceCell::new() }
     }
 

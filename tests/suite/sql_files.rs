@@ -1,10 +1,13 @@
 //! The files under `sql/`, and what the database does by itself.
 
+use std::sync::Arc;
+
 use register_ticket_api::store;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::database::{Kind, Rows, TestDatabase};
+use crate::process::{PATIENCE, within};
 use crate::service::{Service, Ticket};
 
 on_both_databases! {
@@ -201,6 +204,26 @@ async fn the_services_role_has_no_ddl() {
     ] {
         assert_eq!(sqlstate(rows.execute(statement).await), "42501", "{statement}");
     }
+}
+
+/// Statistics that say so come from autovacuum; the plans made then stay with their prepared statements.
+#[tokio::test]
+async fn no_table_is_read_whole_even_if_statistics_call_it_empty() {
+    let service = Service::start(Kind::Postgres).await;
+    service.database.execute("analyze").await.expect("the owner may analyze");
+    let gate = service.gate().await;
+    for seat in 0..20 {
+        let ticket = service.ticket(&seat.to_string()).await;
+        gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+        gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(409, "already_used");
+    }
+    // A connection reports what it has read when it ends, if not before.
+    let database = Arc::clone(&service.database);
+    drop((gate, service));
+    let written = "select n_tup_ins from pg_stat_user_tables where relname = 'scans'";
+    within(PATIENCE, "the statistics", async || (database.count(written).await == 40).then_some(())).await;
+    let read_whole = "select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname <> '_sqlx_migrations'";
+    assert_eq!(database.count(read_whole).await, 0);
 }
 
 fn sqlstate(outcome: Result<(), sqlx::Error>) -> String {
