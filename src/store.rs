@@ -327,12 +327,6 @@ impl From<MigrateError> for Error {
     }
 }
 
-/// A refusal whose listed places are filled in by whoever knows the lines.
-fn seats_taken(places: &[usize]) -> Error {
-    let taken = "this seat at this gate has a ticket already";
-    Error::SeatTaken(places.iter().map(|place| crate::error::FieldError::new(place.to_string(), taken)).collect())
-}
-
 /// What a failed statement means for the caller. Refusals that a statement expects are sorted out where it is run.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {

@@ -11,8 +11,6 @@ macro_rules! ascii_lower {
 #[path = "queries.rs"]
 mod queries;
 
-use std::collections::HashSet;
-
 use futures_util::future::BoxFuture;
 use sqlx::migrate::Migrate as _;
 use sqlx::postgres::PgConnectOptions;
@@ -159,40 +157,62 @@ async fn insert_holders(connection: &mut PgConnection, tickets: &[NewTicket], no
     Ok(written.rows_affected())
 }
 
-/// Writes tickets whose seats are free; returns the ids of those it wrote.
+/// Writes tickets, all of them or, when a seat is taken, none.
 async fn insert_tickets(
     connection: &mut PgConnection,
     event_id: Uuid,
     tickets: &[NewTicket],
     now: Millis,
-) -> Result<HashSet<Uuid>> {
+) -> std::result::Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = tickets.iter().map(|ticket| ticket.ticket_id).collect();
-    let seats: Vec<&str> = tickets.iter().map(|ticket| ticket.seat.as_str()).collect();
-    let gates: Vec<&str> = tickets.iter().map(|ticket| ticket.gate.as_str()).collect();
     let seeds: Vec<&[u8]> = tickets.iter().map(|ticket| ticket.seed.0.as_slice()).collect();
     let holders: Vec<Option<&str>> =
         tickets.iter().map(|ticket| ticket.holder.as_ref().map(|holder| holder.username.as_str())).collect();
-    let written: Vec<Uuid> = sqlx::query_scalar(
+    sqlx::query(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at) \
          select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
          n.seed, $2, $2, case when n.username is not null then $2 end \
          from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[]) \
          as n (ticket_id, seat, gate, seed, username) \
-         left join users u on lower(u.username) = lower(n.username) \
-         on conflict (event_id, seat, gate) do nothing returning ticket_id",
+         left join users u on lower(u.username) = lower(n.username)",
     )
     .bind(event_id)
     .bind(now)
     .bind(ids)
-    .bind(seats)
-    .bind(gates)
+    .bind(seats(tickets))
+    .bind(gates(tickets))
     .bind(seeds)
     .bind(holders)
     .bind(NOBODY)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// The places in the slice of those tickets whose seat at their gate has a ticket already.
+async fn find_taken(
+    connection: &mut PgConnection,
+    event_id: Uuid,
+    tickets: &[NewTicket],
+) -> std::result::Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select n.place - 1 from unnest($2::text[], $3::text[]) with ordinality as n (seat, gate, place) \
+         join tickets t on t.event_id = $1 and t.seat = n.seat and t.gate = n.gate order by n.place",
+    )
+    .bind(event_id)
+    .bind(seats(tickets))
+    .bind(gates(tickets))
     .fetch_all(connection)
-    .await?;
-    Ok(written.into_iter().collect())
+    .await
+}
+
+fn seats(tickets: &[NewTicket]) -> Vec<&str> {
+    tickets.iter().map(|ticket| ticket.seat.as_str()).collect()
+}
+
+fn gates(tickets: &[NewTicket]) -> Vec<&str> {
+    tickets.iter().map(|ticket| ticket.gate.as_str()).collect()
 }
 
 /// Brings the planner's statistics up to date after many tickets were written.

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::{BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER};
 use crate::admission::ATTEMPTS;
-use crate::error::Error;
+use crate::error::{Error, FieldError};
 use crate::model::{Direction, Event, Key, Millis, Scan, ScanResult, Status, Ticket, User};
 use crate::store::{
     Arrivals, Created, EventChange, GateCounts, Health, ManifestState, Mark, NewTicket, Recorded, Result, ScanContext,
-    Stats, Store, TicketChange, TicketFilter, TicketName, seats_taken,
+    Stats, Store, TicketChange, TicketFilter, TicketName,
 };
 
 type Connection = <Db as sqlx::Database>::Connection;
@@ -409,27 +409,26 @@ impl Store for Backend {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
-            let mut created = Created::default();
-            let mut taken = Vec::new();
+            let mut users_created = 0;
             for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
-                created.users_created += super::insert_holders(connection, chunk, now).await?;
-                let written = super::insert_tickets(connection, event_id, chunk, now).await?;
-                created.created += written.len() as u64;
-                let refused = (0..chunk.len()).filter(|&place| !written.contains(&chunk[place].ticket_id));
-                taken.extend(refused.map(|place| number * CHUNK + place));
+                users_created += super::insert_holders(connection, chunk, now).await?;
+                super::insert_tickets(connection, event_id, chunk, now)
+                    .await
+                    .map_err(|error| unless_unique(error, Error::SeatTaken(Vec::new())))?;
                 progress(number * CHUNK + chunk.len());
             }
-            if !taken.is_empty() {
-                return Err(seats_taken(&taken));
-            }
-            created.registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
             if tickets.len() >= CHUNK {
                 super::analyze(connection).await?;
             }
-            Ok(created)
+            let registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
+            Ok(Created { created: tickets.len() as u64, registered, users_created })
         }
         .await;
-        lease.settle(outcome).await
+        match lease.settle(outcome).await {
+            // To write without asking first is faster; which seats are taken is asked when one is.
+            Err(Error::SeatTaken(_)) => Err(taken_seats(self, event_id, tickets).await?),
+            outcome => outcome,
+        }
     }
 
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>> {
@@ -692,6 +691,15 @@ impl Store for Backend {
         let outcome = stats(lease.connection(), event_id).await;
         lease.settle(outcome.map_err(Error::from)).await
     }
+}
+
+/// Which of these tickets are there already.
+async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Error> {
+    let mut lease = backend.reader().await?;
+    let outcome = super::find_taken(lease.connection(), event_id, tickets).await;
+    let places = lease.settle(outcome.map_err(Error::from)).await?;
+    let taken = |place: &i64| FieldError::new(place.to_string(), "this seat at this gate has a ticket already");
+    Ok(Error::SeatTaken(places.iter().map(taken).collect()))
 }
 
 fn is_unique_violation(error: &sqlx::Error) -> bool {

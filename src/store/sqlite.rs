@@ -11,7 +11,6 @@ macro_rules! ascii_lower {
 #[path = "queries.rs"]
 mod queries;
 
-use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -189,14 +188,14 @@ async fn insert_holders(connection: &mut SqliteConnection, tickets: &[NewTicket]
     Ok(written.rows_affected())
 }
 
-/// Writes tickets whose seats are free; returns the ids of those it wrote. One JSON parameter carries them all:
-/// a statement for each would cross to SQLite's thread and back 100,000 times in a large import.
+/// Writes tickets, all of them or, when a seat is taken, none. One JSON parameter carries them all: a statement for each
+/// would cross to SQLite's thread and back 100,000 times in a large import.
 async fn insert_tickets(
     connection: &mut SqliteConnection,
     event_id: Uuid,
     tickets: &[NewTicket],
     now: Millis,
-) -> Result<HashSet<Uuid>> {
+) -> std::result::Result<(), sqlx::Error> {
     let rows: Vec<_> = tickets
         .iter()
         .map(|ticket| {
@@ -204,21 +203,37 @@ async fn insert_tickets(
             (hex(ticket.ticket_id.as_bytes()), &ticket.seat, &ticket.gate, hex(&ticket.seed.0), holder)
         })
         .collect();
-    let written: Vec<Uuid> = sqlx::query_scalar(
+    sqlx::query(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at) \
          select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
          n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end \
-         from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
-         where true on conflict (event_id, seat, gate) do nothing returning ticket_id",
+         from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4)",
     )
     .bind(event_id)
     .bind(now)
     .bind(json(&rows)?)
     .bind(NOBODY)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// The places in the slice of those tickets whose seat at their gate has a ticket already.
+async fn find_taken(
+    connection: &mut SqliteConnection,
+    event_id: Uuid,
+    tickets: &[NewTicket],
+) -> std::result::Result<Vec<i64>, sqlx::Error> {
+    let rows: Vec<_> = tickets.iter().map(|ticket| (&ticket.seat, &ticket.gate)).collect();
+    sqlx::query_scalar(
+        "select n.key from json_each($2) as n join tickets t on t.event_id = $1 and t.seat = n.value ->> 0 \
+         and t.gate = n.value ->> 1 order by n.key",
+    )
+    .bind(event_id)
+    .bind(json(&rows)?)
     .fetch_all(connection)
-    .await?;
-    Ok(written.into_iter().collect())
+    .await
 }
 
 /// SQLite takes the right indexes without statistics.
@@ -230,8 +245,8 @@ fn hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
-fn json(rows: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(rows).map_err(|error| Error::Internal(error.to_string()))
+fn json(rows: &impl serde::Serialize) -> std::result::Result<String, sqlx::Error> {
+    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// Makes the directory of a file where it is missing, for this user alone: what will be in it makes codes.
