@@ -1,9 +1,12 @@
 //! What an endpoint gets, and how it reads it: path, query, and bodies as JSON or as a form.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -14,6 +17,8 @@ use crate::error::Error;
 use crate::model::{Event, Millis};
 use crate::store::DEFAULT_EVENT;
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// One request, found and authorised.
 pub struct Call<'a> {
     pub app: &'a Arc<App>,
@@ -21,13 +26,13 @@ pub struct Call<'a> {
     pub params: Params,
     pub body: &'a [u8],
     /// Always there on a route that asks for a key.
-    pub caller: Option<Caller>,
+    pub caller: Option<&'a Caller>,
     pub now: Millis,
 }
 
-impl Call<'_> {
-    pub fn caller(&self) -> Result<&Caller, Error> {
-        self.caller.as_ref().ok_or(Error::Unauthenticated)
+impl<'a> Call<'a> {
+    pub fn caller(&self) -> Result<&'a Caller, Error> {
+        self.caller.ok_or(Error::Unauthenticated)
     }
 
     /// The event that the path names, when the caller may see it.
@@ -67,6 +72,33 @@ impl Call<'_> {
     /// The query string. Its values are texts.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, Error> {
         from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes())?)
+    }
+}
+
+/// A body as an entrance has it: hyper's, still on its way, or Lambda's, whole.
+pub trait RequestBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send {}
+
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send> RequestBody for B {}
+
+/// How much of a body is read, and how long that may take.
+#[derive(Clone, Copy)]
+pub struct BodyLimits {
+    pub bytes: usize,
+    pub time: Duration,
+}
+
+/// Reads a body within its limits.
+pub async fn read_body(body: impl RequestBody, limits: BodyLimits) -> Result<Bytes, Error> {
+    // Refused before a client that asked whether to send it is told to.
+    if body.size_hint().lower() > limits.bytes as u64 {
+        return Err(Error::PayloadTooLarge(limits.bytes));
+    }
+    match tokio::time::timeout(limits.time, Limited::new(body, limits.bytes).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::PayloadTooLarge(limits.bytes)),
+        // The client broke off, or its chunks are not chunks: nobody is left to tell, or it will see why.
+        Ok(Err(_)) => Err(Error::field("body", "broke off")),
+        Err(_) => Err(Error::RequestTimeout),
     }
 }
 
