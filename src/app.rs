@@ -183,6 +183,15 @@ impl App {
 
     /// Answers a request. Never fails: every failure, a panic included, becomes a response.
     pub async fn handle<B: RequestBody>(self: &Arc<Self>, request: http::Request<B>) -> Response {
+        self.handle_and(request, async |response| Ok(response)).await
+    }
+
+    /// The same for an entrance that cannot send every response: what `send` makes of it is what is counted and logged.
+    pub async fn handle_and<B: RequestBody>(
+        self: &Arc<Self>,
+        request: http::Request<B>,
+        send: impl AsyncFnOnce(Response) -> Result<Response, Error>,
+    ) -> Response {
         let (parts, body) = request.into_parts();
         let mut visit = Visit { route: "", caller: None, started: Instant::now() };
         let outcome = without_panic(self.dispatch(&parts, body, &mut visit)).await;
@@ -190,11 +199,15 @@ impl App {
             Ok(response) => (response, None),
             Err(error) => (response::problem(&error), Some(error)),
         };
-        self.observe(&parts, &visit, &response, error.as_ref());
         if parts.method == Method::HEAD {
             response = response.map(|_| response::empty_body());
         }
         response::secure(&mut response);
+        let (response, error) = match send(response).await {
+            Ok(response) => (response, error),
+            Err(error) => (response::problem(&error), Some(error)),
+        };
+        self.observe(&parts, &visit, &response, error.as_ref());
         response
     }
 

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use lambda_http::{Body as LambdaBody, RequestExt as _};
+use lambda_http::RequestExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -117,7 +116,7 @@ const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
 pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
     let handler = lambda_http::service_fn(move |event: lambda_http::Request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(collected(app.handle(without_stage(event)).await).await) }
+        async move { Ok::<_, Infallible>(app.handle_and(without_stage(event), collected).await) }
     });
     lambda_http::run(handler).await.map_err(|error| anyhow::anyhow!("{error}"))
 }
@@ -140,26 +139,16 @@ fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
     http::Request::from_parts(parts, body)
 }
 
-fn lambda_body(bytes: Bytes) -> LambdaBody {
-    if bytes.is_empty() { LambdaBody::Empty } else { LambdaBody::Binary(bytes.into()) }
-}
-
 /// Lambda takes a response whole, and only so large.
-async fn collected(response: Response) -> http::Response<LambdaBody> {
+async fn collected(response: Response) -> Result<Response, Error> {
     let (head, body) = response.into_parts();
-    let error = match Limited::new(body, LAMBDA_RESPONSE_LIMIT).collect().await.map(|body| body.to_bytes()) {
+    match Limited::new(body, LAMBDA_RESPONSE_LIMIT).collect().await.map(|body| body.to_bytes()) {
         Ok(body) if sent_length(&head.headers, &body) <= LAMBDA_RESPONSE_LIMIT => {
-            return http::Response::from_parts(head, lambda_body(body));
+            Ok(http::Response::from_parts(head, response::full_body(body)))
         }
-        Ok(_) => Error::ResponseTooLarge,
-        Err(error) if error.is::<LengthLimitError>() => Error::ResponseTooLarge,
-        Err(_) => Error::Internal("a stream broke off".into()),
-    };
-    // The request's own line says how it ended before.
-    tracing::warn!(error.code = error.code(), "an answer cannot be sent through Lambda");
-    let (head, body) = response::problem(&error).into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    http::Response::from_parts(head, lambda_body(body))
+        Err(error) if !error.is::<LengthLimitError>() => Err(Error::Internal("a stream broke off".into())),
+        _ => Err(Error::ResponseTooLarge),
+    }
 }
 
 /// The runtime wraps a body in JSON: what is compressed as base64, which adds a third, and text with its escapes.
