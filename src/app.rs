@@ -278,7 +278,7 @@ impl App {
         let &Visit { route, ref caller, started } = visit;
         let (status, elapsed) = (response.status(), started.elapsed());
         let scan = response.extensions().get::<ScanResult>().copied();
-        self.metrics.observe(&parts.method, route, status, elapsed, scan);
+        self.metrics.observe(&parts.method, route, status, elapsed);
         logs::request(
             &self.settings,
             &RequestLine { parts, route, status, elapsed, caller: caller.as_ref(), scan, error },
@@ -312,7 +312,7 @@ fn router() -> matchit::Router<Vec<&'static Route>> {
     router
 }
 
-/// Marks a response as the answer to a scan, for log and metrics.
+/// Marks a response as the answer to a scan, for the log.
 pub fn with_scan(mut response: Response, result: ScanResult) -> Response {
     response.extensions_mut().insert(result);
     response

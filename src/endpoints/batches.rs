@@ -72,10 +72,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     for (place, request) in requests {
         let outcome = within(STORE_DEADLINE, scan(call.app, caller, &event.slug, &request, call.now)).await;
         results[place] = Some(match outcome {
-            Ok(reply) => {
-                call.app.metrics.count_scan(reply.result);
-                BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) }
-            }
+            Ok(reply) => BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) },
             Err(error) => refused(Some(request.scan_id), error)?,
         });
     }

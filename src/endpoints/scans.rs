@@ -276,10 +276,11 @@ pub(super) async fn scan(
         app.check_secret(context.secret_fingerprint.as_deref())?;
         let (scan, mark) = decide(app, caller, &context, request, now);
         let mut ticket = context.ticket;
-        if scan.result == ScanResult::TooManyAttempts {
-            return Ok(ScanReply::new(scan, ticket, false));
-        }
-        if app.store().record_scan(&scan, mark.as_ref(), refusals_since).await? == Recorded::Done {
+        // `too_many_attempts` is not written down: it is no verdict.
+        if scan.result == ScanResult::TooManyAttempts
+            || app.store().record_scan(&scan, mark.as_ref(), refusals_since).await? == Recorded::Done
+        {
+            app.metrics.count_scan(scan.result);
             if let (Some(mark), Some(ticket)) = (mark, &mut ticket) {
                 ticket.status = Status::Used;
                 ticket.inside = mark.inside;
