@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use futures_util::stream;
+use bytes::Bytes;
+use futures_util::stream::{Stream, StreamExt as _};
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::tickets::{EXPORT_PAGE, attachment};
+use super::tickets::attachment;
 use crate::admission::{self, ATTEMPTS_WINDOW, Presented, Subject};
-use crate::app::{App, STORE_DEADLINE, with_scan, within};
+use crate::app::{App, with_scan};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::model::{Direction, Millis, Place, Role, Scan, ScanResult, Slug, Status, Text, Ticket};
+use crate::page::{self, PAGE};
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::sheet;
@@ -387,19 +389,16 @@ pub async fn export_scans(call: Call<'_>) -> Result<Response, Error> {
 }
 
 /// An event's scans as CSV, page by page. The command line writes the same.
-pub fn scan_rows(
-    app: Arc<App>,
-    event_id: Uuid,
-) -> impl stream::Stream<Item = Result<bytes::Bytes, Error>> + Send + 'static {
-    let start = (app, sheet::Writer::new(sheet::SCAN_COLUMNS), Some(None));
-    stream::try_unfold(start, move |(app, mut writer, after)| async move {
-        let Some(after) = after else { return Ok(None) };
-        let scans = within(STORE_DEADLINE, app.store().list_scans(event_id, after, EXPORT_PAGE)).await?;
-        for (scan, place) in &scans {
+pub fn scan_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+    let read = move |after| {
+        let app = Arc::clone(&app);
+        async move { app.store().list_scans(event_id, after, PAGE).await }
+    };
+    let mut writer = sheet::Writer::new(sheet::SCAN_COLUMNS);
+    page::pages(read, |(scan, _): &(Scan, _)| (scan.received_at, scan.scan_id)).map(move |scans| {
+        for (scan, place) in &scans? {
             writer.scan(scan, place.as_ref())?;
         }
-        let full = scans.len() as i64 == EXPORT_PAGE;
-        let next = scans.last().filter(|_| full).map(|(last, _)| Some((last.received_at, last.scan_id)));
-        Ok(Some((writer.take()?, (app, writer, next))))
+        writer.take()
     })
 }
