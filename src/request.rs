@@ -1,5 +1,7 @@
 //! What an endpoint gets, and how it reads it: path, query, and bodies as JSON or as a form.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,8 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use uuid::Uuid;
 
 use crate::app::{App, STORE_DEADLINE, within};
@@ -54,10 +57,14 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The body as a JSON array, when that is what it is.
+    /// The body as a JSON array of objects, when an array is what it is.
     pub fn json_array<T: DeserializeOwned>(&self) -> Option<Result<Vec<T>, Error>> {
         let json = media_type(&self.parts.headers) == "application/json";
-        (json && is_array(self.body)).then(|| parse_json(self.body))
+        let is_array = self.body.trim_ascii_start().first() == Some(&b'[');
+        (json && is_array).then(|| {
+            let objects: Vec<Object<T>> = parse_json(self.body)?;
+            Ok(objects.into_iter().map(|Object(value)| value).collect())
+        })
     }
 
     /// The body as JSON or as a form.
@@ -108,17 +115,33 @@ pub fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-fn is_array(json: &[u8]) -> bool {
-    json.trim_ascii_start().first() == Some(&b'[')
+/// Reads a text as a JSON object.
+pub fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
+    parse_json(text).map(|Object(value)| value)
 }
 
-/// Reads a text as a JSON object: serde alone would also take an array, for the members of a struct in their order.
-pub fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
-    if is_array(text) {
-        parse_json::<serde::de::IgnoredAny>(text)?;
-        return Err(Error::field("body", "expected an object"));
+/// What is read from a JSON object only: for a struct, serde would also take an array of its members in their order.
+#[cfg_attr(test, derive(Debug, PartialEq))]
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
     }
-    parse_json(text)
 }
 
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
@@ -183,7 +206,6 @@ fn invalid(path: &str, message: &str) -> Error {
     }
     // The value comes first and may itself say ", expected ".
     let message = match message.rsplit_once(", expected ") {
-        Some((_, expected)) if expected.starts_with("struct ") => "expected an object".to_owned(),
         Some((_, expected)) => format!("expected {expected}"),
         None if message.starts_with("UUID parsing failed") => "expected a UUID".to_owned(),
         None => message.to_owned(),
@@ -229,8 +251,8 @@ mod tests {
         text: Option<Text<5>>,
         way: Option<Direction>,
         at: Option<Millis>,
-        nested: Option<Nested>,
-        list: Vec<Nested>,
+        nested: Option<Object<Nested>>,
+        list: Vec<Object<Nested>>,
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -275,6 +297,7 @@ mod tests {
             (r#"{"way": {"493039": 1}}"#, "way: expected a string"),
             (r#"{"at": "493039"}"#, "at: expected a time such as 2026-05-01T18:00:00Z (RFC 3339)"),
             (r#"{"nested": "493039"}"#, "nested: expected an object"),
+            (r#"{"nested": ["N"]}"#, "nested: expected an object"),
             (r#"{"nested": {}}"#, "nested.gate: is required"),
             (
                 r#"{"nested": {"gate": "493039\n"}}"#,
@@ -283,25 +306,27 @@ mod tests {
             (r#"{"nested": {"gate": "N", "gate": "S"}}"#, "nested.gate: is given twice"),
             (r#"{"nested": {"gate": "N", "door": 493039}}"#, "nested.door: is not known, expected `gate`"),
             (r#"{"list": [{"gate": "N"}, {}]}"#, "list[1].gate: is required"),
+            (r#"{"list": [{"gate": "N"}, ["493039"]]}"#, "list[1]: expected an object"),
             (r#"{"number": 1, "number": 493039}"#, "number: is given twice"),
             (r#""493039""#, "body: expected an object"),
             ("493039", "body: expected an object"),
             ("null", "body: expected an object"),
+            (r#"["493039"]"#, "body: expected an object"),
         ] {
-            let told = wrong(parse_json::<Sample>(body.as_bytes()));
+            let told = wrong(parse_object::<Sample>(body.as_bytes()));
             assert_eq!(told, error, "{body}");
             assert!(!told.contains(SENT), "{told}");
             // The same words where the JSON was read before, as in a batch. It keeps the last of two members.
             let value: serde_json::Value = serde_json::from_str(body).unwrap();
             if !error.ends_with("is given twice") {
-                assert_eq!(wrong(from_value::<Sample>(value)), error, "{body}");
+                assert_eq!(wrong(from_value::<Object<Sample>>(value)), error, "{body}");
             }
         }
     }
 
     #[test]
     fn an_unknown_field_is_told_with_the_known_ones() {
-        let told = wrong(parse_json::<Sample>(br#"{"colour": "493039"}"#));
+        let told = wrong(parse_object::<Sample>(br#"{"colour": "493039"}"#));
         assert!(told.starts_with("colour: is not known, expected one of `id`, `number`, "), "{told}");
     }
 
@@ -315,12 +340,12 @@ mod tests {
             ("number=493039", "line 1, column 3"),
             ("{\"text\": \"\\ud800\"}", "line 1, column 17"),
         ] {
-            let Err(Error::MalformedJson(told)) = parse_json::<Sample>(body.as_bytes()) else { panic!("{body}") };
+            let Err(Error::MalformedJson(told)) = parse_object::<Sample>(body.as_bytes()) else { panic!("{body}") };
             assert_eq!(told, place, "{body}");
         }
         let deep = [b"{\"list\":".as_slice(), &b"[".repeat(50_000)].concat();
         assert!(matches!(parse_json::<serde_json::Value>(&deep), Err(Error::MalformedJson(_))));
-        assert!(matches!(parse_json::<Sample>(b"{\"text\": \"\xff\"}"), Err(Error::MalformedJson(_))));
+        assert!(matches!(parse_object::<Sample>(b"{\"text\": \"\xff\"}"), Err(Error::MalformedJson(_))));
     }
 
     #[test]

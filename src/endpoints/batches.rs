@@ -97,7 +97,7 @@ fn claimed_id(item: &RawValue) -> Option<Uuid> {
     struct Named {
         scan_id: Uuid,
     }
-    serde_json::from_str::<Named>(item.get()).ok().map(|named| named.scan_id)
+    parse_object::<Named>(item.get().as_bytes()).ok().map(|named| named.scan_id)
 }
 
 /// A refusal that concerns one item. A failure, and JSON that is none, concern the whole batch.
