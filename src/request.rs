@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode, percent_decode_str};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use uuid::Uuid;
@@ -71,14 +71,14 @@ impl<'a> Call<'a> {
     pub fn json_or_form<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match media_type(&self.parts.headers).as_str() {
             "application/json" => parse_object(self.body),
-            "application/x-www-form-urlencoded" => from_value(parse_form(self.body)?),
+            "application/x-www-form-urlencoded" => from_value(parse_form(self.body, "body")?),
             _ => Err(Error::UnsupportedMediaType("application/json or application/x-www-form-urlencoded")),
         }
     }
 
     /// The query string. Its values are texts.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes())?)
+        from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes(), "query")?)
     }
 }
 
@@ -167,10 +167,13 @@ fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error>
         .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner())))
 }
 
-/// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON.
-fn parse_form(body: &[u8]) -> Result<serde_json::Value, Error> {
+/// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON, and so is what is not
+/// UTF-8, which the parser would replace. `whole` is what the form is called.
+fn parse_form(form: &[u8], whole: &str) -> Result<serde_json::Value, Error> {
+    // Only ASCII separates fields, so they are UTF-8 if all of it is.
+    percent_decode(form).decode_utf8().map_err(|_| Error::field(whole, "is not UTF-8"))?;
     let fields: Vec<(String, String)> =
-        serde_urlencoded::from_bytes(body).map_err(|_| Error::field("body", "is not a form"))?;
+        serde_urlencoded::from_bytes(form).map_err(|_| Error::field(whole, "is not a form"))?;
     let mut object = serde_json::Map::new();
     for (name, value) in fields {
         if object.insert(name.clone(), value.into()).is_some() {
@@ -350,11 +353,14 @@ mod tests {
 
     #[test]
     fn a_form_is_read_as_an_object_of_strings() {
-        let sample: Sample = from_value(parse_form(b"text=a+%C3%B1&way=exit").unwrap()).unwrap();
+        let sample: Sample = from_value(parse_form(b"text=a+%C3%B1&way=exit", "body").unwrap()).unwrap();
         assert_eq!(sample.text.unwrap().0, "a ñ");
         assert_eq!(sample.way, Some(Direction::Exit));
-        assert_eq!(wrong(parse_form(b"text=a&text=493039")), "text: is given twice");
-        assert_eq!(wrong(from_value::<Nested>(parse_form(b"").unwrap())), "gate: is required");
+        assert_eq!(wrong(parse_form(b"text=a&text=493039", "body")), "text: is given twice");
+        assert_eq!(wrong(from_value::<Nested>(parse_form(b"", "body").unwrap())), "gate: is required");
+        for form in [b"text=%FF".as_slice(), b"text=\xff", b"%C3=%B1", b"text=%C3&way=%B1", b"text=%ED%A0%80"] {
+            assert_eq!(wrong(parse_form(form, "body")), "body: is not UTF-8");
+        }
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -365,7 +371,7 @@ mod tests {
     }
 
     fn parse_query(query: &str) -> Result<SampleQuery, Error> {
-        from_value(parse_form(query.as_bytes())?)
+        from_value(parse_form(query.as_bytes(), "query")?)
     }
 
     #[test]
@@ -376,6 +382,7 @@ mod tests {
         for (query, error) in [
             ("status=493039", "status: expected one of valid, used, revoked"),
             ("gate=1&gate=493039", "gate: is given twice"),
+            ("gate=%ff", "query: is not UTF-8"),
             ("page=493039", "page: is not known, expected `status` or `gate`"),
         ] {
             assert_eq!(wrong(parse_query(query)), error, "{query}");

@@ -14,6 +14,7 @@ on_both_databases! {
     a_body_of_another_type_is_refused,
     a_field_that_is_missing_unknown_or_twice_is_named,
     an_array_is_not_taken_for_an_object,
+    a_form_that_is_not_utf_8_is_refused,
     hostile_bodies_change_nothing_anywhere,
     what_was_sent_is_not_repeated,
     a_path_takes_its_methods_and_says_which,
@@ -94,6 +95,22 @@ async fn an_array_is_not_taken_for_an_object(service: Service) {
     let batch = service.organizer.post("/api/events/default/scans/batch", json!({ "scans": [scan] }));
     let results = service.unchanged(batch).await.is(200)["results"].clone();
     assert_eq!((&results[0]["status"], &results[0]["scan_id"]), (&json!(422), &json!(null)));
+}
+
+async fn a_form_that_is_not_utf_8_is_refused(service: Service) {
+    let user = service.ticket("A1").await.username;
+    let scan = b"seat=A1&gate=North&totp_code=000000".as_slice();
+    for end in [b"%FF".as_slice(), b"\xff", b"%C3", b"%ED%A0%80"] {
+        for (path, form) in [
+            ("/api/users", b"username=ana&full_name=".as_slice()),
+            (&*format!("/api/users/{user}/tickets"), b"seat=A1&gate="),
+            ("/api/users/attendance", scan),
+        ] {
+            let form = service.organizer.post_form(path, [form, end].concat());
+            let problem = service.unchanged(form).await.is_refused(422, "invalid_payload");
+            assert_eq!(problem["errors"], json!([{ "field": "body", "message": "is not UTF-8" }]), "{path}");
+        }
+    }
 }
 
 async fn hostile_bodies_change_nothing_anywhere(service: Service) {
