@@ -1,5 +1,5 @@
-//! Lists are sent in pages: `?limit=` members at most, `?after=` the cursor that the page before gave as `next`. Exports and
-//! the manifest are whole lists, read page by page while they are sent.
+//! Lists are sent in pages: `?limit=` members at most, `?after=` the cursor that the page before gave as `next`.
+//! Exports and the manifest are whole lists, which are read page by page while they are sent.
 
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::stream::{self, Stream};

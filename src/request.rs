@@ -20,8 +20,6 @@ use crate::error::Error;
 use crate::model::{Event, Millis};
 use crate::store::DEFAULT_EVENT;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 /// One request, found and authorised.
 pub struct Call<'a> {
     pub app: &'a Arc<App>,
@@ -81,6 +79,8 @@ impl<'a> Call<'a> {
         from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes(), "query")?)
     }
 }
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body as an entrance has it: hyper's, still on its way, or Lambda's, whole.
 pub trait RequestBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send {}
