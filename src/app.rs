@@ -219,13 +219,14 @@ impl App {
     ) -> Result<Response, Error> {
         let (route, params) = match self.find(parts) {
             Ok(found) => found,
-            // A client reads the answer once it has sent its body.
+            // Many clients send their whole body before they read the answer.
             Err(error) => return read_body(body, ORDINARY).await.and(Err(error)),
         };
         visit.route = route.path;
         let limits = &route.limits;
-        // A large body is read only from those who may send it, and one import at a time, so that nobody else can make the
-        // service hold megabytes. Where no body is large, the key is looked up within the deadline of all the work.
+        // A large body is read only from those who may send it, and only one import at a time, so that nobody else can
+        // make the service hold megabytes. On a short route the key is looked up later, within the deadline of all its
+        // work.
         let asked_first = limits.deadline > STORE_DEADLINE;
         if asked_first {
             within(STORE_DEADLINE, self.authorise(route, parts, visit, self.now())).await?;
