@@ -9,9 +9,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Method;
 use http::request::Parts;
-use lambda_http::Request;
 use once_cell::sync::OnceCell;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::auth::{Caller, KeyRing};
 use crate::config::Settings;
@@ -20,7 +19,7 @@ use crate::error::Error;
 use crate::logs::{self, RequestLine};
 use crate::metrics::Metrics;
 use crate::model::{Millis, Role, ScanResult};
-use crate::request::{Call, Params, media_type};
+use crate::request::{BodyLimits, Call, Params, RequestBody, media_type, read_body};
 use crate::response::{self, Response};
 use crate::store::{self, Store};
 use crate::totp::TicketSecret;
@@ -30,95 +29,83 @@ pub const STORE_DEADLINE: Duration = Duration::from_millis(2_500);
 /// What an import, an export or a batch has; each of its calls but the import's has [`STORE_DEADLINE`] besides.
 pub const LONG_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Bytes of an ordinary body at most.
-pub const BODY_LIMIT: usize = 64 * 1024;
-/// Bytes of a batch at most: 500 scans with notes do not fit in 64 KiB.
-pub const BATCH_LIMIT: usize = 512 * 1024;
-/// Bytes of an imported CSV at most.
-pub const CSV_LIMIT: usize = 16 * 1024 * 1024;
-
-/// Who may call a route.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    Anyone,
-    /// A key with this role or a greater one.
-    Key(Role),
-}
-
 type Endpoint = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Response, Error>>;
 
 /// One line of the route table.
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
-    access: Access,
-    deadline: Duration,
+    /// The role that a caller's key must hold; without one, anyone may call.
+    role: Option<Role>,
+    limits: Limits,
     endpoint: Endpoint,
 }
 
-impl Route {
-    /// Whether this caller may call this route.
-    fn check(&self, caller: Option<&Caller>) -> Result<(), Error> {
-        match (self.access, caller) {
-            (Access::Anyone, _) => Ok(()),
-            (Access::Key(_), None) => Err(Error::Unauthenticated),
-            (Access::Key(needed), Some(caller)) if caller.role.holds(needed) => Ok(()),
-            (Access::Key(_), Some(_)) => Err(Error::Forbidden("Your key's role does not allow this.")),
-        }
-    }
+/// How long a request may take, and how large it may be.
+#[derive(Clone, Copy)]
+struct Limits {
+    deadline: Duration,
+    body: BodyLimits,
+    /// For a body that is CSV, where the route imports one.
+    csv: Option<BodyLimits>,
 }
 
 macro_rules! routes {
-    ($($method:ident $path:literal $access:expr, $deadline:expr => $endpoint:path;)+) => {
+    ($($method:ident $path:literal $role:expr, $limits:expr => $endpoint:path;)+) => {
         &[$(Route {
             method: Method::$method,
             path: $path,
-            access: $access,
-            deadline: $deadline,
+            role: $role,
+            limits: $limits,
             endpoint: |call| Box::pin($endpoint(call)),
         }),+]
     };
 }
 
-const ANYONE: Access = Access::Anyone;
-const ORGANIZER: Access = Access::Key(Role::Organizer);
-const SUPERVISOR: Access = Access::Key(Role::Supervisor);
-const GATE: Access = Access::Key(Role::Gate);
-const SHORT: Duration = STORE_DEADLINE;
-const LONG: Duration = LONG_DEADLINE;
+const ANYONE: Option<Role> = None;
+const ORGANIZER: Option<Role> = Some(Role::Organizer);
+const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
+const GATE: Option<Role> = Some(Role::Gate);
+
+const ORDINARY: BodyLimits = BodyLimits { bytes: 64 * 1024, time: Duration::from_secs(10) };
+const SHORT: Limits = Limits { deadline: STORE_DEADLINE, body: ORDINARY, csv: None };
+const LONG: Limits = Limits { deadline: LONG_DEADLINE, ..SHORT };
+/// 500 scans with notes do not fit in an ordinary body.
+const BATCH: Limits = Limits { body: BodyLimits { bytes: 512 * 1024, ..ORDINARY }, ..LONG };
+const IMPORT: Limits = Limits { csv: Some(BodyLimits { bytes: 16 * 1024 * 1024, time: LONG_DEADLINE }), ..LONG };
 
 /// Every path of the service. `HEAD` is answered wherever `GET` is.
 pub static ROUTES: &[Route] = routes! {
-    GET    "/health"                           ANYONE,     SHORT => system::show_health;
-    GET    "/metrics"                          GATE,       SHORT => system::show_metrics;
-    GET    "/openapi.json"                     ANYONE,     SHORT => system::show_openapi;
-    POST   "/api/users"                        ORGANIZER,  SHORT => users::create_user;
-    GET    "/api/users/{username}"             ORGANIZER,  SHORT => users::show_user;
-    DELETE "/api/users/{username}"             ORGANIZER,  SHORT => users::erase_user;
-    POST   "/api/users/{username}/tickets"     ORGANIZER,  SHORT => users::register_ticket;
-    GET    "/api/users/{username}/tickets"     ORGANIZER,  SHORT => users::list_tickets;
-    POST   "/api/users/attendance"             GATE,       SHORT => scans::record_attendance;
-    POST   "/api/events"                       ORGANIZER,  SHORT => events::create_event;
-    GET    "/api/events"                       ORGANIZER,  SHORT => events::list_events;
-    GET    "/api/events/{event}"               ORGANIZER,  SHORT => events::show_event;
-    PATCH  "/api/events/{event}"               ORGANIZER,  SHORT => events::change_event;
-    DELETE "/api/events/{event}"               ORGANIZER,  LONG  => events::delete_event;
-    POST   "/api/events/{event}/tickets"       ORGANIZER,  LONG  => tickets::create_tickets;
-    GET    "/api/events/{event}/tickets"       ORGANIZER,  SHORT => tickets::list_tickets;
-    GET    "/api/tickets/{ticket_id}"          ORGANIZER,  SHORT => tickets::show_ticket;
-    POST   "/api/tickets/{ticket_id}/revoke"   ORGANIZER,  SHORT => tickets::revoke_ticket;
-    POST   "/api/tickets/{ticket_id}/reissue"  ORGANIZER,  SHORT => tickets::reissue_ticket;
-    POST   "/api/tickets/{ticket_id}/transfer" ORGANIZER,  SHORT => tickets::transfer_ticket;
-    POST   "/api/events/{event}/scans"         GATE,       SHORT => scans::record_scan;
-    POST   "/api/events/{event}/scans/batch"   GATE,       LONG  => batches::record_batch;
-    POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT => scans::undo_scan;
-    GET    "/api/events/{event}/manifest"      GATE,       SHORT => manifest::show_manifest;
-    GET    "/api/events/{event}/stats"         GATE,       SHORT => stats::show_stats;
-    GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  SHORT => tickets::export_tickets;
-    GET    "/api/events/{event}/scans.csv"     ORGANIZER,  SHORT => scans::export_scans;
-    POST   "/api/keys"                         ORGANIZER,  SHORT => keys::create_key;
-    GET    "/api/keys"                         ORGANIZER,  SHORT => keys::list_keys;
-    DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT => keys::revoke_key;
+    GET    "/health"                           ANYONE,     SHORT  => system::show_health;
+    GET    "/metrics"                          GATE,       SHORT  => system::show_metrics;
+    GET    "/openapi.json"                     ANYONE,     SHORT  => system::show_openapi;
+    POST   "/api/users"                        ORGANIZER,  SHORT  => users::create_user;
+    GET    "/api/users/{username}"             ORGANIZER,  SHORT  => users::show_user;
+    DELETE "/api/users/{username}"             ORGANIZER,  SHORT  => users::erase_user;
+    POST   "/api/users/{username}/tickets"     ORGANIZER,  SHORT  => users::register_ticket;
+    GET    "/api/users/{username}/tickets"     ORGANIZER,  SHORT  => users::list_tickets;
+    POST   "/api/users/attendance"             GATE,       SHORT  => scans::record_attendance;
+    POST   "/api/events"                       ORGANIZER,  SHORT  => events::create_event;
+    GET    "/api/events"                       ORGANIZER,  SHORT  => events::list_events;
+    GET    "/api/events/{event}"               ORGANIZER,  SHORT  => events::show_event;
+    PATCH  "/api/events/{event}"               ORGANIZER,  SHORT  => events::change_event;
+    DELETE "/api/events/{event}"               ORGANIZER,  LONG   => events::delete_event;
+    POST   "/api/events/{event}/tickets"       ORGANIZER,  IMPORT => tickets::create_tickets;
+    GET    "/api/events/{event}/tickets"       ORGANIZER,  SHORT  => tickets::list_tickets;
+    GET    "/api/tickets/{ticket_id}"          ORGANIZER,  SHORT  => tickets::show_ticket;
+    POST   "/api/tickets/{ticket_id}/revoke"   ORGANIZER,  SHORT  => tickets::revoke_ticket;
+    POST   "/api/tickets/{ticket_id}/reissue"  ORGANIZER,  SHORT  => tickets::reissue_ticket;
+    POST   "/api/tickets/{ticket_id}/transfer" ORGANIZER,  SHORT  => tickets::transfer_ticket;
+    POST   "/api/events/{event}/scans"         GATE,       SHORT  => scans::record_scan;
+    POST   "/api/events/{event}/scans/batch"   GATE,       BATCH  => batches::record_batch;
+    POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT  => scans::undo_scan;
+    GET    "/api/events/{event}/manifest"      GATE,       SHORT  => manifest::show_manifest;
+    GET    "/api/events/{event}/stats"         GATE,       SHORT  => stats::show_stats;
+    GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  SHORT  => tickets::export_tickets;
+    GET    "/api/events/{event}/scans.csv"     ORGANIZER,  SHORT  => scans::export_scans;
+    POST   "/api/keys"                         ORGANIZER,  SHORT  => keys::create_key;
+    GET    "/api/keys"                         ORGANIZER,  SHORT  => keys::list_keys;
+    DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT  => keys::revoke_key;
 };
 
 /// Where the time comes from; tests set their own.
@@ -134,29 +121,16 @@ pub struct App {
     pub(crate) secret_claimed: OnceCell<()>,
     store: OnceCell<Box<dyn Store>>,
     router: matchit::Router<Vec<&'static Route>>,
-    imports: Arc<Semaphore>,
+    imports: Semaphore,
     clock: Clock,
 }
 
-/// How much of a body to read, decided before it is read.
-pub struct BodyAllowance {
-    pub limit: usize,
-    pub time: Duration,
-    /// Held while a CSV import is read and written, so that there is one at a time.
-    import: Option<OwnedSemaphorePermit>,
-}
-
-/// Travels with a request from the entrance to the end of its handling.
-#[derive(Clone)]
-struct ImportPermit(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
-
-impl BodyAllowance {
-    /// Lets the permission go along with the request.
-    pub fn attach(self, parts: &mut Parts) {
-        if let Some(permit) = self.import {
-            parts.extensions.insert(ImportPermit(Arc::new(permit)));
-        }
-    }
+/// What is known so far of a request, for its line in the log.
+struct Visit {
+    route: &'static str,
+    caller: Option<Caller>,
+    /// When there was something to work on: the time a client takes to send its body is not ours.
+    started: Instant,
 }
 
 impl App {
@@ -171,7 +145,7 @@ impl App {
             secret_claimed: OnceCell::new(),
             store: OnceCell::new(),
             router: router(),
-            imports: Arc::new(Semaphore::new(1)),
+            imports: Semaphore::new(1),
             clock,
             settings,
         }
@@ -207,77 +181,74 @@ impl App {
         }
     }
 
-    /// Decides how much of a body to read. A large one only from those who may send it, and only one import at a time, so
-    /// that nobody else can make the service hold megabytes.
-    pub async fn allow_body(&self, parts: &Parts) -> Result<BodyAllowance, Response> {
-        let started = Instant::now();
-        let small = BodyAllowance { limit: BODY_LIMIT, time: Duration::from_secs(10), import: None };
-        let Ok((route, _)) = self.find(parts) else {
-            return Ok(small);
-        };
-        let csv = media_type(&parts.headers) == "text/csv";
-        let allowed = async {
-            match (&route.method, route.path) {
-                (&Method::POST, "/api/events/{event}/scans/batch") => {
-                    route.check(self.authenticate(route, parts, self.now()).await?.as_ref())?;
-                    Ok(BodyAllowance { limit: BATCH_LIMIT, ..small })
-                }
-                (&Method::POST, "/api/events/{event}/tickets") if csv => {
-                    route.check(self.authenticate(route, parts, self.now()).await?.as_ref())?;
-                    let import = Arc::clone(&self.imports).try_acquire_owned().map_err(|_| Error::ImportInProgress)?;
-                    Ok(BodyAllowance { limit: CSV_LIMIT, time: LONG_DEADLINE, import: Some(import) })
-                }
-                _ => Ok(small),
-            }
-        };
-        allowed.await.map_err(|error| self.refuse(parts, error, started))
-    }
-
-    /// The response to a request that fails before it is whole, logged like any other.
-    pub fn refuse(&self, parts: &Parts, error: Error, started: Instant) -> Response {
-        let route = self.find(parts).map_or("", |(route, _)| route.path);
-        let response = response::problem(&error);
-        self.observe(parts, route, None, &response, Some(&error), started);
-        response
-    }
-
     /// Answers a request. Never fails: every failure, a panic included, becomes a response.
-    pub async fn handle(self: &Arc<Self>, request: Request) -> Response {
-        let started = Instant::now();
+    pub async fn handle<B: RequestBody>(self: &Arc<Self>, request: http::Request<B>) -> Response {
+        self.handle_and(request, async |response| Ok(response)).await
+    }
+
+    /// The same for an entrance that cannot send every response: what `send` makes of it is what is counted and logged.
+    pub async fn handle_and<B: RequestBody>(
+        self: &Arc<Self>,
+        request: http::Request<B>,
+        send: impl AsyncFnOnce(Response) -> Result<Response, Error>,
+    ) -> Response {
         let (parts, body) = request.into_parts();
-        let mut caller = None;
-        let mut route = "";
-        let work = self.dispatch(&parts, body.as_ref(), &mut route, &mut caller);
-        let outcome = without_panic(work).await;
+        let mut visit = Visit { route: "", caller: None, started: Instant::now() };
+        let outcome = without_panic(self.dispatch(&parts, body, &mut visit)).await;
         let (mut response, error) = match outcome {
             Ok(response) => (response, None),
             Err(error) => (response::problem(&error), Some(error)),
         };
-        self.observe(&parts, route, caller.as_ref(), &response, error.as_ref(), started);
         if parts.method == Method::HEAD {
             response = response.map(|_| response::empty_body());
         }
         response::secure(&mut response);
+        let (response, error) = match send(response).await {
+            Ok(response) => (response, error),
+            Err(error) => (response::problem(&error), Some(error)),
+        };
+        self.observe(&parts, &visit, &response, error.as_ref());
         response
     }
 
     async fn dispatch(
         self: &Arc<Self>,
         parts: &Parts,
-        body: &[u8],
-        pattern: &mut &'static str,
-        known: &mut Option<Caller>,
+        body: impl RequestBody,
+        visit: &mut Visit,
     ) -> Result<Response, Error> {
-        let (route, params) = self.find(parts)?;
-        *pattern = route.path;
+        let (route, params) = match self.find(parts) {
+            Ok(found) => found,
+            // Many clients send their whole body before they read the answer.
+            Err(error) => return read_body(body, ORDINARY).await.and(Err(error)),
+        };
+        visit.route = route.path;
+        let limits = &route.limits;
+        // A large body is read only from those who may send it, and only one import at a time, so that nobody else can
+        // make the service hold megabytes. On a short route the key is looked up later, within the deadline of all its
+        // work.
+        let asked_first = limits.deadline > STORE_DEADLINE;
+        if asked_first {
+            within(STORE_DEADLINE, self.authorise(route, parts, visit, self.now())).await?;
+        }
+        let (body_limits, _import) = match limits.csv {
+            Some(csv) if media_type(&parts.headers) == "text/csv" => {
+                (csv, Some(self.imports.try_acquire().map_err(|_| Error::ImportInProgress)?))
+            }
+            _ => (limits.body, None),
+        };
+        let body = read_body(body, body_limits).await?;
+
+        visit.started = Instant::now();
         let now = self.now();
         let work = async {
-            let caller = self.authenticate(route, parts, now).await?;
-            known.clone_from(&caller);
-            route.check(caller.as_ref())?;
-            (route.endpoint)(Call { app: self, parts, params, body, caller, now }).await
+            if !asked_first {
+                self.authorise(route, parts, visit, now).await?;
+            }
+            let caller = visit.caller.as_ref();
+            (route.endpoint)(Call { app: self, parts, params, body: &body, caller, now }).await
         };
-        within(route.deadline, work).await
+        within(limits.deadline, work).await
     }
 
     /// Finds the route of a request, or says which methods its path takes.
@@ -296,31 +267,23 @@ impl App {
         }
     }
 
-    /// Finds out who asks, where the route wants to know. Whether they may is another question: see [`Route::check`].
-    async fn authenticate(&self, route: &Route, parts: &Parts, now: Millis) -> Result<Option<Caller>, Error> {
-        match route.access {
-            Access::Anyone => Ok(None),
-            Access::Key(_) => {
-                let caller = self.keys.authenticate(&parts.headers, self.store(), now);
-                within(STORE_DEADLINE, caller).await.map(Some)
-            }
-        }
+    /// Finds out who asks, where the route wants to know, and whether they may.
+    async fn authorise(&self, route: &Route, parts: &Parts, visit: &mut Visit, now: Millis) -> Result<(), Error> {
+        let Some(needed) = route.role else { return Ok(()) };
+        let caller = visit.caller.insert(self.keys.authenticate(&parts.headers, self.store(), now).await?);
+        if caller.role.holds(needed) { Ok(()) } else { Err(Error::Forbidden("Your key's role does not allow this.")) }
     }
 
     /// Counts a request and writes its one line.
-    fn observe(
-        &self,
-        parts: &Parts,
-        route: &'static str,
-        caller: Option<&Caller>,
-        response: &Response,
-        error: Option<&Error>,
-        started: Instant,
-    ) {
+    fn observe(&self, parts: &Parts, visit: &Visit, response: &Response, error: Option<&Error>) {
+        let &Visit { route, ref caller, started } = visit;
         let (status, elapsed) = (response.status(), started.elapsed());
         let scan = response.extensions().get::<ScanResult>().copied();
-        self.metrics.observe(&parts.method, route, status, elapsed, scan);
-        logs::request(&self.settings, &RequestLine { parts, route, status, elapsed, caller, scan, error });
+        self.metrics.observe(&parts.method, route, status, elapsed);
+        logs::request(
+            &self.settings,
+            &RequestLine { parts, route, status, elapsed, caller: caller.as_ref(), scan, error },
+        );
     }
 }
 
@@ -350,7 +313,7 @@ fn router() -> matchit::Router<Vec<&'static Route>> {
     router
 }
 
-/// Marks a response as the answer to a scan, for log and metrics.
+/// Marks a response as the answer to a scan, for the log.
 pub fn with_scan(mut response: Response, result: ScanResult) -> Response {
     response.extensions_mut().insert(result);
     response

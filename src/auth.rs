@@ -41,7 +41,7 @@ impl NewSecret {
 }
 
 /// Who is asking, and what they may do.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Caller {
     /// None for the key of the environment.
     pub key_id: Option<Uuid>,
@@ -58,6 +58,12 @@ impl Caller {
     /// The holder of `ORGANIZER_KEY`, and whoever runs the command line on the machine.
     pub const ENVIRONMENT: Self =
         Self { key_id: None, role: Role::Organizer, event_id: None, gate: None, offline: true, created_at: None };
+
+    /// The holder of a key, while it is good.
+    fn with(key: &Key, now: Millis) -> Result<Self, Error> {
+        let expired = key.expires_at.is_some_and(|expiry| expiry <= now);
+        if key.revoked_at.is_some() || expired { Err(Error::Unauthenticated) } else { Ok(Self::of(key)) }
+    }
 
     fn of(key: &Key) -> Self {
         Self {
@@ -126,19 +132,16 @@ impl KeyRing {
         let secret = token.strip_prefix(PREFIX).and_then(|text| BASE64URL_NOPAD.decode(text.as_bytes()).ok());
         let hash: Hash = Sha256::digest(secret.filter(|bytes| bytes.len() == 32).ok_or(Error::Unauthenticated)?).into();
 
-        let key = match self.recall(&hash, now) {
-            Some(key) => key,
-            None => {
-                let forgotten = self.lock().forgotten;
-                // Whoever tries keys at random waits here, and leaves the rest of the pool to those whose keys are known.
-                let _place = self.lookups.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
-                let key = store.find_key(&hash).await?.ok_or(Error::Unauthenticated)?;
-                self.remember(hash, &key, now, forgotten);
-                key
-            }
-        };
-        let expired = key.expires_at.is_some_and(|expiry| expiry <= now);
-        if key.revoked_at.is_some() || expired { Err(Error::Unauthenticated) } else { Ok(Caller::of(&key)) }
+        if let Some(caller) = self.recall(&hash, now) {
+            return caller;
+        }
+        let forgotten = self.lock().forgotten;
+        // Whoever tries keys at random waits here, and leaves the rest of the pool to those whose keys are known.
+        let _place = self.lookups.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
+        let key = store.find_key(&hash).await?.ok_or(Error::Unauthenticated)?;
+        let caller = Caller::with(&key, now);
+        self.remember(hash, key, now, forgotten);
+        caller
     }
 
     /// Forgets the keys that a change made invalid, at once in this process.
@@ -148,14 +151,14 @@ impl KeyRing {
         remembered.forgotten += 1;
     }
 
-    fn recall(&self, hash: &Hash, now: Millis) -> Option<Key> {
+    fn recall(&self, hash: &Hash, now: Millis) -> Option<Result<Caller, Error>> {
         let remembered = self.lock();
         let (key, since) = remembered.keys.get(hash)?;
-        (since.0..since.0 + REMEMBERED).contains(&now.0).then(|| key.clone())
+        (since.0..since.0 + REMEMBERED).contains(&now.0).then(|| Caller::with(key, now))
     }
 
     /// Remembers a key, unless something was forgotten while it was looked up: it may have been this key.
-    fn remember(&self, hash: Hash, key: &Key, now: Millis, forgotten: u64) {
+    fn remember(&self, hash: Hash, key: Key, now: Millis, forgotten: u64) {
         let mut remembered = self.lock();
         if remembered.forgotten != forgotten {
             return;
@@ -163,7 +166,7 @@ impl KeyRing {
         if remembered.keys.len() >= REMEMBERED_AT_MOST {
             remembered.keys.clear();
         }
-        remembered.keys.insert(hash, (key.clone(), now));
+        remembered.keys.insert(hash, (key, now));
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {
@@ -211,7 +214,7 @@ mod tests {
     fn remembering(key: &Key) -> (KeyRing, HeaderMap) {
         let secret = NewSecret::random().unwrap();
         let ring = KeyRing::new(Some(ENVIRONMENT_KEY));
-        ring.remember(secret.hash.try_into().unwrap(), key, NOW, 0);
+        ring.remember(secret.hash.try_into().unwrap(), key.clone(), NOW, 0);
         (ring, headers(&format!("Bearer {}", secret.text)))
     }
 
@@ -317,7 +320,7 @@ mod tests {
         let ring = KeyRing::new(None);
         let forgotten = ring.lock().forgotten;
         ring.forget(|known| known.key_id == key().key_id);
-        ring.remember([0; 32], &key(), NOW, forgotten);
+        ring.remember([0; 32], key(), NOW, forgotten);
         assert!(ring.recall(&[0; 32], NOW).is_none());
     }
 
@@ -327,7 +330,7 @@ mod tests {
         for number in 0..=REMEMBERED_AT_MOST {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&number.to_le_bytes());
-            ring.remember(hash, &key(), NOW, 0);
+            ring.remember(hash, key(), NOW, 0);
             assert!(ring.recall(&hash, NOW).is_some());
             assert!(ring.lock().keys.len() <= REMEMBERED_AT_MOST);
         }

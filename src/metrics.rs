@@ -58,22 +58,13 @@ impl Metrics {
         Self { registry, requests, latency, scans, migrations_ok }
     }
 
-    pub fn observe(
-        &self,
-        method: &Method,
-        route: &'static str,
-        status: StatusCode,
-        elapsed: Duration,
-        scan: Option<ScanResult>,
-    ) {
+    pub fn observe(&self, method: &Method, route: &'static str, status: StatusCode, elapsed: Duration) {
         let labels = RequestLabels { method: known_method(method), route, status: status.as_u16() };
         self.requests.get_or_create(&labels).inc();
         self.latency.get_or_create(&RouteLabels { route }).observe(elapsed.as_secs_f64());
-        if let Some(result) = scan {
-            self.count_scan(result);
-        }
     }
 
+    /// Counts a scan that was decided now; a replay of one is no other scan.
     pub fn count_scan(&self, result: ScanResult) {
         self.scans.get_or_create(&ScanLabels { result: result.as_str() }).inc();
     }

@@ -1,11 +1,14 @@
 //! Lists are sent in pages: `?limit=` members at most, `?after=` the cursor that the page before gave as `next`.
+//! Exports and the manifest are whole lists, which are read page by page while they are sent.
 
 use data_encoding::BASE64URL_NOPAD;
+use futures_util::stream::{self, Stream};
 use http::StatusCode;
 use serde::Deserialize;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use uuid::Uuid;
 
+use crate::app::{STORE_DEADLINE, within};
 use crate::error::Error;
 use crate::response::{self, Response};
 
@@ -78,6 +81,28 @@ pub fn respond<T: Serialize>(
     members.truncate(limit.0);
     let next = members.last().filter(|_| more).map(|last| encode(id(last)));
     response::json(StatusCode::OK, &Page { name, members, next })
+}
+
+/// Members of a whole list that are read at a time.
+pub const PAGE: i64 = 1_000;
+
+/// The pages of a whole list. `read` reads the [`PAGE`] members after a place; `place` says where a member is.
+pub fn pages<T, P, R>(
+    read: impl Fn(Option<P>) -> R + Send + 'static,
+    place: fn(&T) -> P,
+) -> impl Stream<Item = Result<Vec<T>, Error>> + Send + 'static
+where
+    T: Send + 'static,
+    P: Send + 'static,
+    R: Future<Output = Result<Vec<T>, Error>> + Send + 'static,
+{
+    stream::try_unfold((read, Some(None)), move |(read, after)| async move {
+        let Some(after) = after else { return Ok(None) };
+        let members = within(STORE_DEADLINE, read(after)).await?;
+        let full = members.len() as i64 == PAGE;
+        let next = members.last().filter(|_| full).map(|last| Some(place(last)));
+        Ok(Some((members, (read, next))))
+    })
 }
 
 struct Page<T> {

@@ -1,11 +1,17 @@
 //! What an endpoint gets, and how it reads it: path, query, and bodies as JSON or as a form.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
-use percent_encoding::percent_decode_str;
-use serde::de::DeserializeOwned;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use percent_encoding::{percent_decode, percent_decode_str};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use uuid::Uuid;
 
 use crate::app::{App, STORE_DEADLINE, within};
@@ -21,13 +27,13 @@ pub struct Call<'a> {
     pub params: Params,
     pub body: &'a [u8],
     /// Always there on a route that asks for a key.
-    pub caller: Option<Caller>,
+    pub caller: Option<&'a Caller>,
     pub now: Millis,
 }
 
-impl Call<'_> {
-    pub fn caller(&self) -> Result<&Caller, Error> {
-        self.caller.as_ref().ok_or(Error::Unauthenticated)
+impl<'a> Call<'a> {
+    pub fn caller(&self) -> Result<&'a Caller, Error> {
+        self.caller.ok_or(Error::Unauthenticated)
     }
 
     /// The event that the path names, when the caller may see it.
@@ -49,24 +55,57 @@ impl Call<'_> {
         }
     }
 
-    /// The body as a JSON array, when that is what it is.
+    /// The body as a JSON array of objects, when an array is what it is.
     pub fn json_array<T: DeserializeOwned>(&self) -> Option<Result<Vec<T>, Error>> {
         let json = media_type(&self.parts.headers) == "application/json";
-        (json && is_array(self.body)).then(|| parse_json(self.body))
+        let is_array = self.body.trim_ascii_start().first() == Some(&b'[');
+        (json && is_array).then(|| {
+            let objects: Vec<Object<T>> = parse_json(self.body)?;
+            Ok(objects.into_iter().map(|Object(value)| value).collect())
+        })
     }
 
     /// The body as JSON or as a form.
     pub fn json_or_form<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match media_type(&self.parts.headers).as_str() {
             "application/json" => parse_object(self.body),
-            "application/x-www-form-urlencoded" => from_value(parse_form(self.body)?),
+            "application/x-www-form-urlencoded" => from_value(parse_form(self.body, "body")?),
             _ => Err(Error::UnsupportedMediaType("application/json or application/x-www-form-urlencoded")),
         }
     }
 
     /// The query string. Its values are texts.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes())?)
+        from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes(), "query")?)
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body as an entrance has it: hyper's, still on its way, or Lambda's, whole.
+pub trait RequestBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send {}
+
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send> RequestBody for B {}
+
+/// How much of a body is read, and how long that may take.
+#[derive(Clone, Copy)]
+pub struct BodyLimits {
+    pub bytes: usize,
+    pub time: Duration,
+}
+
+/// Reads a body within its limits.
+pub async fn read_body(body: impl RequestBody, limits: BodyLimits) -> Result<Bytes, Error> {
+    // Refused before a client that asked whether to send it is told to.
+    if body.size_hint().lower() > limits.bytes as u64 {
+        return Err(Error::PayloadTooLarge(limits.bytes));
+    }
+    match tokio::time::timeout(limits.time, Limited::new(body, limits.bytes).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::PayloadTooLarge(limits.bytes)),
+        // The client broke off, or its chunks are not chunks: nobody is left to tell, or it will see why.
+        Ok(Err(_)) => Err(Error::field("body", "broke off")),
+        Err(_) => Err(Error::RequestTimeout),
     }
 }
 
@@ -76,17 +115,33 @@ pub fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-fn is_array(json: &[u8]) -> bool {
-    json.trim_ascii_start().first() == Some(&b'[')
+/// Reads a text as a JSON object.
+pub fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
+    parse_json(text).map(|Object(value)| value)
 }
 
-/// Reads a text as a JSON object: serde alone would also take an array, for the members of a struct in their order.
-pub fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
-    if is_array(text) {
-        parse_json::<serde::de::IgnoredAny>(text)?;
-        return Err(Error::field("body", "expected an object"));
+/// What is read from a JSON object only: for a struct, serde would also take an array of its members in their order.
+#[cfg_attr(test, derive(Debug, PartialEq))]
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
     }
-    parse_json(text)
 }
 
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
@@ -112,10 +167,13 @@ fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error>
         .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner())))
 }
 
-/// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON.
-fn parse_form(body: &[u8]) -> Result<serde_json::Value, Error> {
+/// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON, and so is what is not
+/// UTF-8, which the parser would replace. `whole` is what the form is called.
+fn parse_form(form: &[u8], whole: &str) -> Result<serde_json::Value, Error> {
+    // Only ASCII separates fields, so they are UTF-8 if all of it is.
+    percent_decode(form).decode_utf8().map_err(|_| Error::field(whole, "is not UTF-8"))?;
     let fields: Vec<(String, String)> =
-        serde_urlencoded::from_bytes(body).map_err(|_| Error::field("body", "is not a form"))?;
+        serde_urlencoded::from_bytes(form).map_err(|_| Error::field(whole, "is not a form"))?;
     let mut object = serde_json::Map::new();
     for (name, value) in fields {
         if object.insert(name.clone(), value.into()).is_some() {
@@ -151,7 +209,6 @@ fn invalid(path: &str, message: &str) -> Error {
     }
     // The value comes first and may itself say ", expected ".
     let message = match message.rsplit_once(", expected ") {
-        Some((_, expected)) if expected.starts_with("struct ") => "expected an object".to_owned(),
         Some((_, expected)) => format!("expected {expected}"),
         None if message.starts_with("UUID parsing failed") => "expected a UUID".to_owned(),
         None => message.to_owned(),
@@ -197,8 +254,8 @@ mod tests {
         text: Option<Text<5>>,
         way: Option<Direction>,
         at: Option<Millis>,
-        nested: Option<Nested>,
-        list: Vec<Nested>,
+        nested: Option<Object<Nested>>,
+        list: Vec<Object<Nested>>,
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -243,6 +300,7 @@ mod tests {
             (r#"{"way": {"493039": 1}}"#, "way: expected a string"),
             (r#"{"at": "493039"}"#, "at: expected a time such as 2026-05-01T18:00:00Z (RFC 3339)"),
             (r#"{"nested": "493039"}"#, "nested: expected an object"),
+            (r#"{"nested": ["N"]}"#, "nested: expected an object"),
             (r#"{"nested": {}}"#, "nested.gate: is required"),
             (
                 r#"{"nested": {"gate": "493039\n"}}"#,
@@ -251,25 +309,27 @@ mod tests {
             (r#"{"nested": {"gate": "N", "gate": "S"}}"#, "nested.gate: is given twice"),
             (r#"{"nested": {"gate": "N", "door": 493039}}"#, "nested.door: is not known, expected `gate`"),
             (r#"{"list": [{"gate": "N"}, {}]}"#, "list[1].gate: is required"),
+            (r#"{"list": [{"gate": "N"}, ["493039"]]}"#, "list[1]: expected an object"),
             (r#"{"number": 1, "number": 493039}"#, "number: is given twice"),
             (r#""493039""#, "body: expected an object"),
             ("493039", "body: expected an object"),
             ("null", "body: expected an object"),
+            (r#"["493039"]"#, "body: expected an object"),
         ] {
-            let told = wrong(parse_json::<Sample>(body.as_bytes()));
+            let told = wrong(parse_object::<Sample>(body.as_bytes()));
             assert_eq!(told, error, "{body}");
             assert!(!told.contains(SENT), "{told}");
             // The same words where the JSON was read before, as in a batch. It keeps the last of two members.
             let value: serde_json::Value = serde_json::from_str(body).unwrap();
             if !error.ends_with("is given twice") {
-                assert_eq!(wrong(from_value::<Sample>(value)), error, "{body}");
+                assert_eq!(wrong(from_value::<Object<Sample>>(value)), error, "{body}");
             }
         }
     }
 
     #[test]
     fn an_unknown_field_is_told_with_the_known_ones() {
-        let told = wrong(parse_json::<Sample>(br#"{"colour": "493039"}"#));
+        let told = wrong(parse_object::<Sample>(br#"{"colour": "493039"}"#));
         assert!(told.starts_with("colour: is not known, expected one of `id`, `number`, "), "{told}");
     }
 
@@ -283,21 +343,24 @@ mod tests {
             ("number=493039", "line 1, column 3"),
             ("{\"text\": \"\\ud800\"}", "line 1, column 17"),
         ] {
-            let Err(Error::MalformedJson(told)) = parse_json::<Sample>(body.as_bytes()) else { panic!("{body}") };
+            let Err(Error::MalformedJson(told)) = parse_object::<Sample>(body.as_bytes()) else { panic!("{body}") };
             assert_eq!(told, place, "{body}");
         }
         let deep = [b"{\"list\":".as_slice(), &b"[".repeat(50_000)].concat();
         assert!(matches!(parse_json::<serde_json::Value>(&deep), Err(Error::MalformedJson(_))));
-        assert!(matches!(parse_json::<Sample>(b"{\"text\": \"\xff\"}"), Err(Error::MalformedJson(_))));
+        assert!(matches!(parse_object::<Sample>(b"{\"text\": \"\xff\"}"), Err(Error::MalformedJson(_))));
     }
 
     #[test]
     fn a_form_is_read_as_an_object_of_strings() {
-        let sample: Sample = from_value(parse_form(b"text=a+%C3%B1&way=exit").unwrap()).unwrap();
+        let sample: Sample = from_value(parse_form(b"text=a+%C3%B1&way=exit", "body").unwrap()).unwrap();
         assert_eq!(sample.text.unwrap().0, "a ñ");
         assert_eq!(sample.way, Some(Direction::Exit));
-        assert_eq!(wrong(parse_form(b"text=a&text=493039")), "text: is given twice");
-        assert_eq!(wrong(from_value::<Nested>(parse_form(b"").unwrap())), "gate: is required");
+        assert_eq!(wrong(parse_form(b"text=a&text=493039", "body")), "text: is given twice");
+        assert_eq!(wrong(from_value::<Nested>(parse_form(b"", "body").unwrap())), "gate: is required");
+        for form in [b"text=%FF".as_slice(), b"text=\xff", b"%C3=%B1", b"text=%C3&way=%B1", b"text=%ED%A0%80"] {
+            assert_eq!(wrong(parse_form(form, "body")), "body: is not UTF-8");
+        }
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -308,7 +371,7 @@ mod tests {
     }
 
     fn parse_query(query: &str) -> Result<SampleQuery, Error> {
-        from_value(parse_form(query.as_bytes())?)
+        from_value(parse_form(query.as_bytes(), "query")?)
     }
 
     #[test]
@@ -319,6 +382,7 @@ mod tests {
         for (query, error) in [
             ("status=493039", "status: expected one of valid, used, revoked"),
             ("gate=1&gate=493039", "gate: is given twice"),
+            ("gate=%ff", "query: is not UTF-8"),
             ("page=493039", "page: is not known, expected `status` or `gate`"),
         ] {
             assert_eq!(wrong(parse_query(query)), error, "{query}");

@@ -22,7 +22,7 @@ pub fn empty_body() -> Body {
     full_body(Bytes::new())
 }
 
-fn full_body(bytes: Bytes) -> Body {
+pub fn full_body(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 

@@ -1,20 +1,18 @@
-//! The two entrances: hyper on a port, and AWS Lambda. Both read and bound the body, then call [`App::handle`].
+//! The two entrances: hyper on a port, and AWS Lambda. Both call [`App::handle`].
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use lambda_http::{Body as LambdaBody, RequestExt as _};
+use lambda_http::RequestExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -56,6 +54,10 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
     // With `half_close` a client that hangs up does not cancel its request, whose writes may be committed already, nor
     // the connection to the database that it was using.
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_LIMIT).half_close(true);
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Infallible>(app.handle(request).await) }
+    });
     loop {
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -75,7 +77,7 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
                 continue;
             }
         };
-        let connection = server.serve_connection(TokioIo::new(tuned(stream)), service(Arc::clone(&app)));
+        let connection = server.serve_connection(TokioIo::new(tuned(stream)), service.clone());
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // An error here is a client that went away or never spoke HTTP; a request's own failures are logged by it.
@@ -107,54 +109,6 @@ fn tuned(stream: TcpStream) -> TcpStream {
     stream
 }
 
-fn service(
-    app: Arc<App>,
-) -> impl hyper::service::Service<
-    hyper::Request<Incoming>,
-    Response = Response,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response, Infallible>> + Send,
-> {
-    service_fn(move |request| {
-        let app = Arc::clone(&app);
-        async move { Ok(answer(&app, request).await) }
-    })
-}
-
-/// Reads the body within its bounds and hands the request over.
-async fn answer(app: &Arc<App>, request: hyper::Request<Incoming>) -> Response {
-    let started = Instant::now();
-    let (mut parts, body) = request.into_parts();
-    let allowance = match app.allow_body(&parts).await {
-        Ok(allowance) => allowance,
-        Err(refusal) => return refusal,
-    };
-    if content_length(&parts.headers) > allowance.limit as u64 {
-        return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit), started);
-    }
-    let read = tokio::time::timeout(allowance.time, Limited::new(body, allowance.limit).collect()).await;
-    let body = match read {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return app.refuse(&parts, Error::PayloadTooLarge(allowance.limit), started);
-        }
-        // The client broke off, or its chunks are not chunks: nobody is left to tell, or it will see why.
-        Ok(Err(_)) => return app.refuse(&parts, Error::field("body", "broke off"), started),
-        Err(_) => return app.refuse(&parts, Error::RequestTimeout, started),
-    };
-    allowance.attach(&mut parts);
-    app.handle(http::Request::from_parts(parts, lambda_body(body))).await
-}
-
-fn lambda_body(bytes: Bytes) -> LambdaBody {
-    if bytes.is_empty() { LambdaBody::Empty } else { LambdaBody::Binary(bytes.into()) }
-}
-
-fn content_length(headers: &HeaderMap) -> u64 {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    length.and_then(|value| value.parse().ok()).unwrap_or(0)
-}
-
 /// Bytes of a response on Lambda at most, as the runtime sends them; the platform refuses more than 6 MB.
 const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
 
@@ -162,26 +116,9 @@ const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
 pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
     let handler = lambda_http::service_fn(move |event: lambda_http::Request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(answer_event(&app, event).await) }
+        async move { Ok::<_, Infallible>(app.handle_and(without_stage(event), collected).await) }
     });
     lambda_http::run(handler).await.map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-async fn answer_event(app: &Arc<App>, event: lambda_http::Request) -> http::Response<LambdaBody> {
-    let event = without_stage(event);
-    let started = Instant::now();
-    let (mut parts, body) = event.into_parts();
-    let response = match app.allow_body(&parts).await {
-        Err(refusal) => refusal,
-        Ok(allowance) if body.len() > allowance.limit => {
-            app.refuse(&parts, Error::PayloadTooLarge(allowance.limit), started)
-        }
-        Ok(allowance) => {
-            allowance.attach(&mut parts);
-            app.handle(http::Request::from_parts(parts, body)).await
-        }
-    };
-    collected(response).await
 }
 
 /// The API's stage is not part of our paths, but `lambda_http` leaves it in, or puts it there.
@@ -203,21 +140,15 @@ fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
 }
 
 /// Lambda takes a response whole, and only so large.
-async fn collected(response: Response) -> http::Response<LambdaBody> {
+async fn collected(response: Response) -> Result<Response, Error> {
     let (head, body) = response.into_parts();
-    let error = match Limited::new(body, LAMBDA_RESPONSE_LIMIT).collect().await.map(|body| body.to_bytes()) {
+    match Limited::new(body, LAMBDA_RESPONSE_LIMIT).collect().await.map(|body| body.to_bytes()) {
         Ok(body) if sent_length(&head.headers, &body) <= LAMBDA_RESPONSE_LIMIT => {
-            return http::Response::from_parts(head, lambda_body(body));
+            Ok(http::Response::from_parts(head, response::full_body(body)))
         }
-        Ok(_) => Error::ResponseTooLarge,
-        Err(error) if error.is::<LengthLimitError>() => Error::ResponseTooLarge,
-        Err(_) => Error::Internal("a stream broke off".into()),
-    };
-    // The request's own line says how it ended before.
-    tracing::warn!(error.code = error.code(), "an answer cannot be sent through Lambda");
-    let (head, body) = response::problem(&error).into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    http::Response::from_parts(head, lambda_body(body))
+        Err(error) if !error.is::<LengthLimitError>() => Err(Error::Internal("a stream broke off".into())),
+        _ => Err(Error::ResponseTooLarge),
+    }
 }
 
 /// The runtime wraps a body in JSON: what is compressed as base64, which adds a third, and text with its escapes.

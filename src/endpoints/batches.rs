@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::scans::{Offline, ScanBody, ScanReply, ScanRequest, scan};
+use super::scans::{ScanBody, ScanReply, ScanRequest, scan};
 use crate::app::{STORE_DEADLINE, within};
 use crate::error::Error;
 use crate::model::Millis;
@@ -60,35 +60,35 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     let mut results = Vec::with_capacity(body.scans.len());
     let mut requests = Vec::with_capacity(body.scans.len());
     for (place, item) in body.scans.iter().enumerate() {
-        match read_item(item) {
-            Ok((request, scanned_at)) => {
-                requests.push((scanned_at, place, request));
+        match read_item(item, call.now) {
+            Ok(request) => {
+                requests.push((place, request));
                 results.push(None);
             }
             Err(error) => results.push(Some(refused(claimed_id(item), error)?)),
         }
     }
-    requests.sort_by_key(|(scanned_at, place, _)| (*scanned_at, *place));
-    for (_, place, request) in requests {
+    requests.sort_by_key(|(_, request)| request.scanned_at);
+    for (place, request) in requests {
         let outcome = within(STORE_DEADLINE, scan(call.app, caller, &event.slug, &request, call.now)).await;
         results[place] = Some(match outcome {
-            Ok(reply) => {
-                call.app.metrics.count_scan(reply.result);
-                BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) }
-            }
+            Ok(reply) => BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) },
             Err(error) => refused(Some(request.scan_id), error)?,
         });
     }
     response::json(StatusCode::OK, &BatchReply { results })
 }
 
-fn read_item(item: &RawValue) -> Result<(ScanRequest, Millis), Error> {
+fn read_item(item: &RawValue, now: Millis) -> Result<ScanRequest, Error> {
     let body: ScanBody = parse_object(item.get().as_bytes())?;
-    let scanned_at = body.scanned_at.ok_or_else(|| Error::field("scanned_at", "is required in a batch"))?;
-    let result = body.offline_result.ok_or_else(|| Error::field("offline_result", "is required in a batch"))?;
-    let mut request = ScanRequest::read(body)?;
-    request.offline = Some(Offline { result, scanned_at });
-    Ok((request, scanned_at))
+    let required = |field| Err(Error::field(field, "is required in a batch"));
+    if body.scanned_at.is_none() {
+        return required("scanned_at");
+    }
+    if body.offline_result.is_none() {
+        return required("offline_result");
+    }
+    ScanRequest::read(body, now)
 }
 
 /// The id of an item that cannot be read whole, so that the gate can tell which one it was.
@@ -97,7 +97,7 @@ fn claimed_id(item: &RawValue) -> Option<Uuid> {
     struct Named {
         scan_id: Uuid,
     }
-    serde_json::from_str::<Named>(item.get()).ok().map(|named| named.scan_id)
+    parse_object::<Named>(item.get().as_bytes()).ok().map(|named| named.scan_id)
 }
 
 /// A refusal that concerns one item. A failure, and JSON that is none, concern the whole batch.

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::app::{App, STORE_DEADLINE, within};
+use super::tickets::ticket_pages;
+use crate::app::App;
 use crate::error::Error;
 use crate::model::{Event, Millis, Status, Ticket};
 use crate::request::Call;
 use crate::response::{self, Response};
-use crate::store::TicketFilter;
 use crate::totp;
 
 /// When the manifest can be had: it holds the keys of all codes.
@@ -22,8 +22,6 @@ const AFTER_END: i64 = 6 * Millis::HOUR;
 /// How far `as_of` lies in the past: a change that was begun before the manifest was read may be committed after it.
 /// Longer than the longest request, which is an import's.
 const OVERLAP: i64 = 2 * Millis::MINUTE;
-/// Tickets that are read and sent at a time.
-const PAGE: i64 = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,9 +124,8 @@ fn manifest(
     now: Millis,
     since: Option<Millis>,
     gate: Option<String>,
-) -> Result<impl stream::Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
+) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
     let codes = Codes { algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD, drift: totp::DRIFT };
-    let event_id = event.event_id;
     let mut head = String::from("{\"event\":");
     head.push_str(&json(event)?);
     head.push_str(",\"as_of\":");
@@ -136,25 +133,19 @@ fn manifest(
     head.push_str(",\"codes\":");
     head.push_str(&json(&codes)?);
     head.push_str(",\"tickets\":[");
-    let start = (app, gate, head.into_bytes(), true, Some(None));
-    Ok(stream::try_unfold(start, move |(app, gate, mut chunk, mut first, after)| async move {
-        let Some(after) = after else { return Ok(None) };
-        let filter = TicketFilter { after, changed_since: since, ..TicketFilter::default() };
-        let tickets = within(STORE_DEADLINE, app.store().list_tickets(event_id, &filter, PAGE)).await?;
-        for ticket in &tickets {
+    let mut chunk = head.into_bytes();
+    let mut first = true;
+    let tickets = ticket_pages(Arc::clone(&app), event.event_id, since).map(move |tickets| {
+        for ticket in &tickets? {
             if !std::mem::replace(&mut first, false) {
                 chunk.push(b',');
             }
             serde_json::to_writer(&mut chunk, &entry(&app, ticket, gate.as_deref()))
                 .map_err(|error| Error::Internal(error.to_string()))?;
         }
-        let full = tickets.len() as i64 == PAGE;
-        let next = tickets.last().filter(|_| full).map(|last| Some(last.ticket_id));
-        if next.is_none() {
-            chunk.extend_from_slice(b"]}");
-        }
-        Ok(Some((Bytes::from(std::mem::take(&mut chunk)), (app, gate, chunk, first, next))))
-    }))
+        Ok(Bytes::from(std::mem::take(&mut chunk)))
+    });
+    Ok(tickets.chain(stream::iter([Ok(Bytes::from_static(b"]}"))])))
 }
 
 fn entry<'a>(app: &App, ticket: &'a Ticket, only_gate: Option<&str>) -> Entry<'a> {

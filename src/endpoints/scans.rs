@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use futures_util::stream;
+use bytes::Bytes;
+use futures_util::stream::{Stream, StreamExt as _};
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::tickets::{EXPORT_PAGE, attachment};
+use super::tickets::attachment;
 use crate::admission::{self, ATTEMPTS_WINDOW, Presented, Subject};
-use crate::app::{App, STORE_DEADLINE, with_scan, within};
+use crate::app::{App, with_scan};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::model::{Direction, Millis, Place, Role, Scan, ScanResult, Slug, Status, Text, Ticket};
+use crate::page::{self, PAGE};
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::sheet;
@@ -67,15 +69,9 @@ pub(super) struct ScanRequest {
     note: Option<String>,
     at_gate: Option<String>,
     direction: Direction,
-    scanned_at: Option<Millis>,
-    pub(super) offline: Option<Offline>,
-}
-
-/// What a gate decided by itself, and when.
-#[derive(Clone, Copy)]
-pub(super) struct Offline {
-    pub(super) result: ScanResult,
     pub(super) scanned_at: Millis,
+    /// What the gate decided by itself, while it was offline.
+    offline_result: Option<ScanResult>,
 }
 
 enum Shown {
@@ -113,7 +109,7 @@ impl Shown {
 }
 
 impl ScanRequest {
-    pub(super) fn read(body: ScanBody) -> Result<Self, Error> {
+    pub(super) fn read(body: ScanBody, now: Millis) -> Result<Self, Error> {
         let manual = body.manual == Some(true);
         let (ticket, code) = match (body.code, body.seat, body.gate, body.totp_code) {
             (Some(qr), None, None, None) if !manual => match QrCode::parse(&qr) {
@@ -139,8 +135,8 @@ impl ScanRequest {
             note: body.note.map(|note| note.0),
             at_gate: body.at_gate.map(Place::into_string),
             direction: body.direction.unwrap_or(Direction::Entry),
-            scanned_at: body.scanned_at,
-            offline: None,
+            scanned_at: body.scanned_at.unwrap_or(now),
+            offline_result: body.offline_result,
         })
     }
 
@@ -149,9 +145,8 @@ impl ScanRequest {
         if self.manual() && !caller.role.holds(Role::Supervisor) {
             return Err(Error::Forbidden("Only a supervisor may admit without a code."));
         }
-        let Some(offline) = self.offline else { return Ok(()) };
         let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now.plus(-OFFLINE_OLDEST));
-        if !(oldest..=now.plus(OFFLINE_AHEAD)).contains(&offline.scanned_at) {
+        if self.offline() && !(oldest..=now.plus(OFFLINE_AHEAD)).contains(&self.scanned_at) {
             let why = "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
             return Err(Error::field("scanned_at", why));
         }
@@ -160,6 +155,10 @@ impl ScanRequest {
 
     fn manual(&self) -> bool {
         self.code.is_none()
+    }
+
+    fn offline(&self) -> bool {
+        self.offline_result.is_some()
     }
 }
 
@@ -233,7 +232,7 @@ pub async fn record_scan(call: Call<'_>) -> Result<Response, Error> {
     if body.offline_result.is_some() {
         return Err(Error::field("offline_result", "is for batches only"));
     }
-    let request = ScanRequest::read(body)?;
+    let request = ScanRequest::read(body, call.now)?;
     let event = call.params.get("event").unwrap_or(DEFAULT_EVENT);
     scan(call.app, call.caller()?, event, &request, call.now).await?.respond()
 }
@@ -248,8 +247,8 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
         note: None,
         at_gate: None,
         direction: Direction::Entry,
-        scanned_at: None,
-        offline: None,
+        scanned_at: call.now,
+        offline_result: None,
     };
     let event = body.event.as_ref().map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
     scan(call.app, call.caller()?, event, &request, call.now).await?.respond()
@@ -265,10 +264,7 @@ pub(super) async fn scan(
     now: Millis,
 ) -> Result<ScanReply, Error> {
     // Scans of offline gates neither count towards the limit of attempts nor meet it.
-    let refusals_since = match request.offline {
-        None => now.plus(-ATTEMPTS_WINDOW),
-        Some(_) => Millis(i64::MAX),
-    };
+    let refusals_since = if request.offline() { Millis(i64::MAX) } else { now.plus(-ATTEMPTS_WINDOW) };
     for _ in 0..TRIES {
         let context = app.store().read_scan(event, &request.ticket.name(), request.scan_id, refusals_since).await?;
         let Some(context) = context else {
@@ -282,10 +278,11 @@ pub(super) async fn scan(
         app.check_secret(context.secret_fingerprint.as_deref())?;
         let (scan, mark) = decide(app, caller, &context, request, now);
         let mut ticket = context.ticket;
-        if scan.result == ScanResult::TooManyAttempts {
-            return Ok(ScanReply::new(scan, ticket, false));
-        }
-        if app.store().record_scan(&scan, mark.as_ref(), refusals_since).await? == Recorded::Done {
+        // `too_many_attempts` is not written down: it is no verdict.
+        if scan.result == ScanResult::TooManyAttempts
+            || app.store().record_scan(&scan, mark.as_ref(), refusals_since).await? == Recorded::Done
+        {
+            app.metrics.count_scan(scan.result);
             if let (Some(mark), Some(ticket)) = (mark, &mut ticket) {
                 ticket.status = Status::Used;
                 ticket.inside = mark.inside;
@@ -319,7 +316,7 @@ fn decide(
     now: Millis,
 ) -> (Scan, Option<Mark>) {
     let ticket = context.ticket.as_ref();
-    let as_of = request.offline.map_or(now, |offline| offline.scanned_at);
+    let as_of = if request.offline() { request.scanned_at } else { now };
     let at_gate = caller.gate.as_ref().or(request.at_gate.as_ref());
     let subject = ticket.map(|ticket| Subject {
         key: app.secret.key_of(ticket.ticket_id, ticket.seed),
@@ -329,14 +326,14 @@ fn decide(
         inside: ticket.inside,
         last_step: ticket.last_step,
         refusals: context.refusals,
-        newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline.is_some()),
+        newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline()),
         reentry: context.reentry,
     });
     let presented = Presented {
         code: request.code.as_deref(),
         at_gate: at_gate.map(String::as_str),
         direction: request.direction,
-        offline: request.offline.is_some(),
+        offline: request.offline(),
     };
     let decision = admission::decide(subject.as_ref(), &presented, as_of);
     let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
@@ -353,13 +350,13 @@ fn decide(
         at_gate: at_gate.cloned(),
         direction: request.direction,
         result: decision.result,
-        offline_result: request.offline.map(|offline| offline.result.as_str().to_owned()),
+        offline_result: request.offline_result.map(|result| result.as_str().to_owned()),
         manual: request.manual(),
         note: request.note.clone(),
         seconds_off: decision.seconds_off,
         first_used_at: used_before.and_then(|ticket| ticket.used_at),
         first_used_gate: used_before.and(context.first_used_gate.clone()),
-        scanned_at: request.scanned_at.unwrap_or(now),
+        scanned_at: request.scanned_at,
         received_at: now,
         decided_at: as_of,
         key_id: caller.key_id,
@@ -392,19 +389,16 @@ pub async fn export_scans(call: Call<'_>) -> Result<Response, Error> {
 }
 
 /// An event's scans as CSV, page by page. The command line writes the same.
-pub fn scan_rows(
-    app: Arc<App>,
-    event_id: Uuid,
-) -> impl stream::Stream<Item = Result<bytes::Bytes, Error>> + Send + 'static {
-    let start = (app, sheet::Writer::new(sheet::SCAN_COLUMNS), Some(None));
-    stream::try_unfold(start, move |(app, mut writer, after)| async move {
-        let Some(after) = after else { return Ok(None) };
-        let scans = within(STORE_DEADLINE, app.store().list_scans(event_id, after, EXPORT_PAGE)).await?;
-        for (scan, place) in &scans {
+pub fn scan_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+    let read = move |after| {
+        let app = Arc::clone(&app);
+        async move { app.store().list_scans(event_id, after, PAGE).await }
+    };
+    let mut writer = sheet::Writer::new(sheet::SCAN_COLUMNS);
+    page::pages(read, |(scan, _): &(Scan, _)| (scan.received_at, scan.scan_id)).map(move |scans| {
+        for (scan, place) in &scans? {
             writer.scan(scan, place.as_ref())?;
         }
-        let full = scans.len() as i64 == EXPORT_PAGE;
-        let next = scans.last().filter(|_| full).map(|(last, _)| Some((last.received_at, last.scan_id)));
-        Ok(Some((writer.take()?, (app, writer, next))))
+        writer.take()
     })
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::stream;
+use bytes::Bytes;
+use futures_util::stream::{Stream, StreamExt as _};
 use http::{HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -10,8 +11,8 @@ use uuid::Uuid;
 
 use crate::app::{App, STORE_DEADLINE, within};
 use crate::error::{Error, FieldError};
-use crate::model::{Event, Place, Seed, Status, Ticket, Username};
-use crate::page::{self, Cursor, Limit};
+use crate::model::{Event, Millis, Place, Seed, Status, Ticket, Username};
+use crate::page::{self, Cursor, Limit, PAGE};
 use crate::request::{Call, media_type};
 use crate::response::{self, Response};
 use crate::sheet;
@@ -20,8 +21,6 @@ use crate::totp;
 
 /// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
 const IMPORT_MOST: usize = 250_000;
-/// Rows of an export that are read at a time.
-pub const EXPORT_PAGE: i64 = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -257,22 +256,28 @@ pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
 }
 
 /// An event's tickets as CSV, page by page. The command line writes the same.
-pub fn ticket_rows(
-    app: Arc<App>,
-    event_id: Uuid,
-) -> impl stream::Stream<Item = Result<bytes::Bytes, Error>> + Send + 'static {
-    let start = (app, sheet::Writer::new(sheet::TICKET_COLUMNS), Some(None));
-    stream::try_unfold(start, move |(app, mut writer, after)| async move {
-        let Some(after) = after else { return Ok(None) };
-        let filter = TicketFilter { after, ..TicketFilter::default() };
-        let tickets = within(STORE_DEADLINE, app.store().list_tickets(event_id, &filter, EXPORT_PAGE)).await?;
-        for ticket in &tickets {
+pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+    let mut writer = sheet::Writer::new(sheet::TICKET_COLUMNS);
+    ticket_pages(app, event_id, None).map(move |tickets| {
+        for ticket in &tickets? {
             writer.ticket(ticket)?;
         }
-        let full = tickets.len() as i64 == EXPORT_PAGE;
-        let next = tickets.last().filter(|_| full).map(|last| Some(last.ticket_id));
-        Ok(Some((writer.take()?, (app, writer, next))))
+        writer.take()
     })
+}
+
+/// An event's tickets, or those that changed since a time.
+pub fn ticket_pages(
+    app: Arc<App>,
+    event_id: Uuid,
+    changed_since: Option<Millis>,
+) -> impl Stream<Item = Result<Vec<Ticket>, Error>> + Send + 'static {
+    let read = move |after| {
+        let app = Arc::clone(&app);
+        let filter = TicketFilter { after, changed_since, ..TicketFilter::default() };
+        async move { app.store().list_tickets(event_id, &filter, PAGE).await }
+    };
+    page::pages(read, |ticket: &Ticket| ticket.ticket_id)
 }
 
 /// Lets a browser save what is sent.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use http::{Method, Request};
 use register_ticket_api::app::ROUTES;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::service::Service;
 
@@ -12,6 +13,8 @@ on_both_databases! {
     a_body_that_is_not_json_is_refused_by_line_and_column,
     a_body_of_another_type_is_refused,
     a_field_that_is_missing_unknown_or_twice_is_named,
+    an_array_is_not_taken_for_an_object,
+    a_form_that_is_not_utf_8_is_refused,
     hostile_bodies_change_nothing_anywhere,
     what_was_sent_is_not_repeated,
     a_path_takes_its_methods_and_says_which,
@@ -68,6 +71,46 @@ async fn a_field_that_is_missing_unknown_or_twice_is_named(service: Service) {
     let form = service.organizer.post_form("/api/users", "username=ana&username=luis");
     let problem = service.unchanged(form).await.is_refused(422, "invalid_payload");
     assert_eq!(problem["errors"][0]["message"], "is given twice");
+}
+
+/// An array of the members in their order, that is.
+async fn an_array_is_not_taken_for_an_object(service: Service) {
+    let user = service.ticket("A1").await.username;
+    let (id, now) = (Uuid::now_v7(), service.time(0));
+    let scan = json!([id, "RT1", null, null, null, null, null, null, null, now, "accepted"]);
+    for (path, body, field) in [
+        ("/api/users", json!(["ana", "Ana", null]), "body"),
+        (&*format!("/api/users/{user}/tickets"), json!(["A2", "North", null]), "body"),
+        ("/api/users/attendance", json!(["A1", "North", "123456", null, null]), "body"),
+        ("/api/events", json!(["fair", "Fair", null, null, null, null]), "body"),
+        ("/api/events/default/tickets", json!([["A2", "North"]]), "[0]"),
+        ("/api/events/default/tickets", json!([{ "seat": "A2", "gate": "North" }, ["A3", "North"]]), "[1]"),
+        ("/api/events/default/scans", scan.clone(), "body"),
+        ("/api/events/default/scans/batch", json!([[]]), "body"),
+        ("/api/keys", json!(["door", "gate", null, null, false, null]), "body"),
+    ] {
+        let problem = service.unchanged(service.organizer.post(path, body)).await.is_refused(422, "invalid_payload");
+        assert_eq!(problem["errors"], json!([{ "field": field, "message": "expected an object" }]), "{path}");
+    }
+    let batch = service.organizer.post("/api/events/default/scans/batch", json!({ "scans": [scan] }));
+    let results = service.unchanged(batch).await.is(200)["results"].clone();
+    assert_eq!((&results[0]["status"], &results[0]["scan_id"]), (&json!(422), &json!(null)));
+}
+
+async fn a_form_that_is_not_utf_8_is_refused(service: Service) {
+    let user = service.ticket("A1").await.username;
+    let scan = b"seat=A1&gate=North&totp_code=000000".as_slice();
+    for end in [b"%FF".as_slice(), b"\xff", b"%C3", b"%ED%A0%80"] {
+        for (path, form) in [
+            ("/api/users", b"username=ana&full_name=".as_slice()),
+            (&*format!("/api/users/{user}/tickets"), b"seat=A1&gate="),
+            ("/api/users/attendance", scan),
+        ] {
+            let form = service.organizer.post_form(path, [form, end].concat());
+            let problem = service.unchanged(form).await.is_refused(422, "invalid_payload");
+            assert_eq!(problem["errors"], json!([{ "field": "body", "message": "is not UTF-8" }]), "{path}");
+        }
+    }
 }
 
 async fn hostile_bodies_change_nothing_anywhere(service: Service) {

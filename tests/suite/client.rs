@@ -106,7 +106,7 @@ impl Client {
 }
 
 async fn call(app: &Arc<App>, request: Request<Vec<u8>>) -> http::Response<Vec<u8>> {
-    let (parts, body) = app.handle(request.map(Into::into)).await.into_parts();
+    let (parts, body) = app.handle(request.map(lambda_http::Body::from)).await.into_parts();
     let body = body.collect().await.expect("a response does not break off").to_bytes();
     http::Response::from_parts(parts, body.into())
 }

@@ -218,6 +218,8 @@ async fn an_answer_that_lambda_would_not_carry_is_refused() {
     let outcome = lambda.invoke(&get("/api/events/default/tickets.csv"));
     assert_eq!(outcome.status(), 413);
     assert_eq!(outcome.json()["code"], "response_too_large");
+    let line = lambda.process.logged("/tickets.csv").await;
+    assert!(line.contains("status=413") && line.contains("response_too_large"), "{line}");
 }
 
 #[tokio::test]

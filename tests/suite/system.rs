@@ -7,13 +7,14 @@ use register_ticket_api::model::Millis;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::service::{Service, settings};
+use crate::service::{Service, settings, with};
 
 on_both_databases! {
     health_needs_no_database,
     full_health_looks_at_database_migrations_and_clock,
     full_health_says_that_the_clocks_are_apart,
     metrics_count_scans_and_requests,
+    metrics_count_a_scan_once_however_often_it_is_sent,
     the_document_is_served_as_it_is,
 }
 
@@ -49,15 +50,31 @@ async fn metrics_count_scans_and_requests(service: Service) {
         gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(409, "already_used");
     }
     let text = gate.get("/metrics").await.text();
-    let value = |start: &str, label: &str| {
-        let line = text.lines().find(|line| line.starts_with(start) && line.contains(label));
-        line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
-    };
-    assert_eq!(value("app_started_at", ""), service.now().0.to_string(), "{text}");
-    assert_eq!(value("migrations_ok", ""), "1", "{text}");
-    assert_eq!(value("scans_total", "\"accepted\""), "1", "{text}");
-    assert_eq!(value("scans_total", "\"already_used\""), "2", "{text}");
+    assert_eq!(value(&text, "app_started_at", ""), service.now().0.to_string(), "{text}");
+    assert_eq!(value(&text, "migrations_ok", ""), "1", "{text}");
+    assert_eq!(value(&text, "scans_total", "\"accepted\""), "1", "{text}");
+    assert_eq!(value(&text, "scans_total", "\"already_used\""), "2", "{text}");
     assert!(text.contains("/api/events/{event}/scans") && !text.contains("default"), "{text}");
+}
+
+async fn metrics_count_a_scan_once_however_often_it_is_sent(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    let scan = service.scan(&ticket);
+    let offline = json!({ "scanned_at": service.time(0), "offline_result": "accepted" });
+    let late = json!({ "scans": [with(service.scan(&ticket), offline.clone()), with(scan.clone(), offline)] });
+    for _ in 0..2 {
+        gate.post("/api/events/default/scans", scan.clone()).await.is_scan(200, "accepted");
+        gate.post("/api/events/default/scans/batch", late.clone()).await.is(200);
+    }
+    let text = gate.get("/metrics").await.text();
+    assert_eq!(value(&text, "scans_total", "\"accepted\""), "1", "{text}");
+    assert_eq!(value(&text, "scans_total", "\"already_used\""), "1", "{text}");
+}
+
+/// What the metrics say in the line that starts so and has this label.
+fn value<'a>(text: &'a str, start: &str, label: &str) -> &'a str {
+    let line = text.lines().find(|line| line.starts_with(start) && line.contains(label));
+    line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default()
 }
 
 async fn the_document_is_served_as_it_is(service: Service) {
