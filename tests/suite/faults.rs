@@ -94,11 +94,12 @@ impl Behind {
         assert_eq!(self.database.snapshot().await, before);
     }
 
-    /// Opens all connections of the pool.
+    /// Opens all connections of the pool, with writes: those that come later need no answer before they are sent.
     async fn fill_the_pool(&self) {
         let requests = (0..MANY).map(|_| {
             let organizer = self.organizer.clone();
-            tokio::spawn(async move { organizer.get("/api/events").await.is(200) })
+            let user = json!({ "username": Uuid::new_v4() });
+            tokio::spawn(async move { organizer.post("/api/users", user).await.is(201) })
         });
         for request in requests.collect::<Vec<_>>() {
             request.await.expect("the database is there");
