@@ -82,7 +82,8 @@ async fn wrong_items_stand_beside_good_ones(service: Service) {
     let mut scans = refused.to_vec();
     scans.extend([good, manual, conflict]);
 
-    let answer = gate.post(BATCH, json!({ "scans": scans })).await.is(200);
+    let batch = json!({ "scans": scans });
+    let answer = gate.post(BATCH, batch.clone()).await.is(200);
     let items = answer["results"].as_array().expect("a batch has results");
     assert_eq!(items.len(), 12);
     for item in &items[..9] {
@@ -91,6 +92,8 @@ async fn wrong_items_stand_beside_good_ones(service: Service) {
     assert_eq!(items[9]["result"], "accepted");
     assert_eq!((&items[10]["status"], &items[10]["code"]), (&json!(403), &json!("forbidden")));
     assert_eq!((&items[11]["status"], &items[11]["code"]), (&json!(409), &json!("scan_id_conflict")));
+    // The good one is on record now, and of the others nothing is.
+    service.unchanged(gate.post(BATCH, batch)).await.is(200);
     assert_eq!(service.database.count("select count(*) from scans").await, 1);
     assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 1);
 }

@@ -1,4 +1,4 @@
-//! Clients of the service. Each has one key, or none, and holds every answer against the document.
+//! Clients of the service. Each has one key, or none, and holds what it sends and what it gets against the document.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ impl Client {
             let value = format!("Bearer {key}").parse().expect("a key fits in a header");
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let sent = request.clone();
         let response = match &self.transport {
             Transport::Call(app) => call(app, request).await,
             Transport::Http { agent, base_url } => fetch(agent.clone(), base_url, request).await,
@@ -100,7 +100,7 @@ impl Client {
                 gunzipped(&body)
             }
         };
-        openapi::check(&method, &path, parts.status, &parts.headers, &body);
+        openapi::check(&sent, parts.status, &parts.headers, &body);
         Reply { status: parts.status, headers: parts.headers, body }
     }
 }

@@ -14,6 +14,14 @@ pub enum Kind {
     Postgres,
 }
 
+/// What stands in the way of a change to a row.
+pub enum Obstacle {
+    /// The row is passed over, as if another change had come first.
+    Skips,
+    /// The statement fails and says this.
+    Fails(&'static str),
+}
+
 /// A fresh, migrated database, which is gone when this is dropped.
 pub struct TestDatabase {
     pub kind: Kind,
@@ -81,6 +89,39 @@ impl TestDatabase {
     /// All rows of all tables, as text: the same text means that nothing changed.
     pub async fn snapshot(&self) -> String {
         self.rows.lock().await.snapshot().await
+    }
+
+    /// Puts an obstacle in the way of a change, such as `insert on scans`, until it is cleared.
+    pub async fn obstruct(&self, change: &str, obstacle: Obstacle) {
+        let create = match self.kind {
+            Kind::Sqlite => {
+                let raise = match obstacle {
+                    Obstacle::Skips => "raise(ignore)".to_owned(),
+                    Obstacle::Fails(cause) => format!("raise(abort, '{cause}')"),
+                };
+                format!("create trigger obstacle before {change} begin select {raise}; end")
+            }
+            Kind::Postgres => {
+                let raise = match obstacle {
+                    Obstacle::Skips => "return null".to_owned(),
+                    Obstacle::Fails(cause) => format!("raise '{cause}'"),
+                };
+                format!(
+                    "create function obstacle() returns trigger language plpgsql as $$ begin {raise}; end $$; \
+                     create trigger obstacle before {change} for each row execute function obstacle()"
+                )
+            }
+        };
+        self.execute(&create).await.expect("nothing is obstructed yet");
+    }
+
+    /// Takes the obstacle away.
+    pub async fn clear(&self) {
+        let drop = match self.kind {
+            Kind::Sqlite => "drop trigger obstacle",
+            Kind::Postgres => "drop function obstacle cascade",
+        };
+        self.execute(drop).await.expect("something is obstructed");
     }
 
     /// Runs statements as the owner. Only for tests of the SQL files themselves.

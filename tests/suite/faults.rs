@@ -68,7 +68,8 @@ struct Behind {
     proxy: Proxy,
     server: Server,
     organizer: Client,
-    _database: TestDatabase,
+    /// Past the proxy.
+    database: TestDatabase,
 }
 
 impl Behind {
@@ -79,14 +80,26 @@ impl Behind {
         let proxy = Proxy::start(address.parse().expect("an address"), mode).await;
         let through = url.replace(address, &proxy.address.to_string());
         let server = Server::start([("DATABASE_URL".to_owned(), through)]).await;
-        Self { organizer: server.organizer(), proxy, server, _database: database }
+        Self { organizer: server.organizer(), proxy, server, database }
     }
 
-    /// Opens all connections of the pool.
+    /// Asserts that all requests are refused while the database is away, that it is used once it is back, and that
+    /// nothing of what was refused has happened.
+    async fn refuses_all_until_the_return(&self) {
+        let before = self.database.snapshot().await;
+        all_are_refused_in_time(&self.organizer).await;
+        self.server.is_well().await;
+        self.proxy.switch(Mode::Forward);
+        works_again(&self.organizer).await;
+        assert_eq!(self.database.snapshot().await, before);
+    }
+
+    /// Opens all connections of the pool, with writes: those that come later need no answer before they are sent.
     async fn fill_the_pool(&self) {
         let requests = (0..MANY).map(|_| {
             let organizer = self.organizer.clone();
-            tokio::spawn(async move { organizer.get("/api/events").await.is(200) })
+            let user = json!({ "username": Uuid::new_v4() });
+            tokio::spawn(async move { organizer.post("/api/users", user).await.is(201) })
         });
         for request in requests.collect::<Vec<_>>() {
             request.await.expect("the database is there");
@@ -95,11 +108,7 @@ impl Behind {
 }
 
 async fn a_start_without_database(mode: Mode) {
-    let behind = Behind::start(mode).await;
-    all_are_refused_in_time(&behind.organizer).await;
-    behind.server.is_well().await;
-    behind.proxy.switch(Mode::Forward);
-    works_again(&behind.organizer).await;
+    Behind::start(mode).await.refuses_all_until_the_return().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,10 +126,7 @@ async fn an_absence(mode: Mode) {
     for _ in 0..2 {
         behind.fill_the_pool().await;
         behind.proxy.switch(mode);
-        all_are_refused_in_time(&behind.organizer).await;
-        behind.server.is_well().await;
-        behind.proxy.switch(Mode::Forward);
-        works_again(&behind.organizer).await;
+        behind.refuses_all_until_the_return().await;
     }
 }
 
@@ -160,6 +166,7 @@ async fn while_another_process_writes_to_sqlite_reads_go_on_and_scans_are_refuse
     let organizer = server.organizer();
     let scan = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(register_ticket_api::model::Millis::now()) });
 
+    let before = service.database.snapshot().await;
     let mut writer = Rows::open(&service.database.url()).await;
     writer.execute("begin immediate").await.expect("nobody else writes");
     let scans = [(); MANY].map(|()| {
@@ -171,7 +178,7 @@ async fn while_another_process_writes_to_sqlite_reads_go_on_and_scans_are_refuse
     for scan in scans {
         scan.await.expect("each is refused in time");
     }
-    assert_eq!(service.database.count("select count(*) from scans").await, 0);
+    assert_eq!(service.database.snapshot().await, before);
 
     writer.execute("rollback").await.expect("the lock is given back");
     let scanned = async || {
@@ -198,4 +205,8 @@ async fn a_sqlite_directory_that_cannot_be_is_told_in_the_log_and_used_once_it_c
 
     std::fs::remove_file(&obstacle).expect("what was made can be removed");
     works_again(&organizer).await;
+    let mut rows = Rows::open(&url).await;
+    for table in ["users", "tickets", "scans", "keys"] {
+        assert_eq!(rows.count(&format!("select count(*) from {table}")).await, 0, "{table}");
+    }
 }

@@ -22,6 +22,7 @@ on_both_databases! {
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
+const SCANS: &str = "/api/events/default/scans";
 const STATS: &str = "/api/events/default/stats";
 
 async fn a_key_is_shown_once_and_kept_as_a_hash(service: Service) {
@@ -63,11 +64,13 @@ async fn the_key_of_an_organizer_does_not_expire(service: Service) {
 }
 
 async fn a_key_holds_until_the_moment_it_expires(service: Service) {
+    let ticket = service.ticket("A1").await;
     let gate = service.key(json!({ "name": "x", "role": "gate", "expires_at": service.time(10_000) })).await;
     service.clock.advance(9_999);
     gate.get(STATS).await.is(200);
     service.clock.advance(1);
     gate.get(STATS).await.is_refused(401, "unauthenticated");
+    service.unchanged(gate.post(SCANS, service.scan(&ticket))).await.is_refused(401, "unauthenticated");
     service.another(&[]).anonymous.get(STATS).await.is_refused(401, "unauthenticated");
 }
 
@@ -90,11 +93,13 @@ async fn a_key_with_a_wrong_field_is_refused(service: Service) {
 }
 
 async fn a_revoked_key_is_refused_at_once(service: Service) {
+    let ticket = service.ticket("A1").await;
     let created = create(&service, json!({ "name": "x", "role": "gate" })).await;
     let gate = service.anonymous.with_key(created["key"].as_str().unwrap_or_default());
     gate.get(STATS).await.is(200);
     service.organizer.delete(key_path(&created)).await.is(204);
     gate.get(STATS).await.is_refused(401, "unauthenticated");
+    service.unchanged(gate.post(SCANS, service.scan(&ticket))).await.is_refused(401, "unauthenticated");
     assert_eq!(service.database.count("select count(*) from keys where revoked_at is not null").await, 1);
 }
 

@@ -12,7 +12,12 @@ use serde_json::{Value, json};
 
 use crate::database::{Kind, TestDatabase};
 use crate::process::{PATIENCE, Process, read_body, read_head};
-use crate::service::with;
+use crate::service::{Service, with};
+
+on_both_databases! {
+    an_answer_that_lambda_would_not_carry_is_refused,
+    a_body_that_is_too_large_is_refused,
+}
 
 /// What the function made of an event.
 struct Outcome {
@@ -56,11 +61,16 @@ struct Queues {
 struct Lambda {
     queues: Arc<(Mutex<Queues>, Condvar)>,
     process: Process,
-    _database: TestDatabase,
+    _database: Arc<TestDatabase>,
 }
 
 impl Lambda {
+    /// A function with a database of its own.
     async fn start() -> Self {
+        Self::on(Arc::new(TestDatabase::create(Kind::Sqlite).await))
+    }
+
+    fn on(database: Arc<TestDatabase>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let api = listener.local_addr().expect("its own address").to_string();
         let queues: Arc<(Mutex<Queues>, Condvar)> = Arc::default();
@@ -71,7 +81,6 @@ impl Lambda {
                 std::thread::spawn(move || serve_runtime_api(stream, &queues));
             }
         });
-        let database = TestDatabase::create(Kind::Sqlite).await;
         let lambda = [
             ("AWS_LAMBDA_RUNTIME_API", api.as_str()),
             ("AWS_LAMBDA_FUNCTION_NAME", "register-ticket-api"),
@@ -209,17 +218,31 @@ async fn what_is_not_there_is_a_problem_in_text() {
     }
 }
 
-#[tokio::test]
-async fn an_answer_that_lambda_would_not_carry_is_refused() {
-    let lambda = Lambda::start().await;
+async fn an_answer_that_lambda_would_not_carry_is_refused(service: Service) {
+    let lambda = Lambda::on(Arc::clone(&service.database));
     let seats: String = (0..60_000).map(|seat| format!("seat {seat},North\n")).collect();
     let imported = lambda.invoke(&post("/api/events/default/tickets", "text/csv", &format!("seat,gate\n{seats}")));
     assert_eq!(imported.json()["created"], 60_000);
+    let before = service.database.snapshot().await;
     let outcome = lambda.invoke(&get("/api/events/default/tickets.csv"));
     assert_eq!(outcome.status(), 413);
     assert_eq!(outcome.json()["code"], "response_too_large");
     let line = lambda.process.logged("/tickets.csv").await;
     assert!(line.contains("status=413") && line.contains("response_too_large"), "{line}");
+    assert!(service.database.snapshot().await == before, "a row changed");
+}
+
+async fn a_body_that_is_too_large_is_refused(service: Service) {
+    let lambda = Lambda::on(Arc::clone(&service.database));
+    let before = service.database.snapshot().await;
+    let body = |spaces: usize| format!("{{\"username\":\"ana\"}}{}", " ".repeat(spaces));
+    let limit = 64 * 1024;
+    let outcome = lambda.invoke(&post("/api/users", "application/json", &body(limit)));
+    assert_eq!(outcome.status(), 413);
+    assert_eq!(outcome.json()["code"], "payload_too_large");
+    assert_eq!(service.database.snapshot().await, before);
+    let whole = body(limit - body(0).len());
+    assert_eq!(lambda.invoke(&post("/api/users", "application/json", &whole)).status(), 201);
 }
 
 #[tokio::test]

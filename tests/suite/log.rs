@@ -31,8 +31,8 @@ async fn a_request_is_one_line_of_json(service: Service) {
     let server = start(&service, &[("LOG_FORMAT", "json"), ("GOOGLE_CLOUD_PROJECT", "tickets")]).await;
     let key = server.organizer().post("/api/keys", json!({ "name": "door", "role": "gate" })).await.is(201);
     let gate = server.anonymous().with_key(key["key"].as_str().expect("a new key is shown"));
-    gate.post("/api/events/default/scans?from=door", scan_now(&ticket)).await.is_scan(200, "accepted");
-    gate.post("/api/events/default/scans", scan_now(&ticket)).await.is_scan(409, "already_used");
+    gate.post("/api/events/default/scans", scan_now(&ticket)).await.is_scan(200, "accepted");
+    gate.post("/api/events/default/scans?from=door", scan_now(&ticket)).await.is_scan(409, "already_used");
     gate.get("/nothing/of/the/kind").await.is_refused(404, "not_found");
     let traced = format!("traceparent: 00-{TRACE}-00f067cc0cc902c7-01\r\n\r\n");
     let traced = format!("{}{traced}", head("DELETE", "/api/users/ana", ""));

@@ -1,5 +1,5 @@
 //! The rules of the service, each proven on SQLite and on PostgreSQL. A test calls `App::handle` like any entrance does,
-//! has a database of its own, sets the clock, and never writes to the database behind the service's back.
+//! has a database of its own, sets the clock, and never writes a row behind the service's back.
 
 #[macro_use]
 mod macros {
@@ -42,6 +42,7 @@ mod bodies;
 mod commands;
 mod events;
 mod exports;
+mod failures;
 mod faults;
 mod hostile;
 mod imports;

@@ -1,9 +1,10 @@
-//! `src/openapi.json` against reality: every response that a client of this suite gets is held against it here.
+//! `src/openapi.json` against reality: every response that a client of this suite gets is held against it here, and
+//! every request that succeeds.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{LazyLock, Mutex};
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use jsonschema::Validator;
 use register_ticket_api::app::ROUTES;
 use serde_json::{Value, json};
@@ -22,9 +23,63 @@ static PATHS: LazyLock<matchit::Router<&'static str>> = LazyLock::new(|| {
 /// Validators by the pointer to their schema in the document: compiling one takes longer than a test's request.
 static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLock::new(Mutex::default);
 
-/// Fails the test when a response is not described.
+/// Fails the test when a response is not described, or a request that was answered with success.
 #[track_caller]
-pub fn check(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+pub fn check(request: &Request<Vec<u8>>, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+    check_response(request.method(), request.uri().path(), status, headers, body);
+    if status.is_success() {
+        check_request(request, body);
+    }
+}
+
+#[track_caller]
+fn check_request(request: &Request<Vec<u8>>, answer: &[u8]) {
+    let sent = format!("{} {}", request.method(), request.uri());
+    let path = PATHS.at(request.uri().path()).unwrap_or_else(|_| panic!("{sent} is not described")).value;
+    let operation = operation_pointer(request.method(), path);
+    let query: Vec<(String, String)> =
+        serde_urlencoded::from_str(request.uri().query().unwrap_or_default()).expect("the query is one");
+    for (name, _) in query {
+        let described = parameters(&operation).any(|parameter| parameter["in"] == "query" && parameter["name"] == name);
+        assert!(described, "{sent}: the parameter `{name}` is not described");
+    }
+
+    let Some(content) = DOCUMENT.pointer(&format!("{operation}/requestBody/content")) else { return };
+    let media_type = media_type_of(request.headers());
+    assert!(content.get(&media_type).is_some(), "{sent}: a body as `{media_type}` is not described");
+    let mut value: Value = match media_type.as_str() {
+        "application/json" => serde_json::from_slice(request.body()).expect("what was understood is JSON"),
+        "application/x-www-form-urlencoded" => {
+            let fields: HashMap<String, String> =
+                serde_urlencoded::from_bytes(request.body()).expect("what was understood is a form");
+            json!(fields)
+        }
+        _ => return,
+    };
+    if path.ends_with("/batch") {
+        // Each scan of a batch succeeds or fails by itself.
+        let answer: Value = serde_json::from_slice(answer).expect("the answer to a batch is JSON");
+        let mut results = answer["results"].as_array().expect("a batch has results").iter();
+        let scans = value["scans"].as_array_mut().expect("a batch has scans");
+        scans.retain(|_| results.next().is_some_and(|result| result["status"] == 200));
+    }
+    let schema = format!("{operation}/requestBody/content/{}/schema", escaped(&media_type));
+    if let Err(error) = validator(&schema).validate(&value) {
+        panic!("{sent} at `{}`: {error}\n{value:#}", error.instance_path());
+    }
+}
+
+/// The parameters of an operation and those of all operations of its path.
+fn parameters(operation: &str) -> impl Iterator<Item = &'static Value> {
+    let path = operation.rsplit_once('/').expect("an operation belongs to a path").0;
+    [operation, path].map(|owner| format!("{owner}/parameters")).into_iter().flat_map(|list| {
+        let count = DOCUMENT.pointer(&list).and_then(Value::as_array).map_or(0, Vec::len);
+        (0..count).map(move |place| resolved(&format!("{list}/{place}")).1)
+    })
+}
+
+#[track_caller]
+fn check_response(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
     let request = format!("{method} {path}: {status}");
     let pointer = response_pointer(method, path, status)
         .unwrap_or_else(|| panic!("{request} is not described\n{}", String::from_utf8_lossy(body)));
@@ -42,7 +97,7 @@ pub fn check(method: &Method, path: &str, status: StatusCode, headers: &HeaderMa
         assert!(body.is_empty(), "{request} has a body, which is not described");
         return;
     }
-    let sent = media_type(headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default());
+    let sent = media_type_of(headers);
     let described = response["content"].as_object().expect("content is an object").keys();
     let described = described.into_iter().find(|name| media_type(name) == sent);
     let described = described.unwrap_or_else(|| panic!("{request} as `{sent}` is not described"));
@@ -63,14 +118,18 @@ fn response_pointer(method: &Method, path: &str, status: StatusCode) -> Option<S
     let Ok(found) = PATHS.at(path) else {
         return not_found();
     };
-    let method = if *method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
-    let operation = format!("/paths/{}/{method}", escaped(found.value));
+    let operation = operation_pointer(method, found.value);
     if DOCUMENT.pointer(&operation).is_none() {
         return Some("/components/responses/MethodNotAllowed".to_owned())
             .filter(|_| status == StatusCode::METHOD_NOT_ALLOWED);
     }
     let pointer = format!("{operation}/responses/{}", status.as_u16());
     DOCUMENT.pointer(&pointer).is_some().then_some(pointer).or_else(not_found)
+}
+
+fn operation_pointer(method: &Method, path: &str) -> String {
+    let method = if *method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
+    format!("/paths/{}/{method}", escaped(path))
 }
 
 /// Follows a reference, if there is one, and says where it led.
@@ -94,6 +153,10 @@ fn validator(pointer: &str) -> &'static Validator {
 
 fn escaped(member: &str) -> String {
     member.replace('~', "~0").replace('/', "~1")
+}
+
+fn media_type_of(headers: &HeaderMap) -> String {
+    media_type(headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default())
 }
 
 fn media_type(text: &str) -> String {

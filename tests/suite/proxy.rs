@@ -92,14 +92,17 @@ async fn serve(mut client: TcpStream, database: SocketAddr, mut state: watch::Re
         if mode == Mode::Forward {
             let server = server.insert(TcpStream::connect(database).await.expect("the database itself is there"));
             tokio::select! {
-                _ = tokio::io::copy_bidirectional(&mut client, server) => return,
+                // Looks at this first: what is sent after the loss does not slip through.
+                biased;
                 _ = state.wait_for(|state| state.losses != losses) => {}
+                _ = tokio::io::copy_bidirectional(&mut client, server) => return,
             }
         }
         let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
     };
     tokio::select! {
-        () = pass => {}
+        biased;
         _ = refused.wait_for(|state| state.mode == Mode::Refuse) => {}
+        () = pass => {}
     }
 }

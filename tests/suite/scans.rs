@@ -19,6 +19,7 @@ on_both_databases! {
     a_revoked_ticket_does_not_admit,
     what_is_no_ticket_of_the_event_is_unknown,
     the_checks_have_an_order,
+    a_refusal_is_kept_and_changes_nothing_else,
     a_device_may_say_when_it_scanned,
     a_supervisor_admits_by_hand_and_says_why,
     a_scan_that_is_not_whole_is_refused,
@@ -204,6 +205,34 @@ async fn the_checks_have_an_order(service: Service) {
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", used.ticket_id)).await.is(200);
     let again = with(wrong, json!({ "scan_id": Uuid::now_v7() }));
     gate.post(SCANS, with(again, here)).await.is_scan(410, "revoked");
+}
+
+async fn a_refusal_is_kept_and_changes_nothing_else(service: Service) {
+    let gate = service.gate().await;
+    let (used, valid) = (service.ticket("used").await, service.ticket("valid").await);
+    gate.post(SCANS, service.scan(&used)).await.is_scan(200, "accepted");
+    let revoked = service.ticket("revoked").await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
+    service.seat("default", "nobody's", "North").await;
+    let stale = valid.code(service.now().plus(-90_000));
+    let cases = [
+        (409, "already_used", service.scan(&used)),
+        (422, "wrong_code", by_seat(&valid, &valid.wrong_code(service.now()))),
+        (422, "stale_code", by_seat(&valid, &stale)),
+        (409, "wrong_gate", with(service.scan(&valid), json!({ "at_gate": "South" }))),
+        (409, "not_registered", with(by_seat(&valid, "000000"), json!({ "seat": "nobody's" }))),
+        (409, "not_inside", with(service.scan(&valid), json!({ "direction": "exit" }))),
+        (410, "revoked", service.scan(&revoked)),
+        (404, "unknown_ticket", with(by_seat(&valid, "000000"), json!({ "gate": "South" }))),
+    ];
+    for (status, result, body) in cases {
+        let before = service.database.snapshot().await;
+        gate.post(SCANS, body).await.is_scan(status, result);
+        let after = service.database.snapshot().await;
+        let gone = before.lines().find(|line| !after.lines().any(|other| other == *line));
+        let new: Vec<&str> = after.lines().filter(|line| !before.lines().any(|other| other == *line)).collect();
+        assert!(gone.is_none() && new.len() == 1 && new[0].contains(result), "{result}: {gone:?} became {new:?}");
+    }
 }
 
 async fn a_device_may_say_when_it_scanned(service: Service) {

@@ -138,8 +138,10 @@ impl Service {
         let lines = |of: &str, but_not: &str| {
             of.lines().filter(|line| !but_not.lines().any(|other| other == *line)).collect::<Vec<_>>().join("\n")
         };
-        let (gone, new) = (lines(&before, &after), lines(&after, &before));
-        assert!(before == after, "{}\nrows that are gone:\n{gone}\nnew rows:\n{new}", reply.text());
+        if before != after {
+            let (gone, new) = (lines(&before, &after), lines(&after, &before));
+            panic!("{}\nrows that are gone:\n{gone}\nnew rows:\n{new}", reply.text());
+        }
         reply
     }
 }

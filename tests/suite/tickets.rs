@@ -123,4 +123,11 @@ async fn a_wrong_query_is_refused(service: Service) {
         let list = service.organizer.get(format!("{TICKETS}?{query}"));
         service.unchanged(list).await.is_refused(422, "invalid_payload");
     }
+    service.user("ana").await;
+    for path in ["/api/events", "/api/keys", "/api/users/ana/tickets"] {
+        for query in ["limit=0", "limit=501", "after=x", "status=valid", "limit=1&limit=1"] {
+            let list = service.organizer.get(format!("{path}?{query}"));
+            service.unchanged(list).await.is_refused(422, "invalid_payload");
+        }
+    }
 }

@@ -1,0 +1,121 @@
+//! Failures in the middle of the work: of the database, of the service itself, or by others who are always faster.
+//! Whatever was begun is taken back, the answer tells no cause, and afterwards the same request is good.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::Method;
+use register_ticket_api::app::App;
+use register_ticket_api::model::Millis;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::{Client, Reply};
+use crate::database::Obstacle;
+use crate::service::{Service, Ticket, settings, with};
+
+on_both_databases! {
+    a_scan_whose_ticket_changes_every_time_is_to_be_sent_again,
+    a_failing_statement_takes_the_whole_request_back,
+    a_panic_is_a_failure_after_which_the_service_goes_on,
+}
+
+const SCANS: &str = "/api/events/default/scans";
+/// What the test's obstacles and panics say, which no client may read.
+const CAUSE: &str = "a cause from inside";
+
+async fn a_scan_whose_ticket_changes_every_time_is_to_be_sent_again(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let scans = every_admission(&service, &ticket);
+    service.database.obstruct("update on tickets", Obstacle::Skips).await;
+    for (path, body) in &scans {
+        let refused = service.unchanged(service.organizer.post(path, body.clone())).await;
+        refused.is_refused(503, "scan_contended");
+        assert_eq!(refused.header("retry-after"), "1", "{path}");
+    }
+    service.database.clear().await;
+    let (path, body) = &scans[0];
+    let admitted = service.organizer.post(path, body.clone()).await.is_scan(200, "accepted");
+    assert_eq!(admitted["replayed"], false, "what was no verdict is not replayed");
+}
+
+async fn a_failing_statement_takes_the_whole_request_back(service: Service) {
+    let organizer = &service.organizer;
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    service.ticket_of("other", "A1", "North").await;
+    let (used, valid) = (service.ticket("A1").await, service.ticket("A2").await);
+    let scan = organizer.post(SCANS, service.scan(&used)).await.is_scan(200, "accepted");
+    let undo = format!("/api/scans/{}/undo", scan["scan_id"].as_str().unwrap_or_default());
+    let path = format!("/api/tickets/{}", valid.ticket_id);
+    let file = "seat,gate,username\nB1,North,new\n";
+    service.seat("default", "A3", "North").await;
+    let seat = json!({ "seat": "A3", "gate": "North" });
+
+    // The obstacle lies in the way of the last statement, where there are several.
+    let mut requests: Vec<(&str, BoxFuture<Reply>)> = vec![
+        ("insert on users", organizer.post("/api/users", json!({ "username": "ana" })).boxed()),
+        ("insert on keys", organizer.post("/api/keys", json!({ "name": "x", "role": "gate" })).boxed()),
+        ("insert on events", organizer.post("/api/events", json!({ "slug": "x", "name": "x" })).boxed()),
+        ("update on events", organizer.patch("/api/events/other", json!({ "name": "x" })).boxed()),
+        ("insert on tickets", organizer.post_csv("/api/events/default/tickets", file).boxed()),
+        ("update on tickets", organizer.post(format!("/api/users/{}/tickets", used.username), seat).boxed()),
+        ("update on tickets", organizer.bare(Method::POST, format!("{path}/revoke")).boxed()),
+        ("update on tickets", organizer.bare(Method::POST, format!("{path}/reissue")).boxed()),
+        ("update on tickets", organizer.post(format!("{path}/transfer"), json!({ "username": used.username })).boxed()),
+        ("update on scans", organizer.bare(Method::POST, &undo).boxed()),
+        ("update on tickets", organizer.bare(Method::POST, &undo).boxed()),
+        ("delete on users", organizer.delete(format!("/api/users/{}", used.username)).boxed()),
+        ("delete on events", organizer.delete("/api/events/other").boxed()),
+    ];
+    for (path, body) in every_admission(&service, &valid) {
+        requests.push(("insert on scans", organizer.post(path, body).boxed()));
+    }
+    for (change, request) in requests {
+        service.database.obstruct(change, Obstacle::Fails(CAUSE)).await;
+        let failed = service.unchanged(request).await;
+        failed.is_refused(500, "internal_error");
+        assert!(!failed.text().contains(CAUSE), "{}", failed.text());
+        service.database.clear().await;
+    }
+    organizer.post(SCANS, service.scan(&valid)).await.is_scan(200, "accepted");
+}
+
+async fn a_panic_is_a_failure_after_which_the_service_goes_on(service: Service) {
+    // The clock is what a test can make panic. A request is handled at its first reading; a full health check reads it
+    // again, in the endpoint.
+    let readings_left = Arc::new(AtomicI64::new(i64::MAX));
+    let countdown = Arc::clone(&readings_left);
+    let clock = move || {
+        assert_ne!(countdown.fetch_sub(1, Ordering::SeqCst), 0, "{CAUSE}");
+        Millis::now()
+    };
+    let app = Arc::new(App::new(settings(&service.database, &[]), Box::new(clock)));
+    let client = Client::of(&app).with_key(crate::service::ORGANIZER_KEY);
+    for (readings, method, path, status) in
+        [(0, Method::POST, "/api/users", 201), (1, Method::GET, "/health?full=1", 200)]
+    {
+        let body = r#"{"username":"ana"}"#;
+        let request = || client.send_as(method.clone(), path, "application/json", body);
+        readings_left.store(readings, Ordering::SeqCst);
+        let failed = service.unchanged(request()).await;
+        failed.is_refused(500, "internal_error");
+        assert!(!failed.text().contains(CAUSE), "{}", failed.text());
+        request().await.is(status);
+    }
+}
+
+/// A ticket's admission, in every way that it can be asked for.
+fn every_admission(service: &Service, ticket: &Ticket) -> Vec<(String, Value)> {
+    let Ticket { seat, gate, .. } = ticket;
+    let digits = ticket.code(service.now());
+    let offline = json!({ "scanned_at": service.time(0), "offline_result": "accepted" });
+    let by_hand = json!({ "scan_id": Uuid::now_v7(), "seat": seat, "gate": gate, "manual": true, "note": "known" });
+    vec![
+        (SCANS.into(), service.scan(ticket)),
+        (SCANS.into(), by_hand),
+        (format!("{SCANS}/batch"), json!({ "scans": [with(service.scan(ticket), offline)] })),
+        ("/api/users/attendance".into(), json!({ "seat": seat, "gate": gate, "totp_code": digits })),
+    ]
+}
