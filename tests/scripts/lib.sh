@@ -1,0 +1,87 @@
+# shellcheck shell=bash
+# The words that the rules of tests/scripts/*.sh are written in. tests/scripts/run reads it before each rule.
+
+set -E # so that what fails inside a function is shown too
+trap 'echo "failed: ${BASH_SOURCE[0]}:$LINENO: $BASH_COMMAND"' ERR
+mkdir "$scratch/bin"
+touch "$scratch/calls"
+
+# stand_in NAME <<'SH' … SH
+# Puts a program NAME first on the PATH: it logs its arguments and then runs the lines given, with `set -euo pipefail`
+# and with $scratch for files. Without lines it succeeds and prints nothing.
+stand_in() {
+  {
+    printf '#!/usr/bin/env bash\nset -euo pipefail\nscratch=%q\n' "$scratch"
+    # One line a call, whatever the arguments hold.
+    # shellcheck disable=SC2016 # the stand-in expands it
+    printf 'call="%s $*"\nprintf "%%s\\n" "${call//$'"'\\\\n'"'/ }" >>"$scratch/calls"\n' "$1"
+    cat
+  } >"$scratch/bin/$1"
+  chmod +x "$scratch/bin/$1"
+}
+
+# Programs that reach outside, or take long: a rule that lets one be called without a stand-in fails, and says so.
+for program in cargo curl docker gcloud gh terraform; do
+  stand_in $program <<<"echo 'there is no stand-in for this program: $program' >&2; exit 1"
+done
+
+# passes COMMAND…: it must succeed. What it printed, both streams, is then in $output, for `says`.
+passes() {
+  local status=0
+  output=$("$@" 2>&1) || status=$?
+  printf '%s\n' "$output"
+  [ $status = 0 ] || _wrong "ended with $status, not with success: $*"
+}
+
+# fails COMMAND…: it must fail, but not because it does not exist.
+fails() {
+  local status=0
+  output=$("$@" 2>&1) || status=$?
+  printf '%s\n' "$output"
+  case $status in
+    0) _wrong "succeeded: $*" ;;
+    126 | 127) _wrong "a program is missing: $*" ;;
+  esac
+}
+
+# says TEXT, not_says TEXT: whether the last passes or fails printed it.
+says() { [[ $output == *"$1"* ]] || _wrong "did not say: $1"; }
+not_says() { [[ $output != *"$1"* ]] || _wrong "said: $1"; }
+
+# equals EXPECTED ACTUAL
+equals() { [ "$1" = "$2" ] || _wrong "expected '$1', got '$2'"; }
+
+# called PATTERN, not_called PATTERN: whether a stand-in was called so. PATTERN is a part of the line "NAME ARGUMENTS",
+# in which * stands for anything: called 'gcloud run jobs execute * --wait'.
+called() { [ "$(calls "$1")" != 0 ] || _wrong_calls "was not called: $1"; }
+not_called() { [ "$(calls "$1")" = 0 ] || _wrong_calls "was called: $1"; }
+
+# called_in_order PATTERN…: each in a later call than the one before.
+called_in_order() {
+  local call
+  while read -r call; do
+    # shellcheck disable=SC2053 # a pattern
+    if [ $# != 0 ] && [[ $call == *$1* ]]; then shift; fi
+  done <"$scratch/calls"
+  [ $# = 0 ] || _wrong_calls "was not called, or not in this order: $1"
+}
+
+# calls PATTERN: prints how many calls were such.
+calls() {
+  local call count=0
+  while read -r call; do
+    # shellcheck disable=SC2053 # a pattern
+    if [[ $call == *$1* ]]; then count=$((count + 1)); fi
+  done <"$scratch/calls"
+  echo $count
+}
+
+_wrong() {
+  echo "$*" >&2
+  return 1
+}
+
+_wrong_calls() {
+  sed 's/^/call: /' "$scratch/calls" >&2
+  _wrong "$@"
+}
