@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 # The words that the rules of tests/scripts/*.sh are written in. tests/scripts/run reads it before each rule.
 
 set -E # so that what fails inside a function is shown too
@@ -13,7 +12,6 @@ stand_in() {
   {
     printf '#!/usr/bin/env bash\nset -euo pipefail\nscratch=%q\n' "$scratch"
     # One line a call, whatever the arguments hold.
-    # shellcheck disable=SC2016 # the stand-in expands it
     printf 'call="%s $*"\nprintf "%%s\\n" "${call//$'"'\\\\n'"'/ }" >>"$scratch/calls"\n' "$1"
     cat
   } >"$scratch/bin/$1"

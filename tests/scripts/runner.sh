@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 # The words of lib.sh themselves.
 
 a_stand_in_logs_its_arguments_on_one_line() {
