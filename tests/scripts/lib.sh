@@ -1,7 +1,8 @@
 # The words that the rules of tests/scripts/*.sh are written in. tests/scripts/run reads it before each rule.
 
 set -E # so that what fails inside a function is shown too
-trap 'echo "failed: ${BASH_SOURCE[0]}:$LINENO: $BASH_COMMAND"' ERR
+trap _failed ERR
+scratch=$HOME # not exported: a script under test must not find a variable that it forgot to set
 mkdir "$scratch/bin"
 touch "$scratch/calls"
 
@@ -72,6 +73,13 @@ calls() {
     if [[ $call == *$1* ]]; then count=$((count + 1)); fi
   done <"$scratch/calls"
   echo $count
+}
+
+# Names the line of the rule, not the one in here that noticed.
+_failed() {
+  local frame=0
+  while [ "${BASH_SOURCE[frame]}" = "${BASH_SOURCE[0]}" ]; do frame=$((frame + 1)); done
+  echo "failed: ${BASH_SOURCE[frame]}:${BASH_LINENO[frame - 1]}"
 }
 
 _wrong() {
