@@ -1,0 +1,90 @@
+# What the scripts that reach a deployed environment share. They read it at their start, from the root of the repository.
+# shellcheck shell=bash
+
+shopt -s inherit_errexit # a failure inside $(…) is one outside too; bash 4.4 or newer
+
+die() { printf 'scripts/%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+note() { printf '== %s\n' "$*" >&2; }
+
+need() { # VARIABLE…
+  local name
+  for name; do
+    [ -n "${!name-}" ] || die "$name is missing in the environment; --help explains"
+  done
+}
+
+# GitHub replaces in its logs what was masked. It reads the command from either stream.
+mask() {
+  local line
+  [ -n "${GITHUB_ACTIONS-}" ] || return 0
+  while IFS= read -r line; do
+    [ -z "$line" ] || printf '::add-mask::%s\n' "$line" >&2
+  done <<<"$1"
+}
+
+terraform_here() { terraform -chdir=terraform "$@"; }
+
+# Makes `environment` the one that this script is about: Terraform with its state, in its workspace. The values that
+# GitHub keeps as secrets or variables reach Terraform under its own names, and only those that are set.
+open_environment() { # ENV [-or-create]
+  local name
+  environment=$1
+  shift
+  case $environment in
+    stg | prd) ;;
+    *) die "'$environment' is no environment: stg or prd" ;;
+  esac
+  need GCP_PROJECT_ID
+  for name in DB_NAME DB_USER DB_PASSWORD DB_MIGRATE_USER DB_MIGRATE_PASSWORD ORGANIZER_KEY TICKET_SECRET \
+    ALERT_EMAIL BILLING_ACCOUNT BACKUP_BUCKET; do
+    [ -z "${!name-}" ] || export "TF_VAR_${name,,}=${!name}"
+  done
+  [ -z "${GITHUB_REPOSITORY-}" ] || export "TF_VAR_github_repository=$GITHUB_REPOSITORY"
+  export "TF_VAR_project_id=$GCP_PROJECT_ID" TF_IN_AUTOMATION=1
+  unset TF_WORKSPACE # it would win over what is selected below
+  terraform_here init -input=false -reconfigure "-backend-config=bucket=${TF_STATE_BUCKET:-event-access-tfstate}" >&2
+  terraform_here workspace select "$@" "$environment" >&2
+  [ "$(terraform_here workspace show)" = "$environment" ] || die "Terraform is not in the workspace $environment"
+}
+
+# Terraform's outputs are read once, also for the scripts that this one calls.
+read_outputs() {
+  TERRAFORM_OUTPUTS=$(terraform_here output -json)
+  export TERRAFORM_OUTPUTS
+  [ "$(output service_name)" = "register-ticket-api-$environment" ] || die "these outputs are not those of $environment"
+}
+
+output() { # NAME [KEY]: prints it, nothing when it is null
+  jq -r --arg name "$1" --arg key "${2-}" \
+    '.[$name].value | if $key == "" then . else .[$key] end // empty' <<<"$TERRAFORM_OUTPUTS"
+}
+
+required_output() { # NAME [KEY]
+  local value
+  value=$(output "$@")
+  [ -n "$value" ] || die "Terraform has no output '$*' in $environment: was it ever deployed?"
+  printf '%s\n' "$value"
+}
+
+secret() { # KEY of the output secret_names: prints the newest version
+  local name value
+  name=$(required_output secret_names "$1")
+  value=$(gcloud secrets versions access latest "--secret=$name" "--project=$GCP_PROJECT_ID")
+  mask "$value"
+  printf '%s\n' "$value"
+}
+
+# The Cloud Run service as gcloud describes it, null when there is none. Listed, not described: so a missing service is
+# told from a failed call.
+service() {
+  gcloud run services list "--project=$GCP_PROJECT_ID" "--filter=metadata.name=register-ticket-api-$environment" \
+    --format=json | jq 'if length > 1 then error("the service exists in two regions") else .[0] end'
+}
+
+# Prints the revision that has all the traffic, nothing when no revision serves. Fails when the traffic is split.
+serving() {
+  local service
+  service=$(service)
+  jq -r '[.status.traffic // [] | .[] | select((.percent // 0) > 0) | .revisionName] | unique
+    | if length > 1 then error("the traffic is split between \(join(", "))") else .[0] // empty end' <<<"$service"
+}
