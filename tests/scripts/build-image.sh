@@ -2,8 +2,9 @@
 
 _project() {
   export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
-  mkdir -p "$scratch/project/scripts"
-  cp scripts/build-image scripts/common.sh "$scratch/project/scripts"
+  mkdir -p "$scratch/project/scripts/lib"
+  cp scripts/build-image "$scratch/project/scripts"
+  cp scripts/lib/common.sh "$scratch/project/scripts/lib"
   cd "$scratch/project"
   printf '[package]\nname = "tickets"\nversion = "1.2.3"\n\n[dependencies]\nother = { version = "9" }\n' >Cargo.toml
   git init --quiet
@@ -46,7 +47,7 @@ a_directory_that_differs_from_the_commit_is_not_pushed() {
 a_push_needs_the_name_of_the_repository() {
   _project
   fails scripts/build-image --push
-  says "needs GITHUB_REPOSITORY"
+  says "GITHUB_REPOSITORY is missing"
   not_called docker
 }
 

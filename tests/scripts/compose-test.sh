@@ -1,8 +1,9 @@
 # scripts/compose-test, with stand-ins for Docker and for the tests themselves.
 
 _project() {
-  mkdir -p "$scratch/project/scripts"
-  cp scripts/compose-test scripts/common.sh "$scratch/project/scripts"
+  mkdir -p "$scratch/project/scripts/lib"
+  cp scripts/compose-test "$scratch/project/scripts"
+  cp scripts/lib/common.sh "$scratch/project/scripts/lib"
   cd "$scratch/project"
   printf '#!/usr/bin/env bash\n%s\n' "$1" >scripts/test
   chmod +x scripts/test

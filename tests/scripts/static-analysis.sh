@@ -1,8 +1,9 @@
 # scripts/static-analysis and scripts/tools, without the linters themselves.
 
 _project() {
-  mkdir -p "$scratch/project/scripts" "$scratch/project/target/test-tools/bin"
-  cp scripts/static-analysis scripts/tools scripts/common.sh "$scratch/project/scripts"
+  mkdir -p "$scratch/project/scripts/lib" "$scratch/project/target/test-tools/bin"
+  cp scripts/static-analysis scripts/tools "$scratch/project/scripts"
+  cp scripts/lib/common.sh "$scratch/project/scripts/lib"
   cd "$scratch/project"
   echo "a==1" >scripts/requirements.txt
   stand_in pip
