@@ -3,13 +3,14 @@
 
 shopt -s inherit_errexit # a failure inside $(…) is one outside too; bash 4.4 or newer
 
-die() { printf 'scripts/%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+# shellcheck disable=SC1091
+. scripts/lib/common.sh
 note() { printf '== %s\n' "$*" >&2; }
 
 need() { # VARIABLE…
   local name
   for name; do
-    [ -n "${!name-}" ] || die "$name is missing in the environment; --help explains"
+    [ -n "${!name-}" ] || die 1 "$name is missing in the environment; --help explains"
   done
 }
 
@@ -32,7 +33,7 @@ open_environment() { # ENV [-or-create]
   shift
   case $environment in
     stg | prd) ;;
-    *) die "'$environment' is no environment: stg or prd" ;;
+    *) die 1 "'$environment' is no environment: stg or prd" ;;
   esac
   need GCP_PROJECT_ID
   for name in DB_NAME DB_USER DB_PASSWORD DB_MIGRATE_USER DB_MIGRATE_PASSWORD ORGANIZER_KEY TICKET_SECRET \
@@ -44,14 +45,14 @@ open_environment() { # ENV [-or-create]
   unset TF_WORKSPACE # it would win over what is selected below
   terraform_here init -input=false -reconfigure "-backend-config=bucket=${TF_STATE_BUCKET:-event-access-tfstate}" >&2
   terraform_here workspace select "$@" "$environment" >&2
-  [ "$(terraform_here workspace show)" = "$environment" ] || die "Terraform is not in the workspace $environment"
+  [ "$(terraform_here workspace show)" = "$environment" ] || die 1 "Terraform is not in the workspace $environment"
 }
 
 # Terraform's outputs are read once, also for the scripts that this one calls.
 read_outputs() {
   TERRAFORM_OUTPUTS=$(terraform_here output -json)
   export TERRAFORM_OUTPUTS
-  [ "$(output service_name)" = "register-ticket-api-$environment" ] || die "these outputs are not those of $environment"
+  [ "$(output service_name)" = "register-ticket-api-$environment" ] || die 1 "these outputs are not those of $environment"
 }
 
 output() { # NAME [KEY]: prints it, nothing when it is null
@@ -62,7 +63,7 @@ output() { # NAME [KEY]: prints it, nothing when it is null
 required_output() { # NAME [KEY]
   local value
   value=$(output "$@")
-  [ -n "$value" ] || die "Terraform has no output '$*' in $environment: was it ever deployed?"
+  [ -n "$value" ] || die 1 "Terraform has no output '$*' in $environment: was it ever deployed?"
   printf '%s\n' "$value"
 }
 
@@ -87,4 +88,11 @@ serving() {
   service=$(service)
   jq -r '[.status.traffic // [] | .[] | select((.percent // 0) > 0) | .revisionName] | unique
     | if length > 1 then error("the traffic is split between \(join(", "))") else .[0] // empty end' <<<"$service"
+}
+
+# Prints the newest export in a bucket, nothing when it has none: their names hold the time.
+newest_export() { # BUCKET
+  local listing
+  listing=$(gcloud storage ls "gs://$1" "--project=$GCP_PROJECT_ID")
+  sed -n '/\/tickets-[0-9]\{8\}-[0-9]\{6\}Z\.dump$/p' <<<"$listing" | sort | tail -n 1
 }

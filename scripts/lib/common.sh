@@ -1,0 +1,30 @@
+# What the scripts share. They read it at their start, from the root of the repository.
+# shellcheck shell=bash
+
+die() { # MESSAGE
+  printf 'scripts/%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+need() { # VARIABLE…
+  local name
+  for name; do
+    [ -n "${!name-}" ] || die "$name is missing in the environment; --help explains"
+  done
+}
+
+step() { # HEADING COMMAND…
+  local heading=$1 start=$SECONDS
+  shift
+  printf '\n== %s\n' "$heading"
+  "$@"
+  printf '== %s: ok, %d s\n' "$heading" $((SECONDS - start))
+}
+
+apt_install() { # PACKAGE…
+  local sudo=
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  command -v apt-get >/dev/null || return 1
+  $sudo apt-get -qq update &&
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}

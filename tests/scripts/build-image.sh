@@ -1,0 +1,77 @@
+# scripts/build-image in a repository of its own, with a stand-in for Docker.
+
+_project() {
+  export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
+  mkdir -p "$scratch/project/scripts/lib"
+  cp scripts/build-image "$scratch/project/scripts"
+  cp scripts/lib/common.sh "$scratch/project/scripts/lib"
+  cd "$scratch/project"
+  printf '[package]\nname = "tickets"\nversion = "1.2.3"\n\n[dependencies]\nother = { version = "9" }\n' >Cargo.toml
+  git init --quiet
+  git add .
+  git commit --quiet -m first
+  stand_in docker <<'SH'
+while [ $# != 0 ]; do
+  if [ "$1" = --metadata-file ]; then printf '{ "containerimage.digest": "sha256:%064d" }\n' 7 >"$2"; fi
+  shift
+done
+echo "what a build prints"
+SH
+}
+
+without_options_it_stays_on_this_machine() {
+  _project
+  passes scripts/build-image
+  called "docker buildx build --platform linux/amd64 * VERSION=1.2.3 * REVISION=$(git rev-parse HEAD) *--load --tag register-ticket-api:latest ."
+  not_called --push
+}
+
+what_is_pushed_bears_the_hashes_of_the_commit_and_of_its_tree() {
+  _project
+  equals "image=ghcr.io/somebody/tickets
+digest=sha256:0000000000000000000000000000000000000000000000000000000000000007" \
+    "$(GITHUB_REPOSITORY=Somebody/Tickets scripts/build-image --push)"
+  called "--tag ghcr.io/somebody/tickets:$(git rev-parse HEAD) --tag ghcr.io/somebody/tickets:tree-$(git rev-parse 'HEAD^{tree}') ."
+  called "--push * org.opencontainers.image.source=https://github.com/Somebody/Tickets "
+  equals 1 "$(calls docker)"
+}
+
+a_directory_that_differs_from_the_commit_is_not_pushed() {
+  _project
+  touch new
+  fails env GITHUB_REPOSITORY=somebody/tickets scripts/build-image --push
+  says "differs from the commit"
+  not_called docker
+}
+
+a_push_needs_the_name_of_the_repository() {
+  _project
+  fails scripts/build-image --push
+  says "GITHUB_REPOSITORY is missing"
+  not_called docker
+}
+
+a_push_that_fails_prints_no_digest() {
+  _project
+  stand_in docker <<<'echo denied >&2; exit 1'
+  fails env GITHUB_REPOSITORY=somebody/tickets scripts/build-image --push
+  says denied
+  not_says digest=
+}
+
+a_push_without_a_digest_fails() {
+  _project
+  stand_in docker <<'SH'
+while [ "$1" != --metadata-file ]; do shift; done
+echo '{}' >"$2"
+SH
+  fails env GITHUB_REPOSITORY=somebody/tickets scripts/build-image --push
+  says "docker did not tell the digest"
+  not_says digest=
+}
+
+unknown_options_build_nothing() {
+  _project
+  fails scripts/build-image --pull
+  not_called docker
+}
