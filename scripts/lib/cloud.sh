@@ -3,16 +3,9 @@
 
 shopt -s inherit_errexit # a failure inside $(…) is one outside too; bash 4.4 or newer
 
-# shellcheck disable=SC1091
 . scripts/lib/common.sh
-note() { printf '== %s\n' "$*" >&2; }
 
-need() { # VARIABLE…
-  local name
-  for name; do
-    [ -n "${!name-}" ] || die 1 "$name is missing in the environment; --help explains"
-  done
-}
+note() { printf '== %s\n' "$*" >&2; }
 
 # GitHub replaces in its logs what was masked. It reads the command from either stream.
 mask() {
@@ -33,7 +26,7 @@ open_environment() { # ENV [-or-create]
   shift
   case $environment in
     stg | prd) ;;
-    *) die 1 "'$environment' is no environment: stg or prd" ;;
+    *) die "'$environment' is no environment: stg or prd" ;;
   esac
   need GCP_PROJECT_ID
   for name in DB_NAME DB_USER DB_PASSWORD DB_MIGRATE_USER DB_MIGRATE_PASSWORD ORGANIZER_KEY TICKET_SECRET \
@@ -45,14 +38,14 @@ open_environment() { # ENV [-or-create]
   unset TF_WORKSPACE # it would win over what is selected below
   terraform_here init -input=false -reconfigure "-backend-config=bucket=${TF_STATE_BUCKET:-event-access-tfstate}" >&2
   terraform_here workspace select "$@" "$environment" >&2
-  [ "$(terraform_here workspace show)" = "$environment" ] || die 1 "Terraform is not in the workspace $environment"
+  [ "$(terraform_here workspace show)" = "$environment" ] || die "Terraform is not in the workspace $environment"
 }
 
 # Terraform's outputs are read once, also for the scripts that this one calls.
 read_outputs() {
   TERRAFORM_OUTPUTS=$(terraform_here output -json)
   export TERRAFORM_OUTPUTS
-  [ "$(output service_name)" = "register-ticket-api-$environment" ] || die 1 "these outputs are not those of $environment"
+  [ "$(output service_name)" = "register-ticket-api-$environment" ] || die "these outputs are not those of $environment"
 }
 
 output() { # NAME [KEY]: prints it, nothing when it is null
@@ -63,7 +56,7 @@ output() { # NAME [KEY]: prints it, nothing when it is null
 required_output() { # NAME [KEY]
   local value
   value=$(output "$@")
-  [ -n "$value" ] || die 1 "Terraform has no output '$*' in $environment: was it ever deployed?"
+  [ -n "$value" ] || die "Terraform has no output '$*' in $environment: was it ever deployed?"
   printf '%s\n' "$value"
 }
 
