@@ -29,7 +29,7 @@ open_environment() { # ENV [-or-create]
     *) die "'$environment' is no environment: stg or prd" ;;
   esac
   need GCP_PROJECT_ID
-  for name in DB_NAME DB_USER DB_PASSWORD DB_MIGRATE_USER DB_MIGRATE_PASSWORD ORGANIZER_KEY TICKET_SECRET \
+  for name in DB_NAME DB_USER DB_PASSWORD DB_MIGRATE_PASSWORD ORGANIZER_KEY TICKET_SECRET \
     ALERT_EMAIL BILLING_ACCOUNT BACKUP_BUCKET; do
     [ -z "${!name-}" ] || export "TF_VAR_${name,,}=${!name}"
   done
