@@ -1,0 +1,121 @@
+# A small cloud for the rules about deployments: what serves where is in files of $scratch, and $scratch/breaks holds the
+# names of what is out of order.
+# shellcheck shell=bash
+
+DIGEST=sha256:$(printf 'a%.0s' {1..64})
+IMAGE=docker.io/someone/register-ticket-api@$DIGEST
+OLD=register-ticket-api-stg-00001-abc
+NEW=register-ticket-api-stg-00002-def
+
+_breaks() { printf '%s\n' "$@" >"$scratch/breaks"; }
+
+# _cloud ENV [SERVING]: where SERVING serves, nothing yet when it is left out.
+_cloud() {
+  export GCP_PROJECT_ID=a-project GITHUB_REPOSITORY=Someone/Tickets SMOKE_KEY=smoke-key-of-a-test
+  touch "$scratch/breaks"
+  echo "$1" >"$scratch/environment"
+  echo "${2-}" >"$scratch/serving"
+  : >"$scratch/candidate"
+  jq -n --arg environment "$1" '{
+      service_name: "register-ticket-api-\($environment)", region: "here", migrate_job: "migrate-\($environment)",
+      export_job: "export-\($environment)", export_bucket: "a-project-ticket-backups-\($environment)",
+      cloud_run_service_url: "https://public.example", db_connection_name: "a-project:here:db-\($environment)",
+      db_name: "tickets", db_user: "the_service", db_migrate_user: "the_owner",
+      secret_names: (["db_password", "db_migrate_password", "organizer_key", "ticket_secret"]
+        | map({key: ., value: "\($environment)-\(.)"}) | from_entries)
+    } | map_values({value: .})' >"$scratch/outputs"
+
+  stand_in terraform <<'SH'
+broken() { grep -qx "$1" "$scratch/breaks"; }
+case "$*" in
+  *" workspace select "*) if broken workspace; then echo default; else echo "${!#}"; fi >"$scratch/workspace" ;;
+  *" workspace show") cat "$scratch/workspace" ;;
+  *" output -json") cat "$scratch/outputs" ;;
+  *" state list") cat "$scratch/state" ;;
+  *" show -json "*) cat "$scratch/destroys" ;;
+  *" plan "*)
+    : >"$scratch/planned"
+    env | grep '^TF_VAR_' | sort >"$scratch/variables"
+    for argument; do
+      case $argument in -var=serving_revision=*) echo "${argument##*=}" >"$scratch/planned" ;; esac
+    done
+    ;;
+  *" apply "*)
+    broken apply && exit 1
+    if [ -s "$scratch/planned" ]; then
+      echo register-ticket-api-stg-00002-def >"$scratch/candidate"
+    else
+      # All traffic to the newest, even when Terraform then fails.
+      echo register-ticket-api-stg-00002-def >"$scratch/serving"
+      : >"$scratch/candidate"
+      ! broken switch
+    fi
+    ;;
+esac
+SH
+
+  stand_in gcloud <<'SH'
+broken() { grep -qx "$1" "$scratch/breaks"; }
+case "$*" in
+  "run services list "*)
+    broken list && exit 1
+    serving=$(cat "$scratch/serving") candidate=$(cat "$scratch/candidate")
+    [ -n "$serving" ] || { echo '[]'; exit; }
+    jq -n --arg serving "$serving" --arg candidate "$candidate" --arg split "$(broken split && echo yes)" '[{
+      metadata: {labels: {"cloud.googleapis.com/location": "here"}},
+      spec: {template: {spec: {containers: [{image: "docker.io/someone/register-ticket-api@sha256:'"$(printf 'b%.0s' {1..64})"'"}]}}},
+      status: {traffic: ([{revisionName: $serving, percent: 100, latestRevision: true}]
+        + if $candidate == "" then [] else [{revisionName: $candidate, tag: "candidate", url: "https://candidate.example"}] end
+        + if $split == "" then [] else [{revisionName: "another", percent: 1}] end)}
+    }]'
+    ;;
+  "run services update-traffic "*)
+    broken route && exit 1
+    for argument; do
+      case $argument in --to-revisions=*=100) argument=${argument#*=}; echo "${argument%=100}" >"$scratch/serving" ;; esac
+    done
+    ;;
+  "run jobs execute migrate-"*) ! broken migrate ;;
+  "run jobs execute export-"*)
+    broken export && exit 1
+    broken no-file || echo "gs://a-project-ticket-backups-stg/tickets-20300102-030405Z.dump" >>"$scratch/bucket"
+    ;;
+  "storage ls "*) cat "$scratch/bucket" ;;
+  "storage cp "*) echo "a dump" >"$4" ;;
+  "secrets versions access latest --secret="*) echo "value@of/$5" ;;
+esac
+SH
+  # In the order of the arguments of scripts/lib/cloud.sh: secrets versions access latest --secret=NAME --project=…
+
+  stand_in docker <<'SH'
+case "$*" in
+  "run "*"smoke --url https://candidate.example") name=smoke-candidate ;;
+  "run "*"smoke --url https://public.example") name=smoke-public ;;
+  *) exit ;;
+esac
+echo "smoke with ${SMOKE_KEY:+a key}"
+! grep -qx $name "$scratch/breaks"
+SH
+  stand_in curl <<<'! grep -qx health "$scratch/breaks"'
+  stand_in cloud-sql-proxy <<'SH'
+grep -qx proxy "$scratch/breaks" && { echo "the instance is not running" >&2; exit 1; }
+touch "$scratch/proxy-runs"
+trap 'rm "$scratch/proxy-runs"; exit' TERM
+while :; do sleep 0.05; done
+SH
+  stand_in pg_isready <<<'[ -e "$scratch/proxy-runs" ]'
+  stand_in psql <<'SH'
+echo "$PGUSER $PGDATABASE $PGPASSWORD $DATABASE_URL" >>"$scratch/connections"
+case "$*" in
+  */testdata/*) ! grep -qx testdata "$scratch/breaks" ;;
+  */cleanup/*) ! grep -qx cleanup "$scratch/breaks" ;;
+esac
+SH
+  stand_in cargo <<'SH'
+case "$*" in *--no-run*) ! grep -qx build "$scratch/breaks"; exit ;; esac
+echo "$BASE_URL $ORGANIZER_KEY $DATABASE_URL" >"$scratch/remote"
+! grep -qx remote-tests "$scratch/breaks"
+SH
+}
+
+_serves() { equals "$1" "$(cat "$scratch/serving")"; }

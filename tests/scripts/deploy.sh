@@ -1,0 +1,221 @@
+# Rules of scripts/deploy. Whatever fails, the old revision serves.
+# shellcheck shell=bash
+. tests/scripts/cloud.sh
+
+_deployment_fails() { # WHAT-BREAKS…
+  _cloud stg $OLD
+  _breaks "$@"
+  export GITHUB_STEP_SUMMARY=$scratch/summary
+  fails scripts/deploy stg "$IMAGE"
+}
+
+a_revision_gets_traffic_after_it_was_tested_at_its_own_address() {
+  _cloud stg $OLD
+  passes scripts/deploy stg "$IMAGE"
+  called_in_order 'terraform -chdir=terraform workspace select -or-create stg' \
+    "terraform -chdir=terraform plan * -var=image=$IMAGE -var=serving_revision=$OLD" 'terraform -chdir=terraform apply' \
+    'gcloud run jobs execute migrate-stg --wait' 'psql * --file=sql/postgres/testdata/' 'cargo test --locked --test suite remote' \
+    'psql * --file=sql/postgres/cleanup/' "docker run * --env SMOKE_KEY $IMAGE smoke --url https://candidate.example" \
+    'terraform -chdir=terraform plan' 'terraform -chdir=terraform apply' "docker run * smoke --url https://public.example"
+  _serves $NEW
+  equals 1 "$(calls '-var=serving_revision=')"
+  says "$NEW serves"
+}
+
+the_remote_tests_know_the_candidate_and_its_database() {
+  _cloud stg $OLD
+  passes scripts/deploy stg "$IMAGE"
+  read -r url key database <"$scratch/remote"
+  equals https://candidate.example "$url"
+  equals value@of/--secret=stg-organizer_key "$key"
+  [[ $database == "postgres://the_service:value%40of%2F--secret%3Dstg-db_password@127.0.0.1:"*"/tickets?sslmode=disable" ]]
+}
+
+production_gets_no_test_data() {
+  _cloud prd register-ticket-api-prd-00001-abc
+  passes scripts/deploy prd "$IMAGE"
+  called 'gcloud run jobs execute migrate-prd --wait'
+  not_called psql
+  not_called cargo
+  called 'docker run * smoke --url https://candidate.example'
+}
+
+the_first_deployment_asks_the_health_when_there_is_no_smoke_key_yet() {
+  _cloud stg
+  unset SMOKE_KEY
+  passes scripts/deploy stg "$IMAGE"
+  not_called '-var=serving_revision='
+  not_called 'docker run'
+  called 'curl * https://public.example/health?full=1'
+  _serves $NEW
+}
+
+later_deployments_need_the_smoke_key() {
+  _cloud stg $OLD
+  unset SMOKE_KEY
+  fails scripts/deploy stg "$IMAGE"
+  says 'SMOKE_KEY is missing'
+  not_called 'terraform -chdir=terraform plan'
+}
+
+a_failed_first_deployment_says_that_there_is_no_way_back() {
+  _cloud stg
+  _breaks migrate
+  fails scripts/deploy stg "$IMAGE"
+  not_called 'gcloud run services update-traffic'
+  says 'none to go back to'
+}
+
+a_tag_is_refused() {
+  _cloud stg $OLD
+  fails scripts/deploy stg docker.io/someone/register-ticket-api:latest@sha256:abc
+  not_called terraform
+  fails scripts/deploy stg docker.io/someone/register-ticket-api:latest
+  not_called terraform
+}
+
+another_workspace_is_refused() {
+  _deployment_fails workspace
+  not_called 'terraform -chdir=terraform plan'
+}
+
+another_environment_is_refused() {
+  _cloud stg $OLD
+  fails scripts/deploy test "$IMAGE"
+  equals 0 "$(calls terraform)"
+}
+
+# Were it taken for a first deployment, all traffic would go to an untested revision.
+a_service_that_cannot_be_listed_is_not_a_missing_one() {
+  _deployment_fails list
+  not_called 'terraform -chdir=terraform plan'
+}
+
+split_traffic_is_refused() {
+  _deployment_fails split
+  says 'the traffic is split between'
+  not_called 'terraform -chdir=terraform plan'
+}
+
+tests_that_do_not_build_change_nothing() {
+  _deployment_fails build
+  not_called 'terraform -chdir=terraform plan'
+}
+
+a_failed_apply_leaves_the_old_revision() {
+  _deployment_fails apply
+  not_called 'gcloud run jobs execute'
+  _serves $OLD
+}
+
+a_failed_migration_leaves_the_old_revision_and_tests_nothing() {
+  _deployment_fails migrate
+  not_called psql
+  not_called 'docker run'
+  _serves $OLD
+  says "$OLD serves, as before"
+}
+
+failed_remote_tests_leave_the_old_revision_and_no_test_data() {
+  _deployment_fails remote-tests
+  called_in_order 'cargo test --locked --test suite remote' 'psql * --file=sql/postgres/cleanup/'
+  not_called 'docker run'
+  _serves $OLD
+}
+
+half_loaded_test_data_is_removed() {
+  _deployment_fails testdata
+  called 'psql * --file=sql/postgres/cleanup/'
+  not_called 'cargo test --locked --test suite remote'
+  _serves $OLD
+}
+
+test_data_that_stays_is_a_failure() {
+  _deployment_fails cleanup
+  equals 2 "$(calls 'psql * --file=sql/postgres/cleanup/')"
+  says 'scripts/deploy stg clean-up'
+  _serves $OLD
+}
+
+a_database_out_of_reach_is_a_failure() {
+  _deployment_fails proxy
+  says 'the instance is not running'
+  _serves $OLD
+}
+
+a_candidate_that_fails_the_smoke_gets_no_traffic() {
+  _deployment_fails smoke-candidate
+  called 'psql * --file=sql/postgres/cleanup/'
+  equals 1 "$(calls 'terraform -chdir=terraform apply')"
+  not_called 'gcloud run services update-traffic'
+  _serves $OLD
+}
+
+a_change_of_traffic_that_fails_half_way_is_taken_back() {
+  _deployment_fails switch
+  called "gcloud run services update-traffic register-ticket-api-stg --to-revisions=$OLD=100 --project=a-project --region=here"
+  _serves $OLD
+  says "$OLD serves, as before"
+}
+
+a_revision_that_fails_the_smoke_in_public_is_taken_back() {
+  _deployment_fails smoke-public
+  called "gcloud run services update-traffic register-ticket-api-stg --to-revisions=$OLD=100"
+  _serves $OLD
+}
+
+the_summary_says_what_serves() {
+  _deployment_fails smoke-public
+  grep -F "$OLD serves, as before" "$scratch/summary"
+  grep -F "$IMAGE" "$scratch/summary"
+}
+
+the_summary_says_when_the_way_back_failed() {
+  _deployment_fails smoke-public route
+  grep -F "$OLD does NOT serve, but $NEW: scripts/deploy stg route $OLD" "$scratch/summary"
+}
+
+an_interrupted_deployment_cleans_up_and_leaves_the_old_revision() {
+  _cloud stg $OLD
+  # Like GitHub, which ends a cancelled run with a signal to the script alone.
+  stand_in cargo <<'SH'
+case "$*" in *--no-run*) exit ;; esac
+kill -INT "$(cat "$scratch/pid")"
+SH
+  fails bash -c 'echo $$ >"$scratch/pid"; trap - INT; exec scripts/deploy stg "$0"' "$IMAGE"
+  called 'psql * --file=sql/postgres/cleanup/'
+  not_called 'docker run'
+  _serves $OLD
+}
+
+values_of_github_reach_terraform_only_when_they_are_set() {
+  _cloud stg $OLD
+  DB_NAME=another DB_PASSWORD='' passes scripts/deploy stg "$IMAGE"
+  grep -Fx TF_VAR_db_name=another "$scratch/variables"
+  grep -Fx TF_VAR_github_repository=Someone/Tickets "$scratch/variables"
+  ! grep -F TF_VAR_db_password "$scratch/variables"
+}
+
+secrets_are_masked_and_in_no_argument() {
+  _cloud stg $OLD
+  GITHUB_ACTIONS=true passes scripts/deploy stg "$IMAGE"
+  says '::add-mask::value@of/--secret=stg-organizer_key'
+  says '::add-mask::postgres://the_service:value%40of'
+  not_called 'value@of'
+  not_called 'value%40of'
+  not_called smoke-key-of-a-test
+}
+
+a_person_repeats_one_step() {
+  _cloud stg $OLD
+  passes scripts/deploy stg serving
+  says $OLD
+  passes scripts/deploy stg migrate
+  called 'gcloud run jobs execute migrate-stg --wait'
+  passes scripts/deploy stg clean-up
+  called 'psql * --file=sql/postgres/cleanup/'
+  passes scripts/deploy stg route another-revision
+  _serves another-revision
+  fails scripts/deploy prd clean-up
+  fails scripts/deploy prd remote-test
+}
