@@ -1,6 +1,7 @@
 # A small cloud for the rules about deployments: what serves where is in files of $scratch, and $scratch/breaks holds the
 # names of what is out of order.
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # what the rules use
 
 DIGEST=sha256:$(printf 'a%.0s' {1..64})
 IMAGE=docker.io/someone/register-ticket-api@$DIGEST
@@ -85,7 +86,6 @@ case "$*" in
   "secrets versions access latest --secret="*) echo "value@of/$5" ;;
 esac
 SH
-  # In the order of the arguments of scripts/lib/cloud.sh: secrets versions access latest --secret=NAME --project=…
 
   stand_in docker <<'SH'
 case "$*" in

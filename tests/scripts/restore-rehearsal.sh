@@ -1,0 +1,93 @@
+# Rules of scripts/restore-rehearsal. PostgreSQL is the machine's own; the program is one that says what a rule wants.
+# shellcheck shell=bash
+. tests/scripts/cloud.sh
+
+# A bucket, and an image with a program that finds each backup good, or fails where the rule breaks `verify`.
+_bucket() { # FILE…
+  _cloud prd register-ticket-api-prd-00001-abc
+  rm "$scratch/bin/psql"
+  chmod 711 "$scratch" # PostgreSQL runs as another user
+  printf 'gs://a-project-ticket-backups-prd/%s\n' "$@" >"$scratch/bucket"
+  stand_in docker <<'SH'
+case "$1" in
+  create) echo a-container ;;
+  cp)
+    {
+      printf '#!/usr/bin/env bash\nset -euo pipefail\nscratch=%q\n' "$scratch"
+      cat <<'PROGRAM'
+echo "program $*" >>"$scratch/calls"
+[ "$(cat "$3")" = "a dump" ] # it was fetched
+psql -XAqt "$DATABASE_URL" -c 'select 1' >/dev/null # the server is there
+! grep -qx verify "$scratch/breaks"
+PROGRAM
+    } >"$3"
+    chmod +x "$3"
+    ;;
+esac
+SH
+}
+
+_today() { date --utc +tickets-%Y%m%d-%H%M%SZ.dump; }
+
+_nothing_stays() { equals "" "$(compgen -G "$scratch/tmp.*" || :)"; }
+
+the_newest_backup_is_restored() {
+  local newest
+  newest=$(_today)
+  _bucket tickets-20260101-000000Z.dump "$newest" tickets-20250101-000000Z.dump notes.txt
+  passes scripts/restore-rehearsal prd
+  called "gcloud storage cp gs://a-project-ticket-backups-prd/$newest"
+  called "program backup verify */$newest"
+  says 'can be restored'
+  _nothing_stays
+}
+
+# By digest, as Cloud Run names it: only who may deploy decides which program reads people's names.
+the_program_is_that_of_the_image_that_serves() {
+  _bucket "$(_today)"
+  passes scripts/restore-rehearsal prd
+  called "docker create docker.io/someone/register-ticket-api@sha256:bbbb"
+}
+
+a_backup_that_the_service_does_not_accept_is_none() {
+  _bucket "$(_today)"
+  _breaks verify
+  fails scripts/restore-rehearsal prd
+  says 'is no backup'
+  not_says 'can be restored'
+  _nothing_stays
+}
+
+an_old_newest_backup_is_a_failure() {
+  _bucket "$(date --utc --date='3 days ago' +tickets-%Y%m%d-%H%M%SZ.dump)"
+  fails scripts/restore-rehearsal prd
+  says 'does the daily export fail?'
+  not_called 'gcloud storage cp'
+  BACKUP_MAX_AGE_HOURS=100 passes scripts/restore-rehearsal prd
+}
+
+no_backup_is_a_failure() {
+  _bucket notes.txt
+  fails scripts/restore-rehearsal prd
+  says 'holds no export'
+}
+
+a_bucket_that_cannot_be_read_is_a_failure() {
+  _bucket "$(_today)"
+  rm "$scratch/bucket"
+  fails scripts/restore-rehearsal prd
+  not_called 'docker create'
+}
+
+a_named_backup_is_taken_whatever_its_age() {
+  _bucket notes.txt
+  passes scripts/restore-rehearsal prd gs://elsewhere/tickets-20200101-000000Z.dump
+  called 'gcloud storage cp gs://elsewhere/tickets-20200101-000000Z.dump'
+  not_called 'gcloud storage ls'
+}
+
+an_environment_is_needed() {
+  fails scripts/restore-rehearsal
+  fails scripts/restore-rehearsal other
+  fails scripts/restore-rehearsal prd /etc/passwd
+}

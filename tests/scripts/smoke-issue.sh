@@ -1,0 +1,106 @@
+# Rules of scripts/smoke-issue: one issue, open as long as something fails.
+# shellcheck shell=bash
+
+_world() {
+  export GITHUB_REPOSITORY=Someone/Tickets GITHUB_RUN_ID=99 BASE_URL_STG=https://stg.example BASE_URL_PRD=https://prd.example
+  export SMOKE_KEY_STG=key-of-stg SMOKE_KEY_PRD=key-of-prd
+  : >"$scratch/open"
+  : >"$scratch/failing"
+  stand_in docker <<'SH'
+[ "$1" = run ] || exit 0
+echo "$SMOKE_KEY" >>"$scratch/keys"
+echo "admit 12 ms at ${!#}"
+! grep -qxF "${!#}" "$scratch/failing"
+SH
+  stand_in gh <<'SH'
+case "$*" in
+  "issue list "*) cat "$scratch/open" ;;
+  "issue create "* | "issue edit "*)
+    while [ "$1" != --body-file ]; do shift; done
+    cp "$2" "$scratch/body"
+    ;;
+esac
+SH
+}
+
+while_all_is_well_there_is_no_issue() {
+  _world
+  passes scripts/smoke-issue
+  called 'docker run --rm --read-only --env SMOKE_KEY ghcr.io/someone/tickets:stg smoke --url https://stg.example'
+  called 'docker run --rm --read-only --env SMOKE_KEY ghcr.io/someone/tickets:prd smoke --url https://prd.example'
+  not_called 'gh issue create'
+  not_called 'gh issue edit'
+  not_called 'gh issue close'
+}
+
+each_environment_has_its_key_and_none_is_an_argument() {
+  _world
+  passes scripts/smoke-issue
+  equals "key-of-stg key-of-prd" "$(paste -sd ' ' "$scratch/keys")"
+  not_called key-of
+}
+
+a_failure_opens_an_issue() {
+  _world
+  echo https://prd.example >"$scratch/failing"
+  fails scripts/smoke-issue
+  called 'gh label create smoke'
+  called 'gh issue create --repo Someone/Tickets --title Smoke fails: prd --label smoke'
+  grep -Fx '### stg passed' "$scratch/body"
+  grep -Fx '### prd failed' "$scratch/body"
+  grep -Fx '    admit 12 ms at https://prd.example' "$scratch/body"
+  grep -F https://github.com/Someone/Tickets/actions/runs/99 "$scratch/body"
+}
+
+a_failure_of_the_first_does_not_hide_the_second() {
+  _world
+  printf '%s\n' https://stg.example https://prd.example >"$scratch/failing"
+  fails scripts/smoke-issue
+  called '--title Smoke fails: stg prd'
+}
+
+a_lasting_failure_updates_the_one_issue() {
+  _world
+  echo 5 >"$scratch/open"
+  echo https://stg.example >"$scratch/failing"
+  fails scripts/smoke-issue
+  called 'gh issue edit 5 --repo Someone/Tickets --title Smoke fails: stg'
+  not_called 'gh issue create'
+}
+
+recovery_closes_the_issue() {
+  _world
+  echo 5 >"$scratch/open"
+  passes scripts/smoke-issue
+  called 'gh issue close 5 --repo Someone/Tickets --comment Recovered: stg prd.'
+}
+
+an_environment_without_an_address_is_left_out_and_that_is_said() {
+  _world
+  unset BASE_URL_PRD
+  passes scripts/smoke-issue
+  says '::notice::prd is left out: BASE_URL_PRD is not set'
+  not_called https://prd.example
+}
+
+what_was_not_asked_has_not_recovered() {
+  _world
+  echo 5 >"$scratch/open"
+  unset BASE_URL_PRD BASE_URL_STG
+  passes scripts/smoke-issue
+  not_called 'gh issue close'
+}
+
+an_image_that_cannot_be_fetched_is_a_failure() {
+  _world
+  stand_in docker <<<'echo "manifest unknown" >&2; exit 125'
+  fails scripts/smoke-issue
+  called 'gh issue create'
+  grep -F 'manifest unknown' "$scratch/body"
+}
+
+a_github_that_does_not_answer_is_a_failure() {
+  _world
+  stand_in gh <<<'exit 1'
+  fails scripts/smoke-issue
+}
