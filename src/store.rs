@@ -1,5 +1,5 @@
-//! What the service asks of a database. `queries/` answers in SQL that both databases read, one file for each trait here;
-//! `postgres.rs` and `sqlite.rs` hold what differs: opening, locking, registering, marking, bulk inserts.
+//! What the service asks of a database, one trait a resource. `queries/` answers in SQL that both databases read, one
+//! file a trait; `postgres.rs` and `sqlite.rs` hold what differs: opening, locking, registering, marking, bulk inserts.
 //!
 //! No call has a deadline of its own: the caller drops the call when time is up, and the connection dies with it.
 
@@ -34,8 +34,8 @@ pub const DEFAULT_EVENT: &str = "default";
 /// foreign key refuses the ticket instead of leaving it without a holder.
 const NOBODY: Uuid = Uuid::nil();
 
-/// The database, as the endpoints see it. Every method, here and in the traits below, is one unit: all of it happens, or
-/// nothing.
+/// The database, as the endpoints see it: what is here and in the traits below. Every method is one unit: all of it
+/// happens, or nothing.
 #[async_trait]
 pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Send + Sync {
     async fn health(&self) -> Result<Health>;
