@@ -168,7 +168,7 @@ variable "min_instances" {
 variable "monthly_budget" {
   description = "The amount, in the billing account's currency, at half and all of which an e-mail is sent. It stops nothing."
   type        = number
-  default     = 25
+  default     = 40
 }
 
 variable "organizer_key" {

@@ -555,7 +555,7 @@ run "the_service_is_watched" {
   }
 
   assert {
-    condition     = google_billing_budget.project[0].amount[0].specified_amount[0].units == "25"
+    condition     = google_billing_budget.project[0].amount[0].specified_amount[0].units == "40"
     error_message = "The month must have a budget."
   }
 }
