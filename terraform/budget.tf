@@ -30,7 +30,11 @@ resource "google_billing_budget" "project" {
   }
 
   # Beside them, who administers the billing account is told.
-  all_updates_rule {
-    monitoring_notification_channels = local.notification_channels
+  dynamic "all_updates_rule" {
+    for_each = compact([var.alert_email])
+
+    content {
+      monitoring_notification_channels = local.notification_channels
+    }
   }
 }

@@ -11,7 +11,6 @@ resource "google_sql_database_instance" "database" {
     activation_policy           = var.activation_policy
     deletion_protection_enabled = local.deletion_protection # by Google too, not only by Terraform
     disk_type                   = "PD_SSD"
-    disk_size                   = 10
     disk_autoresize             = true
     disk_autoresize_limit       = 50
     retain_backups_on_delete    = true

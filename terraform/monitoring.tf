@@ -4,7 +4,7 @@ locals {
   # Who is told. Empty where nobody is.
   notification_channels = google_monitoring_notification_channel.email[*].id
 
-  service_log = "resource.type=\"cloud_run_revision\" resource.labels.service_name=\"${local.name}\""
+  this_service = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
 }
 
 resource "google_monitoring_notification_channel" "email" {
@@ -20,13 +20,13 @@ resource "google_monitoring_notification_channel" "email" {
 resource "google_logging_project_exclusion" "requests" {
   name        = "${local.name}-requests"
   description = "Request paths of ${local.name} hold tickets' links; the service's own line replaces them."
-  filter      = "${local.service_log} log_id(\"run.googleapis.com/requests\")"
+  filter      = "${local.this_service} AND log_id(\"run.googleapis.com/requests\")"
 }
 
 resource "google_logging_metric" "errors" {
   name        = "${local.name}-errors"
-  description = "Lines with the severity ERROR: each answer 5xx, each panic."
-  filter      = "${local.service_log} severity>=ERROR"
+  description = "Lines with the severity ERROR: each answer 5xx, each panic. Cloud Run's own lines would count an answer again."
+  filter      = "${local.this_service} AND severity>=ERROR AND NOT log_id(\"run.googleapis.com/requests\")"
 
   label_extractors = {
     code = "EXTRACT(jsonPayload.\"error.code\")"
@@ -46,7 +46,7 @@ resource "google_logging_metric" "errors" {
 resource "google_logging_metric" "scans" {
   name        = "${local.name}-scans"
   description = "Scans, by result."
-  filter      = "${local.service_log} jsonPayload.target=\"request\" jsonPayload.\"scan.result\":*"
+  filter      = "${local.this_service} AND jsonPayload.target=\"request\" AND jsonPayload.\"scan.result\":*"
 
   label_extractors = {
     result = "EXTRACT(jsonPayload.\"scan.result\")"
@@ -60,17 +60,6 @@ resource "google_logging_metric" "scans" {
       key         = "result"
       description = "accepted, or why not."
     }
-  }
-}
-
-resource "google_logging_metric" "export_failures" {
-  name        = "${local.name}-export-failures"
-  description = "Exports of the database that failed, or could not be started."
-  filter      = "severity>=ERROR (resource.type=\"cloud_run_job\" resource.labels.job_name=\"${google_cloud_run_v2_job.export.name}\" OR resource.type=\"cloud_scheduler_job\" resource.labels.job_id=\"${google_cloud_scheduler_job.export.name}\")"
-
-  metric_descriptor {
-    metric_kind = "DELTA"
-    value_type  = "INT64"
   }
 }
 
@@ -105,7 +94,7 @@ resource "google_monitoring_alert_policy" "down" {
     display_name = "/health failed from two places"
 
     condition_threshold {
-      filter          = "metric.type=\"monitoring.googleapis.com/uptime_check/check_passed\" resource.type=\"uptime_url\" metric.labels.check_id=\"${google_monitoring_uptime_check_config.health.uptime_check_id}\""
+      filter          = "metric.type=\"monitoring.googleapis.com/uptime_check/check_passed\" AND resource.type=\"uptime_url\" AND metric.labels.check_id=\"${google_monitoring_uptime_check_config.health.uptime_check_id}\""
       comparison      = "COMPARISON_GT"
       threshold_value = 1
       duration        = "60s"
@@ -124,6 +113,8 @@ resource "google_monitoring_alert_policy" "down" {
   }
 }
 
+# By Cloud Run's own count, which also knows what never reached the service. A metric from the log would not be there yet
+# when the first apply makes the alert.
 resource "google_monitoring_alert_policy" "errors" {
   display_name          = "${local.name} fails"
   combiner              = "OR"
@@ -131,17 +122,17 @@ resource "google_monitoring_alert_policy" "errors" {
   notification_channels = local.notification_channels
 
   conditions {
-    display_name = "more than 5 errors in 5 minutes"
+    display_name = "more than 5 answers 5xx in 5 minutes"
 
     condition_threshold {
-      filter          = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.errors.name}\" resource.type=\"cloud_run_revision\""
+      filter          = "metric.type=\"run.googleapis.com/request_count\" AND ${local.this_service} AND metric.labels.response_code_class=\"5xx\""
       comparison      = "COMPARISON_GT"
       threshold_value = 5
       duration        = "0s"
 
       aggregations {
         alignment_period     = "300s"
-        per_series_aligner   = "ALIGN_SUM"
+        per_series_aligner   = "ALIGN_DELTA"
         cross_series_reducer = "REDUCE_SUM"
       }
     }
@@ -158,27 +149,22 @@ resource "google_monitoring_alert_policy" "export" {
   severity              = "ERROR"
   notification_channels = local.notification_channels
 
-  dynamic "conditions" {
-    for_each = {
-      cloud_run_job       = "an export of the database failed"
-      cloud_scheduler_job = "an export of the database could not be started"
+  conditions {
+    display_name = "the daily export failed, or could not be started"
+
+    condition_matched_log {
+      filter = join(" OR ", [
+        "(severity>=ERROR AND resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${google_cloud_run_v2_job.export.name}\")",
+        "(severity>=ERROR AND resource.type=\"cloud_scheduler_job\" AND resource.labels.job_id=\"${google_cloud_scheduler_job.export.name}\")",
+      ])
     }
+  }
 
-    content {
-      display_name = conditions.value
+  alert_strategy {
+    auto_close = "86400s"
 
-      condition_threshold {
-        filter          = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.export_failures.name}\" resource.type=\"${conditions.key}\""
-        comparison      = "COMPARISON_GT"
-        threshold_value = 0
-        duration        = "0s"
-
-        aggregations {
-          alignment_period     = "3600s"
-          per_series_aligner   = "ALIGN_SUM"
-          cross_series_reducer = "REDUCE_SUM"
-        }
-      }
+    notification_rate_limit {
+      period = "3600s"
     }
   }
 

@@ -30,7 +30,7 @@ override_resource {
   values          = { email = "migrate@a-project", member = "serviceAccount:migrate@a-project" }
 }
 
-# As environments/stg.tfvars, and what the environment gives.
+# As environments/stg.tfvars, and what a workflow gives.
 variables {
   environment        = "stg"
   project_id         = "a-project"
@@ -40,9 +40,13 @@ variables {
   db_max_connections = 25
   db_pool_max        = 4
   max_instances      = 2
+  alert_email        = "someone@example.org"
+  billing_account    = "000000-000000-000000"
 }
 
-run "no_network_reaches_the_database" {
+# One run for each set of variables, as each starts the providers anew. The rules are in the messages of the assertions.
+
+run "staging" {
   command = plan
 
   assert {
@@ -59,10 +63,6 @@ run "no_network_reaches_the_database" {
     condition     = google_sql_database_instance.database.settings[0].ip_configuration[0].ssl_mode == "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
     error_message = "Only TLS with a client certificate may be spoken."
   }
-}
-
-run "the_database_is_kept" {
-  command = plan
 
   assert {
     condition = alltrue([
@@ -86,233 +86,20 @@ run "the_database_is_kept" {
     condition     = one(google_sql_database_instance.database.settings[0].database_flags) == { name = "max_connections", value = "25" }
     error_message = "It must bear as many connections as the precondition counts on."
   }
-}
-
-run "a_stopped_database_is_not_exported" {
-  command = plan
-
-  variables {
-    activation_policy = "NEVER"
-  }
-
-  assert {
-    condition     = google_sql_database_instance.database.settings[0].activation_policy == "NEVER"
-    error_message = "activation_policy must stop the database."
-  }
-
-  assert {
-    condition     = google_cloud_scheduler_job.export.paused
-    error_message = "The export of a stopped database would fail every day."
-  }
-}
-
-run "staging_can_be_destroyed" {
-  command = plan
-
-  assert {
-    condition = !anytrue(concat(
-      [google_cloud_run_v2_service.service.deletion_protection, google_sql_database_instance.database.deletion_protection],
-      [google_sql_database_instance.database.settings[0].deletion_protection_enabled],
-      values(google_secret_manager_secret.secret)[*].deletion_protection,
-    ))
-    error_message = "Nothing may be protected."
-  }
-}
-
-run "production_is_protected" {
-  command = plan
-
-  variables {
-    environment = "prd"
-  }
-
-  assert {
-    condition = alltrue(concat(
-      [google_cloud_run_v2_service.service.deletion_protection, google_sql_database_instance.database.deletion_protection],
-      [google_sql_database_instance.database.settings[0].deletion_protection_enabled],
-      values(google_secret_manager_secret.secret)[*].deletion_protection,
-    ))
-    error_message = "Service, database and secrets must be protected."
-  }
-}
-
-run "teardown_lifts_the_protection_of_production" {
-  command = plan
-
-  variables {
-    environment         = "prd"
-    deletion_protection = false
-  }
-
-  assert {
-    condition = !anytrue(concat(
-      [google_cloud_run_v2_service.service.deletion_protection, google_sql_database_instance.database.deletion_protection],
-      [google_sql_database_instance.database.settings[0].deletion_protection_enabled],
-      values(google_secret_manager_secret.secret)[*].deletion_protection,
-    ))
-    error_message = "Nothing may be protected."
-  }
-}
-
-run "the_environments_share_no_name" {
-  command = plan
-
-  variables {
-    environment = "prd"
-  }
-
-  assert {
-    condition = alltrue([for name in concat(
-      [google_cloud_run_v2_service.service.name, google_cloud_run_v2_job.migrate.name, google_cloud_run_v2_job.export.name],
-      [google_cloud_scheduler_job.export.name, google_sql_database_instance.database.name, output.export_bucket],
-      [google_service_account.service.account_id, google_service_account.migrate.account_id],
-      values(output.secret_names),
-    ) : strcontains(name, "prd")])
-    error_message = "Each name must have the environment in it."
-  }
-}
-
-run "any_other_workspace_is_refused" {
-  command = plan
-
-  variables {
-    environment = null
-  }
-
-  expect_failures = [google_sql_database_instance.database]
-}
-
-run "as_many_connections_as_there_are_fit" {
-  command = plan
-
-  variables {
-    db_pool_max        = 5
-    max_instances      = 4
-    db_max_connections = 48
-  }
-}
-
-run "more_connections_than_there_are_are_refused" {
-  command = plan
-
-  variables {
-    db_pool_max        = 5
-    max_instances      = 4
-    db_max_connections = 47
-  }
-
-  expect_failures = [google_sql_database_instance.database]
-}
-
-run "a_tag_is_refused_as_image" {
-  command = plan
-
-  variables {
-    image = "docker.io/somebody/register-ticket-api:latest"
-  }
-
-  expect_failures = [var.image]
-}
-
-run "a_short_digest_is_refused_as_image" {
-  command = plan
-
-  variables {
-    image = "docker.io/somebody/register-ticket-api@sha256:0123456789abcdef"
-  }
-
-  expect_failures = [var.image]
-}
-
-run "one_login_for_service_and_owner_is_refused" {
-  command = plan
-
-  variables {
-    db_user = "tickets_owner"
-  }
-
-  expect_failures = [var.db_user]
-}
-
-run "short_secrets_are_refused" {
-  command = plan
-
-  variables {
-    organizer_key = "thirty-one-characters-are-short"
-    ticket_secret = "thirty-one-characters-are-short"
-  }
-
-  expect_failures = [var.organizer_key, var.ticket_secret]
-}
-
-run "an_organizer_key_that_no_header_carries_is_refused" {
-  command = plan
-
-  variables {
-    organizer_key = "thirty-two characters with blanks"
-  }
-
-  expect_failures = [var.organizer_key]
-}
-
-run "no_secret_is_kept_in_the_state" {
-  command = plan
-
-  variables {
-    db_password   = "" # as a workflow gives a secret that does not exist
-    organizer_key = "a-key-that-is-only-in-a-test-abc"
-    ticket_secret = "a-secret-that-is-only-in-a-test."
-  }
-
-  assert {
-    condition = alltrue([for version in google_secret_manager_secret_version.secret :
-      version.secret_data == null && version.secret_data_wo == null && version.secret_data_wo_version == "1"
-    ])
-    error_message = "Secrets must be written only."
-  }
-
-  assert {
-    condition = alltrue([for user in [google_sql_user.owner, google_sql_user.service] :
-      user.password == null && user.password_wo == null
-    ])
-    error_message = "Passwords must be written only."
-  }
-
-  assert {
-    condition     = alltrue([for version in google_secret_manager_secret_version.secret : version.deletion_policy == "ABANDON"])
-    error_message = "The revision that serves still needs the old version."
-  }
-}
-
-run "each_secret_is_rotated_alone" {
-  command = plan
-
-  variables {
-    secrets_version = { organizer_key = 2 }
-  }
-
-  assert {
-    condition = { for key, version in google_secret_manager_secret_version.secret : key => version.secret_data_wo_version } == {
-      db_migrate_password = "1"
-      db_password         = "1"
-      organizer_key       = "2"
-      ticket_secret       = "1"
-    }
-    error_message = "Only the organizer's key may have a new version."
-  }
-}
-
-run "the_service_is_no_superuser_of_the_database" {
-  command = plan
 
   assert {
     condition     = google_sql_user.service.database_roles == tolist(["pg_read_all_settings"])
     error_message = "Without a role it would become a member of cloudsqlsuperuser."
   }
-}
 
-run "each_account_reads_its_own_secrets_only" {
-  command = plan
+  assert {
+    condition = !anytrue(concat(
+      [google_cloud_run_v2_service.service.deletion_protection, google_sql_database_instance.database.deletion_protection],
+      [google_sql_database_instance.database.settings[0].deletion_protection_enabled],
+      values(google_secret_manager_secret.secret)[*].deletion_protection,
+    ))
+    error_message = "Nothing may be protected."
+  }
 
   assert {
     condition = { for key, reader in google_secret_manager_secret_iam_member.reader : key => "${reader.role} ${reader.member}" } == {
@@ -331,10 +118,6 @@ run "each_account_reads_its_own_secrets_only" {
     ])
     error_message = "Accounts may reach this instance only."
   }
-}
-
-run "the_service_scales_to_zero" {
-  command = plan
 
   assert {
     condition = alltrue([
@@ -354,10 +137,6 @@ run "the_service_scales_to_zero" {
     ])
     error_message = "Probes must ask /health on port 8080."
   }
-}
-
-run "the_service_is_told_its_settings" {
-  command = plan
 
   assert {
     condition = { for env in google_cloud_run_v2_service.service.template[0].containers[0].env : env.name => env.value if length(env.value_source) == 0 } == {
@@ -389,10 +168,6 @@ run "the_service_is_told_its_settings" {
     ])
     error_message = "It must run as its own account, with the database's socket in /cloudsql."
   }
-}
-
-run "the_owner_migrates_with_the_same_image" {
-  command = plan
 
   assert {
     condition = alltrue([
@@ -415,10 +190,6 @@ run "the_owner_migrates_with_the_same_image" {
     }
     error_message = "Settings are missing or wrong."
   }
-}
-
-run "all_traffic_to_the_latest_revision" {
-  command = plan
 
   assert {
     condition = [for target in google_cloud_run_v2_service.service.traffic : "${target.type} ${target.percent}"] == [
@@ -431,18 +202,150 @@ run "all_traffic_to_the_latest_revision" {
     condition     = google_cloud_run_v2_service.service.traffic[0].tag == null
     error_message = "What serves is no candidate."
   }
-}
 
-run "an_empty_serving_revision_is_none" {
-  command = plan
-
-  variables {
-    serving_revision = ""
+  assert {
+    condition = alltrue([
+      google_cloud_run_v2_service_iam_member.public[0].member == "allUsers",
+      google_cloud_run_v2_service_iam_member.public[0].role == "roles/run.invoker",
+      google_cloud_run_v2_service.service.invoker_iam_disabled == false,
+      google_cloud_run_v2_service.service.ingress == "INGRESS_TRAFFIC_ALL",
+    ])
+    error_message = "The public must be let in."
   }
 
   assert {
-    condition     = length(google_cloud_run_v2_service.service.traffic) == 1 && google_cloud_run_v2_service.service.traffic[0].percent == 100
-    error_message = "The latest must have all traffic."
+    condition     = google_logging_project_exclusion.requests.filter == "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"register-ticket-api-stg\" AND log_id(\"run.googleapis.com/requests\")"
+    error_message = "Cloud Run's request log of this service must be dropped, and nothing else."
+  }
+
+  assert {
+    condition     = google_logging_project_exclusion.requests.disabled != true
+    error_message = "The exclusion must be in force."
+  }
+
+  assert {
+    condition     = google_logging_metric.scans.label_extractors == tomap({ result = "EXTRACT(jsonPayload.\"scan.result\")" })
+    error_message = "Scans must be counted by result."
+  }
+
+  assert {
+    condition = alltrue([
+      strcontains(google_logging_metric.scans.filter, "jsonPayload.\"scan.result\":*"),
+      strcontains(google_logging_metric.errors.filter, "severity>=ERROR"),
+      strcontains(google_logging_metric.errors.filter, "NOT log_id(\"run.googleapis.com/requests\")"),
+      strcontains(google_logging_metric.errors.filter, "resource.labels.service_name=\"register-ticket-api-stg\""),
+    ])
+    error_message = "The metrics must count the lines of this service."
+  }
+
+  assert {
+    condition = alltrue([
+      google_monitoring_uptime_check_config.health.http_check[0].path == "/health",
+      google_monitoring_uptime_check_config.health.http_check[0].use_ssl,
+      google_monitoring_uptime_check_config.health.monitored_resource[0].labels.host == "register-ticket-api-stg-123456789012.us-central1.run.app",
+    ])
+    error_message = "/health must be asked from outside."
+  }
+
+  assert {
+    condition = alltrue([
+      strcontains(google_monitoring_alert_policy.errors.conditions[0].condition_threshold[0].filter, "resource.labels.service_name=\"register-ticket-api-stg\" AND metric.labels.response_code_class=\"5xx\""),
+      strcontains(google_monitoring_alert_policy.export.conditions[0].condition_matched_log[0].filter, "resource.labels.job_name=\"register-ticket-api-export-stg\""),
+      strcontains(google_monitoring_alert_policy.export.conditions[0].condition_matched_log[0].filter, "resource.labels.job_id=\"register-ticket-api-export-stg\""),
+    ])
+    error_message = "Failures of this service and of its export must be told."
+  }
+
+  assert {
+    condition     = google_monitoring_notification_channel.email[0].labels.email_address == "someone@example.org"
+    error_message = "Somebody must be told."
+  }
+
+  assert {
+    condition     = google_billing_budget.project[0].amount[0].specified_amount[0].units == "40"
+    error_message = "The month must have a budget."
+  }
+
+  assert {
+    condition     = output.export_bucket == "a-project-ticket-backups-stg"
+    error_message = "Wrong bucket."
+  }
+
+  assert {
+    condition = alltrue([
+      one([for volume in google_cloud_run_v2_job.export.template[0].template[0].volumes : volume.gcs[0].bucket if volume.name == "backups"]) == output.export_bucket,
+      google_cloud_run_v2_job.export.template[0].template[0].service_account == "ticket-export-stg@a-project.iam.gserviceaccount.com",
+      google_cloud_scheduler_job.export.http_target[0].oauth_token[0].service_account_email == "ticket-export-stg@a-project.iam.gserviceaccount.com",
+      google_cloud_run_v2_job_iam_member.export.role == "roles/run.invoker",
+      google_cloud_scheduler_job.export.paused == false,
+    ])
+    error_message = "The export must run daily, as the account that may write there."
+  }
+}
+
+run "production_is_protected_and_shares_no_name" {
+  command = plan
+
+  variables {
+    environment        = "prd"
+    db_pool_max        = 5
+    max_instances      = 4
+    db_max_connections = 48 # just enough
+  }
+
+  assert {
+    condition = alltrue(concat(
+      [google_cloud_run_v2_service.service.deletion_protection, google_sql_database_instance.database.deletion_protection],
+      [google_sql_database_instance.database.settings[0].deletion_protection_enabled],
+      values(google_secret_manager_secret.secret)[*].deletion_protection,
+    ))
+    error_message = "Service, database and secrets must be protected."
+  }
+
+  assert {
+    condition = alltrue([for name in concat(
+      [google_cloud_run_v2_service.service.name, google_cloud_run_v2_job.migrate.name, google_cloud_run_v2_job.export.name],
+      [google_cloud_scheduler_job.export.name, google_sql_database_instance.database.name, output.export_bucket],
+      [google_service_account.service.account_id, google_service_account.migrate.account_id],
+      values(output.secret_names),
+    ) : strcontains(name, "prd")])
+    error_message = "Each name must have the environment in it."
+  }
+}
+
+run "teardown_lifts_the_protection_of_production" {
+  command = plan
+
+  variables {
+    environment         = "prd"
+    deletion_protection = false
+  }
+
+  assert {
+    condition = !anytrue(concat(
+      [google_cloud_run_v2_service.service.deletion_protection, google_sql_database_instance.database.deletion_protection],
+      [google_sql_database_instance.database.settings[0].deletion_protection_enabled],
+      values(google_secret_manager_secret.secret)[*].deletion_protection,
+    ))
+    error_message = "Nothing may be protected."
+  }
+}
+
+run "a_stopped_database_is_not_exported" {
+  command = plan
+
+  variables {
+    activation_policy = "NEVER"
+  }
+
+  assert {
+    condition     = google_sql_database_instance.database.settings[0].activation_policy == "NEVER"
+    error_message = "activation_policy must stop the database."
+  }
+
+  assert {
+    condition     = google_cloud_scheduler_job.export.paused
+    error_message = "The export of a stopped database would fail every day."
   }
 }
 
@@ -473,20 +376,6 @@ run "no_traffic_to_a_candidate" {
   }
 }
 
-run "everybody_may_ask" {
-  command = plan
-
-  assert {
-    condition = alltrue([
-      google_cloud_run_v2_service_iam_member.public[0].member == "allUsers",
-      google_cloud_run_v2_service_iam_member.public[0].role == "roles/run.invoker",
-      google_cloud_run_v2_service.service.invoker_iam_disabled == false,
-      google_cloud_run_v2_service.service.ingress == "INGRESS_TRAFFIC_ALL",
-    ])
-    error_message = "The public must be let in."
-  }
-}
-
 run "everybody_may_ask_where_all_users_is_forbidden" {
   command = plan
 
@@ -500,72 +389,60 @@ run "everybody_may_ask_where_all_users_is_forbidden" {
   }
 }
 
-run "request_paths_are_not_logged" {
-  command = plan
-
-  assert {
-    condition     = google_logging_project_exclusion.requests.filter == "resource.type=\"cloud_run_revision\" resource.labels.service_name=\"register-ticket-api-stg\" log_id(\"run.googleapis.com/requests\")"
-    error_message = "Cloud Run's request log of this service must be dropped, and nothing else."
-  }
-
-  assert {
-    condition     = google_logging_project_exclusion.requests.disabled != true
-    error_message = "The exclusion must be in force."
-  }
-}
-
-run "errors_and_scans_are_counted_from_the_service_s_line" {
-  command = plan
-
-  assert {
-    condition     = google_logging_metric.scans.label_extractors == tomap({ result = "EXTRACT(jsonPayload.\"scan.result\")" })
-    error_message = "Scans must be counted by result."
-  }
-
-  assert {
-    condition = alltrue([
-      strcontains(google_logging_metric.scans.filter, "jsonPayload.\"scan.result\":*"),
-      strcontains(google_logging_metric.errors.filter, "severity>=ERROR"),
-      strcontains(google_logging_metric.errors.filter, "resource.labels.service_name=\"register-ticket-api-stg\""),
-    ])
-    error_message = "The metrics must count the lines of this service."
-  }
-}
-
-run "the_service_is_watched" {
+run "secrets_are_only_written_and_each_is_rotated_alone" {
   command = plan
 
   variables {
-    alert_email     = "someone@example.org"
-    billing_account = "000000-000000-000000"
+    organizer_key   = "a-key-that-is-only-in-a-test-abc"
+    ticket_secret   = "a-secret-that-is-only-in-a-test."
+    secrets_version = { organizer_key = 2 }
   }
 
   assert {
-    condition = alltrue([
-      google_monitoring_uptime_check_config.health.http_check[0].path == "/health",
-      google_monitoring_uptime_check_config.health.http_check[0].use_ssl,
-      google_monitoring_uptime_check_config.health.monitored_resource[0].labels.host == "register-ticket-api-stg-123456789012.us-central1.run.app",
+    condition = alltrue([for version in google_secret_manager_secret_version.secret :
+      version.secret_data == null && version.secret_data_wo == null
     ])
-    error_message = "/health must be asked from outside."
+    error_message = "Secrets must be written only."
   }
 
   assert {
-    condition     = google_monitoring_notification_channel.email[0].labels.email_address == "someone@example.org"
-    error_message = "Somebody must be told."
+    condition = alltrue([for user in [google_sql_user.owner, google_sql_user.service] :
+      user.password == null && user.password_wo == null
+    ])
+    error_message = "Passwords must be written only."
   }
 
   assert {
-    condition     = google_billing_budget.project[0].amount[0].specified_amount[0].units == "40"
-    error_message = "The month must have a budget."
+    condition     = alltrue([for version in google_secret_manager_secret_version.secret : version.deletion_policy == "ABANDON"])
+    error_message = "The revision that serves still needs the old version."
+  }
+
+  assert {
+    condition = { for key, version in google_secret_manager_secret_version.secret : key => version.secret_data_wo_version } == {
+      db_migrate_password = "1"
+      db_password         = "1"
+      organizer_key       = "2"
+      ticket_secret       = "1"
+    }
+    error_message = "Only the organizer's key may have a new version."
   }
 }
 
-run "nobody_need_be_told" {
+run "what_is_empty_counts_as_not_given" {
   command = plan
 
   variables {
-    alert_email     = ""
-    billing_account = ""
+    alert_email      = ""
+    billing_account  = ""
+    db_password      = ""
+    organizer_key    = ""
+    serving_revision = ""
+    ticket_secret    = ""
+  }
+
+  assert {
+    condition     = length(google_cloud_run_v2_service.service.traffic) == 1 && google_cloud_run_v2_service.service.traffic[0].percent == 100
+    error_message = "The latest must have all traffic."
   }
 
   assert {
@@ -574,22 +451,48 @@ run "nobody_need_be_told" {
   }
 }
 
-run "the_export_goes_into_the_bucket_of_the_environment" {
+run "any_other_workspace_is_refused" {
   command = plan
 
-  assert {
-    condition     = output.export_bucket == "a-project-ticket-backups-stg"
-    error_message = "Wrong bucket."
+  variables {
+    environment = null
   }
 
-  assert {
-    condition = alltrue([
-      one([for volume in google_cloud_run_v2_job.export.template[0].template[0].volumes : volume.gcs[0].bucket if volume.name == "backups"]) == output.export_bucket,
-      google_cloud_run_v2_job.export.template[0].template[0].service_account == "ticket-export-stg@a-project.iam.gserviceaccount.com",
-      google_cloud_scheduler_job.export.http_target[0].oauth_token[0].service_account_email == "ticket-export-stg@a-project.iam.gserviceaccount.com",
-      google_cloud_run_v2_job_iam_member.export.role == "roles/run.invoker",
-      google_cloud_scheduler_job.export.paused == false,
-    ])
-    error_message = "The export must run daily, as the account that may write there."
+  expect_failures = [google_sql_database_instance.database]
+}
+
+run "more_connections_than_there_are_are_refused" {
+  command = plan
+
+  variables {
+    db_pool_max        = 5
+    max_instances      = 4
+    db_max_connections = 47
   }
+
+  expect_failures = [google_sql_database_instance.database]
+}
+
+run "a_tag_one_login_for_both_and_short_secrets_are_refused" {
+  command = plan
+
+  variables {
+    image         = "docker.io/somebody/register-ticket-api:latest"
+    db_user       = "tickets_owner"
+    organizer_key = "thirty-one-characters-are-short"
+    ticket_secret = "thirty-one-characters-are-short"
+  }
+
+  expect_failures = [var.image, var.db_user, var.organizer_key, var.ticket_secret]
+}
+
+run "a_short_digest_and_a_key_that_no_header_carries_are_refused" {
+  command = plan
+
+  variables {
+    image         = "docker.io/somebody/register-ticket-api@sha256:0123456789abcdef"
+    organizer_key = "thirty-two characters with blanks"
+  }
+
+  expect_failures = [var.image, var.organizer_key]
 }

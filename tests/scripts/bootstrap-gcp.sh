@@ -65,11 +65,12 @@ the_deployer_of_production_is_pinned_to_its_environment() {
   called 'add-iam-policy-binding ticket-deploy-prd@*/subject/repo:an-owner/tickets:environment:prd '
 }
 
-who_rehearses_on_main_only_reads_the_backups() {
+who_rehearses_on_main_only_looks() {
   _gcloud 1
   passes _bootstrap prd
   called 'add-iam-policy-binding ticket-rehearse-prd@*/subject/repo:an-owner/tickets:ref:refs/heads/main '
-  equals 1 "$(calls '--member=serviceAccount:ticket-rehearse-prd@')"
+  equals 2 "$(calls '--member=serviceAccount:ticket-rehearse-prd@')"
+  called 'projects add-iam-policy-binding a-project --member=serviceAccount:ticket-rehearse-prd@* --role=roles/run.viewer'
   called 'gs://a-project-ticket-backups-prd --member=serviceAccount:ticket-rehearse-prd@* --role=roles/storage.objectViewer'
 }
 
