@@ -1,5 +1,5 @@
-//! What the service asks of a database. `queries.rs` answers in SQL that both databases read; `postgres.rs` and
-//! `sqlite.rs` hold what differs: opening, locking, registering, marking, bulk inserts.
+//! What the service asks of a database, one trait a resource. `queries/` answers in SQL that both databases read, one
+//! file a trait; `postgres.rs` and `sqlite.rs` hold what differs: opening, locking, registering, marking, bulk inserts.
 //!
 //! No call has a deadline of its own: the caller drops the call when time is up, and the connection dies with it.
 
@@ -34,29 +34,52 @@ pub const DEFAULT_EVENT: &str = "default";
 /// foreign key refuses the ticket instead of leaving it without a holder.
 const NOBODY: Uuid = Uuid::nil();
 
-/// A ticket to be created, and its holder when it is registered in the same breath.
-#[derive(Clone)]
-pub struct NewTicket {
-    pub ticket_id: Uuid,
-    pub seat: String,
-    pub gate: String,
-    pub seed: Seed,
-    pub holder: Option<NewUser>,
+/// The database, as the endpoints see it: what is here and in the traits below. Every method is one unit: all of it
+/// happens, or nothing.
+#[async_trait]
+pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Send + Sync {
+    async fn health(&self) -> Result<Health>;
+
+    /// Keeps the fingerprint if the database has none yet, and returns the one it has.
+    async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>>;
 }
 
-#[derive(Clone)]
-pub struct NewUser {
-    pub username: String,
-    pub full_name: Option<String>,
-    pub email: Option<String>,
+/// What `GET /health?full=1` looks at.
+pub struct Health {
+    pub migrated: bool,
+    /// The database's clock.
+    pub now: Millis,
 }
 
-/// What a creation of tickets did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Created {
-    pub created: u64,
-    pub registered: u64,
-    pub users_created: u64,
+#[async_trait]
+pub trait Keys {
+    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>>;
+    async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()>;
+    /// Keys in the order of their creation; with an event only those bound to it.
+    async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<Key>>;
+    async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>>;
+    async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()>;
+}
+
+#[async_trait]
+pub trait Users {
+    async fn insert_user(&self, user: &User) -> Result<()>;
+    async fn find_user(&self, username: &str) -> Result<Option<User>>;
+    /// Erases the person, takes their tickets away and revokes them. With an event only when no ticket is of another.
+    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis) -> Result<()>;
+}
+
+#[async_trait]
+pub trait Events {
+    async fn insert_event(&self, event: &Event, now: Millis) -> Result<()>;
+    async fn find_event(&self, slug: &str) -> Result<Option<Event>>;
+    async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
+    async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event>;
+    /// Deletes an event with its tickets, scans and keys.
+    async fn delete_event(&self, event_id: Uuid, now: Millis) -> Result<()>;
+
+    async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
+    async fn stats(&self, event_id: Uuid) -> Result<Stats>;
 }
 
 /// Changes to an event; what is `None` stays, and the inner `None` clears.
@@ -85,6 +108,100 @@ impl EventChange {
     }
 }
 
+/// What identifies the state of an event's tickets, for the manifest's ETag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct ManifestState {
+    pub tickets: i64,
+    pub versions: i64,
+}
+
+pub struct Stats {
+    pub gates: Vec<GateCounts>,
+    pub refused: BTreeMap<String, i64>,
+    pub undone: i64,
+    pub arrivals: Vec<Arrivals>,
+}
+
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+pub struct GateCounts {
+    pub gate: String,
+    #[serde(flatten)]
+    #[sqlx(flatten)]
+    pub counts: Counts,
+}
+
+#[derive(Debug, Default, serde::Serialize, sqlx::FromRow)]
+pub struct Counts {
+    pub tickets: i64,
+    pub registered: i64,
+    /// Tickets with a `used_at`.
+    pub admitted: i64,
+    pub inside: i64,
+}
+
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+pub struct Arrivals {
+    pub minute: Millis,
+    pub admitted: i64,
+}
+
+#[async_trait]
+pub trait Tickets {
+    /// Creates tickets in one transaction, or none. `progress` is told how many are written so far.
+    /// [`Error::SeatTaken`] names the tickets by their place in the slice.
+    async fn create_tickets(
+        &self,
+        event_id: Uuid,
+        tickets: &[NewTicket],
+        now: Millis,
+        progress: &(dyn Fn(usize) + Send + Sync),
+    ) -> Result<Created>;
+    async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
+    async fn list_user_tickets(
+        &self,
+        user_id: Uuid,
+        only_event: Option<Uuid>,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Ticket>>;
+    async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>>;
+    /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
+    async fn register_ticket(
+        &self,
+        username: &str,
+        event_id: Uuid,
+        seat: &str,
+        gate: &str,
+        now: Millis,
+    ) -> Result<Ticket>;
+    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket>;
+}
+
+/// A ticket to be created, and its holder when it is registered in the same breath.
+#[derive(Clone)]
+pub struct NewTicket {
+    pub ticket_id: Uuid,
+    pub seat: String,
+    pub gate: String,
+    pub seed: Seed,
+    pub holder: Option<NewUser>,
+}
+
+#[derive(Clone)]
+pub struct NewUser {
+    pub username: String,
+    pub full_name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// What a creation of tickets did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Created {
+    pub created: u64,
+    pub registered: u64,
+    pub users_created: u64,
+}
+
 /// Which tickets of an event to list, in the order of their ids, which is the order of their creation.
 #[derive(Default)]
 pub struct TicketFilter {
@@ -95,6 +212,37 @@ pub struct TicketFilter {
     /// Only those that changed at this moment or later.
     pub changed_since: Option<Millis>,
     pub after: Option<Uuid>,
+}
+
+/// A change to a ticket by an organizer.
+pub enum TicketChange {
+    Revoke,
+    /// A new seed, for the same holder.
+    Reissue {
+        seed: Seed,
+    },
+    /// A new seed, for another holder.
+    Transfer {
+        seed: Seed,
+        username: String,
+    },
+}
+
+/// What a decision at the gate asks of the database: one reading before it, one writing after it.
+#[async_trait]
+pub trait Admissions {
+    /// Reads all that a decision needs, in one round trip. `None`: there is no such event.
+    async fn read_scan(
+        &self,
+        event: &str,
+        ticket: &TicketName<'_>,
+        scan_id: Uuid,
+        refusals_since: Millis,
+    ) -> Result<Option<ScanContext>>;
+    /// Writes a scan, and with it the mark on its ticket, in one round trip. Writes neither an admission nor a refused
+    /// code when more than `admission::ATTEMPTS` codes of the ticket were refused since the given moment: scans that
+    /// were decided at the same time do not see each other when they read, but here they do.
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded>;
 }
 
 /// How a ticket is named in a request.
@@ -141,132 +289,8 @@ pub enum Recorded {
     ScanIdTaken,
 }
 
-/// A change to a ticket by an organizer.
-pub enum TicketChange {
-    Revoke,
-    /// A new seed, for the same holder.
-    Reissue {
-        seed: Seed,
-    },
-    /// A new seed, for another holder.
-    Transfer {
-        seed: Seed,
-        username: String,
-    },
-}
-
-/// What identifies the state of an event's tickets, for the manifest's ETag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct ManifestState {
-    pub tickets: i64,
-    pub versions: i64,
-}
-
-#[derive(Debug, Default, serde::Serialize, sqlx::FromRow)]
-pub struct Counts {
-    pub tickets: i64,
-    pub registered: i64,
-    /// Tickets with a `used_at`.
-    pub admitted: i64,
-    pub inside: i64,
-}
-
-#[derive(Debug, serde::Serialize, sqlx::FromRow)]
-pub struct GateCounts {
-    pub gate: String,
-    #[serde(flatten)]
-    #[sqlx(flatten)]
-    pub counts: Counts,
-}
-
-#[derive(Debug, serde::Serialize, sqlx::FromRow)]
-pub struct Arrivals {
-    pub minute: Millis,
-    pub admitted: i64,
-}
-
-pub struct Stats {
-    pub gates: Vec<GateCounts>,
-    pub refused: BTreeMap<String, i64>,
-    pub undone: i64,
-    pub arrivals: Vec<Arrivals>,
-}
-
-/// What `GET /health?full=1` looks at.
-pub struct Health {
-    pub migrated: bool,
-    /// The database's clock.
-    pub now: Millis,
-}
-
-/// The database, as the endpoints see it. Every method is one unit: all of it happens, or nothing.
 #[async_trait]
-pub trait Store: Send + Sync {
-    async fn health(&self) -> Result<Health>;
-
-    /// Keeps the fingerprint if the database has none yet, and returns the one it has.
-    async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>>;
-
-    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>>;
-    async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()>;
-    /// Keys in the order of their creation; with an event only those bound to it.
-    async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<Key>>;
-    async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>>;
-    async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()>;
-
-    async fn insert_user(&self, user: &User) -> Result<()>;
-    async fn find_user(&self, username: &str) -> Result<Option<User>>;
-    /// Erases the person, takes their tickets away and revokes them. With an event only when no ticket is of another.
-    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis) -> Result<()>;
-    async fn list_user_tickets(
-        &self,
-        user_id: Uuid,
-        only_event: Option<Uuid>,
-        after: Option<Uuid>,
-        limit: i64,
-    ) -> Result<Vec<Ticket>>;
-
-    async fn insert_event(&self, event: &Event, now: Millis) -> Result<()>;
-    async fn find_event(&self, slug: &str) -> Result<Option<Event>>;
-    async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
-    async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event>;
-    /// Deletes an event with its tickets, scans and keys.
-    async fn delete_event(&self, event_id: Uuid, now: Millis) -> Result<()>;
-
-    /// Creates tickets in one transaction, or none. `progress` is told how many are written so far.
-    /// [`Error::SeatTaken`] names the tickets by their place in the slice.
-    async fn create_tickets(
-        &self,
-        event_id: Uuid,
-        tickets: &[NewTicket],
-        now: Millis,
-        progress: &(dyn Fn(usize) + Send + Sync),
-    ) -> Result<Created>;
-    async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
-    async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>>;
-    /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
-    async fn register_ticket(
-        &self,
-        username: &str,
-        event_id: Uuid,
-        seat: &str,
-        gate: &str,
-        now: Millis,
-    ) -> Result<Ticket>;
-    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket>;
-
-    /// Reads all that a decision needs, in one round trip. `None`: there is no such event.
-    async fn read_scan(
-        &self,
-        event: &str,
-        ticket: &TicketName<'_>,
-        scan_id: Uuid,
-        refusals_since: Millis,
-    ) -> Result<Option<ScanContext>>;
-    /// Writes a scan, and with it the mark on its ticket, in one round trip. Writes neither an admission nor a refused
-    /// code when more than `admission::ATTEMPTS` codes of the ticket were refused since the given moment: scans that
-    /// were decided at the same time do not see each other when they read, but here they do.
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded>;
+pub trait Scans {
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
     async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan>;
@@ -277,9 +301,6 @@ pub trait Store: Send + Sync {
         after: Option<(Millis, Uuid)>,
         limit: i64,
     ) -> Result<Vec<(Scan, Option<(String, String)>)>>;
-
-    async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
-    async fn stats(&self, event_id: Uuid) -> Result<Stats>;
 }
 
 /// Makes a store without touching network or disk: the first call opens it.

@@ -8,7 +8,7 @@ macro_rules! ascii_lower {
 }
 
 #[macro_use]
-#[path = "queries.rs"]
+#[path = "queries/mod.rs"]
 mod queries;
 
 use futures_util::future::BoxFuture;
@@ -17,6 +17,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres};
 use uuid::Uuid;
 
+use self::queries::admissions::bind_scan;
 use super::pool::{Lease, Pool};
 use super::{Health, Mark, NOBODY, NewTicket, Result, apply_missing};
 use crate::error::Error;
@@ -122,7 +123,7 @@ async fn record_accepted(
     mark: &Mark,
     refusals_since: Millis,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let written = queries::bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
+    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)

@@ -8,7 +8,7 @@ macro_rules! ascii_lower {
 }
 
 #[macro_use]
-#[path = "queries.rs"]
+#[path = "queries/mod.rs"]
 mod queries;
 
 use std::fs::OpenOptions;
@@ -22,6 +22,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Sqlite, SqliteConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use self::queries::admissions::{INSERT_SCAN, bind_scan};
 use super::pool::{Lease, Pool};
 use super::{Health, Mark, NOBODY, NewTicket, Result, apply_missing};
 use crate::error::Error;
@@ -159,8 +160,7 @@ async fn record_accepted(
     if marked.rows_affected() == 0 {
         return Ok(0);
     }
-    let scans =
-        queries::bind_scan(sqlx::query(queries::INSERT_SCAN), scan, refusals_since).execute(&mut *transaction).await?;
+    let scans = bind_scan(sqlx::query(INSERT_SCAN), scan, refusals_since).execute(&mut *transaction).await?;
     if scans.rows_affected() > 0 {
         transaction.commit().await?;
     }

@@ -1,0 +1,171 @@
+//! What a decision at the gate reads, and what it writes: the scan, and the mark on its ticket.
+
+use async_trait::async_trait;
+use sqlx::{FromRow as _, Row as _};
+use uuid::Uuid;
+
+use super::scans::get_scan;
+use super::{BEGIN, Backend, Connection, Db, LOCK_TICKET, Row, is_unique_violation};
+use crate::admission::ATTEMPTS;
+use crate::error::Error;
+use crate::model::{Millis, Scan, ScanResult, Ticket};
+use crate::store::{Admissions, Mark, Recorded, Result, ScanContext, TicketName};
+
+/// How many codes of a ticket were refused since a moment, those of offline gates apart.
+macro_rules! count_refusals {
+    ($ticket:literal, $since:literal) => {
+        concat!(
+            "(select count(*) from scans r where r.ticket_id = ",
+            $ticket,
+            " and r.received_at > ",
+            $since,
+            " and r.result in ('wrong_code', 'stale_code') and r.offline_result is null)"
+        )
+    };
+}
+
+/// All that a decision needs; `$ticket` says by what the ticket is found.
+macro_rules! select_scan_context {
+    ($ticket:literal) => {
+        concat!(
+            "select e.event_id as of_event_id, e.reentry, ",
+            ticket_columns!(),
+            ", ",
+            count_refusals!("t.ticket_id", "$3"),
+            " as refusals",
+            ", (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id and a.result = 'accepted' ",
+            "and a.undone_at is null) as newest_accepted_at",
+            ", (select coalesce(a.at_gate, t.gate) from scans a where a.ticket_id = t.ticket_id ",
+            "and a.result = 'accepted' and a.direction = 'entry' and a.undone_at is null ",
+            "and a.decided_at >= t.used_at order by a.decided_at limit 1) as first_used_gate",
+            ", (select s.value from settings s where s.name = 'ticket_secret') as secret_fingerprint",
+            ", (select count(*) from scans p where p.scan_id = $2) as prior",
+            " from events e left join tickets t on t.event_id = e.event_id and ",
+            $ticket,
+            " left join users u on u.user_id = t.user_id where e.slug = $1"
+        )
+    };
+}
+
+/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$17`.
+macro_rules! insert_scan {
+    () => {
+        "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
+         manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id) \
+         select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17"
+    };
+}
+
+/// Writes a scan unless too many codes were refused: `$18` since when, `$19` how many.
+pub const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", count_refusals!("$3", "$18"), " <= $19");
+
+/// Gives a statement the values of a scan, and after them since when refusals count and how many are let pass.
+pub fn bind_scan<'q>(
+    query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
+    scan: &'q Scan,
+    refusals_since: Millis,
+) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
+    query
+        .bind(scan.scan_id)
+        .bind(scan.event_id)
+        .bind(scan.ticket_id)
+        .bind(scan.presented)
+        .bind(scan.at_gate.as_deref())
+        .bind(scan.direction.as_str())
+        .bind(scan.result.as_str())
+        .bind(scan.offline_result.as_deref())
+        .bind(scan.manual)
+        .bind(scan.note.as_deref())
+        .bind(scan.seconds_off)
+        .bind(scan.first_used_at)
+        .bind(scan.first_used_gate.as_deref())
+        .bind(scan.scanned_at)
+        .bind(scan.received_at)
+        .bind(scan.decided_at)
+        .bind(scan.key_id)
+        .bind(refusals_since)
+        .bind(ATTEMPTS)
+}
+
+#[async_trait]
+impl Admissions for Backend {
+    async fn read_scan(
+        &self,
+        event: &str,
+        ticket: &TicketName<'_>,
+        scan_id: Uuid,
+        refusals_since: Millis,
+    ) -> Result<Option<ScanContext>> {
+        let query = match ticket {
+            TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $4")),
+            TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $4 and t.gate = $5")),
+            TicketName::None => sqlx::query(select_scan_context!("t.ticket_id is null")),
+        };
+        let query = query.bind(event).bind(scan_id).bind(refusals_since);
+        let query = match ticket {
+            TicketName::Id(ticket_id) => query.bind(ticket_id),
+            TicketName::Seat { seat, gate } => query.bind(*seat).bind(*gate),
+            TicketName::None => query,
+        };
+        let mut lease = self.reader().await?;
+        let outcome = async {
+            let Some(row) = query.fetch_optional(lease.connection()).await? else {
+                return Ok(None);
+            };
+            let mut context = scan_context(&row)?;
+            if row.try_get::<i64, _>("prior")? > 0 {
+                context.prior = get_scan(lease.connection(), scan_id).await?;
+            }
+            Ok(Some(context))
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded> {
+        let mut lease = self.writer().await?;
+        let outcome = match (mark, scan.ticket_id) {
+            (Some(mark), _) => super::record_accepted(lease.connection(), scan, mark, refusals_since).await,
+            (None, Some(ticket_id)) if [ScanResult::WrongCode, ScanResult::StaleCode].contains(&scan.result) => {
+                lease = lease.begin(BEGIN).await?;
+                // One refused code at a time, so that each is counted by the next.
+                sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(lease.connection()).await?;
+                record_refused(lease.connection(), scan, refusals_since).await
+            }
+            // What is refused before its code is looked at has no limit.
+            (None, _) => record_refused(lease.connection(), scan, Millis(i64::MAX)).await,
+        };
+        let outcome = match outcome {
+            Ok(0) => Ok(Recorded::Outdated),
+            Ok(_) => Ok(Recorded::Done),
+            Err(error) if is_unique_violation(&error) => Ok(Recorded::ScanIdTaken),
+            Err(error) => Err(Error::from(error)),
+        };
+        lease.settle(outcome).await
+    }
+}
+
+fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
+    let has_ticket = row.try_get::<Option<Uuid>, _>("ticket_id")?.is_some();
+    let reentry: String = row.try_get("reentry")?;
+    Ok(ScanContext {
+        event_id: row.try_get("of_event_id")?,
+        reentry: reentry.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?,
+        ticket: if has_ticket { Some(Ticket::from_row(row)?) } else { None },
+        prior: None,
+        refusals: row.try_get("refusals")?,
+        newest_accepted_at: row.try_get("newest_accepted_at")?,
+        first_used_gate: row.try_get("first_used_gate")?,
+        secret_fingerprint: row.try_get("secret_fingerprint")?,
+    })
+}
+
+/// Returns how many rows were written.
+async fn record_refused(
+    connection: &mut Connection,
+    scan: &Scan,
+    refusals_since: Millis,
+) -> std::result::Result<u64, sqlx::Error> {
+    let written = bind_scan(sqlx::query(INSERT_SCAN), scan, refusals_since).execute(connection).await?;
+    Ok(written.rows_affected())
+}

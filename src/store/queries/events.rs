@@ -1,0 +1,168 @@
+//! Events, and what is counted for each.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{BEGIN, Backend, Connection, unless_unique};
+use crate::error::Error;
+use crate::model::{Event, Millis};
+use crate::store::{Arrivals, DEFAULT_EVENT, EventChange, Events, GateCounts, ManifestState, Result, Stats};
+
+macro_rules! event_columns {
+    () => {
+        "event_id, slug, name, time_zone, starts_at, ends_at, reentry, version"
+    };
+}
+
+#[async_trait]
+impl Events for Backend {
+    async fn insert_event(&self, event: &Event, now: Millis) -> Result<()> {
+        let mut lease = self.writer().await?;
+        let outcome = sqlx::query(
+            "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, reentry, version, created_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(event.event_id)
+        .bind(&event.slug)
+        .bind(&event.name)
+        .bind(&event.time_zone)
+        .bind(event.starts_at)
+        .bind(event.ends_at)
+        .bind(event.reentry.as_str())
+        .bind(event.version)
+        .bind(now)
+        .execute(lease.connection())
+        .await;
+        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::EventExists))).await
+    }
+
+    async fn find_event(&self, slug: &str) -> Result<Option<Event>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(concat!("select ", event_columns!(), " from events where slug = $1"))
+            .bind(slug)
+            .fetch_optional(lease.connection())
+            .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(concat!(
+            "select ",
+            event_columns!(),
+            " from events where event_id > $1 order by event_id limit $2"
+        ))
+        .bind(after.unwrap_or_default())
+        .bind(limit)
+        .fetch_all(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let mut event = lock_event(connection, event_id).await?;
+            change.apply(&mut event)?;
+            sqlx::query(
+                "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, reentry = $6, \
+                 version = $7 where event_id = $1",
+            )
+            .bind(event_id)
+            .bind(&event.name)
+            .bind(&event.time_zone)
+            .bind(event.starts_at)
+            .bind(event.ends_at)
+            .bind(event.reentry.as_str())
+            .bind(event.version)
+            .execute(&mut *connection)
+            .await?;
+            Ok(event)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn delete_event(&self, event_id: Uuid, now: Millis) -> Result<()> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let event = lock_event(connection, event_id).await?;
+            let running =
+                event.starts_at.is_some_and(|start| start <= now) && event.ends_at.is_none_or(|end| now <= end);
+            if event.slug == DEFAULT_EVENT || running {
+                return Err(Error::EventInUse);
+            }
+            for statement in [
+                "delete from scans where event_id = $1",
+                "delete from tickets where event_id = $1",
+                "delete from keys where event_id = $1",
+                "delete from events where event_id = $1",
+            ] {
+                sqlx::query(statement).bind(event_id).execute(&mut *connection).await?;
+            }
+            Ok(())
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(
+            "select count(*) as tickets, cast(coalesce(sum(version), 0) as bigint) as versions \
+             from tickets where event_id = $1",
+        )
+        .bind(event_id)
+        .fetch_one(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn stats(&self, event_id: Uuid) -> Result<Stats> {
+        let mut lease = self.reader().await?;
+        let outcome = stats(lease.connection(), event_id).await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+}
+
+/// Takes the event's row for the rest of the transaction, and counts the change.
+async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event> {
+    sqlx::query_as(concat!("update events set version = version + 1 where event_id = $1 returning ", event_columns!()))
+        .bind(event_id)
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Error::EventNotFound)
+}
+
+async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
+    let gates: Vec<GateCounts> = sqlx::query_as(
+        "select gate, count(*) as tickets, count(registered_at) as registered, count(used_at) as admitted, \
+         sum(case when inside then 1 else 0 end) as inside from tickets where event_id = $1 group by gate",
+    )
+    .bind(event_id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let refused: Vec<(String, i64)> = sqlx::query_as(
+        "select result, count(*) from scans where event_id = $1 and result <> 'accepted' group by result",
+    )
+    .bind(event_id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let undone = sqlx::query_scalar("select count(*) from scans where event_id = $1 and undone_at is not null")
+        .bind(event_id)
+        .fetch_one(&mut *connection)
+        .await?;
+    let arrivals: Vec<Arrivals> = sqlx::query_as(
+        "select decided_at - decided_at % 60000 as minute, count(*) as admitted from scans \
+         where event_id = $1 and result = 'accepted' and direction = 'entry' and undone_at is null \
+         group by decided_at - decided_at % 60000 order by 1",
+    )
+    .bind(event_id)
+    .fetch_all(&mut *connection)
+    .await?;
+    Ok(Stats { gates, refused: BTreeMap::from_iter(refused), undone, arrivals })
+}

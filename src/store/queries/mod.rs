@@ -1,0 +1,64 @@
+//! Every statement that PostgreSQL and SQLite both read, one file a resource. This directory is compiled twice, once
+//! inside each database's module, which gives it what is imported here: `Db`, `Backend` and the operations that differ.
+
+use async_trait::async_trait;
+
+use super::{
+    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_taken, insert_holders, insert_tickets, record_accepted,
+    register,
+};
+use crate::error::Error;
+use crate::store::{Health, Result, Store};
+
+type Connection = <Db as sqlx::Database>::Connection;
+type Row = <Db as sqlx::Database>::Row;
+
+/// What a ticket is read from, in `admissions` and `tickets`: a macro is known only below where it stands.
+macro_rules! ticket_columns {
+    () => {
+        "t.ticket_id, t.event_id, e.slug as event, t.user_id, t.seat, t.gate, t.seed, t.status, u.username, \
+         u.full_name, u.email, t.inside, t.last_step, t.version, t.created_at, t.registered_at, t.used_at, \
+         t.printed_at"
+    };
+}
+
+#[macro_use]
+pub mod admissions;
+mod events;
+mod keys;
+mod scans;
+mod tickets;
+mod users;
+
+#[async_trait]
+impl Store for Backend {
+    async fn health(&self) -> Result<Health> {
+        let mut lease = self.reader().await?;
+        let outcome = super::health(lease.connection()).await;
+        lease.settle(outcome).await
+    }
+
+    async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>> {
+        let mut lease = self.writer().await?;
+        let outcome = async {
+            sqlx::query("insert into settings (name, value) values ('ticket_secret', $1) on conflict do nothing")
+                .bind(fingerprint)
+                .execute(lease.connection())
+                .await?;
+            let kept = sqlx::query_scalar("select value from settings where name = 'ticket_secret'")
+                .fetch_one(lease.connection())
+                .await?;
+            Ok(kept)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+}
+
+fn is_unique_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
+    if is_unique_violation(&error) { taken } else { error.into() }
+}

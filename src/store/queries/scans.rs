@@ -1,0 +1,139 @@
+//! Recorded scans: reading them, and undoing the newest of a ticket.
+
+use async_trait::async_trait;
+use sqlx::{FromRow as _, Row as _};
+use uuid::Uuid;
+
+use super::tickets::lock_ticket;
+use super::{BEGIN, Backend, Connection, Row};
+use crate::error::Error;
+use crate::model::{Direction, Millis, Scan, Status, Ticket};
+use crate::store::{Result, Scans};
+
+macro_rules! scan_columns {
+    () => {
+        "s.scan_id, s.event_id, s.ticket_id, s.presented, s.at_gate, s.direction, s.result, s.offline_result, \
+         s.manual, s.note, s.seconds_off, s.first_used_at, s.first_used_gate, s.scanned_at, s.received_at, \
+         s.decided_at, s.key_id, s.undone_at, s.undone_by"
+    };
+}
+
+#[async_trait]
+impl Scans for Backend {
+    async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>> {
+        let mut lease = self.reader().await?;
+        let outcome = get_scan(lease.connection(), scan_id).await;
+        lease.settle(outcome).await
+    }
+
+    async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let scan = get_scan(connection, scan_id).await?.ok_or(Error::ScanNotFound)?;
+            let ticket = lock_ticket(connection, scan.ticket_id.ok_or(Error::NotUndoable)?).await?;
+            // Read again behind the lock: another undo may have been first.
+            let scan = get_scan(connection, scan_id).await?.ok_or(Error::ScanNotFound)?;
+            if scan.undone_at.is_some() {
+                return Ok(scan);
+            }
+            // A reissued ticket is unused: what was accepted before belongs to the ticket it was.
+            let of_this_use = ticket.used_at.is_some_and(|used_at| used_at <= scan.decided_at);
+            if !of_this_use || newest_accepted(connection, ticket.ticket_id).await? != Some(scan_id) {
+                return Err(Error::NotUndoable);
+            }
+            if scan.received_at < not_before {
+                return Err(Error::UndoExpired);
+            }
+            sqlx::query("update scans set undone_at = $2, undone_by = $3 where scan_id = $1")
+                .bind(scan_id)
+                .bind(now)
+                .bind(by)
+                .execute(&mut *connection)
+                .await?;
+            take_back(connection, &ticket, &scan, now).await?;
+            Ok(Scan { undone_at: Some(now), undone_by: by, ..scan })
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn list_scans(
+        &self,
+        event_id: Uuid,
+        after: Option<(Millis, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<(Scan, Option<(String, String)>)>> {
+        let (after_time, after_id) = after.unwrap_or((Millis(i64::MIN), Uuid::nil()));
+        let mut lease = self.reader().await?;
+        let outcome = async {
+            let rows = sqlx::query(concat!(
+                "select ",
+                scan_columns!(),
+                ", t.seat as ticket_seat, t.gate as ticket_gate from scans s \
+                 left join tickets t on t.ticket_id = s.ticket_id \
+                 where s.event_id = $1 and (s.received_at, s.scan_id) > ($2, $3) \
+                 order by s.received_at, s.scan_id limit $4"
+            ))
+            .bind(event_id)
+            .bind(after_time)
+            .bind(after_id)
+            .bind(limit)
+            .fetch_all(lease.connection())
+            .await?;
+            let place = |row: &Row| -> std::result::Result<_, sqlx::Error> {
+                let seat: Option<String> = row.try_get("ticket_seat")?;
+                let gate: Option<String> = row.try_get("ticket_gate")?;
+                Ok((Scan::from_row(row)?, seat.zip(gate)))
+            };
+            Ok(rows.iter().map(place).collect::<std::result::Result<_, _>>()?)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+}
+
+pub(super) async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
+    let scan = sqlx::query_as(concat!("select ", scan_columns!(), " from scans s where s.scan_id = $1"))
+        .bind(scan_id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(scan)
+}
+
+async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Uuid>> {
+    let newest = sqlx::query_scalar(
+        "select scan_id from scans where ticket_id = $1 and result = 'accepted' and undone_at is null \
+         order by decided_at desc, received_at desc, scan_id desc limit 1",
+    )
+    .bind(ticket_id)
+    .fetch_optional(connection)
+    .await?;
+    Ok(newest)
+}
+
+/// Gives a ticket back the state it had before its newest accepted scan, which is marked as undone already.
+async fn take_back(connection: &mut Connection, ticket: &Ticket, scan: &Scan, now: Millis) -> Result<()> {
+    let entered_before: i64 = sqlx::query_scalar(
+        "select count(*) from scans where ticket_id = $1 and result = 'accepted' and direction = 'entry' \
+         and undone_at is null and decided_at >= $2",
+    )
+    .bind(ticket.ticket_id)
+    .bind(ticket.used_at)
+    .fetch_one(&mut *connection)
+    .await?;
+    let unused = scan.direction == Direction::Entry && entered_before == 0;
+    let status = if unused && ticket.status == Status::Used { Status::Valid } else { ticket.status };
+    sqlx::query(
+        "update tickets set status = $2, inside = $3, used_at = $4, changed_at = $5, version = version + 1 \
+         where ticket_id = $1",
+    )
+    .bind(ticket.ticket_id)
+    .bind(status.as_str())
+    .bind(scan.direction == Direction::Exit)
+    .bind(if unused { None } else { ticket.used_at })
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

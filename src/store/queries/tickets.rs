@@ -1,0 +1,224 @@
+//! Tickets: creating them in bulk, listing, registering, changing.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::users::find_user;
+use super::{BEGIN, Backend, Connection, LOCK_TICKET, unless_unique};
+use crate::error::{Error, FieldError};
+use crate::model::{Millis, Status, Ticket};
+use crate::store::{Created, NewTicket, Result, TicketChange, TicketFilter, Tickets};
+
+/// Tickets written by one statement: large enough to be fast, small enough to show progress.
+const CHUNK: usize = 5_000;
+
+/// A statement that selects tickets.
+macro_rules! select_tickets {
+    ($($rest:tt)+) => {
+        concat!(
+            "select ",
+            ticket_columns!(),
+            " from tickets t join events e on e.event_id = t.event_id left join users u on u.user_id = t.user_id ",
+            $($rest)+
+        )
+    };
+}
+
+#[async_trait]
+impl Tickets for Backend {
+    async fn create_tickets(
+        &self,
+        event_id: Uuid,
+        tickets: &[NewTicket],
+        now: Millis,
+        progress: &(dyn Fn(usize) + Send + Sync),
+    ) -> Result<Created> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let mut users_created = 0;
+            for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
+                users_created += super::insert_holders(connection, chunk, now).await?;
+                super::insert_tickets(connection, event_id, chunk, now)
+                    .await
+                    .map_err(|error| unless_unique(error, Error::SeatTaken(Vec::new())))?;
+                progress(number * CHUNK + chunk.len());
+            }
+            if tickets.len() >= CHUNK {
+                super::analyze(connection).await?;
+            }
+            let registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
+            Ok(Created { created: tickets.len() as u64, registered, users_created })
+        }
+        .await;
+        match lease.settle(outcome).await {
+            // To write without asking first is faster; which seats are taken is asked when one is.
+            Err(Error::SeatTaken(_)) => Err(taken_seats(self, event_id, tickets).await?),
+            outcome => outcome,
+        }
+    }
+
+    async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>> {
+        let pattern = filter.search.as_deref().map(contains_pattern);
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(select_tickets!(
+            "where t.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.status = $3) \
+             and ($4 is null or t.gate = $4) and ($5 is null or t.changed_at >= $5) \
+             and ($6 is null or ",
+            ascii_lower!("t.seat"),
+            " like $6 escape '\\' or ",
+            ascii_lower!("u.username"),
+            " like $6 escape '\\' or ",
+            ascii_lower!("u.full_name"),
+            " like $6 escape '\\') order by t.ticket_id limit $7"
+        ))
+        .bind(event_id)
+        .bind(filter.after.unwrap_or_default())
+        .bind(filter.status.map(Status::as_str))
+        .bind(filter.gate.as_deref())
+        .bind(filter.changed_since)
+        .bind(pattern)
+        .bind(limit)
+        .fetch_all(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn list_user_tickets(
+        &self,
+        user_id: Uuid,
+        only_event: Option<Uuid>,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Ticket>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(select_tickets!(
+            "where t.user_id = $1 and ($2 is null or t.event_id = $2) and t.ticket_id > $3 \
+             order by t.ticket_id limit $4"
+        ))
+        .bind(user_id)
+        .bind(only_event)
+        .bind(after.unwrap_or_default())
+        .bind(limit)
+        .fetch_all(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>> {
+        let mut lease = self.reader().await?;
+        let outcome = get_ticket(lease.connection(), ticket_id).await;
+        lease.settle(outcome).await
+    }
+
+    async fn register_ticket(
+        &self,
+        username: &str,
+        event_id: Uuid,
+        seat: &str,
+        gate: &str,
+        now: Millis,
+    ) -> Result<Ticket> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
+            let ticket_id: Uuid =
+                sqlx::query_scalar("select ticket_id from tickets where event_id = $1 and seat = $2 and gate = $3")
+                    .bind(event_id)
+                    .bind(seat)
+                    .bind(gate)
+                    .fetch_optional(&mut *connection)
+                    .await?
+                    .ok_or(Error::TicketNotFound)?;
+            super::register(connection, ticket_id, user.user_id, now).await?;
+            let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
+            Ok(ticket)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let ticket = lock_ticket(connection, ticket_id).await?;
+            match (change, ticket.status) {
+                (TicketChange::Revoke, Status::Revoked) => return Ok(ticket),
+                (TicketChange::Revoke, _) => {
+                    sqlx::query(
+                        "update tickets set status = 'revoked', changed_at = $2, version = version + 1 \
+                         where ticket_id = $1",
+                    )
+                    .bind(ticket_id)
+                    .bind(now)
+                    .execute(&mut *connection)
+                    .await?;
+                }
+                (_, Status::Used) => return Err(Error::TicketUsed),
+                (TicketChange::Transfer { .. }, Status::Revoked) => return Err(Error::TicketRevoked),
+                (TicketChange::Reissue { seed }, _) => {
+                    sqlx::query(
+                        "update tickets set seed = $2, status = 'valid', inside = $4, used_at = null, \
+                         printed_at = null, registered_at = case when user_id is null then null else registered_at end, \
+                         changed_at = $3, version = version + 1 where ticket_id = $1",
+                    )
+                    .bind(ticket_id)
+                    .bind(seed.0.as_slice())
+                    .bind(now)
+                    .bind(false)
+                    .execute(&mut *connection)
+                    .await?;
+                }
+                (TicketChange::Transfer { seed, username }, Status::Valid) => {
+                    if ticket.user_id.is_none() {
+                        return Err(Error::TicketNotRegistered);
+                    }
+                    let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
+                    sqlx::query(
+                        "update tickets set seed = $2, user_id = $4, registered_at = $3, printed_at = null, \
+                         changed_at = $3, version = version + 1 where ticket_id = $1",
+                    )
+                    .bind(ticket_id)
+                    .bind(seed.0.as_slice())
+                    .bind(now)
+                    .bind(user.user_id)
+                    .execute(&mut *connection)
+                    .await?;
+                }
+            }
+            let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
+            Ok(ticket)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+}
+
+/// Which of these tickets are there already.
+async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Error> {
+    let mut lease = backend.reader().await?;
+    let outcome = super::find_taken(lease.connection(), event_id, tickets).await;
+    let places = lease.settle(outcome.map_err(Error::from)).await?;
+    let taken = |place: &i64| FieldError::new(place.to_string(), "this seat at this gate has a ticket already");
+    Ok(Error::SeatTaken(places.iter().map(taken).collect()))
+}
+
+/// A `like` pattern for texts that contain this one.
+fn contains_pattern(text: &str) -> String {
+    let escaped = text.to_ascii_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    format!("%{escaped}%")
+}
+
+async fn get_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Ticket>> {
+    let ticket =
+        sqlx::query_as(select_tickets!("where t.ticket_id = $1")).bind(ticket_id).fetch_optional(connection).await?;
+    Ok(ticket)
+}
+
+/// Locks the row for the rest of the transaction, then reads it with what belongs to it.
+pub(super) async fn lock_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Ticket> {
+    sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(&mut *connection).await?;
+    get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)
+}

@@ -1,0 +1,8 @@
+# One workspace for each environment: register-ticket-api/stg.tfstate and register-ticket-api/prd.tfstate. Another bucket:
+# terraform init -backend-config=bucket=…
+terraform {
+  backend "gcs" {
+    bucket = "event-access-tfstate"
+    prefix = "register-ticket-api"
+  }
+}

@@ -1,0 +1,111 @@
+# Every day a dump of the database goes into a bucket that scripts/bootstrap-gcp made and that nothing here can delete, so
+# that it outlives the instance, whose own backups are Google's to keep.
+#
+# It is a job with pg_dump and not Cloud SQL's export: that one writes plain SQL, to a name that must not exist yet, and Cloud
+# Scheduler cannot put the date into a name. This one writes the archive that `register-ticket-api backup verify` reads.
+
+locals {
+  export_account = "ticket-export-${local.environment}@${var.project_id}.iam.gserviceaccount.com"
+  export_bucket  = coalesce(var.backup_bucket, "${var.project_id}-ticket-backups-${local.environment}")
+}
+
+resource "google_cloud_run_v2_job" "export" {
+  name                = "register-ticket-api-export-${local.environment}"
+  location            = var.region
+  deletion_protection = false # it holds nothing
+
+  template {
+    template {
+      service_account = local.export_account
+      max_retries     = 1
+      timeout         = "1800s"
+
+      containers {
+        image   = var.export_image
+        command = ["bash", "-c"]
+        args    = [file("${path.module}/export.sh")]
+
+        resources {
+          limits = { cpu = "1", memory = "1Gi" } # the dump is in memory until it is checked
+        }
+
+        dynamic "env" {
+          for_each = {
+            BACKUP_DIR = "/backups"
+            PGDATABASE = google_sql_database.tickets.name
+            PGHOST     = local.db_host
+            PGUSER     = google_sql_user.owner.name
+          }
+
+          content {
+            name  = env.key
+            value = env.value
+          }
+        }
+
+        env {
+          name = "PGPASSWORD"
+          value_source {
+            secret_key_ref {
+              secret  = google_secret_manager_secret.secret["db_migrate_password"].secret_id
+              version = google_secret_manager_secret_version.secret["db_migrate_password"].version
+            }
+          }
+        }
+
+        volume_mounts {
+          name       = "cloudsql"
+          mount_path = "/cloudsql"
+        }
+
+        volume_mounts {
+          name       = "backups"
+          mount_path = "/backups"
+        }
+      }
+
+      volumes {
+        name = "cloudsql"
+        cloud_sql_instance {
+          instances = [google_sql_database_instance.database.connection_name]
+        }
+      }
+
+      volumes {
+        name = "backups"
+        gcs {
+          bucket = local.export_bucket
+        }
+      }
+    }
+  }
+
+  depends_on = [google_project_iam_member.database, google_secret_manager_secret_iam_member.reader]
+}
+
+resource "google_cloud_run_v2_job_iam_member" "export" {
+  name     = google_cloud_run_v2_job.export.name
+  location = var.region
+  role     = "roles/run.invoker"
+  member   = local.accounts.export
+}
+
+resource "google_cloud_scheduler_job" "export" {
+  name     = google_cloud_run_v2_job.export.name
+  region   = var.region
+  schedule = var.export_schedule
+  paused   = var.activation_policy == "NEVER" # a stopped database cannot be dumped, and does not change
+
+  http_target {
+    http_method = "POST"
+    uri         = "https://run.googleapis.com/v2/${google_cloud_run_v2_job.export.id}:run"
+
+    oauth_token {
+      service_account_email = local.export_account
+    }
+  }
+
+  retry_config {
+    retry_count = 3
+  }
+}

@@ -1,0 +1,57 @@
+# Who may do what. Each account runs one thing. The export's is made by scripts/bootstrap-gcp, with its right to the bucket.
+
+resource "google_service_account" "service" {
+  account_id   = "ticket-service-${local.environment}"
+  display_name = "Runs ${local.name}"
+}
+
+resource "google_service_account" "migrate" {
+  account_id   = "ticket-migrate-${local.environment}"
+  display_name = "Migrates the database of ${local.name}"
+}
+
+locals {
+  accounts = {
+    service = google_service_account.service.member
+    migrate = google_service_account.migrate.member
+    export  = "serviceAccount:${local.export_account}"
+  }
+
+  secret_readers = {
+    service = ["db_password", "organizer_key", "ticket_secret"]
+    migrate = ["db_migrate_password"]
+    export  = ["db_migrate_password"]
+  }
+}
+
+resource "google_project_iam_member" "database" {
+  for_each = local.accounts
+
+  project = var.project_id
+  role    = "roles/cloudsql.client"
+  member  = each.value
+
+  condition {
+    title      = "only-${google_sql_database_instance.database.name}"
+    expression = "resource.service == 'sqladmin.googleapis.com' && resource.name == 'projects/${var.project_id}/instances/${google_sql_database_instance.database.name}'"
+  }
+}
+
+resource "google_secret_manager_secret_iam_member" "reader" {
+  for_each = merge([
+    for account, secrets in local.secret_readers : { for secret in secrets : "${account}:${secret}" => { account = account, secret = secret } }
+  ]...)
+
+  secret_id = google_secret_manager_secret.secret[each.value.secret].id
+  role      = "roles/secretmanager.secretAccessor"
+  member    = local.accounts[each.value.account]
+}
+
+resource "google_cloud_run_v2_service_iam_member" "public" {
+  count = var.public_access == "all_users" ? 1 : 0
+
+  name     = google_cloud_run_v2_service.service.name
+  location = var.region
+  role     = "roles/run.invoker"
+  member   = "allUsers"
+}

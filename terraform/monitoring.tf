@@ -1,0 +1,174 @@
+locals {
+  runbook = "https://github.com/${var.github_repository}/blob/main/docs/runbook.md"
+
+  # Who is told. Empty where nobody is.
+  notification_channels = google_monitoring_notification_channel.email[*].id
+
+  this_service = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
+}
+
+resource "google_monitoring_notification_channel" "email" {
+  count = length(compact([var.alert_email]))
+
+  display_name = "${local.name}: ${var.alert_email}"
+  type         = "email"
+  labels       = { email_address = var.alert_email }
+}
+
+# Cloud Run writes a line of its own for each request, with the path, which holds tickets' links and people's names. The
+# service's own line, which holds the route's pattern instead, replaces it. Metrics are not touched by this.
+resource "google_logging_project_exclusion" "requests" {
+  name        = "${local.name}-requests"
+  description = "Request paths of ${local.name} hold tickets' links; the service's own line replaces them."
+  filter      = "${local.this_service} AND log_id(\"run.googleapis.com/requests\")"
+}
+
+resource "google_logging_metric" "errors" {
+  name        = "${local.name}-errors"
+  description = "Lines with the severity ERROR: each answer 5xx, each panic. Cloud Run's own lines would count an answer again."
+  filter      = "${local.this_service} AND severity>=ERROR AND NOT log_id(\"run.googleapis.com/requests\")"
+
+  label_extractors = {
+    code = "EXTRACT(jsonPayload.\"error.code\")"
+  }
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+
+    labels {
+      key         = "code"
+      description = "The error's code; empty for what was no request, such as a panic."
+    }
+  }
+}
+
+resource "google_logging_metric" "scans" {
+  name        = "${local.name}-scans"
+  description = "Scans, by result."
+  filter      = "${local.this_service} AND jsonPayload.target=\"request\" AND jsonPayload.\"scan.result\":*"
+
+  label_extractors = {
+    result = "EXTRACT(jsonPayload.\"scan.result\")"
+  }
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+
+    labels {
+      key         = "result"
+      description = "accepted, or why not."
+    }
+  }
+}
+
+resource "google_monitoring_uptime_check_config" "health" {
+  display_name = "${local.name} /health"
+  period       = "300s"
+  timeout      = "10s"
+
+  http_check {
+    path         = "/health"
+    port         = 443
+    use_ssl      = true
+    validate_ssl = true
+  }
+
+  monitored_resource {
+    type = "uptime_url"
+    labels = {
+      host       = trimprefix(local.public_url, "https://")
+      project_id = var.project_id
+    }
+  }
+}
+
+resource "google_monitoring_alert_policy" "down" {
+  display_name          = "${local.name} does not answer"
+  combiner              = "OR"
+  severity              = "CRITICAL"
+  notification_channels = local.notification_channels
+
+  conditions {
+    display_name = "/health failed from two places"
+
+    condition_threshold {
+      filter          = "metric.type=\"monitoring.googleapis.com/uptime_check/check_passed\" AND resource.type=\"uptime_url\" AND metric.labels.check_id=\"${google_monitoring_uptime_check_config.health.uptime_check_id}\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 1
+      duration        = "60s"
+
+      aggregations {
+        alignment_period     = "600s"
+        per_series_aligner   = "ALIGN_NEXT_OLDER"
+        cross_series_reducer = "REDUCE_COUNT_FALSE"
+        group_by_fields      = ["resource.labels.host"]
+      }
+    }
+  }
+
+  documentation {
+    content = "What to do: ${local.runbook}"
+  }
+}
+
+# By Cloud Run's own count, which also knows what never reached the service. A metric from the log would not be there yet
+# when the first apply makes the alert.
+resource "google_monitoring_alert_policy" "errors" {
+  display_name          = "${local.name} fails"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.notification_channels
+
+  conditions {
+    display_name = "more than 5 answers 5xx in 5 minutes"
+
+    condition_threshold {
+      filter          = "metric.type=\"run.googleapis.com/request_count\" AND ${local.this_service} AND metric.labels.response_code_class=\"5xx\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 5
+      duration        = "0s"
+
+      aggregations {
+        alignment_period     = "300s"
+        per_series_aligner   = "ALIGN_DELTA"
+        cross_series_reducer = "REDUCE_SUM"
+      }
+    }
+  }
+
+  documentation {
+    content = "What to do: ${local.runbook}"
+  }
+}
+
+resource "google_monitoring_alert_policy" "export" {
+  display_name          = "${local.name} is not backed up"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.notification_channels
+
+  conditions {
+    display_name = "the daily export failed, or could not be started"
+
+    condition_matched_log {
+      filter = join(" OR ", [
+        "(severity>=ERROR AND resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${google_cloud_run_v2_job.export.name}\")",
+        "(severity>=ERROR AND resource.type=\"cloud_scheduler_job\" AND resource.labels.job_id=\"${google_cloud_scheduler_job.export.name}\")",
+      ])
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+
+    notification_rate_limit {
+      period = "3600s"
+    }
+  }
+
+  documentation {
+    content = "What to do: ${local.runbook}"
+  }
+}

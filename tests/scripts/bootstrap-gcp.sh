@@ -1,0 +1,150 @@
+# scripts/bootstrap-gcp, with a gcloud that knows the project and, in a new one, nothing else. It keeps what conditions say,
+# as their files are gone afterwards.
+
+_gcloud() { # what `describe` answers with: 0 in a project where all is there, 1 in a new one
+  stand_in gcloud <<SH
+for argument; do
+  case \$argument in --condition-from-file=*) cat "\${argument#*=}" >>"\$scratch/conditions" ;; esac
+  case \$argument in --lifecycle-file=*) jq -e .rule "\${argument#*=}" >/dev/null ;; esac
+done
+case \$* in
+  "projects describe"*) echo 123456789012 ;;
+  *" describe "*) exit $1 ;;
+esac
+SH
+}
+
+_bootstrap() { # ENVIRONMENT OPTION…
+  local environment=$1
+  shift
+  scripts/bootstrap-gcp --project a-project --repository an-owner/tickets --environment "$environment" "$@"
+}
+
+a_new_project_gets_everything() {
+  _gcloud 1
+  passes _bootstrap stg
+  called 'services enable --project=a-project *sqladmin.googleapis.com'
+  called 'service-accounts create ticket-deploy-stg'
+  called 'service-accounts create ticket-export-stg'
+  called 'service-accounts create ticket-rehearse-stg'
+  called 'storage buckets create gs://event-access-tfstate '
+  called 'storage buckets create gs://a-project-ticket-backups-stg '
+  called 'workload-identity-pools create github'
+  called 'providers create-oidc register-ticket-api'
+  says 'gh secret set GCP_SERVICE_ACCOUNT --repo an-owner/tickets --env stg --body ticket-deploy-stg@a-project.iam'
+  says 'projects/123456789012/locations/global/workloadIdentityPools/github/providers/register-ticket-api'
+}
+
+the_second_run_creates_nothing_and_repairs_the_settings() {
+  _gcloud 0
+  passes _bootstrap stg
+  not_called ' create '
+  not_called ' create-oidc '
+  called 'providers update-oidc register-ticket-api'
+  called 'storage buckets update gs://event-access-tfstate *--public-access-prevention --versioning'
+  called 'storage buckets update gs://a-project-ticket-backups-stg *--public-access-prevention --soft-delete-duration=90d'
+}
+
+accounts_are_there_before_they_are_granted_something() {
+  _gcloud 1
+  passes _bootstrap stg
+  called_in_order 'service-accounts create ticket-deploy-stg' 'buckets add-iam-policy-binding' 'projects add-iam-policy-binding' \
+    'service-accounts add-iam-policy-binding ticket-deploy-stg'
+}
+
+only_tokens_of_the_repository_are_trusted() {
+  _gcloud 1
+  passes _bootstrap stg
+  called "--attribute-condition=assertion.repository == 'an-owner/tickets'"
+}
+
+the_deployer_of_production_is_pinned_to_its_environment() {
+  _gcloud 1
+  passes _bootstrap prd
+  equals 1 "$(calls 'service-accounts add-iam-policy-binding ticket-deploy-prd@*')"
+  called 'add-iam-policy-binding ticket-deploy-prd@*/subject/repo:an-owner/tickets:environment:prd '
+}
+
+who_rehearses_on_main_only_looks() {
+  _gcloud 1
+  passes _bootstrap prd
+  called 'add-iam-policy-binding ticket-rehearse-prd@*/subject/repo:an-owner/tickets:ref:refs/heads/main '
+  equals 2 "$(calls '--member=serviceAccount:ticket-rehearse-prd@')"
+  called 'projects add-iam-policy-binding a-project --member=serviceAccount:ticket-rehearse-prd@* --role=roles/run.viewer'
+  called 'gs://a-project-ticket-backups-prd --member=serviceAccount:ticket-rehearse-prd@* --role=roles/storage.objectViewer'
+}
+
+the_deployer_cannot_delete_backups() {
+  _gcloud 1
+  passes _bootstrap prd
+  equals 1 "$(calls 'gs://a-project-ticket-backups-prd --member=serviceAccount:ticket-deploy-prd@')"
+  called 'gs://a-project-ticket-backups-prd --member=serviceAccount:ticket-deploy-prd@* --role=roles/storage.objectViewer'
+  not_called 'projects add-iam-policy-binding * --role=roles/storage'
+}
+
+the_deployer_writes_the_state_of_its_environment_only() {
+  _gcloud 1
+  passes _bootstrap stg --state-bucket another-state
+  called 'gs://another-state --member=serviceAccount:ticket-deploy-stg@* --role=roles/storage.objectUser --condition-from-file='
+  grep -qF "startsWith('projects/_/buckets/another-state/objects/register-ticket-api/stg.')" "$scratch/conditions"
+  not_called event-access-tfstate
+}
+
+the_deployer_gives_no_role_but_the_database_s() {
+  _gcloud 1
+  passes _bootstrap stg
+  called '--role=roles/resourcemanager.projectIamAdmin --condition-from-file='
+  grep -qF "hasOnly(['roles/cloudsql.client'])" "$scratch/conditions"
+  not_called '--role=roles/owner'
+  not_called '--role=roles/editor'
+}
+
+the_budget_is_allowed_only_when_asked() {
+  _gcloud 1
+  passes _bootstrap stg
+  not_called 'billing accounts'
+  passes _bootstrap stg --billing-account 000000-000000-000000
+  called 'billing accounts add-iam-policy-binding 000000-000000-000000 * --role=roles/billing.costsManager'
+}
+
+a_dry_run_calls_nothing() {
+  passes _bootstrap prd --dry-run --billing-account 000000-000000-000000
+  not_called gcloud
+  says 'gcloud storage buckets create gs://event-access-tfstate'
+  says 'gcloud iam service-accounts create ticket-deploy-prd'
+  says "startsWith('projects/_/buckets/event-access-tfstate/objects/register-ticket-api/prd.')"
+}
+
+a_refused_command_stops_it() {
+  stand_in gcloud <<'SH'
+case $* in
+  "projects describe"*) echo 123456789012 ;;
+  *" describe "*) exit 1 ;;
+  "storage buckets create"*) echo "The bucket you tried to create is somebody else's." >&2; exit 1 ;;
+esac
+SH
+  fails _bootstrap stg
+  says "somebody else's"
+  says 'Run it again'
+  not_called workload-identity-pools
+}
+
+wrong_arguments_call_nothing() {
+  fails scripts/bootstrap-gcp --environment stg --repository an-owner/tickets
+  says '--project is missing'
+  fails _bootstrap production
+  says 'stg or prd'
+  fails scripts/bootstrap-gcp --project a-project --environment stg --repository "an-owner/tickets' || true || '"
+  says 'OWNER/NAME'
+  fails _bootstrap stg --region
+  says '--region needs a value'
+  fails _bootstrap stg --force
+  says "'--force'"
+  not_called gcloud
+}
+
+help_tells_without_calling() {
+  passes scripts/bootstrap-gcp --help
+  says 'dry-run'
+  not_called gcloud
+}
