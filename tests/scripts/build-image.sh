@@ -22,7 +22,7 @@ SH
 without_options_it_stays_on_this_machine() {
   _project
   passes scripts/build-image
-  called "docker buildx build --platform linux/amd64 * VERSION=1.2.3 * REVISION=$(git rev-parse HEAD) *--load --tag register-ticket-api:latest ."
+  called "docker buildx build * VERSION=1.2.3 * REVISION=$(git rev-parse HEAD) *--load --tag register-ticket-api:latest ."
   not_called --push
 }
 
@@ -32,7 +32,7 @@ what_is_pushed_bears_the_hashes_of_the_commit_and_of_its_tree() {
 digest=sha256:0000000000000000000000000000000000000000000000000000000000000007" \
     "$(GITHUB_REPOSITORY=Somebody/Tickets scripts/build-image --push)"
   called "--tag ghcr.io/somebody/tickets:$(git rev-parse HEAD) --tag ghcr.io/somebody/tickets:tree-$(git rev-parse 'HEAD^{tree}') ."
-  called "--push * org.opencontainers.image.source=https://github.com/Somebody/Tickets "
+  called "--push * --platform linux/amd64 * SOURCE=https://github.com/Somebody/Tickets "
   equals 1 "$(calls docker)"
 }
 

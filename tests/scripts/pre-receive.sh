@@ -1,12 +1,12 @@
 # scripts/hooks/pre-receive in a real bare repository, to which a clone pushes.
 
 # The tests of the commits made here: they fail where a file `broken` exists.
-_server() {
+_server() { # OPTION…: of git init
   printf '[user]\nname = Test\nemail = test@example.org\n[init]\ndefaultBranch = main\n' >"$HOME/.gitconfig"
   server=$scratch/server.git
-  git init --quiet --bare "$server"
+  git init --quiet --bare "$@" "$server"
   cp scripts/hooks/pre-receive "$server/hooks"
-  git init --quiet "$scratch/clone"
+  git init --quiet "$@" "$scratch/clone"
   cd "$scratch/clone"
   git remote add origin "$server"
   mkdir scripts
@@ -131,6 +131,15 @@ a_test_may_use_git_in_its_checkout_and_elsewhere() {
   says "remote: first"
   not_says GIT_QUARANTINE_PATH
   equals absent "$(_at made)"
+}
+
+a_repository_with_longer_hashes_is_tested_too() {
+  _server --object-format=sha256
+  passes git push origin main
+  says "the tests of first"
+  git -C "$server" symbolic-ref HEAD refs/heads/other
+  fails git push origin --delete main
+  says "main is not to be deleted"
 }
 
 the_command_and_the_branch_are_settings() {

@@ -36,6 +36,35 @@ an_unknown_part_fails() {
   says "only these:"
 }
 
+terraform_is_tested_with_the_provider_of_the_registry() {
+  _project
+  stand_in terraform
+  stand_in curl
+  passes scripts/static-analysis terraform
+  called_in_order "terraform fmt -check" "init -backend=false" validate "terraform -chdir=terraform test"
+}
+
+without_a_registry_the_format_of_terraform_is_checked_but_not_in_ci() {
+  _project
+  stand_in terraform <<<'[[ $* != *init* ]]'
+  stand_in curl <<<'exit 6'
+  passes scripts/static-analysis terraform
+  says "only the format was checked"
+  fails env GITHUB_ACTIONS=true scripts/static-analysis terraform
+}
+
+a_stand_in_for_the_provider_is_used_where_it_lies() {
+  _project
+  stand_in terraform
+  mkdir offline target/terraform-offline target/terraform-offline/bin
+  stand_in pip
+  stand_in python
+  mv "$scratch/bin/pip" "$scratch/bin/python" target/terraform-offline/bin
+  passes env TERRAFORM_OFFLINE=offline scripts/static-analysis terraform
+  called_in_order "pip install * -r offline/requirements.txt" "python offline/tfcheck.py terraform"
+  not_called init
+}
+
 the_tools_are_installed_by_hash_and_once() {
   _project
   passes scripts/tools
