@@ -148,3 +148,11 @@ help_tells_without_calling() {
   says 'dry-run'
   not_called gcloud
 }
+
+production_also_gets_what_the_rehearsal_needs() {
+  _gcloud 0
+  passes _bootstrap prd
+  says 'gh secret set GCP_PROJECT_ID_PRD --repo an-owner/tickets --body a-project'
+  passes _bootstrap stg
+  not_says GCP_PROJECT_ID_PRD
+}
