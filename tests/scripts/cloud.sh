@@ -65,7 +65,7 @@ case "$*" in
     jq -n --arg serving "$serving" --arg candidate "$candidate" --arg split "$(broken split && echo yes)" '[{
       metadata: {labels: {"cloud.googleapis.com/location": "here"}},
       spec: {template: {spec: {containers: [{image: "docker.io/someone/register-ticket-api@sha256:'"$(printf 'b%.0s' {1..64})"'"}]}}},
-      status: {traffic: ([{revisionName: $serving, percent: 100, latestRevision: true}]
+      status: {url: "https://now.example", traffic: ([{revisionName: $serving, percent: 100, latestRevision: true}]
         + if $candidate == "" then [] else [{revisionName: $candidate, tag: "candidate", url: "https://candidate.example"}] end
         + if $split == "" then [] else [{revisionName: "another", percent: 1}] end)}
     }]'
@@ -96,7 +96,11 @@ esac
 echo "smoke with ${SMOKE_KEY:+a key}"
 ! grep -qx $name "$scratch/breaks"
 SH
-  stand_in curl <<<'! grep -qx health "$scratch/breaks"'
+  stand_in curl <<'SH'
+case "$*" in
+  *" https://now.example/health?full=1") ! grep -qx health-now "$scratch/breaks" ;;
+esac
+SH
   stand_in cloud-sql-proxy <<'SH'
 grep -qx proxy "$scratch/breaks" && { echo "the instance is not running" >&2; exit 1; }
 touch "$scratch/proxy-runs"

@@ -58,6 +58,15 @@ later_deployments_need_the_smoke_key() {
   not_called 'terraform -chdir=terraform plan'
 }
 
+after_a_failed_first_deployment_no_smoke_key_is_needed_yet() {
+  _cloud stg $OLD
+  _breaks health-now
+  unset SMOKE_KEY
+  passes scripts/deploy stg "$IMAGE"
+  called 'curl * https://candidate.example/health?full=1'
+  _serves $NEW
+}
+
 a_failed_first_deployment_says_that_there_is_no_way_back() {
   _cloud stg
   _breaks migrate
@@ -99,6 +108,7 @@ split_traffic_is_refused() {
 
 tests_that_do_not_build_change_nothing() {
   _deployment_fails build
+  grep -F "$OLD serves, as before" "$scratch/summary"
   not_called 'terraform -chdir=terraform plan'
 }
 
