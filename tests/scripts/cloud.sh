@@ -27,9 +27,9 @@ _cloud() {
     } | map_values({value: .})' >"$scratch/outputs"
 
   stand_in terraform <<'SH'
-broken() { grep -qx "$1" "$scratch/breaks"; }
+_broken() { grep -qx "$1" "$scratch/breaks"; }
 case "$*" in
-  *" workspace select "*) if broken workspace; then echo default; else echo "${!#}"; fi >"$scratch/workspace" ;;
+  *" workspace select "*) if _broken workspace; then echo default; else echo "${!#}"; fi >"$scratch/workspace" ;;
   *" workspace show") cat "$scratch/workspace" ;;
   *" output -json") cat "$scratch/outputs" ;;
   *" state list") cat "$scratch/state" ;;
@@ -42,27 +42,27 @@ case "$*" in
     done
     ;;
   *" apply "*)
-    broken apply && exit 1
+    _broken apply && exit 1
     if [ -s "$scratch/planned" ]; then
       echo register-ticket-api-stg-00002-def >"$scratch/candidate"
     else
       # All traffic to the newest, even when Terraform then fails.
       echo register-ticket-api-stg-00002-def >"$scratch/serving"
       : >"$scratch/candidate"
-      ! broken switch
+      ! _broken switch
     fi
     ;;
 esac
 SH
 
   stand_in gcloud <<'SH'
-broken() { grep -qx "$1" "$scratch/breaks"; }
+_broken() { grep -qx "$1" "$scratch/breaks"; }
 case "$*" in
   "run services list "*)
-    broken list && exit 1
+    _broken list && exit 1
     serving=$(cat "$scratch/serving") candidate=$(cat "$scratch/candidate")
     [ -n "$serving" ] || { echo '[]'; exit; }
-    jq -n --arg serving "$serving" --arg candidate "$candidate" --arg split "$(broken split && echo yes)" '[{
+    jq -n --arg serving "$serving" --arg candidate "$candidate" --arg split "$(_broken split && echo yes)" '[{
       metadata: {labels: {"cloud.googleapis.com/location": "here"}},
       spec: {template: {spec: {containers: [{image: "docker.io/someone/register-ticket-api@sha256:'"$(printf 'b%.0s' {1..64})"'"}]}}},
       status: {url: "https://now.example", traffic: ([{revisionName: $serving, percent: 100, latestRevision: true}]
@@ -71,15 +71,15 @@ case "$*" in
     }]'
     ;;
   "run services update-traffic "*)
-    broken route && exit 1
+    _broken route && exit 1
     for argument; do
       case $argument in --to-revisions=*=100) argument=${argument#*=}; echo "${argument%=100}" >"$scratch/serving" ;; esac
     done
     ;;
-  "run jobs execute migrate-"*) ! broken migrate ;;
+  "run jobs execute migrate-"*) ! _broken migrate ;;
   "run jobs execute export-"*)
-    broken export && exit 1
-    broken no-file || echo "gs://a-project-ticket-backups-stg/tickets-20300102-030405Z.dump" >>"$scratch/bucket"
+    _broken export && exit 1
+    _broken no-file || echo "gs://a-project-ticket-backups-stg/tickets-20300102-030405Z.dump" >>"$scratch/bucket"
     ;;
   "storage ls "*) cat "$scratch/bucket" ;;
   "storage cp "*) echo "a dump" >"$4" ;;
