@@ -27,7 +27,8 @@ COPY --from=build /build/target/release/register-ticket-api /usr/local/bin/
 # A new volume takes owner and mode from the directory that it covers.
 COPY --from=build --chown=65532:65532 /build/data /data
 COPY --from=build --chown=65532:65532 /build/data /backups
-# SQLite's default, data/tickets.db, is in /data.
+# SQLite's default, data/tickets.db, lies in /data. So do temporary files: all else may be read-only.
+ENV TMPDIR=/data
 WORKDIR /
 # By number, so that Kubernetes too sees that it is not root.
 USER 65532:65532
