@@ -45,7 +45,7 @@ pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
         let health = serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") });
         let mut response = response::json(StatusCode::OK, &health)?;
         // How long the process has run, in milliseconds, from which a client tells whether it met a cold start.
-        let uptime = format!("uptime;dur={}", (call.now.0 - call.app.started_at.0).max(0));
+        let uptime = format!("uptime;dur={}", call.app.started.elapsed().as_millis());
         response.headers_mut().extend(HeaderValue::try_from(uptime).ok().map(|uptime| (SERVER_TIMING, uptime)));
         return Ok(response);
     }
