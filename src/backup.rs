@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sqlx::postgres::PgConnectOptions;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::config::Database;
@@ -181,6 +182,17 @@ async fn send(app: &App, backup: &Path) -> anyhow::Result<()> {
     let status = status.context("BACKUP_COMMAND: did not end within an hour")??;
     anyhow::ensure!(status.success(), "BACKUP_COMMAND: {status}");
     Ok(())
+}
+
+/// Work that leaves something to be removed behind it: a stop signal ends it as an error, not the process.
+pub async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        outcome = work => outcome,
+        _ = terminate.recv() => Err(anyhow::anyhow!("stopped")),
+        _ = interrupt.recv() => Err(anyhow::anyhow!("stopped")),
+    }
 }
 
 /// What a file is, by its content.

@@ -70,15 +70,17 @@ impl Folder {
     /// Gives a file its name, for good: it is on the disk before it has the name, and so is the name after that.
     pub fn keep(&self, unfinished: Unfinished, taken_at: Millis, ending: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name(taken_at, ending));
-        sync(&unfinished.0).and_then(|()| fs::rename(&unfinished.0, &path)).and_then(|()| self.lock.sync_all())?;
+        let kept =
+            sync(&unfinished.0).and_then(|()| fs::rename(&unfinished.0, &path)).and_then(|()| self.lock.sync_all());
+        kept.with_context(|| path.display().to_string())?;
         Ok(path)
     }
 
     /// Gives a file a name that must be free.
     pub fn keep_as(&self, unfinished: &Unfinished, path: &Path) -> anyhow::Result<()> {
-        sync(&unfinished.0)?;
-        fs::hard_link(&unfinished.0, path).with_context(|| path.display().to_string())?;
-        Ok(self.lock.sync_all()?)
+        let kept =
+            sync(&unfinished.0).and_then(|()| fs::hard_link(&unfinished.0, path)).and_then(|()| self.lock.sync_all());
+        kept.with_context(|| path.display().to_string())
     }
 
     /// Removes the backups of one kind that need no longer be kept. One that claims to be later than the newest is left
@@ -260,6 +262,14 @@ mod tests {
         let mut all: Vec<Millis> = (0..100).map(|day| start.plus(day * Millis::DAY)).collect();
         assert_eq!(kept_of(&mut pruned), kept_of(&mut all));
         assert_eq!(pruned.len(), DAYS + WEEKS);
+    }
+
+    /// Elsewhere no file is always full.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_disk_that_is_full_is_told() {
+        let error = compress(Path::new(file!()), Path::new("/dev/full")).unwrap_err();
+        assert_eq!(error.to_string(), "No space left on device (os error 28)");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The backup that a service on SQLite takes by itself every day.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,28 +30,33 @@ pub async fn run(app: Arc<App>, directory: PathBuf) {
 }
 
 /// Returns how long until the next backup is due.
-async fn look(app: &App, directory: &PathBuf) -> anyhow::Result<Duration> {
-    let newest = || anyhow::Ok(archive::newest(directory, archive::SQLITE, app.now())?.map(|(taken_at, _)| taken_at));
-    let known = newest()?;
-    app.metrics.set_backup(known);
-    let rest = until_due(known, app.now());
-    // Before the first request there is no database yet.
-    if !rest.is_zero() || !app.settings.sqlite_file().is_some_and(|file| file.exists()) {
-        return Ok(if rest.is_zero() { LOOK_AGAIN } else { rest });
+async fn look(app: &App, directory: &Path) -> anyhow::Result<Duration> {
+    let until_due = || {
+        let newest = archive::newest(directory, archive::SQLITE, app.now())?.map(|(taken_at, _)| taken_at);
+        app.metrics.set_backup(newest);
+        anyhow::Ok(until_due(newest, app.now()))
+    };
+    let rest = until_due()?;
+    if !rest.is_zero() {
+        return Ok(rest);
     }
-    // Another process, which serves the same file, may be about it, or have done it since.
+    // Before the first request there is no database yet.
+    if !app.settings.sqlite_file().is_some_and(Path::exists) {
+        return Ok(LOOK_AGAIN);
+    }
     let Some(folder) = Folder::open(directory)? else { return Ok(LOOK_AGAIN) };
-    let rest = until_due(newest()?, app.now());
+    // Another process, which serves the same file, may have been here since we looked.
+    let rest = until_due()?;
     if !rest.is_zero() {
         return Ok(rest);
     }
     let backup = super::take_into(app, &folder, None).await?;
     drop(folder);
-    app.metrics.set_backup(newest()?);
+    let rest = until_due()?;
     if let Err(error) = backup.follow_up(app).await {
-        tracing::error!(error = format!("{error:#}"), "the backup is there, but");
+        tracing::error!(error = format!("{error:#}"), "the backup is kept, but");
     }
-    Ok(until_due(newest()?, app.now()))
+    Ok(rest)
 }
 
 fn until_due(newest: Option<Millis>, now: Millis) -> Duration {

@@ -11,11 +11,10 @@ use percent_encoding::percent_decode_str;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use super::archive::{self, Folder};
-use super::{CONTENTS, Contents, Format, check_schema};
+use super::{CONTENTS, Contents, Format, check_schema, unless_stopped};
 use crate::config::Database;
 use crate::model::Millis;
 use crate::store::{self, POSTGRES_SCHEMA};
@@ -48,7 +47,10 @@ pub async fn restore(file: &Path, format: Format, database: &Database) -> anyhow
     let Database::Postgres { owner, .. } = database else { unreachable!("the caller looked") };
     check(file, format).await.with_context(|| file.display().to_string())?;
     make_room(owner).await?;
-    load(file, format, owner).await.with_context(|| file.display().to_string())?;
+    load(file, format, owner).await.with_context(|| {
+        let remains = if format == Format::Script { "; the database now holds a part of it: drop it" } else { "" };
+        format!("{}{remains}", file.display())
+    })?;
     let contents = inspect(owner).await?;
     store::migrate(database).await?;
     store::reapply(database).await.context("giving the service its rights")?;
@@ -184,21 +186,19 @@ pub async fn in_scratch<T>(
     server: &PgConnectOptions,
     work: impl AsyncFnOnce(PgConnectOptions) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let name = format!("register_ticket_api_scratch_{}", Uuid::new_v4().simple());
     execute(server, format!("create database {name} template template0"))
         .await
         .context("making a throwaway database; --scratch-url names another server or login")?;
-    let outcome = tokio::select! {
-        outcome = work(server.clone().database(&name)) => outcome,
-        _ = terminate.recv() => Err(anyhow::anyhow!("stopped")),
-        _ = interrupt.recv() => Err(anyhow::anyhow!("stopped")),
-    };
+    let outcome = unless_stopped(work(server.clone().database(&name))).await;
     let dropped = execute(server, format!("drop database {name} with (force)")).await;
-    let outcome = outcome?;
-    dropped.with_context(|| format!("dropping the throwaway database {name}"))?;
-    Ok(outcome)
+    match dropped.with_context(|| format!("the throwaway database {name} remains")) {
+        Ok(()) => outcome,
+        Err(remains) => match outcome {
+            Ok(_) => Err(remains),
+            Err(error) => Err(error.context(format!("{remains:#}"))),
+        },
+    }
 }
 
 async fn execute(server: &PgConnectOptions, statement: String) -> anyhow::Result<()> {

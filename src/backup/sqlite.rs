@@ -20,7 +20,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// to be whole.
 pub async fn back_up(database: &Path, folder: &Folder, taken_at: Millis) -> anyhow::Result<(PathBuf, Contents)> {
     let copy = folder.unfinished()?;
-    copy_into(database, &copy.0).await.with_context(|| database.display().to_string())?;
+    // SQLite's own words for it do not say what is missing.
+    fs::metadata(database).with_context(|| database.display().to_string())?;
+    copy_into(database, &copy.0).await.with_context(|| format!("copying {}", database.display()))?;
     let contents = inspect(&copy.0).await.context("the copy")?;
     let compressed = folder.unfinished()?;
     let (from, to) = (copy.0.clone(), compressed.0.clone());
@@ -29,8 +31,6 @@ pub async fn back_up(database: &Path, folder: &Folder, taken_at: Millis) -> anyh
 }
 
 async fn copy_into(database: &Path, copy: &Path) -> anyhow::Result<()> {
-    // SQLite's own words for it do not say what is missing.
-    fs::metadata(database)?;
     let options = SqliteConnectOptions::new().filename(database).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
     let mut connection = options.connect().await?;
     let name = copy.to_str().context("the directory's name is not UTF-8")?;

@@ -49,12 +49,12 @@ struct Scratch {
     /// The PostgreSQL server for the throwaway database, as a login that may create databases; PGPASSWORD has its
     /// password [default: the database's own server, as DB_MIGRATE_USER]
     #[arg(long = "scratch-url", value_name = "URL", value_parser = postgres_url)]
-    url: Option<PgConnectOptions>,
+    url: Option<Box<PgConnectOptions>>,
 }
 
 /// The parser's own words could show a password.
-fn postgres_url(url: &str) -> Result<PgConnectOptions, &'static str> {
-    url.parse().map_err(|_| "expected a postgres:// URL")
+fn postgres_url(url: &str) -> Result<Box<PgConnectOptions>, &'static str> {
+    url.parse().map(Box::new).map_err(|_| "expected a postgres:// URL")
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -70,7 +70,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn take(app: &App, to: Option<PathBuf>, scratch: Scratch) -> anyhow::Result<()> {
     let directory = to.or(app.settings.backup_dir.clone());
     let directory = directory.ok_or_else(|| refuse("BACKUP_DIR", "is not set; set it, or use --to"))?;
-    let backup = backup::take(app, &directory, scratch.url.as_ref()).await?;
+    let backup = backup::take(app, &directory, scratch.url.as_deref()).await?;
     println!(
         "{}: {} bytes, {} tickets, {} scans, in {} ms",
         backup.path.display(),
@@ -90,11 +90,12 @@ async fn verify(app: &Arc<App>, file: Option<PathBuf>, scratch: Scratch) -> anyh
     let contents = match backup::format_of(&file)? {
         Format::Sqlite => {
             let directory = Directory::make("verify")?;
-            rehearse(app, &file, Database::Sqlite(directory.0.join("tickets.db"))).await?
+            let place = Database::Sqlite(directory.0.join("tickets.db"));
+            backup::unless_stopped(rehearse(app, &file, place)).await?
         }
         Format::Dump | Format::Script => {
             let server = scratch.url.or_else(|| match &app.settings.database {
-                Database::Postgres { owner, .. } => Some((**owner).clone()),
+                Database::Postgres { owner, .. } => Some(owner.clone()),
                 Database::Sqlite(_) => None,
             });
             let server = server.context("a backup of PostgreSQL needs a server: use --scratch-url")?;

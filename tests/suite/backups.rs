@@ -284,6 +284,14 @@ async fn a_failed_backup_leaves_those_before_it_and_nothing_of_its_own(service: 
     assert_ne!(run.code, Some(0), "{run:?}");
     assert_eq!(fs::read(&file).expect("it is there"), bytes);
     verify(&service, &directory, &file).printed();
+    if let target @ Target::File(_) = Target::of(&service, &directory).await {
+        for killed in [false, true] {
+            let mut command = directory.program(&["restore"]);
+            command.arg(&file).envs(target.environment());
+            assert_ne!(limited(command, 8, killed).code, Some(0));
+            assert!(target.is_untouched().await);
+        }
+    }
     // What the killed one left is gone after the next.
     fs::write(directory.0.join("backups/.unfinished-tickets-0"), "half").expect("the directory takes a file");
     take(&service, &directory);
