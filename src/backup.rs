@@ -47,6 +47,11 @@ const CONTENTS: &str = "select (select max(version) from _sqlx_migrations where 
     (select count(*) from scans) as scans, (select max(received_at) from scans) as newest_scan, \
     (select value from settings where name = 'ticket_secret') as secret_fingerprint";
 
+/// What a database said, once: in a chain of causes sqlx says it twice.
+fn said(error: sqlx::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
+}
+
 impl Contents {
     fn check_schema(&self, known: i64) -> anyhow::Result<()> {
         check_schema(self.schema_version, known)

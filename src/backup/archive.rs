@@ -104,8 +104,11 @@ pub struct Unfinished(pub PathBuf);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // It has its name already, or the next run removes it.
+        // It has its name already, or the next run removes it. A copy that failed leaves its journal too.
         let _ = fs::remove_file(&self.0);
+        let mut journal = self.0.clone().into_os_string();
+        journal.push("-journal");
+        let _ = fs::remove_file(journal);
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::archive::{self, Folder};
-use super::{CONTENTS, Contents, Format, check_schema, unless_stopped};
+use super::{CONTENTS, Contents, Format, check_schema, said, unless_stopped};
 use crate::config::Database;
 use crate::model::Millis;
 use crate::store::{self, POSTGRES_SCHEMA};
@@ -174,8 +174,11 @@ async fn load_script(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()>
 /// What a database holds.
 async fn inspect(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     let mut connection = connect(options).await?;
-    let contents: Contents =
-        sqlx::query_as(CONTENTS).fetch_one(&mut connection).await.context("is not a database of this service")?;
+    let contents: Contents = sqlx::query_as(CONTENTS)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(said)
+        .context("is not a database of this service")?;
     contents.check_schema(POSTGRES_SCHEMA)?;
     connection.close().await?;
     Ok(contents)
@@ -203,14 +206,14 @@ pub async fn in_scratch<T>(
 
 async fn execute(server: &PgConnectOptions, statement: String) -> anyhow::Result<()> {
     let mut connection = connect(server).await?;
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.map_err(said)?;
     Ok(connection.close().await?)
 }
 
 async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
     let options = options.clone().disable_statement_logging();
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
-    connected.context("PostgreSQL does not answer")?.context("connecting to PostgreSQL")
+    connected.context("PostgreSQL does not answer")?.map_err(said).context("connecting to PostgreSQL")
 }
 
 /// One of PostgreSQL's programs, which is told where its server is.

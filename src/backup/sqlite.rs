@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::archive::{self, Folder, Unfinished};
-use super::{CONTENTS, Contents, at_work};
+use super::archive::{self, Folder};
+use super::{CONTENTS, Contents, at_work, said};
 use crate::model::Millis;
 use crate::store::SQLITE_SCHEMA;
 
@@ -32,9 +32,9 @@ pub async fn back_up(database: &Path, folder: &Folder, taken_at: Millis) -> anyh
 
 async fn copy_into(database: &Path, copy: &Path) -> anyhow::Result<()> {
     let options = SqliteConnectOptions::new().filename(database).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
-    let mut connection = options.connect().await?;
+    let mut connection = options.connect().await.map_err(said)?;
     let name = copy.to_str().context("the directory's name is not UTF-8")?;
-    sqlx::query("vacuum into $1").bind(name).execute(&mut connection).await?;
+    sqlx::query("vacuum into $1").bind(name).execute(&mut connection).await.map_err(said)?;
     connection.close().await?;
     let copy = fs::OpenOptions::new().write(true).open(copy)?;
     unblocked(move || Ok(copy.sync_all()?)).await
@@ -44,14 +44,20 @@ async fn copy_into(database: &Path, copy: &Path) -> anyhow::Result<()> {
 async fn inspect(file: &Path) -> anyhow::Result<Contents> {
     let options =
         SqliteConnectOptions::new().filename(file).read_only(true).immutable(true).disable_statement_logging();
-    let mut connection = options.connect().await?;
-    let flaw: String = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(&mut connection).await?;
+    let mut connection = options.connect().await.map_err(said)?;
+    let flaw: String =
+        sqlx::query_scalar("pragma integrity_check(1)").fetch_one(&mut connection).await.map_err(said)?;
     anyhow::ensure!(flaw == "ok", "is damaged: {flaw}");
-    let orphans: i64 =
-        sqlx::query_scalar("select count(*) from pragma_foreign_key_check").fetch_one(&mut connection).await?;
+    let orphans: i64 = sqlx::query_scalar("select count(*) from pragma_foreign_key_check")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(said)?;
     anyhow::ensure!(orphans == 0, "is damaged: {orphans} rows refer to rows that are not there");
-    let contents: Contents =
-        sqlx::query_as(CONTENTS).fetch_one(&mut connection).await.context("is not a database of this service")?;
+    let contents: Contents = sqlx::query_as(CONTENTS)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(said)
+        .context("is not a database of this service")?;
     contents.check_schema(SQLITE_SCHEMA)?;
     connection.close().await?;
     Ok(contents)
@@ -63,19 +69,16 @@ pub async fn restore(backup: &Path, target: &Path) -> anyhow::Result<Contents> {
     let directory = target.parent().unwrap_or(Path::new(""));
     let folder = Folder::open(directory)?.ok_or_else(|| at_work(directory))?;
     let restored = folder.unfinished()?;
-    let contents = unpack(backup, &restored).await.with_context(|| backup.display().to_string())?;
+    let (from, to) = (backup.to_owned(), restored.0.clone());
+    let unpacked = unblocked(move || archive::decompress(&from, &to)).await;
+    unpacked.with_context(|| format!("unpacking {} for {}", backup.display(), target.display()))?;
+    let contents = inspect(&restored.0).await.with_context(|| backup.display().to_string())?;
     refuse_existing(target)?;
     folder.keep_as(&restored, target)?;
     drop(restored);
     let placed = inspect(target).await.with_context(|| target.display().to_string())?;
     anyhow::ensure!(placed == contents, "{}: is not what was in the backup", target.display());
     Ok(contents)
-}
-
-async fn unpack(backup: &Path, restored: &Unfinished) -> anyhow::Result<Contents> {
-    let (from, to) = (backup.to_owned(), restored.0.clone());
-    unblocked(move || archive::decompress(&from, &to)).await?;
-    inspect(&restored.0).await
 }
 
 /// A write-ahead log or journal that stayed behind would be taken for a part of the restored database.
