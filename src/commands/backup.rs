@@ -54,7 +54,8 @@ struct Scratch {
 
 /// The parser's own words could show a password.
 fn postgres_url(url: &str) -> Result<Box<PgConnectOptions>, &'static str> {
-    url.parse().map(Box::new).map_err(|_| "expected a postgres:// URL")
+    let scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    url.parse().ok().filter(|_| scheme).map(Box::new).ok_or("expected a postgres:// URL")
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {

@@ -673,5 +673,8 @@ async fn a_backup_of_one_database_is_not_restored_into_the_other() {
     let said = verify(&sqlite, &directories[0], &files[1]).failed(1);
     assert!(said.contains("use --scratch-url"), "{said}");
     let mut command = on(&sqlite.database, &directories[0], &["backup", "verify", "--scratch-url"]);
+    let said = Run::of(command.arg("mysql://root:hunter2@localhost")).failed(2);
+    assert!(said.contains("expected a postgres:// URL"), "{said}");
+    let mut command = on(&sqlite.database, &directories[0], &["backup", "verify", "--scratch-url"]);
     Run::of(command.arg(postgres.database.owner_url()).arg(&files[1])).printed();
 }
