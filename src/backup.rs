@@ -206,9 +206,7 @@ pub enum Format {
     /// A compressed SQLite database.
     Sqlite,
     /// What `pg_dump --format=custom` writes.
-    Dump,
-    /// A compressed SQL script, such as Cloud SQL exports.
-    Script,
+    Postgres,
 }
 
 pub fn format_of(file: &Path) -> anyhow::Result<Format> {
@@ -216,29 +214,24 @@ pub fn format_of(file: &Path) -> anyhow::Result<Format> {
 }
 
 fn read_format(file: &Path) -> anyhow::Result<Format> {
-    let start = |input: &mut dyn std::io::Read| -> std::io::Result<Vec<u8>> {
-        let mut start = Vec::new();
-        input.take(16).read_to_end(&mut start)?;
-        Ok(start)
-    };
-    let raw = start(&mut File::open(file)?)?;
-    if raw.starts_with(b"PGDMP") {
-        return Ok(Format::Dump);
+    let mut start = Vec::new();
+    File::open(file)?.take(5).read_to_end(&mut start)?;
+    match &*start {
+        b"PGDMP" => Ok(Format::Postgres),
+        [0x1f, 0x8b, ..] => Ok(Format::Sqlite),
+        _ => anyhow::bail!("is neither a compressed database of SQLite nor a dump of PostgreSQL"),
     }
-    anyhow::ensure!(raw.starts_with(&[0x1f, 0x8b]), "is neither a compressed backup nor a dump of PostgreSQL");
-    let unpacked = start(&mut archive::reader(file)?)?;
-    Ok(if unpacked == b"SQLite format 3\0" { Format::Sqlite } else { Format::Script })
 }
 
 /// Restores a backup into the database of the settings, which must hold nothing.
 pub async fn restore(app: &App, file: &Path) -> anyhow::Result<Contents> {
     match (format_of(file)?, &app.settings.database) {
         (Format::Sqlite, Database::Sqlite(target)) => sqlite::restore(file, target).await,
+        (Format::Postgres, Database::Postgres { .. }) => postgres::restore(file, &app.settings.database).await,
         (Format::Sqlite, Database::Postgres { .. }) => {
             anyhow::bail!("{} is a backup of SQLite, and the database is PostgreSQL", file.display())
         }
-        (format, Database::Postgres { .. }) => postgres::restore(file, format, &app.settings.database).await,
-        (_, Database::Sqlite(_)) => {
+        (Format::Postgres, Database::Sqlite(_)) => {
             anyhow::bail!("{} is a backup of PostgreSQL, and the database is SQLite", file.display())
         }
     }

@@ -1,7 +1,7 @@
 //! PostgreSQL's side of backups: its own programs dump and load, and a dump counts once a throwaway database was made
 //! from it. Passwords reach the programs in the environment, which others on the machine cannot read.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Write as _};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::archive::{self, Folder};
-use super::{CONTENTS, Contents, Format, check_schema, said, unless_stopped};
+use super::{CONTENTS, Contents, check_schema, said, unless_stopped};
 use crate::config::Database;
 use crate::model::Millis;
 use crate::store::{self, POSTGRES_SCHEMA};
@@ -33,9 +33,9 @@ pub async fn back_up(
     let mut program = program("pg_dump", owner);
     program.args(["--format=custom", "--no-owner", "--no-privileges", "--no-comments", "--lock-wait-timeout=10s"]);
     succeed(program.arg("--file").arg(&dump.0)).await?;
-    check(&dump.0, Format::Dump).await.context("the dump")?;
+    check(&dump.0).await.context("the dump")?;
     let restored = in_scratch(scratch, async |scratch| {
-        load(&dump.0, Format::Dump, &scratch).await?;
+        load(&dump.0, &scratch).await?;
         inspect(&scratch).await
     });
     let contents = restored.await.context("restoring the dump into a throwaway database")?;
@@ -43,14 +43,11 @@ pub async fn back_up(
 }
 
 /// Puts a backup where no data is, brings the schema to this release's and lets the service in.
-pub async fn restore(file: &Path, format: Format, database: &Database) -> anyhow::Result<Contents> {
+pub async fn restore(file: &Path, database: &Database) -> anyhow::Result<Contents> {
     let Database::Postgres { owner, .. } = database else { unreachable!("the caller looked") };
-    check(file, format).await.with_context(|| file.display().to_string())?;
+    check(file).await.with_context(|| file.display().to_string())?;
     make_room(owner).await?;
-    load(file, format, owner).await.with_context(|| {
-        let remains = if format == Format::Script { "; the database now holds a part of it: drop it" } else { "" };
-        format!("{}{remains}", file.display())
-    })?;
+    load(file, owner).await.with_context(|| file.display().to_string())?;
     let contents = inspect(owner).await?;
     store::migrate(database).await?;
     store::reapply(database).await.context("giving the service its rights")?;
@@ -61,23 +58,17 @@ pub async fn restore(file: &Path, format: Format, database: &Database) -> anyhow
 }
 
 /// Reads a backup to its end, without a server: that it is whole, and of a schema that we know.
-async fn check(file: &Path, format: Format) -> anyhow::Result<()> {
+async fn check(file: &Path) -> anyhow::Result<()> {
     let file = file.to_owned();
     let check = move || {
-        let schema_version = match format {
-            Format::Dump => {
-                let mut program = std::process::Command::new("pg_restore");
-                let program = program.arg("--file=-").arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
-                let mut child = program.spawn().map_err(|error| missing("pg_restore", error))?;
-                let script = child.stdout.take().context("pg_restore has no output")?;
-                let schema_version = schema_of(BufReader::new(script));
-                let ended = child.wait_with_output()?;
-                anyhow::ensure!(ended.status.success(), "{}", words(&ended.stderr));
-                schema_version?
-            }
-            _ => schema_of(BufReader::new(archive::reader(&file)?))?,
-        };
-        check_schema(schema_version, POSTGRES_SCHEMA)
+        let mut program = std::process::Command::new("pg_restore");
+        let program = program.arg("--file=-").arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = program.spawn().map_err(|error| missing("pg_restore", error))?;
+        let script = child.stdout.take().context("pg_restore has no output")?;
+        let schema_version = schema_of(BufReader::new(script));
+        let ended = child.wait_with_output()?;
+        anyhow::ensure!(ended.status.success(), "{}", words(&ended.stderr));
+        check_schema(schema_version?, POSTGRES_SCHEMA)
     };
     tokio::task::spawn_blocking(check).await?
 }
@@ -135,40 +126,11 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
 }
 
 /// Makes the tables of a backup in a database that does not have them.
-async fn load(file: &Path, format: Format, into: &PgConnectOptions) -> anyhow::Result<()> {
+async fn load(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()> {
     let database = into.get_database().unwrap_or(into.get_username());
-    match format {
-        Format::Script => load_script(file, into).await,
-        _ => {
-            let mut program = program("pg_restore", into);
-            program.args(["--no-owner", "--no-privileges", "--no-comments", "--single-transaction"]);
-            succeed(program.args(["--exit-on-error", "--dbname", database]).arg(file)).await
-        }
-    }
-}
-
-/// Errors of a script that do not matter here: roles of another server, what only its superuser may do, and a schema
-/// that every database has. Whatever else such a line should have made is missed when the tables are read.
-const EXCUSED: [&str; 3] = ["42704", "42501", "42P06"];
-
-async fn load_script(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()> {
-    let (input, mut script) = io::pipe()?;
-    let mut program = program("psql", into);
-    // With `sqlstate` each error is one line that ends with its code, in any language.
-    program.args(["-X", "--quiet", "--set=VERBOSITY=sqlstate", "--file=-"]).stdin(input).stdout(Stdio::null());
-    let ran = tokio::spawn(async move { run(&mut program).await });
-    let mut unpacked = archive::reader(file)?;
-    let sent = tokio::task::spawn_blocking(move || io::copy(&mut unpacked, &mut script).and_then(|_| script.flush()));
-    let sent = sent.await?;
-    let errors = ran.await??;
-    sent?;
-    for line in errors.lines() {
-        let code = line.rsplit(":  ").next().unwrap_or_default().trim();
-        let is_code = code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
-        let harmless = code.starts_with("00") || code.starts_with("01") || EXCUSED.contains(&code);
-        anyhow::ensure!(!is_code || harmless, "psql: {line}");
-    }
-    Ok(())
+    let mut program = program("pg_restore", into);
+    program.args(["--no-owner", "--no-privileges", "--no-comments", "--single-transaction"]);
+    succeed(program.args(["--exit-on-error", "--dbname", database]).arg(file)).await
 }
 
 /// What a database holds.
@@ -243,15 +205,10 @@ fn program(name: &str, options: &PgConnectOptions) -> Command {
 
 /// Runs a program that must end well.
 async fn succeed(program: &mut Command) -> anyhow::Result<()> {
-    run(program).await.map(drop)
-}
-
-/// Returns what a program that ended well wrote to standard error.
-async fn run(program: &mut Command) -> anyhow::Result<String> {
     let name = program.as_std().get_program().to_string_lossy().into_owned();
     let ended = program.output().await.map_err(|error| missing(&name, error))?;
     anyhow::ensure!(ended.status.success(), "{}", words(&ended.stderr));
-    Ok(String::from_utf8_lossy(&ended.stderr).into_owned())
+    Ok(())
 }
 
 fn missing(program: &str, error: io::Error) -> anyhow::Error {

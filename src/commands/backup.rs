@@ -37,7 +37,7 @@ pub struct Arguments {
 enum Command {
     /// Rehearse: restore a backup to a throwaway place, start the service there and ask for its health
     Verify {
-        /// The backup: .db.gz, .dump or .sql.gz [default: the newest in BACKUP_DIR]
+        /// The backup, .db.gz or .dump [default: the newest in BACKUP_DIR]
         file: Option<PathBuf>,
         #[command(flatten)]
         scratch: Scratch,
@@ -94,7 +94,7 @@ async fn verify(app: &Arc<App>, file: Option<PathBuf>, scratch: Scratch) -> anyh
             let place = Database::Sqlite(directory.0.join("tickets.db"));
             backup::unless_stopped(rehearse(app, &file, place)).await?
         }
-        Format::Dump | Format::Script => {
+        Format::Postgres => {
             let server = scratch.url.or_else(|| match &app.settings.database {
                 Database::Postgres { owner, .. } => Some(owner.clone()),
                 Database::Sqlite(_) => None,

@@ -618,37 +618,6 @@ async fn what_postgresqls_programs_say_is_told() {
     assert!(!fs::read_to_string(arguments).expect("it was called").contains(password.as_str()));
 }
 
-/// What `pg_dump` writes as a script, with the owners and rights that Cloud SQL's exports also have.
-fn script(service: &Service) -> String {
-    let dump = Command::new("pg_dump").arg(service.database.owner_url()).output().expect("pg_dump runs");
-    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
-    String::from_utf8(dump.stdout).expect("a script is UTF-8")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_exported_script_of_another_server_is_verified_and_restored() {
-    let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
-    evening(&service).await;
-    let before = service.database.snapshot().await;
-    let script = script(&service);
-    let roles = script.replace("ticket_service", "role_of_another_server");
-    let file = compressed(&directory, "export.sql.gz", roles.as_bytes());
-    assert_eq!(fact(&verify(&service, &directory, &file).printed(), "scans"), "2");
-
-    let target = Target::of(&service, &directory).await;
-    for (broken, said) in [
-        (&script[..script.len() / 2], "breaks off"),
-        (&script.replace("COPY public.users", "COPY public.nobody"), "42P01"),
-    ] {
-        let broken = compressed(&directory, "broken.sql.gz", broken.as_bytes());
-        let refused = verify(&service, &directory, &broken).failed(1);
-        assert!(refused.contains(said), "{refused}");
-    }
-    target.restore(&directory, &file).printed();
-    assert_eq!(target.rows().await.snapshot().await, before);
-    Server::start(target.environment()).await.anonymous().get("/health?full=1").await.is(200);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_is_restored_into_a_database_that_was_only_migrated() {
     let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
