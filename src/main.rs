@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use register_ticket_api::commands::{self, code, demo, export, healthcheck, import, keys, migrate, serve};
+use register_ticket_api::commands::{self, code, demo, export, healthcheck, import, keys, migrate, serve, smoke};
 
 /// Registers tickets to people and validates each one at the gate, exactly once, by a code that changes every 30 seconds.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Code(code::Arguments),
     /// Ask the service on this machine whether it answers; for containers
     Healthcheck,
+    /// Try a running service from end to end, with a ticket and a person of its own
+    Smoke(smoke::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Export(arguments) => export::run(arguments),
         Command::Code(arguments) => code::run(&arguments),
         Command::Healthcheck => healthcheck::run(),
+        Command::Smoke(arguments) => smoke::run(arguments),
     };
     commands::exit_code(outcome)
 }

@@ -99,7 +99,7 @@ impl Secret {
 }
 
 /// As people type it: in any case, in groups, with or without padding.
-fn key(base32: &str) -> anyhow::Result<TotpKey> {
+pub(super) fn key(base32: &str) -> anyhow::Result<TotpKey> {
     let plain: String = base32.chars().filter(|character| !matches!(character, ' ' | '-' | '=')).collect();
     let bytes = BASE32_NOPAD.decode(plain.to_ascii_uppercase().as_bytes()).ok();
     let bytes = bytes.and_then(|bytes| <[u8; 20]>::try_from(bytes).ok());

@@ -49,7 +49,8 @@ pub struct NewKeyArguments {
     expires_at: Option<Millis>,
 }
 
-fn checked<T>(text: &str) -> Result<T, T::Error>
+/// Reads one of the words of the domain.
+pub(super) fn checked<T>(text: &str) -> Result<T, T::Error>
 where
     T: TryFrom<String>,
 {

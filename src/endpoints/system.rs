@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
@@ -18,6 +18,7 @@ const KEPT: Duration = Duration::from_secs(10);
 const CHECK_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How far the clocks of service and database may be apart, in milliseconds: well inside a code's 30 s.
 const CLOCK_TOLERANCE: i64 = 5 * Millis::SECOND;
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 #[derive(Clone, Copy, Serialize)]
 struct FullHealth {
@@ -41,10 +42,12 @@ struct HealthQuery {
 pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
     let query: HealthQuery = call.query()?;
     if query.full.as_deref() != Some("1") {
-        return response::json(
-            StatusCode::OK,
-            &serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }),
-        );
+        let health = serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") });
+        let mut response = response::json(StatusCode::OK, &health)?;
+        // How long the process has run, in milliseconds, from which a client tells whether it met a cold start.
+        let uptime = format!("uptime;dur={}", call.app.started.elapsed().as_millis());
+        response.headers_mut().extend(HeaderValue::try_from(uptime).ok().map(|uptime| (SERVER_TIMING, uptime)));
+        return Ok(response);
     }
     let mut kept = call.app.health.0.lock().await;
     let health = match *kept {

@@ -60,6 +60,7 @@ mod roles;
 mod scans;
 mod secret;
 mod slow;
+mod smoke;
 mod sql_files;
 mod stats;
 mod stopping;

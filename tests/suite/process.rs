@@ -41,10 +41,16 @@ pub struct Process {
 }
 
 impl Process {
+    /// Without arguments it serves.
     pub fn start(environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self::command(&[], environment)
+    }
+
+    pub fn command(arguments: &[&str], environment: impl IntoIterator<Item = (String, String)>) -> Self {
         // What the coverage report needs, and the directories of programs.
         let ours = ["LLVM_PROFILE_FILE", "PATH"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut child = Command::new(env!("CARGO_BIN_EXE_register-ticket-api"))
+            .args(arguments)
             .env_clear()
             .envs(ours)
             .env("ORGANIZER_KEY", ORGANIZER_KEY)
@@ -81,8 +87,12 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.id().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "SIGTERM is sent");
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("sh").args(["-c", "kill -$0 \"$1\"", name, &self.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} is sent");
     }
 
     /// Sends SIGKILL and waits for the end.

@@ -1,6 +1,7 @@
 //! Health, metrics and the description of the interface.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use register_ticket_api::app::App;
 use register_ticket_api::model::Millis;
@@ -11,6 +12,7 @@ use crate::service::{Service, settings, with};
 
 on_both_databases! {
     health_needs_no_database,
+    health_tells_how_long_the_process_has_run,
     full_health_looks_at_database_migrations_and_clock,
     full_health_says_that_the_clocks_are_apart,
     metrics_count_scans_and_requests,
@@ -27,6 +29,19 @@ async fn health_needs_no_database(service: Service) {
     let refused = nowhere.organizer.get("/api/events").await;
     refused.is_refused(503, "database_unavailable");
     assert!(!refused.text().contains("127.0.0.1"), "a cause is for the log alone");
+}
+
+async fn health_tells_how_long_the_process_has_run(service: Service) {
+    let start = Instant::now();
+    let another = service.another(&[]);
+    let mut last = 0;
+    for _ in 0..2 {
+        let health = another.anonymous.get("/health").await;
+        let uptime = health.header("server-timing").strip_prefix("uptime;dur=").and_then(|ms| ms.parse().ok());
+        let uptime: u128 = uptime.expect("milliseconds");
+        assert!((last..=start.elapsed().as_millis()).contains(&uptime), "{uptime}");
+        last = uptime;
+    }
 }
 
 async fn full_health_looks_at_database_migrations_and_clock(service: Service) {
