@@ -1,0 +1,48 @@
+# The image of the service: `docker build --tag register-ticket-api .`. docs/containers.md says how to run it, and how
+# the base images are pinned.
+
+FROM rust:1.95.0-slim-bookworm AS build
+WORKDIR /build
+
+# The tag above and rust-toolchain.toml name the same release. That file stays out of the way of rustup, which would
+# fetch what the file asks for and the build does not need.
+COPY rust-toolchain.toml /tmp/
+RUN grep -xF "channel = \"$RUST_VERSION\"" /tmp/rust-toolchain.toml
+
+# All dependencies, with an empty library in place of ours: this layer is built anew only when these two files change.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches/service \
+    && touch src/lib.rs benches/service/main.rs \
+    && cargo build --locked --release --lib
+
+COPY src src
+COPY sql sql
+# Cargo compares times, and the files may be older than the empty library that was built.
+RUN touch src/lib.rs \
+    && cargo build --locked --release \
+    && mkdir -m 700 data
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /build/target/release/register-ticket-api /usr/local/bin/
+# A new volume takes owner and mode from the directory that it covers.
+COPY --from=build --chown=65532:65532 /build/data /data
+COPY --from=build --chown=65532:65532 /build/data /backups
+# SQLite's default, data/tickets.db, lies in /data. So do temporary files: all else may be read-only.
+ENV TMPDIR=/data
+WORKDIR /
+# By number, so that Kubernetes too sees that it is not root.
+USER 65532:65532
+EXPOSE 8080
+HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 CMD ["register-ticket-api", "healthcheck"]
+ENTRYPOINT ["register-ticket-api"]
+CMD ["serve"]
+
+# Last, because they change with every commit.
+ARG VERSION=
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="register-ticket-api" \
+    org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+    org.opencontainers.image.version="$VERSION" \
+    org.opencontainers.image.revision="$REVISION" \
+    org.opencontainers.image.source="$SOURCE"

@@ -1,0 +1,68 @@
+# scripts/pin-images on a Dockerfile and a compose file of its own, with a stand-in for Docker.
+
+_project() {
+  mkdir -p "$scratch/project/scripts/lib"
+  cp scripts/pin-images "$scratch/project/scripts"
+  cp scripts/lib/common.sh "$scratch/project/scripts/lib"
+  cd "$scratch/project"
+  printf 'FROM rust:1.2.3-slim AS build\nRUN true\nFROM example.org/base:nonroot\nCOPY --from=build /a /b\n' >Dockerfile
+  printf 'services:\n  db:\n    image: postgres:15\n  service:\n    image: tickets\n' >compose.yaml
+  stand_in docker <<'SH'
+case $* in
+  *" rust:1.2.3-slim") printf 'sha256:%064d\n' 1 ;;
+  *" example.org/base:nonroot") printf 'sha256:%064d\n' 2 ;;
+  *" postgres:15") printf 'sha256:%064d\n' "$(cat "$scratch/newest" 2>/dev/null || echo 3)" ;;
+  *) exit 1 ;;
+esac
+SH
+}
+
+_digest() { printf 'sha256:%064d' "$1"; }
+
+each_base_image_gets_the_digest_that_its_tag_has() {
+  _project
+  passes scripts/pin-images
+  equals "FROM rust:1.2.3-slim@$(_digest 1) AS build
+RUN true
+FROM example.org/base:nonroot@$(_digest 2)
+COPY --from=build /a /b" "$(cat Dockerfile)"
+  equals "services:
+  db:
+    image: postgres:15@$(_digest 3)
+  service:
+    image: tickets" "$(cat compose.yaml)"
+}
+
+a_digest_that_is_there_is_renewed() {
+  _project
+  passes scripts/pin-images
+  echo 4 >"$scratch/newest"
+  passes scripts/pin-images
+  says "postgres:15@$(_digest 4)"
+  equals 1 "$(grep -c "image: postgres:15@$(_digest 4)$" compose.yaml)"
+  equals 1 "$(grep -c "^FROM rust:1.2.3-slim@$(_digest 1) AS build$" Dockerfile)"
+}
+
+a_registry_that_does_not_answer_changes_nothing_of_its_images() {
+  _project
+  stand_in docker <<<'echo unreachable >&2; exit 1'
+  fails scripts/pin-images
+  says unreachable
+  says "no digest"
+  not_says sha256
+  equals 0 "$(cat Dockerfile compose.yaml | grep -c @ || :)"
+}
+
+what_is_no_digest_is_not_written() {
+  _project
+  stand_in docker <<<'echo "<nil>"'
+  fails scripts/pin-images
+  says "is no digest"
+  equals 0 "$(cat Dockerfile compose.yaml | grep -c @ || :)"
+}
+
+an_option_asks_nobody() {
+  _project
+  fails scripts/pin-images --check
+  not_called docker
+}
