@@ -141,7 +141,7 @@ impl App {
         Self {
             secret: TicketSecret::new(settings.ticket_secret.clone()),
             keys: KeyRing::new(settings.organizer_key.as_deref()),
-            metrics: Metrics::new(now),
+            metrics: Metrics::new(now, settings.daily_backups().is_some()),
             health: system::HealthCheck::default(),
             started: Instant::now(),
             secret_claimed: OnceCell::new(),

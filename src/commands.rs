@@ -1,6 +1,7 @@
 //! The command line, one file a command. A command reads the settings, makes the [`App`] and calls what the endpoints
 //! call, as [`Caller::ENVIRONMENT`](crate::auth::Caller::ENVIRONMENT): whoever has the database needs no key.
 
+pub mod backup;
 pub mod code;
 pub mod demo;
 pub mod export;
@@ -8,12 +9,19 @@ pub mod healthcheck;
 pub mod import;
 pub mod keys;
 pub mod migrate;
+pub mod restore;
 pub mod serve;
 pub mod smoke;
 
+use std::fs::DirBuilder;
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use anyhow::Context as _;
+use uuid::Uuid;
 
 use crate::app::{App, STORE_DEADLINE, within};
 use crate::auth::Caller;
@@ -58,12 +66,35 @@ pub fn settings_help() -> String {
 
 /// The one runtime of the process.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    // A service that was told to stop does not wait until a backup is compressed; the next run removes what is left.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The service on the database of the environment, for a command that ends.
 fn app() -> anyhow::Result<Arc<App>> {
     Ok(Arc::new(App::new(Settings::from_env()?, Box::new(Millis::now))))
+}
+
+/// A directory for nobody else, removed with everything in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn make(purpose: &str) -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("register-ticket-api-{purpose}-{}", Uuid::new_v4()));
+        DirBuilder::new().mode(0o700).create(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("{} remains: {error}", self.0.display());
+        }
+    }
 }
 
 async fn find_event(app: &App, slug: &str) -> anyhow::Result<Event> {

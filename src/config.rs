@@ -35,6 +35,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("PUBLIC_URL", "http://localhost:PORT", "where people reach the service, for the links of tickets"),
     setting("ORGANIZER_KEY", "on SQLite data/organizer.key", "the first key, at least 32 characters"),
     setting("TICKET_SECRET", "", "at least 32 characters; without it a stolen database alone makes codes"),
+    setting("BACKUP_DIR", "", "where backups are kept; on SQLite `serve` then takes one every day"),
+    setting("BACKUP_COMMAND", "", "a program, and its first arguments, that sends a backup away; its path comes last"),
     setting("GOOGLE_CLOUD_PROJECT", "", "completes the trace in log lines on Google Cloud"),
     setting("LOG_FORMAT", "json on Cloud Run, else text", "json or text"),
     setting("RUST_LOG", "info", "which log lines to print, such as `debug` or `warn,sqlx=debug`"),
@@ -86,6 +88,10 @@ pub struct Settings {
     pub public_url: String,
     pub organizer_key: Option<String>,
     pub ticket_secret: Option<String>,
+    pub backup_dir: Option<PathBuf>,
+    pub backup_command: Option<String>,
+    /// Whether the process is given time between requests, and its disk outlives it. Cloud Run and AWS Lambda do neither.
+    pub is_resident: bool,
     pub google_cloud_project: Option<String>,
     pub log_format: LogFormat,
     pub log_filter: String,
@@ -125,6 +131,9 @@ impl Settings {
             public_url: public_url(&read, port)?,
             organizer_key: organizer_key(&read)?,
             ticket_secret: secret(&read, "TICKET_SECRET")?,
+            backup_dir: read("BACKUP_DIR").map(PathBuf::from),
+            backup_command: read("BACKUP_COMMAND").filter(|command| !command.trim().is_empty()),
+            is_resident: vanishing_disk.is_none(),
             google_cloud_project: read("GOOGLE_CLOUD_PROJECT"),
             log_format: match read("LOG_FORMAT").as_deref() {
                 Some("json") => LogFormat::Json,
@@ -137,12 +146,21 @@ impl Settings {
         })
     }
 
-    /// The file that holds the organizer's key when the environment names none: beside the SQLite file.
-    pub fn organizer_key_file(&self) -> Option<PathBuf> {
+    pub fn sqlite_file(&self) -> Option<&Path> {
         match &self.database {
-            Database::Sqlite(path) => Some(path.with_file_name("organizer.key")),
+            Database::Sqlite(path) => Some(path),
             Database::Postgres { .. } => None,
         }
+    }
+
+    /// The file that holds the organizer's key when the environment names none: beside the SQLite file.
+    pub fn organizer_key_file(&self) -> Option<PathBuf> {
+        self.sqlite_file().map(|path| path.with_file_name("organizer.key"))
+    }
+
+    /// Where `serve` takes a backup every day, if it does.
+    pub fn daily_backups(&self) -> Option<&Path> {
+        self.backup_dir.as_deref().filter(|_| self.is_resident && self.sqlite_file().is_some())
     }
 }
 
@@ -302,6 +320,8 @@ mod tests {
         assert_eq!(settings.public_url, "http://localhost:8080");
         assert_eq!(settings.organizer_key, None);
         assert_eq!(settings.ticket_secret, None);
+        assert_eq!(settings.daily_backups(), None);
+        assert_eq!(settings.backup_command, None);
         assert_eq!(settings.google_cloud_project, None);
         assert_eq!(settings.log_format, LogFormat::Text);
         assert_eq!(settings.log_filter, "info");
@@ -317,6 +337,8 @@ mod tests {
             ("PUBLIC_URL", "https://tickets.example.org/fair/"),
             ("ORGANIZER_KEY", SECRET),
             ("TICKET_SECRET", SECRET),
+            ("BACKUP_DIR", "backups"),
+            ("BACKUP_COMMAND", "send --to elsewhere"),
             ("GOOGLE_CLOUD_PROJECT", "a-project"),
             ("LOG_FORMAT", "json"),
             ("RUST_LOG", "warn,sqlx=debug"),
@@ -329,9 +351,25 @@ mod tests {
         assert_eq!(settings.public_url, "https://tickets.example.org/fair");
         assert_eq!(settings.organizer_key.as_deref(), Some(SECRET));
         assert_eq!(settings.ticket_secret.as_deref(), Some(SECRET));
+        assert_eq!(settings.daily_backups().unwrap(), Path::new("backups"));
+        assert_eq!(settings.backup_command.as_deref(), Some("send --to elsewhere"));
         assert_eq!(settings.google_cloud_project.as_deref(), Some("a-project"));
         assert_eq!(settings.log_format, LogFormat::Json);
         assert_eq!(settings.log_filter, "warn,sqlx=debug");
+    }
+
+    #[test]
+    fn only_a_resident_service_on_sqlite_backs_up_by_itself() {
+        let sqlite = [("BACKUP_DIR", "backups"), ("DATABASE_URL", "sqlite:tickets.db")];
+        assert!(read(&sqlite).unwrap().daily_backups().is_some());
+        for elsewhere in [
+            ("DATABASE_URL", "postgres://localhost/tickets"),
+            ("K_SERVICE", "tickets"),
+            ("AWS_LAMBDA_RUNTIME_API", "localhost"),
+        ] {
+            let settings = read(&[&[elsewhere], &sqlite[..]].concat()).unwrap();
+            assert_eq!(settings.daily_backups(), None, "{elsewhere:?}");
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! database knows and of the code that was shown ([`totp`]).
 //!
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`page`]
-//! (bodies, answers, lists), [`sheet`] (CSV), [`error`] (every refusal), [`logs`], [`metrics`], and [`commands`], the
-//! command line.
+//! (bodies, answers, lists), [`sheet`] (CSV), [`error`] (every refusal), [`logs`], [`metrics`], [`backup`], and
+//! [`commands`], the command line.
 //!
 //! # Invariants
 //!
@@ -23,6 +23,7 @@
 pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod backup;
 pub mod commands;
 pub mod config;
 pub mod endpoints;

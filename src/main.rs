@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use register_ticket_api::commands::{self, code, demo, export, healthcheck, import, keys, migrate, serve, smoke};
+use register_ticket_api::commands::{
+    self, backup, code, demo, export, healthcheck, import, keys, migrate, restore, serve, smoke,
+};
 
 /// Registers tickets to people and validates each one at the gate, exactly once, by a code that changes every 30 seconds.
 #[derive(Parser)]
@@ -28,6 +30,10 @@ enum Command {
     Import(import::Arguments),
     /// Write an event's tickets or scans as CSV
     Export(export::Arguments),
+    /// Back up the database while it is used, or rehearse the restoring of a backup
+    Backup(backup::Arguments),
+    /// Restore a backup where nothing is, and tell what it holds
+    Restore(restore::Arguments),
     /// Print what a ticket's holder would show now
     Code(code::Arguments),
     /// Ask the service on this machine whether it answers; for containers
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
         Command::Keys(command) => keys::run(command),
         Command::Import(arguments) => import::run(arguments),
         Command::Export(arguments) => export::run(arguments),
+        Command::Backup(arguments) => backup::run(arguments),
+        Command::Restore(arguments) => restore::run(arguments),
         Command::Code(arguments) => code::run(&arguments),
         Command::Healthcheck => healthcheck::run(),
         Command::Smoke(arguments) => smoke::run(arguments),

@@ -39,23 +39,30 @@ pub struct Metrics {
     latency: Family<RouteLabels, Histogram>,
     scans: Family<ScanLabels, Counter>,
     migrations_ok: Gauge,
+    backup_last_success: Gauge,
 }
 
 impl Metrics {
-    pub fn new(started_at: Millis) -> Self {
+    /// Of a service that takes backups by itself, or does not.
+    pub fn new(started_at: Millis, backs_up: bool) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(LATENCY_BUCKETS)) as fn() -> Histogram);
         let scans = Family::default();
         let started: Gauge = Gauge::default();
         let migrations_ok = Gauge::default();
+        let backup_last_success = Gauge::default();
         started.set(started_at.0);
         registry.register("app_started_at", "When the process started, in milliseconds since 1970", started);
         registry.register("migrations_ok", "Whether the schema is this release's", migrations_ok.clone());
+        if backs_up {
+            let help = "When the newest backup was taken, in milliseconds since 1970, 0 without one";
+            registry.register("backup_last_success", help, backup_last_success.clone());
+        }
         registry.register("http_requests", "Requests answered", Family::clone(&requests));
         registry.register("http_request_duration_seconds", "Time to the head of the response", latency.clone());
         registry.register("scans", "Scans by result", Family::clone(&scans));
-        Self { registry, requests, latency, scans, migrations_ok }
+        Self { registry, requests, latency, scans, migrations_ok, backup_last_success }
     }
 
     pub fn observe(&self, method: &Method, route: &'static str, status: StatusCode, elapsed: Duration) {
@@ -67,6 +74,10 @@ impl Metrics {
     /// Counts a scan that was decided now; a replay of one is no other scan.
     pub fn count_scan(&self, result: ScanResult) {
         self.scans.get_or_create(&ScanLabels { result: result.as_str() }).inc();
+    }
+
+    pub fn set_backup(&self, newest: Option<Millis>) {
+        self.backup_last_success.set(newest.map_or(0, |newest| newest.0));
     }
 
     pub fn render(&self, migrations_ok: bool) -> String {

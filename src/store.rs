@@ -17,6 +17,7 @@ use uuid::Uuid;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub(crate) use sqlite::make_directory_of;
+pub(crate) use {postgres::SCHEMA as POSTGRES_SCHEMA, sqlite::SCHEMA as SQLITE_SCHEMA};
 
 use crate::config::Database;
 use crate::error::Error;
@@ -317,6 +318,15 @@ pub async fn migrate(database: &Database) -> Result<Vec<&'static str>> {
     match database {
         Database::Postgres { owner, grant_to, .. } => postgres::migrate(owner, grant_to.as_deref()).await,
         Database::Sqlite(path) => sqlite::migrate(path).await,
+    }
+}
+
+/// Runs every file of PostgreSQL's schema once more, as the owner: a restored database has its tables and functions, but
+/// not who may use them.
+pub(crate) async fn reapply(database: &Database) -> Result<()> {
+    match database {
+        Database::Postgres { owner, grant_to, .. } => postgres::reapply(owner, grant_to.as_deref()).await,
+        Database::Sqlite(_) => Ok(()),
     }
 }
 

@@ -1,15 +1,11 @@
 //! `demo`: the service on a database that vanishes at the end, and the commands to try it with.
 
-use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::NewSecret;
@@ -31,7 +27,7 @@ B-2,South,,
 const OTHER_PORTS: u16 = 100;
 
 pub fn run() -> anyhow::Result<()> {
-    let directory = Directory::make()?;
+    let directory = super::Directory::make("demo")?;
     let key = NewSecret::random()?.text;
     let of_environment = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
     let fixed_port = of_environment("PORT").is_some();
@@ -107,24 +103,5 @@ fn shell_word(text: &str) -> String {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-/// A directory for nobody else, removed with everything in it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn make() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("register-ticket-api-demo-{}", Uuid::new_v4()));
-        DirBuilder::new().mode(0o700).create(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("{} remains: {error}", self.0.display());
-        }
     }
 }

@@ -13,7 +13,7 @@ use crate::auth::NewSecret;
 use crate::config::{SHORTEST_SECRET, Settings, refuse};
 use crate::model::Millis;
 use crate::store::make_directory_of;
-use crate::{logs, serve};
+use crate::{backup, logs, serve};
 
 pub fn run() -> anyhow::Result<()> {
     let mut settings = Settings::from_env()?;
@@ -32,6 +32,9 @@ pub fn run() -> anyhow::Result<()> {
         if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty()) {
             serve::lambda(app).await
         } else {
+            if let Some(directory) = app.settings.daily_backups().map(Path::to_owned) {
+                tokio::spawn(backup::daily::run(Arc::clone(&app), directory));
+            }
             serve::http(app).await
         }
     })

@@ -37,6 +37,9 @@ const MIGRATIONS: [(&str, &str); 3] = [
     ("grant ticket_service", include_str!("../../sql/postgres/03_grant_ticket_service.sql")),
 ];
 
+/// The version of the schema: the number of its newest migration.
+pub(crate) const SCHEMA: i64 = MIGRATIONS.len() as i64;
+
 pub struct PostgresStore {
     pool: Pool<Postgres>,
 }
@@ -81,10 +84,10 @@ async fn health(connection: &mut PgConnection) -> Result<Health> {
         sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *connection).await?;
     let migrated = known && {
         let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
-            .bind(MIGRATIONS.len() as i64)
+            .bind(SCHEMA)
             .fetch_one(connection)
             .await?;
-        applied == MIGRATIONS.len() as i64
+        applied == SCHEMA
     };
     Ok(Health { migrated, now })
 }
@@ -240,6 +243,19 @@ pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) ->
     connection.unlock().await?;
     connection.close().await?;
     Ok(applied)
+}
+
+/// The files can be run again without harm.
+pub(super) async fn reapply(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<()> {
+    let mut connection = owner.clone().disable_statement_logging().connect().await?;
+    let mut transaction = connection.begin().await?;
+    for (_, sql) in MIGRATIONS {
+        sqlx::raw_sql(sql).execute(&mut *transaction).await?;
+    }
+    grant(&mut transaction, grant_to).await?;
+    transaction.commit().await?;
+    connection.close().await?;
+    Ok(())
 }
 
 async fn grant(connection: &mut PgConnection, login: Option<&str>) -> std::result::Result<(), sqlx::Error> {

@@ -42,6 +42,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MIGRATIONS: [(&str, &str); 1] = [("create tables", include_str!("../../sql/sqlite/01_create_tables.sql"))];
 
+/// The version of the schema: the number of its newest migration.
+pub(crate) const SCHEMA: i64 = MIGRATIONS.len() as i64;
+
 pub struct SqliteStore {
     path: PathBuf,
     readers: Pool<Sqlite>,
@@ -103,10 +106,10 @@ async fn health(connection: &mut SqliteConnection) -> Result<Health> {
     let now =
         sqlx::query_scalar("select cast(unixepoch('subsec') * 1000 as integer)").fetch_one(&mut *connection).await?;
     let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
-        .bind(MIGRATIONS.len() as i64)
+        .bind(SCHEMA)
         .fetch_one(connection)
         .await?;
-    Ok(Health { migrated: applied == MIGRATIONS.len() as i64, now })
+    Ok(Health { migrated: applied == SCHEMA, now })
 }
 
 /// What `sp_register_ticket_to_user` does on PostgreSQL, inside the caller's transaction.

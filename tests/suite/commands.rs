@@ -16,22 +16,22 @@ use crate::database::TestDatabase;
 use crate::service::Service;
 
 /// An empty directory to run in, gone at the end.
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let path = std::env::temp_dir().join(format!("commands_{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&path).expect("the directory for temporary files takes a new one");
         Self(path)
     }
 
-    fn file(&self, name: &str, content: &str) -> PathBuf {
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, content).expect("the directory takes a file");
         path
     }
 
-    fn names(&self, directory: &str) -> Vec<String> {
+    pub fn names(&self, directory: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.join(directory)).expect("the directory is there");
         let mut names: Vec<String> =
             entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
@@ -40,7 +40,7 @@ impl Directory {
     }
 
     /// The program, run here with no setting.
-    fn program(&self, arguments: &[&str]) -> Command {
+    pub fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_register-ticket-api"));
         for setting in SETTINGS {
             command.env_remove(setting.variable);
@@ -58,14 +58,14 @@ impl Drop for Directory {
 
 /// A run that has ended.
 #[derive(Debug)]
-struct Run {
-    code: Option<i32>,
-    output: String,
-    errors: String,
+pub struct Run {
+    pub code: Option<i32>,
+    pub output: String,
+    pub errors: String,
 }
 
 impl Run {
-    fn of(command: &mut Command) -> Self {
+    pub fn of(command: &mut Command) -> Self {
         command.output().expect("the program runs").into()
     }
 
@@ -78,14 +78,14 @@ impl Run {
 
     /// What it printed, when it succeeded.
     #[track_caller]
-    fn printed(self) -> String {
+    pub fn printed(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.output
     }
 
     /// What it said, when it failed with this code.
     #[track_caller]
-    fn failed(self, code: i32) -> String {
+    pub fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
         assert_eq!(self.output, "", "{self:?}");
         self.errors
@@ -100,7 +100,7 @@ impl From<Output> for Run {
 }
 
 /// The program on a database.
-fn on(database: &TestDatabase, directory: &Directory, arguments: &[&str]) -> Command {
+pub fn on(database: &TestDatabase, directory: &Directory, arguments: &[&str]) -> Command {
     let mut command = directory.program(arguments);
     command.envs(database.environment());
     command

@@ -60,6 +60,11 @@ impl TestDatabase {
         Self { kind, place, rows }
     }
 
+    /// The address of the database for its owner.
+    pub fn owner_url(&self) -> String {
+        self.place.owner_url()
+    }
+
     /// `DATABASE_URL` for the service: on PostgreSQL with its own login, which is not the owner.
     pub fn url(&self) -> String {
         self.place.url()

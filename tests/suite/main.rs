@@ -37,6 +37,7 @@ mod proxy;
 mod service;
 
 mod attempts;
+mod backups;
 mod batches;
 mod bodies;
 mod commands;

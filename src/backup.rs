@@ -1,0 +1,247 @@
+//! Backups of the database: taken while the service runs, restored where nothing is, and rehearsed.
+//!
+//! A file gets the name of a backup only after what is in it has been read back and found whole: SQLite's copy is checked
+//! before it is compressed and read after, PostgreSQL's dump is restored into a throwaway database.
+
+pub mod archive;
+pub mod daily;
+mod postgres;
+mod sqlite;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use sqlx::postgres::PgConnectOptions;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::config::Database;
+use crate::model::Millis;
+use archive::Folder;
+
+/// How long `BACKUP_COMMAND` may take.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60 * 60);
+
+/// What is in a database, in the words that a person compares.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Contents {
+    /// The newest migration that was applied.
+    schema_version: Option<i64>,
+    events: i64,
+    users: i64,
+    keys: i64,
+    pub tickets: i64,
+    pub scans: i64,
+    newest_scan: Option<Millis>,
+    secret_fingerprint: Option<Vec<u8>>,
+}
+
+/// Reads every table of ours, so that it fails where one is missing.
+const CONTENTS: &str = "select (select max(version) from _sqlx_migrations where success) as schema_version, \
+    (select count(*) from events) as events, (select count(*) from users) as users, \
+    (select count(*) from keys) as keys, (select count(*) from tickets) as tickets, \
+    (select count(*) from scans) as scans, (select max(received_at) from scans) as newest_scan, \
+    (select value from settings where name = 'ticket_secret') as secret_fingerprint";
+
+/// What a database said, once: in a chain of causes sqlx says it twice.
+fn said(error: sqlx::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
+}
+
+impl Contents {
+    fn check_schema(&self, known: i64) -> anyhow::Result<()> {
+        check_schema(self.schema_version, known)
+    }
+
+    /// Whether a database that holds this works with our `TICKET_SECRET`.
+    pub fn secret_fit(&self, app: &App) -> SecretFit {
+        match &self.secret_fingerprint {
+            None => SecretFit::Unused,
+            Some(_) if app.check_secret(self.secret_fingerprint.as_deref()).is_ok() => SecretFit::Fits,
+            Some(_) if app.settings.ticket_secret.is_none() => SecretFit::NotSet,
+            Some(_) => SecretFit::Differs,
+        }
+    }
+
+    /// One fact a line.
+    pub fn describe(&self, app: &App) -> String {
+        let newest_scan = self.newest_scan.map_or_else(|| "none".to_owned(), |time| time.to_string());
+        let facts = [
+            ("schema version", self.schema_version.unwrap_or_default().to_string()),
+            ("events", self.events.to_string()),
+            ("users", self.users.to_string()),
+            ("keys", self.keys.to_string()),
+            ("tickets", self.tickets.to_string()),
+            ("scans", self.scans.to_string()),
+            ("newest scan", newest_scan),
+            ("TICKET_SECRET", self.secret_fit(app).as_str().to_owned()),
+        ];
+        facts.map(|(name, value)| format!("{name:16}{value}")).join("\n")
+    }
+}
+
+/// What this release cannot restore, it does not back up either.
+fn check_schema(found: Option<i64>, known: i64) -> anyhow::Result<()> {
+    let found = found.context("has no schema version: run `register-ticket-api migrate` on the database once")?;
+    anyhow::ensure!(
+        found <= known,
+        "has schema version {found}, which is of a later release: this one knows {known} at most"
+    );
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretFit {
+    /// No ticket was registered yet.
+    Unused,
+    Fits,
+    NotSet,
+    Differs,
+}
+
+impl SecretFit {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unused => "not in use yet",
+            Self::Fits => "fits",
+            Self::NotSet => "does not fit: it is not set here, and these tickets were made with one",
+            Self::Differs => "does not fit: these tickets were made with another one, or without",
+        }
+    }
+}
+
+/// A backup that was taken.
+pub struct Backup {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub elapsed: Duration,
+    pub contents: Contents,
+    pruned: anyhow::Result<()>,
+}
+
+fn at_work(directory: &Path) -> anyhow::Error {
+    anyhow::anyhow!("{}: another backup or restore is at work there", directory.display())
+}
+
+/// Backs up the database now.
+pub async fn take(app: &App, directory: &Path, scratch: Option<&PgConnectOptions>) -> anyhow::Result<Backup> {
+    let folder = Folder::open(directory)?.ok_or_else(|| at_work(directory))?;
+    take_into(app, &folder, scratch).await
+}
+
+async fn take_into(app: &App, folder: &Folder, scratch: Option<&PgConnectOptions>) -> anyhow::Result<Backup> {
+    let (started, now) = (Instant::now(), app.now());
+    let (path, contents, ending) = match &app.settings.database {
+        Database::Sqlite(database) => {
+            let (path, contents) = sqlite::back_up(database, folder, now).await?;
+            (path, contents, archive::SQLITE)
+        }
+        Database::Postgres { owner, .. } => {
+            let (path, contents) = postgres::back_up(owner, scratch.unwrap_or(owner), folder, now).await?;
+            (path, contents, archive::POSTGRES)
+        }
+    };
+    let elapsed = started.elapsed();
+    // Only now that a new one is there.
+    let pruned = folder.prune(now, ending);
+    let backup = Backup { bytes: path.metadata()?.len(), elapsed, path, contents, pruned };
+    tracing::info!(
+        file = %backup.path.display(),
+        bytes = backup.bytes,
+        ms = backup.elapsed.as_secs_f64() * 1_000.0,
+        tickets = backup.contents.tickets,
+        scans = backup.contents.scans,
+        "backup taken"
+    );
+    Ok(backup)
+}
+
+impl Backup {
+    /// Sends the backup off, and tells also what else went wrong after it was taken.
+    pub async fn follow_up(self, app: &App) -> anyhow::Result<()> {
+        let sent = send(app, &self.path).await;
+        self.pruned.context("old backups cannot be removed")?;
+        sent
+    }
+}
+
+/// Runs `BACKUP_COMMAND` with the path of a backup as its last argument. Whatever becomes of it, the backup stays.
+async fn send(app: &App, backup: &Path) -> anyhow::Result<()> {
+    let Some(command) = &app.settings.backup_command else { return Ok(()) };
+    let mut words = command.split_whitespace();
+    let program = words.next().unwrap_or_default();
+    let mut child = tokio::process::Command::new(program)
+        .args(words)
+        .arg(backup)
+        .stdin(Stdio::null())
+        // Standard output is for our own lines.
+        .stdout(std::io::stderr())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("BACKUP_COMMAND: {program}"))?;
+    let status = tokio::time::timeout(COMMAND_DEADLINE, child.wait()).await;
+    let status = status.context("BACKUP_COMMAND: did not end within an hour")??;
+    anyhow::ensure!(status.success(), "BACKUP_COMMAND: {status}");
+    Ok(())
+}
+
+/// Work that leaves something to be removed behind it: a stop signal ends it as an error, not the process.
+pub async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        outcome = work => outcome,
+        _ = terminate.recv() => Err(anyhow::anyhow!("stopped")),
+        _ = interrupt.recv() => Err(anyhow::anyhow!("stopped")),
+    }
+}
+
+/// What a file is, by its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A compressed SQLite database.
+    Sqlite,
+    /// What `pg_dump --format=custom` writes.
+    Dump,
+    /// A compressed SQL script, such as Cloud SQL exports.
+    Script,
+}
+
+pub fn format_of(file: &Path) -> anyhow::Result<Format> {
+    read_format(file).with_context(|| file.display().to_string())
+}
+
+fn read_format(file: &Path) -> anyhow::Result<Format> {
+    let start = |input: &mut dyn std::io::Read| -> std::io::Result<Vec<u8>> {
+        let mut start = Vec::new();
+        input.take(16).read_to_end(&mut start)?;
+        Ok(start)
+    };
+    let raw = start(&mut File::open(file)?)?;
+    if raw.starts_with(b"PGDMP") {
+        return Ok(Format::Dump);
+    }
+    anyhow::ensure!(raw.starts_with(&[0x1f, 0x8b]), "is neither a compressed backup nor a dump of PostgreSQL");
+    let unpacked = start(&mut archive::reader(file)?)?;
+    Ok(if unpacked == b"SQLite format 3\0" { Format::Sqlite } else { Format::Script })
+}
+
+/// Restores a backup into the database of the settings, which must hold nothing.
+pub async fn restore(app: &App, file: &Path) -> anyhow::Result<Contents> {
+    match (format_of(file)?, &app.settings.database) {
+        (Format::Sqlite, Database::Sqlite(target)) => sqlite::restore(file, target).await,
+        (Format::Sqlite, Database::Postgres { .. }) => {
+            anyhow::bail!("{} is a backup of SQLite, and the database is PostgreSQL", file.display())
+        }
+        (format, Database::Postgres { .. }) => postgres::restore(file, format, &app.settings.database).await,
+        (_, Database::Sqlite(_)) => {
+            anyhow::bail!("{} is a backup of PostgreSQL, and the database is SQLite", file.display())
+        }
+    }
+}
+
+pub use postgres::in_scratch;

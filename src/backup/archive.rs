@@ -1,0 +1,283 @@
+//! Backups as files: their names, how one comes into its directory whole or not at all, and which are kept.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, BufReader};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
+use uuid::Uuid;
+
+use crate::model::Millis;
+
+/// How the names of backups end: SQLite's and PostgreSQL's.
+pub const SQLITE: &str = ".db.gz";
+pub const POSTGRES: &str = ".dump";
+
+const NAME: &str = "tickets-%Y%m%d-%H%M%SZ";
+/// How the names of files begin that are still being written.
+const UNFINISHED: &str = ".unfinished-tickets-";
+
+const DAYS: usize = 7;
+const WEEKS: usize = 4;
+
+/// A directory that this process alone writes backups into, until it is dropped.
+pub struct Folder {
+    path: PathBuf,
+    /// Open and locked. The kernel unlocks it when the process ends, however it ends.
+    lock: File,
+}
+
+impl Folder {
+    /// Opens a directory, for this user alone when it has to be made, and removes what a killed run left in it. `None`:
+    /// another process is at work there.
+    pub fn open(path: &Path) -> anyhow::Result<Option<Self>> {
+        Self::open_directory(path).with_context(|| path.display().to_string())
+    }
+
+    fn open_directory(path: &Path) -> anyhow::Result<Option<Self>> {
+        let path = if path == Path::new("") { Path::new(".") } else { path };
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let lock = File::open(path)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(Some(Self { path: path.to_owned(), lock }))
+    }
+
+    /// A new, empty file for nobody else's eyes.
+    pub fn unfinished(&self) -> anyhow::Result<Unfinished> {
+        let path = self.path.join(format!("{UNFINISHED}{}", Uuid::new_v4().simple()));
+        create(&path).with_context(|| path.display().to_string())?;
+        Ok(Unfinished(path))
+    }
+
+    /// Gives a file its name, for good: it is on the disk before it has the name, and so is the name after that.
+    pub fn keep(&self, unfinished: Unfinished, taken_at: Millis, ending: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path.join(name(taken_at, ending));
+        let kept =
+            sync(&unfinished.0).and_then(|()| fs::rename(&unfinished.0, &path)).and_then(|()| self.lock.sync_all());
+        kept.with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+
+    /// Gives a file a name that must be free.
+    pub fn keep_as(&self, unfinished: &Unfinished, path: &Path) -> anyhow::Result<()> {
+        let kept =
+            sync(&unfinished.0).and_then(|()| fs::hard_link(&unfinished.0, path)).and_then(|()| self.lock.sync_all());
+        kept.with_context(|| path.display().to_string())
+    }
+
+    /// Removes the backups of one kind that need no longer be kept. One that claims to be later than the newest is left
+    /// alone: a clock was wrong, and it is not for us to say when.
+    pub fn prune(&self, newest: Millis, ending: &str) -> anyhow::Result<()> {
+        let mut backups = list(&self.path, ending)?;
+        backups.retain(|(taken_at, _)| *taken_at <= newest);
+        let times: Vec<Millis> = backups.iter().map(|(taken_at, _)| *taken_at).collect();
+        let kept = kept(&times);
+        for (taken_at, path) in backups {
+            if !kept.contains(&taken_at.0) {
+                fs::remove_file(&path).with_context(|| path.display().to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that is removed unless it got its name.
+pub struct Unfinished(pub PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // It has its name already, or the next run removes it. A copy that failed leaves its journal too.
+        let _ = fs::remove_file(&self.0);
+        let mut journal = self.0.clone().into_os_string();
+        journal.push("-journal");
+        let _ = fs::remove_file(journal);
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.sync_all()
+}
+
+/// The newest backup of one kind up to a moment.
+pub fn newest(directory: &Path, ending: &str, now: Millis) -> anyhow::Result<Option<(Millis, PathBuf)>> {
+    Ok(list(directory, ending)?.into_iter().find(|(taken_at, _)| *taken_at <= now))
+}
+
+/// The backups of one kind, the newest first. Without the directory there is none.
+fn list(directory: &Path, ending: &str) -> anyhow::Result<Vec<(Millis, PathBuf)>> {
+    let mut backups = Vec::new();
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(backups),
+        entries => entries.with_context(|| directory.display().to_string())?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let taken_at = entry.file_name().to_str().and_then(|name| taken_at(name, ending));
+        backups.extend(taken_at.map(|taken_at| (taken_at, entry.path())));
+    }
+    backups.sort();
+    backups.reverse();
+    Ok(backups)
+}
+
+fn civil(time: Millis) -> DateTime {
+    Timestamp::from_millisecond(time.0).unwrap_or_default().to_zoned(TimeZone::UTC).datetime()
+}
+
+fn name(taken_at: Millis, ending: &str) -> String {
+    format!("{}{ending}", civil(taken_at).strftime(NAME))
+}
+
+/// The moment in a name that is exactly ours, to the second.
+fn taken_at(file_name: &str, ending: &str) -> Option<Millis> {
+    let time = DateTime::strptime(NAME, file_name.strip_suffix(ending)?).ok()?;
+    let time = Millis(time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond());
+    (name(time, ending) == file_name).then_some(time)
+}
+
+/// Which of these backups, the newest first, to keep: the newest of each of the last days that have one, and of those
+/// that are older, the newest of their week.
+fn kept(times: &[Millis]) -> BTreeSet<i64> {
+    let mut kept = BTreeSet::new();
+    let (mut days, mut weeks) = (BTreeSet::new(), 0);
+    let mut weeks_seen = BTreeSet::new();
+    for time in times {
+        let day = civil(*time).date();
+        let newest_of_week = weeks_seen.insert(monday(day));
+        let newest_of_day = days.len() < DAYS && days.insert(day);
+        let weekly = !newest_of_day && newest_of_week && weeks < WEEKS;
+        weeks += usize::from(weekly);
+        if newest_of_day || weekly {
+            kept.insert(time.0);
+        }
+    }
+    kept
+}
+
+/// The first day of a date's week.
+fn monday(day: Date) -> Date {
+    day.saturating_sub(i32::from(day.weekday().to_monday_zero_offset()).days())
+}
+
+/// Compresses a file into another one, and reads that back: what cannot be read again is no copy.
+pub fn compress(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let written = OpenOptions::new().write(true).truncate(true).open(to)?;
+    let mut encoder = GzEncoder::new(written, Compression::default());
+    let length = io::copy(&mut File::open(from)?, &mut encoder)?;
+    encoder.finish()?.sync_all()?;
+    let read = io::copy(&mut reader(to)?, &mut io::sink())?;
+    anyhow::ensure!(read == length, "{} of {length} bytes can be read again", read);
+    Ok(())
+}
+
+/// Restores a file that was compressed.
+pub fn decompress(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let mut written = OpenOptions::new().write(true).truncate(true).open(to)?;
+    // Either file may be the cause; an archive that breaks off or does not fit its checksum says so itself.
+    io::copy(&mut reader(from)?, &mut written)?;
+    Ok(written.sync_all()?)
+}
+
+/// What a compressed file holds. Fails at its end when that is missing or wrong.
+pub fn reader(path: &Path) -> io::Result<MultiGzDecoder<BufReader<File>>> {
+    Ok(MultiGzDecoder::new(BufReader::new(File::open(path)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Millis {
+        Millis::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_name_tells_the_second_and_only_such_names_are_ours() {
+        let time = at("2026-05-01T18:00:09Z");
+        assert_eq!(name(time.plus(999), SQLITE), "tickets-20260501-180009Z.db.gz");
+        assert_eq!(taken_at("tickets-20260501-180009Z.db.gz", SQLITE), Some(time));
+        for other in [
+            "tickets-20260501-180009Z.dump",
+            "tickets-20260501-180009Z.db",
+            "tickets-20260501-1800Z.db.gz",
+            "tickets-2026051-180009Z.db.gz",
+            "tickets-20260532-180009Z.db.gz",
+            "tickets-20260501-180009Z (1).db.gz",
+            "before-the-gala-20260501-180009Z.db.gz",
+            ".unfinished-tickets-20260501-180009Z.db.gz",
+        ] {
+            assert_eq!(taken_at(other, SQLITE), None, "{other}");
+        }
+    }
+
+    /// What is kept of backups at these times.
+    fn kept_of(times: &mut [Millis]) -> Vec<String> {
+        times.sort();
+        times.reverse();
+        let kept = kept(times);
+        times.iter().filter(|time| kept.contains(&time.0)).map(|time| time.to_string()[..16].to_owned()).collect()
+    }
+
+    #[test]
+    fn seven_days_and_four_weeks_are_kept() {
+        // 2026-05-01 is a Friday.
+        let friday = at("2026-05-01T04:00:00Z");
+        let mut daily: Vec<Millis> = (0..100).map(|days| friday.plus(-days * Millis::DAY)).collect();
+        let days = ["05-01", "04-30", "04-29", "04-28", "04-27", "04-26", "04-25"];
+        let sundays = ["04-19", "04-12", "04-05", "03-29"];
+        let expected: Vec<String> = days.iter().chain(&sundays).map(|day| format!("2026-{day}T04:00")).collect();
+        assert_eq!(kept_of(&mut daily), expected);
+    }
+
+    #[test]
+    fn pruning_every_day_keeps_the_same_as_pruning_once() {
+        let start = at("2026-01-01T04:00:00Z");
+        let mut pruned: Vec<Millis> = Vec::new();
+        for day in 0..100 {
+            pruned.push(start.plus(day * Millis::DAY));
+            pruned.sort();
+            pruned.reverse();
+            let kept = kept(&pruned);
+            pruned.retain(|time| kept.contains(&time.0));
+        }
+        let mut all: Vec<Millis> = (0..100).map(|day| start.plus(day * Millis::DAY)).collect();
+        assert_eq!(kept_of(&mut pruned), kept_of(&mut all));
+        assert_eq!(pruned.len(), DAYS + WEEKS);
+    }
+
+    /// Elsewhere no file is always full.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_disk_that_is_full_is_told() {
+        let error = compress(Path::new(file!()), Path::new("/dev/full")).unwrap_err();
+        assert_eq!(error.to_string(), "No space left on device (os error 28)");
+    }
+
+    #[test]
+    fn of_one_day_the_newest_is_kept_and_days_without_a_backup_do_not_count() {
+        let mut times = ["2026-05-01T18:00:00Z", "2026-05-01T04:00:00Z", "2026-03-01T04:00:00Z"].map(at);
+        assert_eq!(kept_of(&mut times), ["2026-05-01T18:00", "2026-03-01T04:00"]);
+    }
+}

@@ -1,0 +1,304 @@
+//! PostgreSQL's side of backups: its own programs dump and load, and a dump counts once a throwaway database was made
+//! from it. Passwords reach the programs in the environment, which others on the machine cannot read.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use percent_encoding::percent_decode_str;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use tokio::process::Command;
+use uuid::Uuid;
+
+use super::archive::{self, Folder};
+use super::{CONTENTS, Contents, Format, check_schema, said, unless_stopped};
+use crate::config::Database;
+use crate::model::Millis;
+use crate::store::{self, POSTGRES_SCHEMA};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Dumps a database that others may be writing to, as it is at one moment, and keeps the dump once a database on the
+/// scratch server was made from it.
+pub async fn back_up(
+    owner: &PgConnectOptions,
+    scratch: &PgConnectOptions,
+    folder: &Folder,
+    taken_at: Millis,
+) -> anyhow::Result<(PathBuf, Contents)> {
+    let dump = folder.unfinished()?;
+    let mut program = program("pg_dump", owner);
+    program.args(["--format=custom", "--no-owner", "--no-privileges", "--no-comments", "--lock-wait-timeout=10s"]);
+    succeed(program.arg("--file").arg(&dump.0)).await?;
+    check(&dump.0, Format::Dump).await.context("the dump")?;
+    let restored = in_scratch(scratch, async |scratch| {
+        load(&dump.0, Format::Dump, &scratch).await?;
+        inspect(&scratch).await
+    });
+    let contents = restored.await.context("restoring the dump into a throwaway database")?;
+    Ok((folder.keep(dump, taken_at, archive::POSTGRES)?, contents))
+}
+
+/// Puts a backup where no data is, brings the schema to this release's and lets the service in.
+pub async fn restore(file: &Path, format: Format, database: &Database) -> anyhow::Result<Contents> {
+    let Database::Postgres { owner, .. } = database else { unreachable!("the caller looked") };
+    check(file, format).await.with_context(|| file.display().to_string())?;
+    make_room(owner).await?;
+    load(file, format, owner).await.with_context(|| {
+        let remains = if format == Format::Script { "; the database now holds a part of it: drop it" } else { "" };
+        format!("{}{remains}", file.display())
+    })?;
+    let contents = inspect(owner).await?;
+    store::migrate(database).await?;
+    store::reapply(database).await.context("giving the service its rights")?;
+    let schema_version = contents.schema_version;
+    let served = Contents { schema_version, ..inspect(owner).await? };
+    anyhow::ensure!(served == contents, "the database is not what was in the backup");
+    Ok(contents)
+}
+
+/// Reads a backup to its end, without a server: that it is whole, and of a schema that we know.
+async fn check(file: &Path, format: Format) -> anyhow::Result<()> {
+    let file = file.to_owned();
+    let check = move || {
+        let schema_version = match format {
+            Format::Dump => {
+                let mut program = std::process::Command::new("pg_restore");
+                let program = program.arg("--file=-").arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
+                let mut child = program.spawn().map_err(|error| missing("pg_restore", error))?;
+                let script = child.stdout.take().context("pg_restore has no output")?;
+                let schema_version = schema_of(BufReader::new(script));
+                let ended = child.wait_with_output()?;
+                anyhow::ensure!(ended.status.success(), "{}", words(&ended.stderr));
+                schema_version?
+            }
+            _ => schema_of(BufReader::new(archive::reader(&file)?))?,
+        };
+        check_schema(schema_version, POSTGRES_SCHEMA)
+    };
+    tokio::task::spawn_blocking(check).await?
+}
+
+/// Finds the newest migration in an SQL script of `pg_dump`, and the line that ends every such script.
+fn schema_of(mut script: impl BufRead) -> anyhow::Result<Option<i64>> {
+    let (mut newest, mut among_migrations, mut complete) = (None, false, false);
+    let mut line = Vec::new();
+    while script.read_until(b'\n', &mut line)? > 0 {
+        if among_migrations {
+            let version = line.split(|byte| *byte == b'\t').next().and_then(|version| str::from_utf8(version).ok());
+            newest = newest.max(version.and_then(|version| version.parse().ok()));
+            among_migrations = !line.starts_with(b"\\.");
+        } else {
+            among_migrations = line.starts_with(b"COPY public._sqlx_migrations (version,");
+            complete |= line.starts_with(b"-- PostgreSQL database dump complete");
+        }
+        line.clear();
+    }
+    anyhow::ensure!(complete, "breaks off, or is no script of pg_dump");
+    Ok(newest)
+}
+
+/// Refuses a database that holds anything of ours; takes away tables of ours that hold nothing, such as `migrate` made.
+async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
+    const TABLES: [&str; 7] = ["scans", "keys", "tickets", "users", "events", "settings", "_sqlx_migrations"];
+    let mut connection = connect(owner).await?;
+    let mut transaction = connection.begin().await?;
+    for table in TABLES {
+        let exists: bool = sqlx::query_scalar("select to_regclass('public.' || $1) is not null")
+            .bind(table)
+            .fetch_one(&mut *transaction)
+            .await?;
+        if !exists {
+            continue;
+        }
+        // The lock is kept until the table is gone: nobody fills it after we looked.
+        let lock = format!("lock table public.{table} in access exclusive mode");
+        sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+        let rows = match table {
+            "_sqlx_migrations" => continue,
+            "events" => "select exists (select from public.events where slug <> 'default')".to_owned(),
+            _ => format!("select exists (select from public.{table})"),
+        };
+        let holds: bool = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut *transaction).await?;
+        let database = owner.get_database().unwrap_or(owner.get_username());
+        anyhow::ensure!(!holds, "the database {database} holds {table} already; restore into an empty one");
+    }
+    let tables = TABLES.map(|table| format!("public.{table}")).join(", ");
+    let routines = "sp_register_ticket_to_user, fn_mark_ticket_as_used, fn_analyze_tickets";
+    let drop = format!("drop table if exists {tables}; drop routine if exists {routines}");
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(connection.close().await?)
+}
+
+/// Makes the tables of a backup in a database that does not have them.
+async fn load(file: &Path, format: Format, into: &PgConnectOptions) -> anyhow::Result<()> {
+    let database = into.get_database().unwrap_or(into.get_username());
+    match format {
+        Format::Script => load_script(file, into).await,
+        _ => {
+            let mut program = program("pg_restore", into);
+            program.args(["--no-owner", "--no-privileges", "--no-comments", "--single-transaction"]);
+            succeed(program.args(["--exit-on-error", "--dbname", database]).arg(file)).await
+        }
+    }
+}
+
+/// Errors of a script that do not matter here: roles of another server, what only its superuser may do, and a schema
+/// that every database has. Whatever else such a line should have made is missed when the tables are read.
+const EXCUSED: [&str; 3] = ["42704", "42501", "42P06"];
+
+async fn load_script(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()> {
+    let (input, mut script) = io::pipe()?;
+    let mut program = program("psql", into);
+    // With `sqlstate` each error is one line that ends with its code, in any language.
+    program.args(["-X", "--quiet", "--set=VERBOSITY=sqlstate", "--file=-"]).stdin(input).stdout(Stdio::null());
+    let ran = tokio::spawn(async move { run(&mut program).await });
+    let mut unpacked = archive::reader(file)?;
+    let sent = tokio::task::spawn_blocking(move || io::copy(&mut unpacked, &mut script).and_then(|_| script.flush()));
+    let sent = sent.await?;
+    let errors = ran.await??;
+    sent?;
+    for line in errors.lines() {
+        let code = line.rsplit(":  ").next().unwrap_or_default().trim();
+        let is_code = code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+        let harmless = code.starts_with("00") || code.starts_with("01") || EXCUSED.contains(&code);
+        anyhow::ensure!(!is_code || harmless, "psql: {line}");
+    }
+    Ok(())
+}
+
+/// What a database holds.
+async fn inspect(options: &PgConnectOptions) -> anyhow::Result<Contents> {
+    let mut connection = connect(options).await?;
+    let contents: Contents = sqlx::query_as(CONTENTS)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(said)
+        .context("is not a database of this service")?;
+    contents.check_schema(POSTGRES_SCHEMA)?;
+    connection.close().await?;
+    Ok(contents)
+}
+
+/// Works in a new database, which is dropped whatever becomes of the work, a stop signal included.
+pub async fn in_scratch<T>(
+    server: &PgConnectOptions,
+    work: impl AsyncFnOnce(PgConnectOptions) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let name = format!("register_ticket_api_scratch_{}", Uuid::new_v4().simple());
+    execute(server, format!("create database {name} template template0"))
+        .await
+        .context("making a throwaway database; --scratch-url names another server or login")?;
+    let outcome = unless_stopped(work(server.clone().database(&name))).await;
+    let dropped = execute(server, format!("drop database {name} with (force)")).await;
+    match dropped.with_context(|| format!("the throwaway database {name} remains")) {
+        Ok(()) => outcome,
+        Err(remains) => match outcome {
+            Ok(_) => Err(remains),
+            Err(error) => Err(error.context(format!("{remains:#}"))),
+        },
+    }
+}
+
+async fn execute(server: &PgConnectOptions, statement: String) -> anyhow::Result<()> {
+    let mut connection = connect(server).await?;
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.map_err(said)?;
+    Ok(connection.close().await?)
+}
+
+async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
+    let options = options.clone().disable_statement_logging();
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+    connected.context("PostgreSQL does not answer")?.map_err(said).context("connecting to PostgreSQL")
+}
+
+/// One of PostgreSQL's programs, which is told where its server is.
+fn program(name: &str, options: &PgConnectOptions) -> Command {
+    let mut program = Command::new(name);
+    let url = options.to_url_lossy();
+    let host = options.get_socket().map_or_else(|| options.get_host().into(), |socket| socket.clone().into_os_string());
+    program.env("PGHOST", host).env("PGPORT", options.get_port().to_string()).env("PGUSER", options.get_username());
+    program.env("PGDATABASE", options.get_database().unwrap_or(options.get_username()));
+    program.env("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT.as_secs().to_string());
+    if let Some(password) = url.password() {
+        program.env("PGPASSWORD", percent_decode_str(password).decode_utf8_lossy().as_ref());
+    }
+    for (parameter, value) in url.query_pairs() {
+        let variable = match &*parameter {
+            "sslmode" => "PGSSLMODE",
+            "sslrootcert" => "PGSSLROOTCERT",
+            "sslcert" => "PGSSLCERT",
+            "sslkey" => "PGSSLKEY",
+            _ => continue,
+        };
+        program.env(variable, &*value);
+    }
+    program.arg("--no-password").stdin(Stdio::null()).kill_on_drop(true);
+    program
+}
+
+/// Runs a program that must end well.
+async fn succeed(program: &mut Command) -> anyhow::Result<()> {
+    run(program).await.map(drop)
+}
+
+/// Returns what a program that ended well wrote to standard error.
+async fn run(program: &mut Command) -> anyhow::Result<String> {
+    let name = program.as_std().get_program().to_string_lossy().into_owned();
+    let ended = program.output().await.map_err(|error| missing(&name, error))?;
+    anyhow::ensure!(ended.status.success(), "{}", words(&ended.stderr));
+    Ok(String::from_utf8_lossy(&ended.stderr).into_owned())
+}
+
+fn missing(program: &str, error: io::Error) -> anyhow::Error {
+    let advice = "; install PostgreSQL's client programs, of the server's version or newer";
+    let advice = if error.kind() == ErrorKind::NotFound { advice } else { "" };
+    anyhow::anyhow!("{program}: {error}{advice}")
+}
+
+/// What a program said, as one line.
+fn words(errors: &[u8]) -> String {
+    String::from_utf8_lossy(errors).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCRIPT: &str = "\
+--
+-- PostgreSQL database dump
+--
+COPY public._sqlx_migrations (version, description, installed_on) FROM stdin;
+1\tcreate tables\t2026-05-01
+3\tgrant ticket_service\t2026-05-01
+2\tcreate ticket stored procedures\t2026-05-01
+\\.
+
+COPY public.users (user_id, username) FROM stdin;
+9\tana
+\\.
+--
+-- PostgreSQL database dump complete
+--
+";
+
+    #[test]
+    fn a_script_tells_its_newest_migration() {
+        assert_eq!(schema_of(SCRIPT.as_bytes()).unwrap(), Some(3));
+        let without = SCRIPT.replace("_sqlx_migrations", "others");
+        assert_eq!(schema_of(without.as_bytes()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_script_that_breaks_off_is_refused_wherever_it_does() {
+        let end = SCRIPT.find("-- PostgreSQL database dump complete").unwrap();
+        for length in 0..end {
+            schema_of(&SCRIPT.as_bytes()[..length]).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! SQLite's side of backups: a copy of a database that is in use, and a look into one that is not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::archive::{self, Folder};
+use super::{CONTENTS, Contents, at_work, said};
+use crate::model::Millis;
+use crate::store::SQLITE_SCHEMA;
+
+/// How long the copy waits for a moment in which it may begin to read; readers and writers go on while it reads.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Copies a database that others may be writing to, as it is at one moment, and compresses the copy once it has proved
+/// to be whole.
+pub async fn back_up(database: &Path, folder: &Folder, taken_at: Millis) -> anyhow::Result<(PathBuf, Contents)> {
+    let copy = folder.unfinished()?;
+    // SQLite's own words for it do not say what is missing.
+    fs::metadata(database).with_context(|| database.display().to_string())?;
+    copy_into(database, &copy.0).await.with_context(|| format!("copying {}", database.display()))?;
+    let contents = inspect(&copy.0).await.context("the copy")?;
+    let compressed = folder.unfinished()?;
+    let (from, to) = (copy.0.clone(), compressed.0.clone());
+    unblocked(move || archive::compress(&from, &to)).await.context("compressing the copy")?;
+    Ok((folder.keep(compressed, taken_at, archive::SQLITE)?, contents))
+}
+
+async fn copy_into(database: &Path, copy: &Path) -> anyhow::Result<()> {
+    let options = SqliteConnectOptions::new().filename(database).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
+    let mut connection = options.connect().await.map_err(said)?;
+    let name = copy.to_str().context("the directory's name is not UTF-8")?;
+    sqlx::query("vacuum into $1").bind(name).execute(&mut connection).await.map_err(said)?;
+    connection.close().await?;
+    let copy = fs::OpenOptions::new().write(true).open(copy)?;
+    unblocked(move || Ok(copy.sync_all()?)).await
+}
+
+/// Looks whether a file that nobody writes to is a whole database of ours, and what it holds. Changes nothing.
+async fn inspect(file: &Path) -> anyhow::Result<Contents> {
+    let options =
+        SqliteConnectOptions::new().filename(file).read_only(true).immutable(true).disable_statement_logging();
+    let mut connection = options.connect().await.map_err(said)?;
+    let flaw: String =
+        sqlx::query_scalar("pragma integrity_check(1)").fetch_one(&mut connection).await.map_err(said)?;
+    anyhow::ensure!(flaw == "ok", "is damaged: {flaw}");
+    let orphans: i64 = sqlx::query_scalar("select count(*) from pragma_foreign_key_check")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(said)?;
+    anyhow::ensure!(orphans == 0, "is damaged: {orphans} rows refer to rows that are not there");
+    let contents: Contents = sqlx::query_as(CONTENTS)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(said)
+        .context("is not a database of this service")?;
+    contents.check_schema(SQLITE_SCHEMA)?;
+    connection.close().await?;
+    Ok(contents)
+}
+
+/// Puts a backup where no database is.
+pub async fn restore(backup: &Path, target: &Path) -> anyhow::Result<Contents> {
+    refuse_existing(target)?;
+    let directory = target.parent().unwrap_or(Path::new(""));
+    let folder = Folder::open(directory)?.ok_or_else(|| at_work(directory))?;
+    let restored = folder.unfinished()?;
+    let (from, to) = (backup.to_owned(), restored.0.clone());
+    let unpacked = unblocked(move || archive::decompress(&from, &to)).await;
+    unpacked.with_context(|| format!("unpacking {} for {}", backup.display(), target.display()))?;
+    let contents = inspect(&restored.0).await.with_context(|| backup.display().to_string())?;
+    refuse_existing(target)?;
+    folder.keep_as(&restored, target)?;
+    drop(restored);
+    let placed = inspect(target).await.with_context(|| target.display().to_string())?;
+    anyhow::ensure!(placed == contents, "{}: is not what was in the backup", target.display());
+    Ok(contents)
+}
+
+/// A write-ahead log or journal that stayed behind would be taken for a part of the restored database.
+fn refuse_existing(target: &Path) -> anyhow::Result<()> {
+    for ending in ["", "-wal", "-shm", "-journal"] {
+        let mut path = target.as_os_str().to_owned();
+        path.push(ending);
+        let path = PathBuf::from(path);
+        // Also a link to nowhere is there.
+        anyhow::ensure!(
+            fs::symlink_metadata(&path).is_err(),
+            "{} exists; stop the service and move the old database away, with its -wal and -shm files",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Work on files, away from the threads that answer requests.
+async fn unblocked<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}

@@ -1,0 +1,680 @@
+//! Backups: what is in them, what refuses to be one, and that whatever goes wrong leaves the backup before it alone.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+
+use crate::commands::{Directory, Run, on};
+use crate::database::{Kind, Rows, TestDatabase};
+use crate::once::{scan_now, tickets};
+use crate::process::{PATIENCE, Server, within};
+use crate::service::Service;
+
+on_both_databases! {
+    a_backup_restores_every_row_and_the_service_runs_on_it,
+    a_backup_amid_scans_has_every_scan_acknowledged_before_it,
+    a_restore_overwrites_nothing,
+    a_backup_that_was_cut_or_altered_is_refused,
+    a_schema_that_is_not_known_is_neither_backed_up_nor_restored,
+    a_failed_backup_leaves_those_before_it_and_nothing_of_its_own,
+    backups_at_once_do_no_harm,
+    of_old_backups_seven_days_and_four_weeks_are_kept,
+    the_command_gets_the_file_and_its_failure_undoes_nothing,
+    verify_tells_whether_the_secret_fits,
+}
+
+const FIRST: &[(&str, &str)] = &[("TICKET_SECRET", "the first secret of the test suite")];
+
+/// Some tickets, of which two were scanned.
+async fn evening(service: &Service) {
+    let tickets = tickets(service, 20).await;
+    let path = "/api/events/default/scans";
+    service.organizer.post(path, service.scan(&tickets[0])).await.is_scan(200, "accepted");
+    service.organizer.post(path, service.scan(&tickets[0])).await.is_scan(409, "already_used");
+}
+
+/// `backup` into the directory `backups`.
+fn backup(service: &Service, directory: &Directory) -> Command {
+    on(&service.database, directory, &["backup", "--to", "backups"])
+}
+
+/// The names of the backups, which are all that is in their directory.
+fn backups(service: &Service, directory: &Directory) -> Vec<String> {
+    let names = directory.names("backups");
+    let ending = if service.database.kind == Kind::Sqlite { ".db.gz" } else { ".dump" };
+    assert!(names.iter().all(|name| name.starts_with("tickets-") && name.ends_with(ending)), "{names:?}");
+    names
+}
+
+/// Takes a backup and returns its path.
+fn take(service: &Service, directory: &Directory) -> PathBuf {
+    let said = Run::of(&mut backup(service, directory)).printed();
+    directory.0.join(said.split_once(": ").expect("the path, and then what is in it").0)
+}
+
+/// An empty place of the same kind of database.
+enum Target {
+    File(PathBuf),
+    Database(TestDatabase),
+}
+
+impl Target {
+    async fn of(service: &Service, directory: &Directory) -> Self {
+        match service.database.kind {
+            Kind::Sqlite => Self::File(directory.0.join("restored.db")),
+            Kind::Postgres => Self::Database(TestDatabase::create_empty(Kind::Postgres).await),
+        }
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        match self {
+            Self::File(path) => vec![("DATABASE_URL".to_owned(), format!("sqlite:{}", path.display()))],
+            Self::Database(database) => database.environment(),
+        }
+    }
+
+    fn restore(&self, directory: &Directory, file: &Path) -> Run {
+        let file = file.to_str().expect("the test's own name");
+        Run::of(directory.program(&["restore", file]).envs(self.environment()))
+    }
+
+    async fn rows(&self) -> Rows {
+        match self {
+            Self::File(path) => Rows::open(&format!("sqlite:{}", path.display())).await,
+            Self::Database(database) => Rows::open(&database.owner_url()).await,
+        }
+    }
+
+    async fn is_untouched(&self) -> bool {
+        match self {
+            Self::File(path) => !path.exists(),
+            Self::Database(database) => {
+                database.count("select count(*) from pg_tables where schemaname = 'public'").await == 0
+            }
+        }
+    }
+}
+
+fn verify(service: &Service, directory: &Directory, file: &Path) -> Run {
+    let file = file.to_str().expect("the test's own name");
+    Run::of(&mut on(&service.database, directory, &["backup", "verify", file]))
+}
+
+fn fact(said: &str, name: &str) -> String {
+    let line = said.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("{name}: {said}")).trim().to_owned()
+}
+
+async fn a_backup_restores_every_row_and_the_service_runs_on_it(service: Service) {
+    let directory = Directory::new();
+    evening(&service).await;
+    let before = service.database.snapshot().await;
+    let file = take(&service, &directory);
+    assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
+    // What happens later is not in it.
+    service.seat("default", "late", "North").await;
+
+    let verified = verify(&service, &directory, &file).printed();
+    let target = Target::of(&service, &directory).await;
+    let restored = target.restore(&directory, &file).printed();
+    for said in [verified, restored] {
+        let schema = if service.database.kind == Kind::Sqlite { "1" } else { "3" };
+        let facts = [("schema version", schema), ("tickets", "20"), ("scans", "2"), ("users", "20")];
+        for (name, value) in facts {
+            assert_eq!(fact(&said, name), value, "{said}");
+        }
+        assert_eq!(fact(&said, "newest scan"), service.now().to_string());
+        assert_eq!(fact(&said, "TICKET_SECRET"), "fits");
+    }
+    assert_eq!(target.rows().await.snapshot().await, before);
+    let server = Server::start(target.environment()).await;
+    server.anonymous().get("/health?full=1").await.is(200);
+    assert_eq!(server.organizer().get("/api/events/default/stats").await.is(200)["admitted"], 1);
+    server.organizer().post("/api/users", serde_json::json!({ "username": "new" })).await.is(201);
+}
+
+async fn a_backup_amid_scans_has_every_scan_acknowledged_before_it(service: Service) {
+    let directory = Directory::new();
+    let tickets = tickets(&service, 400).await;
+    let server = Server::start(service.database.environment()).await;
+    let (organizer, next) = (server.organizer(), Mutex::new(tickets.iter()));
+    let acknowledged = Mutex::new(BTreeSet::new());
+    let count = || acknowledged.lock().expect("no scan panics").len();
+
+    let scan = async || {
+        loop {
+            let Some(ticket) = next.lock().expect("no scan panics").next() else { return };
+            let body = scan_now(ticket);
+            organizer.post("/api/events/default/scans", body.clone()).await.is_scan(200, "accepted");
+            let scan_id = body["scan_id"].as_str().expect("a scan has an id").replace('-', "");
+            acknowledged.lock().expect("no scan panics").insert(scan_id);
+        }
+    };
+    let take = async || {
+        within(PATIENCE, "some scans", async || (count() >= 50).then_some(())).await;
+        let before = acknowledged.lock().expect("no scan panics").clone();
+        let mut command = backup(&service, &directory);
+        let run = tokio::task::spawn_blocking(move || Run::of(&mut command)).await.expect("the command runs");
+        (before, run.printed())
+    };
+    let (_, _, (before, said)) = tokio::join!(scan(), scan(), take());
+    assert_eq!(count(), 400, "no scan was refused");
+
+    let target = Target::of(&service, &directory).await;
+    let file = directory.0.join(said.split_once(": ").expect("the path").0);
+    target.restore(&directory, &file).printed();
+    let mut rows = target.rows().await;
+    let ids = match service.database.kind {
+        Kind::Sqlite => "select lower(hex(scan_id)) from scans",
+        Kind::Postgres => "select replace(scan_id::text, '-', '') from scans",
+    };
+    let restored: BTreeSet<String> = rows.texts(ids).await.into_iter().collect();
+    assert!(before.is_subset(&restored), "{} of {} are there", restored.len(), before.len());
+    let unlike = "select count(*) from tickets t where (t.status = 'used') <> exists \
+                  (select 1 from scans s where s.ticket_id = t.ticket_id and s.result = 'accepted')";
+    assert_eq!(rows.count(unlike).await, 0, "a ticket is used exactly when its scan is there");
+}
+
+async fn a_restore_overwrites_nothing(service: Service) {
+    let directory = Directory::new();
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let target = Target::of(&service, &directory).await;
+    target.restore(&directory, &file).printed();
+    let before = target.rows().await.snapshot().await;
+    let said = target.restore(&directory, &file).failed(1);
+    let why = if service.database.kind == Kind::Sqlite { "restored.db exists" } else { "holds scans already" };
+    assert!(said.contains(why), "{said}");
+    assert_eq!(target.rows().await.snapshot().await, before);
+}
+
+/// The file with other bytes in it, under another name.
+fn altered(directory: &Directory, file: &Path, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    let mut bytes = fs::read(file).expect("the backup can be read");
+    change(&mut bytes);
+    let altered = directory.0.join("altered");
+    fs::write(&altered, bytes).expect("the directory takes a file");
+    altered
+}
+
+async fn a_backup_that_was_cut_or_altered_is_refused(service: Service) {
+    let directory = Directory::new();
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let length = fs::metadata(&file).expect("it is there").len() as usize;
+    let target = Target::of(&service, &directory).await;
+    let is_refused = async |file: &Path| {
+        for run in [verify(&service, &directory, file), target.restore(&directory, file)] {
+            let said = run.failed(1);
+            assert!(said.starts_with("error: ") && said.contains("altered"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+        assert!(target.is_untouched().await);
+    };
+    for cut in [0, 3, 20, length / 2, length - 9, length - 1] {
+        is_refused(&altered(&directory, &file, |bytes| bytes.truncate(cut))).await;
+    }
+    is_refused(&altered(&directory, &file, |bytes| bytes[length / 2..length / 2 + 16].fill(0))).await;
+    is_refused(&altered(&directory, &file, |bytes| *bytes = b"a text".to_vec())).await;
+    let names = directory.names(".");
+    assert!(!names.iter().any(|name| name.contains("unfinished")), "{names:?}");
+}
+
+async fn a_schema_that_is_not_known_is_neither_backed_up_nor_restored(service: Service) {
+    let directory = Directory::new();
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let bytes = fs::read(&file).expect("it is there");
+    let later = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 select 99, 'of a later release', success, checksum, 0 from _sqlx_migrations where version = 1";
+    service.database.execute(later).await.expect("the table is sqlx's");
+    let said = Run::of(&mut backup(&service, &directory)).failed(1);
+    assert!(said.contains("has schema version 99, which is of a later release"), "{said}");
+
+    service.database.execute("delete from _sqlx_migrations where version = 99").await.expect("it is there");
+    service.database.execute("drop table keys").await.expect("it is there");
+    let said = Run::of(&mut backup(&service, &directory)).failed(1);
+    assert!(said.contains("is not a database of this service") && said.contains("keys"), "{said}");
+
+    service.database.execute("drop table _sqlx_migrations").await.expect("it is there");
+    Run::of(&mut backup(&service, &directory)).failed(1);
+    assert_eq!(backups(&service, &directory).len(), 1);
+    assert_eq!(fs::read(&file).expect("it is there"), bytes);
+}
+
+/// The command in a shell that lets it write files of so many blocks of 512 bytes; a full disk says the same. With
+/// `killed` the first write beyond ends the process there and then.
+fn limited(command: Command, blocks: u32, killed: bool) -> Run {
+    let mut shell = Command::new("sh");
+    let trap = if killed { "" } else { "trap '' XFSZ; " };
+    shell.args(["-c", &format!("{trap}ulimit -f {blocks}; exec \"$@\""), "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.env_remove("LLVM_PROFILE_FILE");
+    shell.current_dir(command.get_current_dir().expect("the test's directory"));
+    Run::of(shell.stdin(Stdio::null()))
+}
+
+async fn a_failed_backup_leaves_those_before_it_and_nothing_of_its_own(service: Service) {
+    let directory = Directory::new();
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let bytes = fs::read(&file).expect("it is there");
+    for blocks in [0, 1, 8] {
+        let run = limited(backup(&service, &directory), blocks, false);
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.errors.starts_with("error: "), "{run:?}");
+        assert_eq!(backups(&service, &directory).len(), 1);
+    }
+    let run = limited(backup(&service, &directory), 8, true);
+    assert_ne!(run.code, Some(0), "{run:?}");
+    assert_eq!(fs::read(&file).expect("it is there"), bytes);
+    verify(&service, &directory, &file).printed();
+    if let target @ Target::File(_) = Target::of(&service, &directory).await {
+        for killed in [false, true] {
+            let mut command = directory.program(&["restore"]);
+            command.arg(&file).envs(target.environment());
+            assert_ne!(limited(command, 8, killed).code, Some(0));
+            assert!(target.is_untouched().await);
+        }
+    }
+    // What the killed one left is gone after the next.
+    fs::write(directory.0.join("backups/.unfinished-tickets-0"), "half").expect("the directory takes a file");
+    take(&service, &directory);
+    assert!((1..=2).contains(&backups(&service, &directory).len()));
+}
+
+async fn backups_at_once_do_no_harm(service: Service) {
+    let directory = Directory::new();
+    evening(&service).await;
+    let start = |_| {
+        let mut command = backup(&service, &directory);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    };
+    let running: Vec<_> = (0..4).map(start).collect();
+    let runs: Vec<Run> = running.into_iter().map(|run| run.wait_with_output().expect("it ends").into()).collect();
+    let (done, refused): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|run| run.code == Some(0));
+    assert!(!done.is_empty(), "{refused:?}");
+    for run in refused {
+        assert!(run.failed(1).contains("another backup or restore is at work there"));
+    }
+    for name in backups(&service, &directory) {
+        verify(&service, &directory, &directory.0.join("backups").join(name)).printed();
+    }
+}
+
+async fn of_old_backups_seven_days_and_four_weeks_are_kept(service: Service) {
+    let directory = Directory::new();
+    fs::create_dir(directory.0.join("backups")).expect("a directory");
+    let (ours, other) = match service.database.kind {
+        Kind::Sqlite => ("db.gz", "dump"),
+        Kind::Postgres => ("dump", "db.gz"),
+    };
+    let mut foreign = vec![
+        "before-the-gala.db.gz".to_owned(),
+        "notes.txt".to_owned(),
+        format!("tickets-20200105-040000Z.{other}"),
+        format!("tickets-99990105-040000Z.{ours}"),
+    ];
+    let old: Vec<String> = (1..=31).map(|day| format!("tickets-202001{day:02}-040000Z.{ours}")).collect();
+    for name in foreign.iter().chain(&old) {
+        directory.file(&format!("backups/{name}"), "");
+    }
+    // Nothing is removed while there is no new one.
+    limited(backup(&service, &directory), 0, false);
+    assert_eq!(directory.names("backups").len(), 35);
+
+    let new = take(&service, &directory);
+    let name = new.file_name().expect("a name").to_str().expect("UTF-8");
+    foreign.push(name.to_owned());
+    // The new one is one of the seven days. The others are the last of the month, and before them the Sundays.
+    let kept = [5, 12, 19, 26, 27, 28, 29, 30, 31];
+    foreign.extend(kept.map(|day| format!("tickets-202001{day:02}-040000Z.{ours}")));
+    let mut names = directory.names("backups");
+    foreign.sort();
+    names.sort();
+    assert_eq!(names, foreign);
+}
+
+async fn the_command_gets_the_file_and_its_failure_undoes_nothing(service: Service) {
+    let directory = Directory::new();
+    let script = directory.file("send", "#!/bin/sh\ncp \"$2\" \"$1\"\necho sent\nexit ${STATUS:-0}\n");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).expect("the file is ours");
+    let sending = || {
+        let mut command = backup(&service, &directory);
+        command.env("BACKUP_COMMAND", "./send elsewhere");
+        command
+    };
+    let said = Run::of(&mut sending()).printed();
+    assert_eq!(said.lines().count(), 1, "what the command says is not among what we say: {said}");
+    let file = directory.0.join(said.split_once(": ").expect("the path").0);
+    let bytes = fs::read(directory.0.join("elsewhere")).expect("it was sent");
+    assert_eq!(bytes, fs::read(&file).expect("it is there"));
+
+    for (program, status) in [("./send elsewhere", "3"), ("./nothing", "0")] {
+        let run = Run::of(sending().env("BACKUP_COMMAND", program).env("STATUS", status));
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.errors.contains("error: the backup is kept, but: BACKUP_COMMAND: "), "{run:?}");
+        let file = directory.0.join(run.output.split_once(": ").expect("the path").0);
+        verify(&service, &directory, &file).printed();
+    }
+}
+
+async fn verify_tells_whether_the_secret_fits(service: Service) {
+    let directory = Directory::new();
+    let verify = |file: &Path, secret: &str| {
+        let mut command = on(&service.database, &directory, &["backup", "verify"]);
+        Run::of(command.arg(file).env("TICKET_SECRET", secret))
+    };
+    let file = take(&service, &directory);
+    assert_eq!(fact(&verify(&file, FIRST[0].1).printed(), "TICKET_SECRET"), "not in use yet");
+    service.another(FIRST).ticket("A1").await;
+    let file = take(&service, &directory);
+    assert_eq!(fact(&verify(&file, FIRST[0].1).printed(), "TICKET_SECRET"), "fits");
+    assert!(fact(&verify(&file, "").printed(), "TICKET_SECRET").contains("is not set here"));
+    let run = verify(&file, "another secret of the test suite");
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.output.contains("made with another one"), "{run:?}");
+    assert_eq!(run.errors, "error: the backup needs another TICKET_SECRET\n");
+}
+
+/// A compressed SQLite database that was changed after it was backed up.
+async fn doctored(directory: &Directory, file: &Path, change: &str) -> PathBuf {
+    let database = directory.0.join("doctored.db");
+    let mut bytes = Vec::new();
+    GzDecoder::new(File::open(file).expect("it is there")).read_to_end(&mut bytes).expect("it is whole");
+    fs::write(&database, &bytes).expect("the directory takes a file");
+    Rows::open(&format!("sqlite:{}", database.display())).await.execute(change).await.expect("it can be changed");
+    let bytes = fs::read(&database).expect("it is there");
+    compressed(directory, "doctored.db.gz", &bytes)
+}
+
+fn compressed(directory: &Directory, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = directory.0.join(name);
+    let mut encoder = GzEncoder::new(File::create(&path).expect("a new file"), Compression::fast());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("the directory takes a file");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_whole_database_of_ours_is_not_restored_however_well_it_is_compressed() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let target = Target::of(&service, &directory).await;
+    let later = "update _sqlx_migrations set version = 99";
+    for (change, said) in [
+        (later, "has schema version 99, which is of a later release: this one knows 1 at most"),
+        ("delete from _sqlx_migrations", "has no schema version"),
+        ("drop table scans", "is not a database of this service"),
+        ("pragma foreign_keys = off; delete from events", "rows refer to rows that are not there"),
+    ] {
+        let doctored = doctored(&directory, &file, change).await;
+        for run in [verify(&service, &directory, &doctored), target.restore(&directory, &doctored)] {
+            assert!(run.errors.contains(said), "{run:?}");
+            run.failed(1);
+        }
+        assert!(target.is_untouched().await);
+    }
+    let mut bytes = Vec::new();
+    GzDecoder::new(File::open(&file).expect("it is there")).read_to_end(&mut bytes).expect("it is whole");
+    bytes.truncate(bytes.len() / 2);
+    let torn = compressed(&directory, "torn.db.gz", &bytes);
+    assert!(target.restore(&directory, &torn).failed(1).contains("torn.db.gz"));
+    assert!(target.is_untouched().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_database_is_not_backed_up() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let url = service.database.url();
+    service.database.execute("pragma wal_checkpoint(truncate)").await.expect("nobody reads");
+    let database = url.strip_prefix("sqlite:").expect("a file");
+    let mut bytes = fs::read(database).expect("it is there");
+    let length = bytes.len();
+    // All but the pages that say which tables there are.
+    bytes[length / 4..].fill(0xff);
+    let torn = directory.file("torn.db", "");
+    fs::write(&torn, bytes).expect("the file is ours");
+    let mut command = backup(&service, &directory);
+    let said = Run::of(command.env("DATABASE_URL", format!("sqlite:{}", torn.display()))).failed(1);
+    assert!(said.contains("torn.db") || said.contains("the copy"), "{said}");
+    assert_eq!(backups(&service, &directory).len(), 1);
+    verify(&service, &directory, &file).printed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_there_is_no_backup() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    let said = Run::of(backup(&service, &directory).env("DATABASE_URL", "sqlite:nowhere.db")).failed(1);
+    assert_eq!(said, "error: nowhere.db: No such file or directory (os error 2)\n");
+    let said = Run::of(&mut on(&service.database, &directory, &["backup"])).failed(2);
+    assert_eq!(said, "error: BACKUP_DIR: is not set; set it, or use --to\n");
+    let said = Run::of(on(&service.database, &directory, &["backup", "verify"]).env("BACKUP_DIR", "backups"));
+    assert_eq!(said.failed(1), "error: backups: there is no backup\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_previous_database_is_not_mixed_into_a_restored_one() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let target = Target::of(&service, &directory).await;
+    for ending in ["-wal", "-shm", "-journal"] {
+        let left = directory.file(&format!("restored.db{ending}"), "from before");
+        let said = target.restore(&directory, &file).failed(1);
+        assert!(said.contains(&format!("restored.db{ending} exists")), "{said}");
+        assert!(target.is_untouched().await);
+        fs::remove_file(left).expect("it is still there");
+    }
+    target.restore(&directory, &file).printed();
+    let names = directory.names(".");
+    assert_eq!(names, ["backups", "restored.db"]);
+}
+
+/// The environment of a service that takes backups by itself.
+fn daily(service: &Service, directory: &Directory, further: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut environment = service.database.environment();
+    let backups = directory.0.join("backups").display().to_string();
+    environment.push(("BACKUP_DIR".to_owned(), backups));
+    environment.extend(further.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    environment
+}
+
+/// What the metric says, once it has said something.
+async fn last_success(server: &Server) -> i64 {
+    let said = async || {
+        let text = server.organizer().get("/metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix("backup_last_success "));
+        let time: i64 = line.expect("the metric is there").parse().expect("a number");
+        (time > 0).then_some(time)
+    };
+    within(PATIENCE, "a backup in the metrics", said).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_on_sqlite_takes_a_backup_a_day_and_a_restart_takes_no_other() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    fs::create_dir(directory.0.join("backups")).expect("a directory");
+    let old = directory.file("backups/tickets-20200105-040000Z.db.gz", "");
+    let environment = daily(&service, &directory, &[]);
+    let server = Server::start(environment.clone()).await;
+    let line = server.process.logged("backup taken").await;
+    for field in ["bytes=", "ms=", "tickets=20", "scans=2", "file="] {
+        assert!(line.contains(field), "{line}");
+    }
+    let first = backups(&service, &directory);
+    assert_eq!(first.len(), 2);
+    within(PATIENCE, "the new one", async || (last_success(&server).await > 1_600_000_000_000).then_some(())).await;
+    let taken = last_success(&server).await;
+    drop(server);
+    fs::remove_file(old).expect("it is still there");
+
+    let again = Server::start(environment.clone()).await;
+    assert_eq!(last_success(&again).await, taken);
+    assert!(!again.process.log().contains("backup taken"));
+    let verified = Run::of(directory.program(&["backup", "verify"]).envs(environment)).printed();
+    assert!(verified.contains(&first[1]), "{verified}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daily_backup_that_fails_is_an_error_in_the_log_and_the_service_goes_on() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    directory.file("backups", "a file where the directory should be");
+    let server = Server::start(daily(&service, &directory, &[])).await;
+    let line = server.process.logged("backup failed").await;
+    assert!(line.contains("ERROR") && line.contains("backups"), "{line}");
+    server.organizer().get("/api/events").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_is_not_held_up_and_leaves_the_backup() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let mut server = Server::start(daily(&service, &directory, &[("BACKUP_COMMAND", "sleep 600")])).await;
+    server.process.logged("backup taken").await;
+    server.process.terminate();
+    assert!(server.process.ended(Duration::from_secs(10)).await.success());
+    let names = backups(&service, &directory);
+    verify(&service, &directory, &directory.0.join("backups").join(&names[0])).printed();
+}
+
+/// A program that stands before PostgreSQL's own of this name.
+fn stand_in(directory: &Directory, name: &str, script: &str) -> String {
+    let _ = fs::create_dir(directory.0.join("bin"));
+    let path = directory.file(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("the file is ours");
+    let path = std::env::var("PATH").expect("there is one");
+    format!("{}:{path}", directory.0.join("bin").display())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_throwaway_database_is_dropped_whatever_happens() {
+    let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let name = directory.0.join("name");
+    // It is called twice: to read the dump, and to load it.
+    let record = format!("[ \"$1\" = --file=- ] && exec \"$REAL\" \"$@\"; echo \"$PGDATABASE\" > {}", name.display());
+    let real = Command::new("sh").args(["-c", "command -v pg_restore"]).output().expect("sh runs").stdout;
+    let real = String::from_utf8(real).expect("UTF-8");
+    for (end, code) in [("exec \"$REAL\" \"$@\"", Some(0)), ("exit 1", Some(1)), ("exec sleep 600", Some(1))] {
+        let path = stand_in(&directory, "pg_restore", &format!("{record}\n{end}"));
+        let mut command = on(&service.database, &directory, &["backup", "verify"]);
+        command.arg(&file).env("PATH", path).env("REAL", real.trim());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = child.expect("the program starts");
+        let called = async || fs::read_to_string(&name).ok().filter(|name| name.ends_with('\n'));
+        let scratch = within(PATIENCE, "the program is called", called).await;
+        fs::remove_file(&name).expect("it is there");
+        if end.contains("sleep") {
+            let terminated = Command::new("sh").args(["-c", "kill -TERM $0", &child.id().to_string()]).status();
+            assert!(terminated.is_ok_and(|status| status.success()));
+        }
+        assert_eq!(child.wait().expect("it ends").code(), code, "{end}");
+        let there = format!("select count(*) from pg_database where datname = '{}'", scratch.trim());
+        assert!(scratch.starts_with("register_ticket_api_scratch_"), "{scratch}");
+        assert_eq!(service.database.count(&there).await, 0, "{end}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgresqls_programs_say_is_told() {
+    let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
+    let nowhere = directory.0.join("nowhere");
+    let said = Run::of(backup(&service, &directory).env("PATH", nowhere)).failed(1);
+    assert!(said.starts_with("error: pg_dump: No such file") && said.contains("install PostgreSQL's client"), "{said}");
+
+    let older = "echo 'pg_dump: error: aborting because of server version mismatch' >&2; exit 1";
+    let said = Run::of(backup(&service, &directory).env("PATH", stand_in(&directory, "pg_dump", older))).failed(1);
+    assert!(said.contains("server version mismatch"), "{said}");
+    assert_eq!(backups(&service, &directory).len(), 0);
+
+    // The password is in the environment, not among the arguments, which everybody on the machine can read.
+    let real = Command::new("sh").args(["-c", "command -v pg_dump"]).output().expect("sh runs").stdout;
+    let real = String::from_utf8(real).expect("UTF-8");
+    let arguments = directory.0.join("arguments");
+    let record = format!("echo \"$@\" > {}; exec {} \"$@\"", arguments.display(), real.trim());
+    Run::of(backup(&service, &directory).env("PATH", stand_in(&directory, "pg_dump", &record))).printed();
+    let environment = service.database.environment();
+    let (_, password) = environment.iter().find(|(name, _)| name == "DB_MIGRATE_PASSWORD").expect("it has one");
+    assert!(!fs::read_to_string(arguments).expect("it was called").contains(password.as_str()));
+}
+
+/// What `pg_dump` writes as a script, with the owners and rights that Cloud SQL's exports also have.
+fn script(service: &Service) -> String {
+    let dump = Command::new("pg_dump").arg(service.database.owner_url()).output().expect("pg_dump runs");
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    String::from_utf8(dump.stdout).expect("a script is UTF-8")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exported_script_of_another_server_is_verified_and_restored() {
+    let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
+    evening(&service).await;
+    let before = service.database.snapshot().await;
+    let script = script(&service);
+    let roles = script.replace("ticket_service", "role_of_another_server");
+    let file = compressed(&directory, "export.sql.gz", roles.as_bytes());
+    assert_eq!(fact(&verify(&service, &directory, &file).printed(), "scans"), "2");
+
+    let target = Target::of(&service, &directory).await;
+    for (broken, said) in [
+        (&script[..script.len() / 2], "breaks off"),
+        (&script.replace("COPY public.users", "COPY public.nobody"), "42P01"),
+    ] {
+        let broken = compressed(&directory, "broken.sql.gz", broken.as_bytes());
+        let refused = verify(&service, &directory, &broken).failed(1);
+        assert!(refused.contains(said), "{refused}");
+    }
+    target.restore(&directory, &file).printed();
+    assert_eq!(target.rows().await.snapshot().await, before);
+    Server::start(target.environment()).await.anonymous().get("/health?full=1").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_is_restored_into_a_database_that_was_only_migrated() {
+    let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
+    evening(&service).await;
+    let before = service.database.snapshot().await;
+    let file = take(&service, &directory);
+    let target = Target::Database(TestDatabase::create(Kind::Postgres).await);
+    target.restore(&directory, &file).printed();
+    assert_eq!(target.rows().await.snapshot().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_one_database_is_not_restored_into_the_other() {
+    let (sqlite, postgres) = (Service::start(Kind::Sqlite).await, Service::start(Kind::Postgres).await);
+    let directories = [Directory::new(), Directory::new()];
+    let files = [take(&sqlite, &directories[0]), take(&postgres, &directories[1])];
+    let into_postgres = Target::of(&postgres, &directories[0]).await.restore(&directories[0], &files[0]).failed(1);
+    assert!(into_postgres.contains("is a backup of SQLite, and the database is PostgreSQL"), "{into_postgres}");
+    let into_sqlite = Target::of(&sqlite, &directories[1]).await.restore(&directories[1], &files[1]).failed(1);
+    assert!(into_sqlite.contains("is a backup of PostgreSQL, and the database is SQLite"), "{into_sqlite}");
+    // Verified they can be from anywhere, where a server is named.
+    let said = verify(&sqlite, &directories[0], &files[1]).failed(1);
+    assert!(said.contains("use --scratch-url"), "{said}");
+    let mut command = on(&sqlite.database, &directories[0], &["backup", "verify", "--scratch-url"]);
+    let said = Run::of(command.arg("mysql://root:hunter2@localhost")).failed(2);
+    assert!(said.contains("expected a postgres:// URL"), "{said}");
+    let mut command = on(&sqlite.database, &directories[0], &["backup", "verify", "--scratch-url"]);
+    Run::of(command.arg(postgres.database.owner_url()).arg(&files[1])).printed();
+}
