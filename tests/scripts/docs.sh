@@ -1,0 +1,46 @@
+# Rules of the documents: their links lead somewhere, and README.es.md says the same as README.md, as far as a program can
+# tell.
+# shellcheck shell=bash
+
+_without_code() { awk '/^ *```/ { inside = !inside; next } !inside' "$1"; }
+
+_links() { _without_code "$1" | grep -o ']([^)]*)' | sed 's/^](//; s/)$//' | grep -v '^https:' | sort -u || :; }
+
+# As GitHub makes them of the headings, when these are in English.
+_anchors() {
+  _without_code "$1" | sed -n 's/^##* //p' | tr '[:upper:]' '[:lower:]' | tr -cd 'a-z0-9_ \n-' | tr ' ' '-' |
+    awk '{ print seen[$0]++ ? $0 "-" seen[$0] - 1 : $0 }'
+}
+
+every_link_leads_somewhere() {
+  local document link page anchor
+  for document in *.md docs/*.md terraform/*.md; do
+    for link in $(_links "$document"); do
+      page=${link%%#*} anchor=${link#"${link%%#*}"}
+      if [ -n "$page" ]; then page=$(dirname "$document")/$page; else page=$document; fi
+      [ -e "$page" ] || _wrong "$document: there is no $link"
+      [ -z "$anchor" ] || _anchors "$page" | grep -qxF -e "${anchor#?}" || _wrong "$document: there is no $link"
+    done
+  done
+}
+
+_same_in_both_languages() { # WHAT-PRINTS-IT
+  diff <("$1" README.md) <("$1" README.es.md)
+}
+
+# Comments are in the language of their page; what the program answers is not.
+_commands() { awk '/^```/ { inside = !inside; next } inside' "$1" | sed 's/ *# .*//'; }
+
+both_languages_have_the_same_commands() { _same_in_both_languages _commands; }
+
+_settings() { sed -n 's/^| \(`[A-Z_]*`\) .*/\1/p' "$1"; }
+
+both_languages_have_the_same_settings() { _same_in_both_languages _settings; }
+
+_headings() { _without_code "$1" | sed -n 's/^\(##*\) .*/\1/p'; }
+
+both_languages_have_the_same_sections() { _same_in_both_languages _headings; }
+
+_links_elsewhere() { _links "$1" | grep -v '^README'; }
+
+both_languages_link_to_the_same_pages() { _same_in_both_languages _links_elsewhere; }
