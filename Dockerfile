@@ -20,11 +20,11 @@ COPY sql sql
 # Cargo compares times, and the files may be older than the empty library that was built.
 RUN touch src/lib.rs \
     && cargo build --locked --release \
-    && mkdir -m 700 data
+    && mkdir data
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /build/target/release/register-ticket-api /usr/local/bin/
-# A new volume takes owner and mode from the directory that it covers.
+# A new volume takes its owner from the directory that it covers.
 COPY --from=build --chown=65532:65532 /build/data /data
 COPY --from=build --chown=65532:65532 /build/data /backups
 # SQLite's default, data/tickets.db, lies in /data. So do temporary files: all else may be read-only.
