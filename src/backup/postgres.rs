@@ -125,11 +125,12 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
     Ok(connection.close().await?)
 }
 
-/// Makes the tables of a backup in a database that does not have them.
+/// Makes the tables of a backup in a database that does not have them. Only what is ours: a managed server puts schemas
+/// and extensions of its own into each database, which no other server has.
 async fn load(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()> {
     let database = into.get_database().unwrap_or(into.get_username());
     let mut program = program("pg_restore", into);
-    program.args(["--no-owner", "--no-privileges", "--no-comments", "--single-transaction"]);
+    program.args(["--schema=public", "--no-owner", "--no-privileges", "--no-comments", "--single-transaction"]);
     succeed(program.args(["--exit-on-error", "--dbname", database]).arg(file)).await
 }
 

@@ -629,6 +629,24 @@ async fn a_dump_is_restored_into_a_database_that_was_only_migrated() {
     assert_eq!(target.rows().await.snapshot().await, before);
 }
 
+/// Such as Cloud SQL's `google_vacuum_mgmt`, which no other server could make.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_put_into_the_database_beside_ours_is_not_restored() {
+    let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
+    evening(&service).await;
+    let of_the_server = "create schema of_the_server; create extension pgcrypto schema of_the_server; \
+                         create table of_the_server.jobs (id int)";
+    service.database.execute(of_the_server).await.expect("the owner may");
+    let before = service.database.snapshot().await;
+    let file = take(&service, &directory);
+    let target = Target::of(&service, &directory).await;
+    target.restore(&directory, &file).printed();
+    let mut rows = target.rows().await;
+    assert_eq!(rows.snapshot().await, before);
+    assert_eq!(rows.count("select count(*) from pg_namespace where nspname = 'of_the_server'").await, 0);
+    assert_eq!(rows.count("select count(*) from pg_extension where extname = 'pgcrypto'").await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_of_one_database_is_not_restored_into_the_other() {
     let (sqlite, postgres) = (Service::start(Kind::Sqlite).await, Service::start(Kind::Postgres).await);
