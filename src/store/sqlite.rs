@@ -42,7 +42,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Rows that SQLite's thread may be ahead of ours: a page of an export, so that the two need not wake each other for
 /// every 50.
-const ROW_BUFFER: usize = 1_000;
+const ROW_BUFFER: usize = crate::page::PAGE as usize;
 
 const MIGRATIONS: [(&str, &str); 1] = [("create tables", include_str!("../../sql/sqlite/01_create_tables.sql"))];
 
