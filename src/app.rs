@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::{Caller, KeyRing};
 use crate::config::Settings;
-use crate::endpoints::{batches, events, keys, manifest, scans, stats, system, tickets, users};
+use crate::endpoints::{batches, events, keys, manifest, pages, scans, stats, system, tickets, users};
 use crate::error::Error;
 use crate::logs::{self, RequestLine};
 use crate::metrics::Metrics;
@@ -76,6 +76,11 @@ const IMPORT: Limits = Limits { csv: Some(BodyLimits { bytes: 16 * 1024 * 1024, 
 
 /// Every path of the service. `HEAD` is answered wherever `GET` is.
 pub static ROUTES: &[Route] = routes! {
+    GET    "/"                                 ANYONE,     SHORT  => pages::show_home;
+    GET    "/gate"                             ANYONE,     SHORT  => pages::show_gate;
+    GET    "/organizer"                        ANYONE,     SHORT  => pages::show_organizer;
+    GET    "/worker.js"                        ANYONE,     SHORT  => pages::show_worker;
+    GET    "/assets/{version}/{*file}"         ANYONE,     SHORT  => pages::show_asset;
     GET    "/health"                           ANYONE,     SHORT  => system::show_health;
     GET    "/metrics"                          GATE,       SHORT  => system::show_metrics;
     GET    "/openapi.json"                     ANYONE,     SHORT  => system::show_openapi;

@@ -4,6 +4,7 @@ pub mod batches;
 pub mod events;
 pub mod keys;
 pub mod manifest;
+pub mod pages;
 pub mod scans;
 pub mod stats;
 pub mod system;

@@ -32,6 +32,7 @@ pub mod logs;
 pub mod metrics;
 pub mod model;
 pub mod page;
+pub mod pages;
 pub mod request;
 pub mod response;
 pub mod serve;

@@ -101,7 +101,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         tracing::info!(key.id = caller.key_id.map(tracing::field::display), event = event.slug, "manifest downloaded");
         let manifest =
             manifest(Arc::clone(call.app), &event, call.now, query.since.map(|since| since.0), caller.gate.clone())?;
-        if accepts_gzip(&call) {
+        if call.accepts_gzip() {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             response
@@ -172,16 +172,4 @@ fn matches_etag(call: &Call<'_>, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let sent = call.parts.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     sent.flat_map(|list| list.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
-}
-
-fn accepts_gzip(call: &Call<'_>) -> bool {
-    let sent = call.parts.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    sent.flat_map(|list| list.split(',')).any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip")) && !parts.any(is_zero)
-    })
-}
-
-fn is_zero(weight: &str) -> bool {
-    weight.strip_prefix("q=").and_then(|value| value.parse::<f32>().ok()).is_some_and(|value| value <= 0.0)
 }

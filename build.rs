@@ -1,0 +1,53 @@
+//! Compresses the files that the web pages load, so that the binary holds and sends them compressed, and makes the
+//! checksum that their addresses carry.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+
+const FOLDER: &str = "src/pages/assets";
+
+fn main() -> io::Result<()> {
+    println!("cargo::rerun-if-changed={FOLDER}");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    let root = Path::new(FOLDER).canonicalize()?;
+    let mut checksum = Sha256::new();
+    let mut table = String::new();
+    for (place, file) in files(&root)?.iter().enumerate() {
+        let name = file.strip_prefix(&root).expect("it is in there").to_str().expect("our own name");
+        let bytes = fs::read(file)?;
+        checksum.update(name);
+        checksum.update([0]);
+        checksum.update(bytes.len().to_le_bytes());
+        checksum.update(&bytes);
+        let compressed = out.join(format!("{place}.gz"));
+        let mut encoder = GzEncoder::new(File::create(&compressed)?, Compression::best());
+        io::Write::write_all(&mut encoder, &bytes)?;
+        encoder.finish()?;
+        writeln!(table, "    Asset {{ name: {name:?}, gzip: include_bytes!({compressed:?}) }},")
+            .expect("a string grows");
+    }
+    let checksum = checksum.finalize();
+    let version: String = checksum[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = format!("/assets/{version}");
+    let code = format!(
+        "/// Where the files of this release are.\npub const ASSETS_PATH: &str = {path:?};\npub static ASSETS: &[Asset] = &[\n{table}];\n"
+    );
+    fs::write(out.join("assets.rs"), code)
+}
+
+/// All files below a folder, in an order that is the same on every machine.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
+    }
+    found.sort();
+    Ok(found)
+}

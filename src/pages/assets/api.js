@@ -1,0 +1,58 @@
+// Requests to the service.
+
+import { observe } from "./clock.js";
+
+/** What the service refused, as it told it (RFC 9457), or that it could not be reached: then `status` is 0. */
+export class Problem extends Error {
+  constructor(status, { code = "", detail = "", errors = [], ...rest } = {}) {
+    super(detail || code || String(status));
+    Object.assign(this, { status, code, detail, errors, rest });
+  }
+
+  /** Nobody answered, or only something before the service did: it may or may not have happened. */
+  get isAway() {
+    return this.status === 0 || this.status >= 500;
+  }
+}
+
+/**
+ * Sends a request and returns the `Response`, whatever its status. Throws a `Problem` when none comes within `timeout`
+ * milliseconds. `json` is sent as JSON, `csv` as it is.
+ */
+export async function send(method, path, { key, json, csv, timeout = 15000, headers = {} } = {}) {
+  const sent = Date.now();
+  const all = new Headers(headers);
+  if (key) all.set("authorization", `Bearer ${key}`);
+  if (json !== undefined) all.set("content-type", "application/json");
+  if (csv !== undefined) all.set("content-type", "text/csv");
+  const body = json === undefined ? csv : JSON.stringify(json);
+  let response;
+  try {
+    response = await fetch(path, {
+      method, headers: all, body, cache: "no-store", credentials: "omit", redirect: "error",
+      signal: AbortSignal.timeout(timeout),
+    });
+  } catch {
+    throw new Problem(0);
+  }
+  observe(response, sent, Date.now());
+  return response;
+}
+
+/** The same, for whoever wants success only: returns the parsed body, or null where there is none. */
+export async function ask(method, path, options) {
+  const response = await send(method, path, options);
+  const body = await parsed(response);
+  if (response.ok) return body;
+  throw new Problem(response.status, body ?? {});
+}
+
+/** The JSON of an answer, or null. */
+export async function parsed(response) {
+  if (!response.headers.get("content-type")?.includes("json")) return null;
+  try {
+    return await response.json();
+  } catch {
+    throw new Problem(0);
+  }
+}

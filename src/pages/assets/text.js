@@ -1,0 +1,30 @@
+// The page's texts, in the language that the service chose for it.
+
+const texts = JSON.parse(document.getElementById("texts").textContent);
+export const language = document.documentElement.lang;
+
+/** A text by its name, with `{name}` in it replaced by `values.name`. */
+export function text(name, values = {}) {
+  return (texts[name] ?? name).replace(/\{(\w+)\}/g, (whole, value) => values[value] ?? whole);
+}
+
+/** Whether the page has a text of this name. */
+export const hasText = (name) => name in texts;
+
+const formats = new Map();
+
+function format(options) {
+  const id = JSON.stringify(options);
+  if (!formats.has(id)) formats.set(id, new Intl.DateTimeFormat(language, options));
+  return formats.get(id);
+}
+
+/** Hour and minute of a moment (anything that `Date` takes), in an IANA time zone or the device's own. */
+export const timeOfDay = (moment, timeZone) => format({ timeStyle: "short", timeZone }).format(new Date(moment));
+
+/** Day, hour and minute. */
+export const dayAndTime = (moment, timeZone) =>
+  format({ dateStyle: "medium", timeStyle: "short", timeZone }).format(new Date(moment));
+
+const numbers = new Intl.NumberFormat(language);
+export const number = (value) => numbers.format(value);
