@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, camera, eventually, forBothDatabases, service, texts } from "./harness.mjs";
+import { accessible, eventually, forBothDatabases, service, texts } from "./harness.mjs";
 import { Gate, Holder, Organizer, en } from "./people.mjs";
 
 const SEATS = "seat,gate,username,full_name,email\n";
