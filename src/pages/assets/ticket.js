@@ -91,7 +91,7 @@ async function poll() {
 
 /** Asks for this page again and takes over what changed. */
 async function refresh() {
-  const response = await send("GET", location.pathname);
+  const response = await send("GET", location.pathname, { timeout: POLL });
   if (response.status === 404) return end();
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const fresh = page.getElementById("ticket");
