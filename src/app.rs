@@ -217,11 +217,11 @@ impl App {
         if parts.method == Method::HEAD {
             response = response.map(|_| response::empty_body());
         }
-        response::secure(&mut response);
-        let (response, error) = match send(response).await {
+        let (mut response, error) = match send(response).await {
             Ok(response) => (response, error),
             Err(error) => (response::problem(&error), Some(error)),
         };
+        response::secure(&mut response, self.settings.is_https());
         self.observe(&parts, &visit, &response, error.as_ref());
         response
     }
