@@ -95,6 +95,14 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
 pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
     let (read, _) = find_ticket(&call).await?;
     let page = ticket_path(&call);
+    let icons = [192, 512].map(|size| {
+        json!({
+            "src": format!("{ASSETS_PATH}/icon-{size}.png"),
+            "sizes": format!("{size}x{size}"),
+            "type": "image/png",
+            "purpose": "any maskable",
+        })
+    });
     let manifest = json!({
         "name": format!("{} · {}", read.event_name, read.ticket.seat),
         "short_name": read.ticket.seat,
@@ -104,12 +112,7 @@ pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
         "display": "standalone",
         "background_color": "#f5f6f8",
         "theme_color": "#16324f",
-        "icons": [192, 512].map(|size| json!({
-            "src": format!("{ASSETS_PATH}/icon-{size}.png"),
-            "sizes": format!("{size}x{size}"),
-            "type": "image/png",
-            "purpose": "any maskable",
-        })),
+        "icons": icons,
     });
     let mut response = text(call.parts, StatusCode::OK, "application/manifest+json", &manifest.to_string())?;
     set(&mut response, PRIVATE);
