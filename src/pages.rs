@@ -202,6 +202,7 @@ mod tests {
                 "otpauth",
                 "otpauth_qr",
                 "qr",
+                "reentry",
                 "refresh",
                 "seat",
                 "starts",

@@ -20,9 +20,9 @@ use crate::response::{self, Response};
 use crate::store::TicketPage;
 use crate::totp::{PERIOD, PageToken, QrCode, TotpKey, step_at};
 
-/// Everything a page may do: load from here, ask here, show pictures that it made itself. Workers have a policy of their
+/// Everything a page may do: load from here, ask here, show pictures from here. Workers have a policy of their
 /// own, so the files have it too.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 /// What of a device a page may use. Only the gate has a camera.
@@ -67,6 +67,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         ("holder", ticket.full_name.clone().or_else(|| ticket.username.clone()).unwrap_or_default()),
         ("status", ticket.status.as_str().to_owned()),
         ("inside", ticket.inside.to_string()),
+        ("reentry", read.reentry.as_str().to_owned()),
         ("starts", language.moment(read.starts_at, time_zone)),
         ("used_at", ticket.used_at.map(|time| time.to_string()).unwrap_or_default()),
         ("used_when", language.moment(ticket.used_at, time_zone)),
@@ -94,6 +95,14 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
 pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
     let (read, _) = find_ticket(&call).await?;
     let page = ticket_path(&call);
+    let icons = [192, 512].map(|size| {
+        json!({
+            "src": format!("{ASSETS_PATH}/icon-{size}.png"),
+            "sizes": format!("{size}x{size}"),
+            "type": "image/png",
+            "purpose": "any maskable",
+        })
+    });
     let manifest = json!({
         "name": format!("{} · {}", read.event_name, read.ticket.seat),
         "short_name": read.ticket.seat,
@@ -103,7 +112,7 @@ pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
         "display": "standalone",
         "background_color": "#f5f6f8",
         "theme_color": "#16324f",
-        "icons": [{ "src": format!("{ASSETS_PATH}/icon.svg"), "sizes": "any", "type": "image/svg+xml" }],
+        "icons": icons,
     });
     let mut response = text(call.parts, StatusCode::OK, "application/manifest+json", &manifest.to_string())?;
     set(&mut response, PRIVATE);
