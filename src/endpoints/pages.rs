@@ -20,9 +20,9 @@ use crate::response::{self, Response};
 use crate::store::TicketPage;
 use crate::totp::{PERIOD, PageToken, QrCode, TotpKey, step_at};
 
-/// Everything a page may do: load from here, ask here, show pictures that it made itself. Workers have a policy of their
+/// Everything a page may do: load from here, ask here, show pictures from here. Workers have a policy of their
 /// own, so the files have it too.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 /// What of a device a page may use. Only the gate has a camera.
