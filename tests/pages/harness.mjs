@@ -99,7 +99,31 @@ class Service {
     return response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text;
   }
 
-  /** The same, whatever the answer: a `Response`. */
+  /** Registers a person to a ticket that has been issued; gives what the API answers, secrets and all. */
+  async register({ seat, gate, event = "default", ...person }) {
+    await this.ask("POST", "/api/users", person);
+    return this.api("POST", `/api/users/${person.username}/tickets`, { seat, gate, event });
+  }
+
+  /** Makes the key of a gate, and gives what enrols a device with it. */
+  async enrolment({ name = "North door", role = "gate", event = "default", gate = "North", offline = true } = {}) {
+    const { key_id } = await this.api("POST", "/api/keys", { name, role, event, gate, offline });
+    return { key_id, ...(await this.api("POST", `/api/keys/${key_id}/enrol`)) };
+  }
+
+  /** What the QR code of such a registration shows, so many seconds from now. */
+  code(registration, seconds = 0) {
+    const at = new Date(Date.now() + seconds * 1000).toISOString();
+    return execFileSync(BINARY, ["code", "--qr", "--at", at], { input: JSON.stringify(registration), encoding: "utf8" }).trim();
+  }
+
+  /** The rows of a CSV export, as objects. None of the tests' values needs quotes. */
+  async rows(path) {
+    const [head, ...lines] = (await this.api("GET", path)).trim().split(/\r?\n/).map((line) => line.split(","));
+    return lines.map((values) => Object.fromEntries(head.map((name, column) => [name, values[column]])));
+  }
+
+  /** What `api` asks, whatever the answer: a `Response`. */
   ask(method, path, body, key = this.key) {
     const headers = { authorization: `Bearer ${key}` };
     if (body !== undefined) headers["content-type"] = typeof body === "string" ? "text/csv" : "application/json";
@@ -141,6 +165,15 @@ async function freePort() {
 }
 
 const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value));
+
+/** The texts of the pages in a language, with their values filled in: `texts("en")("gate.role_gate", {…})`. */
+export function texts(language) {
+  const known = JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));
+  return (name, values = {}) => {
+    assert.ok(name in known, `there is no text ${name}`);
+    return known[name].replace(/\{(\w+)\}/g, (whole, value) => values[value] ?? whole);
+  };
+}
 
 // ---- waiting
 

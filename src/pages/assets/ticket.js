@@ -5,7 +5,7 @@ import { now, secondsSlow } from "./clock.js";
 import { find } from "./dom.js";
 import { forgetOffline, keepOffline } from "./offline.js";
 import { qrSvg } from "./qr.js";
-import { language, text } from "./text.js";
+import { number, text } from "./text.js";
 import { STEP, code, importKey, stepAt } from "./totp.js";
 
 const POLL = 10_000;
@@ -91,23 +91,23 @@ async function poll() {
 
 /** Asks for this page again and takes over what changed. */
 async function refresh() {
-  const response = await send("GET", location.pathname);
+  const response = await send("GET", location.pathname, { timeout: POLL });
   if (response.status === 404) return end();
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const fresh = page.getElementById("ticket");
   // Such as the page by which a network asks for a password.
   if (!response.ok || !fresh) throw new Error(String(response.status));
-  const before = ticket.dataset.status;
+  const before = JSON.stringify(ticket.dataset);
   Object.assign(ticket.dataset, fresh.dataset);
   for (const field of ticket.querySelectorAll("[data-field]")) {
     const value = find(`[data-field="${field.dataset.field}"]`, fresh).textContent;
     if (field.textContent !== value) field.textContent = value;
   }
-  if (!makesCodes) {
+  if (!makesCodes && needsCode()) {
     shown = stepAt(now());
     show(find("#code", fresh).textContent, () => document.adoptNode(find("#enlarge svg", fresh)));
   }
-  if (before !== ticket.dataset.status) changed();
+  if (JSON.stringify(ticket.dataset) !== before) changed();
 }
 
 /** The link is dead: the ticket has another one now, or another person. */
@@ -144,11 +144,11 @@ function clock() {
   return text(slow > 0 ? "ticket.clock_slow" : "ticket.clock_fast", { amount: duration(Math.abs(slow)) });
 }
 
+/** In the symbols of the units, which are the same in every language. */
 function duration(seconds) {
-  const [unit, length] = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]].find(
-    ([, length]) => seconds >= CLOCK_IS_RIGHT * length,
-  );
-  return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "long" }).format(Math.round(seconds / length));
+  const units = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
+  const [symbol, length] = units.find(([, length]) => seconds >= CLOCK_IS_RIGHT * length);
+  return `${number(Math.round(seconds / length))} ${symbol}`;
 }
 
 /** Says it once: an element with `role="status"` is read aloud when it changes. */
