@@ -22,8 +22,8 @@ class Person {
 
 /** At a desk, with the key. */
 export class Organizer extends Person {
-  static async at(t, service, options) {
-    const organizer = new Organizer(await desktop(t, service, options));
+  static async at(t, service, { page = desktop, ...options } = {}) {
+    const organizer = new Organizer(await page(t, service, options));
     await organizer.page.goto("/organizer");
     await organizer.page.getByLabel(en("organizer.key"), { exact: true }).fill(service.key);
     await organizer.press(en("organizer.sign_in"));
@@ -56,9 +56,9 @@ export class Organizer extends Person {
 /** At a door, with a phone that is enrolled. */
 export class Gate extends Person {
   /** With a key made by the API, unless an enrolment link is given. `script` runs in the page before its own. */
-  static async at(t, service, { key, link, script, ...options } = {}) {
+  static async at(t, service, { page = phone, key, link, script, ...options } = {}) {
     link ??= (await service.enrolment(key)).enrol_url;
-    const gate = new Gate(await phone(t, service, options));
+    const gate = new Gate(await page(t, service, options));
     if (script) await gate.page.addInitScript(script);
     await gate.page.goto(link);
     await gate.page.getByRole("button", { name: en("gate.type"), exact: true }).waitFor();
@@ -105,8 +105,8 @@ export class Gate extends Person {
 
 /** With a ticket on the phone. */
 export class Holder extends Person {
-  static async at(t, service, link, options) {
-    const holder = new Holder(await phone(t, service, options));
+  static async at(t, service, link, { page = phone, ...options } = {}) {
+    const holder = new Holder(await page(t, service, options));
     await holder.page.goto(link);
     return holder;
   }
