@@ -4,8 +4,15 @@
 //! escaped; `{{&name}}` is a value that is HTML already; `{{json a b}}` are all texts whose names begin with `a.` or
 //! `b.`, as JSON for the page's own module.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::LazyLock;
+
+use http::{HeaderMap, header};
+use qrcodegen::{QrCode, QrCodeEcc};
+
+use crate::model::Millis;
 
 /// A file that pages load, as `build.rs` made it.
 pub struct Asset {
@@ -53,24 +60,43 @@ pub static LANGUAGES: [Language; 2] = [
 ];
 
 impl Language {
-    /// The language that `Accept-Language` (RFC 9110, section 12.5.4) likes best of ours.
-    pub fn accepted(header: &str) -> &'static Self {
-        let mut best = (&LANGUAGES[0], 0.0);
-        for range in header.split(',') {
-            let (tag, weight) = range.split_once(';').unwrap_or((range, ""));
-            let weight = weight.trim().strip_prefix("q=").map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-            let primary = tag.trim().split('-').next().unwrap_or_default();
-            let ours = LANGUAGES.iter().find(|language| language.tag.eq_ignore_ascii_case(primary));
-            if let Some(language) = ours.filter(|_| weight > best.1) {
-                best = (language, weight);
-            }
-        }
-        best.0
+    /// The language that whoever sent these headers likes best of ours.
+    pub fn of(headers: &HeaderMap) -> &'static Self {
+        let sent: Vec<&str> =
+            headers.get_all(header::ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok()).collect();
+        Self::accepted(&sent.join(","))
+    }
+
+    /// Reads `Accept-Language` (RFC 9110, section 12.5.4). `es-419` asks for Spanish as `es` does, and `*` for whatever is
+    /// not named. What comes first wins among equals; what is not understood is passed over.
+    fn accepted(header: &str) -> &'static Self {
+        let ranges: Vec<(&str, u16)> = header.split(',').filter_map(weighted).collect();
+        let liked = |name: &str| {
+            let named = ranges.iter().zip(0..).filter(|((range, _), _)| range.eq_ignore_ascii_case(name));
+            named.map(|((_, weight), place)| (*weight, Reverse(place))).max()
+        };
+        let wanted = |language: &&Self| liked(language.tag).or_else(|| liked("*")).filter(|(weight, _)| *weight > 0);
+        // Backwards, because of equals the last is taken.
+        let best = LANGUAGES.iter().rev().filter(|language| wanted(language).is_some()).max_by_key(wanted);
+        best.unwrap_or(&LANGUAGES[0])
     }
 
     /// A text by its name; the name itself where it is missing, which a test finds.
     pub fn text<'a>(&'a self, name: &'a str) -> &'a str {
         self.texts.get(name).map_or(name, String::as_str)
+    }
+
+    /// A moment as people say it, where they are. Empty where there is none.
+    pub fn moment(&self, moment: Option<Millis>, time_zone: &str) -> String {
+        let local = moment.and_then(|moment| jiff::Timestamp::from_millisecond(moment.0).ok()?.in_tz(time_zone).ok());
+        let Some(local) = local else { return String::new() };
+        let word = |name, place: i8| self.text(name).split(' ').nth(place.unsigned_abs().into()).unwrap_or_default();
+        self.text("time.moment")
+            .replace("{weekday}", word("time.weekdays", local.weekday().to_monday_zero_offset()))
+            .replace("{day}", &local.day().to_string())
+            .replace("{month}", word("time.months", local.month() - 1))
+            .replace("{year}", &local.year().to_string())
+            .replace("{time}", &format!("{:02}:{:02}", local.hour(), local.minute()))
     }
 
     fn json(&self, groups: &str) -> String {
@@ -81,7 +107,7 @@ impl Language {
         serde_json::to_string(&texts).unwrap_or_default().replace('<', "\\u003c")
     }
 
-    fn value<'a>(&'a self, name: &'a str, values: &[(&str, &'a str)]) -> &'a str {
+    fn value<'a>(&'a self, name: &'a str, values: &'a [(&str, String)]) -> &'a str {
         match name {
             "lang" => self.tag,
             "assets" => ASSETS_PATH,
@@ -90,7 +116,7 @@ impl Language {
     }
 
     /// Fills a template.
-    pub fn render(&self, template: &str, values: &[(&str, &str)]) -> String {
+    pub fn render(&self, template: &str, values: &[(&str, String)]) -> String {
         let value = |name| self.value(name, values);
         let mut page = String::with_capacity(template.len() * 2);
         let mut rest = template;
@@ -109,6 +135,33 @@ impl Language {
         page.push_str(rest);
         page
     }
+}
+
+/// One range of `Accept-Language` without its regions, and how much it is liked, in thousandths.
+fn weighted(range: &str) -> Option<(&str, u16)> {
+    let (tag, weight) = range.split_once(';').unwrap_or((range, "q=1"));
+    let weight = weight.trim().strip_prefix(['q', 'Q'])?.strip_prefix('=')?;
+    let weight: f32 = weight.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?;
+    Some((tag.trim().split('-').next()?, (weight * 1_000.0) as u16))
+}
+
+/// A QR code as SVG, with the quiet zone of four modules that scanners need. Empty where the text is too long for one.
+pub fn qr(text: &str) -> String {
+    const QUIET: i32 = 4;
+    let Ok(code) = QrCode::encode_text(text, QrCodeEcc::Medium) else { return String::new() };
+    let mut path = String::new();
+    for y in 0..code.size() {
+        let mut x = 0;
+        while x < code.size() {
+            let run = (x..code.size()).take_while(|&x| code.get_module(x, y)).count() as i32;
+            if run > 0 {
+                write!(path, "M{} {}h{run}v1h-{run}z", x + QUIET, y + QUIET).expect("a string grows");
+            }
+            x += run.max(1);
+        }
+    }
+    let size = code.size() + 2 * QUIET;
+    format!("<svg class=\"qr\" viewBox=\"0 0 {size} {size}\" shape-rendering=\"crispEdges\"><path d=\"{path}\"/></svg>")
 }
 
 /// Makes a text safe in HTML, between tags and in quoted attributes.
