@@ -67,6 +67,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         ("holder", ticket.full_name.clone().or_else(|| ticket.username.clone()).unwrap_or_default()),
         ("status", ticket.status.as_str().to_owned()),
         ("inside", ticket.inside.to_string()),
+        ("reentry", read.reentry.as_str().to_owned()),
         ("starts", language.moment(read.starts_at, time_zone)),
         ("used_at", ticket.used_at.map(|time| time.to_string()).unwrap_or_default()),
         ("used_when", language.moment(ticket.used_at, time_zone)),
@@ -103,7 +104,12 @@ pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
         "display": "standalone",
         "background_color": "#f5f6f8",
         "theme_color": "#16324f",
-        "icons": [{ "src": format!("{ASSETS_PATH}/icon.svg"), "sizes": "any", "type": "image/svg+xml" }],
+        "icons": [192, 512].map(|size| json!({
+            "src": format!("{ASSETS_PATH}/icon-{size}.png"),
+            "sizes": format!("{size}x{size}"),
+            "type": "image/png",
+            "purpose": "any maskable",
+        })),
     });
     let mut response = text(call.parts, StatusCode::OK, "application/manifest+json", &manifest.to_string())?;
     set(&mut response, PRIVATE);
