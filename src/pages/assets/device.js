@@ -54,6 +54,7 @@ export class Device {
         database.createObjectStore("tickets", { keyPath: "ticket_id" }).createIndex("place", ["seat", "gate"]);
         const queue = database.createObjectStore("queue", { keyPath: "place", autoIncrement: true });
         queue.createIndex("names", "names", { multiEntry: true });
+        queue.createIndex("refusal", "refusal");
       };
       request.onerror = () => reject(request.error);
       request.onblocked = () => reject(new Error("another tab holds an older storage"));
@@ -107,12 +108,13 @@ export class Device {
   /** What a page needs at its start, and after another tab changed something. */
   load() {
     return this.#transact("readonly", async ({ kept, queue }) => {
-      const [device, choices, manifest, recent, items] = await Promise.all([
+      const [device, choices, manifest, recent, all, given] = await Promise.all([
         ...["device", "choices", "manifest", "recent"].map((name) => done(kept.get(name))),
-        done(queue.getAll()),
+        done(queue.count()),
+        done(queue.index("refusal").getAll()),
       ]);
-      const refused = items.filter((item) => item.refusal).map(({ body, refusal }) => ({ scan_id: body.scan_id, detail: refusal }));
-      return { device, choices, manifest, recent: recent ?? [], queued: items.length - refused.length, refused };
+      const refused = given.map(({ body, refusal }) => ({ scan_id: body.scan_id, detail: refusal }));
+      return { device, choices, manifest, recent: recent ?? [], queued: all - refused.length, refused };
     });
   }
 
@@ -136,10 +138,11 @@ export class Device {
     });
   }
 
-  /** Forgets the manifest and the names of those who passed. */
-  erase() {
+  /** Forgets the manifest, and when the event is over those who passed too. */
+  erase({ recent = false } = {}) {
     return this.#transact("readwrite", ({ kept, tickets }) => {
-      for (const name of ["manifest", "recent"]) kept.delete(name);
+      kept.delete("manifest");
+      if (recent) kept.delete("recent");
       tickets.clear();
     });
   }
@@ -180,7 +183,7 @@ export class Device {
     return this.#transact("readwrite", async ({ kept, tickets, queue }) => {
       const between = verdict.ticket ? await unsent(queue, event, verdict.ticket) : [];
       await learn({ kept, tickets, queue }, event, verdict.ticket, step);
-      if (between.length === 0) await remember(kept, verdict);
+      await remember(kept, verdict);
       return between.length > 0;
     });
   }
@@ -195,8 +198,13 @@ export class Device {
   /** The oldest scans that the service has not got. */
   unsent(event, most) {
     return this.#transact("readonly", async ({ queue }) => {
-      const items = await done(queue.getAll());
-      return items.filter((item) => item.event === event && !item.refusal).slice(0, most);
+      const items = [];
+      const request = queue.openCursor();
+      for (let cursor = await done(request); cursor && items.length < most; cursor = await done(request)) {
+        if (cursor.value.event === event && !cursor.value.refusal) items.push(cursor.value);
+        cursor.continue();
+      }
+      return items;
     });
   }
 
@@ -204,6 +212,7 @@ export class Device {
   settle(event, answers) {
     return this.#transact("readwrite", async (stores) => {
       const corrected = [];
+      const recent = new Map(((await done(stores.kept.get("recent"))) ?? []).map((verdict) => [verdict.scan_id, verdict]));
       for (const [item, answer] of answers) {
         // Another tab may have been faster.
         if (!(await done(stores.queue.get(item.place)))) continue;
@@ -215,19 +224,20 @@ export class Device {
         if (other && letPass(item) && !item.again) {
           const body = { ...item.body, scan_id: newId() };
           await done(stores.queue.put({ ...item, body, again: true }));
-          await change(stores.kept, scan_id, (verdict) => ({ ...verdict, scan_id: body.scan_id }));
+          if (recent.has(scan_id)) recent.set(scan_id, { ...recent.get(scan_id), scan_id: body.scan_id });
           continue;
         }
         if (refused) {
-          await done(stores.queue.put({ ...item, refusal: answer.detail }));
+          await done(stores.queue.put({ ...item, refusal: answer.detail ?? "?" }));
           continue;
         }
         await done(stores.queue.delete(item.place));
         await learn(stores, event, answer.ticket, null);
         const verdict = { ...answer, offline: false, undecided: false, problem: null, offline_result };
-        await change(stores.kept, scan_id, () => verdict);
+        if (recent.has(scan_id)) recent.set(scan_id, verdict);
         if (answer.result !== offline_result) corrected.push(verdict);
       }
+      await done(stores.kept.put([...recent.values()], "recent"));
       return corrected;
     });
   }
@@ -244,7 +254,10 @@ export class Device {
   undone(event, answer) {
     return this.#transact("readwrite", async (stores) => {
       await learn(stores, event, answer.ticket, null);
-      await change(stores.kept, answer.scan_id, (verdict) => ({ ...verdict, ticket: answer.ticket, undone_at: answer.undone_at }));
+      const recent = (await done(stores.kept.get("recent"))) ?? [];
+      const { ticket, undone_at } = answer;
+      const now = recent.map((verdict) => (verdict.scan_id === answer.scan_id ? { ...verdict, ticket, undone_at } : verdict));
+      await done(stores.kept.put(now, "recent"));
     });
   }
 
@@ -351,11 +364,6 @@ async function remember(kept, verdict) {
   const recent = (await done(kept.get("recent"))) ?? [];
   const others = recent.filter(({ scan_id }) => scan_id !== verdict.scan_id);
   await done(kept.put([verdict, ...others].slice(0, RECENT), "recent"));
-}
-
-async function change(kept, scan_id, how) {
-  const recent = (await done(kept.get("recent"))) ?? [];
-  await done(kept.put(recent.map((verdict) => (verdict.scan_id === scan_id ? how(verdict) : verdict)), "recent"));
 }
 
 /** A UUID, version 4: `crypto.randomUUID` wants a secure context. */

@@ -14,8 +14,10 @@ const PATIENCE_AWAY = 500;
 /** and when nobody else can decide. */
 const PATIENCE_ALONE = 10_000;
 const BATCH = { most: 200, timeout: 60_000 };
-/** A manifest may be megabytes, and the network slow. */
-const MANIFEST_TIMEOUT = 300_000;
+/** A manifest may be megabytes, and the network slow: it may take its time, as long as something comes. */
+const STALLED = 30_000;
+/** How long one tab waits for another with the queue or the manifest. One in the background may hold them for ever. */
+const HELD = { queue: BATCH.timeout, manifest: 300_000 };
 /** How long after its event a manifest is kept. */
 const AFTER_END = 6 * 3_600_000;
 const TRIES = 3;
@@ -133,7 +135,7 @@ export class Gate extends EventTarget {
 
   /** Takes a scan back. Resolves to the service's answer; throws a `Problem`. */
   async undo(scan_id) {
-    await this.#drain().catch(() => {});
+    if (this.recent.some((verdict) => verdict.scan_id === scan_id && verdict.offline)) await this.#drain().catch(() => {});
     const answer = await this.#ask("POST", `/api/scans/${scan_id}/undo`, { timeout: PATIENCE_ALONE });
     await this.#keep((kept) => kept.undone(this.#event, answer));
     await this.#changed();
@@ -163,9 +165,9 @@ export class Gate extends EventTarget {
     try {
       if (this.#kept) await this.#load();
       if (!this.#key) return;
-      await this.#drain();
-      await this.#once("manifest", () => this.#refresh());
       if (this.#online !== true) await this.#ask("GET", "/health", { timeout: PATIENCE });
+      await this.#drain().catch(() => {});
+      await this.#once("manifest", () => this.#refresh());
     } catch {
       // Another time.
     }
@@ -309,20 +311,30 @@ export class Gate extends EventTarget {
   async #refresh({ anew = false } = {}) {
     if (!this.#kept || !this.#key || !this.device.offline || !globalThis.crypto?.subtle) return;
     if (this.state.ended) {
-      await this.#kept.erase();
+      await this.#kept.erase({ recent: true });
       return;
     }
     const begun = await this.#kept.refresh({ anew });
     const since = begun.as_of ? `?since=${encodeURIComponent(begun.as_of)}` : "";
     const headers = begun.etag ? { "if-none-match": begun.etag } : {};
-    const response = await this.#respond("GET", `/api/events/${this.#event}/manifest${since}`, { headers, timeout: MANIFEST_TIMEOUT }, "manifest");
-    if (response.status === 304) {
-      await this.#kept.refreshed({ ...begun, ready: true, refreshed_at: now() });
-      return;
-    }
+    const stalled = new AbortController();
+    let timer = 0;
+    const wait = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => stalled.abort(), STALLED);
+    };
+    let etag = null;
     let head = null;
     try {
-      for await (const part of manifestParts(response)) {
+      wait();
+      const path = `/api/events/${this.#event}/manifest${since}`;
+      const response = await this.#respond("GET", path, { headers, signal: stalled.signal }, "manifest");
+      if (response.status === 304) {
+        await this.#kept.refreshed({ ...begun, ready: true, refreshed_at: now() });
+        return;
+      }
+      etag = response.headers.get("etag");
+      for await (const part of manifestParts(response, wait)) {
         if (Array.isArray(part)) {
           await this.#kept.put(this.#event, begun.round, part);
           continue;
@@ -332,15 +344,13 @@ export class Gate extends EventTarget {
         // Another event has taken the name: nothing of the old one holds.
         if (begun.event && begun.event.event_id !== head.event.event_id) return await this.#refresh({ anew: true });
       }
-    } catch (error) {
-      if (error instanceof TypeError || error.name === "TimeoutError") throw this.#away();
-      throw error;
+    } finally {
+      clearTimeout(timer);
     }
     // A first download takes its time, and what was scanned meanwhile may be missing: it is whole after one `since`.
     const whole = begun.as_of !== undefined;
-    const etag = response.headers.get("etag");
-    const manifest = { event: head.event, as_of: head.as_of, etag, round: begun.round, refreshed_at: now(), ready: whole };
-    await this.#kept.refreshed(manifest);
+    const { event, as_of } = head;
+    await this.#kept.refreshed({ event, as_of, etag, round: begun.round, refreshed_at: now(), ready: whole });
     if (!whole) await this.#refresh();
   }
 
@@ -470,14 +480,14 @@ export class Gate extends EventTarget {
   /** Runs `work` unless it runs already, here or in another tab. */
   #once(name, work) {
     if (!this.#running.has(name)) {
-      this.#running.set(name, alone(`gate-${name}`, work).finally(() => this.#running.delete(name)));
+      this.#running.set(name, alone(`gate-${name}`, HELD[name], work).finally(() => this.#running.delete(name)));
     }
     return this.#running.get(name);
   }
 }
 
-/** Runs `work` while no other tab does, or has for long: a tab in the background may hold a lock for ever. */
-async function alone(name, work) {
+/** Runs `work` while no other tab does, but waits for no more than `patience`. Both at once is wasteful, not wrong. */
+async function alone(name, patience, work) {
   if (!navigator.locks) return work();
   let begun = false;
   const begin = () => {
@@ -485,7 +495,7 @@ async function alone(name, work) {
     return work();
   };
   try {
-    return await navigator.locks.request(name, { signal: AbortSignal.timeout(30_000) }, begin);
+    return await navigator.locks.request(name, { signal: AbortSignal.timeout(patience) }, begin);
   } catch (error) {
     if (begun) throw error;
     return work();
@@ -519,9 +529,9 @@ function seen({ ticket_id, seat, gate, status, username, full_name, inside, used
 
 /**
  * Reads a manifest as it comes, so that 50,000 tickets are never one text: first its head, without tickets, then lists of
- * tickets. Throws when it is not whole.
+ * tickets. Calls `wait` whenever it waits for more. Throws when it is not whole.
  */
-async function* manifestParts(response) {
+async function* manifestParts(response, wait) {
   const OPENING = '"tickets":[';
   const BETWEEN = ',{"ticket_id":';
   /** Characters of about a thousand tickets. */
@@ -531,6 +541,7 @@ async function* manifestParts(response) {
   let begun = false;
   try {
     for (let done = false; !done; ) {
+      wait();
       const read = await reader.read();
       done = read.done;
       text += read.value ?? "";
