@@ -1,0 +1,30 @@
+import js from "@eslint/js";
+import globals from "globals";
+
+// What would make text from the database into HTML or a program. `textContent` and `append` never do.
+const unsafe = ["innerHTML", "outerHTML", "insertAdjacentHTML", "setHTMLUnsafe", "parseHTMLUnsafe", "srcdoc", "write", "writeln"];
+
+export default [
+  { ignores: ["src/pages/assets/vendor/"] },
+  js.configs.recommended,
+  {
+    rules: {
+      eqeqeq: "error",
+      "no-eval": "error",
+      "no-implied-eval": "error",
+      "no-new-func": "error",
+      "no-unused-vars": ["error", { argsIgnorePattern: "^_" }],
+      "no-var": "error",
+      "object-shorthand": "error",
+      "prefer-const": "error",
+    },
+  },
+  {
+    files: ["src/pages/**/*.js"],
+    languageOptions: { globals: globals.browser },
+    rules: { "no-restricted-properties": ["error", ...unsafe.map((property) => ({ property }))] },
+  },
+  { files: ["src/pages/worker.js"], languageOptions: { globals: globals.serviceworker } },
+  // A test runs in Node, and parts of it in a page.
+  { files: ["tests/pages/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
+];

@@ -1,0 +1,339 @@
+// What the tests of the pages share: the service in a process of its own, a browser that tolerates no error, its camera.
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const BINARY = process.env.SERVICE_BINARY ?? path.join(ROOT, "target/debug/register-ticket-api");
+const ORGANIZER_KEY = "organizer-key-of-the-page-tests-0001";
+/** Long enough for whatever happens at all, on a busy machine. */
+export const PATIENCE = 20_000;
+
+// ---- the service
+
+/** A test that runs twice: `run(t, service)`, on a fresh SQLite and on a fresh PostgreSQL. */
+export function forBothDatabases(name, run) {
+  for (const database of ["sqlite", "postgres"]) {
+    test(`${name}, on ${database}`, async (t) => run(t, await service(t, { database })));
+  }
+}
+
+/** The service with a database of its own, until the test ends. `settings` are further environment variables. */
+export async function service(t, { database = "sqlite", settings = {} } = {}) {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "pages-"));
+  const [place, drop] =
+    database === "sqlite" ? [{ DATABASE_URL: `sqlite:${path.join(directory, "tickets.db")}` }, () => {}] : postgres();
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const environment = {
+    ...withoutUndefined({ PATH: process.env.PATH, LLVM_PROFILE_FILE: process.env.LLVM_PROFILE_FILE }),
+    ...{ HOST: "127.0.0.1", PORT: String(port), PUBLIC_URL: url, ORGANIZER_KEY, ...place, ...settings },
+  };
+  const started = new Service(url, environment);
+  t.after(async () => {
+    await started.stop();
+    drop();
+    fs.rmSync(directory, { recursive: true });
+  });
+  execFileSync(BINARY, ["migrate"], { env: environment });
+  await started.start();
+  return started;
+}
+
+class Service {
+  #environment;
+  #process = null;
+  key = ORGANIZER_KEY;
+  /** What it has written to its log. */
+  log = "";
+
+  constructor(url, environment) {
+    this.url = url;
+    this.#environment = environment;
+  }
+
+  /** Starts it, or starts it again at the same address with the same database. */
+  async start() {
+    assert.equal(this.#process, null, "it runs already");
+    this.#process = spawn(BINARY, [], { env: this.#environment, stdio: ["ignore", "pipe", "pipe"] });
+    for (const output of [this.#process.stdout, this.#process.stderr]) {
+      output.setEncoding("utf8").on("data", (text) => (this.log += text));
+    }
+    await eventually(async () => {
+      assert.equal(this.#process.exitCode, null, `it ended: ${this.log}`);
+      assert.ok((await fetch(`${this.url}/health`)).ok);
+    });
+  }
+
+  /** Ends it as an operator would. */
+  stop() {
+    return this.#end("SIGTERM");
+  }
+
+  /** Ends it as a power cut would. */
+  kill() {
+    return this.#end("SIGKILL");
+  }
+
+  async #end(signal) {
+    if (!this.#process) return;
+    const ended = once(this.#process, "exit");
+    this.#process.kill(signal);
+    await ended;
+    this.#process = null;
+  }
+
+  /** Asks the API, as the organizer unless another key is given. A string is sent as CSV. Fails when it refuses. */
+  async api(method, path, body, key = this.key) {
+    const response = await this.ask(method, path, body, key);
+    const text = await response.text();
+    assert.ok(response.ok, `${method} ${path}: ${response.status} ${text}`);
+    return response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text;
+  }
+
+  /** Registers a person to a ticket that has been issued; gives what the API answers, secrets and all. */
+  async register({ seat, gate, event = "default", ...person }) {
+    await this.ask("POST", "/api/users", person);
+    return this.api("POST", `/api/users/${person.username}/tickets`, { seat, gate, event });
+  }
+
+  /** Makes the key of a gate, and gives what enrols a device with it. */
+  async enrolment({ name = "North door", role = "gate", event = "default", gate = "North", offline = true } = {}) {
+    const { key_id } = await this.api("POST", "/api/keys", { name, role, event, gate, offline });
+    return { key_id, ...(await this.api("POST", `/api/keys/${key_id}/enrol`)) };
+  }
+
+  /** What the QR code of such a registration shows, so many seconds from now. */
+  code(registration, seconds = 0) {
+    const at = new Date(Date.now() + seconds * 1000).toISOString();
+    return execFileSync(BINARY, ["code", "--qr", "--at", at], { input: JSON.stringify(registration), encoding: "utf8" }).trim();
+  }
+
+  /** The rows of a CSV export, as objects. None of the tests' values needs quotes. */
+  async rows(path) {
+    const [head, ...lines] = (await this.api("GET", path)).trim().split(/\r?\n/).map((line) => line.split(","));
+    return lines.map((values) => Object.fromEntries(head.map((name, column) => [name, values[column]])));
+  }
+
+  /** What `api` asks, whatever the answer: a `Response`. */
+  ask(method, path, body, key = this.key) {
+    const headers = { authorization: `Bearer ${key}` };
+    if (body !== undefined) headers["content-type"] = typeof body === "string" ? "text/csv" : "application/json";
+    return fetch(this.url + path, {
+      method,
+      headers,
+      body: body === undefined || typeof body === "string" ? body : JSON.stringify(body),
+    });
+  }
+}
+
+/** A database in the cluster that scripts/postgres started, as the tests of the service make theirs. */
+function postgres() {
+  const { TEST_DATABASE_URL: url, TEST_SERVICE_USER: user, TEST_SERVICE_PASSWORD: password } = process.env;
+  assert.ok(url && user && password, 'run ./scripts/test --pages, or first eval "$(scripts/postgres start DIRECTORY)"');
+  const name = `test_pages_${process.pid}_${(databases += 1)}`;
+  const owner = new URL(url);
+  const sql = (statement) => {
+    const command = '${TEST_PSQL:-psql} -Xq "$TEST_DATABASE_URL" -c "$1"';
+    execFileSync("sh", ["-c", command, "sh", statement], { env: process.env });
+  };
+  sql(`create database ${name}`);
+  const place = {
+    DATABASE_URL: `postgres://${user}:${password}@${owner.host}/${name}`,
+    DB_MIGRATE_USER: owner.username,
+    DB_MIGRATE_PASSWORD: owner.password,
+  };
+  return [place, () => sql(`drop database ${name} with (force)`)];
+}
+let databases = 0;
+
+async function freePort() {
+  const server = net.createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value));
+
+/** The texts of the pages in a language, with their values filled in: `texts("en")("gate.role_gate", {…})`. */
+export function texts(language) {
+  const known = JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));
+  return (name, values = {}) => {
+    assert.ok(name in known, `there is no text ${name}`);
+    return known[name].replace(/\{(\w+)\}/g, (whole, value) => values[value] ?? whole);
+  };
+}
+
+// ---- waiting
+
+/** Repeats `check` until it throws nothing more, and gives what it gives. */
+export async function eventually(check, patience = PATIENCE) {
+  for (const end = Date.now() + patience; ; ) {
+    try {
+      return await check();
+    } catch (error) {
+      if (Date.now() > end) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}
+
+// ---- the browser
+
+let launched = null;
+const cameraFile = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "camera-")), "camera.y4m");
+
+/** The browser of this file's tests. */
+export function browser() {
+  launched ??= chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      "--use-fake-ui-for-media-stream",
+      "--use-fake-device-for-media-stream",
+      `--use-file-for-fake-video-capture=${cameraFile}`,
+    ],
+  });
+  return launched;
+}
+
+after(async () => {
+  await (await launched)?.close();
+  fs.rmSync(path.dirname(cameraFile), { recursive: true });
+});
+
+/** A page on a phone: a device of its own, with its own storage. Options are those of Playwright's `newContext`. */
+export const phone = (t, service, options) =>
+  device(t, service, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true, ...options });
+
+/** A page on a desk. */
+export const desktop = (t, service, options) => device(t, service, { viewport: { width: 1280, height: 800 }, ...options });
+
+async function device(t, service, options) {
+  camera.nothing(); // so that the file is there when the camera is opened
+  const context = await (
+    await browser()
+  ).newContext({
+    baseURL: service.url,
+    locale: "en-GB",
+    timezoneId: "Europe/Madrid",
+    reducedMotion: "reduce",
+    permissions: ["camera"],
+    ...options,
+  });
+  context.setDefaultTimeout(PATIENCE);
+  const complaints = watch(context, service.url);
+  t.after(async () => {
+    await context.close();
+    assert.deepEqual(complaints, [], "the pages made no error");
+  });
+  return context.newPage();
+}
+
+/**
+ * Collects what no page may do: errors in its console (a violation of its CSP is one), failed scripts, requests to
+ * others, and files or answers that are not there. What the API refuses is not an error of the page.
+ */
+function watch(context, origin) {
+  const complaints = [];
+  context.on("console", (message) => {
+    const network = message.text().startsWith("Failed to load resource"); // judged below, by its answer
+    if (message.type() === "error" && !network) complaints.push(`console: ${message.text()}`);
+  });
+  context.on("weberror", (error) => complaints.push(`script: ${error.error().stack ?? error.error()}`));
+  context.on("request", (request) => {
+    const url = new URL(request.url());
+    if (url.protocol.startsWith("http") && url.origin !== origin) complaints.push(`request to ${url.origin}`);
+  });
+  context.on("response", (response) => {
+    const { pathname } = new URL(response.url());
+    const refusal = pathname.startsWith("/api/") || pathname.startsWith("/t/") ? 500 : 400;
+    if (response.status() >= refusal) complaints.push(`${response.status()} for ${pathname}`);
+  });
+  return complaints;
+}
+
+// ---- accessibility
+
+const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Fails when axe-core finds a violation of WCAG 2.2 AA in what the page shows now. */
+export async function accessible(page) {
+  await page.evaluate(axe);
+  const violations = await page.evaluate(async () => {
+    const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
+    const { violations } = await globalThis.axe.run(document, { runOnly: tags, preload: false });
+    return violations.flatMap(({ id, help, nodes }) =>
+      nodes.map((node) => `${id} (${help}) at ${node.target}: ${node.failureSummary.replaceAll("\n", " ")}`),
+    );
+  });
+  assert.deepEqual(violations, [], `${page.url()} is accessible`);
+}
+
+// ---- the camera
+
+const [WIDTH, HEIGHT] = [640, 480];
+
+/**
+ * What the cameras of all pages see. Chromium reads the file's only frame again and again, so that writing another
+ * into it is showing the camera something else.
+ */
+export const camera = {
+  /** Holds a picture (PNG, such as `await locator.screenshot()`) before the camera. */
+  async show(png) {
+    const page = await (await browser()).newPage();
+    const luma = await page.evaluate(drawLuma, { picture: png.toString("base64"), width: WIDTH, height: HEIGHT });
+    await page.close();
+    writeFrame(Buffer.from(luma, "base64"));
+  },
+
+  /** Grey, as a hand before the lens. */
+  nothing() {
+    writeFrame(Buffer.alloc(WIDTH * HEIGHT, 128));
+  },
+};
+
+function writeFrame(luma) {
+  const colour = Buffer.alloc((WIDTH * HEIGHT) / 2, 128);
+  const frame = Buffer.concat([Buffer.from(`YUV4MPEG2 W${WIDTH} H${HEIGHT} F10:1 Ip A1:1 C420jpeg\nFRAME\n`), luma, colour]);
+  fs.writeFileSync(cameraFile, frame, { flag: fs.existsSync(cameraFile) ? "r+" : "w" }); // never shorter, while it is read
+}
+
+/** Runs in a page: the picture in the middle of a grey wall, as brightness, base64. */
+async function drawLuma({ picture, width, height }) {
+  const image = new Image();
+  image.src = `data:image/png;base64,${picture}`;
+  await image.decode();
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#888";
+  context.fillRect(0, 0, width, height);
+  const scale = (Math.min(width, height) * 0.8) / Math.max(image.width, image.height);
+  const size = [image.width * scale, image.height * scale];
+  context.translate(width / 2, height / 2);
+  context.rotate(0.05); // nobody holds a phone straight
+  context.drawImage(image, -size[0] / 2, -size[1] / 2, ...size);
+  const { data } = context.getImageData(0, 0, width, height);
+  let luma = "";
+  for (let i = 0; i < data.length; i += 4) {
+    luma += String.fromCharCode(0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2]);
+  }
+  return btoa(luma);
+}

@@ -1,0 +1,196 @@
+// The whole way of a ticket, from the import to the door, as the people go it who use the pages.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { accessible, eventually, forBothDatabases, service, texts } from "./harness.mjs";
+import { Gate, Holder, Organizer, en } from "./people.mjs";
+
+const SEATS = "seat,gate,username,full_name,email\n";
+
+forBothDatabases("from the import to the door", async (t, service) => {
+  const organizer = await Organizer.at(t, service);
+  await organizer.imports(`${SEATS}A-1,North,ana,Ana Roe,ana@example.org\nA-2,North,,,\nB-1,South,,,\n`);
+  await organizer.sees(en("organizer.imported", { created: 3, registered: 1 }));
+  const link = await organizer.makesGateKey({ name: "North door", gate: "North" });
+  const gate = await Gate.at(t, service, { link });
+  assert.equal(new URL(gate.page.url()).hash, "", "the token has left the address");
+  await gate.sees("North");
+
+  const ticket = await organizer.registers({ seat: "A-2", username: "bob", fullName: "Bob Poe" });
+  const holder = await Holder.at(t, service, ticket);
+  await holder.sees("Bob Poe");
+  assert.match(await gate.scans(await holder.code()), new RegExp(`${en("result.accepted")}[^]*Bob Poe[^]*A-2`));
+  await gate.goesOn();
+  await holder.sees(en("ticket.used"));
+  assert.match(await gate.reads(service.code(await service.api("GET", "/api/users/bob/tickets"))), new RegExp(en("result.already_used")));
+
+  await organizer.open("board");
+  await organizer.sees(en("result.already_used"));
+});
+
+for (const detector of [true, false]) {
+  test(`the camera reads a ticket ${detector ? "with the browser's detector" : "with the library that the pages bring"}`, async (t) => {
+    const tickets = await service(t);
+    await tickets.api("POST", "/api/events/default/tickets", `${SEATS}A-1,North,,,\n`);
+    const { provisioning } = await tickets.register({ seat: "A-1", gate: "North", username: "ana", full_name: "Ana Roe" });
+    const holder = await Holder.at(t, tickets, provisioning.ticket_url);
+    await holder.sees("Ana Roe");
+    const gate = await Gate.at(t, tickets, { script: detector ? standInForDetector : removeDetector });
+    assert.match(await gate.scans(await holder.code()), new RegExp(en("result.accepted")));
+    assert.equal(await gate.page.evaluate(() => globalThis.detected ?? 0) > 0, detector, "it was read as meant");
+  });
+}
+
+/** Chromium on Linux has no BarcodeDetector. This one has its interface, and reads with our library. */
+function standInForDetector() {
+  globalThis.BarcodeDetector = class {
+    static getSupportedFormats = async () => ["qr_code"];
+    async detect(video) {
+      const assets = document.querySelector("script[src]").src.replace(/[^/]*$/, "");
+      const { decodeQR } = await import(`${assets}vendor/qr-decode.js`);
+      const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+      const context = canvas.getContext("2d");
+      context.drawImage(video, 0, 0);
+      try {
+        const rawValue = decodeQR(context.getImageData(0, 0, canvas.width, canvas.height));
+        globalThis.detected = (globalThis.detected ?? 0) + 1;
+        return [{ rawValue, boundingBox: { x: 0, y: 0, width: 1, height: 1 } }];
+      } catch {
+        return [];
+      }
+    }
+  };
+}
+
+function removeDetector() {
+  delete globalThis.BarcodeDetector;
+}
+
+forBothDatabases("a gate without a network", async (t, service) => {
+  await service.api("POST", "/api/events/default/tickets", `${SEATS}A-1,North,,,\nA-2,North,,,\nA-3,North,,,\n`);
+  const [ana, bob, eve] = await Promise.all(
+    ["ana", "bob", "eve"].map((username, at) => service.register({ seat: `A-${at + 1}`, gate: "North", username })),
+  );
+  const holder = await Holder.at(t, service, ana.provisioning.ticket_url);
+  await holder.sees(en("ticket.ready"));
+  const gate = await Gate.at(t, service);
+  await gate.readyForOffline(3);
+
+  await service.stop();
+  await holder.page.reload();
+  await holder.sees(en("ticket.offline"));
+  const first = await gate.scans(await holder.code());
+  assert.match(first, new RegExp(`${en("result.accepted")}[^]*ana[^]*${en("gate.tag_offline")}`));
+  await gate.goesOn();
+  assert.match(await gate.reads(service.code(ana, 30)), new RegExp(en("result.already_used")));
+  await gate.goesOn();
+
+  await gate.page.reload();
+  await gate.sees(en("gate.offline"));
+  assert.match(await gate.reads(service.code(bob)), new RegExp(`${en("result.accepted")}[^]*bob`));
+  await gate.goesOn();
+  assert.match(await gate.reads(service.code(bob, 30)), new RegExp(en("result.already_used")));
+  await gate.goesOn();
+  await gate.sees(en("gate.queued", { n: 4 }));
+  assert.match(await gate.reads("no code of ours"), new RegExp(en("result.unknown_ticket")));
+  await gate.goesOn();
+
+  await service.start();
+  await gate.sees(en("gate.online"));
+  const verdicts = await eventually(async () => {
+    const scans = await service.rows("/api/events/default/scans.csv");
+    assert.equal(scans.length, 5);
+    return scans.sort((a, b) => a.scanned_at.localeCompare(b.scanned_at));
+  });
+  assert.deepEqual(
+    verdicts.map(({ seat, result, offline_result }) => [seat, result, offline_result]),
+    [
+      ["A-1", "accepted", "accepted"],
+      ["A-1", "already_used", "already_used"],
+      ["A-2", "accepted", "accepted"],
+      ["A-2", "already_used", "already_used"],
+      ["", "unknown_ticket", "unknown_ticket"],
+    ],
+  );
+  assert.match(await gate.reads(service.code(eve)), new RegExp(en("result.accepted")));
+  const stats = await service.api("GET", "/api/events/default/stats");
+  assert.equal(stats.admitted, 3);
+});
+
+forBothDatabases("one ticket at two gates without a network is a conflict that the organizer sees", async (t, service) => {
+  await service.api("POST", "/api/events/default/tickets", `${SEATS}A-1,North,,,\n`);
+  const ana = await service.register({ seat: "A-1", gate: "North", username: "ana", full_name: "Ana Roe" });
+  const gates = [];
+  for (const name of ["Left door", "Right door"]) gates.push(await Gate.at(t, service, { key: { name } }));
+  for (const gate of gates) await gate.readyForOffline(1);
+  await service.kill();
+  for (const gate of gates) {
+    assert.match(await gate.reads(service.code(ana)), new RegExp(en("result.accepted")));
+    await gate.goesOn();
+  }
+  await service.start();
+  const conflict = await eventually(async () => {
+    const { conflicts } = await service.api("GET", "/api/events/default/conflicts");
+    assert.equal(conflicts.length, 1);
+    return conflicts[0];
+  });
+  assert.deepEqual([conflict.offline_result, conflict.result], ["accepted", "already_used"]);
+  const organizer = await Organizer.at(t, service);
+  await organizer.open("board");
+  await organizer.sees("Ana Roe");
+  await organizer.sees(conflict.key_name);
+  await accessible(organizer.page);
+});
+
+forBothDatabases("a ticket without JavaScript", async (t, service) => {
+  await service.api("POST", "/api/events/default/tickets", `${SEATS}A-1,North,,,\n`);
+  const { provisioning } = await service.register({ seat: "A-1", gate: "North", username: "ana", full_name: "Ana Roe" });
+  const holder = await Holder.at(t, service, provisioning.ticket_url, { javaScriptEnabled: false });
+  await holder.sees("Ana Roe");
+  const refresh = await holder.page.locator("meta[http-equiv=refresh]").getAttribute("content");
+  assert.ok(Number(refresh) >= 1 && Number(refresh) <= 31, `the page loads anew with the next code, in ${refresh} s`);
+  const gate = await Gate.at(t, service);
+  assert.match(await gate.scans(await holder.code()), new RegExp(en("result.accepted")));
+  await holder.page.reload();
+  await holder.sees(en("ticket.used"));
+});
+
+test("in Spanish", async (t) => {
+  const tickets = await service(t);
+  const es = texts("es");
+  await tickets.api("POST", "/api/events/default/tickets", `${SEATS}A-1,Norte,,,\n`);
+  const { provisioning } = await tickets.register({ seat: "A-1", gate: "Norte", username: "ana" });
+  const options = { locale: "es-CO" };
+  const holder = await Holder.at(t, tickets, provisioning.ticket_url, options);
+  for (const [path, says] of [
+    [provisioning.ticket_url, es("ticket.authenticator")],
+    ["/", es("home.gate")],
+    ["/gate", es("gate.enrol_title")],
+    ["/organizer", es("organizer.sign_in")],
+    ["/t/nothing", es("gone.title")],
+  ]) {
+    await holder.page.goto(path);
+    await holder.sees(says);
+    assert.equal(await holder.page.locator("html").getAttribute("lang"), "es");
+    assert.doesNotMatch(await holder.page.locator("body").innerText(), /\b(home|gate|ticket|gone|organizer|result)\.[a-z_]+\b/, "no text is missing");
+  }
+});
+
+test("a hostile name is shown as what it is and breaks nothing", async (t) => {
+  const tickets = await service(t);
+  const name = `<img src=x onerror=alert(1)>\u202e\u2067${"Wolfeschlegelsteinhausenbergerdorff ".repeat(6)}`.slice(0, 199).trim();
+  await tickets.api("POST", "/api/events/default/tickets", `${SEATS}A-1,North,,,\n`);
+  const ana = await tickets.register({ seat: "A-1", gate: "North", username: "ana", full_name: name });
+  const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url);
+  const gate = await Gate.at(t, tickets);
+  const organizer = await Organizer.at(t, tickets, { viewport: { width: 390, height: 844 } });
+  await gate.reads(tickets.code(ana));
+  await organizer.open("tickets");
+  for (const { page } of [holder, gate, organizer]) {
+    await page.getByText("<img src=x onerror=alert(1)>").filter({ visible: true }).first().waitFor();
+    const width = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    assert.ok(width[0] <= width[1], `${page.url()} is not wider than the screen: ${width}`);
+    assert.equal(await page.locator("img[src=x]").count(), 0);
+    await accessible(page);
+  }
+});
