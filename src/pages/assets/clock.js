@@ -1,21 +1,42 @@
 // What time it is at the service, which decides. A phone's own clock may be minutes off.
 
 const KEPT = "clock-offset";
-// How far the service's clock is ahead of the device's, in milliseconds, and how sure that is, each way.
-let offset = Number(localStorage.getItem(KEPT) ?? 0);
-let doubt = Infinity;
+// How far the service's clock is ahead of the device's, in milliseconds: surely between these two.
+let least = -Infinity;
+let most = Infinity;
+let offset = Number(stored());
+
+// A browser that keeps nothing for a site throws.
+function stored() {
+  try {
+    return localStorage.getItem(KEPT);
+  } catch {
+    return null;
+  }
+}
+
+function store() {
+  try {
+    localStorage.setItem(KEPT, offset);
+  } catch {
+    // Then it is learned anew at the next visit.
+  }
+}
 
 /** Learns from an answer of the service; `sent` and `received` are what `Date.now()` said then. */
 export function observe(response, sent, received) {
   const date = Date.parse(response.headers.get("date") ?? "");
-  if (Number.isNaN(date)) return;
+  // Somebody set the device's clock while we waited.
+  if (Number.isNaN(date) || received < sent) return;
   // The header is cut to whole seconds: the service's clock was in [date, date + 1 s) at some time in between.
-  const least = date - received;
-  const most = date + 1000 - sent;
-  if ((most - least) / 2 >= doubt) return;
-  doubt = (most - least) / 2;
-  offset = Math.abs((least + most) / 2) <= doubt ? 0 : Math.round((least + most) / 2);
-  localStorage.setItem(KEPT, offset);
+  const low = date - received;
+  const high = date + 1000 - sent;
+  // No time is in both: the device's clock was set since, and only the newest answer counts.
+  const changed = low > most || high < least;
+  least = changed ? low : Math.max(least, low);
+  most = changed ? high : Math.min(most, high);
+  offset = least <= 0 && most >= 0 ? 0 : Math.round((least + most) / 2);
+  store();
 }
 
 /** The service's time, in milliseconds since 1970. */
