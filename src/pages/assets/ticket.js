@@ -5,7 +5,7 @@ import { now, secondsSlow } from "./clock.js";
 import { find } from "./dom.js";
 import { forgetOffline, keepOffline } from "./offline.js";
 import { qrSvg } from "./qr.js";
-import { language, text } from "./text.js";
+import { number, text } from "./text.js";
 import { STEP, code, importKey, stepAt } from "./totp.js";
 
 const POLL = 10_000;
@@ -144,11 +144,11 @@ function clock() {
   return text(slow > 0 ? "ticket.clock_slow" : "ticket.clock_fast", { amount: duration(Math.abs(slow)) });
 }
 
+/** In the symbols of the units, which are the same in every language. */
 function duration(seconds) {
-  const [unit, length] = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]].find(
-    ([, length]) => seconds >= CLOCK_IS_RIGHT * length,
-  );
-  return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "long" }).format(Math.round(seconds / length));
+  const units = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
+  const [symbol, length] = units.find(([, length]) => seconds >= CLOCK_IS_RIGHT * length);
+  return `${number(Math.round(seconds / length))} ${symbol}`;
 }
 
 /** Says it once: an element with `role="status"` is read aloud when it changes. */
