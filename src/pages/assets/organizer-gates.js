@@ -2,7 +2,7 @@
 
 import { now } from "./clock.js";
 import { element, find } from "./dom.js";
-import { alarm, bdi, confirm, explain, isolated, onSubmit, open, tell } from "./form.js";
+import { bdi, confirm, explain, isolated, onSubmit, open, tell } from "./form.js";
 import { all, call, here, session } from "./organizer-session.js";
 import { qrSvg } from "./qr.js";
 import { dayAndTime, text } from "./text.js";
@@ -42,7 +42,7 @@ function card(key) {
     element("p", {}, facts.filter(Boolean).join(" · ")),
     element("p", { className: "quiet" }, newest(key), end[1] ? ` · ${text(`organizer.key_${end[0]}`, { time: moment(end[1]) })}` : ""),
     isGood(key) ? element("div", { className: "row" },
-      isDevice ? element("button", { type: "button", onclick: () => enrol(key) }, text("organizer.enrol")) : "",
+      isDevice ? element("button", { type: "button", onclick: () => tryEnrol(key) }, text("organizer.enrol")) : "",
       element("button", { type: "button", className: "danger", onclick: () => revoke(key) }, text("organizer.revoke"))) : "");
 }
 
@@ -75,51 +75,50 @@ onSubmit(keyForm, async ({ name, role, gate, offline }) => {
   const wanted = { name, role, event: session.event.slug, offline: Boolean(offline), ...(gate && { gate }) };
   // Its secret is not shown: the device gets one of its own when it is enrolled.
   const key = await call("POST", "/api/keys", { json: wanted });
-  find("#key-dialog").close();
   await Promise.all([show(), enrol(key)]);
+  find("#key-dialog").close();
 });
 
 let enrolled = null;
 let timer;
 
+/** Shows a code with which a device gets this key. It replaces the one before. */
 async function enrol(key) {
+  const { enrol_url: address, expires_at: end } = await call("POST", `/api/keys/${key.key_id}/enrol`);
   enrolled = key;
-  clearInterval(timer);
   find("#enrol-title").textContent = text("organizer.enrol_title", { name: isolated(key.name) });
-  find("#enrol-qr").replaceChildren();
-  find("#enrol-left").textContent = text("organizer.loading");
-  find("#enrol-link").value = "";
-  open(enrolDialog);
-  try {
-    const { enrol_url: address, expires_at: end } = await call("POST", `/api/keys/${key.key_id}/enrol`);
-    if (enrolled === key && enrolDialog.open) showEnrolment(address, Date.parse(end));
-  } catch (problem) {
-    find("#enrol-left").replaceChildren(alarm(explain(problem)));
-  }
-}
-
-function showEnrolment(address, end) {
   const picture = qrSvg(address);
   picture.setAttribute("role", "img");
   picture.setAttribute("aria-label", text("organizer.enrol_qr"));
   find("#enrol-qr").replaceChildren(picture);
   find("#enrol-link").value = address;
-  const count = () => {
-    const seconds = Math.max(0, Math.round((end - now()) / 1000));
-    const left = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-    find("#enrol-left").textContent = seconds ? text("organizer.enrol_left", { left }) : text("organizer.enrol_over");
-    if (seconds) return;
-    clearInterval(timer);
-    find("#enrol-qr").replaceChildren();
-    find("#enrol-link").value = "";
-  };
-  count();
-  timer = setInterval(count, 1000);
+  clearInterval(timer);
+  timer = setInterval(count, 1000, Date.parse(end));
+  count(Date.parse(end));
+  open(enrolDialog);
 }
 
-find("#enrol-again").onclick = () => enrol(enrolled);
-enrolDialog.addEventListener("close", () => {
+function count(end) {
+  const seconds = Math.max(0, Math.round((end - now()) / 1000));
+  const left = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  find("#enrol-left").textContent = seconds ? text("organizer.enrol_left", { left }) : text("organizer.enrol_over");
+  if (seconds === 0) forget();
+}
+
+/** Whoever reads the code becomes the gate: it is not kept for longer than it is looked at. */
+function forget() {
   clearInterval(timer);
   find("#enrol-qr").replaceChildren();
   find("#enrol-link").value = "";
-});
+}
+
+const tryEnrol = async (key) => {
+  try {
+    await enrol(key);
+  } catch (problem) {
+    tell(explain(problem));
+  }
+};
+
+find("#enrol-again").onclick = () => tryEnrol(enrolled);
+enrolDialog.addEventListener("close", forget);

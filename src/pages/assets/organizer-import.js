@@ -68,7 +68,7 @@ onSubmit(form, async ({ file }) => {
     form.reset();
     empty();
     result.replaceChildren(
-      element("p", { className: "card good", role: "status" }, text("organizer.imported_told", {
+      element("p", { className: "card good", role: "status" }, text("organizer.imported", {
         created: number(created.created), registered: number(created.registered), users: number(created.users_created),
       })),
       element("a", { className: "button primary", href: location.hash.replace("import", "tickets") }, text("organizer.to_tickets")));

@@ -51,7 +51,7 @@ async function load(after = null) {
   const none = find("#no-tickets");
   none.hidden = shown.length > 0;
   none.replaceChildren(element("p", {}, text(isFiltered ? "organizer.none_found" : "organizer.no_tickets")));
-  if (!isFiltered) none.append(element("a", { className: "button primary", href: `#import/${eventShown}` }, text("organizer.import")));
+  if (!isFiltered) none.append(element("a", { className: "button primary", href: `#import/${eventShown}` }, text("organizer.import_first")));
   showSelection();
 }
 
