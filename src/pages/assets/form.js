@@ -22,7 +22,7 @@ export function onSubmit(form, work) {
     form.ariaBusy = "true";
     clear(form);
     try {
-      await work(Object.fromEntries(new FormData(form)));
+      await work(Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value.trim?.() ?? value])));
     } catch (problem) {
       show(form, problem);
     } finally {
@@ -109,6 +109,8 @@ export function confirm({ title, words, action, typed = "", work }) {
 /** A short word about what was done, seen and heard for a while. */
 export function tell(words) {
   const told = find("#told");
+  // What is outside an open dialog is covered by it.
+  [...document.querySelectorAll("main, dialog[open]")].at(-1).append(told);
   told.textContent = words;
   clearTimeout(tell.timer);
   tell.timer = setTimeout(() => { told.textContent = ""; }, 5000);
@@ -116,6 +118,7 @@ export function tell(words) {
 
 /** The button of each dialog that closes it, and those that copy a field. */
 export function wireDialogs() {
+  document.addEventListener("close", () => find("main").append(find("#told")), true);
   document.addEventListener("click", async ({ target }) => {
     const button = target.closest("[data-close], [data-copy]");
     if (button?.hasAttribute("data-close")) button.closest("dialog").close();

@@ -56,7 +56,7 @@ function newest({ newest_scan_at: time }) {
 function revoke(key) {
   confirm({
     title: text("organizer.revoke_key_title", { name: isolated(key.name) }),
-    words: [text("organizer.revoke_key_dies"), text("organizer.revoke_key_unsent")],
+    words: (key.role === "organizer" ? ["revoke_key_person"] : ["revoke_key_dies", "revoke_key_unsent"]).map((name) => text(`organizer.${name}`)),
     action: text("organizer.revoke"),
     async work() {
       await call("DELETE", `/api/keys/${key.key_id}`);
@@ -75,7 +75,7 @@ onSubmit(keyForm, async ({ name, role, gate, offline }) => {
   const wanted = { name, role, event: session.event.slug, offline: Boolean(offline), ...(gate && { gate }) };
   // Its secret is not shown: the device gets one of its own when it is enrolled.
   const key = await call("POST", "/api/keys", { json: wanted });
-  await Promise.all([show(), enrol(key)]);
+  await Promise.all([show(), tryEnrol(key)]);
   find("#key-dialog").close();
 });
 

@@ -22,7 +22,7 @@ export function openTicket(ticket, onChange) {
   const moment = (time) => (time ? dayAndTime(time, session.event.time_zone) : null);
   const facts = {
     holder: ticket.full_name ? `${isolated(ticket.full_name)} (${ticket.username})` : ticket.username ?? text("organizer.nobody"),
-    status: text(`organizer.status_${ticket.status}`),
+    status: text(`organizer.status_${stateOf(ticket)}`),
     registered_at: moment(ticket.registered_at),
     used_at: moment(ticket.used_at),
     inside: ticket.used_at ? text(ticket.inside ? "organizer.is_inside" : "organizer.is_outside") : null,
@@ -34,6 +34,9 @@ export function openTicket(ticket, onChange) {
   for (const told of dialog.querySelectorAll(".problem")) told.remove();
   open(dialog);
 }
+
+/** Its status, or that it is free to be given to somebody. */
+export const stateOf = ({ status, username }) => (status === "valid" && !username ? "free" : status);
 
 /** What the state of a ticket allows. */
 function actions({ status, username }) {

@@ -4,7 +4,7 @@ import { element, find } from "./dom.js";
 import { bdi, confirm, explain, tell } from "./form.js";
 import { prepare } from "./organizer-print.js";
 import { call, here, session } from "./organizer-session.js";
-import { newTicket, openTicket } from "./organizer-ticket.js";
+import { newTicket, openTicket, stateOf } from "./organizer-ticket.js";
 import { number, text, timeOfDay } from "./text.js";
 
 const filter = find("#filter");
@@ -79,8 +79,9 @@ function holder({ username, full_name: name }) {
 }
 
 /** A word and a sign, so that the colour is not all that tells them apart. */
-function state({ status, username, used_at: usedAt, inside }) {
-  const name = status === "valid" && !username ? "free" : status;
+function state(ticket) {
+  const { status, used_at: usedAt, inside } = ticket;
+  const name = stateOf(ticket);
   const word = element("span", { className: `badge ${name}` }, text(`organizer.status_${name}`));
   if (status !== "used") return word;
   const where = text(inside ? "organizer.is_inside" : "organizer.is_outside");
