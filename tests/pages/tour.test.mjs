@@ -95,7 +95,9 @@ async function gate(t, page, look) {
   await gate.readyForOffline(issued.length);
   await look(gate.page, "gate");
   await shows(service.code(people.ana), "accepted");
-  await shows(service.code(people.ana, 30), "already-used");
+  await gate.types("A-1", service.code(people.ana));
+  await look(gate.page, "gate-already-used");
+  await gate.goesOn();
   await shows(service.code(people.ben, -95), "stale-code");
   await shows(service.code(people.ben).replace(/\d{6}$/, "000000"), "wrong-code");
   await shows(service.code(people.emma), "wrong-gate");
@@ -136,14 +138,71 @@ async function gate(t, page, look) {
 }
 
 async function organizer(t, page, look) {
-  const { service } = await gala(t);
+  const { service, people } = await gala(t);
   const visitor = await page(t, service);
   await visitor.goto("/");
   await look(visitor, "home");
   await visitor.goto("/organizer");
   await visitor.getByLabel(en("organizer.key"), { exact: true }).waitFor();
   await look(visitor, "organizer-sign-in");
+
   const organizer = await Organizer.at(t, service, { page });
+  await organizer.page.getByLabel(en("organizer.event"), { exact: true }).selectOption("gala");
+  await organizer.sees(en("organizer.no_arrivals"));
+  await organizer.open("events");
+  await organizer.sees("Spring Gala");
+  await look(organizer.page, "organizer-events");
+  await organizer.press(en("organizer.new_event"));
+  await look(organizer.page, "organizer-event");
+  await organizer.press(en("organizer.cancel"));
+
   await organizer.open("tickets");
+  await organizer.sees("Ana Roe");
   await look(organizer.page, "organizer-tickets");
+  await organizer.press("A-1");
+  await look(organizer.page, "organizer-ticket");
+  await organizer.press(en("organizer.link_title"));
+  await organizer.sees(en("organizer.link_how"));
+  await look(organizer.page, "organizer-link");
+  await organizer.press(en("organizer.close"), organizer.dialog(en("organizer.link_how")));
+  await organizer.press(en("organizer.close"));
+  await organizer.chooses("seat,gate,username\nC-1,East,gus\nA-1,North,hana\n");
+  await organizer.press(en("organizer.import_now"));
+  await organizer.sees(en("organizer.nothing_imported", { lines: 1 }));
+  await look(organizer.page, "organizer-import");
+  await organizer.open("tickets");
+  await organizer.press(en("organizer.print_all"));
+  await organizer.sees(en("organizer.sheet_link"));
+  await look(organizer.page, "organizer-print");
+
+  await organizer.makesGateKey({ name: "North door", gate: "North" });
+  await organizer.sees(en("organizer.no_scan"));
+  await look(organizer.page, "organizer-gates");
+  await organizer.press(en("organizer.enrol"));
+  await organizer.sees(en("organizer.enrol_how"));
+  await look(organizer.page, "organizer-enrol");
+  await organizer.press(en("organizer.close"));
+
+  await service.scan(people.ana, service.code(people.ana));
+  await service.scan(people.ana, service.code(people.ana));
+  await service.scan(people.emma, service.code(people.emma, -120));
+  await organizer.page.route("**/stats", evening);
+  await organizer.open("board");
+  await organizer.sees(en("result.stale_code"));
+  await look(organizer.page, "organizer-board");
+  await organizer.open("check");
+  await organizer.sees(en("organizer.check_database_ok"));
+  await look(organizer.page, "organizer-check");
+}
+
+/** The statistics as they are, but for the arrivals of an hour: these cannot be made in a minute. */
+async function evening(route) {
+  const response = await route.fetch();
+  const stats = await response.json();
+  const now = Date.now();
+  stats.arrivals = Array.from({ length: 60 }, (_, age) => ({
+    minute: new Date(now - (now % 60_000) - (59 - age) * 60_000).toISOString(),
+    admitted: Math.round(9 * Math.exp(-(((age - 38) / 14) ** 2)) + 3 * ((age * 7) % 3)),
+  }));
+  await route.fulfill({ response, json: stats });
 }
