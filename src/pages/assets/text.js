@@ -28,3 +28,16 @@ export const dayAndTime = (moment, timeZone) =>
 
 const numbers = new Intl.NumberFormat(language);
 export const number = (value) => numbers.format(value);
+
+const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
+
+/** "3 minutes ago", for an age in milliseconds. */
+export function ago(age) {
+  const seconds = Math.max(0, Math.round(age / 1000));
+  if (seconds < 60) return relative.format(-seconds, "second");
+  if (seconds < 3600) return relative.format(-Math.round(seconds / 60), "minute");
+  return relative.format(-Math.round(seconds / 3600), "hour");
+}
+
+/** Somebody else's text inside one of ours: whatever direction it is written in, ours keeps its own. */
+export const isolated = (foreign) => `\u2068${foreign.replace(/[\u2066-\u2069]/g, "")}\u2069`;

@@ -1,0 +1,36 @@
+// How a device becomes a gate: with the link that the organizer shows as a QR code.
+
+import { Problem } from "./api.js";
+import { find } from "./dom.js";
+import { text } from "./text.js";
+
+/** The token in an enrolment link, or undefined. */
+export const tokenIn = (link) => /(?:#enrol=|^)([\w-]{43})$/.exec(link.trim())?.[1];
+
+/** The token in the page's own address, from where it disappears at once: it is a secret. */
+export function takeToken() {
+  const token = tokenIn(location.hash);
+  if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+  return token;
+}
+
+/** Enrols; says on the page what went wrong. */
+export async function enrol(gate, token) {
+  sayProblem("");
+  if (!token) return sayProblem(text("gate.enrol_not_a_link"));
+  document.body.dataset.busy = "";
+  try {
+    await gate.enrol(token);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.isAway) sayProblem(text("gate.enrol_away"));
+    else sayProblem(text(error.status === 410 || error.status === 422 ? "gate.enrol_expired" : "gate.enrol_refused", { why: error.message }));
+  } finally {
+    delete document.body.dataset.busy;
+  }
+}
+
+function sayProblem(problem) {
+  find("#enrol-problem").textContent = problem;
+  find("#enrol-problem").hidden = !problem;
+}

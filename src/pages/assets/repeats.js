@@ -1,0 +1,43 @@
+// A camera sees the same code many times. Which of those times mean another scan?
+
+/** After a refusal was put away, its code is looked at again only so much later, in milliseconds. */
+const REFUSED = 4000;
+/** After an admission the phone often stays before the camera, and shows its next code. */
+const ADMITTED = 10_000;
+/** These may become an admission with the ticket's next code, at once. */
+const NEXT_CODE_HELPS = new Set(["stale_code", "wrong_code"]);
+
+const ticketOf = (code) => /^R[TP]1\.[\w-]{22}/.exec(code)?.[0] ?? code;
+
+export class Repeats {
+  #code = null;
+  #until = 0;
+  #seenAt = 0;
+  #wholeCode = false;
+
+  /** What was decided about a code last. It is not asked again as long as the verdict is shown, nor shortly after. */
+  decided(code, { result, undecided }) {
+    this.#code = code;
+    this.#wholeCode = NEXT_CODE_HELPS.has(result) || undecided;
+    this.#until = Infinity;
+  }
+
+  /** The verdict is no longer shown. */
+  dismissed({ result }) {
+    this.#until = Date.now() + (result === "accepted" ? ADMITTED : REFUSED);
+  }
+
+  /** From now on every code counts. */
+  forget() {
+    this.#code = null;
+  }
+
+  /** Whether a code that the camera sees now is one just decided. One that was gone for a while has come again. */
+  has(code) {
+    const same = this.#wholeCode ? code === this.#code : ticketOf(code) === ticketOf(this.#code ?? "");
+    if (!same) return false;
+    const gone = Date.now() - this.#seenAt > REFUSED && this.#until !== Infinity;
+    this.#seenAt = Date.now();
+    return Date.now() < this.#until && !gone;
+  }
+}

@@ -1,0 +1,44 @@
+// Hand-held scanners that type what they read and end with Enter.
+
+// A person does not type faster, a scanner not slower, in milliseconds between two keys.
+const PAUSE = 120;
+const SHORTEST = 8;
+const OURS = /^R[TP]1\.[\w-]{22}\.[\w-]+$/;
+
+/** Calls `scanned(text)` for whatever a scanner types while no field has the focus. */
+export function onScannerTyping(scanned) {
+  let keys = "";
+  let positions = "";
+  let newest = 0;
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest?.("input, textarea, select") || event.ctrlKey || event.metaKey || event.isComposing) return;
+    if (event.timeStamp - newest > PAUSE) keys = positions = "";
+    newest = event.timeStamp;
+    if (event.key === "Enter" && keys.length >= SHORTEST) {
+      event.preventDefault(); // It is not meant for the button that has the focus.
+      event.stopPropagation();
+      scanned(understood(keys, positions));
+      keys = positions = "";
+    } else if (event.key.length === 1) {
+      if (keys) event.preventDefault(); // A space would press that button too.
+      keys += event.key;
+      positions += typedOnUsKeyboard(event);
+    }
+  }, { capture: true });
+}
+
+/**
+ * Scanners leave the factory as American keyboards. On a phone set to another layout their `-` and `_` become other
+ * characters (Spanish: `'` and `?`), which the position of the key tells, where the system knows it.
+ */
+function understood(keys, positions) {
+  const spanish = keys.replaceAll("'", "-").replaceAll("?", "_");
+  return [keys, positions, spanish].find((text) => OURS.test(text)) ?? keys;
+}
+
+function typedOnUsKeyboard({ code, shiftKey }) {
+  if (code.startsWith("Key")) return shiftKey ? code[3] : code[3].toLowerCase();
+  if (/^(Digit|Numpad)\d$/.test(code)) return code.at(-1);
+  if (code === "Minus") return shiftKey ? "_" : "-";
+  return { Period: ".", NumpadDecimal: ".", NumpadSubtract: "-" }[code] ?? "";
+}
