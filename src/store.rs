@@ -202,6 +202,7 @@ pub struct TicketPage {
     pub event_name: String,
     pub time_zone: String,
     pub starts_at: Option<Millis>,
+    #[sqlx(try_from = "String")]
     pub reentry: Reentry,
     /// Where the ticket was used first.
     pub first_used_gate: Option<String>,

@@ -18,11 +18,11 @@ use crate::pages::{ASSETS_PATH, Asset, Language, qr};
 use crate::request::{Call, accepts_gzip};
 use crate::response::{self, Response};
 use crate::store::TicketPage;
-use crate::totp::{PERIOD, PageToken, QrCode, TotpKey, step_at};
+use crate::totp::{Code, PERIOD, PageToken, QrCode, TotpKey, step_at};
 
-/// Everything a page may do: load from here, ask here, show pictures that it made itself. Workers have a policy of their
+/// Everything a page may do: load from here, ask here, show pictures from here. Workers have a policy of their
 /// own, so the files have it too.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 /// What of a device a page may use. Only the gate has a camera.
@@ -83,7 +83,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         Default::default()
     } else {
         let code = key.code(step);
-        let shown = QrCode { ticket_id: ticket.ticket_id, code: code.clone() };
+        let shown = QrCode { ticket_id: ticket.ticket_id, code: Code::Rotating(code.clone()) };
         let otpauth = otpauth_url(&read.event_name, ticket, &key.base32());
         [code, qr(&shown.to_string()), qr(&otpauth), otpauth, key.base32()]
     };
@@ -95,6 +95,14 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
 pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
     let (read, _) = find_ticket(&call).await?;
     let page = ticket_path(&call);
+    let icons = [192, 512].map(|size| {
+        json!({
+            "src": format!("{ASSETS_PATH}/icon-{size}.png"),
+            "sizes": format!("{size}x{size}"),
+            "type": "image/png",
+            "purpose": "any maskable",
+        })
+    });
     let manifest = json!({
         "name": format!("{} · {}", read.event_name, read.ticket.seat),
         "short_name": read.ticket.seat,
@@ -104,12 +112,7 @@ pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
         "display": "standalone",
         "background_color": "#f5f6f8",
         "theme_color": "#16324f",
-        "icons": [192, 512].map(|size| json!({
-            "src": format!("{ASSETS_PATH}/icon-{size}.png"),
-            "sizes": format!("{size}x{size}"),
-            "type": "image/png",
-            "purpose": "any maskable",
-        })),
+        "icons": icons,
     });
     let mut response = text(call.parts, StatusCode::OK, "application/manifest+json", &manifest.to_string())?;
     set(&mut response, PRIVATE);
