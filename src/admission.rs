@@ -4,7 +4,7 @@
 //! contract; `tests/suite/admission_cases.json` holds it as a table, which the gate page runs too.
 
 use crate::model::{Direction, Millis, Reentry, ScanResult, Status};
-use crate::totp::{Match, TotpKey};
+use crate::totp::{Code, Match, TotpKey};
 
 /// Refusals for its code on record within [`ATTEMPTS_WINDOW`] beyond which a ticket's codes are not looked at.
 pub const ATTEMPTS: i64 = 10;
@@ -20,6 +20,8 @@ pub struct Subject {
     pub status: Status,
     pub registered: bool,
     pub inside: bool,
+    /// Whether it was printed, so that its paper is good.
+    pub printed: bool,
     pub last_step: Option<i64>,
     /// `wrong_code` and `stale_code` within the last [`ATTEMPTS_WINDOW`].
     pub refusals: i64,
@@ -30,8 +32,8 @@ pub struct Subject {
 
 /// What somebody showed at a gate, and where.
 pub struct Presented<'a> {
-    /// The six digits, or `None` when a supervisor vouches.
-    pub code: Option<&'a str>,
+    /// `None` when a supervisor vouches.
+    pub code: Option<&'a Code>,
     pub at_gate: Option<&'a str>,
     pub direction: Direction,
     /// Whether the gate decided offline, so that its attempts neither count nor are limited.
@@ -69,20 +71,24 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
     if ticket.refusals > ATTEMPTS && !presented.offline {
         return Decision::refuse(ScanResult::TooManyAttempts);
     }
-    let step = match presented.code.map(|code| ticket.key.find(code, now)) {
+    let step = match presented.code {
         None => None,
-        Some(Match::Current { step }) => Some(step),
-        Some(Match::Stale { seconds_off }) if seconds_off < 0 || ticket.refusals < FUTURE_TOLD => {
-            return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::StaleCode) };
-        }
-        Some(Match::Stale { .. } | Match::None) => return Decision::refuse(ScanResult::WrongCode),
+        Some(Code::Printed(proof)) if ticket.printed && ticket.key.made(proof) => None,
+        Some(Code::Printed(_)) => return Decision::refuse(ScanResult::WrongCode),
+        Some(Code::Rotating(digits)) => match ticket.key.find(digits, now) {
+            Match::Current { step } => Some(step),
+            Match::Stale { seconds_off } if seconds_off < 0 || ticket.refusals < FUTURE_TOLD => {
+                return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::StaleCode) };
+            }
+            Match::Stale { .. } | Match::None => return Decision::refuse(ScanResult::WrongCode),
+        },
     };
     if presented.at_gate.is_some_and(|gate| gate != ticket.gate) {
         return Decision::refuse(ScanResult::WrongGate);
     }
     let late = ticket.newest_accepted_at.is_some_and(|newest| now < newest);
     match presented.direction {
-        Direction::Entry if late || !may_enter(ticket) => {
+        Direction::Entry if late || !may_enter(ticket, presented.code) => {
             return Decision::refuse(ScanResult::AlreadyUsed);
         }
         Direction::Exit if late || !ticket.inside => {
@@ -102,10 +108,13 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
     Decision { result: ScanResult::Accepted, step, seconds_off: None }
 }
 
-fn may_enter(ticket: &Subject) -> bool {
+fn may_enter(ticket: &Subject, code: Option<&Code>) -> bool {
     match ticket.status {
         Status::Valid => true,
-        Status::Used => ticket.reentry == Reentry::AfterExit && !ticket.inside,
+        // Paper can be copied, and stays outside when its holder goes in: it admits once.
+        Status::Used => {
+            ticket.reentry == Reentry::AfterExit && !ticket.inside && !matches!(code, Some(Code::Printed(_)))
+        }
         Status::Revoked => false,
     }
 }
@@ -144,13 +153,13 @@ pub fn message(result: ScanResult, direction: Direction, seconds_off: Option<i64
 mod tests {
     use std::collections::HashSet;
 
-    use data_encoding::BASE32_NOPAD;
+    use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
     use proptest::prelude::*;
     use serde::Deserialize;
     use serde_json::Value;
 
     use super::*;
-    use crate::totp::{DRIFT, step_at};
+    use crate::totp::{DRIFT, PrintProof, step_at};
 
     const CASES: &str = include_str!("../tests/suite/admission_cases.json");
 
@@ -172,6 +181,7 @@ mod tests {
         status: Status,
         registered: bool,
         inside: bool,
+        printed: bool,
         last_step: Option<i64>,
         refusals: i64,
         newest_accepted_at: Option<i64>,
@@ -188,10 +198,21 @@ mod tests {
     }
 
     #[derive(Clone, Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct CodeCase {
-        digits: String,
-        step_offset: Option<i64>,
+    #[serde(untagged, deny_unknown_fields)]
+    enum CodeCase {
+        Rotating { digits: String, step_offset: Option<i64> },
+        Printed { printed: String },
+    }
+
+    impl CodeCase {
+        fn code(&self) -> Code {
+            match self {
+                Self::Rotating { digits, .. } => Code::Rotating(digits.clone()),
+                Self::Printed { printed } => {
+                    Code::Printed(BASE64URL_NOPAD.decode(printed.as_bytes()).unwrap().try_into().unwrap())
+                }
+            }
+        }
     }
 
     impl TicketCase {
@@ -203,6 +224,7 @@ mod tests {
                 status: self.status,
                 registered: self.registered,
                 inside: self.inside,
+                printed: self.printed,
                 last_step: self.last_step,
                 refusals: self.refusals,
                 newest_accepted_at: self.newest_accepted_at.map(Millis),
@@ -211,19 +233,15 @@ mod tests {
         }
     }
 
-    impl PresentedCase {
-        fn digits(&self) -> Option<&str> {
-            self.code.as_ref().map(|code| code.digits.as_str())
-        }
-
-        fn presented(&self) -> Presented<'_> {
-            Presented {
-                code: self.digits(),
-                at_gate: self.at_gate.as_deref(),
-                direction: self.direction,
-                offline: self.offline,
-            }
-        }
+    fn decided(ticket: Option<&TicketCase>, scan: &PresentedCase, now: i64) -> Decision {
+        let code = scan.code.as_ref().map(CodeCase::code);
+        let presented = Presented {
+            code: code.as_ref(),
+            at_gate: scan.at_gate.as_deref(),
+            direction: scan.direction,
+            offline: scan.offline,
+        };
+        decide(ticket.map(TicketCase::subject).as_ref(), &presented, Millis(now))
     }
 
     /// Puts what a case states over what all cases have in common.
@@ -256,8 +274,7 @@ mod tests {
         let mut names = HashSet::new();
         let mut results = HashSet::new();
         for case in cases() {
-            let subject = case.ticket.as_ref().map(TicketCase::subject);
-            let decision = decide(subject.as_ref(), &case.presented.presented(), Millis(case.now));
+            let decision = decided(case.ticket.as_ref(), &case.presented, case.now);
             assert_eq!(decision, case.expected, "{}", case.name);
             results.insert(decision.result);
             assert!(names.insert(case.name.clone()), "two cases: {}", case.name);
@@ -268,12 +285,15 @@ mod tests {
     #[test]
     fn the_digits_in_the_table_are_those_of_their_step() {
         for case in cases() {
-            let (Some(ticket), Some(code)) = (&case.ticket, &case.presented.code) else { continue };
+            let (Some(ticket), Some(CodeCase::Rotating { digits, step_offset })) = (&case.ticket, &case.presented.code)
+            else {
+                continue;
+            };
             let now = Millis(case.now);
             let key = ticket.subject().key;
-            match code.step_offset {
-                Some(offset) => assert_eq!(key.code(step_at(now) + offset), code.digits, "{}", case.name),
-                None => assert_eq!(key.find(&code.digits, now), Match::None, "{}", case.name),
+            match step_offset {
+                Some(offset) => assert_eq!(key.code(step_at(now) + offset), *digits, "{}", case.name),
+                None => assert_eq!(key.find(digits, now), Match::None, "{}", case.name),
             }
         }
     }
@@ -289,6 +309,15 @@ mod tests {
         assert_ne!(entry, message(ScanResult::Accepted, Direction::Exit, None, None));
     }
 
+    /// What is shown before it is known of which ticket.
+    #[derive(Clone, Debug)]
+    enum AnyCode {
+        OfStep(i64),
+        Typed(String),
+        OfPaper,
+        Forged(PrintProof),
+    }
+
     /// Tickets and scans of every kind; half the codes are of a step near now.
     fn anything() -> impl Strategy<Value = (TicketCase, PresentedCase, i64)> {
         let status = proptest::sample::select(Status::ALL);
@@ -297,10 +326,12 @@ mod tests {
         let now = prop_oneof![9 => 1_200_000..4_102_444_800_000_i64, 1 => any::<i64>()];
         let gate = "[NS]";
         let code = prop_oneof![
-            4 => (-22..=22_i64).prop_map(Ok),
-            3 => (-DRIFT..=DRIFT).prop_map(Ok),
-            1 => "[0-9]{6}".prop_map(Err),
-            1 => any::<String>().prop_map(Err),
+            4 => (-22..=22_i64).prop_map(AnyCode::OfStep),
+            3 => (-DRIFT..=DRIFT).prop_map(AnyCode::OfStep),
+            2 => Just(AnyCode::OfPaper),
+            1 => "[0-9]{6}".prop_map(AnyCode::Typed),
+            1 => any::<String>().prop_map(AnyCode::Typed),
+            1 => any::<PrintProof>().prop_map(AnyCode::Forged),
         ];
         let steps = proptest::option::of(-3..=3_i64);
         let newest = proptest::option::of(-2..=2_i64);
@@ -311,6 +342,7 @@ mod tests {
                 status,
                 prop::bool::weighted(0.9),
                 any::<bool>(),
+                any::<bool>(),
                 steps,
                 0..14_i64,
                 newest,
@@ -320,15 +352,19 @@ mod tests {
             now,
         )
             .prop_map(|(ticket, presented, now)| {
-                let (key, gate, status, registered, inside, last, refusals, newest, reentry) = ticket;
+                let (key, gate, status, registered, inside, printed, last, refusals, newest, reentry) = ticket;
                 let (code, at_gate, direction, offline) = presented;
                 let current = step_at(Millis(now));
+                let totp_key = TotpKey::new(key);
+                let paper = |proof: PrintProof| CodeCase::Printed { printed: BASE64URL_NOPAD.encode(&proof) };
                 let code = code.map(|code| match code {
-                    Ok(offset) => CodeCase {
-                        digits: TotpKey::new(key).code((current + offset).max(0)),
+                    AnyCode::OfStep(offset) => CodeCase::Rotating {
+                        digits: totp_key.code((current + offset).max(0)),
                         step_offset: Some(offset),
                     },
-                    Err(digits) => CodeCase { digits, step_offset: None },
+                    AnyCode::Typed(digits) => CodeCase::Rotating { digits, step_offset: None },
+                    AnyCode::OfPaper => paper(totp_key.print_proof()),
+                    AnyCode::Forged(proof) => paper(proof),
                 });
                 let ticket = TicketCase {
                     key_base32: BASE32_NOPAD.encode(&key),
@@ -336,6 +372,7 @@ mod tests {
                     status,
                     registered,
                     inside,
+                    printed,
                     last_step: last.map(|offset| current + offset),
                     refusals,
                     newest_accepted_at: newest.map(|offset| now.saturating_add(offset)),
@@ -350,7 +387,7 @@ mod tests {
 
         #[test]
         fn nobody_passes_without_a_reason((ticket, scan, now) in anything()) {
-            let decision = decide(Some(&ticket.subject()), &scan.presented(), Millis(now));
+            let decision = decided(Some(&ticket), &scan, now);
             if decision.result != ScanResult::Accepted {
                 prop_assert_eq!(decision.step, None, "only an accepted code is remembered");
                 return Ok(());
@@ -366,11 +403,16 @@ mod tests {
                 ),
                 Direction::Exit => prop_assert!(ticket.inside),
             }
-            match (scan.code, decision.step) {
+            match (scan.code.as_ref().map(CodeCase::code), decision.step) {
                 (None, None) => {}
-                (Some(code), Some(step)) => {
+                (Some(Code::Printed(proof)), None) => {
+                    prop_assert!(ticket.printed);
+                    prop_assert_eq!(ticket.subject().key.print_proof(), proof);
+                    prop_assert!(scan.direction == Direction::Exit || ticket.status == Status::Valid);
+                }
+                (Some(Code::Rotating(digits)), Some(step)) => {
                     prop_assert!((step - step_at(Millis(now))).abs() <= DRIFT);
-                    prop_assert_eq!(ticket.subject().key.code(step), code.digits);
+                    prop_assert_eq!(ticket.subject().key.code(step), digits);
                     let first_good = ticket.last_step.map(|last| last + i64::from(scan.direction == Direction::Entry));
                     prop_assert!(first_good.is_none_or(|first| step >= first));
                 }
@@ -380,7 +422,7 @@ mod tests {
 
         #[test]
         fn seconds_off_are_told_only_of_a_stale_code((ticket, scan, now) in anything()) {
-            let decision = decide(Some(&ticket.subject()), &scan.presented(), Millis(now));
+            let decision = decided(Some(&ticket), &scan, now);
             if let Some(seconds_off) = decision.seconds_off {
                 prop_assert_eq!(decision.result, ScanResult::StaleCode);
                 prop_assert!(seconds_off < 0 || ticket.refusals < FUTURE_TOLD);
@@ -390,18 +432,17 @@ mod tests {
         #[test]
         fn what_is_refused_before_the_code_is_refused_whatever_the_code(
             (ticket, scan, now) in anything(),
-            digits in proptest::option::of("[0-9]{6}"),
+            (_, other, _) in anything(),
         ) {
-            let subject = ticket.subject();
-            let decision = decide(Some(&subject), &scan.presented(), Millis(now));
+            let decision = decided(Some(&ticket), &scan, now);
             let before_the_code = [ScanResult::NotRegistered, ScanResult::Revoked, ScanResult::TooManyAttempts];
-            let other = Presented { code: digits.as_deref(), ..scan.presented() };
-            let with_other = decide(Some(&subject), &other, Millis(now));
+            let other = PresentedCase { code: other.code, ..scan };
+            let with_other = decided(Some(&ticket), &other, now);
             prop_assert_eq!(
                 before_the_code.contains(&decision.result).then_some(decision),
                 before_the_code.contains(&with_other.result).then_some(with_other)
             );
-            prop_assert_eq!(decide(None, &other, Millis(now)).result, ScanResult::UnknownTicket);
+            prop_assert_eq!(decided(None, &other, now).result, ScanResult::UnknownTicket);
         }
     }
 }

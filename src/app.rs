@@ -108,16 +108,22 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/tickets/{ticket_id}/revoke"   ORGANIZER,  SHORT  => tickets::revoke_ticket;
     POST   "/api/tickets/{ticket_id}/reissue"  ORGANIZER,  SHORT  => tickets::reissue_ticket;
     POST   "/api/tickets/{ticket_id}/transfer" ORGANIZER,  SHORT  => tickets::transfer_ticket;
+    GET    "/api/tickets/{ticket_id}/link"     ORGANIZER,  SHORT  => tickets::show_link;
+    POST   "/api/tickets/{ticket_id}/print"    ORGANIZER,  SHORT  => tickets::print_ticket;
     POST   "/api/events/{event}/scans"         GATE,       SHORT  => scans::record_scan;
     POST   "/api/events/{event}/scans/batch"   GATE,       BATCH  => batches::record_batch;
     POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT  => scans::undo_scan;
     GET    "/api/events/{event}/manifest"      GATE,       SHORT  => manifest::show_manifest;
+    GET    "/api/events/{event}/conflicts"     ORGANIZER,  SHORT  => batches::list_conflicts;
     GET    "/api/events/{event}/stats"         GATE,       SHORT  => stats::show_stats;
     GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  SHORT  => tickets::export_tickets;
     GET    "/api/events/{event}/scans.csv"     ORGANIZER,  SHORT  => scans::export_scans;
+    GET    "/api/events/{event}/links.csv"     ORGANIZER,  SHORT  => tickets::export_links;
     POST   "/api/keys"                         ORGANIZER,  SHORT  => keys::create_key;
     GET    "/api/keys"                         ORGANIZER,  SHORT  => keys::list_keys;
     DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT  => keys::revoke_key;
+    POST   "/api/keys/{key_id}/enrol"          ORGANIZER,  SHORT  => keys::offer_enrolment;
+    POST   "/api/enrol"                        ANYONE,     SHORT  => keys::enrol;
 };
 
 /// Where the time comes from; tests set their own.

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -23,9 +23,9 @@ const REMEMBERED_AT_MOST: usize = 1_000;
 const LOOKUPS: usize = 2;
 const PREFIX: &str = "rtk_";
 
-type Hash = [u8; 32];
+pub type Hash = [u8; 32];
 
-/// A new key: what its owner gets to see once, and what the database keeps.
+/// A new key or token: what its owner gets to see once, and what the database keeps.
 pub struct NewSecret {
     pub text: String,
     pub hash: Vec<u8>,
@@ -34,10 +34,33 @@ pub struct NewSecret {
 impl NewSecret {
     pub fn random() -> Result<Self, Error> {
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+        fill(&mut bytes)?;
         let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
         Ok(Self { text, hash: Sha256::digest(bytes).to_vec() })
     }
+
+    /// A token that enrols a device with this key: the key's id, by which it is found, and 16 random bytes.
+    pub fn enrolment(key_id: Uuid) -> Result<Self, Error> {
+        let mut bytes = [0; 32];
+        let (id, random) = bytes.split_at_mut(16);
+        id.copy_from_slice(key_id.as_bytes());
+        fill(random)?;
+        Ok(Self { text: BASE64URL_NOPAD.encode(&bytes), hash: Sha256::digest(bytes).to_vec() })
+    }
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), Error> {
+    getrandom::fill(bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))
+}
+
+/// The key that a token claims to enrol with, and the token's hash. `None` is what has not the form of one.
+pub fn read_enrolment(token: &str) -> Option<(Uuid, Hash)> {
+    let bytes = secret_bytes(token)?;
+    Some((Uuid::from_slice(&bytes[..16]).ok()?, Sha256::digest(bytes).into()))
+}
+
+fn secret_bytes(text: &str) -> Option<[u8; 32]> {
+    BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 /// Who is asking, and what they may do.
@@ -129,19 +152,24 @@ impl KeyRing {
         if self.organizer.is_some_and(|organizer| organizer.ct_eq(&environment).into()) {
             return Ok(Caller::ENVIRONMENT);
         }
-        let secret = token.strip_prefix(PREFIX).and_then(|text| BASE64URL_NOPAD.decode(text.as_bytes()).ok());
-        let hash: Hash = Sha256::digest(secret.filter(|bytes| bytes.len() == 32).ok_or(Error::Unauthenticated)?).into();
+        let secret = token.strip_prefix(PREFIX).and_then(secret_bytes).ok_or(Error::Unauthenticated)?;
+        let hash: Hash = Sha256::digest(secret).into();
 
         if let Some(caller) = self.recall(&hash, now) {
             return caller;
         }
         let forgotten = self.lock().forgotten;
-        // Whoever tries keys at random waits here, and leaves the rest of the pool to those whose keys are known.
-        let _place = self.lookups.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
+        let _place = self.place().await?;
         let key = store.find_key(&hash).await?.ok_or(Error::Unauthenticated)?;
         let caller = Caller::with(&key, now);
         self.remember(hash, key, now, forgotten);
         caller
+    }
+
+    /// A place among those who ask the database about a secret. Whoever tries secrets at random waits here, and leaves
+    /// the rest of the pool to those whose keys are known.
+    pub async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.lookups.acquire().await.map_err(|error| Error::Internal(error.to_string()))
     }
 
     /// Forgets the keys that a change made invalid, at once in this process.
@@ -260,6 +288,18 @@ mod tests {
         let bytes = BASE64URL_NOPAD.decode(one.text.strip_prefix(PREFIX).unwrap().as_bytes()).unwrap();
         assert_eq!(bytes.len(), 32);
         assert_eq!(one.hash, Sha256::digest(bytes).to_vec());
+    }
+
+    #[test]
+    fn a_token_is_found_by_its_key_and_known_by_its_hash() {
+        let key_id = key().key_id;
+        let [one, other] = [NewSecret::enrolment(key_id).unwrap(), NewSecret::enrolment(key_id).unwrap()];
+        assert_ne!(one.text, other.text);
+        let (claimed, hash) = read_enrolment(&one.text).unwrap();
+        assert_eq!((claimed, hash.to_vec()), (key_id, one.hash));
+        for text in ["", "x", &one.text[1..], &format!("{}A", one.text), &format!("{PREFIX}{}", one.text)] {
+            assert!(read_enrolment(text).is_none(), "{text:?}");
+        }
     }
 
     #[tokio::test]

@@ -31,6 +31,10 @@ pub enum Error {
     TicketNotFound,
     ScanNotFound,
     KeyNotFound,
+    /// The key is revoked, expired or an organizer's.
+    KeyNotEnrollable,
+    /// The token of an enrolment is unknown, used, expired, or of a key that is revoked.
+    EnrolmentExpired,
     /// The path exists, with the methods that are held here.
     MethodNotAllowed(String),
     RequestTimeout,
@@ -92,7 +96,9 @@ impl Error {
             | Self::TicketUsed
             | Self::ScanIdConflict
             | Self::UndoExpired
-            | Self::NotUndoable => StatusCode::CONFLICT,
+            | Self::NotUndoable
+            | Self::KeyNotEnrollable => StatusCode::CONFLICT,
+            Self::EnrolmentExpired => StatusCode::GONE,
             Self::ImportInProgress => StatusCode::TOO_MANY_REQUESTS,
             Self::ScanContended | Self::TicketSecretMismatch | Self::DatabaseUnavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -112,6 +118,8 @@ impl Error {
             Self::TicketNotFound => "ticket_not_found",
             Self::ScanNotFound => "scan_not_found",
             Self::KeyNotFound => "key_not_found",
+            Self::KeyNotEnrollable => "key_not_enrollable",
+            Self::EnrolmentExpired => "enrolment_expired",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::PayloadTooLarge(_) => "payload_too_large",
@@ -152,6 +160,12 @@ impl Error {
             Self::TicketNotFound => "There is no such ticket.".into(),
             Self::ScanNotFound => "There is no such scan.".into(),
             Self::KeyNotFound => "There is no such key.".into(),
+            Self::KeyNotEnrollable => {
+                "Only the key of a gate or a supervisor, neither revoked nor expired, can be given to a device.".into()
+            }
+            Self::EnrolmentExpired => {
+                "This code was used, is older than 15 minutes, or is not the newest; ask for another one.".into()
+            }
             Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
             Self::RequestTimeout => "The request took too long to arrive; send it again.".into(),
             Self::PayloadTooLarge(limit) => format!("The body may have at most {limit} bytes."),
@@ -254,6 +268,8 @@ mod tests {
             (Error::TicketNotFound, 404, "ticket_not_found"),
             (Error::ScanNotFound, 404, "scan_not_found"),
             (Error::KeyNotFound, 404, "key_not_found"),
+            (Error::KeyNotEnrollable, 409, "key_not_enrollable"),
+            (Error::EnrolmentExpired, 410, "enrolment_expired"),
             (Error::MethodNotAllowed("GET, HEAD".into()), 405, "method_not_allowed"),
             (Error::RequestTimeout, 408, "request_timeout"),
             (Error::PayloadTooLarge(65_536), 413, "payload_too_large"),

@@ -163,6 +163,7 @@ pub const TICKET_COLUMNS: &[&str] = &[
     "registered_at",
     "used_at",
 ];
+pub const LINK_COLUMNS: &[&str] = &["seat", "gate", "username", "full_name", "email", "ticket_url"];
 pub const SCAN_COLUMNS: &[&str] = &[
     "scan_id",
     "ticket_id",
@@ -205,6 +206,17 @@ impl Writer {
             ticket.created_at.to_string(),
             shown(ticket.registered_at),
             shown(ticket.used_at),
+        ])
+    }
+
+    pub fn link(&mut self, ticket: &Ticket, ticket_url: String) -> Result<(), Error> {
+        self.record([
+            harmless(&ticket.seat),
+            harmless(&ticket.gate),
+            optional(ticket.username.as_deref()),
+            optional(ticket.full_name.as_deref()),
+            optional(ticket.email.as_deref()),
+            ticket_url,
         ])
     }
 
@@ -429,6 +441,14 @@ mod tests {
                 "",
             ]
         );
+    }
+
+    #[test]
+    fn a_link_is_one_record_under_its_header() {
+        let url = "https://tickets.example.org/t/x".to_owned();
+        let records = written(|writer| writer.link(&ticket("@A1", "-N", "+1"), url.clone()).unwrap(), LINK_COLUMNS);
+        assert_eq!(records[0], LINK_COLUMNS);
+        assert_eq!(records[1], ["'@A1", "'-N", "'-ana", "'+1", "", &url]);
     }
 
     #[test]

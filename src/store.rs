@@ -21,7 +21,7 @@ pub(crate) use {postgres::SCHEMA as POSTGRES_SCHEMA, sqlite::SCHEMA as SQLITE_SC
 
 use crate::config::Database;
 use crate::error::Error;
-use crate::model::{Event, Key, Millis, Reentry, Scan, Seed, Status, Ticket, User};
+use crate::model::{Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -57,9 +57,23 @@ pub trait Keys {
     async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>>;
     async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()>;
     /// Keys in the order of their creation; with an event only those bound to it.
-    async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<Key>>;
+    async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>>;
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>>;
     async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()>;
+    /// Keeps the token that enrols a device with a key, instead of the one before. Returns whether the key is still good.
+    async fn offer_enrolment(&self, key_id: Uuid, enrol_hash: &[u8], expires_at: Millis, now: Millis) -> Result<bool>;
+    /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key.
+    async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool>;
+}
+
+/// A key, and when its holder was last at work.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+pub struct ListedKey {
+    #[serde(flatten)]
+    #[sqlx(flatten)]
+    pub key: Key,
+    /// When its newest scan was received.
+    pub newest_scan_at: Option<Millis>,
 }
 
 #[async_trait]
@@ -236,6 +250,8 @@ pub struct TicketFilter {
 /// A change to a ticket by an organizer.
 pub enum TicketChange {
     Revoke,
+    /// From now its paper is good.
+    Print,
     /// A new seed, for the same holder.
     Reissue {
         seed: Seed,
@@ -320,6 +336,30 @@ pub trait Scans {
         after: Option<(Millis, Uuid)>,
         limit: i64,
     ) -> Result<Vec<(Scan, Option<(String, String)>)>>;
+    /// Conflicts, the newest first, after the scan with this id.
+    async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>>;
+}
+
+/// A scan by which a gate admitted somebody while it was offline, and which the service refused afterwards.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+pub struct Conflict {
+    pub scan_id: Uuid,
+    #[sqlx(skip)]
+    pub ticket: Option<Ticket>,
+    pub at_gate: Option<String>,
+    #[sqlx(try_from = "String")]
+    pub direction: Direction,
+    pub offline_result: String,
+    #[sqlx(try_from = "String")]
+    pub result: ScanResult,
+    pub scanned_at: Millis,
+    pub received_at: Millis,
+    pub key_id: Option<Uuid>,
+    pub key_name: Option<String>,
+    pub first_used_at: Option<Millis>,
+    pub first_used_gate: Option<String>,
+    /// The key by which the ticket was used first.
+    pub first_key_name: Option<String>,
 }
 
 /// Makes a store without touching network or disk: the first call opens it.

@@ -85,6 +85,16 @@ impl TotpKey {
         BASE32_NOPAD.encode(&self.0)
     }
 
+    /// Whether this key made the proof of a printed ticket. Takes the same time whatever the proof.
+    pub fn made(&self, proof: &PrintProof) -> bool {
+        self.print_proof().ct_eq(proof).into()
+    }
+
+    /// What its paper shows instead of six digits.
+    pub fn print_proof(&self) -> PrintProof {
+        self.derive("print")
+    }
+
     /// HKDF-SHA256 (RFC 5869) of this key, without salt: the keys of links and printed tickets.
     pub fn derive<const LENGTH: usize>(&self, info: &str) -> [u8; LENGTH] {
         hkdf(&self.0, None, info.as_bytes())
@@ -139,21 +149,46 @@ impl TicketSecret {
     }
 }
 
-/// What the QR of a ticket shows: `RT1.<ticket_id, base64url>.<code>`. Shown whole, never in `Debug` output.
+/// Derived from a ticket's key for its paper: it does not change, and is too long to be guessed or typed.
+pub type PrintProof = [u8; 10];
+
+/// What speaks for a ticket. Never in `Debug` output.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Code {
+    /// The six digits that a phone shows, or whatever was typed instead.
+    Rotating(String),
+    /// What was printed on paper.
+    Printed(PrintProof),
+}
+
+/// What the QR of a ticket shows: on a phone `RT1.<ticket_id, base64url>.<six digits>`, on paper
+/// `RP1.<ticket_id, base64url>.<proof, base64url>`. Shown whole, never in `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct QrCode {
     pub ticket_id: Uuid,
-    pub code: String,
+    pub code: Code,
 }
 
 impl QrCode {
     /// Reads what a scanner saw. `None` is what is not of our form.
     pub fn parse(text: &str) -> Option<Self> {
-        let (id, code) = text.trim().strip_prefix("RT1.")?.split_once('.')?;
-        let id = BASE64URL_NOPAD.decode(id.as_bytes()).ok()?;
-        let ticket_id = Uuid::from_slice(&id).ok()?;
-        let six_digits = code.len() == usize::from(DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit());
-        six_digits.then(|| Self { ticket_id, code: code.to_owned() })
+        let (form, rest) = text.trim().split_once('.')?;
+        let (id, code) = rest.split_once('.')?;
+        let ticket_id = Uuid::from_slice(&BASE64URL_NOPAD.decode(id.as_bytes()).ok()?).ok()?;
+        let code = match form {
+            "RT1" if code.len() == usize::from(DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Code::Rotating(code.to_owned())
+            }
+            "RP1" => Code::Printed(BASE64URL_NOPAD.decode(code.as_bytes()).ok()?.try_into().ok()?),
+            _ => return None,
+        };
+        Some(Self { ticket_id, code })
+    }
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Code(hidden)")
     }
 }
 
@@ -165,7 +200,11 @@ impl std::fmt::Debug for QrCode {
 
 impl std::fmt::Display for QrCode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RT1.{}.{}", BASE64URL_NOPAD.encode(self.ticket_id.as_bytes()), self.code)
+        let id = BASE64URL_NOPAD.encode(self.ticket_id.as_bytes());
+        match &self.code {
+            Code::Rotating(digits) => write!(f, "RT1.{id}.{digits}"),
+            Code::Printed(proof) => write!(f, "RP1.{id}.{}", BASE64URL_NOPAD.encode(proof)),
+        }
     }
 }
 
@@ -406,10 +445,40 @@ mod tests {
     #[test]
     fn a_qr_is_our_mark_and_the_ticket_and_six_digits() {
         let text = "RT1.ABEiM0RVZneImaq7zN3u_w.050471";
-        let qr = QrCode { ticket_id: TICKET_ID, code: "050471".into() };
+        let qr = QrCode { ticket_id: TICKET_ID, code: Code::Rotating("050471".into()) };
         assert_eq!(qr.to_string(), text);
         assert_eq!(QrCode::parse(text).as_ref(), Some(&qr));
         assert_eq!(QrCode::parse(&format!(" {text}\r\n")).as_ref(), Some(&qr), "as some scanners send it");
+    }
+
+    /// Computed with Python's `hmac` as above, with the info `print`.
+    #[test]
+    fn a_printed_qr_is_its_own_mark_and_the_ticket_and_a_proof_of_its_key() {
+        let text = "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ";
+        let qr = QrCode { ticket_id: TICKET_ID, code: Code::Printed(rfc_key().print_proof()) };
+        assert_eq!(qr.to_string(), text);
+        assert_eq!(QrCode::parse(text), Some(qr));
+    }
+
+    #[test]
+    fn a_proof_is_of_one_key_alone() {
+        let proof = rfc_key().print_proof();
+        assert!(rfc_key().made(&proof));
+        assert!(!TotpKey::new([0; 20]).made(&proof));
+        for bit in 0..80 {
+            let mut other = proof;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!rfc_key().made(&other), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn no_code_is_in_debug_output() {
+        let proof = rfc_key().print_proof();
+        for code in [Code::Rotating("050471".into()), Code::Printed(proof)] {
+            let debug = format!("{:?} {:?}", code.clone(), QrCode { ticket_id: TICKET_ID, code });
+            assert_eq!(debug, format!("Code(hidden) QrCode({TICKET_ID})"));
+        }
     }
 
     #[test]
@@ -437,6 +506,18 @@ mod tests {
             "RT1.ABEiM0RVZneImaq7zN3u_wAA.050471",
             "RT1.00112233-4455-6677-8899-aabbccddeeff.050471",
             "https://tickets.example.org/RT1.ABEiM0RVZneImaq7zN3u_w.050471",
+            "rp1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ",
+            "RP1.ABEiM0RVZneImaq7zN3u_w",
+            "RP1.ABEiM0RVZneImaq7zN3u_w.",
+            "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2U",
+            "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQA",
+            "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ==",
+            "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ.",
+            "RP1.ABEiM0RVZneImaq7zN3u_w. w0xILhNKkY2UbQ",
+            "RP1.ABEiM0RVZneImaq7zN3u_x.w0xILhNKkY2UbQ",
+            // Its last bits are not zero: a second spelling of the same proof.
+            "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbR",
+            "RT1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ",
         ] {
             assert_eq!(QrCode::parse(text), None, "{text:?}");
         }
@@ -444,7 +525,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_qr_shows_is_read_again(ticket_id: u128, code in "[0-9]{6}") {
+        fn what_a_qr_shows_is_read_again(ticket_id: u128, code in prop_oneof![
+            "[0-9]{6}".prop_map(Code::Rotating),
+            any::<PrintProof>().prop_map(Code::Printed),
+        ]) {
             let qr = QrCode { ticket_id: Uuid::from_u128(ticket_id), code };
             prop_assert_eq!(QrCode::parse(&qr.to_string()), Some(qr));
         }
@@ -452,8 +536,8 @@ mod tests {
         #[test]
         fn reading_a_qr_never_panics_and_accepts_one_spelling(text in prop_oneof![
             any::<String>(),
-            "RT1\\.\\PC{0,30}",
-            "RT1\\.[A-Za-z0-9_-]{22}\\.[0-9]{6}",
+            "R[TP]1\\.\\PC{0,30}",
+            "R[TP]1\\.[A-Za-z0-9_-]{22}\\.([0-9]{6}|[A-Za-z0-9_-]{14})",
         ]) {
             if let Some(qr) = QrCode::parse(&text) {
                 prop_assert_eq!(qr.to_string(), text.trim());

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::Millis;
-use crate::totp::{QrCode, TotpKey, step_at};
+use crate::totp::{Code, QrCode, TotpKey, step_at};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let code = secret.key.code(step_at(arguments.at.unwrap_or_else(Millis::now)));
     if arguments.qr {
         let ticket_id = arguments.ticket_id.or(secret.ticket_id).context("--qr needs --ticket-id")?;
-        println!("{}", QrCode { ticket_id, code });
+        println!("{}", QrCode { ticket_id, code: Code::Rotating(code) });
     } else {
         println!("{code}");
     }

@@ -93,10 +93,10 @@ async fn list(app: &App) -> anyhow::Result<()> {
     let mut after = None;
     loop {
         let page = within(STORE_DEADLINE, app.store().list_keys(None, after, PAGE)).await?;
-        for key in &page {
-            writeln!(output, "{}", describe(key))?;
+        for listed in &page {
+            writeln!(output, "{}", describe(&listed.key))?;
         }
-        after = page.last().map(|key| key.key_id);
+        after = page.last().map(|listed| listed.key.key_id);
         if (page.len() as i64) < PAGE {
             return Ok(());
         }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::config::{SettingError, refuse};
 use crate::model::{Millis, Slug, Status};
-use crate::totp::{QrCode, STALE_WINDOW, TotpKey, step_at};
+use crate::totp::{Code, QrCode, STALE_WINDOW, TotpKey, step_at};
 
 /// How long one request may take: a cold start, and the wait for a database that starts too.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -357,7 +357,7 @@ fn codes(ticket: &Registered) -> anyhow::Result<Shown> {
     // A few steps more than the service looks at, for clocks that differ.
     let near: Vec<String> = (-STALE_WINDOW - 5..=STALE_WINDOW + 5).map(|away| key.code(step + away)).collect();
     let wrong = (0..).map(|number| format!("{number:06}")).find(|digits| !near.contains(digits)).unwrap_or_default();
-    let shown = |code| QrCode { ticket_id: ticket.ticket_id, code }.to_string();
+    let shown = |code| QrCode { ticket_id: ticket.ticket_id, code: Code::Rotating(code) }.to_string();
     Ok(Shown { right: shown(key.code(step)), wrong: shown(wrong) })
 }
 
@@ -531,7 +531,7 @@ mod tests {
         let secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ".to_owned();
         let ticket = Registered { ticket_id: Uuid::nil(), provisioning: Provisioning { secret } };
         let shown = codes(&ticket).unwrap();
-        let wrong = QrCode::parse(&shown.wrong).unwrap().code;
+        let Some(QrCode { code: Code::Rotating(wrong), .. }) = QrCode::parse(&shown.wrong) else { unreachable!() };
         let key = super::super::code::key(&ticket.provisioning.secret).unwrap();
         for away in [-60, 0, 60] {
             let then = Millis::now().plus(away * Millis::SECOND);

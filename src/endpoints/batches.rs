@@ -1,4 +1,5 @@
-//! Scans that a gate decided by itself while it was offline, sent when the network is back.
+//! Scans that a gate decided by itself while it was offline, sent when the network is back; and those of them that the
+//! service would have refused.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use super::scans::{ScanBody, ScanReply, ScanRequest, scan};
 use crate::app::{STORE_DEADLINE, within};
 use crate::error::Error;
 use crate::model::Millis;
+use crate::page::{self, PageQuery};
 use crate::request::{Call, parse_object};
 use crate::response::{self, Response};
 
@@ -106,4 +108,13 @@ fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
         return Err(error);
     }
     Ok(BatchResult::Refused { scan_id, status: error.status().as_u16(), code: error.code(), detail: error.detail() })
+}
+
+/// `GET /api/events/{event}/conflicts`: whom gates admitted offline and should not have, the newest first.
+pub async fn list_conflicts(call: Call<'_>) -> Result<Response, Error> {
+    let query: PageQuery = call.query()?;
+    let event = call.event().await?;
+    let after = query.after.map(|cursor| cursor.0);
+    let conflicts = call.app.store().list_conflicts(event.event_id, after, query.limit.to_read()).await?;
+    page::respond("conflicts", conflicts, query.limit, |conflict| conflict.scan_id)
 }

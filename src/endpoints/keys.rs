@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::{Caller, NewSecret};
+use crate::auth::{Caller, NewSecret, read_enrolment};
 use crate::error::Error;
 use crate::model::{Event, Key, Millis, Place, Role, Slug, Text};
 use crate::page::{self, PageQuery};
@@ -16,6 +16,8 @@ use crate::response::{self, Response};
 const AFTER_EVENT: i64 = 12 * Millis::HOUR;
 /// How long it lives when the event's end is not known.
 const WITHOUT_END: i64 = 30 * Millis::DAY;
+/// How long the token of an enrolment is good.
+const ENROLMENT: i64 = 15 * Millis::MINUTE;
 
 /// What a new key is asked to be.
 #[derive(Deserialize)]
@@ -89,7 +91,7 @@ pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
     let query: PageQuery = call.query()?;
     let after = query.after.map(|cursor| cursor.0);
     let keys = call.app.store().list_keys(call.caller()?.event_id, after, query.limit.to_read()).await?;
-    page::respond("keys", keys, query.limit, |key| key.key_id)
+    page::respond("keys", keys, query.limit, |listed| listed.key.key_id)
 }
 
 /// `DELETE /api/keys/{key_id}`: repeatable.
@@ -101,11 +103,82 @@ pub async fn revoke_key(call: Call<'_>) -> Result<Response, Error> {
 
 /// Revokes a key. The command line calls it too.
 pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<(), Error> {
+    find_key(app, caller, key_id).await?;
+    app.store().revoke_key(key_id, now).await?;
+    app.keys.forget(|key| key.key_id == key_id);
+    Ok(())
+}
+
+async fn find_key(app: &App, caller: &Caller, key_id: Uuid) -> Result<Key, Error> {
     let key = app.store().get_key(key_id).await?.ok_or(Error::KeyNotFound)?;
     if caller.event_id.is_some() && caller.event_id != key.event_id {
         return Err(Error::Forbidden("Your key is bound to another event."));
     }
-    app.store().revoke_key(key_id, now).await?;
-    app.keys.forget(|key| key.key_id == key_id);
-    Ok(())
+    Ok(key)
+}
+
+#[derive(Serialize)]
+struct Enrolment {
+    enrol_url: String,
+    expires_at: Millis,
+}
+
+/// `POST /api/keys/{key_id}/enrol`: an address that gives the key to one device; the one before is worth nothing.
+pub async fn offer_enrolment(call: Call<'_>) -> Result<Response, Error> {
+    let key_id = call.id("key_id", Error::KeyNotFound)?;
+    let key = find_key(call.app, call.caller()?, key_id).await?;
+    let token = NewSecret::enrolment(key_id)?;
+    let expires_at = call.now.plus(ENROLMENT);
+    if key.role == Role::Organizer
+        || !call.app.store().offer_enrolment(key_id, &token.hash, expires_at, call.now).await?
+    {
+        return Err(Error::KeyNotEnrollable);
+    }
+    // In the fragment, which a browser sends to nobody.
+    let enrol_url = format!("{}/gate#enrol={}", call.app.settings.public_url, token.text);
+    response::json(StatusCode::OK, &Enrolment { enrol_url, expires_at })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnrolmentBody {
+    token: String,
+}
+
+/// A key in the hands of a device, and what the device tells its people of the event.
+#[derive(Serialize)]
+struct EnrolledKey {
+    #[serde(flatten)]
+    key: KeyWithSecret,
+    event_name: Option<String>,
+    time_zone: Option<String>,
+    starts_at: Option<Millis>,
+    ends_at: Option<Millis>,
+}
+
+/// `POST /api/enrol`: the key for the token, new at each enrolment. What is read is read first, so that nothing but the
+/// way back can lose it.
+pub async fn enrol(call: Call<'_>) -> Result<Response, Error> {
+    let body: EnrolmentBody = call.json()?;
+    let (key_id, enrol_hash) = read_enrolment(&body.token).ok_or(Error::EnrolmentExpired)?;
+    let store = call.app.store();
+    let _place = call.app.keys.place().await?;
+    let details = store.get_key(key_id).await?.ok_or(Error::EnrolmentExpired)?;
+    let event = match &details.event {
+        Some(slug) => store.find_event(slug).await?,
+        None => None,
+    };
+    let secret = NewSecret::random()?;
+    if !store.enrol_key(key_id, &enrol_hash, &secret.hash, call.now).await? {
+        return Err(Error::EnrolmentExpired);
+    }
+    call.app.keys.forget(|key| key.key_id == key_id);
+    let enrolled = EnrolledKey {
+        key: KeyWithSecret { details, key: secret.text },
+        starts_at: event.as_ref().and_then(|event| event.starts_at),
+        ends_at: event.as_ref().and_then(|event| event.ends_at),
+        time_zone: event.as_ref().map(|event| event.time_zone.clone()),
+        event_name: event.map(|event| event.name),
+    };
+    response::json(StatusCode::OK, &enrolled)
 }

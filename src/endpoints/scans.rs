@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::tickets::attachment;
-use crate::admission::{self, ATTEMPTS_WINDOW, Presented, Subject};
+use crate::admission::{self, ATTEMPTS_WINDOW, Decision, Presented, Subject};
 use crate::app::{App, with_scan};
 use crate::auth::Caller;
 use crate::error::Error;
@@ -20,7 +20,7 @@ use crate::request::Call;
 use crate::response::{self, Response};
 use crate::sheet;
 use crate::store::{DEFAULT_EVENT, Mark, Recorded, ScanContext, TicketName};
-use crate::totp::QrCode;
+use crate::totp::{Code, QrCode};
 
 /// How often a scan whose ticket changed under it is decided again.
 const TRIES: usize = 3;
@@ -64,8 +64,8 @@ struct AttendanceBody {
 pub(super) struct ScanRequest {
     pub(super) scan_id: Uuid,
     ticket: Shown,
-    /// The six digits; none when a supervisor vouches.
-    code: Option<String>,
+    /// None when a supervisor vouches.
+    code: Option<Code>,
     note: Option<String>,
     at_gate: Option<String>,
     direction: Direction,
@@ -114,10 +114,10 @@ impl ScanRequest {
         let (ticket, code) = match (body.code, body.seat, body.gate, body.totp_code) {
             (Some(qr), None, None, None) if !manual => match QrCode::parse(&qr) {
                 Some(qr) => (Shown::Ticket(qr.ticket_id), Some(qr.code)),
-                None => (Shown::Nothing, Some(String::new())),
+                None => (Shown::Nothing, Some(Code::Rotating(String::new()))),
             },
             (None, Some(seat), Some(gate), code) if code.is_some() != manual => {
-                (Shown::Seat { seat: seat.into_string(), gate: gate.into_string() }, code)
+                (Shown::Seat { seat: seat.into_string(), gate: gate.into_string() }, code.map(Code::Rotating))
             }
             _ => {
                 let forms =
@@ -243,7 +243,7 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
     let request = ScanRequest {
         scan_id: body.scan_id.unwrap_or_else(Uuid::now_v7),
         ticket: Shown::Seat { seat: body.seat.into_string(), gate: body.gate.into_string() },
-        code: Some(body.totp_code),
+        code: Some(Code::Rotating(body.totp_code)),
         note: None,
         at_gate: None,
         direction: Direction::Entry,
@@ -324,18 +324,25 @@ fn decide(
         status: ticket.status,
         registered: ticket.user_id.is_some(),
         inside: ticket.inside,
+        printed: ticket.printed_at.is_some(),
         last_step: ticket.last_step,
         refusals: context.refusals,
         newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline()),
         reentry: context.reentry,
     });
     let presented = Presented {
-        code: request.code.as_deref(),
+        code: request.code.as_ref(),
         at_gate: at_gate.map(String::as_str),
         direction: request.direction,
         offline: request.offline(),
     };
-    let decision = admission::decide(subject.as_ref(), &presented, as_of);
+    let mut decision = admission::decide(subject.as_ref(), &presented, as_of);
+    // Whom the gate refused did not come in, so nothing is marked: its verdict stands.
+    if let Some(refusal) = request.offline_result.filter(|&own| own != ScanResult::Accepted)
+        && decision.result == ScanResult::Accepted
+    {
+        decision = Decision { result: refusal, step: None, seconds_off: None };
+    }
     let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
     let mark = ticket.filter(|_| decision.result == ScanResult::Accepted).map(|ticket| Mark {
         version: ticket.version,

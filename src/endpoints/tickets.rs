@@ -17,7 +17,7 @@ use crate::request::{Call, media_type};
 use crate::response::{self, Response};
 use crate::sheet;
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
-use crate::totp;
+use crate::totp::{self, Code, QrCode};
 
 /// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
 const IMPORT_MOST: usize = 250_000;
@@ -206,6 +206,40 @@ async fn provisioned(call: &Call<'_>, ticket: &Ticket) -> Result<Response, Error
     response::json(StatusCode::OK, &with_provisioning(call.app, &event, ticket))
 }
 
+#[derive(Serialize)]
+struct PrintedTicket {
+    #[serde(flatten)]
+    ticket: Ticket,
+    printed_code: String,
+}
+
+/// `POST /api/tickets/{ticket_id}/print`: what to print for a person without a phone. Repeatable, with the same answer.
+pub async fn print_ticket(call: Call<'_>) -> Result<Response, Error> {
+    call.app.claim_secret().await?;
+    let ticket = change(&call, &TicketChange::Print).await?;
+    let key = call.app.secret.key_of(ticket.ticket_id, ticket.seed);
+    let printed = QrCode { ticket_id: ticket.ticket_id, code: Code::Printed(key.print_proof()) };
+    response::json(StatusCode::OK, &PrintedTicket { ticket, printed_code: printed.to_string() })
+}
+
+#[derive(Serialize)]
+struct Link {
+    ticket_url: String,
+}
+
+/// `GET /api/tickets/{ticket_id}/link`: the address of the ticket's page, again.
+pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
+    call.app.claim_secret().await?;
+    let ticket = find_ticket(&call).await?;
+    if ticket.status == Status::Revoked {
+        return Err(Error::TicketRevoked);
+    }
+    if ticket.user_id.is_none() {
+        return Err(Error::TicketNotRegistered);
+    }
+    response::json(StatusCode::OK, &Link { ticket_url: ticket_url(call.app, &ticket) })
+}
+
 /// What a holder's phone needs to make codes. It is in one answer and never again.
 #[derive(Serialize)]
 struct Provisioning {
@@ -228,7 +262,7 @@ pub fn with_provisioning<'a>(app: &App, event: &Event, ticket: &'a Ticket) -> Ti
     let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
     let secret = key.base32();
     let otpauth_url = otpauth_url(&event.name, ticket, &secret);
-    let ticket_url = format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key));
+    let ticket_url = ticket_url(app, ticket);
     let provisioning =
         Provisioning { secret, otpauth_url, ticket_url, algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD };
     TicketWithProvisioning { ticket, provisioning }
@@ -244,6 +278,12 @@ pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
         totp::DIGITS,
         totp::PERIOD,
     )
+}
+
+/// The address of a ticket's page, which only its key makes.
+fn ticket_url(app: &App, ticket: &Ticket) -> String {
+    let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
+    format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
 }
 
 /// What RFC 3986 calls unreserved stays, everything else is encoded.
@@ -269,6 +309,21 @@ pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<B
         }
         writer.take()
     })
+}
+
+/// `GET /api/events/{event}/links.csv`: the links of all tickets that admit or have admitted somebody.
+pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
+    let event = call.event().await?;
+    call.app.claim_secret().await?;
+    let app = Arc::clone(call.app);
+    let mut writer = sheet::Writer::new(sheet::LINK_COLUMNS);
+    let rows = ticket_pages(Arc::clone(call.app), event.event_id, None).map(move |tickets| {
+        for ticket in tickets?.iter().filter(|ticket| ticket.user_id.is_some() && ticket.status != Status::Revoked) {
+            writer.link(ticket, ticket_url(&app, ticket))?;
+        }
+        writer.take()
+    });
+    Ok(attachment(response::streamed("text/csv; charset=utf-8", rows), &format!("links-{}.csv", event.slug)))
 }
 
 /// An event's tickets, or those that changed since a time.

@@ -7,7 +7,7 @@ use data_encoding::BASE32_NOPAD;
 use register_ticket_api::app::App;
 use register_ticket_api::config::Settings;
 use register_ticket_api::model::Millis;
-use register_ticket_api::totp::{QrCode, TotpKey, step_at};
+use register_ticket_api::totp::{Code, QrCode, TotpKey, step_at};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -205,7 +205,12 @@ impl Ticket {
 
     /// What the QR shows at a moment.
     pub fn qr(&self, at: Millis) -> String {
-        QrCode { ticket_id: self.ticket_id, code: self.code(at) }.to_string()
+        QrCode { ticket_id: self.ticket_id, code: Code::Rotating(self.code(at)) }.to_string()
+    }
+
+    /// What its paper shows, once it is printed.
+    pub fn paper(&self) -> String {
+        QrCode { ticket_id: self.ticket_id, code: Code::Printed(self.key.print_proof()) }.to_string()
     }
 }
 

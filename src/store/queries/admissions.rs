@@ -1,14 +1,15 @@
 //! What a decision at the gate reads, and what it writes: the scan, and the mark on its ticket.
 
 use async_trait::async_trait;
-use sqlx::{FromRow as _, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::scans::get_scan;
+use super::tickets::optional_ticket;
 use super::{BEGIN, Backend, Connection, Db, LOCK_TICKET, Row, is_unique_violation};
 use crate::admission::ATTEMPTS;
 use crate::error::Error;
-use crate::model::{Millis, Scan, ScanResult, Ticket};
+use crate::model::{Millis, Scan, ScanResult};
 use crate::store::{Admissions, Mark, Recorded, Result, ScanContext, TicketName};
 
 /// How many codes of a ticket were refused since a moment, those of offline gates apart.
@@ -144,12 +145,11 @@ impl Admissions for Backend {
 }
 
 fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
-    let has_ticket = row.try_get::<Option<Uuid>, _>("ticket_id")?.is_some();
     let reentry: String = row.try_get("reentry")?;
     Ok(ScanContext {
         event_id: row.try_get("of_event_id")?,
         reentry: reentry.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?,
-        ticket: if has_ticket { Some(Ticket::from_row(row)?) } else { None },
+        ticket: optional_ticket(row)?,
         prior: None,
         refusals: row.try_get("refusals")?,
         newest_accepted_at: row.try_get("newest_accepted_at")?,

@@ -6,16 +6,26 @@ use uuid::Uuid;
 use super::Backend;
 use crate::error::Error;
 use crate::model::{Key, Millis};
-use crate::store::{Keys, Result};
+use crate::store::{Keys, ListedKey, Result};
+
+macro_rules! key_columns {
+    () => {
+        "k.key_id, k.name, k.role, k.event_id, e.slug as event, k.gate, k.offline, k.created_at, k.expires_at, \
+         k.revoked_at"
+    };
+}
 
 /// A statement that selects keys.
 macro_rules! select_keys {
     ($rest:literal) => {
-        concat!(
-            "select k.key_id, k.name, k.role, k.event_id, e.slug as event, k.gate, k.offline, k.created_at, ",
-            "k.expires_at, k.revoked_at from keys k left join events e on e.event_id = k.event_id ",
-            $rest
-        )
+        concat!("select ", key_columns!(), " from keys k left join events e on e.event_id = k.event_id ", $rest)
+    };
+}
+
+/// The key `$1`, if it is neither revoked nor expired at `$2`.
+macro_rules! where_good {
+    () => {
+        "where key_id = $1 and revoked_at is null and (expires_at is null or expires_at > $2)"
     };
 }
 
@@ -50,10 +60,16 @@ impl Keys for Backend {
         lease.settle(outcome.map(drop).map_err(Error::from)).await
     }
 
-    async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<Key>> {
+    async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(select_keys!(
-            "where ($1 is null or k.event_id = $1) and k.key_id > $2 order by k.key_id limit $3"
+        // Grouped once for all keys: no index leads from a key to its scans.
+        let outcome = sqlx::query_as(concat!(
+            "select ",
+            key_columns!(),
+            ", n.newest_scan_at from keys k left join events e on e.event_id = k.event_id \
+             left join (select s.key_id, max(s.received_at) as newest_scan_at from scans s \
+             where ($1 is null or s.event_id = $1) group by s.key_id) n on n.key_id = k.key_id \
+             where ($1 is null or k.event_id = $1) and k.key_id > $2 order by k.key_id limit $3"
         ))
         .bind(event_id)
         .bind(after.unwrap_or_default())
@@ -78,5 +94,34 @@ impl Keys for Backend {
             .execute(lease.connection())
             .await;
         lease.settle(outcome.map(drop).map_err(Error::from)).await
+    }
+
+    async fn offer_enrolment(&self, key_id: Uuid, enrol_hash: &[u8], expires_at: Millis, now: Millis) -> Result<bool> {
+        let mut lease = self.writer().await?;
+        let outcome = sqlx::query(concat!("update keys set enrol_hash = $3, enrol_expires_at = $4 ", where_good!()))
+            .bind(key_id)
+            .bind(now)
+            .bind(enrol_hash)
+            .bind(expires_at)
+            .execute(lease.connection())
+            .await;
+        lease.settle(outcome.map(|written| written.rows_affected() > 0).map_err(Error::from)).await
+    }
+
+    async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool> {
+        let mut lease = self.writer().await?;
+        // Compare-and-set: whoever comes second waits for the row, and then finds no token in it.
+        let outcome = sqlx::query(concat!(
+            "update keys set secret_hash = $4, enrol_hash = null, enrol_expires_at = null ",
+            where_good!(),
+            " and enrol_hash = $3 and enrol_expires_at > $2"
+        ))
+        .bind(key_id)
+        .bind(now)
+        .bind(enrol_hash)
+        .bind(secret_hash)
+        .execute(lease.connection())
+        .await;
+        lease.settle(outcome.map(|written| written.rows_affected() > 0).map_err(Error::from)).await
     }
 }

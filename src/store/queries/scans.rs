@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
-use super::tickets::lock_ticket;
+use super::tickets::{lock_ticket, optional_ticket};
 use super::{BEGIN, Backend, Connection, Row};
 use crate::error::Error;
 use crate::model::{Direction, Millis, Scan, Status, Ticket};
-use crate::store::{Result, Scans};
+use crate::store::{Conflict, Result, Scans};
 
 macro_rules! scan_columns {
     () => {
@@ -87,6 +87,38 @@ impl Scans for Backend {
                 Ok((Scan::from_row(row)?, seat.zip(gate)))
             };
             Ok(rows.iter().map(place).collect::<std::result::Result<_, _>>()?)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>> {
+        let mut lease = self.reader().await?;
+        let outcome = async {
+            let rows = sqlx::query(concat!(
+                "select s.scan_id, s.at_gate, s.direction, s.offline_result, s.result, s.scanned_at, s.received_at, \
+                 s.key_id, k.name as key_name, s.first_used_at, s.first_used_gate, \
+                 (select f.name from scans a left join keys f on f.key_id = a.key_id where a.ticket_id = s.ticket_id \
+                 and a.result = 'accepted' and a.direction = 'entry' and a.decided_at = s.first_used_at \
+                 order by a.received_at desc limit 1) as first_key_name, ",
+                ticket_columns!(),
+                " from scans s join events e on e.event_id = s.event_id \
+                 left join tickets t on t.ticket_id = s.ticket_id left join users u on u.user_id = t.user_id \
+                 left join keys k on k.key_id = s.key_id \
+                 where s.event_id = $1 and s.offline_result = 'accepted' and s.result <> 'accepted' \
+                 and ($2 is null or (s.received_at, s.scan_id) < \
+                 (select l.received_at, l.scan_id from scans l where l.scan_id = $2)) \
+                 order by s.received_at desc, s.scan_id desc limit $3"
+            ))
+            .bind(event_id)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(lease.connection())
+            .await?;
+            let conflict = |row: &Row| -> std::result::Result<_, sqlx::Error> {
+                Ok(Conflict { ticket: optional_ticket(row)?, ..Conflict::from_row(row)? })
+            };
+            Ok(rows.iter().map(conflict).collect::<std::result::Result<_, _>>()?)
         }
         .await;
         lease.settle(outcome).await

@@ -1,10 +1,11 @@
 //! Tickets: creating them in bulk, listing, registering, changing.
 
 use async_trait::async_trait;
+use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
 use super::users::find_user;
-use super::{BEGIN, Backend, Connection, LOCK_TICKET, unless_unique};
+use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row, unless_unique};
 use crate::error::{Error, FieldError};
 use crate::model::{Millis, Status, Ticket};
 use crate::store::{Created, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets};
@@ -177,7 +178,23 @@ impl Tickets for Backend {
                     .await?;
                 }
                 (_, Status::Used) => return Err(Error::TicketUsed),
-                (TicketChange::Transfer { .. }, Status::Revoked) => return Err(Error::TicketRevoked),
+                (TicketChange::Transfer { .. } | TicketChange::Print, Status::Revoked) => {
+                    return Err(Error::TicketRevoked);
+                }
+                (TicketChange::Transfer { .. } | TicketChange::Print, Status::Valid) if ticket.user_id.is_none() => {
+                    return Err(Error::TicketNotRegistered);
+                }
+                (TicketChange::Print, Status::Valid) if ticket.printed_at.is_some() => return Ok(ticket),
+                (TicketChange::Print, Status::Valid) => {
+                    sqlx::query(
+                        "update tickets set printed_at = $2, changed_at = $2, version = version + 1 \
+                         where ticket_id = $1",
+                    )
+                    .bind(ticket_id)
+                    .bind(now)
+                    .execute(&mut *connection)
+                    .await?;
+                }
                 (TicketChange::Reissue { seed }, _) => {
                     sqlx::query(
                         "update tickets set seed = $2, status = 'valid', inside = $4, used_at = null, \
@@ -192,9 +209,6 @@ impl Tickets for Backend {
                     .await?;
                 }
                 (TicketChange::Transfer { seed, username }, Status::Valid) => {
-                    if ticket.user_id.is_none() {
-                        return Err(Error::TicketNotRegistered);
-                    }
                     let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
                     sqlx::query(
                         "update tickets set seed = $2, user_id = $4, registered_at = $3, printed_at = null, \
@@ -235,6 +249,12 @@ async fn get_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Opti
     let ticket =
         sqlx::query_as(select_tickets!("where t.ticket_id = $1")).bind(ticket_id).fetch_optional(connection).await?;
     Ok(ticket)
+}
+
+/// The ticket of a row whose other columns are there without one too.
+pub(super) fn optional_ticket(row: &Row) -> std::result::Result<Option<Ticket>, sqlx::Error> {
+    let ticket_id: Option<Uuid> = row.try_get("ticket_id")?;
+    ticket_id.map(|_| Ticket::from_row(row)).transpose()
 }
 
 /// Locks the row for the rest of the transaction, then reads it with what belongs to it.

@@ -1,0 +1,124 @@
+// The devices at the gates: their keys, and the QR code with which a device gets its own.
+
+import { now } from "./clock.js";
+import { element, find } from "./dom.js";
+import { bdi, confirm, explain, isolated, onSubmit, open, tell } from "./form.js";
+import { all, call, here, session } from "./organizer-session.js";
+import { qrSvg } from "./qr.js";
+import { dayAndTime, text } from "./text.js";
+
+const keyForm = find("#key-dialog form");
+const enrolDialog = find("#enrol-dialog");
+const ago = new Intl.RelativeTimeFormat(document.documentElement.lang, { numeric: "auto" });
+
+export async function show() {
+  const [keys, { gates }] = await Promise.all([all("/api/keys", "keys"), call("GET", here("/stats"))]);
+  const ours = keys.filter((key) => key.event === session.event.slug || key.event === null).reverse();
+  const good = ours.filter(isGood);
+  const old = ours.filter((key) => !isGood(key));
+  find("#keys").replaceChildren(...good.map(card));
+  if (good.length === 0) find("#keys").append(element("li", { className: "empty" }, text("organizer.no_keys")));
+  const oldKeys = find("#old-keys");
+  oldKeys.hidden = old.length === 0;
+  find("summary", oldKeys).textContent = text("organizer.old_keys", { keys: old.length });
+  find("ul", oldKeys).replaceChildren(...old.map(card));
+  find("#key-gate").replaceChildren(new Option(text("organizer.any_gate"), ""), ...gates.map(({ gate }) => new Option(gate)));
+}
+
+export const isGood = (key) => !key.revoked_at && !(Date.parse(key.expires_at) <= now());
+
+function card(key) {
+  const isDevice = key.role !== "organizer";
+  const moment = (time) => dayAndTime(time, session.event.time_zone);
+  const facts = [
+    text(`organizer.role_${key.role}`),
+    isDevice ? (key.gate ? text("organizer.at_gate", { gate: isolated(key.gate) }) : text("organizer.any_gate")) : null,
+    key.offline ? text("organizer.works_offline") : null,
+    key.event ? null : text("organizer.any_event"),
+  ];
+  const end = key.revoked_at ? ["revoked_at", key.revoked_at] : ["expires_at", key.expires_at];
+  return element("li", { className: "card" },
+    element("h2", {}, bdi(key.name)),
+    element("p", {}, facts.filter(Boolean).join(" · ")),
+    element("p", { className: "quiet" }, newest(key), end[1] ? ` · ${text(`organizer.key_${end[0]}`, { time: moment(end[1]) })}` : ""),
+    isGood(key) ? element("div", { className: "row" },
+      isDevice ? element("button", { type: "button", onclick: () => tryEnrol(key) }, text("organizer.enrol")) : "",
+      element("button", { type: "button", className: "danger", onclick: () => revoke(key) }, text("organizer.revoke"))) : "");
+}
+
+function newest({ newest_scan_at: time }) {
+  if (!time) return text("organizer.no_scan");
+  const minutes = Math.round((Date.parse(time) - now()) / 60_000);
+  const when = minutes > -90 ? ago.format(Math.min(minutes, 0), "minute") : dayAndTime(time, session.event.time_zone);
+  return text("organizer.newest_scan", { when });
+}
+
+function revoke(key) {
+  confirm({
+    title: text("organizer.revoke_key_title", { name: isolated(key.name) }),
+    words: (key.role === "organizer" ? ["revoke_key_person"] : ["revoke_key_dies", "revoke_key_unsent"]).map((name) => text(`organizer.${name}`)),
+    action: text("organizer.revoke"),
+    async work() {
+      await call("DELETE", `/api/keys/${key.key_id}`);
+      tell(text("organizer.revoke_key_done"));
+      await show();
+    },
+  });
+}
+
+find("#new-key").onclick = () => {
+  keyForm.reset();
+  open(find("#key-dialog"));
+};
+
+onSubmit(keyForm, async ({ name, role, gate, offline }) => {
+  const wanted = { name, role, event: session.event.slug, offline: Boolean(offline), ...(gate && { gate }) };
+  // Its secret is not shown: the device gets one of its own when it is enrolled.
+  const key = await call("POST", "/api/keys", { json: wanted });
+  await Promise.all([show(), tryEnrol(key)]);
+  find("#key-dialog").close();
+});
+
+let enrolled = null;
+let timer;
+
+/** Shows a code with which a device gets this key. It replaces the one before. */
+async function enrol(key) {
+  const { enrol_url: address, expires_at: end } = await call("POST", `/api/keys/${key.key_id}/enrol`);
+  enrolled = key;
+  find("#enrol-title").textContent = text("organizer.enrol_title", { name: isolated(key.name) });
+  const picture = qrSvg(address);
+  picture.setAttribute("role", "img");
+  picture.setAttribute("aria-label", text("organizer.enrol_qr"));
+  find("#enrol-qr").replaceChildren(picture);
+  find("#enrol-link").value = address;
+  clearInterval(timer);
+  timer = setInterval(count, 1000, Date.parse(end));
+  count(Date.parse(end));
+  open(enrolDialog);
+}
+
+function count(end) {
+  const seconds = Math.max(0, Math.round((end - now()) / 1000));
+  const left = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  find("#enrol-left").textContent = seconds ? text("organizer.enrol_left", { left }) : text("organizer.enrol_over");
+  if (seconds === 0) forget();
+}
+
+/** Whoever reads the code becomes the gate: it is not kept for longer than it is looked at. */
+function forget() {
+  clearInterval(timer);
+  find("#enrol-qr").replaceChildren();
+  find("#enrol-link").value = "";
+}
+
+const tryEnrol = async (key) => {
+  try {
+    await enrol(key);
+  } catch (problem) {
+    tell(explain(problem));
+  }
+};
+
+find("#enrol-again").onclick = () => tryEnrol(enrolled);
+enrolDialog.addEventListener("close", forget);

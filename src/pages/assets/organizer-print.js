@@ -1,0 +1,99 @@
+// Sheets to print: the QR codes of ticket links, or tickets that admit by themselves, for people without a phone.
+
+import { records } from "./csv.js";
+import { element, find } from "./dom.js";
+import { bdi, explain } from "./form.js";
+import { call, download, here, session } from "./organizer-session.js";
+import { qrSvg } from "./qr.js";
+import { dayAndTime, number, text } from "./text.js";
+
+const sheet = find("#sheet");
+const told = find("#sheet-told");
+const perPage = find("#per-page");
+let wanted = null;
+let cards = [];
+
+/** Says what is to be printed: `links` or `codes`, of these tickets or, without them, of all. The view shows it. */
+export const prepare = (kind, tickets) => { wanted = { kind, tickets }; };
+
+export async function show() {
+  find("#print").disabled = true;
+  sheet.replaceChildren();
+  if (!wanted) {
+    location.replace(`#tickets/${session.event.slug}`);
+    return;
+  }
+  told.textContent = text("organizer.loading");
+  try {
+    const { kind, tickets } = wanted;
+    cards = kind === "codes" ? await codes(tickets) : await links(tickets);
+    layOut();
+  } catch (problem) {
+    told.textContent = explain(problem);
+  }
+}
+
+export function hide() {
+  wanted = null;
+  cards = [];
+  sheet.replaceChildren();
+}
+
+async function links(tickets) {
+  const all = records(await (await download(here("/links.csv"))).text());
+  const place = ({ seat, gate }) => JSON.stringify([seat, gate]);
+  const chosen = tickets && new Set(tickets.map(place));
+  told.textContent = "";
+  return all.filter((each) => !chosen || chosen.has(place(each)))
+    .map((each) => ({ ...each, holder: each.full_name || each.username, code: each.ticket_url, how: text("organizer.sheet_link") }));
+}
+
+/** One after the other: each makes its paper good at the door. Those that cannot be are named. */
+async function codes(tickets) {
+  const made = [];
+  const refused = [];
+  for (const { ticket_id: id, seat } of tickets) {
+    told.textContent = text("organizer.printing", { done: number(made.length), all: number(tickets.length) });
+    try {
+      const ticket = await call("POST", `/api/tickets/${id}/print`);
+      made.push({ ...ticket, holder: ticket.full_name ?? ticket.username, code: ticket.printed_code, how: text("organizer.sheet_code") });
+    } catch (problem) {
+      if (problem.status !== 409) throw problem;
+      refused.push(`${seat}: ${explain(problem)}`);
+    }
+  }
+  told.textContent = refused.join(" ");
+  return made;
+}
+
+function layOut() {
+  const size = Number(perPage.value);
+  const pages = [];
+  for (let at = 0; at < cards.length; at += size) {
+    pages.push(element("div", { className: `paper of-${size}` }, ...cards.slice(at, at + size).map(card)));
+  }
+  sheet.replaceChildren(...pages);
+  find("#print").disabled = cards.length === 0;
+  const words = cards.length ? text("organizer.sheet_told", { tickets: number(cards.length), pages: number(pages.length) }) : text("organizer.sheet_empty");
+  told.textContent = `${words} ${told.textContent === text("organizer.loading") ? "" : told.textContent}`.trim();
+}
+
+function card({ seat, gate, holder, code, how }) {
+  const { name, starts_at: starts, time_zone: timeZone } = session.event;
+  const picture = qrSvg(code);
+  picture.setAttribute("role", "img");
+  picture.setAttribute("aria-label", text("organizer.sheet_qr"));
+  return element("article", { className: "ticket" }, picture, element("div", {},
+    element("p", { className: "name" }, bdi(name)),
+    element("p", {}, starts ? dayAndTime(starts, timeZone) : ""),
+    element("p", { className: "seat" }, bdi(seat)),
+    element("p", {}, `${text("organizer.gate")} `, bdi(gate)),
+    element("p", {}, bdi(holder)),
+    element("p", { className: "how" }, how)));
+}
+
+perPage.onchange = () => {
+  told.textContent = "";
+  layOut();
+};
+find("#print").onclick = () => print();

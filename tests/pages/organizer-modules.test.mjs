@@ -1,0 +1,64 @@
+// What the organizer's page works out by itself, without a browser.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { bars } from "../../src/pages/assets/chart.js";
+import { parse, records } from "../../src/pages/assets/csv.js";
+import { isTimeZone, localOf, momentOf } from "../../src/pages/assets/zone.js";
+
+test("every usual form of a file is read as the service reads it", () => {
+  const rows = [
+    ["seat", "gate"],
+    ["A1", "North"],
+    ["A2", "South"],
+  ];
+  for (const file of [
+    "seat,gate\nA1,North\nA2,South\n",
+    "seat,gate\r\nA1,North\r\nA2,South",
+    "\ufeffseat;gate\nA1;North\nA2;South\n",
+    ' seat , gate \n A1 ,\tNorth\n"A2",South\n\n\r\n',
+  ]) {
+    assert.deepEqual(parse(file).rows, rows, JSON.stringify(file));
+  }
+  assert.equal(parse("seat;gate\n").separator, ";");
+  assert.equal(parse("seat,gate;\n").separator, ",");
+  assert.deepEqual(parse('a,b\n"x, ""y""\nz",\n').rows[1], ['x, "y"\nz', ""]);
+});
+
+test("a file that is no CSV is read to its end all the same", () => {
+  for (const file of ["", "\n", '"', 'a,"b', 'a"b,c\n', '"a"b,c\n"d', ",\r,", "\0".repeat(10)]) {
+    assert.ok(Array.isArray(parse(file).rows), JSON.stringify(file));
+  }
+  assert.equal(parse(`"${"x".repeat(1_000_000)}`).rows[0][0].length, 1_000_000);
+});
+
+test("the apostrophe that keeps a spreadsheet from running a field is taken away", () => {
+  assert.deepEqual(records("seat,name\n'=1,'Tis\n"), [{ seat: "=1", name: "'Tis" }]);
+});
+
+test("a local time is a moment of the event's zone, also on the days the clocks change", () => {
+  for (const [local, zone, moment] of [
+    ["2027-01-15T20:00", "UTC", "2027-01-15T20:00Z"],
+    ["2027-01-15T20:00", "Europe/Madrid", "2027-01-15T19:00Z"],
+    ["2027-07-15T20:00", "Europe/Madrid", "2027-07-15T18:00Z"],
+    ["2027-07-15T20:00", "Asia/Kolkata", "2027-07-15T14:30Z"],
+    ["2027-03-28T02:30", "Europe/Madrid", "2027-03-28T01:30Z"], // skipped: 03:30 that day
+    ["2027-10-31T02:30", "Europe/Madrid", "2027-10-31T00:30Z"], // comes twice: the first
+    ["2027-10-31T03:30", "Europe/Madrid", "2027-10-31T02:30Z"],
+  ]) {
+    assert.equal(new Date(momentOf(local, zone)).toISOString(), new Date(moment).toISOString(), `${local} ${zone}`);
+  }
+  assert.equal(localOf(Date.parse("2027-07-15T18:00Z"), "Europe/Madrid"), "2027-07-15T20:00");
+  assert.ok(isTimeZone("America/Mexico_City"));
+  assert.ok(!isTimeZone("Nowhere/City"));
+});
+
+test("bars are of as few minutes as the room allows, and lose nobody", () => {
+  const minute = 60_000;
+  const arrivals = [0, 7, 7, 599].map((at) => ({ minute: at * minute, admitted: 2 }));
+  const hour = bars(arrivals, 0, 60 * minute, 60);
+  assert.deepEqual([hour.step, hour.bars.length, hour.bars[7]], [1, 60, { at: 7 * minute, admitted: 4 }]);
+  const night = bars(arrivals, 0, 600 * minute, 60);
+  assert.deepEqual([night.step, night.bars.length], [10, 60]);
+  assert.equal(night.bars.reduce((sum, bar) => sum + bar.admitted, 0), 8);
+});

@@ -1,0 +1,335 @@
+// What an organizer does on the page, and what the page never does.
+
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { test } from "node:test";
+import { accessible, desktop, eventually, forBothDatabases, phone, service, texts } from "./harness.mjs";
+
+const en = texts("en");
+const HOSTILE = ["<img src=x onerror=alert(1)>", "\u202Eright-to-left \u200F\u05D0", "W".repeat(200)];
+const VIEWS = ["events", "tickets", "import", "gates", "board", "check"];
+
+/** Signed in, with what is pressed and seen by its words. */
+async function signedIn(t, tickets, { key = tickets.key, view = "", device = desktop, text = en, ...options } = {}) {
+  const page = await device(t, tickets, options);
+  await page.goto(`/organizer${view && `#${view}`}`);
+  await page.getByLabel(text("organizer.key"), { exact: true }).fill(key);
+  await page.getByRole("button", { name: text("organizer.sign_in") }).click();
+  await page.locator("#bar").waitFor();
+  return page;
+}
+
+const press = (page, name, values) => page.getByRole("button", { name: en(`organizer.${name}`, values), exact: true }).click();
+const sees = (page, text) => page.getByText(text).filter({ visible: true }).first().waitFor();
+const inDialog = (page) => page.getByRole("dialog").last();
+const field = (page, name) => inDialog(page).getByLabel(en(`organizer.${name}`), { exact: true });
+const pressInDialog = (page, name) => press(inDialog(page), name);
+
+async function withTickets(t, csv = "seat,gate,username,full_name\nA-1,North,ana,Ana Roe\nA-2,North,bob,Bob Poe\nB-1,South,,\n") {
+  const tickets = await service(t);
+  await tickets.api("POST", "/api/events/default/tickets", csv);
+  return tickets;
+}
+
+test("a key opens the page for as long as its tab lives, and is nowhere else", async (t) => {
+  const tickets = await service(t);
+  const page = await desktop(t, tickets);
+  const addresses = [];
+  page.on("request", (request) => addresses.push(request.url()));
+  await page.goto("/organizer");
+  await accessible(page);
+  await page.getByLabel(en("organizer.key"), { exact: true }).fill("rtk_not-a-key");
+  await press(page, "sign_in");
+  await sees(page, en("organizer.problem_unauthenticated"));
+  const gate = await tickets.api("POST", "/api/keys", { name: "North", role: "gate", event: "default" });
+  await page.getByLabel(en("organizer.key"), { exact: true }).fill(gate.key);
+  await press(page, "sign_in");
+  await sees(page, en("organizer.problem_forbidden"));
+
+  await page.getByLabel(en("organizer.key"), { exact: true }).fill(tickets.key);
+  await press(page, "sign_in");
+  await page.locator("#bar").waitFor();
+  await page.reload();
+  await page.locator("#bar").waitFor();
+  assert.ok(!addresses.some((address) => address.includes(tickets.key)));
+  assert.ok(!(await page.evaluate(() => JSON.stringify(localStorage))).includes(tickets.key));
+  assert.deepEqual(await page.context().cookies(), []);
+
+  await press(page, "sign_out");
+  assert.ok(!(await page.evaluate(() => JSON.stringify(sessionStorage))).includes(tickets.key));
+  await page.reload();
+  await page.locator("#signin").waitFor();
+});
+
+test("an event's times are those of its zone; only its typed name deletes it", async (t) => {
+  const tickets = await service(t);
+  const page = await signedIn(t, tickets, { view: "events" });
+  await press(page, "new_event");
+  await field(page, "name").fill("Fête d'été");
+  assert.equal(await field(page, "slug").inputValue(), "fete-d-ete");
+  await field(page, "time_zone").fill("America/Mexico_City");
+  await field(page, "starts").fill("2027-07-15T20:00");
+  await field(page, "ends").fill("2027-07-15T19:00");
+  await pressInDialog(page, "save");
+  await sees(page, "must be after starts_at");
+  await accessible(page);
+  await field(page, "ends").fill("2027-07-15T23:00");
+  await pressInDialog(page, "save");
+  await sees(page, en("organizer.saved_event"));
+  const event = await tickets.api("GET", "/api/events/fete-d-ete");
+  assert.deepEqual([event.starts_at, event.ends_at], ["2027-07-16T02:00:00.000Z", "2027-07-16T05:00:00.000Z"]);
+
+  const card = page.locator("#events .here");
+  await press(card, "edit");
+  assert.equal(await field(page, "starts").inputValue(), "2027-07-15T20:00");
+  await field(page, "reentry").selectOption("after_exit");
+  await pressInDialog(page, "save");
+  await eventually(async () => assert.equal((await tickets.api("GET", "/api/events/fete-d-ete")).reentry, "after_exit"));
+
+  await press(card, "delete");
+  await page.locator("#typed").fill("fete");
+  await pressInDialog(page, "delete");
+  await sees(page, en("organizer.not_typed"));
+  await page.locator("#typed").fill("fete-d-ete");
+  await pressInDialog(page, "delete");
+  await sees(page, en("organizer.deleted"));
+  assert.equal((await tickets.ask("GET", "/api/events/fete-d-ete")).status, 404);
+});
+
+test("a file is shown before it is sent, and goes in as a whole or not at all", async (t) => {
+  const tickets = await service(t);
+  const page = await signedIn(t, tickets, { view: "import" });
+  const choose = (csv) =>
+    page.getByLabel(en("organizer.file")).setInputFiles({ name: "t.csv", mimeType: "text/csv", buffer: Buffer.from(csv) });
+  await choose("seat;gate;username;phone\nA-1;North;ana;1\n");
+  await sees(page, en("organizer.columns_unknown", { columns: "phone" }));
+  await choose("\ufeffseat;gate;username\r\nA-1;North;ana\r\nA-2;;\r\nA-3;North;not a name\r\n");
+  await sees(page, en("organizer.rows", { rows: 3 }));
+  await sees(page, en("organizer.rows_with", { holders: 2, separator: ";" }));
+  await press(page, "import_now");
+  await sees(page, en("organizer.nothing_imported", { lines: 2 }));
+  await sees(page, /^Line 3$/);
+  await sees(page, /^Line 4$/);
+  await accessible(page);
+  assert.equal((await tickets.api("GET", "/api/events/default/stats")).tickets, 0);
+  await choose("seat;gate;username\nA-1;North;ana\nA-2;South;\n");
+  await press(page, "import_now");
+  await sees(page, en("organizer.imported", { created: 2, registered: 1, users: 1 }));
+  assert.equal((await tickets.api("GET", "/api/events/default/stats")).tickets, 2);
+});
+
+test("tickets are found by a part of a name, a gate or a status, page after page", async (t) => {
+  const rows = Array.from({ length: 120 }, (_, at) => `S-${at},${at % 2 ? "North" : "South"},p${at},Person ${at}`);
+  const tickets = await withTickets(t, `seat,gate,username,full_name\n${rows.join("\n")}\n`);
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  const shown = page.locator("#tickets tbody tr");
+  await sees(page, en("organizer.shown_more", { tickets: 50 }));
+  await press(page, "more");
+  await press(page, "more");
+  await sees(page, en("organizer.shown_all", { tickets: 120 }));
+  assert.equal(new Set(await shown.locator("th").allInnerTexts()).size, 120);
+  await page.getByLabel(en("organizer.search"), { exact: true }).fill("person 11");
+  await sees(page, en("organizer.shown_all", { tickets: 11 }));
+  await page.locator("#filter-gate").selectOption("North");
+  await sees(page, en("organizer.shown_all", { tickets: 6 }));
+  await page.locator("#filter-status").selectOption("revoked");
+  await sees(page, en("organizer.none_found"));
+});
+
+forBothDatabases("a ticket is given, transferred, reissued and revoked, and each old link dies", async (t, tickets) => {
+  await tickets.api("POST", "/api/events/default/tickets", "seat,gate\nA-1,North\n");
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  const links = [];
+  const opens = () => page.locator("#tickets").getByRole("button", { name: "A-1" }).click();
+  const closesLink = async () => {
+    links.push(await field(page, "link").inputValue());
+    await pressInDialog(page, "close");
+  };
+
+  await opens();
+  await pressInDialog(page, "register");
+  await field(page, "username").fill("ana");
+  await field(page, "full_name").fill("Ana Roe");
+  await pressInDialog(page, "register");
+  await page.locator("#link-dialog[open]").waitFor();
+  await accessible(page);
+  await closesLink();
+
+  await opens();
+  await pressInDialog(page, "transfer");
+  await field(page, "username").fill("ana");
+  await field(page, "full_name").fill("Ann Other");
+  await pressInDialog(page, "transfer");
+  await sees(page, en("organizer.another_person"));
+  await field(page, "username").fill("bob");
+  await field(page, "full_name").fill("Bob Poe");
+  await pressInDialog(page, "transfer");
+  await page.locator("#link-dialog[open]").waitFor();
+  await closesLink();
+  await sees(page, "Bob Poe");
+
+  await opens();
+  await pressInDialog(page, "reissue");
+  await pressInDialog(page, "reissue");
+  await page.locator("#link-dialog[open]").waitFor();
+  await closesLink();
+  assert.equal(new Set(links).size, 3);
+
+  await opens();
+  await pressInDialog(page, "link_title");
+  assert.equal(await field(page, "link").inputValue(), links[2], "the same link again");
+  await page.keyboard.press("Escape");
+  await pressInDialog(page, "revoke");
+  await pressInDialog(page, "revoke");
+  await sees(page, en("organizer.revoke_done"));
+  assert.equal((await tickets.api("GET", "/api/events/default/tickets")).tickets[0].status, "revoked");
+});
+
+test("paper tickets come ten on a page, and each admits once", async (t) => {
+  const rows = Array.from({ length: 12 }, (_, at) => `S-${at},North,p${at}`);
+  const tickets = await withTickets(t, `seat,gate,username\n${rows.join("\n")}\n`);
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  await page.getByLabel(en("organizer.select_shown")).check();
+  await press(page, "print_codes");
+  const answer = page.waitForResponse((response) => response.url().endsWith("/print"));
+  await pressInDialog(page, "go_on");
+  const { printed_code: code } = await (await answer).json();
+  await sees(page, en("organizer.sheet_told", { tickets: 12, pages: 2 }));
+  await page.getByLabel(en("organizer.per_page")).selectOption("10");
+  await eventually(async () => assert.deepEqual(await page.locator(".paper").evaluateAll((all) => all.map((each) => each.children.length)), [10, 2]));
+  await accessible(page);
+  const scan = () => tickets.ask("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code, at_gate: "North" });
+  assert.equal((await (await scan()).json()).result, "accepted");
+  assert.equal((await (await scan()).json()).result, "already_used");
+  assert.equal((await page.pdf({ preferCSSPageSize: true })).toString("latin1").match(/\/Type \/Page\b/g).length, 2);
+
+  await page.goto("/organizer#tickets");
+  await page.getByText(en("organizer.hand_out"), { exact: true }).click();
+  await press(page, "print_all");
+  await sees(page, en("organizer.sheet_told", { tickets: 12, pages: 2 }));
+});
+
+test("a gate's key is enrolled by a code, replaced with one press, and revoked", async (t) => {
+  const tickets = await withTickets(t);
+  const page = await signedIn(t, tickets, { view: "gates" });
+  await sees(page, en("organizer.no_keys"));
+  await press(page, "new_key");
+  await field(page, "name").fill("North door");
+  await field(page, "gate").selectOption("North");
+  await accessible(page);
+  await pressInDialog(page, "make_key");
+  await page.locator("#enrol-dialog[open]").waitFor();
+  await accessible(page);
+  const first = await field(page, "link").inputValue();
+  await pressInDialog(page, "enrol_again");
+  await eventually(async () => assert.notEqual(await field(page, "link").inputValue(), first));
+  const enrol = (link) => tickets.ask("POST", "/api/enrol", { token: new URL(link).hash.replace("#enrol=", "") }, "");
+  const second = await field(page, "link").inputValue();
+  assert.equal((await enrol(first)).status, 410);
+  const { key } = await (await enrol(second)).json();
+  assert.ok(key);
+  await pressInDialog(page, "close");
+  assert.equal(await page.locator("#enrol-link").inputValue(), "", "the code is not kept");
+
+  await tickets.api("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code: "RT1.x" }, key).catch(() => {});
+  await page.reload();
+  await sees(page, /Newest scan/);
+  await press(page.locator("#keys"), "revoke");
+  await pressInDialog(page, "revoke");
+  await sees(page, en("organizer.revoke_key_done"));
+  await sees(page, en("organizer.old_keys", { keys: 1 }));
+});
+
+test("the board counts by itself, and says when it no longer can", async (t) => {
+  const tickets = await withTickets(t);
+  const page = await signedIn(t, tickets, { view: "board", device: phone });
+  await sees(page, en("organizer.no_arrivals"));
+  const { printed_code: code } = await tickets.api(
+    "POST",
+    `/api/tickets/${(await tickets.api("GET", "/api/events/default/tickets?q=ana")).tickets[0].ticket_id}/print`,
+  );
+  const scan = () => tickets.ask("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code });
+  await scan();
+  await scan();
+  await page.locator("#chart svg").waitFor();
+  assert.deepEqual(await page.locator("#numbers strong").allInnerTexts(), ["1", "1", "1", "1", "0"]);
+  await sees(page, en("result.already_used"));
+  await page.getByText(en("organizer.as_table")).click();
+  assert.match(await page.locator("#arrivals tbody").innerText(), /1$/);
+  await accessible(page);
+  await tickets.stop();
+  await page.locator("#stale:not([hidden])").waitFor({ timeout: 60_000 });
+  await tickets.start();
+  await page.locator("#stale").waitFor({ state: "hidden" });
+});
+
+test("the check before the doors open says what is missing", async (t) => {
+  const tickets = await withTickets(t);
+  const page = await signedIn(t, tickets, { view: "check" });
+  await sees(page, en("organizer.check_database_ok"));
+  await sees(page, en("organizer.check_holders_look", { free: 1, tickets: 3 }));
+  await sees(page, en("organizer.check_no_backups_look"));
+  const gate = (name) => page.getByText(en("organizer.check_gate_wrong", { gate: `\u2068${name}\u2069` }));
+  await gate("North").waitFor();
+  await gate("South").waitFor();
+  await tickets.api("POST", "/api/keys", { name: "North", role: "gate", event: "default", gate: "North" });
+  await press(page, "check_again");
+  await gate("North").waitFor({ state: "detached" });
+  await gate("South").waitFor();
+  await accessible(page);
+});
+
+test("an organizer of one event sees that event, and nothing is amiss", async (t) => {
+  const tickets = await withTickets(t);
+  await tickets.api("POST", "/api/events", { slug: "other", name: "Other" });
+  await tickets.api("POST", "/api/events", { slug: "gala", name: "Gala" });
+  const { key } = await tickets.api("POST", "/api/keys", { name: "Co", role: "organizer", event: "gala" });
+  const page = await signedIn(t, tickets, { key });
+  for (const view of VIEWS) {
+    await page.goto(`/organizer#${view}`);
+    await page.locator(`section[data-view="${view}"] h1`).waitFor();
+    await page.waitForLoadState("networkidle");
+    assert.equal(await page.locator("#told").innerText(), "", view);
+    assert.equal(await page.locator(".problem:visible").count(), 0, view);
+  }
+  assert.deepEqual(await page.locator("#event option").evaluateAll((all) => all.map((each) => each.value)), ["gala"]);
+  assert.ok(await page.locator("#new-event").isHidden());
+});
+
+test("files are saved under the event's name, and the key is in no address", async (t) => {
+  const tickets = await withTickets(t);
+  const page = await signedIn(t, tickets, { view: "board" });
+  const download = page.waitForEvent("download");
+  await press(page, "scans_csv");
+  const file = await download;
+  assert.equal(file.suggestedFilename(), "default-scans.csv");
+  assert.match(fs.readFileSync(await file.path(), "utf8"), /^scan_id,/);
+});
+
+for (const language of ["en", "es"]) {
+  for (const [size, device] of Object.entries({ phone, desktop })) {
+    test(`hostile names break no view, on a ${size}, in ${language}`, async (t) => {
+      const text = texts(language);
+      const tickets = await service(t);
+      await tickets.api("POST", "/api/events", { slug: "gala", name: HOSTILE[0] + HOSTILE[1] });
+      const places = HOSTILE.map((name) => ({ seat: name.slice(0, 64), gate: name.slice(0, 64) }));
+      await tickets.api("POST", "/api/events/gala/tickets", places);
+      for (const [at, full_name] of HOSTILE.entries()) {
+        await tickets.register({ ...places[at], event: "gala", username: `p${at}`, full_name });
+        await tickets.api("POST", "/api/keys", { name: full_name.slice(0, 100), role: "gate", event: "gala", gate: places[at].gate });
+      }
+      const page = await signedIn(t, tickets, { device, text, locale: language });
+      for (const view of VIEWS) {
+        await page.goto(`/organizer#${view}/gala`);
+        await page.locator(`section[data-view="${view}"]:not([hidden])`).waitFor();
+        await page.waitForLoadState("networkidle");
+        await accessible(page);
+        assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${view} fits`);
+        assert.equal(await page.locator("main img").count(), 0, view);
+      }
+      await page.goto("/");
+      await sees(page, text("home.what"));
+      await accessible(page);
+    });
+  }
+}
