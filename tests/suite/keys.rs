@@ -17,6 +17,7 @@ on_both_databases! {
     another_process_remembers_a_revoked_key_for_30_seconds,
     a_revocation_can_be_repeated,
     keys_are_listed_page_by_page,
+    the_list_tells_the_newest_scan_of_each_key,
     what_is_no_key_is_unauthenticated,
 }
 
@@ -133,6 +134,26 @@ async fn keys_are_listed_page_by_page(service: Service) {
     let keys = walk(&service.organizer, "/api/keys", "keys").await;
     let names: Vec<_> = keys.iter().map(|key| key["name"].as_str().unwrap_or_default()).collect();
     assert_eq!(names, ["e", "d", "c", "b", "a"]);
+}
+
+async fn the_list_tells_the_newest_scan_of_each_key(service: Service) {
+    service.event(json!({ "slug": "spring", "name": "Spring" })).await;
+    let ticket = service.ticket_of("spring", "A1", "North").await;
+    let body = |name: &str| json!({ "name": name, "role": "gate", "event": "spring" });
+    let (first, second) = (service.key(body("a")).await, service.key(body("b")).await);
+    let bound = service.key(json!({ "name": "c", "role": "organizer", "event": "spring" })).await;
+    first.post("/api/events/spring/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    service.clock.advance(1_000);
+    first.post("/api/events/spring/scans", service.scan(&ticket)).await.is_scan(409, "already_used");
+    service.organizer.post("/api/events/spring/scans", service.scan(&ticket)).await.is_scan(409, "already_used");
+    let newest = service.time(0);
+    service.clock.advance(1_000);
+    second.get("/api/events/spring/stats").await.is(200);
+    for organizer in [&service.organizer, &bound] {
+        let keys = walk(organizer, "/api/keys", "keys").await;
+        let times: Vec<_> = keys.iter().map(|key| key["newest_scan_at"].clone()).collect();
+        assert_eq!(times, [json!(newest), Value::Null, Value::Null]);
+    }
 }
 
 async fn what_is_no_key_is_unauthenticated(service: Service) {

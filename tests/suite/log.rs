@@ -3,6 +3,7 @@
 use register_ticket_api::model::Millis;
 use serde_json::{Map, Value, json};
 
+use crate::enrolment::token;
 use crate::once::scan_now;
 use crate::process::{Server, head};
 use crate::service::{ORGANIZER_KEY, Service, Ticket};
@@ -100,7 +101,11 @@ async fn an_evening(server: &Server, name: &str) -> Vec<String> {
         organizer.post("/api/users", body).await.is(201);
     }
     let key = json!({ "name": "back door", "role": "supervisor", "event": event });
-    let key = text(&organizer.post("/api/keys", key).await.is(201)["key"]);
+    let created = organizer.post("/api/keys", key).await.is(201);
+    let enrol = organizer.post(&format!("/api/keys/{}/enrol", text(&created["key_id"])), Value::Null).await.is(200);
+    let token = token(&enrol);
+    let key = text(&server.anonymous().post("/api/enrol", json!({ "token": token })).await.is(200)["key"]);
+    server.anonymous().post("/api/enrol", json!({ "token": token })).await.is(410);
     let gate = server.anonymous().with_key(&key);
 
     let tickets = format!("/api/events/{event}/tickets");
@@ -115,6 +120,10 @@ async fn an_evening(server: &Server, name: &str) -> Vec<String> {
         organizer.post(&format!("/api/tickets/{}/reissue", text(&first["ticket_id"])), Value::Null).await.is(200);
     let transfer = format!("/api/tickets/{}/transfer", text(&first["ticket_id"]));
     let moved = organizer.post(&transfer, json!({ "username": other })).await.is(200);
+    let printed = organizer.post(&transfer.replace("transfer", "print"), Value::Null).await.is(200);
+    let printed = text(&printed["printed_code"]);
+    gate.post(&format!("/api/events/{event}/scans"), json!({ "code": printed })).await.is(422);
+    organizer.get(&transfer.replace("transfer", "link")).await.is(200);
 
     let scans = format!("/api/events/{event}/scans");
     let ticket = Ticket::new(&moved);
@@ -128,7 +137,9 @@ async fn an_evening(server: &Server, name: &str) -> Vec<String> {
     gate.post(&scans, manual).await.is_scan(200, "accepted");
     let manifest = organizer.get(&format!("/api/events/{event}/manifest?since=0")).await.is(200);
 
-    for path in ["tickets?q=quinones", "tickets?q=%00", "tickets?gate=Moat", "tickets.csv", "scans.csv", "stats"] {
+    for path in
+        ["tickets?q=quinones", "tickets?q=%00", "tickets?gate=Moat", "tickets.csv", "scans.csv", "links.csv", "stats"]
+    {
         organizer.get(&format!("/api/events/{event}/{path}")).await;
     }
     // What goes wrong on its way is not repeated either.
@@ -141,6 +152,7 @@ async fn an_evening(server: &Server, name: &str) -> Vec<String> {
 
     let mut secrets =
         vec![key.trim_start_matches("rtk_").to_owned(), user, other, full_name.to_owned(), note.to_owned()];
+    secrets.extend([text(&created["key"]), token, printed]);
     secrets.extend(["x.q@example.org", "Row-13", "Moat", "quinones", "since=0", "sesame", "314159"].map(str::to_owned));
     secrets.extend([&scan, &wrong].map(|scan| text(&scan["code"])));
     secrets.push(ticket.code(Millis::now()));

@@ -79,6 +79,8 @@ async fn every_change_makes_another_etag(service: Service) {
     look("nothing").await;
     let ticket: Ticket = service.ticket("A1").await;
     look("a registration").await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/print", ticket.ticket_id)).await.is(200);
+    look("a printing").await;
     gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
     look("an admission").await;
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", ticket.ticket_id)).await.is(200);

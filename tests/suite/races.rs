@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::{Client, Reply};
+use crate::enrolment::token;
 use crate::service::{Service, Ticket};
 
 on_both_databases! {
@@ -17,6 +18,7 @@ on_both_databases! {
     an_undo_made_twice_at_once_happens_once,
     of_two_holders_of_one_ticket_only_one_is_registered,
     of_two_users_of_one_name_only_one_is_created,
+    of_16_devices_one_is_enrolled,
     of_40_guesses_at_once_eleven_are_looked_at,
     a_refusal_leaves_nothing_locked,
 }
@@ -114,6 +116,22 @@ async fn of_two_holders_of_one_ticket_only_one_is_registered(service: Service) {
     }
     let registered = "select count(*) from tickets where user_id is not null and version = 2";
     assert_eq!(service.database.count(registered).await, ROUNDS as i64);
+}
+
+async fn of_16_devices_one_is_enrolled(service: Service) {
+    let created = service.organizer.post("/api/keys", json!({ "name": "x", "role": "gate" })).await.is(201);
+    let path = format!("/api/keys/{}/enrol", created["key_id"].as_str().unwrap_or_default());
+    for _ in 0..ROUNDS {
+        let offer = service.organizer.post(&path, Value::Null).await.is(200);
+        let replies = at_once(&service, "/api/enrol", vec![json!({ "token": token(&offer) }); 16]).await;
+        let (enrolled, refused): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.status == 200);
+        assert_eq!(enrolled.len(), 1);
+        for reply in refused {
+            reply.is_refused(410, "enrolment_expired");
+        }
+        let key = enrolled[0].is(200)["key"].as_str().unwrap_or_default().to_owned();
+        service.anonymous.with_key(&key).get("/api/events/default/stats").await.is(200);
+    }
 }
 
 async fn of_two_users_of_one_name_only_one_is_created(service: Service) {

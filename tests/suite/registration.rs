@@ -179,7 +179,8 @@ async fn a_ticket_that_does_not_exist_is_not_found(service: Service) {
     for ticket_id in [Uuid::now_v7().to_string(), "1".into(), "%00".into(), "..%2Fusers".into()] {
         let path = format!("/api/tickets/{ticket_id}");
         service.organizer.get(&path).await.is_refused(404, "ticket_not_found");
-        for action in ["revoke", "reissue", "transfer"] {
+        service.organizer.get(format!("{path}/link")).await.is_refused(404, "ticket_not_found");
+        for action in ["revoke", "reissue", "transfer", "print"] {
             let request = service.organizer.post(format!("{path}/{action}"), json!({ "username": "luis" }));
             service.unchanged(request).await.is_refused(404, "ticket_not_found");
         }

@@ -22,6 +22,7 @@ fn least_role(method: &Method, path: &str) -> usize {
     match (method.as_str(), path) {
         ("GET", "/health" | "/openapi.json") => 0,
         ("GET", "/metrics" | "/api/events/{event}/stats" | "/api/events/{event}/manifest") => 1,
+        ("POST", "/api/enrol") => 0,
         ("POST", "/api/users/attendance" | "/api/events/{event}/scans" | "/api/events/{event}/scans/batch") => 1,
         ("POST", "/api/scans/{scan_id}/undo") => 2,
         _ => 3,
@@ -99,7 +100,7 @@ async fn an_organizer_bound_to_an_event_sees_nothing_of_others(service: Service)
     let forbidden = |reply: Reply| drop(reply.is_refused(403, "forbidden"));
     forbidden(bound.get("/api/events").await);
     forbidden(service.unchanged(bound.post("/api/events", json!({ "slug": "x", "name": "x" }))).await);
-    for path in ["", "/tickets", "/tickets.csv", "/scans.csv", "/stats", "/manifest"] {
+    for path in ["", "/tickets", "/tickets.csv", "/scans.csv", "/links.csv", "/conflicts", "/stats", "/manifest"] {
         forbidden(bound.get(format!("/api/events/default{path}")).await);
     }
     forbidden(service.unchanged(bound.patch("/api/events/default", json!({ "name": "mine" }))).await);
@@ -110,7 +111,8 @@ async fn an_organizer_bound_to_an_event_sees_nothing_of_others(service: Service)
     forbidden(service.unchanged(bound.post("/api/users/luis/tickets", ticket)).await);
     let path = format!("/api/tickets/{}", elsewhere.ticket_id);
     forbidden(bound.get(&path).await);
-    for action in ["revoke", "reissue", "transfer"] {
+    forbidden(bound.get(format!("{path}/link")).await);
+    for action in ["revoke", "reissue", "transfer", "print"] {
         let request = bound.post(format!("{path}/{action}"), json!({ "username": "luis" }));
         forbidden(service.unchanged(request).await);
     }

@@ -51,6 +51,9 @@ async fn with_another_secret_nothing_that_needs_codes_is_done(service: Service) 
         let transfer = json!({ "username": ticket.username });
         refused(service.unchanged(other.post(format!("{path}/transfer"), transfer)).await);
         refused(service.unchanged(other.bare(Method::POST, format!("{path}/reissue"))).await);
+        refused(service.unchanged(other.bare(Method::POST, format!("{path}/print"))).await);
+        refused(other.get(format!("{path}/link")).await);
+        refused(other.get("/api/events/default/links.csv").await);
         let tickets = format!("/api/users/{}/tickets", ticket.username);
         refused(service.unchanged(other.post(tickets, registration.clone())).await);
         let file = "seat,gate,username\nA3,North,ana\n";

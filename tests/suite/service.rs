@@ -207,6 +207,11 @@ impl Ticket {
     pub fn qr(&self, at: Millis) -> String {
         QrCode { ticket_id: self.ticket_id, code: Code::Rotating(self.code(at)) }.to_string()
     }
+
+    /// What its paper shows, once it is printed.
+    pub fn paper(&self) -> String {
+        QrCode { ticket_id: self.ticket_id, code: Code::Printed(self.key.print_proof()) }.to_string()
+    }
 }
 
 /// Goes through a list in pages of two and returns all members.

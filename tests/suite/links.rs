@@ -1,0 +1,107 @@
+//! The links of ticket pages, again: of one ticket, and of all of an event.
+
+use http::Method;
+use serde_json::json;
+
+use crate::service::Service;
+
+on_both_databases! {
+    the_link_is_that_of_the_registration,
+    a_new_seed_has_a_new_link,
+    a_used_ticket_keeps_its_link,
+    a_ticket_that_admits_nobody_has_no_link,
+    the_links_of_an_event_are_those_of_its_holders,
+    what_a_spreadsheet_would_run_is_neutralised,
+    links_go_on_from_page_to_page,
+}
+
+const LINKS: &str = "/api/events/default/links.csv";
+
+async fn the_link_is_that_of_the_registration(service: Service) {
+    service.seat("default", "A1", "North").await;
+    service.user("ana").await;
+    let body = json!({ "seat": "A1", "gate": "North" });
+    let registered = service.organizer.post("/api/users/ana/tickets", body).await.is(201);
+    let path = format!("/api/tickets/{}", registered["ticket_id"].as_str().unwrap_or_default());
+    let link = service.organizer.get(format!("{path}/link")).await.is(200);
+    assert_eq!(link, json!({ "ticket_url": registered["provisioning"]["ticket_url"] }));
+
+    let reissued = service.organizer.bare(Method::POST, format!("{path}/reissue")).await.is(200);
+    let newer = service.organizer.get(format!("{path}/link")).await.is(200);
+    assert_ne!(newer, link);
+    assert_eq!(newer["ticket_url"], reissued["provisioning"]["ticket_url"]);
+}
+
+async fn a_new_seed_has_a_new_link(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let path = format!("/api/tickets/{}", ticket.ticket_id);
+    let old = service.organizer.get(format!("{path}/link")).await.is(200);
+    service.user("luis").await;
+    let moved = service.organizer.post(format!("{path}/transfer"), json!({ "username": "luis" })).await.is(200);
+    let new = service.organizer.get(format!("{path}/link")).await.is(200);
+    assert_ne!(new, old);
+    assert_eq!(new["ticket_url"], moved["provisioning"]["ticket_url"]);
+}
+
+async fn a_used_ticket_keeps_its_link(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let path = format!("/api/tickets/{}/link", ticket.ticket_id);
+    let before = service.organizer.get(&path).await.is(200);
+    service.gate().await.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    assert_eq!(service.organizer.get(&path).await.is(200), before);
+}
+
+async fn a_ticket_that_admits_nobody_has_no_link(service: Service) {
+    let unregistered = service.seat("default", "A1", "North").await;
+    let path = format!("/api/tickets/{unregistered}/link");
+    service.organizer.get(path).await.is_refused(409, "ticket_not_registered");
+    let revoked = service.ticket("A2").await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
+    let path = format!("/api/tickets/{}/link", revoked.ticket_id);
+    service.organizer.get(&path).await.is_refused(409, "ticket_revoked");
+    service.organizer.delete(format!("/api/users/{}", revoked.username)).await.is(204);
+    service.organizer.get(&path).await.is_refused(409, "ticket_revoked");
+}
+
+async fn the_links_of_an_event_are_those_of_its_holders(service: Service) {
+    let file = "seat,gate,username,full_name,email\n\
+                B1,North,ana,\"Ruiz, Ana\",ana@example.com\n\
+                A1,South,luis,,\n\
+                C1,South,,,\n";
+    service.organizer.post_csv("/api/events/default/tickets", file).await.is(201);
+    let revoked = service.ticket("D1").await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
+    let used = service.ticket("E1").await;
+    service.gate().await.post("/api/events/default/scans", service.scan(&used)).await.is_scan(200, "accepted");
+    service.event(json!({ "slug": "spring", "name": "Spring" })).await;
+    service.ticket_of("spring", "A1", "North").await;
+
+    let reply = service.organizer.get(LINKS).await;
+    assert_eq!(reply.header("content-disposition"), "attachment; filename=\"links-default.csv\"");
+    let text = reply.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "seat,gate,username,full_name,email,ticket_url");
+    assert!(lines[1].starts_with("B1,North,ana,\"Ruiz, Ana\",ana@example.com,http://localhost:8080/t/"), "{text}");
+    assert!(lines[2].starts_with("A1,South,luis,,,http://localhost:8080/t/"), "{text}");
+    let link = service.organizer.get(format!("/api/tickets/{}/link", used.ticket_id)).await.is(200);
+    let link = link["ticket_url"].as_str().unwrap_or_default();
+    assert_eq!(lines[3], format!("E1,North,{},,,{link}", used.username));
+    assert_eq!(lines.len(), 4, "{text}");
+}
+
+async fn what_a_spreadsheet_would_run_is_neutralised(service: Service) {
+    service.organizer.post("/api/users", json!({ "username": "@ana", "full_name": "=Ana" })).await.is(201);
+    service.seat("default", "+1", "-cmd").await;
+    service.organizer.post("/api/users/@ana/tickets", json!({ "seat": "+1", "gate": "-cmd" })).await.is(201);
+    let text = service.organizer.get(LINKS).await.text();
+    assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("'+1,'-cmd,'@ana,'=Ana,,http://")), "{text}");
+}
+
+async fn links_go_on_from_page_to_page(service: Service) {
+    let rows: String = (1..=1_001).map(|seat| format!("{seat},North,ana\n")).collect();
+    service.organizer.post_csv("/api/events/default/tickets", format!("seat,gate,username\n{rows}")).await.is(201);
+    let text = service.organizer.get(LINKS).await.text();
+    let links: std::collections::BTreeSet<&str> =
+        text.lines().skip(1).filter_map(|line| line.split(',').next_back()).collect();
+    assert_eq!((text.lines().count(), links.len()), (1_002, 1_001));
+}
