@@ -9,16 +9,19 @@ WORKDIR /build
 COPY rust-toolchain.toml /tmp/
 RUN grep -xF "channel = \"$RUST_VERSION\"" /tmp/rust-toolchain.toml
 
-# All dependencies, with an empty library in place of ours: this layer is built anew only when these two files change.
+# All dependencies, with an empty library and build script in place of ours: this layer is built anew only when these two
+# files change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/service \
     && touch src/lib.rs benches/service/main.rs \
+    && echo 'fn main() {}' > build.rs \
     && cargo build --locked --release --lib
 
+COPY build.rs ./
 COPY src src
 COPY sql sql
-# Cargo compares times, and the files may be older than the empty library that was built.
-RUN touch src/lib.rs \
+# Cargo compares times, and the files may be older than the empty ones that were built.
+RUN touch build.rs src/lib.rs \
     && cargo build --locked --release \
     && mkdir data
 

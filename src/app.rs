@@ -41,14 +41,17 @@ pub struct Route {
     endpoint: Endpoint,
 }
 
-/// How long a request may take, and how large it may be.
+/// How long a request may take, how large it may be, and how it is refused.
 #[derive(Clone, Copy)]
 struct Limits {
     deadline: Duration,
     body: BodyLimits,
     /// For a body that is CSV, where the route imports one.
     csv: Option<BodyLimits>,
+    refuse: Refuse,
 }
+
+type Refuse = fn(&Parts, &Error) -> Response;
 
 macro_rules! routes {
     ($($method:ident $path:literal $role:expr, $limits:expr => $endpoint:path;)+) => {
@@ -68,7 +71,9 @@ const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
 const GATE: Option<Role> = Some(Role::Gate);
 
 const ORDINARY: BodyLimits = BodyLimits { bytes: 64 * 1024, time: Duration::from_secs(10) };
-const SHORT: Limits = Limits { deadline: STORE_DEADLINE, body: ORDINARY, csv: None };
+const SHORT: Limits = Limits { deadline: STORE_DEADLINE, body: ORDINARY, csv: None, refuse: by_problem };
+/// What a person reads as it is.
+const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
 const LONG: Limits = Limits { deadline: LONG_DEADLINE, ..SHORT };
 /// 500 scans with notes do not fit in an ordinary body.
 const BATCH: Limits = Limits { body: BodyLimits { bytes: 512 * 1024, ..ORDINARY }, ..LONG };
@@ -79,6 +84,8 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/"                                 ANYONE,     SHORT  => pages::show_home;
     GET    "/gate"                             ANYONE,     SHORT  => pages::show_gate;
     GET    "/organizer"                        ANYONE,     SHORT  => pages::show_organizer;
+    GET    "/t/{token}"                        ANYONE,     TICKET => pages::show_ticket;
+    GET    "/t/{token}/app.webmanifest"        ANYONE,     SHORT  => pages::show_ticket_manifest;
     GET    "/worker.js"                        ANYONE,     SHORT  => pages::show_worker;
     GET    "/assets/{version}/{*file}"         ANYONE,     SHORT  => pages::show_asset;
     GET    "/health"                           ANYONE,     SHORT  => system::show_health;
@@ -143,6 +150,7 @@ struct Visit {
     caller: Option<Caller>,
     /// When there was something to work on: the time a client takes to send its body is not ours.
     started: Instant,
+    refuse: Refuse,
 }
 
 impl App {
@@ -206,20 +214,20 @@ impl App {
         send: impl AsyncFnOnce(Response) -> Result<Response, Error>,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        let mut visit = Visit { route: "", caller: None, started: Instant::now() };
+        let mut visit = Visit { route: "", caller: None, started: Instant::now(), refuse: by_problem };
         let outcome = without_panic(self.dispatch(&parts, body, &mut visit)).await;
         let (mut response, error) = match outcome {
             Ok(response) => (response, None),
-            Err(error) => (response::problem(&error), Some(error)),
+            Err(error) => ((visit.refuse)(&parts, &error), Some(error)),
         };
         if parts.method == Method::HEAD {
             response = response.map(|_| response::empty_body());
         }
-        response::secure(&mut response);
-        let (response, error) = match send(response).await {
+        let (mut response, error) = match send(response).await {
             Ok(response) => (response, error),
             Err(error) => (response::problem(&error), Some(error)),
         };
+        response::secure(&mut response, self.settings.is_https());
         self.observe(&parts, &visit, &response, error.as_ref());
         response
     }
@@ -235,8 +243,9 @@ impl App {
             // Many clients send their whole body before they read the answer.
             Err(error) => return read_body(body, ORDINARY).await.and(Err(error)),
         };
-        visit.route = route.path;
         let limits = &route.limits;
+        visit.route = route.path;
+        visit.refuse = limits.refuse;
         // A large body is read only from those who may send it, and only one import at a time, so that nobody else can
         // make the service hold megabytes. On a short route the key is looked up later, within the deadline of all its
         // work.
@@ -289,7 +298,7 @@ impl App {
 
     /// Counts a request and writes its one line.
     fn observe(&self, parts: &Parts, visit: &Visit, response: &Response, error: Option<&Error>) {
-        let &Visit { route, ref caller, started } = visit;
+        let &Visit { route, ref caller, started, .. } = visit;
         let (status, elapsed) = (response.status(), started.elapsed());
         let scan = response.extensions().get::<ScanResult>().copied();
         self.metrics.observe(&parts.method, route, status, elapsed);
@@ -298,6 +307,10 @@ impl App {
             &RequestLine { parts, route, status, elapsed, caller: caller.as_ref(), scan, error },
         );
     }
+}
+
+fn by_problem(_: &Parts, error: &Error) -> Response {
+    response::problem(error)
 }
 
 /// Gives work a deadline. What misses it is dropped, and with it the connection it was using.

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use http::Uri;
 use sqlx::postgres::PgConnectOptions;
 
 /// A line of the table that `--help` and the README show.
@@ -162,6 +163,23 @@ impl Settings {
     pub fn daily_backups(&self) -> Option<&Path> {
         self.backup_dir.as_deref().filter(|_| self.is_resident && self.sqlite_file().is_some())
     }
+
+    /// Whether people reach the service by HTTPS. Asked for every response.
+    pub fn is_https(&self) -> bool {
+        self.public_url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+    }
+
+    /// Whether browsers would keep the camera and offline pages from the service: by plain HTTP they trust only the
+    /// machine that they run on.
+    pub fn is_distrusted(&self) -> bool {
+        let uri = self.public_url.parse::<Uri>().unwrap_or_default();
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let is_local = host.parse::<IpAddr>().map_or_else(
+            |_| host.eq_ignore_ascii_case("localhost") || host.ends_with(".localhost"),
+            |address| address.is_loopback(),
+        );
+        !self.is_https() && !is_local
+    }
 }
 
 fn parsed<T>(read: &impl Fn(&str) -> Option<String>, variable: &str, default: T) -> Result<T, SettingError>
@@ -205,7 +223,7 @@ fn public_url(read: &impl Fn(&str) -> Option<String>, port: u16) -> Result<Strin
         return Ok(format!("http://localhost:{port}"));
     };
     // Paths are put behind it, and everybody sees it.
-    let valid = url.parse::<http::Uri>().is_ok_and(|uri| {
+    let valid = url.parse::<Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && !url.contains(['?', '#', '@'])
     });
     if !valid {
@@ -378,6 +396,24 @@ mod tests {
             read(&[(setting.variable, "")]).unwrap();
         }
         assert_eq!(read(&[("PORT", "")]).unwrap().port, 8080);
+    }
+
+    #[test]
+    fn browsers_trust_https_and_their_own_machine() {
+        for (url, https, distrusted) in [
+            ("https://tickets.example.org", true, false),
+            ("HTTPS://tickets.example.org:8443", true, false),
+            ("http://localhost:8080", false, false),
+            ("http://tickets.localhost", false, false),
+            ("http://127.0.0.1:8080", false, false),
+            ("http://[::1]:8080", false, false),
+            ("http://tickets.example.org", false, true),
+            ("http://192.168.1.10:8080", false, true),
+            ("http://localhost.example.org", false, true),
+        ] {
+            let settings = read(&[("PUBLIC_URL", url)]).unwrap();
+            assert_eq!((settings.is_https(), settings.is_distrusted()), (https, distrusted), "{url}");
+        }
     }
 
     #[test]

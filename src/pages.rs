@@ -4,8 +4,15 @@
 //! escaped; `{{&name}}` is a value that is HTML already; `{{json a b}}` are all texts whose names begin with `a.` or
 //! `b.`, as JSON for the page's own module.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::LazyLock;
+
+use http::{HeaderMap, header};
+use qrcodegen::{QrCode, QrCodeEcc};
+
+use crate::model::Millis;
 
 /// A file that pages load, as `build.rs` made it.
 pub struct Asset {
@@ -53,24 +60,43 @@ pub static LANGUAGES: [Language; 2] = [
 ];
 
 impl Language {
-    /// The language that `Accept-Language` (RFC 9110, section 12.5.4) likes best of ours.
-    pub fn accepted(header: &str) -> &'static Self {
-        let mut best = (&LANGUAGES[0], 0.0);
-        for range in header.split(',') {
-            let (tag, weight) = range.split_once(';').unwrap_or((range, ""));
-            let weight = weight.trim().strip_prefix("q=").map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-            let primary = tag.trim().split('-').next().unwrap_or_default();
-            let ours = LANGUAGES.iter().find(|language| language.tag.eq_ignore_ascii_case(primary));
-            if let Some(language) = ours.filter(|_| weight > best.1) {
-                best = (language, weight);
-            }
-        }
-        best.0
+    /// The language that whoever sent these headers likes best of ours.
+    pub fn of(headers: &HeaderMap) -> &'static Self {
+        let sent: Vec<&str> =
+            headers.get_all(header::ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok()).collect();
+        Self::accepted(&sent.join(","))
+    }
+
+    /// Reads `Accept-Language` (RFC 9110, section 12.5.4). `es-419` asks for Spanish as `es` does, and `*` for whatever is
+    /// not named. What comes first wins among equals; what is not understood is passed over.
+    fn accepted(header: &str) -> &'static Self {
+        let ranges: Vec<(&str, u16)> = header.split(',').filter_map(weighted).collect();
+        let liked = |name: &str| {
+            let named = ranges.iter().zip(0..).filter(|((range, _), _)| range.eq_ignore_ascii_case(name));
+            named.map(|((_, weight), place)| (*weight, Reverse(place))).max()
+        };
+        let wanted = |language: &&Self| liked(language.tag).or_else(|| liked("*")).filter(|(weight, _)| *weight > 0);
+        // Backwards, because of equals the last is taken.
+        let best = LANGUAGES.iter().rev().filter(|language| wanted(language).is_some()).max_by_key(wanted);
+        best.unwrap_or(&LANGUAGES[0])
     }
 
     /// A text by its name; the name itself where it is missing, which a test finds.
     pub fn text<'a>(&'a self, name: &'a str) -> &'a str {
         self.texts.get(name).map_or(name, String::as_str)
+    }
+
+    /// A moment as people say it, where they are. Empty where there is none.
+    pub fn moment(&self, moment: Option<Millis>, time_zone: &str) -> String {
+        let local = moment.and_then(|moment| jiff::Timestamp::from_millisecond(moment.0).ok()?.in_tz(time_zone).ok());
+        let Some(local) = local else { return String::new() };
+        let word = |name, place: i8| self.text(name).split(' ').nth(place.unsigned_abs().into()).unwrap_or_default();
+        self.text("time.moment")
+            .replace("{weekday}", word("time.weekdays", local.weekday().to_monday_zero_offset()))
+            .replace("{day}", &local.day().to_string())
+            .replace("{month}", word("time.months", local.month() - 1))
+            .replace("{year}", &local.year().to_string())
+            .replace("{time}", &format!("{:02}:{:02}", local.hour(), local.minute()))
     }
 
     fn json(&self, groups: &str) -> String {
@@ -81,7 +107,7 @@ impl Language {
         serde_json::to_string(&texts).unwrap_or_default().replace('<', "\\u003c")
     }
 
-    fn value<'a>(&'a self, name: &'a str, values: &[(&str, &'a str)]) -> &'a str {
+    fn value<'a>(&'a self, name: &'a str, values: &'a [(&str, String)]) -> &'a str {
         match name {
             "lang" => self.tag,
             "assets" => ASSETS_PATH,
@@ -90,7 +116,7 @@ impl Language {
     }
 
     /// Fills a template.
-    pub fn render(&self, template: &str, values: &[(&str, &str)]) -> String {
+    pub fn render(&self, template: &str, values: &[(&str, String)]) -> String {
         let value = |name| self.value(name, values);
         let mut page = String::with_capacity(template.len() * 2);
         let mut rest = template;
@@ -111,6 +137,33 @@ impl Language {
     }
 }
 
+/// One range of `Accept-Language` without its regions, and how much it is liked, in thousandths.
+fn weighted(range: &str) -> Option<(&str, u16)> {
+    let (tag, weight) = range.split_once(';').unwrap_or((range, "q=1"));
+    let weight = weight.trim().strip_prefix(['q', 'Q'])?.strip_prefix('=')?;
+    let weight: f32 = weight.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?;
+    Some((tag.trim().split('-').next()?, (weight * 1_000.0) as u16))
+}
+
+/// A QR code as SVG, with the quiet zone of four modules that scanners need. Empty where the text is too long for one.
+pub fn qr(text: &str) -> String {
+    const QUIET: i32 = 4;
+    let Ok(code) = QrCode::encode_text(text, QrCodeEcc::Medium) else { return String::new() };
+    let mut path = String::new();
+    for y in 0..code.size() {
+        let mut x = 0;
+        while x < code.size() {
+            let run = (x..code.size()).take_while(|&x| code.get_module(x, y)).count() as i32;
+            if run > 0 {
+                write!(path, "M{} {}h{run}v1h-{run}z", x + QUIET, y + QUIET).expect("a string grows");
+            }
+            x += run.max(1);
+        }
+    }
+    let size = code.size() + 2 * QUIET;
+    format!("<svg class=\"qr\" viewBox=\"0 0 {size} {size}\" shape-rendering=\"crispEdges\"><path d=\"{path}\"/></svg>")
+}
+
 /// Makes a text safe in HTML, between tags and in quoted attributes.
 fn escape(text: &str, page: &mut String) {
     for character in text.chars() {
@@ -122,5 +175,224 @@ fn escape(text: &str, page: &mut String) {
             '\'' => page.push_str("&#39;"),
             other => page.push(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// What `endpoints::pages` gives a template besides what each has.
+    const PASSED: &[(&str, &[&str])] = &[
+        ("away.html", &["retry"]),
+        (
+            "ticket.html",
+            &[
+                "code",
+                "event",
+                "gate",
+                "holder",
+                "inside",
+                "key",
+                "manifest",
+                "otpauth",
+                "otpauth_qr",
+                "qr",
+                "reentry",
+                "refresh",
+                "seat",
+                "starts",
+                "status",
+                "ticket",
+                "time_zone",
+                "url",
+                "used_at",
+                "used_gate",
+                "used_when",
+            ],
+        ),
+    ];
+
+    /// Every file with one of these endings below a folder of the sources, with its name.
+    fn sources(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name().into_string().unwrap())).unwrap();
+            let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+            if path.is_dir() {
+                found.extend(sources(&format!("{folder}/{name}"), endings));
+            } else if endings.contains(&ending) {
+                found.push((name, fs::read_to_string(path).unwrap()));
+            }
+        }
+        found
+    }
+
+    /// What stands between `{` and `}` in a text, or between `{{` and `}}` in a template.
+    fn named<'a>(text: &'a str, open: &str, close: &str) -> BTreeSet<&'a str> {
+        text.split(open).skip(1).filter_map(|rest| Some(rest.split_once(close)?.0)).collect()
+    }
+
+    #[test]
+    fn a_template_names_only_what_there_is() {
+        for (file, template) in sources("src/pages", &["html"]) {
+            let passed = PASSED.iter().find(|(name, _)| *name == file).map_or(&[][..], |(_, values)| values);
+            for name in named(&template, "{{", "}}") {
+                for language in &LANGUAGES {
+                    let is_text = |name: &str| language.texts.contains_key(name);
+                    let known = match name.strip_prefix("json ") {
+                        Some(groups) => groups.split(' ').all(|group| {
+                            language.texts.keys().any(|name| name.split_once('.').is_some_and(|(of, _)| of == group))
+                        }),
+                        None => {
+                            let name = name.trim_start_matches('&');
+                            ["lang", "assets"].contains(&name) || passed.contains(&name) || is_text(name)
+                        }
+                    };
+                    assert!(known, "{file} names `{name}`, which is not there in `{}`", language.tag);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_language_has_the_same_texts_with_the_same_gaps() {
+        let [english, others @ ..] = &LANGUAGES;
+        for other in others {
+            let names = |language: &Language| language.texts.keys().cloned().collect::<BTreeSet<_>>();
+            let differ: Vec<String> = names(english).symmetric_difference(&names(other)).cloned().collect();
+            assert_eq!(differ, [""; 0], "only in `{}` or only in `{}`", english.tag, other.tag);
+            for (name, text) in english.texts.iter() {
+                let gaps = |text| named(text, "{", "}").into_iter().map(str::to_owned).collect::<Vec<_>>();
+                assert_eq!(gaps(text), gaps(&other.texts[name]), "{name}");
+                assert!(!other.texts[name].trim().is_empty(), "{name} is empty");
+            }
+        }
+    }
+
+    /// Every source that may name a text.
+    fn users() -> Vec<(String, String)> {
+        let mut users = sources("src/pages", &["html", "js"]);
+        users.extend(["src/pages.rs", "src/endpoints/pages.rs"].map(|path| {
+            let code = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+            (path.to_owned(), code.split("#[cfg(test)]").next().unwrap_or_default().to_owned())
+        }));
+        users
+    }
+
+    #[test]
+    fn every_text_is_used() {
+        let sources: String = users().into_iter().map(|(_, source)| source + "\n").collect();
+        let whole = |name: &str| {
+            let part_of_name = |character: char| character.is_alphanumeric() || character == '_' || character == '.';
+            sources.split(name).skip(1).any(|rest| !rest.starts_with(part_of_name))
+        };
+        // `result.${verdict}` uses every text whose name begins so.
+        let by_prefix = |name: &str| {
+            let ends = name.char_indices().filter(|(_, character)| "._".contains(*character));
+            ends.into_iter().any(|(end, _)| sources.contains(&format!("{}${{", &name[..=end])))
+        };
+        let unused: Vec<&String> = LANGUAGES[0].texts.keys().filter(|name| !whole(name) && !by_prefix(name)).collect();
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    #[test]
+    fn every_text_that_a_script_asks_for_is_there() {
+        for (file, source) in users().into_iter().filter(|(file, _)| file.ends_with(".js")) {
+            for name in named(&source, "text(\"", "\"") {
+                assert!(LANGUAGES[0].texts.contains_key(name), "{file} asks for `{name}`");
+            }
+        }
+    }
+
+    #[test]
+    fn the_language_is_the_one_that_is_liked_best() {
+        for (header, tag) in [
+            ("", "en"),
+            ("es", "es"),
+            ("ES", "es"),
+            ("es-419", "es"),
+            ("es-419,es;q=0.9,en;q=0.8", "es"),
+            ("en-GB,en;q=0.9,es;q=0.8", "en"),
+            ("en;q=0.5, es;q=0.6", "es"),
+            ("en;q=0.5,es;Q=0.50", "en"),
+            ("es,en", "es"),
+            ("fr-FR, fr;q=0.9, es;q=0.3, en;q=0.2", "es"),
+            ("es;q=0.1, es-MX;q=0.9, en;q=0.5", "es"),
+            ("fr, de", "en"),
+            ("*", "en"),
+            ("es, *", "es"),
+            ("*, es;q=0.5", "en"),
+            ("en;q=0, *", "es"),
+            ("en;q=0, es;q=0.001", "es"),
+            ("es;q=0", "en"),
+            ("en;q=0, es;q=0", "en"),
+            ("est, esperanto", "en"),
+            ("es;q=2, en;q=0.1", "en"),
+            ("es;q=NaN, es;q=-1, es;q=, es;level=1, ;q=1, ;, -, =", "en"),
+            ("\t es ;\tq=1 ,", "es"),
+        ] {
+            assert_eq!(Language::accepted(header).tag, tag, "{header}");
+        }
+    }
+
+    #[test]
+    fn several_headers_count_as_one() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::ACCEPT_LANGUAGE, "en;q=0.5".parse().unwrap());
+        headers.append(header::ACCEPT_LANGUAGE, http::HeaderValue::from_bytes(b"\xff").unwrap());
+        headers.append(header::ACCEPT_LANGUAGE, "es".parse().unwrap());
+        assert_eq!(Language::of(&headers).tag, "es");
+    }
+
+    #[test]
+    fn a_moment_is_told_where_people_are() {
+        let evening = Millis::parse("2026-05-01T22:05:59.999Z");
+        for (zone, english, spanish) in [
+            ("UTC", "Fri 1 May 2026, 22:05", "vie 1 may 2026, 22:05"),
+            ("Europe/Madrid", "Sat 2 May 2026, 00:05", "sáb 2 may 2026, 00:05"),
+            ("America/Bogota", "Fri 1 May 2026, 17:05", "vie 1 may 2026, 17:05"),
+        ] {
+            let [told, contado] = LANGUAGES.each_ref().map(|language| language.moment(evening, zone));
+            assert_eq!((told.as_str(), contado.as_str()), (english, spanish), "{zone}");
+        }
+        for (month, name) in (1..).zip(LANGUAGES[1].text("time.months").split(' ')) {
+            let day = Millis::parse(&format!("2026-{month:02}-07T12:00:00Z"));
+            assert!(LANGUAGES[1].moment(day, "UTC").contains(&format!(" 7 {name} 2026")), "{name}");
+        }
+        assert_eq!(LANGUAGES[0].moment(None, "UTC"), "");
+    }
+
+    #[test]
+    fn a_value_is_text_and_nothing_else() {
+        let hostile = r#"<img src=x onerror="alert('1')">&amp;{{key}}"#;
+        let values = [("name", hostile.to_owned()), ("key", "secret".to_owned())];
+        let page = LANGUAGES[0].render("<p title='{{name}}'>{{name}}</p>", &values);
+        let text = "&lt;img src=x onerror=&quot;alert(&#39;1&#39;)&quot;&gt;&amp;amp;{{key}}";
+        assert_eq!(page, format!("<p title='{text}'>{text}</p>"));
+        assert_eq!(LANGUAGES[0].render("{{&name}}", &values), hostile);
+    }
+
+    #[test]
+    fn a_script_gets_the_texts_of_its_groups() {
+        let page = LANGUAGES[1].render("{{json gone time}}", &[]);
+        let texts: BTreeMap<String, String> = serde_json::from_str(&page).unwrap();
+        assert_eq!(texts["gone.title"], LANGUAGES[1].text("gone.title"));
+        assert!(texts.keys().all(|name| name.starts_with("gone.") || name.starts_with("time.")), "{texts:?}");
+        assert!(!page.contains('<'));
+    }
+
+    #[test]
+    fn a_qr_is_one_path_with_four_modules_around() {
+        let svg = qr("RT1.ABEiM0RVZneImaq7zN3u_w.050471");
+        assert!(svg.starts_with(r#"<svg class="qr" viewBox="0 0 37 37" "#), "{svg}");
+        // The first row of the first finder pattern.
+        assert!(svg.contains(r#"<path d="M4 4h7v1h-7z"#), "{svg}");
+        assert_eq!(svg.matches('<').count(), 3, "{svg}");
+        assert_eq!(qr(&"é".repeat(3_000)), "", "there is no QR code so large");
     }
 }

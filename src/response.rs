@@ -82,15 +82,19 @@ pub fn problem(error: &Error) -> Response {
         }
         _ => {}
     }
-    secure(&mut response);
     response
 }
 
-/// Adds what every response has. What is about tickets is for nobody's cache unless its endpoint says otherwise.
-pub fn secure(response: &mut Response) {
+/// Adds what every response has. What is about tickets is for nobody's cache unless its endpoint says otherwise, and for
+/// no other site. Whoever came by HTTPS once comes by nothing else for a year.
+pub fn secure(response: &mut Response, https: bool) {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if https {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
 }
 
 /// A body that is made while it is sent. A failure in the middle is logged and ends the connection, so that nobody
@@ -216,12 +220,12 @@ mod tests {
     #[test]
     fn no_cache_keeps_what_its_endpoint_does_not_offer() {
         let mut response = no_content();
-        secure(&mut response);
+        secure(&mut response, false);
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
 
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        secure(&mut response);
+        secure(&mut response, false);
         assert_eq!(response.headers()[header::CACHE_CONTROL], "private, no-cache");
     }
 }

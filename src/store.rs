@@ -180,6 +180,8 @@ pub trait Tickets {
         limit: i64,
     ) -> Result<Vec<Ticket>>;
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>>;
+    /// Reads all that a ticket's page shows, in one round trip.
+    async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<Option<TicketPage>>;
     /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
     async fn register_ticket(
         &self,
@@ -190,6 +192,22 @@ pub trait Tickets {
         now: Millis,
     ) -> Result<Ticket>;
     async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket>;
+}
+
+/// A ticket with what its page shows besides.
+#[derive(sqlx::FromRow)]
+pub struct TicketPage {
+    #[sqlx(flatten)]
+    pub ticket: Ticket,
+    pub event_name: String,
+    pub time_zone: String,
+    pub starts_at: Option<Millis>,
+    #[sqlx(try_from = "String")]
+    pub reentry: Reentry,
+    /// Where the ticket was used first.
+    pub first_used_gate: Option<String>,
+    /// Of the `TICKET_SECRET` that this database was used with first.
+    pub secret_fingerprint: Option<Vec<u8>>,
 }
 
 /// A ticket to be created, and its holder when it is registered in the same breath.

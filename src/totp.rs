@@ -211,8 +211,31 @@ impl std::fmt::Display for QrCode {
 /// The token of a ticket's page: base64url of the ticket's id and 16 bytes derived from its key, so that a new seed
 /// kills the link, and a copy of the database alone makes none.
 pub fn page_token(ticket_id: Uuid, key: &TotpKey) -> String {
-    let proof: [u8; 16] = key.derive("page");
-    BASE64URL_NOPAD.encode(&[ticket_id.as_bytes().as_slice(), &proof].concat())
+    BASE64URL_NOPAD.encode(&[*ticket_id.as_bytes(), page_proof(key)].concat())
+}
+
+fn page_proof(key: &TotpKey) -> [u8; 16] {
+    key.derive("page")
+}
+
+/// What the link of a ticket's page ends with. Proves nothing until it is compared with the ticket's key.
+pub struct PageToken {
+    pub ticket_id: Uuid,
+    proof: [u8; 16],
+}
+
+impl PageToken {
+    /// `None` is what is not of our form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 32] = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()?;
+        let (ticket_id, proof) = bytes.split_at(16);
+        Some(Self { ticket_id: Uuid::from_slice(ticket_id).ok()?, proof: proof.try_into().ok()? })
+    }
+
+    /// Whether it was made with this key. Takes the same time whatever was sent.
+    pub fn is_of(&self, key: &TotpKey) -> bool {
+        self.proof.ct_eq(&page_proof(key)).into()
+    }
 }
 
 #[cfg(test)]
@@ -398,6 +421,25 @@ mod tests {
         let token = page_token(TICKET_ID, &rfc_key());
         assert_eq!(token, "ABEiM0RVZneImaq7zN3u_2DMsFmTkDbw3bCtckd3UYk");
         assert_ne!(token, page_token(TICKET_ID, &TotpKey::new([0; 20])));
+    }
+
+    #[test]
+    fn the_token_of_a_page_is_good_for_the_key_that_made_it() {
+        let token = PageToken::parse(&page_token(TICKET_ID, &rfc_key())).unwrap();
+        assert_eq!(token.ticket_id, TICKET_ID);
+        assert!(token.is_of(&rfc_key()));
+        assert!(!token.is_of(&TotpKey::new([0; 20])));
+    }
+
+    #[test]
+    fn one_text_is_the_token_and_nothing_like_it() {
+        let token = page_token(TICKET_ID, &rfc_key());
+        // The last character holds two bits that mean nothing.
+        let twin = token.trim_end_matches('k').to_owned() + "l";
+        let (short, long, padded) = (&token[..42], format!("{token}A"), format!("{token}="));
+        for text in ["", "attendance", short, &long, &padded, &twin, &token.replace('-', "+"), &format!(" {token}")] {
+            assert!(PageToken::parse(text).is_none() || text == token, "{text}");
+        }
     }
 
     #[test]

@@ -27,6 +27,12 @@ pub fn run() -> anyhow::Result<()> {
         eprintln!("The organizer's key is in {}", file.display());
         settings.organizer_key = Some(key);
     }
+    if settings.is_distrusted() {
+        tracing::warn!(
+            public_url = settings.public_url,
+            "browsers keep cameras and offline pages from plain http: set PUBLIC_URL to an https address"
+        );
+    }
     let app = Arc::new(App::new(settings, Box::new(Millis::now)));
     super::block_on(async {
         if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty()) {

@@ -12,7 +12,7 @@ use super::tickets::ticket_pages;
 use crate::app::App;
 use crate::error::Error;
 use crate::model::{Event, Millis, Status, Ticket};
-use crate::request::Call;
+use crate::request::{Call, accepts_gzip};
 use crate::response::{self, Response};
 use crate::totp;
 
@@ -101,7 +101,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         tracing::info!(key.id = caller.key_id.map(tracing::field::display), event = event.slug, "manifest downloaded");
         let manifest =
             manifest(Arc::clone(call.app), &event, call.now, query.since.map(|since| since.0), caller.gate.clone())?;
-        if call.accepts_gzip() {
+        if accepts_gzip(&call.parts.headers) {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             response

@@ -1,83 +1,233 @@
 //! The web pages and the files that they load.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 
 use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+use flate2::Compression;
 use flate2::read::GzDecoder;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use flate2::write::GzEncoder;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
 
+use super::tickets::otpauth_url;
 use crate::error::Error;
-use crate::pages::{ASSETS_PATH, Asset, Language};
-use crate::request::Call;
+use crate::model::{Millis, Status};
+use crate::pages::{ASSETS_PATH, Asset, Language, qr};
+use crate::request::{Call, accepts_gzip};
 use crate::response::{self, Response};
+use crate::store::TicketPage;
+use crate::totp::{PERIOD, PageToken, QrCode, TotpKey, step_at};
 
-/// Everything a page may do: load from here, ask here, show pictures that it made itself.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+/// Everything a page may do: load from here, ask here, show pictures from here. Workers have a policy of their
+/// own, so the files have it too.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
-/// A file's address changes with it, so it is kept for as long as caches keep anything.
-const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// What of a device a page may use. Only the gate has a camera.
+const NO_CAMERA: &str = "camera=(), display-capture=(), geolocation=(), microphone=(), screen-wake-lock=(self)";
+const CAMERA: &str = "camera=(self), display-capture=(), geolocation=(), microphone=(), screen-wake-lock=(self)";
+const PERMISSIONS_POLICY: &str = "permissions-policy";
+
+const HTML: &str = "text/html; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Seconds after which a page that could not be made asks again.
+const ASK_AGAIN: u32 = 5;
 
 /// `GET /`.
 pub async fn show_home(call: Call<'_>) -> Result<Response, Error> {
-    Ok(page(&call, StatusCode::OK, include_str!("../pages/home.html"), &[]))
+    page(call.parts, StatusCode::OK, include_str!("../pages/home.html"), &[])
 }
 
 /// `GET /gate`.
 pub async fn show_gate(call: Call<'_>) -> Result<Response, Error> {
-    Ok(page(&call, StatusCode::OK, include_str!("../pages/gate.html"), &[]))
+    let mut response = page(call.parts, StatusCode::OK, include_str!("../pages/gate.html"), &[])?;
+    set(&mut response, &[(PERMISSIONS_POLICY, CAMERA)]);
+    Ok(response)
 }
 
 /// `GET /organizer`.
 pub async fn show_organizer(call: Call<'_>) -> Result<Response, Error> {
-    Ok(page(&call, StatusCode::OK, include_str!("../pages/organizer.html"), &[]))
+    page(call.parts, StatusCode::OK, include_str!("../pages/organizer.html"), &[])
+}
+
+/// `GET /t/{token}`: a ticket, for whoever has its link.
+pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
+    let (read, key) = find_ticket(&call).await?;
+    let TicketPage { ticket, time_zone, .. } = &read;
+    let language = Language::of(&call.parts.headers);
+    let path = ticket_path(&call);
+    let step = step_at(call.now);
+    let mut values = vec![
+        ("event", read.event_name.clone()),
+        ("seat", ticket.seat.clone()),
+        ("gate", ticket.gate.clone()),
+        ("holder", ticket.full_name.clone().or_else(|| ticket.username.clone()).unwrap_or_default()),
+        ("status", ticket.status.as_str().to_owned()),
+        ("inside", ticket.inside.to_string()),
+        ("reentry", read.reentry.as_str().to_owned()),
+        ("starts", language.moment(read.starts_at, time_zone)),
+        ("used_at", ticket.used_at.map(|time| time.to_string()).unwrap_or_default()),
+        ("used_when", language.moment(ticket.used_at, time_zone)),
+        ("used_gate", read.first_used_gate.clone().unwrap_or_default()),
+        ("time_zone", time_zone.clone()),
+        ("ticket", BASE64URL_NOPAD.encode(ticket.ticket_id.as_bytes())),
+        ("refresh", ((step + 1) * PERIOD + 1 - call.now.0 / Millis::SECOND).to_string()),
+        ("manifest", format!("{path}/app.webmanifest")),
+        ("url", format!("{}{path}", call.app.settings.public_url)),
+    ];
+    // Nothing that makes a code where no code admits.
+    let codes = if ticket.status == Status::Revoked {
+        Default::default()
+    } else {
+        let code = key.code(step);
+        let shown = QrCode { ticket_id: ticket.ticket_id, code: code.clone() };
+        let otpauth = otpauth_url(&read.event_name, ticket, &key.base32());
+        [code, qr(&shown.to_string()), qr(&otpauth), otpauth, key.base32()]
+    };
+    values.extend(["code", "qr", "otpauth_qr", "otpauth", "key"].into_iter().zip(codes));
+    ticket_page(call.parts, StatusCode::OK, include_str!("../pages/ticket.html"), &values)
+}
+
+/// `GET /t/{token}/app.webmanifest`: with it a phone keeps the ticket's page like an app.
+pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
+    let (read, _) = find_ticket(&call).await?;
+    let page = ticket_path(&call);
+    let icons = [192, 512].map(|size| {
+        json!({
+            "src": format!("{ASSETS_PATH}/icon-{size}.png"),
+            "sizes": format!("{size}x{size}"),
+            "type": "image/png",
+            "purpose": "any maskable",
+        })
+    });
+    let manifest = json!({
+        "name": format!("{} · {}", read.event_name, read.ticket.seat),
+        "short_name": read.ticket.seat,
+        "id": page,
+        "start_url": page,
+        "scope": page,
+        "display": "standalone",
+        "background_color": "#f5f6f8",
+        "theme_color": "#16324f",
+        "icons": icons,
+    });
+    let mut response = text(call.parts, StatusCode::OK, "application/manifest+json", &manifest.to_string())?;
+    set(&mut response, PRIVATE);
+    Ok(response)
+}
+
+fn ticket_path(call: &Call<'_>) -> String {
+    format!("/t/{}", call.params.get("token").unwrap_or_default())
+}
+
+/// The ticket whose page a token opens. What is not of a token's form costs no look into the database.
+async fn find_ticket(call: &Call<'_>) -> Result<(TicketPage, TotpKey), Error> {
+    let token = call.params.get("token").and_then(PageToken::parse).ok_or(Error::TicketNotFound)?;
+    let read = call.app.store().read_ticket_page(token.ticket_id).await?.ok_or(Error::TicketNotFound)?;
+    // With another secret every link would look dead.
+    call.app.check_secret(read.secret_fingerprint.as_deref())?;
+    let key = call.app.secret.key_of(token.ticket_id, read.ticket.seed);
+    if token.is_of(&key) { Ok((read, key)) } else { Err(Error::TicketNotFound) }
+}
+
+/// How a ticket's page is refused: by a page, because a person stands at a door with it.
+pub fn refuse_ticket(parts: &Parts, error: &Error) -> Response {
+    let page = match error.status() {
+        StatusCode::NOT_FOUND => ticket_page(parts, StatusCode::NOT_FOUND, include_str!("../pages/gone.html"), &[]),
+        status if status.is_server_error() => {
+            let seconds = error.retry_after().unwrap_or_default().max(ASK_AGAIN);
+            let values = [("retry", seconds.to_string())];
+            ticket_page(parts, status, include_str!("../pages/away.html"), &values).map(|mut response| {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                response
+            })
+        }
+        _ => return response::problem(error),
+    };
+    page.unwrap_or_else(|error| response::problem(&error))
 }
 
 /// `GET /worker.js`: one service worker for the pages that work without a network.
-pub async fn show_worker(_: Call<'_>) -> Result<Response, Error> {
-    let mut response =
-        response::whole(StatusCode::OK, "text/javascript; charset=utf-8", include_str!("../pages/worker.js"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    Ok(response)
+pub async fn show_worker(call: Call<'_>) -> Result<Response, Error> {
+    text(call.parts, StatusCode::OK, JAVASCRIPT, include_str!("../pages/worker.js"))
 }
 
-/// `GET /assets/{version}/{*file}`.
+/// `GET /assets/{version}/{*file}`. A file's address changes with it, so it is kept as long as caches keep anything.
 pub async fn show_asset(call: Call<'_>) -> Result<Response, Error> {
     let asset = call.parts.uri.path().strip_prefix(ASSETS_PATH).and_then(|path| Asset::find(path.strip_prefix('/')?));
     let asset = asset.ok_or(Error::NotFound)?;
-    let mut response = compressed(&call, asset.content_type(), asset.gzip)?;
-    response.headers_mut().insert(header::CACHE_CONTROL, IMMUTABLE);
-    Ok(response)
-}
-
-/// A body that we keep compressed, for those who take it so, and for the others.
-fn compressed(call: &Call<'_>, content_type: &'static str, gzip: &'static [u8]) -> Result<Response, Error> {
-    let mut response = if call.accepts_gzip() {
-        let mut response = response::whole(StatusCode::OK, content_type, Bytes::from_static(gzip));
-        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        response
-    } else {
-        let mut bytes = Vec::new();
-        GzDecoder::new(gzip).read_to_end(&mut bytes).map_err(|error| Error::Internal(format!("gzip: {error}")))?;
-        response::whole(StatusCode::OK, content_type, bytes)
-    };
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    let mut response = file(call.parts, StatusCode::OK, asset.content_type(), asset.gzip.into())?;
+    set(&mut response, &[("cache-control", "public, max-age=31536000, immutable")]);
     Ok(response)
 }
 
 /// A page in the language of whoever asks.
-fn page(call: &Call<'_>, status: StatusCode, template: &str, values: &[(&str, &str)]) -> Response {
-    let accepted = call.parts.headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
-    let language = Language::accepted(accepted.unwrap_or_default());
-    let html = language.render(template, values);
-    let mut response = response::whole(status, "text/html; charset=utf-8", html);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag));
-    headers.insert(header::VARY, HeaderValue::from_static("accept-language, accept-encoding"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
-    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin"));
-    response
+fn page(parts: &Parts, status: StatusCode, template: &str, values: &[(&str, String)]) -> Result<Response, Error> {
+    let language = Language::of(&parts.headers);
+    let mut response = text(parts, status, HTML, &language.render(template, values))?;
+    set(&mut response, &[("content-language", language.tag), ("vary", "accept-language, accept-encoding")]);
+    Ok(response)
+}
+
+/// What only the holder of a ticket's link may see, and nobody may keep or find.
+const PRIVATE: &[(&str, &str)] = &[("cache-control", "no-store"), ("x-robots-tag", "noindex")];
+
+fn ticket_page(
+    parts: &Parts,
+    status: StatusCode,
+    template: &str,
+    values: &[(&str, String)],
+) -> Result<Response, Error> {
+    let mut response = page(parts, status, template, values)?;
+    set(&mut response, PRIVATE);
+    Ok(response)
+}
+
+/// A text that is asked for again each time.
+fn text(parts: &Parts, status: StatusCode, content_type: &'static str, text: &str) -> Result<Response, Error> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let zipped = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()).map_err(broken)?;
+    file(parts, status, content_type, zipped.into())
+}
+
+/// A compressed body, for those who take it so, and for the others.
+fn file(parts: &Parts, status: StatusCode, content_type: &'static str, gzip: Bytes) -> Result<Response, Error> {
+    let zipped = accepts_gzip(&parts.headers);
+    let body = if zipped {
+        gzip
+    } else {
+        let mut bytes = Vec::new();
+        GzDecoder::new(&*gzip).read_to_end(&mut bytes).map_err(broken)?;
+        bytes.into()
+    };
+    let mut response = response::whole(status, content_type, body);
+    if zipped {
+        set(&mut response, &[("content-encoding", "gzip")]);
+    }
+    set(&mut response, GUARDS);
+    Ok(response)
+}
+
+/// What every page and file has: nothing from elsewhere gets in, nothing gets out.
+const GUARDS: &[(&str, &str)] = &[
+    ("vary", "accept-encoding"),
+    ("cache-control", "no-cache"),
+    ("content-security-policy", POLICY),
+    ("referrer-policy", "no-referrer"),
+    (PERMISSIONS_POLICY, NO_CAMERA),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-embedder-policy", "require-corp"),
+];
+
+fn set(response: &mut Response, headers: &[(&'static str, &'static str)]) {
+    for (name, value) in headers {
+        response.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+}
+
+fn broken(error: std::io::Error) -> Error {
+    Error::Internal(format!("gzip: {error}"))
 }

@@ -261,14 +261,7 @@ pub struct TicketWithProvisioning<'a> {
 pub fn with_provisioning<'a>(app: &App, event: &Event, ticket: &'a Ticket) -> TicketWithProvisioning<'a> {
     let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
     let secret = key.base32();
-    let label = format!("{}:{} ({})", event.name.replace(':', " "), ticket.seat, ticket.gate);
-    let otpauth_url = format!(
-        "otpauth://totp/{}?secret={secret}&issuer={}&algorithm=SHA1&digits={}&period={}",
-        encode(&label),
-        encode(&event.name),
-        totp::DIGITS,
-        totp::PERIOD,
-    );
+    let otpauth_url = otpauth_url(&event.name, ticket, &secret);
     let ticket_url = ticket_url(app, ticket);
     let provisioning =
         Provisioning { secret, otpauth_url, ticket_url, algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD };
@@ -279,6 +272,18 @@ pub fn with_provisioning<'a>(app: &App, event: &Event, ticket: &'a Ticket) -> Ti
 fn ticket_url(app: &App, ticket: &Ticket) -> String {
     let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
     format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
+}
+
+/// The address with which an authenticator app takes a key.
+pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
+    let label = format!("{}:{} ({})", event.replace(':', " "), ticket.seat, ticket.gate);
+    format!(
+        "otpauth://totp/{}?secret={secret}&issuer={}&algorithm=SHA1&digits={}&period={}",
+        encode(&label),
+        encode(event),
+        totp::DIGITS,
+        totp::PERIOD,
+    )
 }
 
 /// What RFC 3986 calls unreserved stays, everything else is encoded.

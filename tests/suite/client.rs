@@ -93,6 +93,7 @@ impl Client {
             Transport::Http { agent, base_url } => fetch(agent.clone(), base_url, request).await,
         };
         let (parts, body) = response.into_parts();
+        let sent_bytes = body.len();
         let body = match parts.headers.get(header::CONTENT_ENCODING) {
             None => body,
             Some(coding) => {
@@ -101,7 +102,7 @@ impl Client {
             }
         };
         openapi::check(&sent, parts.status, &parts.headers, &body);
-        Reply { status: parts.status, headers: parts.headers, body }
+        Reply { status: parts.status, headers: parts.headers, body, sent_bytes }
     }
 }
 
@@ -133,6 +134,8 @@ pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
+    /// How long the body was on its way.
+    pub sent_bytes: usize,
 }
 
 impl Reply {

@@ -15,10 +15,15 @@ static DOCUMENT: LazyLock<Value> =
 static PATHS: LazyLock<matchit::Router<&'static str>> = LazyLock::new(|| {
     let mut router = matchit::Router::new();
     for path in DOCUMENT["paths"].as_object().expect("paths is an object").keys() {
-        router.insert(path, path.as_str()).expect("no two paths of the document conflict");
+        router.insert(routed(path), path.as_str()).expect("no two paths of the document conflict");
     }
     router
 });
+
+/// A path of the document as the route table has it: OpenAPI knows no parameter that holds slashes.
+fn routed(path: &str) -> String {
+    path.replace("{file}", "{*file}")
+}
 
 /// Validators by the pointer to their schema in the document: compiling one takes longer than a test's request.
 static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLock::new(Mutex::default);
@@ -101,6 +106,9 @@ fn check_response(method: &Method, path: &str, status: StatusCode, headers: &Hea
     let described = response["content"].as_object().expect("content is an object").keys();
     let described = described.into_iter().find(|name| media_type(name) == sent);
     let described = described.unwrap_or_else(|| panic!("{request} as `{sent}` is not described"));
+    if sent.starts_with("image/") {
+        return;
+    }
     if !sent.ends_with("json") {
         std::str::from_utf8(body).unwrap_or_else(|_| panic!("{request} is not UTF-8"));
         return;
@@ -165,7 +173,7 @@ fn media_type(text: &str) -> String {
 
 #[test]
 fn the_document_describes_exactly_the_route_table() {
-    let operation = |(method, path): (&str, &str)| format!("{} {path}", method.to_lowercase());
+    let operation = |(method, path): (&str, &str)| format!("{} {}", method.to_lowercase(), routed(path));
     let described: BTreeSet<String> = DOCUMENT["paths"]
         .as_object()
         .expect("paths is an object")

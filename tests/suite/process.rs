@@ -245,7 +245,8 @@ impl Connection {
         let status: StatusCode = status.ok_or(io::ErrorKind::InvalidData)?;
         let without_body = method == "HEAD" || status == 204 || status == 304;
         let body = if without_body { Vec::new() } else { read_body(&mut self.0, &headers)? };
-        Ok(Reply { status, headers, body })
+        let sent_bytes = body.len();
+        Ok(Reply { status, headers, body, sent_bytes })
     }
 }
 

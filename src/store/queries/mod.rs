@@ -22,6 +22,16 @@ macro_rules! ticket_columns {
     };
 }
 
+/// Where the ticket `t` was used first, and what the database keeps of its `TICKET_SECRET`.
+macro_rules! first_use_and_secret {
+    () => {
+        "(select coalesce(a.at_gate, t.gate) from scans a where a.ticket_id = t.ticket_id \
+         and a.result = 'accepted' and a.direction = 'entry' and a.undone_at is null \
+         and a.decided_at >= t.used_at order by a.decided_at limit 1) as first_used_gate, \
+         (select s.value from settings s where s.name = 'ticket_secret') as secret_fingerprint"
+    };
+}
+
 #[macro_use]
 pub mod admissions;
 mod events;

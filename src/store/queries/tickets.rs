@@ -8,7 +8,7 @@ use super::users::find_user;
 use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row, unless_unique};
 use crate::error::{Error, FieldError};
 use crate::model::{Millis, Status, Ticket};
-use crate::store::{Created, NewTicket, Result, TicketChange, TicketFilter, Tickets};
+use crate::store::{Created, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets};
 
 /// Tickets written by one statement: large enough to be fast, small enough to show progress.
 const CHUNK: usize = 5_000;
@@ -16,9 +16,17 @@ const CHUNK: usize = 5_000;
 /// A statement that selects tickets.
 macro_rules! select_tickets {
     ($($rest:tt)+) => {
+        select_tickets_and!(""; $($rest)+)
+    };
+}
+
+/// The same with more columns, each after a comma.
+macro_rules! select_tickets_and {
+    ($columns:expr; $($rest:tt)+) => {
         concat!(
             "select ",
             ticket_columns!(),
+            $columns,
             " from tickets t join events e on e.event_id = t.event_id left join users u on u.user_id = t.user_id ",
             $($rest)+
         )
@@ -110,6 +118,18 @@ impl Tickets for Backend {
         let mut lease = self.reader().await?;
         let outcome = get_ticket(lease.connection(), ticket_id).await;
         lease.settle(outcome).await
+    }
+
+    async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<Option<TicketPage>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(select_tickets_and!(
+            concat!(", e.name as event_name, e.time_zone, e.starts_at, e.reentry, ", first_use_and_secret!());
+            "where t.ticket_id = $1"
+        ))
+        .bind(ticket_id)
+        .fetch_optional(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn register_ticket(

@@ -1,0 +1,224 @@
+// The ticket page: the code, what becomes of the ticket, and phones that are not as they should be.
+
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { test } from "node:test";
+import { accessible, eventually, phone, service, texts } from "./harness.mjs";
+
+const en = texts("en");
+
+/** A service with one ticket, seat A-1 at the gate North. `settings` are those of its event. */
+async function oneTicket(t, settings) {
+  const tickets = await service(t);
+  if (settings) await tickets.api("PATCH", "/api/events/default", settings);
+  await tickets.api("POST", "/api/events/default/tickets", { seat: "A-1", gate: "North" });
+  const ticket = await tickets.register({ seat: "A-1", gate: "North", username: "ana", full_name: "Ana Roe" });
+  return { tickets, ticket };
+}
+
+/** The ticket's page on a phone. `script` runs in it before its own. */
+async function open(t, tickets, ticket, { script, ...options } = {}) {
+  const page = await phone(t, tickets, options);
+  if (script) await page.addInitScript(script);
+  await page.goto(ticket.provisioning.ticket_url);
+  return page;
+}
+
+const scan = (tickets, code, direction = "entry") =>
+  tickets.api("POST", "/api/events/default/scans", { scan_id: randomUUID(), code, at_gate: "North", direction });
+
+/** What the network's return does: the page asks at once. */
+const ask = (page) => page.evaluate(() => dispatchEvent(new Event("online")));
+
+const sees = (page, text) => page.getByText(text).filter({ visible: true }).first().waitFor();
+
+/** The page shows the code of so many seconds from now. */
+const shows = (page, tickets, ticket, seconds = 0) =>
+  eventually(async () => {
+    const digits = tickets.code(ticket, seconds).slice(-6);
+    assert.equal(await page.locator("#code").innerText(), `${digits.slice(0, 3)} ${digits.slice(3)}`);
+  });
+
+const hasNoCode = async (page) => assert.equal(await page.locator("#code, #enlarge, details").filter({ visible: true }).count(), 0);
+
+test("without a network the page opens, and goes on to the next code", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await shows(page, tickets, ticket);
+  await sees(page, en("ticket.ready"));
+  await tickets.stop();
+  await page.clock.install();
+  await page.reload();
+  await sees(page, en("ticket.offline"));
+  await shows(page, tickets, ticket);
+  await page.clock.fastForward(30_000);
+  await shows(page, tickets, ticket, 30);
+});
+
+for (const [seconds, name] of [[95, "slow"], [-95, "fast"]]) {
+  test(`a phone's clock that is ${name} is corrected for, and its holder told`, async (t) => {
+    const { tickets, ticket } = await oneTicket(t);
+    const script = `const real = Date.now; Date.now = () => real() - ${seconds * 1000};`;
+    const page = await open(t, tickets, ticket, { script });
+    await sees(page, new RegExp(en(`ticket.clock_${name}`, { amount: "9[456] s" })));
+    await shows(page, tickets, ticket);
+  });
+}
+
+test("once used it says when and where, in the event's time zone; an undo brings the code back", async (t) => {
+  const { tickets, ticket } = await oneTicket(t, { time_zone: "Asia/Kathmandu" });
+  const page = await open(t, tickets, ticket);
+  await shows(page, tickets, ticket);
+  const { scan_id } = await scan(tickets, tickets.code(ticket));
+  await ask(page);
+  await sees(page, en("ticket.used"));
+  await hasNoCode(page);
+  const { used_at } = await tickets.api("GET", `/api/tickets/${ticket.ticket_id}`);
+  const time = new Date(used_at).toLocaleTimeString("en-GB", { timeZone: "Asia/Kathmandu", timeStyle: "short" });
+  const notice = await page.locator(".notice.used").innerText();
+  assert.match(notice, new RegExp(`${time}[^]*North`));
+
+  await tickets.api("POST", `/api/scans/${scan_id}/undo`);
+  await ask(page);
+  await shows(page, tickets, ticket);
+});
+
+test("what the page knew last, it says without a network", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await sees(page, en("ticket.ready"));
+  await scan(tickets, tickets.code(ticket));
+  await ask(page);
+  await sees(page, en("ticket.used"));
+  await eventually(async () => {
+    const kept = await page.evaluate(async () => (await caches.match(location.pathname)).text());
+    assert.match(kept, /data-status="used"/);
+  });
+  await tickets.stop();
+  await page.reload();
+  await sees(page, en("ticket.used"));
+  await hasNoCode(page);
+});
+
+test("with re-entry the code stays, and the page says what it is for", async (t) => {
+  const { tickets, ticket } = await oneTicket(t, { reentry: "after_exit" });
+  const page = await open(t, tickets, ticket);
+  await scan(tickets, tickets.code(ticket));
+  await ask(page);
+  await sees(page, en("ticket.inside"));
+  await shows(page, tickets, ticket);
+  await accessible(page);
+  await scan(tickets, tickets.code(ticket), "exit");
+  await ask(page);
+  await sees(page, en("ticket.outside"));
+  await shows(page, tickets, ticket);
+});
+
+test("a revoked ticket has no code", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await shows(page, tickets, ticket);
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/revoke`);
+  await ask(page);
+  await sees(page, en("ticket.revoked"));
+  await hasNoCode(page);
+});
+
+test("a link that died shows no code, and the phone forgets it", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await sees(page, en("ticket.ready"));
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/reissue`);
+  await ask(page);
+  await sees(page, en("gone.title"));
+  await hasNoCode(page);
+  await eventually(async () => assert.deepEqual(await page.evaluate(() => caches.keys()), []));
+});
+
+test("a link that died is forgotten too when it is opened", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await sees(page, en("ticket.ready"));
+  await page.goto("/");
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/reissue`);
+  await page.goto(ticket.provisioning.ticket_url);
+  await sees(page, en("gone.title"));
+  assert.deepEqual(await page.evaluate(() => caches.keys()), []);
+});
+
+test("without a secure context the code comes from the service", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const script = () => {
+    delete Crypto.prototype.subtle;
+    delete Navigator.prototype.serviceWorker;
+    delete Navigator.prototype.wakeLock;
+    delete globalThis.caches;
+  };
+  const page = await open(t, tickets, ticket, { script });
+  await shows(page, tickets, ticket);
+  await tickets.stop();
+  await ask(page);
+  await sees(page, en("ticket.offline_no_code"));
+  await tickets.start();
+  await ask(page);
+  await shows(page, tickets, ticket);
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/revoke`);
+  await ask(page);
+  await sees(page, en("ticket.revoked"));
+});
+
+test("the screen stays on while there is a code on it", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const script = () => {
+    const lock = { released: true, release: async () => (lock.released = true) };
+    Object.defineProperty(Navigator.prototype, "wakeLock", {
+      value: { request: async () => Object.assign(lock, { released: false }) },
+    });
+    globalThis.isAwake = () => !lock.released;
+  };
+  const page = await open(t, tickets, ticket, { script });
+  await page.waitForFunction(() => globalThis.isAwake());
+  await scan(tickets, tickets.code(ticket));
+  await ask(page);
+  await page.waitForFunction(() => !globalThis.isAwake());
+});
+
+test("a touch makes the code as large as the screen, another one small again", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket, { viewport: { width: 640, height: 360 } });
+  const code = page.getByRole("button", { name: en("ticket.enlarge") });
+  const { width } = await code.boundingBox();
+  await code.tap();
+  assert.ok((await code.boundingBox()).width > width);
+  assert.equal(await code.getAttribute("aria-pressed"), "true");
+  await accessible(page);
+  await code.tap();
+  assert.equal((await code.boundingBox()).width, width);
+});
+
+test("a print of the page says that it is not a ticket", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await page.emulateMedia({ media: "print" });
+  await sees(page, en("ticket.printed"));
+  await hasNoCode(page);
+});
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`everything that the page shows is accessible, ${colorScheme}`, async (t) => {
+    const { tickets, ticket } = await oneTicket(t);
+    const page = await open(t, tickets, ticket, { colorScheme });
+    await page.getByText(en("ticket.authenticator")).click();
+    await accessible(page);
+    await scan(tickets, tickets.code(ticket));
+    await ask(page);
+    await sees(page, en("ticket.used"));
+    await accessible(page);
+    await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/revoke`);
+    await ask(page);
+    await sees(page, en("ticket.revoked"));
+    await accessible(page);
+    await page.goto("/t/nothing");
+    await accessible(page);
+  });
+}
