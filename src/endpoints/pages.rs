@@ -18,7 +18,7 @@ use crate::pages::{ASSETS_PATH, Asset, Language, qr};
 use crate::request::{Call, accepts_gzip};
 use crate::response::{self, Response};
 use crate::store::TicketPage;
-use crate::totp::{PERIOD, PageToken, QrCode, TotpKey, step_at};
+use crate::totp::{Code, PERIOD, PageToken, QrCode, TotpKey, step_at};
 
 /// Everything a page may do: load from here, ask here, show pictures from here. Workers have a policy of their
 /// own, so the files have it too.
@@ -83,7 +83,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         Default::default()
     } else {
         let code = key.code(step);
-        let shown = QrCode { ticket_id: ticket.ticket_id, code: code.clone() };
+        let shown = QrCode { ticket_id: ticket.ticket_id, code: Code::Rotating(code.clone()) };
         let otpauth = otpauth_url(&read.event_name, ticket, &key.base32());
         [code, qr(&shown.to_string()), qr(&otpauth), otpauth, key.base32()]
     };

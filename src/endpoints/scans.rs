@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::tickets::attachment;
-use crate::admission::{self, ATTEMPTS_WINDOW, Presented, Subject};
+use crate::admission::{self, ATTEMPTS_WINDOW, Decision, Presented, Subject};
 use crate::app::{App, with_scan};
 use crate::auth::Caller;
 use crate::error::Error;
@@ -336,7 +336,13 @@ fn decide(
         direction: request.direction,
         offline: request.offline(),
     };
-    let decision = admission::decide(subject.as_ref(), &presented, as_of);
+    let mut decision = admission::decide(subject.as_ref(), &presented, as_of);
+    // Whom the gate refused did not come in, so nothing is marked: its verdict stands.
+    if let Some(refusal) = request.offline_result.filter(|&own| own != ScanResult::Accepted)
+        && decision.result == ScanResult::Accepted
+    {
+        decision = Decision { result: refusal, step: None, seconds_off: None };
+    }
     let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
     let mark = ticket.filter(|_| decision.result == ScanResult::Accepted).map(|ticket| Mark {
         version: ticket.version,

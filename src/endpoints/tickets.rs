@@ -268,12 +268,6 @@ pub fn with_provisioning<'a>(app: &App, event: &Event, ticket: &'a Ticket) -> Ti
     TicketWithProvisioning { ticket, provisioning }
 }
 
-/// The address of a ticket's page, which only its key makes.
-fn ticket_url(app: &App, ticket: &Ticket) -> String {
-    let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
-    format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
-}
-
 /// The address with which an authenticator app takes a key.
 pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
     let label = format!("{}:{} ({})", event.replace(':', " "), ticket.seat, ticket.gate);
@@ -284,6 +278,12 @@ pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
         totp::DIGITS,
         totp::PERIOD,
     )
+}
+
+/// The address of a ticket's page, which only its key makes.
+fn ticket_url(app: &App, ticket: &Ticket) -> String {
+    let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
+    format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
 }
 
 /// What RFC 3986 calls unreserved stays, everything else is encoded.

@@ -15,6 +15,7 @@ on_both_databases! {
     an_offline_result_is_for_batches_only,
     scanned_at_has_its_limits,
     what_is_older_than_the_newest_accepted_scan_changes_nothing,
+    whom_the_gate_refused_did_not_come_in,
     a_whole_batch_sent_again_is_replayed,
     a_batch_is_replayed_however_late_and_from_whichever_key,
     a_batch_takes_five_hundred_scans,
@@ -160,6 +161,16 @@ async fn what_is_older_than_the_newest_accepted_scan_changes_nothing(service: Se
     // What the gates decided is on record, to be looked at as a conflict.
     let conflicts = "select count(*) from scans where offline_result = 'accepted' and result <> 'accepted'";
     assert_eq!(service.database.count(conflicts).await, 2);
+}
+
+/// A gate that did not know yet of a registration turned somebody away; the ticket must still admit.
+async fn whom_the_gate_refused_did_not_come_in(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    let refused = with(offline(&service, &ticket, 0), json!({ "offline_result": "not_registered" }));
+    let answer = gate.post(BATCH, json!({ "scans": [refused] })).await.is(200);
+    assert_eq!(results(&answer), ["not_registered"]);
+    assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 0);
+    gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
 }
 
 async fn a_whole_batch_sent_again_is_replayed(service: Service) {

@@ -200,7 +200,9 @@ async fn a_path_takes_its_methods_and_says_which(service: Service) {
 }
 
 async fn head_is_get_without_the_body(service: Service) {
-    for path in ["/health", "/openapi.json", "/api/events/default", "/api/events/default/tickets.csv"] {
+    for path in
+        ["/", "/worker.js", "/health", "/openapi.json", "/api/events/default", "/api/events/default/tickets.csv"]
+    {
         let head = service.organizer.bare(Method::HEAD, path).await;
         let get = service.organizer.get(path).await;
         assert_eq!((head.status, head.header("content-type")), (get.status, get.header("content-type")));
@@ -213,7 +215,10 @@ async fn head_is_get_without_the_body(service: Service) {
 
 async fn what_is_no_path_is_not_found(service: Service) {
     for path in [
-        "/",
+        "/gate/",
+        "/t",
+        "/t/",
+        "/assets",
         "/api",
         "/api/",
         "/api/events/",

@@ -17,9 +17,9 @@ export class Problem extends Error {
 
 /**
  * Sends a request and returns the `Response`, whatever its status. Throws a `Problem` when none comes within `timeout`
- * milliseconds. `json` is sent as JSON, `csv` as it is.
+ * milliseconds, or until `signal` ends it. `json` is sent as JSON, `csv` as it is.
  */
-export async function send(method, path, { key, json, csv, timeout = 15000, headers = {} } = {}) {
+export async function send(method, path, { key, json, csv, timeout = 15000, headers = {}, signal } = {}) {
   const sent = Date.now();
   const all = new Headers(headers);
   if (key) all.set("authorization", `Bearer ${key}`);
@@ -30,7 +30,7 @@ export async function send(method, path, { key, json, csv, timeout = 15000, head
   try {
     response = await fetch(path, {
       method, headers: all, body, cache: "no-store", credentials: "omit", redirect: "error",
-      signal: AbortSignal.timeout(timeout),
+      signal: signal ?? AbortSignal.timeout(timeout),
     });
   } catch {
     throw new Problem(0);

@@ -1,0 +1,80 @@
+// The gate's page decides as the service does: the one table of cases, and how it reads what a QR shows.
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { test } from "node:test";
+import { decide, parse } from "../../src/pages/assets/admission.js";
+import { code, importKey, stepAt } from "../../src/pages/assets/totp.js";
+
+const table = JSON.parse(fs.readFileSync(new URL("../suite/admission_cases.json", import.meta.url), "utf8"));
+
+/** Puts what a case states over what all cases have in common. */
+const over = (base, stated) => {
+  if (stated === undefined) return base;
+  return stated === null || typeof stated !== "object" ? stated : { ...base, ...stated };
+};
+
+const cases = table.cases.map((stated) => {
+  const common = Object.entries(table.base).map(([name, base]) => [name, over(base, stated[name])]);
+  return { name: stated.name, ...Object.fromEntries(common) };
+});
+
+for (const { name, ticket, presented, now, expected } of cases) {
+  test(`${name}, on the device too`, async () => {
+    const { key_base32: key, ...rest } = ticket ?? {};
+    assert.deepEqual(await decide(ticket && { key, ...rest }, presented, now), expected);
+  });
+}
+
+test("the digits in the table are those of their step, as the device makes them", async () => {
+  for (const { name, ticket, presented, now } of cases) {
+    if (!ticket || typeof presented.code?.step_offset !== "number") continue;
+    const key = await importKey(ticket.key_base32);
+    assert.equal(await code(key, stepAt(now) + presented.code.step_offset), presented.code.digits, name);
+  }
+});
+
+test("of another gate's ticket a device knows only where it belongs", async () => {
+  const presented = { code: { digits: "050471" }, at_gate: "North", direction: "entry", offline: true };
+  const decision = await decide({ ticket_id: "1", seat: "A1", gate: "South" }, presented, table.base.now);
+  assert.equal(decision.result, "wrong_gate");
+});
+
+test("a QR is our mark, the ticket, and digits or a proof", () => {
+  const ticket_id = "00112233-4455-6677-8899-aabbccddeeff";
+  const digits = { ticket_id, code: { digits: "050471" } };
+  assert.deepEqual(parse("RT1.ABEiM0RVZneImaq7zN3u_w.050471"), digits);
+  assert.deepEqual(parse(" RT1.ABEiM0RVZneImaq7zN3u_w.050471\r\n"), digits, "as some scanners send it");
+  const printed = { ticket_id, code: { printed: "w0xILhNKkY2UbQ" } };
+  assert.deepEqual(parse("RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ"), printed);
+});
+
+for (const text of [
+  "",
+  "RT1.",
+  "RT1..",
+  "rt1.ABEiM0RVZneImaq7zN3u_w.050471",
+  "RT2.ABEiM0RVZneImaq7zN3u_w.050471",
+  "RT1.ABEiM0RVZneImaq7zN3u_w",
+  "RT1.ABEiM0RVZneImaq7zN3u_w.",
+  "RT1.ABEiM0RVZneImaq7zN3u_w.50471",
+  "RT1.ABEiM0RVZneImaq7zN3u_w.0504711",
+  "RT1.ABEiM0RVZneImaq7zN3u_w.05047a",
+  "RT1.ABEiM0RVZneImaq7zN3u_w.٠٥٠٤٧١",
+  "RT1.ABEiM0RVZneImaq7zN3u_w.050471.",
+  "RT1.ABEiM0RVZneImaq7zN3u_w. 050471",
+  "RT1.ABEiM0RVZneImaq7zN3u_w==.050471",
+  // Its last bits are not zero: a second spelling of the same id.
+  "RT1.ABEiM0RVZneImaq7zN3u_x.050471",
+  "RT1.ABEiM0RVZneImaq7zN3u/w.050471",
+  "RT1.ABEiM0RVZneImaq7zN3u_.050471",
+  "RT1.ABEiM0RVZneImaq7zN3u_wAA.050471",
+  "RT1.00112233-4455-6677-8899-aabbccddeeff.050471",
+  "https://tickets.example.org/RT1.ABEiM0RVZneImaq7zN3u_w.050471",
+  "RP1.ABEiM0RVZneImaq7zN3u_w.050471",
+  "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbR",
+  "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQA",
+  "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2Ub",
+  "RT1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ",
+]) {
+  test(`what is not of our form is no QR: ${JSON.stringify(text)}`, () => assert.equal(parse(text), null));
+}

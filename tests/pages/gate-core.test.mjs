@@ -1,0 +1,531 @@
+// The gate without its page: what it decides, keeps and sends, in a real browser, against the real service.
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
+import { test } from "node:test";
+import { browser, eventually, forBothDatabases, service } from "./harness.mjs";
+
+const ASSETS = new URL("../../src/pages/assets/", import.meta.url);
+const SCANS = "/api/events/default/scans.csv";
+const STATS = "/api/events/default/stats";
+
+/** A browser of its own, which is a device of its own. `script` runs before the pages' own. */
+async function device(t, service, { script } = {}) {
+  const context = await (await browser()).newContext({ baseURL: service.url });
+  t.after(() => context.close());
+  if (script) await context.addInitScript(script);
+  // A page without anything, which opens without a network as the kept one does.
+  await context.route("**/core/*", (route) => {
+    const file = path.basename(new URL(route.request().url()).pathname);
+    if (file === "page") return route.fulfill({ contentType: "text/html", body: "<!doctype html><title>A gate</title>" });
+    return route.fulfill({ contentType: "text/javascript", body: fs.readFileSync(new URL(file, ASSETS)) });
+  });
+  return new Device(context);
+}
+
+/** A device on which tabs are opened, and what they do with the gate's core. */
+class Device {
+  constructor(context) {
+    this.context = context;
+  }
+
+  /** Opens a tab, or opens it again: `gate` in it is the gate, and `corrected` what it was told later. */
+  async open() {
+    const page = await this.context.newPage();
+    await page.goto("/core/page");
+    await page.evaluate(async () => {
+      const { Gate } = await import("/core/gate-core.js");
+      // An error would leave the page without its members.
+      globalThis.plain = (told) => ({ ...told, problem: told.problem && { ...told.problem, isAway: told.problem.isAway } });
+      globalThis.corrected = [];
+      globalThis.gate = await Gate.open();
+      globalThis.gate.addEventListener("corrected", ({ detail }) => globalThis.corrected.push(...detail));
+    });
+    return new Tab(page);
+  }
+
+  /** The same, enrolled, and able to decide by itself. */
+  async enrolled(service, key) {
+    const { enrol_url, key_id } = await service.enrolment(key);
+    const tab = await this.open();
+    await tab.enrol(enrol_url);
+    await tab.ready();
+    return Object.assign(tab, { key_id });
+  }
+}
+
+class Tab {
+  constructor(page) {
+    this.page = page;
+  }
+
+  async enrol(url) {
+    await this.page.evaluate((token) => globalThis.gate.enrol(token), new URL(url).hash.replace("#enrol=", ""));
+  }
+
+  /** Until the manifest is there. */
+  ready() {
+    return eventually(async () => {
+      await this.page.evaluate(() => globalThis.gate.sync());
+      assert.ok((await this.state()).offlineReady);
+    });
+  }
+
+  state() {
+    return this.page.evaluate(() => globalThis.plain(globalThis.gate.state));
+  }
+
+  recent() {
+    return this.page.evaluate(() => globalThis.gate.recent);
+  }
+
+  corrected() {
+    return this.page.evaluate(() => globalThis.corrected);
+  }
+
+  scan(presented, direction = "entry") {
+    const shown = typeof presented === "string" ? { code: presented } : presented;
+    return this.page.evaluate(
+      async ([shown, direction]) => {
+        await globalThis.gate.setDirection(direction);
+        return globalThis.plain(await globalThis.gate.scan(shown));
+      },
+      [shown, direction],
+    );
+  }
+
+  retry(verdict) {
+    return this.page.evaluate(async (verdict) => globalThis.plain(await globalThis.gate.retry(verdict)), verdict);
+  }
+
+  sync() {
+    return this.page.evaluate(() => globalThis.gate.sync());
+  }
+
+  /** Lets requests for scans reach the service, and holds its answers until what this gives is called. */
+  async hold() {
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    await this.page.route("**/scans**", async (route) => {
+      const answer = await route.fetch();
+      await held;
+      await route.fulfill({ response: answer }).catch(() => {}); // the page may have stopped waiting
+    });
+    return release;
+  }
+
+  /** Until the service has everything. */
+  drained() {
+    return eventually(async () => {
+      await this.sync();
+      assert.equal((await this.state()).queued, 0);
+    });
+  }
+}
+
+/** Tickets A1, A2 … at the gate North, each with a holder; gives their registrations. */
+async function tickets(service, ...seats) {
+  await service.api("POST", "/api/events/default/tickets", `seat,gate\n${seats.map((seat) => `${seat},North\n`).join("")}`);
+  const registrations = [];
+  for (const seat of seats) {
+    registrations.push(await service.register({ seat, gate: "North", username: `holder-${seat}`, full_name: `Holder of ${seat}` }));
+  }
+  return registrations;
+}
+
+const admitted = async (service) => (await service.api("GET", STATS)).admitted;
+
+/** What of a verdict says who decided what. */
+const gist = ({ result, offline, undecided }) => ({ result, offline, undecided });
+const online = (result) => ({ result, offline: false, undecided: false });
+const offline = (result) => ({ result, offline: true, undecided: false });
+const undecided = { result: null, offline: false, undecided: true };
+
+forBothDatabases("what is decided without the service is what the service says later", async (t, service) => {
+  const [first, second] = await tickets(service, "A1", "A2");
+  const tab = await (await device(t, service)).enrolled(service);
+  assert.deepEqual(gist(await tab.scan(service.code(first))), online("accepted"));
+
+  await service.stop();
+  assert.deepEqual(gist(await tab.scan(service.code(first, 30))), offline("already_used"), "it came in while the service was there");
+  const verdict = await tab.scan(service.code(second));
+  assert.deepEqual(gist(verdict), offline("accepted"));
+  assert.equal(verdict.ticket.full_name, "Holder of A2");
+  assert.equal((await tab.state()).online, false);
+  assert.deepEqual(gist(await tab.scan(service.code(second, 30))), offline("already_used"));
+  assert.deepEqual(gist(await tab.scan(service.code(second), "exit")), offline("accepted"));
+  assert.deepEqual(gist(await tab.scan("https://example.org/")), offline("unknown_ticket"));
+  assert.equal((await tab.state()).queued, 5);
+
+  await service.start();
+  await tab.drained();
+  assert.deepEqual(await tab.corrected(), []);
+  const rows = await service.rows(SCANS);
+  assert.deepEqual(
+    rows.map(({ result, offline_result }) => [result, offline_result]).sort(),
+    [
+      ["accepted", ""],
+      ["accepted", "accepted"],
+      ["accepted", "accepted"],
+      ["already_used", "already_used"],
+      ["already_used", "already_used"],
+      ["unknown_ticket", "unknown_ticket"],
+    ],
+  );
+  assert.equal(await admitted(service), 2);
+  assert.deepEqual((await tab.recent()).map(({ offline }) => offline), Array(6).fill(false), "the service knows of all of them");
+});
+
+test("a tab that is closed, and one that dies in the middle of a scan, lose nothing", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const phone = await device(t, host);
+  const tab = await phone.enrolled(host);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
+  await tab.page.close();
+
+  const again = await phone.open();
+  assert.equal((await again.state()).queued, 1);
+  assert.deepEqual((await again.recent()).map(gist), [offline("accepted")]);
+  assert.deepEqual(gist(await again.scan(host.code(first, 30))), offline("already_used"));
+  again.scan(host.code(second)).catch(() => {});
+  await again.page.close();
+
+  const last = await phone.open();
+  const { result } = await last.scan(host.code(second, 30));
+  const { queued } = await last.state();
+  await host.start();
+  await last.drained();
+  assert.equal(await admitted(host), 2);
+  const rows = await host.rows(SCANS);
+  assert.equal(rows.length, queued);
+  // Whether the dying tab had written its verdict or not, the ticket has admitted once, and both were told of it.
+  assert.equal(rows.filter(({ seat, result }) => seat === "A2" && result === "accepted").length, 1);
+  assert.ok(["accepted", "already_used"].includes(result));
+});
+
+test("two devices that were offline with one ticket: the service keeps one, and the other is told", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const one = await (await device(t, host)).enrolled(host, { name: "one" });
+  const other = await (await device(t, host)).enrolled(host, { name: "other" });
+  await host.stop();
+  assert.deepEqual(gist(await one.scan(host.code(ticket))), offline("accepted"));
+  assert.deepEqual(gist(await other.scan(host.code(ticket))), offline("accepted"));
+  await host.start();
+  await one.drained();
+  await other.drained();
+  assert.deepEqual(await one.corrected(), []);
+  const [verdict] = await other.corrected();
+  assert.deepEqual([verdict.result, verdict.offline_result], ["already_used", "accepted"]);
+  assert.deepEqual(gist((await other.recent())[0]), online("already_used"));
+  assert.equal(await admitted(host), 1);
+  const rows = await host.rows(SCANS);
+  assert.deepEqual(rows.map(({ result, offline_result }) => [result, offline_result]).sort(), [["accepted", "accepted"], ["already_used", "accepted"]]);
+});
+
+test("two tabs of one device admit once", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const phone = await device(t, host);
+  const one = await phone.enrolled(host);
+  const other = await phone.open();
+  const both = (ticket) => Promise.all([one.scan(host.code(ticket)), other.scan(host.code(ticket))]);
+  const results = async (ticket) => (await both(ticket)).map(({ result }) => result).sort();
+  assert.deepEqual(await results(first), ["accepted", "already_used"]);
+  await host.stop();
+  assert.deepEqual(await results(second), ["accepted", "already_used"]);
+  await eventually(async () => assert.equal((await one.state()).queued, (await other.state()).queued));
+  await host.start();
+  await Promise.all([one.drained(), other.drained()]);
+  assert.deepEqual([...(await one.corrected()), ...(await other.corrected())], []);
+  assert.equal((await host.rows(SCANS)).length, 4);
+  assert.equal(await admitted(host), 2);
+});
+
+
+test("a service that is slow has decided all the same: the late verdict is the same scan", async (t) => {
+  const host = await service(t);
+  const [first] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).enrolled(host);
+  const release = await tab.hold();
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
+  assert.equal((await host.rows(SCANS)).length, 1, "the service has admitted, and its answer is on its way");
+  assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("already_used"));
+  release();
+  await tab.drained();
+  assert.deepEqual(await tab.corrected(), []);
+  assert.equal(await admitted(host), 1);
+});
+
+test("a scan that reaches the service after it was decided here is written down as what happened", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).enrolled(host);
+  // The request leaves the device, and arrives long after.
+  let late;
+  await tab.page.route("**/scans", (route) => (late = route.request()));
+  await tab.page.route("**/scans/batch", (route) => route.abort());
+  assert.deepEqual(gist(await tab.scan(host.code(ticket))), offline("accepted"));
+  const other = await (await device(t, host)).enrolled(host);
+  assert.deepEqual(gist(await other.scan(host.code(ticket, 30))), online("accepted"));
+  const answer = await fetch(late.url(), { method: "POST", headers: await late.allHeaders(), body: late.postData() });
+  assert.equal((await answer.json()).result, "already_used");
+
+  await tab.page.unroute("**/scans/batch");
+  await tab.drained();
+  assert.deepEqual((await tab.corrected()).map(({ result, offline_result }) => [result, offline_result]), [["already_used", "accepted"]]);
+  const rows = await host.rows(SCANS);
+  assert.equal(rows.filter(({ result, offline_result }) => result === "already_used" && offline_result === "accepted").length, 1);
+});
+
+test("whoever came in here while the service was away does not come in again when it is back", async (t) => {
+  const host = await service(t);
+  const [first] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).enrolled(host);
+  await tab.page.route("**/scans/batch", (route) => route.abort());
+  await tab.page.route("**/scans", (route) => route.abort());
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
+  await tab.page.unroute("**/scans");
+  // The service answers again, and does not know yet. Nor does a manifest that is fetched now.
+  await host.api("PATCH", "/api/events/default", { name: "Another name" });
+  await tab.sync();
+  assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("already_used"));
+  await tab.page.unroute("**/scans/batch");
+  await tab.drained();
+  assert.deepEqual(await tab.corrected(), []);
+  assert.equal(await admitted(host), 1);
+});
+
+for (const [what, answer] of [
+  ["the page of a captive portal", { status: 200, contentType: "text/html", body: "<h1>Accept our terms</h1>" }],
+  ["somebody else's JSON", { status: 200, json: { result: "accepted" } }],
+  ["a proxy that refuses", { status: 401, contentType: "text/html", body: "no" }],
+  ["a proxy that has no place", { status: 429, body: "" }],
+  ["a service that fails", { status: 503, contentType: "application/problem+json", body: '{"code":"database_unavailable"}' }],
+]) {
+  test(`${what} is not the service: the gate decides by itself`, async (t) => {
+    const host = await service(t);
+    const [ticket] = await tickets(host, "A1");
+    const tab = await (await device(t, host)).enrolled(host);
+    await tab.page.route("**/api/**", (route) => route.fulfill(answer));
+    assert.deepEqual(gist(await tab.scan("RT1.AAAAAAAAAAAAAAAAAAAAAA.123456")), offline("unknown_ticket"));
+    assert.deepEqual(gist(await tab.scan(host.code(ticket))), offline("accepted"));
+    assert.equal((await tab.state()).online, false);
+    await tab.page.unroute("**/api/**");
+    await tab.drained();
+    assert.equal(await admitted(host), 1);
+  });
+}
+
+test("a key that was revoked opens nothing more, and what it let in is not lost", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const phone = await device(t, host);
+  const tab = await phone.enrolled(host);
+  await host.stop();
+  await tab.scan(host.code(first));
+  await host.start();
+  await host.api("DELETE", `/api/keys/${tab.key_id}`);
+  const verdict = await tab.scan(host.code(second));
+  assert.deepEqual(gist(verdict), undecided);
+  assert.equal(verdict.problem.code, "unauthenticated");
+  assert.equal(await tab.page.evaluate(() => globalThis.gate.device), null);
+  assert.deepEqual((await tab.recent()).map(gist), [undecided], "no names are left");
+  assert.deepEqual(gist(await tab.scan(host.code(second))), undecided);
+  const { queued, offlineReady, tickets: known } = await (await phone.open()).state();
+  assert.deepEqual([queued, offlineReady, known], [1, false, 0]);
+
+  // Another key: what lies before its creation is not its own to send. Nobody comes in twice for that.
+  await tab.enrol((await host.enrolment()).enrol_url);
+  await tab.ready();
+  await tab.drained();
+  assert.match((await tab.state()).refused[0].detail, /scanned_at/);
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("already_used"));
+  const [{ scan_id }] = (await tab.state()).refused;
+  await tab.page.evaluate((scan_id) => globalThis.gate.dismiss(scan_id), scan_id);
+  assert.deepEqual((await tab.state()).refused, []);
+});
+
+test("a key that may not is told so, and admits nobody", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  await host.api("POST", "/api/events", { slug: "other", name: "Other", starts_at: "2099-01-01T00:00:00Z" });
+  const { enrol_url } = await host.enrolment({ event: "other", gate: null });
+  const tab = await (await device(t, host)).open();
+  await tab.enrol(enrol_url);
+  await eventually(async () => assert.equal((await tab.state()).problem?.code, "forbidden"));
+  assert.equal((await tab.state()).offlineReady, false);
+  assert.deepEqual(gist(await tab.scan(host.code(ticket))), online("unknown_ticket"));
+  const manual = await tab.scan({ seat: "A1", gate: "North", manual: true, note: "known" });
+  assert.deepEqual(gist(manual), undecided);
+  assert.equal(manual.problem.code, "forbidden");
+});
+
+test("without a manifest nobody is admitted while the service is away, and the same scan counts when it is back", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).open();
+  await tab.enrol((await host.enrolment({ offline: false })).enrol_url);
+  await host.stop();
+  const verdict = await tab.scan(host.code(ticket));
+  assert.deepEqual(gist(verdict), undecided);
+  assert.equal(verdict.problem.isAway, true);
+  const [kept] = await tab.recent();
+  await host.start();
+  const again = await tab.retry(kept);
+  assert.deepEqual(gist(again), online("accepted"));
+  assert.equal(again.scan_id, verdict.scan_id);
+  assert.equal((await tab.recent()).length, 1);
+});
+
+test("an answer that was lost is asked for again with the same scan", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).open();
+  await tab.enrol((await host.enrolment({ offline: false })).enrol_url);
+  await tab.page.route("**/scans", async (route) => {
+    await route.fetch();
+    await route.abort();
+  });
+  const verdict = await tab.scan(host.code(ticket));
+  assert.deepEqual(gist(verdict), undecided);
+  await tab.page.unroute("**/scans");
+  const again = await tab.retry(verdict);
+  assert.deepEqual(gist(again), online("accepted"));
+  assert.equal(again.replayed, true);
+  assert.equal((await host.rows(SCANS)).length, 1);
+});
+
+test("too many attempts are the service's own refusal", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).enrolled(host);
+  const code = host.code(ticket);
+  const wrong = code.replace(/\d{6}$/, (digits) => String((Number(digits) + 1) % 1_000_000).padStart(6, "0"));
+  for (let attempt = 0; attempt <= 10; attempt += 1) await tab.scan(wrong);
+  assert.deepEqual(gist(await tab.scan(code)), online("too_many_attempts"));
+});
+
+for (const seconds of [-95, 95]) {
+  test(`a device whose clock is ${seconds} s off decides by the service's time`, async (t) => {
+    const host = await service(t);
+    const [first, second] = await tickets(host, "A1", "A2");
+    const script = `{ const real = Date.now; Date.now = () => real() + ${seconds * 1000}; }`;
+    const phone = await device(t, host, { script });
+    const tab = await phone.enrolled(host);
+    await host.stop();
+    await tab.page.close();
+    const again = await phone.open();
+    assert.deepEqual(gist(await again.scan(host.code(first))), offline("accepted"));
+    const stale = await again.scan(host.code(second, -95));
+    assert.deepEqual(gist(stale), offline("stale_code"));
+    assert.ok(stale.seconds_off <= -64 && stale.seconds_off >= -96, stale.seconds_off);
+    await host.start();
+    await again.drained();
+    assert.deepEqual([await again.corrected(), (await again.state()).refused], [[], []]);
+    assert.equal(await admitted(host), 1);
+  });
+}
+
+test("a gate knows of other gates' tickets where they belong, and of its own what a person types", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  await host.api("POST", "/api/events/default/tickets", "seat,gate\nB1,South\n");
+  const south = await host.register({ seat: "B1", gate: "South", username: "south" });
+  const tab = await (await device(t, host)).enrolled(host, { role: "supervisor" });
+  await host.stop();
+  const verdict = await tab.scan(host.code(south));
+  assert.deepEqual(gist(verdict), offline("wrong_gate"));
+  assert.equal(verdict.right_gate, "South");
+  const totp_code = host.code(ticket).slice(-6);
+  assert.deepEqual(gist(await tab.scan({ seat: "A1", gate: "North", totp_code: "000" })), offline("wrong_code"));
+  assert.deepEqual(gist(await tab.scan({ seat: "A1", gate: "North", totp_code })), offline("accepted"));
+  const manual = { seat: "A1", gate: "North", manual: true, note: "known" };
+  assert.deepEqual(gist(await tab.scan(manual)), offline("already_used"));
+  assert.deepEqual(gist(await tab.scan(manual, "exit")), offline("accepted"));
+  const { tickets: known, admitted: entered, inside, gates, offline: here } = await tab.page.evaluate(() => globalThis.gate.counts());
+  assert.deepEqual([known, entered, inside, gates.length, here], [1, 1, 0, 1, true]);
+  await host.start();
+  await tab.drained();
+  assert.deepEqual(await tab.corrected(), []);
+  assert.deepEqual((await tab.state()).refused, []);
+});
+
+test("what changes at the service reaches the device, and an undone scan admits again", async (t) => {
+  const host = await service(t);
+  const [first] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).enrolled(host, { role: "supervisor" });
+  const [second] = await tickets(host, "A2");
+  const { scan_id } = await tab.scan(host.code(first));
+  await host.api("PATCH", "/api/events/default", { reentry: "after_exit" });
+  await tab.sync();
+  assert.equal((await tab.state()).tickets, 2);
+  const undone = await tab.page.evaluate((scan_id) => globalThis.gate.undo(scan_id), scan_id);
+  assert.ok(undone.undone_at);
+  assert.equal((await tab.recent())[0].undone_at, undone.undone_at);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("stale_code"), "an undone entry leaves its code spent");
+  assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("accepted"));
+  assert.deepEqual(gist(await tab.scan(host.code(second))), offline("accepted"));
+  assert.deepEqual(gist(await tab.scan(host.code(second), "exit")), offline("accepted"));
+  assert.deepEqual(gist(await tab.scan(host.code(second))), offline("stale_code"));
+  assert.deepEqual(gist(await tab.scan(host.code(second, 30))), offline("accepted"), "this event lets people in again");
+  await host.start();
+  await tab.drained();
+  assert.deepEqual(await tab.corrected(), []);
+});
+
+test("a browser that keeps nothing works with the service, and says that it cannot without", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const script = "IDBFactory.prototype.open = () => { throw new DOMException('no', 'SecurityError'); };";
+  const tab = await (await device(t, host, { script })).open();
+  await tab.enrol((await host.enrolment()).enrol_url);
+  assert.deepEqual(gist(await tab.scan(host.code(first))), online("accepted"));
+  assert.deepEqual((await tab.recent()).map(gist), [online("accepted")]);
+  const { storage, offlineReady } = await tab.state();
+  assert.deepEqual([storage, offlineReady], [false, false]);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(second))), undecided);
+  await host.start();
+  assert.deepEqual(gist(await tab.retry((await tab.recent())[0])), online("accepted"));
+});
+
+test("a manifest that breaks off is none, and one of 20,000 tickets does not hold up a scan", async (t) => {
+  const host = await service(t);
+  const seats = Array.from({ length: 20_000 }, (_, seat) => `S${seat},North\n`).join("");
+  await host.api("POST", "/api/events/default/tickets", `seat,gate\n${seats}`);
+  const ticket = await host.register({ seat: "S19999", gate: "North", username: "last" });
+  const tab = await (await device(t, host)).open();
+  await tab.page.route("**/manifest**", async (route) => {
+    const answer = await route.fetch();
+    const text = await answer.text();
+    await route.fulfill({ response: answer, body: text.slice(0, text.length / 2) });
+  });
+  await tab.enrol((await host.enrolment()).enrol_url);
+  await tab.sync();
+  assert.equal((await tab.state()).offlineReady, false);
+  await tab.page.unroute("**/manifest**");
+  const longest = tab.page.evaluate(async () => {
+    let longest = 0;
+    let before = performance.now();
+    while (!globalThis.gate.state.offlineReady) {
+      await new Promise((resolve) => setTimeout(resolve));
+      longest = Math.max(longest, performance.now() - before);
+      before = performance.now();
+    }
+    return longest;
+  });
+  await tab.ready();
+  t.diagnostic(`the page stood still for ${Math.round(await longest)} ms at most`);
+  assert.equal((await tab.state()).tickets, 20_000);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(ticket))), offline("accepted"));
+  const counts = await tab.page.evaluate(() => globalThis.gate.counts());
+  assert.deepEqual([counts.tickets, counts.admitted], [20_000, 1]);
+  await tab.page.evaluate(() => globalThis.gate.leave());
+  const { queued, tickets: known } = await tab.state();
+  assert.deepEqual([queued, known], [1, 0]);
+});
