@@ -259,6 +259,23 @@ test("a service that is slow has decided all the same: the late verdict is the s
   assert.equal(await admitted(host), 1);
 });
 
+test("an answer that was overtaken on its way brings no old news", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const phone = await device(t, host);
+  const one = await phone.enrolled(host);
+  const other = await phone.open();
+  const release = await one.hold();
+  const refused = one.scan(host.code(ticket, -120));
+  await eventually(async () => assert.equal((await host.rows(SCANS)).length, 1));
+  assert.deepEqual(gist(await other.scan(host.code(ticket))), online("accepted"));
+  release();
+  assert.equal((await refused).result, "stale_code");
+  await one.drained();
+  await host.stop();
+  assert.deepEqual(gist(await other.scan(host.code(ticket, 30))), offline("already_used"));
+});
+
 test("a scan that reaches the service after it was decided here is written down as what happened", async (t) => {
   const host = await service(t);
   const [ticket] = await tickets(host, "A1");
