@@ -1,5 +1,6 @@
 //! PostgreSQL's side of backups: its own programs dump and load, and a dump counts once a throwaway database was made
-//! from it. We compress it ourselves: `pg_dump`'s format has no checksum, and gzip's finds what was altered later. Passwords reach the programs in the environment, which others on the machine cannot read.
+//! from it. The dump's own format has no checksum, so it is compressed here, where gzip's tells what was altered later.
+//! Passwords reach the programs in the environment, which others on the machine cannot read.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader};
 use std::path::{Path, PathBuf};
