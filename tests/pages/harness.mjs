@@ -1,6 +1,7 @@
 // What the tests of the pages share: the service in a process of its own, a browser that tolerates no error, its camera.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import fs from "node:fs";
 import { createRequire } from "node:module";
@@ -115,6 +116,11 @@ class Service {
   code(registration, seconds = 0) {
     const at = new Date(Date.now() + seconds * 1000).toISOString();
     return execFileSync(BINARY, ["code", "--qr", "--at", at], { input: JSON.stringify(registration), encoding: "utf8" }).trim();
+  }
+
+  /** Scans a ticket as a gate that knows its code. Whatever the verdict: a `Response`. */
+  scan({ event }, code) {
+    return this.ask("POST", `/api/events/${event}/scans`, { scan_id: randomUUID(), code });
   }
 
   /** The rows of a CSV export, as objects. None of the tests' values needs quotes. */

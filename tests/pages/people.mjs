@@ -22,8 +22,8 @@ class Person {
 
 /** At a desk, with the key. */
 export class Organizer extends Person {
-  static async at(t, service, options) {
-    const organizer = new Organizer(await desktop(t, service, options));
+  static async at(t, service, { page = desktop, ...options } = {}) {
+    const organizer = new Organizer(await page(t, service, options));
     await organizer.page.goto("/organizer");
     await organizer.page.getByLabel(en("organizer.key"), { exact: true }).fill(service.key);
     await organizer.press(en("organizer.sign_in"));
@@ -34,10 +34,15 @@ export class Organizer extends Person {
     return this.page.getByRole("link", { name: en(`organizer.${view}`), exact: true }).click();
   }
 
-  async imports(csv) {
+  /** Goes to the import and chooses a file. */
+  async chooses(csv) {
     await this.open("tickets");
     await this.open("import");
     await this.page.getByLabel(en("organizer.file")).setInputFiles({ name: "tickets.csv", mimeType: "text/csv", buffer: Buffer.from(csv) });
+  }
+
+  async imports(csv) {
+    await this.chooses(csv);
     await this.press(en("organizer.import_now"));
   }
 
@@ -45,20 +50,44 @@ export class Organizer extends Person {
   async makesGateKey({ name, gate }) {
     await this.open("gates");
     await this.press(en("organizer.new_key"));
-    await this.page.getByLabel(en("organizer.name"), { exact: true }).fill(name);
-    await this.page.getByLabel(en("organizer.gate"), { exact: true }).selectOption(gate);
-    await this.press(en("organizer.make_key"));
-    const link = this.page.getByRole("dialog").getByLabel(en("organizer.link"), { exact: true });
-    return link.inputValue();
+    const form = this.dialog(en("organizer.key_name_hint"));
+    await form.getByLabel(en("organizer.name"), { exact: true }).fill(name);
+    await form.getByLabel(en("organizer.gate"), { exact: true }).selectOption(gate);
+    await this.press(en("organizer.make_key"), form);
+    return this.takesLink(en("organizer.enrol_how"));
+  }
+
+  /** Gives a ticket to a person, and gives the ticket's link. */
+  async registers({ seat, username, fullName }) {
+    await this.open("tickets");
+    await this.press(seat);
+    await this.press(en("organizer.register"));
+    const form = this.dialog(en("organizer.register_how"));
+    await form.getByLabel(en("organizer.username"), { exact: true }).fill(username);
+    await form.getByLabel(en("organizer.full_name"), { exact: true }).fill(fullName);
+    await this.press(en("organizer.register"), form);
+    return this.takesLink(en("organizer.link_how"));
+  }
+
+  /** Takes the link out of the dialog that says so, and closes it. */
+  async takesLink(says) {
+    const dialog = this.dialog(says);
+    const link = await dialog.getByLabel(en("organizer.link"), { exact: true }).inputValue();
+    await this.press(en("organizer.close"), dialog);
+    return link;
+  }
+
+  dialog(says) {
+    return this.page.getByRole("dialog").filter({ hasText: says });
   }
 }
 
 /** At a door, with a phone that is enrolled. */
 export class Gate extends Person {
   /** With a key made by the API, unless an enrolment link is given. `script` runs in the page before its own. */
-  static async at(t, service, { key, link, script, ...options } = {}) {
+  static async at(t, service, { page = phone, key, link, script, ...options } = {}) {
     link ??= (await service.enrolment(key)).enrol_url;
-    const gate = new Gate(await phone(t, service, options));
+    const gate = new Gate(await page(t, service, options));
     if (script) await gate.page.addInitScript(script);
     await gate.page.goto(link);
     await gate.page.getByRole("button", { name: en("gate.type"), exact: true }).waitFor();
@@ -84,9 +113,22 @@ export class Gate extends Person {
     return verdict;
   }
 
-  /** A hand-held scanner types what it reads. */
+  /** A hand-held scanner types what it reads, faster than keys can be sent to a browser one by one. */
   async reads(code) {
-    await this.page.keyboard.type(`${code}\n`);
+    await this.page.evaluate((keys) => {
+      for (const key of keys) {
+        document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+      }
+    }, [...code, "Enter"]);
+    return this.verdict();
+  }
+
+  /** Somebody reads six digits out; the last of what a QR code shows are these. */
+  async types(seat, code) {
+    await this.press(en("gate.type"));
+    await this.page.getByLabel(en("gate.seat"), { exact: true }).fill(seat);
+    await this.page.getByLabel(en("gate.digits"), { exact: true }).fill(code.slice(-6));
+    await this.press(en("gate.check"));
     return this.verdict();
   }
 
@@ -97,16 +139,17 @@ export class Gate extends Person {
     return dialog.innerText();
   }
 
+  /** An admission goes by itself, maybe before it is put away. */
   async goesOn() {
-    await this.press(en("gate.next"));
+    await this.page.evaluate(() => document.querySelector("#verdict-close").click());
     await this.page.locator("#verdict").waitFor({ state: "hidden" });
   }
 }
 
 /** With a ticket on the phone. */
 export class Holder extends Person {
-  static async at(t, service, link, options) {
-    const holder = new Holder(await phone(t, service, options));
+  static async at(t, service, link, { page = phone, ...options } = {}) {
+    const holder = new Holder(await page(t, service, options));
     await holder.page.goto(link);
     return holder;
   }
@@ -114,5 +157,9 @@ export class Holder extends Person {
   /** The QR code as the phone shows it. */
   code() {
     return this.page.locator("#enlarge").screenshot();
+  }
+
+  async digits() {
+    return (await this.page.locator("#code").innerText()).replace(/\s/g, "");
   }
 }

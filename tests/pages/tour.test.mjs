@@ -1,0 +1,208 @@
+// Every page in every state, on a phone and on a desk, light and dark: accessible, not wider than the screen, and with
+// SCREENSHOTS=DIRECTORY kept as a picture.
+
+import assert from "node:assert/strict";
+import path from "node:path";
+import { test } from "node:test";
+import { accessible, desktop, phone, service } from "./harness.mjs";
+import { Gate, Holder, Organizer, en } from "./people.mjs";
+
+const CSV = `seat,gate,username,full_name,email
+A-1,North,ana,Ana Roe,ana@example.org
+A-2,North,ben,Ben Okafor,ben@example.org
+A-3,North,carla,Carla Méndez,carla@example.org
+A-4,North,,,
+A-5,North,dev,Dev Patel,dev@example.org
+B-1,South,emma,Emma Lind,emma@example.org
+B-2,South,farid,Farid Haddad,farid@example.org
+B-3,South,,,
+`;
+const PEOPLE = { ana: "A-1", ben: "A-2", carla: "A-3", dev: "A-5", emma: "B-1" };
+
+for (const colorScheme of ["light", "dark"]) {
+  for (const device of ["phone", "desktop"]) {
+    const page = (t, service, options) => ({ phone, desktop })[device](t, service, { colorScheme, ...options });
+    const look = (page, state) => lookAt(page, `${state}-${device}-${colorScheme}`);
+    test(`the ticket, ${device}, ${colorScheme}`, async (t) => holder(t, page, look));
+    test(`the gate, ${device}, ${colorScheme}`, async (t) => gate(t, page, look));
+    test(`the organizer, ${device}, ${colorScheme}`, async (t) => organizer(t, page, look));
+  }
+}
+
+async function lookAt(page, name) {
+  await accessible(page);
+  const [content, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(content <= screen, `${name} is ${content} wide on a screen of ${screen}`);
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: path.join(process.env.SCREENSHOTS, `${name}.png`) });
+}
+
+/** An event with a few tickets; some of their holders' registrations by name. */
+async function gala(t) {
+  const tickets = await service(t);
+  const soon = (hours) => new Date(Date.now() + hours * 3_600_000).toISOString();
+  const event = { slug: "gala", name: "Spring Gala", time_zone: "Europe/Madrid", starts_at: soon(1), ends_at: soon(5), reentry: "after_exit" };
+  await tickets.api("POST", "/api/events", event);
+  await tickets.api("POST", "/api/events/gala/tickets", CSV);
+  const issued = (await tickets.api("GET", "/api/events/gala/tickets")).tickets;
+  const people = {};
+  for (const [username, seat] of Object.entries(PEOPLE)) {
+    const { ticket_id } = issued.find((ticket) => ticket.seat === seat);
+    people[username] = await tickets.api("POST", `/api/tickets/${ticket_id}/reissue`); // the only way to know its secret
+  }
+  return { service: tickets, people, issued };
+}
+
+async function holder(t, page, look) {
+  const { service, people } = await gala(t);
+  const { page: ticket } = await Holder.at(t, service, people.ana.provisioning.ticket_url, { page });
+  await ticket.getByText(en("ticket.ready")).waitFor();
+  await look(ticket, "ticket");
+  await ticket.locator("#enlarge").click();
+  await look(ticket, "ticket-large");
+  await ticket.locator("#enlarge").click();
+  await service.stop();
+  await ticket.reload();
+  await ticket.getByText(en("ticket.offline")).waitFor();
+  await look(ticket, "ticket-offline");
+  await service.start();
+  await service.scan(people.ana, service.code(people.ana));
+  await ticket.reload();
+  await ticket.getByText(en("ticket.used"), { exact: true }).waitFor();
+  await look(ticket, "ticket-used");
+  await ticket.goto(people.ben.provisioning.ticket_url);
+  await service.api("POST", `/api/tickets/${people.ben.ticket_id}/revoke`);
+  await ticket.reload();
+  await ticket.getByText(en("ticket.revoked"), { exact: true }).waitFor();
+  await look(ticket, "ticket-revoked");
+  await ticket.goto("/t/no-such-ticket");
+  await ticket.getByText(en("gone.title")).waitFor();
+  await look(ticket, "ticket-gone");
+}
+
+async function gate(t, page, look) {
+  const { service, people, issued } = await gala(t);
+  const newcomer = await page(t, service);
+  await newcomer.goto("/gate");
+  await newcomer.getByText(en("gate.enrol_title")).waitFor();
+  await look(newcomer, "gate-enrol");
+
+  const gate = await Gate.at(t, service, { page, key: { event: "gala", role: "supervisor" } });
+  const shows = async (code, state) => {
+    await gate.reads(code);
+    await look(gate.page, `gate-${state}`);
+    await gate.goesOn();
+  };
+  await gate.readyForOffline(issued.length);
+  await look(gate.page, "gate");
+  await shows(service.code(people.ana), "accepted");
+  await gate.types("A-1", service.code(people.ana));
+  await look(gate.page, "gate-already-used");
+  await gate.goesOn();
+  await shows(service.code(people.ben, -95), "stale-code");
+  await shows(service.code(people.ben).replace(/\d{6}$/, "000000"), "wrong-code");
+  await shows(service.code(people.emma), "wrong-gate");
+  await shows(`RT1.${Buffer.from(issued[3].ticket_id.replaceAll("-", ""), "hex").toString("base64url")}.000000`, "not-registered");
+  await shows("https://example.org/menu", "not-a-code");
+  await shows(`RT1.${"A".repeat(22)}.123456`, "unknown-ticket");
+  await service.api("POST", `/api/tickets/${people.carla.ticket_id}/revoke`);
+  await shows(service.code(people.carla), "revoked");
+  await gate.press(en("gate.exit"));
+  await look(gate.page, "gate-exit");
+  await shows(service.code(people.ana, 30), "left");
+  await shows(service.code(people.ben), "not-inside");
+  await gate.press(en("gate.entry"));
+  const guess = service.code(people.ben).replace(/\d{6}$/, "000000");
+  for (let guesses = 0; guesses < 11; guesses += 1) await service.scan(people.ben, guess);
+  await shows(service.code(people.ben), "too-many-attempts");
+  await gate.press(en("gate.type"));
+  await look(gate.page, "gate-type");
+  await gate.press(en("gate.without_code"));
+  await look(gate.page, "gate-manual");
+  await gate.press(en("gate.cancel"));
+  await gate.page.locator("#last").click();
+  await look(gate.page, "gate-scans");
+  await gate.press(en("gate.close"));
+  await gate.page.locator("#counts").click();
+  await look(gate.page, "gate-counts");
+  await gate.press(en("gate.close"));
+  await gate.press(en("gate.more"));
+  await look(gate.page, "gate-more");
+  await gate.press(en("gate.close"));
+
+  const online = await Gate.at(t, service, { page, key: { event: "gala", offline: false } });
+  await service.stop();
+  await online.reads(service.code(people.dev));
+  await look(online.page, "gate-undecided");
+  await shows(service.code(people.dev), "accepted-offline");
+  await look(gate.page, "gate-offline");
+}
+
+async function organizer(t, page, look) {
+  const { service, people } = await gala(t);
+  const visitor = await page(t, service);
+  await visitor.goto("/");
+  await look(visitor, "home");
+  await visitor.goto("/organizer");
+  await visitor.getByLabel(en("organizer.key"), { exact: true }).waitFor();
+  await look(visitor, "organizer-sign-in");
+
+  const organizer = await Organizer.at(t, service, { page });
+  await organizer.page.getByLabel(en("organizer.event"), { exact: true }).selectOption("gala");
+  await organizer.sees(en("organizer.no_arrivals"));
+  await organizer.open("events");
+  await organizer.sees("Spring Gala");
+  await look(organizer.page, "organizer-events");
+  await organizer.press(en("organizer.new_event"));
+  await look(organizer.page, "organizer-event");
+  await organizer.press(en("organizer.cancel"));
+
+  await organizer.open("tickets");
+  await organizer.sees("Ana Roe");
+  await look(organizer.page, "organizer-tickets");
+  await organizer.press("A-1");
+  await look(organizer.page, "organizer-ticket");
+  await organizer.press(en("organizer.link_title"));
+  await organizer.sees(en("organizer.link_how"));
+  await look(organizer.page, "organizer-link");
+  await organizer.press(en("organizer.close"), organizer.dialog(en("organizer.link_how")));
+  await organizer.press(en("organizer.close"));
+  await organizer.chooses("seat,gate,username\nC-1,East,gus\nA-1,North,hana\n");
+  await organizer.press(en("organizer.import_now"));
+  await organizer.sees(en("organizer.nothing_imported", { lines: 1 }));
+  await look(organizer.page, "organizer-import");
+  await organizer.open("tickets");
+  await organizer.press(en("organizer.print_all"));
+  await organizer.sees(en("organizer.sheet_link"));
+  await look(organizer.page, "organizer-print");
+
+  await organizer.makesGateKey({ name: "North door", gate: "North" });
+  await organizer.sees(en("organizer.no_scan"));
+  await look(organizer.page, "organizer-gates");
+  await organizer.press(en("organizer.enrol"));
+  await organizer.sees(en("organizer.enrol_how"));
+  await look(organizer.page, "organizer-enrol");
+  await organizer.press(en("organizer.close"));
+
+  await service.scan(people.ana, service.code(people.ana));
+  await service.scan(people.ana, service.code(people.ana));
+  await service.scan(people.emma, service.code(people.emma, -120));
+  await organizer.page.route("**/stats", evening);
+  await organizer.open("board");
+  await organizer.sees(en("result.stale_code"));
+  await look(organizer.page, "organizer-board");
+  await organizer.open("check");
+  await organizer.sees(en("organizer.check_database_ok"));
+  await look(organizer.page, "organizer-check");
+}
+
+/** The statistics as they are, but for the arrivals of an hour: these cannot be made in a minute. */
+async function evening(route) {
+  const response = await route.fetch();
+  const stats = await response.json();
+  const now = Date.now();
+  stats.arrivals = Array.from({ length: 60 }, (_, age) => ({
+    minute: new Date(now - (now % 60_000) - (59 - age) * 60_000).toISOString(),
+    admitted: Math.round(9 * Math.exp(-(((age - 38) / 14) ** 2)) + 3 * ((age * 7) % 3)),
+  }));
+  await route.fulfill({ response, json: stats });
+}
