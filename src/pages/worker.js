@@ -23,9 +23,16 @@ async function fromCacheFirst(request) {
   return (await kept(request)) ?? fetch(request);
 }
 
+async function ask(request) {
+  const answer = await fetch(request);
+  // The link is dead, and so is what it showed.
+  if (answer.status === 404) await caches.delete(`page:${new URL(request.url).pathname}`);
+  return answer;
+}
+
 async function fromServiceFirst(request) {
   const page = await kept(request);
   if (!page) return fetch(request);
-  const asked = fetch(request).then((answer) => (answer.status < 500 ? answer : page), () => page);
+  const asked = ask(request).then((answer) => (answer.status < 500 ? answer : page), () => page);
   return Promise.race([asked, new Promise((resolve) => setTimeout(resolve, PATIENCE, page))]);
 }

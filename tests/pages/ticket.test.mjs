@@ -135,6 +135,17 @@ test("a link that died shows no code, and the phone forgets it", async (t) => {
   await eventually(async () => assert.deepEqual(await page.evaluate(() => caches.keys()), []));
 });
 
+test("a link that died is forgotten too when it is opened", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await sees(page, en("ticket.ready"));
+  await page.goto("/");
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/reissue`);
+  await page.goto(ticket.provisioning.ticket_url);
+  await sees(page, en("gone.title"));
+  assert.deepEqual(await page.evaluate(() => caches.keys()), []);
+});
+
 test("without a secure context the code comes from the service", async (t) => {
   const { tickets, ticket } = await oneTicket(t);
   const script = () => {
@@ -151,6 +162,9 @@ test("without a secure context the code comes from the service", async (t) => {
   await tickets.start();
   await ask(page);
   await shows(page, tickets, ticket);
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/revoke`);
+  await ask(page);
+  await sees(page, en("ticket.revoked"));
 });
 
 test("the screen stays on while there is a code on it", async (t) => {

@@ -97,17 +97,17 @@ async function refresh() {
   const fresh = page.getElementById("ticket");
   // Such as the page by which a network asks for a password.
   if (!response.ok || !fresh) throw new Error(String(response.status));
-  const before = ticket.dataset.status;
+  const before = JSON.stringify(ticket.dataset);
   Object.assign(ticket.dataset, fresh.dataset);
   for (const field of ticket.querySelectorAll("[data-field]")) {
     const value = find(`[data-field="${field.dataset.field}"]`, fresh).textContent;
     if (field.textContent !== value) field.textContent = value;
   }
-  if (!makesCodes) {
+  if (!makesCodes && needsCode()) {
     shown = stepAt(now());
     show(find("#code", fresh).textContent, () => document.adoptNode(find("#enlarge svg", fresh)));
   }
-  if (before !== ticket.dataset.status) changed();
+  if (JSON.stringify(ticket.dataset) !== before) changed();
 }
 
 /** The link is dead: the ticket has another one now, or another person. */
