@@ -1,9 +1,9 @@
 // What a gate keeps on its device, in IndexedDB: who it is, the manifest, the scans that the service has not got yet.
 //
-// Every change is one transaction. A ticket's record is the manifest's, with what this device has learned since:
-// - `round`: the refresh of the manifest that was under way or done when the service last spoke of this ticket. A
-//   refresh that began before brings older news, and does not overwrite it.
-// - The scans of the queue that let somebody pass are put over whatever the service says, until it has got them.
+// Every change is one transaction. A ticket is kept as the service last told it, in a scan's answer or in the manifest.
+// What it told may have crossed something newer on its way, so all of it is counted: `tick` grows with every answer and
+// with every refresh of the manifest, and a ticket has the tick of its newest news. What was asked for before that may be
+// older. Over that come the scans of the queue that let somebody pass, which the service has not got.
 
 const STORES = ["kept", "tickets", "queue"];
 const RECENT = 50;
@@ -52,7 +52,7 @@ export class Device {
         const { result: database } = request;
         database.createObjectStore("kept");
         database.createObjectStore("tickets", { keyPath: "ticket_id" }).createIndex("place", ["seat", "gate"]);
-        const queue = database.createObjectStore("queue", { keyPath: "place", autoIncrement: true });
+        const queue = database.createObjectStore("queue", { keyPath: "number", autoIncrement: true });
         queue.createIndex("names", "names", { multiEntry: true });
         queue.createIndex("refusal", "refusal");
       };
@@ -150,13 +150,14 @@ export class Device {
   // ---- scans
 
   /**
-   * What is known about what was shown: the `manifest` when it is whole, the `ticket` in it, and the scans of this ticket
-   * that let somebody pass and that the service has not got, `unsent`.
+   * What is known now, at this `tick`, about what was shown: the `manifest` when it is whole, the `ticket` in it, and the
+   * scans of this ticket that let somebody pass and that the service has not got, `unsent`.
    */
   look(event, shown) {
     return this.#transact("readonly", async ({ kept, tickets, queue }) => {
-      const [manifest, ticket] = await Promise.all([done(kept.get("manifest")), found(tickets, shown)]);
-      return { manifest: manifest?.ready ? manifest : null, ticket, unsent: await unsent(queue, event, ticket ?? shown) };
+      const [manifest, ticket, tick] = await Promise.all([done(kept.get("manifest")), found(tickets, shown), now(kept)]);
+      const waiting = await unsent(queue, event, ticket ?? shown);
+      return { tick, manifest: manifest?.ready ? manifest : null, ticket, unsent: waiting };
     });
   }
 
@@ -176,13 +177,14 @@ export class Device {
   }
 
   /**
-   * Takes over what the service said of a ticket, `step` being that of a code that it accepted. Resolves to whether a scan
-   * that it has not got let somebody pass with this ticket meanwhile: then nobody else may.
+   * Takes over what the service said of a ticket when it was asked at the tick `asked`; `step` is that of a code that it
+   * accepted. Resolves to whether a scan that it has not got let somebody pass with this ticket meanwhile: then nobody
+   * else may.
    */
-  learn(event, verdict, step) {
+  learn(event, verdict, asked, step) {
     return this.#transact("readwrite", async ({ kept, tickets, queue }) => {
       const between = verdict.ticket ? await unsent(queue, event, verdict.ticket) : [];
-      await learn({ kept, tickets, queue }, event, verdict.ticket, step);
+      await learn({ kept, tickets, queue }, event, verdict.ticket, asked, step);
       await remember(kept, verdict);
       return between.length > 0;
     });
@@ -195,27 +197,29 @@ export class Device {
 
   // ---- the queue
 
-  /** The oldest scans that the service has not got. */
+  /** The oldest scans that the service has not got, and the `tick`. */
   unsent(event, most) {
-    return this.#transact("readonly", async ({ queue }) => {
+    return this.#transact("readonly", async ({ kept, queue }) => {
+      const tick = await now(kept);
       const items = [];
       const request = queue.openCursor();
       for (let cursor = await done(request); cursor && items.length < most; cursor = await done(request)) {
         if (cursor.value.event === event && !cursor.value.refusal) items.push(cursor.value);
         cursor.continue();
       }
-      return items;
+      return { items, tick };
     });
   }
 
-  /** Takes over what the service answered to some of them. Resolves to the verdicts that it did not share. */
-  settle(event, answers) {
+  /** Takes over what the service answered to some of them. Resolves to the verdicts on who may pass that it does not share. */
+  settle(event, answers, asked) {
     return this.#transact("readwrite", async (stores) => {
       const corrected = [];
+      const told = new Map();
       const recent = new Map(((await done(stores.kept.get("recent"))) ?? []).map((verdict) => [verdict.scan_id, verdict]));
       for (const [item, answer] of answers) {
         // Another tab may have been faster.
-        if (!(await done(stores.queue.get(item.place)))) continue;
+        if (!(await done(stores.queue.get(item.number)))) continue;
         const { scan_id, offline_result } = item.body;
         const refused = answer.result === undefined;
         // Somebody passed, but under this id the service has another verdict: its first try to tell us came too late, or
@@ -231,12 +235,13 @@ export class Device {
           await done(stores.queue.put({ ...item, refusal: answer.detail ?? "?" }));
           continue;
         }
-        await done(stores.queue.delete(item.place));
-        await learn(stores, event, answer.ticket, null);
+        await done(stores.queue.delete(item.number));
+        if (answer.ticket) told.set(answer.ticket.ticket_id, answer.ticket);
         const verdict = { ...answer, offline: false, undecided: false, problem: null, offline_result };
         if (recent.has(scan_id)) recent.set(scan_id, verdict);
-        if (answer.result !== offline_result) corrected.push(verdict);
+        if ((answer.result === "accepted") !== letPass(item)) corrected.push(verdict);
       }
+      for (const ticket of told.values()) await learn(stores, event, ticket, asked, null);
       await done(stores.kept.put([...recent.values()], "recent"));
       return corrected;
     });
@@ -246,44 +251,43 @@ export class Device {
   dismiss(scan_id) {
     return this.#transact("readwrite", async ({ queue }) => {
       const item = (await done(queue.getAll())).find((item) => item.refusal && item.body.scan_id === scan_id);
-      if (item) await done(queue.delete(item.place));
+      if (item) await done(queue.delete(item.number));
     });
   }
 
   /** What the service said of a scan that it took back. */
-  undone(event, answer) {
+  undone(event, answer, asked) {
     return this.#transact("readwrite", async (stores) => {
-      await learn(stores, event, answer.ticket, null);
+      await learn(stores, event, answer.ticket, asked, null);
       const recent = (await done(stores.kept.get("recent"))) ?? [];
       const { ticket, undone_at } = answer;
-      const now = recent.map((verdict) => (verdict.scan_id === answer.scan_id ? { ...verdict, ticket, undone_at } : verdict));
-      await done(stores.kept.put(now, "recent"));
+      const told = recent.map((verdict) => (verdict.scan_id === answer.scan_id ? { ...verdict, ticket, undone_at } : verdict));
+      await done(stores.kept.put(told, "recent"));
     });
   }
 
   // ---- the manifest
 
-  /** Begins to refresh the manifest: resolves to the one that is kept, or the beginning of one, with a new `round`. */
+  /** Begins to refresh the manifest: resolves to the one that is kept, or the beginning of one, with a new `tick`. */
   refresh({ anew = false } = {}) {
     return this.#transact("readwrite", async ({ kept, tickets }) => {
-      const round = ((await done(kept.get("round"))) ?? 0) + 1;
+      const tick = await next(kept);
       const manifest = await done(kept.get("manifest"));
       // What a download that broke off left behind may be half of it.
       const begun = anew || !manifest?.as_of ? { ready: false } : manifest;
       if (!begun.as_of) tickets.clear();
-      kept.put(round, "round");
-      await done(kept.put({ ...begun, round }, "manifest"));
-      return { ...begun, round };
+      await done(kept.put({ ...begun, tick }, "manifest"));
+      return { ...begun, tick };
     });
   }
 
   /** Puts tickets of a refresh in their place. */
-  put(event, round, fresh) {
+  put(event, tick, fresh) {
     const work = async ({ kept, tickets, queue }) => {
-      await stillOf(kept, round);
+      await stillOf(kept, tick);
       const waiting = (await done(queue.getAll())).filter((item) => item.event === event && letPass(item));
       const before = await Promise.all(fresh.map(({ ticket_id }) => done(tickets.get(ticket_id))));
-      fresh.forEach((ticket, index) => tickets.put(over(merged(ticket, before[index], round), waiting)));
+      fresh.forEach((ticket, index) => tickets.put(over(merged({ ...ticket, tick }, before[index]), waiting)));
     };
     return this.#transact("readwrite", work, { durability: "relaxed" });
   }
@@ -291,7 +295,7 @@ export class Device {
   /** Ends a refresh: from now on the manifest is as new as `manifest` says. */
   refreshed(manifest) {
     return this.#transact("readwrite", async ({ kept, tickets }) => {
-      await stillOf(kept, manifest.round);
+      await stillOf(kept, manifest.tick);
       await done(kept.put({ ...manifest, tickets: await done(tickets.count()) }, "manifest"));
     });
   }
@@ -320,9 +324,17 @@ function forget(kept, tickets) {
   tickets.clear();
 }
 
-async function stillOf(kept, round) {
+const now = async (kept) => (await done(kept.get("tick"))) ?? 0;
+
+async function next(kept) {
+  const tick = (await now(kept)) + 1;
+  await done(kept.put(tick, "tick"));
+  return tick;
+}
+
+async function stillOf(kept, tick) {
   const manifest = await done(kept.get("manifest"));
-  if (manifest?.round !== round) throw new Error("the manifest was erased, or another refresh began");
+  if (manifest?.tick !== tick) throw new Error("the manifest was erased, or another refresh began");
 }
 
 async function found(tickets, { ticket_id, seat, gate }) {
@@ -342,23 +354,30 @@ const over = (ticket, waiting) => {
   return own.reduce(passed, ticket);
 };
 
-/** A ticket as the manifest has it, unless this device knows newer. */
-function merged(fresh, known, round) {
-  if (!known?.key || known.key !== fresh.key || !(known.round >= round)) return fresh;
-  const { status, inside, used_at, last_step } = known;
-  return { ...fresh, status, inside, used_at, last_step: later(fresh.last_step, last_step), round: known.round };
+/** A ticket as the manifest has it, unless the service told newer while the manifest was on its way. */
+function merged(fresh, known) {
+  if (!known?.key || known.key !== fresh.key || known.tick < fresh.tick) return fresh;
+  const { status, inside, used_at, last_step, tick } = known;
+  return { ...fresh, status, inside, used_at, last_step: later(fresh.last_step, last_step), tick };
 }
 
-async function learn({ kept, tickets, queue }, event, ticket, step) {
+async function learn({ kept, tickets, queue }, event, ticket, asked, step) {
   const known = ticket && (await done(tickets.get(ticket.ticket_id)));
   // Of another gate's ticket no more is kept than where it belongs.
   if (!known?.key) return;
-  const { status, inside, used_at, username, full_name } = ticket;
+  const { status, inside, used_at } = known.tick > asked ? stricter(known, ticket) : ticket;
+  const { username, full_name } = ticket;
   const told = { status, inside, used_at, username, full_name, registered: username !== null };
-  const round = await done(kept.get("round"));
-  const learned = { ...known, ...told, last_step: later(known.last_step, step), round };
+  const learned = { ...known, ...told, last_step: later(known.last_step, step), tick: await next(kept) };
   await done(tickets.put(over(learned, await unsent(queue, event, learned))));
 }
+
+/** Of two states of a ticket, nobody knows which is the newer: the one that lets nobody in whom either would not. */
+const stricter = (one, other) => ({
+  status: ["revoked", "used", "valid"].find((status) => one.status === status || other.status === status),
+  inside: one.inside || other.inside,
+  used_at: one.used_at ?? other.used_at,
+});
 
 async function remember(kept, verdict) {
   const recent = (await done(kept.get("recent"))) ?? [];

@@ -29,8 +29,8 @@ const CODES = { algorithm: "SHA1", digits: 6, period: 30, drift: 1 };
  * `offline` is true for one that was decided here and that the service does not know of yet; one that is `undecided` never
  * admits, and its `problem` is why; `offline_result` is what was decided here where the service has spoken since.
  *
- * Events: `state` whenever `state`, `device` or `recent` changed; `corrected` with the verdicts that the service did not
- * share, as its `detail`.
+ * Events: `state` whenever `state`, `device` or `recent` changed; `corrected` with the verdicts on who may pass that the
+ * service did not share, as its `detail`.
  */
 export class Gate extends EventTarget {
   /** What `POST /api/enrol` told about this gate, without the key; null before. */
@@ -136,8 +136,9 @@ export class Gate extends EventTarget {
   /** Takes a scan back. Resolves to the service's answer; throws a `Problem`. */
   async undo(scan_id) {
     if (this.recent.some((verdict) => verdict.scan_id === scan_id && verdict.offline)) await this.#drain().catch(() => {});
+    const known = await this.#keep((kept) => kept.look(this.#event, {}));
     const answer = await this.#ask("POST", `/api/scans/${scan_id}/undo`, { timeout: PATIENCE_ALONE });
-    await this.#keep((kept) => kept.undone(this.#event, answer));
+    await this.#keep((kept) => kept.undone(this.#event, answer, known.tick));
     await this.#changed();
     return answer;
   }
@@ -187,7 +188,7 @@ export class Gate extends EventTarget {
     if (!this.#key) return this.#undecided(body, new Problem(401, { code: "unauthenticated" }));
     const shown = understood(body);
     // Where the storage fails for a moment, nobody knows who is in the queue.
-    const unknown = { manifest: null, ticket: null, unsent: Array.from({ length: this.#queued + this.#refused.length }) };
+    const unknown = { tick: 0, manifest: null, ticket: null, unsent: Array.from({ length: this.#queued + this.#refused.length }) };
     const known = (await this.#kept?.look(this.#event, shown).catch(() => null)) ?? unknown;
     let problem = null;
     // The service does not know of who passed with this ticket here, and would let the next one pass too.
@@ -204,7 +205,7 @@ export class Gate extends EventTarget {
   }
 
   /** The service's verdict. */
-  async #asked(body, shown, { manifest, ticket }) {
+  async #asked(body, shown, { tick, manifest, ticket }) {
     const patience = this.#online === false ? PATIENCE_AWAY : PATIENCE;
     const timeout = this.#canDecide(manifest) ? patience : PATIENCE_ALONE;
     const answer = await this.#ask("POST", `/api/events/${this.#event}/scans`, { json: body, timeout });
@@ -212,7 +213,7 @@ export class Gate extends EventTarget {
     if (answer.scan_id !== body.scan_id || !answer.result) throw this.#away();
     const verdict = { ...answer, offline: false, undecided: false, problem: null };
     const step = answer.result === "accepted" && shown.code?.digits ? await stepOf(ticket, shown.code.digits) : null;
-    const between = await this.#keep((kept) => kept.learn(this.#event, verdict, step));
+    const between = await this.#keep((kept) => kept.learn(this.#event, verdict, tick, step));
     if (between && verdict.result === "accepted") {
       Object.assign(verdict, { result: "already_used", first_used_at: ticket?.used_at ?? null });
       await this.#keep((kept) => kept.remember(verdict));
@@ -292,14 +293,16 @@ export class Gate extends EventTarget {
     if (!this.#kept || !this.#key || !this.device.offline) return;
     const event = this.#event;
     for (;;) {
-      const items = await this.#kept.unsent(event, BATCH.most);
+      const { items, tick } = await this.#kept.unsent(event, BATCH.most);
       if (items.length === 0) break;
       // Nothing was scanned in the future: the device's clock was, and is right now.
       const latest = new Date(now()).toISOString();
       const scans = items.map(({ body }) => (body.scanned_at > latest ? { ...body, scanned_at: latest } : body));
-      const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, { json: { scans }, timeout: BATCH.timeout }, "queue");
+      const request = { json: { scans }, timeout: BATCH.timeout };
+      const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request, "queue");
       if (results?.length !== items.length) throw this.#away();
-      const corrected = await this.#kept.settle(event, items.map((item, index) => [item, results[index]]));
+      const answers = items.map((item, index) => [item, results[index]]);
+      const corrected = await this.#kept.settle(event, answers, tick);
       await this.#changed();
       if (corrected.length > 0) this.dispatchEvent(new CustomEvent("corrected", { detail: corrected }));
     }
@@ -336,7 +339,7 @@ export class Gate extends EventTarget {
       etag = response.headers.get("etag");
       for await (const part of manifestParts(response, wait)) {
         if (Array.isArray(part)) {
-          await this.#kept.put(this.#event, begun.round, part);
+          await this.#kept.put(this.#event, begun.tick, part);
           continue;
         }
         head = part;
@@ -350,7 +353,7 @@ export class Gate extends EventTarget {
     // A first download takes its time, and what was scanned meanwhile may be missing: it is whole after one `since`.
     const whole = begun.as_of !== undefined;
     const { event, as_of } = head;
-    await this.#kept.refreshed({ event, as_of, etag, round: begun.round, refreshed_at: now(), ready: whole });
+    await this.#kept.refreshed({ event, as_of, etag, tick: begun.tick, refreshed_at: now(), ready: whole });
     if (!whole) await this.#refresh();
   }
 
@@ -534,8 +537,8 @@ function seen({ ticket_id, seat, gate, status, username, full_name, inside, used
 async function* manifestParts(response, wait) {
   const OPENING = '"tickets":[';
   const BETWEEN = ',{"ticket_id":';
-  /** Characters of about a thousand tickets. */
-  const PART = 250_000;
+  /** Characters of some 500 tickets: no more than that at once, so that nobody waits. */
+  const PART = 125_000;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   let begun = false;
