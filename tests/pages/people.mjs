@@ -139,8 +139,9 @@ export class Gate extends Person {
     return dialog.innerText();
   }
 
+  /** An admission goes by itself, maybe before it is put away. */
   async goesOn() {
-    await this.press(en("gate.next"));
+    await this.page.evaluate(() => document.querySelector("#verdict-close").click());
     await this.page.locator("#verdict").waitFor({ state: "hidden" });
   }
 }
