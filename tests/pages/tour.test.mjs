@@ -17,11 +17,13 @@ B-1,South,emma,Emma Lind,emma@example.org
 B-2,South,farid,Farid Haddad,farid@example.org
 B-3,South,,,
 `;
+/** Small enough for pictures that are kept. */
+const LOOKS = { phone: { deviceScaleFactor: 1.5 }, desktop: {} };
 const PEOPLE = { ana: "A-1", ben: "A-2", carla: "A-3", dev: "A-5", emma: "B-1" };
 
 for (const colorScheme of ["light", "dark"]) {
-  for (const device of ["phone", "desktop"]) {
-    const page = (t, service, options) => ({ phone, desktop })[device](t, service, { colorScheme, ...options });
+  for (const device of Object.keys(LOOKS)) {
+    const page = (t, service, options) => ({ phone, desktop })[device](t, service, { colorScheme, ...LOOKS[device], ...options });
     const look = (page, state) => lookAt(page, `${state}-${device}-${colorScheme}`);
     test(`the ticket, ${device}, ${colorScheme}`, async (t) => holder(t, page, look));
     test(`the gate, ${device}, ${colorScheme}`, async (t) => gate(t, page, look));
@@ -171,6 +173,7 @@ async function organizer(t, page, look) {
   await organizer.sees(en("organizer.nothing_imported", { lines: 1 }));
   await look(organizer.page, "organizer-import");
   await organizer.open("tickets");
+  await organizer.page.getByText(en("organizer.hand_out"), { exact: true }).click();
   await organizer.press(en("organizer.print_all"));
   await organizer.sees(en("organizer.sheet_link"));
   await look(organizer.page, "organizer-print");
