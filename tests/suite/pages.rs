@@ -35,14 +35,14 @@ async fn ticket(service: &Service) -> (Ticket, String) {
     });
     service.event(event).await;
     service.seat("fair", "A1", "North").await;
-    register(service, json!({ "username": "ana", "full_name": "Ana Ruiz" }), "A1").await
+    register(service, json!({ "username": "ana", "full_name": "Ana Ruiz" }), "A1", "North").await
 }
 
 /// Gives a seat of that event to a new user.
-async fn register(service: &Service, user: Value, seat: &str) -> (Ticket, String) {
+async fn register(service: &Service, user: Value, seat: &str, gate: &str) -> (Ticket, String) {
     service.organizer.post("/api/users", user.clone()).await.is(201);
     let path = format!("/api/users/{}/tickets", user["username"].as_str().expect("a name"));
-    let seat = json!({ "event": "fair", "seat": seat, "gate": "North" });
+    let seat = json!({ "event": "fair", "seat": seat, "gate": gate });
     provisioned(&service.organizer.post(path, seat).await.is(201))
 }
 
@@ -110,15 +110,15 @@ async fn what_people_wrote_is_text(service: Service) {
     let escaped = "&lt;img src=x onerror=&quot;alert(&#39;1&#39;)&quot;&gt; &lt;/script&gt;&amp;lt;{{key}}";
     let turned = "\u{202e}\u{2066}Ana\u{200f}";
     let long = "ß".repeat(200);
-    let seat = "\"><b>'&";
+    let (seat, gate) = ("\"><b>'&", "<u>'\"");
     let event = |name: &str| json!({ "slug": "fair", "name": name, "time_zone": "Europe/Madrid" });
     service.event(event(hostile)).await;
     for (number, name) in [hostile, turned, &long].into_iter().enumerate() {
         let seat = format!("{seat}{number}");
-        service.seat("fair", &seat, "North").await;
+        service.seat("fair", &seat, gate).await;
         let user = json!({ "username": format!("user-{number}"), "full_name": name });
-        let (ticket, path) = register(&service, user, &seat).await;
-        let entry = json!({ "scan_id": uuid::Uuid::now_v7(), "code": ticket.qr(service.now()), "at_gate": "<u>'\"" });
+        let (ticket, path) = register(&service, user, &seat, gate).await;
+        let entry = json!({ "scan_id": uuid::Uuid::now_v7(), "code": ticket.qr(service.now()) });
         service.organizer.post("/api/events/fair/scans", entry).await.is_scan(200, "accepted");
         let reply = service.anonymous.get(&path).await;
         assert_eq!(reply.status, 200);
@@ -321,8 +321,8 @@ async fn every_file_has_its_type_and_both_codings() {
             "svg" => "image/svg+xml",
             "png" => "image/png",
             "webmanifest" => "application/manifest+json",
-            // What comes with vendored code.
-            _ => "application/octet-stream",
+            // The licence of vendored code.
+            _ => "text/plain; charset=utf-8",
         };
         let plain = service.anonymous.get(&path).await;
         let zipped = get_zipped(&service.anonymous, &path).await;
