@@ -481,6 +481,24 @@ test("a gate knows of other gates' tickets where they belong, and of its own wha
   assert.deepEqual((await tab.state()).refused, []);
 });
 
+test("paper admits once, with the service and without", async (t) => {
+  const host = await service(t);
+  const [first, second, third] = await tickets(host, "A1", "A2", "A3");
+  const paper = async ({ ticket_id }) => (await host.api("POST", `/api/tickets/${ticket_id}/print`)).printed_code;
+  const [one, other] = [await paper(first), await paper(second)];
+  const tab = await (await device(t, host)).enrolled(host);
+  assert.deepEqual(gist(await tab.scan(one)), online("accepted"));
+  const unheard = await paper(third);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(one)), offline("already_used"));
+  assert.deepEqual(gist(await tab.scan(other)), offline("accepted"));
+  assert.deepEqual(gist(await tab.scan(other)), offline("already_used"));
+  assert.deepEqual(gist(await tab.scan(unheard)), offline("wrong_code"), "this device has not heard of its printing");
+  await host.start();
+  await tab.drained();
+  assert.deepEqual([await tab.corrected(), await admitted(host)], [[], 2]);
+});
+
 test("what changes at the service reaches the device, and an undone scan admits again", async (t) => {
   const host = await service(t);
   const [first] = await tickets(host, "A1");

@@ -66,10 +66,12 @@ function remove(event) {
   });
 }
 
-/** The bar above shows the events too: the address has the page drawn again. */
-async function refresh() {
+/** Has the page drawn again, with the bar above, where the events are too. */
+async function refresh(slug = session.event.slug) {
   await loadEvents();
-  dispatchEvent(new HashChangeEvent("hashchange"));
+  const address = `#events/${slug}`;
+  if (location.hash === address) dispatchEvent(new HashChangeEvent("hashchange"));
+  else location.hash = address;
 }
 
 find("#new-event").onclick = () => edit(null);
@@ -86,11 +88,11 @@ onSubmit(form, async (values) => {
   const event = { ...rest, starts_at: moment(values.starts_at), ends_at: moment(values.ends_at) };
   if (changed) {
     await call("PATCH", `/api/events/${changed.slug}`, { json: event });
+    await refresh();
   } else {
     await call("POST", "/api/events", { json: { slug: newSlug, ...event } });
-    location.hash = `#events/${newSlug}`;
+    await refresh(newSlug);
   }
-  await refresh();
   dialog.close();
   tell(text("organizer.saved_event"));
 });

@@ -12,8 +12,10 @@ const enrolDialog = find("#enrol-dialog");
 const ago = new Intl.RelativeTimeFormat(document.documentElement.lang, { numeric: "auto" });
 
 export async function show() {
+  const { event } = session;
   const [keys, { gates }] = await Promise.all([all("/api/keys", "keys"), call("GET", here("/stats"))]);
-  const ours = keys.filter((key) => key.event === session.event.slug || key.event === null).reverse();
+  if (event !== session.event) return;
+  const ours = keys.filter((key) => key.event === event.slug || key.event === null).reverse();
   const good = ours.filter(isGood);
   const old = ours.filter((key) => !isGood(key));
   find("#keys").replaceChildren(...good.map(card));

@@ -25,7 +25,9 @@ export async function show() {
 }
 
 async function loadGates() {
+  const { event } = session;
   const { gates } = await call("GET", here("/stats"));
+  if (event !== session.event) return;
   const choice = filter.elements.gate;
   const before = choice.value;
   choice.replaceChildren(new Option(text("organizer.all"), ""), ...gates.map(({ gate }) => new Option(gate)));
