@@ -1,9 +1,12 @@
 // The gate's page decides as the service does: the one table of cases, and how it reads what a QR shows.
 import assert from "node:assert/strict";
+import { webcrypto } from "node:crypto";
 import fs from "node:fs";
 import { test } from "node:test";
 import { decide, parse } from "../../src/pages/assets/admission.js";
 import { code, importKey, stepAt } from "../../src/pages/assets/totp.js";
+
+globalThis.crypto ??= webcrypto; // Node 18
 
 const table = JSON.parse(fs.readFileSync(new URL("../suite/admission_cases.json", import.meta.url), "utf8"));
 

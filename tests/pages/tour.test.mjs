@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { accessible, desktop, phone, service } from "./harness.mjs";
 import { Gate, Holder, Organizer, en } from "./people.mjs";
 
+const SHOTS = process.env.SCREENSHOTS;
 const CSV = `seat,gate,username,full_name,email
 A-1,North,ana,Ana Roe,ana@example.org
 A-2,North,ben,Ben Okafor,ben@example.org
@@ -19,21 +20,26 @@ B-3,South,,,
 `;
 const PEOPLE = { ana: "A-1", ben: "A-2", carla: "A-3", dev: "A-5", emma: "B-1" };
 
-for (const colorScheme of ["light", "dark"]) {
-  for (const device of ["phone", "desktop"]) {
-    const page = (t, service, options) => ({ phone, desktop })[device](t, service, { colorScheme, ...options });
-    const look = (page, state) => lookAt(page, `${state}-${device}-${colorScheme}`);
-    test(`the ticket, ${device}, ${colorScheme}`, async (t) => holder(t, page, look));
-    test(`the gate, ${device}, ${colorScheme}`, async (t) => gate(t, page, look));
-    test(`the organizer, ${device}, ${colorScheme}`, async (t) => organizer(t, page, look));
-  }
+const DEVICES = {
+  phone: (t, service, options) => phone(t, service, { deviceScaleFactor: 1.5, ...options }), // small pictures
+  desktop,
+};
+const LOOKS = [["phone", "light"], ["desktop", "dark"], ["phone", "dark"], ["desktop", "light"]];
+
+// Two of them show both sizes and both themes; pictures are taken of all.
+for (const [device, colorScheme] of SHOTS ? LOOKS : LOOKS.slice(0, 2)) {
+  const page = (t, service, options) => DEVICES[device](t, service, { colorScheme, ...options });
+  const look = (page, state) => lookAt(page, `${state}-${device}-${colorScheme}`);
+  test(`the ticket, ${device}, ${colorScheme}`, async (t) => holder(t, page, look));
+  test(`the gate, ${device}, ${colorScheme}`, async (t) => gate(t, page, look));
+  test(`the organizer, ${device}, ${colorScheme}`, async (t) => organizer(t, page, look));
 }
 
 async function lookAt(page, name) {
   await accessible(page);
   const [content, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   assert.ok(content <= screen, `${name} is ${content} wide on a screen of ${screen}`);
-  if (process.env.SCREENSHOTS) await page.screenshot({ path: path.join(process.env.SCREENSHOTS, `${name}.png`) });
+  if (SHOTS) await page.screenshot({ path: path.join(SHOTS, `${name}.png`) });
 }
 
 /** An event with a few tickets; some of their holders' registrations by name. */
@@ -171,6 +177,7 @@ async function organizer(t, page, look) {
   await organizer.sees(en("organizer.nothing_imported", { lines: 1 }));
   await look(organizer.page, "organizer-import");
   await organizer.open("tickets");
+  await organizer.page.getByText(en("organizer.hand_out"), { exact: true }).click();
   await organizer.press(en("organizer.print_all"));
   await organizer.sees(en("organizer.sheet_link"));
   await look(organizer.page, "organizer-print");

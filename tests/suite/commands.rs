@@ -181,6 +181,23 @@ fn help_explains_every_setting() {
 }
 
 #[test]
+fn serve_warns_where_browsers_keep_the_camera() {
+    for (url, warns) in
+        [("http://192.168.1.10:8080", true), ("https://tickets.example.org", false), ("http://localhost:8080", false)]
+    {
+        let directory = Directory::new();
+        let mut program = directory.program(&["serve"]);
+        program.env("HOST", "127.0.0.1").env("PORT", "0").env("PUBLIC_URL", url);
+        let mut server = Server::start(&mut program);
+        let first = server.line_with(" ");
+        assert_eq!(first.contains("WARN") && first.contains("https") && first.contains(url), warns, "{first}");
+        if warns {
+            server.line_with("listening");
+        }
+    }
+}
+
+#[test]
 fn the_readme_has_every_setting() {
     let readme = include_str!("../../README.md");
     let table: Vec<&str> = readme.lines().skip_while(|line| !line.starts_with("| variable ")).collect();

@@ -207,6 +207,21 @@ async fn a_compressed_answer_is_base64_and_repeated_headers_are_understood() {
 }
 
 #[tokio::test]
+async fn a_page_is_html_in_the_language_that_is_asked_for() {
+    let lambda = Lambda::start().await;
+    for (path, status) in [("/", 200), ("/gate", 200), ("/t/dead", 404)] {
+        let mut event = get(path);
+        event["headers"]["accept-language"] = "es".into();
+        event["headers"]["accept-encoding"] = "gzip".into();
+        let outcome = lambda.invoke(&event);
+        assert_eq!((outcome.kind.as_str(), outcome.status()), ("response", status));
+        assert_eq!(outcome.header("content-type"), "text/html; charset=utf-8");
+        let page = std::io::read_to_string(GzDecoder::new(outcome.bytes().as_slice())).expect("gzip of HTML");
+        assert!(page.contains("<html lang=\"es\">"), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_a_problem_in_text() {
     let lambda = Lambda::start().await;
     for (event, code) in [(get("/nothing"), "not_found"), (event!("decoded_path"), "event_not_found")] {
@@ -269,11 +284,15 @@ async fn nothing_of_an_event_is_logged_not_even_by_the_runtime() {
     let mut lambda = Lambda::start().await;
     lambda.invoke(&event!("post_json"));
     lambda.invoke(&event!("function_url"));
+    let token = "AaIAxAsAdXO-svt5Z2boEPduKuHuyScFHp2SxRv7z0o";
+    for event in [get(&format!("/t/{token}")), get(&format!("/t/{token}/x")), get(&format!("/v1/t/{token}"))] {
+        assert_eq!(lambda.invoke(&event).status(), 404);
+    }
     lambda.process.terminate();
     lambda.process.ended(PATIENCE).await;
     let log = lambda.process.log();
     assert!(log.contains("/api/users/{username}"), "{log}");
-    for secret in [crate::service::ORGANIZER_KEY, "Ana Ruiz", "ana@example.org", "ana%40example.org"] {
+    for secret in [token, crate::service::ORGANIZER_KEY, "Ana Ruiz", "ana@example.org", "ana%40example.org"] {
         assert!(!log.contains(secret), "`{secret}` in the log:\n{log}");
     }
 }

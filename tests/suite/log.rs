@@ -124,6 +124,13 @@ async fn an_evening(server: &Server, name: &str) -> Vec<String> {
     let printed = text(&printed["printed_code"]);
     gate.post(&format!("/api/events/{event}/scans"), json!({ "code": printed })).await.is(422);
     organizer.get(&transfer.replace("transfer", "link")).await.is(200);
+    for (provisioned, status) in [(&first, 404), (&reissued, 404), (&moved, 200)] {
+        let page = format!("/t/{}", page_token(provisioned));
+        for (path, status) in [("", status), ("/app.webmanifest", status), ("/sesame", 404)] {
+            assert_eq!(server.anonymous().get(format!("{page}{path}")).await.status, status, "{path}");
+        }
+    }
+    server.anonymous().get("/t/sesame").await;
 
     let scans = format!("/api/events/{event}/scans");
     let ticket = Ticket::new(&moved);
@@ -157,9 +164,14 @@ async fn an_evening(server: &Server, name: &str) -> Vec<String> {
     secrets.extend([&scan, &wrong].map(|scan| text(&scan["code"])));
     secrets.push(ticket.code(Millis::now()));
     for provisioned in [&first, &reissued, &moved] {
-        let provisioning = &provisioned["provisioning"];
-        secrets.extend([text(&provisioning["secret"]), text(&provisioning["ticket_url"])]);
+        secrets.extend([text(&provisioned["provisioning"]["secret"]), page_token(provisioned)]);
     }
     secrets.extend(manifest["tickets"].as_array().expect("a list").iter().map(|entry| text(&entry["key"])));
     secrets
+}
+
+/// What a ticket's link ends with.
+fn page_token(provisioned: &Value) -> String {
+    let url = provisioned["provisioning"]["ticket_url"].as_str().unwrap_or_default();
+    url.rsplit_once("/t/").expect("a link leads to a ticket's page").1.to_owned()
 }

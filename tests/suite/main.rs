@@ -55,6 +55,7 @@ mod links;
 mod log;
 mod manifest;
 mod once;
+mod pages;
 mod printed;
 mod races;
 mod reentry;

@@ -211,7 +211,7 @@ export class Device {
     });
   }
 
-  /** Takes over what the service answered to some of them. Resolves to the verdicts that it did not share. */
+  /** Takes over what the service answered to some of them. Resolves to the verdicts on who may pass that it does not share. */
   settle(event, answers, asked) {
     return this.#transact("readwrite", async (stores) => {
       const corrected = [];
@@ -239,7 +239,7 @@ export class Device {
         if (answer.ticket) told.set(answer.ticket.ticket_id, answer.ticket);
         const verdict = { ...answer, offline: false, undecided: false, problem: null, offline_result };
         if (recent.has(scan_id)) recent.set(scan_id, verdict);
-        if (answer.result !== offline_result) corrected.push(verdict);
+        if ((answer.result === "accepted") !== letPass(item)) corrected.push(verdict);
       }
       for (const ticket of told.values()) await learn(stores, event, ticket, asked, null);
       await done(stores.kept.put([...recent.values()], "recent"));

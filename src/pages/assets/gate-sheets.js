@@ -182,12 +182,24 @@ export function openMore(gate, timeZone) {
   ];
   find("#facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) =>
     [element("dt", {}, text(name)), element("dd", {}, element("bdi", {}, value))]));
-  find("#refused").hidden = state.refused.length === 0;
-  find("#refused-list").replaceChildren(...state.refused.map(({ detail }) => element("li", {}, detail)));
+  showRefused(gate);
   find("#send-now").hidden = state.queued === 0;
   find("#change-gate").hidden = device.gate !== null;
   find("#sound").setAttribute("aria-pressed", !isMuted());
   find("#more-sheet").showModal();
+}
+
+/** What the service refused for good stays until somebody has seen it. */
+function showRefused(gate) {
+  const seen = async (scan_id) => {
+    await gate.dismiss(scan_id);
+    showRefused(gate);
+  };
+  const { refused } = gate.state;
+  find("#refused").hidden = refused.length === 0;
+  find("#refused-list").replaceChildren(...refused.map(({ scan_id, detail }) =>
+    element("li", { className: "scan" }, element("span", { className: "what" }, detail),
+      element("button", { type: "button", onclick: () => seen(scan_id) }, text("gate.seen")))));
 }
 
 find("#sound").addEventListener("click", ({ currentTarget }) => {

@@ -28,9 +28,9 @@ export const nameOf = ({ ticket }) => ticket?.full_name ?? ticket?.username ?? "
 
 /** What makes it more or less than a verdict of the service just now, as a list of texts. */
 export function tagsOf(verdict) {
-  const tags = ["offline", "replayed", "manual", "corrected"].filter((tag) => verdict[tag]);
-  if (verdict.undone_at) tags.push("undone");
-  return tags.map((tag) => text(`gate.tag_${tag}`));
+  const { offline, offline_result: here, result, replayed, undone_at } = verdict;
+  const tags = { offline, corrected: here && here !== result, replayed: replayed && !here, undone: undone_at };
+  return Object.keys(tags).filter((tag) => tags[tag]).map((tag) => text(`gate.tag_${tag}`));
 }
 
 function detailOf(verdict, timeZone) {

@@ -4,11 +4,11 @@ import { element, find } from "./dom.js";
 import { Gate } from "./gate-core.js";
 import { enrol, takeToken, tokenIn } from "./gate-enrol.js";
 import { confirmed, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./gate-sheets.js";
-import { VerdictDialog } from "./gate-verdict.js";
+import { kindOf, VerdictDialog } from "./gate-verdict.js";
 import { keepOffline } from "./offline.js";
 import { Repeats } from "./repeats.js";
 import { Scanner } from "./scanner.js";
-import { isAudible, isMuted } from "./sound.js";
+import { isLocked, onLocked } from "./sound.js";
 import { number, text, timeOfDay } from "./text.js";
 import { onScannerTyping } from "./wedge.js";
 
@@ -56,8 +56,7 @@ function show() {
 }
 
 function changeScreen(now) {
-  enrolling = false;
-  delete document.body.dataset.enrolling;
+  endEnrolling();
   repeats.forget();
   if (now === "scan") startCamera();
   else scanner.stop();
@@ -71,11 +70,12 @@ function showState() {
   if (find("#status").textContent !== status) find("#status").textContent = status;
   showNotices(kind);
   const [last] = gate.recent;
+  find("#last").dataset.kind = last ? kindOf(last) : "";
   find("#last").replaceChildren(...(last ? scanLine(last, timeZone()) : [text("gate.no_scans")]));
 }
 
 function showNotices(kind) {
-  const { tickets, refreshedAt, queued, refused } = gate.state;
+  const { tickets, refreshedAt, queued, refused, problem, storage, ended } = gate.state;
   const time = refreshedAt && timeOfDay(refreshedAt, timeZone());
   const notices = [
     kind === "blind" && ["bad", text("gate.blind_notice")],
@@ -83,7 +83,9 @@ function showNotices(kind) {
     queued > 0 && ["warn", text("gate.queued", { n: number(queued) })],
     refused.length > 0 && ["bad", text("gate.refused", { n: number(refused.length) }), () => openMore(gate, timeZone())],
     corrected > 0 && ["bad", text("gate.corrected", { n: number(corrected) }), openScans],
-    !isAudible() && !isMuted() && ["quiet", text("gate.touch_for_sound")],
+    problem && ["bad", text("gate.problem", { why: problem.message })],
+    !storage && ["bad", text("gate.no_storage")],
+    ended && ["warn", text("gate.ended")],
   ];
   find("#notices").replaceChildren(...notices.filter(Boolean).map(([className, told, onclick]) =>
     onclick ? element("button", { type: "button", className, onclick }, told) : element("p", { className }, told)));
@@ -200,9 +202,9 @@ function verdictClosed(verdict) {
   refreshCounts();
 }
 
-/** A short word over the camera's picture. */
+/** A short word over the camera's picture, while there is something to say. */
 function say(word) {
-  find("#pill").textContent = word;
+  find("#pill").textContent = word || (isLocked() ? text("gate.touch_for_sound") : "");
 }
 
 // Enrolment.
@@ -219,14 +221,20 @@ async function enrolWith(token, link) {
 }
 
 function stopEnrolling() {
+  endEnrolling();
+  if (!gate.device) scanner.stop();
+}
+
+function endEnrolling() {
   enrolling = false;
   delete document.body.dataset.enrolling;
-  if (!gate.device) scanner.stop();
+  find("#enrol-scan-text").textContent = text("gate.enrol_scan");
 }
 
 function startEnrolling() {
   enrolling = true;
   document.body.dataset.enrolling = "";
+  find("#enrol-scan-text").textContent = text("gate.cancel");
   startCamera();
 }
 
@@ -315,12 +323,13 @@ function listen() {
     show();
   });
   addEventListener("online", work);
-  addEventListener("pointerup", () => setTimeout(show, 100)); // The sound may have come on.
+  onLocked(() => say(""));
   document.addEventListener("visibilitychange", visibilityChanged);
   onScannerTyping(seen);
 }
 
 listen();
+say("");
 keepOffline();
 keepAwake();
 if (token) await enrolWith(token);

@@ -11,24 +11,28 @@ const KINDS = {
 };
 
 let context = null;
+let changed = () => {};
 
 /** Browsers play nothing before the page was touched once. */
 function unlock() {
   context ??= new AudioContext();
+  context.onstatechange = changed;
   if (context.state !== "running") context.resume();
 }
 for (const touch of ["pointerup", "keydown"]) addEventListener(touch, unlock, { capture: true });
 
 export const isMuted = () => localStorage.getItem(MUTED) === "yes";
 export const mute = (on) => localStorage.setItem(MUTED, on ? "yes" : "no");
-/** Whether a verdict would be heard now. */
-export const isAudible = () => !isMuted() && context?.state === "running";
+/** Whether somebody must touch the page before a verdict is heard. */
+export const isLocked = () => !isMuted() && context?.state !== "running";
+/** Calls back whenever that has changed. */
+export const onLocked = (act) => (changed = act);
 
 /** Plays and vibrates a kind of verdict: `accepted`, `left`, `attention`, `refused` or `undecided`. */
 export function signal(kind) {
   const { tones, wave, buzz } = KINDS[kind];
   navigator.vibrate?.(buzz);
-  if (!isAudible()) return;
+  if (isMuted() || isLocked()) return;
   for (const [pitch, start, length] of tones) tone(pitch, wave, context.currentTime + start, length);
 }
 

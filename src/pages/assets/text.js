@@ -2,6 +2,8 @@
 
 const texts = JSON.parse(document.getElementById("texts").textContent);
 export const language = document.documentElement.lang;
+/** How this person writes times and numbers: in that language, as their country does. */
+const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
 
 /** A text by its name, with `{name}` in it replaced by `values.name`. */
 export function text(name, values = {}) {
@@ -15,7 +17,7 @@ const formats = new Map();
 
 function format(options) {
   const id = JSON.stringify(options);
-  if (!formats.has(id)) formats.set(id, new Intl.DateTimeFormat(language, options));
+  if (!formats.has(id)) formats.set(id, new Intl.DateTimeFormat(locale, options));
   return formats.get(id);
 }
 
@@ -26,10 +28,10 @@ export const timeOfDay = (moment, timeZone) => format({ timeStyle: "short", time
 export const dayAndTime = (moment, timeZone) =>
   format({ dateStyle: "medium", timeStyle: "short", timeZone }).format(new Date(moment));
 
-const numbers = new Intl.NumberFormat(language);
+const numbers = new Intl.NumberFormat(locale);
 export const number = (value) => numbers.format(value);
 
-const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
+const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
 
 /** "3 minutes ago", for an age in milliseconds. */
 export function ago(age) {

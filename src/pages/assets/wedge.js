@@ -1,7 +1,7 @@
 // Hand-held scanners that type what they read and end with Enter.
 
 // A person does not type faster, a scanner not slower, in milliseconds between two keys.
-const PAUSE = 120;
+const PAUSE = 300;
 const SHORTEST = 8;
 const OURS = /^R[TP]1\.[\w-]{22}\.[\w-]+$/;
 

@@ -1,0 +1,440 @@
+//! The web pages, as a browser without JavaScript gets them, and the files that they load.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::{Method, Request, header};
+use register_ticket_api::pages::{ASSETS, ASSETS_PATH, qr};
+use register_ticket_api::totp::{PERIOD, PageToken};
+use serde_json::{Value, json};
+
+use crate::client::{Client, Reply};
+use crate::service::{Service, Ticket};
+
+on_both_databases! {
+    a_link_shows_its_ticket_with_the_code_of_the_moment,
+    what_people_wrote_is_text,
+    a_used_ticket_says_when_and_where,
+    a_revoked_ticket_shows_nothing_that_makes_a_code,
+    a_reissue_and_a_transfer_kill_the_link,
+    what_is_no_link_is_a_page_that_says_so,
+    an_outage_is_a_page_that_asks_again,
+    with_another_secret_no_link_is_called_dead,
+    a_phone_keeps_a_ticket_like_an_app,
+    the_headers_of_every_page_and_file,
+    https_is_for_every_answer,
+}
+
+const HOME: &str = "/";
+const GATE: &str = "/gate";
+const ORGANIZER: &str = "/organizer";
+
+/// A ticket of an event in Madrid, with the path of its link.
+async fn ticket(service: &Service) -> (Ticket, String) {
+    let event = json!({
+        "slug": "fair", "name": "Feria de Mayo", "time_zone": "Europe/Madrid", "starts_at": "2026-05-01T19:30:00Z",
+    });
+    service.event(event).await;
+    service.seat("fair", "A1", "North").await;
+    register(service, json!({ "username": "ana", "full_name": "Ana Ruiz" }), "A1").await
+}
+
+/// Gives a seat of that event to a new user.
+async fn register(service: &Service, user: Value, seat: &str) -> (Ticket, String) {
+    service.organizer.post("/api/users", user.clone()).await.is(201);
+    let path = format!("/api/users/{}/tickets", user["username"].as_str().expect("a name"));
+    let seat = json!({ "event": "fair", "seat": seat, "gate": "North" });
+    provisioned(&service.organizer.post(path, seat).await.is(201))
+}
+
+fn provisioned(answer: &Value) -> (Ticket, String) {
+    let url = answer["provisioning"]["ticket_url"].as_str().expect("a link");
+    (Ticket::new(answer), url.strip_prefix("http://localhost:8080").expect("it is on this service").to_owned())
+}
+
+async fn get_in(language: &str, client: &Client, path: &str) -> Reply {
+    client.send(Request::get(path).header(header::ACCEPT_LANGUAGE, language), Vec::new()).await
+}
+
+/// The HTML of a page with this status.
+#[track_caller]
+fn html(reply: &Reply, status: u16) -> String {
+    assert_eq!(reply.status, status, "{}", reply.text());
+    assert_eq!(reply.header("content-type"), "text/html; charset=utf-8");
+    assert!(!reply.text().contains("{{"), "a name is not filled");
+    reply.text()
+}
+
+/// What an attribute of `<main id="ticket">` says.
+#[track_caller]
+fn told<'a>(page: &'a str, attribute: &str) -> &'a str {
+    let main = page.split_once("<main id=\"ticket\"").and_then(|(_, rest)| rest.split_once('>')).expect("a ticket").0;
+    let value = main.split_once(&format!(" {attribute}=\"")).and_then(|(_, rest)| rest.split_once('"'));
+    value.unwrap_or_else(|| panic!("no {attribute} in {main}")).0
+}
+
+async fn a_link_shows_its_ticket_with_the_code_of_the_moment(service: Service) {
+    let (ticket, path) = ticket(&service).await;
+    service.clock.advance(11_500);
+    let page = html(&service.anonymous.get(&path).await, 200);
+    for text in ["Feria de Mayo", "A1", "North", "Ana Ruiz"] {
+        assert!(page.contains(&format!(">{text}<")), "{text}");
+    }
+    // 21:30 in Madrid.
+    assert!(page.contains("1 May 2026, 21:30"), "{page}");
+    assert_eq!(told(&page, "data-status"), "valid");
+    assert_eq!(told(&page, "data-inside"), "false");
+    assert_eq!(told(&page, "data-used-at"), "");
+    assert_eq!(told(&page, "data-time-zone"), "Europe/Madrid");
+    assert_eq!(told(&page, "data-key"), ticket.secret());
+    assert!(ticket.qr(service.now()).starts_with(&format!("RT1.{}.", told(&page, "data-ticket"))));
+    assert!(page.contains(&format!(">{}<", ticket.code(service.now()))));
+    assert!(page.contains(&qr(&ticket.qr(service.now()))), "the QR code is not this ticket's of this moment");
+    // Without JavaScript it asks again one second after the code has changed.
+    assert!(page.contains("<noscript><meta http-equiv=\"refresh\" content=\"20\"></noscript>"), "{page}");
+
+    service.clock.advance(PERIOD * 1_000);
+    let next = html(&service.anonymous.get(&path).await, 200);
+    assert!(
+        next.contains(&qr(&ticket.qr(service.now()))) && !next.contains(&qr(&ticket.qr(service.now().plus(-30_000))))
+    );
+    // The form in which an authenticator app takes the key, as on registration.
+    assert!(next.contains(&format!("secret={}&amp;issuer=Feria%20de%20Mayo&amp;", ticket.secret())), "{next}");
+
+    let spanish = get_in("es-419, en;q=0.5", &service.anonymous, &path).await;
+    assert_eq!(spanish.header("content-language"), "es");
+    assert!(html(&spanish, 200).contains("<html lang=\"es\">"));
+}
+
+async fn what_people_wrote_is_text(service: Service) {
+    let hostile = r#"<img src=x onerror="alert('1')"> </script>&lt;{{key}}"#;
+    let escaped = "&lt;img src=x onerror=&quot;alert(&#39;1&#39;)&quot;&gt; &lt;/script&gt;&amp;lt;{{key}}";
+    let turned = "\u{202e}\u{2066}Ana\u{200f}";
+    let long = "ß".repeat(200);
+    let seat = "\"><b>'&";
+    let event = |name: &str| json!({ "slug": "fair", "name": name, "time_zone": "Europe/Madrid" });
+    service.event(event(hostile)).await;
+    for (number, name) in [hostile, turned, &long].into_iter().enumerate() {
+        let seat = format!("{seat}{number}");
+        service.seat("fair", &seat, "North").await;
+        let user = json!({ "username": format!("user-{number}"), "full_name": name });
+        let (ticket, path) = register(&service, user, &seat).await;
+        let entry = json!({ "scan_id": uuid::Uuid::now_v7(), "code": ticket.qr(service.now()), "at_gate": "<u>'\"" });
+        service.organizer.post("/api/events/fair/scans", entry).await.is_scan(200, "accepted");
+        let reply = service.anonymous.get(&path).await;
+        assert_eq!(reply.status, 200);
+        let page = reply.text();
+        assert!(page.contains(escaped), "{page}");
+        assert!(page.contains(&name.replace(hostile, escaped)), "{name}");
+        for tag in ["<img", "<b>", "<u>", "onerror=\""] {
+            assert!(!page.contains(tag), "{tag} in {page}");
+        }
+        assert_eq!(told(&page, "data-used-gate"), "&lt;u&gt;&#39;&quot;");
+        // The longest name still has a page; a QR code that large there is not.
+        service.organizer.patch("/api/events/fair", json!({ "name": "😀".repeat(200) })).await.is(200);
+        assert_eq!(service.anonymous.get(&path).await.text().matches("class=\"qr\"").count(), 1);
+        service.organizer.patch("/api/events/fair", json!({ "name": hostile })).await.is(200);
+    }
+}
+
+async fn a_used_ticket_says_when_and_where(service: Service) {
+    let (ticket, path) = ticket(&service).await;
+    let entry = json!({ "scan_id": uuid::Uuid::now_v7(), "code": ticket.qr(service.now()), "at_gate": "North" });
+    service.organizer.post("/api/events/fair/scans", entry.clone()).await.is_scan(200, "accepted");
+    let page = html(&service.anonymous.get(&path).await, 200);
+    assert_eq!(told(&page, "data-status"), "used");
+    assert_eq!(told(&page, "data-inside"), "true");
+    assert_eq!(told(&page, "data-used-at"), "2026-05-01T18:00:00.000Z");
+    assert_eq!(told(&page, "data-used-gate"), "North");
+    assert!(page.contains("1 May 2026, 20:00"), "not by the event's clock: {page}");
+    let spanish = html(&get_in("es", &service.anonymous, &path).await, 200);
+    assert!(spanish.contains("1 may 2026, 20:00"), "{spanish}");
+
+    let undo = format!("/api/scans/{}/undo", entry["scan_id"].as_str().expect("an id"));
+    service.organizer.bare(Method::POST, undo).await.is(200);
+    let page = html(&service.anonymous.get(&path).await, 200);
+    assert_eq!(
+        (told(&page, "data-status"), told(&page, "data-used-at"), told(&page, "data-used-gate")),
+        ("valid", "", "")
+    );
+}
+
+async fn a_revoked_ticket_shows_nothing_that_makes_a_code(service: Service) {
+    let (ticket, path) = ticket(&service).await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", ticket.ticket_id)).await.is(200);
+    let page = html(&service.anonymous.get(&path).await, 200);
+    assert_eq!((told(&page, "data-status"), told(&page, "data-key")), ("revoked", ""));
+    for secret in [&ticket.secret(), &ticket.code(service.now()), "class=\"qr\"", "otpauth://"] {
+        assert!(!page.contains(secret), "{secret} in {page}");
+    }
+}
+
+async fn a_reissue_and_a_transfer_kill_the_link(service: Service) {
+    let (ticket, first) = ticket(&service).await;
+    service.user("luis").await;
+    let change = format!("/api/tickets/{}", ticket.ticket_id);
+    let (_, second) = provisioned(&service.organizer.bare(Method::POST, format!("{change}/reissue")).await.is(200));
+    let moved = service.organizer.post(format!("{change}/transfer"), json!({ "username": "luis" })).await.is(200);
+    let (_, third) = provisioned(&moved);
+    for dead in [&first, &second] {
+        html(&service.anonymous.get(dead).await, 404);
+        service.anonymous.get(format!("{dead}/app.webmanifest")).await.is_refused(404, "ticket_not_found");
+    }
+    let page = html(&service.anonymous.get(&third).await, 200);
+    assert!(page.contains("luis") && !page.contains("Ana Ruiz"), "{page}");
+}
+
+async fn what_is_no_link_is_a_page_that_says_so(service: Service) {
+    let (_, path) = ticket(&service).await;
+    let other = path.replace("/t/", "").chars().rev().collect::<String>();
+    let short = &path[..path.len() - 1];
+    let unknown = format!("/t/{}", "A".repeat(43));
+    for (language, words) in [("en", "This link"), ("es", "Este enlace")] {
+        for path in [short, &unknown, &format!("/t/{other}"), "/t/%00", "/t/%ff", "/t/x"] {
+            let reply = service.unchanged(get_in(language, &service.anonymous, path)).await;
+            assert!(html(&reply, 404).contains(words), "{path}");
+            assert_eq!(reply.header("cache-control"), "no-store");
+        }
+    }
+    // A malformed one is not even looked for.
+    let nowhere = service.another(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")]).anonymous;
+    html(&nowhere.get(short).await, 404);
+    html(&nowhere.get(&unknown).await, 503);
+    // Of the other half of a link, every bit counts.
+    let token = path.trim_start_matches("/t/");
+    for place in 22..token.len() {
+        let mut altered = token.to_owned();
+        altered.replace_range(place..=place, if &token[place..=place] == "A" { "B" } else { "A" });
+        if PageToken::parse(&altered).is_some() {
+            html(&service.anonymous.get(format!("/t/{altered}")).await, 404);
+        }
+    }
+}
+
+async fn an_outage_is_a_page_that_asks_again(service: Service) {
+    let (_, path) = ticket(&service).await;
+    let nowhere = service.another(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")]).anonymous;
+    for (language, words) in [("en", "One moment"), ("es", "Un momento")] {
+        let reply = get_in(language, &nowhere, &path).await;
+        let page = html(&reply, 503);
+        assert!(page.contains(words) && page.contains("<meta http-equiv=\"refresh\" content=\"5\">"), "{page}");
+        assert_eq!((reply.header("retry-after"), reply.header("cache-control")), ("5", "no-store"));
+        assert!(!page.contains("127.0.0.1"), "a cause is for the log alone");
+    }
+    // The pages that need no database are there.
+    for path in [HOME, GATE, ORGANIZER] {
+        html(&nowhere.get(path).await, 200);
+    }
+}
+
+async fn with_another_secret_no_link_is_called_dead(service: Service) {
+    let secret = |text: &'static str| [("TICKET_SECRET", text)];
+    let service = service.another(&secret("the first secret of the test suite"));
+    let (_, path) = ticket(&service).await;
+    html(&service.anonymous.get(&path).await, 200);
+    let other = service.another(&secret("another secret of the test suite"));
+    let reply = other.anonymous.get(&path).await;
+    html(&reply, 503);
+    assert_eq!(reply.header("retry-after"), "60");
+}
+
+async fn a_phone_keeps_a_ticket_like_an_app(service: Service) {
+    let (_, path) = ticket(&service).await;
+    let page = html(&service.anonymous.get(&path).await, 200);
+    let link = format!("{path}/app.webmanifest");
+    assert!(page.contains(&format!("<link rel=\"manifest\" href=\"{link}\">")), "{page}");
+    let reply = service.anonymous.get(link).await;
+    let manifest = reply.is(200);
+    assert_eq!(reply.header("content-type"), "application/manifest+json");
+    assert_eq!(reply.header("cache-control"), "no-store");
+    assert_eq!((&manifest["start_url"], &manifest["display"]), (&json!(path), &json!("standalone")));
+    assert_eq!(manifest["name"], "Feria de Mayo · A1");
+    for icon in manifest["icons"].as_array().expect("icons") {
+        let reply = service.anonymous.get(icon["src"].as_str().expect("an address")).await;
+        assert_eq!((reply.status.as_u16(), json!(reply.header("content-type"))), (200, icon["type"].clone()));
+    }
+}
+
+async fn the_headers_of_every_page_and_file(service: Service) {
+    let (_, link) = ticket(&service).await;
+    let style = format!("{ASSETS_PATH}/base.css");
+    let (no_camera, camera) = ("camera=(), ", "camera=(self), ");
+    let rest = "display-capture=(), geolocation=(), microphone=(), screen-wake-lock=(self)";
+    let language = "accept-language, accept-encoding";
+    for (path, camera, vary, cache) in [
+        (HOME, no_camera, language, "no-cache"),
+        (ORGANIZER, no_camera, language, "no-cache"),
+        (GATE, camera, language, "no-cache"),
+        ("/worker.js", no_camera, "accept-encoding", "no-cache"),
+        (&style, no_camera, "accept-encoding", "public, max-age=31536000, immutable"),
+        (&link, no_camera, language, "no-store"),
+        ("/t/dead", no_camera, language, "no-store"),
+    ] {
+        let reply = service.anonymous.get(path).await;
+        for (name, value) in [
+            (
+                "content-security-policy",
+                "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                 manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            ),
+            ("referrer-policy", "no-referrer"),
+            ("permissions-policy", &format!("{camera}{rest}")),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-embedder-policy", "require-corp"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("x-content-type-options", "nosniff"),
+            ("x-robots-tag", if path.starts_with("/t/") { "noindex" } else { "" }),
+            ("vary", vary),
+            ("cache-control", cache),
+            ("strict-transport-security", ""),
+            ("set-cookie", ""),
+        ] {
+            assert_eq!(reply.header(name), value, "{name} of {path}");
+        }
+        let head = service.anonymous.bare(Method::HEAD, path).await;
+        assert_eq!((head.status, head.headers, head.body.len()), (reply.status, reply.headers, 0), "{path}");
+    }
+}
+
+async fn https_is_for_every_answer(service: Service) {
+    let safe = service.another(&[("PUBLIC_URL", "https://tickets.example.org")]);
+    for path in [HOME, "/t/dead", "/health", "/api/events", "/none", "/assets/0/none"] {
+        let reply = safe.anonymous.get(path).await;
+        assert_eq!(reply.header("strict-transport-security"), "max-age=31536000", "{path}");
+        assert_eq!(reply.header("cross-origin-resource-policy"), "same-origin", "{path}");
+        assert_eq!(service.anonymous.get(path).await.header("strict-transport-security"), "", "{path}");
+    }
+}
+
+/// A service whose database nobody asks for.
+async fn service() -> Service {
+    Service::start(crate::database::Kind::Sqlite).await
+}
+
+#[tokio::test]
+async fn every_file_has_its_type_and_both_codings() {
+    let service = service().await;
+    for asset in ASSETS {
+        let path = format!("{ASSETS_PATH}/{}", asset.name);
+        let media_type = match asset.name.rsplit_once('.').map_or("", |(_, ending)| ending) {
+            "js" => "text/javascript; charset=utf-8",
+            "css" => "text/css; charset=utf-8",
+            "svg" => "image/svg+xml",
+            "png" => "image/png",
+            "webmanifest" => "application/manifest+json",
+            // What comes with vendored code.
+            _ => "application/octet-stream",
+        };
+        let plain = service.anonymous.get(&path).await;
+        let zipped = get_zipped(&service.anonymous, &path).await;
+        assert_eq!((plain.status.as_u16(), plain.header("content-encoding")), (200, ""), "{path}");
+        assert_eq!((zipped.status.as_u16(), zipped.header("content-encoding")), (200, "gzip"), "{path}");
+        assert_eq!((plain.header("content-type"), zipped.header("content-type")), (media_type, media_type), "{path}");
+        assert_eq!(plain.body, zipped.body, "{path}");
+        assert_eq!(zipped.sent_bytes, asset.gzip.len(), "{path}");
+    }
+}
+
+async fn get_zipped(client: &Client, path: &str) -> Reply {
+    client.send(Request::get(path).header(header::ACCEPT_ENCODING, "br, gzip"), Vec::new()).await
+}
+
+#[tokio::test]
+async fn what_is_no_file_of_this_release_is_not_found() {
+    let service = service().await;
+    let version = ASSETS_PATH.trim_start_matches("/assets/");
+    for path in [
+        "/assets/0000000000000000/base.css".to_owned(),
+        "/assets/base.css".to_owned(),
+        format!("/assets/{version}"),
+        format!("/assets/{version}/"),
+        format!("/assets/{version}/none.css"),
+        format!("/assets/{version}/BASE.CSS"),
+        format!("/assets/{version}/base.css/"),
+        format!("/assets/{version}//base.css"),
+        format!("/assets/{version}/vendor"),
+        format!("/assets/{version}/vendor/../base.css"),
+        format!("/assets/{version}/%2e%2e/ticket.html"),
+        format!("/assets/{version}0/base.css"),
+    ] {
+        service.anonymous.get(&path).await.is_refused(404, "not_found");
+    }
+}
+
+/// A page with all that it loads, by address, decompressed, and how many bytes came.
+struct Loaded {
+    files: BTreeMap<String, String>,
+    bytes: usize,
+}
+
+/// Loads a page as a browser that runs every line of it would.
+async fn load(client: &Client, page: &str) -> Loaded {
+    let mut loaded = Loaded { files: BTreeMap::new(), bytes: 0 };
+    let mut wanted = BTreeSet::from([page.to_owned()]);
+    while let Some(path) = wanted.pop_first() {
+        let reply = get_zipped(client, &path).await;
+        assert_eq!(reply.status, 200, "{page} loads {path}");
+        loaded.bytes += reply.sent_bytes;
+        let text = reply.text();
+        // Whatever in quotes or parentheses looks like an address, in any of the languages.
+        for part in text.split(['"', '\'', '`', '(', ')']) {
+            let ending = part.rsplit_once('.').map_or("", |(_, ending)| ending);
+            let is_file = ["js", "css", "svg", "png", "webmanifest"].contains(&ending)
+                && !part.contains(|character: char| character.is_whitespace() || "{}$*,;<>".contains(character));
+            let is_relative = part.starts_with("./") || part.starts_with("../") || path.ends_with(".webmanifest");
+            if is_file && (part.starts_with('/') || is_relative) {
+                wanted.insert(resolved(&path, part));
+            }
+        }
+        loaded.files.insert(path, text);
+        wanted.retain(|path| !loaded.files.contains_key(path));
+    }
+    loaded
+}
+
+/// A reference in a file as a path.
+fn resolved(base: &str, reference: &str) -> String {
+    if reference.starts_with('/') {
+        return reference.to_owned();
+    }
+    let mut steps: Vec<&str> = base.split('/').collect();
+    steps.pop();
+    for step in reference.split('/') {
+        match step {
+            "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    steps.join("/")
+}
+
+#[tokio::test]
+async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
+    const MOST: usize = 60_000;
+    let service = service().await;
+    let (_, link) = ticket(&service).await;
+    for page in [HOME, ORGANIZER, GATE, &link] {
+        let loaded = load(&service.anonymous, page).await;
+        println!("{page}: {} bytes in {} files", loaded.bytes, loaded.files.len());
+        assert!(loaded.files.len() > 2, "{page} loads nothing");
+        assert!(loaded.bytes <= MOST, "{page}: {} bytes; {:?}", loaded.bytes, loaded.files.keys());
+
+        let html = &loaded.files[page];
+        let texts = html.split_once("id=\"texts\">").and_then(|(_, rest)| rest.split_once("</script>"));
+        let texts: BTreeMap<String, String> =
+            texts.map(|(json, _)| serde_json::from_str(json).expect("texts are JSON")).unwrap_or_default();
+        for (path, script) in loaded.files.iter().filter(|(path, _)| path.ends_with(".js")) {
+            for name in script.split("text(\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0)) {
+                assert!(texts.contains_key(name), "{page} has no text `{name}`, which {path} asks for");
+            }
+        }
+        // Nothing is from elsewhere, and nothing is inline but the texts.
+        for forbidden in ["<style", " style=\"", " onclick=", "javascript:", "src=\"http", "href=\"http"] {
+            assert!(!html.contains(forbidden), "{forbidden} in {page}");
+        }
+        assert_eq!(
+            html.matches("<script").count(),
+            html.matches(" src=\"").count() + html.matches("id=\"texts\"").count()
+        );
+    }
+}
