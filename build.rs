@@ -1,5 +1,5 @@
 //! Compresses the files that the web pages load, so that the binary holds and sends them compressed, and makes the
-//! checksum that their addresses carry.
+//! checksum that their addresses carry. Our comments are for whoever reads the sources: no phone loads them.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -20,7 +20,8 @@ fn main() -> io::Result<()> {
     let mut table = String::new();
     for (place, file) in files(&root)?.iter().enumerate() {
         let name = file.strip_prefix(&root).expect("it is in there").to_str().expect("our own name");
-        let bytes = fs::read(file)?;
+        let ours = !name.starts_with("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
+        let bytes = if ours { without_comments(&fs::read_to_string(file)?).into() } else { fs::read(file)? };
         checksum.update(name);
         checksum.update([0]);
         checksum.update(bytes.len().to_le_bytes());
@@ -39,6 +40,19 @@ fn main() -> io::Result<()> {
         "/// Where the files of this release are.\npub const ASSETS_PATH: &str = {path:?};\npub static ASSETS: &[Asset] = &[\n{table}];\n"
     );
     fs::write(out.join("assets.rs"), code)
+}
+
+/// A script or a style without the comments that have lines of their own. Those lines stay, empty, so that an error tells
+/// the line of the source.
+fn without_comments(source: &str) -> String {
+    let mut inside = false;
+    let lines = source.lines().map(|line| {
+        let words = line.trim();
+        let is_comment = inside || words.starts_with("//") || words.starts_with("/*");
+        inside = is_comment && !words.starts_with("//") && !words.ends_with("*/");
+        if is_comment { "\n".to_owned() } else { format!("{line}\n") }
+    });
+    lines.collect()
 }
 
 /// All files below a folder, in an order that is the same on every machine.

@@ -35,7 +35,7 @@ impl Asset {
             "svg" => "image/svg+xml",
             "png" => "image/png",
             "webmanifest" => "application/manifest+json",
-            _ => "application/octet-stream",
+            _ => "text/plain; charset=utf-8",
         }
     }
 }
