@@ -1,14 +1,13 @@
 //! Backups of the database: taken while the service runs, restored where nothing is, and rehearsed.
 //!
 //! A file gets the name of a backup only after what is in it has been read back and found whole: SQLite's copy is checked
-//! before it is compressed and read after, PostgreSQL's dump is restored into a throwaway database.
+//! before it is compressed and read after, PostgreSQL's dump is compressed and restored into a throwaway database.
 
 pub mod archive;
 pub mod daily;
 mod postgres;
 mod sqlite;
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -200,12 +199,17 @@ pub async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) ->
     }
 }
 
+/// Work on files, away from the threads that answer requests.
+async fn unblocked<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
 /// What a file is, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A compressed SQLite database.
     Sqlite,
-    /// What `pg_dump --format=custom` writes.
+    /// What `pg_dump --format=custom` writes, compressed as a whole or as it is.
     Postgres,
 }
 
@@ -215,10 +219,11 @@ pub fn format_of(file: &Path) -> anyhow::Result<Format> {
 
 fn read_format(file: &Path) -> anyhow::Result<Format> {
     let mut start = Vec::new();
-    File::open(file)?.take(5).read_to_end(&mut start)?;
+    archive::reader(file)?.take(15).read_to_end(&mut start)?;
     match &*start {
-        b"PGDMP" => Ok(Format::Postgres),
-        [0x1f, 0x8b, ..] => Ok(Format::Sqlite),
+        [b'P', b'G', b'D', b'M', b'P', ..] => Ok(Format::Postgres),
+        // As it is, it may lack what is in the log beside it.
+        b"SQLite format 3" if archive::is_compressed(file)? => Ok(Format::Sqlite),
         _ => anyhow::bail!("is neither a compressed database of SQLite nor a dump of PostgreSQL"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use crate::model::Millis;
 
-/// How the names of backups end: SQLite's and PostgreSQL's.
-pub const SQLITE: &str = ".db.gz";
-pub const POSTGRES: &str = ".dump";
+/// How the names of backups end, SQLite's and PostgreSQL's: the first is what we make, the others we know as well.
+pub const SQLITE: &[&str] = &[".db.gz"];
+pub const POSTGRES: &[&str] = &[".dump.gz", ".dump"];
 
 const NAME: &str = "tickets-%Y%m%d-%H%M%SZ";
 /// How the names of files begin that are still being written.
@@ -68,8 +68,8 @@ impl Folder {
     }
 
     /// Gives a file its name, for good: it is on the disk before it has the name, and so is the name after that.
-    pub fn keep(&self, unfinished: Unfinished, taken_at: Millis, ending: &str) -> anyhow::Result<PathBuf> {
-        let path = self.path.join(name(taken_at, ending));
+    pub fn keep(&self, unfinished: Unfinished, taken_at: Millis, endings: &[&str]) -> anyhow::Result<PathBuf> {
+        let path = self.path.join(name(taken_at, endings[0]));
         let kept =
             sync(&unfinished.0).and_then(|()| fs::rename(&unfinished.0, &path)).and_then(|()| self.lock.sync_all());
         kept.with_context(|| path.display().to_string())?;
@@ -85,8 +85,8 @@ impl Folder {
 
     /// Removes the backups of one kind that need no longer be kept. One that claims to be later than the newest is left
     /// alone: a clock was wrong, and it is not for us to say when.
-    pub fn prune(&self, newest: Millis, ending: &str) -> anyhow::Result<()> {
-        let mut backups = list(&self.path, ending)?;
+    pub fn prune(&self, newest: Millis, endings: &[&str]) -> anyhow::Result<()> {
+        let mut backups = list(&self.path, endings)?;
         backups.retain(|(taken_at, _)| *taken_at <= newest);
         let times: Vec<Millis> = backups.iter().map(|(taken_at, _)| *taken_at).collect();
         let kept = kept(&times);
@@ -121,12 +121,12 @@ fn sync(path: &Path) -> io::Result<()> {
 }
 
 /// The newest backup of one kind up to a moment.
-pub fn newest(directory: &Path, ending: &str, now: Millis) -> anyhow::Result<Option<(Millis, PathBuf)>> {
-    Ok(list(directory, ending)?.into_iter().find(|(taken_at, _)| *taken_at <= now))
+pub fn newest(directory: &Path, endings: &[&str], now: Millis) -> anyhow::Result<Option<(Millis, PathBuf)>> {
+    Ok(list(directory, endings)?.into_iter().find(|(taken_at, _)| *taken_at <= now))
 }
 
 /// The backups of one kind, the newest first. Without the directory there is none.
-fn list(directory: &Path, ending: &str) -> anyhow::Result<Vec<(Millis, PathBuf)>> {
+fn list(directory: &Path, endings: &[&str]) -> anyhow::Result<Vec<(Millis, PathBuf)>> {
     let mut backups = Vec::new();
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(backups),
@@ -134,7 +134,7 @@ fn list(directory: &Path, ending: &str) -> anyhow::Result<Vec<(Millis, PathBuf)>
     };
     for entry in entries {
         let entry = entry?;
-        let taken_at = entry.file_name().to_str().and_then(|name| taken_at(name, ending));
+        let taken_at = entry.file_name().to_str().and_then(|name| taken_at(name, endings));
         backups.extend(taken_at.map(|taken_at| (taken_at, entry.path())));
     }
     backups.sort();
@@ -151,8 +151,9 @@ fn name(taken_at: Millis, ending: &str) -> String {
 }
 
 /// The moment in a name that is exactly ours, to the second.
-fn taken_at(file_name: &str, ending: &str) -> Option<Millis> {
-    let time = DateTime::strptime(NAME, file_name.strip_suffix(ending)?).ok()?;
+fn taken_at(file_name: &str, endings: &[&str]) -> Option<Millis> {
+    let (stem, ending) = endings.iter().find_map(|ending| Some((file_name.strip_suffix(ending)?, ending)))?;
+    let time = DateTime::strptime(NAME, stem).ok()?;
     let time = Millis(time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond());
     (name(time, ending) == file_name).then_some(time)
 }
@@ -200,9 +201,17 @@ pub fn decompress(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(written.sync_all()?)
 }
 
-/// What a compressed file holds. Fails at its end when that is missing or wrong.
-pub fn reader(path: &Path) -> io::Result<MultiGzDecoder<BufReader<File>>> {
-    Ok(MultiGzDecoder::new(BufReader::new(File::open(path)?)))
+/// Whether a file is a gzip (RFC 1952), by its content.
+pub fn is_compressed(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    File::open(path)?.take(2).read_to_end(&mut start)?;
+    Ok(start == [0x1f, 0x8b])
+}
+
+/// What a file holds, which may be compressed; then it fails, at its end at the latest, unless all of it is as it was.
+pub fn reader(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    let file = BufReader::new(File::open(path)?);
+    Ok(if is_compressed(path)? { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
 
 #[cfg(test)]
@@ -216,10 +225,13 @@ mod tests {
     #[test]
     fn a_name_tells_the_second_and_only_such_names_are_ours() {
         let time = at("2026-05-01T18:00:09Z");
-        assert_eq!(name(time.plus(999), SQLITE), "tickets-20260501-180009Z.db.gz");
+        assert_eq!(name(time.plus(999), SQLITE[0]), "tickets-20260501-180009Z.db.gz");
         assert_eq!(taken_at("tickets-20260501-180009Z.db.gz", SQLITE), Some(time));
+        for dump in ["tickets-20260501-180009Z.dump.gz", "tickets-20260501-180009Z.dump"] {
+            assert_eq!(taken_at(dump, POSTGRES), Some(time));
+        }
         for other in [
-            "tickets-20260501-180009Z.dump",
+            "tickets-20260501-180009Z.dump.gz",
             "tickets-20260501-180009Z.db",
             "tickets-20260501-1800Z.db.gz",
             "tickets-2026051-180009Z.db.gz",

@@ -1,7 +1,8 @@
 //! PostgreSQL's side of backups: its own programs dump and load, and a dump counts once a throwaway database was made
-//! from it. Passwords reach the programs in the environment, which others on the machine cannot read.
+//! from it. The dump's own format has no checksum, so it is compressed here, where gzip's tells what was altered later.
+//! Passwords reach the programs in the environment, which others on the machine cannot read.
 
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::archive::{self, Folder};
-use super::{CONTENTS, Contents, check_schema, said, unless_stopped};
+use super::{CONTENTS, Contents, check_schema, said, unblocked, unless_stopped};
 use crate::config::Database;
 use crate::model::Millis;
 use crate::store::{self, POSTGRES_SCHEMA};
@@ -31,15 +32,20 @@ pub async fn back_up(
 ) -> anyhow::Result<(PathBuf, Contents)> {
     let dump = folder.unfinished()?;
     let mut program = program("pg_dump", owner);
-    program.args(["--format=custom", "--no-owner", "--no-privileges", "--no-comments", "--lock-wait-timeout=10s"]);
+    program.args(["--format=custom", "--compress=0", "--lock-wait-timeout=10s"]);
+    program.args(["--no-owner", "--no-privileges", "--no-comments"]);
     succeed(program.arg("--file").arg(&dump.0)).await?;
-    check(&dump.0).await.context("the dump")?;
+    let compressed = folder.unfinished()?;
+    let (from, to) = (dump.0.clone(), compressed.0.clone());
+    unblocked(move || archive::compress(&from, &to)).await.context("compressing the dump")?;
+    drop(dump);
+    check(&compressed.0).await.context("the dump")?;
     let restored = in_scratch(scratch, async |scratch| {
-        load(&dump.0, &scratch).await?;
+        load(&compressed.0, &scratch).await?;
         inspect(&scratch).await
     });
     let contents = restored.await.context("restoring the dump into a throwaway database")?;
-    Ok((folder.keep(dump, taken_at, archive::POSTGRES)?, contents))
+    Ok((folder.keep(compressed, taken_at, archive::POSTGRES)?, contents))
 }
 
 /// Puts a backup where no data is, brings the schema to this release's and lets the service in.
@@ -61,8 +67,10 @@ pub async fn restore(file: &Path, database: &Database) -> anyhow::Result<Content
 async fn check(file: &Path) -> anyhow::Result<()> {
     let file = file.to_owned();
     let check = move || {
+        // What was altered after it was compressed ends here: PostgreSQL's programs get none of it.
+        io::copy(&mut archive::reader(&file)?, &mut io::sink())?;
         let mut program = std::process::Command::new("pg_restore");
-        let program = program.arg("--file=-").arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let program = program.arg("--file=-").stdin(dump(&file)?).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = program.spawn().map_err(|error| missing("pg_restore", error))?;
         let script = child.stdout.take().context("pg_restore has no output")?;
         let schema_version = schema_of(BufReader::new(script));
@@ -70,7 +78,16 @@ async fn check(file: &Path) -> anyhow::Result<()> {
         anyhow::ensure!(ended.status.success(), "{}", words(&ended.stderr));
         check_schema(schema_version?, POSTGRES_SCHEMA)
     };
-    tokio::task::spawn_blocking(check).await?
+    unblocked(check).await
+}
+
+/// A dump as the input of a program, which reads as much as it needs, and says itself when that is not there.
+fn dump(file: &Path) -> io::Result<PipeReader> {
+    let mut dump = archive::reader(file)?;
+    let (output, mut input) = io::pipe()?;
+    // Ends with the program at the latest.
+    std::thread::spawn(move || io::copy(&mut dump, &mut input));
+    Ok(output)
 }
 
 /// Finds the newest migration in an SQL script of `pg_dump`, and the line that ends every such script.
@@ -131,7 +148,7 @@ async fn load(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()> {
     let database = into.get_database().unwrap_or(into.get_username());
     let mut program = program("pg_restore", into);
     program.args(["--schema=public", "--no-owner", "--no-privileges", "--no-comments", "--single-transaction"]);
-    succeed(program.args(["--exit-on-error", "--dbname", database]).arg(file)).await
+    succeed(program.args(["--exit-on-error", "--dbname", database]).stdin(dump(file)?)).await
 }
 
 /// What a database holds.

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::archive::{self, Folder};
-use super::{CONTENTS, Contents, at_work, said};
+use super::{CONTENTS, Contents, at_work, said, unblocked};
 use crate::model::Millis;
 use crate::store::SQLITE_SCHEMA;
 
@@ -95,9 +95,4 @@ fn refuse_existing(target: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// Work on files, away from the threads that answer requests.
-async fn unblocked<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(work).await?
 }

@@ -37,7 +37,7 @@ pub struct Arguments {
 enum Command {
     /// Rehearse: restore a backup to a throwaway place, start the service there and ask for its health
     Verify {
-        /// The backup, .db.gz or .dump [default: the newest in BACKUP_DIR]
+        /// The backup, .db.gz, .dump.gz or .dump [default: the newest in BACKUP_DIR]
         file: Option<PathBuf>,
         #[command(flatten)]
         scratch: Scratch,

@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use crate::app::App;
-use crate::auth::NewSecret;
+use crate::auth::{Caller, NewSecret};
 use crate::config::Settings;
-use crate::endpoints::tickets;
-use crate::model::Millis;
-use crate::store::DEFAULT_EVENT;
+use crate::endpoints::{keys, tickets};
+use crate::model::{Event, Millis};
+use crate::store::{DEFAULT_EVENT, TicketFilter};
 use crate::{logs, serve, sheet};
 
 /// Two people who hold a ticket each, and two tickets that nobody holds.
@@ -46,7 +46,7 @@ pub fn run() -> anyhow::Result<()> {
         let app = Arc::new(App::new(settings, Box::new(Millis::now)));
         let event = super::find_event(&app, DEFAULT_EVENT).await?;
         tickets::import(&app, &event, &sheet::read_tickets(TICKETS.as_bytes(), usize::MAX)?, &|_| {}).await?;
-        println!("{}", introduction(&app.settings.public_url, &key));
+        println!("{}", introduction(&Places::of(&app, &event).await?, &key));
         serve::http_on(app, listener).await
     })
 }
@@ -62,9 +62,32 @@ async fn listen(port: u16, fixed: bool) -> anyhow::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, last)).await.with_context(|| format!("PORT: cannot listen on {last}"))
 }
 
+/// The addresses that a browser opens.
+struct Places {
+    url: String,
+    ticket: String,
+    gate: String,
+}
+
+impl Places {
+    async fn of(app: &App, event: &Event) -> anyhow::Result<Self> {
+        let now = app.now();
+        let ana = TicketFilter { search: Some("ana".into()), ..TicketFilter::default() };
+        let tickets = app.store().list_tickets(event.event_id, &ana, 1).await?;
+        let ticket = tickets.first().context("Ana has a ticket")?;
+        let gate = serde_json::json!({ "name": "North", "role": "supervisor", "event": event.slug, "gate": ticket.gate, "offline": true });
+        let gate = keys::create(app, &Caller::ENVIRONMENT, serde_json::from_value(gate)?, now).await?;
+        Ok(Self {
+            url: app.settings.public_url.clone(),
+            ticket: tickets::ticket_url(app, ticket),
+            gate: keys::offer(app, &gate.details, now).await?.enrol_url,
+        })
+    }
+}
+
 /// What is printed: a few words, and commands for bash. Their comments have no character that means something to
 /// another shell, because zsh reads pasted comments as commands.
-fn introduction(url: &str, key: &str) -> String {
+fn introduction(Places { url, ticket, gate }: &Places, key: &str) -> String {
     let program = shell_word(&std::env::args().next().unwrap_or_default());
     let curl = r#"curl -sS -w '\n' -H "Authorization: Bearer $key""#;
     let scan = format!(
@@ -73,6 +96,15 @@ fn introduction(url: &str, key: &str) -> String {
     format!(
         r#"The demo answers at {url} until Ctrl-C; then its database vanishes.
 There are two people, ana and ben, with a ticket each, and the tickets A-2 (North) and B-2 (South) that nobody holds.
+
+In a browser, each in a window of its own:
+
+  Ana's ticket       {ticket}
+  the gate North     {gate} (once, within 15 minutes)
+  the organizer      {url}/organizer, with the key {key}
+
+At the gate, scan Ana's code, or type her seat, A-1, and the six digits.
+
 Paste these commands into another terminal, in the same directory:
 
 api={url}/api

@@ -12,7 +12,7 @@ use crate::model::Millis;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// A backup: .db.gz of SQLite or .dump of PostgreSQL
+    /// A backup: .db.gz of SQLite, .dump.gz or .dump of PostgreSQL
     file: PathBuf,
     /// Restore into this file, or this postgres:// URL as the owner [default: the database of the settings]
     #[arg(long, value_name = "DATABASE")]

@@ -118,8 +118,8 @@ async fn find_key(app: &App, caller: &Caller, key_id: Uuid) -> Result<Key, Error
 }
 
 #[derive(Serialize)]
-struct Enrolment {
-    enrol_url: String,
+pub struct Enrolment {
+    pub enrol_url: String,
     expires_at: Millis,
 }
 
@@ -127,16 +127,19 @@ struct Enrolment {
 pub async fn offer_enrolment(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     let key = find_key(call.app, call.caller()?, key_id).await?;
-    let token = NewSecret::enrolment(key_id)?;
-    let expires_at = call.now.plus(ENROLMENT);
-    if key.role == Role::Organizer
-        || !call.app.store().offer_enrolment(key_id, &token.hash, expires_at, call.now).await?
-    {
+    response::json(StatusCode::OK, &offer(call.app, &key, call.now).await?)
+}
+
+/// Makes the address. The demo calls it too.
+pub async fn offer(app: &App, key: &Key, now: Millis) -> Result<Enrolment, Error> {
+    let token = NewSecret::enrolment(key.key_id)?;
+    let expires_at = now.plus(ENROLMENT);
+    if key.role == Role::Organizer || !app.store().offer_enrolment(key.key_id, &token.hash, expires_at, now).await? {
         return Err(Error::KeyNotEnrollable);
     }
     // In the fragment, which a browser sends to nobody.
-    let enrol_url = format!("{}/gate#enrol={}", call.app.settings.public_url, token.text);
-    response::json(StatusCode::OK, &Enrolment { enrol_url, expires_at })
+    let enrol_url = format!("{}/gate#enrol={}", app.settings.public_url, token.text);
+    Ok(Enrolment { enrol_url, expires_at })
 }
 
 #[derive(Deserialize)]

@@ -281,7 +281,7 @@ pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
 }
 
 /// The address of a ticket's page, which only its key makes.
-fn ticket_url(app: &App, ticket: &Ticket) -> String {
+pub fn ticket_url(app: &App, ticket: &Ticket) -> String {
     let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
     format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
 }

@@ -59,9 +59,10 @@ impl PostgresStore {
 }
 
 /// Every statement has its index. A plan made while a table was nearly empty, and kept with its prepared statement, would
-/// go on reading the whole table after it has grown, until its statistics are made anew.
+/// go on reading the whole table after it has grown, until its statistics are made anew. What no index serves then counts
+/// as so expensive that PostgreSQL would compile it first, which takes longer than reading it.
 fn read_by_index(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(), sqlx::Error>> {
-    Box::pin(async { connection.execute("set enable_seqscan = off").await.map(drop) })
+    Box::pin(async { connection.execute("set enable_seqscan = off; set jit = off").await.map(drop) })
 }
 
 /// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40); a

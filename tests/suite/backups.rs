@@ -50,7 +50,7 @@ fn backup(service: &Service, directory: &Directory) -> Command {
 /// The names of the backups, which are all that is in their directory.
 fn backups(service: &Service, directory: &Directory) -> Vec<String> {
     let names = directory.names("backups");
-    let ending = if service.database.kind == Kind::Sqlite { ".db.gz" } else { ".dump" };
+    let ending = if service.database.kind == Kind::Sqlite { ".db.gz" } else { ".dump.gz" };
     assert!(names.iter().all(|name| name.starts_with("tickets-") && name.ends_with(ending)), "{names:?}");
     names
 }
@@ -206,6 +206,13 @@ fn altered(directory: &Directory, file: &Path, change: impl FnOnce(&mut Vec<u8>)
     altered
 }
 
+/// What is in a compressed file.
+fn unpacked(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    GzDecoder::new(File::open(file)?).read_to_end(&mut content)?;
+    Ok(content)
+}
+
 async fn a_backup_that_was_cut_or_altered_is_refused(service: Service) {
     let directory = Directory::new();
     evening(&service).await;
@@ -223,8 +230,21 @@ async fn a_backup_that_was_cut_or_altered_is_refused(service: Service) {
     for cut in [0, 3, 20, length / 2, length - 9, length - 1] {
         is_refused(&altered(&directory, &file, |bytes| bytes.truncate(cut))).await;
     }
-    is_refused(&altered(&directory, &file, |bytes| bytes[length / 2..length / 2 + 16].fill(0))).await;
     is_refused(&altered(&directory, &file, |bytes| *bytes = b"a text".to_vec())).await;
+
+    // The same content can be compressed in more than one way, so that a bit in a thousand changes nothing.
+    let content = unpacked(&file).expect("it is whole");
+    let is_noticed = |file: &Path| {
+        if unpacked(file).is_ok_and(|unpacked| unpacked == content) {
+            return;
+        }
+        assert!(target.restore(&directory, file).failed(1).contains("altered"));
+    };
+    for place in (0..40).map(|part| part * (length - 16) / 39) {
+        is_noticed(&altered(&directory, &file, |bytes| bytes[place..place + 16].fill(0)));
+        is_noticed(&altered(&directory, &file, |bytes| bytes[place] ^= 1 << (place % 8)));
+    }
+    assert!(target.is_untouched().await);
     let names = directory.names(".");
     assert!(!names.iter().any(|name| name.contains("unfinished")), "{names:?}");
 }
@@ -320,18 +340,19 @@ async fn backups_at_once_do_no_harm(service: Service) {
 async fn of_old_backups_seven_days_and_four_weeks_are_kept(service: Service) {
     let directory = Directory::new();
     fs::create_dir(directory.0.join("backups")).expect("a directory");
+    // Plain dumps count, too.
     let (ours, other) = match service.database.kind {
-        Kind::Sqlite => ("db.gz", "dump"),
-        Kind::Postgres => ("dump", "db.gz"),
+        Kind::Sqlite => (["db.gz"; 2], "dump.gz"),
+        Kind::Postgres => (["dump.gz", "dump"], "db.gz"),
     };
+    let name = |day: usize| format!("tickets-202001{day:02}-040000Z.{}", ours[day % 2]);
     let mut foreign = vec![
         "before-the-gala.db.gz".to_owned(),
         "notes.txt".to_owned(),
         format!("tickets-20200105-040000Z.{other}"),
-        format!("tickets-99990105-040000Z.{ours}"),
+        format!("tickets-99990105-040000Z.{}", ours[0]),
     ];
-    let old: Vec<String> = (1..=31).map(|day| format!("tickets-202001{day:02}-040000Z.{ours}")).collect();
-    for name in foreign.iter().chain(&old) {
+    for name in foreign.iter().cloned().chain((1..=31).map(name)) {
         directory.file(&format!("backups/{name}"), "");
     }
     // Nothing is removed while there is no new one.
@@ -339,11 +360,10 @@ async fn of_old_backups_seven_days_and_four_weeks_are_kept(service: Service) {
     assert_eq!(directory.names("backups").len(), 35);
 
     let new = take(&service, &directory);
-    let name = new.file_name().expect("a name").to_str().expect("UTF-8");
-    foreign.push(name.to_owned());
+    foreign.push(new.file_name().expect("a name").to_str().expect("UTF-8").to_owned());
     // The new one is one of the seven days. The others are the last of the month, and before them the Sundays.
     let kept = [5, 12, 19, 26, 27, 28, 29, 30, 31];
-    foreign.extend(kept.map(|day| format!("tickets-202001{day:02}-040000Z.{ours}")));
+    foreign.extend(kept.map(name));
     let mut names = directory.names("backups");
     foreign.sort();
     names.sort();
@@ -395,9 +415,7 @@ async fn verify_tells_whether_the_secret_fits(service: Service) {
 /// A compressed SQLite database that was changed after it was backed up.
 async fn doctored(directory: &Directory, file: &Path, change: &str) -> PathBuf {
     let database = directory.0.join("doctored.db");
-    let mut bytes = Vec::new();
-    GzDecoder::new(File::open(file).expect("it is there")).read_to_end(&mut bytes).expect("it is whole");
-    fs::write(&database, &bytes).expect("the directory takes a file");
+    fs::write(&database, unpacked(file).expect("it is whole")).expect("the directory takes a file");
     Rows::open(&format!("sqlite:{}", database.display())).await.execute(change).await.expect("it can be changed");
     let bytes = fs::read(&database).expect("it is there");
     compressed(directory, "doctored.db.gz", &bytes)
@@ -430,8 +448,7 @@ async fn what_is_no_whole_database_of_ours_is_not_restored_however_well_it_is_co
         }
         assert!(target.is_untouched().await);
     }
-    let mut bytes = Vec::new();
-    GzDecoder::new(File::open(&file).expect("it is there")).read_to_end(&mut bytes).expect("it is whole");
+    let mut bytes = unpacked(&file).expect("it is whole");
     bytes.truncate(bytes.len() / 2);
     let torn = compressed(&directory, "torn.db.gz", &bytes);
     assert!(target.restore(&directory, &torn).failed(1).contains("torn.db.gz"));
@@ -627,6 +644,30 @@ async fn a_dump_is_restored_into_a_database_that_was_only_migrated() {
     let target = Target::Database(TestDatabase::create(Kind::Postgres).await);
     target.restore(&directory, &file).printed();
     assert_eq!(target.rows().await.snapshot().await, before);
+}
+
+/// As the daily export on Google Cloud makes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_dump_is_taken_too() {
+    let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
+    evening(&service).await;
+    let before = service.database.snapshot().await;
+    fs::create_dir(directory.0.join("backups")).expect("a directory");
+    let file = directory.0.join("backups/tickets-20200105-040000Z.dump");
+    let mut dump = Command::new("pg_dump");
+    dump.args(["--format=custom", "--dbname", &service.database.owner_url(), "--file"]).arg(&file);
+    Run::of(&mut dump).printed();
+
+    let target = Target::of(&service, &directory).await;
+    let length = fs::metadata(&file).expect("it is there").len() as usize;
+    for cut in [3, 20, length / 2, length - 9, length - 1] {
+        target.restore(&directory, &altered(&directory, &file, |bytes| bytes.truncate(cut))).failed(1);
+    }
+    assert!(target.is_untouched().await);
+    target.restore(&directory, &file).printed();
+    assert_eq!(target.rows().await.snapshot().await, before);
+    let mut newest = on(&service.database, &directory, &["backup", "verify"]);
+    assert!(Run::of(newest.env("BACKUP_DIR", "backups")).printed().contains("20200105-040000Z.dump can be restored"));
 }
 
 /// Such as Cloud SQL's `google_vacuum_mgmt`, which no other server could make.

@@ -24,6 +24,7 @@ export class Repeats {
 
   /** The verdict is no longer shown. */
   dismissed({ result }) {
+    this.#seenAt = Date.now(); // Nobody looked meanwhile.
     this.#until = Date.now() + (result === "accepted" ? ADMITTED : REFUSED);
   }
 

@@ -38,7 +38,8 @@ export function ago(age) {
   const seconds = Math.max(0, Math.round(age / 1000));
   if (seconds < 60) return relative.format(-seconds, "second");
   if (seconds < 3600) return relative.format(-Math.round(seconds / 60), "minute");
-  return relative.format(-Math.round(seconds / 3600), "hour");
+  if (seconds < 2 * 86_400) return relative.format(-Math.round(seconds / 3600), "hour");
+  return relative.format(-Math.round(seconds / 86_400), "day");
 }
 
 /** Somebody else's text inside one of ours: whatever direction it is written in, ours keeps its own. */

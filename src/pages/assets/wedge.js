@@ -1,9 +1,10 @@
 // Hand-held scanners that type what they read and end with Enter.
 
-// A person does not type faster, a scanner not slower, in milliseconds between two keys.
-const PAUSE = 300;
+// After so many milliseconds without a key, what was typed before was none of a scanner's.
+const PAUSE = 1000;
 const SHORTEST = 8;
-const OURS = /^R[TP]1\.[\w-]{22}\.[\w-]+$/;
+// Whatever somebody touched before it.
+const OURS = /R[TP]1\.[\w-]{22}\.[\w-]+$/;
 
 /** Calls `scanned(text)` for whatever a scanner types while no field has the focus. */
 export function onScannerTyping(scanned) {
@@ -33,7 +34,8 @@ export function onScannerTyping(scanned) {
  */
 function understood(keys, positions) {
   const spanish = keys.replaceAll("'", "-").replaceAll("?", "_");
-  return [keys, positions, spanish].find((text) => OURS.test(text)) ?? keys;
+  const [ours] = [keys, positions, spanish].map((text) => OURS.exec(text)).filter(Boolean);
+  return ours?.[0] ?? keys;
 }
 
 function typedOnUsKeyboard({ code, shiftKey }) {

@@ -1,0 +1,284 @@
+// The gate's page, beyond what the stories need: how a device is enrolled, what each verdict says, who may do what.
+
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { test } from "node:test";
+import { camera, desktop, eventually, phone, service, texts } from "./harness.mjs";
+import { Gate, Holder, en } from "./people.mjs";
+
+const es = texts("es");
+const CSV = "seat,gate\nA-1,North\nA-2,North\nA-3,North\nB-1,South\n";
+
+/** A gate that decides nothing by itself, however long the service takes. */
+const ONLINE = { key: { offline: false } };
+
+/** A service whose event has four tickets, three of them held by somebody. */
+async function house(t, event = {}) {
+  const tickets = await service(t);
+  await tickets.api("PATCH", "/api/events/default", { time_zone: "Europe/Madrid", ...event });
+  await tickets.api("POST", "/api/events/default/tickets", CSV);
+  const register = (seat, gate, username, full_name) => tickets.register({ seat, gate, username, full_name });
+  const ana = await register("A-1", "North", "ana", "Ana Roe");
+  const bob = await register("A-2", "North", "bob", "Bob Poe");
+  const eve = await register("B-1", "South", "eve", "Eve Moe");
+  return { tickets, ana, bob, eve };
+}
+
+/** What the verdict on the screen is and says. */
+async function shown(gate) {
+  const dialog = gate.page.locator("#verdict[open]");
+  await dialog.waitFor();
+  return { kind: await dialog.getAttribute("data-kind"), text: await dialog.innerText() };
+}
+
+async function showing(gate, kind, ...told) {
+  await eventually(async () => {
+    const verdict = await shown(gate);
+    assert.equal(verdict.kind, kind, verdict.text);
+    for (const text of told) {
+      if (text instanceof RegExp) assert.match(verdict.text, text);
+      else assert.ok(verdict.text.includes(text), `${text} in: ${verdict.text}`);
+    }
+  });
+  await gate.goesOn();
+}
+
+const isolated = (foreign) => `\u2068${foreign}\u2069`;
+
+test("a link enrols one device once, and says so to the next", async (t) => {
+  const { tickets } = await house(t);
+  const { enrol_url } = await tickets.enrolment();
+  const first = await Gate.at(t, tickets, { link: enrol_url });
+  assert.equal(new URL(first.page.url()).hash, "", "no token in the address");
+  const second = await phone(t, tickets, { locale: "es-CO" });
+  await second.goto(enrol_url);
+  await second.getByRole("alert").getByText(es("gate.enrol_expired")).waitFor();
+  assert.equal(new URL(second.url()).hash, "", "not even of a dead one");
+  await second.reload();
+  await second.getByText(es("gate.enrol_title")).waitFor();
+  assert.ok(await second.getByText(es("gate.enrol_expired")).isHidden(), "and nobody tries it again");
+});
+
+test("a device without a camera is enrolled by pasting the link", async (t) => {
+  const { tickets } = await house(t);
+  const page = await desktop(t, tickets);
+  await page.goto("/gate");
+  const link = page.getByLabel(en("gate.enrol_link"), { exact: true });
+  await link.fill("https://example.org/");
+  await link.press("Enter");
+  await page.getByText(en("gate.enrol_not_a_link")).waitFor();
+  await link.fill(` ${(await tickets.enrolment()).enrol_url} `);
+  await link.press("Enter");
+  await page.getByRole("heading", { name: "North" }).waitFor();
+});
+
+test("the camera of a device that is no gate yet reads the organizer's code", async (t) => {
+  const { tickets } = await house(t);
+  const page = await phone(t, tickets);
+  await page.goto("/gate");
+  await page.getByRole("button", { name: en("gate.enrol_scan") }).click();
+  const { enrol_url } = await tickets.enrolment();
+  await camera.show(await pictureOf(page, enrol_url));
+  await page.getByRole("heading", { name: "North" }).waitFor();
+});
+
+/** A QR code as the organizer's page draws it (PNG). */
+async function pictureOf(page, text) {
+  const other = await page.context().newPage();
+  await other.goto("/gate");
+  const qr = await other.evaluateHandle(async (text) => {
+    const assets = new URL(".", document.querySelector("script[type=module]").src);
+    const { qrSvg } = await import(`${assets}qr.js`);
+    const svg = qrSvg(text);
+    Object.assign(svg.style, { position: "fixed", inset: 0, width: "300px", height: "300px" });
+    document.body.append(svg);
+    return svg;
+  }, text);
+  const picture = await qr.screenshot();
+  await other.close();
+  return picture;
+}
+
+test("every verdict has its own colour, shape and words, and says what to do", async (t) => {
+  const { tickets, ana, bob, eve } = await house(t);
+  const gate = await Gate.at(t, tickets, ONLINE);
+  const reads = async (code, kind, ...told) => {
+    await gate.reads(code);
+    await showing(gate, kind, ...told);
+  };
+  await reads(tickets.code(ana), "accepted", en("result.accepted"), "Ana Roe", "A-1", "North");
+  const { used_at } = await tickets.api("GET", `/api/tickets/${ana.ticket_id}`);
+  const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "short", timeZone: "Europe/Madrid" }).format(new Date(used_at));
+  const used = en("result.already_used_detail", { time, gate: isolated("North"), ago: "" }).replace(/\(\)/, "");
+  await reads(tickets.code(ana, 30), "refused", en("result.already_used"), used, "Ana Roe");
+  await reads(tickets.code(bob, -95), "attention", en("result.stale_code"), new RegExp(en("result.stale_code_slow", { seconds: "\\d+" })));
+  await reads(tickets.code(bob).replace(/\d{6}$/, "000000"), "refused", en("result.wrong_code"), en("result.wrong_code_detail"));
+  await reads(tickets.code(eve), "attention", en("result.wrong_gate"), en("result.wrong_gate_order", { gate: isolated("South") }));
+  await reads(`RT1.${"A".repeat(22)}.123456`, "refused", en("result.unknown_ticket"));
+  await reads(ana.provisioning.ticket_url, "attention", en("result.not_a_code"));
+  await tickets.api("POST", `/api/tickets/${bob.ticket_id}/revoke`);
+  await reads(tickets.code(bob), "refused", en("result.revoked"));
+  const scans = await tickets.rows("/api/events/default/scans.csv");
+  assert.equal(scans.length, 7, "a link is no business of the record");
+  await gate.page.locator("#last").click();
+  assert.equal(await gate.page.locator("#scans > li").count(), 7);
+});
+
+test("a ticket that stays before the camera is scanned once", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets, ONLINE);
+  const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url);
+  await camera.show(await holder.code());
+  await showing(gate, "accepted", "Ana Roe");
+  // It looks at the same picture again, several times.
+  await gate.page.evaluate(() => new Promise((resolve) => {
+    const video = document.querySelector("#video");
+    let pictures = 0;
+    const count = () => ((pictures += 1) < 10 ? video.requestVideoFrameCallback(count) : resolve());
+    count();
+  }));
+  assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 1);
+  await showing(gate, "refused", en("result.already_used")); // It still stays, as with whoever passes a phone back.
+});
+
+test("a hand-held scanner may think that the phone's keyboard is American", async (t) => {
+  const { tickets } = await house(t);
+  const gate = await Gate.at(t, tickets);
+  const id = "A-_B".padEnd(22, "c");
+  const sent = gate.page.waitForRequest((request) => request.url().endsWith("/scans"));
+  await gate.reads(`RT1.${id}.123456`.replace("-", "'").replace("_", "?"));
+  assert.equal((await sent).postDataJSON().code, `RT1.${id}.123456`);
+  await showing(gate, "refused", en("result.unknown_ticket"));
+});
+
+test("a supervisor admits without a code, with a reason, and takes it back", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets, { key: { role: "supervisor" } });
+  await gate.press(en("gate.type"));
+  await gate.press(en("gate.without_code"));
+  await gate.page.getByLabel(en("gate.seat"), { exact: true }).fill("A-1");
+  await gate.press(en("gate.admit"));
+  assert.ok(await gate.page.locator("#confirm").isHidden(), "not without a reason");
+  await gate.page.getByLabel(en("gate.note"), { exact: true }).fill("Phone without battery");
+  await gate.press(en("gate.admit"));
+  const sure = gate.page.getByRole("alertdialog", { name: en("gate.manual_title") });
+  await sure.getByText("Phone without battery").waitFor();
+  await sure.getByRole("button", { name: en("gate.admit") }).click();
+  await showing(gate, "accepted", "Ana Roe");
+
+  await gate.page.locator("#last").click();
+  await gate.page.getByRole("button", { name: new RegExp(`^${en("gate.undo")}: Ana Roe`) }).click();
+  const undo = gate.page.getByRole("alertdialog", { name: en("gate.undo_title") });
+  await undo.getByRole("button", { name: en("gate.cancel") }).click();
+  assert.equal((await tickets.api("GET", `/api/tickets/${ana.ticket_id}`)).status, "used", "not before it is confirmed");
+  await gate.page.getByRole("button", { name: new RegExp(`^${en("gate.undo")}: Ana Roe`) }).click();
+  await undo.getByRole("button", { name: en("gate.undo") }).click();
+  await gate.page.locator("#scans").getByText(en("gate.tag_undone")).waitFor();
+  assert.equal((await tickets.api("GET", `/api/tickets/${ana.ticket_id}`)).status, "valid");
+});
+
+test("a gate's key neither admits without a code nor undoes", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets);
+  await gate.reads(tickets.code(ana));
+  await showing(gate, "accepted");
+  await gate.press(en("gate.type"));
+  assert.ok(await gate.page.getByRole("button", { name: en("gate.without_code") }).isHidden());
+  await gate.press(en("gate.cancel"));
+  await gate.page.locator("#last").click();
+  assert.equal(await gate.page.getByRole("button", { name: new RegExp(`^${en("gate.undo")}`) }).count(), 0);
+});
+
+test("a device whose key has no gate asks for it, and keeps it", async (t) => {
+  const { tickets, eve } = await house(t);
+  const { enrol_url } = await tickets.enrolment({ gate: null });
+  const page = await phone(t, tickets);
+  await page.goto(enrol_url);
+  await page.getByRole("heading", { name: en("gate.choose_title") }).waitFor();
+  await page.getByRole("button", { name: "North", exact: true }).click();
+  const gate = new Gate(page);
+  await page.getByRole("heading", { name: "North" }).waitFor();
+  await page.reload();
+  await page.getByRole("heading", { name: "North" }).waitFor();
+  await gate.reads(tickets.code(eve));
+  await showing(gate, "attention", en("result.wrong_gate"));
+  await gate.press(en("gate.more"));
+  await gate.press(en("gate.change_gate"));
+  await gate.press(en("gate.choose_any"));
+  await page.getByRole("heading", { name: en("gate.all_gates") }).waitFor();
+  await gate.reads(tickets.code(eve));
+  await showing(gate, "accepted", "Eve Moe");
+});
+
+test("the way out looks different for as long as it is on", async (t) => {
+  const { tickets, ana } = await house(t, { reentry: "after_exit" });
+  const gate = await Gate.at(t, tickets);
+  await gate.reads(tickets.code(ana));
+  await showing(gate, "accepted");
+  const flag = gate.page.locator("#flag");
+  assert.ok(await flag.isHidden());
+  await gate.press(en("gate.exit"));
+  await flag.getByText(en("gate.exit")).waitFor();
+  await gate.page.reload();
+  await flag.waitFor();
+  assert.equal(await gate.page.getByRole("button", { name: en("gate.exit"), exact: true }).getAttribute("aria-pressed"), "true");
+  await gate.reads(tickets.code(ana));
+  await showing(gate, "left", en("result.left"), "Ana Roe");
+});
+
+test("nobody is admitted by a gate that cannot ask and has no list; it asks again", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets, ONLINE);
+  const code = tickets.code(ana);
+  await tickets.stop();
+  await gate.reads(code);
+  const verdict = await shown(gate);
+  assert.equal(verdict.kind, "undecided");
+  assert.ok(verdict.text.includes(en("result.undecided_detail")), verdict.text);
+  assert.ok(!verdict.text.includes(en("result.accepted")));
+  await gate.sees(en("gate.blind"));
+  await tickets.start();
+  await gate.press(en("gate.retry"));
+  await showing(gate, "accepted", "Ana Roe");
+  assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 1, "it is the same scan");
+});
+
+test("without a camera the page says why, and typing works", async (t) => {
+  const { tickets, ana } = await house(t);
+  for (const [name, told] of [["NotAllowedError", "refused"], ["NotFoundError", "absent"], ["NotReadableError", "busy"]]) {
+    const script = `navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("", "${name}"); };`;
+    const gate = await Gate.at(t, tickets, { script });
+    await gate.page.getByRole("alert").getByText(en(`gate.camera_${told}`)).waitFor();
+    await gate.types("A-1", tickets.code(ana));
+    await gate.goesOn();
+  }
+  assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 3);
+});
+
+test("a revoked key makes the device a stranger again", async (t) => {
+  const { tickets, ana } = await house(t);
+  const { key_id, enrol_url } = await tickets.enrolment();
+  const gate = await Gate.at(t, tickets, { link: enrol_url });
+  await tickets.api("DELETE", `/api/keys/${key_id}`);
+  await gate.page.evaluate(() => dispatchEvent(new Event("online")));
+  await gate.page.getByText(en("gate.enrol_title")).waitFor();
+  await tickets.scan(ana, tickets.code(ana));
+});
+
+test("a verdict is on the screen within 300 ms of the code", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets, ONLINE);
+  for (let scans = 0; scans < 8; scans += 1) {
+    // Another ticket each time, so that none of them is taken for the one before.
+    await gate.reads(tickets.code(ana).replace(/RT1\.[\w-]{8}/, `RT1.${randomUUID().slice(0, 8)}`));
+    await gate.goesOn();
+  }
+  const times = await gate.page.evaluate(() => {
+    const at = (name) => performance.getEntriesByName(name).map((mark) => mark.startTime);
+    const seen = at("seen");
+    return at("shown").map((time, scan) => time - seen[scan]);
+  });
+  times.sort((one, other) => one - other);
+  t.diagnostic(`milliseconds from code to verdict: ${times.map(Math.round).join(", ")}`);
+  assert.ok(times[0] < 300, `the fastest of eight took ${times[0]} ms`);
+});
