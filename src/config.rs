@@ -222,12 +222,18 @@ fn public_url(read: &impl Fn(&str) -> Option<String>, port: u16) -> Result<Strin
     let Some(url) = read("PUBLIC_URL") else {
         return Ok(format!("http://localhost:{port}"));
     };
-    // Paths are put behind it, and everybody sees it.
+    // Paths are put behind it, the pages' own begin at the root, and everybody sees it.
     let valid = url.parse::<Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && !url.contains(['?', '#', '@'])
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some()
+            && uri.path() == "/"
+            && !url.contains(['?', '#', '@'])
     });
     if !valid {
-        return Err(refuse("PUBLIC_URL", "must be an http:// or https:// address without user, query and fragment"));
+        return Err(refuse(
+            "PUBLIC_URL",
+            "must be an http:// or https:// address without user, path, query and fragment",
+        ));
     }
     Ok(url.trim_end_matches('/').to_owned())
 }
@@ -352,7 +358,7 @@ mod tests {
             ("PORT", "9000"),
             ("DATABASE_URL", "sqlite:box/office.db"),
             ("DB_POOL_MAX", "32"),
-            ("PUBLIC_URL", "https://tickets.example.org/fair/"),
+            ("PUBLIC_URL", "https://tickets.example.org/"),
             ("ORGANIZER_KEY", SECRET),
             ("TICKET_SECRET", SECRET),
             ("BACKUP_DIR", "backups"),
@@ -366,7 +372,7 @@ mod tests {
         assert_eq!(settings.port, 9000);
         assert_eq!(settings.organizer_key_file().unwrap(), Path::new("box/organizer.key"));
         assert_eq!(settings.pool_max, 32);
-        assert_eq!(settings.public_url, "https://tickets.example.org/fair");
+        assert_eq!(settings.public_url, "https://tickets.example.org");
         assert_eq!(settings.organizer_key.as_deref(), Some(SECRET));
         assert_eq!(settings.ticket_secret.as_deref(), Some(SECRET));
         assert_eq!(settings.daily_backups().unwrap(), Path::new("backups"));
@@ -433,6 +439,7 @@ mod tests {
                     "example.org",
                     "ftp://example.org",
                     "https://",
+                    "https://a.org/b",
                     "https://a.org/?b",
                     "https://a.org/#b",
                     "https://b@a.org",

@@ -125,6 +125,7 @@ test("tickets are found by a part of a name, a gate or a status, page after page
   const shown = page.locator("#tickets tbody tr");
   await sees(page, en("organizer.shown_more", { tickets: 50 }));
   await press(page, "more");
+  await sees(page, en("organizer.shown_more", { tickets: 100 }));
   await press(page, "more");
   await sees(page, en("organizer.shown_all", { tickets: 120 }));
   assert.equal(new Set(await shown.locator("th").allInnerTexts()).size, 120);

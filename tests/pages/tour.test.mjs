@@ -209,7 +209,7 @@ async function evening(route) {
   const now = Date.now();
   stats.arrivals = Array.from({ length: 60 }, (_, age) => ({
     minute: new Date(now - (now % 60_000) - (59 - age) * 60_000).toISOString(),
-    admitted: Math.round(9 * Math.exp(-(((age - 38) / 14) ** 2)) + 3 * ((age * 7) % 3)),
+    admitted: Math.round(9 * Math.exp(-(((age - 38) / 14) ** 2)) + ((age * 7) % 5) / 2),
   }));
   await route.fulfill({ response, json: stats });
 }

@@ -213,7 +213,7 @@ async fn what_is_no_link_is_a_page_that_says_so(service: Service) {
 async fn an_outage_is_a_page_that_asks_again(service: Service) {
     let (_, path) = ticket(&service).await;
     let nowhere = service.another(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")]).anonymous;
-    for (language, words) in [("en", "One moment"), ("es", "Un momento")] {
+    for (language, words) in [("en", "please"), ("es", "por favor")] {
         let reply = get_in(language, &nowhere, &path).await;
         let page = html(&reply, 503);
         assert!(page.contains(words) && page.contains("<meta http-equiv=\"refresh\" content=\"5\">"), "{page}");

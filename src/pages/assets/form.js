@@ -80,13 +80,15 @@ export function open(dialog) {
   dialog.scrollTop = 0;
 }
 
+/** What the dialog that asks will do. */
+let confirmed;
+
 /**
  * Asks before something that cannot be taken back, and does it while the dialog is still open, so that its failure is
  * told there. `typed` must be typed to go on.
  */
 export function confirm({ title, words, action, typed = "", work }) {
   const dialog = find("#confirm-dialog");
-  const form = find("form", dialog);
   find("#confirm-title").textContent = title;
   find("#confirm-text").replaceChildren(...words.map((each) => element("p", {}, each)));
   find("#confirm-go").textContent = action;
@@ -94,17 +96,15 @@ export function confirm({ title, words, action, typed = "", work }) {
   find("#confirm-typed label").textContent = text("organizer.type_this", { typed });
   const field = find("#typed");
   field.value = "";
-  confirm.work = async () => {
+  confirmed = async () => {
     if (field.value.trim() !== typed) throw wrongField("typed", "organizer.not_typed");
     await work();
     dialog.close();
   };
-  if (!confirm.isWired) {
-    onSubmit(form, () => confirm.work());
-    confirm.isWired = true;
-  }
   open(dialog);
 }
+
+let fading;
 
 /** A short word about what was done, seen and heard for a while. */
 export function tell(words) {
@@ -112,12 +112,16 @@ export function tell(words) {
   // What is outside an open dialog is covered by it.
   [...document.querySelectorAll("main, dialog[open]")].at(-1).append(told);
   told.textContent = words;
-  clearTimeout(tell.timer);
-  tell.timer = setTimeout(() => { told.textContent = ""; }, 5000);
+  clearTimeout(fading);
+  fading = setTimeout(() => { told.textContent = ""; }, 5000);
 }
 
-/** The button of each dialog that closes it, and those that copy a field. */
+/** Does something outside a form, and says what went wrong. */
+export const attempt = (work) => work().catch((problem) => tell(explain(problem)));
+
+/** What all dialogs share: the buttons that close them or copy a field, and the one dialog that asks. */
 export function wireDialogs() {
+  onSubmit(find("#confirm-dialog form"), () => confirmed());
   document.addEventListener("close", () => find("main").append(find("#told")), true);
   document.addEventListener("click", async ({ target }) => {
     const button = target.closest("[data-close], [data-copy]");

@@ -1,7 +1,7 @@
 // Events: making, changing, deleting them.
 
 import { element, find } from "./dom.js";
-import { bdi, confirm, isolated, onSubmit, open, tell, wrongField } from "./form.js";
+import { attempt, bdi, confirm, isolated, onSubmit, open, tell, wrongField } from "./form.js";
 import { call, loadEvents, session } from "./organizer-session.js";
 import { dayAndTime, text } from "./text.js";
 import { isTimeZone, localOf, momentOf } from "./zone.js";
@@ -60,14 +60,14 @@ function remove(event) {
     action: text("organizer.delete"),
     async work() {
       await call("DELETE", `/api/events/${event.slug}`);
-      await refresh();
       tell(text("organizer.deleted"));
+      attempt(() => refresh(session.event.slug));
     },
   });
 }
 
 /** Has the page drawn again, with the bar above, where the events are too. */
-async function refresh(slug = session.event.slug) {
+async function refresh(slug) {
   await loadEvents();
   const address = `#events/${slug}`;
   if (location.hash === address) dispatchEvent(new HashChangeEvent("hashchange"));
@@ -86,13 +86,9 @@ onSubmit(form, async (values) => {
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
   const { slug: newSlug, ...rest } = values;
   const event = { ...rest, starts_at: moment(values.starts_at), ends_at: moment(values.ends_at) };
-  if (changed) {
-    await call("PATCH", `/api/events/${changed.slug}`, { json: event });
-    await refresh();
-  } else {
-    await call("POST", "/api/events", { json: { slug: newSlug, ...event } });
-    await refresh(newSlug);
-  }
+  if (changed) await call("PATCH", `/api/events/${changed.slug}`, { json: event });
+  else await call("POST", "/api/events", { json: { slug: newSlug, ...event } });
   dialog.close();
   tell(text("organizer.saved_event"));
+  await attempt(() => refresh(newSlug));
 });

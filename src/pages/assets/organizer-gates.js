@@ -2,7 +2,7 @@
 
 import { now } from "./clock.js";
 import { element, find } from "./dom.js";
-import { bdi, confirm, explain, isolated, onSubmit, open, tell } from "./form.js";
+import { attempt, bdi, confirm, isolated, onSubmit, open, tell } from "./form.js";
 import { all, call, here, session } from "./organizer-session.js";
 import { qrSvg } from "./qr.js";
 import { dayAndTime, text } from "./text.js";
@@ -44,7 +44,7 @@ function card(key) {
     element("p", {}, facts.filter(Boolean).join(" · ")),
     element("p", { className: "quiet" }, newest(key), end[1] ? ` · ${text(`organizer.key_${end[0]}`, { time: moment(end[1]) })}` : ""),
     isGood(key) ? element("div", { className: "row" },
-      isDevice ? element("button", { type: "button", onclick: () => tryEnrol(key) }, text("organizer.enrol")) : "",
+      isDevice ? element("button", { type: "button", onclick: () => attempt(() => enrol(key)) }, text("organizer.enrol")) : "",
       element("button", { type: "button", className: "danger", onclick: () => revoke(key) }, text("organizer.revoke"))) : "");
 }
 
@@ -63,7 +63,7 @@ function revoke(key) {
     async work() {
       await call("DELETE", `/api/keys/${key.key_id}`);
       tell(text("organizer.revoke_key_done"));
-      await show();
+      attempt(show);
     },
   });
 }
@@ -77,8 +77,9 @@ onSubmit(keyForm, async ({ name, role, gate, offline }) => {
   const wanted = { name, role, event: session.event.slug, offline: Boolean(offline), ...(gate && { gate }) };
   // Its secret is not shown: the device gets one of its own when it is enrolled.
   const key = await call("POST", "/api/keys", { json: wanted });
-  await Promise.all([show(), tryEnrol(key)]);
   find("#key-dialog").close();
+  await attempt(() => enrol(key));
+  await attempt(show);
 });
 
 let enrolled = null;
@@ -114,13 +115,5 @@ function forget() {
   find("#enrol-link").value = "";
 }
 
-const tryEnrol = async (key) => {
-  try {
-    await enrol(key);
-  } catch (problem) {
-    tell(explain(problem));
-  }
-};
-
-find("#enrol-again").onclick = () => tryEnrol(enrolled);
+find("#enrol-again").onclick = () => attempt(() => enrol(enrolled));
 enrolDialog.addEventListener("close", forget);

@@ -1,7 +1,7 @@
 // One ticket: what is known of it, and what can be done with it.
 
 import { element, find } from "./dom.js";
-import { alarm, bdi, confirm, explain, isolated, onSubmit, open, tell, wrongField } from "./form.js";
+import { alarm, attempt, bdi, confirm, explain, isolated, onSubmit, open, tell, wrongField } from "./form.js";
 import { prepare } from "./organizer-print.js";
 import { call, here, session } from "./organizer-session.js";
 import { qrSvg } from "./qr.js";
@@ -66,11 +66,11 @@ function showLink(ticket, address) {
 }
 
 /** After a change: the list is read again, and the new link shown, which is in no other answer. */
-async function finish(ticket, told) {
+function finish(ticket, told) {
   for (const each of [dialog, holderDialog]) each.close();
   tell(text(told));
   if (ticket.provisioning && ticket.username) showLink(ticket, ticket.provisioning.ticket_url);
-  await changed();
+  attempt(changed);
 }
 
 function ask(ticket, name, words) {
@@ -80,7 +80,7 @@ function ask(ticket, name, words) {
     action: text(`organizer.${name}`),
     async work() {
       const after = await call("POST", `/api/tickets/${ticket.ticket_id}/${name}`);
-      await finish(after, `organizer.${name}_done`);
+      finish(after, `organizer.${name}_done`);
     },
   });
 }
@@ -131,7 +131,7 @@ function register(ticket) {
 
 async function registerTo(username, { seat, gate }) {
   const ticket = await call("POST", `/api/users/${encodeURIComponent(username)}/tickets`, { json: { seat, gate, event: session.event.slug } });
-  await finish(ticket, "organizer.register_done");
+  finish(ticket, "organizer.register_done");
 }
 
 function transfer(ticket) {
@@ -142,7 +142,7 @@ function transfer(ticket) {
     async work(values) {
       await findOrMake(values);
       const after = await call("POST", `/api/tickets/${ticket.ticket_id}/transfer`, { json: { username: values.username } });
-      await finish(after, "organizer.transfer_done");
+      finish(after, "organizer.transfer_done");
     },
   });
 }
@@ -159,7 +159,7 @@ export function newTicket(onChange) {
       if (username) await findOrMake(values);
       await call("POST", here("/tickets"), { json: { seat, gate } });
       if (username) return registerTo(username, { seat, gate });
-      await finish({}, "organizer.created");
+      finish({}, "organizer.created");
     },
   });
 }

@@ -1,7 +1,7 @@
 // Tickets: finding them, and choosing some to print.
 
 import { element, find } from "./dom.js";
-import { bdi, confirm, explain, tell } from "./form.js";
+import { attempt, bdi, confirm, tell } from "./form.js";
 import { prepare } from "./organizer-print.js";
 import { call, here, session } from "./organizer-session.js";
 import { newTicket, openTicket, stateOf } from "./organizer-ticket.js";
@@ -102,8 +102,6 @@ async function reload() {
   selected.clear();
   await show();
 }
-
-const attempt = (work) => work().catch((problem) => tell(explain(problem)));
 
 let typing;
 filter.oninput = () => {
