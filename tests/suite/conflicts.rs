@@ -50,7 +50,9 @@ async fn what_gate_and_service_agree_on_is_no_conflict(service: Service) {
     service.clock.advance(10 * MINUTE);
     let refused_alone = with(scan(&service, &ticket, -5 * MINUTE), json!({ "offline_result": "wrong_gate" }));
     let agreed = with(scan(&service, &ticket, -3 * MINUTE), json!({ "offline_result": "already_used" }));
-    assert_eq!(send(&gate, &refused_alone).await["result"], "accepted");
+    let admitted = scan(&service, &ticket, -4 * MINUTE);
+    assert_eq!(send(&gate, &refused_alone).await["result"], "wrong_gate");
+    assert_eq!(send(&gate, &admitted).await["result"], "accepted");
     assert_eq!(send(&gate, &agreed).await["result"], "already_used");
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(409, "already_used");
     assert_eq!(service.organizer.get(CONFLICTS).await.is(200)["conflicts"], json!([]));
