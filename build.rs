@@ -1,9 +1,9 @@
-//! Compresses the files that the web pages load, so that the binary holds and sends them compressed, and makes the
-//! checksum that their addresses carry. Our comments are for whoever reads the sources: no phone loads them.
+//! Compresses the files that the web pages load and the description of the interface, so that the binary holds and sends
+//! them compressed, and makes the checksum that the files' addresses carry. Our comments are for whoever reads the sources: no phone loads them.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -11,9 +11,11 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 const FOLDER: &str = "src/pages/assets";
+const DESCRIPTION: &str = "src/openapi.json";
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed={FOLDER}");
+    println!("cargo::rerun-if-changed={DESCRIPTION}");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     let root = Path::new(FOLDER).canonicalize()?;
     let mut checksum = Sha256::new();
@@ -27,12 +29,11 @@ fn main() -> io::Result<()> {
         checksum.update(bytes.len().to_le_bytes());
         checksum.update(&bytes);
         let compressed = out.join(format!("{place}.gz"));
-        let mut encoder = GzEncoder::new(File::create(&compressed)?, Compression::best());
-        io::Write::write_all(&mut encoder, &bytes)?;
-        encoder.finish()?;
+        compress(&bytes, &compressed)?;
         writeln!(table, "    Asset {{ name: {name:?}, gzip: include_bytes!({compressed:?}) }},")
             .expect("a string grows");
     }
+    compress(&fs::read(DESCRIPTION)?, &out.join("openapi.json.gz"))?;
     let checksum = checksum.finalize();
     let version: String = checksum[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let path = format!("/assets/{version}");
@@ -40,6 +41,13 @@ fn main() -> io::Result<()> {
         "/// Where the files of this release are.\npub const ASSETS_PATH: &str = {path:?};\npub static ASSETS: &[Asset] = &[\n{table}];\n"
     );
     fs::write(out.join("assets.rs"), code)
+}
+
+fn compress(bytes: &[u8], to: &Path) -> io::Result<()> {
+    let mut encoder = GzEncoder::new(File::create(to)?, Compression::best());
+    encoder.write_all(bytes)?;
+    encoder.finish()?;
+    Ok(())
 }
 
 /// A script or a style without the comments that have lines of their own. Those lines stay, empty, so that an error tells

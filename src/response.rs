@@ -1,18 +1,20 @@
 //! How an answer is made: JSON, problems (RFC 9457), streams, and the headers that all of them have.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use bytes::Bytes;
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
 
 use crate::error::{Error, FieldError};
+use crate::request::accepts_gzip;
 
 /// A body that hyper streams and `lambda_http` collects.
 pub type Body = UnsyncBoxBody<Bytes, Error>;
@@ -37,6 +39,36 @@ pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Byt
 pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Response, Error> {
     let body = serde_json::to_vec(value).map_err(|error| Error::Internal(error.to_string()))?;
     Ok(whole(status, "application/json", body))
+}
+
+/// A body that is compressed already, for those who take it so, and for the others.
+pub fn compressed(
+    asked: &HeaderMap,
+    status: StatusCode,
+    content_type: &'static str,
+    gzip: Bytes,
+) -> Result<Response, Error> {
+    let mut response = if accepts_gzip(asked) {
+        let mut response = whole(status, content_type, gzip);
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+    } else {
+        let mut bytes = Vec::new();
+        GzDecoder::new(&*gzip).read_to_end(&mut bytes).map_err(broken)?;
+        whole(status, content_type, bytes)
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    Ok(response)
+}
+
+/// Compresses a body (RFC 1952).
+pub fn gzip(bytes: &[u8]) -> Result<Bytes, Error> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).map(Bytes::from).map_err(broken)
+}
+
+fn broken(error: std::io::Error) -> Error {
+    Error::Internal(format!("gzip: {error}"))
 }
 
 pub fn no_content() -> Response {
@@ -119,7 +151,6 @@ pub fn gzipped(
         let Some((mut chunks, mut encoder)) = state else {
             return Ok(None);
         };
-        let broken = |error: std::io::Error| Error::Internal(format!("gzip: {error}"));
         while let Some(chunk) = chunks.try_next().await? {
             encoder.write_all(&chunk).map_err(broken)?;
             if !encoder.get_ref().is_empty() {
@@ -134,9 +165,6 @@ pub fn gzipped(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
-    use flate2::read::GzDecoder;
     use proptest::prelude::*;
 
     use super::*;

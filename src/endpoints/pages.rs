@@ -1,12 +1,7 @@
 //! The web pages and the files that they load.
 
-use std::io::{Read as _, Write as _};
-
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -15,7 +10,7 @@ use super::tickets::otpauth_url;
 use crate::error::Error;
 use crate::model::{Millis, Status};
 use crate::pages::{ASSETS_PATH, Asset, Language, qr};
-use crate::request::{Call, accepts_gzip};
+use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::TicketPage;
 use crate::totp::{Code, PERIOD, PageToken, QrCode, TotpKey, step_at};
@@ -188,32 +183,17 @@ fn ticket_page(
 
 /// A text that is asked for again each time.
 fn text(parts: &Parts, status: StatusCode, content_type: &'static str, text: &str) -> Result<Response, Error> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    let zipped = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()).map_err(broken)?;
-    file(parts, status, content_type, zipped.into())
+    file(parts, status, content_type, response::gzip(text.as_bytes())?)
 }
 
-/// A compressed body, for those who take it so, and for the others.
 fn file(parts: &Parts, status: StatusCode, content_type: &'static str, gzip: Bytes) -> Result<Response, Error> {
-    let zipped = accepts_gzip(&parts.headers);
-    let body = if zipped {
-        gzip
-    } else {
-        let mut bytes = Vec::new();
-        GzDecoder::new(&*gzip).read_to_end(&mut bytes).map_err(broken)?;
-        bytes.into()
-    };
-    let mut response = response::whole(status, content_type, body);
-    if zipped {
-        set(&mut response, &[("content-encoding", "gzip")]);
-    }
+    let mut response = response::compressed(&parts.headers, status, content_type, gzip)?;
     set(&mut response, GUARDS);
     Ok(response)
 }
 
 /// What every page and file has: nothing from elsewhere gets in, nothing gets out.
 const GUARDS: &[(&str, &str)] = &[
-    ("vary", "accept-encoding"),
     ("cache-control", "no-cache"),
     ("content-security-policy", POLICY),
     ("referrer-policy", "no-referrer"),
@@ -226,8 +206,4 @@ fn set(response: &mut Response, headers: &[(&'static str, &'static str)]) {
     for (name, value) in headers {
         response.headers_mut().insert(*name, HeaderValue::from_static(value));
     }
-}
-
-fn broken(error: std::io::Error) -> Error {
-    Error::Internal(format!("gzip: {error}"))
 }

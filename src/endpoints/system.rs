@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -92,6 +93,7 @@ pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
 }
 
 /// `GET /openapi.json`.
-pub async fn show_openapi(_: Call<'_>) -> Result<Response, Error> {
-    Ok(response::whole(StatusCode::OK, "application/json", include_str!("../openapi.json")))
+pub async fn show_openapi(call: Call<'_>) -> Result<Response, Error> {
+    let document = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz"));
+    response::compressed(&call.parts.headers, StatusCode::OK, "application/json", Bytes::from_static(document))
 }
