@@ -132,11 +132,19 @@ export class Gate extends Person {
     return this.verdict();
   }
 
-  /** The words on the full screen. */
+  /** The words of the next verdict, which the page marks. An admission is soon gone from the screen, but not from there. */
   async verdict() {
-    const dialog = this.page.locator("#verdict[open]");
-    await dialog.waitFor();
-    return dialog.innerText();
+    const verdict = await this.page.waitForFunction(() => {
+      const shown = performance.getEntriesByName("shown").length > 0;
+      performance.clearMarks("shown");
+      return shown && [...document.querySelectorAll("#verdict p, #verdict li")].map((line) => line.textContent).join("\n");
+    });
+    return verdict.jsonValue();
+  }
+
+  /** Its colour and shape. */
+  kind() {
+    return this.page.locator("#verdict").getAttribute("data-kind");
   }
 
   /** An admission goes by itself, maybe before it is put away. */

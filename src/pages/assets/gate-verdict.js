@@ -67,18 +67,16 @@ export class VerdictDialog {
   #dialog = find("#verdict");
   #timer = 0;
   #since = 0;
+  #closed;
 
   constructor({ closed, retry }) {
+    this.#closed = closed;
     this.#dialog.addEventListener("click", ({ target }) => {
       if (target.id === "verdict-retry") retry(this.shown);
       else this.close();
     });
-    this.#dialog.addEventListener("close", () => {
-      clearTimeout(this.#timer);
-      const verdict = this.shown;
-      this.shown = null;
-      if (verdict) closed(verdict);
-    });
+    // With the Escape key. The event comes late, maybe when the next verdict is shown already.
+    this.#dialog.addEventListener("close", () => this.#dialog.open || this.close());
   }
 
   /** Whether another code may take the place of what is shown: never of an admission, nor of what nobody can have read. */
@@ -106,7 +104,11 @@ export class VerdictDialog {
   }
 
   close() {
+    clearTimeout(this.#timer);
+    const verdict = this.shown;
+    this.shown = null;
     this.#dialog.close();
+    if (verdict) this.#closed(verdict);
   }
 }
 

@@ -155,11 +155,11 @@ const isCameraWanted = () => document.body.dataset.screen === "scan" || enrollin
 // From a code to a verdict.
 
 /** A code before the camera, or typed by a hand-held scanner. */
-function seen(code) {
+function seen(code, how) {
   if (enrolling) return enrolWith(tokenIn(code), code);
   if (asking || isSheetOpen() || document.body.dataset.screen !== "scan") return;
-  if (repeats.has(code) || (verdicts.shown && !verdicts.gives)) return;
-  performance.mark("seen");
+  if (repeats.has(code, how) || (verdicts.shown && !verdicts.gives)) return;
+  mark("seen");
   // Links hold secrets that are no business of the scans' record, and no code that admits.
   if (/^(https?|otpauth):/i.test(code)) decided({ result: "not_a_code", direction: gate.direction }, code);
   else present({ code }, code);
@@ -190,7 +190,7 @@ async function decide(ask, code) {
 
 function decided(verdict, code) {
   verdicts.show(verdict, timeZone());
-  performance.mark("shown");
+  mark("shown");
   if (code) repeats.decided(code, verdict);
   else repeats.forget();
   scanner.paused = verdict.result === "accepted";
@@ -200,6 +200,12 @@ function verdictClosed(verdict) {
   repeats.dismissed(verdict);
   scanner.paused = false;
   refreshCounts();
+}
+
+/** For whoever measures how long the last verdict took. */
+function mark(moment) {
+  performance.clearMarks(moment);
+  performance.mark(moment);
 }
 
 /** A short word over the camera's picture, while there is something to say. */
@@ -325,7 +331,7 @@ function listen() {
   addEventListener("online", work);
   onLocked(() => say(""));
   document.addEventListener("visibilitychange", visibilityChanged);
-  onScannerTyping(seen);
+  onScannerTyping((code) => seen(code, { handHeld: true }));
 }
 
 listen();

@@ -33,9 +33,12 @@ export class Repeats {
     this.#code = null;
   }
 
-  /** Whether a code that the camera sees now is one just decided. One that was gone for a while has come again. */
-  has(code) {
-    const same = this.#wholeCode ? code === this.#code : ticketOf(code) === ticketOf(this.#code ?? "");
+  /**
+   * Whether a code that is seen now is one just decided. One that was gone for a while has come again. Somebody holds a
+   * hand-held scanner, so that another code of the same ticket is meant as another scan.
+   */
+  has(code, { handHeld = false } = {}) {
+    const same = this.#wholeCode || handHeld ? code === this.#code : ticketOf(code) === ticketOf(this.#code ?? "");
     if (!same) return false;
     const gone = Date.now() - this.#seenAt > REFUSED && this.#until !== Infinity;
     this.#seenAt = Date.now();
