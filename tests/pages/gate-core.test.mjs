@@ -214,12 +214,13 @@ test("two devices that were offline with one ticket: the service keeps one, and 
   assert.deepEqual(gist(await one.scan(host.code(ticket))), offline("accepted"));
   assert.deepEqual(gist(await other.scan(host.code(ticket))), offline("accepted"));
   await host.start();
-  await one.drained();
-  await other.drained();
-  assert.deepEqual(await one.corrected(), []);
-  const [verdict] = await other.corrected();
+  await Promise.all([one.drained(), other.drained()]);
+  // Whichever reaches the service first.
+  const told = await Promise.all([one, other].map(async (tab) => [tab, await tab.corrected()]));
+  const [[late, [verdict]], ...more] = told.filter(([, corrected]) => corrected.length > 0);
+  assert.equal(more.length, 0);
   assert.deepEqual([verdict.result, verdict.offline_result], ["already_used", "accepted"]);
-  assert.deepEqual(gist((await other.recent())[0]), online("already_used"));
+  assert.deepEqual(gist((await late.recent())[0]), online("already_used"));
   assert.equal(await admitted(host), 1);
   const rows = await host.rows(SCANS);
   assert.deepEqual(rows.map(({ result, offline_result }) => [result, offline_result]).sort(), [["accepted", "accepted"], ["already_used", "accepted"]]);
