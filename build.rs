@@ -1,5 +1,6 @@
-//! Compresses the files that the web pages load and the description of the interface, so that the binary holds and sends
-//! them compressed, and makes the checksum that the files' addresses carry. Our comments are for whoever reads the sources: no phone loads them.
+//! Compresses the files that the web pages load, their texts and the description of the interface: so the binary holds them,
+//! and sends them. It makes the checksum that the files' addresses carry, too. Our comments are for whoever reads the
+//! sources: no phone loads them.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -11,11 +12,11 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 const FOLDER: &str = "src/pages/assets";
-const DESCRIPTION: &str = "src/openapi.json";
+/// What else the binary holds compressed.
+const OTHERS: [&str; 3] = ["src/openapi.json", "src/pages/text/en.json", "src/pages/text/es.json"];
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed={FOLDER}");
-    println!("cargo::rerun-if-changed={DESCRIPTION}");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     let root = Path::new(FOLDER).canonicalize()?;
     let mut checksum = Sha256::new();
@@ -33,7 +34,11 @@ fn main() -> io::Result<()> {
         writeln!(table, "    Asset {{ name: {name:?}, gzip: include_bytes!({compressed:?}) }},")
             .expect("a string grows");
     }
-    compress(&fs::read(DESCRIPTION)?, &out.join("openapi.json.gz"))?;
+    for other in OTHERS {
+        println!("cargo::rerun-if-changed={other}");
+        let name = other.rsplit('/').next().unwrap_or(other);
+        compress(&fs::read(other)?, &out.join(format!("{name}.gz")))?;
+    }
     let checksum = checksum.finalize();
     let version: String = checksum[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let path = format!("/assets/{version}");

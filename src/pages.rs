@@ -7,8 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::sync::LazyLock;
 
+use flate2::read::GzDecoder;
 use http::{HeaderMap, header};
 use qrcodegen::{QrCode, QrCodeEcc};
 
@@ -49,14 +51,16 @@ pub struct Language {
     texts: LazyLock<Texts>,
 }
 
-fn texts(json: &str) -> Texts {
-    serde_json::from_str(json).expect("the file is ours, and every test of a page reads it")
+fn texts(gzip: &[u8]) -> Texts {
+    let mut json = String::new();
+    GzDecoder::new(gzip).read_to_string(&mut json).expect("build.rs compressed it");
+    serde_json::from_str(&json).expect("the file is ours, and every test of a page reads it")
 }
 
 /// The first is spoken to whoever asks for none of them.
 pub static LANGUAGES: [Language; 2] = [
-    Language { tag: "en", texts: LazyLock::new(|| texts(include_str!("pages/text/en.json"))) },
-    Language { tag: "es", texts: LazyLock::new(|| texts(include_str!("pages/text/es.json"))) },
+    Language { tag: "en", texts: LazyLock::new(|| texts(include_bytes!(concat!(env!("OUT_DIR"), "/en.json.gz")))) },
+    Language { tag: "es", texts: LazyLock::new(|| texts(include_bytes!(concat!(env!("OUT_DIR"), "/es.json.gz")))) },
 ];
 
 impl Language {
