@@ -24,10 +24,8 @@ use crate::response::{self, Response};
 use crate::store::{self, Store};
 use crate::totp::TicketSecret;
 
-/// What a request's calls to the database have to answer, all together.
-pub const STORE_DEADLINE: Duration = Duration::from_millis(2_500);
-/// What an import, an export or a batch has; each of its calls but the import's has [`STORE_DEADLINE`] besides.
-pub const LONG_DEADLINE: Duration = Duration::from_secs(60);
+/// What an import, an export or a batch has; each of its calls but the import's has `DB_TIMEOUT_MS` besides.
+const LONG_DEADLINE: Duration = Duration::from_secs(60);
 
 type Endpoint = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Response, Error>>;
 
@@ -44,7 +42,8 @@ pub struct Route {
 /// How long a request may take, how large it may be, and how it is refused.
 #[derive(Clone, Copy)]
 struct Limits {
-    deadline: Duration,
+    /// Without one, what `DB_TIMEOUT_MS` says.
+    deadline: Option<Duration>,
     body: BodyLimits,
     /// For a body that is CSV, where the route imports one.
     csv: Option<BodyLimits>,
@@ -71,10 +70,10 @@ const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
 const GATE: Option<Role> = Some(Role::Gate);
 
 const ORDINARY: BodyLimits = BodyLimits { bytes: 64 * 1024, time: Duration::from_secs(10) };
-const SHORT: Limits = Limits { deadline: STORE_DEADLINE, body: ORDINARY, csv: None, refuse: by_problem };
+const SHORT: Limits = Limits { deadline: None, body: ORDINARY, csv: None, refuse: by_problem };
 /// What a person reads as it is.
 const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
-const LONG: Limits = Limits { deadline: LONG_DEADLINE, ..SHORT };
+const LONG: Limits = Limits { deadline: Some(LONG_DEADLINE), ..SHORT };
 /// 500 scans with notes do not fit in an ordinary body.
 const BATCH: Limits = Limits { body: BodyLimits { bytes: 512 * 1024, ..ORDINARY }, ..LONG };
 const IMPORT: Limits = Limits { csv: Some(BodyLimits { bytes: 16 * 1024 * 1024, time: LONG_DEADLINE }), ..LONG };
@@ -174,7 +173,12 @@ impl App {
 
     /// The database. The first call makes the pool, the first request that needs it opens a connection.
     pub fn store(&self) -> &dyn Store {
-        &**self.store.get_or_init(|| store::open(&self.settings.database, self.settings.pool_max))
+        &**self.store.get_or_init(|| store::open(&self.settings))
+    }
+
+    /// Gives the database `DB_TIMEOUT_MS` to answer.
+    pub async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        within(self.settings.db_timeout, work).await
     }
 
     pub fn now(&self) -> Millis {
@@ -249,9 +253,9 @@ impl App {
         // A large body is read only from those who may send it, and only one import at a time, so that nobody else can
         // make the service hold megabytes. On a short route the key is looked up later, within the deadline of all its
         // work.
-        let asked_first = limits.deadline > STORE_DEADLINE;
+        let asked_first = limits.deadline.is_some();
         if asked_first {
-            within(STORE_DEADLINE, self.authorise(route, parts, visit, self.now())).await?;
+            self.in_time(self.authorise(route, parts, visit, self.now())).await?;
         }
         let (body_limits, _import) = match limits.csv {
             Some(csv) if media_type(&parts.headers) == "text/csv" => {
@@ -270,7 +274,7 @@ impl App {
             let caller = visit.caller.as_ref();
             (route.endpoint)(Call { app: self, parts, params, body: &body, caller, now }).await
         };
-        within(limits.deadline, work).await
+        within(limits.deadline.unwrap_or(self.settings.db_timeout), work).await
     }
 
     /// Finds the route of a request, or says which methods its path takes.

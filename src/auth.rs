@@ -211,10 +211,11 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::config::Database;
     use crate::model::Reentry;
-    use crate::store;
+    use crate::store::SqliteStore;
 
     const ENVIRONMENT_KEY: &str = "a-secret-that-is-only-in-a-test.";
     const NOW: Millis = Millis(1_000_000);
@@ -255,8 +256,8 @@ mod tests {
     }
 
     async fn answer(ring: &KeyRing, headers: &HeaderMap, now: Millis) -> Answer {
-        let a_directory = Database::Sqlite("src".into());
-        match ring.authenticate(headers, &*store::open(&a_directory, 1), now).await {
+        let a_directory = SqliteStore::new("src".into(), 1, Duration::from_secs(1));
+        match ring.authenticate(headers, &a_directory, now).await {
             Ok(caller) => Answer::Known(caller.key_id),
             Err(Error::Unauthenticated) => Answer::Unauthenticated,
             Err(_) => Answer::Asked,

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use uuid::Uuid;
 
-use crate::app::{App, STORE_DEADLINE, within};
+use crate::app::App;
 use crate::auth::Caller;
 use crate::config::{SETTINGS, SettingError, Settings};
 use crate::model::{Event, Millis};
@@ -98,5 +98,5 @@ impl Drop for Directory {
 }
 
 async fn find_event(app: &App, slug: &str) -> anyhow::Result<Event> {
-    Ok(Caller::ENVIRONMENT.found(within(STORE_DEADLINE, app.store().find_event(slug)).await?)?)
+    Ok(Caller::ENVIRONMENT.found(app.in_time(app.store().find_event(slug)).await?)?)
 }

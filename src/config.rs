@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use http::Uri;
 use sqlx::postgres::PgConnectOptions;
@@ -33,6 +34,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("DB_MIGRATE_USER", "DB_USER", "the owner of the schema, for `migrate`"),
     setting("DB_MIGRATE_PASSWORD", "DB_PASSWORD", "the owner's password"),
     setting("DB_POOL_MAX", "5", "connections to the database at most"),
+    setting(
+        "DB_TIMEOUT_MS",
+        "2500",
+        "milliseconds that the database has for a request, which is then refused with 503",
+    ),
     setting("PUBLIC_URL", "http://localhost:PORT", "where people reach the service, for the links of tickets"),
     setting("ORGANIZER_KEY", "on SQLite data/organizer.key", "the first key, at least 32 characters"),
     setting("TICKET_SECRET", "", "at least 32 characters; without it a stolen database alone makes codes"),
@@ -85,6 +91,8 @@ pub struct Settings {
     pub port: u16,
     pub database: Database,
     pub pool_max: usize,
+    /// What a request's calls to the database have to answer, all together.
+    pub db_timeout: Duration,
     /// Without a slash at its end.
     pub public_url: String,
     pub organizer_key: Option<String>,
@@ -129,6 +137,7 @@ impl Settings {
             database: database(&read, vanishing_disk)?,
             // The pool reserves memory for all of them at once, so the greatest number is bounded.
             pool_max: parsed(&read, "DB_POOL_MAX", NonZeroU16::MIN.saturating_add(4))?.get().into(),
+            db_timeout: db_timeout(&read)?,
             public_url: public_url(&read, port)?,
             organizer_key: organizer_key(&read)?,
             ticket_secret: secret(&read, "TICKET_SECRET")?,
@@ -190,6 +199,16 @@ where
     match read(variable) {
         None => Ok(default),
         Some(value) => value.parse().map_err(|error| refuse(variable, format!("`{}`: {error}", value.escape_debug()))),
+    }
+}
+
+/// Long enough for any machine, and for most of a client's patience.
+const LONGEST_DB_TIMEOUT: u16 = 60_000;
+
+fn db_timeout(read: &impl Fn(&str) -> Option<String>) -> Result<Duration, SettingError> {
+    match parsed(read, "DB_TIMEOUT_MS", 2_500)? {
+        milliseconds @ 100..=LONGEST_DB_TIMEOUT => Ok(Duration::from_millis(milliseconds.into())),
+        _ => Err(refuse("DB_TIMEOUT_MS", format!("must be between 100 and {LONGEST_DB_TIMEOUT}"))),
     }
 }
 
@@ -341,6 +360,7 @@ mod tests {
         assert_eq!(sqlite_path(&[]), Path::new("data/tickets.db"));
         assert_eq!(settings.organizer_key_file().unwrap(), Path::new("data/organizer.key"));
         assert_eq!(settings.pool_max, 5);
+        assert_eq!(settings.db_timeout, Duration::from_millis(2_500));
         assert_eq!(settings.public_url, "http://localhost:8080");
         assert_eq!(settings.organizer_key, None);
         assert_eq!(settings.ticket_secret, None);
@@ -358,6 +378,7 @@ mod tests {
             ("PORT", "9000"),
             ("DATABASE_URL", "sqlite:box/office.db"),
             ("DB_POOL_MAX", "32"),
+            ("DB_TIMEOUT_MS", "10000"),
             ("PUBLIC_URL", "https://tickets.example.org/"),
             ("ORGANIZER_KEY", SECRET),
             ("TICKET_SECRET", SECRET),
@@ -372,6 +393,7 @@ mod tests {
         assert_eq!(settings.port, 9000);
         assert_eq!(settings.organizer_key_file().unwrap(), Path::new("box/organizer.key"));
         assert_eq!(settings.pool_max, 32);
+        assert_eq!(settings.db_timeout, Duration::from_secs(10));
         assert_eq!(settings.public_url, "https://tickets.example.org");
         assert_eq!(settings.organizer_key.as_deref(), Some(SECRET));
         assert_eq!(settings.ticket_secret.as_deref(), Some(SECRET));
@@ -433,6 +455,7 @@ mod tests {
             ("PORT", &["web", "65536", "-1", "80\n90"][..]),
             ("HOST", &["localhost", "1.2.3"]),
             ("DB_POOL_MAX", &["0", "many", "65536", "18446744073709551615"]),
+            ("DB_TIMEOUT_MS", &["0", "99", "60001", "2.5", "3s"]),
             (
                 "PUBLIC_URL",
                 &[

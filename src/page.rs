@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use uuid::Uuid;
 
-use crate::app::{STORE_DEADLINE, within};
 use crate::error::Error;
 use crate::response::{self, Response};
 
@@ -98,7 +97,7 @@ where
 {
     stream::try_unfold((read, Some(None)), move |(read, after)| async move {
         let Some(after) = after else { return Ok(None) };
-        let members = within(STORE_DEADLINE, read(after)).await?;
+        let members = read(after).await?;
         let full = members.len() as i64 == PAGE;
         let next = members.last().filter(|_| full).map(|last| Some(place(last)));
         Ok(Some((members, (read, next))))

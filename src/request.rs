@@ -14,7 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use uuid::Uuid;
 
-use crate::app::{App, STORE_DEADLINE, within};
+use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::model::{Event, Millis};
@@ -39,7 +39,7 @@ impl<'a> Call<'a> {
     /// The event that the path names, when the caller may see it.
     pub async fn event(&self) -> Result<Event, Error> {
         let slug = self.params.get("event").unwrap_or(DEFAULT_EVENT);
-        self.caller()?.found(within(STORE_DEADLINE, self.app.store().find_event(slug)).await?)
+        self.caller()?.found(self.app.in_time(self.app.store().find_event(slug)).await?)
     }
 
     /// An id in the path. What is not an id names nothing.

@@ -19,7 +19,7 @@ pub use sqlite::SqliteStore;
 pub(crate) use sqlite::make_directory_of;
 pub(crate) use {postgres::SCHEMA as POSTGRES_SCHEMA, sqlite::SCHEMA as SQLITE_SCHEMA};
 
-use crate::config::Database;
+use crate::config::{Database, Settings};
 use crate::error::Error;
 use crate::model::{Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User};
 
@@ -363,10 +363,11 @@ pub struct Conflict {
 }
 
 /// Makes a store without touching network or disk: the first call opens it.
-pub fn open(database: &Database, pool_max: usize) -> Box<dyn Store> {
-    match database {
-        Database::Postgres { service, .. } => Box::new(PostgresStore::new((**service).clone(), pool_max)),
-        Database::Sqlite(path) => Box::new(SqliteStore::new(path.clone(), pool_max)),
+pub fn open(settings: &Settings) -> Box<dyn Store> {
+    let &Settings { pool_max, db_timeout, .. } = settings;
+    match &settings.database {
+        Database::Postgres { service, .. } => Box::new(PostgresStore::new((**service).clone(), pool_max, db_timeout)),
+        Database::Sqlite(path) => Box::new(SqliteStore::new(path.clone(), pool_max, db_timeout)),
     }
 }
 

@@ -1,10 +1,13 @@
 //! The benchmarks. `scripts/bench` runs them: it builds what is measured and starts PostgreSQL.
 
+mod away;
 mod client;
 mod growth;
 mod memory;
 mod postgres;
 mod process;
+#[path = "../../tests/suite/proxy.rs"]
+mod proxy;
 mod report;
 mod scans;
 mod start;
@@ -18,7 +21,7 @@ fn main() {
     // Cargo adds `--bench`.
     let names: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-    let unknown = names.iter().find(|name| !["start", "memory", "scans", "growth"].contains(&name.as_str()));
+    let unknown = names.iter().find(|name| !["start", "memory", "scans", "growth", "away"].contains(&name.as_str()));
     assert!(unknown.is_none(), "no part is named {unknown:?}");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -35,6 +38,9 @@ fn main() {
         }
         if wanted("growth") {
             growth::measure(&mut report).await;
+        }
+        if wanted("away") {
+            away::measure(&mut report).await;
         }
     });
     print!("{report}");

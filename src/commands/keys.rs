@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use crate::app::{App, STORE_DEADLINE, within};
+use crate::app::App;
 use crate::auth::Caller;
 use crate::endpoints::keys::{self, NewKey};
 use crate::model::{Key, Millis, Place, Role, Slug, Text};
@@ -69,7 +69,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::Create(arguments) => create(&app, arguments).await,
             Command::List => list(&app).await,
             Command::Revoke { key_id } => {
-                within(STORE_DEADLINE, keys::revoke(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
+                app.in_time(keys::revoke(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
                 println!("Revoked. A running service may trust the key for 30 s more.");
                 Ok(())
             }
@@ -81,7 +81,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 async fn create(app: &App, arguments: NewKeyArguments) -> anyhow::Result<()> {
     let NewKeyArguments { name, role, event, gate, offline, expires_at } = arguments;
     let new = NewKey { name, role, event, gate, offline, expires_at };
-    let made = within(STORE_DEADLINE, keys::create(app, &Caller::ENVIRONMENT, new, app.now())).await?;
+    let made = app.in_time(keys::create(app, &Caller::ENVIRONMENT, new, app.now())).await?;
     eprintln!("{}", describe(&made.details));
     eprintln!("The key, shown only now:");
     println!("{}", made.key);
@@ -92,7 +92,7 @@ async fn list(app: &App) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
     let mut after = None;
     loop {
-        let page = within(STORE_DEADLINE, app.store().list_keys(None, after, PAGE)).await?;
+        let page = app.in_time(app.store().list_keys(None, after, PAGE)).await?;
         for listed in &page {
             writeln!(output, "{}", describe(&listed.key))?;
         }

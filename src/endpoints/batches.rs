@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::scans::{ScanBody, ScanReply, ScanRequest, scan};
-use crate::app::{STORE_DEADLINE, within};
 use crate::error::Error;
 use crate::model::Millis;
 use crate::page::{self, PageQuery};
@@ -72,7 +71,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     }
     requests.sort_by_key(|(_, request)| request.scanned_at);
     for (place, request) in requests {
-        let outcome = within(STORE_DEADLINE, scan(call.app, caller, &event.slug, &request, call.now)).await;
+        let outcome = call.app.in_time(scan(call.app, caller, &event.slug, &request, call.now)).await;
         results[place] = Some(match outcome {
             Ok(reply) => BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) },
             Err(error) => refused(Some(request.scan_id), error)?,

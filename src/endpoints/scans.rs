@@ -399,7 +399,7 @@ pub async fn export_scans(call: Call<'_>) -> Result<Response, Error> {
 pub fn scan_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
     let read = move |after| {
         let app = Arc::clone(&app);
-        async move { app.store().list_scans(event_id, after, PAGE).await }
+        async move { app.in_time(app.store().list_scans(event_id, after, PAGE)).await }
     };
     let mut writer = sheet::Writer::new(sheet::SCAN_COLUMNS);
     page::pages(read, |(scan, _): &(Scan, _)| (scan.received_at, scan.scan_id)).map(move |scans| {

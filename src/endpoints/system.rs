@@ -12,11 +12,10 @@ use crate::error::Error;
 use crate::model::Millis;
 use crate::request::Call;
 use crate::response::{self, Response};
+use crate::store::Health;
 
 /// How long a full check's result is told again.
 const KEPT: Duration = Duration::from_secs(10);
-/// How long the database has to answer a full check: less than the request has, so that the answer is still sent.
-const CHECK_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How far the clocks of service and database may be apart, in milliseconds: well inside a code's 30 s.
 const CLOCK_TOLERANCE: i64 = 5 * Millis::SECOND;
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -65,7 +64,7 @@ pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
 
 async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
-    let (database, migrations, clock) = match within(CHECK_DEADLINE, call.app.store().health()).await {
+    let (database, migrations, clock) = match ask_database(call).await {
         Ok(health) => {
             let apart = (health.now.0 - call.app.now().0).abs();
             (true, health.migrated, apart <= CLOCK_TOLERANCE)
@@ -84,10 +83,15 @@ async fn check(call: &Call<'_>) -> FullHealth {
     }
 }
 
+/// The database has less time than the request, so that the answer is still sent when it does not.
+async fn ask_database(call: &Call<'_>) -> Result<Health, Error> {
+    within(call.app.settings.db_timeout * 4 / 5, call.app.store().health()).await
+}
+
 /// `GET /metrics`: in the text format that Prometheus reads.
 pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
-    let health = within(CHECK_DEADLINE, call.app.store().health()).await;
+    let health = ask_database(&call).await;
     let text = call.app.metrics.render(health.is_ok_and(|health| health.migrated));
     Ok(response::whole(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }

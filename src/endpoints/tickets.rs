@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::app::{App, STORE_DEADLINE, within};
+use crate::app::App;
 use crate::error::{Error, FieldError};
 use crate::model::{Event, Millis, Place, Seed, Status, Ticket, Username};
 use crate::page::{self, Cursor, Limit, PAGE};
@@ -71,7 +71,7 @@ pub async fn import(
     progress: &(dyn Fn(usize) + Send + Sync),
 ) -> Result<Created, Error> {
     if rows.iter().any(|row| row.holder.is_some()) {
-        within(STORE_DEADLINE, app.claim_secret()).await?;
+        app.in_time(app.claim_secret()).await?;
     }
     let tickets = new_tickets(rows.iter().map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())))?;
     app.store()
@@ -335,7 +335,7 @@ pub fn ticket_pages(
     let read = move |after| {
         let app = Arc::clone(&app);
         let filter = TicketFilter { after, changed_since, ..TicketFilter::default() };
-        async move { app.store().list_tickets(event_id, &filter, PAGE).await }
+        async move { app.in_time(app.store().list_tickets(event_id, &filter, PAGE)).await }
     };
     page::pages(read, |ticket: &Ticket| ticket.ticket_id)
 }

@@ -13,11 +13,6 @@ use crate::error::Error;
 
 /// A connection that rested no longer than this is taken to be alive, without asking it.
 const TRUSTED_REST: Duration = Duration::from_secs(1);
-/// How long connecting may take. Less than a request has: when the database is back, those who still wait for an answer
-/// to their first packets give their places in the pool to others within this time.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How long a connection that rested longer has to answer before it is replaced.
-const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
 
@@ -27,6 +22,11 @@ type Greeting<Db> = for<'c> fn(&'c mut <Db as Database>::Connection) -> BoxFutur
 pub struct Connector<Db: Database> {
     options: OptionsOf<Db>,
     greeting: Greeting<Db>,
+    /// How long connecting may take. Less than a request has: when the database is back, those who still wait for an
+    /// answer to their first packets give their places in the pool to others within this time.
+    connect_timeout: Duration,
+    /// How long a connection that rested has to answer before it is replaced.
+    ping_timeout: Duration,
     /// When a connection was found dead. Those that rested then died with it, most likely; asking each of them in turn
     /// would take longer than a request has.
     found_dead: Mutex<Option<Instant>>,
@@ -42,7 +42,7 @@ impl<Db: Database> managed::Manager for Connector<Db> {
             (self.greeting)(&mut connection).await?;
             Ok(connection)
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+        match tokio::time::timeout(self.connect_timeout, connect).await {
             Ok(connected) => connected,
             Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
         }
@@ -57,7 +57,7 @@ impl<Db: Database> managed::Manager for Connector<Db> {
         if last_used.elapsed() <= TRUSTED_REST {
             return Ok(());
         }
-        match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
+        match tokio::time::timeout(self.ping_timeout, connection.ping()).await {
             Ok(Ok(())) => Ok(()),
             _ => {
                 *found_dead() = Some(Instant::now());
@@ -71,8 +71,11 @@ pub struct Pool<Db: Database>(managed::Pool<Connector<Db>>);
 
 impl<Db: Database> Pool<Db> {
     /// Opens nothing: connections are made when they are asked for.
-    pub fn new(options: OptionsOf<Db>, greeting: Greeting<Db>, most: usize) -> Self {
-        let pool = managed::Pool::builder(Connector { options, greeting, found_dead: Mutex::default() })
+    /// `timeout` is what a request has.
+    pub fn new(options: OptionsOf<Db>, greeting: Greeting<Db>, most: usize, timeout: Duration) -> Self {
+        let (connect_timeout, ping_timeout) = (timeout * 3 / 5, timeout / 5);
+        let connector = Connector { options, greeting, connect_timeout, ping_timeout, found_dead: Mutex::default() };
+        let pool = managed::Pool::builder(connector)
             .max_size(most)
             // The connection used last goes first: few stay warm, the others rest.
             .queue_mode(managed::QueueMode::Lifo)

@@ -11,6 +11,8 @@ macro_rules! ascii_lower {
 #[path = "queries/mod.rs"]
 mod queries;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use sqlx::migrate::Migrate as _;
 use sqlx::postgres::PgConnectOptions;
@@ -45,8 +47,8 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    pub fn new(options: PgConnectOptions, pool_max: usize) -> Self {
-        Self { pool: Pool::new(options.disable_statement_logging(), read_by_index, pool_max) }
+    pub fn new(options: PgConnectOptions, pool_max: usize, timeout: Duration) -> Self {
+        Self { pool: Pool::new(options.disable_statement_logging(), read_by_index, pool_max, timeout) }
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {

@@ -37,9 +37,6 @@ const BEGIN: &str = "begin immediate";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
 const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1)";
 
-/// How long a writer waits for another process's writer: less than the 2.5 s that a call has.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Rows that SQLite's thread may be ahead of ours: a page of an export, so that the two need not wake each other for
 /// every 50.
 const ROW_BUFFER: usize = crate::page::PAGE as usize;
@@ -57,8 +54,10 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    pub fn new(path: PathBuf, pool_max: usize) -> Self {
-        let pool = |most| Pool::new(options(&path), |_| Box::pin(async { Ok(()) }), most);
+    pub fn new(path: PathBuf, pool_max: usize, timeout: Duration) -> Self {
+        // A writer waits for another process's writer, but less than the request can.
+        let options = options(&path).busy_timeout(timeout * 4 / 5);
+        let pool = |most| Pool::new(options.clone(), |_| Box::pin(async { Ok(()) }), most, timeout);
         let (readers, writer) = (pool(pool_max), pool(1));
         Self { path, readers, writer, migrated: OnceCell::new() }
     }
@@ -96,7 +95,6 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
         .row_buffer_size(ROW_BUFFER)
         .disable_statement_logging()
 }

@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -568,7 +567,7 @@ async fn a_stop_in_the_middle_is_not_held_up_and_leaves_the_backup() {
     let mut server = Server::start(daily(&service, &directory, &[("BACKUP_COMMAND", "sleep 600")])).await;
     server.process.logged("backup taken").await;
     server.process.terminate();
-    assert!(server.process.ended(Duration::from_secs(10)).await.success());
+    assert!(server.process.ended(PATIENCE).await.success());
     let names = backups(&service, &directory);
     verify(&service, &directory, &directory.0.join("backups").join(&names[0])).printed();
 }

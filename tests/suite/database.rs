@@ -8,6 +8,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use crate::process::PATIENCE;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Sqlite,
@@ -151,7 +153,9 @@ impl Place {
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        let mut variables = vec![("DATABASE_URL".to_owned(), self.url())];
+        // A machine that stands still for a while is no reason to refuse what a test asks.
+        let patience = PATIENCE.as_millis().to_string();
+        let mut variables = vec![("DATABASE_URL".to_owned(), self.url()), ("DB_TIMEOUT_MS".to_owned(), patience)];
         if let Self::Cluster { cluster, .. } = self {
             variables.push(("DB_MIGRATE_USER".to_owned(), cluster.owner.name.clone()));
             variables.push(("DB_MIGRATE_PASSWORD".to_owned(), cluster.owner.password.clone()));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::database::{Kind, TestDatabase};
-use crate::process::{Connection, Server, head};
+use crate::process::{Connection, PATIENCE, Server, head};
 use crate::service::Service;
 
 on_both_databases! {
@@ -155,6 +155,6 @@ async fn sigterm_is_heeded_when_all_places_are_taken() {
     let (mut server, _database) = server().await;
     let _crowd = Crowd::gather(&server);
     server.process.terminate();
-    assert_eq!(server.process.ended(Duration::from_secs(10)).await.code(), Some(0));
+    assert_eq!(server.process.ended(PATIENCE).await.code(), Some(0));
     assert!(!server.process.log().contains("did not finish"), "{}", server.process.log());
 }

@@ -1,12 +1,11 @@
 //! The end of a process: asked for, with SIGTERM, and sudden, with SIGKILL.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::once::{scan_now, scan_request, tickets};
-use crate::process::{Connection, Server, head};
+use crate::process::{Connection, PATIENCE, Server, head};
 use crate::service::{Service, with};
 
 on_both_databases! {
@@ -14,9 +13,6 @@ on_both_databases! {
     idle_connections_do_not_hold_up_the_end,
     no_acknowledged_admission_is_lost_by_sigkill,
 }
-
-/// Cloud Run kills what has not ended by then.
-const GRACE: Duration = Duration::from_secs(10);
 
 async fn after_sigterm_a_request_in_flight_gets_its_answer(service: Service) {
     let ticket = service.ticket("A1").await;
@@ -33,7 +29,7 @@ async fn after_sigterm_a_request_in_flight_gets_its_answer(service: Service) {
     assert!(Connection::open(server.address).is_err(), "nobody new is let in");
     device.send(scan.as_bytes());
     device.reply("POST").expect("the answer").is_scan(200, "accepted");
-    assert_eq!(server.process.ended(GRACE).await.code(), Some(0));
+    assert_eq!(server.process.ended(PATIENCE).await.code(), Some(0));
     assert_eq!(service.database.count("select count(*) from scans").await, 1);
 }
 
@@ -45,7 +41,7 @@ async fn idle_connections_do_not_hold_up_the_end(service: Service) {
     let mut silent = server.connect();
 
     server.process.terminate();
-    assert_eq!(server.process.ended(GRACE).await.code(), Some(0));
+    assert_eq!(server.process.ended(PATIENCE).await.code(), Some(0));
     assert!(!server.process.log().contains("did not finish"), "{}", server.process.log());
     assert!(used.rest().is_empty() && silent.rest().is_empty());
 }
