@@ -9,8 +9,9 @@ WORKDIR /build
 COPY rust-toolchain.toml /tmp/
 RUN grep -xF "channel = \"$RUST_VERSION\"" /tmp/rust-toolchain.toml
 
-# All dependencies, with an empty library and build script in place of ours: this layer is built anew only when these two
+# All dependencies, with an empty library and build script in place of ours: this layer is built anew only when these
 # files change.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/service \
     && touch src/lib.rs benches/service/main.rs \

@@ -179,6 +179,14 @@ pub trait Tickets {
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<Ticket>>;
+    /// An event's tickets in the order of their ids, or those of them that changed at a moment or later.
+    async fn list_manifest(
+        &self,
+        event_id: Uuid,
+        changed_since: Option<Millis>,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<ManifestTicket>>;
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>>;
     /// Reads all that a ticket's page shows, in one round trip.
     async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<Option<TicketPage>>;
@@ -192,6 +200,25 @@ pub trait Tickets {
         now: Millis,
     ) -> Result<Ticket>;
     async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket>;
+}
+
+/// What a manifest tells of a ticket, and no more: tens of thousands are read at once, and each column costs.
+#[derive(sqlx::FromRow)]
+pub struct ManifestTicket {
+    pub ticket_id: Uuid,
+    pub seat: String,
+    pub gate: String,
+    #[sqlx(try_from = "Vec<u8>")]
+    pub seed: Seed,
+    #[sqlx(try_from = "String")]
+    pub status: Status,
+    /// The holder's; every holder has one.
+    pub username: Option<String>,
+    pub full_name: Option<String>,
+    pub inside: bool,
+    pub last_step: Option<i64>,
+    pub used_at: Option<Millis>,
+    pub printed_at: Option<Millis>,
 }
 
 /// A ticket with what its page shows besides.
@@ -242,8 +269,6 @@ pub struct TicketFilter {
     pub gate: Option<String>,
     /// A part of seat, username or full name, in any case of ASCII letters.
     pub search: Option<String>,
-    /// Only those that changed at this moment or later.
-    pub changed_since: Option<Millis>,
     pub after: Option<Uuid>,
 }
 

@@ -8,12 +8,13 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tickets::ticket_pages;
 use crate::app::App;
 use crate::error::Error;
-use crate::model::{Event, Millis, Status, Ticket};
+use crate::model::{Event, Millis, Status};
+use crate::page::{self, PAGE};
 use crate::request::{Call, accepts_gzip};
 use crate::response::{self, Response};
+use crate::store::ManifestTicket;
 use crate::totp;
 
 /// When the manifest can be had: it holds the keys of all codes.
@@ -135,7 +136,12 @@ fn manifest(
     head.push_str(",\"tickets\":[");
     let mut chunk = head.into_bytes();
     let mut first = true;
-    let tickets = ticket_pages(Arc::clone(&app), event.event_id, since).map(move |tickets| {
+    let (event_id, reader) = (event.event_id, Arc::clone(&app));
+    let read = move |after| {
+        let app = Arc::clone(&reader);
+        async move { app.in_time(app.store().list_manifest(event_id, since, after, PAGE)).await }
+    };
+    let tickets = page::pages(read, |ticket: &ManifestTicket| ticket.ticket_id).map(move |tickets| {
         for ticket in &tickets? {
             if !std::mem::replace(&mut first, false) {
                 chunk.push(b',');
@@ -148,10 +154,10 @@ fn manifest(
     Ok(tickets.chain(stream::iter([Ok(Bytes::from_static(b"]}"))])))
 }
 
-fn entry<'a>(app: &App, ticket: &'a Ticket, only_gate: Option<&str>) -> Entry<'a> {
+fn entry<'a>(app: &App, ticket: &'a ManifestTicket, only_gate: Option<&str>) -> Entry<'a> {
     let own = only_gate.is_none_or(|gate| gate == ticket.gate).then(|| OwnEntry {
         status: ticket.status,
-        registered: ticket.user_id.is_some(),
+        registered: ticket.username.is_some(),
         username: ticket.username.as_deref(),
         full_name: ticket.full_name.as_deref(),
         inside: ticket.inside,

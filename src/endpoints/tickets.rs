@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::{Error, FieldError};
-use crate::model::{Event, Millis, Place, Seed, Status, Ticket, Username};
+use crate::model::{Event, Place, Seed, Status, Ticket, Username};
 use crate::page::{self, Cursor, Limit, PAGE};
 use crate::request::{Call, media_type};
 use crate::response::{self, Response};
@@ -148,7 +148,6 @@ pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
         status: query.status,
         gate: query.gate.map(Place::into_string),
         search: query.q.map(|search| search.0),
-        changed_since: None,
         after: query.after.map(|cursor| cursor.0),
     };
     let event = call.event().await?;
@@ -303,7 +302,7 @@ pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
 /// An event's tickets as CSV, page by page. The command line writes the same.
 pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
     let mut writer = sheet::Writer::new(sheet::TICKET_COLUMNS);
-    ticket_pages(app, event_id, None).map(move |tickets| {
+    ticket_pages(app, event_id).map(move |tickets| {
         for ticket in &tickets? {
             writer.ticket(ticket)?;
         }
@@ -317,7 +316,7 @@ pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
     call.app.claim_secret().await?;
     let app = Arc::clone(call.app);
     let mut writer = sheet::Writer::new(sheet::LINK_COLUMNS);
-    let rows = ticket_pages(Arc::clone(call.app), event.event_id, None).map(move |tickets| {
+    let rows = ticket_pages(Arc::clone(call.app), event.event_id).map(move |tickets| {
         for ticket in tickets?.iter().filter(|ticket| ticket.user_id.is_some() && ticket.status != Status::Revoked) {
             writer.link(ticket, ticket_url(&app, ticket))?;
         }
@@ -326,15 +325,10 @@ pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
     Ok(attachment(response::streamed("text/csv; charset=utf-8", rows), &format!("links-{}.csv", event.slug)))
 }
 
-/// An event's tickets, or those that changed since a time.
-pub fn ticket_pages(
-    app: Arc<App>,
-    event_id: Uuid,
-    changed_since: Option<Millis>,
-) -> impl Stream<Item = Result<Vec<Ticket>, Error>> + Send + 'static {
+fn ticket_pages(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Vec<Ticket>, Error>> + Send + 'static {
     let read = move |after| {
         let app = Arc::clone(&app);
-        let filter = TicketFilter { after, changed_since, ..TicketFilter::default() };
+        let filter = TicketFilter { after, ..TicketFilter::default() };
         async move { app.in_time(app.store().list_tickets(event_id, &filter, PAGE)).await }
     };
     page::pages(read, |ticket: &Ticket| ticket.ticket_id)

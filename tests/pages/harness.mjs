@@ -36,7 +36,7 @@ export async function service(t, { database = "sqlite", settings = {} } = {}) {
   const url = `http://127.0.0.1:${port}`;
   const environment = {
     ...withoutUndefined({ PATH: process.env.PATH, LLVM_PROFILE_FILE: process.env.LLVM_PROFILE_FILE }),
-    ...{ HOST: "127.0.0.1", PORT: String(port), PUBLIC_URL: url, ORGANIZER_KEY, ...place, ...settings },
+    ...{ HOST: "127.0.0.1", PORT: String(port), PUBLIC_URL: url, ORGANIZER_KEY, DB_TIMEOUT_MS: "30000", ...place, ...settings },
   };
   const started = new Service(url, environment);
   t.after(async () => {

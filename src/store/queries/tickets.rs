@@ -8,7 +8,7 @@ use super::users::find_user;
 use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row, unless_unique};
 use crate::error::{Error, FieldError};
 use crate::model::{Millis, Status, Ticket};
-use crate::store::{Created, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets};
+use crate::store::{Created, ManifestTicket, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets};
 
 /// Tickets written by one statement: large enough to be fast, small enough to show progress.
 const CHUNK: usize = 5_000;
@@ -72,20 +72,18 @@ impl Tickets for Backend {
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(select_tickets!(
             "where t.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.status = $3) \
-             and ($4 is null or t.gate = $4) and ($5 is null or t.changed_at >= $5) \
-             and ($6 is null or ",
+             and ($4 is null or t.gate = $4) and ($5 is null or ",
             ascii_lower!("t.seat"),
-            " like $6 escape '\\' or ",
+            " like $5 escape '\\' or ",
             ascii_lower!("u.username"),
-            " like $6 escape '\\' or ",
+            " like $5 escape '\\' or ",
             ascii_lower!("u.full_name"),
-            " like $6 escape '\\') order by t.ticket_id limit $7"
+            " like $5 escape '\\') order by t.ticket_id limit $6"
         ))
         .bind(event_id)
         .bind(filter.after.unwrap_or_default())
         .bind(filter.status.map(Status::as_str))
         .bind(filter.gate.as_deref())
-        .bind(filter.changed_since)
         .bind(pattern)
         .bind(limit)
         .fetch_all(lease.connection())
@@ -108,6 +106,29 @@ impl Tickets for Backend {
         .bind(user_id)
         .bind(only_event)
         .bind(after.unwrap_or_default())
+        .bind(limit)
+        .fetch_all(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn list_manifest(
+        &self,
+        event_id: Uuid,
+        changed_since: Option<Millis>,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<ManifestTicket>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(
+            "select t.ticket_id, t.seat, t.gate, t.seed, t.status, u.username, u.full_name, t.inside, t.last_step, \
+             t.used_at, t.printed_at from tickets t left join users u on u.user_id = t.user_id \
+             where t.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.changed_at >= $3) \
+             order by t.ticket_id limit $4",
+        )
+        .bind(event_id)
+        .bind(after.unwrap_or_default())
+        .bind(changed_since)
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
