@@ -52,7 +52,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    fn refuse(result: ScanResult) -> Self {
+    pub(crate) fn refuse(result: ScanResult) -> Self {
         Self { result, step: None, seconds_off: None }
     }
 }

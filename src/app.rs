@@ -145,11 +145,10 @@ pub struct App {
 
 /// What is known so far of a request, for its line in the log.
 struct Visit {
-    route: &'static str,
+    route: Option<&'static Route>,
     caller: Option<Caller>,
     /// When there was something to work on: the time a client takes to send its body is not ours.
     started: Instant,
-    refuse: Refuse,
 }
 
 impl App {
@@ -218,11 +217,14 @@ impl App {
         send: impl AsyncFnOnce(Response) -> Result<Response, Error>,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        let mut visit = Visit { route: "", caller: None, started: Instant::now(), refuse: by_problem };
+        let mut visit = Visit { route: None, caller: None, started: Instant::now() };
         let outcome = without_panic(self.dispatch(&parts, body, &mut visit)).await;
         let (mut response, error) = match outcome {
             Ok(response) => (response, None),
-            Err(error) => ((visit.refuse)(&parts, &error), Some(error)),
+            Err(error) => {
+                let refuse = visit.route.map_or(by_problem as Refuse, |route| route.limits.refuse);
+                (refuse(&parts, &error), Some(error))
+            }
         };
         if parts.method == Method::HEAD {
             response = response.map(|_| response::empty_body());
@@ -248,8 +250,7 @@ impl App {
             Err(error) => return read_body(body, ORDINARY).await.and(Err(error)),
         };
         let limits = &route.limits;
-        visit.route = route.path;
-        visit.refuse = limits.refuse;
+        visit.route = Some(route);
         // A large body is read only from those who may send it, and only one import at a time, so that nobody else can
         // make the service hold megabytes. On a short route the key is looked up later, within the deadline of all its
         // work.
@@ -302,7 +303,8 @@ impl App {
 
     /// Counts a request and writes its one line.
     fn observe(&self, parts: &Parts, visit: &Visit, response: &Response, error: Option<&Error>) {
-        let &Visit { route, ref caller, started, .. } = visit;
+        let Visit { route, caller, started } = visit;
+        let route = route.map_or("", |route| route.path);
         let (status, elapsed) = (response.status(), started.elapsed());
         let scan = response.extensions().get::<ScanResult>().copied();
         self.metrics.observe(&parts.method, route, status, elapsed);

@@ -33,24 +33,24 @@ pub struct NewSecret {
 
 impl NewSecret {
     pub fn random() -> Result<Self, Error> {
-        let mut bytes = [0; 32];
-        fill(&mut bytes)?;
+        let bytes: [u8; 32] = random_bytes()?;
         let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
         Ok(Self { text, hash: Sha256::digest(bytes).to_vec() })
     }
 
     /// A token that enrols a device with this key: the key's id, by which it is found, and 16 random bytes.
     pub fn enrolment(key_id: Uuid) -> Result<Self, Error> {
-        let mut bytes = [0; 32];
-        let (id, random) = bytes.split_at_mut(16);
-        id.copy_from_slice(key_id.as_bytes());
-        fill(random)?;
+        let random: [u8; 16] = random_bytes()?;
+        let bytes = [*key_id.as_bytes(), random].concat();
         Ok(Self { text: BASE64URL_NOPAD.encode(&bytes), hash: Sha256::digest(bytes).to_vec() })
     }
 }
 
-fn fill(bytes: &mut [u8]) -> Result<(), Error> {
-    getrandom::fill(bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))
+/// Bytes that nobody can guess, from the operating system.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+    Ok(bytes)
 }
 
 /// The key that a token claims to enrol with, and the token's hash. `None` is what has not the form of one.

@@ -10,8 +10,9 @@ use tokio::net::TcpListener;
 use crate::app::App;
 use crate::auth::{Caller, NewSecret};
 use crate::config::Settings;
-use crate::endpoints::{keys, tickets};
-use crate::model::{Event, Millis};
+use crate::endpoints::keys::{self, NewKey};
+use crate::endpoints::tickets;
+use crate::model::{Event, Millis, Role, Slug, Text};
 use crate::store::{DEFAULT_EVENT, TicketFilter};
 use crate::{logs, serve, sheet};
 
@@ -75,8 +76,15 @@ impl Places {
         let ana = TicketFilter { search: Some("ana".into()), ..TicketFilter::default() };
         let tickets = app.store().list_tickets(event.event_id, &ana, 1).await?;
         let ticket = tickets.first().context("Ana has a ticket")?;
-        let gate = serde_json::json!({ "name": "North", "role": "supervisor", "event": event.slug, "gate": ticket.gate, "offline": true });
-        let gate = keys::create(app, &Caller::ENVIRONMENT, serde_json::from_value(gate)?, now).await?;
+        let gate = NewKey {
+            name: Text(ticket.gate.clone()),
+            role: Role::Supervisor,
+            event: Some(Slug(event.slug.clone())),
+            gate: Some(ticket.gate.clone().try_into().map_err(anyhow::Error::msg)?),
+            offline: true,
+            expires_at: None,
+        };
+        let gate = keys::create(app, &Caller::ENVIRONMENT, gate, now).await?;
         Ok(Self {
             url: app.settings.public_url.clone(),
             ticket: tickets::ticket_url(app, ticket),

@@ -71,7 +71,6 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         ("ticket", BASE64URL_NOPAD.encode(ticket.ticket_id.as_bytes())),
         ("refresh", ((step + 1) * PERIOD + 1 - call.now.0 / Millis::SECOND).to_string()),
         ("manifest", format!("{path}/app.webmanifest")),
-        ("url", format!("{}{path}", call.app.settings.public_url)),
     ];
     // Nothing that makes a code where no code admits.
     let codes = if ticket.status == Status::Revoked {

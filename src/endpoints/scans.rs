@@ -338,10 +338,10 @@ fn decide(
     };
     let mut decision = admission::decide(subject.as_ref(), &presented, as_of);
     // Whom the gate refused did not come in, so nothing is marked: its verdict stands.
-    if let Some(refusal) = request.offline_result.filter(|&own| own != ScanResult::Accepted)
-        && decision.result == ScanResult::Accepted
+    if let (ScanResult::Accepted, Some(own)) = (decision.result, request.offline_result)
+        && own != ScanResult::Accepted
     {
-        decision = Decision { result: refusal, step: None, seconds_off: None };
+        decision = Decision::refuse(own);
     }
     let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
     let mark = ticket.filter(|_| decision.result == ScanResult::Accepted).map(|ticket| Mark {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::auth::random_bytes;
 use crate::error::{Error, FieldError};
 use crate::model::{Event, Place, Seed, Status, Ticket, Username};
 use crate::page::{self, Cursor, Limit, PAGE};
@@ -89,17 +90,11 @@ fn new_tickets(
                 ticket_id: Uuid::now_v7(),
                 seat: seat.into_string(),
                 gate: gate.into_string(),
-                seed: random_seed()?,
+                seed: Seed(random_bytes()?),
                 holder,
             })
         })
         .collect()
-}
-
-fn random_seed() -> Result<Seed, Error> {
-    let mut seed = Seed([0; 20]);
-    getrandom::fill(&mut seed.0).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
-    Ok(seed)
 }
 
 /// Says seats that are taken in the words of the request: the store knows only their place in the order.
@@ -169,7 +164,7 @@ pub async fn revoke_ticket(call: Call<'_>) -> Result<Response, Error> {
 /// `POST /api/tickets/{ticket_id}/reissue`: a new seed, so that the old code and link die.
 pub async fn reissue_ticket(call: Call<'_>) -> Result<Response, Error> {
     call.app.claim_secret().await?;
-    let ticket = change(&call, &TicketChange::Reissue { seed: random_seed()? }).await?;
+    let ticket = change(&call, &TicketChange::Reissue { seed: Seed(random_bytes()?) }).await?;
     provisioned(&call, &ticket).await
 }
 
@@ -183,7 +178,7 @@ struct Transfer {
 pub async fn transfer_ticket(call: Call<'_>) -> Result<Response, Error> {
     let body: Transfer = call.json()?;
     call.app.claim_secret().await?;
-    let change_to = TicketChange::Transfer { seed: random_seed()?, username: body.username.as_str().to_owned() };
+    let change_to = TicketChange::Transfer { seed: Seed(random_bytes()?), username: body.username.as_str().to_owned() };
     let ticket = change(&call, &change_to).await?;
     provisioned(&call, &ticket).await
 }

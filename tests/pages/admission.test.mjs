@@ -51,33 +51,6 @@ test("a QR is our mark, the ticket, and digits or a proof", () => {
   assert.deepEqual(parse("RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ"), printed);
 });
 
-for (const text of [
-  "",
-  "RT1.",
-  "RT1..",
-  "rt1.ABEiM0RVZneImaq7zN3u_w.050471",
-  "RT2.ABEiM0RVZneImaq7zN3u_w.050471",
-  "RT1.ABEiM0RVZneImaq7zN3u_w",
-  "RT1.ABEiM0RVZneImaq7zN3u_w.",
-  "RT1.ABEiM0RVZneImaq7zN3u_w.50471",
-  "RT1.ABEiM0RVZneImaq7zN3u_w.0504711",
-  "RT1.ABEiM0RVZneImaq7zN3u_w.05047a",
-  "RT1.ABEiM0RVZneImaq7zN3u_w.٠٥٠٤٧١",
-  "RT1.ABEiM0RVZneImaq7zN3u_w.050471.",
-  "RT1.ABEiM0RVZneImaq7zN3u_w. 050471",
-  "RT1.ABEiM0RVZneImaq7zN3u_w==.050471",
-  // Its last bits are not zero: a second spelling of the same id.
-  "RT1.ABEiM0RVZneImaq7zN3u_x.050471",
-  "RT1.ABEiM0RVZneImaq7zN3u/w.050471",
-  "RT1.ABEiM0RVZneImaq7zN3u_.050471",
-  "RT1.ABEiM0RVZneImaq7zN3u_wAA.050471",
-  "RT1.00112233-4455-6677-8899-aabbccddeeff.050471",
-  "https://tickets.example.org/RT1.ABEiM0RVZneImaq7zN3u_w.050471",
-  "RP1.ABEiM0RVZneImaq7zN3u_w.050471",
-  "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbR",
-  "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQA",
-  "RP1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2Ub",
-  "RT1.ABEiM0RVZneImaq7zN3u_w.w0xILhNKkY2UbQ",
-]) {
+for (const text of table.no_qr) {
   test(`what is not of our form is no QR: ${JSON.stringify(text)}`, () => assert.equal(parse(text), null));
 }
