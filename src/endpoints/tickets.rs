@@ -309,6 +309,8 @@ pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<B
 pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     call.app.claim_secret().await?;
+    let key_id = call.caller()?.key_id;
+    tracing::info!(key.id = key_id.map(tracing::field::display), event = event.slug, "links downloaded");
     let app = Arc::clone(call.app);
     let mut writer = sheet::Writer::new(sheet::LINK_COLUMNS);
     let rows = ticket_pages(Arc::clone(call.app), event.event_id).map(move |tickets| {

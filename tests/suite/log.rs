@@ -10,6 +10,7 @@ use crate::service::{ORGANIZER_KEY, Service, Ticket};
 
 on_both_databases! {
     a_request_is_one_line_of_json,
+    whoever_takes_keys_or_links_away_is_in_the_log_with_the_event,
     no_secret_and_no_name_is_logged_whatever_the_level,
 }
 
@@ -69,6 +70,19 @@ async fn a_request_is_one_line_of_json(service: Service) {
     assert_eq!(lines[1]["key.id"], key["key_id"]);
     assert_eq!(lines[4]["logging.googleapis.com/trace"], format!("projects/tickets/traces/{TRACE}"));
     assert!(!lines[3].contains_key("logging.googleapis.com/trace"));
+}
+
+async fn whoever_takes_keys_or_links_away_is_in_the_log_with_the_event(service: Service) {
+    let server = start(&service, &[("LOG_FORMAT", "json")]).await;
+    let new = json!({ "name": "office", "role": "organizer", "offline": true });
+    let key = server.organizer().post("/api/keys", new).await.is(201);
+    let office = server.anonymous().with_key(key["key"].as_str().expect("a new key is shown"));
+    for (path, message) in [("manifest", "manifest downloaded"), ("links.csv", "links downloaded")] {
+        let reply = office.get(format!("/api/events/default/{path}")).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let line: Value = serde_json::from_str(&server.process.logged(message).await).expect("a line is JSON");
+        assert_eq!((&line["key.id"], &line["event"]), (&key["key_id"], &json!("default")), "{line}");
+    }
 }
 
 async fn no_secret_and_no_name_is_logged_whatever_the_level(service: Service) {
