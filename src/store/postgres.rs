@@ -233,8 +233,8 @@ const GRANT_VERSIONS: &str = "do $$ begin \
     if exists (select 1 from pg_roles where rolname = 'ticket_service') then \
     grant select on _sqlx_migrations to ticket_service; end if; end $$";
 
-/// Applies what is missing as the owner and lets the service's login in, all behind sqlx's advisory lock: PostgreSQL
-/// refuses one of two grants at the same time.
+/// Applies what is missing as the owner and lets the service's login in, all behind sqlx's advisory lock, which is the
+/// database's own: PostgreSQL refuses one of two grants at the same time.
 pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<Vec<&'static str>> {
     let options = owner.clone().disable_statement_logging();
     let mut connection =
@@ -270,7 +270,11 @@ async fn grant(connection: &mut PgConnection, login: Option<&str>) -> std::resul
         .fetch_one(&mut *connection)
         .await?;
     if !member {
-        let grant = format!("grant ticket_service to \"{}\"", login.replace('"', "\"\""));
+        // Roles belong to the whole cluster: another database's migration may let the same login in at this very moment.
+        let grant = format!(
+            "do $grant$ begin grant ticket_service to \"{}\"; exception when unique_violation then null; end $grant$",
+            login.replace('"', "\"\"")
+        );
         sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await?;
     }
     Ok(())

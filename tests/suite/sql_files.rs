@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use register_ticket_api::config::Database;
 use register_ticket_api::store;
 use serde_json::json;
 use uuid::Uuid;
@@ -144,6 +145,32 @@ async fn migrating_twice_at_once_does_no_harm(service: Service) {
     let count = "select count(*) from _sqlx_migrations";
     assert_eq!(empty.count(count).await, service.database.count(count).await);
     assert_eq!(empty.count("select count(*) from events").await, 1);
+}
+
+#[tokio::test]
+async fn a_login_that_another_database_lets_in_at_the_same_moment_is_let_in() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let login = format!("login_{}", Uuid::new_v4().simple());
+    let mut other = Rows::open(&database.owner_url()).await;
+    for statement in [&format!("create role {login}"), "begin", &format!("grant ticket_service to {login}")] {
+        other.execute(statement).await.expect("nobody else knows the login");
+    }
+
+    let Database::Postgres { service, owner, .. } = database.database() else { panic!("not PostgreSQL") };
+    let to_migrate = Database::Postgres { service, owner, grant_to: Some(login.clone()) };
+    let migration = tokio::spawn(async move { store::migrate(&to_migrate).await });
+    let waiting = format!(
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%grant%{login}%'"
+    );
+    within(PATIENCE, "a grant that waits", async || (database.count(&waiting).await == 1).then_some(())).await;
+    other.execute("commit").await.expect("the other one is first");
+    migration.await.expect("no panic").expect("whoever let it in");
+
+    let member = format!(
+        "select count(*) from pg_roles r where r.rolname = '{login}' and pg_has_role(r.oid, 'ticket_service', 'member')"
+    );
+    assert_eq!(database.count(&member).await, 1);
+    other.execute(&format!("drop role {login}")).await.expect("it owns nothing");
 }
 
 #[tokio::test]
