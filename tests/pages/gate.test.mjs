@@ -90,6 +90,52 @@ async function pictureOf(page, text) {
   return picture;
 }
 
+test("whatever answers in the place of the service enrols nobody, and the next attempt counts", async (t) => {
+  const { tickets } = await house(t);
+  const page = await phone(t, tickets);
+  await page.route("**/api/enrol", (route) => route.fulfill({ contentType: "text/html", body: "Welcome to our network" }));
+  await page.goto((await tickets.enrolment()).enrol_url);
+  await page.getByRole("alert").getByText(en("gate.enrol_away")).waitFor();
+  await page.unroute("**/api/enrol");
+  await page.getByLabel(en("gate.enrol_link"), { exact: true }).fill((await tickets.enrolment()).enrol_url);
+  await page.getByRole("button", { name: en("gate.enrol_submit") }).click();
+  await page.getByRole("heading", { name: "North" }).waitFor();
+});
+
+test("a browser that keeps nothing any more, or never did, is a gate as long as its tab lives", async (t) => {
+  const { tickets, ana, bob } = await house(t);
+  const full = 'IDBObjectStore.prototype.put = () => { throw new DOMException("", "QuotaExceededError"); };';
+  const none = `Object.defineProperty(globalThis, "localStorage", { get() { throw new DOMException("", "SecurityError"); } });
+    IDBFactory.prototype.open = () => { throw new DOMException("", "SecurityError"); };`;
+  for (const [script, ticket] of [[full, ana], [none, bob]]) {
+    const gate = await Gate.at(t, tickets, { script });
+    await gate.sees(en("gate.no_storage"));
+    await saw(gate, await gate.reads(tickets.code(ticket)), "accepted");
+  }
+});
+
+test("a camera that comes when nobody wants it any more is let go", async (t) => {
+  const { tickets } = await house(t);
+  const page = await phone(t, tickets);
+  await page.addInitScript(() => {
+    const open = MediaDevices.prototype.getUserMedia;
+    const allowed = new Promise((resolve) => (globalThis.allow = resolve));
+    globalThis.streams = [];
+    MediaDevices.prototype.getUserMedia = async function (wanted) {
+      await allowed;
+      globalThis.streams.push(await open.call(this, wanted));
+      return globalThis.streams.at(-1);
+    };
+  });
+  await page.goto("/gate");
+  await page.getByRole("button", { name: en("gate.enrol_scan") }).click();
+  await page.getByRole("button", { name: en("gate.cancel") }).click();
+  await page.evaluate(() => globalThis.allow());
+  await page.waitForFunction(() => globalThis.streams.length === 1);
+  await page.waitForFunction(() => globalThis.streams[0].getTracks().every((track) => track.readyState === "ended"));
+  assert.equal(await page.locator("video").evaluate((video) => video.srcObject), null);
+});
+
 test("every verdict has its own colour, shape and words, and says what to do", async (t) => {
   const { tickets, ana, bob, eve } = await house(t);
   const gate = await Gate.at(t, tickets, ONLINE);
@@ -104,15 +150,25 @@ test("every verdict has its own colour, shape and words, and says what to do", a
   await reads(tickets.code(bob, -95), "attention", en("result.stale_code"), new RegExp(en("result.stale_code_slow", { seconds: "\\d+" })));
   await reads(tickets.code(bob).replace(/\d{6}$/, "000000"), "refused", en("result.wrong_code"), en("result.wrong_code_detail"));
   await reads(tickets.code(eve), "attention", en("result.wrong_gate"), en("result.wrong_gate_order", { gate: isolated("South") }));
-  await reads(`RT1.${"A".repeat(22)}.123456`, "refused", en("result.unknown_ticket"));
+  await reads(`RT1.${"A".repeat(22)}.123456`, "refused", en("result.unknown_ticket"), en("result.unknown_ticket_detail"));
+  const nowhere = en("result.unknown_seat", { seat: isolated("A-9"), gate: isolated("North") });
+  await saw(gate, await gate.types("A-9", "123456"), "refused", en("result.unknown_ticket"), nowhere);
   await reads(ana.provisioning.ticket_url, "attention", en("result.not_a_code"));
   await tickets.api("POST", `/api/tickets/${bob.ticket_id}/revoke`);
   await reads(tickets.code(bob), "refused", en("result.revoked"));
   const scans = await tickets.rows("/api/events/default/scans.csv");
-  assert.equal(scans.length, 7, "a link is no business of the record");
+  assert.equal(scans.length, 8, "a link is no business of the record");
   await gate.page.locator("#last").click();
-  assert.equal(await gate.page.locator("#scans > li").count(), 7);
+  assert.equal(await gate.page.locator("#scans > li").count(), 8);
 });
+
+/** Waits until the camera has looked at the same picture again, several times. */
+const seesMore = (page) => page.evaluate(() => new Promise((resolve) => {
+  const video = document.querySelector("#video");
+  let pictures = 0;
+  const count = () => ((pictures += 1) < 10 ? video.requestVideoFrameCallback(count) : resolve());
+  count();
+}));
 
 test("a ticket that stays before the camera is scanned once", async (t) => {
   const { tickets, ana } = await house(t);
@@ -120,15 +176,35 @@ test("a ticket that stays before the camera is scanned once", async (t) => {
   const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url);
   await camera.show(await holder.code());
   await saw(gate, await gate.verdict(), "accepted", "Ana Roe");
-  // It looks at the same picture again, several times.
-  await gate.page.evaluate(() => new Promise((resolve) => {
-    const video = document.querySelector("#video");
-    let pictures = 0;
-    const count = () => ((pictures += 1) < 10 ? video.requestVideoFrameCallback(count) : resolve());
-    count();
-  }));
+  await seesMore(gate.page);
   assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 1);
   await saw(gate, await gate.verdict(), "refused", en("result.already_used")); // It still stays, as with whoever passes a phone back.
+});
+
+test("asking again is one scan, however often it is touched, and the same phone before the camera is no other", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets, ONLINE);
+  const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url);
+  await gate.page.route("**/scans", (route) => route.abort());
+  await camera.show(await holder.code());
+  await gate.verdict();
+  await gate.page.unroute("**/scans");
+  await gate.page.evaluate(() => {
+    document.querySelector("#verdict-retry").click();
+    document.querySelector("#verdict-retry").click();
+  });
+  await saw(gate, await gate.verdict(), "accepted", "Ana Roe");
+  await seesMore(gate.page);
+  assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 1);
+  assert.equal(await gate.page.evaluate(() => performance.getEntriesByName("shown").length), 0, "no other verdict");
+});
+
+test("what a hand-held scanner reads again after the verdict is another scan", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets, ONLINE);
+  const code = tickets.code(ana);
+  await saw(gate, await gate.reads(code), "accepted", "Ana Roe");
+  await saw(gate, await gate.reads(code), "refused", en("result.already_used"));
 });
 
 test("a hand-held scanner may think that the phone's keyboard is American", async (t) => {
@@ -244,7 +320,24 @@ test("a revoked key makes the device a stranger again", async (t) => {
   await tickets.api("DELETE", `/api/keys/${key_id}`);
   await gate.page.evaluate(() => dispatchEvent(new Event("online")));
   await gate.page.getByText(en("gate.enrol_title")).waitFor();
+  await gate.page.getByRole("alert").getByText(en("gate.enrol_ended")).waitFor();
   await tickets.scan(ana, tickets.code(ana));
+});
+
+test("whoever gives a gate up is not told that the key has ended", async (t) => {
+  const { tickets } = await house(t);
+  const gate = await Gate.at(t, tickets);
+  await gate.press(en("gate.more"));
+  await gate.press(en("gate.leave"));
+  await gate.page.getByRole("alertdialog").getByRole("button", { name: en("gate.leave") }).click();
+  await gate.page.getByText(en("gate.enrol_title")).waitFor();
+  assert.ok(await gate.page.getByText(en("gate.enrol_ended")).isHidden());
+});
+
+test("a gate that is made days before the event says when it gets its list", async (t) => {
+  const { tickets } = await house(t, { starts_at: new Date(Date.now() + 72 * 3_600_000).toISOString() });
+  const gate = await Gate.at(t, tickets);
+  await gate.sees(en("gate.too_early"));
 });
 
 test("a verdict is on the screen within 300 ms of the code", async (t) => {

@@ -84,15 +84,17 @@ const proof = async (base32) => base64url(await derive(base32, "print", 10));
  */
 export function parse(text) {
   const [, kind, name, rest] = /^(RT1|RP1)\.([\w-]{22})\.([\w-]+)$/.exec(text.trim()) ?? [];
-  const ticket_id = kind && uuid(name);
-  if (!ticket_id) return null;
+  const id = kind && bytes(name);
+  if (!id) return null;
+  const ticket_id = uuid(id);
   if (kind === "RT1") return /^[0-9]{6}$/.test(rest) ? { ticket_id, code: { digits: rest } } : null;
   return bytes(rest)?.length === 10 ? { ticket_id, code: { printed: rest } } : null;
 }
 
-function uuid(text) {
-  const hex = bytes(text)?.reduce((all, byte) => all + byte.toString(16).padStart(2, "0"), "");
-  return hex && hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+/** 16 bytes as a UUID is written. */
+export function uuid(bytes) {
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 /** The bytes of base64url, or null when it is not the one spelling that they have. */

@@ -4,9 +4,9 @@ import { observe } from "./clock.js";
 
 /** What the service refused, as it told it (RFC 9457), or that it could not be reached: then `status` is 0. */
 export class Problem extends Error {
-  constructor(status, { code = "", detail = "", errors = [], ...rest } = {}) {
+  constructor(status, { code = "", detail = "", errors = [] } = {}) {
     super(detail || code || String(status));
-    Object.assign(this, { status, code, detail, errors, rest });
+    Object.assign(this, { status, code, detail, errors });
   }
 
   /** Nobody answered, or only something before the service did: it may or may not have happened. */
@@ -43,8 +43,9 @@ export async function send(method, path, { key, json, csv, timeout = 15000, head
 export async function ask(method, path, options) {
   const response = await send(method, path, options);
   const body = await parsed(response);
-  if (response.ok) return body;
-  throw new Problem(response.status, body ?? {});
+  if (response.ok && (body || response.status === 204)) return body;
+  // Something else than the service says that all is well, in its own way.
+  throw new Problem(response.ok ? 0 : response.status, body ?? {});
 }
 
 /** The JSON of an answer, or null. */

@@ -1,6 +1,7 @@
 // A bar chart of arrivals, drawn at the size it is shown at, so that its words are as large as the page's.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { svg } from "./dom.js";
+
 const MINUTE = 60_000;
 const LEFT = 34;
 const BOTTOM = 24;
@@ -24,35 +25,28 @@ export function bars(arrivals, from, to, most) {
 
 /** An `<svg>` of the bars; `time` writes a moment. What it says in words is the caller's, as `label`. */
 export function draw(all, { width, height, label, time }) {
-  const svg = shape("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
+  const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
   const top = niceTop(Math.max(...all.map((bar) => bar.admitted)));
   const high = height - TOP - BOTTOM;
   const each = (width - LEFT) / all.length;
   for (const share of [0, 0.5, 1]) {
     const y = TOP + high * (1 - share);
-    svg.append(shape("line", { x1: LEFT, x2: width, y1: y, y2: y }));
-    svg.append(shape("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, top * share));
+    chart.append(svg("line", { x1: LEFT, x2: width, y1: y, y2: y }));
+    chart.append(svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, top * share));
   }
   const tall = (bar) => (bar.admitted / top) * high;
   const path = all.map((bar, place) =>
     bar.admitted ? `M${LEFT + place * each} ${TOP + high}v${-tall(bar)}h${Math.max(each - 1, each * 0.7)}v${tall(bar)}z` : "");
-  svg.append(shape("path", { d: path.join("") }));
+  chart.append(svg("path", { d: path.join("") }));
   const apart = Math.ceil(all.length / Math.floor((width - LEFT) / 64));
   for (let place = 0; place + apart / 2 < all.length; place += apart) {
-    svg.append(shape("text", { x: LEFT + place * each, y: height - 6 }, time(all[place].at)));
+    chart.append(svg("text", { x: LEFT + place * each, y: height - 6 }, time(all[place].at)));
   }
-  return svg;
+  return chart;
 }
 
 /** An even number, so that its half is whole, and not much more than the largest. */
 function niceTop(largest) {
   const power = 10 ** Math.floor(Math.log10(Math.max(largest, 1)));
-  return [2, 4, 6, 10, 20].map((factor) => factor * Math.max(power, 1)).find((top) => top >= largest);
-}
-
-function shape(name, attributes, text = "") {
-  const made = document.createElementNS(SVG, name);
-  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-  made.append(text);
-  return made;
+  return [2, 4, 6, 10].map((factor) => factor * power).find((top) => top >= largest);
 }

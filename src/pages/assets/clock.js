@@ -1,27 +1,12 @@
 // What time it is at the service, which decides. A phone's own clock may be minutes off.
 
+import { recall, remember } from "./memory.js";
+
 const KEPT = "clock-offset";
 // How far the service's clock is ahead of the device's, in milliseconds: surely between these two.
 let least = -Infinity;
 let most = Infinity;
-let offset = Number(stored());
-
-// A browser that keeps nothing for a site throws.
-function stored() {
-  try {
-    return localStorage.getItem(KEPT);
-  } catch {
-    return null;
-  }
-}
-
-function store() {
-  try {
-    localStorage.setItem(KEPT, offset);
-  } catch {
-    // Then it is learned anew at the next visit.
-  }
-}
+let offset = Number(recall(KEPT));
 
 /** Learns from an answer of the service; `sent` and `received` are what `Date.now()` said then. */
 export function observe(response, sent, received) {
@@ -36,7 +21,7 @@ export function observe(response, sent, received) {
   least = changed ? low : Math.max(least, low);
   most = changed ? high : Math.min(most, high);
   offset = least <= 0 && most >= 0 ? 0 : Math.round((least + most) / 2);
-  store();
+  remember(KEPT, offset);
 }
 
 /** The service's time, in milliseconds since 1970. */

@@ -5,6 +5,8 @@
 // with every refresh of the manifest, and a ticket has the tick of its newest news. What was asked for before that may be
 // older. Over that come the scans of the queue that let somebody pass, which the service has not got.
 
+import { uuid } from "./admission.js";
+
 const STORES = ["kept", "tickets", "queue"];
 const RECENT = 50;
 const OF_A_CHUNK = 2000;
@@ -390,6 +392,5 @@ export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+  return uuid(bytes);
 }

@@ -5,14 +5,27 @@ export const find = (selector, within = document) => within.querySelector(select
 
 /**
  * A new element. `properties` are set as properties (`className`, `textContent`, `hidden`, `onclick`), or as attributes
- * where their names have a dash or begin with `aria`; children are nodes or strings.
+ * where their names have a dash or are `role`; children are nodes or strings.
  */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-") || name === "role" || name === "for") made.setAttribute(name, value);
+    if (name.includes("-") || name === "role") made.setAttribute(name, value);
     else made[name] = value;
   }
   made.append(...children);
   return made;
+}
+
+/** The same for what is drawn, where everything is an attribute. */
+export function svg(tag, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** Sets a text, if it is another: what has `role="status"` or `role="alert"` is read aloud whenever it is set. */
+export function say(place, words) {
+  if (place.textContent !== words) place.textContent = words;
 }

@@ -143,10 +143,7 @@ async function copy(field, button) {
   }
 }
 
-/** A text of the database inside one of ours: it cannot turn the rest around, whatever marks it has. */
-export const isolated = (words) => `\u2068${words}\u2069`;
-
-/** The same as an element. */
+/** A text of the database as an element: it cannot turn the rest around, whatever marks it has. */
 export const bdi = (words) => element("bdi", {}, words);
 
 /** Hands the browser a file to keep. */

@@ -78,6 +78,7 @@ export class Gate extends EventTarget {
    * device keeps anything (`storage`).
    */
   get state() {
+    const ended = hasEnded(this.#manifest?.event ?? this.device);
     return {
       online: this.#online,
       offlineReady: this.#canDecide(this.#manifest),
@@ -85,8 +86,8 @@ export class Gate extends EventTarget {
       refreshedAt: this.#manifest?.refreshed_at ?? null,
       queued: this.#queued,
       refused: this.#refused,
-      ended: hasEnded(this.#manifest?.event ?? this.device),
-      problem: this.#problems.queue ?? this.#problems.manifest,
+      ended,
+      problem: this.#problems.queue ?? (ended ? null : this.#problems.manifest),
       storage: this.#kept !== null && this.#trusted,
     };
   }
@@ -166,6 +167,8 @@ export class Gate extends EventTarget {
     try {
       if (this.#kept) await this.#load();
       if (!this.#key) return;
+      // Without the network too. Then the service refuses the manifest, unless the end was put off.
+      if (this.state.ended) await this.#kept?.erase({ recent: true });
       if (this.#online !== true) await this.#ask("GET", "/health", { timeout: PATIENCE });
       await this.#drain().catch(() => {});
       await this.#once("manifest", () => this.#refresh());
@@ -313,10 +316,6 @@ export class Gate extends EventTarget {
 
   async #refresh({ anew = false } = {}) {
     if (!this.#kept || !this.#key || !this.device.offline || !globalThis.crypto?.subtle) return;
-    if (this.state.ended) {
-      await this.#kept.erase({ recent: true });
-      return;
-    }
     const begun = await this.#kept.refresh({ anew });
     const since = begun.as_of ? `?since=${encodeURIComponent(begun.as_of)}` : "";
     const headers = begun.etag ? { "if-none-match": begun.etag } : {};
@@ -365,7 +364,7 @@ export class Gate extends EventTarget {
         if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, tickets: 0, registered: 0, admitted: 0, inside: 0 });
         const counts = gates.get(ticket.gate);
         counts.tickets += 1;
-        counts.registered += Number(ticket.registered);
+        counts.registered += Number(ticket.registered && (ticket.status !== "revoked" || ticket.used_at !== null));
         counts.admitted += Number(ticket.used_at !== null);
         counts.inside += Number(ticket.inside);
       }
@@ -428,8 +427,8 @@ export class Gate extends EventTarget {
 
   /** Forgets the key and all that it opened, unless another tab has enrolled anew. */
   async #forget(key) {
-    const kept = await this.#keep((device) => device.leave(key).then(() => true));
-    if (!kept && this.#key === key) {
+    await this.#keep((kept) => kept.leave(key));
+    if (this.#key === key) {
       Object.assign(this, { device: null, recent: [] });
       this.#key = null;
     }
@@ -458,13 +457,16 @@ export class Gate extends EventTarget {
 
   async #load() {
     const { device, choices, manifest, recent, queued, refused } = await this.#kept.load();
-    const { key = null, ...rest } = device ?? {};
-    this.#key = key;
-    this.device = device ? rest : null;
-    this.recent = recent;
-    this.#manifest = manifest ?? null;
     this.#queued = queued;
     this.#refused = refused;
+    // Once something could not be kept, memory knows better.
+    if (this.#trusted) {
+      const { key = null, ...rest } = device ?? {};
+      this.#key = key;
+      this.device = device ? rest : null;
+      this.recent = recent;
+      this.#manifest = manifest ?? null;
+    }
     this.dispatchEvent(new Event("state"));
     return choices;
   }

@@ -16,21 +16,22 @@ export function takeToken() {
 
 /** Enrols; says on the page what went wrong. */
 export async function enrol(gate, token) {
-  sayProblem("");
-  if (!token) return sayProblem(text("gate.enrol_not_a_link"));
+  sayEnrolProblem("");
+  if (!token) return sayEnrolProblem(text("gate.enrol_not_a_link"));
   document.body.dataset.busy = "";
   try {
     await gate.enrol(token);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.isAway) sayProblem(text("gate.enrol_away"));
-    else sayProblem(text(error.status === 410 || error.status === 422 ? "gate.enrol_expired" : "gate.enrol_refused", { why: error.message }));
+    if (error.isAway) sayEnrolProblem(text("gate.enrol_away"));
+    else sayEnrolProblem(text(error.status === 410 || error.status === 422 ? "gate.enrol_expired" : "gate.enrol_refused", { why: error.message }));
   } finally {
     delete document.body.dataset.busy;
   }
 }
 
-function sayProblem(problem) {
+/** Says above the form why this device is no gate, or nothing more. */
+export function sayEnrolProblem(problem) {
   find("#enrol-problem").textContent = problem;
   find("#enrol-problem").hidden = !problem;
 }

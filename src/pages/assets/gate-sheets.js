@@ -2,7 +2,7 @@
 
 import { Problem } from "./api.js";
 import { now } from "./clock.js";
-import { element, find } from "./dom.js";
+import { element, find, svg } from "./dom.js";
 import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./gate-verdict.js";
 import { isMuted, mute } from "./sound.js";
 import { dayAndTime, number, text, timeOfDay } from "./text.js";
@@ -60,8 +60,8 @@ export class TypeSheet {
     this.#manual = manual;
     find("#with-code").setAttribute("aria-pressed", !manual);
     find("#without-code").setAttribute("aria-pressed", manual);
-    find("#type-digits").hidden = find("#type-reason").hidden = false;
-    find(manual ? "#type-digits" : "#type-reason").hidden = true;
+    find("#type-digits").hidden = manual;
+    find("#type-reason").hidden = !manual;
     find("#type-code").required = !manual;
     find("#type-code").disabled = manual;
     find("#type-note").required = manual;
@@ -141,20 +141,12 @@ export class ScansSheet {
 
 /** One scan in one line: its shape, its word, who and where, when. */
 export function scanLine(verdict, timeZone) {
-  const svg = "http://www.w3.org/2000/svg";
-  const shape = document.createElementNS(svg, "svg");
-  const use = document.createElementNS(svg, "use");
-  shape.setAttribute("class", "shape");
-  shape.setAttribute("aria-hidden", "true");
-  use.setAttribute("href", `#shape-${kindOf(verdict)}`);
-  shape.append(use);
-  const time = timeOfDay(verdict.scanned_at, timeZone);
   return [
-    shape,
+    svg("svg", { class: "shape", "aria-hidden": "true" }, svg("use", { href: `#shape-${kindOf(verdict)}` })),
     element("span", { className: "what" },
       element("b", {}, wordOf(verdict)), " ", element("bdi", { className: "who" }, nameOf(verdict)), " ", ...seatOf(verdict),
       ...tagsOf(verdict).map((tag) => element("em", {}, ` ${tag}`))),
-    element("time", { dateTime: verdict.scanned_at }, time),
+    element("time", { dateTime: verdict.scanned_at }, timeOfDay(verdict.scanned_at, timeZone)),
   ];
 }
 
@@ -162,11 +154,18 @@ export function scanLine(verdict, timeZone) {
 export function openCounts(counts, ownGate) {
   const row = ({ gate, admitted, registered, inside }, own) => element("tr", own ? { className: "own" } : {},
     element("th", { scope: "row" }, element("bdi", {}, gate)),
-    ...[admitted, registered, inside].map((value) => element("td", { className: "number" }, number(value))));
+    ...[admitted, registered - admitted, inside].map((value) => element("td", { className: "number" }, number(value))));
   const rows = counts.gates.map((gate) => row(gate, gate.gate === ownGate));
   find("#counts-rows").replaceChildren(...rows, row({ ...counts, gate: text("gate.all_gates") }));
   find("#counts-note").textContent = text(counts.offline ? "gate.counts_offline" : "gate.counts_online");
   find("#counts-sheet").showModal();
+}
+
+/** What this device knows of the tickets, or why it knows nothing. */
+function list({ offline }, { refreshedAt, tickets }, timeZone) {
+  if (refreshedAt) return text("gate.list_of", { tickets: number(tickets), time: timeOfDay(refreshedAt, timeZone) });
+  if (!offline) return text("gate.list_never");
+  return text(isSecureContext ? "gate.list_none" : "gate.list_insecure");
 }
 
 /** What is seldom needed. */
@@ -176,8 +175,7 @@ export function openMore(gate, timeZone) {
     ["gate.fact_key", device.name],
     ["gate.fact_role", text(`gate.role_${device.role}`)],
     ["gate.fact_until", device.expires_at && dayAndTime(device.expires_at, timeZone)],
-    ["gate.fact_list", text(state.refreshedAt ? "gate.list_of" : device.offline ? "gate.list_none" : "gate.list_never", {
-      tickets: number(state.tickets), time: state.refreshedAt && timeOfDay(state.refreshedAt, timeZone) })],
+    ["gate.fact_list", list(device, state, timeZone)],
     ["gate.fact_unsent", number(state.queued)],
   ];
   find("#facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) =>

@@ -30,15 +30,19 @@ export const nameOf = ({ ticket }) => ticket?.full_name ?? ticket?.username ?? "
 export function tagsOf(verdict) {
   const { offline, offline_result: here, result, replayed, undone_at } = verdict;
   const tags = { offline, corrected: here && here !== result, replayed: replayed && !here, undone: undone_at };
-  return Object.keys(tags).filter((tag) => tags[tag]).map((tag) => text(`gate.tag_${tag}`));
+  const word = here && wordOf({ ...verdict, undecided: false, result: here });
+  return Object.keys(tags).filter((tag) => tags[tag]).map((tag) => text(`gate.tag_${tag}`, { word }));
 }
 
 function detailOf(verdict, timeZone) {
-  const { result, seconds_off: off } = verdict;
+  const { result, seconds_off: off, presented } = verdict;
   if (verdict.undecided) return undecidedDetail(verdict.problem);
   if (result === "already_used") return usedDetail(verdict, timeZone);
   if (result === "stale_code" && off) {
     return text(off < 0 ? "result.stale_code_slow" : "result.stale_code_fast", { seconds: Math.abs(off) });
+  }
+  if (result === "unknown_ticket" && presented?.seat) {
+    return text("result.unknown_seat", { seat: isolated(presented.seat), gate: isolated(presented.gate) });
   }
   const name = `result.${result}_detail`;
   return hasText(name) ? text(name) : "";

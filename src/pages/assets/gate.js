@@ -1,10 +1,12 @@
 // The gate: what it scans, whom it lets in. `gate-core.js` decides; this shows.
 
-import { element, find } from "./dom.js";
+import { now } from "./clock.js";
+import { element, find, say } from "./dom.js";
 import { Gate } from "./gate-core.js";
-import { enrol, takeToken, tokenIn } from "./gate-enrol.js";
+import { enrol, sayEnrolProblem, takeToken, tokenIn } from "./gate-enrol.js";
 import { confirmed, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./gate-sheets.js";
 import { kindOf, VerdictDialog } from "./gate-verdict.js";
+import { forget, recall, remember } from "./memory.js";
 import { keepOffline } from "./offline.js";
 import { Repeats } from "./repeats.js";
 import { Scanner } from "./scanner.js";
@@ -26,6 +28,7 @@ const scans = new ScansSheet(gate);
 let counts = null;
 let asking = false;
 let enrolling = false;
+let leaving = false;
 let corrected = 0;
 
 const timeZone = () => gate.device?.time_zone;
@@ -35,30 +38,32 @@ const ownGate = () => gate.device?.gate ?? gate.atGate;
 
 function screen() {
   if (!gate.device) return "enrol";
-  const chosen = ownGate() ?? localStorage.getItem(ANY_GATE);
+  const chosen = ownGate() ?? recall(ANY_GATE);
   return chosen ? "scan" : "choose";
 }
 
 function show() {
   const before = document.body.dataset.screen;
-  const now = screen();
-  document.body.dataset.screen = now;
+  const current = screen();
+  document.body.dataset.screen = current;
   document.body.dataset.direction = gate.direction;
-  find("#flag").hidden = now !== "scan" || gate.direction !== "exit";
+  find("#flag").hidden = current !== "scan" || gate.direction !== "exit";
   for (const way of ["entry", "exit"]) find(`#${way}`).setAttribute("aria-pressed", gate.direction === way);
-  find("#place").textContent = now === "scan" ? ownGate() ?? text("gate.all_gates") : text("gate.title");
+  find("#place").textContent = current === "scan" ? ownGate() ?? text("gate.all_gates") : text("gate.title");
   find("#event").textContent = gate.device?.event_name ?? "";
   find("#enrol-unsent").hidden = gate.state.queued === 0;
   find("#enrol-unsent").textContent = text("gate.enrol_unsent", { n: number(gate.state.queued) });
-  if (now === "scan") showState();
-  if (now === "choose" && before !== now) showGates();
-  if (before !== now) changeScreen(now);
+  if (current === "scan") showState();
+  if (before === current) return;
+  if (current === "choose") showGates();
+  changeScreen(current, before);
 }
 
-function changeScreen(now) {
+function changeScreen(current, before) {
   endEnrolling();
+  if (current === "enrol" && before !== "loading" && !leaving) sayEnrolProblem(text("gate.enrol_ended"));
   repeats.forget();
-  if (now === "scan") startCamera();
+  if (current === "scan") startCamera();
   else scanner.stop();
 }
 
@@ -66,13 +71,15 @@ function showState() {
   const { online, offlineReady } = gate.state;
   const kind = online ? "online" : online === null ? "waiting" : offlineReady ? "offline" : "blind";
   document.body.dataset.connection = kind;
-  const status = text(`gate.${kind}`);
-  if (find("#status").textContent !== status) find("#status").textContent = status;
+  say(find("#status"), text(`gate.${kind}`));
   showNotices(kind);
   const [last] = gate.recent;
   find("#last").dataset.kind = last ? kindOf(last) : "";
   find("#last").replaceChildren(...(last ? scanLine(last, timeZone()) : [text("gate.no_scans")]));
 }
+
+/** The list of tickets can be had from a day before the event. */
+const isTooEarly = ({ status }) => status === 403 && Date.parse(gate.device?.starts_at) > now();
 
 function showNotices(kind) {
   const { tickets, refreshedAt, queued, refused, problem, storage, ended } = gate.state;
@@ -83,7 +90,7 @@ function showNotices(kind) {
     queued > 0 && ["warn", text("gate.queued", { n: number(queued) })],
     refused.length > 0 && ["bad", text("gate.refused", { n: number(refused.length) }), () => openMore(gate, timeZone())],
     corrected > 0 && ["bad", text("gate.corrected", { n: number(corrected) }), openScans],
-    problem && ["bad", text("gate.problem", { why: problem.message })],
+    problem && (isTooEarly(problem) ? ["warn", text("gate.too_early")] : ["bad", text("gate.problem", { why: problem.message })]),
     !storage && ["bad", text("gate.no_storage")],
     ended && ["warn", text("gate.ended")],
   ];
@@ -108,7 +115,7 @@ async function refreshCounts() {
   }
   const own = counts.gates.find((one) => one.gate === ownGate()) ?? counts;
   const count = (name, value) => element("span", {}, element("b", {}, number(value)), ` ${text(`gate.${name}`)}`);
-  find("#counts").replaceChildren(count("admitted", own.admitted), count("expected", own.registered), count("inside", own.inside));
+  find("#counts").replaceChildren(count("admitted", own.admitted), count("expected", own.registered - own.admitted), count("inside", own.inside));
 }
 
 const knownGates = () => counts?.gates.map((one) => one.gate) ?? [];
@@ -120,8 +127,8 @@ async function showGates() {
 }
 
 async function choose(name) {
-  if (name === null) localStorage.setItem(ANY_GATE, "yes");
-  else localStorage.removeItem(ANY_GATE);
+  if (name === null) remember(ANY_GATE, "yes");
+  else forget(ANY_GATE);
   await gate.setAtGate(name);
   show();
   refreshCounts();
@@ -166,16 +173,17 @@ function seen(code, how) {
 }
 
 async function present(presented, code = null) {
-  await decide(() => gate.scan(presented), code);
+  await decide(() => gate.scan(presented), code, presented);
 }
 
 async function retry(verdict) {
-  await decide(() => gate.retry(verdict), null);
+  if (asking) return; // A second touch, while the first is on its way.
+  await decide(() => gate.retry(verdict), verdict.request?.code ?? null, verdict.request);
 }
 
-async function decide(ask, code) {
+async function decide(ask, code, presented) {
   asking = true;
-  say(text("gate.checking"));
+  pill(text("gate.checking"));
   let verdict;
   try {
     verdict = await ask();
@@ -183,9 +191,9 @@ async function decide(ask, code) {
     verdict = { result: null, undecided: true, problem, direction: gate.direction };
   } finally {
     asking = false;
-    say("");
+    pill("");
   }
-  if (gate.device) decided(verdict, code);
+  if (gate.device) decided({ ...verdict, presented }, code);
 }
 
 function decided(verdict, code) {
@@ -209,7 +217,7 @@ function mark(moment) {
 }
 
 /** A short word over the camera's picture, while there is something to say. */
-function say(word) {
+function pill(word) {
   find("#pill").textContent = word || (isLocked() ? text("gate.touch_for_sound") : "");
 }
 
@@ -221,7 +229,7 @@ async function enrolWith(token, link) {
   await enrol(gate, token);
   asking = false;
   stopEnrolling();
-  localStorage.removeItem(ANY_GATE);
+  forget(ANY_GATE);
   show();
   work();
 }
@@ -267,9 +275,11 @@ async function leave() {
   find("#more-sheet").close();
   const unsent = gate.state.queued ? text("gate.enrol_unsent", { n: number(gate.state.queued) }) : "";
   if (!(await confirmed(text("gate.leave_title"), `${text("gate.leave_sure")} ${unsent}`, text("gate.leave")))) return;
-  localStorage.removeItem(ANY_GATE);
+  forget(ANY_GATE);
+  leaving = true;
   await gate.leave();
   show();
+  leaving = false;
 }
 
 function onClick(id, act) {
@@ -308,7 +318,7 @@ function listen() {
   onClick("#last", openScans);
   onClick("#counts", async () => {
     await refreshCounts();
-    if (counts) openCounts(counts, ownGate());
+    if (counts && !find("dialog[open]")) openCounts(counts, ownGate());
   });
   onClick("#more", () => openMore(gate, timeZone()));
   onClick("#torch", async () => {
@@ -316,26 +326,26 @@ function listen() {
     find("#torch").setAttribute("aria-pressed", scanner.torch);
   });
   onClick("#camera", () => startCamera(async () => {
-    say(await scanner.nextCamera());
-    setTimeout(() => say(""), 2000);
+    pill(await scanner.nextCamera());
+    setTimeout(() => pill(""), 2000);
   }));
   onClick("#camera-again", () => startCamera());
   onClick("#leave", leave);
   onClick("#send-now", work);
   onClick("#change-gate", async () => {
     find("#more-sheet").close();
-    localStorage.removeItem(ANY_GATE);
+    forget(ANY_GATE);
     await gate.setAtGate(null);
     show();
   });
   addEventListener("online", work);
-  onLocked(() => say(""));
+  onLocked(() => pill(""));
   document.addEventListener("visibilitychange", visibilityChanged);
   onScannerTyping((code) => seen(code, { handHeld: true }));
 }
 
 listen();
-say("");
+pill("");
 keepOffline();
 keepAwake();
 if (token) await enrolWith(token);

@@ -36,7 +36,7 @@ async function keep(page) {
   const missing = wanted.filter((url) => !had.some((request) => request.url === url));
   await cache.addAll(missing);
   await cache.put(location.pathname, page);
-  const old = had.filter(({ url }) => url.includes("/assets/") && !wanted.includes(url));
+  const old = had.filter(({ url }) => url.includes("/assets/") && !url.startsWith(ASSETS));
   await Promise.all(old.map((request) => cache.delete(request)));
 }
 

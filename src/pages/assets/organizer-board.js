@@ -2,10 +2,10 @@
 
 import { bars, draw } from "./chart.js";
 import { now } from "./clock.js";
-import { element, find } from "./dom.js";
-import { bdi, explain, isolated } from "./form.js";
+import { element, find, say } from "./dom.js";
+import { bdi, explain } from "./form.js";
 import { all, call, here, session } from "./organizer-session.js";
-import { dayAndTime, hasText, number, text, timeOfDay } from "./text.js";
+import { dayAndTime, hasText, isolated, number, text, timeOfDay } from "./text.js";
 
 const EVERY = 5_000;
 const STALE = 15_000;
@@ -23,7 +23,6 @@ export async function show() {
   if (newest?.event !== session.event.slug) {
     newest = seenAt = null;
     conflictsAt = 0;
-    find("#numbers").replaceChildren();
   }
   isShown = true;
   await poll();
@@ -43,9 +42,9 @@ async function poll() {
     const stats = await call("GET", here("/stats"), { timeout: EVERY * 2 });
     if (!isShown || event !== session.event) return;
     newest = stats;
-    seenAt = Date.now();
+    seenAt = now();
     drawAll();
-    if (Date.now() - conflictsAt > CONFLICTS_EVERY) await loadConflicts();
+    if (now() - conflictsAt > CONFLICTS_EVERY) await loadConflicts();
     tellAge();
   } catch (problem) {
     if (!session.event) return;
@@ -60,10 +59,9 @@ function tellAge(problem) {
   const zone = session.event.time_zone;
   find("#as-of").textContent = seenAt ? text("organizer.as_of", { time: timeOfDay(seenAt, zone) }) : "";
   const stale = find("#stale");
-  const isStale = Boolean(problem) && (!seenAt || Date.now() - seenAt > STALE);
+  const isStale = Boolean(problem) && (!seenAt || now() - seenAt > STALE);
   const words = isStale ? [explain(problem), seenAt ? text("organizer.stale", { time: timeOfDay(seenAt, zone) }) : ""].join(" ") : "";
-  // Only a change is read aloud, not every attempt.
-  if (stale.textContent !== words) stale.textContent = words;
+  say(stale, words);
   stale.hidden = !isStale;
   find("#numbers").classList.toggle("stale", isStale);
 }
@@ -119,8 +117,10 @@ function drawChart() {
 }
 
 async function loadConflicts() {
+  const { event } = session;
   const conflicts = await all(here("/conflicts"), "conflicts");
-  conflictsAt = Date.now();
+  if (event !== session.event) return;
+  conflictsAt = now();
   conflicts.sort((a, b) => b.received_at.localeCompare(a.received_at));
   find("#conflicts").replaceChildren(...(conflicts.length ? conflicts.map(conflict)
     : [element("li", { className: "empty" }, text("organizer.no_conflicts"))]));

@@ -3,10 +3,10 @@
 import { parsed, send } from "./api.js";
 import { now, secondsSlow } from "./clock.js";
 import { element, find } from "./dom.js";
-import { explain, isolated } from "./form.js";
+import { explain } from "./form.js";
 import { isGood } from "./organizer-gates.js";
 import { all, call, here, session } from "./organizer-session.js";
-import { number, text, timeOfDay } from "./text.js";
+import { isolated, number, text, timeOfDay } from "./text.js";
 
 const HOUR = 3_600_000;
 /** Backups are taken every day; a little later is no reason to worry. */

@@ -1,9 +1,9 @@
 // Events: making, changing, deleting them.
 
 import { element, find } from "./dom.js";
-import { attempt, bdi, confirm, isolated, onSubmit, open, tell, wrongField } from "./form.js";
+import { attempt, bdi, confirm, onSubmit, open, tell, wrongField } from "./form.js";
 import { call, loadEvents, session } from "./organizer-session.js";
-import { dayAndTime, text } from "./text.js";
+import { dayAndTime, isolated, text } from "./text.js";
 import { isTimeZone, localOf, momentOf } from "./zone.js";
 
 const dialog = find("#event-dialog");

@@ -2,14 +2,15 @@
 
 import { now } from "./clock.js";
 import { element, find } from "./dom.js";
-import { attempt, bdi, confirm, isolated, onSubmit, open, tell } from "./form.js";
+import { attempt, bdi, confirm, onSubmit, open, tell } from "./form.js";
 import { all, call, here, session } from "./organizer-session.js";
 import { qrSvg } from "./qr.js";
-import { dayAndTime, text } from "./text.js";
+import { ago, dayAndTime, isolated, text } from "./text.js";
 
+/** A scan of so long ago is told by its age, an older one by its time. */
+const RECENT = 90 * 60_000;
 const keyForm = find("#key-dialog form");
 const enrolDialog = find("#enrol-dialog");
-const ago = new Intl.RelativeTimeFormat(document.documentElement.lang, { numeric: "auto" });
 
 export async function show() {
   const { event } = session;
@@ -50,8 +51,8 @@ function card(key) {
 
 function newest({ newest_scan_at: time }) {
   if (!time) return text("organizer.no_scan");
-  const minutes = Math.round((Date.parse(time) - now()) / 60_000);
-  const when = minutes > -90 ? ago.format(Math.min(minutes, 0), "minute") : dayAndTime(time, session.event.time_zone);
+  const age = now() - Date.parse(time);
+  const when = age < RECENT ? ago(age) : dayAndTime(time, session.event.time_zone);
   return text("organizer.newest_scan", { when });
 }
 
@@ -90,10 +91,7 @@ async function enrol(key) {
   const { enrol_url: address, expires_at: end } = await call("POST", `/api/keys/${key.key_id}/enrol`);
   enrolled = key;
   find("#enrol-title").textContent = text("organizer.enrol_title", { name: isolated(key.name) });
-  const picture = qrSvg(address);
-  picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", text("organizer.enrol_qr"));
-  find("#enrol-qr").replaceChildren(picture);
+  find("#enrol-qr").replaceChildren(qrSvg(address, text("organizer.enrol_qr")));
   find("#enrol-link").value = address;
   clearInterval(timer);
   timer = setInterval(count, 1000, Date.parse(end));

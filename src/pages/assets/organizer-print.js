@@ -24,12 +24,16 @@ export async function show() {
     return;
   }
   told.textContent = text("organizer.loading");
+  const mine = wanted;
   try {
-    const { kind, tickets } = wanted;
-    cards = kind === "codes" ? await codes(tickets) : await links(tickets);
+    const { kind, tickets } = mine;
+    const made = kind === "codes" ? await codes(tickets) : await links(tickets);
+    // Somebody left, or wants another sheet by now.
+    if (mine !== wanted) return;
+    cards = made;
     layOut();
   } catch (problem) {
-    told.textContent = explain(problem);
+    if (mine === wanted) told.textContent = explain(problem);
   }
 }
 
@@ -43,7 +47,6 @@ async function links(tickets) {
   const all = records(await (await download(here("/links.csv"))).text());
   const place = ({ seat, gate }) => JSON.stringify([seat, gate]);
   const chosen = tickets && new Set(tickets.map(place));
-  told.textContent = "";
   return all.filter((each) => !chosen || chosen.has(place(each)))
     .map((each) => ({ ...each, holder: each.full_name || each.username, code: each.ticket_url, how: text("organizer.sheet_link") }));
 }
@@ -53,6 +56,7 @@ async function codes(tickets) {
   const made = [];
   const refused = [];
   for (const { ticket_id: id, seat } of tickets) {
+    if (wanted?.tickets !== tickets) return [];
     told.textContent = text("organizer.printing", { done: number(made.length), all: number(tickets.length) });
     try {
       const ticket = await call("POST", `/api/tickets/${id}/print`);
@@ -80,10 +84,7 @@ function layOut() {
 
 function card({ seat, gate, holder, code, how }) {
   const { name, starts_at: starts, time_zone: timeZone } = session.event;
-  const picture = qrSvg(code);
-  picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", text("organizer.sheet_qr"));
-  return element("article", { className: "ticket" }, picture, element("div", {},
+  return element("article", { className: "ticket" }, qrSvg(code, text("organizer.sheet_qr")), element("div", {},
     element("p", { className: "name" }, bdi(name)),
     element("p", {}, starts ? dayAndTime(starts, timeZone) : ""),
     element("p", { className: "seat" }, bdi(seat)),

@@ -1,11 +1,11 @@
 // One ticket: what is known of it, and what can be done with it.
 
 import { element, find } from "./dom.js";
-import { alarm, attempt, bdi, confirm, explain, isolated, onSubmit, open, tell, wrongField } from "./form.js";
+import { alarm, attempt, bdi, confirm, explain, onSubmit, open, tell, wrongField } from "./form.js";
 import { prepare } from "./organizer-print.js";
 import { call, here, session } from "./organizer-session.js";
 import { qrSvg } from "./qr.js";
-import { dayAndTime, text } from "./text.js";
+import { dayAndTime, isolated, text } from "./text.js";
 
 const dialog = find("#ticket-dialog");
 const holderDialog = find("#holder-dialog");
@@ -57,10 +57,7 @@ async function link(ticket) {
 
 function showLink(ticket, address) {
   find("#link-told").textContent = text("organizer.link_of", { ...placed(ticket), holder: holderOf(ticket) });
-  const picture = qrSvg(address);
-  picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", text("organizer.link_qr"));
-  find("#link-qr").replaceChildren(picture);
+  find("#link-qr").replaceChildren(qrSvg(address, text("organizer.link_qr")));
   find("#link").value = address;
   open(find("#link-dialog"));
 }
@@ -179,4 +176,4 @@ async function findOrMake({ username, full_name: name, email }) {
   return person;
 }
 
-const differs = (typed, known) => typed && typed.trim().toLowerCase() !== (known ?? "").toLowerCase();
+const differs = (typed, known) => typed && typed.toLowerCase() !== (known ?? "").toLowerCase();

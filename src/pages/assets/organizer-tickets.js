@@ -19,6 +19,7 @@ export async function show() {
   if (eventShown !== session.event.slug) {
     eventShown = session.event.slug;
     selected.clear();
+    shown = [];
     filter.reset();
   }
   await Promise.all([load(), loadGates()]);

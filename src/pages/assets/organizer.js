@@ -1,7 +1,7 @@
 // The organizer's page: signing in, and which view is shown. The address says `#view/event`.
 
 import { find } from "./dom.js";
-import { explain, isolated, onSubmit, save, tell, wireDialogs } from "./form.js";
+import { explain, onSubmit, save, tell, wireDialogs } from "./form.js";
 import * as board from "./organizer-board.js";
 import * as check from "./organizer-check.js";
 import * as events from "./organizer-events.js";
@@ -10,16 +10,19 @@ import * as imports from "./organizer-import.js";
 import * as print from "./organizer-print.js";
 import { download, here, loadEvents, session, signIn, signOut } from "./organizer-session.js";
 import * as tickets from "./organizer-tickets.js";
-import { text } from "./text.js";
+import { isolated, text } from "./text.js";
 
 const views = { events, tickets, import: imports, print, gates, board, check };
 const signin = find("#signin");
 let shown = null;
+let eventShown = null;
 
 /** Shows what the address says, as far as there is such a thing. */
 async function route() {
   const [name, slug] = location.hash.slice(1).split("/");
   session.event = session.events.find((event) => event.slug === slug) ?? session.event;
+  if (eventShown !== session.event.slug) empty();
+  eventShown = session.event.slug;
   const view = Object.hasOwn(views, name) ? name : "board";
   const address = `#${view}/${session.event.slug}`;
   if (location.hash !== address) history.replaceState(null, "", address);
@@ -38,6 +41,11 @@ async function route() {
   } catch (problem) {
     if (session.key) tell(explain(problem));
   }
+}
+
+/** Nothing of one event is seen under the name of another, nor by whoever signs in next. */
+function empty() {
+  for (const old of document.querySelectorAll("section[data-view] :is(.list, tbody, #numbers, #chart)")) old.replaceChildren();
 }
 
 function fillBar(view) {
@@ -59,7 +67,8 @@ async function enter() {
 
 function leave() {
   views[shown]?.hide?.();
-  shown = null;
+  shown = eventShown = null;
+  empty();
   signOut();
   for (const section of document.querySelectorAll("section[data-view]")) section.hidden = true;
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();

@@ -1,21 +1,15 @@
 // QR codes as pictures.
 
+import { svg } from "./dom.js";
 import { encodeQR } from "./vendor/qr.js";
 
-const SVG = "http://www.w3.org/2000/svg";
-
-/** A QR code as `<svg class="qr">` with the quiet zone of 4 modules that the standard asks for; `ecc` is its error correction. */
-export function qrSvg(text, { ecc = "medium" } = {}) {
-  const rows = encodeQR(text, "raw", { ecc, border: 4 });
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("class", "qr");
-  svg.setAttribute("viewBox", `0 0 ${rows.length} ${rows.length}`);
+/** A QR code as `<svg class="qr">` with the quiet zone of 4 modules that the standard asks for; `label` tells it in words. */
+export function qrSvg(text, label) {
+  const rows = encodeQR(text, "raw", { ecc: "medium", border: 4 });
   // So that neighbouring modules have no hairline between them.
-  svg.setAttribute("shape-rendering", "crispEdges");
-  const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", rows.map(runs).join(""));
-  svg.append(path);
-  return svg;
+  const crisp = { "shape-rendering": "crispEdges" };
+  const told = label ? { role: "img", "aria-label": label } : {};
+  return svg("svg", { class: "qr", viewBox: `0 0 ${rows.length} ${rows.length}`, ...crisp, ...told }, svg("path", { d: rows.map(runs).join("") }));
 }
 
 /** The dark runs of one row, each a rectangle. */

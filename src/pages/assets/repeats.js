@@ -35,10 +35,11 @@ export class Repeats {
 
   /**
    * Whether a code that is seen now is one just decided. One that was gone for a while has come again. Somebody holds a
-   * hand-held scanner, so that another code of the same ticket is meant as another scan.
+   * hand-held scanner: what it reads after the verdict was put away, and any other code, is meant as another scan.
    */
   has(code, { handHeld = false } = {}) {
-    const same = this.#wholeCode || handHeld ? code === this.#code : ticketOf(code) === ticketOf(this.#code ?? "");
+    if (handHeld) return code === this.#code && this.#until === Infinity;
+    const same = this.#wholeCode ? code === this.#code : ticketOf(code) === ticketOf(this.#code ?? "");
     if (!same) return false;
     const gone = Date.now() - this.#seenAt > REFUSED && this.#until !== Infinity;
     this.#seenAt = Date.now();

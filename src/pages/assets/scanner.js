@@ -1,5 +1,7 @@
 // The camera, and QR codes in its picture.
 
+import { recall, remember } from "./memory.js";
+
 const CAMERA = "gate-camera";
 // Between two looks at the picture, in milliseconds: when codes come, and when none came for a while.
 const BUSY = 60;
@@ -45,6 +47,8 @@ async function vendoredDecoder() {
   };
 }
 
+const end = (stream) => stream?.getTracks().forEach((track) => track.stop());
+
 /**
  * Shows the camera in a `<video>` and calls `seen(text)` for every code in every picture that it looks at, and `lost()`
  * when the camera went away by itself.
@@ -58,6 +62,7 @@ export class Scanner {
   #decode = null;
   #failures = 0;
   #newest = 0;
+  #stops = 0;
 
   constructor(video, { seen, lost }) {
     this.#video = video;
@@ -69,11 +74,19 @@ export class Scanner {
     return this.#stream !== null;
   }
 
-  /** Starts with the camera used last, or else one that looks away from the screen. Throws what `getUserMedia` throws. */
-  async start(deviceId = localStorage.getItem(CAMERA)) {
+  /**
+   * Starts with the camera used last, or else one that looks away from the screen. Throws what `getUserMedia` throws, and an
+   * `AbortError` when it was stopped, or started anew, before the camera was there.
+   */
+  async start(deviceId = recall(CAMERA)) {
     this.stop();
     if (!navigator.mediaDevices) throw new DOMException("", "NotSupportedError");
+    const stops = this.#stops;
     const stream = await this.#open(deviceId);
+    if (stops !== this.#stops) {
+      end(stream);
+      throw new DOMException("", "AbortError");
+    }
     this.#stream = stream;
     this.#video.srcObject = stream;
     this.#video.classList.toggle("mirrored", this.#track.getSettings().facingMode === "user");
@@ -101,7 +114,8 @@ export class Scanner {
   }
 
   stop() {
-    for (const track of this.#stream?.getTracks() ?? []) track.stop();
+    this.#stops += 1;
+    end(this.#stream);
     this.#stream = null;
     this.#video.srcObject = null;
   }
@@ -131,7 +145,7 @@ export class Scanner {
     const cameras = await this.cameras();
     const current = cameras.findIndex((camera) => camera.deviceId === this.#track?.getSettings().deviceId);
     const next = cameras[(current + 1) % cameras.length];
-    localStorage.setItem(CAMERA, next.deviceId);
+    remember(CAMERA, next.deviceId);
     await this.start(next.deviceId);
     return next.label;
   }
@@ -165,7 +179,7 @@ export class Scanner {
     } catch {
       // Some phones say that they read codes and then never do.
       this.#failures += 1;
-      if (this.#failures === 5) this.#decode = await vendoredDecoder();
+      if (this.#failures % 5 === 0) this.#decode = await vendoredDecoder().catch(() => this.#decode);
       return undefined;
     }
   }

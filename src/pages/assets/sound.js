@@ -1,5 +1,7 @@
 // What a verdict sounds and feels like. Each kind differs in pitch and rhythm, so that nobody has to look.
 
+import { recall, remember } from "./memory.js";
+
 const MUTED = "gate-muted";
 // Tones are [hertz, start, length] in seconds; vibrations are milliseconds on and off.
 const KINDS = {
@@ -21,8 +23,8 @@ function unlock() {
 }
 for (const touch of ["pointerup", "keydown"]) addEventListener(touch, unlock, { capture: true });
 
-export const isMuted = () => localStorage.getItem(MUTED) === "yes";
-export const mute = (on) => localStorage.setItem(MUTED, on ? "yes" : "no");
+export const isMuted = () => recall(MUTED) === "yes";
+export const mute = (on) => remember(MUTED, on ? "yes" : "no");
 /** Whether somebody must touch the page before a verdict is heard. */
 export const isLocked = () => !isMuted() && context?.state !== "running";
 /** Calls back whenever that has changed. */

@@ -2,7 +2,7 @@
 
 import { send } from "./api.js";
 import { now, secondsSlow } from "./clock.js";
-import { find } from "./dom.js";
+import { find, say } from "./dom.js";
 import { forgetOffline, keepOffline } from "./offline.js";
 import { qrSvg } from "./qr.js";
 import { number, text } from "./text.js";
@@ -100,8 +100,7 @@ async function refresh() {
   const before = JSON.stringify(ticket.dataset);
   Object.assign(ticket.dataset, fresh.dataset);
   for (const field of ticket.querySelectorAll("[data-field]")) {
-    const value = find(`[data-field="${field.dataset.field}"]`, fresh).textContent;
-    if (field.textContent !== value) field.textContent = value;
+    say(field, find(`[data-field="${field.dataset.field}"]`, fresh).textContent);
   }
   if (!makesCodes && needsCode()) {
     shown = stepAt(now());
@@ -128,8 +127,8 @@ function changed() {
 
 function tell() {
   ticket.classList.toggle("stale", !makesCodes && !online);
-  say("#connection", connection());
-  say("#clock", clock());
+  say(find("#connection"), connection());
+  say(find("#clock"), clock());
 }
 
 function connection() {
@@ -149,12 +148,6 @@ function duration(seconds) {
   const units = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
   const [symbol, length] = units.find(([, length]) => seconds >= CLOCK_IS_RIGHT * length);
   return `${number(Math.round(seconds / length))} ${symbol}`;
-}
-
-/** Says it once: an element with `role="status"` is read aloud when it changes. */
-function say(place, words) {
-  const line = find(place);
-  if (line.textContent !== words) line.textContent = words;
 }
 
 // The screen.
