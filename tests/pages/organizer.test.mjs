@@ -31,6 +31,13 @@ async function withTickets(t, csv = "seat,gate,username,full_name\nA-1,North,ana
   return tickets;
 }
 
+/** Lets somebody in. */
+async function use(tickets, username) {
+  const [{ ticket_id }] = (await tickets.api("GET", `/api/events/default/tickets?q=${username}`)).tickets;
+  const { printed_code: code } = await tickets.api("POST", `/api/tickets/${ticket_id}/print`);
+  await tickets.api("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code });
+}
+
 test("a key opens the page for as long as its tab lives, and is nowhere else", async (t) => {
   const tickets = await service(t);
   const page = await desktop(t, tickets);
@@ -71,7 +78,7 @@ test("an event's times are those of its zone; only its typed name deletes it", a
   await field(page, "starts").fill("2027-07-15T20:00");
   await field(page, "ends").fill("2027-07-15T19:00");
   await pressInDialog(page, "save");
-  await sees(page, "must be after starts_at");
+  await sees(page, en("organizer.ends_early"));
   await accessible(page);
   await field(page, "ends").fill("2027-07-15T23:00");
   await pressInDialog(page, "save");
@@ -103,6 +110,12 @@ test("a file is shown before it is sent, and goes in as a whole or not at all", 
     page.getByLabel(en("organizer.file")).setInputFiles({ name: "t.csv", mimeType: "text/csv", buffer: Buffer.from(csv) });
   await choose("seat;gate;username;phone\nA-1;North;ana;1\n");
   await sees(page, en("organizer.columns_unknown", { columns: "phone" }));
+  await press(page, "import_now");
+  await sees(page, "has a column that is not one of");
+  await sees(page, en("organizer.columns_unknown", { columns: "phone" }));
+  await choose("seat;username\nA-1;ana\n");
+  await sees(page, en("organizer.columns_missing", { columns: "gate" }));
+  assert.ok(await page.getByRole("button", { name: en("organizer.import_now") }).isDisabled());
   await choose("\ufeffseat;gate;username\r\nA-1;North;ana\r\nA-2;;\r\nA-3;North;not a name\r\n");
   await sees(page, en("organizer.rows", { rows: 3 }));
   await sees(page, en("organizer.rows_with", { holders: 2, separator: ";" }));
@@ -118,11 +131,29 @@ test("a file is shown before it is sent, and goes in as a whole or not at all", 
   assert.equal((await tickets.api("GET", "/api/events/default/stats")).tickets, 2);
 });
 
+test("what is wrong with a line is told in the page's language", async (t) => {
+  const es = texts("es");
+  const tickets = await withTickets(t);
+  const page = await signedIn(t, tickets, { view: "import", text: es, locale: "es" });
+  const importing = async (csv) => {
+    await page.getByLabel(es("organizer.file")).setInputFiles({ name: "t.csv", mimeType: "text/csv", buffer: Buffer.from(csv) });
+    await page.getByRole("button", { name: es("organizer.import_now") }).click();
+  };
+  await importing("seat,gate,username,email\nC-1,,,\nC-2,North,not a name,\nC-3,North,,\nC-3,North,,\nC-4,North,cy,nobody\n");
+  await sees(page, es("organizer.line_length", { column: "gate", most: 64 }));
+  await sees(page, es("organizer.line_username"));
+  await sees(page, es("organizer.line_twice", { line: 4 }));
+  assert.equal(await page.locator("#imported [lang=en]").count(), 1, "an unusual one in the service's words");
+  await importing("seat,gate\nA-1,North\n");
+  await sees(page, es("organizer.problem_seat_taken"));
+});
+
 test("tickets are found by a part of a name, a gate or a status, page after page", async (t) => {
   const rows = Array.from({ length: 120 }, (_, at) => `S-${at},${at % 2 ? "North" : "South"},p${at},Person ${at}`);
   const tickets = await withTickets(t, `seat,gate,username,full_name\n${rows.join("\n")}\n`);
   const page = await signedIn(t, tickets, { view: "tickets" });
   const shown = page.locator("#tickets tbody tr");
+  await page.evaluate(() => delete URLSearchParams.prototype.size); // Safari 16.4 has none
   await sees(page, en("organizer.shown_more", { tickets: 50 }));
   await press(page, "more");
   await sees(page, en("organizer.shown_more", { tickets: 100 }));
@@ -153,6 +184,7 @@ forBothDatabases("a ticket is given, transferred, reissued and revoked, and each
   await field(page, "full_name").fill("Ana Roe");
   await pressInDialog(page, "register");
   await page.locator("#link-dialog[open]").waitFor();
+  await sees(inDialog(page), en("organizer.register_done"));
   await accessible(page);
   await closesLink();
 
@@ -173,17 +205,57 @@ forBothDatabases("a ticket is given, transferred, reissued and revoked, and each
   await pressInDialog(page, "reissue");
   await pressInDialog(page, "reissue");
   await page.locator("#link-dialog[open]").waitFor();
+  await sees(inDialog(page), en("organizer.reissue_done"));
   await closesLink();
   assert.equal(new Set(links).size, 3);
 
   await opens();
   await pressInDialog(page, "link_title");
+  assert.ok(await inDialog(page).getByText(en("organizer.reissue_done")).isHidden(), "nothing was done this time");
   assert.equal(await field(page, "link").inputValue(), links[2], "the same link again");
   await page.keyboard.press("Escape");
   await pressInDialog(page, "revoke");
   await pressInDialog(page, "revoke");
   await sees(page, en("organizer.revoke_done"));
   assert.equal((await tickets.api("GET", "/api/events/default/tickets")).tickets[0].status, "revoked");
+});
+
+test("the link of a used ticket is given again where its holder may come back", async (t) => {
+  const tickets = await withTickets(t);
+  await tickets.api("PATCH", "/api/events/default", { reentry: "after_exit" });
+  await use(tickets, "ana");
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  const opens = () => page.locator("#tickets").getByRole("button", { name: "A-1" }).click();
+  await opens();
+  await sees(inDialog(page), en("organizer.now"));
+  await pressInDialog(page, "link_title");
+  assert.match(await field(page, "link").inputValue(), /\/t\//);
+
+  await tickets.api("PATCH", "/api/events/default", { reentry: "none" });
+  await page.reload();
+  await opens();
+  await inDialog(page).getByRole("button", { name: en("organizer.revoke") }).waitFor();
+  assert.equal(await inDialog(page).getByRole("button", { name: en("organizer.link_title") }).count(), 0);
+});
+
+test("whoever prints the links of some tickets is told which are left out", async (t) => {
+  const tickets = await withTickets(t);
+  await use(tickets, "ana");
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  const printing = async (told) => {
+    await page.getByLabel(en("organizer.select_shown")).check();
+    await press(page, "print_links");
+    await sees(page, told);
+  };
+  const sheet = (count) => en("organizer.sheet_told", { tickets: count, pages: 1 });
+  await printing(`${sheet(1)} ${en("organizer.left_out", { tickets: 2 })}`);
+  await page.getByLabel(en("organizer.per_page")).selectOption("10");
+  await sees(page, `${sheet(1)} ${en("organizer.left_out", { tickets: 2 })}`);
+
+  await tickets.api("PATCH", "/api/events/default", { reentry: "after_exit" });
+  await page.goto("/organizer#tickets");
+  await page.reload();
+  await printing(`${sheet(2)} ${en("organizer.left_out", { tickets: 1 })}`);
 });
 
 test("paper tickets come ten on a page, and each admits once", async (t) => {
@@ -239,6 +311,32 @@ test("a gate's key is enrolled by a code, replaced with one press, and revoked",
   await pressInDialog(page, "revoke");
   await sees(page, en("organizer.revoke_key_done"));
   await sees(page, en("organizer.old_keys", { keys: 1 }));
+});
+
+test("a key that scans says what it may do and when it did; an organizer's is not waited for", async (t) => {
+  const tickets = await withTickets(t);
+  await tickets.api("POST", "/api/keys", { name: "Door", role: "gate", event: "default", gate: "North" });
+  await tickets.api("POST", "/api/keys", { name: "Co", role: "organizer", event: "default" });
+  const page = await signedIn(t, tickets, { view: "gates" });
+  const card = (name) => page.locator("#keys li", { has: page.getByRole("heading", { name }) });
+  await sees(card("Door"), en("organizer.role_gate"));
+  await sees(card("Door"), en("organizer.no_scan"));
+  await card("Co").waitFor();
+  assert.equal(await card("Co").getByText(en("organizer.no_scan")).count(), 0);
+});
+
+test("a conflict tells the gate of those devices that have one", async (t) => {
+  const tickets = await withTickets(t);
+  const page = await desktop(t, tickets);
+  const conflict = { ticket: null, key_name: "Door", scanned_at: "2027-01-01T20:00:00.000Z", received_at: "2027-01-01T21:00:00.000Z", result: "already_used" };
+  const first = { first_used_at: "2027-01-01T19:00:00.000Z", first_key_name: "Other" };
+  const json = { conflicts: [{ ...conflict, ...first, at_gate: null, first_used_gate: "North" }], next: null };
+  await page.route("**/conflicts?**", (route) => route.fulfill({ json }));
+  await page.goto("/organizer");
+  await page.getByLabel(en("organizer.key"), { exact: true }).fill(tickets.key);
+  await press(page, "sign_in");
+  await sees(page, /^In first at .*, gate \u2068North\u2069, by \u2068Other\u2069\.$/);
+  await sees(page, /^Admitted offline at [^,]*, [^,]*, by \u2068Door\u2069\.$/);
 });
 
 test("the board counts by itself, and says when it no longer can", async (t) => {
@@ -297,6 +395,31 @@ test("an organizer of one event sees that event, and nothing is amiss", async (t
   assert.ok(await page.locator("#new-event").isHidden());
 });
 
+test("whoever signs in sees the event that runs, else the next, else the newest", async (t) => {
+  const tickets = await service(t);
+  const page = await desktop(t, tickets);
+  const time = (hours) => new Date(Date.now() + hours * 3_600_000).toISOString();
+  const make = (slug, starts, ends) => tickets.api("POST", "/api/events", { slug, name: slug, starts_at: time(starts), ends_at: time(ends) });
+  const seen = async () => {
+    await page.goto("/organizer");
+    await page.getByLabel(en("organizer.key"), { exact: true }).fill(tickets.key);
+    await press(page, "sign_in");
+    await page.locator("#bar").waitFor();
+    const slug = await page.locator("#event").inputValue();
+    await press(page, "sign_out");
+    return slug;
+  };
+  assert.equal(await seen(), "default");
+  await make("last", -9, -5);
+  await make("first", -90, -80);
+  assert.equal(await seen(), "last");
+  await make("later", 90, 95);
+  await make("next", 9, 12);
+  assert.equal(await seen(), "next");
+  await make("running", -1, 3);
+  assert.equal(await seen(), "running");
+});
+
 test("files are saved under the event's name, and the key is in no address", async (t) => {
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "board" });
@@ -334,3 +457,42 @@ for (const language of ["en", "es"]) {
     });
   }
 }
+
+test("nothing of one event is shown under the name of another", async (t) => {
+  const tickets = await withTickets(t);
+  await tickets.api("POST", "/api/keys", { name: "The north door", role: "gate", event: "default" });
+  await tickets.api("POST", "/api/events", { slug: "gala", name: "Gala" });
+  for (const [view, shown] of [["tickets", "Ana Roe"], ["board", "North"], ["gates", "The north door"]]) {
+    const page = await signedIn(t, tickets, { view: `${view}/default` });
+    await sees(page, shown);
+    // The service is away from now on.
+    await page.route("**/api/**", (route) => route.abort());
+    await page.getByLabel(en("organizer.event"), { exact: true }).selectOption("gala");
+    await page.waitForURL(`**/organizer#${view}/gala`);
+    assert.equal(await page.getByText(shown).filter({ visible: true }).count(), 0, view);
+  }
+});
+
+test("whoever leaves a sheet that is being made gets no more of it", async (t) => {
+  const tickets = await withTickets(t, "seat,gate,username\nA-1,North,ana\nA-2,North,bob\n");
+  const page = await signedIn(t, tickets, { view: "tickets/default" });
+  let answer;
+  const left = new Promise((resolve) => (answer = resolve));
+  const asked = [];
+  await page.route("**/print", async (route) => {
+    asked.push(route.request().url());
+    await left;
+    await route.continue();
+  });
+  await page.locator("#tick-all").check();
+  await press(page, "print_codes");
+  await pressInDialog(page, "go_on");
+  await eventually(async () => assert.equal(asked.length, 1));
+  await page.goBack();
+  await page.locator("#tick-all").waitFor();
+  const printed = page.waitForResponse((response) => response.url().endsWith("/print"));
+  answer();
+  await (await printed).finished();
+  await page.locator("#tick-all").check();
+  assert.deepEqual([asked.length, await page.locator("#sheet article").count()], [1, 0]);
+});

@@ -18,15 +18,15 @@ export const alarm = (words) => element("p", { className: "problem", role: "aler
 export function onSubmit(form, work) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (form.ariaBusy === "true") return;
-    form.ariaBusy = "true";
+    if (form.hasAttribute("aria-busy")) return;
+    form.setAttribute("aria-busy", "true");
     clear(form);
     try {
       await work(Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value.trim?.() ?? value])));
     } catch (problem) {
       show(form, problem);
     } finally {
-      form.ariaBusy = "false";
+      form.removeAttribute("aria-busy");
     }
   });
 }
@@ -34,8 +34,8 @@ export function onSubmit(form, work) {
 export function clear(form) {
   for (const told of form.querySelectorAll(".problem")) told.remove();
   for (const control of form.elements) {
-    if (!control.ariaInvalid) continue;
-    control.ariaInvalid = null;
+    if (!control.hasAttribute("aria-invalid")) continue;
+    control.removeAttribute("aria-invalid");
     describe(control, (id) => !id.startsWith("problem-"));
   }
 }
@@ -61,7 +61,7 @@ function mark(control, message) {
   const told = hasText(message) ? element("p", {}, text(message)) : element("p", { lang: "en" }, message);
   Object.assign(told, { id, className: "problem" });
   control.after(told);
-  control.ariaInvalid = "true";
+  control.setAttribute("aria-invalid", "true");
   describe(control, () => true, id);
 }
 

@@ -128,15 +128,16 @@ async function loadConflicts() {
 
 function conflict({ ticket, at_gate: gate, key_name: key, scanned_at: at, result, first_used_at: firstAt, first_used_gate: firstGate, first_key_name: firstKey }) {
   const zone = session.event.time_zone;
-  const unknown = text("organizer.unknown");
-  const words = (moment, where, who) => ({ time: dayAndTime(moment, zone), gate: isolated(where ?? unknown), key: isolated(who ?? unknown) });
+  // A device for every gate tells no gate.
+  const words = (name, moment, where, who) => text(`organizer.conflict_${name}${where ? "" : "_anywhere"}`,
+    { time: dayAndTime(moment, zone), gate: isolated(where ?? ""), key: isolated(who ?? text("organizer.unknown_key")) });
   const title = ticket ? text("organizer.seat_at_gate", { seat: isolated(ticket.seat), gate: isolated(ticket.gate) }) : text("result.unknown_ticket");
   const holder = ticket && (ticket.full_name ?? ticket.username);
   return element("li", { className: "card conflict" },
     element("h3", {}, title),
     holder ? element("p", {}, bdi(holder)) : "",
-    firstAt ? element("p", {}, text("organizer.conflict_first", words(firstAt, firstGate, firstKey))) : "",
-    element("p", {}, text("organizer.conflict_offline", words(at, gate, key))),
+    firstAt ? element("p", {}, words("first", firstAt, firstGate, firstKey)) : "",
+    element("p", {}, words("offline", at, gate, key)),
     element("p", { className: "quiet" }, text("organizer.conflict_result", { result: reasonText(result) })));
 }
 
@@ -145,7 +146,7 @@ addEventListener("resize", () => { if (isShown && newest) drawChart(); });
 for (const button of document.querySelectorAll("[data-span]")) {
   button.onclick = () => {
     span = button.dataset.span;
-    for (const each of document.querySelectorAll("[data-span]")) each.ariaPressed = String(each === button);
+    for (const each of document.querySelectorAll("[data-span]")) each.setAttribute("aria-pressed", String(each === button));
     if (newest) drawChart();
   };
 }

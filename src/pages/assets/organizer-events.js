@@ -86,6 +86,7 @@ onSubmit(form, async (values) => {
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
   const { slug: newSlug, ...rest } = values;
   const event = { ...rest, starts_at: moment(values.starts_at), ends_at: moment(values.ends_at) };
+  if (event.starts_at && event.ends_at && event.ends_at <= event.starts_at) throw wrongField("ends_at", "organizer.ends_early");
   if (changed) await call("PATCH", `/api/events/${changed.slug}`, { json: event });
   else await call("POST", "/api/events", { json: { slug: newSlug, ...event } });
   dialog.close();

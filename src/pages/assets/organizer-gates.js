@@ -39,11 +39,15 @@ function card(key) {
     key.offline ? text("organizer.works_offline") : null,
     key.event ? null : text("organizer.any_event"),
   ];
-  const end = key.revoked_at ? ["revoked_at", key.revoked_at] : ["expires_at", key.expires_at];
+  const end = key.revoked_at ? "revoked_at" : "expires_at";
+  const life = [
+    key.newest_scan_at || isDevice ? newest(key) : null,
+    key[end] ? text(`organizer.key_${end}`, { time: moment(key[end]) }) : null,
+  ];
   return element("li", { className: "card" },
     element("h2", {}, bdi(key.name)),
     element("p", {}, facts.filter(Boolean).join(" · ")),
-    element("p", { className: "quiet" }, newest(key), end[1] ? ` · ${text(`organizer.key_${end[0]}`, { time: moment(end[1]) })}` : ""),
+    element("p", { className: "quiet" }, life.filter(Boolean).join(" · ")),
     isGood(key) ? element("div", { className: "row" },
       isDevice ? element("button", { type: "button", onclick: () => attempt(() => enrol(key)) }, text("organizer.enrol")) : "",
       element("button", { type: "button", className: "danger", onclick: () => revoke(key) }, text("organizer.revoke"))) : "");

@@ -31,24 +31,28 @@ form.elements.file.onchange = async ({ target }) => {
   const { rows: [names = [], ...rows], separator } = parse(await file.text());
   preview.replaceChildren(...describe(names, rows, separator));
   preview.hidden = false;
-  find("button", form).disabled = rows.length === 0;
+  find("button", form).disabled = rows.length === 0 || missing(names).length > 0;
 };
+
+const missing = (names) => ["seat", "gate"].filter((column) => !names.some((name) => name.toLowerCase() === column));
 
 function describe(names, rows, separator) {
   const known = names.map((name) => name.toLowerCase());
   const holders = known.indexOf("username");
-  const missing = ["seat", "gate"].filter((column) => !known.includes(column));
   const unknown = names.filter((name) => !COLUMNS.includes(name.toLowerCase()));
   const told = [
     element("p", {}, element("strong", {}, text("organizer.rows", { rows: number(rows.length) })), " ",
       text("organizer.rows_with", { holders: number(rows.filter((row) => row[holders]).length), separator })),
   ];
-  if (missing.length) told.push(alarm(text("organizer.columns_missing", { columns: missing.join(", ") })));
-  if (unknown.length) told.push(alarm(text("organizer.columns_unknown", { columns: unknown.join(", ") })));
+  if (missing(names).length) told.push(warning(text("organizer.columns_missing", { columns: missing(names).join(", ") })));
+  if (unknown.length) told.push(warning(text("organizer.columns_unknown", { columns: unknown.join(", ") })));
   if (rows.length) told.push(table(names, rows.slice(0, SHOWN)));
   if (rows.length > SHOWN) told.push(element("p", { className: "quiet" }, text("organizer.first_rows", { rows: SHOWN })));
   return told;
 }
+
+/** No `.problem`, which goes when the form is sent: the file is still chosen. */
+const warning = (words) => element("p", { className: "bad", role: "alert" }, words);
 
 function table(names, rows) {
   const made = element("table", {},
@@ -78,11 +82,25 @@ onSubmit(form, async ({ file }) => {
   }
 });
 
-/** All or nothing: what is wrong, line by line, as the service tells it. */
+/** What the service says of a line most often. */
+const USUAL = [
+  [/^this seat at this gate has a ticket already$/, "organizer.problem_seat_taken"],
+  [/^names the same seat and gate as line (?<line>\d+)$/, "organizer.line_twice"],
+  [/^(?<column>\w+) must have 1 to (?<most>\d+) characters/, "organizer.line_length"],
+  [/^username must have 1 to 64 of the characters/, "organizer.line_username"],
+];
+
+/** In the page's words where it has them, otherwise in the service's, which are English. */
+function wrong(message) {
+  const usual = USUAL.find(([pattern]) => pattern.test(message));
+  return usual ? element("td", {}, text(usual[1], usual[0].exec(message).groups)) : element("td", { lang: "en" }, message);
+}
+
+/** All or nothing: what is wrong, line by line. */
 function refusal(problem) {
   const lines = (problem.errors ?? []).map(({ field, message }) => element("tr", {},
     element("th", { scope: "row" }, field.replace(/^line /, `${text("organizer.line")} `)),
-    element("td", { lang: "en" }, message)));
+    wrong(message)));
   if (lines.length === 0) return [alarm(explain(problem))];
   return [
     alarm(text("organizer.nothing_imported", { lines: number(lines.length) })),

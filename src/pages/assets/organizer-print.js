@@ -12,9 +12,14 @@ const told = find("#sheet-told");
 const perPage = find("#per-page");
 let wanted = null;
 let cards = [];
+/** What is not on the sheets, and why. */
+let missing = [];
 
-/** Says what is to be printed: `links` or `codes`, of these tickets or, without them, of all. The view shows it. */
-export const prepare = (kind, tickets) => { wanted = { kind, tickets }; };
+/**
+ * Says what is to be printed: `links` or `codes`, of these tickets or, without them, of all. So many were chosen besides.
+ * The view shows it.
+ */
+export const prepare = (kind, tickets, leftOut = 0) => { wanted = { kind, tickets, leftOut }; };
 
 export async function show() {
   find("#print").disabled = true;
@@ -26,7 +31,8 @@ export async function show() {
   told.textContent = text("organizer.loading");
   const mine = wanted;
   try {
-    const { kind, tickets } = mine;
+    const { kind, tickets, leftOut } = mine;
+    missing = leftOut ? [text("organizer.left_out", { tickets: number(leftOut) })] : [];
     const made = kind === "codes" ? await codes(tickets) : await links(tickets);
     // Somebody left, or wants another sheet by now.
     if (mine !== wanted) return;
@@ -54,7 +60,6 @@ async function links(tickets) {
 /** One after the other: each makes its paper good at the door. Those that cannot be are named. */
 async function codes(tickets) {
   const made = [];
-  const refused = [];
   for (const { ticket_id: id, seat } of tickets) {
     if (wanted?.tickets !== tickets) return [];
     told.textContent = text("organizer.printing", { done: number(made.length), all: number(tickets.length) });
@@ -63,10 +68,9 @@ async function codes(tickets) {
       made.push({ ...ticket, holder: ticket.full_name ?? ticket.username, code: ticket.printed_code, how: text("organizer.sheet_code") });
     } catch (problem) {
       if (problem.status !== 409) throw problem;
-      refused.push(`${seat}: ${explain(problem)}`);
+      missing.push(`${seat}: ${explain(problem)}`);
     }
   }
-  told.textContent = refused.join(" ");
   return made;
 }
 
@@ -79,7 +83,7 @@ function layOut() {
   sheet.replaceChildren(...pages);
   find("#print").disabled = cards.length === 0;
   const words = cards.length ? text("organizer.sheet_told", { tickets: number(cards.length), pages: number(pages.length) }) : text("organizer.sheet_empty");
-  told.textContent = `${words} ${told.textContent === text("organizer.loading") ? "" : told.textContent}`.trim();
+  told.textContent = [words, ...missing].join(" ");
 }
 
 function card({ seat, gate, holder, code, how }) {
@@ -93,8 +97,5 @@ function card({ seat, gate, holder, code, how }) {
     element("p", { className: "how" }, how)));
 }
 
-perPage.onchange = () => {
-  told.textContent = "";
-  layOut();
-};
+perPage.onchange = layOut;
 find("#print").onclick = () => print();

@@ -1,10 +1,12 @@
 // Who is signed in, and what they may see. The key is in memory and in this tab's storage, nowhere else.
 
 import { Problem, ask, send, parsed } from "./api.js";
+import { now } from "./clock.js";
 
 const KEPT = "organizer-key";
 /** How long a large file may take. */
 export const LONG = 120_000;
+const DAY = 86_400_000;
 
 export const session = {
   key: sessionStorage.getItem(KEPT),
@@ -78,7 +80,15 @@ export async function loadEvents() {
     session.isBound = true;
   }
   const slug = session.event?.slug;
-  session.event = session.events.find((event) => event.slug === slug) ?? session.events[0];
+  session.event = session.events.find((event) => event.slug === slug) ?? likeliest(session.events);
+}
+
+/** The event that runs now, else the next, else the newest, else one without a time. Without an end it runs for a day. */
+function likeliest(events) {
+  const dated = events.filter((event) => event.starts_at).sort((a, b) => Date.parse(a.starts_at) - Date.parse(b.starts_at));
+  const begun = dated.filter((event) => Date.parse(event.starts_at) <= now());
+  const running = begun.reverse().find((event) => (event.ends_at ? Date.parse(event.ends_at) : Date.parse(event.starts_at) + DAY) > now());
+  return running ?? dated[begun.length] ?? dated.at(-1) ?? events[0];
 }
 
 /** The event of a key that is bound to one: it may list the keys of that event, of which it is one itself. */

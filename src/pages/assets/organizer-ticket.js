@@ -25,7 +25,7 @@ export function openTicket(ticket, onChange) {
     status: text(`organizer.status_${stateOf(ticket)}`),
     registered_at: moment(ticket.registered_at),
     used_at: moment(ticket.used_at),
-    inside: ticket.used_at ? text(ticket.inside ? "organizer.is_inside" : "organizer.is_outside") : null,
+    now: ticket.used_at ? text(ticket.inside ? "organizer.is_inside" : "organizer.is_outside") : null,
   };
   find("#ticket-facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) =>
     [element("dt", {}, text(`organizer.${name}`)), element("dd", {}, bdi(value))]));
@@ -38,11 +38,16 @@ export function openTicket(ticket, onChange) {
 /** Its status, or that it is free to be given to somebody. */
 export const stateOf = ({ status, username }) => (status === "valid" && !username ? "free" : status);
 
+/** Whether it has a link that lets somebody in, maybe again. */
+export const hasLink = ({ status, username }) =>
+  Boolean(username) && (status === "valid" || (status === "used" && session.event.reentry === "after_exit"));
+
 /** What the state of a ticket allows. */
-function actions({ status, username }) {
+function actions(ticket) {
+  const { status, username } = ticket;
   if (status === "revoked") return [["reissue", reissue]];
   if (!username) return [["register", register], ["revoke", revoke]];
-  if (status === "used") return [["revoke", revoke]];
+  if (status === "used") return hasLink(ticket) ? [["link_title", link], ["revoke", revoke]] : [["revoke", revoke]];
   return [["link_title", link], ["print_code", printCode], ["transfer", transfer], ["reissue", reissue], ["revoke", revoke]];
 }
 
@@ -55,7 +60,10 @@ async function link(ticket) {
   }
 }
 
-function showLink(ticket, address) {
+/** `done` is what has just made the link. */
+function showLink(ticket, address, done = "") {
+  find("#link-done").textContent = done;
+  find("#link-done").hidden = !done;
   find("#link-told").textContent = text("organizer.link_of", { ...placed(ticket), holder: holderOf(ticket) });
   find("#link-qr").replaceChildren(qrSvg(address, text("organizer.link_qr")));
   find("#link").value = address;
@@ -65,8 +73,8 @@ function showLink(ticket, address) {
 /** After a change: the list is read again, and the new link shown, which is in no other answer. */
 function finish(ticket, told) {
   for (const each of [dialog, holderDialog]) each.close();
-  tell(text(told));
-  if (ticket.provisioning && ticket.username) showLink(ticket, ticket.provisioning.ticket_url);
+  if (ticket.provisioning && ticket.username) showLink(ticket, ticket.provisioning.ticket_url, text(told));
+  else tell(text(told));
   attempt(changed);
 }
 

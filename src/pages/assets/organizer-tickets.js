@@ -4,7 +4,7 @@ import { element, find } from "./dom.js";
 import { attempt, bdi, confirm, tell } from "./form.js";
 import { prepare } from "./organizer-print.js";
 import { call, here, session } from "./organizer-session.js";
-import { newTicket, openTicket, stateOf } from "./organizer-ticket.js";
+import { hasLink, newTicket, openTicket, stateOf } from "./organizer-ticket.js";
 import { number, text, timeOfDay } from "./text.js";
 
 const filter = find("#filter");
@@ -40,7 +40,7 @@ async function loadGates() {
 async function load(after = null) {
   const mine = ++asked;
   const query = new URLSearchParams([...new FormData(filter)].filter(([, value]) => value));
-  const isFiltered = query.size > 0;
+  const isFiltered = query.toString() !== "";
   query.set("limit", 50);
   if (after) query.set("after", after);
   const page = await call("GET", here(`/tickets?${query}`));
@@ -129,10 +129,11 @@ find("#unselect").onclick = () => {
 for (const button of document.querySelectorAll("[data-print]")) {
   button.onclick = () => {
     const kind = button.dataset.print;
-    const tickets = kind === "all" ? null : [...selected.values()].filter((ticket) => ticket.username && ticket.status === "valid");
+    const canBe = kind === "links" ? hasLink : (ticket) => stateOf(ticket) === "valid";
+    const tickets = kind === "all" ? null : [...selected.values()].filter(canBe);
     if (tickets?.length === 0) return tell(text("organizer.none_to_print"));
     const go = () => {
-      prepare(kind === "codes" ? "codes" : "links", tickets);
+      prepare(kind === "codes" ? "codes" : "links", tickets, tickets ? selected.size - tickets.length : 0);
       location.hash = `#print/${session.event.slug}`;
     };
     if (kind !== "codes") return go();
