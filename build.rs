@@ -1,6 +1,6 @@
 //! Compresses the files that the web pages load, their texts and the description of the interface: so the binary holds them,
-//! and sends them. It makes the checksum that the files' addresses carry, too. Our comments are for whoever reads the
-//! sources: no phone loads them.
+//! and sends them. It makes the checksum that the files' addresses carry, too. Our comments and
+//! indentation are for whoever reads the sources: no phone loads them.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ fn main() -> io::Result<()> {
     for (place, file) in files(&root)?.iter().enumerate() {
         let name = file.strip_prefix(&root).expect("it is in there").to_str().expect("our own name");
         let ours = !name.starts_with("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
-        let bytes = if ours { without_comments(&fs::read_to_string(file)?).into() } else { fs::read(file)? };
+        let bytes = if ours { lean(&fs::read_to_string(file)?).into() } else { fs::read(file)? };
         checksum.update(name);
         checksum.update([0]);
         checksum.update(bytes.len().to_le_bytes());
@@ -55,15 +55,15 @@ fn compress(bytes: &[u8], to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A script or a style without the comments that have lines of their own. Those lines stay, empty, so that an error tells
-/// the line of the source.
-fn without_comments(source: &str) -> String {
+/// A script or a style without the comments that have lines of their own, and without indentation. Those lines stay, empty,
+/// so that an error tells the line of the source. No text of ours spans lines.
+fn lean(source: &str) -> String {
     let mut inside = false;
     let lines = source.lines().map(|line| {
         let words = line.trim();
         let is_comment = inside || words.starts_with("//") || words.starts_with("/*");
         inside = is_comment && !words.starts_with("//") && !words.ends_with("*/");
-        if is_comment { "\n".to_owned() } else { format!("{line}\n") }
+        if is_comment { "\n".to_owned() } else { format!("{words}\n") }
     });
     lines.collect()
 }

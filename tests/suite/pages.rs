@@ -325,7 +325,7 @@ async fn every_file_has_its_type_and_both_codings() {
             _ => "text/plain; charset=utf-8",
         };
         let plain = service.anonymous.get(&path).await;
-        let zipped = get_zipped(&service.anonymous, &path).await;
+        let zipped = get_zipped(&service.anonymous, &path, "en").await;
         assert_eq!((plain.status.as_u16(), plain.header("content-encoding")), (200, ""), "{path}");
         assert_eq!((zipped.status.as_u16(), zipped.header("content-encoding")), (200, "gzip"), "{path}");
         assert_eq!((plain.header("content-type"), zipped.header("content-type")), (media_type, media_type), "{path}");
@@ -334,8 +334,9 @@ async fn every_file_has_its_type_and_both_codings() {
     }
 }
 
-async fn get_zipped(client: &Client, path: &str) -> Reply {
-    client.send(Request::get(path).header(header::ACCEPT_ENCODING, "br, gzip"), Vec::new()).await
+async fn get_zipped(client: &Client, path: &str, language: &str) -> Reply {
+    let request = Request::get(path).header(header::ACCEPT_ENCODING, "br, gzip");
+    client.send(request.header(header::ACCEPT_LANGUAGE, language), Vec::new()).await
 }
 
 #[tokio::test]
@@ -367,11 +368,11 @@ struct Loaded {
 }
 
 /// Loads a page as a browser that runs every line of it would.
-async fn load(client: &Client, page: &str) -> Loaded {
+async fn load(client: &Client, page: &str, language: &str) -> Loaded {
     let mut loaded = Loaded { files: BTreeMap::new(), bytes: 0 };
     let mut wanted = BTreeSet::from([page.to_owned()]);
     while let Some(path) = wanted.pop_first() {
-        let reply = get_zipped(client, &path).await;
+        let reply = get_zipped(client, &path, language).await;
         assert_eq!(reply.status, 200, "{page} loads {path}");
         loaded.bytes += reply.sent_bytes;
         let text = reply.text();
@@ -413,9 +414,10 @@ async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
     const MOST: usize = 60_000;
     let service = service().await;
     let (_, link) = ticket(&service).await;
-    for page in [HOME, ORGANIZER, GATE, &link] {
-        let loaded = load(&service.anonymous, page).await;
-        println!("{page}: {} bytes in {} files", loaded.bytes, loaded.files.len());
+    let pages = [HOME, ORGANIZER, GATE, &link];
+    for (page, language) in pages.into_iter().flat_map(|page| ["en", "es"].map(|language| (page, language))) {
+        let loaded = load(&service.anonymous, page, language).await;
+        println!("{page}, {language}: {} bytes in {} files", loaded.bytes, loaded.files.len());
         assert!(loaded.files.len() > 2, "{page} loads nothing");
         assert!(loaded.bytes <= MOST, "{page}: {} bytes; {:?}", loaded.bytes, loaded.files.keys());
 

@@ -364,7 +364,7 @@ export class Gate extends EventTarget {
         if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, tickets: 0, registered: 0, admitted: 0, inside: 0 });
         const counts = gates.get(ticket.gate);
         counts.tickets += 1;
-        counts.registered += Number(ticket.registered && (ticket.status !== "revoked" || ticket.used_at !== null));
+        counts.registered += Number(ticket.registered);
         counts.admitted += Number(ticket.used_at !== null);
         counts.inside += Number(ticket.inside);
       }
