@@ -1,6 +1,6 @@
 //! Compresses the files that the web pages load, their texts and the description of the interface: so the binary holds them,
-//! and sends them. It makes the checksum that the files' addresses carry, too. Our comments and
-//! indentation are for whoever reads the sources: no phone loads them.
+//! and sends them. It makes the checksum that the files' addresses carry, too. Our comments and indentation are for whoever
+//! reads the sources: no phone loads them.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

@@ -318,18 +318,7 @@ fn decide(
     let ticket = context.ticket.as_ref();
     let as_of = if request.offline() { request.scanned_at } else { now };
     let at_gate = caller.gate.as_ref().or(request.at_gate.as_ref());
-    let subject = ticket.map(|ticket| Subject {
-        key: app.secret.key_of(ticket.ticket_id, ticket.seed),
-        gate: ticket.gate.clone(),
-        status: ticket.status,
-        registered: ticket.user_id.is_some(),
-        inside: ticket.inside,
-        printed: ticket.printed_at.is_some(),
-        last_step: ticket.last_step,
-        refusals: context.refusals,
-        newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline()),
-        reentry: context.reentry,
-    });
+    let subject = ticket.map(|ticket| subject(app, ticket, context, request));
     let presented = Presented {
         code: request.code.as_ref(),
         at_gate: at_gate.map(String::as_str),
@@ -371,6 +360,21 @@ fn decide(
         undone_by: None,
     };
     (scan, mark)
+}
+
+fn subject(app: &App, ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Subject {
+    Subject {
+        key: app.secret.key_of(ticket.ticket_id, ticket.seed),
+        gate: ticket.gate.clone(),
+        status: ticket.status,
+        registered: ticket.user_id.is_some(),
+        inside: ticket.inside,
+        printed: ticket.printed_at.is_some(),
+        last_step: ticket.last_step,
+        refusals: context.refusals,
+        newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline()),
+        reentry: context.reentry,
+    }
 }
 
 /// `POST /api/scans/{scan_id}/undo`: takes back a ticket's newest accepted scan, within 15 minutes.
