@@ -14,9 +14,12 @@ const MANIFEST: usize = 50_000;
 const ROUNDS: usize = 5;
 /// Scans are short, so more of them are worth their time.
 const SCAN_ROUNDS: usize = 9;
+/// Clients, turns in a round, and scans in a turn: with the warming up as many as there are few tickets.
+const SCAN_TURNS: [(usize, usize, usize); 2] = [(1, 16, 25), (8, 5, 100)];
+const WARM_UP: usize = 40;
 
 pub async fn measure(report: &mut Report) {
-    let mut scans = Table::new(&["p50 of a scan", "1,000 tickets, ms", "1,000,000 tickets, ms", "ratio"]);
+    let mut scans = Table::new(&["p50 of a scan", "1,000 tickets, ms", "1,000,000 tickets, ms", "ratio of a turn"]);
     let mut others = Table::new(&["", "PostgreSQL", "SQLite"]);
     let mut rows: Vec<Vec<String>> = Vec::new();
     for store in Store::both("many") {
@@ -80,7 +83,8 @@ async fn plain_import(like: &Store) -> Duration {
     median(&times)
 }
 
-/// The same few scans in a database that holds nothing else and in the one that holds many tickets, in turns.
+/// The same scans in a database that holds nothing else and in the one that holds many tickets, in short turns, so that
+/// the two scans that are compared meet the same noise. Tickets are used up, so the small database is made anew.
 async fn compare_scans(report: &mut Report, table: &mut Table, large: &Store, many: &Tickets) {
     let mut small = Vec::new();
     for round in 0..SCAN_ROUNDS {
@@ -91,31 +95,45 @@ async fn compare_scans(report: &mut Report, table: &mut Table, large: &Store, ma
         let tickets = Tickets::of(&server, "default").await;
         small.push((store, tickets));
     }
-    // Of each the round that was disturbed least: what else happens on the machine only ever makes slower.
-    let mut best = [Duration::MAX; 4];
+    let mut turns = [Vec::new(), Vec::new()];
     for (store, few) in &small {
-        for (place, store, tickets) in [(0, store, few), (1, large, many)] {
-            let server = store.serve(5);
-            let [one, eight] = scans(&server, tickets).await;
-            best[place] = best[place].min(one);
-            best[place + 2] = best[place + 2].min(eight);
+        let (small, large) = (store.serve(5), large.serve(5));
+        for ((clients, number, scans), turns) in SCAN_TURNS.into_iter().zip(&mut turns) {
+            let mut few = Scanning::start(&small, few, clients).await;
+            let mut many = Scanning::start(&large, many, clients).await;
+            for _ in 0..number {
+                turns.push([few.p50(scans).await, many.p50(scans).await]);
+            }
         }
     }
-    for (clients, [few, many]) in [("1 client", [best[0], best[1]]), ("8 clients", [best[2], best[3]])] {
-        let [few, many] = [few, many].map(milliseconds);
-        let name = format!("{}, {clients}", large.kind);
-        table.row([name.clone(), format!("{few:.2}"), format!("{many:.2}"), format!("{:.2}", many / few)]);
-        report.at_most(&format!("p50 at 1,000,000 tickets relative to 1,000, {name}"), 1.2, many / few, "");
+    for ((clients, ..), turns) in SCAN_TURNS.into_iter().zip(turns) {
+        let middle = |value: fn(&[Duration; 2]) -> f64| median(&turns.iter().map(value).collect::<Vec<_>>());
+        let (few, many) = (middle(|turn| milliseconds(turn[0])), middle(|turn| milliseconds(turn[1])));
+        let ratio = middle(|[few, many]| many.as_secs_f64() / few.as_secs_f64());
+        let name = format!("{}, {clients} client{}", large.kind, if clients == 1 { "" } else { "s" });
+        table.row([name.clone(), format!("{few:.2}"), format!("{many:.2}"), format!("{ratio:.2}")]);
+        report.at_most(&format!("p50 at 1,000,000 tickets relative to 1,000, {name}"), 1.2, ratio, "");
     }
 }
 
-/// The p50 with one client and with eight, of as many scans as few tickets allow.
-async fn scans(server: &Server, tickets: &Tickets) -> [Duration; 2] {
-    let until = |scans| Until { scans, time: Duration::from_secs(60) };
-    Clients::connect(server, 8).await.scan(tickets, until(100)).await;
-    let one = Clients::connect(server, 1).await.scan(tickets, until(400)).await;
-    let eight = Clients::connect(server, 8).await.scan(tickets, until(500)).await;
-    [one, eight].map(|outcome| percentile(&outcome.latencies, 50))
+/// Clients that scan the tickets of a database.
+struct Scanning<'a> {
+    clients: Clients<'a>,
+    tickets: &'a Tickets,
+}
+
+impl<'a> Scanning<'a> {
+    /// Connects them, and scans a little to warm up.
+    async fn start(server: &'a Server, tickets: &'a Tickets, clients: usize) -> Self {
+        let mut scanning = Self { clients: Clients::connect(server, clients).await, tickets };
+        scanning.p50(WARM_UP).await;
+        scanning
+    }
+
+    async fn p50(&mut self, scans: usize) -> Duration {
+        let until = Until { scans, time: Duration::from_secs(60) };
+        percentile(&self.clients.scan(self.tickets, until).await.latencies, 50)
+    }
 }
 
 /// Downloads a manifest: how long, how much memory, how many bytes in MiB.

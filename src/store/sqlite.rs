@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Sqlite, SqliteConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use self::queries::admissions::{INSERT_SCAN, bind_scan};
+use self::queries::admissions::bind_scan;
 use super::pool::{Lease, Pool};
 use super::{Health, Mark, NOBODY, NewTicket, Result, apply_missing};
 use crate::error::Error;
@@ -140,11 +140,21 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
     Ok(())
 }
 
-/// What `fn_mark_ticket_as_used` does on PostgreSQL, with a version.
-const MARK: &str = "update tickets set status = 'used', inside = $4, \
-    last_step = max(coalesce(last_step, $3), coalesce($3, last_step)), used_at = coalesce(used_at, $5), \
-    changed_at = $6, version = version + 1 \
-    where ticket_id = $1 and version = $2 and status <> 'revoked'";
+/// The mark, which does what `fn_mark_ticket_as_used` does on PostgreSQL, and the scan, which is written only when the
+/// ticket was marked. Four statements in one message to SQLite's thread: each message costs two changes of thread, here
+/// while the file is locked.
+const MARK_AND_INSERT_SCAN: &str = concat!(
+    "begin immediate; ",
+    "update tickets set status = 'used', inside = $22, ",
+    "last_step = max(coalesce(last_step, $21), coalesce($21, last_step)), used_at = coalesce(used_at, $16), ",
+    "changed_at = $15, version = version + 1 ",
+    "where ticket_id = $3 and version = $20 and status <> 'revoked' and ",
+    count_refusals!("$3", "$18"),
+    " <= $19; ",
+    insert_scan!(),
+    " where changes() = 1 returning 1; ",
+    "commit"
+);
 
 /// Returns how many scans were written.
 async fn record_accepted(
@@ -153,24 +163,17 @@ async fn record_accepted(
     mark: &Mark,
     refusals_since: Millis,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let mut transaction = connection.begin_with(BEGIN).await?;
-    let marked = sqlx::query(MARK)
-        .bind(scan.ticket_id)
+    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)
-        .bind(scan.decided_at)
-        .bind(scan.received_at)
-        .execute(&mut *transaction)
-        .await?;
-    if marked.rows_affected() == 0 {
-        return Ok(0);
+        .fetch_all(&mut *connection)
+        .await;
+    if written.is_err() {
+        // What failed may have been `begin` itself, and then there is nothing to take back.
+        connection.execute("rollback").await.ok();
     }
-    let scans = bind_scan(sqlx::query(INSERT_SCAN), scan, refusals_since).execute(&mut *transaction).await?;
-    if scans.rows_affected() > 0 {
-        transaction.commit().await?;
-    }
-    Ok(scans.rows_affected())
+    Ok(written?.len() as u64)
 }
 
 /// Creates the holders that do not exist yet; returns how many.

@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use crate::client::{Client, Reply};
 use crate::enrolment::token;
-use crate::service::{Service, Ticket};
+use crate::service::{Service, Ticket, with};
 
 on_both_databases! {
     of_32_scans_of_a_ticket_exactly_one_is_accepted,
     of_16_times_the_same_scan_one_is_decided_and_15_replayed,
+    of_8_tickets_under_one_scan_id_one_is_admitted_and_7_can_come_again,
     a_transfer_racing_a_scan_never_lets_both_holders_in,
     a_revocation_racing_a_scan_always_holds,
     an_undo_made_twice_at_once_happens_once,
@@ -45,6 +46,25 @@ async fn of_16_times_the_same_scan_one_is_decided_and_15_replayed(service: Servi
     assert_eq!(replies.iter().filter(|reply| reply.is(200)["replayed"] == true).count(), 15);
     assert_eq!(service.database.count("select count(*) from scans").await, 1);
     assert_eq!(service.database.count("select count(*) from tickets where version = 3").await, 1);
+}
+
+async fn of_8_tickets_under_one_scan_id_one_is_admitted_and_7_can_come_again(service: Service) {
+    let mut bodies = Vec::new();
+    for seat in 0..8 {
+        let ticket = service.ticket(&format!("A{seat}")).await;
+        bodies.push(with(service.scan(&ticket), json!({ "scan_id": Uuid::from_u128(1) })));
+    }
+    let replies = at_once(&service, SCANS, bodies.clone()).await;
+    assert_eq!(count(&replies, "accepted"), 1);
+    for (reply, body) in replies.iter().zip(bodies) {
+        if reply.status != 200 {
+            reply.is_refused(409, "scan_id_conflict");
+            let again = with(body, json!({ "scan_id": Uuid::now_v7() }));
+            service.organizer.post(SCANS, again).await.is_scan(200, "accepted");
+        }
+    }
+    assert_eq!(service.database.count("select count(*) from tickets where version = 3").await, 8);
+    assert_eq!(service.database.count("select count(*) from scans").await, 8);
 }
 
 async fn a_transfer_racing_a_scan_never_lets_both_holders_in(service: Service) {

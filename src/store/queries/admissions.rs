@@ -56,7 +56,7 @@ macro_rules! insert_scan {
 }
 
 /// Writes a scan unless too many codes were refused: `$18` since when, `$19` how many.
-pub const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", count_refusals!("$3", "$18"), " <= $19");
+const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", count_refusals!("$3", "$18"), " <= $19");
 
 /// Gives a statement the values of a scan, and after them since when refusals count and how many are let pass.
 pub fn bind_scan<'q>(
