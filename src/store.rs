@@ -151,6 +151,8 @@ pub struct Counts {
     pub registered: i64,
     /// Tickets with a `used_at`.
     pub admitted: i64,
+    /// Tickets whose holder may still come: held, and neither used nor revoked.
+    pub expected: i64,
     pub inside: i64,
 }
 

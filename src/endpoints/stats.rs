@@ -32,6 +32,7 @@ pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
         tickets: sum(|counts| counts.tickets),
         registered: sum(|counts| counts.registered),
         admitted: sum(|counts| counts.admitted),
+        expected: sum(|counts| counts.expected),
         inside: sum(|counts| counts.inside),
     };
     let stats = EventStats {

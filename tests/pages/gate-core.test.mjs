@@ -460,7 +460,8 @@ test("a device whose clock is off decides by the service's time", async (t) => {
 
 test("a gate knows of other gates' tickets where they belong, and of its own what a person types", async (t) => {
   const host = await service(t);
-  const [ticket] = await tickets(host, "A1");
+  const [ticket, revoked] = await tickets(host, "A1", "A2", "A3");
+  await host.api("POST", `/api/tickets/${revoked.ticket_id}/revoke`);
   await host.api("POST", "/api/events/default/tickets", "seat,gate\nB1,South\n");
   const south = await host.register({ seat: "B1", gate: "South", username: "south" });
   const tab = await (await device(t, host)).enrolled(host, { role: "supervisor" });
@@ -474,8 +475,8 @@ test("a gate knows of other gates' tickets where they belong, and of its own wha
   const manual = { seat: "A1", gate: "North", manual: true, note: "known" };
   assert.deepEqual(gist(await tab.scan(manual)), offline("already_used"));
   assert.deepEqual(gist(await tab.scan(manual, "exit")), offline("accepted"));
-  const { tickets: known, admitted: entered, inside, gates, offline: here } = await tab.page.evaluate(() => globalThis.gate.counts());
-  assert.deepEqual([known, entered, inside, gates.length, here], [1, 1, 0, 1, true]);
+  const { tickets: known, admitted: entered, expected, inside, gates, offline: here } = await tab.page.evaluate(() => globalThis.gate.counts());
+  assert.deepEqual([known, entered, expected, inside, gates.length, here], [3, 1, 1, 0, 1, true]);
   await host.start();
   await tab.drained();
   assert.deepEqual(await tab.corrected(), []);

@@ -16,7 +16,7 @@ async fn an_event_without_tickets_counts_nothing(service: Service) {
     assert_eq!(
         stats,
         json!({
-            "event": "default", "tickets": 0, "registered": 0, "admitted": 0, "inside": 0, "refused": {}, "undone": 0,
+            "event": "default", "tickets": 0, "registered": 0, "admitted": 0, "expected": 0, "inside": 0, "refused": {}, "undone": 0,
             "gates": [], "arrivals": [],
         })
     );
@@ -29,6 +29,11 @@ async fn the_numbers_of_an_evening_add_up(service: Service) {
     let south = service.ticket_of("default", "A1", "South").await;
     let undone = service.ticket_of("default", "A2", "South").await;
     service.seat("default", "A1", "east").await;
+    // Neither of these is expected any more.
+    let revoked = service.ticket_of("default", "A3", "South").await;
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
+    let erased = service.ticket_of("default", "A4", "South").await;
+    service.organizer.delete(format!("/api/users/{}", erased.username)).await.is(204);
     // What happens in another event is not of this one.
     service.event(json!({ "slug": "other", "name": "Other" })).await;
     let other = service.ticket_of("other", "A1", "North").await;
@@ -51,13 +56,13 @@ async fn the_numbers_of_an_evening_add_up(service: Service) {
     let unknown = json!({ "scan_id": Uuid::now_v7(), "code": "not ours" });
     supervisor.post(scans, unknown).await.is_scan(404, "unknown_ticket");
 
-    let gate = |name: &str, tickets, registered, admitted, inside| json!({ "gate": name, "tickets": tickets, "registered": registered, "admitted": admitted, "inside": inside });
+    let gate = |name: &str, tickets, registered, admitted, expected, inside| json!({ "gate": name, "tickets": tickets, "registered": registered, "admitted": admitted, "expected": expected, "inside": inside });
     assert_eq!(
         supervisor.get("/api/events/default/stats").await.is(200),
         json!({
-            "event": "default", "tickets": 4, "registered": 3, "admitted": 2, "inside": 1,
+            "event": "default", "tickets": 6, "registered": 5, "admitted": 2, "expected": 1, "inside": 1,
             "refused": { "already_used": 2, "unknown_ticket": 1 }, "undone": 1,
-            "gates": [gate("North", 1, 1, 1, 1), gate("South", 2, 2, 1, 0), gate("east", 1, 0, 0, 0)],
+            "gates": [gate("North", 1, 1, 1, 0, 1), gate("South", 4, 4, 1, 1, 0), gate("east", 1, 0, 0, 0, 0)],
             "arrivals": [{ "minute": first_minute, "admitted": 1 }, { "minute": second_minute, "admitted": 1 }],
         })
     );

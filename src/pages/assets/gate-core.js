@@ -361,18 +361,19 @@ export class Gate extends EventTarget {
     for await (const tickets of this.#kept.tickets()) {
       for (const ticket of tickets) {
         if (!ticket.key) continue;
-        if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, tickets: 0, registered: 0, admitted: 0, inside: 0 });
+        if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 });
         const counts = gates.get(ticket.gate);
         counts.tickets += 1;
         counts.registered += Number(ticket.registered);
         counts.admitted += Number(ticket.used_at !== null);
+        counts.expected += Number(ticket.registered && ticket.status === "valid");
         counts.inside += Number(ticket.inside);
       }
     }
     const all = [...gates.values()].sort((one, other) => (one.gate < other.gate ? -1 : 1));
     const sum = (name) => all.reduce((total, counts) => total + counts[name], 0);
-    const [tickets, registered, admitted, inside] = ["tickets", "registered", "admitted", "inside"].map(sum);
-    return { tickets, registered, admitted, inside, gates: all, offline: true };
+    const [tickets, registered, admitted, expected, inside] = ["tickets", "registered", "admitted", "expected", "inside"].map(sum);
+    return { tickets, registered, admitted, expected, inside, gates: all, offline: true };
   }
 
   // ---- the service

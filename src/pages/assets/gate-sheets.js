@@ -152,9 +152,9 @@ export function scanLine(verdict, timeZone) {
 
 /** How many came, gate by gate. */
 export function openCounts(counts, ownGate) {
-  const row = ({ gate, admitted, registered, inside }, own) => element("tr", own ? { className: "own" } : {},
+  const row = ({ gate, admitted, expected, inside }, own) => element("tr", own ? { className: "own" } : {},
     element("th", { scope: "row" }, element("bdi", {}, gate)),
-    ...[admitted, registered - admitted, inside].map((value) => element("td", { className: "number" }, number(value))));
+    ...[admitted, expected, inside].map((value) => element("td", { className: "number" }, number(value))));
   const rows = counts.gates.map((gate) => row(gate, gate.gate === ownGate));
   find("#counts-rows").replaceChildren(...rows, row({ ...counts, gate: text("gate.all_gates") }));
   find("#counts-note").textContent = text(counts.offline ? "gate.counts_offline" : "gate.counts_online");

@@ -114,8 +114,8 @@ async function refreshCounts() {
     return; // The numbers of before are better than none; the state says that they are old.
   }
   const own = counts.gates.find((one) => one.gate === ownGate()) ?? counts;
-  const count = (name, value) => element("span", {}, element("b", {}, number(value)), ` ${text(`gate.${name}`)}`);
-  find("#counts").replaceChildren(count("admitted", own.admitted), count("expected", own.registered - own.admitted), count("inside", own.inside));
+  const count = (name) => element("span", {}, element("b", {}, number(own[name])), ` ${text(`gate.${name}`)}`);
+  find("#counts").replaceChildren(...["admitted", "expected", "inside"].map(count));
 }
 
 const knownGates = () => counts?.gates.map((one) => one.gate) ?? [];

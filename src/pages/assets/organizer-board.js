@@ -67,19 +67,19 @@ function tellAge(problem) {
 }
 
 function drawAll() {
-  const { admitted, inside, registered, tickets, refused, undone, gates } = newest;
+  const { admitted, expected, inside, registered, tickets, refused, undone, gates } = newest;
   const refusals = Object.entries(refused).sort((a, b) => b[1] - a[1]);
   const numbers = {
     admitted: [admitted, text("organizer.of_expected", { registered: number(registered) })],
     inside: [inside, ""],
-    expected: [Math.max(0, registered - admitted), text("organizer.of_tickets", { tickets: number(tickets) })],
+    expected: [expected, text("organizer.of_tickets", { tickets: number(tickets) })],
     refused: [refusals.reduce((sum, [, count]) => sum + count, 0), ""],
     undone: [undone, ""],
   };
   find("#numbers").replaceChildren(...Object.entries(numbers).map(([name, [count, rest]]) =>
     element("div", { className: "card" }, element("dt", {}, text(`organizer.${name}`)),
       element("dd", {}, element("strong", {}, number(count)), rest && element("span", { className: "quiet" }, rest)))));
-  fill("#by-gate", gates.map(({ gate, ...each }) => [bdi(gate), each.admitted, each.inside, Math.max(0, each.registered - each.admitted)]), "organizer.no_tickets");
+  fill("#by-gate", gates.map(({ gate, ...each }) => [bdi(gate), each.admitted, each.inside, each.expected]), "organizer.no_tickets");
   fill("#refused", refusals.map(([reason, count]) => [reasonText(reason), count]), "organizer.none_refused");
   drawChart();
 }

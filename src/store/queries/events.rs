@@ -141,6 +141,7 @@ async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event
 async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
     let gates: Vec<GateCounts> = sqlx::query_as(
         "select gate, count(*) as tickets, count(registered_at) as registered, count(used_at) as admitted, \
+         sum(case when user_id is not null and status = 'valid' then 1 else 0 end) as expected, \
          sum(case when inside then 1 else 0 end) as inside from tickets where event_id = $1 group by gate",
     )
     .bind(event_id)
