@@ -16,8 +16,9 @@ const WARM_UP: Until = Until { scans: 2_000, time: Duration::from_secs(1) };
 const MEASURED: Until = Until { scans: 15_000, time: Duration::from_secs(4) };
 const CLIENTS: [usize; 4] = [1, 8, 32, 128];
 const POOLS: [usize; 2] = [5, 32];
-/// How often service and pgbench take turns.
-const TURNS: usize = 3;
+/// How often service and pgbench take turns, and how long a turn is: short, because a disk may stand still for a while.
+const TURNS: usize = 7;
+const TURN: Until = Until { scans: 5_000, time: Duration::from_secs(2) };
 
 pub async fn measure(report: &mut Report) {
     let columns = [
@@ -42,7 +43,7 @@ pub async fn measure(report: &mut Report) {
         for pool_max in POOLS {
             let server = store.serve(pool_max);
             for clients in CLIENTS {
-                let outcome = warm_scans(&server, &tickets, clients).await;
+                let outcome = warm_scans(&server, &tickets, clients, MEASURED).await;
                 table.row(shown(&format!("{}, {pool_max}, {clients}", store.kind), &outcome));
             }
         }
@@ -53,10 +54,10 @@ pub async fn measure(report: &mut Report) {
     );
 }
 
-async fn warm_scans(server: &Server, tickets: &Tickets, clients: usize) -> Outcome {
+async fn warm_scans(server: &Server, tickets: &Tickets, clients: usize, until: Until) -> Outcome {
     let mut clients = Clients::connect(server, clients).await;
     clients.scan(tickets, WARM_UP).await;
-    clients.scan(tickets, MEASURED).await
+    clients.scan(tickets, until).await
 }
 
 fn shown(name: &str, outcome: &Outcome) -> Vec<String> {
@@ -98,8 +99,8 @@ async fn compare(report: &mut Report, store: &Store, database: &Database, ticket
         let server = store.serve(pool_max);
         let mut turns = Vec::new();
         for _ in 0..TURNS {
-            let ours = warm_scans(&server, tickets, 32).await;
-            let theirs = pgbench.run(pool_max, MEASURED.time.as_secs());
+            let ours = warm_scans(&server, tickets, 32, TURN).await;
+            let theirs = pgbench.run(pool_max, TURN.time.as_secs());
             turns.push((ours.per_second() / theirs, ours, theirs));
         }
         turns.sort_by(|one, other| one.0.total_cmp(&other.0));
