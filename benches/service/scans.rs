@@ -16,9 +16,9 @@ const WARM_UP: Until = Until { scans: 2_000, time: Duration::from_secs(1) };
 const MEASURED: Until = Until { scans: 15_000, time: Duration::from_secs(4) };
 const CLIENTS: [usize; 4] = [1, 8, 32, 128];
 const POOLS: [usize; 2] = [5, 32];
-/// How often service and pgbench take turns, and how long a turn is: short, because a disk may stand still for a while.
-const TURNS: usize = 7;
-const TURN: Until = Until { scans: 5_000, time: Duration::from_secs(2) };
+/// How often service and pgbench take turns, and how long a turn is: of 3 s pgbench needs a part to connect.
+const TURNS: usize = 5;
+const TURN: Until = Until { scans: 8_000, time: Duration::from_secs(3) };
 
 pub async fn measure(report: &mut Report) {
     let columns = [
