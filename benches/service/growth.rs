@@ -14,7 +14,7 @@ const MANIFEST: usize = 50_000;
 const ROUNDS: usize = 5;
 /// Scans are short, so more of them are worth their time.
 const SCAN_ROUNDS: usize = 9;
-/// Clients, turns in a round, and scans in a turn: with the warming up as many as there are few tickets.
+/// Clients, turns in a round, and scans in a turn: with the warming up no more than there are few tickets.
 const SCAN_TURNS: [(usize, usize, usize); 2] = [(1, 16, 25), (8, 5, 100)];
 const WARM_UP: usize = 40;
 

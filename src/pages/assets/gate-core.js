@@ -357,11 +357,12 @@ export class Gate extends EventTarget {
   }
 
   async #ownCounts() {
+    const none = { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 };
     const gates = new Map();
     for await (const tickets of this.#kept.tickets()) {
       for (const ticket of tickets) {
         if (!ticket.key) continue;
-        if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 });
+        if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, ...none });
         const counts = gates.get(ticket.gate);
         counts.tickets += 1;
         counts.registered += Number(ticket.registered);
@@ -372,8 +373,8 @@ export class Gate extends EventTarget {
     }
     const all = [...gates.values()].sort((one, other) => (one.gate < other.gate ? -1 : 1));
     const sum = (name) => all.reduce((total, counts) => total + counts[name], 0);
-    const [tickets, registered, admitted, expected, inside] = ["tickets", "registered", "admitted", "expected", "inside"].map(sum);
-    return { tickets, registered, admitted, expected, inside, gates: all, offline: true };
+    const totals = Object.fromEntries(Object.keys(none).map((name) => [name, sum(name)]));
+    return { ...totals, gates: all, offline: true };
   }
 
   // ---- the service
