@@ -11,7 +11,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-const FOLDER: &str = "src/pages/assets";
+/// Where the pages are: a folder for each, and one for what they share.
+const FOLDER: &str = "src/pages";
+/// The folders whose files are loaded, but for their templates.
+const LOADED: [&str; 4] = ["gate", "organizer", "shared", "ticket"];
 /// What else the binary holds compressed.
 const OTHERS: [&str; 3] = ["src/openapi.json", "src/pages/text/en.json", "src/pages/text/es.json"];
 
@@ -21,9 +24,11 @@ fn main() -> io::Result<()> {
     let root = Path::new(FOLDER).canonicalize()?;
     let mut checksum = Sha256::new();
     let mut table = String::new();
-    for (place, file) in files(&root)?.iter().enumerate() {
+    let loaded = LOADED.iter().map(|folder| files(&root.join(folder))).collect::<io::Result<Vec<_>>>()?.concat();
+    let assets = loaded.iter().filter(|file| file.extension().is_none_or(|ending| ending != "html"));
+    for (place, file) in assets.enumerate() {
         let name = file.strip_prefix(&root).expect("it is in there").to_str().expect("our own name");
-        let ours = !name.starts_with("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
+        let ours = !name.contains("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
         let bytes = if ours { lean(&fs::read_to_string(file)?).into() } else { fs::read(file)? };
         checksum.update(name);
         checksum.update([0]);

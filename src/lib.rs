@@ -3,14 +3,32 @@
 //!
 //! # Map
 //!
-//! A request comes in through one of two entrances ([`serve`]) and goes through one function, [`app::App::handle`],
+//! A request comes in through one of two entrances ([`serve`]) and goes through one function, [`routes::handle`],
 //! which finds its line in the route table, checks the key ([`auth`]) and calls one endpoint ([`endpoints`]). The
-//! endpoint asks the database ([`store`]). The decision at the gate is a pure function ([`admission`]) of what the
-//! database knows and of the code that was shown ([`totp`]).
+//! endpoint asks the database ([`store`]). A scan goes from reading to writing in [`gate`]; the decision in it is a pure
+//! function ([`admission`]) of what the database knows and of the code that was shown ([`totp`]).
 //!
-//! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`page`]
+//! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
 //! (bodies, answers, lists), [`sheet`] (CSV), [`error`] (every refusal), [`logs`], [`metrics`], [`backup`], and
 //! [`commands`], the command line.
+//!
+//! # Rooms
+//!
+//! They lie one above the other: no file imports one that stands higher, or in its own line before it. A test reads this
+//! list.
+//!
+//! ```text
+//! main commands                             the command line
+//! serve                                     the two entrances
+//! routes                                    the route table, limits, handle(): who may call what
+//! endpoints                                 one file a resource: parse, ask, answer
+//! gate links backup                         one scan from reading to writing; addresses; backups
+//! request logs                              what an endpoint gets, what is logged of it
+//! app                                       the state a request needs
+//! auth sheet store pages                    keys; CSV; the database; templates and texts
+//! admission totp                            the decision and the codes, pure
+//! list response metrics model error config  the ground
+//! ```
 //!
 //! # Invariants
 //!
@@ -28,14 +46,65 @@ pub mod commands;
 pub mod config;
 pub mod endpoints;
 pub mod error;
+pub mod gate;
+pub mod links;
+pub mod list;
 pub mod logs;
 pub mod metrics;
 pub mod model;
-pub mod page;
 pub mod pages;
 pub mod request;
 pub mod response;
+pub mod routes;
 pub mod serve;
 pub mod sheet;
 pub mod store;
 pub mod totp;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// The rooms of the list above, from the top to the ground.
+    fn rooms() -> Vec<&'static str> {
+        let list = include_str!("lib.rs").split("//! ```").nth(1).expect("the list of rooms");
+        let lines = list.lines().skip(1).filter_map(|line| line.strip_prefix("//! ")?.split("  ").next());
+        lines.flat_map(str::split_whitespace).collect()
+    }
+
+    /// Every source file, with the room that it is in.
+    fn sources(folder: &Path, room: Option<&str>) -> Vec<(String, String)> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let read = |path: std::path::PathBuf| {
+            let room = room.unwrap_or(path.file_stem().unwrap().to_str().unwrap()).to_owned();
+            match path.extension() {
+                None if path.is_dir() => sources(&path, Some(&room)),
+                Some(ending) if ending == "rs" => vec![(room, std::fs::read_to_string(path).unwrap())],
+                _ => Vec::new(),
+            }
+        };
+        entries.flat_map(read).collect()
+    }
+
+    /// The rooms in what follows a `crate::`: one, or several in braces.
+    fn named(path: &str) -> impl Iterator<Item = &str> {
+        let names = match path.strip_prefix('{') {
+            Some(group) => group.split('}').next(),
+            None => path.split(|end: char| !end.is_ascii_lowercase()).next(),
+        };
+        names.unwrap_or_default().split(", ").filter_map(|name| name.split("::").next())
+    }
+
+    #[test]
+    fn no_file_imports_one_that_stands_above_it() {
+        let rooms = rooms();
+        let place = |name: &str| rooms.iter().position(|room| *room == name);
+        let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), None);
+        for (room, source) in sources.iter().filter(|(room, _)| room != "lib") {
+            let own = place(room).unwrap_or_else(|| panic!("the list names no room {room}"));
+            for name in source.split("crate::").skip(1).flat_map(named) {
+                assert!(place(name).is_none_or(|place| own <= place), "{room} imports {name}, which stands above it");
+            }
+        }
+    }
+}

@@ -80,18 +80,6 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Whether the answer may be compressed (RFC 9110, section 12.5.3).
-pub fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let sent = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    sent.flat_map(|list| list.split(',')).any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let is_zero = |weight: &str| {
-            weight.strip_prefix("q=").and_then(|value| value.parse::<f32>().ok()).is_some_and(|value| value <= 0.0)
-        };
-        parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip")) && !parts.any(is_zero)
-    })
-}
-
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body as an entrance has it: hyper's, still on its way, or Lambda's, whole.

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
 
 use crate::error::{Error, FieldError};
-use crate::request::accepts_gzip;
+use crate::model::ScanResult;
 
 /// A body that hyper streams and `lambda_http` collects.
 pub type Body = UnsyncBoxBody<Bytes, Error>;
@@ -129,6 +129,18 @@ pub fn secure(response: &mut Response, https: bool) {
     }
 }
 
+/// Whether the answer may be compressed (RFC 9110, section 12.5.3).
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let sent = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    sent.flat_map(|list| list.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_zero = |weight: &str| {
+            weight.strip_prefix("q=").and_then(|value| value.parse::<f32>().ok()).is_some_and(|value| value <= 0.0)
+        };
+        parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip")) && !parts.any(is_zero)
+    })
+}
+
 /// A body that is made while it is sent. A failure in the middle is logged and ends the connection, so that nobody
 /// takes a part for the whole.
 pub fn streamed(
@@ -161,6 +173,21 @@ pub fn gzipped(
         let rest = encoder.finish().map_err(broken)?;
         Ok(Some((Bytes::from(rest), None)))
     })
+}
+
+/// Lets a browser save what is sent.
+pub fn attachment(mut response: Response, name: &str) -> Response {
+    // A slug has only characters that a header may have.
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
+    }
+    response
+}
+
+/// Marks a response as the answer to a scan, for the log.
+pub fn with_scan(mut response: Response, result: ScanResult) -> Response {
+    response.extensions_mut().insert(result);
+    response
 }
 
 #[cfg(test)]

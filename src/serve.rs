@@ -1,4 +1,4 @@
-//! The two entrances: hyper on a port, and AWS Lambda. Both call [`App::handle`].
+//! The two entrances: hyper on a port, and AWS Lambda. Both call [`routes::handle`].
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::app::App;
 use crate::error::Error;
 use crate::response::{self, Response};
+use crate::routes;
 
 /// Connections at once: below the 1,024 open files that many systems allow, with room for the database's.
 const CONNECTIONS: usize = 900;
@@ -56,7 +57,7 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_LIMIT).half_close(true);
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.handle(request).await) }
+        async move { Ok::<_, Infallible>(routes::handle(&app, request).await) }
     });
     loop {
         let accept = async {
@@ -116,7 +117,7 @@ const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
 pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
     let handler = lambda_http::service_fn(move |event: lambda_http::Request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.handle_and(without_stage(event), collected).await) }
+        async move { Ok::<_, Infallible>(routes::handle_and(&app, without_stage(event), collected).await) }
     });
     lambda_http::run(handler).await.map_err(|error| anyhow::anyhow!("{error}"))
 }

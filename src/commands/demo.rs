@@ -14,7 +14,7 @@ use crate::endpoints::keys::{self, NewKey};
 use crate::endpoints::tickets;
 use crate::model::{Event, Millis, Role, Slug, Text};
 use crate::store::{DEFAULT_EVENT, TicketFilter};
-use crate::{logs, serve, sheet};
+use crate::{links, logs, serve, sheet};
 
 /// Two people who hold a ticket each, and two tickets that nobody holds.
 const TICKETS: &str = "\
@@ -87,7 +87,7 @@ impl Places {
         let gate = keys::create(app, &Caller::ENVIRONMENT, gate, now).await?;
         Ok(Self {
             url: app.settings.public_url.clone(),
-            ticket: tickets::ticket_url(app, ticket),
+            ticket: links::ticket_url(app, ticket),
             gate: keys::offer(app, &gate.details, now).await?.enrol_url,
         })
     }

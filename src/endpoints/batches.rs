@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::scans::{ScanBody, ScanReply, ScanRequest, scan};
+use super::scans::{ScanBody, ScanReply};
 use crate::error::Error;
+use crate::gate::{ScanRequest, scan};
+use crate::list::{self, PageQuery};
 use crate::model::Millis;
-use crate::page::{self, PageQuery};
 use crate::request::{Call, parse_object};
 use crate::response::{self, Response};
 
@@ -73,7 +74,10 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     for (place, request) in requests {
         let outcome = call.app.in_time(scan(call.app, caller, &event.slug, &request, call.now)).await;
         results[place] = Some(match outcome {
-            Ok(reply) => BatchResult::Decided { status: reply.status().as_u16(), reply: Box::new(reply) },
+            Ok(scanned) => {
+                let reply = Box::new(ScanReply::new(scanned));
+                BatchResult::Decided { status: reply.status().as_u16(), reply }
+            }
             Err(error) => refused(Some(request.scan_id), error)?,
         });
     }
@@ -89,7 +93,7 @@ fn read_item(item: &RawValue, now: Millis) -> Result<ScanRequest, Error> {
     if body.offline_result.is_none() {
         return required("offline_result");
     }
-    ScanRequest::read(body, now)
+    body.read(now)
 }
 
 /// The id of an item that cannot be read whole, so that the gate can tell which one it was.
@@ -115,5 +119,5 @@ pub async fn list_conflicts(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let after = query.after.map(|cursor| cursor.0);
     let conflicts = call.app.store().list_conflicts(event.event_id, after, query.limit.to_read()).await?;
-    page::respond("conflicts", conflicts, query.limit, |conflict| conflict.scan_id)
+    list::respond("conflicts", conflicts, query.limit, |conflict| conflict.scan_id)
 }

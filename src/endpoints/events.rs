@@ -5,8 +5,8 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::list::{self, PageQuery};
 use crate::model::{Event, Millis, Reentry, Slug, Text, TimeZone};
-use crate::page::{self, PageQuery};
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::EventChange;
@@ -47,7 +47,7 @@ pub async fn list_events(call: Call<'_>) -> Result<Response, Error> {
     let query: PageQuery = call.query()?;
     let after = query.after.map(|cursor| cursor.0);
     let events = call.app.store().list_events(after, query.limit.to_read()).await?;
-    page::respond("events", events, query.limit, |event| event.event_id)
+    list::respond("events", events, query.limit, |event| event.event_id)
 }
 
 /// `GET /api/events/{event}`.

@@ -7,8 +7,9 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::{Caller, NewSecret, read_enrolment};
 use crate::error::Error;
+use crate::links;
+use crate::list::{self, PageQuery};
 use crate::model::{Event, Key, Millis, Place, Role, Slug, Text};
-use crate::page::{self, PageQuery};
 use crate::request::Call;
 use crate::response::{self, Response};
 
@@ -91,7 +92,7 @@ pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
     let query: PageQuery = call.query()?;
     let after = query.after.map(|cursor| cursor.0);
     let keys = call.app.store().list_keys(call.caller()?.event_id, after, query.limit.to_read()).await?;
-    page::respond("keys", keys, query.limit, |listed| listed.key.key_id)
+    list::respond("keys", keys, query.limit, |listed| listed.key.key_id)
 }
 
 /// `DELETE /api/keys/{key_id}`: repeatable.
@@ -137,9 +138,7 @@ pub async fn offer(app: &App, key: &Key, now: Millis) -> Result<Enrolment, Error
     if key.role == Role::Organizer || !app.store().offer_enrolment(key.key_id, &token.hash, expires_at, now).await? {
         return Err(Error::KeyNotEnrollable);
     }
-    // In the fragment, which a browser sends to nobody.
-    let enrol_url = format!("{}/gate#enrol={}", app.settings.public_url, token.text);
-    Ok(Enrolment { enrol_url, expires_at })
+    Ok(Enrolment { enrol_url: links::enrol_url(app, &token.text), expires_at })
 }
 
 #[derive(Deserialize)]

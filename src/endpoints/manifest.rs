@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Status};
-use crate::page::{self, PAGE};
-use crate::request::{Call, accepts_gzip};
-use crate::response::{self, Response};
+use crate::request::Call;
+use crate::response::{self, Response, accepts_gzip};
 use crate::store::ManifestTicket;
 use crate::totp;
 
@@ -141,7 +141,7 @@ fn manifest(
         let app = Arc::clone(&reader);
         async move { app.in_time(app.store().list_manifest(event_id, since, after, PAGE)).await }
     };
-    let tickets = page::pages(read, |ticket: &ManifestTicket| ticket.ticket_id).map(move |tickets| {
+    let tickets = list::pages(read, |ticket: &ManifestTicket| ticket.ticket_id).map(move |tickets| {
         for ticket in &tickets? {
             if !std::mem::replace(&mut first, false) {
                 chunk.push(b',');

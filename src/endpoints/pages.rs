@@ -6,8 +6,8 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use super::tickets::otpauth_url;
 use crate::error::Error;
+use crate::links::otpauth_url;
 use crate::model::{Millis, Status};
 use crate::pages::{ASSETS_PATH, Asset, Language, qr};
 use crate::request::Call;
@@ -38,14 +38,14 @@ pub async fn show_home(call: Call<'_>) -> Result<Response, Error> {
 
 /// `GET /gate`.
 pub async fn show_gate(call: Call<'_>) -> Result<Response, Error> {
-    let mut response = page(call.parts, StatusCode::OK, include_str!("../pages/gate.html"), &[])?;
+    let mut response = page(call.parts, StatusCode::OK, include_str!("../pages/gate/gate.html"), &[])?;
     set(&mut response, &[(PERMISSIONS_POLICY, CAMERA)]);
     Ok(response)
 }
 
 /// `GET /organizer`.
 pub async fn show_organizer(call: Call<'_>) -> Result<Response, Error> {
-    page(call.parts, StatusCode::OK, include_str!("../pages/organizer.html"), &[])
+    page(call.parts, StatusCode::OK, include_str!("../pages/organizer/organizer.html"), &[])
 }
 
 /// `GET /t/{token}`: a ticket, for whoever has its link.
@@ -82,7 +82,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         [code, qr(&shown.to_string()), qr(&otpauth), otpauth, key.base32()]
     };
     values.extend(["code", "qr", "otpauth_qr", "otpauth", "key"].into_iter().zip(codes));
-    ticket_page(call.parts, StatusCode::OK, include_str!("../pages/ticket.html"), &values)
+    ticket_page(call.parts, StatusCode::OK, include_str!("../pages/ticket/ticket.html"), &values)
 }
 
 /// `GET /t/{token}/app.webmanifest`: with it a phone keeps the ticket's page like an app.
@@ -91,7 +91,7 @@ pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
     let page = ticket_path(&call);
     let icons = [192, 512].map(|size| {
         json!({
-            "src": format!("{ASSETS_PATH}/icon-{size}.png"),
+            "src": format!("{ASSETS_PATH}/shared/icon-{size}.png"),
             "sizes": format!("{size}x{size}"),
             "type": "image/png",
             "purpose": "any maskable",
@@ -130,11 +130,13 @@ async fn find_ticket(call: &Call<'_>) -> Result<(TicketPage, TotpKey), Error> {
 /// How a ticket's page is refused: by a page, because a person stands at a door with it.
 pub fn refuse_ticket(parts: &Parts, error: &Error) -> Response {
     let page = match error.status() {
-        StatusCode::NOT_FOUND => ticket_page(parts, StatusCode::NOT_FOUND, include_str!("../pages/gone.html"), &[]),
+        StatusCode::NOT_FOUND => {
+            ticket_page(parts, StatusCode::NOT_FOUND, include_str!("../pages/ticket/gone.html"), &[])
+        }
         status if status.is_server_error() => {
             let seconds = error.retry_after().unwrap_or_default().max(ASK_AGAIN);
             let values = [("retry", seconds.to_string())];
-            ticket_page(parts, status, include_str!("../pages/away.html"), &values).map(|mut response| {
+            ticket_page(parts, status, include_str!("../pages/ticket/away.html"), &values).map(|mut response| {
                 response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
                 response
             })

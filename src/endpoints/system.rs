@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde::Serialize;
-use tokio::sync::Mutex;
+use serde::Deserialize;
 
-use crate::app::within;
+use crate::app::{FullHealth, within};
 use crate::error::Error;
 use crate::model::Millis;
 use crate::request::Call;
@@ -20,20 +19,7 @@ const KEPT: Duration = Duration::from_secs(10);
 const CLOCK_TOLERANCE: i64 = 5 * Millis::SECOND;
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-#[derive(Clone, Copy, Serialize)]
-struct FullHealth {
-    status: &'static str,
-    version: &'static str,
-    database: &'static str,
-    migrations: &'static str,
-    clock: &'static str,
-}
-
-/// The newest full check. The lock lets one check at a time reach the database; the others wait for its result.
-#[derive(Default)]
-pub struct HealthCheck(Mutex<Option<(Instant, FullHealth)>>);
-
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct HealthQuery {
     full: Option<String>,
 }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt as _};
-use http::{HeaderValue, StatusCode, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::random_bytes;
 use crate::error::{Error, FieldError};
+use crate::links::{otpauth_url, ticket_url};
+use crate::list::{self, Cursor, Limit, PAGE};
 use crate::model::{Event, Place, Seed, Status, Ticket, Username};
-use crate::page::{self, Cursor, Limit, PAGE};
 use crate::request::{Call, media_type};
-use crate::response::{self, Response};
+use crate::response::{self, Response, attachment};
 use crate::sheet;
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
 use crate::totp::{self, Code, QrCode};
@@ -147,7 +147,7 @@ pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
     };
     let event = call.event().await?;
     let tickets = call.app.store().list_tickets(event.event_id, &filter, query.limit.to_read()).await?;
-    page::respond("tickets", tickets, query.limit, |ticket| ticket.ticket_id)
+    list::respond("tickets", tickets, query.limit, |ticket| ticket.ticket_id)
 }
 
 /// `GET /api/tickets/{ticket_id}`.
@@ -262,31 +262,6 @@ pub fn with_provisioning<'a>(app: &App, event: &Event, ticket: &'a Ticket) -> Ti
     TicketWithProvisioning { ticket, provisioning }
 }
 
-/// The address with which an authenticator app takes a key.
-pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
-    let label = format!("{}:{} ({})", event.replace(':', " "), ticket.seat, ticket.gate);
-    format!(
-        "otpauth://totp/{}?secret={secret}&issuer={}&algorithm=SHA1&digits={}&period={}",
-        encode(&label),
-        encode(event),
-        totp::DIGITS,
-        totp::PERIOD,
-    )
-}
-
-/// The address of a ticket's page, which only its key makes.
-pub fn ticket_url(app: &App, ticket: &Ticket) -> String {
-    let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
-    format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
-}
-
-/// What RFC 3986 calls unreserved stays, everything else is encoded.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-fn encode(text: &str) -> String {
-    utf8_percent_encode(text, UNRESERVED).to_string()
-}
-
 /// `GET /api/events/{event}/tickets.csv`.
 pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
@@ -328,14 +303,5 @@ fn ticket_pages(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Vec<
         let filter = TicketFilter { after, ..TicketFilter::default() };
         async move { app.in_time(app.store().list_tickets(event_id, &filter, PAGE)).await }
     };
-    page::pages(read, |ticket: &Ticket| ticket.ticket_id)
-}
-
-/// Lets a browser save what is sent.
-pub fn attachment(mut response: Response, name: &str) -> Response {
-    // A slug has only characters that a header may have.
-    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
-        response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
-    }
-    response
+    list::pages(read, |ticket: &Ticket| ticket.ticket_id)
 }

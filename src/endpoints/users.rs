@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::tickets::with_provisioning;
 use crate::error::Error;
+use crate::list::{self, PageQuery};
 use crate::model::{Email, Place, Slug, Text, User, Username};
-use crate::page::{self, PageQuery};
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::DEFAULT_EVENT;
@@ -74,7 +74,7 @@ pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
     let only_event = call.caller()?.event_id;
     let after = query.after.map(|cursor| cursor.0);
     let tickets = call.app.store().list_user_tickets(user.user_id, only_event, after, query.limit.to_read()).await?;
-    page::respond("tickets", tickets, query.limit, |ticket| ticket.ticket_id)
+    list::respond("tickets", tickets, query.limit, |ticket| ticket.ticket_id)
 }
 
 /// The name in the path. What cannot be a username names nobody.

@@ -1,4 +1,4 @@
-// The service worker: it opens the ticket page and the gate without a network, from what `assets/offline.js` kept.
+// The service worker: it opens the ticket page and the gate without a network, from what `shared/offline.js` kept.
 "use strict";
 
 /** Milliseconds after which a page that is kept opens without waiting for the service. */

@@ -39,7 +39,7 @@ const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1)";
 
 /// Rows that SQLite's thread may be ahead of ours: a page of an export, so that the two need not wake each other for
 /// every 50.
-const ROW_BUFFER: usize = crate::page::PAGE as usize;
+const ROW_BUFFER: usize = crate::list::PAGE as usize;
 
 const MIGRATIONS: [(&str, &str); 1] = [("create tables", include_str!("../../sql/sqlite/01_create_tables.sql"))];
 

@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { webcrypto } from "node:crypto";
 import fs from "node:fs";
 import { test } from "node:test";
-import { decide, parse } from "../../src/pages/assets/admission.js";
-import { code, importKey, stepAt } from "../../src/pages/assets/totp.js";
+import { decide, parse } from "../../src/pages/gate/admission.js";
+import { code, importKey, stepAt } from "../../src/pages/shared/totp.js";
 
 globalThis.crypto ??= webcrypto; // Node 18
 

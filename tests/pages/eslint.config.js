@@ -5,7 +5,7 @@ import globals from "globals";
 const unsafe = ["innerHTML", "outerHTML", "insertAdjacentHTML", "setHTMLUnsafe", "parseHTMLUnsafe", "srcdoc", "write", "writeln"];
 
 export default [
-  { ignores: ["src/pages/assets/vendor/"] },
+  { ignores: ["src/pages/shared/vendor/"] },
   js.configs.recommended,
   {
     rules: {

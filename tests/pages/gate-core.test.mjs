@@ -1,11 +1,10 @@
 // The gate without its page: what it decides, keeps and sends, in a real browser, against the real service.
 import assert from "node:assert/strict";
 import fs from "node:fs";
-import path from "node:path";
 import { test } from "node:test";
 import { browser, eventually, forBothDatabases, service } from "./harness.mjs";
 
-const ASSETS = new URL("../../src/pages/assets/", import.meta.url);
+const PAGES = new URL("../../src/pages/", import.meta.url);
 const SCANS = "/api/events/default/scans.csv";
 const STATS = "/api/events/default/stats";
 
@@ -15,10 +14,10 @@ async function device(t, service, { script } = {}) {
   t.after(() => context.close());
   if (script) await context.addInitScript(script);
   // A page without anything, which opens without a network as the kept one does.
-  await context.route("**/core/*", (route) => {
-    const file = path.basename(new URL(route.request().url()).pathname);
+  await context.route("**/core/**", (route) => {
+    const file = new URL(route.request().url()).pathname.replace(/^.*\/core\//, "");
     if (file === "page") return route.fulfill({ contentType: "text/html", body: "<!doctype html><title>A gate</title>" });
-    return route.fulfill({ contentType: "text/javascript", body: fs.readFileSync(new URL(file, ASSETS)) });
+    return route.fulfill({ contentType: "text/javascript", body: fs.readFileSync(new URL(file, PAGES)) });
   });
   return new Device(context);
 }
@@ -34,7 +33,7 @@ class Device {
     const page = await this.context.newPage();
     await page.goto("/core/page");
     await page.evaluate(async () => {
-      const { Gate } = await import("/core/gate-core.js");
+      const { Gate } = await import("/core/gate/core.js");
       // An error would leave the page without its members.
       globalThis.plain = (told) => ({ ...told, problem: told.problem && { ...told.problem, isAway: told.problem.isAway } });
       globalThis.corrected = [];

@@ -78,8 +78,7 @@ async function pictureOf(page, text) {
   const other = await page.context().newPage();
   await other.goto("/gate");
   const qr = await other.evaluateHandle(async (text) => {
-    const assets = new URL(".", document.querySelector("script[type=module]").src);
-    const { qrSvg } = await import(`${assets}qr.js`);
+    const { qrSvg } = await import(new URL("../shared/qr.js", document.querySelector("script[type=module]").src));
     const svg = qrSvg(text);
     Object.assign(svg.style, { position: "fixed", inset: 0, width: "300px", height: "300px" });
     document.body.append(svg);

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bars } from "../../src/pages/assets/chart.js";
-import { parse, records } from "../../src/pages/assets/csv.js";
-import { isTimeZone, localOf, momentOf } from "../../src/pages/assets/zone.js";
+import { bars } from "../../src/pages/organizer/chart.js";
+import { parse, records } from "../../src/pages/organizer/csv.js";
+import { isTimeZone, localOf, momentOf } from "../../src/pages/organizer/zone.js";
 
 test("every usual form of a file is read as the service reads it", () => {
   const rows = [

@@ -47,8 +47,7 @@ function standInForDetector() {
   globalThis.BarcodeDetector = class {
     static getSupportedFormats = async () => ["qr_code"];
     async detect(video) {
-      const assets = document.querySelector("script[src]").src.replace(/[^/]*$/, "");
-      const { decodeQR } = await import(`${assets}vendor/qr-decode.js`);
+      const { decodeQR } = await import(new URL("../shared/vendor/qr-decode.js", document.querySelector("script[src]").src));
       const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
       const context = canvas.getContext("2d");
       context.drawImage(video, 0, 0);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::{Method, Request};
-use register_ticket_api::app::{ROUTES, Route};
+use register_ticket_api::routes::{ROUTES, Route};
 use serde_json::json;
 use uuid::Uuid;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use register_ticket_api::app::App;
+use register_ticket_api::routes;
 use serde_json::Value;
 
 use crate::openapi;
@@ -109,7 +110,7 @@ impl Client {
 }
 
 async fn call(app: &Arc<App>, request: Request<Vec<u8>>) -> http::Response<Vec<u8>> {
-    let (parts, body) = app.handle(request.map(lambda_http::Body::from)).await.into_parts();
+    let (parts, body) = routes::handle(app, request.map(lambda_http::Body::from)).await.into_parts();
     let body = body.collect().await.expect("a response does not break off").to_bytes();
     http::Response::from_parts(parts, body.into())
 }

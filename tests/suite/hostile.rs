@@ -1,6 +1,6 @@
 //! Clients that mean harm, or know no better. Nothing they send may panic, be answered with a 5xx, or hold memory.
 
-use register_ticket_api::app::ROUTES;
+use register_ticket_api::routes::ROUTES;
 use serde_json::json;
 
 use crate::process::{Server, head, request};

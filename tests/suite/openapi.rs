@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use jsonschema::Validator;
-use register_ticket_api::app::ROUTES;
+use register_ticket_api::routes::ROUTES;
 use serde_json::{Value, json};
 
 static DOCUMENT: LazyLock<Value> =

@@ -256,7 +256,7 @@ async fn a_phone_keeps_a_ticket_like_an_app(service: Service) {
 
 async fn the_headers_of_every_page_and_file(service: Service) {
     let (_, link) = ticket(&service).await;
-    let style = format!("{ASSETS_PATH}/base.css");
+    let style = format!("{ASSETS_PATH}/shared/base.css");
     let (no_camera, camera) = ("camera=(), ", "camera=(self), ");
     let rest = "display-capture=(), geolocation=(), microphone=(), screen-wake-lock=(self)";
     let language = "accept-language, accept-encoding";
@@ -344,18 +344,19 @@ async fn what_is_no_file_of_this_release_is_not_found() {
     let service = service().await;
     let version = ASSETS_PATH.trim_start_matches("/assets/");
     for path in [
-        "/assets/0000000000000000/base.css".to_owned(),
-        "/assets/base.css".to_owned(),
+        "/assets/0000000000000000/shared/base.css".to_owned(),
+        "/assets/shared/base.css".to_owned(),
         format!("/assets/{version}"),
         format!("/assets/{version}/"),
         format!("/assets/{version}/none.css"),
-        format!("/assets/{version}/BASE.CSS"),
-        format!("/assets/{version}/base.css/"),
-        format!("/assets/{version}//base.css"),
-        format!("/assets/{version}/vendor"),
-        format!("/assets/{version}/vendor/../base.css"),
-        format!("/assets/{version}/%2e%2e/ticket.html"),
-        format!("/assets/{version}0/base.css"),
+        format!("/assets/{version}/shared/BASE.CSS"),
+        format!("/assets/{version}/shared/base.css/"),
+        format!("/assets/{version}/shared//base.css"),
+        format!("/assets/{version}/shared/vendor"),
+        format!("/assets/{version}/shared/vendor/../base.css"),
+        format!("/assets/{version}/ticket/ticket.html"),
+        format!("/assets/{version}/%2e%2e/home.html"),
+        format!("/assets/{version}0/shared/base.css"),
     ] {
         service.anonymous.get(&path).await.is_refused(404, "not_found");
     }

@@ -1,7 +1,7 @@
 //! Who may do what: by role, and by the event and the gate that a key is bound to.
 
 use http::Method;
-use register_ticket_api::app::ROUTES;
+use register_ticket_api::routes::ROUTES;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,0 +1,226 @@
+//! One scan from reading to writing: what was shown is decided on, and the verdict is written down with the mark on the
+//! ticket.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::admission::{self, ATTEMPTS_WINDOW, Decision, Presented, Subject};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::error::Error;
+use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
+use crate::store::{Mark, Recorded, ScanContext, TicketName};
+use crate::totp::Code;
+
+/// How often a scan whose ticket changed under it is decided again.
+const TRIES: usize = 3;
+/// How long after its receipt a scan can be undone.
+pub const UNDO_WINDOW: i64 = 15 * Millis::MINUTE;
+
+/// How old a scan in a batch may be.
+pub const OFFLINE_OLDEST: i64 = 72 * Millis::HOUR;
+/// How far the clock of a gate may be ahead.
+pub const OFFLINE_AHEAD: i64 = 30 * Millis::SECOND;
+
+/// What was shown at a gate, understood.
+pub struct ScanRequest {
+    pub scan_id: Uuid,
+    pub ticket: Shown,
+    /// None when a supervisor vouches.
+    pub code: Option<Code>,
+    pub note: Option<String>,
+    pub at_gate: Option<String>,
+    pub direction: Direction,
+    pub scanned_at: Millis,
+    /// What the gate decided by itself, while it was offline.
+    pub offline_result: Option<ScanResult>,
+}
+
+/// By what a ticket was named.
+pub enum Shown {
+    Ticket(Uuid),
+    Seat {
+        seat: String,
+        gate: String,
+    },
+    /// Something that is no code of ours.
+    Nothing,
+}
+
+impl Shown {
+    fn name(&self) -> TicketName<'_> {
+        match self {
+            Self::Ticket(ticket_id) => TicketName::Id(*ticket_id),
+            Self::Seat { seat, gate } => TicketName::Seat { seat, gate },
+            Self::Nothing => TicketName::None,
+        }
+    }
+
+    /// A name for what was shown, by which a retry is recognised when there is no such ticket.
+    fn claimed(&self) -> Uuid {
+        match self {
+            Self::Ticket(ticket_id) => *ticket_id,
+            Self::Seat { seat, gate } => {
+                let digest = Sha256::new().chain_update(seat).chain_update([0]).chain_update(gate).finalize();
+                let mut bytes = [0; 16];
+                bytes.copy_from_slice(&digest[..16]);
+                Uuid::from_bytes(bytes)
+            }
+            Self::Nothing => Uuid::nil(),
+        }
+    }
+}
+
+impl ScanRequest {
+    /// Whether this caller may send this now. Asked after the replay, which any key of the event gets at any time.
+    fn check(&self, caller: &Caller, now: Millis) -> Result<(), Error> {
+        if self.manual() && !caller.role.holds(Role::Supervisor) {
+            return Err(Error::Forbidden("Only a supervisor may admit without a code."));
+        }
+        let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now.plus(-OFFLINE_OLDEST));
+        if self.offline() && !(oldest..=now.plus(OFFLINE_AHEAD)).contains(&self.scanned_at) {
+            let why = "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
+            return Err(Error::field("scanned_at", why));
+        }
+        Ok(())
+    }
+
+    fn manual(&self) -> bool {
+        self.code.is_none()
+    }
+
+    fn offline(&self) -> bool {
+        self.offline_result.is_some()
+    }
+}
+
+/// The verdict on a scan, and the ticket it is about.
+pub struct Scanned {
+    pub scan: Scan,
+    pub ticket: Option<Ticket>,
+    /// Whether it was given before, to the same scan.
+    pub replayed: bool,
+}
+
+/// Decides one scan and writes it down. Reads, decides, writes only if the ticket is still what was read; otherwise
+/// once more from the start.
+pub async fn scan(
+    app: &App,
+    caller: &Caller,
+    event: &str,
+    request: &ScanRequest,
+    now: Millis,
+) -> Result<Scanned, Error> {
+    // Scans of offline gates neither count towards the limit of attempts nor meet it.
+    let refusals_since = if request.offline() { Millis(i64::MAX) } else { now.plus(-ATTEMPTS_WINDOW) };
+    for _ in 0..TRIES {
+        let context = app.store().read_scan(event, &request.ticket.name(), request.scan_id, refusals_since).await?;
+        let Some(context) = context else {
+            return Err(caller.found(None).err().unwrap_or(Error::EventNotFound));
+        };
+        caller.may_enter(context.event_id)?;
+        if let Some(prior) = context.prior {
+            return replay(prior, context.event_id, context.ticket, request);
+        }
+        request.check(caller, now)?;
+        app.check_secret(context.secret_fingerprint.as_deref())?;
+        let (scan, mark) = decide(app, caller, &context, request, now);
+        let mut ticket = context.ticket;
+        // `too_many_attempts` is not written down: it is no verdict.
+        if scan.result == ScanResult::TooManyAttempts
+            || app.store().record_scan(&scan, mark.as_ref(), refusals_since).await? == Recorded::Done
+        {
+            app.metrics.count_scan(scan.result);
+            if let (Some(mark), Some(ticket)) = (mark, &mut ticket) {
+                ticket.status = Status::Used;
+                ticket.inside = mark.inside;
+                ticket.used_at = ticket.used_at.or(Some(scan.decided_at));
+            }
+            return Ok(Scanned { scan, ticket, replayed: false });
+        }
+    }
+    Err(Error::ScanContended)
+}
+
+/// The first verdict again, when it is the same scan.
+fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanRequest) -> Result<Scanned, Error> {
+    let same_ticket = match prior.ticket_id {
+        Some(ticket_id) => ticket.as_ref().is_some_and(|ticket| ticket.ticket_id == ticket_id),
+        None => prior.presented == Some(request.ticket.claimed()),
+    };
+    if prior.event_id != event_id || prior.direction != request.direction || !same_ticket {
+        return Err(Error::ScanIdConflict);
+    }
+    // A ticket that came into being after it was unknown is not part of that verdict.
+    let ticket = ticket.filter(|_| prior.ticket_id.is_some());
+    Ok(Scanned { scan: prior, ticket, replayed: true })
+}
+
+fn decide(
+    app: &App,
+    caller: &Caller,
+    context: &ScanContext,
+    request: &ScanRequest,
+    now: Millis,
+) -> (Scan, Option<Mark>) {
+    let ticket = context.ticket.as_ref();
+    let as_of = if request.offline() { request.scanned_at } else { now };
+    let at_gate = caller.gate.as_ref().or(request.at_gate.as_ref());
+    let subject = ticket.map(|ticket| subject(app, ticket, context, request));
+    let presented = Presented {
+        code: request.code.as_ref(),
+        at_gate: at_gate.map(String::as_str),
+        direction: request.direction,
+        offline: request.offline(),
+    };
+    let mut decision = admission::decide(subject.as_ref(), &presented, as_of);
+    // Whom the gate refused did not come in, so nothing is marked: its verdict stands.
+    if let (ScanResult::Accepted, Some(own)) = (decision.result, request.offline_result)
+        && own != ScanResult::Accepted
+    {
+        decision = Decision::refuse(own);
+    }
+    let used_before = ticket.filter(|_| decision.result == ScanResult::AlreadyUsed);
+    let mark = ticket.filter(|_| decision.result == ScanResult::Accepted).map(|ticket| Mark {
+        version: ticket.version,
+        step: decision.step,
+        inside: request.direction == Direction::Entry,
+    });
+    let scan = Scan {
+        scan_id: request.scan_id,
+        event_id: context.event_id,
+        ticket_id: ticket.map(|ticket| ticket.ticket_id),
+        presented: if ticket.is_none() { Some(request.ticket.claimed()) } else { None },
+        at_gate: at_gate.cloned(),
+        direction: request.direction,
+        result: decision.result,
+        offline_result: request.offline_result.map(|result| result.as_str().to_owned()),
+        manual: request.manual(),
+        note: request.note.clone(),
+        seconds_off: decision.seconds_off,
+        first_used_at: used_before.and_then(|ticket| ticket.used_at),
+        first_used_gate: used_before.and(context.first_used_gate.clone()),
+        scanned_at: request.scanned_at,
+        received_at: now,
+        decided_at: as_of,
+        key_id: caller.key_id,
+        undone_at: None,
+        undone_by: None,
+    };
+    (scan, mark)
+}
+
+fn subject(app: &App, ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Subject {
+    Subject {
+        key: app.secret.key_of(ticket.ticket_id, ticket.seed),
+        gate: ticket.gate.clone(),
+        status: ticket.status,
+        registered: ticket.user_id.is_some(),
+        inside: ticket.inside,
+        printed: ticket.printed_at.is_some(),
+        last_step: ticket.last_step,
+        refusals: context.refusals,
+        newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline()),
+        reentry: context.reentry,
+    }
+}

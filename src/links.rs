@@ -1,0 +1,37 @@
+//! The addresses that people get: a ticket's page, its key for an authenticator app, a device's enrolment.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::app::App;
+use crate::model::Ticket;
+use crate::totp;
+
+/// The address with which an authenticator app takes a key.
+pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
+    let label = format!("{}:{} ({})", event.replace(':', " "), ticket.seat, ticket.gate);
+    format!(
+        "otpauth://totp/{}?secret={secret}&issuer={}&algorithm=SHA1&digits={}&period={}",
+        encode(&label),
+        encode(event),
+        totp::DIGITS,
+        totp::PERIOD,
+    )
+}
+
+/// The address of a ticket's page, which only its key makes.
+pub fn ticket_url(app: &App, ticket: &Ticket) -> String {
+    let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
+    format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
+}
+
+/// What RFC 3986 calls unreserved stays, everything else is encoded.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED).to_string()
+}
+
+/// The address that makes a device a gate. The token is in the fragment, which a browser sends to nobody.
+pub fn enrol_url(app: &App, token: &str) -> String {
+    format!("{}/gate#enrol={token}", app.settings.public_url)
+}

@@ -1,0 +1,105 @@
+// The decision at the gate, the same as src/admission.rs: tests/suite/admission_cases.json is run against both.
+
+import { base64url, code, derive, importKey, stepAt } from "../shared/totp.js";
+
+/** Steps that a phone's clock may be off, each way, and still be admitted. */
+const DRIFT = 1;
+/** Steps around a refused code in which it is looked for, to tell a stale code from a wrong one. */
+const STALE_WINDOW = 20;
+/** Refused codes of the last minute beyond which a ticket's codes are not looked at. */
+const ATTEMPTS = 10;
+/** Refused codes from which a code of the future is called wrong. */
+const FUTURE_TOLD = 3;
+
+const refuse = (result) => ({ result, step: null, seconds_off: null });
+
+/**
+ * Decides one scan as of `now`, in milliseconds. `ticket` is null when there is no such ticket in this event: `{key, gate,
+ * status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry}`. `presented` is `{code, at_gate,
+ * direction, offline}`, its code `{digits}` or `{printed}`, or null when a supervisor vouches.
+ */
+export async function decide(ticket, presented, now) {
+  if (!ticket) return refuse("unknown_ticket");
+  // All that a device of another gate is told of a ticket is where to go.
+  if (!ticket.key) return refuse("wrong_gate");
+  if (!ticket.registered) return refuse("not_registered");
+  if (ticket.status === "revoked") return refuse("revoked");
+  if (ticket.refusals > ATTEMPTS && !presented.offline) return refuse("too_many_attempts");
+  let step = null;
+  if (presented.code?.digits !== undefined) {
+    const found = await find(ticket.key, presented.code.digits, now);
+    if (!found || (found.seconds_off > 0 && ticket.refusals >= FUTURE_TOLD)) return refuse("wrong_code");
+    if (found.seconds_off !== null) return { ...refuse("stale_code"), seconds_off: found.seconds_off };
+    step = found.step;
+  } else if (presented.code && !(ticket.printed && presented.code.printed === (await proof(ticket.key)))) {
+    return refuse("wrong_code");
+  }
+  if (presented.at_gate !== null && presented.at_gate !== ticket.gate) return refuse("wrong_gate");
+  const late = ticket.newest_accepted_at !== null && now < ticket.newest_accepted_at;
+  const entry = presented.direction === "entry";
+  if (entry && (late || !mayEnter(ticket, presented.code))) return refuse("already_used");
+  if (!entry && (late || !ticket.inside)) return refuse("not_inside");
+  if (step !== null && ticket.last_step !== null && step < ticket.last_step + (entry ? 1 : 0)) {
+    return refuse("stale_code");
+  }
+  return { result: "accepted", step, seconds_off: null };
+}
+
+function mayEnter(ticket, code) {
+  if (ticket.status !== "used") return ticket.status === "valid";
+  // Paper can be copied, and stays outside when its holder goes in: it admits once.
+  return ticket.reentry === "after_exit" && !ticket.inside && code?.printed === undefined;
+}
+
+/**
+ * Looks for a code in the steps around `now`: `{step, seconds_off}`, or null. `seconds_off` is null for a code that is
+ * good now, negative for one from the past.
+ */
+export async function find(base32, digits, now) {
+  const key = await importKey(base32);
+  const current = stepAt(now);
+  // Nearest first, the past before the future: a code that is good now must never be taken for a stale one.
+  for (let away = 0; away <= STALE_WINDOW; away += 1) {
+    for (const step of away ? [current - away, current + away] : [current]) {
+      if (step >= 0 && (await code(key, step)) === digits) {
+        return { step, seconds_off: away <= DRIFT ? null : secondsOff(step, now) };
+      }
+    }
+  }
+  return null;
+}
+
+function secondsOff(step, now) {
+  const second = Math.floor(now / 1000);
+  const begins = step * 30;
+  return second >= begins + 30 ? begins + 30 - second : begins - second;
+}
+
+/** What only the paper of a ticket shows. */
+const proof = async (base32) => base64url(await derive(base32, "print", 10));
+
+/**
+ * What a ticket's QR shows, understood: `{ticket_id, code}`. Null is what is not of our form: `RT1.<ticket_id>.<six
+ * digits>`, or on paper `RP1.<ticket_id>.<proof>`, both parts base64url.
+ */
+export function parse(text) {
+  const [, kind, name, rest] = /^(RT1|RP1)\.([\w-]{22})\.([\w-]+)$/.exec(text.trim()) ?? [];
+  const id = kind && bytes(name);
+  if (!id) return null;
+  const ticket_id = uuid(id);
+  if (kind === "RT1") return /^[0-9]{6}$/.test(rest) ? { ticket_id, code: { digits: rest } } : null;
+  return bytes(rest)?.length === 10 ? { ticket_id, code: { printed: rest } } : null;
+}
+
+/** 16 bytes as a UUID is written. */
+export function uuid(bytes) {
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+/** The bytes of base64url, or null when it is not the one spelling that they have. */
+function bytes(text) {
+  if (text.length % 4 === 1) return null;
+  const decoded = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
+  return base64url(decoded) === text ? decoded : null;
+}

@@ -1,0 +1,571 @@
+// What a gate does, without anything that is seen: it asks the service, decides by itself when the service is away, keeps
+// what it decided, and tells the service later. Doubt never admits; what was decided here is on the disk before it is shown.
+
+import { decide, find, parse } from "./admission.js";
+import { Problem, ask, parsed, send } from "../shared/api.js";
+import { now } from "../shared/clock.js";
+import { Device, names, newId, passed } from "./device.js";
+import { stepAt } from "../shared/totp.js";
+
+/** How long the service has for its verdict, in milliseconds, */
+const PATIENCE = 2000;
+/** when it did not answer the last time, */
+const PATIENCE_AWAY = 500;
+/** and when nobody else can decide. */
+const PATIENCE_ALONE = 10_000;
+const BATCH = { most: 200, timeout: 60_000 };
+/** A manifest may be megabytes, and the network slow: it may take its time, as long as something comes. */
+const STALLED = 30_000;
+/** How long one tab waits for another with the queue or the manifest. One in the background may hold them for ever. */
+const HELD = { queue: BATCH.timeout, manifest: 300_000 };
+/** How long after its event a manifest is kept. */
+const AFTER_END = 6 * 3_600_000;
+const TRIES = 3;
+/** What this page decides by. A service that has other codes is not decided for. */
+const CODES = { algorithm: "SHA1", digits: 6, period: 30, drift: 1 };
+
+/**
+ * A gate. A verdict is the answer to a scan as the service gives it, and `{offline, undecided, problem, offline_result}`:
+ * `offline` is true for one that was decided here and that the service does not know of yet; one that is `undecided` never
+ * admits, and its `problem` is why; `offline_result` is what was decided here where the service has spoken since.
+ *
+ * Events: `state` whenever `state`, `device` or `recent` changed; `corrected` with the verdicts on who may pass that the
+ * service did not share, as its `detail`.
+ */
+export class Gate extends EventTarget {
+  /** What `POST /api/enrol` told about this gate, without the key; null before. */
+  device = null;
+  /** The newest 50 verdicts, the newest first. */
+  recent = [];
+  direction = "entry";
+  /** The gate that was chosen on the device, where the key is bound to none. */
+  atGate = null;
+
+  #key = null;
+  /** Null where the browser keeps nothing: then there is no deciding here. */
+  #kept = null;
+  /** False once something could not be kept: what is kept may be out of date. */
+  #trusted = true;
+  #manifest = null;
+  #online = null;
+  #queued = 0;
+  #refused = [];
+  /** Why the queue or the manifest does not move. */
+  #problems = { queue: null, manifest: null };
+  #turn = Promise.resolve();
+  #running = new Map();
+  #others = globalThis.BroadcastChannel ? new BroadcastChannel("gate") : null;
+
+  static async open() {
+    const gate = new Gate();
+    try {
+      gate.#kept = await Device.open();
+      const choices = await gate.#load();
+      gate.direction = choices?.direction ?? "entry";
+      gate.atGate = choices?.atGate ?? null;
+      if (gate.device?.offline) persist();
+    } catch {
+      gate.#kept = null;
+    }
+    gate.#others?.addEventListener("message", () => gate.#load().catch(() => {}));
+    return gate;
+  }
+
+  /**
+   * `online`: whether the service answered the last time, or null; `offlineReady`: whether this device can decide by
+   * itself; `tickets` it knows, as of `refreshedAt`; scans that are `queued` for the service, and those that it `refused`
+   * for good; whether the event has `ended`; the `problem` that the service has with sending or refreshing; whether this
+   * device keeps anything (`storage`).
+   */
+  get state() {
+    const ended = hasEnded(this.#manifest?.event ?? this.device);
+    return {
+      online: this.#online,
+      offlineReady: this.#canDecide(this.#manifest),
+      tickets: this.#manifest?.tickets ?? 0,
+      refreshedAt: this.#manifest?.refreshed_at ?? null,
+      queued: this.#queued,
+      refused: this.#refused,
+      ended,
+      problem: this.#problems.queue ?? (ended ? null : this.#problems.manifest),
+      storage: this.#kept !== null && this.#trusted,
+    };
+  }
+
+  setDirection(direction) {
+    this.direction = direction;
+    return this.#keepChoices();
+  }
+
+  setAtGate(gate) {
+    this.atGate = gate;
+    return this.#keepChoices();
+  }
+
+  /** Becomes the gate that an enrolment token is for. Throws a `Problem`. */
+  async enrol(token) {
+    const { key, ...device } = await ask("POST", "/api/enrol", { json: { token } });
+    await this.#keep((kept) => kept.enrol({ ...device, key }));
+    Object.assign(this, { device, recent: [], direction: "entry", atGate: null });
+    this.#key = key;
+    this.#online = true;
+    this.#problems = { queue: null, manifest: null };
+    if (device.offline) persist();
+    await this.#changed();
+    this.sync();
+  }
+
+  /** Forgets the key and the manifest. Scans that the service has not got stay. */
+  async leave() {
+    await this.#forget(this.#key);
+  }
+
+  /** Shows a scan to whoever decides: `{code}`, `{seat, gate, totp_code}` or `{seat, gate, manual: true, note}`. */
+  scan(presented) {
+    const body = { scan_id: newId(), ...presented, direction: this.direction };
+    const atGate = this.device?.gate ?? this.atGate;
+    return this.#inTurn({ ...body, ...(atGate ? { at_gate: atGate } : {}) });
+  }
+
+  /** The same scan once more, when nobody could decide it. */
+  retry(verdict) {
+    if (!verdict.undecided) return verdict;
+    const again = verdict.problem?.code === "scan_id_conflict" ? { scan_id: newId() } : {};
+    return this.#inTurn({ ...verdict.request, ...again });
+  }
+
+  /** Takes a scan back. Resolves to the service's answer; throws a `Problem`. */
+  async undo(scan_id) {
+    if (this.recent.some((verdict) => verdict.scan_id === scan_id && verdict.offline)) await this.#drain().catch(() => {});
+    const known = await this.#keep((kept) => kept.look(this.#event, {}));
+    const answer = await this.#ask("POST", `/api/scans/${scan_id}/undo`, { timeout: PATIENCE_ALONE });
+    await this.#keep((kept) => kept.undone(this.#event, answer, known.tick));
+    await this.#changed();
+    return answer;
+  }
+
+  /** Takes a scan that the service refused for good off the list, when a person has seen it. */
+  async dismiss(scan_id) {
+    await this.#keep((kept) => kept.dismiss(scan_id));
+    await this.#changed();
+  }
+
+  /** The event's counts, as the service has them, or by the manifest: then only of gates whose tickets are in it. */
+  async counts() {
+    try {
+      const timeout = this.state.offlineReady ? PATIENCE : PATIENCE_ALONE;
+      const stats = await this.#ask("GET", `/api/events/${this.#event}/stats`, { timeout });
+      return { ...stats, offline: false };
+    } catch (problem) {
+      if (!problem.isAway || !this.state.offlineReady) throw problem;
+      return this.#ownCounts();
+    }
+  }
+
+  /** Sends the queue and refreshes the manifest. Never throws: `state` says what is wrong. */
+  async sync() {
+    try {
+      if (this.#kept) await this.#load();
+      if (!this.#key) return;
+      // Without the network too. Then the service refuses the manifest, unless the end was put off.
+      if (this.state.ended) await this.#kept?.erase({ recent: true });
+      if (this.#online !== true) await this.#ask("GET", "/health", { timeout: PATIENCE });
+      await this.#drain().catch(() => {});
+      await this.#once("manifest", () => this.#refresh());
+    } catch {
+      // Another time.
+    }
+    await this.#changed();
+  }
+
+  // ---- a scan
+
+  /** One scan after the other, so that no two of them take the same ticket for unused. */
+  #inTurn(body) {
+    const verdict = this.#turn.then(() => this.#scan({ ...body, scanned_at: new Date(now()).toISOString() }));
+    this.#turn = verdict.catch(() => {});
+    return verdict;
+  }
+
+  async #scan(body) {
+    if (!this.#key) return this.#undecided(body, new Problem(401, { code: "unauthenticated" }));
+    const shown = understood(body);
+    // Where the storage fails for a moment, nobody knows who is in the queue.
+    const unknown = { tick: 0, manifest: null, ticket: null, unsent: Array.from({ length: this.#queued + this.#refused.length }) };
+    const known = (await this.#kept?.look(this.#event, shown).catch(() => null)) ?? unknown;
+    let problem = null;
+    // The service does not know of who passed with this ticket here, and would let the next one pass too.
+    if (known.unsent.length === 0) {
+      try {
+        return await this.#asked(body, shown, known);
+      } catch (error) {
+        problem = error instanceof Problem ? error : new Problem(0);
+      }
+    }
+    const verdict = problem && !problem.isAway ? null : await this.#decided(body, shown).catch(() => null);
+    this.#drain().catch(() => {});
+    return verdict ?? this.#undecided(body, problem ?? new Problem(0));
+  }
+
+  /** The service's verdict. */
+  async #asked(body, shown, { tick, manifest, ticket }) {
+    const patience = this.#online === false ? PATIENCE_AWAY : PATIENCE;
+    const timeout = this.#canDecide(manifest) ? patience : PATIENCE_ALONE;
+    const answer = await this.#ask("POST", `/api/events/${this.#event}/scans`, { json: body, timeout });
+    // Something else than the service answers like this.
+    if (answer.scan_id !== body.scan_id || !answer.result) throw this.#away();
+    const verdict = { ...answer, offline: false, undecided: false, problem: null };
+    const step = answer.result === "accepted" && shown.code?.digits ? await stepOf(ticket, shown.code.digits) : null;
+    const between = await this.#keep((kept) => kept.learn(this.#event, verdict, tick, step));
+    if (between && verdict.result === "accepted") {
+      Object.assign(verdict, { result: "already_used", first_used_at: ticket?.used_at ?? null });
+      await this.#keep((kept) => kept.remember(verdict));
+    }
+    await this.#changed(verdict);
+    return verdict;
+  }
+
+  /** The verdict by the manifest, or null when there is none to decide by. */
+  async #decided(body, shown) {
+    for (let tries = 0; tries < TRIES; tries += 1) {
+      const { manifest, ticket } = (await this.#kept?.look(this.#event, shown)) ?? {};
+      if (!this.#canDecide(manifest)) return null;
+      if (body.manual && this.device.role === "gate") {
+        return this.#undecided(body, new Problem(403, { code: "forbidden" }));
+      }
+      const subject = ticket && { ...ticket, refusals: 0, newest_accepted_at: null, reentry: manifest.event.reentry };
+      const presented = { code: shown.code, at_gate: body.at_gate ?? null, direction: body.direction, offline: true };
+      const { result, step, seconds_off } = await decide(subject, presented, Date.parse(body.scanned_at));
+      const item = {
+        event: this.#event,
+        names: names(ticket ?? shown),
+        step,
+        body: { ...body, offline_result: result },
+      };
+      const verdict = {
+        scan_id: body.scan_id,
+        result,
+        message: "",
+        ticket: ticket && seen(result === "accepted" ? passed(ticket, item) : ticket, this.#event),
+        at_gate: body.at_gate ?? null,
+        direction: body.direction,
+        scanned_at: body.scanned_at,
+        first_used_at: result === "already_used" ? ticket.used_at : null,
+        // Nobody is let in at another gate.
+        first_used_gate: result === "already_used" && ticket.used_at ? ticket.gate : null,
+        right_gate: result === "wrong_gate" ? ticket.gate : null,
+        seconds_off,
+        replayed: false,
+        undone_at: null,
+        ...{ offline: true, undecided: false, problem: null },
+      };
+      if (await this.#kept.decided(item, verdict, { shown, manifest, ticket })) {
+        await this.#changed();
+        return verdict;
+      }
+    }
+    return null;
+  }
+
+  async #undecided(request, problem) {
+    const { status, code, detail, errors } = problem;
+    const verdict = {
+      ...{ scan_id: request.scan_id, result: null, message: "", ticket: null, at_gate: request.at_gate ?? null },
+      ...{ direction: request.direction, scanned_at: request.scanned_at, first_used_at: null, first_used_gate: null },
+      ...{ right_gate: null, seconds_off: null, replayed: false, undone_at: null },
+      ...{ offline: false, undecided: true, problem: { status, code, detail, errors, isAway: problem.isAway }, request },
+    };
+    await this.#keep((kept) => kept.remember(verdict));
+    await this.#changed(verdict);
+    return { ...verdict, problem };
+  }
+
+  #canDecide(manifest) {
+    return Boolean(
+      this.device?.offline && this.#trusted && globalThis.crypto?.subtle && manifest?.ready && !hasEnded(manifest.event),
+    );
+  }
+
+  // ---- the queue
+
+  #drain() {
+    return this.#once("queue", () => this.#send());
+  }
+
+  async #send() {
+    if (!this.#kept || !this.#key || !this.device.offline) return;
+    const event = this.#event;
+    for (;;) {
+      const { items, tick } = await this.#kept.unsent(event, BATCH.most);
+      if (items.length === 0) break;
+      // Nothing was scanned in the future: the device's clock was, and is right now.
+      const latest = new Date(now()).toISOString();
+      const scans = items.map(({ body }) => (body.scanned_at > latest ? { ...body, scanned_at: latest } : body));
+      const request = { json: { scans }, timeout: BATCH.timeout };
+      const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request, "queue");
+      if (results?.length !== items.length) throw this.#away();
+      const answers = items.map((item, index) => [item, results[index]]);
+      const corrected = await this.#kept.settle(event, answers, tick);
+      await this.#changed();
+      if (corrected.length > 0) this.dispatchEvent(new CustomEvent("corrected", { detail: corrected }));
+    }
+    this.#problems.queue = null;
+  }
+
+  // ---- the manifest
+
+  async #refresh({ anew = false } = {}) {
+    if (!this.#kept || !this.#key || !this.device.offline || !globalThis.crypto?.subtle) return;
+    const begun = await this.#kept.refresh({ anew });
+    const since = begun.as_of ? `?since=${encodeURIComponent(begun.as_of)}` : "";
+    const headers = begun.etag ? { "if-none-match": begun.etag } : {};
+    const stalled = new AbortController();
+    let timer = 0;
+    const wait = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => stalled.abort(), STALLED);
+    };
+    let etag = null;
+    let head = null;
+    try {
+      wait();
+      const path = `/api/events/${this.#event}/manifest${since}`;
+      const response = await this.#respond("GET", path, { headers, signal: stalled.signal }, "manifest");
+      if (response.status === 304) {
+        await this.#kept.refreshed({ ...begun, ready: true, refreshed_at: now() });
+        return;
+      }
+      etag = response.headers.get("etag");
+      for await (const part of manifestParts(response, wait)) {
+        if (Array.isArray(part)) {
+          await this.#kept.put(this.#event, begun.tick, part);
+          continue;
+        }
+        head = part;
+        if (JSON.stringify(head.codes) !== JSON.stringify(CODES)) throw new Error("codes that this page does not know");
+        // Another event has taken the name: nothing of the old one holds.
+        if (begun.event && begun.event.event_id !== head.event.event_id) return await this.#refresh({ anew: true });
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+    // A first download takes its time, and what was scanned meanwhile may be missing: it is whole after one `since`.
+    const whole = begun.as_of !== undefined;
+    const { event, as_of } = head;
+    await this.#kept.refreshed({ event, as_of, etag, tick: begun.tick, refreshed_at: now(), ready: whole });
+    if (!whole) await this.#refresh();
+  }
+
+  async #ownCounts() {
+    const none = { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 };
+    const gates = new Map();
+    for await (const tickets of this.#kept.tickets()) {
+      for (const ticket of tickets) {
+        if (!ticket.key) continue;
+        if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, ...none });
+        const counts = gates.get(ticket.gate);
+        counts.tickets += 1;
+        counts.registered += Number(ticket.registered);
+        counts.admitted += Number(ticket.used_at !== null);
+        counts.expected += Number(ticket.registered && ticket.status === "valid");
+        counts.inside += Number(ticket.inside);
+      }
+    }
+    const all = [...gates.values()].sort((one, other) => (one.gate < other.gate ? -1 : 1));
+    const sum = (name) => all.reduce((total, counts) => total + counts[name], 0);
+    const totals = Object.fromEntries(Object.keys(none).map((name) => [name, sum(name)]));
+    return { ...totals, gates: all, offline: true };
+  }
+
+  // ---- the service
+
+  get #event() {
+    return this.device?.event ?? "default";
+  }
+
+  /** Nobody answered, or something that is not the service did. */
+  #away() {
+    this.#online = false;
+    return new Problem(0);
+  }
+
+  /** Asks the service: its answer, whether it is a verdict or not. Throws a `Problem` when it is neither. */
+  async #ask(method, path, options, about) {
+    const response = await this.#respond(method, path, options, about);
+    const body = await parsed(response).catch(() => null);
+    if (!body) throw this.#away();
+    return body;
+  }
+
+  async #respond(method, path, options, about) {
+    const key = this.#key;
+    let response;
+    try {
+      response = await send(method, path, { key, ...options });
+    } catch {
+      throw this.#away();
+    }
+    if (response.ok || response.status === 304) {
+      this.#online = true;
+      if (about) this.#problems[about] = null;
+      return response;
+    }
+    const body = await parsed(response.clone()).catch(() => null);
+    // A proxy or a captive portal refuses too, but not like this.
+    if (response.status >= 500 || response.status === 408 || !(body?.code || body?.result)) {
+      this.#online = false;
+      throw response.status >= 500 && body?.code ? new Problem(response.status, body) : new Problem(0);
+    }
+    this.#online = true;
+    if (body.result) return response;
+    const problem = new Problem(response.status, body);
+    if (about) this.#problems[about] = problem;
+    if (response.status === 401) await this.#forget(key);
+    if (response.status === 403 && about === "manifest") await this.#kept.erase();
+    throw problem;
+  }
+
+  // ---- what is kept
+
+  /** Forgets the key and all that it opened, unless another tab has enrolled anew. */
+  async #forget(key) {
+    await this.#keep((kept) => kept.leave(key));
+    if (this.#key === key) {
+      Object.assign(this, { device: null, recent: [] });
+      this.#key = null;
+    }
+    await this.#changed();
+  }
+
+  async #keepChoices() {
+    await this.#keep((kept) => kept.keepChoices({ direction: this.direction, atGate: this.atGate }));
+    await this.#changed();
+  }
+
+  /**
+   * Keeps something that the service knows already, so that failing is no reason to refuse anybody. But from then on this
+   * device knows less than it should, and decides nothing by itself.
+   */
+  async #keep(work) {
+    if (!this.#kept) return undefined;
+    try {
+      return await work(this.#kept);
+    } catch {
+      this.#trusted = false;
+      this.#kept.erase().catch(() => {});
+      return undefined;
+    }
+  }
+
+  async #load() {
+    const { device, choices, manifest, recent, queued, refused } = await this.#kept.load();
+    this.#queued = queued;
+    this.#refused = refused;
+    // Once something could not be kept, memory knows better.
+    if (this.#trusted) {
+      const { key = null, ...rest } = device ?? {};
+      this.#key = key;
+      this.device = device ? rest : null;
+      this.recent = recent;
+      this.#manifest = manifest ?? null;
+    }
+    this.dispatchEvent(new Event("state"));
+    return choices;
+  }
+
+  /** Tells whoever looks, in other tabs too, and shows a verdict that could not be kept. */
+  async #changed(verdict) {
+    if (this.#kept && this.#trusted) {
+      await this.#load().catch(() => {});
+      this.#others?.postMessage(null);
+      return;
+    }
+    if (verdict) this.recent = [verdict, ...this.recent.filter(({ scan_id }) => scan_id !== verdict.scan_id)].slice(0, 50);
+    this.dispatchEvent(new Event("state"));
+  }
+
+  /** Runs `work` unless it runs already, here or in another tab. */
+  #once(name, work) {
+    if (!this.#running.has(name)) {
+      this.#running.set(name, alone(`gate-${name}`, HELD[name], work).finally(() => this.#running.delete(name)));
+    }
+    return this.#running.get(name);
+  }
+}
+
+/** Runs `work` while no other tab does, but waits for no more than `patience`. Both at once is wasteful, not wrong. */
+async function alone(name, patience, work) {
+  if (!navigator.locks) return work();
+  let begun = false;
+  const begin = () => {
+    begun = true;
+    return work();
+  };
+  try {
+    return await navigator.locks.request(name, { signal: AbortSignal.timeout(patience) }, begin);
+  } catch (error) {
+    if (begun) throw error;
+    return work();
+  }
+}
+
+/** Asks the browser not to throw away what is kept when room is short. */
+function persist() {
+  navigator.storage?.persist?.().catch(() => {});
+}
+
+const hasEnded = (event) => Boolean(event?.ends_at) && Date.parse(event.ends_at) + AFTER_END < now();
+
+/** What was shown at the gate: the ticket that it names, and the code that speaks for it. */
+function understood({ code, seat, gate, totp_code }) {
+  if (code === undefined) return { seat, gate, code: totp_code === undefined ? null : { digits: totp_code } };
+  return parse(code) ?? { code: { digits: "" } };
+}
+
+/** The step of a code that the service accepted, or one that is surely not before it. */
+async function stepOf(ticket, digits) {
+  const found = ticket?.key ? await find(ticket.key, digits, now()).catch(() => null) : null;
+  return found?.step ?? stepAt(now()) + 1;
+}
+
+/** A ticket as the service shows it. */
+function seen({ ticket_id, seat, gate, status, username, full_name, inside, used_at }, event) {
+  const known = { status, username, full_name, inside, used_at };
+  return { ticket_id, event, seat, gate, ...known, created_at: null, registered_at: null };
+}
+
+/**
+ * Reads a manifest as it comes, so that 50,000 tickets are never one text: first its head, without tickets, then lists of
+ * tickets. Calls `wait` whenever it waits for more. Throws when it is not whole.
+ */
+async function* manifestParts(response, wait) {
+  const OPENING = '"tickets":[';
+  const BETWEEN = ',{"ticket_id":';
+  /** Characters of some 500 tickets: no more than that at once, so that nobody waits. */
+  const PART = 125_000;
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  let begun = false;
+  try {
+    for (let done = false; !done; ) {
+      wait();
+      const read = await reader.read();
+      done = read.done;
+      text += read.value ?? "";
+      // Within a text the quotes of these marks would be escaped.
+      if (!begun && text.includes(OPENING)) {
+        const begins = text.indexOf(OPENING) + OPENING.length;
+        yield JSON.parse(`${text.slice(0, begins)}]}`);
+        text = text.slice(begins);
+        begun = true;
+      }
+      const ends = done ? text.lastIndexOf("]}") : text.lastIndexOf(BETWEEN);
+      if (done && (!begun || ends < 0 || ends !== text.length - 2)) throw new TypeError("the manifest broke off");
+      if (!begun || ends < 0 || (!done && text.length < PART)) continue;
+      yield JSON.parse(`[${text.slice(0, ends)}]`);
+      text = text.slice(ends + 1);
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}

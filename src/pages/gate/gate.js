@@ -1,0 +1,354 @@
+// The gate: what it scans, whom it lets in. `core.js` decides; this shows.
+
+import { now } from "../shared/clock.js";
+import { element, find, say } from "../shared/dom.js";
+import { Gate } from "./core.js";
+import { enrol, sayEnrolProblem, takeToken, tokenIn } from "./enrol.js";
+import { confirmed, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./sheets.js";
+import { kindOf, VerdictDialog } from "./verdict.js";
+import { forget, recall, remember } from "../shared/memory.js";
+import { keepOffline } from "../shared/offline.js";
+import { Repeats } from "./repeats.js";
+import { Scanner } from "./scanner.js";
+import { isLocked, onLocked } from "./sound.js";
+import { number, text, timeOfDay } from "../shared/text.js";
+import { onScannerTyping } from "./wedge.js";
+
+const SYNC_EVERY = 15_000;
+/** Kept when somebody decided that this gate takes the tickets of all gates. */
+const ANY_GATE = "gate-any";
+
+const token = takeToken();
+const gate = await Gate.open();
+const repeats = new Repeats();
+const scanner = new Scanner(find("#video"), { seen, lost: () => showCameraProblem({ name: "NotFoundError" }) });
+const verdicts = new VerdictDialog({ closed: verdictClosed, retry });
+const typing = new TypeSheet((typed) => present(typed));
+const scans = new ScansSheet(gate);
+let counts = null;
+let asking = false;
+let enrolling = false;
+let leaving = false;
+let corrected = 0;
+
+const timeZone = () => gate.device?.time_zone;
+const ownGate = () => gate.device?.gate ?? gate.atGate;
+
+// What is shown: one of three screens, and on the third the state of things.
+
+function screen() {
+  if (!gate.device) return "enrol";
+  const chosen = ownGate() ?? recall(ANY_GATE);
+  return chosen ? "scan" : "choose";
+}
+
+function show() {
+  const before = document.body.dataset.screen;
+  const current = screen();
+  document.body.dataset.screen = current;
+  document.body.dataset.direction = gate.direction;
+  find("#flag").hidden = current !== "scan" || gate.direction !== "exit";
+  for (const way of ["entry", "exit"]) find(`#${way}`).setAttribute("aria-pressed", gate.direction === way);
+  find("#place").textContent = current === "scan" ? ownGate() ?? text("gate.all_gates") : text("gate.title");
+  find("#event").textContent = gate.device?.event_name ?? "";
+  find("#enrol-unsent").hidden = gate.state.queued === 0;
+  find("#enrol-unsent").textContent = text("gate.enrol_unsent", { n: number(gate.state.queued) });
+  if (current === "scan") showState();
+  if (before === current) return;
+  if (current === "choose") showGates();
+  changeScreen(current, before);
+}
+
+function changeScreen(current, before) {
+  endEnrolling();
+  if (current === "enrol" && before !== "loading" && !leaving) sayEnrolProblem(text("gate.enrol_ended"));
+  repeats.forget();
+  if (current === "scan") startCamera();
+  else scanner.stop();
+}
+
+function showState() {
+  const { online, offlineReady } = gate.state;
+  const kind = online ? "online" : online === null ? "waiting" : offlineReady ? "offline" : "blind";
+  document.body.dataset.connection = kind;
+  say(find("#status"), text(`gate.${kind}`));
+  showNotices(kind);
+  const [last] = gate.recent;
+  find("#last").dataset.kind = last ? kindOf(last) : "";
+  find("#last").replaceChildren(...(last ? scanLine(last, timeZone()) : [text("gate.no_scans")]));
+}
+
+/** The list of tickets can be had from a day before the event. */
+const isTooEarly = ({ status }) => status === 403 && Date.parse(gate.device?.starts_at) > now();
+
+function showNotices(kind) {
+  const { tickets, refreshedAt, queued, refused, problem, storage, ended } = gate.state;
+  const time = refreshedAt && timeOfDay(refreshedAt, timeZone());
+  const notices = [
+    kind === "blind" && ["bad", text("gate.blind_notice")],
+    kind === "offline" && ["warn", text("gate.offline_notice", { tickets: number(tickets), time })],
+    queued > 0 && ["warn", text("gate.queued", { n: number(queued) })],
+    refused.length > 0 && ["bad", text("gate.refused", { n: number(refused.length) }), () => openMore(gate, timeZone())],
+    corrected > 0 && ["bad", text("gate.corrected", { n: number(corrected) }), openScans],
+    problem && (isTooEarly(problem) ? ["warn", text("gate.too_early")] : ["bad", text("gate.problem", { why: problem.message })]),
+    !storage && ["bad", text("gate.no_storage")],
+    ended && ["warn", text("gate.ended")],
+  ];
+  find("#notices").replaceChildren(...notices.filter(Boolean).map(([className, told, onclick]) =>
+    onclick ? element("button", { type: "button", className, onclick }, told) : element("p", { className }, told)));
+}
+
+function openScans() {
+  corrected = 0;
+  scans.open(timeZone());
+  showState();
+}
+
+// Counts and gates.
+
+async function refreshCounts() {
+  if (!gate.device) return;
+  try {
+    counts = await gate.counts();
+  } catch {
+    return; // The numbers of before are better than none; the state says that they are old.
+  }
+  const own = counts.gates.find((one) => one.gate === ownGate()) ?? counts;
+  const count = (name) => element("span", {}, element("b", {}, number(own[name])), ` ${text(`gate.${name}`)}`);
+  find("#counts").replaceChildren(...["admitted", "expected", "inside"].map(count));
+}
+
+const knownGates = () => counts?.gates.map((one) => one.gate) ?? [];
+
+async function showGates() {
+  await refreshCounts();
+  find("#gates").replaceChildren(...knownGates().map((name) =>
+    element("button", { type: "button", onclick: () => choose(name) }, element("bdi", {}, name))));
+}
+
+async function choose(name) {
+  if (name === null) remember(ANY_GATE, "yes");
+  else forget(ANY_GATE);
+  await gate.setAtGate(name);
+  show();
+  refreshCounts();
+}
+
+// The camera.
+
+async function startCamera(start = () => scanner.start()) {
+  find("#camera-problem").hidden = true;
+  try {
+    await start();
+  } catch (error) {
+    return showCameraProblem(error);
+  }
+  find("#torch").hidden = !scanner.hasTorch;
+  find("#torch").setAttribute("aria-pressed", scanner.torch);
+  find("#camera").hidden = (await scanner.cameras()).length < 2;
+  keepOffline(); // By now the decoder has been loaded, if one was needed.
+}
+
+function showCameraProblem({ name }) {
+  if (name === "AbortError") return; // Another start took over.
+  const why = { NotAllowedError: "refused", NotReadableError: "busy", NotSupportedError: "insecure" }[name] ?? "absent";
+  find("#camera-problem-text").textContent = text(`gate.camera_${why}`);
+  find("#camera-problem").hidden = false;
+  find("#torch").hidden = true;
+}
+
+const isCameraWanted = () => document.body.dataset.screen === "scan" || enrolling;
+
+// From a code to a verdict.
+
+/** A code before the camera, or typed by a hand-held scanner. */
+function seen(code, how) {
+  if (enrolling) return enrolWith(tokenIn(code), code);
+  if (asking || isSheetOpen() || document.body.dataset.screen !== "scan") return;
+  if (repeats.has(code, how) || (verdicts.shown && !verdicts.gives)) return;
+  mark("seen");
+  // Links hold secrets that are no business of the scans' record, and no code that admits.
+  if (/^(https?|otpauth):/i.test(code)) decided({ result: "not_a_code", direction: gate.direction }, code);
+  else present({ code }, code);
+}
+
+async function present(presented, code = null) {
+  await decide(() => gate.scan(presented), code, presented);
+}
+
+async function retry(verdict) {
+  if (asking) return; // A second touch, while the first is on its way.
+  await decide(() => gate.retry(verdict), verdict.request?.code ?? null, verdict.request);
+}
+
+async function decide(ask, code, presented) {
+  asking = true;
+  pill(text("gate.checking"));
+  let verdict;
+  try {
+    verdict = await ask();
+  } catch (problem) {
+    verdict = { result: null, undecided: true, problem, direction: gate.direction };
+  } finally {
+    asking = false;
+    pill("");
+  }
+  if (gate.device) decided({ ...verdict, presented }, code);
+}
+
+function decided(verdict, code) {
+  verdicts.show(verdict, timeZone());
+  mark("shown");
+  if (code) repeats.decided(code, verdict);
+  else repeats.forget();
+  scanner.paused = verdict.result === "accepted";
+}
+
+function verdictClosed(verdict) {
+  repeats.dismissed(verdict);
+  scanner.paused = false;
+  refreshCounts();
+}
+
+/** For whoever measures how long the last verdict took. */
+function mark(moment) {
+  performance.clearMarks(moment);
+  performance.mark(moment);
+}
+
+/** A short word over the camera's picture, while there is something to say. */
+function pill(word) {
+  find("#pill").textContent = word || (isLocked() ? text("gate.touch_for_sound") : "");
+}
+
+// Enrolment.
+
+async function enrolWith(token, link) {
+  if (asking || (link && !token)) return; // Some other code happened to be in sight.
+  asking = true;
+  await enrol(gate, token);
+  asking = false;
+  stopEnrolling();
+  forget(ANY_GATE);
+  show();
+  work();
+}
+
+function stopEnrolling() {
+  endEnrolling();
+  if (!gate.device) scanner.stop();
+}
+
+function endEnrolling() {
+  enrolling = false;
+  delete document.body.dataset.enrolling;
+  find("#enrol-scan-text").textContent = text("gate.enrol_scan");
+}
+
+function startEnrolling() {
+  enrolling = true;
+  document.body.dataset.enrolling = "";
+  find("#enrol-scan-text").textContent = text("gate.cancel");
+  startCamera();
+}
+
+// What goes on by itself.
+
+async function work() {
+  if (!gate.device && gate.state.queued === 0) return;
+  await gate.sync();
+  await refreshCounts();
+}
+
+async function keepAwake() {
+  if (document.visibilityState !== "visible") return;
+  await navigator.wakeLock?.request("screen").catch(() => {}); // Refused when the battery is low.
+}
+
+function visibilityChanged() {
+  keepAwake();
+  if (document.visibilityState === "hidden") scanner.stop();
+  else if (isCameraWanted() && !scanner.running) startCamera();
+}
+
+async function leave() {
+  find("#more-sheet").close();
+  const unsent = gate.state.queued ? text("gate.enrol_unsent", { n: number(gate.state.queued) }) : "";
+  if (!(await confirmed(text("gate.leave_title"), `${text("gate.leave_sure")} ${unsent}`, text("gate.leave")))) return;
+  forget(ANY_GATE);
+  leaving = true;
+  await gate.leave();
+  show();
+  leaving = false;
+}
+
+function onClick(id, act) {
+  find(id).addEventListener("click", act);
+}
+
+function listen() {
+  gate.addEventListener("state", show);
+  gate.addEventListener("corrected", ({ detail }) => {
+    corrected += detail.length;
+    show();
+  });
+  onClick("#enrol-scan", () => (enrolling ? stopEnrolling() : startEnrolling()));
+  find("#enrol-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    enrolWith(tokenIn(find("#enrol-link").value));
+    find("#enrol-form").reset();
+  });
+  addEventListener("hashchange", () => {
+    const token = takeToken();
+    if (token) enrolWith(token);
+  });
+  find("#choose-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    choose(find("#choose-name").value.trim());
+  });
+  onClick("#choose-any", () => choose(null));
+  for (const way of ["entry", "exit"]) {
+    onClick(`#${way}`, async () => {
+      repeats.forget();
+      await gate.setDirection(way);
+      show();
+    });
+  }
+  onClick("#type", () => typing.open({ gate: ownGate(), gates: knownGates(), isSupervisor: gate.device.role === "supervisor" }));
+  onClick("#last", openScans);
+  onClick("#counts", async () => {
+    await refreshCounts();
+    if (counts && !find("dialog[open]")) openCounts(counts, ownGate());
+  });
+  onClick("#more", () => openMore(gate, timeZone()));
+  onClick("#torch", async () => {
+    await scanner.setTorch(!scanner.torch);
+    find("#torch").setAttribute("aria-pressed", scanner.torch);
+  });
+  onClick("#camera", () => startCamera(async () => {
+    pill(await scanner.nextCamera());
+    setTimeout(() => pill(""), 2000);
+  }));
+  onClick("#camera-again", () => startCamera());
+  onClick("#leave", leave);
+  onClick("#send-now", work);
+  onClick("#change-gate", async () => {
+    find("#more-sheet").close();
+    forget(ANY_GATE);
+    await gate.setAtGate(null);
+    show();
+  });
+  addEventListener("online", work);
+  onLocked(() => pill(""));
+  document.addEventListener("visibilitychange", visibilityChanged);
+  onScannerTyping((code) => seen(code, { handHeld: true }));
+}
+
+listen();
+pill("");
+keepOffline();
+keepAwake();
+if (token) await enrolWith(token);
+else show();
+work();
+setInterval(work, SYNC_EVERY);

@@ -1,0 +1,206 @@
+// What opens over the camera: typing, the last scans, the counts, and everything that is seldom needed.
+
+import { Problem } from "../shared/api.js";
+import { now } from "../shared/clock.js";
+import { element, find, svg } from "../shared/dom.js";
+import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./verdict.js";
+import { isMuted, mute } from "./sound.js";
+import { dayAndTime, number, text, timeOfDay } from "../shared/text.js";
+
+const UNDO_WINDOW = 15 * 60 * 1000;
+
+for (const close of document.querySelectorAll(".sheet .close")) {
+  close.addEventListener("click", () => close.closest("dialog").close());
+}
+
+/** Whether anything is open over the camera that is not a verdict. */
+export const isSheetOpen = () => find(".sheet[open]") !== null;
+
+/** Asks before something that cannot be taken back. */
+export function confirmed(title, question, yes) {
+  const dialog = find("#confirm");
+  find("#confirm-title").textContent = title;
+  find("#confirm-text").textContent = question;
+  find("#confirm-yes").textContent = yes;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+/** Typing a seat with its six digits or, for supervisors, with a reason instead. `presented(what)` gets what was typed. */
+export class TypeSheet {
+  #dialog = find("#type-sheet");
+  #manual = false;
+
+  constructor(presented) {
+    find("#with-code").addEventListener("click", () => this.#setManual(false));
+    find("#without-code").addEventListener("click", () => this.#setManual(true));
+    find("#type-form").addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const typed = this.#typed();
+      if (this.#manual && !(await this.#isSure(typed))) return;
+      this.#dialog.close();
+      presented(typed);
+    });
+  }
+
+  open({ gate, gates, isSupervisor }) {
+    find("#type-form").reset();
+    find("#type-gate").value = gate ?? "";
+    find("#type-gates").replaceChildren(...gates.map((value) => element("option", { value })));
+    find("#type-mode").hidden = !isSupervisor;
+    this.#setManual(false);
+    this.#dialog.showModal();
+    find(gate ? "#type-seat" : "#type-gate").focus();
+  }
+
+  #setManual(manual) {
+    this.#manual = manual;
+    find("#with-code").setAttribute("aria-pressed", !manual);
+    find("#without-code").setAttribute("aria-pressed", manual);
+    find("#type-digits").hidden = manual;
+    find("#type-reason").hidden = !manual;
+    find("#type-code").required = !manual;
+    find("#type-code").disabled = manual;
+    find("#type-note").required = manual;
+    find("#type-submit").textContent = text(manual ? "gate.admit" : "gate.check");
+  }
+
+  #typed() {
+    const value = (id) => find(id).value.trim();
+    const place = { seat: value("#type-seat"), gate: value("#type-gate") };
+    if (this.#manual) return { ...place, manual: true, note: value("#type-note") };
+    return { ...place, totp_code: value("#type-code").replace(/\s/g, "") };
+  }
+
+  #isSure({ seat, gate, note }) {
+    return confirmed(text("gate.manual_title"), text("gate.manual_sure", { seat, gate, note }), text("gate.admit"));
+  }
+}
+
+/** The last scans, and how to undo one of them. */
+export class ScansSheet {
+  #gate;
+  #timeZone;
+
+  constructor(gate) {
+    this.#gate = gate;
+  }
+
+  open(timeZone) {
+    this.#timeZone = timeZone;
+    this.#say("");
+    this.refresh();
+    find("#scans-sheet").showModal();
+  }
+
+  refresh() {
+    const scans = this.#gate.recent.map((verdict) => this.#row(verdict));
+    find("#scans").replaceChildren(...(scans.length ? scans : [element("li", { className: "quiet" }, text("gate.no_scans"))]));
+  }
+
+  #row(verdict) {
+    const row = element("li", { className: "scan" }, ...scanLine(verdict, this.#timeZone));
+    row.dataset.kind = kindOf(verdict);
+    if (this.#canUndo(verdict)) {
+      const label = `${text("gate.undo")}: ${nameOf(verdict)}, ${verdict.ticket.seat}`;
+      const undo = () => this.#undo(verdict);
+      row.append(element("button", { type: "button", "aria-label": label, onclick: undo }, text("gate.undo")));
+    }
+    return row;
+  }
+
+  /** The service lets supervisors take back the newest admission of a ticket, for a while. */
+  #canUndo(verdict) {
+    const { scan_id, ticket, undone_at, scanned_at } = verdict;
+    if (this.#gate.device?.role !== "supervisor" || verdict.result !== "accepted" || undone_at || !ticket) return false;
+    const ofTicket = ({ result, ticket: other }) => result === "accepted" && other?.ticket_id === ticket.ticket_id;
+    return now() - Date.parse(scanned_at) < UNDO_WINDOW && this.#gate.recent.find(ofTicket).scan_id === scan_id;
+  }
+
+  async #undo(verdict) {
+    const who = { name: nameOf(verdict), seat: verdict.ticket.seat, word: wordOf(verdict) };
+    if (!(await confirmed(text("gate.undo_title"), text("gate.undo_sure", who), text("gate.undo")))) return;
+    try {
+      await this.#gate.undo(verdict.scan_id);
+      this.#say("");
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      this.#say(error.isAway ? text("gate.undo_away") : text("gate.undo_refused", { why: error.message }));
+    }
+    this.refresh();
+  }
+
+  #say(problem) {
+    find("#scans-problem").textContent = problem;
+    find("#scans-problem").hidden = !problem;
+  }
+}
+
+/** One scan in one line: its shape, its word, who and where, when. */
+export function scanLine(verdict, timeZone) {
+  return [
+    svg("svg", { class: "shape", "aria-hidden": "true" }, svg("use", { href: `#shape-${kindOf(verdict)}` })),
+    element("span", { className: "what" },
+      element("b", {}, wordOf(verdict)), " ", element("bdi", { className: "who" }, nameOf(verdict)), " ", ...seatOf(verdict),
+      ...tagsOf(verdict).map((tag) => element("em", {}, ` ${tag}`))),
+    element("time", { dateTime: verdict.scanned_at }, timeOfDay(verdict.scanned_at, timeZone)),
+  ];
+}
+
+/** How many came, gate by gate. */
+export function openCounts(counts, ownGate) {
+  const row = ({ gate, admitted, expected, inside }, own) => element("tr", own ? { className: "own" } : {},
+    element("th", { scope: "row" }, element("bdi", {}, gate)),
+    ...[admitted, expected, inside].map((value) => element("td", { className: "number" }, number(value))));
+  const rows = counts.gates.map((gate) => row(gate, gate.gate === ownGate));
+  find("#counts-rows").replaceChildren(...rows, row({ ...counts, gate: text("gate.all_gates") }));
+  find("#counts-note").textContent = text(counts.offline ? "gate.counts_offline" : "gate.counts_online");
+  find("#counts-sheet").showModal();
+}
+
+/** What this device knows of the tickets, or why it knows nothing. */
+function list({ offline }, { refreshedAt, tickets }, timeZone) {
+  if (refreshedAt) return text("gate.list_of", { tickets: number(tickets), time: timeOfDay(refreshedAt, timeZone) });
+  if (!offline) return text("gate.list_never");
+  return text(isSecureContext ? "gate.list_none" : "gate.list_insecure");
+}
+
+/** What is seldom needed. */
+export function openMore(gate, timeZone) {
+  const { device, state } = gate;
+  const facts = [
+    ["gate.fact_key", device.name],
+    ["gate.fact_role", text(`gate.role_${device.role}`)],
+    ["gate.fact_until", device.expires_at && dayAndTime(device.expires_at, timeZone)],
+    ["gate.fact_list", list(device, state, timeZone)],
+    ["gate.fact_unsent", number(state.queued)],
+  ];
+  find("#facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) =>
+    [element("dt", {}, text(name)), element("dd", {}, element("bdi", {}, value))]));
+  showRefused(gate);
+  find("#send-now").hidden = state.queued === 0;
+  find("#change-gate").hidden = device.gate !== null;
+  find("#sound").setAttribute("aria-pressed", !isMuted());
+  find("#more-sheet").showModal();
+}
+
+/** What the service refused for good stays until somebody has seen it. */
+function showRefused(gate) {
+  const seen = async (scan_id) => {
+    await gate.dismiss(scan_id);
+    showRefused(gate);
+  };
+  const { refused } = gate.state;
+  find("#refused").hidden = refused.length === 0;
+  find("#refused-list").replaceChildren(...refused.map(({ scan_id, detail }) =>
+    element("li", { className: "scan" }, element("span", { className: "what" }, detail),
+      element("button", { type: "button", onclick: () => seen(scan_id) }, text("gate.seen")))));
+}
+
+find("#sound").addEventListener("click", ({ currentTarget }) => {
+  mute(!isMuted());
+  currentTarget.setAttribute("aria-pressed", !isMuted());
+});

@@ -1,0 +1,123 @@
+// The verdict, as large as the screen: colour, shape, words, sound.
+
+import { now } from "../shared/clock.js";
+import { element, find } from "../shared/dom.js";
+import { signal } from "./sound.js";
+import { ago, dayAndTime, hasText, isolated, text, timeOfDay } from "../shared/text.js";
+
+/** How long an admission stays; everything else stays until somebody has read it. */
+const SHOWN = 1500;
+const DAY = 24 * 60 * 60 * 1000;
+/** Whoever gets these may come in after a step that the detail tells. */
+const ATTENTION = new Set(["wrong_gate", "stale_code", "too_many_attempts", "not_a_code"]);
+
+/** Which of the five looks and sounds a verdict has. */
+export function kindOf({ undecided, result, direction }) {
+  if (undecided) return "undecided";
+  if (result === "accepted") return direction === "exit" ? "left" : "accepted";
+  return ATTENTION.has(result) ? "attention" : "refused";
+}
+
+/** Its word: "Admitted". */
+export function wordOf(verdict) {
+  const kind = kindOf(verdict);
+  return text(`result.${kind === "undecided" || kind === "left" ? kind : verdict.result}`);
+}
+
+export const nameOf = ({ ticket }) => ticket?.full_name ?? ticket?.username ?? "";
+
+/** What makes it more or less than a verdict of the service just now, as a list of texts. */
+export function tagsOf(verdict) {
+  const { offline, offline_result: here, result, replayed, undone_at } = verdict;
+  const tags = { offline, corrected: here && here !== result, replayed: replayed && !here, undone: undone_at };
+  const word = here && wordOf({ ...verdict, undecided: false, result: here });
+  return Object.keys(tags).filter((tag) => tags[tag]).map((tag) => text(`gate.tag_${tag}`, { word }));
+}
+
+function detailOf(verdict, timeZone) {
+  const { result, seconds_off: off, presented } = verdict;
+  if (verdict.undecided) return undecidedDetail(verdict.problem);
+  if (result === "already_used") return usedDetail(verdict, timeZone);
+  if (result === "stale_code" && off) {
+    return text(off < 0 ? "result.stale_code_slow" : "result.stale_code_fast", { seconds: Math.abs(off) });
+  }
+  if (result === "unknown_ticket" && presented?.seat) {
+    return text("result.unknown_seat", { seat: isolated(presented.seat), gate: isolated(presented.gate) });
+  }
+  const name = `result.${result}_detail`;
+  return hasText(name) ? text(name) : "";
+}
+
+function undecidedDetail(problem) {
+  if (!problem || problem.isAway) return text("result.undecided_detail");
+  return text("result.undecided_why", { why: problem.detail || problem.code || problem.message });
+}
+
+function usedDetail({ first_used_at: at, first_used_gate: gate }, timeZone) {
+  if (!at) return "";
+  const age = now() - Date.parse(at);
+  const time = age > DAY ? dayAndTime(at, timeZone) : timeOfDay(at, timeZone);
+  const values = { time, ago: ago(age), gate: isolated(gate ?? "") };
+  return text(gate ? "result.already_used_detail" : "result.already_used_somewhere", values);
+}
+
+const orderOf = ({ result, right_gate: gate }) =>
+  result === "wrong_gate" && gate ? text("result.wrong_gate_order", { gate: isolated(gate) }) : "";
+
+/** The dialog that shows verdicts. `closed()` is called when one is gone, `retry(verdict)` when it shall be asked again. */
+export class VerdictDialog {
+  /** The verdict on the screen, or null. */
+  shown = null;
+  #dialog = find("#verdict");
+  #timer = 0;
+  #since = 0;
+  #closed;
+
+  constructor({ closed, retry }) {
+    this.#closed = closed;
+    this.#dialog.addEventListener("click", ({ target }) => {
+      if (target.id === "verdict-retry") retry(this.shown);
+      else this.close();
+    });
+    // With the Escape key. The event comes late, maybe when the next verdict is shown already.
+    this.#dialog.addEventListener("close", () => this.#dialog.open || this.close());
+  }
+
+  /** Whether another code may take the place of what is shown: never of an admission, nor of what nobody can have read. */
+  get gives() {
+    return Boolean(this.shown) && performance.now() - this.#since > SHOWN && kindOf(this.shown) !== "undecided";
+  }
+
+  show(verdict, timeZone) {
+    const kind = kindOf(verdict);
+    this.shown = verdict;
+    this.#since = performance.now();
+    this.#dialog.dataset.kind = kind;
+    find("#verdict-shape").setAttribute("href", `#shape-${kind}`);
+    find("#verdict-word").textContent = wordOf(verdict);
+    find("#verdict-order").textContent = orderOf(verdict);
+    find("#verdict-name").textContent = nameOf(verdict);
+    find("#verdict-seat").replaceChildren(...seatOf(verdict));
+    find("#verdict-detail").textContent = detailOf(verdict, timeZone);
+    find("#verdict-tags").replaceChildren(...tagsOf(verdict).map((tag) => element("li", {}, tag)));
+    find("#verdict-retry").hidden = !verdict.undecided;
+    if (!this.#dialog.open) this.#dialog.showModal();
+    signal(kind);
+    clearTimeout(this.#timer);
+    if (verdict.result === "accepted" && !verdict.undecided) this.#timer = setTimeout(() => this.close(), SHOWN);
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    const verdict = this.shown;
+    this.shown = null;
+    this.#dialog.close();
+    if (verdict) this.#closed(verdict);
+  }
+}
+
+/** Seat and gate as nodes, each on its own whatever direction it is written in. */
+export function seatOf({ ticket }) {
+  if (!ticket) return [];
+  return [element("bdi", { className: "seat" }, ticket.seat), " ", element("bdi", { className: "gate" }, ticket.gate)];
+}

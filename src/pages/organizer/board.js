@@ -1,0 +1,152 @@
+// The evening as it happens: numbers, arrivals, refusals, and what two gates admitted without knowing of each other.
+
+import { bars, draw } from "./chart.js";
+import { now } from "../shared/clock.js";
+import { element, find, say } from "../shared/dom.js";
+import { bdi, explain } from "./form.js";
+import { all, call, here, session } from "./session.js";
+import { dayAndTime, hasText, isolated, number, text, timeOfDay } from "../shared/text.js";
+
+const EVERY = 5_000;
+const STALE = 15_000;
+const MINUTE = 60_000;
+const CONFLICTS_EVERY = 30_000;
+
+let timer;
+let isShown = false;
+let newest = null;
+let seenAt = null;
+let conflictsAt = 0;
+let span = "60";
+
+export async function show() {
+  if (newest?.event !== session.event.slug) {
+    newest = seenAt = null;
+    conflictsAt = 0;
+  }
+  isShown = true;
+  await poll();
+}
+
+export function hide() {
+  isShown = false;
+  clearTimeout(timer);
+}
+
+/** Asks again and again while somebody can see the answer. */
+async function poll() {
+  clearTimeout(timer);
+  if (!isShown || document.hidden) return;
+  const { event } = session;
+  try {
+    const stats = await call("GET", here("/stats"), { timeout: EVERY * 2 });
+    if (!isShown || event !== session.event) return;
+    newest = stats;
+    seenAt = now();
+    drawAll();
+    if (now() - conflictsAt > CONFLICTS_EVERY) await loadConflicts();
+    tellAge();
+  } catch (problem) {
+    if (!session.event) return;
+    tellAge(problem);
+  }
+  clearTimeout(timer);
+  if (isShown) timer = setTimeout(poll, EVERY);
+}
+
+/** Says how old the numbers are, and loudly when they are too old to be believed. */
+function tellAge(problem) {
+  const zone = session.event.time_zone;
+  find("#as-of").textContent = seenAt ? text("organizer.as_of", { time: timeOfDay(seenAt, zone) }) : "";
+  const stale = find("#stale");
+  const isStale = Boolean(problem) && (!seenAt || now() - seenAt > STALE);
+  const words = isStale ? [explain(problem), seenAt ? text("organizer.stale", { time: timeOfDay(seenAt, zone) }) : ""].join(" ") : "";
+  say(stale, words);
+  stale.hidden = !isStale;
+  find("#numbers").classList.toggle("stale", isStale);
+}
+
+function drawAll() {
+  const { admitted, expected, inside, registered, tickets, refused, undone, gates } = newest;
+  const refusals = Object.entries(refused).sort((a, b) => b[1] - a[1]);
+  const numbers = {
+    admitted: [admitted, text("organizer.of_expected", { registered: number(registered) })],
+    inside: [inside, ""],
+    expected: [expected, text("organizer.of_tickets", { tickets: number(tickets) })],
+    refused: [refusals.reduce((sum, [, count]) => sum + count, 0), ""],
+    undone: [undone, ""],
+  };
+  find("#numbers").replaceChildren(...Object.entries(numbers).map(([name, [count, rest]]) =>
+    element("div", { className: "card" }, element("dt", {}, text(`organizer.${name}`)),
+      element("dd", {}, element("strong", {}, number(count)), rest && element("span", { className: "quiet" }, rest)))));
+  fill("#by-gate", gates.map(({ gate, ...each }) => [bdi(gate), each.admitted, each.inside, each.expected]), "organizer.no_tickets");
+  fill("#refused", refusals.map(([reason, count]) => [reasonText(reason), count]), "organizer.none_refused");
+  drawChart();
+}
+
+const reasonText = (reason) => (hasText(`result.${reason}`) ? text(`result.${reason}`) : reason);
+
+/** Rows of a first cell that names and others that count, or one that says there are none. */
+function fill(table, rows, none) {
+  const made = rows.map(([name, ...counts]) => element("tr", {}, element("th", { scope: "row" }, name),
+    ...counts.map((count) => element("td", { className: "number" }, number(count)))));
+  find(table).tHead.hidden = made.length === 0;
+  find(`${table} tbody`).replaceChildren(...(made.length ? made : [element("tr", {}, element("td", { className: "quiet" }, text(none)))]));
+}
+
+function drawChart() {
+  const place = find("#chart");
+  const arrivals = newest.arrivals.map(({ minute, admitted }) => ({ minute: Date.parse(minute), admitted }));
+  const time = (moment) => timeOfDay(moment, session.event.time_zone);
+  const to = Math.floor(now() / MINUTE) * MINUTE + MINUTE;
+  const first = arrivals[0]?.minute ?? to - 60 * MINUTE;
+  const last = arrivals.at(-1)?.minute ?? to;
+  const [from, until] = span === "60" ? [to - 60 * MINUTE, to] : [first, last + MINUTE];
+  const shown = bars(arrivals, from, until, 60);
+  const most = shown.bars.reduce((a, b) => (b.admitted > a.admitted ? b : a));
+  find("#chart-title").textContent = shown.step === 1 ? text("organizer.arrivals") : text("organizer.arrivals_each", { minutes: shown.step });
+  if (most.admitted === 0) {
+    place.replaceChildren(element("p", { className: "empty" }, text(arrivals.length ? "organizer.no_arrivals_now" : "organizer.no_arrivals")));
+  } else {
+    const label = text("organizer.chart_label", { from: time(from), to: time(until), most: number(most.admitted), at: time(most.at) });
+    place.replaceChildren(draw(shown.bars, { width: Math.max(280, place.clientWidth), height: 200, label, time }),
+      element("p", { className: "quiet" }, label));
+  }
+  const rows = shown.bars.filter((bar) => bar.admitted).reverse();
+  fill("#arrivals", rows.map((bar) => [time(bar.at), bar.admitted]), "organizer.no_arrivals");
+}
+
+async function loadConflicts() {
+  const { event } = session;
+  const conflicts = await all(here("/conflicts"), "conflicts");
+  if (event !== session.event) return;
+  conflictsAt = now();
+  conflicts.sort((a, b) => b.received_at.localeCompare(a.received_at));
+  find("#conflicts").replaceChildren(...(conflicts.length ? conflicts.map(conflict)
+    : [element("li", { className: "empty" }, text("organizer.no_conflicts"))]));
+}
+
+function conflict({ ticket, at_gate: gate, key_name: key, scanned_at: at, result, first_used_at: firstAt, first_used_gate: firstGate, first_key_name: firstKey }) {
+  const zone = session.event.time_zone;
+  // A device for every gate tells no gate.
+  const words = (name, moment, where, who) => text(`organizer.conflict_${name}${where ? "" : "_anywhere"}`,
+    { time: dayAndTime(moment, zone), gate: isolated(where ?? ""), key: isolated(who ?? text("organizer.unknown_key")) });
+  const title = ticket ? text("organizer.seat_at_gate", { seat: isolated(ticket.seat), gate: isolated(ticket.gate) }) : text("result.unknown_ticket");
+  const holder = ticket && (ticket.full_name ?? ticket.username);
+  return element("li", { className: "card conflict" },
+    element("h3", {}, title),
+    holder ? element("p", {}, bdi(holder)) : "",
+    firstAt ? element("p", {}, words("first", firstAt, firstGate, firstKey)) : "",
+    element("p", {}, words("offline", at, gate, key)),
+    element("p", { className: "quiet" }, text("organizer.conflict_result", { result: reasonText(result) })));
+}
+
+document.addEventListener("visibilitychange", poll);
+addEventListener("resize", () => { if (isShown && newest) drawChart(); });
+for (const button of document.querySelectorAll("[data-span]")) {
+  button.onclick = () => {
+    span = button.dataset.span;
+    for (const each of document.querySelectorAll("[data-span]")) each.setAttribute("aria-pressed", String(each === button));
+    if (newest) drawChart();
+  };
+}

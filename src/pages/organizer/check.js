@@ -1,0 +1,103 @@
+// Before the doors open: what would go wrong tonight, and what to do about it now.
+
+import { parsed, send } from "../shared/api.js";
+import { now, secondsSlow } from "../shared/clock.js";
+import { element, find } from "../shared/dom.js";
+import { explain } from "./form.js";
+import { isGood } from "./gates.js";
+import { all, call, here, session } from "./session.js";
+import { isolated, number, text, timeOfDay } from "../shared/text.js";
+
+const HOUR = 3_600_000;
+/** Backups are taken every day; a little later is no reason to worry. */
+const BACKUP_AGE = 26 * HOUR;
+const ORDER = { wrong: 0, look: 1, ok: 2 };
+const SIGN = { wrong: "✗", look: "!", ok: "✓" };
+
+let asked = 0;
+
+export async function show() {
+  const mine = ++asked;
+  const told = find("#check-told");
+  told.textContent = text("organizer.loading");
+  const answers = await Promise.all([service, backups, eventTimes, tickets, links, page].map((check) => check().catch(failed)));
+  if (mine !== asked || !session.event) return;
+  const checks = answers.flat().sort((a, b) => ORDER[a.state] - ORDER[b.state]);
+  find("#checks").replaceChildren(...checks.map(item));
+  const bad = checks.filter((check) => check.state !== "ok").length;
+  const time = timeOfDay(now(), session.event.time_zone);
+  told.textContent = bad ? text("organizer.check_some", { count: number(bad), time }) : text("organizer.check_all", { time });
+}
+
+/** One line: `name` is that of two texts, `…_ok` or `…_look` or `…_wrong`. */
+const line = (state, name, values) => ({ state, words: text(`organizer.check_${name}_${state}`, values) });
+const failed = (problem) => ({ state: "wrong", words: explain(problem) });
+
+function item({ state, words }) {
+  return element("li", { className: `card check ${state}` },
+    element("span", { className: "sign", "aria-hidden": "true" }, SIGN[state]),
+    element("div", {}, element("strong", {}, text(`organizer.state_${state}`)), element("p", {}, words)));
+}
+
+/** Database, migrations and clocks, as the service itself sees them. */
+async function service() {
+  const health = (await parsed(await send("GET", "/health?full=1"))) ?? {};
+  const lines = ["database", "migrations", "clock"].map((name) => line(health[name] === "ok" ? "ok" : "wrong", name));
+  const slow = secondsSlow();
+  lines.push(line(Math.abs(slow) < 15 ? "ok" : "look", "device_clock", { seconds: Math.abs(slow) }));
+  return lines;
+}
+
+/** When the newest backup was taken: only who may see all events may ask. */
+async function backups() {
+  if (session.isBound) return [];
+  const response = await send("GET", "/metrics", { key: session.key });
+  if (!response.ok) return [];
+  const newest = /^backup_last_success (\d+)/m.exec(await response.text());
+  if (!newest) return [line("look", "no_backups")];
+  const age = now() - Number(newest[1]);
+  if (newest[1] === "0") return [line("wrong", "backup_none")];
+  return [line(age > BACKUP_AGE ? "wrong" : "ok", "backup", { hours: number(Math.max(0, Math.round(age / HOUR))) })];
+}
+
+async function eventTimes() {
+  const { starts_at: start, ends_at: end } = session.event;
+  if (!start || !end) return [line("look", "times")];
+  return [Date.parse(end) < now() ? { state: "look", words: text("organizer.check_over") } : line("ok", "times")];
+}
+
+/** Tickets without a holder, and for each gate a key that lasts until the end. */
+async function tickets() {
+  const [stats, keys] = await Promise.all([call("GET", here("/stats")), all("/api/keys", "keys")]);
+  if (stats.tickets === 0) return [line("wrong", "tickets")];
+  const free = stats.tickets - stats.registered;
+  const ours = keys.filter((key) => key.role !== "organizer" && isGood(key) && (key.event === session.event.slug || !key.event));
+  const end = Date.parse(session.event.ends_at ?? "");
+  const lasting = ours.filter((key) => !(Date.parse(key.expires_at) < end));
+  const lines = [line(free ? "look" : "ok", "holders", { free: number(free), tickets: number(stats.tickets) })];
+  for (const { gate } of stats.gates) {
+    const serves = (key) => !key.gate || key.gate === gate;
+    const values = { gate: isolated(gate) };
+    if (!ours.some(serves)) lines.push(line("wrong", "gate", values));
+    else if (!lasting.some(serves)) lines.push({ state: "wrong", words: text("organizer.check_gate_ends", values) });
+    else if (!lasting.some((key) => serves(key) && key.newest_scan_at)) lines.push(line("look", "gate", values));
+    else lines.push(line("ok", "gate", values));
+  }
+  return lines;
+}
+
+/** Where the links lead that people are sent: PUBLIC_URL, which is only told in a link. */
+async function links() {
+  const found = await call("GET", here("/tickets?status=valid&limit=100"));
+  const ticket = found.tickets.find((each) => each.username);
+  if (!ticket) return [];
+  const address = new URL((await call("GET", `/api/tickets/${ticket.ticket_id}/link`)).ticket_url);
+  const values = { origin: address.origin };
+  if (address.origin !== location.origin) return [line("wrong", "links", values)];
+  return [line(address.protocol === "https:" ? "ok" : "look", "links", values)];
+}
+
+/** Cameras, and codes without a network, are for secure contexts only. */
+const page = async () => [line(isSecureContext ? "ok" : "wrong", "secure")];
+
+find("#check-again").onclick = show;

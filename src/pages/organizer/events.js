@@ -1,0 +1,95 @@
+// Events: making, changing, deleting them.
+
+import { element, find } from "../shared/dom.js";
+import { attempt, bdi, confirm, onSubmit, open, tell, wrongField } from "./form.js";
+import { call, loadEvents, session } from "./session.js";
+import { dayAndTime, isolated, text } from "../shared/text.js";
+import { isTimeZone, localOf, momentOf } from "./zone.js";
+
+const dialog = find("#event-dialog");
+const form = find("form", dialog);
+const { name, slug, time_zone: zone } = form.elements;
+let changed = null;
+
+export function show() {
+  find("#new-event").hidden = session.isBound;
+  find("#events").replaceChildren(...session.events.map(card));
+}
+
+function card(event) {
+  const isHere = event === session.event;
+  return element("li", { className: isHere ? "card here" : "card" },
+    element("h2", {}, bdi(event.name)),
+    element("p", { className: "quiet" }, when(event)),
+    element("p", { className: "quiet" }, `${event.slug} · ${event.time_zone} · ${text(`organizer.reentry_${event.reentry}`)}`),
+    element("div", { className: "row" },
+      element("a", { className: isHere ? "button primary" : "button", href: `#board/${event.slug}` }, text("organizer.open_event")),
+      element("button", { type: "button", onclick: () => edit(event) }, text("organizer.edit")),
+      // The event that always exists.
+      event.slug === "default" ? "" : element("button", { type: "button", className: "danger", onclick: () => remove(event) }, text("organizer.delete"))));
+}
+
+function when({ starts_at: start, ends_at: end, time_zone: timeZone }) {
+  if (!start && !end) return text("organizer.no_times");
+  return [start, end].map((time) => (time ? dayAndTime(time, timeZone) : "…")).join(" – ");
+}
+
+function edit(event) {
+  changed = event;
+  form.reset();
+  find("#event-title").textContent = text(event ? "organizer.edit_event" : "organizer.new_event");
+  slug.readOnly = Boolean(event);
+  slug.dataset.typed = "";
+  zone.value = event?.time_zone ?? Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (event) {
+    Object.assign(name, { value: event.name });
+    Object.assign(slug, { value: event.slug });
+    form.elements.reentry.value = event.reentry;
+    for (const time of ["starts_at", "ends_at"]) form.elements[time].value = event[time] ? localOf(event[time], event.time_zone) : "";
+  }
+  const zones = find("#zones");
+  if (!zones.children.length) zones.append(...(Intl.supportedValuesOf?.("timeZone") ?? []).map((each) => new Option(each)));
+  open(dialog);
+}
+
+function remove(event) {
+  confirm({
+    title: text("organizer.delete_event", { name: isolated(event.name) }),
+    words: [text("organizer.delete_event_dies"), text("organizer.no_way_back")],
+    typed: event.slug,
+    action: text("organizer.delete"),
+    async work() {
+      await call("DELETE", `/api/events/${event.slug}`);
+      tell(text("organizer.deleted"));
+      attempt(() => refresh(session.event.slug));
+    },
+  });
+}
+
+/** Has the page drawn again, with the bar above, where the events are too. */
+async function refresh(slug) {
+  await loadEvents();
+  const address = `#events/${slug}`;
+  if (location.hash === address) dispatchEvent(new HashChangeEvent("hashchange"));
+  else location.hash = address;
+}
+
+find("#new-event").onclick = () => edit(null);
+slug.oninput = () => { slug.dataset.typed = "yes"; };
+name.oninput = () => { if (!changed && !slug.dataset.typed) slug.value = slugOf(name.value); };
+
+/** A proposal: the name in the letters that a slug may have. */
+const slugOf = (words) => words.normalize("NFKD").toLowerCase().replace(/\p{M}/gu, "").replace(/[^a-z0-9]+/g, "-").slice(0, 64).replace(/^-|-$/g, "");
+
+onSubmit(form, async (values) => {
+  if (!isTimeZone(values.time_zone)) throw wrongField("time_zone", "organizer.no_such_zone");
+  const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
+  const { slug: newSlug, ...rest } = values;
+  const event = { ...rest, starts_at: moment(values.starts_at), ends_at: moment(values.ends_at) };
+  if (event.starts_at && event.ends_at && event.ends_at <= event.starts_at) throw wrongField("ends_at", "organizer.ends_early");
+  if (changed) await call("PATCH", `/api/events/${changed.slug}`, { json: event });
+  else await call("POST", "/api/events", { json: { slug: newSlug, ...event } });
+  dialog.close();
+  tell(text("organizer.saved_event"));
+  await attempt(() => refresh(newSlug));
+});

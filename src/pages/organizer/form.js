@@ -1,0 +1,154 @@
+// Forms and dialogs: what the service refuses is told beside the field that it is about.
+
+import { Problem } from "../shared/api.js";
+import { element, find } from "../shared/dom.js";
+import { hasText, text } from "../shared/text.js";
+
+/** What went wrong, in words of the page's language where it has them, otherwise in the service's. */
+export function explain(problem) {
+  if (!(problem instanceof Problem)) throw problem;
+  const name = `organizer.problem_${problem.status === 0 ? "away" : problem.code}`;
+  return hasText(name) ? text(name) : problem.detail || text("organizer.problem_status", { status: problem.status });
+}
+
+/** A paragraph that a screen reader reads at once. */
+export const alarm = (words) => element("p", { className: "problem", role: "alert" }, words);
+
+/** Runs `work` with the values of the form when it is sent, once at a time, and shows what it throws. */
+export function onSubmit(form, work) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (form.hasAttribute("aria-busy")) return;
+    form.setAttribute("aria-busy", "true");
+    clear(form);
+    try {
+      await work(Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value.trim?.() ?? value])));
+    } catch (problem) {
+      show(form, problem);
+    } finally {
+      form.removeAttribute("aria-busy");
+    }
+  });
+}
+
+export function clear(form) {
+  for (const told of form.querySelectorAll(".problem")) told.remove();
+  for (const control of form.elements) {
+    if (!control.hasAttribute("aria-invalid")) continue;
+    control.removeAttribute("aria-invalid");
+    describe(control, (id) => !id.startsWith("problem-"));
+  }
+}
+
+function show(form, problem) {
+  const rest = [];
+  for (const { field, message } of problem.errors ?? []) {
+    const control = form.elements.namedItem(field);
+    if (control instanceof HTMLElement) mark(control, message);
+    else rest.push(`${field}: ${message}`);
+  }
+  const marked = find("[aria-invalid]", form);
+  if (!marked || rest.length > 0) {
+    find(".actions, button.primary", form).before(alarm([explain(problem), ...rest].join("\n")));
+  }
+  marked?.focus();
+}
+
+/** Says that a field is wrong. */
+function mark(control, message) {
+  const id = `problem-${control.id}`;
+  // The service's messages are English.
+  const told = hasText(message) ? element("p", {}, text(message)) : element("p", { lang: "en" }, message);
+  Object.assign(told, { id, className: "problem" });
+  control.after(told);
+  control.setAttribute("aria-invalid", "true");
+  describe(control, () => true, id);
+}
+
+function describe(control, keeps, ...more) {
+  const ids = (control.getAttribute("aria-describedby") ?? "").split(" ").filter((id) => id && keeps(id));
+  control.setAttribute("aria-describedby", [...ids, ...more].join(" "));
+}
+
+/** Refuses a field on the page's own account; `message` is the name of a text. */
+export const wrongField = (field, message) => new Problem(422, { errors: [{ field, message }], code: "invalid_payload" });
+
+/** Opens a dialog, with the problems of the last time gone. */
+export function open(dialog) {
+  for (const form of dialog.querySelectorAll("form")) clear(form);
+  if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0;
+}
+
+/** What the dialog that asks will do. */
+let confirmed;
+
+/**
+ * Asks before something that cannot be taken back, and does it while the dialog is still open, so that its failure is
+ * told there. `typed` must be typed to go on.
+ */
+export function confirm({ title, words, action, typed = "", work }) {
+  const dialog = find("#confirm-dialog");
+  find("#confirm-title").textContent = title;
+  find("#confirm-text").replaceChildren(...words.map((each) => element("p", {}, each)));
+  find("#confirm-go").textContent = action;
+  find("#confirm-typed").hidden = !typed;
+  find("#confirm-typed label").textContent = text("organizer.type_this", { typed });
+  const field = find("#typed");
+  field.value = "";
+  confirmed = async () => {
+    if (field.value.trim() !== typed) throw wrongField("typed", "organizer.not_typed");
+    await work();
+    dialog.close();
+  };
+  open(dialog);
+}
+
+let fading;
+
+/** A short word about what was done, seen and heard for a while. */
+export function tell(words) {
+  const told = find("#told");
+  // What is outside an open dialog is covered by it.
+  [...document.querySelectorAll("main, dialog[open]")].at(-1).append(told);
+  told.textContent = words;
+  clearTimeout(fading);
+  fading = setTimeout(() => { told.textContent = ""; }, 5000);
+}
+
+/** Does something outside a form, and says what went wrong. */
+export const attempt = (work) => work().catch((problem) => tell(explain(problem)));
+
+/** What all dialogs share: the buttons that close them or copy a field, and the one dialog that asks. */
+export function wireDialogs() {
+  onSubmit(find("#confirm-dialog form"), () => confirmed());
+  document.addEventListener("close", () => find("main").append(find("#told")), true);
+  document.addEventListener("click", async ({ target }) => {
+    const button = target.closest("[data-close], [data-copy]");
+    if (button?.hasAttribute("data-close")) button.closest("dialog").close();
+    if (button?.dataset.copy) await copy(document.getElementById(button.dataset.copy), button);
+  });
+}
+
+/** Without a secure context there is no clipboard to write to: then the text is marked, ready to be copied by hand. */
+async function copy(field, button) {
+  field.select();
+  try {
+    await navigator.clipboard.writeText(field.value);
+    const before = text("organizer.copy");
+    button.textContent = text("organizer.copied");
+    setTimeout(() => { button.textContent = before; }, 2000);
+  } catch {
+    field.focus();
+  }
+}
+
+/** A text of the database as an element: it cannot turn the rest around, whatever marks it has. */
+export const bdi = (words) => element("bdi", {}, words);
+
+/** Hands the browser a file to keep. */
+export function save(blob, name) {
+  const address = URL.createObjectURL(blob);
+  element("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}

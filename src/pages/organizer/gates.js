@@ -1,0 +1,121 @@
+// The devices at the gates: their keys, and the QR code with which a device gets its own.
+
+import { now } from "../shared/clock.js";
+import { element, find } from "../shared/dom.js";
+import { attempt, bdi, confirm, onSubmit, open, tell } from "./form.js";
+import { all, call, here, session } from "./session.js";
+import { qrSvg } from "../shared/qr.js";
+import { ago, dayAndTime, isolated, text } from "../shared/text.js";
+
+/** A scan of so long ago is told by its age, an older one by its time. */
+const RECENT = 90 * 60_000;
+const keyForm = find("#key-dialog form");
+const enrolDialog = find("#enrol-dialog");
+
+export async function show() {
+  const { event } = session;
+  const [keys, { gates }] = await Promise.all([all("/api/keys", "keys"), call("GET", here("/stats"))]);
+  if (event !== session.event) return;
+  const ours = keys.filter((key) => key.event === event.slug || key.event === null).reverse();
+  const good = ours.filter(isGood);
+  const old = ours.filter((key) => !isGood(key));
+  find("#keys").replaceChildren(...good.map(card));
+  if (good.length === 0) find("#keys").append(element("li", { className: "empty" }, text("organizer.no_keys")));
+  const oldKeys = find("#old-keys");
+  oldKeys.hidden = old.length === 0;
+  find("summary", oldKeys).textContent = text("organizer.old_keys", { keys: old.length });
+  find("ul", oldKeys).replaceChildren(...old.map(card));
+  find("#key-gate").replaceChildren(new Option(text("organizer.any_gate"), ""), ...gates.map(({ gate }) => new Option(gate)));
+}
+
+export const isGood = (key) => !key.revoked_at && !(Date.parse(key.expires_at) <= now());
+
+function card(key) {
+  const isDevice = key.role !== "organizer";
+  const moment = (time) => dayAndTime(time, session.event.time_zone);
+  const facts = [
+    text(`organizer.role_${key.role}`),
+    isDevice ? (key.gate ? text("organizer.at_gate", { gate: isolated(key.gate) }) : text("organizer.any_gate")) : null,
+    key.offline ? text("organizer.works_offline") : null,
+    key.event ? null : text("organizer.any_event"),
+  ];
+  const end = key.revoked_at ? "revoked_at" : "expires_at";
+  const life = [
+    key.newest_scan_at || isDevice ? newest(key) : null,
+    key[end] ? text(`organizer.key_${end}`, { time: moment(key[end]) }) : null,
+  ];
+  return element("li", { className: "card" },
+    element("h2", {}, bdi(key.name)),
+    element("p", {}, facts.filter(Boolean).join(" · ")),
+    element("p", { className: "quiet" }, life.filter(Boolean).join(" · ")),
+    isGood(key) ? element("div", { className: "row" },
+      isDevice ? element("button", { type: "button", onclick: () => attempt(() => enrol(key)) }, text("organizer.enrol")) : "",
+      element("button", { type: "button", className: "danger", onclick: () => revoke(key) }, text("organizer.revoke"))) : "");
+}
+
+function newest({ newest_scan_at: time }) {
+  if (!time) return text("organizer.no_scan");
+  const age = now() - Date.parse(time);
+  const when = age < RECENT ? ago(age) : dayAndTime(time, session.event.time_zone);
+  return text("organizer.newest_scan", { when });
+}
+
+function revoke(key) {
+  confirm({
+    title: text("organizer.revoke_key_title", { name: isolated(key.name) }),
+    words: (key.role === "organizer" ? ["revoke_key_person"] : ["revoke_key_dies", "revoke_key_unsent"]).map((name) => text(`organizer.${name}`)),
+    action: text("organizer.revoke"),
+    async work() {
+      await call("DELETE", `/api/keys/${key.key_id}`);
+      tell(text("organizer.revoke_key_done"));
+      attempt(show);
+    },
+  });
+}
+
+find("#new-key").onclick = () => {
+  keyForm.reset();
+  open(find("#key-dialog"));
+};
+
+onSubmit(keyForm, async ({ name, role, gate, offline }) => {
+  const wanted = { name, role, event: session.event.slug, offline: Boolean(offline), ...(gate && { gate }) };
+  // Its secret is not shown: the device gets one of its own when it is enrolled.
+  const key = await call("POST", "/api/keys", { json: wanted });
+  find("#key-dialog").close();
+  await attempt(() => enrol(key));
+  await attempt(show);
+});
+
+let enrolled = null;
+let timer;
+
+/** Shows a code with which a device gets this key. It replaces the one before. */
+async function enrol(key) {
+  const { enrol_url: address, expires_at: end } = await call("POST", `/api/keys/${key.key_id}/enrol`);
+  enrolled = key;
+  find("#enrol-title").textContent = text("organizer.enrol_title", { name: isolated(key.name) });
+  find("#enrol-qr").replaceChildren(qrSvg(address, text("organizer.enrol_qr")));
+  find("#enrol-link").value = address;
+  clearInterval(timer);
+  timer = setInterval(count, 1000, Date.parse(end));
+  count(Date.parse(end));
+  open(enrolDialog);
+}
+
+function count(end) {
+  const seconds = Math.max(0, Math.round((end - now()) / 1000));
+  const left = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  find("#enrol-left").textContent = seconds ? text("organizer.enrol_left", { left }) : text("organizer.enrol_over");
+  if (seconds === 0) forget();
+}
+
+/** Whoever reads the code becomes the gate: it is not kept for longer than it is looked at. */
+function forget() {
+  clearInterval(timer);
+  find("#enrol-qr").replaceChildren();
+  find("#enrol-link").value = "";
+}
+
+find("#enrol-again").onclick = () => attempt(() => enrol(enrolled));
+enrolDialog.addEventListener("close", forget);

@@ -1,0 +1,98 @@
+// Who is signed in, and what they may see. The key is in memory and in this tab's storage, nowhere else.
+
+import { Problem, ask, send, parsed } from "../shared/api.js";
+import { now } from "../shared/clock.js";
+
+const KEPT = "organizer-key";
+/** How long a large file may take. */
+export const LONG = 120_000;
+const DAY = 86_400_000;
+
+export const session = {
+  key: sessionStorage.getItem(KEPT),
+  /** The events, and the one that is looked at. */
+  events: [],
+  event: null,
+  /** Whether the key is of one event only. */
+  isBound: false,
+  /** Called when the key is no longer good. */
+  onEnd() {},
+};
+
+export async function signIn(key) {
+  session.key = key;
+  try {
+    await loadEvents();
+    sessionStorage.setItem(KEPT, key);
+  } catch (problem) {
+    // Without a network the key may still be good.
+    if (!problem.isAway) signOut();
+    throw problem;
+  }
+}
+
+export function signOut() {
+  session.key = null;
+  session.events = [];
+  session.event = null;
+  sessionStorage.removeItem(KEPT);
+}
+
+/** Asks with the key. A key that the service no longer knows ends the session. */
+export async function call(method, path, options) {
+  try {
+    return await ask(method, path, { key: session.key, ...options });
+  } catch (problem) {
+    if (problem.status === 401 && session.event) session.onEnd();
+    throw problem;
+  }
+}
+
+/** All of a list, page after page. */
+export async function all(path, name) {
+  const found = [];
+  let next = "";
+  do {
+    const page = await call("GET", `${path}?limit=500${next && `&after=${encodeURIComponent(next)}`}`);
+    found.push(...page[name]);
+    next = page.next;
+  } while (next);
+  return found;
+}
+
+/** A file of the service; the key goes in the header and never into an address. */
+export async function download(path) {
+  const response = await send("GET", path, { key: session.key, timeout: LONG });
+  if (!response.ok) throw new Problem(response.status, (await parsed(response)) ?? {});
+  return response.blob();
+}
+
+/** The address of the event that is looked at. */
+export const here = (rest = "") => `/api/events/${session.event.slug}${rest}`;
+
+export async function loadEvents() {
+  try {
+    session.events = await all("/api/events", "events");
+    session.isBound = false;
+  } catch (problem) {
+    if (problem.status !== 403) throw problem;
+    session.events = [await onlyEvent()];
+    session.isBound = true;
+  }
+  const slug = session.event?.slug;
+  session.event = session.events.find((event) => event.slug === slug) ?? likeliest(session.events);
+}
+
+/** The event that runs now, else the next, else the newest, else one without a time. Without an end it runs for a day. */
+function likeliest(events) {
+  const dated = events.filter((event) => event.starts_at).sort((a, b) => Date.parse(a.starts_at) - Date.parse(b.starts_at));
+  const begun = dated.filter((event) => Date.parse(event.starts_at) <= now());
+  const running = begun.reverse().find((event) => (event.ends_at ? Date.parse(event.ends_at) : Date.parse(event.starts_at) + DAY) > now());
+  return running ?? dated[begun.length] ?? dated.at(-1) ?? events[0];
+}
+
+/** The event of a key that is bound to one: it may list the keys of that event, of which it is one itself. */
+async function onlyEvent() {
+  const { keys } = await call("GET", "/api/keys?limit=1");
+  return call("GET", `/api/events/${keys[0].event}`);
+}

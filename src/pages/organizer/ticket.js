@@ -1,0 +1,187 @@
+// One ticket: what is known of it, and what can be done with it.
+
+import { element, find } from "../shared/dom.js";
+import { alarm, attempt, bdi, confirm, explain, onSubmit, open, tell, wrongField } from "./form.js";
+import { prepare } from "./print.js";
+import { call, here, session } from "./session.js";
+import { qrSvg } from "../shared/qr.js";
+import { dayAndTime, isolated, text } from "../shared/text.js";
+
+const dialog = find("#ticket-dialog");
+const holderDialog = find("#holder-dialog");
+const holderForm = find("form", holderDialog);
+/** Called after a change, so that the list is read again. */
+let changed = () => {};
+
+const placed = ({ seat, gate }) => ({ seat: isolated(seat), gate: isolated(gate) });
+const holderOf = ({ full_name: name, username }) => isolated(name ?? username ?? text("organizer.nobody"));
+
+export function openTicket(ticket, onChange) {
+  changed = onChange;
+  find("#ticket-title").textContent = text("organizer.seat_at_gate", placed(ticket));
+  const moment = (time) => (time ? dayAndTime(time, session.event.time_zone) : null);
+  const facts = {
+    holder: ticket.full_name ? `${isolated(ticket.full_name)} (${ticket.username})` : ticket.username ?? text("organizer.nobody"),
+    status: text(`organizer.status_${stateOf(ticket)}`),
+    registered_at: moment(ticket.registered_at),
+    used_at: moment(ticket.used_at),
+    now: ticket.used_at ? text(ticket.inside ? "organizer.is_inside" : "organizer.is_outside") : null,
+  };
+  find("#ticket-facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) =>
+    [element("dt", {}, text(`organizer.${name}`)), element("dd", {}, bdi(value))]));
+  find("#ticket-actions").replaceChildren(...actions(ticket).map(([name, work]) =>
+    element("button", { type: "button", className: name === "revoke" ? "danger" : "", onclick: () => work(ticket) }, text(`organizer.${name}`))));
+  for (const told of dialog.querySelectorAll(".problem")) told.remove();
+  open(dialog);
+}
+
+/** Its status, or that it is free to be given to somebody. */
+export const stateOf = ({ status, username }) => (status === "valid" && !username ? "free" : status);
+
+/** Whether it has a link that lets somebody in, maybe again. */
+export const hasLink = ({ status, username }) =>
+  Boolean(username) && (status === "valid" || (status === "used" && session.event.reentry === "after_exit"));
+
+/** What the state of a ticket allows. */
+function actions(ticket) {
+  const { status, username } = ticket;
+  if (status === "revoked") return [["reissue", reissue]];
+  if (!username) return [["register", register], ["revoke", revoke]];
+  if (status === "used") return hasLink(ticket) ? [["link_title", link], ["revoke", revoke]] : [["revoke", revoke]];
+  return [["link_title", link], ["print_code", printCode], ["transfer", transfer], ["reissue", reissue], ["revoke", revoke]];
+}
+
+async function link(ticket) {
+  try {
+    const { ticket_url: address } = await call("GET", `/api/tickets/${ticket.ticket_id}/link`);
+    showLink(ticket, address);
+  } catch (problem) {
+    find("#ticket-actions").after(alarm(explain(problem)));
+  }
+}
+
+/** `done` is what has just made the link. */
+function showLink(ticket, address, done = "") {
+  find("#link-done").textContent = done;
+  find("#link-done").hidden = !done;
+  find("#link-told").textContent = text("organizer.link_of", { ...placed(ticket), holder: holderOf(ticket) });
+  find("#link-qr").replaceChildren(qrSvg(address, text("organizer.link_qr")));
+  find("#link").value = address;
+  open(find("#link-dialog"));
+}
+
+/** After a change: the list is read again, and the new link shown, which is in no other answer. */
+function finish(ticket, told) {
+  for (const each of [dialog, holderDialog]) each.close();
+  if (ticket.provisioning && ticket.username) showLink(ticket, ticket.provisioning.ticket_url, text(told));
+  else tell(text(told));
+  attempt(changed);
+}
+
+function ask(ticket, name, words) {
+  confirm({
+    title: text(`organizer.${name}_title`, placed(ticket)),
+    words: words.map((each) => text(`organizer.${each}`, { holder: holderOf(ticket) })),
+    action: text(`organizer.${name}`),
+    async work() {
+      const after = await call("POST", `/api/tickets/${ticket.ticket_id}/${name}`);
+      finish(after, `organizer.${name}_done`);
+    },
+  });
+}
+
+const revoke = (ticket) => ask(ticket, "revoke", ticket.username ? ["revoke_dies", "revoke_back"] : ["revoke_free", "revoke_back"]);
+const reissue = (ticket) => ask(ticket, "reissue", ticket.status === "revoked" ? ["reissue_revives", "reissue_dies"] : ["reissue_dies", "reissue_send"]);
+
+function printCode(ticket) {
+  confirm({
+    title: text("organizer.print_code"),
+    words: [text("organizer.print_codes_told", { tickets: 1 }), text("organizer.paper_admits")],
+    action: text("organizer.go_on"),
+    async work() {
+      prepare("codes", [ticket]);
+      dialog.close();
+      location.hash = `#print/${session.event.slug}`;
+    },
+  });
+}
+
+/** What the form for a person is for this time. */
+let purpose;
+
+function askHolder({ title, words, action, withPlace, work }) {
+  holderForm.reset();
+  find("#holder-title").textContent = title;
+  find("#holder-told").replaceChildren(...words.map((each) => element("p", {}, each)));
+  find("#place-fields").hidden = find("#place-fields").disabled = !withPlace;
+  holderForm.elements.username.required = !withPlace;
+  find("#holder-go").textContent = action;
+  purpose = work;
+  open(holderDialog);
+}
+
+onSubmit(holderForm, (values) => purpose(values));
+
+function register(ticket) {
+  askHolder({
+    title: text("organizer.register_title", placed(ticket)),
+    words: [text("organizer.register_how")],
+    action: text("organizer.register"),
+    async work(values) {
+      await findOrMake(values);
+      await registerTo(values.username, ticket);
+    },
+  });
+}
+
+async function registerTo(username, { seat, gate }) {
+  const ticket = await call("POST", `/api/users/${encodeURIComponent(username)}/tickets`, { json: { seat, gate, event: session.event.slug } });
+  finish(ticket, "organizer.register_done");
+}
+
+function transfer(ticket) {
+  askHolder({
+    title: text("organizer.transfer_title", placed(ticket)),
+    words: [text("organizer.transfer_dies", { holder: holderOf(ticket) }), text("organizer.register_how")],
+    action: text("organizer.transfer"),
+    async work(values) {
+      await findOrMake(values);
+      const after = await call("POST", `/api/tickets/${ticket.ticket_id}/transfer`, { json: { username: values.username } });
+      finish(after, "organizer.transfer_done");
+    },
+  });
+}
+
+export function newTicket(onChange) {
+  changed = onChange;
+  askHolder({
+    title: text("organizer.new_ticket"),
+    words: [text("organizer.new_ticket_how")],
+    action: text("organizer.create"),
+    withPlace: true,
+    async work(values) {
+      const { seat, gate, username } = values;
+      if (username) await findOrMake(values);
+      await call("POST", here("/tickets"), { json: { seat, gate } });
+      if (username) return registerTo(username, { seat, gate });
+      finish({}, "organizer.created");
+    },
+  });
+}
+
+/** Makes the person, or makes sure that the one of this name is the one that was meant. */
+async function findOrMake({ username, full_name: name, email }) {
+  const path = `/api/users/${encodeURIComponent(username)}`;
+  const person = await call("GET", path).catch((problem) => {
+    if (problem.status !== 404) throw problem;
+    return null;
+  });
+  if (!person) {
+    const details = Object.entries({ username, full_name: name, email }).filter(([, value]) => value);
+    return call("POST", "/api/users", { json: Object.fromEntries(details) });
+  }
+  if (differs(name, person.full_name) || differs(email, person.email)) throw wrongField("username", "organizer.another_person");
+  return person;
+}
+
+const differs = (typed, known) => typed && typed.toLowerCase() !== (known ?? "").toLowerCase();

@@ -1,0 +1,195 @@
+// The ticket page: shows the code of the moment, and asks the service now and then what became of the ticket.
+
+import { send } from "../shared/api.js";
+import { now, secondsSlow } from "../shared/clock.js";
+import { find, say } from "../shared/dom.js";
+import { forgetOffline, keepOffline } from "../shared/offline.js";
+import { qrSvg } from "../shared/qr.js";
+import { number, text } from "../shared/text.js";
+import { STEP, code, importKey, stepAt } from "../shared/totp.js";
+
+const POLL = 10_000;
+const SLOWEST_POLL = 60_000;
+/** Less wrong than this, a clock is not worth a word, in seconds. */
+const CLOCK_IS_RIGHT = 5;
+/** The last seconds of a code, in which a gate may just miss it. */
+const SOON = 5;
+
+const ticket = find("#ticket");
+const ring = find("#ring");
+const enlarge = find("#enlarge");
+// Without a secure context the browser makes no codes: then they come from the service, one by one.
+const makesCodes = Boolean(globalThis.crypto?.subtle);
+
+let key;
+let shown = makesCodes ? null : stepAt(now());
+let online = true;
+let ready = false;
+
+/** Whether the ticket still needs its code: an event with re-entry asks for it at the exit, and again at the entry. */
+function needsCode() {
+  const { status, reentry } = ticket.dataset;
+  return status === "valid" || (status === "used" && reentry === "after_exit");
+}
+
+// Codes.
+
+async function showCode(step) {
+  shown = step;
+  if (!makesCodes) return poll();
+  key ??= await importKey(ticket.dataset.key);
+  show(await code(key, step), (digits) => qrSvg(`RT1.${ticket.dataset.ticket}.${digits}`));
+}
+
+function show(digits, picture) {
+  find("#code").textContent = `${digits.slice(0, 3)} ${digits.slice(3)}`;
+  enlarge.replaceChildren(picture(digits));
+}
+
+const turning = find(".left", ring).animate(
+  { strokeDashoffset: [0, 100] },
+  { duration: STEP, iterations: Infinity, easing: matchMedia("(prefers-reduced-motion: reduce)").matches ? "steps(30)" : "linear" },
+);
+
+/** Once a second, on the service's second. */
+function tick() {
+  update();
+  setTimeout(tick, 1000 - (now() % 1000));
+}
+
+function update() {
+  if (!needsCode()) return;
+  const moment = now();
+  const left = Math.ceil((STEP - (moment % STEP)) / 1000);
+  turning.currentTime = moment % STEP;
+  find("text", ring).textContent = left;
+  ring.classList.toggle("soon", left <= SOON);
+  if (stepAt(moment) !== shown) showCode(stepAt(moment));
+}
+
+// What the service knows.
+
+let timer;
+let pause = POLL;
+
+async function poll() {
+  clearTimeout(timer);
+  if (document.visibilityState === "hidden") return;
+  try {
+    await refresh();
+    online = true;
+    pause = POLL;
+  } catch {
+    online = false;
+    pause = Math.min(pause * 2, SLOWEST_POLL);
+  }
+  clearTimeout(timer);
+  timer = setTimeout(poll, pause);
+  update();
+  tell();
+}
+
+/** Asks for this page again and takes over what changed. */
+async function refresh() {
+  const response = await send("GET", location.pathname, { timeout: POLL });
+  if (response.status === 404) return end();
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const fresh = page.getElementById("ticket");
+  // Such as the page by which a network asks for a password.
+  if (!response.ok || !fresh) throw new Error(String(response.status));
+  const before = JSON.stringify(ticket.dataset);
+  Object.assign(ticket.dataset, fresh.dataset);
+  for (const field of ticket.querySelectorAll("[data-field]")) {
+    say(field, find(`[data-field="${field.dataset.field}"]`, fresh).textContent);
+  }
+  if (!makesCodes && needsCode()) {
+    shown = stepAt(now());
+    show(find("#code", fresh).textContent, () => document.adoptNode(find("#enlarge svg", fresh)));
+  }
+  if (JSON.stringify(ticket.dataset) !== before) changed();
+}
+
+/** The link is dead: the ticket has another one now, or another person. */
+async function end() {
+  ticket.dataset.status = "gone";
+  ticket.dataset.key = "";
+  changed();
+  await forgetOffline();
+}
+
+function changed() {
+  shrink();
+  stayAwake();
+  if (ticket.dataset.status !== "gone") keepOffline();
+}
+
+// What there is to tell.
+
+function tell() {
+  ticket.classList.toggle("stale", !makesCodes && !online);
+  say(find("#connection"), connection());
+  say(find("#clock"), clock());
+}
+
+function connection() {
+  if (!needsCode()) return "";
+  if (!online) return text(makesCodes ? "ticket.offline" : "ticket.offline_no_code");
+  return ready ? text("ticket.ready") : "";
+}
+
+function clock() {
+  const slow = secondsSlow();
+  if (!makesCodes || !needsCode() || Math.abs(slow) < CLOCK_IS_RIGHT) return "";
+  return text(slow > 0 ? "ticket.clock_slow" : "ticket.clock_fast", { amount: duration(Math.abs(slow)) });
+}
+
+/** In the symbols of the units, which are the same in every language. */
+function duration(seconds) {
+  const units = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
+  const [symbol, length] = units.find(([, length]) => seconds >= CLOCK_IS_RIGHT * length);
+  return `${number(Math.round(seconds / length))} ${symbol}`;
+}
+
+// The screen.
+
+let awake;
+
+/** Keeps the screen on while there is a code on it. The browser lets go of it whenever the page is hidden. */
+async function stayAwake() {
+  if (document.visibilityState === "hidden") return;
+  try {
+    if (!needsCode()) await awake?.release();
+    else if (!awake || awake.released) awake = await navigator.wakeLock.request("screen");
+  } catch {
+    // No such thing here, or the battery is low: the screen goes dark as it always does.
+  }
+}
+
+function setLarge(large) {
+  ticket.classList.toggle("large", large);
+  enlarge.setAttribute("aria-pressed", large);
+}
+
+const shrink = () => setLarge(false);
+
+enlarge.disabled = false;
+enlarge.addEventListener("click", () => setLarge(!ticket.classList.contains("large")));
+document.addEventListener("keydown", (event) => event.key === "Escape" && shrink());
+
+document.addEventListener("visibilitychange", () => {
+  update();
+  stayAwake();
+  poll();
+});
+addEventListener("online", poll);
+addEventListener("offline", () => {
+  online = false;
+  tell();
+});
+
+ring.removeAttribute("hidden");
+tick();
+stayAwake();
+poll();
+ready = await keepOffline();
+tell();

@@ -1,0 +1,270 @@
+//! Who may call what: the one handler function and the whole route table.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::Method;
+use http::request::Parts;
+
+use crate::app::{App, within};
+use crate::auth::Caller;
+use crate::endpoints::{batches, events, keys, manifest, pages, scans, stats, system, tickets, users};
+use crate::error::Error;
+use crate::logs::{self, RequestLine};
+use crate::model::{Millis, Role, ScanResult};
+use crate::request::{BodyLimits, Call, Params, RequestBody, media_type, read_body};
+use crate::response::{self, Response};
+
+/// What an import, an export or a batch has; each of its calls but the import's has `DB_TIMEOUT_MS` besides.
+const LONG_DEADLINE: Duration = Duration::from_secs(60);
+
+type Endpoint = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Response, Error>>;
+
+/// One line of the route table.
+pub struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    /// The role that a caller's key must hold; without one, anyone may call.
+    role: Option<Role>,
+    limits: Limits,
+    endpoint: Endpoint,
+}
+
+/// How long a request may take, how large it may be, and how it is refused.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Without one, what `DB_TIMEOUT_MS` says.
+    deadline: Option<Duration>,
+    body: BodyLimits,
+    /// For a body that is CSV, where the route imports one.
+    csv: Option<BodyLimits>,
+    refuse: Refuse,
+}
+
+type Refuse = fn(&Parts, &Error) -> Response;
+
+macro_rules! routes {
+    ($($method:ident $path:literal $role:expr, $limits:expr => $endpoint:path;)+) => {
+        &[$(Route {
+            method: Method::$method,
+            path: $path,
+            role: $role,
+            limits: $limits,
+            endpoint: |call| Box::pin($endpoint(call)),
+        }),+]
+    };
+}
+
+const ANYONE: Option<Role> = None;
+const ORGANIZER: Option<Role> = Some(Role::Organizer);
+const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
+const GATE: Option<Role> = Some(Role::Gate);
+
+const ORDINARY: BodyLimits = BodyLimits { bytes: 64 * 1024, time: Duration::from_secs(10) };
+const SHORT: Limits = Limits { deadline: None, body: ORDINARY, csv: None, refuse: by_problem };
+/// What a person reads as it is.
+const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
+const LONG: Limits = Limits { deadline: Some(LONG_DEADLINE), ..SHORT };
+/// 500 scans with notes do not fit in an ordinary body.
+const BATCH: Limits = Limits { body: BodyLimits { bytes: 512 * 1024, ..ORDINARY }, ..LONG };
+const IMPORT: Limits = Limits { csv: Some(BodyLimits { bytes: 16 * 1024 * 1024, time: LONG_DEADLINE }), ..LONG };
+
+/// Every path of the service. `HEAD` is answered wherever `GET` is.
+pub static ROUTES: &[Route] = routes! {
+    GET    "/"                                 ANYONE,     SHORT  => pages::show_home;
+    GET    "/gate"                             ANYONE,     SHORT  => pages::show_gate;
+    GET    "/organizer"                        ANYONE,     SHORT  => pages::show_organizer;
+    GET    "/t/{token}"                        ANYONE,     TICKET => pages::show_ticket;
+    GET    "/t/{token}/app.webmanifest"        ANYONE,     SHORT  => pages::show_ticket_manifest;
+    GET    "/worker.js"                        ANYONE,     SHORT  => pages::show_worker;
+    GET    "/assets/{version}/{*file}"         ANYONE,     SHORT  => pages::show_asset;
+    GET    "/health"                           ANYONE,     SHORT  => system::show_health;
+    GET    "/metrics"                          GATE,       SHORT  => system::show_metrics;
+    GET    "/openapi.json"                     ANYONE,     SHORT  => system::show_openapi;
+    POST   "/api/users"                        ORGANIZER,  SHORT  => users::create_user;
+    GET    "/api/users/{username}"             ORGANIZER,  SHORT  => users::show_user;
+    DELETE "/api/users/{username}"             ORGANIZER,  SHORT  => users::erase_user;
+    POST   "/api/users/{username}/tickets"     ORGANIZER,  SHORT  => users::register_ticket;
+    GET    "/api/users/{username}/tickets"     ORGANIZER,  SHORT  => users::list_tickets;
+    POST   "/api/users/attendance"             GATE,       SHORT  => scans::record_attendance;
+    POST   "/api/events"                       ORGANIZER,  SHORT  => events::create_event;
+    GET    "/api/events"                       ORGANIZER,  SHORT  => events::list_events;
+    GET    "/api/events/{event}"               ORGANIZER,  SHORT  => events::show_event;
+    PATCH  "/api/events/{event}"               ORGANIZER,  SHORT  => events::change_event;
+    DELETE "/api/events/{event}"               ORGANIZER,  LONG   => events::delete_event;
+    POST   "/api/events/{event}/tickets"       ORGANIZER,  IMPORT => tickets::create_tickets;
+    GET    "/api/events/{event}/tickets"       ORGANIZER,  SHORT  => tickets::list_tickets;
+    GET    "/api/tickets/{ticket_id}"          ORGANIZER,  SHORT  => tickets::show_ticket;
+    POST   "/api/tickets/{ticket_id}/revoke"   ORGANIZER,  SHORT  => tickets::revoke_ticket;
+    POST   "/api/tickets/{ticket_id}/reissue"  ORGANIZER,  SHORT  => tickets::reissue_ticket;
+    POST   "/api/tickets/{ticket_id}/transfer" ORGANIZER,  SHORT  => tickets::transfer_ticket;
+    GET    "/api/tickets/{ticket_id}/link"     ORGANIZER,  SHORT  => tickets::show_link;
+    POST   "/api/tickets/{ticket_id}/print"    ORGANIZER,  SHORT  => tickets::print_ticket;
+    POST   "/api/events/{event}/scans"         GATE,       SHORT  => scans::record_scan;
+    POST   "/api/events/{event}/scans/batch"   GATE,       BATCH  => batches::record_batch;
+    POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT  => scans::undo_scan;
+    GET    "/api/events/{event}/manifest"      GATE,       SHORT  => manifest::show_manifest;
+    GET    "/api/events/{event}/conflicts"     ORGANIZER,  SHORT  => batches::list_conflicts;
+    GET    "/api/events/{event}/stats"         GATE,       SHORT  => stats::show_stats;
+    GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  SHORT  => tickets::export_tickets;
+    GET    "/api/events/{event}/scans.csv"     ORGANIZER,  SHORT  => scans::export_scans;
+    GET    "/api/events/{event}/links.csv"     ORGANIZER,  SHORT  => tickets::export_links;
+    POST   "/api/keys"                         ORGANIZER,  SHORT  => keys::create_key;
+    GET    "/api/keys"                         ORGANIZER,  SHORT  => keys::list_keys;
+    DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT  => keys::revoke_key;
+    POST   "/api/keys/{key_id}/enrol"          ORGANIZER,  SHORT  => keys::offer_enrolment;
+    POST   "/api/enrol"                        ANYONE,     SHORT  => keys::enrol;
+};
+
+/// What is known so far of a request, for its line in the log.
+struct Visit {
+    route: Option<&'static Route>,
+    caller: Option<Caller>,
+    /// When there was something to work on: the time a client takes to send its body is not ours.
+    started: Instant,
+}
+
+/// Answers a request. Never fails: every failure, a panic included, becomes a response.
+pub async fn handle<B: RequestBody>(app: &Arc<App>, request: http::Request<B>) -> Response {
+    handle_and(app, request, async |response| Ok(response)).await
+}
+
+/// The same for an entrance that cannot send every response: what `send` makes of it is what is counted and logged.
+pub async fn handle_and<B: RequestBody>(
+    app: &Arc<App>,
+    request: http::Request<B>,
+    send: impl AsyncFnOnce(Response) -> Result<Response, Error>,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut visit = Visit { route: None, caller: None, started: Instant::now() };
+    let outcome = without_panic(dispatch(app, &parts, body, &mut visit)).await;
+    let (mut response, error) = match outcome {
+        Ok(response) => (response, None),
+        Err(error) => {
+            let refuse = visit.route.map_or(by_problem as Refuse, |route| route.limits.refuse);
+            (refuse(&parts, &error), Some(error))
+        }
+    };
+    if parts.method == Method::HEAD {
+        response = response.map(|_| response::empty_body());
+    }
+    let (mut response, error) = match send(response).await {
+        Ok(response) => (response, error),
+        Err(error) => (response::problem(&error), Some(error)),
+    };
+    response::secure(&mut response, app.settings.is_https());
+    observe(app, &parts, &visit, &response, error.as_ref());
+    response
+}
+
+async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: &mut Visit) -> Result<Response, Error> {
+    let (route, params) = match find(parts) {
+        Ok(found) => found,
+        // Many clients send their whole body before they read the answer.
+        Err(error) => return read_body(body, ORDINARY).await.and(Err(error)),
+    };
+    let limits = &route.limits;
+    visit.route = Some(route);
+    // A large body is read only from those who may send it, and only one import at a time, so that nobody else can
+    // make the service hold megabytes. On a short route the key is looked up later, within the deadline of all its
+    // work.
+    let asked_first = limits.deadline.is_some();
+    if asked_first {
+        app.in_time(authorise(app, route, parts, visit, app.now())).await?;
+    }
+    let (body_limits, _import) = match limits.csv {
+        Some(csv) if media_type(&parts.headers) == "text/csv" => {
+            (csv, Some(app.imports.try_acquire().map_err(|_| Error::ImportInProgress)?))
+        }
+        _ => (limits.body, None),
+    };
+    let body = read_body(body, body_limits).await?;
+
+    visit.started = Instant::now();
+    let now = app.now();
+    let work = async {
+        if !asked_first {
+            authorise(app, route, parts, visit, now).await?;
+        }
+        let caller = visit.caller.as_ref();
+        (route.endpoint)(Call { app, parts, params, body: &body, caller, now }).await
+    };
+    within(limits.deadline.unwrap_or(app.settings.db_timeout), work).await
+}
+
+/// Finds the route of a request, or says which methods its path takes.
+fn find(parts: &Parts) -> Result<(&'static Route, Params), Error> {
+    let found = ROUTER.at(parts.uri.path()).map_err(|_| Error::NotFound)?;
+    let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
+    match found.value.iter().find(|route| route.method == *method) {
+        Some(route) => Ok((route, Params::decode(&found.params))),
+        None => {
+            let mut allow: Vec<&str> = found.value.iter().map(|route| route.method.as_str()).collect();
+            if allow.contains(&"GET") {
+                allow.push("HEAD");
+            }
+            Err(Error::MethodNotAllowed(allow.join(", ")))
+        }
+    }
+}
+
+/// Finds out who asks, where the route wants to know, and whether they may.
+async fn authorise(app: &App, route: &Route, parts: &Parts, visit: &mut Visit, now: Millis) -> Result<(), Error> {
+    let Some(needed) = route.role else { return Ok(()) };
+    let caller = visit.caller.insert(app.keys.authenticate(&parts.headers, app.store(), now).await?);
+    if caller.role.holds(needed) { Ok(()) } else { Err(Error::Forbidden("Your key's role does not allow this.")) }
+}
+
+/// Counts a request and writes its one line.
+fn observe(app: &App, parts: &Parts, visit: &Visit, response: &Response, error: Option<&Error>) {
+    let Visit { route, caller, started } = visit;
+    let route = route.map_or("", |route| route.path);
+    let (status, elapsed) = (response.status(), started.elapsed());
+    let scan = response.extensions().get::<ScanResult>().copied();
+    app.metrics.observe(&parts.method, route, status, elapsed);
+    logs::request(&app.settings, &RequestLine { parts, route, status, elapsed, caller: caller.as_ref(), scan, error });
+}
+
+fn by_problem(_: &Parts, error: &Error) -> Response {
+    response::problem(error)
+}
+
+/// Turns a panic into an error. The panic hook has logged where it was.
+async fn without_panic<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|_| Err(Error::Internal("an endpoint panicked".into())))
+}
+
+/// The routes by their paths.
+static ROUTER: LazyLock<matchit::Router<Vec<&Route>>> = LazyLock::new(|| {
+    let mut paths: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
+    for route in ROUTES {
+        paths.entry(route.path).or_default().push(route);
+    }
+    let mut router = matchit::Router::new();
+    for (path, routes) in paths {
+        router.insert(path, routes).expect("the route table has no conflicting paths: every test starts here");
+    }
+    router
+});
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_without_its_message() {
+        let panics = async { panic!("a code that was sent: 123456") };
+        let error = without_panic::<()>(panics).await.expect_err("a panic is no success");
+        let response = response::problem(&error);
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(error.code(), "internal_error");
+        assert!(!error.to_string().contains("123456"));
+    }
+}
