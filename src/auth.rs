@@ -329,16 +329,16 @@ mod tests {
         let (ring, headers) = remembering(&key());
         let known = Answer::Known(Some(key().key_id));
         assert_eq!(answer(&ring, &headers, NOW).await, known);
-        assert_eq!(answer(&ring, &headers, NOW.plus(29_999)).await, known);
-        assert_eq!(answer(&ring, &headers, NOW.plus(30_000)).await, Answer::Asked);
-        assert_eq!(answer(&ring, &headers, NOW.plus(-1)).await, Answer::Asked, "the clock went back");
+        assert_eq!(answer(&ring, &headers, NOW + Duration::from_millis(29_999)).await, known);
+        assert_eq!(answer(&ring, &headers, NOW + Duration::from_millis(30_000)).await, Answer::Asked);
+        assert_eq!(answer(&ring, &headers, NOW - Duration::from_millis(1)).await, Answer::Asked, "the clock went back");
     }
 
     #[tokio::test]
     async fn a_remembered_key_expires_in_time() {
-        let (ring, headers) = remembering(&Key { expires_at: Some(NOW.plus(1_000)), ..key() });
-        assert_eq!(answer(&ring, &headers, NOW.plus(999)).await, Answer::Known(Some(key().key_id)));
-        assert_eq!(answer(&ring, &headers, NOW.plus(1_000)).await, Answer::Unauthenticated);
+        let (ring, headers) = remembering(&Key { expires_at: Some(NOW + Duration::from_millis(1_000)), ..key() });
+        assert_eq!(answer(&ring, &headers, NOW + Duration::from_millis(999)).await, Answer::Known(Some(key().key_id)));
+        assert_eq!(answer(&ring, &headers, NOW + Duration::from_millis(1_000)).await, Answer::Unauthenticated);
     }
 
     #[tokio::test]

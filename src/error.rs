@@ -3,6 +3,8 @@
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::limits::{ENROLMENT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, UNDO_WINDOW, told};
+
 /// One field that is wrong. For an imported CSV the field is the line, as `line 12`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldError {
@@ -25,6 +27,8 @@ pub enum Error {
     Unauthenticated,
     /// The key may not do this.
     Forbidden(&'static str),
+    /// It is too early or too late for the manifest.
+    ManifestClosed,
     NotFound,
     EventNotFound,
     UserNotFound,
@@ -74,7 +78,7 @@ impl Error {
         match self {
             Self::MalformedJson(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::ManifestClosed => StatusCode::FORBIDDEN,
             Self::NotFound
             | Self::EventNotFound
             | Self::UserNotFound
@@ -111,7 +115,7 @@ impl Error {
         match self {
             Self::MalformedJson(_) => "malformed_json",
             Self::Unauthenticated => "unauthenticated",
-            Self::Forbidden(_) => "forbidden",
+            Self::Forbidden(_) | Self::ManifestClosed => "forbidden",
             Self::NotFound => "not_found",
             Self::EventNotFound => "event_not_found",
             Self::UserNotFound => "user_not_found",
@@ -154,6 +158,11 @@ impl Error {
                     .into()
             }
             Self::Forbidden(why) => (*why).into(),
+            Self::ManifestClosed => format!(
+                "The manifest can be had from {} before the event's start to {} after its end.",
+                told(MANIFEST_BEFORE_START),
+                told(MANIFEST_AFTER_END)
+            ),
             Self::NotFound => "There is nothing at this path; see /openapi.json.".into(),
             Self::EventNotFound => "There is no such event.".into(),
             Self::UserNotFound => "There is no such user.".into(),
@@ -164,7 +173,8 @@ impl Error {
                 "Only the key of a gate or a supervisor, neither revoked nor expired, can be given to a device.".into()
             }
             Self::EnrolmentExpired => {
-                "This code was used, is older than 15 minutes, or is not the newest; ask for another one.".into()
+                let most = told(ENROLMENT);
+                format!("This code was used, is older than {most}, or is not the newest; ask for another one.")
             }
             Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
             Self::RequestTimeout => "The request took too long to arrive; send it again.".into(),
@@ -186,7 +196,7 @@ impl Error {
             Self::TicketRevoked => "The ticket is revoked; reissue it first.".into(),
             Self::TicketUsed => "The ticket has been used.".into(),
             Self::ScanIdConflict => "This scan_id belongs to another scan; make a new one for each scan.".into(),
-            Self::UndoExpired => "A scan can be undone for 15 minutes.".into(),
+            Self::UndoExpired => format!("A scan can be undone for {}.", told(UNDO_WINDOW)),
             Self::NotUndoable => "Only the newest accepted scan of a ticket can be undone.".into(),
             Self::ImportInProgress => "Another import is running; try again when it has ended.".into(),
             Self::ScanContended => "The ticket changed while it was scanned; scan again.".into(),

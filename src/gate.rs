@@ -8,19 +8,13 @@ use crate::admission::{self, ATTEMPTS_WINDOW, Decision, Presented, Subject};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
+use crate::limits::{self, OFFLINE_AHEAD, OFFLINE_WINDOW};
 use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
 use crate::store::{Mark, Recorded, ScanContext, TicketName};
 use crate::totp::Code;
 
 /// How often a scan whose ticket changed under it is decided again.
 const TRIES: usize = 3;
-/// How long after its receipt a scan can be undone.
-pub const UNDO_WINDOW: i64 = 15 * Millis::MINUTE;
-
-/// How old a scan in a batch may be.
-pub const OFFLINE_OLDEST: i64 = 72 * Millis::HOUR;
-/// How far the clock of a gate may be ahead.
-pub const OFFLINE_AHEAD: i64 = 30 * Millis::SECOND;
 
 /// What was shown at a gate, understood.
 pub struct ScanRequest {
@@ -77,9 +71,10 @@ impl ScanRequest {
         if self.manual() && !caller.role.holds(Role::Supervisor) {
             return Err(Error::Forbidden("Only a supervisor may admit without a code."));
         }
-        let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now.plus(-OFFLINE_OLDEST));
-        if self.offline() && !(oldest..=now.plus(OFFLINE_AHEAD)).contains(&self.scanned_at) {
-            let why = "must lie after the key's creation, within the last 72 h and not more than 30 s ahead";
+        let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now - OFFLINE_WINDOW);
+        if self.offline() && !(oldest..=now + OFFLINE_AHEAD).contains(&self.scanned_at) {
+            let (window, ahead) = (limits::told(OFFLINE_WINDOW), limits::told(OFFLINE_AHEAD));
+            let why = format!("must lie after the key's creation, within the last {window} and at most {ahead} ahead");
             return Err(Error::field("scanned_at", why));
         }
         Ok(())
@@ -112,7 +107,7 @@ pub async fn scan(
     now: Millis,
 ) -> Result<Scanned, Error> {
     // Scans of offline gates neither count towards the limit of attempts nor meet it.
-    let refusals_since = if request.offline() { Millis(i64::MAX) } else { now.plus(-ATTEMPTS_WINDOW) };
+    let refusals_since = if request.offline() { Millis(i64::MAX) } else { Millis(now.0 - ATTEMPTS_WINDOW) };
     for _ in 0..TRIES {
         let context = app.store().read_scan(event, &request.ticket.name(), request.scan_id, refusals_since).await?;
         let Some(context) = context else {

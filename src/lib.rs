@@ -18,16 +18,16 @@
 //! list.
 //!
 //! ```text
-//! main commands                             the command line
-//! serve                                     the two entrances
-//! routes                                    the route table, limits, handle(): who may call what
-//! endpoints                                 one file a resource: parse, ask, answer
-//! gate links backup                         one scan from reading to writing; addresses; backups
-//! request logs                              what an endpoint gets, what is logged of it
-//! app                                       the state a request needs
-//! auth sheet store pages                    keys; CSV; the database; templates and texts
-//! admission totp                            the decision and the codes, pure
-//! list response metrics model error config  the ground
+//! main commands                                    the command line
+//! serve                                            the two entrances
+//! routes                                           the route table, limits, handle(): who may call what
+//! endpoints                                        one file a resource: parse, ask, answer
+//! gate links backup                                one scan from reading to writing; addresses; backups
+//! request logs                                     what an endpoint gets, what is logged of it
+//! app                                              the state a request needs
+//! auth sheet store pages                           keys; CSV; the database; templates and texts
+//! admission totp                                   the decision and the codes, pure
+//! list response metrics model error config limits  the ground
 //! ```
 //!
 //! # Invariants
@@ -47,6 +47,7 @@ pub mod config;
 pub mod endpoints;
 pub mod error;
 pub mod gate;
+pub mod limits;
 pub mod links;
 pub mod list;
 pub mod logs;

@@ -1,6 +1,8 @@
 //! The words of the domain, as they are stored and as they are sent.
 
 use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use uuid::Uuid;
@@ -24,11 +26,6 @@ impl Millis {
         Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// This moment, `milliseconds` later.
-    pub fn plus(self, milliseconds: i64) -> Self {
-        Self(self.0.saturating_add(milliseconds))
-    }
-
     /// The years 0 to 9998: RFC 3339 can write them, and also what is some days later.
     const WRITABLE: std::ops::Range<i64> = -62_167_219_200_000..253_370_764_800_000;
 
@@ -37,6 +34,28 @@ impl Millis {
         let time = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
         Self::WRITABLE.contains(&time).then_some(Self(time))
     }
+}
+
+/// Later by a length of time, or as late as can be.
+impl Add<Duration> for Millis {
+    type Output = Self;
+
+    fn add(self, length: Duration) -> Self {
+        Self(self.0.saturating_add(milliseconds(length)))
+    }
+}
+
+/// Earlier by a length of time, or as early as can be.
+impl Sub<Duration> for Millis {
+    type Output = Self;
+
+    fn sub(self, length: Duration) -> Self {
+        Self(self.0.saturating_sub(milliseconds(length)))
+    }
+}
+
+fn milliseconds(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl fmt::Display for Millis {
@@ -474,8 +493,8 @@ mod tests {
 
     #[test]
     fn reckoning_with_times_never_overflows() {
-        assert_eq!(Millis(i64::MAX).plus(1), Millis(i64::MAX));
-        assert_eq!(Millis(i64::MIN).plus(-1), Millis(i64::MIN));
+        assert_eq!(Millis(i64::MAX) + Duration::from_millis(1), Millis(i64::MAX));
+        assert_eq!(Millis(i64::MIN) - Duration::from_millis(1), Millis(i64::MIN));
         assert_eq!(Millis(i64::MAX).to_string(), "9223372036854775807 ms");
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::error::{Error, FieldError};
+use crate::limits::NAME;
 use crate::model::{Email, Place, Scan, Text, Ticket, Username};
 use crate::store::NewUser;
 
@@ -126,7 +127,7 @@ fn read_row(record: &csv::StringRecord, places: &Places, line: u64) -> Result<Ti
     let seat = checked::<Place>(field(0), "seat", line)?;
     let gate = checked::<Place>(field(1), "gate", line)?;
     let optional = |column: usize| Some(field(column)).filter(|text| !text.is_empty());
-    let full_name = optional(3).map(|text| checked::<Text<200>>(text, "full_name", line)).transpose()?;
+    let full_name = optional(3).map(|text| checked::<Text<NAME>>(text, "full_name", line)).transpose()?;
     let email = optional(4).map(|text| checked::<Email>(text, "email", line)).transpose()?;
     let holder = match optional(2) {
         Some(username) => Some(NewUser {

@@ -244,6 +244,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use std::time::Duration;
+
     use super::*;
 
     /// The key of the test vectors in RFC 4226 (appendix D) and RFC 6238 (appendix B).
@@ -264,7 +266,7 @@ mod tests {
     /// The first and the last millisecond of a step.
     fn edges(step: i64) -> [Millis; 2] {
         let begins = Millis(step * PERIOD * Millis::SECOND);
-        [begins, begins.plus(PERIOD * Millis::SECOND - 1)]
+        [begins, Millis(begins.0 + PERIOD * Millis::SECOND - 1)]
     }
 
     #[test]
@@ -320,11 +322,11 @@ mod tests {
         let [begins, ends] = edges(STEP);
         for (offset, now, seconds_off) in [
             (-2, begins, -30),
-            (-2, begins.plus(999), -30),
-            (-2, begins.plus(1_000), -31),
+            (-2, begins + Duration::from_millis(999), -30),
+            (-2, begins + Duration::from_millis(1_000), -31),
             (-2, ends, -59),
             (2, begins, 60),
-            (2, begins.plus(1_000), 59),
+            (2, begins + Duration::from_millis(1_000), 59),
             (2, ends, 31),
             (-20, begins, -570),
             (-20, ends, -599),

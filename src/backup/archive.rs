@@ -216,6 +216,8 @@ pub fn reader(path: &Path) -> io::Result<Box<dyn Read + Send>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(text: &str) -> Millis {
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn a_name_tells_the_second_and_only_such_names_are_ours() {
         let time = at("2026-05-01T18:00:09Z");
-        assert_eq!(name(time.plus(999), SQLITE[0]), "tickets-20260501-180009Z.db.gz");
+        assert_eq!(name(time + Duration::from_millis(999), SQLITE[0]), "tickets-20260501-180009Z.db.gz");
         assert_eq!(taken_at("tickets-20260501-180009Z.db.gz", SQLITE), Some(time));
         for dump in ["tickets-20260501-180009Z.dump.gz", "tickets-20260501-180009Z.dump"] {
             assert_eq!(taken_at(dump, POSTGRES), Some(time));
@@ -256,7 +258,7 @@ mod tests {
     fn seven_days_and_four_weeks_are_kept() {
         // 2026-05-01 is a Friday.
         let friday = at("2026-05-01T04:00:00Z");
-        let mut daily: Vec<Millis> = (0..100).map(|days| friday.plus(-days * Millis::DAY)).collect();
+        let mut daily: Vec<Millis> = (0..100).map(|days| Millis(friday.0 - days * Millis::DAY)).collect();
         let days = ["05-01", "04-30", "04-29", "04-28", "04-27", "04-26", "04-25"];
         let sundays = ["04-19", "04-12", "04-05", "03-29"];
         let expected: Vec<String> = days.iter().chain(&sundays).map(|day| format!("2026-{day}T04:00")).collect();
@@ -268,13 +270,13 @@ mod tests {
         let start = at("2026-01-01T04:00:00Z");
         let mut pruned: Vec<Millis> = Vec::new();
         for day in 0..100 {
-            pruned.push(start.plus(day * Millis::DAY));
+            pruned.push(Millis(start.0 + day * Millis::DAY));
             pruned.sort();
             pruned.reverse();
             let kept = kept(&pruned);
             pruned.retain(|time| kept.contains(&time.0));
         }
-        let mut all: Vec<Millis> = (0..100).map(|day| start.plus(day * Millis::DAY)).collect();
+        let mut all: Vec<Millis> = (0..100).map(|day| Millis(start.0 + day * Millis::DAY)).collect();
         assert_eq!(kept_of(&mut pruned), kept_of(&mut all));
         assert_eq!(pruned.len(), DAYS + WEEKS);
     }

@@ -72,8 +72,8 @@ mod tests {
     fn a_backup_is_due_a_day_after_the_newest() {
         let now = Millis(1_777_658_400_000);
         assert_eq!(until_due(None, now), Duration::ZERO);
-        assert_eq!(until_due(Some(now.plus(-Millis::DAY)), now), Duration::ZERO);
-        assert_eq!(until_due(Some(now.plus(-7 * Millis::DAY)), now), Duration::ZERO);
-        assert_eq!(until_due(Some(now.plus(-Millis::HOUR)), now), Duration::from_secs(23 * 60 * 60));
+        assert_eq!(until_due(Some(now - Duration::from_hours(24)), now), Duration::ZERO);
+        assert_eq!(until_due(Some(now - Duration::from_hours(7 * 24)), now), Duration::ZERO);
+        assert_eq!(until_due(Some(now - Duration::from_hours(1)), now), Duration::from_secs(23 * 60 * 60));
     }
 }

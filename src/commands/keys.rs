@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::endpoints::keys::{self, NewKey};
+use crate::limits::KEY_NAME;
 use crate::model::{Key, Millis, Place, Role, Slug, Text};
 
 /// Keys that are read at a time.
@@ -29,8 +30,8 @@ pub enum Command {
 #[derive(Args)]
 pub struct NewKeyArguments {
     /// For people: whose key it is
-    #[arg(long, value_parser = checked::<Text<100>>)]
-    name: Text<100>,
+    #[arg(long, value_parser = checked::<Text<KEY_NAME>>)]
+    name: Text<KEY_NAME>,
     /// organizer, supervisor or gate
     #[arg(long)]
     role: Role,

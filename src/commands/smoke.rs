@@ -31,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// After which a run begins no further step; the clean-up has a few requests more.
 const LONGEST: Duration = Duration::from_secs(180);
 /// From which age a ticket is what a killed run left: well beyond the longest run.
-const LEFT_AFTER: i64 = 15 * Millis::MINUTE;
+const LEFT_AFTER: Duration = Duration::from_mins(15);
 /// Tickets of killed runs, in one state, that one run removes at most.
 const LEFT_AT_MOST: usize = 10;
 /// What the names of everything that runs make begin with.
@@ -246,7 +246,7 @@ impl Run {
             for ticket in tickets.iter().filter(|ticket| is_of_a_run(&ticket.seat)) {
                 // By the service's clock, which `created_at` is of; ours may be wrong.
                 let now = now.context("expected a Date header with the list of tickets, got none")?;
-                if ticket.created_at.plus(LEFT_AFTER) < now {
+                if ticket.created_at + LEFT_AFTER < now {
                     self.remove(&ticket.seat)?;
                 }
             }
@@ -534,7 +534,7 @@ mod tests {
         let Some(QrCode { code: Code::Rotating(wrong), .. }) = QrCode::parse(&shown.wrong) else { unreachable!() };
         let key = super::super::code::key(&ticket.provisioning.secret).unwrap();
         for away in [-60, 0, 60] {
-            let then = Millis::now().plus(away * Millis::SECOND);
+            let then = Millis(Millis::now().0 + away * Millis::SECOND);
             assert_eq!(key.find(&wrong, then), crate::totp::Match::None);
         }
     }

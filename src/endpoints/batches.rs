@@ -9,13 +9,11 @@ use uuid::Uuid;
 use super::scans::{ScanBody, ScanReply};
 use crate::error::Error;
 use crate::gate::{ScanRequest, scan};
+use crate::limits::BATCH_SCANS;
 use crate::list::{self, PageQuery};
 use crate::model::Millis;
 use crate::request::{Call, parse_object};
 use crate::response::{self, Response};
-
-/// Scans in a batch at most.
-const MOST: usize = 500;
 
 /// Each item is read by itself, so that one that is wrong does not keep the others out.
 #[derive(Deserialize)]
@@ -54,8 +52,8 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
         return Err(Error::Forbidden("Only a key made with `offline` may send batches."));
     }
     let body: BatchBody = call.json()?;
-    if body.scans.len() > MOST {
-        return Err(Error::field("scans", format!("must hold at most {MOST} scans")));
+    if body.scans.len() > BATCH_SCANS {
+        return Err(Error::field("scans", format!("must hold at most {BATCH_SCANS} scans")));
     }
     let event = call.event().await?;
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::limits::NAME;
 use crate::list::{self, PageQuery};
 use crate::model::{Event, Millis, Reentry, Slug, Text, TimeZone};
 use crate::request::Call;
@@ -15,7 +16,7 @@ use crate::store::EventChange;
 #[serde(deny_unknown_fields)]
 struct NewEvent {
     slug: Slug,
-    name: Text<200>,
+    name: Text<NAME>,
     time_zone: Option<TimeZone>,
     starts_at: Option<Millis>,
     ends_at: Option<Millis>,
@@ -59,7 +60,7 @@ pub async fn show_event(call: Call<'_>) -> Result<Response, Error> {
 #[serde(deny_unknown_fields)]
 struct Changes {
     #[serde(default, deserialize_with = "present")]
-    name: Option<Text<200>>,
+    name: Option<Text<NAME>>,
     #[serde(default, deserialize_with = "present")]
     time_zone: Option<TimeZone>,
     #[serde(default, deserialize_with = "present")]

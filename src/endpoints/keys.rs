@@ -7,24 +7,18 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::{Caller, NewSecret, read_enrolment};
 use crate::error::Error;
+use crate::limits::{ENROLMENT, KEY_AFTER_EVENT, KEY_NAME, KEY_WITHOUT_END};
 use crate::links;
 use crate::list::{self, PageQuery};
 use crate::model::{Event, Key, Millis, Place, Role, Slug, Text};
 use crate::request::Call;
 use crate::response::{self, Response};
 
-/// How long after its event's end a key of a gate lives.
-const AFTER_EVENT: i64 = 12 * Millis::HOUR;
-/// How long it lives when the event's end is not known.
-const WITHOUT_END: i64 = 30 * Millis::DAY;
-/// How long the token of an enrolment is good.
-const ENROLMENT: i64 = 15 * Millis::MINUTE;
-
 /// What a new key is asked to be.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
-    pub name: Text<100>,
+    pub name: Text<KEY_NAME>,
     pub role: Role,
     pub event: Option<Slug>,
     pub gate: Option<Place>,
@@ -82,9 +76,9 @@ fn default_expiry(role: Role, event: Option<&Event>, now: Millis) -> Option<Mill
     if role == Role::Organizer {
         return None;
     }
-    let after_event = event.and_then(|event| event.ends_at).map(|end| end.plus(AFTER_EVENT));
+    let after_event = event.and_then(|event| event.ends_at).map(|end| end + KEY_AFTER_EVENT);
     // A key for an event that is long over would be born dead.
-    Some(after_event.filter(|&expiry| expiry > now).unwrap_or(now.plus(WITHOUT_END)))
+    Some(after_event.filter(|&expiry| expiry > now).unwrap_or(now + KEY_WITHOUT_END))
 }
 
 /// `GET /api/keys`.
@@ -134,7 +128,7 @@ pub async fn offer_enrolment(call: Call<'_>) -> Result<Response, Error> {
 /// Makes the address. The demo calls it too.
 pub async fn offer(app: &App, key: &Key, now: Millis) -> Result<Enrolment, Error> {
     let token = NewSecret::enrolment(key.key_id)?;
-    let expires_at = now.plus(ENROLMENT);
+    let expires_at = now + ENROLMENT;
     if key.role == Role::Organizer || !app.store().offer_enrolment(key.key_id, &token.hash, expires_at, now).await? {
         return Err(Error::KeyNotEnrollable);
     }

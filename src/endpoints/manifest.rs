@@ -1,6 +1,7 @@
 //! All that a gate needs to decide without a network.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt as _};
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::limits::{MANIFEST_AFTER_END, MANIFEST_BEFORE_START};
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Status};
 use crate::request::Call;
@@ -17,12 +19,9 @@ use crate::response::{self, Response, accepts_gzip};
 use crate::store::ManifestTicket;
 use crate::totp;
 
-/// When the manifest can be had: it holds the keys of all codes.
-const BEFORE_START: i64 = 24 * Millis::HOUR;
-const AFTER_END: i64 = 6 * Millis::HOUR;
 /// How far `as_of` lies in the past: a change that was begun before the manifest was read may be committed after it.
 /// Longer than the longest request, which is an import's.
-const OVERLAP: i64 = 2 * Millis::MINUTE;
+const OVERLAP: Duration = Duration::from_mins(2);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,12 +82,10 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         return Err(Error::Forbidden("Only a key made with `offline` may download the manifest."));
     }
     let event = call.event().await?;
-    let early = event.starts_at.is_some_and(|start| call.now < start.plus(-BEFORE_START));
-    let late = event.ends_at.is_some_and(|end| end.plus(AFTER_END) < call.now);
+    let early = event.starts_at.is_some_and(|start| call.now < start - MANIFEST_BEFORE_START);
+    let late = event.ends_at.is_some_and(|end| end + MANIFEST_AFTER_END < call.now);
     if early || late {
-        return Err(Error::Forbidden(
-            "The manifest can be had from 24 h before the event's start to 6 h after its end.",
-        ));
+        return Err(Error::ManifestClosed);
     }
     call.app.claim_secret().await?;
     let state = call.app.store().manifest_state(event.event_id).await?;
@@ -130,7 +127,7 @@ fn manifest(
     let mut head = String::from("{\"event\":");
     head.push_str(&json(event)?);
     head.push_str(",\"as_of\":");
-    head.push_str(&now.plus(-OVERLAP).0.to_string());
+    head.push_str(&(now - OVERLAP).0.to_string());
     head.push_str(",\"codes\":");
     head.push_str(&json(&codes)?);
     head.push_str(",\"tickets\":[");

@@ -11,7 +11,8 @@ use uuid::Uuid;
 use crate::admission::{self, ATTEMPTS_WINDOW};
 use crate::app::App;
 use crate::error::Error;
-use crate::gate::{self, ScanRequest, Scanned, Shown, UNDO_WINDOW};
+use crate::gate::{self, ScanRequest, Scanned, Shown};
+use crate::limits::{NOTE, UNDO_WINDOW};
 use crate::list::{self, PAGE};
 use crate::model::{Direction, Millis, Place, Scan, ScanResult, Slug, Text, Ticket};
 use crate::request::Call;
@@ -30,7 +31,7 @@ pub(super) struct ScanBody {
     gate: Option<Place>,
     totp_code: Option<String>,
     manual: Option<bool>,
-    note: Option<Text<500>>,
+    note: Option<Text<NOTE>>,
     at_gate: Option<Place>,
     direction: Option<Direction>,
     pub(super) scanned_at: Option<Millis>,
@@ -174,14 +175,14 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
     respond(gate::scan(call.app, call.caller()?, event, &request, call.now).await?)
 }
 
-/// `POST /api/scans/{scan_id}/undo`: takes back a ticket's newest accepted scan, within 15 minutes.
+/// `POST /api/scans/{scan_id}/undo`: takes back a ticket's newest accepted scan, within [`UNDO_WINDOW`].
 pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
     let scan_id = call.id("scan_id", Error::ScanNotFound)?;
     let store = call.app.store();
     let caller = call.caller()?;
     let scan = store.get_scan(scan_id).await?.ok_or(Error::ScanNotFound)?;
     caller.may_enter(scan.event_id)?;
-    let undone = store.undo_scan(scan_id, caller.key_id, call.now.plus(-UNDO_WINDOW), call.now).await?;
+    let undone = store.undo_scan(scan_id, caller.key_id, call.now - UNDO_WINDOW, call.now).await?;
     let ticket = match undone.ticket_id {
         Some(ticket_id) => store.get_ticket(ticket_id).await?,
         None => None,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::random_bytes;
 use crate::error::{Error, FieldError};
+use crate::limits::{IMPORT_TICKETS, SEARCH};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
 use crate::model::{Event, Place, Seed, Status, Ticket, Username};
@@ -19,9 +20,6 @@ use crate::response::{self, Response, attachment};
 use crate::sheet;
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
 use crate::totp::{self, Code, QrCode};
-
-/// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
-const IMPORT_MOST: usize = 250_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,7 +32,7 @@ struct Seat {
 pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let created = if media_type(&call.parts.headers) == "text/csv" {
-        let rows = sheet::read_tickets(call.body, IMPORT_MOST)?;
+        let rows = sheet::read_tickets(call.body, IMPORT_TICKETS)?;
         import(call.app, &event, &rows, &|_| {}).await?
     } else {
         let seats = read_seats(&call)?;
@@ -120,17 +118,17 @@ struct ListQuery {
     after: Option<Cursor>,
 }
 
-/// A part of a seat or a name to look for: at most 200 characters; empty means everything.
+/// A part of a seat or a name to look for: at most [`SEARCH`] characters; empty means everything.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct Search(String);
 
 impl TryFrom<String> for Search {
-    type Error = &'static str;
+    type Error = String;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if text.chars().count() > 200 || text.chars().any(char::is_control) {
-            return Err("must have at most 200 characters and no control characters");
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.chars().count() > SEARCH || text.chars().any(char::is_control) {
+            return Err(format!("must have at most {SEARCH} characters and no control characters"));
         }
         Ok(Self(text))
     }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::tickets::with_provisioning;
 use crate::error::Error;
+use crate::limits::NAME;
 use crate::list::{self, PageQuery};
 use crate::model::{Email, Place, Slug, Text, User, Username};
 use crate::request::Call;
@@ -16,7 +17,7 @@ use crate::store::DEFAULT_EVENT;
 #[serde(deny_unknown_fields)]
 struct NewUser {
     username: Username,
-    full_name: Option<Text<200>>,
+    full_name: Option<Text<NAME>>,
     email: Option<Email>,
 }
 

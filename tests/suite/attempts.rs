@@ -69,7 +69,7 @@ async fn only_refused_codes_of_the_same_ticket_count(service: Service) {
     }
     // Eleven are decided: ten on record are not more than ten. Stale ones count as well.
     guess(&service, &gate, &ticket, 10).await;
-    let stale = with(service.scan(&ticket), json!({ "code": ticket.qr(service.now().plus(-120_000)) }));
+    let stale = with(service.scan(&ticket), json!({ "code": ticket.qr(service.moment(-120_000)) }));
     gate.post(SCANS, stale).await.is_scan(422, "stale_code");
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(429, "too_many_attempts");
 }

@@ -234,7 +234,7 @@ async fn a_batch_that_is_not_one_is_refused(service: Service) {
 
 /// A scan that a gate accepted by itself, with what the phone showed then.
 fn offline(service: &Service, ticket: &Ticket, milliseconds: i64) -> Value {
-    let at = service.now().plus(milliseconds);
+    let at = service.moment(milliseconds);
     json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(at), "scanned_at": at, "offline_result": "accepted" })
 }
 

@@ -76,7 +76,7 @@ async fn an_exit_takes_the_same_code_but_no_older_one(service: Service) {
     reentry(&service).await;
     let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
     let entry_code = ticket.qr(service.now());
-    let older_code = ticket.qr(service.now().plus(-30_000));
+    let older_code = ticket.qr(service.moment(-30_000));
     enter(&service, &gate, &ticket).await;
     let exit = with(service.scan(&ticket), json!({ "direction": "exit" }));
     let older = with(service.scan(&ticket), json!({ "direction": "exit", "code": older_code }));

@@ -47,7 +47,7 @@ async fn a_refusal_is_replayed_too(service: Service) {
         "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": ticket.wrong_code(service.now()),
     });
     gate.post(SCANS, wrong.clone()).await.is_scan(422, "wrong_code");
-    let stale = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(service.now().plus(-90_000)) });
+    let stale = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(service.moment(-90_000)) });
     let first = gate.post(SCANS, stale.clone()).await.is_scan(422, "stale_code");
 
     // The right code with the old scan_id is still the old scan.

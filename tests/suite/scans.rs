@@ -83,7 +83,7 @@ async fn a_code_is_good_for_the_step_before_and_the_step_after(service: Service)
         ("too-early", 60_000, 422, "stale_code"),
     ] {
         let ticket = service.ticket(seat).await;
-        let code = ticket.qr(service.now().plus(milliseconds));
+        let code = ticket.qr(service.moment(milliseconds));
         let body = json!({ "scan_id": Uuid::now_v7(), "code": code });
         gate.post(SCANS, body).await.is_scan(status, result);
     }
@@ -112,8 +112,8 @@ async fn an_old_code_is_stale_and_says_by_how_much(service: Service) {
 async fn a_code_of_the_future_is_stale_until_somebody_seems_to_guess(service: Service) {
     let ticket = service.ticket("A1").await;
     let gate = service.gate().await;
-    let future = ticket.code(service.now().plus(120_000));
-    let past = ticket.code(service.now().plus(-120_000));
+    let future = ticket.code(service.moment(120_000));
+    let past = ticket.code(service.moment(-120_000));
     for _ in 0..3 {
         let stale = gate.post(SCANS, by_seat(&ticket, &future)).await.is_scan(422, "stale_code");
         assert_eq!(stale["seconds_off"], 120);
@@ -214,7 +214,7 @@ async fn a_refusal_is_kept_and_changes_nothing_else(service: Service) {
     let revoked = service.ticket("revoked").await;
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
     service.seat("default", "nobody's", "North").await;
-    let stale = valid.code(service.now().plus(-90_000));
+    let stale = valid.code(service.moment(-90_000));
     let cases = [
         (409, "already_used", service.scan(&used)),
         (422, "wrong_code", by_seat(&valid, &valid.wrong_code(service.now()))),

@@ -65,9 +65,14 @@ impl Service {
         self.clock.now()
     }
 
+    /// The moment that is some milliseconds later than now, or earlier.
+    pub fn moment(&self, milliseconds: i64) -> Millis {
+        Millis(self.now().0 + milliseconds)
+    }
+
     /// What the clock will say in so many milliseconds, as it is sent.
     pub fn time(&self, milliseconds: i64) -> String {
-        self.now().plus(milliseconds).to_string()
+        self.moment(milliseconds).to_string()
     }
 
     /// A gate of no event in particular.

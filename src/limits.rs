@@ -1,0 +1,57 @@
+//! Every limit that people and programs meet, once. Errors, the OpenAPI document and the pages get theirs from here; where
+//! a document repeats one, a test compares it. The limits of the decision itself stand beside it, in `admission` and `totp`.
+
+use std::time::Duration;
+
+/// How long after its receipt a scan can be undone.
+pub const UNDO_WINDOW: Duration = Duration::from_mins(15);
+
+/// How old a scan in a batch may be.
+pub const OFFLINE_WINDOW: Duration = Duration::from_hours(72);
+/// How far the clock of a gate that sends a batch may be ahead.
+pub const OFFLINE_AHEAD: Duration = Duration::from_secs(30);
+/// Scans in a batch at most.
+pub const BATCH_SCANS: usize = 500;
+
+/// The manifest holds the keys of all codes: it can be had from this long before the event's start,
+pub const MANIFEST_BEFORE_START: Duration = Duration::from_hours(24);
+/// to this long after its end.
+pub const MANIFEST_AFTER_END: Duration = Duration::from_hours(6);
+
+/// How long after its event's end the key of a gate or a supervisor lives,
+pub const KEY_AFTER_EVENT: Duration = Duration::from_hours(12);
+/// and how long when the event's end is not known.
+pub const KEY_WITHOUT_END: Duration = Duration::from_hours(30 * 24);
+/// How long the token of an enrolment is good.
+pub const ENROLMENT: Duration = Duration::from_mins(15);
+
+/// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
+pub const IMPORT_TICKETS: usize = 250_000;
+
+// The longest texts, in characters.
+
+/// A seat or a gate.
+pub const PLACE: usize = 64;
+pub const USERNAME: usize = 64;
+/// The name of an event in paths.
+pub const SLUG: usize = 64;
+/// The name of an event, and of a person.
+pub const NAME: usize = 200;
+pub const KEY_NAME: usize = 100;
+/// RFC 5321, section 4.5.3.1.3: a path of 256 octets, of which two are its brackets.
+pub const EMAIL: usize = 254;
+/// Why a supervisor admits without a code.
+pub const NOTE: usize = 500;
+/// What tickets are searched for.
+pub const SEARCH: usize = 200;
+
+/// A length of time in English, in the largest unit that it is a whole number of: `15 minutes`.
+pub fn told(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (number, unit) = match seconds {
+        _ if seconds.is_multiple_of(3_600) => (seconds / 3_600, "hours"),
+        _ if seconds.is_multiple_of(60) => (seconds / 60, "minutes"),
+        _ => (seconds, "seconds"),
+    };
+    format!("{number} {unit}")
+}
