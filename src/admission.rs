@@ -3,13 +3,15 @@
 //! Before it comes only the replay of a `scan_id`, which needs no decision. The order of the checks is part of the
 //! contract; `tests/suite/admission_cases.json` holds it as a table, which the gate page runs too.
 
+use std::time::Duration;
+
 use crate::model::{Direction, Millis, Reentry, ScanResult, Status};
 use crate::totp::{Code, Match, TotpKey};
 
 /// Refusals for its code on record within [`ATTEMPTS_WINDOW`] beyond which a ticket's codes are not looked at.
 pub const ATTEMPTS: i64 = 10;
-/// The time that refused codes count for, in milliseconds, and so the longest wait.
-pub const ATTEMPTS_WINDOW: i64 = 60 * Millis::SECOND;
+/// The time that refused codes count for, and so the longest wait.
+pub const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
 /// Refusals on record from which a code of the future is called wrong: telling would help somebody who guesses.
 pub const FUTURE_TOLD: i64 = 3;
 

@@ -1,5 +1,6 @@
 //! The state that every request needs: settings, database, keys, secret, metrics.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
@@ -20,12 +21,13 @@ pub type Clock = Box<dyn Fn() -> Millis + Send + Sync>;
 /// The service: everything a request needs.
 pub struct App {
     pub settings: Settings,
-    pub secret: TicketSecret,
+    /// Only [`App::claimed_secret`] and [`App::checked_secret`] give it out.
+    secret: Arc<TicketSecret>,
     pub keys: KeyRing,
     pub metrics: Metrics,
     pub health: HealthCheck,
     pub started: Instant,
-    pub(crate) secret_claimed: OnceCell<()>,
+    secret_claimed: OnceCell<()>,
     store: OnceCell<Box<dyn Store>>,
     /// The one place of those who import.
     pub(crate) imports: Semaphore,
@@ -51,7 +53,7 @@ impl App {
     pub fn new(settings: Settings, clock: Clock) -> Self {
         let now = clock();
         Self {
-            secret: TicketSecret::new(settings.ticket_secret.clone()),
+            secret: Arc::new(TicketSecret::new(settings.ticket_secret.clone())),
             keys: KeyRing::new(settings.organizer_key.as_deref()),
             metrics: Metrics::new(now, settings.daily_backups().is_some()),
             health: HealthCheck::default(),
@@ -78,25 +80,26 @@ impl App {
         (self.clock)()
     }
 
-    /// Makes sure that this database's tickets were made with our `TICKET_SECRET`; the first to ask decides.
-    pub async fn claim_secret(&self) -> Result<(), Error> {
+    /// The way to the keys of codes, once it is sure that this database's tickets were made with our `TICKET_SECRET`; the
+    /// first to ask decides.
+    pub async fn claimed_secret(&self) -> Result<&Arc<TicketSecret>, Error> {
         if self.secret_claimed.get().is_some() {
-            return Ok(());
+            return Ok(&self.secret);
         }
         let kept = self.store().claim_secret(self.secret.fingerprint()).await?;
-        self.check_secret(Some(&kept))
+        self.checked_secret(Some(&kept))
     }
 
-    /// Compares what the database keeps of its `TICKET_SECRET` with ours. Keeps nothing: no ticket has a holder yet.
-    pub fn check_secret(&self, kept: Option<&[u8]>) -> Result<(), Error> {
-        match kept {
-            Some(kept) if kept != self.secret.fingerprint() => Err(Error::TicketSecretMismatch),
-            Some(_) => {
-                self.secret_claimed.get_or_init(|| ());
-                Ok(())
+    /// The same for whoever has read already what the database keeps of its `TICKET_SECRET`. Claims nothing: where it
+    /// keeps nothing, no ticket has a holder yet.
+    pub fn checked_secret(&self, kept: Option<&[u8]>) -> Result<&Arc<TicketSecret>, Error> {
+        if let Some(kept) = kept {
+            if kept != self.secret.fingerprint() {
+                return Err(Error::TicketSecretMismatch);
             }
-            None => Ok(()),
+            self.secret_claimed.get_or_init(|| ());
         }
+        Ok(&self.secret)
     }
 }
 

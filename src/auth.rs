@@ -12,8 +12,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::model::{Event, Key, Millis, Role};
-use crate::store::Store;
+use crate::model::{Key, Millis, Role};
+use crate::store::{Guarded, Store};
 
 /// How long a process may go on trusting a key that another process revoked.
 const REMEMBERED: i64 = 30 * Millis::SECOND;
@@ -99,21 +99,19 @@ impl Caller {
         }
     }
 
-    /// Refuses a caller whose key is bound to another event.
-    pub fn may_enter(&self, event_id: Uuid) -> Result<(), Error> {
-        match self.event_id {
-            Some(own) if own != event_id => Err(Error::Forbidden("Your key is bound to another event.")),
-            _ => Ok(()),
-        }
+    /// A row that was looked for, if this caller may see it. Without one it is `missing`.
+    pub fn open<T>(&self, row: Option<Guarded<T>>, missing: Error) -> Result<T, Error> {
+        row.ok_or(missing)?.open(self.event_id)
     }
 
-    /// An event that was looked for, if this caller may know of it.
-    pub fn found(&self, event: Option<Event>) -> Result<Event, Error> {
-        match event {
-            Some(event) => self.may_enter(event.event_id).map(|()| event),
-            None if self.event_id.is_some() => Err(Error::Forbidden("Your key is bound to another event.")),
-            None => Err(Error::EventNotFound),
-        }
+    /// An event that was looked for, or what was read of it, if this caller may know of it. A bound key is not told whether
+    /// there is another event.
+    pub fn open_event<T>(&self, event: Option<Guarded<T>>) -> Result<T, Error> {
+        let missing = match self.event_id {
+            Some(_) => Error::Forbidden("Your key is bound to another event."),
+            None => Error::EventNotFound,
+        };
+        self.open(event, missing)
     }
 
     /// Refuses a caller whose key is bound to any event.
@@ -214,7 +212,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::Reentry;
     use crate::store::SqliteStore;
 
     const ENVIRONMENT_KEY: &str = "a-secret-that-is-only-in-a-test.";
@@ -392,25 +389,22 @@ mod tests {
 
     #[test]
     fn a_bound_key_has_its_role_in_its_event_only() {
-        let event = |number| Event {
-            event_id: Uuid::from_u128(number),
-            slug: "fair".into(),
-            name: "Fair".into(),
-            time_zone: "UTC".into(),
-            starts_at: None,
-            ends_at: None,
-            reentry: Reentry::None,
-            version: 1,
-        };
+        let row = |event: u128| Some(Guarded::new(Uuid::from_u128(event), "row"));
+        let none = || None::<Guarded<&str>>;
         let bound = Caller::of(&key());
-        assert!(bound.found(Some(event(2))).is_ok());
-        assert!(matches!(bound.found(Some(event(3))), Err(Error::Forbidden(_))));
-        assert!(matches!(bound.found(None), Err(Error::Forbidden(_))), "whether there is another event is not told");
+        assert!(bound.open_event(row(2)).is_ok());
+        assert!(matches!(bound.open_event(row(3)), Err(Error::Forbidden(_))));
+        assert!(matches!(bound.open_event(none()), Err(Error::Forbidden(_))), "nor whether there is another event");
+        assert!(bound.open(row(2), Error::TicketNotFound).is_ok());
+        assert!(matches!(bound.open(row(3), Error::TicketNotFound), Err(Error::Forbidden(_))));
+        assert!(matches!(bound.open(none(), Error::TicketNotFound), Err(Error::TicketNotFound)));
+        let of_no_event = Some(Guarded::new(None, "row"));
+        assert!(matches!(bound.open(of_no_event, Error::KeyNotFound), Err(Error::Forbidden(_))));
         assert!(matches!(bound.must_be_unbound(), Err(Error::Forbidden(_))));
 
         let unbound = Caller::of(&Key { event_id: None, ..key() });
-        assert!(unbound.found(Some(event(3))).is_ok());
-        assert!(matches!(unbound.found(None), Err(Error::EventNotFound)));
+        assert!(unbound.open_event(row(3)).is_ok());
+        assert!(matches!(unbound.open_event(none()), Err(Error::EventNotFound)));
         assert!(unbound.must_be_unbound().is_ok());
     }
 }

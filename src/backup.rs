@@ -60,7 +60,7 @@ impl Contents {
     pub fn secret_fit(&self, app: &App) -> SecretFit {
         match &self.secret_fingerprint {
             None => SecretFit::Unused,
-            Some(_) if app.check_secret(self.secret_fingerprint.as_deref()).is_ok() => SecretFit::Fits,
+            Some(_) if app.checked_secret(self.secret_fingerprint.as_deref()).is_ok() => SecretFit::Fits,
             Some(_) if app.settings.ticket_secret.is_none() => SecretFit::NotSet,
             Some(_) => SecretFit::Differs,
         }

@@ -98,5 +98,5 @@ impl Drop for Directory {
 }
 
 async fn find_event(app: &App, slug: &str) -> anyhow::Result<Event> {
-    Ok(Caller::ENVIRONMENT.found(app.in_time(app.store().find_event(slug)).await?)?)
+    Ok(Caller::ENVIRONMENT.open_event(app.in_time(app.store().find_event(slug)).await?)?)
 }

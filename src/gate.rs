@@ -11,18 +11,15 @@ use crate::error::Error;
 use crate::limits::{self, OFFLINE_AHEAD, OFFLINE_WINDOW};
 use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
 use crate::store::{Mark, Recorded, ScanContext, TicketName};
-use crate::totp::Code;
+use crate::totp::{Code, QrCode, TicketSecret};
 
 /// How often a scan whose ticket changed under it is decided again.
 const TRIES: usize = 3;
 
-/// What was shown at a gate, understood.
+/// A scan that a device asks for, understood.
 pub struct ScanRequest {
     pub scan_id: Uuid,
-    pub ticket: Shown,
-    /// None when a supervisor vouches.
-    pub code: Option<Code>,
-    pub note: Option<String>,
+    pub shown: Shown,
     pub at_gate: Option<String>,
     pub direction: Direction,
     pub scanned_at: Millis,
@@ -30,37 +27,53 @@ pub struct ScanRequest {
     pub offline_result: Option<ScanResult>,
 }
 
-/// By what a ticket was named.
+/// What was shown at a gate.
 pub enum Shown {
-    Ticket(Uuid),
-    Seat {
-        seat: String,
-        gate: String,
-    },
+    /// The QR code of a ticket.
+    Qr(QrCode),
+    /// A seat at a gate, with the code that was typed.
+    Seat { seat: String, gate: String, code: Code },
+    /// A seat at a gate, whose holder a supervisor admits without a code, and why.
+    Vouched { seat: String, gate: String, note: String },
     /// Something that is no code of ours.
     Nothing,
 }
 
 impl Shown {
-    fn name(&self) -> TicketName<'_> {
+    fn ticket(&self) -> TicketName<'_> {
         match self {
-            Self::Ticket(ticket_id) => TicketName::Id(*ticket_id),
-            Self::Seat { seat, gate } => TicketName::Seat { seat, gate },
+            Self::Qr(qr) => TicketName::Id(qr.ticket_id),
+            Self::Seat { seat, gate, .. } | Self::Vouched { seat, gate, .. } => TicketName::Seat { seat, gate },
             Self::Nothing => TicketName::None,
         }
     }
 
-    /// A name for what was shown, by which a retry is recognised when there is no such ticket.
-    fn claimed(&self) -> Uuid {
+    fn code(&self) -> Option<&Code> {
         match self {
-            Self::Ticket(ticket_id) => *ticket_id,
-            Self::Seat { seat, gate } => {
+            Self::Qr(QrCode { code, .. }) | Self::Seat { code, .. } => Some(code),
+            Self::Vouched { .. } | Self::Nothing => None,
+        }
+    }
+
+    /// Why a supervisor vouches.
+    fn note(&self) -> Option<&str> {
+        match self {
+            Self::Vouched { note, .. } => Some(note),
+            Self::Qr(_) | Self::Seat { .. } | Self::Nothing => None,
+        }
+    }
+
+    /// A name for the ticket that was shown, by which a retry is recognised when there is no such ticket.
+    fn claimed(&self) -> Uuid {
+        match self.ticket() {
+            TicketName::Id(ticket_id) => ticket_id,
+            TicketName::Seat { seat, gate } => {
                 let digest = Sha256::new().chain_update(seat).chain_update([0]).chain_update(gate).finalize();
                 let mut bytes = [0; 16];
                 bytes.copy_from_slice(&digest[..16]);
                 Uuid::from_bytes(bytes)
             }
-            Self::Nothing => Uuid::nil(),
+            TicketName::None => Uuid::nil(),
         }
     }
 }
@@ -71,7 +84,7 @@ impl ScanRequest {
         if self.manual() && !caller.role.holds(Role::Supervisor) {
             return Err(Error::Forbidden("Only a supervisor may admit without a code."));
         }
-        let oldest = caller.created_at.unwrap_or(Millis(i64::MIN)).max(now - OFFLINE_WINDOW);
+        let oldest = caller.created_at.map_or(now - OFFLINE_WINDOW, |created_at| created_at.max(now - OFFLINE_WINDOW));
         if self.offline() && !(oldest..=now + OFFLINE_AHEAD).contains(&self.scanned_at) {
             let (window, ahead) = (limits::told(OFFLINE_WINDOW), limits::told(OFFLINE_AHEAD));
             let why = format!("must lie after the key's creation, within the last {window} and at most {ahead} ahead");
@@ -81,7 +94,7 @@ impl ScanRequest {
     }
 
     fn manual(&self) -> bool {
-        self.code.is_none()
+        self.shown.note().is_some()
     }
 
     fn offline(&self) -> bool {
@@ -107,19 +120,16 @@ pub async fn scan(
     now: Millis,
 ) -> Result<Scanned, Error> {
     // Scans of offline gates neither count towards the limit of attempts nor meet it.
-    let refusals_since = if request.offline() { Millis(i64::MAX) } else { Millis(now.0 - ATTEMPTS_WINDOW) };
+    let refusals_since = (!request.offline()).then_some(now - ATTEMPTS_WINDOW);
     for _ in 0..TRIES {
-        let context = app.store().read_scan(event, &request.ticket.name(), request.scan_id, refusals_since).await?;
-        let Some(context) = context else {
-            return Err(caller.found(None).err().unwrap_or(Error::EventNotFound));
-        };
-        caller.may_enter(context.event_id)?;
+        let context = app.store().read_scan(event, &request.shown.ticket(), request.scan_id, refusals_since).await?;
+        let context = caller.open_event(context)?;
         if let Some(prior) = context.prior {
             return replay(prior, context.event_id, context.ticket, request);
         }
         request.check(caller, now)?;
-        app.check_secret(context.secret_fingerprint.as_deref())?;
-        let (scan, mark) = decide(app, caller, &context, request, now);
+        let secret = app.checked_secret(context.secret_fingerprint.as_deref())?;
+        let (scan, mark) = decide(secret, caller, &context, request, now);
         let mut ticket = context.ticket;
         // `too_many_attempts` is not written down: it is no verdict.
         if scan.result == ScanResult::TooManyAttempts
@@ -141,7 +151,7 @@ pub async fn scan(
 fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanRequest) -> Result<Scanned, Error> {
     let same_ticket = match prior.ticket_id {
         Some(ticket_id) => ticket.as_ref().is_some_and(|ticket| ticket.ticket_id == ticket_id),
-        None => prior.presented == Some(request.ticket.claimed()),
+        None => prior.presented == Some(request.shown.claimed()),
     };
     if prior.event_id != event_id || prior.direction != request.direction || !same_ticket {
         return Err(Error::ScanIdConflict);
@@ -152,7 +162,7 @@ fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanReq
 }
 
 fn decide(
-    app: &App,
+    secret: &TicketSecret,
     caller: &Caller,
     context: &ScanContext,
     request: &ScanRequest,
@@ -161,9 +171,9 @@ fn decide(
     let ticket = context.ticket.as_ref();
     let as_of = if request.offline() { request.scanned_at } else { now };
     let at_gate = caller.gate.as_ref().or(request.at_gate.as_ref());
-    let subject = ticket.map(|ticket| subject(app, ticket, context, request));
+    let subject = ticket.map(|ticket| subject(secret, ticket, context, request));
     let presented = Presented {
-        code: request.code.as_ref(),
+        code: request.shown.code(),
         at_gate: at_gate.map(String::as_str),
         direction: request.direction,
         offline: request.offline(),
@@ -185,13 +195,13 @@ fn decide(
         scan_id: request.scan_id,
         event_id: context.event_id,
         ticket_id: ticket.map(|ticket| ticket.ticket_id),
-        presented: if ticket.is_none() { Some(request.ticket.claimed()) } else { None },
+        presented: if ticket.is_none() { Some(request.shown.claimed()) } else { None },
         at_gate: at_gate.cloned(),
         direction: request.direction,
         result: decision.result,
-        offline_result: request.offline_result.map(|result| result.as_str().to_owned()),
+        offline_result: request.offline_result,
         manual: request.manual(),
-        note: request.note.clone(),
+        note: request.shown.note().map(str::to_owned),
         seconds_off: decision.seconds_off,
         first_used_at: used_before.and_then(|ticket| ticket.used_at),
         first_used_gate: used_before.and(context.first_used_gate.clone()),
@@ -205,9 +215,9 @@ fn decide(
     (scan, mark)
 }
 
-fn subject(app: &App, ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Subject {
+fn subject(secret: &TicketSecret, ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Subject {
     Subject {
-        key: app.secret.key_of(ticket.ticket_id, ticket.seed),
+        key: secret.key_of(ticket.ticket_id, ticket.seed),
         gate: ticket.gate.clone(),
         status: ticket.status,
         registered: ticket.user_id.is_some(),

@@ -4,13 +4,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::app::App;
 use crate::model::Ticket;
-use crate::totp;
+use crate::totp::{self, TicketSecret};
 
 /// The address with which an authenticator app takes a key.
-pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
+pub fn otpauth_url(event: &str, ticket: &Ticket, base32: &str) -> String {
     let label = format!("{}:{} ({})", event.replace(':', " "), ticket.seat, ticket.gate);
     format!(
-        "otpauth://totp/{}?secret={secret}&issuer={}&algorithm=SHA1&digits={}&period={}",
+        "otpauth://totp/{}?secret={base32}&issuer={}&algorithm=SHA1&digits={}&period={}",
         encode(&label),
         encode(event),
         totp::DIGITS,
@@ -19,8 +19,8 @@ pub fn otpauth_url(event: &str, ticket: &Ticket, secret: &str) -> String {
 }
 
 /// The address of a ticket's page, which only its key makes.
-pub fn ticket_url(app: &App, ticket: &Ticket) -> String {
-    let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
+pub fn ticket_url(app: &App, secret: &TicketSecret, ticket: &Ticket) -> String {
+    let key = secret.key_of(ticket.ticket_id, ticket.seed);
     format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
 }
 

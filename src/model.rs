@@ -134,6 +134,40 @@ macro_rules! words {
                 text.parse()
             }
         }
+
+        impl<Db: sqlx::Database> sqlx::Type<Db> for $name
+        where
+            str: sqlx::Type<Db>,
+        {
+            fn type_info() -> Db::TypeInfo {
+                <str as sqlx::Type<Db>>::type_info()
+            }
+
+            fn compatible(info: &Db::TypeInfo) -> bool {
+                <str as sqlx::Type<Db>>::compatible(info)
+            }
+        }
+
+        impl<'row, Db: sqlx::Database> sqlx::Decode<'row, Db> for $name
+        where
+            &'row str: sqlx::Decode<'row, Db>,
+        {
+            fn decode(value: Db::ValueRef<'row>) -> Result<Self, sqlx::error::BoxDynError> {
+                Ok(<&str as sqlx::Decode<'row, Db>>::decode(value)?.parse()?)
+            }
+        }
+
+        impl<'query, Db: sqlx::Database> sqlx::Encode<'query, Db> for $name
+        where
+            &'query str: sqlx::Encode<'query, Db>,
+        {
+            fn encode_by_ref(
+                &self,
+                buffer: &mut Db::ArgumentBuffer,
+            ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+                <&str as sqlx::Encode<'query, Db>>::encode(self.as_str(), buffer)
+            }
+        }
     };
 }
 
@@ -200,7 +234,6 @@ pub struct Event {
     pub time_zone: String,
     pub starts_at: Option<Millis>,
     pub ends_at: Option<Millis>,
-    #[sqlx(try_from = "String")]
     pub reentry: Reentry,
     /// Grows by one with every change.
     pub version: i64,
@@ -241,7 +274,6 @@ pub struct Ticket {
     #[serde(skip)]
     #[sqlx(try_from = "Vec<u8>")]
     pub seed: Seed,
-    #[sqlx(try_from = "String")]
     pub status: Status,
     pub username: Option<String>,
     pub full_name: Option<String>,
@@ -270,12 +302,10 @@ pub struct Scan {
     /// What a ticket that does not exist claimed to be, so that a retry of the same scan is recognised.
     pub presented: Option<Uuid>,
     pub at_gate: Option<String>,
-    #[sqlx(try_from = "String")]
     pub direction: Direction,
-    #[sqlx(try_from = "String")]
     pub result: ScanResult,
     /// What the gate decided by itself, for a scan that came in a batch.
-    pub offline_result: Option<String>,
+    pub offline_result: Option<ScanResult>,
     pub manual: bool,
     pub note: Option<String>,
     pub seconds_off: Option<i64>,
@@ -298,7 +328,6 @@ pub struct Scan {
 pub struct Key {
     pub key_id: Uuid,
     pub name: String,
-    #[sqlx(try_from = "String")]
     pub role: Role,
     #[serde(skip)]
     pub event_id: Option<Uuid>,

@@ -39,7 +39,7 @@ impl<'a> Call<'a> {
     /// The event that the path names, when the caller may see it.
     pub async fn event(&self) -> Result<Event, Error> {
         let slug = self.params.get("event").unwrap_or(DEFAULT_EVENT);
-        self.caller()?.found(self.app.in_time(self.app.store().find_event(slug)).await?)
+        self.caller()?.open_event(self.app.in_time(self.app.store().find_event(slug)).await?)
     }
 
     /// An id in the path. What is not an id names nothing.

@@ -45,6 +45,28 @@ pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Send + S
     async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>>;
 }
 
+/// A row of an event, which only that event's keys and those of no event may see: it is given out to nobody who does not
+/// say which event their key is bound to.
+pub struct Guarded<T> {
+    row: T,
+    event_id: Option<Uuid>,
+}
+
+impl<T> Guarded<T> {
+    /// `event_id` is the event that the row belongs to, if any.
+    pub fn new(event_id: impl Into<Option<Uuid>>, row: T) -> Self {
+        Self { row, event_id: event_id.into() }
+    }
+
+    /// The row, for a key that is bound to this event or to none.
+    pub fn open(self, bound_to: Option<Uuid>) -> Result<T> {
+        match bound_to {
+            Some(_) if bound_to != self.event_id => Err(Error::Forbidden("Your key is bound to another event.")),
+            _ => Ok(self.row),
+        }
+    }
+}
+
 /// What `GET /health?full=1` looks at.
 pub struct Health {
     pub migrated: bool,
@@ -58,10 +80,12 @@ pub trait Keys {
     async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()>;
     /// Keys in the order of their creation; with an event only those bound to it.
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>>;
-    async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>>;
+    async fn get_key(&self, key_id: Uuid) -> Result<Option<Guarded<Key>>>;
     async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()>;
     /// Keeps the token that enrols a device with a key, instead of the one before. Returns whether the key is still good.
     async fn offer_enrolment(&self, key_id: Uuid, enrol_hash: &[u8], expires_at: Millis, now: Millis) -> Result<bool>;
+    /// The key that a token enrols with, and its event, for whoever has the token.
+    async fn find_enrolment(&self, key_id: Uuid, enrol_hash: &[u8]) -> Result<Option<(Key, Option<Event>)>>;
     /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key.
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool>;
 }
@@ -87,7 +111,7 @@ pub trait Users {
 #[async_trait]
 pub trait Events {
     async fn insert_event(&self, event: &Event, now: Millis) -> Result<()>;
-    async fn find_event(&self, slug: &str) -> Result<Option<Event>>;
+    async fn find_event(&self, slug: &str) -> Result<Option<Guarded<Event>>>;
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
     async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event>;
     /// Deletes an event with its tickets, scans and keys.
@@ -189,7 +213,7 @@ pub trait Tickets {
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<ManifestTicket>>;
-    async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>>;
+    async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Guarded<Ticket>>>;
     /// Reads all that a ticket's page shows, in one round trip.
     async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<Option<TicketPage>>;
     /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
@@ -212,7 +236,6 @@ pub struct ManifestTicket {
     pub gate: String,
     #[sqlx(try_from = "Vec<u8>")]
     pub seed: Seed,
-    #[sqlx(try_from = "String")]
     pub status: Status,
     /// The holder's; every holder has one.
     pub username: Option<String>,
@@ -231,7 +254,6 @@ pub struct TicketPage {
     pub event_name: String,
     pub time_zone: String,
     pub starts_at: Option<Millis>,
-    #[sqlx(try_from = "String")]
     pub reentry: Reentry,
     /// Where the ticket was used first.
     pub first_used_gate: Option<String>,
@@ -293,18 +315,19 @@ pub enum TicketChange {
 /// What a decision at the gate asks of the database: one reading before it, one writing after it.
 #[async_trait]
 pub trait Admissions {
-    /// Reads all that a decision needs, in one round trip. `None`: there is no such event.
+    /// Reads all that a decision needs, in one round trip; without a moment since when refusals count, they do not.
+    /// `None`: there is no such event.
     async fn read_scan(
         &self,
         event: &str,
         ticket: &TicketName<'_>,
         scan_id: Uuid,
-        refusals_since: Millis,
-    ) -> Result<Option<ScanContext>>;
+        refusals_since: Option<Millis>,
+    ) -> Result<Option<Guarded<ScanContext>>>;
     /// Writes a scan, and with it the mark on its ticket, in one round trip. Writes neither an admission nor a refused
     /// code when more than `admission::ATTEMPTS` codes of the ticket were refused since the given moment: scans that
     /// were decided at the same time do not see each other when they read, but here they do.
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded>;
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Option<Millis>) -> Result<Recorded>;
 }
 
 /// How a ticket is named in a request.
@@ -353,7 +376,7 @@ pub enum Recorded {
 
 #[async_trait]
 pub trait Scans {
-    async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>>;
+    async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Guarded<Scan>>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
     async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan>;
     /// Scans in the order they were received, after the one with this moment and id, with their tickets' seats and gates.
@@ -374,10 +397,8 @@ pub struct Conflict {
     #[sqlx(skip)]
     pub ticket: Option<Ticket>,
     pub at_gate: Option<String>,
-    #[sqlx(try_from = "String")]
     pub direction: Direction,
-    pub offline_result: String,
-    #[sqlx(try_from = "String")]
+    pub offline_result: ScanResult,
     pub result: ScanResult,
     pub scanned_at: Millis,
     pub received_at: Millis,

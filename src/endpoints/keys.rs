@@ -43,7 +43,7 @@ pub async fn create_key(call: Call<'_>) -> Result<Response, Error> {
 /// Makes a key. The command line calls it too.
 pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Result<KeyWithSecret, Error> {
     let event = match &new.event {
-        Some(slug) => Some(caller.found(app.store().find_event(&slug.0).await?)?),
+        Some(slug) => Some(caller.open_event(app.store().find_event(&slug.0).await?)?),
         None => {
             caller.must_be_unbound()?;
             None
@@ -105,11 +105,7 @@ pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Re
 }
 
 async fn find_key(app: &App, caller: &Caller, key_id: Uuid) -> Result<Key, Error> {
-    let key = app.store().get_key(key_id).await?.ok_or(Error::KeyNotFound)?;
-    if caller.event_id.is_some() && caller.event_id != key.event_id {
-        return Err(Error::Forbidden("Your key is bound to another event."));
-    }
-    Ok(key)
+    caller.open(app.store().get_key(key_id).await?, Error::KeyNotFound)
 }
 
 #[derive(Serialize)]
@@ -159,11 +155,7 @@ pub async fn enrol(call: Call<'_>) -> Result<Response, Error> {
     let (key_id, enrol_hash) = read_enrolment(&body.token).ok_or(Error::EnrolmentExpired)?;
     let store = call.app.store();
     let _place = call.app.keys.place().await?;
-    let details = store.get_key(key_id).await?.ok_or(Error::EnrolmentExpired)?;
-    let event = match &details.event {
-        Some(slug) => store.find_event(slug).await?,
-        None => None,
-    };
+    let (details, event) = store.find_enrolment(key_id, &enrol_hash).await?.ok_or(Error::EnrolmentExpired)?;
     let secret = NewSecret::random()?;
     if !store.enrol_key(key_id, &enrol_hash, &secret.hash, call.now).await? {
         return Err(Error::EnrolmentExpired);

@@ -17,7 +17,7 @@ use crate::model::{Event, Millis, Status};
 use crate::request::Call;
 use crate::response::{self, Response, accepts_gzip};
 use crate::store::ManifestTicket;
-use crate::totp;
+use crate::totp::{self, TicketSecret};
 
 /// How far `as_of` lies in the past: a change that was begun before the manifest was read may be committed after it.
 /// Longer than the longest request, which is an import's.
@@ -87,7 +87,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     if early || late {
         return Err(Error::ManifestClosed);
     }
-    call.app.claim_secret().await?;
+    let secret = Arc::clone(call.app.claimed_secret().await?);
     let state = call.app.store().manifest_state(event.event_id).await?;
     // The id tells an event from one of the same name that was deleted.
     let etag = format!("W/\"{}-{}-{}-{}\"", event.event_id.simple(), event.version, state.tickets, state.versions);
@@ -97,8 +97,14 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         unchanged
     } else {
         tracing::info!(key.id = caller.key_id.map(tracing::field::display), event = event.slug, "manifest downloaded");
-        let manifest =
-            manifest(Arc::clone(call.app), &event, call.now, query.since.map(|since| since.0), caller.gate.clone())?;
+        let manifest = manifest(
+            Arc::clone(call.app),
+            secret,
+            &event,
+            call.now,
+            query.since.map(|since| since.0),
+            caller.gate.clone(),
+        )?;
         if accepts_gzip(&call.parts.headers) {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -118,6 +124,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
 /// the next request then finds another ETag and gets it again.
 fn manifest(
     app: Arc<App>,
+    secret: Arc<TicketSecret>,
     event: &Event,
     now: Millis,
     since: Option<Millis>,
@@ -133,9 +140,9 @@ fn manifest(
     head.push_str(",\"tickets\":[");
     let mut chunk = head.into_bytes();
     let mut first = true;
-    let (event_id, reader) = (event.event_id, Arc::clone(&app));
+    let event_id = event.event_id;
     let read = move |after| {
-        let app = Arc::clone(&reader);
+        let app = Arc::clone(&app);
         async move { app.in_time(app.store().list_manifest(event_id, since, after, PAGE)).await }
     };
     let tickets = list::pages(read, |ticket: &ManifestTicket| ticket.ticket_id).map(move |tickets| {
@@ -143,7 +150,7 @@ fn manifest(
             if !std::mem::replace(&mut first, false) {
                 chunk.push(b',');
             }
-            serde_json::to_writer(&mut chunk, &entry(&app, ticket, gate.as_deref()))
+            serde_json::to_writer(&mut chunk, &entry(&secret, ticket, gate.as_deref()))
                 .map_err(|error| Error::Internal(error.to_string()))?;
         }
         Ok(Bytes::from(std::mem::take(&mut chunk)))
@@ -151,7 +158,7 @@ fn manifest(
     Ok(tickets.chain(stream::iter([Ok(Bytes::from_static(b"]}"))])))
 }
 
-fn entry<'a>(app: &App, ticket: &'a ManifestTicket, only_gate: Option<&str>) -> Entry<'a> {
+fn entry<'a>(secret: &TicketSecret, ticket: &'a ManifestTicket, only_gate: Option<&str>) -> Entry<'a> {
     let own = only_gate.is_none_or(|gate| gate == ticket.gate).then(|| OwnEntry {
         status: ticket.status,
         registered: ticket.username.is_some(),
@@ -161,7 +168,7 @@ fn entry<'a>(app: &App, ticket: &'a ManifestTicket, only_gate: Option<&str>) -> 
         last_step: ticket.last_step,
         used_at: ticket.used_at,
         printed: ticket.printed_at.is_some(),
-        key: app.secret.key_of(ticket.ticket_id, ticket.seed).base32(),
+        key: secret.key_of(ticket.ticket_id, ticket.seed).base32(),
     });
     Entry { ticket_id: ticket.ticket_id, seat: &ticket.seat, gate: &ticket.gate, own }
 }

@@ -122,8 +122,8 @@ async fn find_ticket(call: &Call<'_>) -> Result<(TicketPage, TotpKey), Error> {
     let token = call.params.get("token").and_then(PageToken::parse).ok_or(Error::TicketNotFound)?;
     let read = call.app.store().read_ticket_page(token.ticket_id).await?.ok_or(Error::TicketNotFound)?;
     // With another secret every link would look dead.
-    call.app.check_secret(read.secret_fingerprint.as_deref())?;
-    let key = call.app.secret.key_of(token.ticket_id, read.ticket.seed);
+    let secret = call.app.checked_secret(read.secret_fingerprint.as_deref())?;
+    let key = secret.key_of(token.ticket_id, read.ticket.seed);
     if token.is_of(&key) { Ok((read, key)) } else { Err(Error::TicketNotFound) }
 }
 

@@ -53,13 +53,19 @@ impl ScanBody {
     /// What a device says that it was shown.
     pub(super) fn read(self, now: Millis) -> Result<ScanRequest, Error> {
         let manual = self.manual == Some(true);
-        let (ticket, code) = match (self.code, self.seat, self.gate, self.totp_code) {
-            (Some(qr), None, None, None) if !manual => match QrCode::parse(&qr) {
-                Some(qr) => (Shown::Ticket(qr.ticket_id), Some(qr.code)),
-                None => (Shown::Nothing, Some(Code::Rotating(String::new()))),
-            },
-            (None, Some(seat), Some(gate), code) if code.is_some() != manual => {
-                (Shown::Seat { seat: seat.into_string(), gate: gate.into_string() }, code.map(Code::Rotating))
+        if manual != self.note.is_some() {
+            return Err(Error::field("note", "is required for a manual admission, and only for that"));
+        }
+        let place = |seat: Place, gate: Place| (seat.into_string(), gate.into_string());
+        let shown = match (self.code, self.seat, self.gate, self.totp_code, self.note) {
+            (Some(qr), None, None, None, None) => QrCode::parse(&qr).map_or(Shown::Nothing, Shown::Qr),
+            (None, Some(seat), Some(gate), Some(digits), None) => {
+                let (seat, gate) = place(seat, gate);
+                Shown::Seat { seat, gate, code: Code::Rotating(digits) }
+            }
+            (None, Some(seat), Some(gate), None, Some(note)) => {
+                let (seat, gate) = place(seat, gate);
+                Shown::Vouched { seat, gate, note: note.0 }
             }
             _ => {
                 let forms =
@@ -67,14 +73,9 @@ impl ScanBody {
                 return Err(Error::field("body", forms));
             }
         };
-        if manual != self.note.is_some() {
-            return Err(Error::field("note", "is required for a manual admission, and only for that"));
-        }
         Ok(ScanRequest {
             scan_id: self.scan_id,
-            ticket,
-            code,
-            note: self.note.map(|note| note.0),
+            shown,
             at_gate: self.at_gate.map(Place::into_string),
             direction: self.direction.unwrap_or(Direction::Entry),
             scanned_at: self.scanned_at.unwrap_or(now),
@@ -142,7 +143,7 @@ fn respond(scanned: Scanned) -> Result<Response, Error> {
     let reply = ScanReply::new(scanned);
     let mut response = response::json(reply.status(), &reply)?;
     if reply.result == ScanResult::TooManyAttempts {
-        response.headers_mut().insert(header::RETRY_AFTER, (ATTEMPTS_WINDOW / Millis::SECOND).into());
+        response.headers_mut().insert(header::RETRY_AFTER, ATTEMPTS_WINDOW.as_secs().into());
     }
     Ok(with_scan(response, reply.result))
 }
@@ -163,9 +164,11 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
     let body: AttendanceBody = call.json_or_form()?;
     let request = ScanRequest {
         scan_id: body.scan_id.unwrap_or_else(Uuid::now_v7),
-        ticket: Shown::Seat { seat: body.seat.into_string(), gate: body.gate.into_string() },
-        code: Some(Code::Rotating(body.totp_code)),
-        note: None,
+        shown: Shown::Seat {
+            seat: body.seat.into_string(),
+            gate: body.gate.into_string(),
+            code: Code::Rotating(body.totp_code),
+        },
         at_gate: None,
         direction: Direction::Entry,
         scanned_at: call.now,
@@ -180,11 +183,10 @@ pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
     let scan_id = call.id("scan_id", Error::ScanNotFound)?;
     let store = call.app.store();
     let caller = call.caller()?;
-    let scan = store.get_scan(scan_id).await?.ok_or(Error::ScanNotFound)?;
-    caller.may_enter(scan.event_id)?;
-    let undone = store.undo_scan(scan_id, caller.key_id, call.now - UNDO_WINDOW, call.now).await?;
+    let scan = caller.open(store.get_scan(scan_id).await?, Error::ScanNotFound)?;
+    let undone = store.undo_scan(scan.scan_id, caller.key_id, call.now - UNDO_WINDOW, call.now).await?;
     let ticket = match undone.ticket_id {
-        Some(ticket_id) => store.get_ticket(ticket_id).await?,
+        Some(ticket_id) => Some(caller.open(store.get_ticket(ticket_id).await?, Error::TicketNotFound)?),
         None => None,
     };
     response::json(StatusCode::OK, &ScanReply::new(Scanned { scan: undone, ticket, replayed: false }))

@@ -19,7 +19,7 @@ use crate::request::{Call, media_type};
 use crate::response::{self, Response, attachment};
 use crate::sheet;
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
-use crate::totp::{self, Code, QrCode};
+use crate::totp::{self, Code, QrCode, TicketSecret};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,7 +70,7 @@ pub async fn import(
     progress: &(dyn Fn(usize) + Send + Sync),
 ) -> Result<Created, Error> {
     if rows.iter().any(|row| row.holder.is_some()) {
-        app.in_time(app.claim_secret()).await?;
+        app.in_time(app.claimed_secret()).await?;
     }
     let tickets = new_tickets(rows.iter().map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())))?;
     app.store()
@@ -161,9 +161,9 @@ pub async fn revoke_ticket(call: Call<'_>) -> Result<Response, Error> {
 
 /// `POST /api/tickets/{ticket_id}/reissue`: a new seed, so that the old code and link die.
 pub async fn reissue_ticket(call: Call<'_>) -> Result<Response, Error> {
-    call.app.claim_secret().await?;
+    let secret = call.app.claimed_secret().await?;
     let ticket = change(&call, &TicketChange::Reissue { seed: Seed(random_bytes()?) }).await?;
-    provisioned(&call, &ticket).await
+    provisioned(&call, secret, &ticket).await
 }
 
 #[derive(Deserialize)]
@@ -175,17 +175,15 @@ struct Transfer {
 /// `POST /api/tickets/{ticket_id}/transfer`: another holder and a new seed.
 pub async fn transfer_ticket(call: Call<'_>) -> Result<Response, Error> {
     let body: Transfer = call.json()?;
-    call.app.claim_secret().await?;
+    let secret = call.app.claimed_secret().await?;
     let change_to = TicketChange::Transfer { seed: Seed(random_bytes()?), username: body.username.as_str().to_owned() };
     let ticket = change(&call, &change_to).await?;
-    provisioned(&call, &ticket).await
+    provisioned(&call, secret, &ticket).await
 }
 
 async fn find_ticket(call: &Call<'_>) -> Result<Ticket, Error> {
     let ticket_id = call.id("ticket_id", Error::TicketNotFound)?;
-    let ticket = call.app.store().get_ticket(ticket_id).await?.ok_or(Error::TicketNotFound)?;
-    call.caller()?.may_enter(ticket.event_id)?;
-    Ok(ticket)
+    call.caller()?.open(call.app.store().get_ticket(ticket_id).await?, Error::TicketNotFound)
 }
 
 async fn change(call: &Call<'_>, change: &TicketChange) -> Result<Ticket, Error> {
@@ -193,9 +191,9 @@ async fn change(call: &Call<'_>, change: &TicketChange) -> Result<Ticket, Error>
     call.app.store().change_ticket(ticket.ticket_id, change, call.now).await
 }
 
-async fn provisioned(call: &Call<'_>, ticket: &Ticket) -> Result<Response, Error> {
-    let event = call.app.store().find_event(&ticket.event).await?.ok_or(Error::EventNotFound)?;
-    response::json(StatusCode::OK, &with_provisioning(call.app, &event, ticket))
+async fn provisioned(call: &Call<'_>, secret: &TicketSecret, ticket: &Ticket) -> Result<Response, Error> {
+    let event = call.caller()?.open_event(call.app.store().find_event(&ticket.event).await?)?;
+    response::json(StatusCode::OK, &with_provisioning(call.app, secret, &event, ticket))
 }
 
 #[derive(Serialize)]
@@ -207,9 +205,9 @@ struct PrintedTicket {
 
 /// `POST /api/tickets/{ticket_id}/print`: what to print for a person without a phone. Repeatable, with the same answer.
 pub async fn print_ticket(call: Call<'_>) -> Result<Response, Error> {
-    call.app.claim_secret().await?;
+    let secret = call.app.claimed_secret().await?;
     let ticket = change(&call, &TicketChange::Print).await?;
-    let key = call.app.secret.key_of(ticket.ticket_id, ticket.seed);
+    let key = secret.key_of(ticket.ticket_id, ticket.seed);
     let printed = QrCode { ticket_id: ticket.ticket_id, code: Code::Printed(key.print_proof()) };
     response::json(StatusCode::OK, &PrintedTicket { ticket, printed_code: printed.to_string() })
 }
@@ -221,7 +219,7 @@ struct Link {
 
 /// `GET /api/tickets/{ticket_id}/link`: the address of the ticket's page, again.
 pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
-    call.app.claim_secret().await?;
+    let secret = call.app.claimed_secret().await?;
     let ticket = find_ticket(&call).await?;
     if ticket.status == Status::Revoked {
         return Err(Error::TicketRevoked);
@@ -229,7 +227,7 @@ pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
     if ticket.user_id.is_none() {
         return Err(Error::TicketNotRegistered);
     }
-    response::json(StatusCode::OK, &Link { ticket_url: ticket_url(call.app, &ticket) })
+    response::json(StatusCode::OK, &Link { ticket_url: ticket_url(call.app, secret, &ticket) })
 }
 
 /// What a holder's phone needs to make codes. It is in one answer and never again.
@@ -250,11 +248,15 @@ pub struct TicketWithProvisioning<'a> {
     provisioning: Provisioning,
 }
 
-pub fn with_provisioning<'a>(app: &App, event: &Event, ticket: &'a Ticket) -> TicketWithProvisioning<'a> {
-    let key = app.secret.key_of(ticket.ticket_id, ticket.seed);
-    let secret = key.base32();
+pub fn with_provisioning<'a>(
+    app: &App,
+    secret: &TicketSecret,
+    event: &Event,
+    ticket: &'a Ticket,
+) -> TicketWithProvisioning<'a> {
+    let ticket_url = ticket_url(app, secret, ticket);
+    let secret = secret.key_of(ticket.ticket_id, ticket.seed).base32();
     let otpauth_url = otpauth_url(&event.name, ticket, &secret);
-    let ticket_url = ticket_url(app, ticket);
     let provisioning =
         Provisioning { secret, otpauth_url, ticket_url, algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD };
     TicketWithProvisioning { ticket, provisioning }
@@ -281,14 +283,14 @@ pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<B
 /// `GET /api/events/{event}/links.csv`: the links of all tickets that admit or have admitted somebody.
 pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
-    call.app.claim_secret().await?;
+    let secret = Arc::clone(call.app.claimed_secret().await?);
     let key_id = call.caller()?.key_id;
     tracing::info!(key.id = key_id.map(tracing::field::display), event = event.slug, "links downloaded");
     let app = Arc::clone(call.app);
     let mut writer = sheet::Writer::new(sheet::LINK_COLUMNS);
     let rows = ticket_pages(Arc::clone(call.app), event.event_id).map(move |tickets| {
         for ticket in tickets?.iter().filter(|ticket| ticket.user_id.is_some() && ticket.status != Status::Revoked) {
-            writer.link(ticket, ticket_url(&app, ticket))?;
+            writer.link(ticket, ticket_url(&app, &secret, ticket))?;
         }
         writer.take()
     });

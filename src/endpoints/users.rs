@@ -61,11 +61,11 @@ pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
     let body: Registration = call.json_or_form()?;
     let slug = body.event.as_ref().map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
     let store = call.app.store();
-    let event = call.caller()?.found(store.find_event(slug).await?)?;
-    call.app.claim_secret().await?;
+    let event = call.caller()?.open_event(store.find_event(slug).await?)?;
+    let secret = call.app.claimed_secret().await?;
     let ticket =
         store.register_ticket(username, event.event_id, body.seat.as_str(), body.gate.as_str(), call.now).await?;
-    response::json(StatusCode::CREATED, &with_provisioning(call.app, &event, &ticket))
+    response::json(StatusCode::CREATED, &with_provisioning(call.app, secret, &event, &ticket))
 }
 
 /// `GET /api/users/{username}/tickets`.

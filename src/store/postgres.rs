@@ -127,7 +127,7 @@ async fn record_accepted(
     connection: &mut PgConnection,
     scan: &Scan,
     mark: &Mark,
-    refusals_since: Millis,
+    refusals_since: Option<Millis>,
 ) -> std::result::Result<u64, sqlx::Error> {
     let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
         .bind(mark.version)

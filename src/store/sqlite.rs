@@ -117,7 +117,7 @@ async fn health(connection: &mut SqliteConnection) -> Result<Health> {
 
 /// What `sp_register_ticket_to_user` does on PostgreSQL, inside the caller's transaction.
 async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: Uuid, now: Millis) -> Result<()> {
-    let (holder, status): (Option<Uuid>, String) =
+    let (holder, status): (Option<Uuid>, Status) =
         sqlx::query_as("select user_id, status from tickets where ticket_id = $1")
             .bind(ticket_id)
             .fetch_one(&mut *connection)
@@ -125,7 +125,7 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
     if holder.is_some() {
         return Err(Error::TicketAlreadyRegistered);
     }
-    if status != Status::Valid.as_str() {
+    if status != Status::Valid {
         return Err(Error::TicketRevoked);
     }
     sqlx::query(
@@ -161,7 +161,7 @@ async fn record_accepted(
     connection: &mut SqliteConnection,
     scan: &Scan,
     mark: &Mark,
-    refusals_since: Millis,
+    refusals_since: Option<Millis>,
 ) -> std::result::Result<u64, sqlx::Error> {
     let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
         .bind(mark.version)

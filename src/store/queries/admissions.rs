@@ -10,9 +10,9 @@ use super::{BEGIN, Backend, Connection, Db, LOCK_TICKET, Row, is_unique_violatio
 use crate::admission::ATTEMPTS;
 use crate::error::Error;
 use crate::model::{Millis, Scan, ScanResult};
-use crate::store::{Admissions, Mark, Recorded, Result, ScanContext, TicketName};
+use crate::store::{Admissions, Guarded, Mark, Recorded, Result, ScanContext, TicketName};
 
-/// How many codes of a ticket were refused since a moment, those of offline gates apart.
+/// How many codes of a ticket were refused since a moment, those of offline gates apart; since null, none.
 macro_rules! count_refusals {
     ($ticket:literal, $since:literal) => {
         concat!(
@@ -62,7 +62,7 @@ const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", count_refusals!("$3
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,
-    refusals_since: Millis,
+    refusals_since: Option<Millis>,
 ) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
     query
         .bind(scan.scan_id)
@@ -70,9 +70,9 @@ pub fn bind_scan<'q>(
         .bind(scan.ticket_id)
         .bind(scan.presented)
         .bind(scan.at_gate.as_deref())
-        .bind(scan.direction.as_str())
-        .bind(scan.result.as_str())
-        .bind(scan.offline_result.as_deref())
+        .bind(scan.direction)
+        .bind(scan.result)
+        .bind(scan.offline_result)
         .bind(scan.manual)
         .bind(scan.note.as_deref())
         .bind(scan.seconds_off)
@@ -93,8 +93,8 @@ impl Admissions for Backend {
         event: &str,
         ticket: &TicketName<'_>,
         scan_id: Uuid,
-        refusals_since: Millis,
-    ) -> Result<Option<ScanContext>> {
+        refusals_since: Option<Millis>,
+    ) -> Result<Option<Guarded<ScanContext>>> {
         let query = match ticket {
             TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $4")),
             TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $4 and t.gate = $5")),
@@ -115,13 +115,13 @@ impl Admissions for Backend {
             if row.try_get::<i64, _>("prior")? > 0 {
                 context.prior = get_scan(lease.connection(), scan_id).await?;
             }
-            Ok(Some(context))
+            Ok(Some(Guarded::new(context.event_id, context)))
         }
         .await;
         lease.settle(outcome).await
     }
 
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Millis) -> Result<Recorded> {
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Option<Millis>) -> Result<Recorded> {
         let mut lease = self.writer().await?;
         let outcome = match (mark, scan.ticket_id) {
             (Some(mark), _) => super::record_accepted(lease.connection(), scan, mark, refusals_since).await,
@@ -132,7 +132,7 @@ impl Admissions for Backend {
                 record_refused(lease.connection(), scan, refusals_since).await
             }
             // What is refused before its code is looked at has no limit.
-            (None, _) => record_refused(lease.connection(), scan, Millis(i64::MAX)).await,
+            (None, _) => record_refused(lease.connection(), scan, None).await,
         };
         let outcome = match outcome {
             Ok(0) => Ok(Recorded::Outdated),
@@ -145,10 +145,9 @@ impl Admissions for Backend {
 }
 
 fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
-    let reentry: String = row.try_get("reentry")?;
     Ok(ScanContext {
         event_id: row.try_get("of_event_id")?,
-        reentry: reentry.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?,
+        reentry: row.try_get("reentry")?,
         ticket: optional_ticket(row)?,
         prior: None,
         refusals: row.try_get("refusals")?,
@@ -162,7 +161,7 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
 async fn record_refused(
     connection: &mut Connection,
     scan: &Scan,
-    refusals_since: Millis,
+    refusals_since: Option<Millis>,
 ) -> std::result::Result<u64, sqlx::Error> {
     let written = bind_scan(sqlx::query(INSERT_SCAN), scan, refusals_since).execute(connection).await?;
     Ok(written.rows_affected())

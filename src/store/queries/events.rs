@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{BEGIN, Backend, Connection, unless_unique};
 use crate::error::Error;
 use crate::model::{Event, Millis};
-use crate::store::{Arrivals, DEFAULT_EVENT, EventChange, Events, GateCounts, ManifestState, Result, Stats};
+use crate::store::{Arrivals, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, ManifestState, Result, Stats};
 
 macro_rules! event_columns {
     () => {
@@ -30,7 +30,7 @@ impl Events for Backend {
         .bind(&event.time_zone)
         .bind(event.starts_at)
         .bind(event.ends_at)
-        .bind(event.reentry.as_str())
+        .bind(event.reentry)
         .bind(event.version)
         .bind(now)
         .execute(lease.connection())
@@ -38,13 +38,11 @@ impl Events for Backend {
         lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::EventExists))).await
     }
 
-    async fn find_event(&self, slug: &str) -> Result<Option<Event>> {
+    async fn find_event(&self, slug: &str) -> Result<Option<Guarded<Event>>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(concat!("select ", event_columns!(), " from events where slug = $1"))
-            .bind(slug)
-            .fetch_optional(lease.connection())
-            .await;
-        lease.settle(outcome.map_err(Error::from)).await
+        let outcome = find_event(lease.connection(), slug).await;
+        let event = lease.settle(outcome).await?;
+        Ok(event.map(|event| Guarded::new(event.event_id, event)))
     }
 
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>> {
@@ -76,7 +74,7 @@ impl Events for Backend {
             .bind(&event.time_zone)
             .bind(event.starts_at)
             .bind(event.ends_at)
-            .bind(event.reentry.as_str())
+            .bind(event.reentry)
             .bind(event.version)
             .execute(&mut *connection)
             .await?;
@@ -127,6 +125,14 @@ impl Events for Backend {
         let outcome = stats(lease.connection(), event_id).await;
         lease.settle(outcome.map_err(Error::from)).await
     }
+}
+
+pub(super) async fn find_event(connection: &mut Connection, slug: &str) -> Result<Option<Event>> {
+    let event = sqlx::query_as(concat!("select ", event_columns!(), " from events where slug = $1"))
+        .bind(slug)
+        .fetch_optional(connection)
+        .await?;
+    Ok(event)
 }
 
 /// Takes the event's row for the rest of the transaction, and counts the change.

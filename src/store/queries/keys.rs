@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::Backend;
+use super::events::find_event;
 use crate::error::Error;
-use crate::model::{Key, Millis};
-use crate::store::{Keys, ListedKey, Result};
+use crate::model::{Event, Key, Millis};
+use crate::store::{Guarded, Keys, ListedKey, Result};
 
 macro_rules! key_columns {
     () => {
@@ -48,7 +49,7 @@ impl Keys for Backend {
         )
         .bind(key.key_id)
         .bind(&key.name)
-        .bind(key.role.as_str())
+        .bind(key.role)
         .bind(key.event_id)
         .bind(key.gate.as_deref())
         .bind(key.offline)
@@ -83,11 +84,31 @@ impl Keys for Backend {
         lease.settle(outcome.map_err(Error::from)).await
     }
 
-    async fn get_key(&self, key_id: Uuid) -> Result<Option<Key>> {
+    async fn get_key(&self, key_id: Uuid) -> Result<Option<Guarded<Key>>> {
         let mut lease = self.reader().await?;
-        let outcome =
+        let outcome: std::result::Result<Option<Key>, _> =
             sqlx::query_as(select_keys!("where k.key_id = $1")).bind(key_id).fetch_optional(lease.connection()).await;
-        lease.settle(outcome.map_err(Error::from)).await
+        let key = lease.settle(outcome.map_err(Error::from)).await?;
+        Ok(key.map(|key| Guarded::new(key.event_id, key)))
+    }
+
+    async fn find_enrolment(&self, key_id: Uuid, enrol_hash: &[u8]) -> Result<Option<(Key, Option<Event>)>> {
+        let mut lease = self.reader().await?;
+        let outcome = async {
+            let key: Option<Key> = sqlx::query_as(select_keys!("where k.key_id = $1 and k.enrol_hash = $2"))
+                .bind(key_id)
+                .bind(enrol_hash)
+                .fetch_optional(lease.connection())
+                .await?;
+            let Some(key) = key else { return Ok(None) };
+            let event = match &key.event {
+                Some(slug) => find_event(lease.connection(), slug).await?,
+                None => None,
+            };
+            Ok(Some((key, event)))
+        }
+        .await;
+        lease.settle(outcome).await
     }
 
     async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()> {

@@ -1,5 +1,9 @@
-//! Every statement that PostgreSQL and SQLite both read, one file a resource. This directory is compiled twice, once
-//! inside each database's module, which gives it what is imported here: `Db`, `Backend` and the operations that differ.
+//! Every statement that PostgreSQL and SQLite both read, one file a resource.
+//!
+//! This directory is compiled twice, once inside each database's module, which gives it what is imported here: `Db`,
+//! `Backend` and the operations that differ. Written once over any `sqlx::Database`, each query would have to state for
+//! each of its parameters and columns that this database encodes and decodes them, some twenty bounds a function; and
+//! sqlx's own `Any` has no UUIDs and copies each row into types of its own.
 
 use async_trait::async_trait;
 

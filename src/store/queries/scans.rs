@@ -8,7 +8,7 @@ use super::tickets::{lock_ticket, optional_ticket};
 use super::{BEGIN, Backend, Connection, Row};
 use crate::error::Error;
 use crate::model::{Direction, Millis, Scan, Status, Ticket};
-use crate::store::{Conflict, Result, Scans};
+use crate::store::{Conflict, Guarded, Result, Scans};
 
 macro_rules! scan_columns {
     () => {
@@ -20,10 +20,11 @@ macro_rules! scan_columns {
 
 #[async_trait]
 impl Scans for Backend {
-    async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Scan>> {
+    async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Guarded<Scan>>> {
         let mut lease = self.reader().await?;
         let outcome = get_scan(lease.connection(), scan_id).await;
-        lease.settle(outcome).await
+        let scan = lease.settle(outcome).await?;
+        Ok(scan.map(|scan| Guarded::new(scan.event_id, scan)))
     }
 
     async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan> {
@@ -161,7 +162,7 @@ async fn take_back(connection: &mut Connection, ticket: &Ticket, scan: &Scan, no
          where ticket_id = $1",
     )
     .bind(ticket.ticket_id)
-    .bind(status.as_str())
+    .bind(status)
     .bind(scan.direction == Direction::Exit)
     .bind(if unused { None } else { ticket.used_at })
     .bind(now)

@@ -8,7 +8,9 @@ use super::users::find_user;
 use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row, unless_unique};
 use crate::error::{Error, FieldError};
 use crate::model::{Millis, Status, Ticket};
-use crate::store::{Created, ManifestTicket, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets};
+use crate::store::{
+    Created, Guarded, ManifestTicket, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets,
+};
 
 /// Tickets written by one statement: large enough to be fast, small enough to show progress.
 const CHUNK: usize = 5_000;
@@ -82,7 +84,7 @@ impl Tickets for Backend {
         ))
         .bind(event_id)
         .bind(filter.after.unwrap_or_default())
-        .bind(filter.status.map(Status::as_str))
+        .bind(filter.status)
         .bind(filter.gate.as_deref())
         .bind(pattern)
         .bind(limit)
@@ -135,10 +137,11 @@ impl Tickets for Backend {
         lease.settle(outcome.map_err(Error::from)).await
     }
 
-    async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Ticket>> {
+    async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Guarded<Ticket>>> {
         let mut lease = self.reader().await?;
         let outcome = get_ticket(lease.connection(), ticket_id).await;
-        lease.settle(outcome).await
+        let ticket = lease.settle(outcome).await?;
+        Ok(ticket.map(|ticket| Guarded::new(ticket.event_id, ticket)))
     }
 
     async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<Option<TicketPage>> {
