@@ -94,7 +94,7 @@ impl Caller {
             role: key.role,
             event_id: key.event_id,
             gate: key.gate.clone(),
-            offline: key.offline || key.role == Role::Organizer,
+            offline: key.offline || !key.role.is_of_a_device(),
             created_at: Some(key.created_at),
         }
     }

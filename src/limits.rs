@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// How long after its receipt a scan can be undone.
 pub const UNDO_WINDOW: Duration = Duration::from_mins(15);
 
@@ -25,6 +27,15 @@ pub const KEY_WITHOUT_END: Duration = Duration::from_hours(30 * 24);
 /// How long the token of an enrolment is good.
 pub const ENROLMENT: Duration = Duration::from_mins(15);
 
+/// How far the clocks of service and database may be apart: well inside a code's 30 s.
+pub const CLOCKS_APART: Duration = Duration::from_secs(5);
+
+/// Bytes of a body at most,
+pub const BODY: usize = 64 * 1024;
+/// of a batch, because 500 scans with notes do not fit in an ordinary body,
+pub const BATCH_BODY: usize = 512 * 1024;
+/// and of a CSV file.
+pub const CSV_BODY: usize = 16 * 1024 * 1024;
 /// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
 pub const IMPORT_TICKETS: usize = 250_000;
 
@@ -45,10 +56,26 @@ pub const NOTE: usize = 500;
 /// What tickets are searched for.
 pub const SEARCH: usize = 200;
 
+/// What the device of a gate is told of these, when it enrols and with each manifest. In seconds.
+#[derive(Serialize)]
+pub struct GateLimits {
+    /// [`UNDO_WINDOW`].
+    undo_seconds: u64,
+    /// [`MANIFEST_AFTER_END`]: from then on the device forgets its manifest.
+    manifest_after_end_seconds: u64,
+}
+
+impl GateLimits {
+    pub const TOLD: Self =
+        Self { undo_seconds: UNDO_WINDOW.as_secs(), manifest_after_end_seconds: MANIFEST_AFTER_END.as_secs() };
+}
+
 /// A length of time in English, in the largest unit that it is a whole number of: `15 minutes`.
 pub fn told(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
     let seconds = duration.as_secs();
     let (number, unit) = match seconds {
+        _ if seconds >= 7 * DAY && seconds.is_multiple_of(DAY) => (seconds / DAY, "days"),
         _ if seconds.is_multiple_of(3_600) => (seconds / 3_600, "hours"),
         _ if seconds.is_multiple_of(60) => (seconds / 60, "minutes"),
         _ => (seconds, "seconds"),

@@ -187,7 +187,7 @@ words! {
 }
 
 words! {
-    /// What a key may do. Each role holds what the later ones hold.
+    /// What a key may do.
     Role {
         /// Everything.
         Organizer = "organizer",
@@ -200,8 +200,20 @@ words! {
 
 impl Role {
     /// Whether this role may do what `needed` may.
-    pub fn holds(self, needed: Self) -> bool {
-        self as u8 <= needed as u8
+    pub const fn holds(self, needed: Self) -> bool {
+        match self {
+            Self::Organizer => true,
+            Self::Supervisor => matches!(needed, Self::Supervisor | Self::Gate),
+            Self::Gate => matches!(needed, Self::Gate),
+        }
+    }
+
+    /// Whether its keys are for devices: they can be given to one by an enrolment, and end with their event.
+    pub const fn is_of_a_device(self) -> bool {
+        match self {
+            Self::Supervisor | Self::Gate => true,
+            Self::Organizer => false,
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! A template is HTML in which `{{name}}` stands for a value and `{{a.name}}` for a text of `pages/text/*.json`, both
 //! escaped; `{{&name}}` is a value that is HTML already; `{{json a b}}` are all texts whose names begin with `a.` or
-//! `b.`, as JSON for the page's own module.
+//! `b.`, as JSON for the page's own module. `{{limit.name}}`, and in a text `{limit.name}`, is one of the limits.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,7 +15,12 @@ use flate2::read::GzDecoder;
 use http::{HeaderMap, header};
 use qrcodegen::{QrCode, QrCodeEcc};
 
+use crate::limits::{
+    CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, KEY_NAME, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG,
+    USERNAME,
+};
 use crate::model::Millis;
+use crate::totp::PERIOD;
 
 /// A file that pages load, as `build.rs` made it.
 pub struct Asset {
@@ -54,7 +60,43 @@ pub struct Language {
 fn texts(gzip: &[u8]) -> Texts {
     let mut json = String::new();
     GzDecoder::new(gzip).read_to_string(&mut json).expect("build.rs compressed it");
-    serde_json::from_str(&json).expect("the file is ours, and every test of a page reads it")
+    let texts: Texts = serde_json::from_str(&json).expect("the file is ours, and every test of a page reads it");
+    texts.into_iter().map(|(name, text)| (name, with_limits(&text))).collect()
+}
+
+/// A limit as people read it: a number of characters, or of what its name says.
+fn limit(name: &str) -> Option<u64> {
+    Some(match name.strip_prefix("limit.")? {
+        "place" => PLACE as u64,
+        "username" => USERNAME as u64,
+        "slug" => SLUG as u64,
+        "name" => NAME as u64,
+        "key_name" => KEY_NAME as u64,
+        "email" => EMAIL as u64,
+        "note" => NOTE as u64,
+        "search" => SEARCH as u64,
+        "enrolment_minutes" => ENROLMENT.as_secs() / 60,
+        "manifest_hours" => MANIFEST_BEFORE_START.as_secs() / 3_600,
+        "clock_seconds" => CLOCKS_APART.as_secs(),
+        "csv_mib" => CSV_BODY as u64 / (1024 * 1024),
+        "period" => PERIOD.unsigned_abs(),
+        _ => return None,
+    })
+}
+
+/// A text with the limits that it names.
+fn with_limits(text: &str) -> String {
+    let mut parts = text.split("{limit.");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (name, rest) = part.split_once('}').unwrap_or((part, ""));
+        match limit(&format!("limit.{name}")) {
+            Some(limit) => whole.push_str(&limit.to_string()),
+            None => whole.push_str(&format!("{{limit.{name}}}")),
+        }
+        whole.push_str(rest);
+    }
+    whole
 }
 
 /// The first is spoken to whoever asks for none of them.
@@ -111,11 +153,15 @@ impl Language {
         serde_json::to_string(&texts).unwrap_or_default().replace('<', "\\u003c")
     }
 
-    fn value<'a>(&'a self, name: &'a str, values: &'a [(&str, String)]) -> &'a str {
+    fn value<'a>(&'a self, name: &'a str, values: &'a [(&str, String)]) -> Cow<'a, str> {
         match name {
-            "lang" => self.tag,
-            "assets" => ASSETS_PATH,
-            _ => values.iter().find(|(known, _)| *known == name).map_or_else(|| self.text(name), |(_, value)| value),
+            "lang" => self.tag.into(),
+            "assets" => ASSETS_PATH.into(),
+            _ => match (limit(name), values.iter().find(|(known, _)| *known == name)) {
+                (Some(limit), _) => limit.to_string().into(),
+                (None, Some((_, value))) => value.into(),
+                (None, None) => self.text(name).into(),
+            },
         }
     }
 
@@ -130,9 +176,9 @@ impl Language {
             if let Some(groups) = name.strip_prefix("json ") {
                 page.push_str(&self.json(groups));
             } else if let Some(name) = name.strip_prefix('&') {
-                page.push_str(value(name));
+                page.push_str(&value(name));
             } else {
-                escape(value(name), &mut page);
+                escape(&value(name), &mut page);
             }
             rest = after;
         }
@@ -189,6 +235,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::model::{Direction, Role, ScanResult};
 
     /// What `endpoints::pages` gives a template besides what each has.
     const PASSED: &[(&str, &[&str])] = &[
@@ -260,12 +307,71 @@ mod tests {
                         }),
                         None => {
                             let name = name.trim_start_matches('&');
-                            ["lang", "assets"].contains(&name) || passed.contains(&name) || is_text(name)
+                            ["lang", "assets"].contains(&name)
+                                || passed.contains(&name)
+                                || is_text(name)
+                                || limit(name).is_some()
                         }
                     };
                     assert!(known, "{file} names `{name}`, which is not there in `{}`", language.tag);
                 }
             }
+        }
+    }
+
+    /// What the files say, before their limits are filled in.
+    fn raw_texts() -> Vec<(String, Texts)> {
+        let files = sources("src/pages/text", &["json"]).into_iter();
+        files.map(|(file, json)| (file, serde_json::from_str(&json).unwrap())).collect()
+    }
+
+    #[test]
+    fn every_file_of_texts_is_a_language() {
+        let files: BTreeSet<String> = raw_texts().into_iter().map(|(file, _)| file).collect();
+        let languages: BTreeSet<String> = LANGUAGES.iter().map(|language| format!("{}.json", language.tag)).collect();
+        assert_eq!(files, languages);
+    }
+
+    #[test]
+    fn a_text_names_its_limits_and_has_no_figure_of_its_own() {
+        for (file, texts) in raw_texts() {
+            for (name, text) in texts {
+                assert!(!text.contains(|character: char| character.is_ascii_digit()), "{file}: {name}");
+                assert!(!with_limits(&text).contains("{limit."), "{file}: {name} names a limit that is not there");
+            }
+        }
+        assert_eq!(with_limits("{n} of {limit.period}, {limit.none}"), format!("{{n}} of {PERIOD}, {{limit.none}}"));
+    }
+
+    #[test]
+    fn the_length_of_a_field_is_a_limit() {
+        for (file, template) in sources("src/pages", &["html"]) {
+            for length in template.split("maxlength=\"").skip(1) {
+                assert!(length.starts_with("{{limit."), "{file}: {}", length.split('"').next().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_word_that_people_meet_has_its_text() {
+        let results = ScanResult::ALL.iter().map(|result| format!("result.{}", result.as_str()));
+        let roles = Role::ALL.iter().flat_map(|role| {
+            let device = role.is_of_a_device().then(|| format!("gate.role_{}", role.as_str()));
+            [Some(format!("organizer.role_{}", role.as_str())), device]
+        });
+        let directions = Direction::ALL.iter().map(|direction| format!("gate.{}", direction.as_str()));
+        for name in results.chain(roles.flatten()).chain(directions) {
+            for language in &LANGUAGES {
+                assert!(language.texts.contains_key(&name), "`{}` lacks `{name}`", language.tag);
+            }
+        }
+    }
+
+    #[test]
+    fn every_verdict_has_its_look_at_the_gate() {
+        let table = include_str!("pages/gate/verdict.js");
+        for result in ScanResult::ALL {
+            assert!(table.contains(&format!("\n  {}: \"", result.as_str())), "{}", result.as_str());
         }
     }
 

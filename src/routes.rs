@@ -14,6 +14,7 @@ use crate::app::{App, within};
 use crate::auth::Caller;
 use crate::endpoints::{batches, events, keys, manifest, pages, scans, stats, system, tickets, users};
 use crate::error::Error;
+use crate::limits::{BATCH_BODY, BODY, CSV_BODY};
 use crate::logs::{self, RequestLine};
 use crate::model::{Millis, Role, ScanResult};
 use crate::request::{BodyLimits, Call, Params, RequestBody, media_type, read_body};
@@ -64,14 +65,13 @@ const ORGANIZER: Option<Role> = Some(Role::Organizer);
 const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
 const GATE: Option<Role> = Some(Role::Gate);
 
-const ORDINARY: BodyLimits = BodyLimits { bytes: 64 * 1024, time: Duration::from_secs(10) };
+const ORDINARY: BodyLimits = BodyLimits { bytes: BODY, time: Duration::from_secs(10) };
 const SHORT: Limits = Limits { deadline: None, body: ORDINARY, csv: None, refuse: by_problem };
 /// What a person reads as it is.
 const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
 const LONG: Limits = Limits { deadline: Some(LONG_DEADLINE), ..SHORT };
-/// 500 scans with notes do not fit in an ordinary body.
-const BATCH: Limits = Limits { body: BodyLimits { bytes: 512 * 1024, ..ORDINARY }, ..LONG };
-const IMPORT: Limits = Limits { csv: Some(BodyLimits { bytes: 16 * 1024 * 1024, time: LONG_DEADLINE }), ..LONG };
+const BATCH: Limits = Limits { body: BodyLimits { bytes: BATCH_BODY, ..ORDINARY }, ..LONG };
+const IMPORT: Limits = Limits { csv: Some(BodyLimits { bytes: CSV_BODY, time: LONG_DEADLINE }), ..LONG };
 
 /// Every path of the service. `HEAD` is answered wherever `GET` is.
 pub static ROUTES: &[Route] = routes! {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::{Caller, NewSecret, read_enrolment};
 use crate::error::Error;
-use crate::limits::{ENROLMENT, KEY_AFTER_EVENT, KEY_NAME, KEY_WITHOUT_END};
+use crate::limits::{ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_WITHOUT_END};
 use crate::links;
 use crate::list::{self, PageQuery};
 use crate::model::{Event, Key, Millis, Place, Role, Slug, Text};
@@ -73,7 +73,7 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
 }
 
 fn default_expiry(role: Role, event: Option<&Event>, now: Millis) -> Option<Millis> {
-    if role == Role::Organizer {
+    if !role.is_of_a_device() {
         return None;
     }
     let after_event = event.and_then(|event| event.ends_at).map(|end| end + KEY_AFTER_EVENT);
@@ -125,7 +125,7 @@ pub async fn offer_enrolment(call: Call<'_>) -> Result<Response, Error> {
 pub async fn offer(app: &App, key: &Key, now: Millis) -> Result<Enrolment, Error> {
     let token = NewSecret::enrolment(key.key_id)?;
     let expires_at = now + ENROLMENT;
-    if key.role == Role::Organizer || !app.store().offer_enrolment(key.key_id, &token.hash, expires_at, now).await? {
+    if !key.role.is_of_a_device() || !app.store().offer_enrolment(key.key_id, &token.hash, expires_at, now).await? {
         return Err(Error::KeyNotEnrollable);
     }
     Ok(Enrolment { enrol_url: links::enrol_url(app, &token.text), expires_at })
@@ -146,6 +146,7 @@ struct EnrolledKey {
     time_zone: Option<String>,
     starts_at: Option<Millis>,
     ends_at: Option<Millis>,
+    limits: GateLimits,
 }
 
 /// `POST /api/enrol`: the key for the token, new at each enrolment. What is read is read first, so that nothing but the
@@ -167,6 +168,7 @@ pub async fn enrol(call: Call<'_>) -> Result<Response, Error> {
         ends_at: event.as_ref().and_then(|event| event.ends_at),
         time_zone: event.as_ref().map(|event| event.time_zone.clone()),
         event_name: event.map(|event| event.name),
+        limits: GateLimits::TOLD,
     };
     response::json(StatusCode::OK, &enrolled)
 }

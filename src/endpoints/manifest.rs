@@ -9,9 +9,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::admission;
 use crate::app::App;
 use crate::error::Error;
-use crate::limits::{MANIFEST_AFTER_END, MANIFEST_BEFORE_START};
+use crate::limits::{GateLimits, MANIFEST_AFTER_END, MANIFEST_BEFORE_START};
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Status};
 use crate::request::Call;
@@ -42,12 +43,28 @@ impl TryFrom<String> for Since {
     }
 }
 
+/// By what a gate's device decides; [`totp`] and [`admission`] say what each is.
 #[derive(Serialize)]
 struct Codes {
     algorithm: &'static str,
     digits: u8,
     period: i64,
     drift: i64,
+    stale_window: i64,
+    attempts: i64,
+    future_told: i64,
+}
+
+impl Codes {
+    const TOLD: Self = Self {
+        algorithm: "SHA1",
+        digits: totp::DIGITS,
+        period: totp::PERIOD,
+        drift: totp::DRIFT,
+        stale_window: totp::STALE_WINDOW,
+        attempts: admission::ATTEMPTS,
+        future_told: admission::FUTURE_TOLD,
+    };
 }
 
 /// A ticket as a gate must know it.
@@ -130,13 +147,14 @@ fn manifest(
     since: Option<Millis>,
     gate: Option<String>,
 ) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
-    let codes = Codes { algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD, drift: totp::DRIFT };
     let mut head = String::from("{\"event\":");
     head.push_str(&json(event)?);
     head.push_str(",\"as_of\":");
     head.push_str(&(now - OVERLAP).0.to_string());
     head.push_str(",\"codes\":");
-    head.push_str(&json(&codes)?);
+    head.push_str(&json(&Codes::TOLD)?);
+    head.push_str(",\"limits\":");
+    head.push_str(&json(&GateLimits::TOLD)?);
     head.push_str(",\"tickets\":[");
     let mut chunk = head.into_bytes();
     let mut first = true;

@@ -8,15 +8,13 @@ use serde::Deserialize;
 
 use crate::app::{FullHealth, within};
 use crate::error::Error;
-use crate::model::Millis;
+use crate::limits::CLOCKS_APART;
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::Health;
 
 /// How long a full check's result is told again.
 const KEPT: Duration = Duration::from_secs(10);
-/// How far the clocks of service and database may be apart, in milliseconds: well inside a code's 30 s.
-const CLOCK_TOLERANCE: i64 = 5 * Millis::SECOND;
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 #[derive(Deserialize)]
@@ -52,8 +50,8 @@ async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
     let (database, migrations, clock) = match ask_database(call).await {
         Ok(health) => {
-            let apart = (health.now.0 - call.app.now().0).abs();
-            (true, health.migrated, apart <= CLOCK_TOLERANCE)
+            let apart = Duration::from_millis(health.now.0.abs_diff(call.app.now().0));
+            (true, health.migrated, apart <= CLOCKS_APART)
         }
         Err(error) => {
             tracing::warn!(%error, "full health check");

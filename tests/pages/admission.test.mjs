@@ -8,7 +8,10 @@ import { code, importKey, stepAt } from "../../src/pages/shared/totp.js";
 
 globalThis.crypto ??= webcrypto; // Node 18
 
-const table = JSON.parse(fs.readFileSync(new URL("../suite/admission_cases.json", import.meta.url), "utf8"));
+const read = (name) => JSON.parse(fs.readFileSync(new URL(`../suite/${name}`, import.meta.url), "utf8"));
+const table = read("admission_cases.json");
+/** What each manifest says of codes. */
+const codes = read("codes.json");
 
 /** Puts what a case states over what all cases have in common. */
 const over = (base, stated) => {
@@ -24,7 +27,7 @@ const cases = table.cases.map((stated) => {
 for (const { name, ticket, presented, now, expected } of cases) {
   test(`${name}, on the device too`, async () => {
     const { key_base32: key, ...rest } = ticket ?? {};
-    assert.deepEqual(await decide(ticket && { key, ...rest }, presented, now), expected);
+    assert.deepEqual(await decide(ticket && { key, ...rest }, presented, now, codes), expected);
   });
 }
 
@@ -38,7 +41,7 @@ test("the digits in the table are those of their step, as the device makes them"
 
 test("of another gate's ticket a device knows only where it belongs", async () => {
   const presented = { code: { digits: "050471" }, at_gate: "North", direction: "entry", offline: true };
-  const decision = await decide({ ticket_id: "1", seat: "A1", gate: "South" }, presented, table.base.now);
+  const decision = await decide({ ticket_id: "1", seat: "A1", gate: "South" }, presented, table.base.now, codes);
   assert.equal(decision.result, "wrong_gate");
 });
 

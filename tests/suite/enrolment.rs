@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::{Client, Reply};
-use crate::service::{Service, with};
+use crate::service::{Service, gate_limits, with};
 
 on_both_databases! {
     an_enrolment_gives_a_device_the_key_and_its_event,
@@ -41,7 +41,7 @@ async fn an_enrolment_gives_a_device_the_key_and_its_event(service: Service) {
     let enrolled = enrol(&service, &token).await.is(200);
     let facts = json!({
         "event_name": "Spring", "time_zone": "Europe/Madrid", "starts_at": starts_at, "ends_at": ends_at,
-        "key": enrolled["key"],
+        "limits": gate_limits(), "key": enrolled["key"],
     });
     assert_eq!(enrolled, with(created.clone(), facts));
     holder(&service, &enrolled).get("/api/events/spring/stats").await.is(200);

@@ -4,7 +4,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Reply};
-use crate::service::{Service, Ticket};
+use crate::service::{Service, Ticket, gate_limits};
 
 on_both_databases! {
     the_manifest_holds_what_a_gate_needs_to_decide,
@@ -19,6 +19,8 @@ on_both_databases! {
 }
 
 const MANIFEST: &str = "/api/events/default/manifest";
+/// What the pages' own decision is tested with.
+const CODES: &str = include_str!("codes.json");
 const HOUR: i64 = 3_600_000;
 
 async fn the_manifest_holds_what_a_gate_needs_to_decide(service: Service) {
@@ -29,7 +31,9 @@ async fn the_manifest_holds_what_a_gate_needs_to_decide(service: Service) {
 
     let manifest = gate.get(MANIFEST).await.is(200);
     assert_eq!(manifest["event"]["slug"], "default");
-    assert_eq!(manifest["codes"], json!({ "algorithm": "SHA1", "digits": 6, "period": 30, "drift": 1 }));
+    let codes: Value = serde_json::from_str(CODES).expect("the file is JSON");
+    assert_eq!(manifest["codes"], codes);
+    assert_eq!(manifest["limits"], gate_limits());
     assert_eq!(
         manifest["tickets"][0],
         json!({

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use data_encoding::BASE32_NOPAD;
 use register_ticket_api::app::App;
 use register_ticket_api::config::Settings;
+use register_ticket_api::limits::{MANIFEST_AFTER_END, UNDO_WINDOW};
 use register_ticket_api::model::Millis;
 use register_ticket_api::totp::{Code, QrCode, TotpKey, step_at};
 use serde_json::{Value, json};
@@ -244,4 +245,12 @@ pub fn with(mut body: Value, changes: Value) -> Value {
         };
     }
     body
+}
+
+/// What a gate's device is told of the limits.
+pub fn gate_limits() -> Value {
+    json!({
+        "undo_seconds": UNDO_WINDOW.as_secs(),
+        "manifest_after_end_seconds": MANIFEST_AFTER_END.as_secs(),
+    })
 }

@@ -2,33 +2,27 @@
 
 import { base64url, code, derive, importKey, stepAt } from "../shared/totp.js";
 
-/** Steps that a phone's clock may be off, each way, and still be admitted. */
-const DRIFT = 1;
-/** Steps around a refused code in which it is looked for, to tell a stale code from a wrong one. */
-const STALE_WINDOW = 20;
-/** Refused codes of the last minute beyond which a ticket's codes are not looked at. */
-const ATTEMPTS = 10;
-/** Refused codes from which a code of the future is called wrong. */
-const FUTURE_TOLD = 3;
-
 const refuse = (result) => ({ result, step: null, seconds_off: null });
 
 /**
  * Decides one scan as of `now`, in milliseconds. `ticket` is null when there is no such ticket in this event: `{key, gate,
  * status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry}`. `presented` is `{code, at_gate,
- * direction, offline}`, its code `{digits}` or `{printed}`, or null when a supervisor vouches.
+ * direction, offline}`, its code `{digits}` or `{printed}`, or null when a supervisor vouches. `codes` are those of the
+ * manifest: the steps that a clock may be off (`drift`), the steps around a refused code in which it is looked for
+ * (`stale_window`), and of the refused codes of the last minute how many let the next be looked at (`attempts`), and from
+ * how many on a code of the future is called wrong (`future_told`).
  */
-export async function decide(ticket, presented, now) {
+export async function decide(ticket, presented, now, codes) {
   if (!ticket) return refuse("unknown_ticket");
   // All that a device of another gate is told of a ticket is where to go.
   if (!ticket.key) return refuse("wrong_gate");
   if (!ticket.registered) return refuse("not_registered");
   if (ticket.status === "revoked") return refuse("revoked");
-  if (ticket.refusals > ATTEMPTS && !presented.offline) return refuse("too_many_attempts");
+  if (ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");
   let step = null;
   if (presented.code?.digits !== undefined) {
-    const found = await find(ticket.key, presented.code.digits, now);
-    if (!found || (found.seconds_off > 0 && ticket.refusals >= FUTURE_TOLD)) return refuse("wrong_code");
+    const found = await find(ticket.key, presented.code.digits, now, codes);
+    if (!found || (found.seconds_off > 0 && ticket.refusals >= codes.future_told)) return refuse("wrong_code");
     if (found.seconds_off !== null) return { ...refuse("stale_code"), seconds_off: found.seconds_off };
     step = found.step;
   } else if (presented.code && !(ticket.printed && presented.code.printed === (await proof(ticket.key)))) {
@@ -55,14 +49,14 @@ function mayEnter(ticket, code) {
  * Looks for a code in the steps around `now`: `{step, seconds_off}`, or null. `seconds_off` is null for a code that is
  * good now, negative for one from the past.
  */
-export async function find(base32, digits, now) {
+export async function find(base32, digits, now, { drift, stale_window }) {
   const key = await importKey(base32);
   const current = stepAt(now);
   // Nearest first, the past before the future: a code that is good now must never be taken for a stale one.
-  for (let away = 0; away <= STALE_WINDOW; away += 1) {
+  for (let away = 0; away <= stale_window; away += 1) {
     for (const step of away ? [current - away, current + away] : [current]) {
       if (step >= 0 && (await code(key, step)) === digits) {
-        return { step, seconds_off: away <= DRIFT ? null : secondsOff(step, now) };
+        return { step, seconds_off: away <= drift ? null : secondsOff(step, now) };
       }
     }
   }

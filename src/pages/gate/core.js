@@ -18,11 +18,9 @@ const BATCH = { most: 200, timeout: 60_000 };
 const STALLED = 30_000;
 /** How long one tab waits for another with the queue or the manifest. One in the background may hold them for ever. */
 const HELD = { queue: BATCH.timeout, manifest: 300_000 };
-/** How long after its event a manifest is kept. */
-const AFTER_END = 6 * 3_600_000;
 const TRIES = 3;
-/** What this page decides by. A service that has other codes is not decided for. */
-const CODES = { algorithm: "SHA1", digits: 6, period: 30, drift: 1 };
+/** The codes that this page knows. A service that has others is not decided for. */
+const isKnown = ({ algorithm, digits, period }) => algorithm === "SHA1" && digits === 6 && period === 30;
 
 /**
  * A gate. A verdict is the answer to a scan as the service gives it, and `{offline, undecided, problem, offline_result}`:
@@ -78,7 +76,7 @@ export class Gate extends EventTarget {
    * device keeps anything (`storage`).
    */
   get state() {
-    const ended = hasEnded(this.#manifest?.event ?? this.device);
+    const ended = this.#manifest?.event ? hasEnded(this.#manifest.event, this.#manifest) : hasEnded(this.device, this.device);
     return {
       online: this.#online,
       offlineReady: this.#canDecide(this.#manifest),
@@ -215,7 +213,7 @@ export class Gate extends EventTarget {
     // Something else than the service answers like this.
     if (answer.scan_id !== body.scan_id || !answer.result) throw this.#away();
     const verdict = { ...answer, offline: false, undecided: false, problem: null };
-    const step = answer.result === "accepted" && shown.code?.digits ? await stepOf(ticket, shown.code.digits) : null;
+    const step = answer.result === "accepted" && shown.code?.digits ? await stepOf(ticket, shown.code.digits, manifest) : null;
     const between = await this.#keep((kept) => kept.learn(this.#event, verdict, tick, step));
     if (between && verdict.result === "accepted") {
       Object.assign(verdict, { result: "already_used", first_used_at: ticket?.used_at ?? null });
@@ -230,12 +228,12 @@ export class Gate extends EventTarget {
     for (let tries = 0; tries < TRIES; tries += 1) {
       const { manifest, ticket } = (await this.#kept?.look(this.#event, shown)) ?? {};
       if (!this.#canDecide(manifest)) return null;
-      if (body.manual && this.device.role === "gate") {
+      if (body.manual && this.device.role !== "supervisor") {
         return this.#undecided(body, new Problem(403, { code: "forbidden" }));
       }
       const subject = ticket && { ...ticket, refusals: 0, newest_accepted_at: null, reentry: manifest.event.reentry };
       const presented = { code: shown.code, at_gate: body.at_gate ?? null, direction: body.direction, offline: true };
-      const { result, step, seconds_off } = await decide(subject, presented, Date.parse(body.scanned_at));
+      const { result, step, seconds_off } = await decide(subject, presented, Date.parse(body.scanned_at), manifest.codes);
       const item = {
         event: this.#event,
         names: names(ticket ?? shown),
@@ -282,7 +280,7 @@ export class Gate extends EventTarget {
 
   #canDecide(manifest) {
     return Boolean(
-      this.device?.offline && this.#trusted && globalThis.crypto?.subtle && manifest?.ready && !hasEnded(manifest.event),
+      this.device?.offline && this.#trusted && globalThis.crypto?.subtle && manifest?.ready && !hasEnded(manifest.event, manifest),
     );
   }
 
@@ -342,7 +340,7 @@ export class Gate extends EventTarget {
           continue;
         }
         head = part;
-        if (JSON.stringify(head.codes) !== JSON.stringify(CODES)) throw new Error("codes that this page does not know");
+        if (!isKnown(head.codes)) throw new Error("codes that this page does not know");
         // Another event has taken the name: nothing of the old one holds.
         if (begun.event && begun.event.event_id !== head.event.event_id) return await this.#refresh({ anew: true });
       }
@@ -351,8 +349,8 @@ export class Gate extends EventTarget {
     }
     // A first download takes its time, and what was scanned meanwhile may be missing: it is whole after one `since`.
     const whole = begun.as_of !== undefined;
-    const { event, as_of } = head;
-    await this.#kept.refreshed({ event, as_of, etag, tick: begun.tick, refreshed_at: now(), ready: whole });
+    const { event, as_of, codes, limits } = head;
+    await this.#kept.refreshed({ event, as_of, codes, limits, etag, tick: begun.tick, refreshed_at: now(), ready: whole });
     if (!whole) await this.#refresh();
   }
 
@@ -514,7 +512,9 @@ function persist() {
   navigator.storage?.persist?.().catch(() => {});
 }
 
-const hasEnded = (event) => Boolean(event?.ends_at) && Date.parse(event.ends_at) + AFTER_END < now();
+/** Whether an event is so long over that what is known of its tickets has to go; `limits` came with it. */
+const hasEnded = (event, told) =>
+  Boolean(event?.ends_at) && Date.parse(event.ends_at) + told.limits.manifest_after_end_seconds * 1000 < now();
 
 /** What was shown at the gate: the ticket that it names, and the code that speaks for it. */
 function understood({ code, seat, gate, totp_code }) {
@@ -523,8 +523,8 @@ function understood({ code, seat, gate, totp_code }) {
 }
 
 /** The step of a code that the service accepted, or one that is surely not before it. */
-async function stepOf(ticket, digits) {
-  const found = ticket?.key ? await find(ticket.key, digits, now()).catch(() => null) : null;
+async function stepOf(ticket, digits, manifest) {
+  const found = ticket?.key && manifest ? await find(ticket.key, digits, now(), manifest.codes).catch(() => null) : null;
   return found?.step ?? stepAt(now()) + 1;
 }
 

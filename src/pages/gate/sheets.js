@@ -7,8 +7,6 @@ import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./verdict.js";
 import { isMuted, mute } from "./sound.js";
 import { dayAndTime, number, text, timeOfDay } from "../shared/text.js";
 
-const UNDO_WINDOW = 15 * 60 * 1000;
-
 for (const close of document.querySelectorAll(".sheet .close")) {
   close.addEventListener("click", () => close.closest("dialog").close());
 }
@@ -117,7 +115,8 @@ export class ScansSheet {
     const { scan_id, ticket, undone_at, scanned_at } = verdict;
     if (this.#gate.device?.role !== "supervisor" || verdict.result !== "accepted" || undone_at || !ticket) return false;
     const ofTicket = ({ result, ticket: other }) => result === "accepted" && other?.ticket_id === ticket.ticket_id;
-    return now() - Date.parse(scanned_at) < UNDO_WINDOW && this.#gate.recent.find(ofTicket).scan_id === scan_id;
+    const window = this.#gate.device.limits.undo_seconds * 1000;
+    return now() - Date.parse(scanned_at) < window && this.#gate.recent.find(ofTicket).scan_id === scan_id;
   }
 
   async #undo(verdict) {

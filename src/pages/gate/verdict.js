@@ -8,14 +8,27 @@ import { ago, dayAndTime, hasText, isolated, text, timeOfDay } from "../shared/t
 /** How long an admission stays; everything else stays until somebody has read it. */
 const SHOWN = 1500;
 const DAY = 24 * 60 * 60 * 1000;
-/** Whoever gets these may come in after a step that the detail tells. */
-const ATTENTION = new Set(["wrong_gate", "stale_code", "too_many_attempts", "not_a_code"]);
+/** The look and sound of each result. Whoever gets `attention` may come in after a step that the detail tells. */
+const KINDS = {
+  accepted: "accepted",
+  already_used: "refused",
+  wrong_code: "refused",
+  stale_code: "attention",
+  wrong_gate: "attention",
+  not_registered: "refused",
+  not_inside: "refused",
+  revoked: "refused",
+  unknown_ticket: "refused",
+  too_many_attempts: "attention",
+  // The page's own.
+  not_a_code: "attention",
+};
 
-/** Which of the five looks and sounds a verdict has. */
+/** Which of the five looks and sounds a verdict has. A result that this page does not know lets nobody in. */
 export function kindOf({ undecided, result, direction }) {
   if (undecided) return "undecided";
-  if (result === "accepted") return direction === "exit" ? "left" : "accepted";
-  return ATTENTION.has(result) ? "attention" : "refused";
+  if (result === "accepted" && direction === "exit") return "left";
+  return KINDS[result] ?? "refused";
 }
 
 /** Its word: "Admitted". */
