@@ -7,7 +7,7 @@ use register_ticket_api::routes::{ROUTES, Route};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::service::{Service, Ticket};
+use crate::service::{Service, Ticket, assert_members};
 
 on_both_databases! {
     a_body_that_is_not_json_is_refused_by_line_and_column,
@@ -99,7 +99,7 @@ async fn an_array_is_not_taken_for_an_object(service: Service) {
     }
     let batch = service.organizer.post("/api/events/default/scans/batch", json!({ "scans": [scan] }));
     let results = service.unchanged(batch).await.is(200)["results"].clone();
-    assert_eq!((&results[0]["status"], &results[0]["scan_id"]), (&json!(422), &json!(null)));
+    assert_members(&results[0], json!({ "status": 422, "scan_id": null }));
 }
 
 async fn a_form_that_is_not_utf_8_is_refused(service: Service) {

@@ -8,7 +8,7 @@ use register_ticket_api::totp::{PERIOD, PageToken};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Reply};
-use crate::service::{Service, Ticket};
+use crate::service::{Service, Ticket, assert_members};
 
 on_both_databases! {
     a_link_shows_its_ticket_with_the_code_of_the_moment,
@@ -244,7 +244,7 @@ async fn a_phone_keeps_a_ticket_like_an_app(service: Service) {
     let manifest = reply.is(200);
     assert_eq!(reply.header("content-type"), "application/manifest+json");
     assert_eq!(reply.header("cache-control"), "no-store");
-    assert_eq!((&manifest["start_url"], &manifest["display"]), (&json!(path), &json!("standalone")));
+    assert_members(&manifest, json!({ "start_url": path, "display": "standalone" }));
     assert_eq!(manifest["name"], "Feria de Mayo · A1");
     for icon in manifest["icons"].as_array().expect("icons") {
         let reply = service.anonymous.get(icon["src"].as_str().expect("an address")).await;

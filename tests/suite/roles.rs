@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::{Client, Reply};
-use crate::service::Service;
+use crate::service::{Service, assert_members};
 
 on_both_databases! {
     each_route_takes_its_role_and_the_greater_ones,
@@ -153,7 +153,7 @@ async fn a_key_bound_to_a_gate_scans_at_that_gate_whatever_it_says(service: Serv
     };
     let refused = gate.post("/api/events/default/scans", claim(service.scan(&south))).await;
     let refused = refused.is_scan(409, "wrong_gate");
-    assert_eq!((&refused["at_gate"], &refused["right_gate"]), (&json!("North"), &json!("South")));
+    assert_members(&refused, json!({ "at_gate": "North", "right_gate": "South" }));
     let admitted = gate.post("/api/events/default/scans", claim(service.scan(&north))).await.is_scan(200, "accepted");
     assert_eq!(admitted["at_gate"], "North");
     assert_eq!(service.database.count("select count(*) from scans where at_gate = 'North'").await, 2);

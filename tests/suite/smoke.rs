@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::client::Reply;
 use crate::database::Kind;
 use crate::process::{Connection, PATIENCE, Process, Server, read_body, read_head, within};
-use crate::service::Service;
+use crate::service::{Service, assert_members};
 
 on_both_databases! {
     a_run_passes_and_leaves_what_is_documented,
@@ -96,7 +96,7 @@ impl Outcome {
     #[track_caller]
     fn passed(&self) {
         assert_eq!((self.code, &self.report["ok"]), (Some(0), &json!(true)), "{}", self.log);
-        assert_eq!((&self.report["failed_step"], &self.report["error"]), (&Value::Null, &Value::Null));
+        assert_members(&self.report, json!({ "failed_step": null, "error": null }));
     }
 
     /// It failed at this step, said why, and no other step but these.

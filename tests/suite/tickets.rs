@@ -27,6 +27,7 @@ async fn a_ticket_is_created_valid_and_without_a_holder(service: Service) {
             "registered_at": null, "used_at": null,
         })
     );
+    assert_eq!(service.version("Row Ä 1").await, 1);
 }
 
 async fn an_array_creates_many(service: Service) {
