@@ -1,7 +1,7 @@
 //! A ticket gets its holder: by registration, by a transfer, again by a reissue; and loses its worth by a revocation.
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::service::{Service, Ticket, assert_members};
@@ -80,18 +80,19 @@ async fn a_registration_that_cannot_be_is_refused(service: Service) {
     let revoked = service.seat("default", "revoked", "North").await;
     service.organizer.bare(Method::POST, format!("/api/tickets/{revoked}/revoke")).await.is(200);
     service.user("ana").await;
-    let cases = [
-        (409, "ticket_already_registered", json!({ "seat": "taken", "gate": "North" })),
-        (409, "ticket_revoked", json!({ "seat": "revoked", "gate": "North" })),
-        (404, "ticket_not_found", json!({ "seat": "taken", "gate": "South" })),
-        (404, "event_not_found", json!({ "seat": "taken", "gate": "North", "event": "none" })),
-        (422, "invalid_payload", json!({ "seat": "taken" })),
-        (422, "invalid_payload", json!({ "seat": "taken", "gate": "North", "event": "Not A Slug" })),
-        (422, "invalid_payload", json!({ "seat": "", "gate": "North" })),
-    ];
-    for (status, code, body) in cases {
-        let reply = service.unchanged(service.organizer.post("/api/users/ana/tickets", body)).await;
-        reply.is_refused(status, code);
+    let register = async |seat: Value| service.unchanged(service.organizer.post("/api/users/ana/tickets", seat)).await;
+    let taken = register(json!({ "seat": "taken", "gate": "North" })).await;
+    taken.is_refused(409, "ticket_already_registered");
+    register(json!({ "seat": "revoked", "gate": "North" })).await.is_refused(409, "ticket_revoked");
+    register(json!({ "seat": "taken", "gate": "South" })).await.is_refused(404, "ticket_not_found");
+    let elsewhere = register(json!({ "seat": "taken", "gate": "North", "event": "none" })).await;
+    elsewhere.is_refused(404, "event_not_found");
+    for wrong in [
+        json!({ "seat": "taken" }),
+        json!({ "seat": "taken", "gate": "North", "event": "Not A Slug" }),
+        json!({ "seat": "", "gate": "North" }),
+    ] {
+        register(wrong).await.is_refused(422, "invalid_payload");
     }
 }
 

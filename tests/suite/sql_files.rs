@@ -203,12 +203,13 @@ async fn the_registration_procedure_has_an_sqlstate_for_each_refusal() {
     let mut rows = Rows::open(&service.database.url()).await;
 
     let before = service.database.snapshot().await;
-    for (ticket, user, expected) in
-        [(&*nobody, user, "RT001"), (&*free, &*nobody, "RT002"), (&*held, user, "RT003"), (&*revoked, user, "RT004")]
-    {
-        let refused = rows.execute(&format!("call sp_register_ticket_to_user('{ticket}', '{user}')")).await;
-        assert_eq!(sqlstate(refused), expected);
-    }
+    let mut register = async |ticket: &str, user: &str| {
+        sqlstate(rows.execute(&format!("call sp_register_ticket_to_user('{ticket}', '{user}')")).await)
+    };
+    assert_eq!(register(&nobody, user).await, "RT001", "no such ticket");
+    assert_eq!(register(&free, &nobody).await, "RT002", "no such user");
+    assert_eq!(register(&held, user).await, "RT003", "somebody's already");
+    assert_eq!(register(&revoked, user).await, "RT004", "revoked");
     assert_eq!(service.database.snapshot().await, before);
     let new = service.version("A1").await;
     rows.execute(&format!("call sp_register_ticket_to_user('{free}', '{user}')")).await.expect("a free ticket");
