@@ -309,7 +309,8 @@ mod tests {
     fn every_error_has_its_status_and_its_own_code() {
         let mut codes = HashSet::new();
         for (error, status, code) in every_error() {
-            assert_eq!((error.status().as_u16(), error.code()), (status, code));
+            assert_eq!(error.status().as_u16(), status, "{code}");
+            assert_eq!(error.code(), code);
             assert!(codes.insert(code), "{code} is used twice");
         }
     }

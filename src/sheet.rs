@@ -322,7 +322,9 @@ mod tests {
         assert_eq!(holder.full_name.as_deref(), Some("Roe, \"Ana\""));
         assert_eq!(holder.email.as_deref(), Some("ana@example.org"));
         let holder = rows[1].holder.as_ref().unwrap();
-        assert_eq!((holder.username.as_str(), &holder.full_name, &holder.email), ("bo", &None, &None));
+        assert_eq!(holder.username, "bo");
+        assert_eq!(holder.full_name, None);
+        assert_eq!(holder.email, None);
     }
 
     #[test]

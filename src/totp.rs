@@ -320,22 +320,21 @@ mod tests {
     #[test]
     fn a_stale_code_is_told_with_the_seconds_between_its_step_and_now() {
         let [begins, ends] = edges(STEP);
-        for (offset, now, seconds_off) in [
-            (-2, begins, -30),
-            (-2, begins + Duration::from_millis(999), -30),
-            (-2, begins + Duration::from_millis(1_000), -31),
-            (-2, ends, -59),
-            (2, begins, 60),
-            (2, begins + Duration::from_millis(1_000), 59),
-            (2, ends, 31),
-            (-20, begins, -570),
-            (-20, ends, -599),
-            (20, begins, 600),
-            (20, ends, 571),
-        ] {
-            let found = rfc_key().find(&rfc_key().code(STEP + offset), now);
-            assert_eq!(found, Match::Stale { seconds_off }, "{offset} at {now}");
-        }
+        let told = |offset, now| match rfc_key().find(&rfc_key().code(STEP + offset), now) {
+            Match::Stale { seconds_off } => seconds_off,
+            other => panic!("{offset} at {now}: {other:?}"),
+        };
+        assert_eq!(told(-2, begins), -30);
+        assert_eq!(told(-2, begins + Duration::from_millis(999)), -30);
+        assert_eq!(told(-2, begins + Duration::from_millis(1_000)), -31);
+        assert_eq!(told(-2, ends), -59);
+        assert_eq!(told(2, begins), 60);
+        assert_eq!(told(2, begins + Duration::from_millis(1_000)), 59);
+        assert_eq!(told(2, ends), 31);
+        assert_eq!(told(-20, begins), -570);
+        assert_eq!(told(-20, ends), -599);
+        assert_eq!(told(20, begins), 600);
+        assert_eq!(told(20, ends), 571);
     }
 
     #[test]
@@ -350,17 +349,16 @@ mod tests {
     /// Found by search: with this key these steps, near each other, have the same code.
     #[test]
     fn a_code_of_several_steps_counts_for_the_nearest() {
-        for (steps, now, found) in [
-            ([37_451_272, 37_451_275], 37_451_273, 37_451_272),
-            ([37_451_272, 37_451_275], 37_451_274, 37_451_275),
-            ([37_353_814, 37_353_816], 37_353_815, 37_353_814),
-        ] {
+        let during = |now: i64, steps: [i64; 2]| {
             let code = rfc_key().code(steps[0]);
             assert_eq!(code, rfc_key().code(steps[1]));
-            for now in edges(now) {
-                assert_eq!(rfc_key().find(&code, now), Match::Current { step: found }, "{code} at {now}");
-            }
-        }
+            let [first, last] = edges(now).map(|now| rfc_key().find(&code, now));
+            assert_eq!(first, last);
+            first
+        };
+        assert_eq!(during(37_451_273, [37_451_272, 37_451_275]), Match::Current { step: 37_451_272 });
+        assert_eq!(during(37_451_274, [37_451_272, 37_451_275]), Match::Current { step: 37_451_275 });
+        assert_eq!(during(37_353_815, [37_353_814, 37_353_816]), Match::Current { step: 37_353_814 });
     }
 
     #[test]

@@ -14,9 +14,16 @@ const MANIFEST: usize = 50_000;
 const ROUNDS: usize = 5;
 /// Scans are short, so more of them are worth their time.
 const SCAN_ROUNDS: usize = 9;
-/// Clients, turns in a round, and scans in a turn: with the warming up no more than there are few tickets.
-const SCAN_TURNS: [(usize, usize, usize); 2] = [(1, 16, 25), (8, 5, 100)];
+const SCAN_TURNS: [Turns; 2] =
+    [Turns { clients: 1, in_a_round: 16, scans_each: 25 }, Turns { clients: 8, in_a_round: 5, scans_each: 100 }];
 const WARM_UP: usize = 40;
+
+/// How clients scan in turns: with the warming up no more than there are few tickets.
+struct Turns {
+    clients: usize,
+    in_a_round: usize,
+    scans_each: usize,
+}
 
 pub async fn measure(report: &mut Report) {
     let mut scans = Table::new(&["p50 of a scan", "1,000 tickets, ms", "1,000,000 tickets, ms", "ratio of a turn"]);
@@ -42,12 +49,12 @@ pub async fn measure(report: &mut Report) {
         tickets::import(&server, "manifest", MANIFEST).await;
         drop(server);
         for coding in ["identity", "gzip"] {
-            let (time, growth, size) = manifest(&store, coding).await;
-            cells.push(format!("{:.2} s, {size:.1} MiB sent", time.as_secs_f64()));
-            cells.push(format!("{growth:.1} MiB"));
+            let Download { time, grown_mib, sent_mib } = manifest(&store, coding).await;
+            cells.push(format!("{:.2} s, {sent_mib:.1} MiB sent", time.as_secs_f64()));
+            cells.push(format!("{grown_mib:.1} MiB"));
             let name = format!("manifest of 50,000 tickets, {}, {coding}", store.kind);
             report.at_most(&name, 1.0, time.as_secs_f64(), " s");
-            report.at_most(&format!("memory grown by the {name}"), 8.0, growth, " MiB");
+            report.at_most(&format!("memory grown by the {name}"), 8.0, grown_mib, " MiB");
         }
         cells.push(format!("{:.0} ms", milliseconds(statistics(&store).await)));
         rows.push(cells);
@@ -98,19 +105,19 @@ async fn compare_scans(report: &mut Report, table: &mut Table, large: &Store, ma
     let mut turns = [Vec::new(), Vec::new()];
     for (store, few) in &small {
         let (small, large) = (store.serve(5), large.serve(5));
-        for ((clients, number, scans), turns) in SCAN_TURNS.into_iter().zip(&mut turns) {
-            let mut few = Scanning::start(&small, few, clients).await;
-            let mut many = Scanning::start(&large, many, clients).await;
-            for _ in 0..number {
-                turns.push([few.p50(scans).await, many.p50(scans).await]);
+        for (plan, turns) in SCAN_TURNS.iter().zip(&mut turns) {
+            let mut few = Scanning::start(&small, few, plan.clients).await;
+            let mut many = Scanning::start(&large, many, plan.clients).await;
+            for _ in 0..plan.in_a_round {
+                turns.push([few.p50(plan.scans_each).await, many.p50(plan.scans_each).await]);
             }
         }
     }
-    for ((clients, ..), turns) in SCAN_TURNS.into_iter().zip(turns) {
+    for (Turns { clients, .. }, turns) in SCAN_TURNS.iter().zip(turns) {
         let middle = |value: fn(&[Duration; 2]) -> f64| median(&turns.iter().map(value).collect::<Vec<_>>());
         let (few, many) = (middle(|turn| milliseconds(turn[0])), middle(|turn| milliseconds(turn[1])));
         let ratio = middle(|[few, many]| many.as_secs_f64() / few.as_secs_f64());
-        let name = format!("{}, {clients} client{}", large.kind, if clients == 1 { "" } else { "s" });
+        let name = format!("{}, {clients} client{}", large.kind, if *clients == 1 { "" } else { "s" });
         table.row([name.clone(), format!("{few:.2}"), format!("{many:.2}"), format!("{ratio:.2}")]);
         report.at_most(&format!("p50 at 1,000,000 tickets relative to 1,000, {name}"), 1.2, ratio, "");
     }
@@ -136,8 +143,17 @@ impl<'a> Scanning<'a> {
     }
 }
 
-/// Downloads a manifest: how long, how much memory, how many bytes in MiB.
-async fn manifest(store: &Store, coding: &str) -> (Duration, f64, f64) {
+/// What a download of a manifest took. The shorter is the lesser.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+struct Download {
+    time: Duration,
+    /// By how much the service's resident memory grew.
+    grown_mib: f64,
+    sent_mib: f64,
+}
+
+/// Downloads a manifest several times: the median one.
+async fn manifest(store: &Store, coding: &str) -> Download {
     let download = request("GET", "/api/events/manifest/manifest", ORGANIZER_KEY, "", b"");
     let accepting = format!("\r\naccept-encoding: {coding}\r\n\r\n");
     let download = [&download[..download.len() - 4], accepting.as_bytes()].concat();
@@ -152,8 +168,8 @@ async fn manifest(store: &Store, coding: &str) -> (Duration, f64, f64) {
         let started = Instant::now();
         let answer = connection.exchange(&download).await.expect("a manifest");
         let time = started.elapsed();
-        let size = answer.body.len() as f64 / 1024.0 / 1024.0;
-        all.push((time, memory(server.pid()).peak - before, size));
+        let sent_mib = answer.body.len() as f64 / 1024.0 / 1024.0;
+        all.push(Download { time, grown_mib: memory(server.pid()).peak - before, sent_mib });
     }
     median(&all)
 }

@@ -78,6 +78,14 @@ fn processor(outcome: &Outcome) -> [String; 4] {
     ]
 }
 
+/// The service and pgbench, one after the other.
+struct Turn {
+    ratio: f64,
+    ours: Outcome,
+    /// Transactions per second.
+    theirs: f64,
+}
+
 /// Round trips, and the service and pgbench in turns.
 async fn compare(report: &mut Report, store: &Store, database: &Database, tickets: &Tickets) {
     let capture = round_trips(report, database).await;
@@ -101,11 +109,11 @@ async fn compare(report: &mut Report, store: &Store, database: &Database, ticket
         for _ in 0..TURNS {
             let ours = warm_scans(&server, tickets, 32, TURN).await;
             let theirs = pgbench.run(pool_max, TURN.time.as_secs());
-            turns.push((ours.per_second() / theirs, ours, theirs));
+            turns.push(Turn { ratio: ours.per_second() / theirs, ours, theirs });
         }
-        turns.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let ratios: Vec<String> = turns.iter().map(|(ratio, ..)| format!("{ratio:.2}")).collect();
-        let (ratio, ours, theirs) = &turns[TURNS / 2];
+        turns.sort_by(|one, other| one.ratio.total_cmp(&other.ratio));
+        let ratios: Vec<String> = turns.iter().map(|turn| format!("{:.2}", turn.ratio)).collect();
+        let Turn { ratio, ours, theirs } = &turns[TURNS / 2];
         let mut row = vec![pool_max.to_string(), format!("{:.0}", ours.per_second()), format!("{theirs:.0}")];
         row.extend([format!("{ratio:.2}"), ratios.join(" ")]);
         row.extend(processor(ours));

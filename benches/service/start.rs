@@ -11,6 +11,13 @@ use crate::tickets::{self, Tickets};
 
 const ROUNDS: usize = 51;
 
+/// A database with tickets, and the key of a gate.
+struct Gate {
+    store: Store,
+    tickets: Tickets,
+    key: String,
+}
+
 pub async fn measure(report: &mut Report) {
     let bare_hyper = Path::new(SERVICE).with_file_name("examples").join("bare_hyper");
     let health = request("GET", "/health", "", "", b"");
@@ -20,7 +27,7 @@ pub async fn measure(report: &mut Report) {
         tickets::import(&server, "default", 2 * ROUNDS).await;
         let tickets = Tickets::of(&server, "default").await;
         let key = tickets::gate_key(&server, "default").await;
-        gates.push((store, tickets, key));
+        gates.push(Gate { store, tickets, key });
     }
 
     let names = |store: &Store| {
@@ -31,11 +38,11 @@ pub async fn measure(report: &mut Report) {
         ("bare hyper, to the first 200".to_owned(), Vec::new()),
         ("to the first 200 on /health".to_owned(), Vec::new()),
     ];
-    results.extend(gates.iter().flat_map(|(store, ..)| names(store)).map(|name| (name, Vec::new())));
+    results.extend(gates.iter().flat_map(|gate| names(&gate.store)).map(|name| (name, Vec::new())));
     for _ in 0..ROUNDS {
         let mut times = vec![first_answer(|| Server::start(&bare_hyper, &[]), &health).await];
-        times.push(first_answer(|| gates[0].0.serve(5), &health).await);
-        for (store, tickets, gate_key) in &gates {
+        times.push(first_answer(|| gates[0].store.serve(5), &health).await);
+        for Gate { store, tickets, key: gate_key } in &gates {
             for key in [ORGANIZER_KEY, gate_key] {
                 let scan = scan_request("default", key, tickets.next());
                 times.push(first_answer(|| store.serve(5), &scan).await);

@@ -12,6 +12,7 @@ export default [
       eqeqeq: "error",
       "no-eval": "error",
       "no-implied-eval": "error",
+      "no-nested-ternary": "error",
       "no-new-func": "error",
       "no-unused-vars": ["error", { argsIgnorePattern: "^_" }],
       "no-var": "error",

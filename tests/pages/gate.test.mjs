@@ -17,10 +17,9 @@ async function house(t, event = {}) {
   const tickets = await service(t);
   await tickets.api("PATCH", "/api/events/default", { time_zone: "Europe/Madrid", ...event });
   await tickets.api("POST", "/api/events/default/tickets", CSV);
-  const register = (seat, gate, username, full_name) => tickets.register({ seat, gate, username, full_name });
-  const ana = await register("A-1", "North", "ana", "Ana Roe");
-  const bob = await register("A-2", "North", "bob", "Bob Poe");
-  const eve = await register("B-1", "South", "eve", "Eve Moe");
+  const ana = await tickets.register({ seat: "A-1", gate: "North", username: "ana", full_name: "Ana Roe" });
+  const bob = await tickets.register({ seat: "A-2", gate: "North", username: "bob", full_name: "Bob Poe" });
+  const eve = await tickets.register({ seat: "B-1", gate: "South", username: "eve", full_name: "Eve Moe" });
   return { tickets, ana, bob, eve };
 }
 

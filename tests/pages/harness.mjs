@@ -172,6 +172,9 @@ async function freePort() {
 
 const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value));
 
+/** The languages of the pages, such as `en`. */
+export const LANGUAGES = fs.readdirSync(path.join(ROOT, "src/pages/text")).map((file) => path.basename(file, ".json"));
+
 /** The texts of the pages in a language, with their values filled in: `texts("en")("gate.role_gate", {…})`. */
 export function texts(language) {
   const known = JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { test } from "node:test";
-import { accessible, desktop, eventually, forBothDatabases, phone, service, texts } from "./harness.mjs";
+import { LANGUAGES, accessible, desktop, eventually, forBothDatabases, phone, service, texts } from "./harness.mjs";
 
 const en = texts("en");
 const HOSTILE = ["<img src=x onerror=alert(1)>", "\u202Eright-to-left \u200F\u05D0", "W".repeat(200)];
@@ -84,7 +84,8 @@ test("an event's times are those of its zone; only its typed name deletes it", a
   await pressInDialog(page, "save");
   await sees(page, en("organizer.saved_event"));
   const event = await tickets.api("GET", "/api/events/fete-d-ete");
-  assert.deepEqual([event.starts_at, event.ends_at], ["2027-07-16T02:00:00.000Z", "2027-07-16T05:00:00.000Z"]);
+  assert.equal(event.starts_at, "2027-07-16T02:00:00.000Z");
+  assert.equal(event.ends_at, "2027-07-16T05:00:00.000Z");
 
   const card = page.locator("#events .here");
   await press(card, "edit");
@@ -433,7 +434,7 @@ test("files are saved under the event's name, and the key is in no address", asy
   assert.match(fs.readFileSync(await file.path(), "utf8"), /^scan_id,/);
 });
 
-for (const language of ["en", "es"]) {
+for (const language of LANGUAGES) {
   for (const [size, device] of Object.entries({ phone, desktop })) {
     test(`hostile names break no view, on a ${size}, in ${language}`, async (t) => {
       const text = texts(language);
@@ -497,5 +498,6 @@ test("whoever leaves a sheet that is being made gets no more of it", async (t) =
   answer();
   await (await printed).finished();
   await page.locator("#tick-all").check();
-  assert.deepEqual([asked.length, await page.locator("#sheet article").count()], [1, 0]);
+  assert.equal(asked.length, 1);
+  assert.equal(await page.locator("#sheet article").count(), 0);
 });

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use http::{Method, Request};
 use register_ticket_api::routes::{ROUTES, Route};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::service::{Service, Ticket};
+use crate::service::{Service, Ticket, assert_members};
 
 on_both_databases! {
     a_body_that_is_not_json_is_refused_by_line_and_column,
@@ -57,16 +57,23 @@ async fn a_body_of_another_type_is_refused(service: Service) {
     service.organizer.send_as(Method::POST, "/api/users", typed, body).await.is(201);
 }
 
+/// A body, and the field that is wrong in it.
+struct Wrong {
+    body: &'static str,
+    field: &'static str,
+    message: &'static str,
+}
+
 async fn a_field_that_is_missing_unknown_or_twice_is_named(service: Service) {
-    for (body, field, message) in [
-        ("{}", "username", "is required"),
-        (r#"{"username":"ana","usernam":"ana"}"#, "usernam", "is not known"),
-        (r#"{"username":"ana","username":"luis"}"#, "username", "is given twice"),
-        (r#"{"username":["ana"]}"#, "username", "expected a string"),
-        (r#"{"username":null}"#, "username", "expected a string"),
-        ("[]", "body", "expected"),
-        ("null", "body", "expected"),
-        ("7", "body", "expected"),
+    for Wrong { body, field, message } in [
+        Wrong { body: "{}", field: "username", message: "is required" },
+        Wrong { body: r#"{"username":"ana","usernam":"ana"}"#, field: "usernam", message: "is not known" },
+        Wrong { body: r#"{"username":"ana","username":"luis"}"#, field: "username", message: "is given twice" },
+        Wrong { body: r#"{"username":["ana"]}"#, field: "username", message: "expected a string" },
+        Wrong { body: r#"{"username":null}"#, field: "username", message: "expected a string" },
+        Wrong { body: "[]", field: "body", message: "expected" },
+        Wrong { body: "null", field: "body", message: "expected" },
+        Wrong { body: "7", field: "body", message: "expected" },
     ] {
         let request = service.organizer.send_as(Method::POST, "/api/users", "application/json", body);
         let problem = service.unchanged(request).await.is_refused(422, "invalid_payload");
@@ -83,23 +90,29 @@ async fn an_array_is_not_taken_for_an_object(service: Service) {
     let user = service.ticket("A1").await.username;
     let (id, now) = (Uuid::now_v7(), service.time(0));
     let scan = json!([id, "RT1", null, null, null, null, null, null, null, now, "accepted"]);
-    for (path, body, field) in [
-        ("/api/users", json!(["ana", "Ana", null]), "body"),
-        (&*format!("/api/users/{user}/tickets"), json!(["A2", "North", null]), "body"),
-        ("/api/users/attendance", json!(["A1", "North", "123456", null, null]), "body"),
-        ("/api/events", json!(["fair", "Fair", null, null, null, null]), "body"),
-        ("/api/events/default/tickets", json!([["A2", "North"]]), "[0]"),
-        ("/api/events/default/tickets", json!([{ "seat": "A2", "gate": "North" }, ["A3", "North"]]), "[1]"),
-        ("/api/events/default/scans", scan.clone(), "body"),
-        ("/api/events/default/scans/batch", json!([[]]), "body"),
-        ("/api/keys", json!(["door", "gate", null, null, false, null]), "body"),
+    let errors = async |path: &str, body: Value| {
+        let refused = service.unchanged(service.organizer.post(path, body)).await;
+        refused.is_refused(422, "invalid_payload")["errors"].clone()
+    };
+    let no_object = |field: &str| json!([{ "field": field, "message": "expected an object" }]);
+    for (path, body) in [
+        ("/api/users", json!(["ana", "Ana", null])),
+        (&*format!("/api/users/{user}/tickets"), json!(["A2", "North", null])),
+        ("/api/users/attendance", json!(["A1", "North", "123456", null, null])),
+        ("/api/events", json!(["fair", "Fair", null, null, null, null])),
+        ("/api/events/default/scans", scan.clone()),
+        ("/api/events/default/scans/batch", json!([[]])),
+        ("/api/keys", json!(["door", "gate", null, null, false, null])),
     ] {
-        let problem = service.unchanged(service.organizer.post(path, body)).await.is_refused(422, "invalid_payload");
-        assert_eq!(problem["errors"], json!([{ "field": field, "message": "expected an object" }]), "{path}");
+        assert_eq!(errors(path, body).await, no_object("body"), "{path}");
     }
+    let tickets = "/api/events/default/tickets";
+    assert_eq!(errors(tickets, json!([["A2", "North"]])).await, no_object("[0]"));
+    let second = json!([{ "seat": "A2", "gate": "North" }, ["A3", "North"]]);
+    assert_eq!(errors(tickets, second).await, no_object("[1]"));
     let batch = service.organizer.post("/api/events/default/scans/batch", json!({ "scans": [scan] }));
     let results = service.unchanged(batch).await.is(200)["results"].clone();
-    assert_eq!((&results[0]["status"], &results[0]["scan_id"]), (&json!(422), &json!(null)));
+    assert_members(&results[0], json!({ "status": 422, "scan_id": null }));
 }
 
 async fn a_form_that_is_not_utf_8_is_refused(service: Service) {
@@ -207,7 +220,8 @@ async fn head_is_get_without_the_body(service: Service) {
     {
         let head = service.organizer.bare(Method::HEAD, path).await;
         let get = service.organizer.get(path).await;
-        assert_eq!((head.status, head.header("content-type")), (get.status, get.header("content-type")));
+        assert_eq!(head.status, get.status, "{path}");
+        assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
         assert!(head.body.is_empty() && !get.body.is_empty(), "{path}");
     }
     service.anonymous.bare(Method::HEAD, "/api/events").await.is(401);
@@ -242,6 +256,7 @@ async fn what_is_no_path_is_not_found(service: Service) {
 async fn every_answer_is_for_nobodys_cache_and_of_the_type_it_says(service: Service) {
     for path in ["/health", "/api/events", "/api/users/nobody", "/none"] {
         let reply = service.organizer.get(path).await;
-        assert_eq!((reply.header("cache-control"), reply.header("x-content-type-options")), ("no-store", "nosniff"));
+        assert_eq!(reply.header("cache-control"), "no-store", "{path}");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
     }
 }

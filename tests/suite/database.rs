@@ -214,12 +214,13 @@ impl Cluster {
         let url = variable("TEST_DATABASE_URL");
         let parts = url.strip_prefix("postgres://").and_then(|rest| rest.split_once('@')).and_then(|(login, rest)| {
             let (name, password) = login.split_once(':')?;
-            Some((name.to_owned(), password.to_owned(), rest.split_once('/')?.0.to_owned()))
+            let owner = Login { name: name.to_owned(), password: password.to_owned() };
+            Some((owner, rest.split_once('/')?.0.to_owned()))
         });
-        let (name, password, address) =
+        let (owner, address) =
             parts.expect("TEST_DATABASE_URL has the form postgres://owner:password@host:port/database");
         let service = Login { name: variable("TEST_SERVICE_USER"), password: variable("TEST_SERVICE_PASSWORD") };
-        Self { address, owner: Login { name, password }, service }
+        Self { address, owner, service }
     }
 
     fn url(&self, login: &Login, database: &str) -> String {

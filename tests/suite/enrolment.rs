@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::{Client, Reply};
-use crate::service::{Service, gate_limits, with};
+use crate::service::{Service, assert_members, gate_limits, with};
 
 on_both_databases! {
     an_enrolment_gives_a_device_the_key_and_its_event,
@@ -55,7 +55,7 @@ async fn the_key_of_no_event_is_enrolled_without_one(service: Service) {
     for fact in ["event", "event_name", "time_zone", "starts_at", "ends_at"] {
         assert_eq!(enrolled[fact], Value::Null, "{fact}");
     }
-    assert_eq!((&enrolled["key_id"], &enrolled["role"]), (&created["key_id"], &json!("supervisor")));
+    assert_members(&enrolled, json!({ "key_id": created["key_id"], "role": "supervisor" }));
 }
 
 async fn the_key_is_new_at_each_enrolment(service: Service) {

@@ -80,7 +80,8 @@ async fn an_export_goes_on_from_page_to_page(service: Service) {
     let text = service.organizer.get("/api/events/default/tickets.csv").await.text();
     let ids: std::collections::BTreeSet<&str> =
         text.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
-    assert_eq!((text.lines().count(), ids.len()), (2_002, 2_001));
+    assert_eq!(text.lines().count(), 2_002);
+    assert_eq!(ids.len(), 2_001);
 
     for _ in 0..3 {
         let scans: Vec<_> = (0..400)
@@ -96,7 +97,8 @@ async fn an_export_goes_on_from_page_to_page(service: Service) {
     let text = service.organizer.get("/api/events/default/scans.csv").await.text();
     let ids: std::collections::BTreeSet<&str> =
         text.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
-    assert_eq!((text.lines().count(), ids.len()), (1_201, 1_200));
+    assert_eq!(text.lines().count(), 1_201);
+    assert_eq!(ids.len(), 1_200);
 }
 
 async fn an_event_without_tickets_exports_the_header_alone(service: Service) {

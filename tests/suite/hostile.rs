@@ -238,20 +238,18 @@ async fn a_large_body_is_refused_before_it_is_read(service: Service) {
     let rows = service.database.snapshot().await;
 
     // Nothing of the body is sent before the answer.
-    let (too_large, without_key) = ((413, "payload_too_large"), (401, "unauthenticated"));
-    for (head, length, (status, code)) in [
-        (json.as_str(), 64 * 1024 + 1, too_large),
-        (&json, 100 * MIB, too_large),
-        (&csv, 16 * MIB + 1, too_large),
-        (&csv, 100 * MIB, too_large),
-        (gate, 10 * MIB, without_key),
-        (&batch, 512 * 1024 + 1, too_large),
-        (stranger, 100_000, without_key),
-    ] {
+    let announce = |head: &str, length: usize| {
         let mut connection = server.connect();
         connection.send(format!("{head}content-length: {length}\r\n\r\n").as_bytes());
-        connection.reply("POST").expect("an answer").is_refused(status, code);
+        connection.reply("POST").expect("an answer")
+    };
+    for (head, length) in
+        [(&json, 64 * 1024 + 1), (&json, 100 * MIB), (&csv, 16 * MIB + 1), (&csv, 100 * MIB), (&batch, 512 * 1024 + 1)]
+    {
+        announce(head, length).is_refused(413, "payload_too_large");
     }
+    announce(gate, 10 * MIB).is_refused(401, "unauthenticated");
+    announce(stranger, 100_000).is_refused(401, "unauthenticated");
 
     // 100 MiB are on their way, whatever is answered.
     let chunk = [format!("{MIB:x}\r\n").into_bytes(), vec![b'a'; MIB], b"\r\n".to_vec()].concat();

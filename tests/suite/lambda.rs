@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use data_encoding::BASE64;
 use flate2::read::GzDecoder;
+use register_ticket_api::pages::LANGUAGES;
 use serde_json::{Value, json};
 
 use crate::database::{Kind, TestDatabase};
@@ -28,6 +29,13 @@ struct Outcome {
 }
 
 impl Outcome {
+    /// The function answered, and with this status.
+    #[track_caller]
+    fn is_answer(&self, status: u64) {
+        assert_eq!(self.kind, "response", "{}", self.body);
+        assert_eq!(self.status(), status, "{}", self.body);
+    }
+
     fn status(&self) -> u64 {
         self.body["statusCode"].as_u64().unwrap_or_default()
     }
@@ -165,7 +173,7 @@ fn get(path: &str) -> Value {
 async fn a_get_is_answered_in_text() {
     let lambda = Lambda::start().await;
     let outcome = lambda.invoke(&event!("get"));
-    assert_eq!((outcome.kind.as_str(), outcome.status()), ("response", 200));
+    outcome.is_answer(200);
     assert_eq!(outcome.header("content-type"), "application/json");
     assert_eq!(outcome.header("x-content-type-options"), "nosniff");
     assert_eq!(outcome.body["isBase64Encoded"], false);
@@ -210,14 +218,16 @@ async fn a_compressed_answer_is_base64_and_repeated_headers_are_understood() {
 async fn a_page_is_html_in_the_language_that_is_asked_for() {
     let lambda = Lambda::start().await;
     for (path, status) in [("/", 200), ("/gate", 200), ("/t/dead", 404)] {
-        let mut event = get(path);
-        event["headers"]["accept-language"] = "es".into();
-        event["headers"]["accept-encoding"] = "gzip".into();
-        let outcome = lambda.invoke(&event);
-        assert_eq!((outcome.kind.as_str(), outcome.status()), ("response", status));
-        assert_eq!(outcome.header("content-type"), "text/html; charset=utf-8");
-        let page = std::io::read_to_string(GzDecoder::new(outcome.bytes().as_slice())).expect("gzip of HTML");
-        assert!(page.contains("<html lang=\"es\">"), "{page}");
+        for language in &LANGUAGES {
+            let mut event = get(path);
+            event["headers"]["accept-language"] = language.tag.into();
+            event["headers"]["accept-encoding"] = "gzip".into();
+            let outcome = lambda.invoke(&event);
+            outcome.is_answer(status);
+            assert_eq!(outcome.header("content-type"), "text/html; charset=utf-8");
+            let page = std::io::read_to_string(GzDecoder::new(outcome.bytes().as_slice())).expect("gzip of HTML");
+            assert!(page.contains(&format!("<html lang=\"{}\">", language.tag)), "{page}");
+        }
     }
 }
 
@@ -226,7 +236,7 @@ async fn what_is_not_there_is_a_problem_in_text() {
     let lambda = Lambda::start().await;
     for (event, code) in [(get("/nothing"), "not_found"), (event!("decoded_path"), "event_not_found")] {
         let outcome = lambda.invoke(&event);
-        assert_eq!((outcome.kind.as_str(), outcome.status()), ("response", 404));
+        outcome.is_answer(404);
         assert_eq!(outcome.header("content-type"), "application/problem+json");
         assert_eq!(outcome.body["isBase64Encoded"], false);
         assert_eq!(outcome.json()["code"], code);

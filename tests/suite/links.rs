@@ -103,5 +103,6 @@ async fn links_go_on_from_page_to_page(service: Service) {
     let text = service.organizer.get(LINKS).await.text();
     let links: std::collections::BTreeSet<&str> =
         text.lines().skip(1).filter_map(|line| line.split(',').next_back()).collect();
-    assert_eq!((text.lines().count(), links.len()), (1_002, 1_001));
+    assert_eq!(text.lines().count(), 1_002);
+    assert_eq!(links.len(), 1_001);
 }

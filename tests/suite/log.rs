@@ -3,10 +3,11 @@
 use register_ticket_api::model::Millis;
 use serde_json::{Map, Value, json};
 
+use crate::client::Client;
 use crate::enrolment::token;
 use crate::once::scan_now;
 use crate::process::{Server, head};
-use crate::service::{ORGANIZER_KEY, Service, Ticket};
+use crate::service::{ORGANIZER_KEY, Service, Ticket, assert_members};
 
 on_both_databases! {
     a_request_is_one_line_of_json,
@@ -81,7 +82,7 @@ async fn whoever_takes_keys_or_links_away_is_in_the_log_with_the_event(service: 
         let reply = office.get(format!("/api/events/default/{path}")).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
         let line: Value = serde_json::from_str(&server.process.logged(message).await).expect("a line is JSON");
-        assert_eq!((&line["key.id"], &line["event"]), (&key["key_id"], &json!("default")), "{line}");
+        assert_members(&line, json!({ "key.id": key["key_id"], "event": "default" }));
     }
 }
 
@@ -105,83 +106,166 @@ async fn no_secret_and_no_name_is_logged_whatever_the_level(service: Service) {
 
 /// Uses every part of the service. Returns all that was sent or received and must not be written down.
 async fn an_evening(server: &Server, name: &str) -> Vec<String> {
-    let organizer = server.organizer();
-    let (event, user, other) = (format!("gala-{name}"), format!("ximena.{name}"), format!("quentin.{name}"));
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let full_name = "Ximena Quiñones";
-    organizer.post("/api/events", json!({ "slug": event, "name": "Gala of secrets" })).await.is(201);
-    for username in [&user, &other] {
-        let body = json!({ "username": username, "full_name": full_name, "email": "x.q@example.org" });
-        organizer.post("/api/users", body).await.is(201);
-    }
-    let key = json!({ "name": "back door", "role": "supervisor", "event": event });
-    let created = organizer.post("/api/keys", key).await.is(201);
-    let enrol = organizer.post(&format!("/api/keys/{}/enrol", text(&created["key_id"])), Value::Null).await.is(200);
-    let token = token(&enrol);
-    let key = text(&server.anonymous().post("/api/enrol", json!({ "token": token })).await.is(200)["key"]);
-    server.anonymous().post("/api/enrol", json!({ "token": token })).await.is(410);
-    let gate = server.anonymous().with_key(&key);
+    let mut evening = Evening::of(server, name);
+    evening.an_event_and_two_people().await;
+    let gate = evening.a_device_is_enrolled().await;
+    let tickets = evening.a_ticket_gets_three_secrets(&gate).await;
+    evening.links_are_opened(&tickets).await;
+    evening.people_come_to_the_gate(&gate, &tickets).await;
+    evening.lists_are_read().await;
+    evening.requests_go_wrong_on_their_way().await;
+    evening.a_person_is_erased().await;
+    evening.secrets
+}
 
-    let tickets = format!("/api/events/{event}/tickets");
-    organizer
-        .post(&tickets, json!([{ "seat": "Row-13", "gate": "Moat" }, { "seat": "Row-14", "gate": "Moat" }]))
-        .await
-        .is(201);
-    organizer.post_csv(&tickets, format!("seat,gate,username\nRow-15,Moat,{user}\n")).await.is(201);
-    let form = "seat=Row-13&gate=Moat&event=".to_owned() + &event;
-    let first = organizer.post_form(&format!("/api/users/{user}/tickets"), form).await.is(201);
-    let reissued =
-        organizer.post(&format!("/api/tickets/{}/reissue", text(&first["ticket_id"])), Value::Null).await.is(200);
-    let transfer = format!("/api/tickets/{}/transfer", text(&first["ticket_id"]));
-    let moved = organizer.post(&transfer, json!({ "username": other })).await.is(200);
-    let printed = organizer.post(&transfer.replace("transfer", "print"), Value::Null).await.is(200);
-    let printed = text(&printed["printed_code"]);
-    gate.post(&format!("/api/events/{event}/scans"), json!({ "code": printed })).await.is(422);
-    organizer.get(&transfer.replace("transfer", "link")).await.is(200);
-    for (provisioned, status) in [(&first, 404), (&reissued, 404), (&moved, 200)] {
-        let page = format!("/t/{}", page_token(provisioned));
-        for (path, status) in [("", status), ("/app.webmanifest", status), ("/sesame", 404)] {
-            assert_eq!(server.anonymous().get(format!("{page}{path}")).await.status, status, "{path}");
+/// Who acts, and what of it must not be written down.
+struct Evening<'a> {
+    server: &'a Server,
+    organizer: Client,
+    event: String,
+    holder: String,
+    heir: String,
+    secrets: Vec<String>,
+}
+
+/// One ticket as it was provisioned each time.
+struct Provisioned {
+    registered: Value,
+    reissued: Value,
+    transferred: Value,
+}
+
+impl<'a> Evening<'a> {
+    fn of(server: &'a Server, name: &str) -> Self {
+        let (holder, heir) = (format!("ximena.{name}"), format!("quentin.{name}"));
+        let secrets = vec![holder.clone(), heir.clone()];
+        Self { server, organizer: server.organizer(), event: format!("gala-{name}"), holder, heir, secrets }
+    }
+
+    /// A path of the event.
+    fn path(&self, rest: &str) -> String {
+        format!("/api/events/{}/{rest}", self.event)
+    }
+
+    fn keeps_secret(&mut self, words: &[&str]) {
+        self.secrets.extend(words.iter().map(|word| (*word).to_owned()));
+    }
+
+    async fn an_event_and_two_people(&mut self) {
+        let (full_name, email) = ("Ximena Quiñones", "x.q@example.org");
+        self.organizer.post("/api/events", json!({ "slug": self.event, "name": "Gala of secrets" })).await.is(201);
+        for username in [&self.holder, &self.heir] {
+            let body = json!({ "username": username, "full_name": full_name, "email": email });
+            self.organizer.post("/api/users", body).await.is(201);
         }
+        self.keeps_secret(&[full_name, email]);
     }
-    server.anonymous().get("/t/sesame").await;
 
-    let scans = format!("/api/events/{event}/scans");
-    let ticket = Ticket::new(&moved);
-    let (scan, wrong) = (scan_now(&ticket), scan_now(&Ticket::new(&first)));
-    gate.post(&scans, wrong.clone()).await.is_scan(422, "wrong_code");
-    gate.post(&scans, scan.clone()).await.is_scan(200, "accepted");
-    gate.post(&format!("/api/scans/{}/undo", text(&scan["scan_id"])), Value::Null).await.is(200);
-    let note = "his uncle vouches";
-    let manual =
-        json!({ "scan_id": uuid::Uuid::now_v7(), "seat": "Row-15", "gate": "Moat", "manual": true, "note": note });
-    gate.post(&scans, manual).await.is_scan(200, "accepted");
-    let manifest = organizer.get(&format!("/api/events/{event}/manifest?since=0")).await.is(200);
-
-    for path in
-        ["tickets?q=quinones", "tickets?q=%00", "tickets?gate=Moat", "tickets.csv", "scans.csv", "links.csv", "stats"]
-    {
-        organizer.get(&format!("/api/events/{event}/{path}")).await;
+    async fn a_device_is_enrolled(&mut self) -> Client {
+        let key = json!({ "name": "back door", "role": "supervisor", "event": self.event });
+        let created = self.organizer.post("/api/keys", key).await.is(201);
+        let enrol = format!("/api/keys/{}/enrol", text(&created["key_id"]));
+        let token = token(&self.organizer.post(enrol, Value::Null).await.is(200));
+        let anonymous = self.server.anonymous();
+        let key = text(&anonymous.post("/api/enrol", json!({ "token": token })).await.is(200)["key"]);
+        anonymous.post("/api/enrol", json!({ "token": token })).await.is(410);
+        self.keeps_secret(&[&text(&created["key"]), key.trim_start_matches("rtk_"), &token]);
+        anonymous.with_key(&key)
     }
-    // What goes wrong on its way is not repeated either.
-    organizer.post(&scans, json!({ "code": "RT1.unfinished", "seed": "sesame" })).await.is(422);
-    organizer.send_as(http::Method::POST, &scans, "application/json", "{\"totp_code\": \"314159").await.is(400);
-    server.exchange(b"GET /health HTTP/1.1\r\nhost: l\r\ncookie: session=sesame\r\n\r\n").expect("an answer").is(200);
-    server.anonymous().with_key("rtk_sesame").get("/api/keys").await.is(401);
-    organizer.bare(http::Method::DELETE, &format!("/api/users/{user}")).await.is(204);
-    server.process.logged("DELETE").await;
 
-    let mut secrets =
-        vec![key.trim_start_matches("rtk_").to_owned(), user, other, full_name.to_owned(), note.to_owned()];
-    secrets.extend([text(&created["key"]), token, printed]);
-    secrets.extend(["x.q@example.org", "Row-13", "Moat", "quinones", "since=0", "sesame", "314159"].map(str::to_owned));
-    secrets.extend([&scan, &wrong].map(|scan| text(&scan["code"])));
-    secrets.push(ticket.code(Millis::now()));
-    for provisioned in [&first, &reissued, &moved] {
-        secrets.extend([text(&provisioned["provisioning"]["secret"]), page_token(provisioned)]);
+    /// It is registered, reissued and transferred; and its paper shown, which is of no use without a `scan_id`.
+    async fn a_ticket_gets_three_secrets(&mut self, gate: &Client) -> Provisioned {
+        let tickets = self.path("tickets");
+        let seats = json!([{ "seat": "Row-13", "gate": "Moat" }, { "seat": "Row-14", "gate": "Moat" }]);
+        self.organizer.post(&tickets, seats).await.is(201);
+        let file = format!("seat,gate,username\nRow-15,Moat,{}\n", self.holder);
+        self.organizer.post_csv(&tickets, file).await.is(201);
+
+        let form = format!("seat=Row-13&gate=Moat&event={}", self.event);
+        let registration = format!("/api/users/{}/tickets", self.holder);
+        let registered = self.organizer.post_form(registration, form).await.is(201);
+        let ticket = format!("/api/tickets/{}", text(&registered["ticket_id"]));
+        let reissued = self.organizer.post(format!("{ticket}/reissue"), Value::Null).await.is(200);
+        let heir = json!({ "username": self.heir });
+        let transferred = self.organizer.post(format!("{ticket}/transfer"), heir).await.is(200);
+        for provisioned in [&registered, &reissued, &transferred] {
+            self.keeps_secret(&[&text(&provisioned["provisioning"]["secret"]), &page_token(provisioned)]);
+        }
+
+        let printed = self.organizer.post(format!("{ticket}/print"), Value::Null).await.is(200);
+        let printed = text(&printed["printed_code"]);
+        gate.post(self.path("scans"), json!({ "code": printed })).await.is(422);
+        self.organizer.get(format!("{ticket}/link")).await.is(200);
+        self.keeps_secret(&["Row-13", "Moat", &printed]);
+        Provisioned { registered, reissued, transferred }
     }
-    secrets.extend(manifest["tickets"].as_array().expect("a list").iter().map(|entry| text(&entry["key"])));
-    secrets
+
+    async fn links_are_opened(&mut self, tickets: &Provisioned) {
+        let anonymous = self.server.anonymous();
+        for (provisioned, status) in [(&tickets.registered, 404), (&tickets.reissued, 404), (&tickets.transferred, 200)]
+        {
+            let page = format!("/t/{}", page_token(provisioned));
+            for (path, status) in [("", status), ("/app.webmanifest", status), ("/sesame", 404)] {
+                assert_eq!(anonymous.get(format!("{page}{path}")).await.status, status, "{path}");
+            }
+        }
+        anonymous.get("/t/sesame").await;
+        self.keeps_secret(&["sesame"]);
+    }
+
+    async fn people_come_to_the_gate(&mut self, gate: &Client, tickets: &Provisioned) {
+        let scans = self.path("scans");
+        let ticket = Ticket::new(&tickets.transferred);
+        let (scan, wrong) = (scan_now(&ticket), scan_now(&Ticket::new(&tickets.registered)));
+        gate.post(&scans, wrong.clone()).await.is_scan(422, "wrong_code");
+        gate.post(&scans, scan.clone()).await.is_scan(200, "accepted");
+        gate.post(format!("/api/scans/{}/undo", text(&scan["scan_id"])), Value::Null).await.is(200);
+        let note = "his uncle vouches";
+        let manual = json!({
+            "scan_id": uuid::Uuid::now_v7(), "seat": "Row-15", "gate": "Moat", "manual": true, "note": note,
+        });
+        gate.post(&scans, manual).await.is_scan(200, "accepted");
+        self.keeps_secret(&[&text(&scan["code"]), &text(&wrong["code"]), &ticket.code(Millis::now()), note]);
+    }
+
+    async fn lists_are_read(&mut self) {
+        let manifest = self.organizer.get(self.path("manifest?since=0")).await.is(200);
+        let entries = manifest["tickets"].as_array().expect("a list").iter();
+        self.secrets.extend(entries.map(|entry| text(&entry["key"])));
+        for list in [
+            "tickets?q=quinones",
+            "tickets?q=%00",
+            "tickets?gate=Moat",
+            "tickets.csv",
+            "scans.csv",
+            "links.csv",
+            "stats",
+        ] {
+            self.organizer.get(self.path(list)).await;
+        }
+        self.keeps_secret(&["quinones", "since=0"]);
+    }
+
+    async fn requests_go_wrong_on_their_way(&mut self) {
+        let (scans, server) = (self.path("scans"), self.server);
+        self.organizer.post(&scans, json!({ "code": "RT1.unfinished", "seed": "sesame" })).await.is(422);
+        let unfinished = "{\"totp_code\": \"314159";
+        self.organizer.send_as(http::Method::POST, &scans, "application/json", unfinished).await.is(400);
+        let cookie = b"GET /health HTTP/1.1\r\nhost: l\r\ncookie: session=sesame\r\n\r\n";
+        server.exchange(cookie).expect("an answer").is(200);
+        server.anonymous().with_key("rtk_sesame").get("/api/keys").await.is(401);
+        self.keeps_secret(&["314159"]);
+    }
+
+    /// The last request of an evening; once it is in the log, all are.
+    async fn a_person_is_erased(&mut self) {
+        self.organizer.bare(http::Method::DELETE, format!("/api/users/{}", self.holder)).await.is(204);
+        self.server.process.logged("DELETE").await;
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
 }
 
 /// What a ticket's link ends with.

@@ -31,7 +31,7 @@ static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLo
 /// Fails the test when a response is not described, or a request that was answered with success.
 #[track_caller]
 pub fn check(request: &Request<Vec<u8>>, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
-    check_response(request.method(), request.uri().path(), status, headers, body);
+    check_response(request, status, headers, body);
     if status.is_success() {
         check_request(request, body);
     }
@@ -84,7 +84,8 @@ fn parameters(operation: &str) -> impl Iterator<Item = &'static Value> {
 }
 
 #[track_caller]
-fn check_response(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+fn check_response(request: &Request<Vec<u8>>, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+    let (method, path) = (request.method(), request.uri().path());
     let request = format!("{method} {path}: {status}");
     let pointer = response_pointer(method, path, status)
         .unwrap_or_else(|| panic!("{request} is not described\n{}", String::from_utf8_lossy(body)));

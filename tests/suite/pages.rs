@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, Request, header};
-use register_ticket_api::pages::{ASSETS, ASSETS_PATH, qr};
+use register_ticket_api::pages::{ASSETS, ASSETS_PATH, LANGUAGES, qr};
 use register_ticket_api::totp::{PERIOD, PageToken};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Reply};
-use crate::service::{Service, Ticket};
+use crate::service::{Service, Ticket, assert_members};
 
 on_both_databases! {
     a_link_shows_its_ticket_with_the_code_of_the_moment,
@@ -150,17 +150,17 @@ async fn a_used_ticket_says_when_and_where(service: Service) {
     let undo = format!("/api/scans/{}/undo", entry["scan_id"].as_str().expect("an id"));
     service.organizer.bare(Method::POST, undo).await.is(200);
     let page = html(&service.anonymous.get(&path).await, 200);
-    assert_eq!(
-        (told(&page, "data-status"), told(&page, "data-used-at"), told(&page, "data-used-gate")),
-        ("valid", "", "")
-    );
+    assert_eq!(told(&page, "data-status"), "valid");
+    assert_eq!(told(&page, "data-used-at"), "");
+    assert_eq!(told(&page, "data-used-gate"), "");
 }
 
 async fn a_revoked_ticket_shows_nothing_that_makes_a_code(service: Service) {
     let (ticket, path) = ticket(&service).await;
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", ticket.ticket_id)).await.is(200);
     let page = html(&service.anonymous.get(&path).await, 200);
-    assert_eq!((told(&page, "data-status"), told(&page, "data-key")), ("revoked", ""));
+    assert_eq!(told(&page, "data-status"), "revoked");
+    assert_eq!(told(&page, "data-key"), "");
     for secret in [&ticket.secret(), &ticket.code(service.now()), "class=\"qr\"", "otpauth://"] {
         assert!(!page.contains(secret), "{secret} in {page}");
     }
@@ -186,10 +186,10 @@ async fn what_is_no_link_is_a_page_that_says_so(service: Service) {
     let other = path.replace("/t/", "").chars().rev().collect::<String>();
     let short = &path[..path.len() - 1];
     let unknown = format!("/t/{}", "A".repeat(43));
-    for (language, words) in [("en", "This link"), ("es", "Este enlace")] {
+    for language in &LANGUAGES {
         for path in [short, &unknown, &format!("/t/{other}"), "/t/%00", "/t/%ff", "/t/x"] {
-            let reply = service.unchanged(get_in(language, &service.anonymous, path)).await;
-            assert!(html(&reply, 404).contains(words), "{path}");
+            let reply = service.unchanged(get_in(language.tag, &service.anonymous, path)).await;
+            assert!(html(&reply, 404).contains(&language.render("<h1>{{gone.title}}</h1>", &[])), "{path}");
             assert_eq!(reply.header("cache-control"), "no-store");
         }
     }
@@ -211,11 +211,13 @@ async fn what_is_no_link_is_a_page_that_says_so(service: Service) {
 async fn an_outage_is_a_page_that_asks_again(service: Service) {
     let (_, path) = ticket(&service).await;
     let nowhere = service.another(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")]).anonymous;
-    for (language, words) in [("en", "please"), ("es", "por favor")] {
-        let reply = get_in(language, &nowhere, &path).await;
+    for language in &LANGUAGES {
+        let reply = get_in(language.tag, &nowhere, &path).await;
         let page = html(&reply, 503);
-        assert!(page.contains(words) && page.contains("<meta http-equiv=\"refresh\" content=\"5\">"), "{page}");
-        assert_eq!((reply.header("retry-after"), reply.header("cache-control")), ("5", "no-store"));
+        assert!(page.contains(&language.render("<h1>{{away.title}}</h1>", &[])), "{page}");
+        assert!(page.contains("<meta http-equiv=\"refresh\" content=\"5\">"), "{page}");
+        assert_eq!(reply.header("retry-after"), "5");
+        assert_eq!(reply.header("cache-control"), "no-store");
         assert!(!page.contains("127.0.0.1"), "a cause is for the log alone");
     }
     // The pages that need no database are there.
@@ -244,12 +246,21 @@ async fn a_phone_keeps_a_ticket_like_an_app(service: Service) {
     let manifest = reply.is(200);
     assert_eq!(reply.header("content-type"), "application/manifest+json");
     assert_eq!(reply.header("cache-control"), "no-store");
-    assert_eq!((&manifest["start_url"], &manifest["display"]), (&json!(path), &json!("standalone")));
+    assert_members(&manifest, json!({ "start_url": path, "display": "standalone" }));
     assert_eq!(manifest["name"], "Feria de Mayo · A1");
     for icon in manifest["icons"].as_array().expect("icons") {
         let reply = service.anonymous.get(icon["src"].as_str().expect("an address")).await;
-        assert_eq!((reply.status.as_u16(), json!(reply.header("content-type"))), (200, icon["type"].clone()));
+        assert_eq!(reply.status, 200, "{icon}");
+        assert_eq!(reply.header("content-type"), icon["type"], "{icon}");
     }
+}
+
+/// What a page or a file says that others say differently.
+struct Headers<'a> {
+    path: &'a str,
+    camera: &'static str,
+    vary: &'static str,
+    cache: &'static str,
 }
 
 async fn the_headers_of_every_page_and_file(service: Service) {
@@ -258,14 +269,16 @@ async fn the_headers_of_every_page_and_file(service: Service) {
     let (no_camera, camera) = ("camera=(), ", "camera=(self), ");
     let rest = "display-capture=(), geolocation=(), microphone=(), screen-wake-lock=(self)";
     let language = "accept-language, accept-encoding";
-    for (path, camera, vary, cache) in [
-        (HOME, no_camera, language, "no-cache"),
-        (ORGANIZER, no_camera, language, "no-cache"),
-        (GATE, camera, language, "no-cache"),
-        ("/worker.js", no_camera, "accept-encoding", "no-cache"),
-        (&style, no_camera, "accept-encoding", "public, max-age=31536000, immutable"),
-        (&link, no_camera, language, "no-store"),
-        ("/t/dead", no_camera, language, "no-store"),
+    let coding = "accept-encoding";
+    let for_ever = "public, max-age=31536000, immutable";
+    for Headers { path, camera, vary, cache } in [
+        Headers { path: HOME, camera: no_camera, vary: language, cache: "no-cache" },
+        Headers { path: ORGANIZER, camera: no_camera, vary: language, cache: "no-cache" },
+        Headers { path: GATE, camera, vary: language, cache: "no-cache" },
+        Headers { path: "/worker.js", camera: no_camera, vary: coding, cache: "no-cache" },
+        Headers { path: &style, camera: no_camera, vary: coding, cache: for_ever },
+        Headers { path: &link, camera: no_camera, vary: language, cache: "no-store" },
+        Headers { path: "/t/dead", camera: no_camera, vary: language, cache: "no-store" },
     ] {
         let reply = service.anonymous.get(path).await;
         for (name, value) in [
@@ -289,7 +302,9 @@ async fn the_headers_of_every_page_and_file(service: Service) {
             assert_eq!(reply.header(name), value, "{name} of {path}");
         }
         let head = service.anonymous.bare(Method::HEAD, path).await;
-        assert_eq!((head.status, head.headers, head.body.len()), (reply.status, reply.headers, 0), "{path}");
+        assert_eq!(head.status, reply.status, "{path}");
+        assert_eq!(head.headers, reply.headers, "{path}");
+        assert!(head.body.is_empty(), "{path}");
     }
 }
 
@@ -324,9 +339,11 @@ async fn every_file_has_its_type_and_both_codings() {
         };
         let plain = service.anonymous.get(&path).await;
         let zipped = get_zipped(&service.anonymous, &path, "en").await;
-        assert_eq!((plain.status.as_u16(), plain.header("content-encoding")), (200, ""), "{path}");
-        assert_eq!((zipped.status.as_u16(), zipped.header("content-encoding")), (200, "gzip"), "{path}");
-        assert_eq!((plain.header("content-type"), zipped.header("content-type")), (media_type, media_type), "{path}");
+        for (reply, coding) in [(&plain, ""), (&zipped, "gzip")] {
+            assert_eq!(reply.status, 200, "{path}");
+            assert_eq!(reply.header("content-encoding"), coding, "{path}");
+            assert_eq!(reply.header("content-type"), media_type, "{path}");
+        }
         assert_eq!(plain.body, zipped.body, "{path}");
         assert_eq!(zipped.sent_bytes, asset.gzip.len(), "{path}");
     }
@@ -414,7 +431,8 @@ async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
     let service = service().await;
     let (_, link) = ticket(&service).await;
     let pages = [HOME, ORGANIZER, GATE, &link];
-    for (page, language) in pages.into_iter().flat_map(|page| ["en", "es"].map(|language| (page, language))) {
+    let tags = LANGUAGES.each_ref().map(|language| language.tag);
+    for (page, language) in pages.into_iter().flat_map(|page| tags.map(|tag| (page, tag))) {
         let loaded = load(&service.anonymous, page, language).await;
         println!("{page}, {language}: {} bytes in {} files", loaded.bytes, loaded.files.len());
         assert!(loaded.files.len() > 2, "{page} loads nothing");

@@ -32,12 +32,14 @@ const MINUTE: i64 = 60_000;
 
 async fn a_ticket_is_printed_with_its_code(service: Service) {
     let ticket = service.ticket("A1").await;
+    let before = service.version("A1").await;
     let shown = service.organizer.get(format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
     let printed = print(&service, &ticket).await.is(200);
     assert_eq!(printed, with(shown, json!({ "printed_code": ticket.paper() })));
     assert_eq!(QrCode::parse(&ticket.paper()).map(|qr| qr.ticket_id), Some(ticket.ticket_id));
-    let kept = format!("select count(*) from tickets where printed_at = {} and version = 3", service.now().0);
+    let kept = format!("select count(*) from tickets where printed_at = {}", service.now().0);
     assert_eq!(service.database.count(&kept).await, 1);
+    assert_eq!(service.version("A1").await, before + 1);
 }
 
 async fn printing_again_prints_the_same(service: Service) {
@@ -57,19 +59,19 @@ async fn a_ticket_that_admits_nobody_now_is_not_printed(service: Service) {
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
     service.unchanged(print(&service, &revoked)).await.is_refused(409, "ticket_revoked");
     let unregistered = service.seat("default", "A3", "North").await;
-    for (ticket_id, status, code) in [
-        (unregistered, 409, "ticket_not_registered"),
-        (Uuid::now_v7().to_string(), 404, "ticket_not_found"),
-        ("x".into(), 404, "ticket_not_found"),
-    ] {
-        let print = service.organizer.bare(Method::POST, format!("/api/tickets/{ticket_id}/print"));
-        service.unchanged(print).await.is_refused(status, code);
-    }
+    let print = async |ticket_id: &str| {
+        let request = service.organizer.bare(Method::POST, format!("/api/tickets/{ticket_id}/print"));
+        service.unchanged(request).await
+    };
+    print(&unregistered).await.is_refused(409, "ticket_not_registered");
+    print(&Uuid::now_v7().to_string()).await.is_refused(404, "ticket_not_found");
+    print("x").await.is_refused(404, "ticket_not_found");
 }
 
 async fn a_printed_ticket_admits_once_and_leaves_no_step(service: Service) {
     let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
     print(&service, &ticket).await.is(200);
+    let printed = service.version("A1").await;
     service.clock.advance(100 * MINUTE);
     let admitted = gate.post(SCANS, paper(&ticket)).await.is_scan(200, "accepted");
     assert_eq!(admitted["ticket"]["used_at"], service.time(0));
@@ -78,13 +80,15 @@ async fn a_printed_ticket_admits_once_and_leaves_no_step(service: Service) {
     let again = gate.post(SCANS, paper(&ticket)).await.is_scan(409, "already_used");
     assert_eq!(again["first_used_at"], service.time(0));
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(409, "already_used");
-    assert_eq!(service.database.count("select count(*) from tickets where version = 4").await, 1);
+    assert_eq!(service.version("A1").await, printed + 1, "one admission");
 }
 
 async fn a_ticket_that_was_not_printed_has_no_paper(service: Service) {
     let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
+    let before = service.version("A1").await;
     gate.post(SCANS, paper(&ticket)).await.is_scan(422, "wrong_code");
-    assert_eq!(service.database.count("select count(*) from tickets where status = 'valid' and version = 2").await, 1);
+    assert_eq!(service.database.count("select count(*) from tickets where status = 'valid'").await, 1);
+    assert_eq!(service.version("A1").await, before);
     let (known, text) = (format!("RP1.{}", "A".repeat(37)), ticket.paper());
     for code in [&text[..text.len() - 1], &format!("{text}A"), &known, &text.replace("RP1", "RP2")] {
         gate.post(SCANS, with(paper(&ticket), json!({ "code": code }))).await.is_scan(404, "unknown_ticket");

@@ -1,6 +1,7 @@
 //! One evening from end to end, over HTTP, with its effects read from the database. `./scripts/test --remote` runs it
 //! against a deployed service; otherwise it runs against the program on loopback, on each database.
 
+use http::Method;
 use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -25,70 +26,107 @@ async fn an_evening_from_end_to_end() {
 }
 
 async fn evening(anonymous: &Client, organizer_key: &str, database_url: &str) {
-    let organizer = anonymous.with_key(organizer_key);
-    let name = format!("test-{}", Uuid::new_v4().simple());
-    let event = format!("/api/events/{name}");
-
     // On SQLite the first request that needs the database makes it.
     assert_eq!(anonymous.get("/health?full=1").await.is(200)["status"], "ok");
-    anonymous.get(&event).await.is_refused(401, "unauthenticated");
-    let mut rows = Rows::open(database_url).await;
-    let mut count = async |table: &str, condition: &str| {
-        let of_event = format!("event_id = (select event_id from events where slug = '{name}')");
-        rows.count(&format!("select count(*) from {table} where {of_event} and {condition}")).await
+    let mut evening = Evening {
+        anonymous: anonymous.clone(),
+        organizer: anonymous.with_key(organizer_key),
+        name: format!("test-{}", Uuid::new_v4().simple()),
+        rows: Rows::open(database_url).await,
     };
-
-    // An event with two tickets, one of them in the hands of a person.
-    organizer.post("/api/events", json!({ "slug": name, "name": "A test" })).await.is(201);
-    let tickets = json!([{ "seat": "A1", "gate": "North" }, { "seat": "A2", "gate": "North" }]);
-    organizer.post(format!("{event}/tickets"), tickets).await.is(201);
-    assert_eq!(count("tickets", "user_id is null").await, 2);
-    organizer.post("/api/users", json!({ "username": name, "full_name": "Test Person" })).await.is(201);
-    let seat = json!({ "event": name, "seat": "A1", "gate": "North" });
-    let registered = organizer.post(format!("/api/users/{name}/tickets"), seat).await.is(201);
-    let ticket = Ticket::new(&registered);
-    assert_eq!(count("tickets", "user_id is not null").await, 1);
-
-    // At the gate: a wrong code, the right one, the same ticket again.
-    let gate = key(anonymous, &organizer, json!({ "name": "gate", "role": "gate", "event": name })).await;
-    let supervisor = key(anonymous, &organizer, json!({ "name": "chief", "role": "supervisor", "event": name })).await;
-    let scans = format!("{event}/scans");
-    let wrong = json!({
-        "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": ticket.wrong_code(Millis::now()),
-    });
-    gate.post(&scans, wrong).await.is_scan(422, "wrong_code");
-    assert_eq!(count("tickets", "status = 'used'").await, 0);
-
-    let right = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(Millis::now()) });
-    let admitted = gate.post(&scans, right.clone()).await.is_scan(200, "accepted");
-    assert_eq!(gate.post(&scans, right.clone()).await.is_scan(200, "accepted")["replayed"], true);
-    let again = with(right, json!({ "scan_id": Uuid::now_v7() }));
-    gate.post(&scans, again).await.is_scan(409, "already_used");
-    assert_eq!(count("tickets", "status = 'used' and inside").await, 1);
-    assert_eq!(count("scans", "result = 'accepted'").await, 1);
-    assert_eq!(count("scans", "1 = 1").await, 3);
-
-    let stats = gate.get(format!("{event}/stats")).await.is(200);
-    assert_eq!(stats["admitted"], 1);
-    assert_eq!(stats["refused"], json!({ "already_used": 1, "wrong_code": 1 }));
-
-    let undo = format!("/api/scans/{}/undo", admitted["scan_id"].as_str().expect("a scan has an id"));
-    gate.bare(http::Method::POST, &undo).await.is_refused(403, "forbidden");
-    supervisor.bare(http::Method::POST, &undo).await.is(200);
-    assert_eq!(count("tickets", "status = 'used'").await, 0);
-    assert_eq!(count("scans", "undone_at is not null").await, 1);
-
-    // Nothing of it stays.
-    organizer.delete(format!("/api/users/{name}")).await.is(204);
-    organizer.get(format!("/api/users/{name}")).await.is_refused(404, "user_not_found");
-    assert_eq!(count("tickets", "status = 'revoked' and user_id is null").await, 1);
-    organizer.delete(&event).await.is(204);
-    organizer.get(&event).await.is_refused(404, "event_not_found");
-    assert_eq!(rows.count(&format!("select count(*) from events where slug = '{name}'")).await, 0);
-    assert_eq!(rows.count(&format!("select count(*) from users where username = '{name}'")).await, 0);
+    let ticket = evening.one_of_two_tickets_gets_a_holder().await;
+    let admission = evening.the_holder_is_admitted_once(&ticket).await;
+    evening.the_numbers_say_so().await;
+    evening.only_a_supervisor_takes_it_back(&admission).await;
+    evening.nothing_of_it_stays().await;
 }
 
-async fn key(anonymous: &Client, organizer: &Client, body: Value) -> Client {
-    let created = organizer.post("/api/keys", body).await.is(201);
-    anonymous.with_key(created["key"].as_str().expect("a new key is shown"))
+/// An event of its own on a service, and a look into its database.
+struct Evening {
+    anonymous: Client,
+    organizer: Client,
+    /// Of the event and of the person.
+    name: String,
+    rows: Rows,
+}
+
+impl Evening {
+    /// A path of the event.
+    fn path(&self, rest: &str) -> String {
+        format!("/api/events/{}{rest}", self.name)
+    }
+
+    /// The event's rows of a table.
+    async fn count(&mut self, table: &str, condition: &str) -> i64 {
+        let of_event = format!("event_id = (select event_id from events where slug = '{}')", self.name);
+        self.rows.count(&format!("select count(*) from {table} where {of_event} and {condition}")).await
+    }
+
+    /// The holder of a new key for the event.
+    async fn key(&self, role: &str) -> Client {
+        let body = json!({ "name": role, "role": role, "event": self.name });
+        let created = self.organizer.post("/api/keys", body).await.is(201);
+        self.anonymous.with_key(created["key"].as_str().expect("a new key is shown"))
+    }
+
+    async fn one_of_two_tickets_gets_a_holder(&mut self) -> Ticket {
+        self.anonymous.get(self.path("")).await.is_refused(401, "unauthenticated");
+        self.organizer.post("/api/events", json!({ "slug": self.name, "name": "A test" })).await.is(201);
+        let tickets = json!([{ "seat": "A1", "gate": "North" }, { "seat": "A2", "gate": "North" }]);
+        self.organizer.post(self.path("/tickets"), tickets).await.is(201);
+        assert_eq!(self.count("tickets", "user_id is null").await, 2);
+
+        let person = json!({ "username": self.name, "full_name": "Test Person" });
+        self.organizer.post("/api/users", person).await.is(201);
+        let seat = json!({ "event": self.name, "seat": "A1", "gate": "North" });
+        let registered = self.organizer.post(format!("/api/users/{}/tickets", self.name), seat).await.is(201);
+        assert_eq!(self.count("tickets", "user_id is not null").await, 1);
+        Ticket::new(&registered)
+    }
+
+    /// At the gate: a wrong code, the right one, the same scan again, the same ticket again. Returns the admission.
+    async fn the_holder_is_admitted_once(&mut self, ticket: &Ticket) -> Value {
+        let (gate, scans) = (self.key("gate").await, self.path("/scans"));
+        let wrong = json!({
+            "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": ticket.wrong_code(Millis::now()),
+        });
+        gate.post(&scans, wrong).await.is_scan(422, "wrong_code");
+        assert_eq!(self.count("tickets", "status = 'used'").await, 0);
+
+        let right = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(Millis::now()) });
+        let admission = gate.post(&scans, right.clone()).await.is_scan(200, "accepted");
+        assert_eq!(gate.post(&scans, right.clone()).await.is_scan(200, "accepted")["replayed"], true);
+        let again = with(right, json!({ "scan_id": Uuid::now_v7() }));
+        gate.post(&scans, again).await.is_scan(409, "already_used");
+        assert_eq!(self.count("tickets", "status = 'used' and inside").await, 1);
+        assert_eq!(self.count("scans", "result = 'accepted'").await, 1);
+        assert_eq!(self.count("scans", "1 = 1").await, 3);
+        admission
+    }
+
+    async fn the_numbers_say_so(&self) {
+        let stats = self.key("gate").await.get(self.path("/stats")).await.is(200);
+        assert_eq!(stats["admitted"], 1);
+        assert_eq!(stats["refused"], json!({ "already_used": 1, "wrong_code": 1 }));
+    }
+
+    async fn only_a_supervisor_takes_it_back(&mut self, admission: &Value) {
+        let undo = format!("/api/scans/{}/undo", admission["scan_id"].as_str().expect("a scan has an id"));
+        self.key("gate").await.bare(Method::POST, &undo).await.is_refused(403, "forbidden");
+        self.key("supervisor").await.bare(Method::POST, &undo).await.is(200);
+        assert_eq!(self.count("tickets", "status = 'used'").await, 0);
+        assert_eq!(self.count("scans", "undone_at is not null").await, 1);
+    }
+
+    async fn nothing_of_it_stays(&mut self) {
+        let person = format!("/api/users/{}", self.name);
+        self.organizer.delete(&person).await.is(204);
+        self.organizer.get(&person).await.is_refused(404, "user_not_found");
+        assert_eq!(self.count("tickets", "status = 'revoked' and user_id is null").await, 1);
+        self.organizer.delete(self.path("")).await.is(204);
+        self.organizer.get(self.path("")).await.is_refused(404, "event_not_found");
+        for row in [format!("events where slug = '{}'", self.name), format!("users where username = '{}'", self.name)] {
+            assert_eq!(self.rows.count(&format!("select count(*) from {row}")).await, 0, "{row}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use register_ticket_api::config::Settings;
 use register_ticket_api::limits::{MANIFEST_AFTER_END, UNDO_WINDOW};
 use register_ticket_api::model::Millis;
 use register_ticket_api::totp::{Code, QrCode, TotpKey, step_at};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::client::{Client, Reply};
@@ -131,6 +131,11 @@ impl Service {
         Ticket::new(&self.organizer.post(format!("/api/users/{username}/tickets"), body).await.is(201))
     }
 
+    /// The version of the ticket of a seat, of which there is one. Each change of its row adds 1.
+    pub async fn version(&self, seat: &str) -> i64 {
+        self.database.count(&format!("select version from tickets where seat = '{seat}'")).await
+    }
+
     /// A new scan of what the holder's phone shows now.
     pub fn scan(&self, ticket: &Ticket) -> Value {
         json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(self.now()) })
@@ -233,6 +238,15 @@ pub async fn walk(client: &Client, path: &str, name: &str) -> Vec<Value> {
             None => return members,
         }
     }
+}
+
+/// Asserts of a JSON object those members that are named; a failure shows them by their names. `null` is also one that is
+/// not there.
+#[track_caller]
+pub fn assert_members(object: &Value, expected: Value) {
+    let names = expected.as_object().expect("what is expected has names").keys();
+    let told: Map<String, Value> = names.map(|name| (name.clone(), object[name].clone())).collect();
+    assert_eq!(Value::Object(told), expected, "{object:#}");
 }
 
 /// A JSON object with other members besides or instead; `null` takes one away.

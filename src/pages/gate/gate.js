@@ -67,9 +67,15 @@ function changeScreen(current, before) {
   else scanner.stop();
 }
 
+/** How the gate stands with the service, in a word that the styles and the texts know. */
+function connection({ online, offlineReady }) {
+  if (online) return "online";
+  if (online === null) return "waiting";
+  return offlineReady ? "offline" : "blind";
+}
+
 function showState() {
-  const { online, offlineReady } = gate.state;
-  const kind = online ? "online" : online === null ? "waiting" : offlineReady ? "offline" : "blind";
+  const kind = connection(gate.state);
   document.body.dataset.connection = kind;
   say(find("#status"), text(`gate.${kind}`));
   showNotices(kind);

@@ -33,9 +33,10 @@ export const isGood = (key) => !key.revoked_at && !(Date.parse(key.expires_at) <
 function card(key) {
   const isDevice = key.role !== "organizer";
   const moment = (time) => dayAndTime(time, session.event.time_zone);
+  const place = key.gate ? text("organizer.at_gate", { gate: isolated(key.gate) }) : text("organizer.any_gate");
   const facts = [
     text(`organizer.role_${key.role}`),
-    isDevice ? (key.gate ? text("organizer.at_gate", { gate: isolated(key.gate) }) : text("organizer.any_gate")) : null,
+    isDevice ? place : null,
     key.offline ? text("organizer.works_offline") : null,
     key.event ? null : text("organizer.any_event"),
   ];

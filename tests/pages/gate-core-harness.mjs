@@ -1,0 +1,191 @@
+// The gate's core in a real browser, without its page: devices, on which tabs are opened, and what a tab does with the
+// core. A device is a browser context, so that it has a storage of its own, which all its tabs share. The scripts come
+// from the sources, the API from a service in a process of its own. A test takes the network away by stopping that
+// service, or by routes of a tab's page.
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { browser, eventually } from "./harness.mjs";
+
+const PAGES = new URL("../../src/pages/", import.meta.url);
+export const SCANS = "/api/events/default/scans.csv";
+const STATS = "/api/events/default/stats";
+
+/** A new device. `script` runs in its tabs before the pages' own. */
+export async function device(t, service, { script } = {}) {
+  const context = await (await browser()).newContext({ baseURL: service.url });
+  t.after(() => context.close());
+  if (script) await context.addInitScript(script);
+  // A page without anything, which opens without a network as the kept one does.
+  await context.route("**/core/**", (route) => {
+    const file = new URL(route.request().url()).pathname.replace(/^.*\/core\//, "");
+    if (file === "page") return route.fulfill({ contentType: "text/html", body: "<!doctype html><title>A gate</title>" });
+    return route.fulfill({ contentType: "text/javascript", body: fs.readFileSync(new URL(file, PAGES)) });
+  });
+  return new Device(context);
+}
+
+/** One storage, and any number of tabs. */
+class Device {
+  constructor(context) {
+    this.context = context;
+  }
+
+  /** Opens a tab, or opens it again: `gate` in it is the gate, and `corrected` what it was told later. */
+  async open() {
+    const page = await this.context.newPage();
+    await page.goto("/core/page");
+    await page.evaluate(async () => {
+      const { Gate } = await import("/core/gate/core.js");
+      // An error would leave the page without its members.
+      globalThis.plain = (told) => ({ ...told, problem: told.problem && { ...told.problem, isAway: told.problem.isAway } });
+      globalThis.corrected = [];
+      globalThis.gate = await Gate.open();
+      globalThis.gate.addEventListener("corrected", ({ detail }) => globalThis.corrected.push(...detail));
+    });
+    return new Tab(page);
+  }
+
+  /** Opens a tab and enrols the device with a new key, until it is able to decide by itself. `key` is as in `enrolment`. */
+  async enrolled(service, key) {
+    const { enrol_url, key_id } = await service.enrolment(key);
+    const tab = await this.open();
+    await tab.enrol(enrol_url);
+    await tab.ready();
+    return Object.assign(tab, { key_id });
+  }
+}
+
+/** A page that holds a gate and nothing else. What it gives has crossed into Node, so that it is plain data. */
+class Tab {
+  constructor(page) {
+    this.page = page;
+  }
+
+  /** Enrols the device by the address that an organizer shows. */
+  async enrol(url) {
+    await this.page.evaluate((token) => globalThis.gate.enrol(token), new URL(url).hash.replace("#enrol=", ""));
+  }
+
+  /** Until the manifest is there. */
+  ready() {
+    return eventually(async () => {
+      await this.page.evaluate(() => globalThis.gate.sync());
+      assert.ok((await this.state()).offlineReady);
+    });
+  }
+
+  state() {
+    return this.page.evaluate(() => globalThis.plain(globalThis.gate.state));
+  }
+
+  /** The newest verdicts of the device, the newest first. */
+  recent() {
+    return this.page.evaluate(() => globalThis.gate.recent);
+  }
+
+  /** The verdicts of this device that the service has overruled since the tab was opened. */
+  corrected() {
+    return this.page.evaluate(() => globalThis.corrected);
+  }
+
+  /** Scans a code, or what else `presented` says of a ticket; gives the verdict. */
+  scan(presented, direction = "entry") {
+    const shown = typeof presented === "string" ? { code: presented } : presented;
+    return this.page.evaluate(
+      async ([shown, direction]) => {
+        await globalThis.gate.setDirection(direction);
+        return globalThis.plain(await globalThis.gate.scan(shown));
+      },
+      [shown, direction],
+    );
+  }
+
+  retry(verdict) {
+    return this.page.evaluate(async (verdict) => globalThis.plain(await globalThis.gate.retry(verdict)), verdict);
+  }
+
+  sync() {
+    return this.page.evaluate(() => globalThis.gate.sync());
+  }
+
+  counts() {
+    return this.page.evaluate(() => globalThis.gate.counts());
+  }
+
+  undo(scan_id) {
+    return this.page.evaluate((scan_id) => globalThis.gate.undo(scan_id), scan_id);
+  }
+
+  /** Takes a scan that the service refused off the list. */
+  dismiss(scan_id) {
+    return this.page.evaluate((scan_id) => globalThis.gate.dismiss(scan_id), scan_id);
+  }
+
+  leave() {
+    return this.page.evaluate(() => globalThis.gate.leave());
+  }
+
+  /** Takes away the time limit of requests, so that the answer is waited for however slow this machine is. */
+  waitsForEver() {
+    return this.page.evaluate(() => (AbortSignal.timeout = () => new AbortController().signal));
+  }
+
+  /** Until the manifest is there: the longest that the page stood still meanwhile, in milliseconds. */
+  standstill() {
+    return this.page.evaluate(async () => {
+      let longest = 0;
+      let before = performance.now();
+      while (!globalThis.gate.state.offlineReady) {
+        await new Promise((resolve) => setTimeout(resolve));
+        longest = Math.max(longest, performance.now() - before);
+        before = performance.now();
+      }
+      return longest;
+    });
+  }
+
+  /** Lets requests for scans reach the service, and holds its answers until what this gives is called. */
+  async hold() {
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    await this.page.route("**/scans**", async (route) => {
+      const answer = await route.fetch();
+      await held;
+      await route.fulfill({ response: answer }).catch(() => {}); // the page may have stopped waiting
+    });
+    return release;
+  }
+
+  /** Until the service has everything. */
+  drained() {
+    return eventually(async () => {
+      await this.sync();
+      assert.equal((await this.state()).queued, 0);
+    });
+  }
+}
+
+/** Tickets A1, A2 … at the gate North, each with a holder; gives their registrations. */
+export async function tickets(service, ...seats) {
+  await service.api("POST", "/api/events/default/tickets", `seat,gate\n${seats.map((seat) => `${seat},North\n`).join("")}`);
+  const registrations = [];
+  for (const seat of seats) {
+    registrations.push(await service.register({ seat, gate: "North", username: `holder-${seat}`, full_name: `Holder of ${seat}` }));
+  }
+  return registrations;
+}
+
+/** How many the service says have come in. */
+export const admitted = async (service) => (await service.api("GET", STATS)).admitted;
+
+/** What the service has on record, such as `already_used, offline accepted`, in the order of the alphabet. */
+export async function recorded(service) {
+  const rows = await service.rows(SCANS);
+  return rows.map(({ result, offline_result }) => (offline_result ? `${result}, offline ${offline_result}` : result)).sort();
+}
+
+/** What of a verdict says who decided what. */
+export const gist = ({ result, offline, undecided }) => ({ result, offline, undecided });
+export const online = (result) => ({ result, offline: false, undecided: false });
+export const offline = (result) => ({ result, offline: true, undecided: false });
+export const undecided = { result: null, offline: false, undecided: true };
