@@ -12,11 +12,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::limits::KEY_REMEMBERED;
 use crate::model::{Key, Millis, Role};
 use crate::store::{Guarded, Store};
 
-/// How long a process may go on trusting a key that another process revoked.
-const REMEMBERED: i64 = 30 * Millis::SECOND;
 /// Keys remembered at most: more than any event has gates, and bounded.
 const REMEMBERED_AT_MOST: usize = 1_000;
 /// Keys looked up in the database at once.
@@ -180,7 +179,7 @@ impl KeyRing {
     fn recall(&self, hash: &Hash, now: Millis) -> Option<Result<Caller, Error>> {
         let remembered = self.lock();
         let (key, since) = remembered.keys.get(hash)?;
-        (since.0..since.0 + REMEMBERED).contains(&now.0).then(|| Caller::with(key, now))
+        (*since..*since + KEY_REMEMBERED).contains(&now).then(|| Caller::with(key, now))
     }
 
     /// Remembers a key, unless something was forgotten while it was looked up: it may have been this key.

@@ -26,7 +26,10 @@ pub struct PageQuery {
 pub struct Limit(usize);
 
 impl Limit {
-    const GREATEST: usize = 500;
+    /// Members at most, and
+    pub const GREATEST: usize = 500;
+    /// where nothing is said.
+    pub const USUAL: usize = 100;
 
     /// How many members to read: one more than is sent tells whether there is a next page.
     pub fn to_read(self) -> i64 {
@@ -36,7 +39,7 @@ impl Limit {
 
 impl Default for Limit {
     fn default() -> Self {
-        Self(100)
+        Self(Self::USUAL)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::auth::{Caller, NewSecret};
 use crate::config::Settings;
 use crate::endpoints::keys::{self, NewKey};
 use crate::endpoints::tickets;
+use crate::limits::{ENROLMENT, told};
 use crate::model::{Event, Millis, Role, Slug, Text};
 use crate::store::{DEFAULT_EVENT, TicketFilter};
 use crate::{links, logs, serve, sheet};
@@ -97,6 +98,7 @@ impl Places {
 /// another shell, because zsh reads pasted comments as commands.
 fn introduction(Places { url, ticket, gate }: &Places, key: &str) -> String {
     let program = shell_word(&std::env::args().next().unwrap_or_default());
+    let enrolment = told(ENROLMENT);
     let curl = r#"curl -sS -w '\n' -H "Authorization: Bearer $key""#;
     let scan = format!(
         r#"{curl} -d seat=A-2 -d gate=North -d totp_code="$({program} code <<< "$ticket")" $api/users/attendance"#
@@ -108,7 +110,7 @@ There are two people, ana and ben, with a ticket each, and the tickets A-2 (Nort
 In a browser, each in a window of its own:
 
   Ana's ticket       {ticket}
-  the gate North     {gate} (once, within 15 minutes)
+  the gate North     {gate} (once, within {enrolment})
   the organizer      {url}/organizer, with the key {key}
 
 At the gate, scan Ana's code, or type her seat, A-1, and the six digits.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::endpoints::keys::{self, NewKey};
-use crate::limits::KEY_NAME;
+use crate::limits::{KEY_AFTER_EVENT, KEY_NAME, KEY_REMEMBERED, KEY_WITHOUT_END, told};
 use crate::model::{Key, Millis, Place, Role, Slug, Text};
 
 /// Keys that are read at a time.
@@ -44,10 +44,17 @@ pub struct NewKeyArguments {
     /// Let it download the manifest and send batches
     #[arg(long)]
     offline: bool,
-    /// When it ends, such as 2026-05-02T06:00:00Z [default: never for an organizer; otherwise 12 h after the event's
-    /// end, or 30 days from now]
-    #[arg(long, value_parser = time)]
+    #[arg(long, value_parser = time, help = expires_at_help())]
     expires_at: Option<Millis>,
+}
+
+fn expires_at_help() -> String {
+    format!(
+        "When it ends, such as 2026-05-02T06:00:00Z [default: never for an organizer; otherwise {} after the event's end, \
+         or {} from now]",
+        told(KEY_AFTER_EVENT),
+        told(KEY_WITHOUT_END)
+    )
 }
 
 /// Reads one of the words of the domain.
@@ -71,7 +78,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::List => list(&app).await,
             Command::Revoke { key_id } => {
                 app.in_time(keys::revoke(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
-                println!("Revoked. A running service may trust the key for 30 s more.");
+                println!("Revoked. A running service may trust the key for {} more.", told(KEY_REMEMBERED));
                 Ok(())
             }
         }

@@ -497,6 +497,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_help_says_from_when_on_a_killed_run_is_cleaned_up_after() {
+        assert!(HELP.contains(&format!("what a killed one left more than {} ago", crate::limits::told(LEFT_AFTER))));
+    }
+
+    #[test]
     fn the_address_is_of_http_and_holds_no_secret() {
         for (text, read) in [
             ("https://tickets.example.org", Some("https://tickets.example.org")),

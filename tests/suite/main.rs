@@ -42,6 +42,7 @@ mod batches;
 mod bodies;
 mod commands;
 mod conflicts;
+mod documents;
 mod enrolment;
 mod events;
 mod exports;

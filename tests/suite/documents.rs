@@ -1,0 +1,128 @@
+//! The documents repeat what the code says, as the code says it.
+
+use std::time::Duration;
+
+use register_ticket_api::admission::{ATTEMPTS, ATTEMPTS_WINDOW};
+use register_ticket_api::limits::{
+    BATCH_BODY, BATCH_SCANS, BODY, CLOCKS_APART, CSV_BODY, ENROLMENT, IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_REMEMBERED,
+    KEY_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG,
+    UNDO_WINDOW, USERNAME, told,
+};
+use register_ticket_api::list::Limit;
+use register_ticket_api::model::{Direction, Role, ScanResult};
+use register_ticket_api::totp::{PERIOD, STALE_WINDOW};
+
+fn read(document: &str) -> String {
+    let path = format!("{}/docs/{document}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    // A sentence may go on in the next line.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[track_caller]
+fn says(document: &str, sentences: &[String]) {
+    let text = read(document);
+    for sentence in sentences {
+        assert!(text.contains(sentence), "docs/{document} does not say: {sentence}");
+    }
+}
+
+/// Bytes as people read them.
+fn size(bytes: usize) -> String {
+    const MIB: usize = 1024 * 1024;
+    if bytes.is_multiple_of(MIB) { format!("{} MiB", bytes / MIB) } else { format!("{} KiB", bytes / 1024) }
+}
+
+#[test]
+fn the_interface_repeats_each_limit_as_it_is() {
+    says(
+        "api.md",
+        &[
+            format!("`?limit=` (1 to {}, default {})", Limit::GREATEST, Limit::USUAL),
+            format!("A seat and a gate have 1 to {PLACE} characters"),
+            format!("`[A-Za-z0-9._@+-]{{1,{USERNAME}}}`"),
+            format!("an event's slug is `[a-z0-9-]{{1,{SLUG}}}`"),
+            format!("ends {} after its event, or after {}", told(KEY_AFTER_EVENT), told(KEY_WITHOUT_END)),
+            format!("the process that revoked it, and within {} by others", told(KEY_REMEMBERED)),
+            format!("A token is good once, for {}", told(ENROLMENT)),
+            format!("a new one every {PERIOD} seconds"),
+            format!(
+                "more than {ATTEMPTS} wrong or stale codes of this ticket within {} seconds",
+                ATTEMPTS_WINDOW.as_secs()
+            ),
+            format!("up to {STALE_WINDOW} steps away"),
+            format!("within {} of its receipt", told(UNDO_WINDOW)),
+            format!("from {} before the event's start", told(MANIFEST_BEFORE_START)),
+            format!("to {} after its end", told(MANIFEST_AFTER_END)),
+            format!("at most {BATCH_SCANS}, reports"),
+            format!("within the last {} and at most {} ahead", told(OFFLINE_WINDOW), told(OFFLINE_AHEAD)),
+            format!("({}; a batch {}, CSV {})", size(BODY), size(BATCH_BODY), size(CSV_BODY)),
+        ],
+    );
+}
+
+#[test]
+fn the_manuals_repeat_each_limit_as_it_is() {
+    says(
+        "pages.md",
+        &[
+            format!("works once, for {}", told(ENROLMENT)),
+            format!("undo a scan, for {}", told(UNDO_WINDOW)),
+            format!("The code changes every {PERIOD} seconds"),
+        ],
+    );
+    let thousands = format!("{},{:03}", IMPORT_TICKETS / 1_000, IMPORT_TICKETS % 1_000);
+    says(
+        "operation.md",
+        &[
+            format!("may trust a revoked key for {} more", told(KEY_REMEMBERED)),
+            format!("(at most {} apart)", told(CLOCKS_APART)),
+            format!("a batch {}; CSV {}, {thousands} tickets", size(BATCH_BODY), size(CSV_BODY)),
+        ],
+    );
+    says(
+        "runbook.md",
+        &[
+            format!("Within {} a supervisor can undo", told(UNDO_WINDOW)),
+            format!("Undo a mistake within {}", told(UNDO_WINDOW)),
+            format!("end by themselves {} after the event's end", told(KEY_AFTER_EVENT)),
+            format!("works once, for {}", told(ENROLMENT)),
+            format!("may trust it for {} more", told(KEY_REMEMBERED)),
+        ],
+    );
+}
+
+#[test]
+fn the_interface_has_a_line_for_each_word() {
+    let text = read("api.md");
+    for result in ScanResult::ALL {
+        assert!(
+            text.contains(&format!("| `{}` |", result.as_str())),
+            "docs/api.md has no line for {}",
+            result.as_str()
+        );
+    }
+    for role in Role::ALL {
+        assert!(text.contains(&format!("| `{}` |", role.as_str())), "docs/api.md has no line for {}", role.as_str());
+    }
+    for direction in Direction::ALL {
+        assert!(
+            text.contains(&format!("`{}`", direction.as_str())),
+            "docs/api.md does not name {}",
+            direction.as_str()
+        );
+    }
+}
+
+#[test]
+fn a_length_of_time_is_told_in_its_largest_unit() {
+    for (length, words) in [
+        (Duration::from_secs(30), "30 seconds"),
+        (Duration::from_mins(15), "15 minutes"),
+        (Duration::from_hours(24), "24 hours"),
+        (Duration::from_hours(72), "72 hours"),
+        (Duration::from_hours(30 * 24), "30 days"),
+    ] {
+        assert_eq!(told(length), words);
+    }
+}
