@@ -54,6 +54,7 @@ mod lambda;
 mod links;
 mod log;
 mod manifest;
+mod migrations;
 mod once;
 mod pages;
 mod printed;
