@@ -47,6 +47,7 @@ mod events;
 mod exports;
 mod failures;
 mod faults;
+mod fixtures;
 mod hostile;
 mod imports;
 mod keys;

@@ -126,7 +126,7 @@ async fn the_rows_are_of_use(service: &Service) {
 
 /// What belongs to the tables besides their rows: indexes and constraints of all, and each column.
 async fn schema(database: &TestDatabase) -> BTreeSet<String> {
-    let sqlite = "select json_group_array(concat(type, ' ', name, ' of ', tbl_name, iif(type = 'index', sql, ''))) \
+    let sqlite = "select json_group_array(concat(type, ' ', name, ' of ', tbl_name, case type when 'index' then sql end)) \
                   from sqlite_master";
     let postgres = "select json_agg(what)::text from (\
         select 'index ' || indexdef as what from pg_indexes where schemaname = 'public' union all \
