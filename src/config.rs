@@ -85,6 +85,18 @@ pub enum Database {
     Sqlite(PathBuf),
 }
 
+/// Where it is, in words without a password.
+impl std::fmt::Display for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::Postgres { owner, .. } => {
+                write!(f, "{} on {}", owner.get_database().unwrap_or(owner.get_username()), owner.get_host())
+            }
+        }
+    }
+}
+
 /// What the service is told from outside.
 #[derive(Clone)]
 pub struct Settings {

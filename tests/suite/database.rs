@@ -244,8 +244,6 @@ pub enum Rows {
     Postgres(PgConnection),
 }
 
-const TABLES: [&str; 5] = ["users", "tickets", "scans", "keys", "events"];
-
 impl Rows {
     pub async fn open(url: &str) -> Self {
         if url.starts_with("sqlite:") {
@@ -272,8 +270,19 @@ impl Rows {
     }
 
     pub async fn snapshot(&mut self) -> String {
+        // Whatever the schema has, but sqlx's own table and which TICKET_SECRET is in use.
+        let tables = match self {
+            Self::Sqlite(_) => {
+                "select name from sqlite_master where type = 'table' and name <> '_sqlx_migrations' \
+                                and name <> 'settings' order by name"
+            }
+            Self::Postgres(_) => {
+                "select tablename::text from pg_tables where schemaname = 'public' \
+                                  and tablename not in ('_sqlx_migrations', 'settings') order by tablename"
+            }
+        };
         let mut snapshot = String::new();
-        for table in TABLES {
+        for table in self.texts(tables).await {
             let query = match self {
                 Self::Postgres(_) => format!("select t::text from {table} t order by 1"),
                 Self::Sqlite(_) => {

@@ -71,6 +71,20 @@ fn and_next(sqlite: &'static str, postgres: &'static str) -> Vec<Migration> {
 const NEXT_SQLITE: &str = include_str!("next/sqlite.sql");
 const NEXT_POSTGRES: &str = include_str!("next/postgres.sql");
 
+#[test]
+fn the_recipes_are_what_is_tested() {
+    let document = include_str!("../../docs/development.md");
+    let (_, recipes) = document.split_once("### How to change a CHECK").expect("the chapter is there");
+    let blocks: Vec<&str> = recipes.split("```").skip(1).step_by(2).take(2).collect();
+    for (block, mut file) in blocks.into_iter().zip([NEXT_POSTGRES, NEXT_SQLITE]) {
+        // Up to what is left out, or explained.
+        let steps = block.lines().skip(1).map(|line| line.split('…').next().unwrap_or_default());
+        for step in steps.map(|line| line.split("  --").next().unwrap_or_default().trim()) {
+            file = file.split_once(step).unwrap_or_else(|| panic!("not there, or not in this order: {step}")).1;
+        }
+    }
+}
+
 async fn every_migration_meets_the_rows_of_those_before_it(mut service: Service) {
     let database = TestDatabase::create_empty(service.database.kind).await;
     let migrations = and_next(NEXT_SQLITE, NEXT_POSTGRES);
