@@ -45,6 +45,8 @@ CMD ["serve"]
 ARG VERSION=
 ARG REVISION=
 ARG SOURCE=
+# For /health.
+ENV REVISION="$REVISION"
 LABEL org.opencontainers.image.title="register-ticket-api" \
     org.opencontainers.image.licenses="MIT OR Apache-2.0" \
     org.opencontainers.image.version="$VERSION" \

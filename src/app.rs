@@ -35,10 +35,11 @@ pub struct App {
 }
 
 /// What `GET /health?full=1` answers.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct FullHealth {
     pub status: &'static str,
     pub version: &'static str,
+    pub revision: Option<String>,
     pub database: &'static str,
     pub migrations: &'static str,
     pub clock: &'static str,

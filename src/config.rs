@@ -46,6 +46,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("BACKUP_COMMAND", "", "a program, and its first arguments, that sends a backup away; its path comes last"),
     setting("GOOGLE_CLOUD_PROJECT", "", "completes the trace in log lines on Google Cloud"),
     setting("LOG_FORMAT", "json on Cloud Run, else text", "json or text"),
+    setting("REVISION", "", "the commit that the program was built from, for /health; the image has it set"),
     setting("RUST_LOG", "info", "which log lines to print, such as `debug` or `warn,sqlx=debug`"),
 ];
 
@@ -84,6 +85,18 @@ pub enum Database {
     Sqlite(PathBuf),
 }
 
+/// Where it is, in words without a password.
+impl std::fmt::Display for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::Postgres { owner, .. } => {
+                write!(f, "{} on {}", owner.get_database().unwrap_or(owner.get_username()), owner.get_host())
+            }
+        }
+    }
+}
+
 /// What the service is told from outside.
 #[derive(Clone)]
 pub struct Settings {
@@ -102,6 +115,8 @@ pub struct Settings {
     /// Whether the process is given time between requests, and its disk outlives it. Cloud Run and AWS Lambda do neither.
     pub is_resident: bool,
     pub google_cloud_project: Option<String>,
+    /// The commit that the program was built from, where whoever built it said so.
+    pub revision: Option<String>,
     pub log_format: LogFormat,
     pub log_filter: String,
 }
@@ -145,6 +160,7 @@ impl Settings {
             backup_command: read("BACKUP_COMMAND").filter(|command| !command.trim().is_empty()),
             is_resident: vanishing_disk.is_none(),
             google_cloud_project: read("GOOGLE_CLOUD_PROJECT"),
+            revision: read("REVISION"),
             log_format: match read("LOG_FORMAT").as_deref() {
                 Some("json") => LogFormat::Json,
                 Some("text") => LogFormat::Text,

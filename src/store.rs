@@ -3,6 +3,7 @@
 //!
 //! No call has a deadline of its own: the caller drops the call when time is up, and the connection dies with it.
 
+pub mod migrations;
 mod pool;
 mod postgres;
 mod sqlite;
@@ -10,23 +11,19 @@ mod sqlite;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sqlx::SqlSafeStr as _;
-use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use uuid::Uuid;
 
 pub use postgres::PostgresStore;
+pub(crate) use postgres::schema as postgres_schema;
 pub use sqlite::SqliteStore;
-pub(crate) use sqlite::make_directory_of;
-pub(crate) use {postgres::SCHEMA as POSTGRES_SCHEMA, sqlite::SCHEMA as SQLITE_SCHEMA};
+pub(crate) use sqlite::{make_directory_of, schema as sqlite_schema};
 
 use crate::config::{Database, Settings};
 use crate::error::Error;
 use crate::model::{Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User};
+use migrations::{MIGRATIONS, Migration};
 
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// Where sqlx keeps which migrations have been applied.
-const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 
 /// The event that is meant where a request names none. Every database has it.
 pub const DEFAULT_EVENT: &str = "default";
@@ -422,9 +419,14 @@ pub fn open(settings: &Settings) -> Box<dyn Store> {
 /// Brings the schema to this release's, under a lock: running it twice, or twice at once, does no harm. Returns the names
 /// of the migrations that it applied.
 pub async fn migrate(database: &Database) -> Result<Vec<&'static str>> {
+    migrate_by(database, MIGRATIONS).await
+}
+
+/// The same by another list, such as that of an earlier release.
+pub async fn migrate_by(database: &Database, migrations: &[Migration]) -> Result<Vec<&'static str>> {
     match database {
-        Database::Postgres { owner, grant_to, .. } => postgres::migrate(owner, grant_to.as_deref()).await,
-        Database::Sqlite(path) => sqlite::migrate(path).await,
+        Database::Postgres { owner, grant_to, .. } => postgres::migrate(owner, grant_to.as_deref(), migrations).await,
+        Database::Sqlite(path) => sqlite::migrate(path, migrations).await,
     }
 }
 
@@ -434,34 +436,6 @@ pub(crate) async fn reapply(database: &Database) -> Result<()> {
     match database {
         Database::Postgres { owner, grant_to, .. } => postgres::reapply(owner, grant_to.as_deref()).await,
         Database::Sqlite(_) => Ok(()),
-    }
-}
-
-/// Applies the migrations that are missing, in order. The caller holds a lock, so that what it returns is its own work.
-async fn apply_missing<C: Migrate>(
-    connection: &mut C,
-    migrations: &[(&'static str, &'static str)],
-) -> std::result::Result<Vec<&'static str>, MigrateError> {
-    let numbered = || (1..).zip(migrations.iter().copied());
-    let mut migrator = Migrator::with_migrations(
-        numbered()
-            .map(|(version, (name, sql))| {
-                Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-            })
-            .collect(),
-    );
-    // A later release may have been here: its schema works with this one's code.
-    migrator.set_ignore_missing(true);
-    connection.ensure_migrations_table(MIGRATIONS_TABLE).await?;
-    let before = connection.list_applied_migrations(MIGRATIONS_TABLE).await?;
-    migrator.run_direct(None, connection, false).await?;
-    let missing = numbered().filter(|(version, _)| before.iter().all(|applied| applied.version != *version));
-    Ok(missing.map(|(_, (name, _))| name).collect())
-}
-
-impl From<MigrateError> for Error {
-    fn from(error: MigrateError) -> Self {
-        Self::Internal(format!("migration: {error}"))
     }
 }
 

@@ -16,6 +16,32 @@ mask() {
   done <<<"$1"
 }
 
+# Refuses a tag that is not the version of Cargo.toml: the one that GitHub runs for, otherwise those that the commit has
+# here. A branch may have none.
+same_tag() {
+  local version tag tags
+  version=$(crate_version)
+  if [ "${GITHUB_REF_TYPE-}" = tag ]; then tags=$GITHUB_REF_NAME; else tags=$(git tag --points-at HEAD 'v[0-9]*'); fi
+  for tag in $tags; do
+    [ "$tag" = "v$version" ] || die "the tag is $tag, but Cargo.toml says $version, so nothing was changed. \
+Delete the tag. Then tag this commit v$version, or raise the version in Cargo.toml, merge that and tag its commit"
+  done
+}
+
+# Refuses, besides, an image whose label or program names another version.
+same_version() { # IMAGE
+  local version label program
+  same_tag
+  version=$(crate_version)
+  docker pull --quiet "$1" >&2
+  label=$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$1")
+  program=$(docker run --rm --read-only "$1" --version)
+  if [ "$label" != "$version" ] || [ "$program" != "register-ticket-api $version" ]; then
+    die "Cargo.toml says $version, but $1 is labelled '$label' and its program says '$program', so nothing was changed. \
+Check out the commit that it was built from, or run cd-stg for this one"
+  fi
+}
+
 terraform_here() { terraform -chdir=terraform "$@"; }
 
 # Makes `environment` the one that this script is about: Terraform with its state, in its workspace. The values that

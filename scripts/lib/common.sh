@@ -13,6 +13,8 @@ need() { # VARIABLE…
   done
 }
 
+crate_version() { sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml; }
+
 step() { # HEADING COMMAND…
   local heading=$1 start=$SECONDS
   shift

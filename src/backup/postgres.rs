@@ -18,7 +18,7 @@ use super::archive::{self, Folder};
 use super::{CONTENTS, Contents, check_schema, said, unblocked, unless_stopped};
 use crate::config::Database;
 use crate::model::Millis;
-use crate::store::{self, POSTGRES_SCHEMA};
+use crate::store::{self, postgres_schema};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -76,7 +76,7 @@ async fn check(file: &Path) -> anyhow::Result<()> {
         let schema_version = schema_of(BufReader::new(script));
         let ended = child.wait_with_output()?;
         anyhow::ensure!(ended.status.success(), "{}", words(&ended.stderr));
-        check_schema(schema_version?, POSTGRES_SCHEMA)
+        check_schema(schema_version?, postgres_schema())
     };
     unblocked(check).await
 }
@@ -159,7 +159,7 @@ async fn inspect(options: &PgConnectOptions) -> anyhow::Result<Contents> {
         .await
         .map_err(said)
         .context("is not a database of this service")?;
-    contents.check_schema(POSTGRES_SCHEMA)?;
+    contents.check_schema(postgres_schema())?;
     connection.close().await?;
     Ok(contents)
 }

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use super::archive::{self, Folder};
 use super::{CONTENTS, Contents, at_work, said, unblocked};
 use crate::model::Millis;
-use crate::store::SQLITE_SCHEMA;
+use crate::store::sqlite_schema;
 
 /// How long the copy waits for a moment in which it may begin to read; readers and writers go on while it reads.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,7 +58,7 @@ async fn inspect(file: &Path) -> anyhow::Result<Contents> {
         .await
         .map_err(said)
         .context("is not a database of this service")?;
-    contents.check_schema(SQLITE_SCHEMA)?;
+    contents.check_schema(sqlite_schema())?;
     connection.close().await?;
     Ok(contents)
 }

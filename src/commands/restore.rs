@@ -26,7 +26,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let app = Arc::new(App::new(settings, Box::new(Millis::now)));
     let contents = super::block_on(backup::restore(&app, &arguments.file))?;
-    println!("Restored {} into {}:", arguments.file.display(), place(&app.settings.database));
+    println!("Restored {} into {}:", arguments.file.display(), app.settings.database);
     println!("{}", contents.describe(&app));
     Ok(())
 }
@@ -35,13 +35,4 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn database(to: &str) -> anyhow::Result<Database> {
     let url = if to.contains("://") || to.starts_with("sqlite:") { to.to_owned() } else { format!("sqlite:{to}") };
     Ok(Settings::read(|variable| (variable == "DATABASE_URL").then(|| url.clone()))?.database)
-}
-
-fn place(database: &Database) -> String {
-    match database {
-        Database::Sqlite(path) => path.display().to_string(),
-        Database::Postgres { owner, .. } => {
-            format!("{} on {}", owner.get_database().unwrap_or(owner.get_username()), owner.get_host())
-        }
-    }
 }

@@ -52,7 +52,7 @@ From the environment:
 
 The last line of standard output is JSON, also of a run that fails:
   {\"ok\", \"url\", \"failed_step\", \"error\", \"cold_start_ms\",
-   \"steps\": [{\"name\", \"ms\", \"ok\"}], \"version\"}
+   \"steps\": [{\"name\", \"ms\", \"ok\"}], \"version\", \"revision\"}
 cold_start_ms is what the first request took, when it made the service start.
 The exit status is 0 when all is well, 1 when not, and 2 when SMOKE_KEY or an
 argument cannot be used.
@@ -139,6 +139,7 @@ struct Report {
     steps: Vec<Step>,
     /// The service's, from `/health`.
     version: Option<String>,
+    revision: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -258,6 +259,7 @@ impl Run {
         let reply = self.client.get("/health")?;
         reply.is(200, "ok")?;
         self.report.version = reply.body["version"].as_str().map(str::to_owned);
+        self.report.revision = reply.body["revision"].as_str().map(str::to_owned);
         // Two lengths of time: no clock of the one is compared with one of the other.
         if let (Some(first), Some(uptime)) = (self.client.first_took, reply.uptime)
             && uptime < self.client.begun.elapsed()

@@ -26,7 +26,8 @@ struct HealthQuery {
 pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
     let query: HealthQuery = call.query()?;
     if query.full.as_deref() != Some("1") {
-        let health = serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") });
+        let (version, revision) = (env!("CARGO_PKG_VERSION"), &call.app.settings.revision);
+        let health = serde_json::json!({ "status": "ok", "version": version, "revision": revision });
         let mut response = response::json(StatusCode::OK, &health)?;
         // How long the process has run, in milliseconds, from which a client tells whether it met a cold start.
         let uptime = format!("uptime;dur={}", call.app.started.elapsed().as_millis());
@@ -34,11 +35,11 @@ pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
         return Ok(response);
     }
     let mut kept = call.app.health.0.lock().await;
-    let health = match *kept {
-        Some((at, health)) if at.elapsed() < KEPT => health,
+    let health = match &*kept {
+        Some((at, health)) if at.elapsed() < KEPT => health.clone(),
         _ => {
             let health = check(&call).await;
-            *kept = Some((Instant::now(), health));
+            *kept = Some((Instant::now(), health.clone()));
             health
         }
     };
@@ -61,6 +62,7 @@ async fn check(call: &Call<'_>) -> FullHealth {
     FullHealth {
         status: word(database && migrations && clock),
         version: env!("CARGO_PKG_VERSION"),
+        revision: call.app.settings.revision.clone(),
         database: word(database),
         migrations: word(migrations),
         clock: word(clock),

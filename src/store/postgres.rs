@@ -20,8 +20,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, P
 use uuid::Uuid;
 
 use self::queries::admissions::bind_scan;
+use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NOBODY, NewTicket, Result, apply_missing};
+use super::{Health, Mark, NOBODY, NewTicket, Result};
 use crate::error::Error;
 use crate::model::{Millis, Scan};
 
@@ -32,15 +33,12 @@ const BEGIN: &str = "begin";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for update";
 const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) for update";
 
-/// The schema, in the order in which its files run.
-const MIGRATIONS: [(&str, &str); 3] = [
-    ("create tables", include_str!("../../sql/postgres/01_create_tables.sql")),
-    ("create ticket stored procedures", include_str!("../../sql/postgres/02_create_ticket_stored_procedures.sql")),
-    ("grant ticket_service", include_str!("../../sql/postgres/03_grant_ticket_service.sql")),
-];
+const FILE: FileOf = |migration| migration.postgres;
 
 /// The version of the schema: the number of its newest migration.
-pub(crate) const SCHEMA: i64 = MIGRATIONS.len() as i64;
+pub(crate) fn schema() -> i64 {
+    newest(FILE).0
+}
 
 pub struct PostgresStore {
     pool: Pool<Postgres>,
@@ -86,11 +84,12 @@ async fn health(connection: &mut PgConnection) -> Result<Health> {
     let known: bool =
         sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *connection).await?;
     let migrated = known && {
+        let (schema, migrations) = newest(FILE);
         let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
-            .bind(SCHEMA)
+            .bind(schema)
             .fetch_one(connection)
             .await?;
-        applied == SCHEMA
+        applied == migrations
     };
     Ok(Health { migrated, now })
 }
@@ -235,12 +234,16 @@ const GRANT_VERSIONS: &str = "do $$ begin \
 
 /// Applies what is missing as the owner and lets the service's login in, all behind sqlx's advisory lock, which is the
 /// database's own: PostgreSQL refuses one of two grants at the same time.
-pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<Vec<&'static str>> {
+pub(super) async fn migrate(
+    owner: &PgConnectOptions,
+    grant_to: Option<&str>,
+    migrations: &[Migration],
+) -> Result<Vec<&'static str>> {
     let options = owner.clone().disable_statement_logging();
     let mut connection =
         options.connect().await.map_err(|error| Error::DatabaseUnavailable(format!("connecting: {error}")))?;
     connection.lock().await?;
-    let applied = apply_missing(&mut connection, &MIGRATIONS).await?;
+    let applied = apply_missing(&mut connection, migrations, FILE).await?;
     let granted = grant(&mut connection, grant_to).await;
     granted.map_err(|error| Error::Internal(format!("granting ticket_service: {error}")))?;
     connection.unlock().await?;
@@ -252,7 +255,7 @@ pub(super) async fn migrate(owner: &PgConnectOptions, grant_to: Option<&str>) ->
 pub(super) async fn reapply(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<()> {
     let mut connection = owner.clone().disable_statement_logging().connect().await?;
     let mut transaction = connection.begin().await?;
-    for (_, sql) in MIGRATIONS {
+    for (_, sql) in of(MIGRATIONS, FILE) {
         sqlx::raw_sql(sql).execute(&mut *transaction).await?;
     }
     grant(&mut transaction, grant_to).await?;

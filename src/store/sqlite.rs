@@ -23,8 +23,9 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use self::queries::admissions::bind_scan;
+use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NOBODY, NewTicket, Result, apply_missing};
+use super::{Health, Mark, NOBODY, NewTicket, Result};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Status};
 
@@ -41,10 +42,12 @@ const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1)";
 /// every 50.
 const ROW_BUFFER: usize = crate::list::PAGE as usize;
 
-const MIGRATIONS: [(&str, &str); 1] = [("create tables", include_str!("../../sql/sqlite/01_create_tables.sql"))];
+const FILE: FileOf = |migration| migration.sqlite;
 
 /// The version of the schema: the number of its newest migration.
-pub(crate) const SCHEMA: i64 = MIGRATIONS.len() as i64;
+pub(crate) fn schema() -> i64 {
+    newest(FILE).0
+}
 
 pub struct SqliteStore {
     path: PathBuf,
@@ -72,7 +75,7 @@ impl SqliteStore {
         };
         let migrate = async || match look().await {
             Ok(Health { migrated: true, .. }) => Ok(()),
-            _ => migrate(&self.path).await.map(drop),
+            _ => migrate(&self.path, MIGRATIONS).await.map(drop),
         };
         self.migrated.get_or_try_init(migrate).await.map(drop)
     }
@@ -108,11 +111,12 @@ pub(super) fn is_passing(code: &str) -> bool {
 async fn health(connection: &mut SqliteConnection) -> Result<Health> {
     let now =
         sqlx::query_scalar("select cast(unixepoch('subsec') * 1000 as integer)").fetch_one(&mut *connection).await?;
+    let (schema, migrations) = newest(FILE);
     let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
-        .bind(SCHEMA)
+        .bind(schema)
         .fetch_one(connection)
         .await?;
-    Ok(Health { migrated: applied == SCHEMA, now })
+    Ok(Health { migrated: applied == migrations, now })
 }
 
 /// What `sp_register_ticket_to_user` does on PostgreSQL, inside the caller's transaction.
@@ -276,13 +280,34 @@ fn make_file(path: &Path) -> std::io::Result<()> {
 
 /// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
 /// `begin immediate` transaction, so that a second process waits and then finds everything done.
-pub(super) async fn migrate(path: &Path) -> Result<Vec<&'static str>> {
+pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec<&'static str>> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
     make_file(path).map_err(|error| unusable(error.to_string()))?;
-    let mut connection = options(path).connect().await.map_err(|error| unusable(error.to_string()))?;
+    // SQLite changes a constraint by a new table in the old one's place. With foreign keys on, dropping the old one would
+    // delete whatever refers to it; within a transaction they can no longer be switched off.
+    let options = options(path).foreign_keys(false);
+    let mut connection = options.connect().await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
-    let applied = apply_missing(&mut *transaction, &MIGRATIONS).await?;
+    let applied = apply_missing(&mut *transaction, migrations, FILE).await?;
+    if !applied.is_empty() {
+        refuse_orphans(&mut transaction).await?;
+    }
     transaction.commit().await?;
     connection.close().await?;
     Ok(applied)
+}
+
+/// Looks for rows that refer to rows which are not there.
+async fn refuse_orphans(connection: &mut SqliteConnection) -> Result<()> {
+    let orphans: Option<(i64, String, String)> = sqlx::query_as(
+        "select count(*), \"table\", parent from pragma_foreign_key_check group by \"table\", parent limit 1",
+    )
+    .fetch_optional(connection)
+    .await?;
+    match orphans {
+        None => Ok(()),
+        Some((rows, table, parent)) => Err(Error::Internal(format!(
+            "migration: nothing was changed, because {rows} rows of {table} would refer to {parent} that are not there"
+        ))),
+    }
 }

@@ -8,12 +8,20 @@ IMAGE=docker.io/someone/register-ticket-api@$DIGEST
 OLD=register-ticket-api-stg-00001-abc
 NEW=register-ticket-api-stg-00002-def
 
+_crate_version() { sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml; }
+
+_image_says() { # LABEL PROGRAM: of an image, the version on its label and what its program says of itself
+  echo "$1" >"$scratch/label"
+  echo "$2" >"$scratch/program"
+}
+
 _breaks() { printf '%s\n' "$@" >"$scratch/breaks"; }
 
 # _cloud ENV [SERVING]: where SERVING serves, nothing yet when it is left out.
 _cloud() {
   export GCP_PROJECT_ID=a-project GITHUB_REPOSITORY=Someone/Tickets SMOKE_KEY=smoke-key-of-a-test
   touch "$scratch/breaks"
+  _image_says "$(_crate_version)" "register-ticket-api $(_crate_version)"
   echo "$1" >"$scratch/environment"
   echo "${2-}" >"$scratch/serving"
   : >"$scratch/candidate"
@@ -91,6 +99,8 @@ SH
 case "$*" in
   "run "*"smoke --url https://candidate.example") name=smoke-candidate ;;
   "run "*"smoke --url https://public.example") name=smoke-public ;;
+  "image inspect "*) cat "$scratch/label"; exit ;;
+  "run "*" --version") cat "$scratch/program"; exit ;;
   *) exit ;;
 esac
 echo "smoke with ${SMOKE_KEY:+a key}"

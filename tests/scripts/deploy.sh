@@ -45,7 +45,7 @@ the_first_deployment_asks_the_health_when_there_is_no_smoke_key_yet() {
   unset SMOKE_KEY
   passes scripts/deploy stg "$IMAGE"
   not_called '-var=serving_revision='
-  not_called 'docker run'
+  not_called 'docker run * smoke'
   called 'curl * https://public.example/health?full=1'
   _serves $NEW
 }
@@ -81,6 +81,45 @@ a_tag_is_refused() {
   not_called terraform
   fails scripts/deploy stg docker.io/someone/register-ticket-api:latest
   not_called terraform
+}
+
+a_tag_of_another_version_changes_nothing() {
+  _cloud prd register-ticket-api-prd-00001-abc
+  GITHUB_REF_TYPE=tag GITHUB_REF_NAME=v9.9.9 fails scripts/deploy prd "$IMAGE"
+  says "the tag is v9.9.9, but Cargo.toml says $(_crate_version)"
+  not_called terraform
+  not_called gcloud
+}
+
+a_tag_that_a_person_set_on_the_commit_counts_too() {
+  local git
+  git=$(command -v git)
+  _cloud prd register-ticket-api-prd-00001-abc
+  stand_in git <<<"if [ \$1 = tag ]; then echo v9.9.9; else exec $git \"\$@\"; fi"
+  fails scripts/deploy prd "$IMAGE"
+  says 'the tag is v9.9.9'
+  not_called terraform
+}
+
+the_tag_of_this_version_and_a_branch_are_deployed() {
+  _cloud prd register-ticket-api-prd-00001-abc
+  GITHUB_REF_TYPE=tag GITHUB_REF_NAME=v$(_crate_version) passes scripts/deploy prd "$IMAGE"
+  _cloud prd register-ticket-api-prd-00001-abc
+  GITHUB_REF_TYPE=branch GITHUB_REF_NAME=main passes scripts/deploy prd "$IMAGE"
+}
+
+an_image_of_another_version_changes_nothing() {
+  _cloud prd register-ticket-api-prd-00001-abc
+  _image_says 9.9.9 "register-ticket-api $(_crate_version)"
+  fails scripts/deploy prd "$IMAGE"
+  says "labelled '9.9.9'"
+  _image_says "$(_crate_version)" 'register-ticket-api 9.9.9'
+  fails scripts/deploy prd "$IMAGE"
+  says "its program says 'register-ticket-api 9.9.9'"
+  _image_says '' "register-ticket-api $(_crate_version)"
+  fails scripts/deploy prd "$IMAGE"
+  not_called terraform
+  not_called gcloud
 }
 
 another_workspace_is_refused() {
@@ -121,7 +160,7 @@ a_failed_apply_leaves_the_old_revision() {
 a_failed_migration_leaves_the_old_revision_and_tests_nothing() {
   _deployment_fails migrate
   not_called psql
-  not_called 'docker run'
+  not_called 'docker run * smoke'
   _serves $OLD
   says "$OLD serves, as before"
 }
@@ -129,7 +168,7 @@ a_failed_migration_leaves_the_old_revision_and_tests_nothing() {
 failed_remote_tests_leave_the_old_revision_and_no_test_data() {
   _deployment_fails remote-tests
   called_in_order 'cargo test --locked --test suite remote' 'psql * --file=sql/postgres/cleanup/'
-  not_called 'docker run'
+  not_called 'docker run * smoke'
   _serves $OLD
 }
 
@@ -194,7 +233,7 @@ kill -INT "$(cat "$scratch/pid")"
 SH
   fails bash -c 'echo $$ >"$scratch/pid"; trap - INT; exec scripts/deploy stg "$0"' "$IMAGE"
   called 'psql * --file=sql/postgres/cleanup/'
-  not_called 'docker run'
+  not_called 'docker run * smoke'
   _serves $OLD
 }
 

@@ -10,11 +10,15 @@ _world() {
   mkdir "$scratch/tags"
   git rev-parse 'HEAD^{tree}' >"$scratch/tree"
   echo success >"$scratch/conclusion"
+  sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml >"$scratch/version"
   echo "$DIGEST" >"$scratch/tags/ghcr.io_someone_tickets:tree-$(git rev-parse 'HEAD^{tree}')"
   _attested '.'
   stand_in docker <<'SH'
 case "$1 ${3-}" in
   "login "*) cat >"$scratch/login-$2" ;;
+  "pull "*) ;;
+  "image --format") cat "$scratch/version" ;;
+  "run --read-only") echo "register-ticket-api $(cat "$scratch/version")" ;;
   "buildx inspect")
     tag=${4//\//_}
     cat "$scratch/tags/$tag" || exit 1
@@ -127,6 +131,16 @@ a_promoted_image_keeps_its_digest() {
   equals "docker.io/someone/register-ticket-api@$DIGEST" "$(scripts/image promote "$DIGEST")"
   called "docker buildx imagetools create --prefer-index=false --tag docker.io/someone/register-ticket-api:$(git rev-parse HEAD) ghcr.io/someone/tickets@$DIGEST"
   not_called 'docker build '
+}
+
+an_image_of_another_version_is_not_promoted() {
+  _world
+  echo 9.9.9 >"$scratch/version"
+  fails scripts/image promote "$DIGEST"
+  says "labelled '9.9.9'"
+  GITHUB_REF_TYPE=tag GITHUB_REF_NAME=v9.9.9 fails scripts/image promote "$DIGEST"
+  says 'the tag is v9.9.9'
+  not_called 'docker buildx imagetools create'
 }
 
 another_digest_after_the_copy_is_an_error() {

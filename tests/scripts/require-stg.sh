@@ -34,6 +34,21 @@ the_digest_that_stg_tested_is_printed() {
   called 'gh run download 11 --repo Someone/Tickets --name stg-image'
 }
 
+a_tag_of_another_version_is_refused() {
+  _github .
+  GITHUB_REF_TYPE=tag GITHUB_REF_NAME=v9.9.9 _refused
+  says 'the tag is v9.9.9, but Cargo.toml says'
+  not_called gh
+}
+
+a_tag_of_this_version_and_a_branch_are_taken() {
+  local version
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+  _github .
+  equals "$DIGEST" "$(GITHUB_REF_TYPE=tag GITHUB_REF_NAME=v$version scripts/require-stg)"
+  equals "$DIGEST" "$(GITHUB_REF_TYPE=branch GITHUB_REF_NAME=main scripts/require-stg)"
+}
+
 the_newest_success_counts() {
   _github '., (.id = 12 | .run_number = 6), (.id = 13 | .run_number = 7 | .conclusion = "failure")'
   passes scripts/require-stg

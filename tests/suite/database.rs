@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use register_ticket_api::config::{Database, Settings};
 use register_ticket_api::store;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use uuid::Uuid;
 
 use crate::process::PATIENCE;
@@ -28,7 +28,8 @@ pub enum Obstacle {
 pub struct TestDatabase {
     pub kind: Kind,
     place: Place,
-    rows: Mutex<Rows>,
+    /// Opened when it is asked for: until then nothing is where a SQLite file would be.
+    rows: OnceCell<Mutex<Rows>>,
 }
 
 enum Place {
@@ -58,8 +59,7 @@ impl TestDatabase {
                 Place::Cluster { cluster, name }
             }
         };
-        let rows = Mutex::new(Rows::open(&place.owner_url()).await);
-        Self { kind, place, rows }
+        Self { kind, place, rows: OnceCell::new() }
     }
 
     /// The address of the database for its owner.
@@ -82,20 +82,25 @@ impl TestDatabase {
         self.place.database()
     }
 
+    async fn rows(&self) -> MutexGuard<'_, Rows> {
+        let open = async || Mutex::new(Rows::open(&self.owner_url()).await);
+        self.rows.get_or_init(open).await.lock().await
+    }
+
     /// What a query with one number as its answer gives.
     pub async fn count(&self, sql: &str) -> i64 {
-        self.rows.lock().await.count(sql).await
+        self.rows().await.count(sql).await
     }
 
     /// What a query with one text as its answer gives, for queries that the two databases spell differently.
     pub async fn text(&self, sqlite: &str, postgres: &str) -> String {
         let query = if self.kind == Kind::Sqlite { sqlite } else { postgres };
-        self.rows.lock().await.texts(query).await.remove(0)
+        self.rows().await.texts(query).await.remove(0)
     }
 
     /// All rows of all tables, as text: the same text means that nothing changed.
     pub async fn snapshot(&self) -> String {
-        self.rows.lock().await.snapshot().await
+        self.rows().await.snapshot().await
     }
 
     /// Puts an obstacle in the way of a change, such as `insert on scans`, until it is cleared.
@@ -133,7 +138,7 @@ impl TestDatabase {
 
     /// Runs statements as the owner. Only for tests of the SQL files themselves.
     pub async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
-        self.rows.lock().await.execute(sql).await
+        self.rows().await.execute(sql).await
     }
 }
 
@@ -240,8 +245,6 @@ pub enum Rows {
     Postgres(PgConnection),
 }
 
-const TABLES: [&str; 5] = ["users", "tickets", "scans", "keys", "events"];
-
 impl Rows {
     pub async fn open(url: &str) -> Self {
         if url.starts_with("sqlite:") {
@@ -268,8 +271,19 @@ impl Rows {
     }
 
     pub async fn snapshot(&mut self) -> String {
+        // Whatever the schema has, but sqlx's own table and which TICKET_SECRET is in use.
+        let tables = match self {
+            Self::Sqlite(_) => {
+                "select name from sqlite_master where type = 'table' and name <> '_sqlx_migrations' \
+                                and name <> 'settings' order by name"
+            }
+            Self::Postgres(_) => {
+                "select tablename::text from pg_tables where schemaname = 'public' \
+                                  and tablename not in ('_sqlx_migrations', 'settings') order by tablename"
+            }
+        };
         let mut snapshot = String::new();
-        for table in TABLES {
+        for table in self.texts(tables).await {
             let query = match self {
                 Self::Postgres(_) => format!("select t::text from {table} t order by 1"),
                 Self::Sqlite(_) => {

@@ -18,13 +18,17 @@ use crate::database::{Kind, TestDatabase};
 pub const ORGANIZER_KEY: &str = "the-organizer-key-of-the-test-suite";
 
 /// 2026-05-01T18:00:00Z, at which a step of the codes begins.
-const EVENING: i64 = 1_777_658_400_000;
+const EVENING: Millis = Millis(1_777_658_400_000);
 
 /// A clock that stands still unless the test moves it.
 #[derive(Clone)]
 pub struct TestClock(Arc<AtomicI64>);
 
 impl TestClock {
+    pub fn at(now: Millis) -> Self {
+        Self(Arc::new(AtomicI64::new(now.0)))
+    }
+
     pub fn now(&self) -> Millis {
         Millis(self.0.load(Ordering::SeqCst))
     }
@@ -46,8 +50,7 @@ impl Service {
     /// A service on a new database.
     pub async fn start(kind: Kind) -> Self {
         let database = Arc::new(TestDatabase::create(kind).await);
-        let clock = TestClock(Arc::new(AtomicI64::new(EVENING)));
-        Self::on(database, clock, &[])
+        Self::on(database, TestClock::at(EVENING), &[])
     }
 
     /// Another process on the same database, at the same time, with further settings.
@@ -55,7 +58,8 @@ impl Service {
         Self::on(Arc::clone(&self.database), self.clock.clone(), settings)
     }
 
-    fn on(database: Arc<TestDatabase>, clock: TestClock, settings: &[(&str, &str)]) -> Self {
+    /// A service on a database that is there.
+    pub fn on(database: Arc<TestDatabase>, clock: TestClock, settings: &[(&str, &str)]) -> Self {
         let app = app(&database, &clock, settings);
         let anonymous = Client::of(&app);
         let organizer = anonymous.with_key(ORGANIZER_KEY);

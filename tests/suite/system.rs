@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use register_ticket_api::app::App;
 use register_ticket_api::model::Millis;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::service::{Service, assert_members, settings, with};
@@ -13,6 +13,7 @@ use crate::service::{Service, assert_members, settings, with};
 on_both_databases! {
     health_needs_no_database,
     health_tells_how_long_the_process_has_run,
+    health_names_version_and_revision,
     full_health_looks_at_database_migrations_and_clock,
     full_health_says_that_the_clocks_are_apart,
     metrics_count_scans_and_requests,
@@ -23,7 +24,7 @@ on_both_databases! {
 async fn health_needs_no_database(service: Service) {
     let nowhere = service.another(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")]);
     let health = nowhere.anonymous.get("/health").await.is(200);
-    assert_eq!(health, json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }));
+    assert_eq!(health, json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION"), "revision": null }));
     let full = nowhere.anonymous.get("/health?full=1").await.is(503);
     assert_members(&full, json!({ "status": "failed", "database": "failed" }));
     let refused = nowhere.organizer.get("/api/events").await;
@@ -41,6 +42,16 @@ async fn health_tells_how_long_the_process_has_run(service: Service) {
         let uptime: u128 = uptime.expect("milliseconds");
         assert!((last..=start.elapsed().as_millis()).contains(&uptime), "{uptime}");
         last = uptime;
+    }
+}
+
+async fn health_names_version_and_revision(service: Service) {
+    for (setting, revision) in [("630ca25", json!("630ca25")), ("", Value::Null)] {
+        let service = service.another(&[("REVISION", setting)]);
+        for (path, status) in [("/health", 200), ("/health?full=1", 503)] {
+            let health = service.anonymous.get(path).await.is(status);
+            assert_eq!((&health["version"], &health["revision"]), (&json!(env!("CARGO_PKG_VERSION")), &revision));
+        }
     }
 }
 

@@ -1,0 +1,34 @@
+# Rules of scripts/make-fixtures, with a stand-in for cargo: what it makes is what tests/suite/fixtures.rs uses.
+# shellcheck shell=bash
+
+_project() {
+  export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
+  mkdir -p "$scratch/project/scripts/lib" "$scratch/project/tests/fixtures/1.2.3" "$scratch/project/target/debug"
+  cp scripts/make-fixtures "$scratch/project/scripts"
+  cp scripts/lib/common.sh "$scratch/project/scripts/lib"
+  cd "$scratch/project"
+  echo 'version = "1.2.3"' >Cargo.toml
+  touch tests/fixtures/1.2.3/kept
+  git init --quiet
+  git add .
+  git commit --quiet -m first
+  stand_in cargo <<<''
+}
+
+what_was_released_stays() {
+  _project
+  git tag v1.2.3
+  fails scripts/make-fixtures
+  says 'v1.2.3 was released'
+  [ -e tests/fixtures/1.2.3/kept ]
+  not_called cargo
+}
+
+the_program_of_another_version_makes_nothing() {
+  _project
+  printf '#!/bin/sh\necho register-ticket-api 1.2.2\n' >target/debug/register-ticket-api
+  chmod +x target/debug/register-ticket-api
+  fails scripts/make-fixtures
+  says 'is not version 1.2.3'
+  [ -e tests/fixtures/1.2.3/kept ]
+}

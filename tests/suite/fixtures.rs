@@ -1,0 +1,217 @@
+//! What earlier releases left, in `tests/fixtures`: each database and each backup is opened, migrated, restored and used by
+//! the code of today. `scripts/make-fixtures` makes them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use register_ticket_api::model::Millis;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::client::{Client, Reply};
+use crate::commands::{Directory, Run, on};
+use crate::database::{Kind, TestDatabase};
+use crate::service::{Service, TestClock, Ticket};
+
+on_both_databases! {
+    the_database_of_every_release_is_migrated_and_used,
+    the_backup_of_every_release_is_restored_and_used,
+}
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+
+/// `evening.json`.
+#[derive(Deserialize)]
+struct Evening {
+    version: String,
+    ticket_secret: String,
+    public_url: String,
+    made_at: String,
+    /// By their names: an organizer's is `office`.
+    keys: Map<String, Value>,
+    /// What a device sends to get the key `offered`.
+    offered: Value,
+    /// The answers that provisioned them, by their seats, which say what became of them.
+    tickets: Map<String, Value>,
+    printed: String,
+    /// Of a ticket's page, before the ticket was transferred.
+    old_link: String,
+    asked: Vec<Asked>,
+}
+
+/// A request that changed nothing any more, and its answer.
+#[derive(Deserialize)]
+struct Asked {
+    status: u16,
+    key: String,
+    method: String,
+    path: String,
+    body: Value,
+    answer: Value,
+}
+
+/// The directories of one kind of database, one a release.
+fn releases(kind: Kind) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(FIXTURES).expect("tests/fixtures is there");
+    let releases = entries.map(|entry| entry.expect("an entry").path());
+    releases.map(|release| release.join(if kind == Kind::Sqlite { "sqlite" } else { "postgres" })).collect()
+}
+
+#[test]
+fn this_release_has_fixtures() {
+    let evening = read(&Path::new(FIXTURES).join(env!("CARGO_PKG_VERSION")).join("sqlite"));
+    assert_eq!(evening.version, env!("CARGO_PKG_VERSION"));
+}
+
+fn read(folder: &Path) -> Evening {
+    let file =
+        std::fs::read(folder.join("evening.json")).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    serde_json::from_slice(&file).expect("scripts/make-fixtures wrote it")
+}
+
+async fn the_database_of_every_release_is_migrated_and_used(service: Service) {
+    let directory = Directory::new();
+    for folder in releases(service.database.kind) {
+        let database = TestDatabase::create_empty(service.database.kind).await;
+        match database.kind {
+            Kind::Sqlite => {
+                let url = database.url();
+                let file = url.strip_prefix("sqlite:").expect("a file");
+                std::fs::copy(folder.join("tickets.db"), file).expect("it can be copied");
+            }
+            Kind::Postgres => {
+                let mut program = Command::new("pg_restore");
+                program.args(["--exit-on-error", "--no-owner", "--dbname", &database.owner_url()]);
+                Run::of(program.arg(folder.join("tickets.dump"))).printed();
+            }
+        }
+        Run::of(&mut on(&database, &directory, &["migrate"])).printed();
+        is_of_use(database, read(&folder)).await;
+    }
+}
+
+async fn the_backup_of_every_release_is_restored_and_used(service: Service) {
+    let directory = Directory::new();
+    for folder in releases(service.database.kind) {
+        let database = TestDatabase::create_empty(service.database.kind).await;
+        let evening = read(&folder);
+        let name = if database.kind == Kind::Sqlite { "backup.db.gz" } else { "backup.dump.gz" };
+        let mut restore = on(&database, &directory, &["restore"]);
+        let said = Run::of(restore.arg(folder.join(name)).env("TICKET_SECRET", &evening.ticket_secret)).printed();
+        assert!(said.contains("TICKET_SECRET   fits"), "{said}");
+        Run::of(&mut on(&database, &directory, &["migrate"])).printed();
+        is_of_use(database, evening).await;
+    }
+}
+
+/// Two minutes later: the code of the evening's last scans is gone, and the offer to a device is still good.
+async fn is_of_use(database: TestDatabase, evening: Evening) {
+    let clock = TestClock::at(Millis::parse(&evening.made_at).expect("a time").plus(2 * Millis::MINUTE));
+    let database = Arc::new(database);
+    let settings = [("TICKET_SECRET", &*evening.ticket_secret), ("PUBLIC_URL", &*evening.public_url)];
+    let service = Service::on(Arc::clone(&database), clock.clone(), &settings);
+    what_was_asked_is_answered_the_same(&service.anonymous, &evening).await;
+    keys_are_good_or_not_as_before(&service, &evening).await;
+    tickets_admit_or_not_as_before(&service, &evening).await;
+    pages_are_where_they_were(&service, &evening).await;
+
+    // Without the secret no ticket is taken for good, nor made.
+    let without = Service::on(database, clock, &[]);
+    let scan = json!({ "scan_id": Uuid::now_v7(), "seat": "valid", "gate": "North", "totp_code": "123456" });
+    without.organizer.post("/api/events/gala/scans", scan).await.is_refused(503, "ticket_secret_mismatch");
+}
+
+fn with_key(client: &Client, evening: &Evening, name: &str) -> Client {
+    client.with_key(evening.keys[name].as_str().expect("a key is a text"))
+}
+
+async fn what_was_asked_is_answered_the_same(client: &Client, evening: &Evening) {
+    assert!(evening.asked.len() > 30);
+    for Asked { status, key, method, path, body, answer } in &evening.asked {
+        let client = with_key(client, evening, key);
+        let reply = match &**method {
+            "GET" => client.get(path).await,
+            "POST" if body.is_null() => client.bare(http::Method::POST, path).await,
+            "POST" => client.post(path, body.clone()).await,
+            method => panic!("{method}"),
+        };
+        assert_contains(&reply.is(*status), answer, path);
+    }
+}
+
+/// A later release may say more, and to people say it in other words.
+#[track_caller]
+fn assert_contains(now: &Value, then: &Value, place: &str) {
+    match (now, then) {
+        (Value::Object(now), Value::Object(then)) => {
+            for (name, then) in then.iter().filter(|(name, _)| !["message", "detail"].contains(&name.as_str())) {
+                let now = now.get(name).unwrap_or_else(|| panic!("{place}.{name} is gone"));
+                assert_contains(now, then, &format!("{place}.{name}"));
+            }
+        }
+        (Value::Array(now), Value::Array(then)) => {
+            assert_eq!(now.len(), then.len(), "{place}");
+            for (number, (now, then)) in now.iter().zip(then).enumerate() {
+                assert_contains(now, then, &format!("{place}[{number}]"));
+            }
+        }
+        _ => assert_eq!(now, then, "{place}"),
+    }
+}
+
+async fn keys_are_good_or_not_as_before(service: &Service, evening: &Evening) {
+    let stats = "/api/events/gala/stats";
+    for (name, status) in [("office", 200), ("supervisor", 200), ("gate", 200), ("enrolled", 200), ("expired", 401)] {
+        with_key(&service.anonymous, evening, name).get(stats).await.is(status);
+    }
+    let offline = with_key(&service.anonymous, evening, "north").get("/api/events/gala/manifest").await.is(200);
+    assert_eq!(offline["tickets"].as_array().map(Vec::len), Some(11));
+    let enrolled = service.anonymous.post("/api/enrol", evening.offered.clone()).await.is(200);
+    let enrolled = service.anonymous.with_key(enrolled["key"].as_str().expect("a key is a text"));
+    enrolled.get(stats).await.is(200);
+    with_key(&service.anonymous, evening, "offered").get(stats).await.is(401);
+}
+
+async fn tickets_admit_or_not_as_before(service: &Service, evening: &Evening) {
+    let gate = with_key(&service.anonymous, evening, "gate");
+    let show = async |event: &str, code: String| -> Reply {
+        let scan = json!({ "scan_id": Uuid::now_v7(), "code": code });
+        gate.post(format!("/api/events/{event}/scans"), scan).await
+    };
+    let verdicts = [
+        ("gala", "valid", 200, "accepted"),
+        ("gala", "inside", 409, "already_used"),
+        ("gala", "outside", 200, "accepted"),
+        ("gala", "returned", 409, "already_used"),
+        ("gala", "offline", 409, "already_used"),
+        ("gala", "revoked", 410, "revoked"),
+        ("gala", "transferred", 200, "accepted"),
+        ("gala", "reissued", 200, "accepted"),
+        ("gala", "undone", 200, "accepted"),
+        ("default", "typed", 409, "already_used"),
+        ("default", "paper", 409, "already_used"),
+    ];
+    for (event, seat, status, result) in verdicts {
+        show(event, Ticket::new(&evening.tickets[seat]).qr(service.now())).await.is_scan(status, result);
+    }
+    show("gala", evening.printed.clone()).await.is_scan(200, "accepted");
+    show("gala", evening.printed.clone()).await.is_scan(409, "already_used");
+    let office = with_key(&service.anonymous, evening, "office");
+    let free = json!({ "event": "gala", "seat": "free", "gate": "North" });
+    let registered = office.post("/api/users/ana/tickets", free).await.is(201);
+    show("gala", Ticket::new(&registered).qr(service.now())).await.is_scan(200, "accepted");
+}
+
+async fn pages_are_where_they_were(service: &Service, evening: &Evening) {
+    let page = async |link: &Value| {
+        let link = link.as_str().expect("a link is a text");
+        let (_, path) = link.split_once("/t/").expect("it ends with the token");
+        service.anonymous.get(format!("/t/{path}")).await
+    };
+    let shown = page(&evening.tickets["valid"]["provisioning"]["ticket_url"]).await;
+    assert_eq!(shown.status, 200);
+    assert!(shown.text().contains("Spring Gala") && shown.text().contains("Ana Ruiz"), "{}", shown.text());
+    assert_eq!(page(&json!(evening.old_link)).await.status, 404);
+}
