@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use register_ticket_api::model::Millis;
 use serde::Deserialize;
@@ -108,7 +109,7 @@ async fn the_backup_of_every_release_is_restored_and_used(service: Service) {
 
 /// Two minutes later: the code of the evening's last scans is gone, and the offer to a device is still good.
 async fn is_of_use(database: TestDatabase, evening: Evening) {
-    let clock = TestClock::at(Millis::parse(&evening.made_at).expect("a time").plus(2 * Millis::MINUTE));
+    let clock = TestClock::at(Millis::parse(&evening.made_at).expect("a time") + Duration::from_mins(2));
     let database = Arc::new(database);
     let settings = [("TICKET_SECRET", &*evening.ticket_secret), ("PUBLIC_URL", &*evening.public_url)];
     let service = Service::on(Arc::clone(&database), clock.clone(), &settings);
