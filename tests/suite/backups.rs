@@ -63,14 +63,14 @@ fn take(service: &Service, directory: &Directory) -> PathBuf {
 /// An empty place of the same kind of database.
 enum Target {
     File(PathBuf),
-    Database(TestDatabase),
+    Database(Box<TestDatabase>),
 }
 
 impl Target {
     async fn of(service: &Service, directory: &Directory) -> Self {
         match service.database.kind {
             Kind::Sqlite => Self::File(directory.0.join("restored.db")),
-            Kind::Postgres => Self::Database(TestDatabase::create_empty(Kind::Postgres).await),
+            Kind::Postgres => Self::Database(Box::new(TestDatabase::create_empty(Kind::Postgres).await)),
         }
     }
 
@@ -640,7 +640,7 @@ async fn a_dump_is_restored_into_a_database_that_was_only_migrated() {
     evening(&service).await;
     let before = service.database.snapshot().await;
     let file = take(&service, &directory);
-    let target = Target::Database(TestDatabase::create(Kind::Postgres).await);
+    let target = Target::Database(Box::new(TestDatabase::create(Kind::Postgres).await));
     target.restore(&directory, &file).printed();
     assert_eq!(target.rows().await.snapshot().await, before);
 }
