@@ -15,8 +15,11 @@ use sha2::{Digest, Sha256};
 const FOLDER: &str = "src/pages";
 /// The folders whose files are loaded, but for their templates.
 const LOADED: [&str; 4] = ["gate", "organizer", "shared", "ticket"];
-/// What else the binary holds compressed.
-const OTHERS: [&str; 3] = ["src/openapi.json", "src/pages/text/en.json", "src/pages/text/es.json"];
+/// The texts of the pages, a file for each language.
+const TEXTS: &str = "src/pages/text";
+/// The language that is spoken to whoever asks for none of ours.
+const FIRST: &str = "en";
+const INTERFACE: &str = "src/openapi.json";
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed={FOLDER}");
@@ -39,18 +42,32 @@ fn main() -> io::Result<()> {
         writeln!(table, "    Asset {{ name: {name:?}, gzip: include_bytes!({compressed:?}) }},")
             .expect("a string grows");
     }
-    for other in OTHERS {
-        println!("cargo::rerun-if-changed={other}");
-        let name = other.rsplit('/').next().unwrap_or(other);
-        compress(&fs::read(other)?, &out.join(format!("{name}.gz")))?;
-    }
+    println!("cargo::rerun-if-changed={INTERFACE}");
+    compress(&fs::read(INTERFACE)?, &out.join("openapi.json.gz"))?;
+    let (count, languages) = languages(&out)?;
     let checksum = checksum.finalize();
     let version: String = checksum[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let path = format!("/assets/{version}");
     let code = format!(
-        "/// Where the files of this release are.\npub const ASSETS_PATH: &str = {path:?};\npub static ASSETS: &[Asset] = &[\n{table}];\n"
+        "/// Where the files of this release are.\npub const ASSETS_PATH: &str = {path:?};\npub static ASSETS: &[Asset] = &[\n{table}];\n\
+         /// The first is spoken to whoever asks for none of them.\npub static LANGUAGES: [Language; {count}] = [\n{languages}];\n"
     );
     fs::write(out.join("assets.rs"), code)
+}
+
+/// How many languages there are, and the members of `LANGUAGES`, whose texts are compressed.
+fn languages(out: &Path) -> io::Result<(usize, String)> {
+    let mut files = files(Path::new(TEXTS))?;
+    files.sort_by_key(|file| (file.file_stem().is_none_or(|tag| tag != FIRST), file.clone()));
+    let mut table = String::new();
+    for file in &files {
+        let tag = file.file_stem().and_then(|tag| tag.to_str()).expect("our own name");
+        let compressed = out.join(format!("{tag}.json.gz"));
+        compress(&fs::read(file)?, &compressed)?;
+        writeln!(table, "    Language::new({tag:?}, || texts(include_bytes!({compressed:?}))),")
+            .expect("a string grows");
+    }
+    Ok((files.len(), table))
 }
 
 fn compress(bytes: &[u8], to: &Path) -> io::Result<()> {
