@@ -34,14 +34,25 @@ pub struct App {
     clock: Clock,
 }
 
-/// What `GET /health?full=1` answers.
+/// The result of the full check.
 #[derive(Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FullHealth {
+    /// `ok` when every check is `ok`, else `failed`.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub status: &'static str,
+    /// The service's version.
     pub version: &'static str,
+    /// The commit that it was built from. Null where whoever built it did not say.
     pub revision: Option<String>,
+    /// Whether the database answers.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub database: &'static str,
+    /// Whether the database has the schema that this version needs.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub migrations: &'static str,
+    /// Whether the clocks of the service and of the database agree.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub clock: &'static str,
 }
 

@@ -7,8 +7,11 @@ use crate::limits::{ENROLMENT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, UNDO_W
 
 /// One field that is wrong. For an imported CSV the field is the line, as `line 12`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FieldError {
+    /// The field's name; `line 12` for the twelfth line of a CSV import.
     pub field: String,
+    /// What is wrong with it, for people.
     pub message: String,
 }
 
@@ -18,53 +21,84 @@ impl FieldError {
     }
 }
 
-/// Why a request has no success to show. `status` and `code` are stable; the texts are for people.
+/// Why a request has no success to show. `status` and `code` are stable; the texts are for people. A variant's name is its
+/// code, and what is said of it here says the OpenAPI document.
 #[derive(Debug)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename_all = "snake_case"))]
 pub enum Error {
-    /// The body is not JSON. Holds where it ceases to be.
+    /// The body is not JSON; `detail` has line and column.
     MalformedJson(String),
-    /// No key, or one that is unknown, expired or revoked.
+    /// There is no key, or it is unknown, expired or revoked.
     Unauthenticated,
-    /// The key may not do this.
+    /// The key may not do this, or not for this event.
     Forbidden(&'static str),
-    /// It is too early or too late for the manifest.
+    /// It is too early or too late for the manifest: a reason of its own for `forbidden`.
+    #[cfg_attr(test, schemars(skip))]
     ManifestClosed,
+    /// There is nothing at this path.
     NotFound,
+    /// There is no such event.
     EventNotFound,
+    /// There is no such user.
     UserNotFound,
+    /// There is no such ticket: no such id or link, or no such seat at this gate of the event.
     TicketNotFound,
+    /// There is no such scan.
     ScanNotFound,
+    /// There is no such key.
     KeyNotFound,
     /// The key is revoked, expired or an organizer's.
     KeyNotEnrollable,
-    /// The token of an enrolment is unknown, used, expired, or of a key that is revoked.
+    /// The token is unknown, used, older than [`crate::limits::ENROLMENT`] or replaced by a newer one, or its key is
+    /// revoked or expired.
     EnrolmentExpired,
-    /// The path exists, with the methods that are held here.
+    /// The path exists, but not with this method; `Allow` names those that it takes.
     MethodNotAllowed(String),
+    /// The request took too long to arrive.
     RequestTimeout,
+    /// The body is larger than this path allows.
     PayloadTooLarge(usize),
+    /// Only on AWS Lambda: the answer would be over 5 MB.
     ResponseTooLarge,
+    /// The body's `Content-Type` is not one of those listed.
     UnsupportedMediaType(&'static str),
+    /// A field of the body is missing, unknown, given twice, of the wrong type or out of its bounds, or a parameter of the
+    /// query is not as described; `errors` names them.
     InvalidPayload(Vec<FieldError>),
+    /// Another user has this name, whatever the case of its letters.
     UsernameTaken,
+    /// Another event has this slug.
     EventExists,
+    /// It is the event `default`, or it is running now.
     EventInUse,
+    /// The event has one of these seats at this gate already. Nothing was made.
     SeatTaken(Vec<FieldError>),
+    /// Somebody holds the ticket, perhaps this user.
     TicketAlreadyRegistered,
+    /// Nobody holds the ticket.
     TicketNotRegistered,
+    /// The ticket is revoked.
     TicketRevoked,
+    /// The ticket has admitted its holder.
     TicketUsed,
+    /// This `scan_id` was sent before for something else.
     ScanIdConflict,
+    /// The scan was received more than [`crate::limits::UNDO_WINDOW`] ago.
     UndoExpired,
+    /// The scan was refused, or is not the ticket's newest accepted scan.
     NotUndoable,
+    /// Another CSV import is running.
     ImportInProgress,
-    /// Three times another change came between the reading of a ticket and its marking.
+    /// The ticket kept changing at the same time; nothing was changed.
     ScanContended,
-    /// The codes of this database were made with another `TICKET_SECRET`.
+    /// The service runs with another ticket secret than the database was made with.
     TicketSecretMismatch,
-    /// The database does not answer, or not in time. Holds the cause, for the log alone.
+    /// The database did not answer in time. Whether a change took place is not certain: read before repeating it; a scan may
+    /// be sent again with the same `scan_id`.
     DatabaseUnavailable(String),
-    /// A fault of the service. Holds the cause, for the log alone.
+    /// A fault of the service. Its cause is in the log only.
+    #[cfg_attr(test, schemars(rename = "internal_error"))]
     Internal(String),
 }
 
@@ -259,14 +293,15 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::HashSet;
 
     use super::*;
 
     const CAUSE: &str = "a cause from inside";
 
-    fn every_error() -> Vec<(Error, u16, &'static str)> {
+    /// One of each, with its status and its code.
+    pub(crate) fn every_error() -> Vec<(Error, u16, &'static str)> {
         let fields = || vec![FieldError::new("line 2", "is wrong"), FieldError::new("line 3", "is wrong")];
         vec![
             (Error::MalformedJson("line 1, column 2".into()), 400, "malformed_json"),

@@ -19,6 +19,7 @@
 //!
 //! ```text
 //! main commands                                    the command line
+//! openapi                                          what the interface looks like, made in tests
 //! serve                                            the two entrances
 //! routes                                           the route table, limits, handle(): who may call what
 //! endpoints                                        one file a resource: parse, ask, answer
@@ -53,6 +54,8 @@ pub mod list;
 pub mod logs;
 pub mod metrics;
 pub mod model;
+#[cfg(test)]
+mod openapi;
 pub mod pages;
 pub mod request;
 pub mod response;

@@ -58,12 +58,13 @@ pub const NOTE: usize = 500;
 /// What tickets are searched for.
 pub const SEARCH: usize = 200;
 
-/// What the device of a gate is told of these, when it enrols and with each manifest. In seconds.
+/// The limits that the device of a gate is told when it enrols and with each manifest. In seconds.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GateLimits {
-    /// [`UNDO_WINDOW`].
+    /// How long after its receipt a scan can be undone.
     undo_seconds: u64,
-    /// [`MANIFEST_AFTER_END`]: from then on the device forgets its manifest.
+    /// How long after the event's end the manifest can be had; from then on the device forgets it.
     manifest_after_end_seconds: u64,
 }
 

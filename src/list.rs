@@ -14,9 +14,12 @@ use crate::response::{self, Response};
 /// The query of a list that has no other parameters.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PageQuery {
+    /// How many entries a page has at most.
     #[serde(default)]
     pub limit: Limit,
+    /// The `next` of the page before.
     pub after: Option<Cursor>,
 }
 

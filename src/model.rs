@@ -100,11 +100,20 @@ impl TryFrom<Vec<u8>> for Seed {
 
 /// Declares an enum that is one lower-case word in JSON, in a database and in the logs.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident {
+        $($(#[doc = $variant_doc:literal])* $variant:ident = $word:literal),+ $(,)?
+    }) => {
+        $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String")]
-        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+ }
+        pub enum $name { $($(#[doc = $variant_doc])* #[serde(rename = $word)] $variant),+ }
+
+        /// What is said of it, and of each word, in the OpenAPI document too.
+        #[cfg(test)]
+        impl $name {
+            pub(crate) const ABOUT: &'static str = concat!($($doc),*);
+            pub(crate) const WORDS: &'static [(&'static str, &'static str)] = &[$(($word, concat!($($variant_doc),*))),+];
+        }
 
         impl $name {
             /// Every value, in the order of its declaration.
@@ -173,17 +182,34 @@ macro_rules! words {
 
 words! {
     /// The state of a ticket.
-    Status { Valid = "valid", Used = "used", Revoked = "revoked" }
+    Status {
+        /// Has not admitted anybody yet.
+        Valid = "valid",
+        /// Has admitted its holder.
+        Used = "used",
+        /// Admits nobody.
+        Revoked = "revoked",
+    }
 }
 
 words! {
     /// Whether a person who left may come in again.
-    Reentry { None = "none", AfterExit = "after_exit" }
+    Reentry {
+        /// Each ticket admits once.
+        None = "none",
+        /// Whoever went out through a scan with direction `exit` may come in again.
+        AfterExit = "after_exit",
+    }
 }
 
 words! {
     /// Which way a person passes the gate.
-    Direction { Entry = "entry", Exit = "exit" }
+    Direction {
+        /// The person comes in.
+        Entry = "entry",
+        /// The person goes out.
+        Exit = "exit",
+    }
 }
 
 words! {
@@ -220,34 +246,52 @@ impl Role {
 words! {
     /// The verdict on one scan.
     ScanResult {
+        /// Admitted, or out for an exit.
         Accepted = "accepted",
+        /// The ticket has admitted its holder before.
         AlreadyUsed = "already_used",
+        /// The code belongs to no moment near this one.
         WrongCode = "wrong_code",
         /// The right code at the wrong moment.
         StaleCode = "stale_code",
+        /// The ticket is for another gate.
         WrongGate = "wrong_gate",
+        /// Nobody holds this ticket.
         NotRegistered = "not_registered",
+        /// An exit without an entry.
         NotInside = "not_inside",
+        /// The ticket was revoked.
         Revoked = "revoked",
+        /// No ticket of this event.
         UnknownTicket = "unknown_ticket",
-        /// Not a verdict: it is neither stored nor replayed.
+        /// Too many codes of this ticket were refused just now. It is not a verdict: it is neither stored nor replayed, so
+        /// the same `scan_id` may be sent again.
         TooManyAttempts = "too_many_attempts",
     }
 }
 
 /// An occasion that tickets admit to.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
+    /// The event's id, a UUID (version 7) made by the service.
     pub event_id: Uuid,
     /// Its name in paths: `[a-z0-9-]{1,64}`.
+    #[cfg_attr(test, schemars(with = "Slug"))]
     pub slug: String,
+    /// Its name as people read it.
+    #[cfg_attr(test, schemars(with = "Text<{ crate::limits::NAME }>"))]
     pub name: String,
     /// An IANA time zone, for people; the service itself reckons in UTC.
+    #[cfg_attr(test, schemars(with = "TimeZone"))]
     pub time_zone: String,
+    /// When it starts; null when not set.
     pub starts_at: Option<Millis>,
+    /// When it ends, after its start; null when not set.
     pub ends_at: Option<Millis>,
     pub reentry: Reentry,
     /// Grows by one with every change.
+    #[cfg_attr(test, schemars(range(min = 0)))]
     pub version: i64,
 }
 
@@ -263,34 +307,55 @@ impl Event {
 
 /// A person who holds tickets.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct User {
+    /// The user's id, a UUID (version 7) made by the service.
     pub user_id: Uuid,
+    /// Unique, whatever the case of its letters.
+    #[cfg_attr(test, schemars(with = "Username"))]
     pub username: String,
+    /// The person's name, when it is known.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     pub full_name: Option<String>,
+    /// The person's e-mail address, when it is known.
+    #[cfg_attr(test, schemars(with = "Option<Email>"))]
     pub email: Option<String>,
+    /// When the user was made.
     pub created_at: Millis,
 }
 
 /// A seat at a gate of an event, and its holder once it is registered. Serialized it shows no secret.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ticket {
+    /// The ticket's id, a UUID (version 7) made by the service.
     pub ticket_id: Uuid,
     #[serde(skip)]
     pub event_id: Uuid,
     /// The slug of its event.
+    #[cfg_attr(test, schemars(with = "Slug"))]
     pub event: String,
     #[serde(skip)]
     pub user_id: Option<Uuid>,
+    /// The seat, unique at its gate within the event.
+    #[cfg_attr(test, schemars(with = "Place"))]
     pub seat: String,
+    /// The only gate that admits this ticket.
+    #[cfg_attr(test, schemars(with = "Place"))]
     pub gate: String,
     #[serde(skip)]
     #[sqlx(try_from = "Vec<u8>")]
     pub seed: Seed,
     pub status: Status,
+    /// The holder's username; null when nobody holds the ticket.
+    #[cfg_attr(test, schemars(with = "Option<Username>"))]
     pub username: Option<String>,
+    /// The holder's name, when one is known.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     pub full_name: Option<String>,
     #[serde(skip)]
     pub email: Option<String>,
+    /// Whether the holder is inside now: came in and has not gone out.
     pub inside: bool,
     /// The TOTP step of the newest accepted code: no code up to it admits again.
     #[serde(skip)]
@@ -298,8 +363,11 @@ pub struct Ticket {
     /// Grows by one with every change of the row.
     #[serde(skip)]
     pub version: i64,
+    /// When the ticket was made.
     pub created_at: Millis,
+    /// When the ticket was registered to a person; null when it never was. It stays when the person is erased.
     pub registered_at: Option<Millis>,
+    /// When the ticket admitted its holder; null when it has not.
     pub used_at: Option<Millis>,
     #[serde(skip)]
     pub printed_at: Option<Millis>,
@@ -337,20 +405,29 @@ pub struct Scan {
 
 /// A key, without its secret.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Key {
+    /// The key's id, a UUID (version 7) made by the service. It is no secret.
     pub key_id: Uuid,
+    /// What the key is for.
+    #[cfg_attr(test, schemars(with = "Text<{ crate::limits::KEY_NAME }>"))]
     pub name: String,
     pub role: Role,
     #[serde(skip)]
     pub event_id: Option<Uuid>,
-    /// The slug of the event it is bound to.
+    /// The slug of the only event where the key has its role; null when it is bound to none.
+    #[cfg_attr(test, schemars(with = "Option<Slug>"))]
     pub event: Option<String>,
-    /// The gate it is bound to.
+    /// The gate the key is bound to, which overrides `at_gate`; null when it is bound to none.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
     pub gate: Option<String>,
     /// Whether it may download the manifest and send batches.
     pub offline: bool,
+    /// When the key was made.
     pub created_at: Millis,
+    /// When the key stops working; null when it does not expire.
     pub expires_at: Option<Millis>,
+    /// When the key was revoked; null when it was not.
     pub revoked_at: Option<Millis>,
 }
 

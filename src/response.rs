@@ -77,14 +77,25 @@ pub fn no_content() -> Response {
     response
 }
 
+/// A refusal, RFC 9457. No answer with a status of 500 or more carries a cause.
 #[derive(Serialize)]
-struct Problem<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Problem<'a> {
+    /// Always `about:blank`: `code` tells refusals apart.
+    #[cfg_attr(test, schemars(extend("const" = "about:blank")))]
     r#type: &'static str,
+    /// The phrase of the HTTP status.
     title: &'a str,
+    /// The HTTP status, again.
+    #[cfg_attr(test, schemars(range(min = 400, max = 599)))]
     status: u16,
+    /// What happened, for people. Its wording may change.
     detail: String,
+    /// The stable name of the refusal, for programs.
     code: &'static str,
+    /// What was refused, one entry each. Absent when there is none.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[cfg_attr(test, schemars(length(min = 1)))]
     errors: &'a [FieldError],
 }
 

@@ -30,9 +30,17 @@ pub struct Route {
     pub method: Method,
     pub path: &'static str,
     /// The role that a caller's key must hold; without one, anyone may call.
-    role: Option<Role>,
+    pub role: Option<Role>,
     limits: Limits,
     endpoint: Endpoint,
+}
+
+impl Route {
+    /// Whether a body may be CSV.
+    #[cfg(test)]
+    pub(crate) fn takes_csv(&self) -> bool {
+        self.limits.csv.is_some()
+    }
 }
 
 /// How long a request may take, how large it may be, and how it is refused.

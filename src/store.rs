@@ -20,6 +20,8 @@ pub(crate) use sqlite::{make_directory_of, schema as sqlite_schema};
 
 use crate::config::{Database, Settings};
 use crate::error::Error;
+#[cfg(test)]
+use crate::model::Place;
 use crate::model::{Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User};
 use migrations::{MIGRATIONS, Migration};
 
@@ -89,11 +91,13 @@ pub trait Keys {
 
 /// A key, and when its holder was last at work.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Key"))]
 pub struct ListedKey {
     #[serde(flatten)]
     #[sqlx(flatten)]
     pub key: Key,
-    /// When its newest scan was received.
+    /// When the newest scan with this key was received; null when there is none.
     pub newest_scan_at: Option<Millis>,
 }
 
@@ -158,28 +162,47 @@ pub struct Stats {
     pub arrivals: Vec<Arrivals>,
 }
 
+/// The numbers of one gate.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GateCounts {
+    /// The gate.
+    #[cfg_attr(test, schemars(with = "Place"))]
     pub gate: String,
     #[serde(flatten)]
     #[sqlx(flatten)]
     pub counts: Counts,
 }
 
+/// What is counted, of an event or of a gate.
 #[derive(Debug, Default, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {
+    /// Tickets.
+    #[cfg_attr(test, schemars(range(min = 0)))]
     pub tickets: i64,
+    /// Tickets that were registered to a person.
+    #[cfg_attr(test, schemars(range(min = 0)))]
     pub registered: i64,
-    /// Tickets with a `used_at`.
+    /// Tickets that have admitted their holder, which are those with a `used_at`.
+    #[cfg_attr(test, schemars(range(min = 0)))]
     pub admitted: i64,
     /// Tickets whose holder may still come: held, and neither used nor revoked.
+    #[cfg_attr(test, schemars(range(min = 0)))]
     pub expected: i64,
+    /// Holders who are inside now.
+    #[cfg_attr(test, schemars(range(min = 0)))]
     pub inside: i64,
 }
 
+/// The admissions of one minute.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Arrivals {
+    /// The start of the minute.
     pub minute: Millis,
+    /// Tickets admitted in this minute.
+    #[cfg_attr(test, schemars(range(min = 0)))]
     pub admitted: i64,
 }
 
@@ -277,9 +300,14 @@ pub struct NewUser {
 
 /// What a creation of tickets did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ImportCounts"))]
 pub struct Created {
+    /// Tickets made.
     pub created: u64,
+    /// Tickets registered to a person, of those made.
     pub registered: u64,
+    /// Users created for them.
     pub users_created: u64,
 }
 
@@ -389,21 +417,36 @@ pub trait Scans {
 
 /// A scan by which a gate admitted somebody while it was offline, and which the service refused afterwards.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Conflict {
+    /// The scan's id, made by the device.
     pub scan_id: Uuid,
+    /// The ticket; null when it is not known.
     #[sqlx(skip)]
     pub ticket: Option<Ticket>,
+    /// The gate where the scan was made: that of the key, else what the request said, else null.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
     pub at_gate: Option<String>,
     pub direction: Direction,
+    /// What the gate decided.
+    #[cfg_attr(test, schemars(with = "String", extend("const" = ScanResult::Accepted.as_str())))]
     pub offline_result: ScanResult,
+    /// What the service decided; never `accepted`.
     pub result: ScanResult,
+    /// When the device made the scan, by its own clock.
     pub scanned_at: Millis,
+    /// When the service received it.
     pub received_at: Millis,
+    /// The key of the device; null for the key of the environment.
     pub key_id: Option<Uuid>,
+    /// That key's name.
     pub key_name: Option<String>,
+    /// With `already_used`: when the ticket admitted its holder. Null where it does not apply.
     pub first_used_at: Option<Millis>,
+    /// With `already_used`: the gate where that was, when known. Null where it does not apply.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
     pub first_used_gate: Option<String>,
-    /// The key by which the ticket was used first.
+    /// With `already_used`: the name of the key that admitted the holder then, when it has one.
     pub first_key_name: Option<String>,
 }
 

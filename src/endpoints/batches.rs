@@ -15,33 +15,64 @@ use crate::model::Millis;
 use crate::request::{Call, parse_object};
 use crate::response::{self, Response};
 
-/// Each item is read by itself, so that one that is wrong does not keep the others out.
+/// Scans in a batch at most.
+/// Scans that a gate decided without the service.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BatchBody {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "BatchRequest"))]
+pub(crate) struct BatchBody {
+    // Each item is read by itself, so that one that is wrong does not keep the others out.
+    /// In any order: they apply in the order of `scanned_at`.
+    #[cfg_attr(test, schemars(with = "Vec<ScanBody>", length(max = BATCH_SCANS)))]
     scans: Vec<Box<RawValue>>,
 }
 
+/// The results of a batch.
 #[derive(Serialize)]
-struct BatchReply {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "BatchResult"))]
+pub(crate) struct BatchReply {
+    /// One entry for each scan of the request, in the order of the request.
+    #[cfg_attr(test, schemars(with = "Vec<BatchResult>", length(max = BATCH_SCANS)))]
     results: Vec<Option<BatchResult>>,
 }
 
 /// The verdict on one scan of a batch, or why it could not have one.
 #[derive(Serialize)]
 #[serde(untagged)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(inline))]
 enum BatchResult {
-    Decided {
-        #[serde(flatten)]
-        reply: Box<ScanReply>,
-        status: u16,
-    },
-    Refused {
-        scan_id: Option<Uuid>,
-        status: u16,
-        code: &'static str,
-        detail: String,
-    },
+    Decided(BatchVerdict),
+    Refused(BatchRefusal),
+}
+
+/// The scan and the decision on it, with the status it would have had alone.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct BatchVerdict {
+    #[serde(flatten)]
+    reply: Box<ScanReply>,
+    /// The HTTP status that this result has for a single scan.
+    #[cfg_attr(test, schemars(extend("enum" = [200, 404, 409, 410, 422])))]
+    status: u16,
+}
+
+/// An item that was refused without a decision. It has changed nothing.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct BatchRefusal {
+    /// The item's `scan_id`; null when it had none that could be read.
+    scan_id: Option<Uuid>,
+    /// The HTTP status that this refusal has for a single scan.
+    #[cfg_attr(test, schemars(extend("enum" = [403, 409, 422])))]
+    status: u16,
+    /// The stable name of the refusal.
+    #[cfg_attr(test, schemars(extend("enum" = ["forbidden", "scan_id_conflict", "invalid_payload"])))]
+    code: &'static str,
+    /// What is wrong with the item, for people.
+    detail: String,
 }
 
 /// `POST /api/events/{event}/scans/batch`: applied in the order of `scanned_at`, each in its own transaction, answered
@@ -74,7 +105,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
         results[place] = Some(match outcome {
             Ok(scanned) => {
                 let reply = Box::new(ScanReply::new(scanned));
-                BatchResult::Decided { status: reply.status().as_u16(), reply }
+                BatchResult::Decided(BatchVerdict { status: reply.status().as_u16(), reply })
             }
             Err(error) => refused(Some(request.scan_id), error)?,
         });
@@ -108,7 +139,12 @@ fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
     if error.status().is_server_error() || matches!(error, Error::MalformedJson(_)) {
         return Err(error);
     }
-    Ok(BatchResult::Refused { scan_id, status: error.status().as_u16(), code: error.code(), detail: error.detail() })
+    Ok(BatchResult::Refused(BatchRefusal {
+        scan_id,
+        status: error.status().as_u16(),
+        code: error.code(),
+        detail: error.detail(),
+    }))
 }
 
 /// `GET /api/events/{event}/conflicts`: whom gates admitted offline and should not have, the newest first.

@@ -12,14 +12,22 @@ use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::EventChange;
 
+/// An event to create.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewEvent {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct NewEvent {
+    /// Its name in paths, unique and for ever.
     slug: Slug,
+    /// Its name as people read it.
     name: Text<NAME>,
+    /// The IANA time zone in which people read the event's times, `UTC` when absent.
     time_zone: Option<TimeZone>,
+    /// When it starts.
     starts_at: Option<Millis>,
+    /// When it ends, after its start.
     ends_at: Option<Millis>,
+    /// `none` when absent.
     reentry: Option<Reentry>,
 }
 
@@ -56,18 +64,31 @@ pub async fn show_event(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &call.event().await?)
 }
 
+/// What changes of an event. A member that is absent stays as it is.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Changes {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "EventChange"))]
+pub(crate) struct Changes {
+    /// Its name as people read it.
     #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Text<NAME>"))]
     name: Option<Text<NAME>>,
+    /// The IANA time zone in which people read the event's times.
     #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "TimeZone"))]
     time_zone: Option<TimeZone>,
+    /// When it starts; null clears it.
     #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Millis>"))]
     starts_at: Option<Option<Millis>>,
+    /// When it ends, after its start; null clears it.
     #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Millis>"))]
     ends_at: Option<Option<Millis>>,
+    /// Whether a person who left may come in again.
     #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Reentry"))]
     reentry: Option<Reentry>,
 }
 

@@ -17,20 +17,32 @@ use crate::response::{self, Response};
 /// What a new key is asked to be.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NewKey {
+    /// What the key is for.
     pub name: Text<KEY_NAME>,
+    /// What it may do.
     pub role: Role,
+    /// The slug of the event to bind the key to. Absent: bound to none.
     pub event: Option<Slug>,
+    /// The gate to bind the key to. Needs `event`.
     pub gate: Option<Place>,
+    /// Whether the key may load the manifest and send batches, `false` when absent.
     #[serde(default)]
     pub offline: bool,
+    /// When the key stops working. Absent: an `organizer` key does not expire; another expires
+    /// [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, without one, after [`crate::limits::KEY_WITHOUT_END`].
     pub expires_at: Option<Millis>,
 }
 
+/// A new key, with its secret, which no later answer has again.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyWithSecret {
     #[serde(flatten)]
     pub details: Key,
+    /// The secret to send as `Authorization: Bearer`: `rtk_` and 32 random bytes in base64url without padding.
+    #[cfg_attr(test, schemars(regex(pattern = "^rtk_[A-Za-z0-9_-]{43}$")))]
     pub key: String,
 }
 
@@ -108,9 +120,14 @@ async fn find_key(app: &App, caller: &Caller, key_id: Uuid) -> Result<Key, Error
     caller.open(app.store().get_key(key_id).await?, Error::KeyNotFound)
 }
 
+/// An offer of a key to a device.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Enrolment {
+    /// The address of the gate's page, with the single-use token in its fragment. It is a secret.
+    #[cfg_attr(test, schemars(extend("format" = "uri"), regex(pattern = "/gate#enrol=[A-Za-z0-9_-]{43}$")))]
     pub enrol_url: String,
+    /// Until when the token is good: [`crate::limits::ENROLMENT`].
     expires_at: Millis,
 }
 
@@ -131,20 +148,30 @@ pub async fn offer(app: &App, key: &Key, now: Millis) -> Result<Enrolment, Error
     Ok(Enrolment { enrol_url: links::enrol_url(app, &token.text), expires_at })
 }
 
+/// A token that was offered.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EnrolmentBody {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "EnrolRequest"))]
+pub(crate) struct EnrolmentBody {
+    /// What follows `#enrol=` in the `enrol_url`.
+    #[cfg_attr(test, schemars(regex(pattern = "^[A-Za-z0-9_-]{43}$")))]
     token: String,
 }
 
 /// A key in the hands of a device, and what the device tells its people of the event.
 #[derive(Serialize)]
-struct EnrolledKey {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct EnrolledKey {
     #[serde(flatten)]
     key: KeyWithSecret,
+    /// The event's name; null when the key is bound to none.
     event_name: Option<String>,
+    /// The event's time zone (IANA).
     time_zone: Option<String>,
+    /// When the event starts.
     starts_at: Option<Millis>,
+    /// When the event ends.
     ends_at: Option<Millis>,
     limits: GateLimits,
 }

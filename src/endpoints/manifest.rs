@@ -15,6 +15,8 @@ use crate::error::Error;
 use crate::limits::{GateLimits, MANIFEST_AFTER_END, MANIFEST_BEFORE_START};
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Status};
+#[cfg(test)]
+use crate::model::{Place, Text, Username};
 use crate::request::Call;
 use crate::response::{self, Response, accepts_gzip};
 use crate::store::ManifestTicket;
@@ -24,9 +26,13 @@ use crate::totp::{self, TicketSecret};
 /// Longer than the longest request, which is an import's.
 const OVERLAP: Duration = Duration::from_mins(2);
 
+/// Which part of the manifest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ManifestQuery {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ManifestQuery {
+    /// The `as_of` of an earlier manifest, in milliseconds since the epoch: only tickets changed from then on.
+    #[cfg_attr(test, schemars(with = "u64"))]
     since: Option<Since>,
 }
 
@@ -43,15 +49,28 @@ impl TryFrom<String> for Since {
     }
 }
 
-/// By what a gate's device decides; [`totp`] and [`admission`] say what each is.
+/// How codes are made, and by what a device decides on them: as `totp` and `admission` do.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(inline))]
 struct Codes {
+    /// The hash of the code: HMAC-SHA-1.
+    #[cfg_attr(test, schemars(extend("const" = "SHA1")))]
     algorithm: &'static str,
+    /// The digits of a code.
+    #[cfg_attr(test, schemars(extend("const" = totp::DIGITS)))]
     digits: u8,
+    /// How long a code lasts, in seconds.
+    #[cfg_attr(test, schemars(extend("const" = totp::PERIOD)))]
     period: i64,
+    /// How many steps before and after the present one are accepted.
+    #[cfg_attr(test, schemars(extend("const" = totp::DRIFT)))]
     drift: i64,
+    /// How far from the present a code is found that is right at another moment, in steps.
     stale_window: i64,
+    /// Refused codes of a ticket after which its codes are not looked at for a while.
     attempts: i64,
+    /// Refused codes of a ticket from which a code of the future is called wrong.
     future_told: i64,
 }
 
@@ -69,26 +88,60 @@ impl Codes {
 
 /// A ticket as a gate must know it.
 #[derive(Serialize)]
-struct Entry<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ManifestTicket"))]
+pub(crate) struct Entry<'a> {
+    /// The ticket's id.
     ticket_id: Uuid,
+    /// The seat.
+    #[cfg_attr(test, schemars(with = "Place"))]
     seat: &'a str,
+    /// The gate that admits it.
+    #[cfg_attr(test, schemars(with = "Place"))]
     gate: &'a str,
     #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "OwnEntry<'a>"))]
     own: Option<OwnEntry<'a>>,
 }
 
 /// What only the ticket's own gate is told.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct OwnEntry<'a> {
     status: Status,
+    /// Whether somebody holds the ticket.
     registered: bool,
+    /// The holder's username; null when nobody holds the ticket.
+    #[cfg_attr(test, schemars(with = "Option<Username>"))]
     username: Option<&'a str>,
+    /// The holder's name, when one is known.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     full_name: Option<&'a str>,
+    /// Whether the holder is inside now: came in and has not gone out.
     inside: bool,
+    /// The time step (seconds since the epoch divided by 30) of the newest code that was accepted; null when none was.
     last_step: Option<i64>,
+    /// When the ticket admitted its holder; null when it has not.
     used_at: Option<Millis>,
+    /// Whether the ticket was printed, so that its paper admits: once, without a rotating code.
     printed: bool,
+    /// The TOTP key, 20 bytes in base32 without padding. It is a secret.
+    #[cfg_attr(test, schemars(regex(pattern = "^[A-Z2-7]{32}$")))]
     key: String,
+}
+
+/// All that a gate needs to decide offline.
+#[cfg(test)]
+#[derive(schemars::JsonSchema)]
+#[expect(dead_code, reason = "it is written piece by piece")]
+pub(crate) struct Manifest {
+    event: Event,
+    /// To be sent as `since`, milliseconds since the epoch.
+    as_of: u64,
+    codes: Codes,
+    limits: GateLimits,
+    /// The event's tickets; with `since`, only those changed from then on.
+    tickets: Vec<Entry<'static>>,
 }
 
 /// `GET /api/events/{event}/manifest`.

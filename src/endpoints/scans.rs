@@ -24,28 +24,53 @@ use crate::totp::{Code, QrCode};
 /// A scan as a device sends it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ScanBody {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ScanBody {
+    /// The scan's id, any UUID, made by the device. A retry sends the same id and so is the same scan.
     scan_id: Uuid,
+    /// What the ticket's QR code shows: on a phone `RT1.<ticket_id, 16 bytes>.<six digits>`, on paper
+    /// `RP1.<ticket_id, 16 bytes>.<proof, 10 bytes>`, bytes in base64url without padding. Text of any other form is answered
+    /// with `unknown_ticket`.
     code: Option<String>,
+    /// The seat on the ticket.
     seat: Option<Place>,
+    /// The gate on the ticket.
     gate: Option<Place>,
+    /// The six digits that the holder's phone shows at this moment (RFC 6238).
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]{6}$")))]
     totp_code: Option<String>,
+    /// Always true.
+    #[cfg_attr(test, schemars(extend("const" = true)))]
     manual: Option<bool>,
+    /// Why the person was admitted by hand.
     note: Option<Text<NOTE>>,
+    /// The gate where the device stands. A key that is bound to a gate overrides it.
     at_gate: Option<Place>,
+    /// `entry` when absent.
     direction: Option<Direction>,
+    /// When the device made the scan, by its own clock. In a batch the decision is made as of then: after the key's creation,
+    /// at most [`crate::limits::OFFLINE_WINDOW`] ago and at most [`crate::limits::OFFLINE_AHEAD`] ahead.
     pub(super) scanned_at: Option<Millis>,
-    /// Only in a batch: what the gate decided.
+    /// Only in a batch: what the gate decided by itself.
     pub(super) offline_result: Option<ScanResult>,
 }
 
+/// A scan by seat and typed digits.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AttendanceBody {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "AttendanceRequest"))]
+pub(crate) struct AttendanceBody {
+    /// The seat on the ticket.
     seat: Place,
+    /// The gate on the ticket.
     gate: Place,
+    /// The six digits that the holder's phone shows at this moment (RFC 6238).
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]{6}$")))]
     totp_code: String,
+    /// The slug of the ticket's event, `default` when absent.
     event: Option<Slug>,
+    /// Makes a retry the same scan. The service makes one when it is absent.
     scan_id: Option<Uuid>,
 }
 
@@ -84,21 +109,40 @@ impl ScanBody {
     }
 }
 
-/// The answer to a scan, whatever its verdict.
+/// A scan and the decision on it. The same shape whatever the decision.
 #[derive(Serialize)]
-pub(super) struct ScanReply {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Scan"))]
+pub(crate) struct ScanReply {
+    /// The scan's id, made by the device.
     scan_id: Uuid,
     pub(super) result: ScanResult,
+    /// The decision in a sentence, for the person at the gate. Its wording may change.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     message: String,
+    /// The ticket; null when it is not known.
     ticket: Option<Ticket>,
+    /// The gate where the scan was made: that of the key, else what the request said, else null.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
     at_gate: Option<String>,
     direction: Direction,
+    /// When the device made the scan, by its own clock; when it did not say, when the service received it.
     scanned_at: Millis,
+    /// With `already_used`: when the ticket admitted its holder. Null where it does not apply.
     first_used_at: Option<Millis>,
+    /// With `already_used`: the gate where that was, when known. Null where it does not apply.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
     first_used_gate: Option<String>,
+    /// With `wrong_gate`: the gate of the ticket. Null where it does not apply.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
     right_gate: Option<String>,
+    /// With `stale_code`: how far the code is from this moment, in whole seconds. Negative: from the past (a screenshot, or a
+    /// slow clock). Positive: from the future (a fast clock). Null with any other result, and when the code is right but this
+    /// ticket must wait for the next one.
     seconds_off: Option<i64>,
+    /// Whether this is the first verdict of a `scan_id` that was sent before. Such an answer has changed nothing.
     replayed: bool,
+    /// When the scan was undone; null when it was not.
     undone_at: Option<Millis>,
 }
 
@@ -126,16 +170,7 @@ impl ScanReply {
     }
 
     pub(super) fn status(&self) -> StatusCode {
-        match self.result {
-            ScanResult::Accepted => StatusCode::OK,
-            ScanResult::AlreadyUsed | ScanResult::WrongGate | ScanResult::NotRegistered | ScanResult::NotInside => {
-                StatusCode::CONFLICT
-            }
-            ScanResult::WrongCode | ScanResult::StaleCode => StatusCode::UNPROCESSABLE_ENTITY,
-            ScanResult::Revoked => StatusCode::GONE,
-            ScanResult::UnknownTicket => StatusCode::NOT_FOUND,
-            ScanResult::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        }
+        status_of(self.result)
     }
 }
 
@@ -146,6 +181,20 @@ fn respond(scanned: Scanned) -> Result<Response, Error> {
         response.headers_mut().insert(header::RETRY_AFTER, ATTEMPTS_WINDOW.as_secs().into());
     }
     Ok(with_scan(response, reply.result))
+}
+
+/// The status of the answer with this verdict.
+pub(crate) fn status_of(result: ScanResult) -> StatusCode {
+    match result {
+        ScanResult::Accepted => StatusCode::OK,
+        ScanResult::AlreadyUsed | ScanResult::WrongGate | ScanResult::NotRegistered | ScanResult::NotInside => {
+            StatusCode::CONFLICT
+        }
+        ScanResult::WrongCode | ScanResult::StaleCode => StatusCode::UNPROCESSABLE_ENTITY,
+        ScanResult::Revoked => StatusCode::GONE,
+        ScanResult::UnknownTicket => StatusCode::NOT_FOUND,
+        ScanResult::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+    }
 }
 
 /// `POST /api/events/{event}/scans`.

@@ -6,18 +6,30 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::error::Error;
+#[cfg(test)]
+use crate::model::Slug;
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::{Arrivals, Counts, GateCounts};
 
+/// The numbers of an event.
 #[derive(Serialize)]
-struct EventStats {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Stats"))]
+pub(crate) struct EventStats {
+    /// The event's slug.
+    #[cfg_attr(test, schemars(with = "Slug"))]
     event: String,
     #[serde(flatten)]
     counts: Counts,
+    /// Refused scans by reason. A reason without a refusal may be absent. `too_many_attempts` is not a verdict and is not counted.
     refused: BTreeMap<String, i64>,
+    /// Scans that were undone.
+    #[cfg_attr(test, schemars(range(min = 0)))]
     undone: i64,
+    /// The same for each gate.
     gates: Vec<GateCounts>,
+    /// Admissions by minute, in order of time.
     arrivals: Vec<Arrivals>,
 }
 

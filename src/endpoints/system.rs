@@ -4,21 +4,37 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::app::{FullHealth, within};
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
 use crate::request::Call;
 use crate::response::{self, Response};
-use crate::store::Health;
+use crate::store;
 
 /// How long a full check's result is told again.
 const KEPT: Duration = Duration::from_secs(10);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// The process answers. This says nothing of the database.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Health {
+    /// Always `ok`.
+    #[cfg_attr(test, schemars(extend("const" = "ok")))]
+    status: &'static str,
+    /// The service's version.
+    version: &'static str,
+    /// The commit that it was built from. Null where whoever built it did not say.
+    revision: Option<String>,
+}
+
+/// Which check.
 #[derive(Deserialize)]
-struct HealthQuery {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct HealthQuery {
+    /// `1` asks for the full check; without it, or with anything else, the answer is the short one.
     full: Option<String>,
 }
 
@@ -26,8 +42,8 @@ struct HealthQuery {
 pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
     let query: HealthQuery = call.query()?;
     if query.full.as_deref() != Some("1") {
-        let (version, revision) = (env!("CARGO_PKG_VERSION"), &call.app.settings.revision);
-        let health = serde_json::json!({ "status": "ok", "version": version, "revision": revision });
+        let (version, revision) = (env!("CARGO_PKG_VERSION"), call.app.settings.revision.clone());
+        let health = Health { status: "ok", version, revision };
         let mut response = response::json(StatusCode::OK, &health)?;
         // How long the process has run, in milliseconds, from which a client tells whether it met a cold start.
         let uptime = format!("uptime;dur={}", call.app.started.elapsed().as_millis());
@@ -70,7 +86,7 @@ async fn check(call: &Call<'_>) -> FullHealth {
 }
 
 /// The database has less time than the request, so that the answer is still sent when it does not.
-async fn ask_database(call: &Call<'_>) -> Result<Health, Error> {
+async fn ask_database(call: &Call<'_>) -> Result<store::Health, Error> {
     within(call.app.settings.db_timeout * 4 / 5, call.app.store().health()).await
 }
 

@@ -21,10 +21,16 @@ use crate::sheet;
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
 use crate::totp::{self, Code, QrCode, TicketSecret};
 
+/// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
+/// A ticket to make.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Seat {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "NewTicket"))]
+pub(crate) struct Seat {
+    /// The seat, unique at its gate within the event.
     seat: Place,
+    /// The only gate that will admit this ticket.
     gate: Place,
 }
 
@@ -107,14 +113,22 @@ fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
     Error::SeatTaken(renamed.collect())
 }
 
+/// Which tickets to list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListQuery {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ListQuery {
+    /// Only tickets with this status.
     status: Option<Status>,
+    /// Only tickets of this gate.
     gate: Option<Place>,
+    /// Only tickets with this text in the seat, the username or the full name, whatever the case of ASCII letters.
+    #[cfg_attr(test, schemars(with = "Option<String>", length(max = SEARCH)))]
     q: Option<Search>,
+    /// How many entries a page has at most.
     #[serde(default)]
     limit: Limit,
+    /// The `next` of the page before.
     after: Option<Cursor>,
 }
 
@@ -166,9 +180,13 @@ pub async fn reissue_ticket(call: Call<'_>) -> Result<Response, Error> {
     provisioned(&call, secret, &ticket).await
 }
 
+/// The ticket's new holder.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Transfer {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "TransferRequest"))]
+pub(crate) struct Transfer {
+    /// The username of the new holder.
     username: Username,
 }
 
@@ -196,10 +214,14 @@ async fn provisioned(call: &Call<'_>, secret: &TicketSecret, ticket: &Ticket) ->
     response::json(StatusCode::OK, &with_provisioning(call.app, secret, &event, ticket))
 }
 
+/// A ticket, with what its paper shows.
 #[derive(Serialize)]
-struct PrintedTicket {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct PrintedTicket {
     #[serde(flatten)]
     ticket: Ticket,
+    /// What to print as a QR code. It is a secret: whoever has it has the ticket.
+    #[cfg_attr(test, schemars(regex(pattern = r"^RP1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{14}$")))]
     printed_code: String,
 }
 
@@ -212,8 +234,13 @@ pub async fn print_ticket(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &PrintedTicket { ticket, printed_code: printed.to_string() })
 }
 
+/// The address of a ticket's page.
 #[derive(Serialize)]
-struct Link {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "TicketLink"))]
+pub(crate) struct Link {
+    /// The link of the holder's ticket page. Whoever has the link has the ticket.
+    #[cfg_attr(test, schemars(extend("format" = "uri-reference"), length(min = 1)))]
     ticket_url: String,
 }
 
@@ -230,18 +257,33 @@ pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &Link { ticket_url: ticket_url(call.app, secret, &ticket) })
 }
 
-/// What a holder's phone needs to make codes. It is in one answer and never again.
+/// What a holder's phone needs to make codes. It is a secret, and in one answer: no later one has it again.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Provisioning {
+    /// The TOTP key, 20 bytes in base32 without padding.
+    #[cfg_attr(test, schemars(regex(pattern = "^[A-Z2-7]{32}$")))]
     secret: String,
+    /// The same as an `otpauth://totp/…` URL, for authenticator apps.
+    #[cfg_attr(test, schemars(extend("format" = "uri"), regex(pattern = "^otpauth://totp/")))]
     otpauth_url: String,
+    /// The link of the holder's ticket page. Whoever has the link has the ticket.
+    #[cfg_attr(test, schemars(extend("format" = "uri-reference"), length(min = 1)))]
     ticket_url: String,
+    /// The hash of the code: HMAC-SHA-1.
+    #[cfg_attr(test, schemars(extend("const" = "SHA1")))]
     algorithm: &'static str,
+    /// The digits of a code.
+    #[cfg_attr(test, schemars(extend("const" = totp::DIGITS)))]
     digits: u8,
+    /// How long a code lasts, in seconds.
+    #[cfg_attr(test, schemars(extend("const" = totp::PERIOD)))]
     period: i64,
 }
 
+/// A ticket with what its holder's phone needs, as registration, reissue and transfer answer it.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TicketWithProvisioning<'a> {
     #[serde(flatten)]
     ticket: &'a Ticket,

@@ -13,11 +13,16 @@ use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::DEFAULT_EVENT;
 
+/// A user to create.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewUser {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct NewUser {
+    /// Unique, whatever the case of its letters. `attendance` is reserved.
     username: Username,
+    /// The person's name.
     full_name: Option<Text<NAME>>,
+    /// The person's e-mail address.
     email: Option<Email>,
 }
 
@@ -47,11 +52,16 @@ pub async fn erase_user(call: Call<'_>) -> Result<Response, Error> {
     Ok(response::no_content())
 }
 
+/// The ticket to register to the user of the path.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Registration {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Registration {
+    /// The seat.
     seat: Place,
+    /// The gate on the ticket.
     gate: Place,
+    /// The slug of the ticket's event, `default` when absent.
     event: Option<Slug>,
 }
 

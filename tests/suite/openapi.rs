@@ -49,9 +49,13 @@ fn check_request(request: &Request<Vec<u8>>, answer: &[u8]) {
         assert!(described, "{sent}: the parameter `{name}` is not described");
     }
 
-    let Some(content) = DOCUMENT.pointer(&format!("{operation}/requestBody/content")) else { return };
+    let body = format!("{operation}/requestBody");
+    if DOCUMENT.pointer(&body).is_none() {
+        return;
+    }
     let media_type = media_type_of(request.headers());
-    assert!(content.get(&media_type).is_some(), "{sent}: a body as `{media_type}` is not described");
+    let described = media_types(&body).find(|(described, _)| *described == media_type);
+    let described = described.unwrap_or_else(|| panic!("{sent}: a body as `{media_type}` is not described")).1;
     let mut value: Value = match media_type.as_str() {
         "application/json" => serde_json::from_slice(request.body()).expect("what was understood is JSON"),
         "application/x-www-form-urlencoded" => {
@@ -68,18 +72,22 @@ fn check_request(request: &Request<Vec<u8>>, answer: &[u8]) {
         let scans = value["scans"].as_array_mut().expect("a batch has scans");
         scans.retain(|_| results.next().is_some_and(|result| result["status"] == 200));
     }
-    let schema = format!("{operation}/requestBody/content/{}/schema", escaped(&media_type));
-    if let Err(error) = validator(&schema).validate(&value) {
+    if let Err(error) = validator(&format!("{described}/schema")).validate(&value) {
         panic!("{sent} at `{}`: {error}\n{value:#}", error.instance_path());
     }
 }
 
-/// The parameters of an operation and those of all operations of its path.
 fn parameters(operation: &str) -> impl Iterator<Item = &'static Value> {
-    let path = operation.rsplit_once('/').expect("an operation belongs to a path").0;
-    [operation, path].map(|owner| format!("{owner}/parameters")).into_iter().flat_map(|list| {
-        let count = DOCUMENT.pointer(&list).and_then(Value::as_array).map_or(0, Vec::len);
-        (0..count).map(move |place| resolved(&format!("{list}/{place}")).1)
+    DOCUMENT.pointer(&format!("{operation}/parameters")).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// The media types of a body, without parameters, and where each is described: in `content`, or in `x-content` where no
+/// generator of clients knows it.
+fn media_types(body: &str) -> impl Iterator<Item = (String, String)> {
+    ["content", "x-content"].map(|content| format!("{body}/{content}")).into_iter().flat_map(|content| {
+        let described =
+            DOCUMENT.pointer(&content).and_then(Value::as_object).into_iter().flat_map(|types| types.keys());
+        described.map(move |name| (media_type(name), format!("{content}/{}", escaped(name))))
     })
 }
 
@@ -89,7 +97,7 @@ fn check_response(request: &Request<Vec<u8>>, status: StatusCode, headers: &Head
     let request = format!("{method} {path}: {status}");
     let pointer = response_pointer(method, path, status)
         .unwrap_or_else(|| panic!("{request} is not described\n{}", String::from_utf8_lossy(body)));
-    let response = resolved(&pointer).1;
+    let (pointer, response) = resolved(&pointer);
 
     for (name, described) in response["headers"].as_object().into_iter().flatten() {
         let described = match described["$ref"].as_str() {
@@ -99,14 +107,13 @@ fn check_response(request: &Request<Vec<u8>>, status: StatusCode, headers: &Head
         let required = described["required"] == json!(true);
         assert!(!required || headers.contains_key(name), "{request} has no header {name}");
     }
-    if *method == Method::HEAD || response.get("content").is_none() {
+    if *method == Method::HEAD || media_types(&pointer).next().is_none() {
         assert!(body.is_empty(), "{request} has a body, which is not described");
         return;
     }
     let sent = media_type_of(headers);
-    let described = response["content"].as_object().expect("content is an object").keys();
-    let described = described.into_iter().find(|name| media_type(name) == sent);
-    let described = described.unwrap_or_else(|| panic!("{request} as `{sent}` is not described"));
+    let described = media_types(&pointer).find(|(described, _)| *described == sent);
+    let described = described.unwrap_or_else(|| panic!("{request} as `{sent}` is not described")).1;
     if sent.starts_with("image/") {
         return;
     }
@@ -115,9 +122,24 @@ fn check_response(request: &Request<Vec<u8>>, status: StatusCode, headers: &Head
         return;
     }
     let value: Value = serde_json::from_slice(body).unwrap_or_else(|error| panic!("{request} is not JSON: {error}"));
-    let pointer = format!("{}/content/{}/schema", resolved(&pointer).0, escaped(described));
-    if let Err(error) = validator(&pointer).validate(&value) {
+    if let Err(error) = validator(&format!("{described}/schema")).validate(&value) {
         panic!("{request} at `{}`: {error}\n{value:#}", error.instance_path());
+    }
+    check_words(&request, status, &sent, response, &value);
+}
+
+/// Checks what the document leaves out of schemas, because those who generate clients want one for all refusals and one for
+/// all scans: which codes and verdicts a response can carry, and that a problem, and nothing else, says that it is one.
+#[track_caller]
+fn check_words(request: &str, status: StatusCode, sent: &str, response: &Value, value: &Value) {
+    let is_problem = validator("/components/schemas/Problem").is_valid(value);
+    assert_eq!(is_problem, sent == "application/problem+json", "{request} as `{sent}`\n{value:#}");
+    let allowed = |list: &str, word: &Value| response[list].as_array().is_some_and(|words| words.contains(word));
+    if is_problem {
+        assert_eq!(value["status"], status.as_u16(), "{request}");
+        assert!(allowed("x-codes", &value["code"]), "{request} with a code that is not described\n{value:#}");
+    } else if let Some(result) = value.get("result") {
+        assert!(allowed("x-results", result), "{request} with a verdict that is not described\n{value:#}");
     }
 }
 
