@@ -1,0 +1,66 @@
+# The clients that others generate from src/openapi.json: made by the generators, and put to work. Read after common.sh.
+# shellcheck shell=bash
+
+clients=target/clients
+
+# By version and hash, and no package runs anything when it is installed (tests/clients/.npmrc).
+client_packages() {
+  mkdir -p $clients
+  if ! command -v npm >/dev/null; then apt_install nodejs npm || die "Node 18 or newer with npm is missing"; fi
+  if [ ! -x $clients/venv/bin/pip ]; then
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || die "Python 3.11 or newer with its venv module is missing"
+    python3 -m venv $clients/venv
+  fi
+  # The copies are written last: they say what is installed.
+  if ! cmp -s tests/clients/requirements.txt $clients/requirements.txt; then
+    $clients/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/clients/requirements.txt
+    cp tests/clients/requirements.txt $clients
+  fi
+  if ! cmp -s tests/clients/package-lock.json $clients/node_modules/installed.json; then
+    cp tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc $clients
+    npm --prefix $clients ci --loglevel=error
+    cp tests/clients/package-lock.json $clients/node_modules/installed.json
+  fi
+}
+
+# Whatever a generator warns of fails. First, that the document is OpenAPI 3.1 at all.
+generate_clients() {
+  $clients/venv/bin/openapi-spec-validator --schema 3.1 src/openapi.json
+  PATH=$PWD/$clients/venv/bin:$PATH openapi-python-client generate --path src/openapi.json --meta none --overwrite \
+    --fail-on-warning --output-path $clients/register_ticket_api_client
+  cp tests/clients/client.ts tests/clients/tsconfig.json $clients
+  $clients/node_modules/.bin/openapi-typescript src/openapi.json --output $clients/api.d.ts
+  $clients/node_modules/.bin/tsc --project $clients
+}
+
+# Every operation of the Python client can be imported; so the TypeScript client was compiled.
+import_all() {
+  PYTHONPATH=$clients $clients/venv/bin/python -W error - <<'END_OF_PYTHON'
+import importlib, pkgutil
+import register_ticket_api_client as client
+
+for module in pkgutil.walk_packages(client.__path__, client.__name__ + "."):
+    importlib.import_module(module.name)
+END_OF_PYTHON
+}
+
+# Against the binary that cargo built, on a SQLite of its own.
+client_tests() (
+  binary=${CARGO_TARGET_DIR:-target}/debug/register-ticket-api
+  export ORGANIZER_KEY=organizer-key-of-the-client-tests-01 SERVICE_URL
+  generate_clients
+  import_all
+  $clients/venv/bin/ruff check --quiet --line-length 120 tests/clients
+  data=$(mktemp -d)
+  env -i ${LLVM_PROFILE_FILE:+"LLVM_PROFILE_FILE=$LLVM_PROFILE_FILE"} HOST=127.0.0.1 PORT=0 ORGANIZER_KEY="$ORGANIZER_KEY" \
+    DATABASE_URL="sqlite:$data/tickets.db" LOG_FORMAT=text "$binary" serve >"$data/log" 2>&1 &
+  service=$!
+  trap 'kill $service; wait $service || :; rm -rf "$data"' EXIT
+  until grep -q listening "$data/log"; do
+    kill -0 $service 2>/dev/null || die "the service ended: $(cat "$data/log")"
+    sleep 0.1
+  done
+  SERVICE_URL=http://127.0.0.1:$(sed -n 's/.*127\.0\.0\.1:\([0-9]*\).*listening.*/\1/p' "$data/log")
+  PYTHONPATH=$clients $clients/venv/bin/python tests/clients/client.py
+  node $clients/client.js
+)
