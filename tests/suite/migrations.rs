@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::database::{Kind, TestDatabase};
 use crate::once::{scan_now, tickets};
 use crate::process::{PATIENCE, Server, within};
-use crate::service::{Service, Ticket};
+use crate::service::{Service, Ticket, assert_members};
 
 on_both_databases! {
     every_migration_meets_the_rows_of_those_before_it,
@@ -28,6 +28,12 @@ pub fn file_of(kind: Kind, migration: &Migration) -> Option<&'static str> {
         Kind::Sqlite => migration.sqlite,
         Kind::Postgres => migration.postgres,
     }
+}
+
+/// The version of a database's schema once all migrations are applied.
+pub fn newest(kind: Kind) -> i64 {
+    let last = MIGRATIONS.iter().rfind(|migration| file_of(kind, migration).is_some());
+    last.expect("there is a first one").number
 }
 
 /// The directory in `sql/` of a database.
@@ -121,7 +127,7 @@ async fn the_rows_are_of_use(service: &Service) {
         Some(1)
     );
     let stats = organizer.get("/api/events/gala/stats").await.is(200);
-    assert_eq!((&stats["tickets"], &stats["admitted"], &stats["inside"]), (&json!(5), &json!(2), &json!(1)));
+    assert_members(&stats, json!({ "tickets": 5, "admitted": 2, "inside": 1 }));
 
     let scans = "/api/events/gala/scans";
     let show = async |path: &str, ticket_id, code| {
@@ -253,31 +259,51 @@ fn mistaken(kind: Kind, right: &str, wrong: &str) -> Vec<Migration> {
     and_next(next, next)
 }
 
+/// A slip in the text of a migration, and what the database says to it.
+struct Mistake {
+    right: &'static str,
+    wrong: &'static str,
+    said: &'static str,
+}
+
 async fn a_migration_that_fails_changes_nothing(service: Service) {
     let ticket = service.ticket("A1").await;
     service.organizer.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
-    let state = async || {
-        let applied = service.database.count("select count(*) from _sqlx_migrations").await;
-        (service.database.snapshot().await, schema(&service.database).await, applied)
-    };
-    let before = state().await;
-    let mistakes: &[(&str, &str, &str)] = match service.database.kind {
+    let applied = async || service.database.count("select count(*) from _sqlx_migrations").await;
+    let rows = service.database.snapshot().await;
+    let tables = schema(&service.database).await;
+    let applied_before = applied().await;
+    let mistakes: &[Mistake] = match service.database.kind {
         Kind::Sqlite => &[
-            ("'used', ", "", "CHECK constraint failed: tickets_status_check"),
-            ("from tickets;", "from tickets where status = 'valid';", "1 rows of scans would refer to tickets"),
-            ("on tickets (event_id, ticket_id)", "on tickets (seat_number)", "no such column"),
+            Mistake { right: "'used', ", wrong: "", said: "CHECK constraint failed: tickets_status_check" },
+            Mistake {
+                right: "from tickets;",
+                wrong: "from tickets where status = 'valid';",
+                said: "1 rows of scans would refer to tickets",
+            },
+            Mistake {
+                right: "on tickets (event_id, ticket_id)",
+                wrong: "on tickets (seat_number)",
+                said: "no such column",
+            },
         ],
         Kind::Postgres => &[
-            ("'used', ", "", "is violated by some row"),
-            ("alter table tickets", "delete from scans; alter table ticket", "does not exist"),
+            Mistake { right: "'used', ", wrong: "", said: "is violated by some row" },
+            Mistake {
+                right: "alter table tickets",
+                wrong: "delete from scans; alter table ticket",
+                said: "does not exist",
+            },
         ],
     };
-    for (right, wrong, said) in mistakes {
+    for Mistake { right, wrong, said } in mistakes {
         let migrations = mistaken(service.database.kind, right, wrong);
         let refused = store::migrate_by(&service.database.database(), &migrations).await;
         let refused = refused.expect_err("it has a mistake").to_string();
         assert!(refused.contains(said), "{refused}");
-        assert!(before == state().await, "{wrong}: everything is as before");
+        assert_eq!(service.database.snapshot().await, rows, "{wrong}");
+        assert_eq!(schema(&service.database).await, tables, "{wrong}");
+        assert_eq!(applied().await, applied_before, "{wrong}");
     }
     store::migrate_by(&service.database.database(), &and_next(NEXT_SQLITE, NEXT_POSTGRES)).await.expect("no mistake");
 }
