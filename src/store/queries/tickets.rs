@@ -189,69 +189,59 @@ impl Tickets for Backend {
         let outcome = async {
             let connection = lease.connection();
             let ticket = lock_ticket(connection, ticket_id).await?;
-            match (change, ticket.status) {
-                (TicketChange::Revoke, Status::Revoked) => return Ok(ticket),
-                (TicketChange::Revoke, _) => {
-                    sqlx::query(
-                        "update tickets set status = 'revoked', changed_at = $2, version = version + 1 \
-                         where ticket_id = $1",
-                    )
-                    .bind(ticket_id)
-                    .bind(now)
-                    .execute(&mut *connection)
-                    .await?;
-                }
-                (_, Status::Used) => return Err(Error::TicketUsed),
-                (TicketChange::Transfer { .. } | TicketChange::Print, Status::Revoked) => {
-                    return Err(Error::TicketRevoked);
-                }
-                (TicketChange::Transfer { .. } | TicketChange::Print, Status::Valid) if ticket.user_id.is_none() => {
-                    return Err(Error::TicketNotRegistered);
-                }
-                (TicketChange::Print, Status::Valid) if ticket.printed_at.is_some() => return Ok(ticket),
-                (TicketChange::Print, Status::Valid) => {
-                    sqlx::query(
-                        "update tickets set printed_at = $2, changed_at = $2, version = version + 1 \
-                         where ticket_id = $1",
-                    )
-                    .bind(ticket_id)
-                    .bind(now)
-                    .execute(&mut *connection)
-                    .await?;
-                }
-                (TicketChange::Reissue { seed }, _) => {
-                    sqlx::query(
-                        "update tickets set seed = $2, status = 'valid', inside = $4, used_at = null, \
-                         printed_at = null, registered_at = case when user_id is null then null else registered_at end, \
-                         changed_at = $3, version = version + 1 where ticket_id = $1",
-                    )
-                    .bind(ticket_id)
-                    .bind(seed.0.as_slice())
-                    .bind(now)
-                    .bind(false)
-                    .execute(&mut *connection)
-                    .await?;
-                }
-                (TicketChange::Transfer { seed, username }, Status::Valid) => {
-                    let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
-                    sqlx::query(
-                        "update tickets set seed = $2, user_id = $4, registered_at = $3, printed_at = null, \
-                         changed_at = $3, version = version + 1 where ticket_id = $1",
-                    )
-                    .bind(ticket_id)
-                    .bind(seed.0.as_slice())
-                    .bind(now)
-                    .bind(user.user_id)
-                    .execute(&mut *connection)
-                    .await?;
-                }
+            if !is_due(change, &ticket)? {
+                return Ok(ticket);
             }
+            write_change(connection, ticket_id, change, now).await?;
             let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             Ok(ticket)
         }
         .await;
         lease.settle(outcome).await
     }
+}
+
+/// Whether a change is yet to be made. Refuses what the ticket's state does not allow.
+fn is_due(change: &TicketChange, ticket: &Ticket) -> Result<bool> {
+    match (change, ticket.status) {
+        (TicketChange::Revoke, status) => Ok(status != Status::Revoked),
+        (_, Status::Used) => Err(Error::TicketUsed),
+        (TicketChange::Reissue { .. }, Status::Valid | Status::Revoked) => Ok(true),
+        (TicketChange::Transfer { .. } | TicketChange::Print, Status::Revoked) => Err(Error::TicketRevoked),
+        (TicketChange::Transfer { .. } | TicketChange::Print, Status::Valid) if ticket.user_id.is_none() => {
+            Err(Error::TicketNotRegistered)
+        }
+        (TicketChange::Transfer { .. }, Status::Valid) => Ok(true),
+        (TicketChange::Print, Status::Valid) => Ok(ticket.printed_at.is_none()),
+    }
+}
+
+async fn write_change(connection: &mut Connection, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<()> {
+    let set = |sql: &'static str| sqlx::query(sql).bind(ticket_id).bind(now);
+    let update = match change {
+        TicketChange::Revoke => {
+            set("update tickets set status = 'revoked', changed_at = $2, version = version + 1 where ticket_id = $1")
+        }
+        TicketChange::Print => {
+            set("update tickets set printed_at = $2, changed_at = $2, version = version + 1 where ticket_id = $1")
+        }
+        TicketChange::Reissue { seed } => {
+            set("update tickets set seed = $3, status = 'valid', inside = $4, used_at = null, printed_at = null, \
+             registered_at = case when user_id is null then null else registered_at end, changed_at = $2, \
+             version = version + 1 where ticket_id = $1")
+            .bind(seed.0.as_slice())
+            .bind(false)
+        }
+        TicketChange::Transfer { seed, username } => {
+            let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
+            set("update tickets set seed = $3, user_id = $4, registered_at = $2, printed_at = null, changed_at = $2, \
+                 version = version + 1 where ticket_id = $1")
+            .bind(seed.0.as_slice())
+            .bind(user.user_id)
+        }
+    };
+    update.execute(connection).await?;
+    Ok(())
 }
 
 /// Which of these tickets are there already.
