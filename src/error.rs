@@ -28,6 +28,7 @@ impl FieldError {
 #[cfg_attr(test, schemars(rename_all = "snake_case"))]
 pub enum Error {
     /// The body is not JSON; `detail` has line and column.
+    // Holds where it ceases to be.
     MalformedJson(String),
     /// There is no key, or it is unknown, expired or revoked.
     Unauthenticated,
@@ -54,6 +55,7 @@ pub enum Error {
     /// revoked or expired.
     EnrolmentExpired,
     /// The path exists, but not with this method; `Allow` names those that it takes.
+    // Holds those methods.
     MethodNotAllowed(String),
     /// The request took too long to arrive.
     RequestTimeout,
@@ -96,9 +98,11 @@ pub enum Error {
     TicketSecretMismatch,
     /// The database did not answer in time. Whether a change took place is not certain: read before repeating it; a scan may
     /// be sent again with the same `scan_id`.
+    // Holds the cause, for the log alone.
     DatabaseUnavailable(String),
     /// A fault of the service. Its cause is in the log only.
     #[cfg_attr(test, schemars(rename = "internal_error"))]
+    // Holds the cause, for the log alone.
     Internal(String),
 }
 

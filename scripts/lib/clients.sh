@@ -52,6 +52,7 @@ client_tests() (
   import_all
   $clients/venv/bin/ruff check --quiet --line-length 120 tests/clients
   data=$(mktemp -d)
+  touch "$data/log"
   env -i ${LLVM_PROFILE_FILE:+"LLVM_PROFILE_FILE=$LLVM_PROFILE_FILE"} HOST=127.0.0.1 PORT=0 ORGANIZER_KEY="$ORGANIZER_KEY" \
     DATABASE_URL="sqlite:$data/tickets.db" LOG_FORMAT=text "$binary" serve >"$data/log" 2>&1 &
   service=$!
