@@ -1,29 +1,15 @@
 //! Every way a request can be refused or fail. A refusal of a *scan* is not an error but a verdict: see `admission`.
 
 use http::StatusCode;
-use serde::Serialize;
+use strum::{EnumIter, IntoStaticStr};
 
+use crate::fault::{Fault, FieldError};
 use crate::limits::{ENROLMENT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, UNDO_WINDOW, told};
-
-/// One field that is wrong. For an imported CSV the field is the line, as `line 12`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct FieldError {
-    /// The field's name; `line 12` for the twelfth line of a CSV import.
-    pub field: String,
-    /// What is wrong with it, for people.
-    pub message: String,
-}
-
-impl FieldError {
-    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
 
 /// Why a request has no success to show. `status` and `code` are stable; the texts are for people. A variant's name is its
 /// code, and what is said of it here says the OpenAPI document.
-#[derive(Debug)]
+#[derive(Debug, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename_all = "snake_case"))]
 pub enum Error {
@@ -35,6 +21,7 @@ pub enum Error {
     /// The key may not do this, or not for this event.
     Forbidden(&'static str),
     /// It is too early or too late for the manifest: a reason of its own for `forbidden`.
+    #[strum(serialize = "forbidden")]
     #[cfg_attr(test, schemars(skip))]
     ManifestClosed,
     /// There is nothing at this path.
@@ -101,6 +88,7 @@ pub enum Error {
     // Holds the cause, for the log alone.
     DatabaseUnavailable(String),
     /// A fault of the service. Its cause is in the log only.
+    #[strum(serialize = "internal_error")]
     #[cfg_attr(test, schemars(rename = "internal_error"))]
     // Holds the cause, for the log alone.
     Internal(String),
@@ -108,8 +96,8 @@ pub enum Error {
 
 impl Error {
     /// One field that is wrong.
-    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::InvalidPayload(vec![FieldError::new(field, message)])
+    pub fn field(field: impl Into<String>, fault: Fault) -> Self {
+        Self::InvalidPayload(vec![FieldError::new(field, fault)])
     }
 
     pub fn status(&self) -> StatusCode {
@@ -150,41 +138,7 @@ impl Error {
     }
 
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::MalformedJson(_) => "malformed_json",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Forbidden(_) | Self::ManifestClosed => "forbidden",
-            Self::NotFound => "not_found",
-            Self::EventNotFound => "event_not_found",
-            Self::UserNotFound => "user_not_found",
-            Self::TicketNotFound => "ticket_not_found",
-            Self::ScanNotFound => "scan_not_found",
-            Self::KeyNotFound => "key_not_found",
-            Self::KeyNotEnrollable => "key_not_enrollable",
-            Self::EnrolmentExpired => "enrolment_expired",
-            Self::MethodNotAllowed(_) => "method_not_allowed",
-            Self::RequestTimeout => "request_timeout",
-            Self::PayloadTooLarge(_) => "payload_too_large",
-            Self::ResponseTooLarge => "response_too_large",
-            Self::UnsupportedMediaType(_) => "unsupported_media_type",
-            Self::InvalidPayload(_) => "invalid_payload",
-            Self::UsernameTaken => "username_taken",
-            Self::EventExists => "event_exists",
-            Self::EventInUse => "event_in_use",
-            Self::SeatTaken(_) => "seat_taken",
-            Self::TicketAlreadyRegistered => "ticket_already_registered",
-            Self::TicketNotRegistered => "ticket_not_registered",
-            Self::TicketRevoked => "ticket_revoked",
-            Self::TicketUsed => "ticket_used",
-            Self::ScanIdConflict => "scan_id_conflict",
-            Self::UndoExpired => "undo_expired",
-            Self::NotUndoable => "not_undoable",
-            Self::ImportInProgress => "import_in_progress",
-            Self::ScanContended => "scan_contended",
-            Self::TicketSecretMismatch => "ticket_secret_mismatch",
-            Self::DatabaseUnavailable(_) => "database_unavailable",
-            Self::Internal(_) => "internal_error",
-        }
+        self.into()
     }
 
     /// What was wrong and what to do, for the person who gets it. Never a cause from inside.
@@ -222,7 +176,7 @@ impl Error {
             }
             Self::UnsupportedMediaType(wanted) => format!("Send the body as {wanted}."),
             Self::InvalidPayload(errors) => match errors.as_slice() {
-                [one] => format!("{}: {}", one.field, one.message),
+                [one] => format!("{}: {}", one.field, one.message()),
                 many => format!("{} things are wrong; see `errors`.", many.len()),
             },
             Self::UsernameTaken => "Another user has this username (upper and lower case count as the same).".into(),
@@ -288,7 +242,7 @@ impl std::fmt::Display for Error {
             _ => f.write_str(&self.detail())?,
         }
         for error in self.errors() {
-            write!(f, "\n  {}: {}", error.field, error.message)?;
+            write!(f, "\n  {}: {}", error.field, error.message())?;
         }
         Ok(())
     }
@@ -306,7 +260,7 @@ pub(crate) mod tests {
 
     /// One of each, with its status and its code.
     pub(crate) fn every_error() -> Vec<(Error, u16, &'static str)> {
-        let fields = || vec![FieldError::new("line 2", "is wrong"), FieldError::new("line 3", "is wrong")];
+        let fields = || vec![FieldError::line(2, Fault::Empty), FieldError::line(3, Fault::Empty)];
         vec![
             (Error::MalformedJson("line 1, column 2".into()), 400, "malformed_json"),
             (Error::Unauthenticated, 401, "unauthenticated"),
@@ -372,17 +326,17 @@ pub(crate) mod tests {
 
     #[test]
     fn the_detail_of_one_wrong_field_names_it() {
-        assert_eq!(Error::field("seat", "is required").detail(), "seat: is required");
-        let two = Error::InvalidPayload(vec![FieldError::new("a", "is wrong"), FieldError::new("b", "is wrong")]);
+        assert_eq!(Error::field("seat", Fault::Required).detail(), "seat: is required");
+        let two = Error::InvalidPayload(vec![FieldError::line(2, Fault::Empty), FieldError::line(3, Fault::Empty)]);
         assert_eq!(two.detail(), "2 things are wrong; see `errors`.");
     }
 
     #[test]
     fn the_command_line_shows_every_line_once_and_the_cause() {
         let lines = |error: Error| error.to_string().lines().map(ToOwned::to_owned).collect::<Vec<_>>();
-        assert_eq!(lines(Error::field("line 2", "is not UTF-8")), ["line 2: is not UTF-8"]);
-        let taken = Error::SeatTaken(vec![FieldError::new("line 3", "is taken")]);
-        assert_eq!(lines(taken)[1..], ["  line 3: is taken"]);
+        assert_eq!(lines(Error::field("line 2", Fault::NotUtf8)), ["line 2: is not UTF-8"]);
+        let taken = Error::SeatTaken(vec![FieldError::line(3, Fault::SeatTaken)]);
+        assert_eq!(lines(taken)[1..], ["  line 3: this seat at this gate has a ticket already"]);
         let unavailable = Error::DatabaseUnavailable(CAUSE.into());
         assert_eq!(unavailable.to_string(), CAUSE);
     }

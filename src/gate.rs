@@ -8,7 +8,8 @@ use crate::admission::{self, ATTEMPTS_WINDOW, Decision, Presented, Subject};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::limits::{self, OFFLINE_AHEAD, OFFLINE_WINDOW};
+use crate::fault::Fault;
+use crate::limits::{OFFLINE_AHEAD, OFFLINE_WINDOW};
 use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
 use crate::store::{Mark, Recorded, ScanContext, TicketName};
 use crate::totp::{Code, QrCode, TicketSecret};
@@ -86,9 +87,8 @@ impl ScanRequest {
         }
         let oldest = caller.created_at.map_or(now - OFFLINE_WINDOW, |created_at| created_at.max(now - OFFLINE_WINDOW));
         if self.offline() && !(oldest..=now + OFFLINE_AHEAD).contains(&self.scanned_at) {
-            let (window, ahead) = (limits::told(OFFLINE_WINDOW), limits::told(OFFLINE_AHEAD));
-            let why = format!("must lie after the key's creation, within the last {window} and at most {ahead} ahead");
-            return Err(Error::field("scanned_at", why));
+            let (hours, seconds) = (OFFLINE_WINDOW.as_secs() / 3_600, OFFLINE_AHEAD.as_secs());
+            return Err(Error::field("scanned_at", Fault::OutsideWindow { hours, seconds }));
         }
         Ok(())
     }

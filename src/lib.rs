@@ -9,8 +9,8 @@
 //! function ([`admission`]) of what the database knows and of the code that was shown ([`totp`]).
 //!
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
-//! (bodies, answers, lists), [`sheet`] (CSV), [`error`] (every refusal), [`logs`], [`metrics`], [`backup`], and
-//! [`commands`], the command line.
+//! (bodies, answers, lists), [`sheet`] (CSV), [`error`] and [`fault`] (every refusal, of a request and of a field),
+//! [`logs`], [`metrics`], [`backup`], and [`commands`], the command line.
 //!
 //! # Rooms
 //!
@@ -28,7 +28,8 @@
 //! app                                              the state a request needs
 //! auth sheet store pages                           keys; CSV; the database; templates and texts
 //! admission totp                                   the decision and the codes, pure
-//! list response metrics model error config limits  the ground
+//! list response metrics model error                the ground
+//! fault config limits
 //! ```
 //!
 //! # Invariants
@@ -47,6 +48,7 @@ pub mod commands;
 pub mod config;
 pub mod endpoints;
 pub mod error;
+pub mod fault;
 pub mod gate;
 pub mod limits;
 pub mod links;

@@ -9,6 +9,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::fault::Fault;
 use crate::response::{self, Response};
 
 /// The query of a list that has no other parameters.
@@ -47,12 +48,12 @@ impl Default for Limit {
 }
 
 impl TryFrom<String> for Limit {
-    type Error = String;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, Fault> {
         match text.parse() {
             Ok(limit @ 1..=Self::GREATEST) => Ok(Self(limit)),
-            _ => Err(format!("must be a number from 1 to {}", Self::GREATEST)),
+            _ => Err(Fault::OutOfRange { least: 1, most: Self::GREATEST }),
         }
     }
 }
@@ -63,11 +64,11 @@ impl TryFrom<String> for Limit {
 pub struct Cursor(pub Uuid);
 
 impl TryFrom<String> for Cursor {
-    type Error = &'static str;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+    fn try_from(text: String) -> Result<Self, Fault> {
         let decode = |text: &str| Uuid::from_slice(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok();
-        decode(&text).map(Self).ok_or("is not a cursor that a list gave as `next`")
+        decode(&text).map(Self).ok_or(Fault::NotACursor)
     }
 }
 

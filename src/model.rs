@@ -8,9 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::fault::Fault;
+use crate::limits::{EMAIL, PLACE, SLUG, USERNAME};
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 string in UTC, in a database the number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Millis(pub i64);
 
@@ -76,7 +78,7 @@ impl Serialize for Millis {
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom("expected a time such as 2026-05-01T18:00:00Z (RFC 3339)"))
+        Self::parse(&text).ok_or_else(|| D::Error::custom(Fault::NotATime))
     }
 }
 
@@ -126,20 +128,19 @@ macro_rules! words {
         }
 
         impl std::str::FromStr for $name {
-            type Err = String;
+            type Err = Fault;
 
-            fn from_str(text: &str) -> Result<Self, String> {
-                Self::ALL.iter().copied().find(|value| value.as_str() == text).ok_or_else(|| {
-                    let words: Vec<&str> = Self::ALL.iter().map(|value| value.as_str()).collect();
-                    format!("expected one of {}", words.join(", "))
+            fn from_str(text: &str) -> Result<Self, Fault> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == text).ok_or_else(|| Fault::NotOneOf {
+                    words: Self::ALL.iter().map(|value| value.as_str().to_owned()).collect(),
                 })
             }
         }
 
         impl TryFrom<String> for $name {
-            type Error = String;
+            type Error = Fault;
 
-            fn try_from(text: String) -> Result<Self, String> {
+            fn try_from(text: String) -> Result<Self, Fault> {
                 text.parse()
             }
         }
@@ -299,7 +300,7 @@ impl Event {
     /// Refuses an event that ends before it starts.
     pub fn check_times(&self) -> Result<(), Error> {
         match (self.starts_at, self.ends_at) {
-            (Some(start), Some(end)) if end <= start => Err(Error::field("ends_at", "must be after starts_at")),
+            (Some(start), Some(end)) if end <= start => Err(Error::field("ends_at", Fault::EndsBeforeStart)),
             _ => Ok(()),
         }
     }
@@ -431,7 +432,8 @@ pub struct Key {
     pub revoked_at: Option<Millis>,
 }
 
-/// A text with the rules of a seat or a gate: 1 to 64 characters, none of them a control character, no space at the ends.
+/// A text with the rules of a seat or a gate: 1 to [`PLACE`] characters, none of them a control character, no space at the
+/// ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Place(String);
@@ -447,11 +449,10 @@ impl Place {
 }
 
 impl TryFrom<String> for Place {
-    type Error = &'static str;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        checked_text(&text, 64)
-            .map_err(|()| "must have 1 to 64 characters, no control characters and no space at either end")?;
+    fn try_from(text: String) -> Result<Self, Fault> {
+        check_text(&text, PLACE)?;
         Ok(Self(text))
     }
 }
@@ -462,23 +463,28 @@ impl TryFrom<String> for Place {
 pub struct Text<const LONGEST: usize>(pub String);
 
 impl<const LONGEST: usize> TryFrom<String> for Text<LONGEST> {
-    type Error = String;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        checked_text(&text, LONGEST).map_err(|()| {
-            format!("must have 1 to {LONGEST} characters, no control characters and no space at either end")
-        })?;
+    fn try_from(text: String) -> Result<Self, Fault> {
+        check_text(&text, LONGEST)?;
         Ok(Self(text))
     }
 }
 
-fn checked_text(text: &str, longest: usize) -> Result<(), ()> {
-    let length = text.chars().count();
-    let fits = (1..=longest).contains(&length) && text.trim() == text && !text.chars().any(char::is_control);
-    if fits { Ok(()) } else { Err(()) }
+fn check_text(text: &str, most: usize) -> Result<(), Fault> {
+    if text.is_empty() {
+        return Err(Fault::Empty);
+    }
+    if text.chars().count() > most {
+        return Err(Fault::TooLong { most });
+    }
+    if text.trim() != text || text.chars().any(char::is_control) {
+        return Err(Fault::BadCharacters);
+    }
+    Ok(())
 }
 
-/// A username: `[A-Za-z0-9._@+-]{1,64}`, and not `attendance`, which is a path of its own.
+/// A username: 1 to [`USERNAME`] of `[A-Za-z0-9._@+-]`, and not `attendance`, which is a path of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Username(String);
@@ -490,29 +496,29 @@ impl Username {
 }
 
 impl TryFrom<String> for Username {
-    type Error = &'static str;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+    fn try_from(text: String) -> Result<Self, Fault> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._@+-".contains(&byte);
-        if !(1..=64).contains(&text.len()) || !text.bytes().all(plain) {
-            return Err("must have 1 to 64 of the characters A-Z a-z 0-9 . _ @ + -");
+        if !(1..=USERNAME).contains(&text.len()) || !text.bytes().all(plain) {
+            return Err(Fault::NotAUsername { most: USERNAME });
         }
         if text.eq_ignore_ascii_case("attendance") {
-            return Err("is a reserved name");
+            return Err(Fault::Reserved);
         }
         Ok(Self(text))
     }
 }
 
-/// An e-mail address, checked for its form only: 3 to 254 characters, one `@` with something on both sides.
+/// An e-mail address, checked for its form only: at most [`EMAIL`] characters, one `@` with something on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Email(pub String);
 
 impl TryFrom<String> for Email {
-    type Error = &'static str;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+    fn try_from(text: String) -> Result<Self, Fault> {
         let sides = text.split_once('@');
         let plain = !text.chars().any(|character| character.is_control() || character.is_whitespace());
         match sides {
@@ -521,29 +527,29 @@ impl TryFrom<String> for Email {
                     && !local.is_empty()
                     && !domain.is_empty()
                     && !domain.contains('@')
-                    && text.chars().count() <= 254 =>
+                    && text.chars().count() <= EMAIL =>
             {
                 Ok(Self(text))
             }
-            _ => Err("must be an e-mail address of at most 254 characters"),
+            _ => Err(Fault::NotAnEmail { most: EMAIL }),
         }
     }
 }
 
-/// The name of an event in paths: `[a-z0-9-]{1,64}`.
+/// The name of an event in paths: 1 to [`SLUG`] of `[a-z0-9-]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Slug(pub String);
 
 impl TryFrom<String> for Slug {
-    type Error = &'static str;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+    fn try_from(text: String) -> Result<Self, Fault> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        if (1..=SLUG).contains(&text.len()) && text.bytes().all(plain) {
             Ok(Self(text))
         } else {
-            Err("must have 1 to 64 of the characters a-z 0-9 -")
+            Err(Fault::NotASlug { most: SLUG })
         }
     }
 }
@@ -554,12 +560,12 @@ impl TryFrom<String> for Slug {
 pub struct TimeZone(pub String);
 
 impl TryFrom<String> for TimeZone {
-    type Error = &'static str;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+    fn try_from(text: String) -> Result<Self, Fault> {
         match jiff::tz::TimeZone::get(&text) {
             Ok(_) => Ok(Self(text)),
-            Err(_) => Err("must be an IANA time zone such as Europe/Madrid"),
+            Err(_) => Err(Fault::NotATimeZone),
         }
     }
 }
@@ -740,7 +746,7 @@ mod tests {
         check(Direction::ALL, Direction::as_str);
         check(Role::ALL, Role::as_str);
         check(ScanResult::ALL, ScanResult::as_str);
-        assert_eq!("x".parse::<Direction>(), Err("expected one of entry, exit".to_owned()));
+        assert_eq!("x".parse::<Direction>(), Err(Fault::NotOneOf { words: vec!["entry".into(), "exit".into()] }));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
 
-use crate::error::{Error, FieldError};
+use crate::error::Error;
+use crate::fault::FieldError;
 use crate::model::ScanResult;
 
 /// A body that hyper streams and `lambda_http` collects.
@@ -206,6 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fault::Fault;
 
     async fn bytes(response: Response) -> Result<Bytes, Error> {
         response.into_body().collect().await.map(http_body_util::Collected::to_bytes)
@@ -250,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_problem_tells_code_and_detail_and_fields() {
-        let response = problem(&Error::field("seat", "is required"));
+        let response = problem(&Error::field("seat", Fault::Required));
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         let body: serde_json::Value = serde_json::from_slice(&bytes(response).await.unwrap()).unwrap();
@@ -260,7 +262,7 @@ mod tests {
             "status": 422,
             "detail": "seat: is required",
             "code": "invalid_payload",
-            "errors": [{ "field": "seat", "message": "is required" }],
+            "errors": [{ "field": "seat", "code": "required", "params": {}, "message": "is required" }],
         });
         assert_eq!(body, expected);
     }

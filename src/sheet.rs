@@ -1,18 +1,33 @@
-//! CSV (RFC 4180), in and out.
+//! CSV (RFC 4180), in and out: a line is a struct, and its columns are the fields of the struct, by their names.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use csv::StringRecord;
+use serde::{Deserialize, Serialize, Serializer};
+use uuid::Uuid;
 
-use crate::error::{Error, FieldError};
+use crate::error::Error;
+use crate::fault::{Fault, FieldError};
 use crate::limits::NAME;
-use crate::model::{Email, Place, Scan, Text, Ticket, Username};
+use crate::model::{Email, Millis, Place, Scan, ScanResult, Text, Ticket, Username};
 use crate::store::NewUser;
 
 /// Errors of one file that are told at most: enough to see what is wrong, short enough to read.
 pub const ERRORS_TOLD: usize = 100;
 
-/// One line of an imported file.
+/// A line of an imported file, as it stands there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportLine<'a> {
+    seat: &'a str,
+    gate: &'a str,
+    username: Option<&'a str>,
+    full_name: Option<&'a str>,
+    email: Option<&'a str>,
+}
+
+/// A line of an imported file, read.
 #[derive(Clone)]
 pub struct TicketRow {
     /// Counted from 1, the header included, as an editor shows it.
@@ -22,20 +37,14 @@ pub struct TicketRow {
     pub holder: Option<NewUser>,
 }
 
-const COLUMNS: [&str; 5] = ["seat", "gate", "username", "full_name", "email"];
-
-/// Reads `seat,gate[,username,full_name,email]`, columns in any order, separated by `,` or `;`, with or without a byte
-/// order mark, which the reader takes away. Tells every line that is wrong, up to [`ERRORS_TOLD`].
+/// Reads a file with the columns of [`ImportLine`] in any order, their names in upper or lower case, separated by `,` or
+/// `;`, with or without a byte order mark, which the reader takes away. Tells every line that is wrong, up to
+/// [`ERRORS_TOLD`].
 pub fn read_tickets(file: &[u8], most: usize) -> Result<Vec<TicketRow>, Error> {
-    if let Err(error) = std::str::from_utf8(file) {
-        let line = 1 + file[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
-        return Err(Error::field(format!("line {line}"), "is not UTF-8"));
-    }
-    let header = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let delimiter = if header.contains(&b';') && !header.contains(&b',') { b';' } else { b',' };
+    check_utf8(file)?;
     let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::All).flexible(true).from_reader(file);
-    let places = column_places(reader.headers().map_err(unreadable)?)?;
+        csv::ReaderBuilder::new().delimiter(delimiter(file)).trim(csv::Trim::All).flexible(true).from_reader(file);
+    let columns = read_columns(reader.headers().map_err(unreadable)?)?;
 
     let mut rows = Vec::new();
     let mut errors = Vec::new();
@@ -45,14 +54,11 @@ pub fn read_tickets(file: &[u8], most: usize) -> Result<Vec<TicketRow>, Error> {
         let record = record.map_err(unreadable)?;
         let line = lines.of(&record);
         if rows.len() == most {
-            return Err(Error::field(
-                format!("line {line}"),
-                format!("is one ticket too many: at most {most} at once"),
-            ));
+            return Err(Error::InvalidPayload(vec![FieldError::line(line, Fault::TooManyTickets { most })]));
         }
-        match read_row(&record, &places, line) {
+        match read_row(&record, &columns, line) {
             Ok(row) => match seen.insert((row.seat.clone(), row.gate.clone()), line) {
-                Some(first) => errors.push(wrong(line, format!("names the same seat and gate as line {first}"))),
+                Some(first) => errors.push(FieldError::line(line, Fault::SeatTwice { line: first })),
                 None => rows.push(row),
             },
             Err(error) => errors.push(error),
@@ -61,13 +67,22 @@ pub fn read_tickets(file: &[u8], most: usize) -> Result<Vec<TicketRow>, Error> {
             break;
         }
     }
-    if !errors.is_empty() {
-        return Err(Error::InvalidPayload(errors));
+    if rows.is_empty() && errors.is_empty() {
+        errors.push(FieldError::line(1, Fault::NoTickets));
     }
-    if rows.is_empty() {
-        return Err(Error::field("line 1", "is followed by no tickets"));
-    }
-    Ok(rows)
+    if errors.is_empty() { Ok(rows) } else { Err(Error::InvalidPayload(errors)) }
+}
+
+fn check_utf8(file: &[u8]) -> Result<(), Error> {
+    std::str::from_utf8(file).map(drop).map_err(|error| {
+        let breaks = file[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+        Error::InvalidPayload(vec![FieldError::line(1 + breaks as u64, Fault::NotUtf8)])
+    })
+}
+
+fn delimiter(file: &[u8]) -> u8 {
+    let header = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    if header.contains(&b';') && !header.contains(&b',') { b';' } else { b',' }
 }
 
 /// Finds the lines of records, one after the other. The reader's own count is behind: where it says that a record
@@ -89,191 +104,216 @@ impl Lines<'_> {
     }
 }
 
-fn wrong(line: u64, message: impl Into<String>) -> FieldError {
-    FieldError::new(format!("line {line}"), message)
-}
-
 fn unreadable(error: csv::Error) -> Error {
     let line = error.position().map_or(0, csv::Position::line);
-    Error::InvalidPayload(vec![wrong(line, "cannot be read as CSV")])
+    Error::InvalidPayload(vec![FieldError::line(line, Fault::NotCsv)])
 }
 
-/// Where in a record each of [`COLUMNS`] is.
-type Places = [Option<usize>; COLUMNS.len()];
-
-fn column_places(header: &csv::StringRecord) -> Result<Places, Error> {
-    let mut places = Places::default();
-    for (place, name) in header.iter().enumerate() {
-        let known = COLUMNS.iter().position(|column| column.eq_ignore_ascii_case(name));
-        let Some(column) = known else {
-            return Err(Error::field("line 1", format!("has a column that is not one of {}", COLUMNS.join(", "))));
-        };
-        if places[column].replace(place).is_some() {
-            return Err(Error::field("line 1", format!("names the column {} twice", COLUMNS[column])));
-        }
-    }
-    match places {
-        [Some(_), Some(_), ..] => Ok(places),
-        _ => Err(Error::field("line 1", "must name the columns seat and gate")),
-    }
+/// The names of the columns in lower case, if they are those of an [`ImportLine`]. It is serde that says so: the header is
+/// read as if it were a line under itself.
+fn read_columns(header: &StringRecord) -> Result<StringRecord, Error> {
+    let columns: StringRecord = header.iter().map(str::to_ascii_lowercase).collect();
+    let Err(error) = columns.deserialize::<ImportLine>(Some(&columns)) else { return Ok(columns) };
+    let words = match error.kind() {
+        csv::ErrorKind::Deserialize { err, .. } => err.kind().to_string(),
+        other => format!("{other:?}"),
+    };
+    let told = Fault::of_serde(&words);
+    let column = told.field.unwrap_or_default().to_owned();
+    let fault = match told.fault {
+        Fault::Required => Fault::ColumnMissing { column },
+        Fault::GivenTwice => Fault::ColumnTwice { column },
+        Fault::Unknown { known } => Fault::UnknownColumn { known },
+        other => other,
+    };
+    Err(Error::InvalidPayload(vec![FieldError::line(1, fault)]))
 }
 
-fn read_row(record: &csv::StringRecord, places: &Places, line: u64) -> Result<TicketRow, FieldError> {
-    let columns = places.iter().flatten().count();
-    if record.len() != columns {
-        return Err(wrong(line, format!("must have {columns} fields, as the header has, not {}", record.len())));
+fn read_row(record: &StringRecord, columns: &StringRecord, line: u64) -> Result<TicketRow, FieldError> {
+    let (expected, found) = (columns.len(), record.len());
+    if found != expected {
+        return Err(FieldError::line(line, Fault::WrongFieldCount { expected, found }));
     }
-    let field = |column: usize| places[column].and_then(|place| record.get(place)).unwrap_or_default();
-    let seat = checked::<Place>(field(0), "seat", line)?;
-    let gate = checked::<Place>(field(1), "gate", line)?;
-    let optional = |column: usize| Some(field(column)).filter(|text| !text.is_empty());
-    let full_name = optional(3).map(|text| checked::<Text<NAME>>(text, "full_name", line)).transpose()?;
-    let email = optional(4).map(|text| checked::<Email>(text, "email", line)).transpose()?;
-    let holder = match optional(2) {
+    let told: ImportLine = record.deserialize(Some(columns)).map_err(|_| FieldError::line(line, Fault::Unreadable))?;
+    let seat: Place = checked(told.seat, "seat", line)?;
+    let gate: Place = checked(told.gate, "gate", line)?;
+    let full_name: Option<Text<NAME>> = told.full_name.map(|text| checked(text, "full_name", line)).transpose()?;
+    let email: Option<Email> = told.email.map(|text| checked(text, "email", line)).transpose()?;
+    let holder = match told.username {
         Some(username) => Some(NewUser {
             username: checked::<Username>(username, "username", line)?.as_str().to_owned(),
             full_name: full_name.map(|name| name.0),
             email: email.map(|email| email.0),
         }),
         None if full_name.is_some() || email.is_some() => {
-            return Err(wrong(line, "has a full_name or email but no username"));
+            return Err(FieldError::line(line, Fault::UsernameMissing));
         }
         None => None,
     };
     Ok(TicketRow { line, seat, gate, holder })
 }
 
-fn checked<T>(text: &str, column: &str, line: u64) -> Result<T, FieldError>
-where
-    T: TryFrom<String>,
-    T::Error: std::fmt::Display,
-{
-    T::try_from(text.to_owned()).map_err(|error| wrong(line, format!("{column} {error}")))
+fn checked<T: TryFrom<String, Error = Fault>>(text: &str, column: &'static str, line: u64) -> Result<T, FieldError> {
+    T::try_from(text.to_owned()).map_err(|fault| FieldError::column(line, column, fault))
 }
 
-pub const TICKET_COLUMNS: &[&str] = &[
-    "ticket_id",
-    "seat",
-    "gate",
-    "status",
-    "username",
-    "full_name",
-    "email",
-    "inside",
-    "created_at",
-    "registered_at",
-    "used_at",
-];
-pub const LINK_COLUMNS: &[&str] = &["seat", "gate", "username", "full_name", "email", "ticket_url"];
-pub const SCAN_COLUMNS: &[&str] = &[
-    "scan_id",
-    "ticket_id",
-    "seat",
-    "gate",
-    "at_gate",
-    "direction",
-    "result",
-    "offline_result",
-    "manual",
-    "note",
-    "scanned_at",
-    "received_at",
-    "key_id",
-    "undone_at",
-    "undone_by",
-];
+/// A line of `tickets.csv`.
+#[derive(Default, Serialize)]
+pub struct TicketLine<'a> {
+    ticket_id: Uuid,
+    seat: Harmless<'a>,
+    gate: Harmless<'a>,
+    status: &'a str,
+    username: Option<Harmless<'a>>,
+    full_name: Option<Harmless<'a>>,
+    email: Option<Harmless<'a>>,
+    inside: bool,
+    created_at: Millis,
+    registered_at: Option<Millis>,
+    used_at: Option<Millis>,
+}
+
+impl<'a> TicketLine<'a> {
+    pub fn new(ticket: &'a Ticket) -> Self {
+        Self {
+            ticket_id: ticket.ticket_id,
+            seat: Harmless(&ticket.seat),
+            gate: Harmless(&ticket.gate),
+            status: ticket.status.as_str(),
+            username: ticket.username.as_deref().map(Harmless),
+            full_name: ticket.full_name.as_deref().map(Harmless),
+            email: ticket.email.as_deref().map(Harmless),
+            inside: ticket.inside,
+            created_at: ticket.created_at,
+            registered_at: ticket.registered_at,
+            used_at: ticket.used_at,
+        }
+    }
+}
+
+/// A line of `links.csv`.
+#[derive(Default, Serialize)]
+pub struct LinkLine<'a> {
+    seat: Harmless<'a>,
+    gate: Harmless<'a>,
+    username: Option<Harmless<'a>>,
+    full_name: Option<Harmless<'a>>,
+    email: Option<Harmless<'a>>,
+    ticket_url: String,
+}
+
+impl<'a> LinkLine<'a> {
+    pub fn new(ticket: &'a Ticket, ticket_url: String) -> Self {
+        Self {
+            seat: Harmless(&ticket.seat),
+            gate: Harmless(&ticket.gate),
+            username: ticket.username.as_deref().map(Harmless),
+            full_name: ticket.full_name.as_deref().map(Harmless),
+            email: ticket.email.as_deref().map(Harmless),
+            ticket_url,
+        }
+    }
+}
+
+/// A line of `scans.csv`.
+#[derive(Default, Serialize)]
+pub struct ScanLine<'a> {
+    scan_id: Uuid,
+    ticket_id: Option<Uuid>,
+    seat: Option<Harmless<'a>>,
+    gate: Option<Harmless<'a>>,
+    at_gate: Option<Harmless<'a>>,
+    direction: &'a str,
+    result: &'a str,
+    offline_result: Option<&'a str>,
+    manual: bool,
+    note: Option<Harmless<'a>>,
+    scanned_at: Millis,
+    received_at: Millis,
+    key_id: Option<Uuid>,
+    undone_at: Option<Millis>,
+    undone_by: Option<Uuid>,
+}
+
+impl<'a> ScanLine<'a> {
+    /// `place` is the seat and the gate of its ticket.
+    pub fn new(scan: &'a Scan, place: Option<&'a (String, String)>) -> Self {
+        Self {
+            scan_id: scan.scan_id,
+            ticket_id: scan.ticket_id,
+            seat: place.map(|(seat, _)| Harmless(seat)),
+            gate: place.map(|(_, gate)| Harmless(gate)),
+            at_gate: scan.at_gate.as_deref().map(Harmless),
+            direction: scan.direction.as_str(),
+            result: scan.result.as_str(),
+            offline_result: scan.offline_result.map(ScanResult::as_str),
+            manual: scan.manual,
+            note: scan.note.as_deref().map(Harmless),
+            scanned_at: scan.scanned_at,
+            received_at: scan.received_at,
+            key_id: scan.key_id,
+            undone_at: scan.undone_at,
+            undone_by: scan.undone_by,
+        }
+    }
+}
+
+/// A text that a person wrote. One that a spreadsheet would run as a formula gets an apostrophe before it, which the
+/// spreadsheet shows as text.
+#[derive(Clone, Copy, Default)]
+struct Harmless<'a>(&'a str);
+
+impl Serialize for Harmless<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+            serializer.collect_str(&format_args!("'{}", self.0))
+        } else {
+            serializer.serialize_str(self.0)
+        }
+    }
+}
 
 /// Writes CSV into a buffer that is taken away piece by piece.
 pub struct Writer(csv::Writer<Vec<u8>>);
 
 impl Writer {
-    pub fn new(columns: &[&str]) -> Self {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        // Writing to a vector cannot fail, and a header is never of another length than itself.
-        let _ = writer.write_record(columns);
-        Self(writer)
+    /// Begins with the header of these lines, which is there also where no line follows.
+    pub fn new<Line: Default + Serialize>() -> Self {
+        let mut sample = csv::Writer::from_writer(Vec::new());
+        // Writing to a vector cannot fail.
+        let _ = sample.serialize(Line::default());
+        let written = sample.into_inner().unwrap_or_default();
+        let header = written.split_inclusive(|&byte| byte == b'\n').next().unwrap_or_default();
+        Self(after(header.to_vec()))
     }
 
-    pub fn ticket(&mut self, ticket: &Ticket) -> Result<(), Error> {
-        self.record([
-            ticket.ticket_id.to_string(),
-            harmless(&ticket.seat),
-            harmless(&ticket.gate),
-            ticket.status.as_str().to_owned(),
-            optional(ticket.username.as_deref()),
-            optional(ticket.full_name.as_deref()),
-            optional(ticket.email.as_deref()),
-            ticket.inside.to_string(),
-            ticket.created_at.to_string(),
-            shown(ticket.registered_at),
-            shown(ticket.used_at),
-        ])
-    }
-
-    pub fn link(&mut self, ticket: &Ticket, ticket_url: String) -> Result<(), Error> {
-        self.record([
-            harmless(&ticket.seat),
-            harmless(&ticket.gate),
-            optional(ticket.username.as_deref()),
-            optional(ticket.full_name.as_deref()),
-            optional(ticket.email.as_deref()),
-            ticket_url,
-        ])
-    }
-
-    pub fn scan(&mut self, scan: &Scan, place: Option<&(String, String)>) -> Result<(), Error> {
-        self.record([
-            scan.scan_id.to_string(),
-            shown(scan.ticket_id),
-            optional(place.map(|(seat, _)| seat.as_str())),
-            optional(place.map(|(_, gate)| gate.as_str())),
-            optional(scan.at_gate.as_deref()),
-            scan.direction.as_str().to_owned(),
-            scan.result.as_str().to_owned(),
-            scan.offline_result.map_or_else(String::new, |result| result.as_str().to_owned()),
-            scan.manual.to_string(),
-            optional(scan.note.as_deref()),
-            scan.scanned_at.to_string(),
-            scan.received_at.to_string(),
-            shown(scan.key_id),
-            shown(scan.undone_at),
-            shown(scan.undone_by),
-        ])
-    }
-
-    fn record<const FIELDS: usize>(&mut self, fields: [String; FIELDS]) -> Result<(), Error> {
-        self.0.write_record(fields).map_err(|error| Error::Internal(format!("csv: {error}")))
+    pub fn line(&mut self, line: &impl Serialize) -> Result<(), Error> {
+        self.0.serialize(line).map_err(failed)
     }
 
     /// What was written since the last time.
     pub fn take(&mut self) -> Result<Bytes, Error> {
-        let columns = csv::WriterBuilder::new().from_writer(Vec::new());
-        let full = std::mem::replace(&mut self.0, columns);
-        let bytes = full.into_inner().map_err(|error| Error::Internal(format!("csv: {error}")))?;
-        Ok(bytes.into())
+        let full = std::mem::replace(&mut self.0, after(Vec::new()));
+        Ok(full.into_inner().map_err(failed)?.into())
     }
 }
 
-fn shown<T: ToString>(value: Option<T>) -> String {
-    value.map_or_else(String::new, |value| value.to_string())
+/// Writes after what is there, with no header of its own.
+fn after(written: Vec<u8>) -> csv::Writer<Vec<u8>> {
+    csv::WriterBuilder::new().has_headers(false).from_writer(written)
 }
 
-fn optional(text: Option<&str>) -> String {
-    text.map_or_else(String::new, harmless)
-}
-
-/// A text that a spreadsheet would run as a formula gets an apostrophe before it, which the spreadsheet shows as text.
-fn harmless(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Internal(format!("csv: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use uuid::Uuid;
+    use serde_json::json;
 
     use super::*;
-    use crate::model::{Direction, Millis, ScanResult, Seed, Status};
+    use crate::model::{Direction, Seed, Status};
 
     /// Line, seat, gate and username.
     type Row = (u64, String, String, Option<String>);
@@ -283,7 +323,7 @@ mod tests {
         match read_tickets(file.as_ref(), usize::MAX) {
             Ok(rows) => Ok(rows.into_iter().map(plain).collect()),
             Err(error) => {
-                Err(error.errors().iter().map(|error| format!("{}: {}", error.field, error.message)).collect())
+                Err(error.errors().iter().map(|error| format!("{}: {}", error.field, error.message())).collect())
             }
         }
     }
@@ -329,14 +369,17 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
-        const PLACE: &str = "must have 1 to 64 characters, no control characters and no space at either end";
+        const EMPTY: &str = "must not be empty";
+        const CHARACTERS: &str = "must have no control characters and no space at either end";
         for (file, errors) in [
-            ("", &["line 1: must name the columns seat and gate"][..]),
-            ("\u{feff}", &["line 1: must name the columns seat and gate"]),
-            ("seat,gate", &["line 1: is followed by no tickets"]),
-            ("seat,gate\r\n\r\n", &["line 1: is followed by no tickets"]),
-            ("seat\nA1\n", &["line 1: must name the columns seat and gate"]),
+            ("", &["line 1: must name the column seat"][..]),
+            ("\u{feff}", &["line 1: must name the column seat"]),
+            ("seat,gate", &["line 1: must hold at least one ticket"]),
+            ("seat,gate\r\n\r\n", &["line 1: must hold at least one ticket"]),
+            ("seat\nA1\n", &["line 1: must name the column gate"]),
+            ("Gate,username\nNorth,ana\n", &["line 1: must name the column seat"]),
             ("seat,gate,row\n", &["line 1: has a column that is not one of seat, gate, username, full_name, email"]),
+            ("seat,gate,\n", &["line 1: has a column that is not one of seat, gate, username, full_name, email"]),
             ("seat,gate,Seat\n", &["line 1: names the column seat twice"]),
             (
                 "seat,gate\nA1\nA2,North,x\n",
@@ -353,19 +396,23 @@ mod tests {
                 "seat,gate,username,email\nA1,North,ana,nowhere\n",
                 &["line 2: email must be an e-mail address of at most 254 characters"],
             ),
-            ("seat,gate\n\"A\0\",North\n", &[&format!("line 2: seat {PLACE}")]),
+            ("seat,gate\n\"A\0\",North\n", &[&format!("line 2: seat {CHARACTERS}")]),
             // The lines of the file, as an editor counts them, whatever the line breaks and the fields contain.
-            ("seat,gate\r\nA1,North\r\n,North\r\n", &[&format!("line 3: seat {PLACE}")]),
-            ("seat,gate\n\n\nA1,North\n\r\n\n,North\n", &[&format!("line 7: seat {PLACE}")]),
+            ("seat,gate\r\nA1,North\r\n,North\r\n", &[&format!("line 3: seat {EMPTY}")]),
+            ("seat,gate\n\n\nA1,North\n\r\n\n,North\n", &[&format!("line 7: seat {EMPTY}")]),
             (
                 "seat,gate\n\"A\n1\",North\r\n\"A\r\n2\",North\n,North\n",
-                &[&format!("line 2: seat {PLACE}"), &format!("line 4: seat {PLACE}"), &format!("line 6: seat {PLACE}")],
+                &[
+                    &format!("line 2: seat {CHARACTERS}"),
+                    &format!("line 4: seat {CHARACTERS}"),
+                    &format!("line 6: seat {EMPTY}"),
+                ],
             ),
             (
                 "\u{feff}seat;gate;username\r\nA1;North;\"an\r\na\"\r\nA2;;\r\n",
                 &[
                     "line 2: username must have 1 to 64 of the characters A-Z a-z 0-9 . _ @ + -",
-                    &format!("line 4: gate {PLACE}"),
+                    &format!("line 4: gate {EMPTY}"),
                 ],
             ),
         ] {
@@ -374,6 +421,41 @@ mod tests {
         assert_eq!(read(b"seat,gate\nA1,North\nA\xff,North\n"), Err(vec!["line 3: is not UTF-8".into()]));
         let utf16: Vec<u8> = "\u{feff}seat,gate\nA1,North\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(read(utf16), Err(vec!["line 1: is not UTF-8".into()]));
+    }
+
+    /// What is told in JSON: the line, the code and its params.
+    fn told(file: &str, most: usize) -> serde_json::Value {
+        let Err(error) = read_tickets(file.as_bytes(), most) else { panic!("{file:?} has nothing wrong") };
+        let mut told = serde_json::to_value(error.errors()).unwrap();
+        for error in told.as_array_mut().unwrap() {
+            error.as_object_mut().unwrap().remove("message");
+        }
+        told
+    }
+
+    #[test]
+    fn a_line_is_refused_by_a_code_with_its_column() {
+        let long = "n".repeat(65);
+        let columns = ["seat", "gate", "username", "full_name", "email"];
+        for (file, line, code, params) in [
+            ("seat,gate\n,North\n", 2, "empty", json!({ "column": "seat" })),
+            (&format!("seat,gate\nA1,{long}\n"), 2, "too_long", json!({ "column": "gate", "most": 64 })),
+            ("seat,gate\n\nA1,\"a\nb\"\n", 3, "bad_characters", json!({ "column": "gate" })),
+            ("seat,gate,username\nA1,N,a b\n", 2, "not_a_username", json!({ "column": "username", "most": 64 })),
+            ("seat,gate,username\nA1,N,attendance\n", 2, "reserved", json!({ "column": "username" })),
+            ("seat,gate,username,email\nA1,N,a,b\n", 2, "not_an_email", json!({ "column": "email", "most": 254 })),
+            ("seat,gate,email\nA1,N,a@b\n", 2, "username_missing", json!({})),
+            ("seat,gate\nA1,N\nA2,N\nA1,N\n", 4, "seat_twice", json!({ "line": 2 })),
+            ("seat,gate\nA1,N\nA2,N\nA3,N\nA4,N\n", 5, "too_many_tickets", json!({ "most": 3 })),
+            ("seat,gate\nA1\n", 2, "wrong_field_count", json!({ "expected": 2, "found": 1 })),
+            ("seat,gate,row\n", 1, "unknown_column", json!({ "known": columns })),
+            ("gate,GATE\n", 1, "column_twice", json!({ "column": "gate" })),
+            ("gate\n", 1, "column_missing", json!({ "column": "seat" })),
+            ("seat,gate\n", 1, "no_tickets", json!({})),
+        ] {
+            let expected = json!([{ "field": format!("line {line}"), "code": code, "params": params }]);
+            assert_eq!(told(file, 3), expected, "{file:?}");
+        }
     }
 
     #[test]
@@ -416,9 +498,9 @@ mod tests {
     }
 
     /// The records of what was written, with the header as the first.
-    fn written(write: impl FnOnce(&mut Writer), columns: &[&str]) -> Vec<Vec<String>> {
-        let mut writer = Writer::new(columns);
-        write(&mut writer);
+    fn written<Line: Default + Serialize>(line: &Line) -> Vec<Vec<String>> {
+        let mut writer = Writer::new::<Line>();
+        writer.line(line).unwrap();
         let bytes = writer.take().unwrap();
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(bytes.as_ref());
         reader.records().map(|record| record.unwrap().iter().map(ToOwned::to_owned).collect()).collect()
@@ -426,8 +508,9 @@ mod tests {
 
     #[test]
     fn a_ticket_is_one_record_under_its_header() {
-        let records = written(|writer| writer.ticket(&ticket("A,\"1\"", "North\n", "=1+1")).unwrap(), TICKET_COLUMNS);
-        assert_eq!(records[0], TICKET_COLUMNS);
+        let records = written(&TicketLine::new(&ticket("A,\"1\"", "North\n", "=1+1")));
+        let header = "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at";
+        assert_eq!(records[0].join(","), header);
         assert_eq!(
             records[1],
             [
@@ -449,8 +532,8 @@ mod tests {
     #[test]
     fn a_link_is_one_record_under_its_header() {
         let url = "https://tickets.example.org/t/x".to_owned();
-        let records = written(|writer| writer.link(&ticket("@A1", "-N", "+1"), url.clone()).unwrap(), LINK_COLUMNS);
-        assert_eq!(records[0], LINK_COLUMNS);
+        let records = written(&LinkLine::new(&ticket("@A1", "-N", "+1"), url.clone()));
+        assert_eq!(records[0].join(","), "seat,gate,username,full_name,email,ticket_url");
         assert_eq!(records[1], ["'@A1", "'-N", "'-ana", "'+1", "", &url]);
     }
 
@@ -478,8 +561,10 @@ mod tests {
             undone_by: Some(Uuid::from_u128(4)),
         };
         let place = ("=A1".to_owned(), "North".to_owned());
-        let records = written(|writer| writer.scan(&scan, Some(&place)).unwrap(), SCAN_COLUMNS);
-        assert_eq!(records[0], SCAN_COLUMNS);
+        let records = written(&ScanLine::new(&scan, Some(&place)));
+        let header = "scan_id,ticket_id,seat,gate,at_gate,direction,result,offline_result,manual,note,scanned_at,\
+                      received_at,key_id,undone_at,undone_by";
+        assert_eq!(records[0].join(","), header);
         assert_eq!(
             records[1],
             [
@@ -504,10 +589,11 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_not_written_again() {
-        let mut writer = Writer::new(TICKET_COLUMNS);
-        assert!(writer.take().unwrap().starts_with(b"ticket_id,seat,gate,"));
+        let mut writer = Writer::new::<TicketLine>();
+        let header = writer.take().unwrap();
+        assert!(header.starts_with(b"ticket_id,seat,gate,") && header.ends_with(b",used_at\n"), "{header:?}");
         assert!(writer.take().unwrap().is_empty());
-        writer.ticket(&ticket("A1", "North", "Ana")).unwrap();
+        writer.line(&TicketLine::new(&ticket("A1", "North", "Ana"))).unwrap();
         assert!(writer.take().unwrap().starts_with(b"00000000-0000-0000-0000-000000000001,A1,North,"));
     }
 
@@ -530,13 +616,13 @@ mod tests {
         fn exactly_what_a_spreadsheet_would_run_gets_an_apostrophe(text in "[=+@\t\ra'\" -]?\\PC{0,8}") {
             let dangerous = text.bytes().next().is_some_and(|first| b"=+-@\t\r".contains(&first));
             let expected = if dangerous { format!("'{text}") } else { text.clone() };
-            let records = written(|writer| writer.ticket(&ticket(&text, "North", "Ana")).unwrap(), TICKET_COLUMNS);
+            let records = written(&TicketLine::new(&ticket(&text, "North", "Ana")));
             prop_assert_eq!(&records[1][1], &expected);
         }
 
         #[test]
         fn what_is_written_is_read_again(seat in "[^=+@\\pC\\s-](\\PC{0,20}[^\\pC\\s])?", gate in "[^=+@\\pC\\s-](\\PC{0,20}[^\\pC\\s])?") {
-            let records = written(|writer| writer.ticket(&ticket(&seat, &gate, "Ana")).unwrap(), TICKET_COLUMNS);
+            let records = written(&TicketLine::new(&ticket(&seat, &gate, "Ana")));
             let mut writer = csv::Writer::from_writer(Vec::new());
             writer.write_record(["seat", "gate"]).unwrap();
             writer.write_record(&records[1][1..3]).unwrap();

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::endpoints::keys::{self, NewKey};
+use crate::fault::Fault;
 use crate::limits::{KEY_AFTER_EVENT, KEY_NAME, KEY_REMEMBERED, KEY_WITHOUT_END, told};
 use crate::model::{Key, Millis, Place, Role, Slug, Text};
 
@@ -33,7 +34,7 @@ pub struct NewKeyArguments {
     #[arg(long, value_parser = checked::<Text<KEY_NAME>>)]
     name: Text<KEY_NAME>,
     /// organizer, supervisor or gate
-    #[arg(long)]
+    #[arg(long, value_parser = checked::<Role>)]
     role: Role,
     /// The only event where the key holds
     #[arg(long, value_parser = checked::<Slug>)]
@@ -58,16 +59,13 @@ fn expires_at_help() -> String {
 }
 
 /// Reads one of the words of the domain.
-pub(super) fn checked<T>(text: &str) -> Result<T, T::Error>
-where
-    T: TryFrom<String>,
-{
-    text.to_owned().try_into()
+pub(super) fn checked<T: TryFrom<String, Error = Fault>>(text: &str) -> Result<T, String> {
+    text.to_owned().try_into().map_err(|fault: Fault| fault.message())
 }
 
 /// Reads a time of the command line.
-pub(super) fn time(text: &str) -> Result<Millis, &'static str> {
-    Millis::parse(text).ok_or("expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")
+pub(super) fn time(text: &str) -> Result<Millis, String> {
+    Millis::parse(text).ok_or_else(|| Fault::NotATime.message())
 }
 
 pub fn run(command: Command) -> anyhow::Result<()> {

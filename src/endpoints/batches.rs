@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::scans::{ScanBody, ScanReply};
 use crate::error::Error;
+use crate::fault::{Fault, FieldError};
 use crate::gate::{ScanRequest, scan};
 use crate::limits::BATCH_SCANS;
 use crate::list::{self, PageQuery};
@@ -73,6 +74,10 @@ struct BatchRefusal {
     code: &'static str,
     /// What is wrong with the item, for people.
     detail: String,
+    /// The fields that were refused. Absent when there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(test, schemars(length(min = 1)))]
+    errors: Vec<FieldError>,
 }
 
 /// `POST /api/events/{event}/scans/batch`: applied in the order of `scanned_at`, each in its own transaction, answered
@@ -84,7 +89,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     }
     let body: BatchBody = call.json()?;
     if body.scans.len() > BATCH_SCANS {
-        return Err(Error::field("scans", format!("must hold at most {BATCH_SCANS} scans")));
+        return Err(Error::field("scans", Fault::TooManyScans { most: BATCH_SCANS }));
     }
     let event = call.event().await?;
 
@@ -115,7 +120,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
 
 fn read_item(item: &RawValue, now: Millis) -> Result<ScanRequest, Error> {
     let body: ScanBody = parse_object(item.get().as_bytes())?;
-    let required = |field| Err(Error::field(field, "is required in a batch"));
+    let required = |field| Err(Error::field(field, Fault::Required));
     if body.scanned_at.is_none() {
         return required("scanned_at");
     }
@@ -144,6 +149,7 @@ fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
         status: error.status().as_u16(),
         code: error.code(),
         detail: error.detail(),
+        errors: error.errors().to_vec(),
     }))
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::{Caller, NewSecret, read_enrolment};
 use crate::error::Error;
+use crate::fault::Fault;
 use crate::limits::{ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_WITHOUT_END};
 use crate::links;
 use crate::list::{self, PageQuery};
@@ -62,10 +63,10 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
         }
     };
     if new.gate.is_some() && event.is_none() {
-        return Err(Error::field("event", "is required for a key that is bound to a gate"));
+        return Err(Error::field("event", Fault::EventMissing));
     }
     if new.expires_at.is_some_and(|expiry| expiry <= now) {
-        return Err(Error::field("expires_at", "must be in the future"));
+        return Err(Error::field("expires_at", Fault::NotInFuture));
     }
     let secret = NewSecret::random()?;
     let details = Key {

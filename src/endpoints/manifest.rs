@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::admission;
 use crate::app::App;
 use crate::error::Error;
+use crate::fault::Fault;
 use crate::limits::{GateLimits, MANIFEST_AFTER_END, MANIFEST_BEFORE_START};
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Status};
@@ -42,10 +43,10 @@ pub(crate) struct ManifestQuery {
 struct Since(Millis);
 
 impl TryFrom<String> for Since {
-    type Error = &'static str;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Millis).map(Self).map_err(|_| "must be the `as_of` of a manifest")
+    fn try_from(text: String) -> Result<Self, Fault> {
+        text.parse().map(Millis).map(Self).map_err(|_| Fault::NotAnAsOf)
     }
 }
 

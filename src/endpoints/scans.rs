@@ -11,13 +11,14 @@ use uuid::Uuid;
 use crate::admission::{self, ATTEMPTS_WINDOW};
 use crate::app::App;
 use crate::error::Error;
+use crate::fault::Fault;
 use crate::gate::{self, ScanRequest, Scanned, Shown};
 use crate::limits::{NOTE, UNDO_WINDOW};
 use crate::list::{self, PAGE};
 use crate::model::{Direction, Millis, Place, Scan, ScanResult, Slug, Text, Ticket};
 use crate::request::Call;
 use crate::response::{self, Response, attachment, with_scan};
-use crate::sheet;
+use crate::sheet::{self, ScanLine};
 use crate::store::DEFAULT_EVENT;
 use crate::totp::{Code, QrCode};
 
@@ -79,7 +80,7 @@ impl ScanBody {
     pub(super) fn read(self, now: Millis) -> Result<ScanRequest, Error> {
         let manual = self.manual == Some(true);
         if manual != self.note.is_some() {
-            return Err(Error::field("note", "is required for a manual admission, and only for that"));
+            return Err(Error::field("note", Fault::NoteIfManual));
         }
         let place = |seat: Place, gate: Place| (seat.into_string(), gate.into_string());
         let shown = match (self.code, self.seat, self.gate, self.totp_code, self.note) {
@@ -92,11 +93,7 @@ impl ScanBody {
                 let (seat, gate) = place(seat, gate);
                 Shown::Vouched { seat, gate, note: note.0 }
             }
-            _ => {
-                let forms =
-                    "send either `code`, or `seat`, `gate` and `totp_code`, or `seat`, `gate`, `manual` and `note`";
-                return Err(Error::field("body", forms));
-            }
+            _ => return Err(Error::field("body", Fault::NotAScan)),
         };
         Ok(ScanRequest {
             scan_id: self.scan_id,
@@ -201,7 +198,7 @@ pub(crate) fn status_of(result: ScanResult) -> StatusCode {
 pub async fn record_scan(call: Call<'_>) -> Result<Response, Error> {
     let body: ScanBody = call.json()?;
     if body.offline_result.is_some() {
-        return Err(Error::field("offline_result", "is for batches only"));
+        return Err(Error::field("offline_result", Fault::BatchOnly));
     }
     let request = body.read(call.now)?;
     let event = call.params.get("event").unwrap_or(DEFAULT_EVENT);
@@ -254,10 +251,10 @@ pub fn scan_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Byt
         let app = Arc::clone(&app);
         async move { app.in_time(app.store().list_scans(event_id, after, PAGE)).await }
     };
-    let mut writer = sheet::Writer::new(sheet::SCAN_COLUMNS);
+    let mut writer = sheet::Writer::new::<ScanLine>();
     list::pages(read, |(scan, _): &(Scan, _)| (scan.received_at, scan.scan_id)).map(move |scans| {
         for (scan, place) in &scans? {
-            writer.scan(scan, place.as_ref())?;
+            writer.line(&ScanLine::new(scan, place.as_ref()))?;
         }
         writer.take()
     })

@@ -10,14 +10,15 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::random_bytes;
-use crate::error::{Error, FieldError};
+use crate::error::Error;
+use crate::fault::Fault;
 use crate::limits::{IMPORT_TICKETS, SEARCH};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
 use crate::model::{Event, Place, Seed, Status, Ticket, Username};
 use crate::request::{Call, media_type};
 use crate::response::{self, Response, attachment};
-use crate::sheet;
+use crate::sheet::{self, LinkLine, TicketLine};
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
 use crate::totp::{self, Code, QrCode, TicketSecret};
 
@@ -59,11 +60,11 @@ fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
     };
     let seats = seats?;
     if seats.is_empty() {
-        return Err(Error::field("body", "must hold at least one ticket"));
+        return Err(Error::field("body", Fault::NoTickets));
     }
     let mut seen = std::collections::HashSet::new();
     match seats.iter().position(|seat| !seen.insert((&seat.seat, &seat.gate))) {
-        Some(place) => Err(Error::field(format!("[{place}]"), "names a seat at a gate that is named before")),
+        Some(place) => Err(Error::field(format!("[{place}]"), Fault::SeatRepeated)),
         None => Ok(seats),
     }
 }
@@ -106,9 +107,11 @@ fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
     let Error::SeatTaken(errors) = error else {
         return error;
     };
-    let renamed = errors.into_iter().take(sheet::ERRORS_TOLD).map(|error| match error.field.parse() {
-        Ok(place) => FieldError { field: name(place), ..error },
-        Err(_) => error,
+    let renamed = errors.into_iter().take(sheet::ERRORS_TOLD).map(|mut error| {
+        if let Ok(place) = error.field.parse() {
+            error.field = name(place);
+        }
+        error
     });
     Error::SeatTaken(renamed.collect())
 }
@@ -138,11 +141,14 @@ pub(crate) struct ListQuery {
 struct Search(String);
 
 impl TryFrom<String> for Search {
-    type Error = String;
+    type Error = Fault;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.chars().count() > SEARCH || text.chars().any(char::is_control) {
-            return Err(format!("must have at most {SEARCH} characters and no control characters"));
+    fn try_from(text: String) -> Result<Self, Fault> {
+        if text.chars().count() > SEARCH {
+            return Err(Fault::TooLong { most: SEARCH });
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Fault::BadCharacters);
         }
         Ok(Self(text))
     }
@@ -313,10 +319,10 @@ pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
 
 /// An event's tickets as CSV, page by page. The command line writes the same.
 pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
-    let mut writer = sheet::Writer::new(sheet::TICKET_COLUMNS);
+    let mut writer = sheet::Writer::new::<TicketLine>();
     ticket_pages(app, event_id).map(move |tickets| {
         for ticket in &tickets? {
-            writer.ticket(ticket)?;
+            writer.line(&TicketLine::new(ticket))?;
         }
         writer.take()
     })
@@ -329,10 +335,10 @@ pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.caller()?.key_id;
     tracing::info!(key.id = key_id.map(tracing::field::display), event = event.slug, "links downloaded");
     let app = Arc::clone(call.app);
-    let mut writer = sheet::Writer::new(sheet::LINK_COLUMNS);
+    let mut writer = sheet::Writer::new::<LinkLine>();
     let rows = ticket_pages(Arc::clone(call.app), event.event_id).map(move |tickets| {
         for ticket in tickets?.iter().filter(|ticket| ticket.user_id.is_some() && ticket.status != Status::Revoked) {
-            writer.link(ticket, ticket_url(&app, &secret, ticket))?;
+            writer.line(&LinkLine::new(ticket, ticket_url(&app, &secret, ticket)))?;
         }
         writer.take()
     });

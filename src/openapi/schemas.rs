@@ -6,10 +6,12 @@ use std::borrow::Cow;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
+use strum::{EnumMessage as _, IntoEnumIterator as _};
 
 use super::refusals;
 use crate::app::FullHealth;
 use crate::endpoints::{batches, events, keys, manifest, scans, stats, system, tickets, users};
+use crate::fault::Fault;
 use crate::limits;
 use crate::list::{Cursor, Limit, PageQuery};
 use crate::model::{
@@ -32,7 +34,7 @@ pub fn components() -> Map<String, Value> {
         add::<(User, Ticket, Event, Created, Problem<'_>, system::Health, FullHealth, stats::EventStats)>(all);
         add::<(tickets::TicketWithProvisioning<'_>, tickets::Link, tickets::PrintedTicket, scans::ScanReply)>(all);
         add::<(ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::EnrolledKey)>(all);
-        add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode)>(all);
+        add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
@@ -72,13 +74,14 @@ fn members(schema: &mut Value) -> impl Iterator<Item = &mut Value> {
 }
 
 /// Members of which their type says less than is true: a schema, its member, and what to say.
-fn told() -> [(&'static str, &'static str, Value); 4] {
+fn told() -> [(&'static str, &'static str, Value); 5] {
     let never = [ScanResult::Accepted, ScanResult::TooManyAttempts];
     let count = json!({ "type": "integer", "format": "int64", "minimum": 0 });
     let refusals = ScanResult::ALL.iter().filter(|result| !never.contains(result));
     let counts: Map<_, _> = refusals.map(|result| (result.as_str().to_owned(), count.clone())).collect();
     [
         ("BatchRequest", "scans", json!({ "type": "array", "items": reference("BatchScan") })),
+        ("FieldError", "code", reference("FieldCode")),
         ("Manifest", "tickets", json!({ "type": "array", "items": reference("ListedTicket") })),
         ("Problem", "code", reference("ProblemCode")),
         ("Stats", "refused", json!({ "type": "object", "properties": counts, "additionalProperties": false })),
@@ -341,6 +344,21 @@ impl JsonSchema for ProblemCode {
             (code, line)
         };
         words("The stable name of a refusal, for programs.", &refusals().into_iter().map(line).collect::<Vec<_>>())
+    }
+}
+
+/// The code of a field that is wrong.
+struct FieldCode;
+
+impl JsonSchema for FieldCode {
+    fn schema_name() -> Cow<'static, str> {
+        "FieldCode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let line = |fault: Fault| (fault.code().to_owned(), fault.get_message().unwrap_or_default().to_owned());
+        let about = "The stable name of what is wrong with a field, for programs. Each with its message, whose gaps are `params`.";
+        words(about, &Fault::iter().map(line).collect::<Vec<_>>())
     }
 }
 

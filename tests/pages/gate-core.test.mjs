@@ -223,7 +223,8 @@ test("a key that was revoked opens nothing more, and what it let in is not lost"
   await tab.enrol((await host.enrolment()).enrol_url);
   await tab.ready();
   await tab.drained();
-  assert.match((await tab.state()).refused[0].detail, /scanned_at/);
+  const [{ status, code, errors }] = (await tab.state()).refused;
+  assert.deepEqual([status, code, errors[0].field, errors[0].code], [422, "invalid_payload", "scanned_at", "outside_window"]);
   assert.deepEqual(gist(await tab.scan(host.code(first))), offline("already_used"));
   const [{ scan_id }] = (await tab.state()).refused;
   await tab.dismiss(scan_id);

@@ -42,11 +42,11 @@ test("a link enrols one device once, and says so to the next", async (t) => {
   assert.equal(new URL(first.page.url()).hash, "", "no token in the address");
   const second = await phone(t, tickets, { locale: "es-CO" });
   await second.goto(enrol_url);
-  await second.getByRole("alert").getByText(es("gate.enrol_expired")).waitFor();
+  await second.getByRole("alert").getByText(es("problem.enrolment_expired")).waitFor();
   assert.equal(new URL(second.url()).hash, "", "not even of a dead one");
   await second.reload();
   await second.getByText(es("gate.enrol_title")).waitFor();
-  assert.ok(await second.getByText(es("gate.enrol_expired")).isHidden(), "and nobody tries it again");
+  assert.ok(await second.getByText(es("problem.enrolment_expired")).isHidden(), "and nobody tries it again");
 });
 
 test("a device without a camera is enrolled by pasting the link", async (t) => {

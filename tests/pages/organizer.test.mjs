@@ -47,11 +47,11 @@ test("a key opens the page for as long as its tab lives, and is nowhere else", a
   await accessible(page);
   await page.getByLabel(en("organizer.key"), { exact: true }).fill("rtk_not-a-key");
   await press(page, "sign_in");
-  await sees(page, en("organizer.problem_unauthenticated"));
+  await sees(page, en("problem.unauthenticated"));
   const gate = await tickets.api("POST", "/api/keys", { name: "North", role: "gate", event: "default" });
   await page.getByLabel(en("organizer.key"), { exact: true }).fill(gate.key);
   await press(page, "sign_in");
-  await sees(page, en("organizer.problem_forbidden"));
+  await sees(page, en("problem.forbidden"));
 
   await page.getByLabel(en("organizer.key"), { exact: true }).fill(tickets.key);
   await press(page, "sign_in");
@@ -78,7 +78,7 @@ test("an event's times are those of its zone; only its typed name deletes it", a
   await field(page, "starts").fill("2027-07-15T20:00");
   await field(page, "ends").fill("2027-07-15T19:00");
   await pressInDialog(page, "save");
-  await sees(page, en("organizer.ends_early"));
+  await sees(page, en("field.ends_before_start"));
   await accessible(page);
   await field(page, "ends").fill("2027-07-15T23:00");
   await pressInDialog(page, "save");
@@ -97,7 +97,7 @@ test("an event's times are those of its zone; only its typed name deletes it", a
   await press(card, "delete");
   await page.locator("#typed").fill("fete");
   await pressInDialog(page, "delete");
-  await sees(page, en("organizer.not_typed"));
+  await sees(page, en("field.not_typed"));
   await page.locator("#typed").fill("fete-d-ete");
   await pressInDialog(page, "delete");
   await sees(page, en("organizer.deleted"));
@@ -112,7 +112,7 @@ test("a file is shown before it is sent, and goes in as a whole or not at all", 
   await choose("seat;gate;username;phone\nA-1;North;ana;1\n");
   await sees(page, en("organizer.columns_unknown", { columns: "phone" }));
   await press(page, "import_now");
-  await sees(page, "has a column that is not one of");
+  await sees(page, en("field.unknown_column", { known: "seat, gate, username, full_name, email" }));
   await sees(page, en("organizer.columns_unknown", { columns: "phone" }));
   await choose("seat;username\nA-1;ana\n");
   await sees(page, en("organizer.columns_missing", { columns: "gate" }));
@@ -139,14 +139,54 @@ test("what is wrong with a line is told in the page's language", async (t) => {
   const importing = async (csv) => {
     await page.getByLabel(es("organizer.file")).setInputFiles({ name: "t.csv", mimeType: "text/csv", buffer: Buffer.from(csv) });
     await page.getByRole("button", { name: es("organizer.import_now") }).click();
+    await page.locator("#imported [role=alert]").waitFor();
+    return (await page.locator("#imported tr").allInnerTexts()).map((row) => row.replace(/\s+/g, " "));
   };
-  await importing("seat,gate,username,email\nC-1,,,\nC-2,North,not a name,\nC-3,North,,\nC-3,North,,\nC-4,North,cy,nobody\n");
-  await sees(page, es("organizer.line_length", { column: "gate", most: 64 }));
-  await sees(page, es("organizer.line_username"));
-  await sees(page, es("organizer.line_twice", { line: 4 }));
-  assert.equal(await page.locator("#imported [lang=en]").count(), 1, "an unusual one in the service's words");
-  await importing("seat,gate\nA-1,North\n");
-  await sees(page, es("organizer.problem_seat_taken"));
+  const line = (number, code, values, column) => `${es("organizer.line")} ${number} ${column ? `${column}: ` : ""}${es(`field.${code}`, values)}`;
+  const lines = ["C-1,,,,", `${"n".repeat(65)},North,,,`, '"C\n3",North,,,', "C-4,North,not a name,,", "C-5,North,attendance,,", "C-6,North,,,",
+    "C-6,North,,,", "C-7,North,cy,,nobody", "C-8,North,,Cy,", "C-9,North"];
+  assert.deepEqual(await importing(`seat,gate,username,full_name,email\n${lines.join("\n")}\n`), [
+    line(2, "empty", {}, "gate"),
+    line(3, "too_long", { most: 64 }, "seat"),
+    line(4, "bad_characters", {}, "seat"),
+    line(6, "not_a_username", { most: 64 }, "username"),
+    line(7, "reserved", {}, "username"),
+    line(9, "seat_twice", { line: 8 }),
+    line(10, "not_an_email", { most: 254 }, "email"),
+    line(11, "username_missing"),
+    line(12, "wrong_field_count", { expected: 5, found: 2 }),
+  ]);
+  assert.deepEqual(await importing("seat,gate\nA-1,North\n"), [line(2, "seat_taken")]);
+  const known = "seat, gate, username, full_name, email";
+  assert.deepEqual(await importing("seat,gate,phone\nD-1,North,1\n"), [line(1, "unknown_column", { known })]);
+  assert.deepEqual(await importing("seat,gate,Seat\nD-1,North,1\n"), [line(1, "column_twice", {}, "seat")]);
+  assert.deepEqual(await importing(Buffer.from("seat,gate\nD-\xd1,North\n", "latin1")), [line(2, "not_utf8")]);
+  assert.equal(await page.locator("#imported [lang=en]").count(), 0, "nothing is left in the service's words");
+
+  const newer = { status: 422, code: "newer", detail: "2 things.", errors: [{ field: "line 2", code: "newest", params: {}, message: "is news" }] };
+  await page.route("**/tickets", (route) => route.fulfill({ status: 422, contentType: "application/problem+json", json: newer }));
+  assert.deepEqual(await importing("seat,gate\nD-1,North\n"), [`${es("organizer.line")} 2 is news`]);
+  assert.equal(await page.locator("#imported [lang=en]").innerText(), "is news", "a code that the page does not know is told in English");
+});
+
+test("what is wrong with a field is told beside it, in the page's language", async (t) => {
+  const es = texts("es");
+  const tickets = await service(t);
+  const page = await signedIn(t, tickets, { view: "events", text: es, locale: "es" });
+  await page.getByRole("button", { name: es("organizer.new_event") }).click();
+  const name = inDialog(page).getByLabel(es("organizer.name"), { exact: true });
+  const save = () => inDialog(page).getByRole("button", { name: es("organizer.save") }).click();
+  // The page itself lets nobody type as much.
+  await name.evaluate((input) => input.removeAttribute("maxlength"));
+  await name.fill("n".repeat(201));
+  await save();
+  await sees(inDialog(page), es("field.too_long", { most: 200 }));
+  assert.equal(await name.getAttribute("aria-invalid"), "true");
+  await name.fill("Feria");
+  await inDialog(page).getByLabel(es("organizer.slug"), { exact: true }).fill("default");
+  await save();
+  await sees(inDialog(page), es("problem.event_exists"));
+  assert.equal(await page.locator(".problem[lang=en], .problem [lang=en]").count(), 0);
 });
 
 test("tickets are found by a part of a name, a gate or a status, page after page", async (t) => {
@@ -194,7 +234,7 @@ forBothDatabases("a ticket is given, transferred, reissued and revoked, and each
   await field(page, "username").fill("ana");
   await field(page, "full_name").fill("Ann Other");
   await pressInDialog(page, "transfer");
-  await sees(page, en("organizer.another_person"));
+  await sees(page, en("field.another_person"));
   await field(page, "username").fill("bob");
   await field(page, "full_name").fill("Bob Poe");
   await pressInDialog(page, "transfer");

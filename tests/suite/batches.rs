@@ -109,6 +109,8 @@ async fn an_item_that_names_a_member_twice_is_refused(service: Service) {
     let refused = &answer["results"][0];
     assert_members(refused, json!({ "status": 422, "code": "invalid_payload" }));
     assert_eq!(refused["detail"], "direction: is given twice");
+    let error = json!({ "field": "direction", "code": "given_twice", "params": {}, "message": "is given twice" });
+    assert_eq!(refused["errors"], json!([error]));
 }
 
 async fn an_offline_result_is_for_batches_only(service: Service) {

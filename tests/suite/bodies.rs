@@ -61,23 +61,53 @@ async fn a_body_of_another_type_is_refused(service: Service) {
 struct Wrong {
     body: &'static str,
     field: &'static str,
+    code: &'static str,
+    params: Value,
     message: &'static str,
 }
 
 async fn a_field_that_is_missing_unknown_or_twice_is_named(service: Service) {
-    for Wrong { body, field, message } in [
-        Wrong { body: "{}", field: "username", message: "is required" },
-        Wrong { body: r#"{"username":"ana","usernam":"ana"}"#, field: "usernam", message: "is not known" },
-        Wrong { body: r#"{"username":"ana","username":"luis"}"#, field: "username", message: "is given twice" },
-        Wrong { body: r#"{"username":["ana"]}"#, field: "username", message: "expected a string" },
-        Wrong { body: r#"{"username":null}"#, field: "username", message: "expected a string" },
-        Wrong { body: "[]", field: "body", message: "expected" },
-        Wrong { body: "null", field: "body", message: "expected" },
-        Wrong { body: "7", field: "body", message: "expected" },
+    let known = ["username", "full_name", "email"];
+    let object = || json!({ "expected": "object" });
+    let string = || json!({ "expected": "string" });
+    for Wrong { body, field, code, params, message } in [
+        Wrong { body: "{}", field: "username", code: "required", params: json!({}), message: "is required" },
+        Wrong {
+            body: r#"{"username":"ana","usernam":"ana"}"#,
+            field: "usernam",
+            code: "unknown",
+            params: json!({ "known": known }),
+            message: "is not known",
+        },
+        Wrong {
+            body: r#"{"username":"ana","username":"luis"}"#,
+            field: "username",
+            code: "given_twice",
+            params: json!({}),
+            message: "is given twice",
+        },
+        Wrong {
+            body: r#"{"username":["ana"]}"#,
+            field: "username",
+            code: "wrong_type",
+            params: string(),
+            message: "expected a string",
+        },
+        Wrong {
+            body: r#"{"username":null}"#,
+            field: "username",
+            code: "wrong_type",
+            params: string(),
+            message: "expected a string",
+        },
+        Wrong { body: "[]", field: "body", code: "wrong_type", params: object(), message: "expected an object" },
+        Wrong { body: "null", field: "body", code: "wrong_type", params: object(), message: "expected an object" },
+        Wrong { body: "7", field: "body", code: "wrong_type", params: object(), message: "expected an object" },
     ] {
         let request = service.organizer.send_as(Method::POST, "/api/users", "application/json", body);
         let problem = service.unchanged(request).await.is_refused(422, "invalid_payload");
         assert_eq!(problem["errors"][0]["field"], field, "{body}");
+        assert_eq!((&problem["errors"][0]["code"], &problem["errors"][0]["params"]), (&json!(code), &params), "{body}");
         assert!(problem["errors"][0]["message"].as_str().unwrap_or_default().contains(message), "{body}: {problem}");
     }
     let form = service.organizer.post_form("/api/users", "username=ana&username=luis");
@@ -94,7 +124,7 @@ async fn an_array_is_not_taken_for_an_object(service: Service) {
         let refused = service.unchanged(service.organizer.post(path, body)).await;
         refused.is_refused(422, "invalid_payload")["errors"].clone()
     };
-    let no_object = |field: &str| json!([{ "field": field, "message": "expected an object" }]);
+    let no_object = |field: &str| json!([{ "field": field, "code": "wrong_type", "params": { "expected": "object" }, "message": "expected an object" }]);
     for (path, body) in [
         ("/api/users", json!(["ana", "Ana", null])),
         (&*format!("/api/users/{user}/tickets"), json!(["A2", "North", null])),
@@ -126,7 +156,11 @@ async fn a_form_that_is_not_utf_8_is_refused(service: Service) {
         ] {
             let form = service.organizer.post_form(path, [form, end].concat());
             let problem = service.unchanged(form).await.is_refused(422, "invalid_payload");
-            assert_eq!(problem["errors"], json!([{ "field": "body", "message": "is not UTF-8" }]), "{path}");
+            assert_eq!(
+                problem["errors"],
+                json!([{ "field": "body", "code": "not_utf8", "params": {}, "message": "is not UTF-8" }]),
+                "{path}"
+            );
         }
     }
 }

@@ -62,6 +62,7 @@ mod pages;
 mod printed;
 mod races;
 mod reentry;
+mod refusals;
 mod registration;
 mod remote;
 mod replays;

@@ -115,7 +115,7 @@ export class Device {
         done(queue.count()),
         done(queue.index("refusal").getAll()),
       ]);
-      const refused = given.map(({ body, refusal }) => ({ scan_id: body.scan_id, detail: refusal }));
+      const refused = given.map(({ body, refusal, why }) => ({ scan_id: body.scan_id, detail: refusal, ...why }));
       return { device, choices, manifest, recent: recent ?? [], queued: all - refused.length, refused };
     });
   }
@@ -234,7 +234,8 @@ export class Device {
           continue;
         }
         if (refused) {
-          await done(stores.queue.put({ ...item, refusal: answer.detail ?? "?" }));
+          const { status, code, detail, errors } = answer;
+          await done(stores.queue.put({ ...item, refusal: detail ?? "?", why: { status, code, errors } }));
           continue;
         }
         await done(stores.queue.delete(item.number));

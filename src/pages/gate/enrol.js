@@ -2,6 +2,7 @@
 
 import { Problem } from "../shared/api.js";
 import { find } from "../shared/dom.js";
+import { explainAll } from "../shared/problem.js";
 import { text } from "../shared/text.js";
 
 /** The token in an enrolment link, or undefined. */
@@ -16,22 +17,21 @@ export function takeToken() {
 
 /** Enrols; says on the page what went wrong. */
 export async function enrol(gate, token) {
-  sayEnrolProblem("");
+  sayEnrolProblem();
   if (!token) return sayEnrolProblem(text("gate.enrol_not_a_link"));
   document.body.dataset.busy = "";
   try {
     await gate.enrol(token);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.isAway) sayEnrolProblem(text("gate.enrol_away"));
-    else sayEnrolProblem(text(error.status === 410 || error.status === 422 ? "gate.enrol_expired" : "gate.enrol_refused", { why: error.message }));
+    sayEnrolProblem(...(error.isAway ? [text("gate.enrol_away")] : explainAll(error)));
   } finally {
     delete document.body.dataset.busy;
   }
 }
 
 /** Says above the form why this device is no gate, or nothing more. */
-export function sayEnrolProblem(problem) {
-  find("#enrol-problem").textContent = problem;
-  find("#enrol-problem").hidden = !problem;
+export function sayEnrolProblem(...words) {
+  find("#enrol-problem").replaceChildren(...words);
+  find("#enrol-problem").hidden = words.length === 0;
 }

@@ -8,6 +8,7 @@ import { confirmed, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, Typ
 import { kindOf, VerdictDialog } from "./verdict.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { keepOffline } from "../shared/offline.js";
+import { explainAll } from "../shared/problem.js";
 import { Repeats } from "./repeats.js";
 import { Scanner } from "./scanner.js";
 import { isLocked, onLocked } from "./sound.js";
@@ -96,12 +97,12 @@ function showNotices(kind) {
     queued > 0 && ["warn", text("gate.queued", { n: number(queued) })],
     refused.length > 0 && ["bad", text("gate.refused", { n: number(refused.length) }), () => openMore(gate, timeZone())],
     corrected > 0 && ["bad", text("gate.corrected", { n: number(corrected) }), openScans],
-    problem && (isTooEarly(problem) ? ["warn", text("gate.too_early")] : ["bad", text("gate.problem", { why: problem.message })]),
+    problem && (isTooEarly(problem) ? ["warn", text("gate.too_early")] : ["bad", explainAll(problem)]),
     !storage && ["bad", text("gate.no_storage")],
     ended && ["warn", text("gate.ended")],
   ];
   find("#notices").replaceChildren(...notices.filter(Boolean).map(([className, told, onclick]) =>
-    onclick ? element("button", { type: "button", className, onclick }, told) : element("p", { className }, told)));
+    onclick ? element("button", { type: "button", className, onclick }, told) : element("p", { className }, ...[told].flat())));
 }
 
 function openScans() {

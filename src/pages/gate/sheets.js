@@ -5,6 +5,7 @@ import { now } from "../shared/clock.js";
 import { element, find, svg } from "../shared/dom.js";
 import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./verdict.js";
 import { isMuted, mute } from "./sound.js";
+import { explainAll } from "../shared/problem.js";
 import { dayAndTime, number, text, timeOfDay } from "../shared/text.js";
 
 for (const close of document.querySelectorAll(".sheet .close")) {
@@ -124,17 +125,17 @@ export class ScansSheet {
     if (!(await confirmed(text("gate.undo_title"), text("gate.undo_sure", who), text("gate.undo")))) return;
     try {
       await this.#gate.undo(verdict.scan_id);
-      this.#say("");
+      this.#say();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
-      this.#say(error.isAway ? text("gate.undo_away") : text("gate.undo_refused", { why: error.message }));
+      this.#say(...(error.isAway ? [text("gate.undo_away")] : explainAll(error)));
     }
     this.refresh();
   }
 
-  #say(problem) {
-    find("#scans-problem").textContent = problem;
-    find("#scans-problem").hidden = !problem;
+  #say(...words) {
+    find("#scans-problem").replaceChildren(...words);
+    find("#scans-problem").hidden = words.length === 0;
   }
 }
 
@@ -194,8 +195,8 @@ function showRefused(gate) {
   };
   const { refused } = gate.state;
   find("#refused").hidden = refused.length === 0;
-  find("#refused-list").replaceChildren(...refused.map(({ scan_id, detail }) =>
-    element("li", { className: "scan" }, element("span", { className: "what" }, detail),
+  find("#refused-list").replaceChildren(...refused.map(({ scan_id, ...problem }) =>
+    element("li", { className: "scan" }, element("span", { className: "what" }, ...explainAll(problem)),
       element("button", { type: "button", onclick: () => seen(scan_id) }, text("gate.seen")))));
 }
 

@@ -2,6 +2,7 @@
 
 import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
+import { explainAll } from "../shared/problem.js";
 import { signal } from "./sound.js";
 import { ago, dayAndTime, hasText, isolated, text, timeOfDay } from "../shared/text.js";
 
@@ -62,8 +63,8 @@ function detailOf(verdict, timeZone) {
 }
 
 function undecidedDetail(problem) {
-  if (!problem || problem.isAway) return text("result.undecided_detail");
-  return text("result.undecided_why", { why: problem.detail || problem.code || problem.message });
+  if (!problem || problem.isAway) return [text("result.undecided_detail")];
+  return [text("result.undecided_why"), " ", ...explainAll(problem)];
 }
 
 function usedDetail({ first_used_at: at, first_used_gate: gate }, timeZone) {
@@ -111,7 +112,7 @@ export class VerdictDialog {
     find("#verdict-order").textContent = orderOf(verdict);
     find("#verdict-name").textContent = nameOf(verdict);
     find("#verdict-seat").replaceChildren(...seatOf(verdict));
-    find("#verdict-detail").textContent = detailOf(verdict, timeZone);
+    find("#verdict-detail").replaceChildren(...[detailOf(verdict, timeZone)].flat());
     find("#verdict-tags").replaceChildren(...tagsOf(verdict).map((tag) => element("li", {}, tag)));
     find("#verdict-retry").hidden = !verdict.undecided;
     if (!this.#dialog.open) this.#dialog.showModal();

@@ -60,8 +60,8 @@ function tellAge(problem) {
   find("#as-of").textContent = seenAt ? text("organizer.as_of", { time: timeOfDay(seenAt, zone) }) : "";
   const stale = find("#stale");
   const isStale = Boolean(problem) && (!seenAt || now() - seenAt > STALE);
-  const words = isStale ? [explain(problem), seenAt ? text("organizer.stale", { time: timeOfDay(seenAt, zone) }) : ""].join(" ") : "";
-  say(stale, words);
+  const words = isStale ? [explain(problem), " ", seenAt ? text("organizer.stale", { time: timeOfDay(seenAt, zone) }) : ""] : [];
+  say(stale, ...words);
   stale.hidden = !isStale;
   find("#numbers").classList.toggle("stale", isStale);
 }

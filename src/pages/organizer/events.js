@@ -82,11 +82,11 @@ name.oninput = () => { if (!changed && !slug.dataset.typed) slug.value = slugOf(
 const slugOf = (words) => words.normalize("NFKD").toLowerCase().replace(/\p{M}/gu, "").replace(/[^a-z0-9]+/g, "-").slice(0, 64).replace(/^-|-$/g, "");
 
 onSubmit(form, async (values) => {
-  if (!isTimeZone(values.time_zone)) throw wrongField("time_zone", "organizer.no_such_zone");
+  if (!isTimeZone(values.time_zone)) throw wrongField("time_zone", "not_a_time_zone");
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
   const { slug: newSlug, ...rest } = values;
   const event = { ...rest, starts_at: moment(values.starts_at), ends_at: moment(values.ends_at) };
-  if (event.starts_at && event.ends_at && event.ends_at <= event.starts_at) throw wrongField("ends_at", "organizer.ends_early");
+  if (event.starts_at && event.ends_at && event.ends_at <= event.starts_at) throw wrongField("ends_at", "ends_before_start");
   if (changed) await call("PATCH", `/api/events/${changed.slug}`, { json: event });
   else await call("POST", "/api/events", { json: { slug: newSlug, ...event } });
   dialog.close();

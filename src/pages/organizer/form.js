@@ -2,17 +2,17 @@
 
 import { Problem } from "../shared/api.js";
 import { element, find } from "../shared/dom.js";
-import { hasText, text } from "../shared/text.js";
+import * as shared from "../shared/problem.js";
+import { text } from "../shared/text.js";
 
-/** What went wrong, in words of the page's language where it has them, otherwise in the service's. */
+/** What went wrong, as an element. What is no refusal is a fault of the page, and thrown on. */
 export function explain(problem) {
   if (!(problem instanceof Problem)) throw problem;
-  const name = `organizer.problem_${problem.status === 0 ? "away" : problem.code}`;
-  return hasText(name) ? text(name) : problem.detail || text("organizer.problem_status", { status: problem.status });
+  return shared.explain(problem);
 }
 
 /** A paragraph that a screen reader reads at once. */
-export const alarm = (words) => element("p", { className: "problem", role: "alert" }, words);
+export const alarm = (...words) => element("p", { className: "problem", role: "alert" }, ...words);
 
 /** Runs `work` with the values of the form when it is sent, once at a time, and shows what it throws. */
 export function onSubmit(form, work) {
@@ -42,25 +42,22 @@ export function clear(form) {
 
 function show(form, problem) {
   const rest = [];
-  for (const { field, message } of problem.errors ?? []) {
-    const control = form.elements.namedItem(field);
-    if (control instanceof HTMLElement) mark(control, message);
-    else rest.push(`${field}: ${message}`);
+  for (const error of problem.errors ?? []) {
+    const control = form.elements.namedItem(error.field);
+    if (control instanceof HTMLElement) mark(control, error);
+    else rest.push(`\n${error.field}: `, shared.explainField(error));
   }
   const marked = find("[aria-invalid]", form);
   if (!marked || rest.length > 0) {
-    find(".actions, button.primary", form).before(alarm([explain(problem), ...rest].join("\n")));
+    find(".actions, button.primary", form).before(alarm(explain(problem), ...rest));
   }
   marked?.focus();
 }
 
 /** Says that a field is wrong. */
-function mark(control, message) {
+function mark(control, error) {
   const id = `problem-${control.id}`;
-  // The service's messages are English.
-  const told = hasText(message) ? element("p", {}, text(message)) : element("p", { lang: "en" }, message);
-  Object.assign(told, { id, className: "problem" });
-  control.after(told);
+  control.after(element("p", { id, className: "problem" }, shared.explainField(error)));
   control.setAttribute("aria-invalid", "true");
   describe(control, () => true, id);
 }
@@ -70,8 +67,8 @@ function describe(control, keeps, ...more) {
   control.setAttribute("aria-describedby", [...ids, ...more].join(" "));
 }
 
-/** Refuses a field on the page's own account; `message` is the name of a text. */
-export const wrongField = (field, message) => new Problem(422, { errors: [{ field, message }], code: "invalid_payload" });
+/** Refuses a field on the page's own account, by a code that has a text among those of the service. */
+export const wrongField = (field, code) => new Problem(422, { errors: [{ field, code }], code: "invalid_payload" });
 
 /** Opens a dialog, with the problems of the last time gone. */
 export function open(dialog) {
@@ -97,7 +94,7 @@ export function confirm({ title, words, action, typed = "", work }) {
   const field = find("#typed");
   field.value = "";
   confirmed = async () => {
-    if (field.value.trim() !== typed) throw wrongField("typed", "organizer.not_typed");
+    if (field.value.trim() !== typed) throw wrongField("typed", "not_typed");
     await work();
     dialog.close();
   };
@@ -111,7 +108,7 @@ export function tell(words) {
   const told = find("#told");
   // What is outside an open dialog is covered by it.
   [...document.querySelectorAll("main, dialog[open]")].at(-1).append(told);
-  told.textContent = words;
+  told.replaceChildren(words);
   clearTimeout(fading);
   fading = setTimeout(() => { told.textContent = ""; }, 5000);
 }

@@ -3,6 +3,7 @@
 import { element, find } from "../shared/dom.js";
 import { alarm, bdi, explain, onSubmit } from "./form.js";
 import { parse } from "./csv.js";
+import { explainField } from "../shared/problem.js";
 import { LONG, call, here } from "./session.js";
 import { number, text } from "../shared/text.js";
 
@@ -82,25 +83,11 @@ onSubmit(form, async ({ file }) => {
   }
 });
 
-/** What the service says of a line most often. */
-const USUAL = [
-  [/^this seat at this gate has a ticket already$/, "organizer.problem_seat_taken"],
-  [/^names the same seat and gate as line (?<line>\d+)$/, "organizer.line_twice"],
-  [/^(?<column>\w+) must have 1 to (?<most>\d+) characters/, "organizer.line_length"],
-  [/^username must have 1 to 64 of the characters/, "organizer.line_username"],
-];
-
-/** In the page's words where it has them, otherwise in the service's, which are English. */
-function wrong(message) {
-  const usual = USUAL.find(([pattern]) => pattern.test(message));
-  return usual ? element("td", {}, text(usual[1], usual[0].exec(message).groups)) : element("td", { lang: "en" }, message);
-}
-
 /** All or nothing: what is wrong, line by line. */
 function refusal(problem) {
-  const lines = (problem.errors ?? []).map(({ field, message }) => element("tr", {},
-    element("th", { scope: "row" }, field.replace(/^line /, `${text("organizer.line")} `)),
-    wrong(message)));
+  const lines = (problem.errors ?? []).map((error) => element("tr", {},
+    element("th", { scope: "row" }, error.field.replace(/^line /, `${text("organizer.line")} `)),
+    element("td", {}, explainField(error))));
   if (lines.length === 0) return [alarm(explain(problem))];
   return [
     alarm(text("organizer.nothing_imported", { lines: number(lines.length) })),

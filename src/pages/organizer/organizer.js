@@ -82,7 +82,7 @@ async function start() {
   wireDialogs();
   session.onEnd = () => {
     leave();
-    tell(text("organizer.problem_unauthenticated"));
+    tell(text("problem.unauthenticated"));
   };
   onSubmit(find("form", signin), async ({ key }) => {
     await signIn(key.trim());

@@ -1,7 +1,7 @@
 // Sheets to print: the QR codes of ticket links, or tickets that admit by themselves, for people without a phone.
 
 import { records } from "./csv.js";
-import { element, find } from "../shared/dom.js";
+import { element, find, say } from "../shared/dom.js";
 import { bdi, explain } from "./form.js";
 import { call, download, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
@@ -12,7 +12,7 @@ const told = find("#sheet-told");
 const perPage = find("#per-page");
 let wanted = null;
 let cards = [];
-/** What is not on the sheets, and why. */
+/** What is not on the sheets, and why: each a list of nodes. */
 let missing = [];
 
 /**
@@ -32,14 +32,14 @@ export async function show() {
   const mine = wanted;
   try {
     const { kind, tickets, leftOut } = mine;
-    missing = leftOut ? [text("organizer.left_out", { tickets: number(leftOut) })] : [];
+    missing = leftOut ? [[text("organizer.left_out", { tickets: number(leftOut) })]] : [];
     const made = kind === "codes" ? await codes(tickets) : await links(tickets);
     // Somebody left, or wants another sheet by now.
     if (mine !== wanted) return;
     cards = made;
     layOut();
   } catch (problem) {
-    if (mine === wanted) told.textContent = explain(problem);
+    if (mine === wanted) say(told, explain(problem));
   }
 }
 
@@ -68,7 +68,7 @@ async function codes(tickets) {
       made.push({ ...ticket, holder: ticket.full_name ?? ticket.username, code: ticket.printed_code, how: text("organizer.sheet_code") });
     } catch (problem) {
       if (problem.status !== 409) throw problem;
-      missing.push(`${seat}: ${explain(problem)}`);
+      missing.push([`${seat}: `, explain(problem)]);
     }
   }
   return made;
@@ -83,7 +83,7 @@ function layOut() {
   sheet.replaceChildren(...pages);
   find("#print").disabled = cards.length === 0;
   const words = cards.length ? text("organizer.sheet_told", { tickets: number(cards.length), pages: number(pages.length) }) : text("organizer.sheet_empty");
-  told.textContent = [words, ...missing].join(" ");
+  say(told, words, ...missing.flatMap((why) => [" ", ...why]));
 }
 
 function card({ seat, gate, holder, code, how }) {

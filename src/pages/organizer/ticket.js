@@ -180,7 +180,7 @@ async function findOrMake({ username, full_name: name, email }) {
     const details = Object.entries({ username, full_name: name, email }).filter(([, value]) => value);
     return call("POST", "/api/users", { json: Object.fromEntries(details) });
   }
-  if (differs(name, person.full_name) || differs(email, person.email)) throw wrongField("username", "organizer.another_person");
+  if (differs(name, person.full_name) || differs(email, person.email)) throw wrongField("username", "another_person");
   return person;
 }
 

@@ -26,6 +26,7 @@ export function svg(tag, attributes = {}, ...children) {
 }
 
 /** Sets a text, if it is another: what has `role="status"` or `role="alert"` is read aloud whenever it is set. */
-export function say(place, words) {
-  if (place.textContent !== words) place.textContent = words;
+export function say(place, ...words) {
+  const said = element("span", {}, ...words);
+  if (place.textContent !== said.textContent) place.replaceChildren(...said.childNodes);
 }

@@ -5,9 +5,9 @@ export const language = document.documentElement.lang;
 /** How this person writes times and numbers: in that language, as their country does. */
 const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
 
-/** A text by its name, with `{name}` in it replaced by `values.name`. */
+/** A text by its name, with `{name}` in it replaced by `values.name`, of which a list is told with commas. */
 export function text(name, values = {}) {
-  return (texts[name] ?? name).replace(/\{(\w+)\}/g, (whole, value) => values[value] ?? whole);
+  return (texts[name] ?? name).replace(/\{(\w+)\}/g, (whole, value) => [values[value] ?? whole].flat().join(", "));
 }
 
 /** Whether the page has a text of this name. */

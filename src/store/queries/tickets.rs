@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::users::find_user;
 use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row, unless_unique};
-use crate::error::{Error, FieldError};
+use crate::error::Error;
+use crate::fault::{Fault, FieldError};
 use crate::model::{Millis, Status, Ticket};
 use crate::store::{
     Created, Guarded, ManifestTicket, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets,
@@ -249,7 +250,7 @@ async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -
     let mut lease = backend.reader().await?;
     let outcome = super::find_taken(lease.connection(), event_id, tickets).await;
     let places = lease.settle(outcome.map_err(Error::from)).await?;
-    let taken = |place: &i64| FieldError::new(place.to_string(), "this seat at this gate has a ticket already");
+    let taken = |place: &i64| FieldError::new(place.to_string(), Fault::SeatTaken);
     Ok(Error::SeatTaken(places.iter().map(taken).collect()))
 }
 

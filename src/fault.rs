@@ -1,0 +1,344 @@
+//! What can be wrong with a field of a request, or with a line of a file: by a code that stays, with what its text needs to
+//! know. Never with what was sent, which may be a secret.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use strum::{EnumIter, EnumMessage, IntoStaticStr};
+
+/// The message is English, to be read after the name of the field, with a gap for each of the fault's members that it tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, EnumIter, EnumMessage, IntoStaticStr)]
+#[serde(tag = "code", content = "params", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Fault {
+    #[strum(message = "is required")]
+    Required,
+    #[strum(message = "is given twice")]
+    GivenTwice,
+    /// A field of another name than these.
+    #[strum(message = "is not known, {known}")]
+    Unknown { known: Vec<String> },
+    /// A value of another type of JSON.
+    #[strum(message = "expected {expected}")]
+    WrongType { expected: String },
+    /// Whatever else keeps a value from being read.
+    #[strum(message = "cannot be read")]
+    Unreadable,
+    #[strum(message = "must not be empty")]
+    Empty,
+    #[strum(message = "must have at most {most} characters")]
+    TooLong { most: usize },
+    #[strum(message = "must have no control characters and no space at either end")]
+    BadCharacters,
+    #[strum(message = "must be a number from {least} to {most}")]
+    OutOfRange { least: usize, most: usize },
+    #[strum(message = "expected one of {words}")]
+    NotOneOf { words: Vec<String> },
+    #[strum(message = "expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")]
+    NotATime,
+    #[strum(message = "expected a UUID")]
+    NotAUuid,
+    #[strum(message = "must have 1 to {most} of the characters A-Z a-z 0-9 . _ @ + -")]
+    NotAUsername { most: usize },
+    /// A username that is a path of its own.
+    #[strum(message = "is a reserved name")]
+    Reserved,
+    #[strum(message = "must be an e-mail address of at most {most} characters")]
+    NotAnEmail { most: usize },
+    #[strum(message = "must have 1 to {most} of the characters a-z 0-9 -")]
+    NotASlug { most: usize },
+    #[strum(message = "must be an IANA time zone such as Europe/Madrid")]
+    NotATimeZone,
+    #[strum(message = "is not a cursor that a list gave as `next`")]
+    NotACursor,
+    #[strum(message = "must be the `as_of` of a manifest")]
+    NotAnAsOf,
+    #[strum(message = "must be after starts_at")]
+    EndsBeforeStart,
+    #[strum(message = "must be in the future")]
+    NotInFuture,
+    #[strum(message = "is required for a key that is bound to a gate")]
+    EventMissing,
+    /// Neither of the ways to show a ticket, or two of them.
+    #[strum(message = "send either `code`, or `seat`, `gate` and `totp_code`, or `seat`, `gate`, `manual` and `note`")]
+    NotAScan,
+    #[strum(message = "is required for a manual admission, and only for that")]
+    NoteIfManual,
+    #[strum(message = "is for batches only")]
+    BatchOnly,
+    #[strum(message = "must hold at most {most} scans")]
+    TooManyScans { most: usize },
+    /// The time of a scan in a batch.
+    #[strum(
+        message = "must lie after the key's creation, within the last {hours} hours and at most {seconds} seconds ahead"
+    )]
+    OutsideWindow { hours: u64, seconds: u64 },
+    #[strum(message = "is not UTF-8")]
+    NotUtf8,
+    #[strum(message = "is not a form")]
+    NotAForm,
+    /// The body ended too soon.
+    #[strum(message = "broke off")]
+    BrokeOff,
+    #[strum(message = "must hold at least one ticket")]
+    NoTickets,
+    #[strum(message = "is one ticket too many: at most {most} at once")]
+    TooManyTickets { most: usize },
+    #[strum(message = "this seat at this gate has a ticket already")]
+    SeatTaken,
+    #[strum(message = "names the same seat and gate as line {line}")]
+    SeatTwice { line: u64 },
+    /// The same in an array.
+    #[strum(message = "names a seat at a gate that is named before")]
+    SeatRepeated,
+    #[strum(message = "cannot be read as CSV")]
+    NotCsv,
+    #[strum(message = "has a column that is not one of {known}")]
+    UnknownColumn { known: Vec<String> },
+    #[strum(message = "names the column {column} twice")]
+    ColumnTwice { column: String },
+    #[strum(message = "must name the column {column}")]
+    ColumnMissing { column: String },
+    #[strum(message = "must have {expected} fields, as the header has, not {found}")]
+    WrongFieldCount { expected: usize, found: usize },
+    #[strum(message = "has a full_name or email but no username")]
+    UsernameMissing,
+}
+
+impl Fault {
+    /// Its stable name.
+    pub fn code(&self) -> &'static str {
+        self.into()
+    }
+
+    /// What its text needs to know, by name.
+    pub fn params(&self) -> Map<String, Value> {
+        match serde_json::to_value(self).map(|told| told["params"].clone()) {
+            Ok(Value::Object(params)) => params,
+            _ => Map::new(),
+        }
+    }
+
+    /// In English, to be read after the name of the field.
+    pub fn message(&self) -> String {
+        let message = self.get_message().unwrap_or_default();
+        match self {
+            Self::Unknown { known } => message.replace("{known}", &expected(known)),
+            Self::WrongType { expected } => message.replace("{expected}", &with_article(expected)),
+            _ => self.params().iter().fold(message.to_owned(), |message, (name, value)| {
+                message.replace(&format!("{{{name}}}"), &plain(value))
+            }),
+        }
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// For serde, which carries nothing but a text from where a value is read to where its field is known: the fault as JSON,
+/// which [`Fault::of_serde`] reads again. For people there is [`Fault::message`].
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What serde says, read: the fault, and the name of the field where serde names it.
+pub struct Told<'a> {
+    pub field: Option<&'a str>,
+    pub fault: Fault,
+}
+
+impl Fault {
+    /// Reads what serde says: a fault of ours as it is, and serde's own by its words. No other place knows them.
+    pub fn of_serde(words: &str) -> Told<'_> {
+        let named = |field, fault| Told { field: Some(field), fault };
+        let unnamed = |fault| Told { field: None, fault };
+        if let Ok(fault) = serde_json::from_str(words) {
+            return unnamed(fault);
+        }
+        if let Some(field) = words.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+            return named(field, Self::Required);
+        }
+        if let Some(field) = words.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`')) {
+            return named(field, Self::GivenTwice);
+        }
+        // What was sent comes first and may itself say what follows it.
+        if let Some(rest) = words.strip_prefix("unknown field `") {
+            let (field, known) = rest.rsplit_once("`, expected ").or(rest.rsplit_once("`, ")).unwrap_or((rest, ""));
+            let known = known.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
+            return named(field, Self::Unknown { known });
+        }
+        match words.rsplit_once(", expected ") {
+            Some((_, "a formatted UUID string")) => unnamed(Self::NotAUuid),
+            Some((_, expected)) => unnamed(Self::WrongType { expected: json_type(expected).to_owned() }),
+            None if words.starts_with("UUID parsing failed") => unnamed(Self::NotAUuid),
+            None => unnamed(Self::Unreadable),
+        }
+    }
+}
+
+/// The type of JSON that serde means, in the words of JSON Schema.
+fn json_type(expected: &str) -> &str {
+    match expected.trim_start_matches("a ").trim_start_matches("an ") {
+        "sequence" => "array",
+        "map" => "object",
+        "i64" | "u64" => "integer",
+        other => other,
+    }
+}
+
+fn with_article(word: &str) -> String {
+    let article = if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {word}")
+}
+
+fn expected(known: &[String]) -> String {
+    match known {
+        [] => "there are no fields".to_owned(),
+        [one] => format!("expected `{one}`"),
+        [one, other] => format!("expected `{one}` or `{other}`"),
+        many => format!("expected one of `{}`", many.join("`, `")),
+    }
+}
+
+/// One field that was refused, or one line of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FieldError {
+    /// The field's name; `line 12` for the twelfth line of a CSV import, `[3]` for the fourth ticket of an array.
+    pub field: String,
+    /// The stable name of what is wrong with it, for programs.
+    code: &'static str,
+    /// What a text for this code needs to know: numbers, words, lists of words. `column` is the one of the line that is wrong.
+    params: Map<String, Value>,
+    /// The same in English, for people. Its wording may change.
+    message: String,
+}
+
+impl FieldError {
+    pub fn new(field: impl Into<String>, fault: Fault) -> Self {
+        Self { field: field.into(), code: fault.code(), params: fault.params(), message: fault.message() }
+    }
+
+    /// A line of a file, counted from 1.
+    pub fn line(line: u64, fault: Fault) -> Self {
+        Self::new(format!("line {line}"), fault)
+    }
+
+    /// One column of a line.
+    pub fn column(line: u64, column: &str, fault: Fault) -> Self {
+        let mut error = Self::line(line, fault);
+        error.params.insert("column".to_owned(), column.into());
+        error.message = format!("{column} {}", error.message);
+        error
+    }
+
+    /// In English, to be read after the field.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use strum::IntoEnumIterator as _;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_comes_through_serde_as_it_went_in() {
+        for fault in Fault::iter() {
+            let words = fault.to_string();
+            let told = Fault::of_serde(&words);
+            assert_eq!((told.field, &told.fault), (None, &fault));
+            assert_eq!(serde_json::from_str::<Value>(&words).unwrap()["code"], fault.code());
+        }
+    }
+
+    #[test]
+    fn every_fault_has_a_message_whose_gaps_are_its_params() {
+        for fault in Fault::iter() {
+            let (message, params) = (fault.get_message().unwrap_or_default(), fault.params());
+            let gaps: Vec<&str> = message.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0)).collect();
+            assert!(!message.is_empty() && gaps.iter().all(|gap| params.contains_key(*gap)), "{message}: {params:?}");
+            assert_eq!(params.len(), gaps.len(), "{message}: {params:?}");
+            assert!(!fault.message().contains('{'), "{}", fault.message());
+        }
+        let window = Fault::OutsideWindow { hours: 72, seconds: 30 };
+        let told = "must lie after the key's creation, within the last 72 hours and at most 30 seconds ahead";
+        assert_eq!(window.message(), told);
+        let words = ["entry", "exit"].map(ToOwned::to_owned).to_vec();
+        assert_eq!(Fault::NotOneOf { words }.message(), "expected one of entry, exit");
+    }
+
+    #[test]
+    fn what_serde_says_is_read_in_one_place() {
+        let known = |names: &[&str]| Fault::Unknown { known: names.iter().map(ToString::to_string).collect() };
+        let wrong_type = |expected: &str| Fault::WrongType { expected: expected.to_owned() };
+        for (words, field, fault, message) in [
+            ("missing field `gate`", Some("gate"), Fault::Required, "is required"),
+            ("duplicate field `gate`", Some("gate"), Fault::GivenTwice, "is given twice"),
+            ("unknown field `x`, there are no fields", Some("x"), known(&[]), "is not known, there are no fields"),
+            ("unknown field `x`, expected `a`", Some("x"), known(&["a"]), "is not known, expected `a`"),
+            (
+                "unknown field `x`, expected `a` or `b`",
+                Some("x"),
+                known(&["a", "b"]),
+                "is not known, expected `a` or `b`",
+            ),
+            (
+                "unknown field `x`, expected one of `a`, `b`, `c`",
+                Some("x"),
+                known(&["a", "b", "c"]),
+                "is not known, expected one of `a`, `b`, `c`",
+            ),
+            (
+                "unknown field `x`, expected `y`, expected `a`",
+                Some("x`, expected `y"),
+                known(&["a"]),
+                "is not known, expected `a`",
+            ),
+            (
+                "invalid type: string \"x, expected y\", expected i64",
+                None,
+                wrong_type("integer"),
+                "expected an integer",
+            ),
+            ("invalid type: null, expected a boolean", None, wrong_type("boolean"), "expected a boolean"),
+            ("invalid type: map, expected a sequence", None, wrong_type("array"), "expected an array"),
+            ("invalid type: sequence, expected an object", None, wrong_type("object"), "expected an object"),
+            ("invalid type: integer `1`, expected a formatted UUID string", None, Fault::NotAUuid, "expected a UUID"),
+            ("UUID parsing failed: invalid character", None, Fault::NotAUuid, "expected a UUID"),
+            ("whatever comes with serde 2", None, Fault::Unreadable, "cannot be read"),
+        ] {
+            let told = Fault::of_serde(words);
+            assert_eq!((told.field, &told.fault), (field, &fault), "{words}");
+            assert_eq!(told.fault.message(), message, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_told_by_its_code_and_what_the_text_needs() {
+        let told = serde_json::to_value(FieldError::new("name", Fault::TooLong { most: 200 })).unwrap();
+        let message = "must have at most 200 characters";
+        assert_eq!(told, json!({ "field": "name", "code": "too_long", "params": { "most": 200 }, "message": message }));
+        let told = serde_json::to_value(FieldError::column(12, "gate", Fault::Empty)).unwrap();
+        let message = "gate must not be empty";
+        assert_eq!(
+            told,
+            json!({ "field": "line 12", "code": "empty", "params": { "column": "gate" }, "message": message })
+        );
+        let told = serde_json::to_value(FieldError::line(2, Fault::NotUtf8)).unwrap();
+        assert_eq!(told, json!({ "field": "line 2", "code": "not_utf8", "params": {}, "message": "is not UTF-8" }));
+    }
+}
