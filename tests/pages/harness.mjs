@@ -175,12 +175,18 @@ const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).f
 /** The languages of the pages, such as `en`. */
 export const LANGUAGES = fs.readdirSync(path.join(ROOT, "src/pages/text")).map((file) => path.basename(file, ".json"));
 
-/** The texts of the pages in a language, with their values filled in: `texts("en")("gate.role_gate", {…})`. */
+/**
+ * The texts of the pages in a language, with their values filled in: `texts("en")("gate.role_gate", {…})`. One with a limit of
+ * the service is a pattern: which figure it is, a unit test holds.
+ */
 export function texts(language) {
   const known = JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));
   return (name, values = {}) => {
     assert.ok(name in known, `there is no text ${name}`);
-    return known[name].replace(/\{(\w+)\}/g, (whole, value) => values[value] ?? whole);
+    const filled = known[name].replace(/\{(\w+)\}/g, (whole, value) => values[value] ?? whole);
+    if (!filled.includes("{limit.")) return filled;
+    const plain = filled.split(/\{limit\.\w+\}/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    return new RegExp(plain.join("\\d+"));
   };
 }
 
