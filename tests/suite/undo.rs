@@ -1,6 +1,7 @@
-//! Undo: a ticket's newest accepted scan, within a quarter of an hour.
+//! Undo: a ticket's newest accepted scan, for as long as `UNDO_WINDOW` says.
 
 use http::Method;
+use register_ticket_api::limits::UNDO_WINDOW;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ on_both_databases! {
     a_second_undo_changes_nothing,
     only_the_newest_accepted_scan_can_be_undone,
     a_refused_scan_cannot_be_undone,
-    undo_is_possible_for_fifteen_minutes,
+    undo_is_possible_within_its_window,
     undo_after_a_revocation_leaves_the_ticket_revoked,
     what_was_scanned_before_a_reissue_cannot_be_undone,
     a_scan_that_does_not_exist_is_not_found,
@@ -102,12 +103,12 @@ async fn a_refused_scan_cannot_be_undone(service: Service) {
     service.unchanged(undo(&supervisor, &unknown)).await.is_refused(409, "not_undoable");
 }
 
-async fn undo_is_possible_for_fifteen_minutes(service: Service) {
+async fn undo_is_possible_within_its_window(service: Service) {
     let supervisor = service.supervisor().await;
     let (first, second) = (service.ticket("A1").await, service.ticket("A2").await);
     let first = enter(&service, &supervisor, &first).await;
     let second = enter(&service, &supervisor, &second).await;
-    service.clock.advance(15 * 60_000);
+    service.clock.advance(UNDO_WINDOW.as_millis().try_into().unwrap());
     undo(&supervisor, &first).await.is(200);
     service.clock.advance(1);
     service.unchanged(undo(&supervisor, &second)).await.is_refused(409, "undo_expired");
