@@ -271,6 +271,23 @@ words! {
     }
 }
 
+impl ScanResult {
+    /// Whether it refuses the code, as one that somebody guesses would be, and so counts towards `admission::ATTEMPTS`.
+    pub const fn refuses_the_code(self) -> bool {
+        match self {
+            Self::WrongCode | Self::StaleCode => true,
+            Self::Accepted
+            | Self::AlreadyUsed
+            | Self::WrongGate
+            | Self::NotRegistered
+            | Self::NotInside
+            | Self::Revoked
+            | Self::UnknownTicket
+            | Self::TooManyAttempts => false,
+        }
+    }
+}
+
 /// An occasion that tickets admit to.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

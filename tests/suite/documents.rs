@@ -94,7 +94,7 @@ fn the_manuals_repeat_each_limit_as_it_is() {
 }
 
 #[test]
-fn the_interface_has_a_line_for_each_word() {
+fn the_interface_and_the_runbook_have_a_line_for_each_word() {
     let text = read("api.md");
     for result in ScanResult::ALL {
         assert!(
@@ -102,6 +102,13 @@ fn the_interface_has_a_line_for_each_word() {
             "docs/api.md has no line for {}",
             result.as_str()
         );
+    }
+    let runbook = read("runbook.md");
+    let (_, table) = runbook.split_once("| result | what the person at the gate does |").unwrap();
+    let (table, _) = table.split_once("###").unwrap();
+    for result in ScanResult::ALL {
+        let word = format!("`{}`", result.as_str());
+        assert!(table.contains(&word), "docs/runbook.md does not say what the person at the gate does at {word}");
     }
     for role in Role::ALL {
         assert!(text.contains(&format!("| `{}` |", role.as_str())), "docs/api.md has no line for {}", role.as_str());

@@ -9,7 +9,7 @@ use super::tickets::optional_ticket;
 use super::{BEGIN, Backend, Connection, Db, LOCK_TICKET, Row, is_unique_violation};
 use crate::admission::ATTEMPTS;
 use crate::error::Error;
-use crate::model::{Millis, Scan, ScanResult};
+use crate::model::{Millis, Scan};
 use crate::store::{Admissions, Guarded, Mark, Recorded, Result, ScanContext, TicketName};
 
 /// How many codes of a ticket were refused since a moment, those of offline gates apart; since null, none.
@@ -125,7 +125,7 @@ impl Admissions for Backend {
         let mut lease = self.writer().await?;
         let outcome = match (mark, scan.ticket_id) {
             (Some(mark), _) => super::record_accepted(lease.connection(), scan, mark, refusals_since).await,
-            (None, Some(ticket_id)) if [ScanResult::WrongCode, ScanResult::StaleCode].contains(&scan.result) => {
+            (None, Some(ticket_id)) if scan.result.refuses_the_code() => {
                 lease = lease.begin(BEGIN).await?;
                 // One refused code at a time, so that each is counted by the next.
                 sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(lease.connection()).await?;
@@ -165,4 +165,17 @@ async fn record_refused(
 ) -> std::result::Result<u64, sqlx::Error> {
     let written = bind_scan(sqlx::query(INSERT_SCAN), scan, refusals_since).execute(connection).await?;
     Ok(written.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::ScanResult;
+
+    #[test]
+    fn the_refusals_that_are_counted_are_those_that_refuse_the_code() {
+        let counted = count_refusals!("$1", "$2");
+        for result in ScanResult::ALL {
+            assert_eq!(counted.contains(&format!("'{}'", result.as_str())), result.refuses_the_code(), "{result:?}");
+        }
+    }
 }
