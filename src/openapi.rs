@@ -568,6 +568,15 @@ mod tests {
     }
 
     #[test]
+    fn the_introduction_names_each_role() {
+        let document = assemble();
+        let introduction = document["info"]["description"].as_str().unwrap();
+        for role in Role::ALL {
+            assert!(introduction.contains(&format!("`{}` (", role.as_str())), "document.toml: {}", role.as_str());
+        }
+    }
+
+    #[test]
     fn every_code_has_its_line_and_an_operation_that_refuses_with_it() {
         let codes: BTreeSet<&str> = every_error().into_iter().map(|(_, _, code)| code).collect();
         has_lines("ProblemCode", &codes.iter().copied().collect::<Vec<_>>());

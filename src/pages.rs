@@ -369,6 +369,22 @@ mod tests {
     }
 
     #[test]
+    fn the_pages_know_each_role_as_it_is() {
+        let devices = || Role::ALL.iter().filter(|role| role.is_of_a_device());
+        let list = |name, roles: Vec<&str>| format!("const {name} = [\"{}\"];", roles.join("\", \""));
+        let of_devices = list("DEVICES", devices().map(|role| role.as_str()).collect());
+        assert!(include_str!("pages/organizer/gates.js").contains(&of_devices), "gates.js lacks {of_devices}");
+        let supervise = devices().filter(|role| role.holds(Role::Supervisor)).map(|role| role.as_str());
+        let supervise = list("SUPERVISORS", supervise.collect());
+        assert!(include_str!("pages/gate/core.js").contains(&supervise), "core.js lacks {supervise}");
+        let form = include_str!("pages/organizer/organizer.html");
+        for role in devices().map(|role| role.as_str()) {
+            let choice = format!("<option value=\"{role}\">{{{{organizer.role_{role}_long}}}}</option>");
+            assert!(form.contains(&choice), "organizer.html lacks {choice}");
+        }
+    }
+
+    #[test]
     fn every_verdict_has_its_look_at_the_gate() {
         let table = include_str!("pages/gate/verdict.js");
         for result in ScanResult::ALL {

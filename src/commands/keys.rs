@@ -33,8 +33,7 @@ pub struct NewKeyArguments {
     /// For people: whose key it is
     #[arg(long, value_parser = checked::<Text<KEY_NAME>>)]
     name: Text<KEY_NAME>,
-    /// organizer, supervisor or gate
-    #[arg(long, value_parser = checked::<Role>)]
+    #[arg(long, value_parser = checked::<Role>, help = roles())]
     role: Role,
     /// The only event where the key holds
     #[arg(long, value_parser = checked::<Slug>)]
@@ -47,6 +46,11 @@ pub struct NewKeyArguments {
     offline: bool,
     #[arg(long, value_parser = time, help = expires_at_help())]
     expires_at: Option<Millis>,
+}
+
+fn roles() -> String {
+    let roles: Vec<&str> = Role::ALL.iter().map(|role| role.as_str()).collect();
+    format!("One of {}", roles.join(", "))
 }
 
 fn expires_at_help() -> String {

@@ -321,7 +321,7 @@ function listen() {
       show();
     });
   }
-  onClick("#type", () => typing.open({ gate: ownGate(), gates: knownGates(), isSupervisor: gate.device.role === "supervisor" }));
+  onClick("#type", () => typing.open({ gate: ownGate(), gates: knownGates(), isSupervisor: gate.supervises }));
   onClick("#last", openScans);
   onClick("#counts", async () => {
     await refreshCounts();

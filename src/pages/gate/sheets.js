@@ -114,7 +114,7 @@ export class ScansSheet {
   /** The service lets supervisors take back the newest admission of a ticket, for a while. */
   #canUndo(verdict) {
     const { scan_id, ticket, undone_at, scanned_at } = verdict;
-    if (this.#gate.device?.role !== "supervisor" || verdict.result !== "accepted" || undone_at || !ticket) return false;
+    if (!this.#gate.supervises || verdict.result !== "accepted" || undone_at || !ticket) return false;
     const ofTicket = ({ result, ticket: other }) => result === "accepted" && other?.ticket_id === ticket.ticket_id;
     const window = this.#gate.device.limits.undo_seconds * 1000;
     return now() - Date.parse(scanned_at) < window && this.#gate.recent.find(ofTicket).scan_id === scan_id;

@@ -4,7 +4,7 @@ import { parsed, send } from "../shared/api.js";
 import { now, secondsSlow } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
 import { explain } from "./form.js";
-import { isGood } from "./gates.js";
+import { isGood, isOfADevice } from "./gates.js";
 import { all, call, here, session } from "./session.js";
 import { isolated, number, text, timeOfDay } from "../shared/text.js";
 
@@ -71,7 +71,7 @@ async function tickets() {
   const [stats, keys] = await Promise.all([call("GET", here("/stats")), all("/api/keys", "keys")]);
   if (stats.tickets === 0) return [line("wrong", "tickets")];
   const free = stats.tickets - stats.registered;
-  const ours = keys.filter((key) => key.role !== "organizer" && isGood(key) && (key.event === session.event.slug || !key.event));
+  const ours = keys.filter((key) => isOfADevice(key) && isGood(key) && (key.event === session.event.slug || !key.event));
   const end = Date.parse(session.event.ends_at ?? "");
   const lasting = ours.filter((key) => !(Date.parse(key.expires_at) < end));
   const lines = [line(free ? "look" : "ok", "holders", { free: number(free), tickets: number(stats.tickets) })];

@@ -28,10 +28,14 @@ export async function show() {
   find("#key-gate").replaceChildren(new Option(text("organizer.any_gate"), ""), ...gates.map(({ gate }) => new Option(gate)));
 }
 
+/** The roles whose keys are for devices, as src/model.rs has them: a test compares them. */
+const DEVICES = ["supervisor", "gate"];
+export const isOfADevice = ({ role }) => DEVICES.includes(role);
+
 export const isGood = (key) => !key.revoked_at && !(Date.parse(key.expires_at) <= now());
 
 function card(key) {
-  const isDevice = key.role !== "organizer";
+  const isDevice = isOfADevice(key);
   const moment = (time) => dayAndTime(time, session.event.time_zone);
   const place = key.gate ? text("organizer.at_gate", { gate: isolated(key.gate) }) : text("organizer.any_gate");
   const facts = [
@@ -64,7 +68,7 @@ function newest({ newest_scan_at: time }) {
 function revoke(key) {
   confirm({
     title: text("organizer.revoke_key_title", { name: isolated(key.name) }),
-    words: (key.role === "organizer" ? ["revoke_key_person"] : ["revoke_key_dies", "revoke_key_unsent"]).map((name) => text(`organizer.${name}`)),
+    words: (isOfADevice(key) ? ["revoke_key_dies", "revoke_key_unsent"] : ["revoke_key_person"]).map((name) => text(`organizer.${name}`)),
     action: text("organizer.revoke"),
     async work() {
       await call("DELETE", `/api/keys/${key.key_id}`);
