@@ -523,6 +523,7 @@ fn pascal(code: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::{Direction, Reentry, Status};
+    use crate::totp::FORMS;
 
     const COMMITTED: &str = include_str!("openapi.json");
 
@@ -573,6 +574,14 @@ mod tests {
         let introduction = document["info"]["description"].as_str().unwrap();
         for role in Role::ALL {
             assert!(introduction.contains(&format!("`{}` (", role.as_str())), "document.toml: {}", role.as_str());
+        }
+    }
+
+    #[test]
+    fn a_scan_names_each_form_of_a_qr() {
+        let document = assemble().to_string();
+        for (form, _) in FORMS {
+            assert!(document.contains(&format!("`{form}.<ticket_id")), "endpoints/scans.rs: {form}");
         }
     }
 

@@ -161,6 +161,21 @@ pub enum Code {
     Printed(PrintProof),
 }
 
+/// Reads the last part of a QR; `None` is what is not of its form.
+pub type ReadCode = fn(&str) -> Option<Code>;
+
+/// The forms of a ticket's QR: what it begins with, and how its last part is read.
+pub const FORMS: [(&str, ReadCode); 2] = [("RT1", rotating), ("RP1", printed)];
+
+fn rotating(digits: &str) -> Option<Code> {
+    let is_code = digits.len() == usize::from(DIGITS) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_code.then(|| Code::Rotating(digits.to_owned()))
+}
+
+fn printed(proof: &str) -> Option<Code> {
+    Some(Code::Printed(BASE64URL_NOPAD.decode(proof.as_bytes()).ok()?.try_into().ok()?))
+}
+
 /// What the QR of a ticket shows: on a phone `RT1.<ticket_id, base64url>.<six digits>`, on paper
 /// `RP1.<ticket_id, base64url>.<proof, base64url>`. Shown whole, never in `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
@@ -175,14 +190,8 @@ impl QrCode {
         let (form, rest) = text.trim().split_once('.')?;
         let (id, code) = rest.split_once('.')?;
         let ticket_id = Uuid::from_slice(&BASE64URL_NOPAD.decode(id.as_bytes()).ok()?).ok()?;
-        let code = match form {
-            "RT1" if code.len() == usize::from(DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Code::Rotating(code.to_owned())
-            }
-            "RP1" => Code::Printed(BASE64URL_NOPAD.decode(code.as_bytes()).ok()?.try_into().ok()?),
-            _ => return None,
-        };
-        Some(Self { ticket_id, code })
+        let (_, read) = FORMS.iter().find(|(name, _)| *name == form)?;
+        Some(Self { ticket_id, code: read(code)? })
     }
 }
 
@@ -478,6 +487,26 @@ mod tests {
         for code in [Code::Rotating("050471".into()), Code::Printed(proof)] {
             let debug = format!("{:?} {:?}", code.clone(), QrCode { ticket_id: TICKET_ID, code });
             assert_eq!(debug, format!("Code(hidden) QrCode({TICKET_ID})"));
+        }
+    }
+
+    #[test]
+    fn every_form_has_a_qr_in_the_table_that_the_gates_page_reads_too() {
+        let table: serde_json::Value =
+            serde_json::from_str(include_str!("../tests/suite/admission_cases.json")).unwrap();
+        let table = table["qr"].as_object().unwrap();
+        for (form, _) in FORMS {
+            assert!(table.keys().any(|text| text.starts_with(&format!("{form}."))), "no `qr` begins with {form}");
+        }
+        for (text, code) in table {
+            let read = QrCode::parse(text).unwrap_or_else(|| panic!("no QR: {text}"));
+            assert_eq!(read.ticket_id, TICKET_ID);
+            match read.code {
+                Code::Rotating(digits) => assert_eq!(*code, serde_json::json!({ "digits": digits })),
+                Code::Printed(proof) => {
+                    assert_eq!(*code, serde_json::json!({ "printed": BASE64URL_NOPAD.encode(&proof) }));
+                }
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use register_ticket_api::limits::{
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
-use register_ticket_api::totp::{PERIOD, STALE_WINDOW};
+use register_ticket_api::totp::{FORMS, PERIOD, STALE_WINDOW};
 
 fn read(document: &str) -> String {
     let path = format!("{}/docs/{document}", env!("CARGO_MANIFEST_DIR"));
@@ -109,6 +109,9 @@ fn the_interface_and_the_runbook_have_a_line_for_each_word() {
     for result in ScanResult::ALL {
         let word = format!("`{}`", result.as_str());
         assert!(table.contains(&word), "docs/runbook.md does not say what the person at the gate does at {word}");
+    }
+    for (form, _) in FORMS {
+        assert!(text.contains(&format!("{form}.<ticket_id")), "docs/api.md does not say what follows {form}");
     }
     for role in Role::ALL {
         assert!(text.contains(&format!("| `{}` |", role.as_str())), "docs/api.md has no line for {}", role.as_str());

@@ -72,17 +72,21 @@ function secondsOff(step, now) {
 /** What only the paper of a ticket shows. */
 const proof = async (base32) => base64url(await derive(base32, "print", 10));
 
+/** The forms of a ticket's QR, as src/totp.rs has them: what it begins with, and how its last part is read. */
+const FORMS = {
+  RT1: (digits) => /^[0-9]{6}$/.test(digits) && { digits },
+  RP1: (printed) => bytes(printed)?.length === 10 && { printed },
+};
+
 /**
  * What a ticket's QR shows, understood: `{ticket_id, code}`. Null is what is not of our form: `RT1.<ticket_id>.<six
  * digits>`, or on paper `RP1.<ticket_id>.<proof>`, both parts base64url.
  */
 export function parse(text) {
-  const [, kind, name, rest] = /^(RT1|RP1)\.([\w-]{22})\.([\w-]+)$/.exec(text.trim()) ?? [];
-  const id = kind && bytes(name);
-  if (!id) return null;
-  const ticket_id = uuid(id);
-  if (kind === "RT1") return /^[0-9]{6}$/.test(rest) ? { ticket_id, code: { digits: rest } } : null;
-  return bytes(rest)?.length === 10 ? { ticket_id, code: { printed: rest } } : null;
+  const [, form, name, rest] = /^([A-Z0-9]{3})\.([\w-]{22})\.([\w-]+)$/.exec(text.trim()) ?? [];
+  const id = form && bytes(name);
+  const code = id && Object.hasOwn(FORMS, form) && FORMS[form](rest);
+  return code ? { ticket_id: uuid(id), code } : null;
 }
 
 /** 16 bytes as a UUID is written. */

@@ -1,5 +1,7 @@
 // A camera sees the same code many times. Which of those times mean another scan?
 
+import { parse } from "./admission.js";
+
 /** After a refusal was put away, its code is looked at again only so much later, in milliseconds. */
 const REFUSED = 4000;
 /** After an admission the phone often stays before the camera, and shows its next code. */
@@ -7,7 +9,8 @@ const ADMITTED = 10_000;
 /** These may become an admission with the ticket's next code, at once. */
 const NEXT_CODE_HELPS = new Set(["stale_code", "wrong_code"]);
 
-const ticketOf = (code) => /^R[TP]1\.[\w-]{22}/.exec(code)?.[0] ?? code;
+/** A QR up to its last part, which changes; anything else whole. */
+const ticketOf = (code) => (parse(code) ? code.slice(0, code.lastIndexOf(".")) : code);
 
 export class Repeats {
   #code = null;
