@@ -23,6 +23,7 @@ use crate::limits::{
 };
 use crate::list::Limit;
 use crate::model::{Role, ScanResult, Slug, Username};
+use crate::pages::LANGUAGES;
 use crate::routes::{ROUTES, Route};
 
 /// A resource is a tag of the document, in this order.
@@ -193,7 +194,9 @@ fn assemble() -> Value {
     assembly.refused_with(&["not_found".to_owned()]);
     assembly.refused_with(&["method_not_allowed".to_owned()]);
     assembly.examples();
-    let Assembly { document, schemas, responses, .. } = assembly;
+    let Assembly { mut document, schemas, responses, .. } = assembly;
+    let languages: Vec<&str> = LANGUAGES.iter().map(|language| language.tag).collect();
+    document.headers["ContentLanguage"]["schema"]["enum"] = json!(languages);
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {

@@ -10,6 +10,7 @@ use register_ticket_api::limits::{
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
+use register_ticket_api::pages::LANGUAGES;
 use register_ticket_api::totp::{FORMS, PERIOD, STALE_WINDOW};
 
 fn read(document: &str) -> String {
@@ -91,6 +92,14 @@ fn the_manuals_repeat_each_limit_as_it_is() {
             format!("may trust it for {} more", told(KEY_REMEMBERED)),
         ],
     );
+}
+
+#[test]
+fn the_languages_are_those_of_the_pages() {
+    let tags: Vec<String> = LANGUAGES.iter().map(|language| format!("`{}`", language.tag)).collect();
+    let tags = tags.join(", ");
+    says("api.md", &[format!("in the language ({tags})")]);
+    says("pages.md", &[format!("in the browser's language ({tags})")]);
 }
 
 #[test]
