@@ -22,7 +22,6 @@ use crate::sheet::{self, LinkLine, TicketLine};
 use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
 use crate::totp::{self, Code, QrCode, TicketSecret};
 
-/// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
 /// A ticket to make.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
