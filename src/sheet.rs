@@ -497,6 +497,48 @@ mod tests {
         }
     }
 
+    /// A text as a list of words.
+    fn words(text: &str) -> Vec<&str> {
+        text.split(|character: char| !character.is_alphanumeric() && character != '_').collect()
+    }
+
+    #[test]
+    fn the_columns_of_an_import_are_told_as_they_are() {
+        let refused = read_columns(&StringRecord::from(vec!["nonsense"])).unwrap_err();
+        let known = json!(refused.errors())[0]["params"]["known"].clone();
+        let known: Vec<&str> = known.as_array().unwrap().iter().filter_map(|column| column.as_str()).collect();
+        let list = format!("const COLUMNS = [\"{}\"];", known.join("\", \""));
+        assert!(include_str!("pages/organizer/import.js").contains(&list), "organizer/import.js lacks {list}");
+        let header = format!("{}\n", known.join(","));
+        for (file, text) in [
+            ("organizer.html", include_str!("pages/organizer/organizer.html")),
+            ("tickets.toml", include_str!("openapi/tickets.toml")),
+        ] {
+            assert!(text.contains(&header), "{file} has no example with the columns {header}");
+        }
+        for (file, text) in [
+            ("openapi/tickets.toml", include_str!("openapi/tickets.toml").split("csv = ").next().unwrap()),
+            ("commands/import.rs", include_str!("commands/import.rs").split("pub struct").nth(1).unwrap()),
+            ("docs/api.md", include_str!("../docs/api.md").split("## Issuing tickets").nth(1).unwrap()),
+        ] {
+            let words = words(text);
+            for column in &known {
+                assert!(words.contains(column), "{file} does not name the column {column}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_columns_of_each_export_are_described_as_they_are() {
+        fn header<Line: Default + Serialize>() -> String {
+            written(&Line::default())[0].join(",")
+        }
+        let described = include_str!("openapi/exports.toml");
+        for header in [header::<TicketLine>(), header::<ScanLine>(), header::<LinkLine>()] {
+            assert!(described.contains(&format!("`{header}`")), "openapi/exports.toml lacks {header}");
+        }
+    }
+
     /// The records of what was written, with the header as the first.
     fn written<Line: Default + Serialize>(line: &Line) -> Vec<Vec<String>> {
         let mut writer = Writer::new::<Line>();

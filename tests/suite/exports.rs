@@ -1,15 +1,49 @@
 //! Tickets and scans as CSV, for a spreadsheet.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::service::{Service, with};
+use crate::service::{Service, assert_members, with};
 
 on_both_databases! {
+    what_is_imported_is_exported_and_listed_column_by_column,
     tickets_are_exported_in_the_order_of_their_creation,
     scans_are_exported_in_the_order_of_their_receipt,
     what_a_spreadsheet_would_run_is_neutralised,
     an_export_goes_on_from_page_to_page,
     an_event_without_tickets_exports_the_header_alone,
+}
+
+async fn what_is_imported_is_exported_and_listed_column_by_column(service: Service) {
+    let tickets = "/api/events/default/tickets";
+    let refused = service.organizer.post_csv(tickets, "nonsense\n").await.is_refused(422, "invalid_payload");
+    let columns: Vec<String> = serde_json::from_value(refused["errors"][0]["params"]["known"].clone()).unwrap();
+    assert!(columns.len() >= 5, "{columns:?}");
+    let value = |column: &str| match column {
+        "email" => "ana@example.com".to_owned(),
+        column => format!("some-{column}"),
+    };
+    let values: Vec<String> = columns.iter().map(|column| value(column)).collect();
+    let file = format!("{}\n{}\n", columns.join(","), values.join(","));
+    service.organizer.post_csv(tickets, file).await.is(201);
+    // The same without a holder, and at another seat.
+    let of_the_holder = ["username", "full_name", "email"];
+    let own = columns.iter().filter(|column| !of_the_holder.contains(&column.as_str()));
+    let made = own.map(|column| (column.clone(), if column == "seat" { "A2".into() } else { value(column).into() }));
+    let made = Value::Object(made.collect());
+    service.organizer.post(tickets, made.clone()).await.is(201);
+
+    let list = service.organizer.get(tickets).await.is(200);
+    assert_members(&list["tickets"][1], made);
+    let text = service.organizer.get(format!("{tickets}.csv")).await.text();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    for column in &columns {
+        let place = lines[0].iter().position(|name| name == column);
+        let place = place.unwrap_or_else(|| panic!("tickets.csv has no {column}"));
+        assert_eq!(lines[1][place], value(column), "{column}");
+        if column != "email" {
+            assert_eq!(list["tickets"][0][column], value(column), "{column}");
+        }
+    }
 }
 
 async fn tickets_are_exported_in_the_order_of_their_creation(service: Service) {
