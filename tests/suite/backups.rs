@@ -435,7 +435,7 @@ async fn what_is_no_whole_database_of_ours_is_not_restored_however_well_it_is_co
     let file = take(&service, &directory);
     let target = Target::of(&service, &directory).await;
     let known = newest(Kind::Sqlite);
-    let later = format!("update _sqlx_migrations set version = {}", known + 1);
+    let later = format!("update _sqlx_migrations set version = {} where version = {known}", known + 1);
     let of_a_later_release =
         format!("has schema version {}, which is of a later release: this one knows {known} at most", known + 1);
     for (change, said) in [
