@@ -20,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::auth::Caller;
 use crate::config::{LogFormat, Settings};
 use crate::error::Error;
+use crate::metrics::known_method;
 use crate::model::{Millis, ScanResult};
 
 /// Sends log lines to standard output, and panics among them.
@@ -55,7 +56,7 @@ pub fn request(settings: &Settings, line: &RequestLine<'_>) {
             tracing::event!(
                 target: "request",
                 $level,
-                method = line.parts.method.as_str(),
+                method = known_method(&line.parts.method),
                 route = line.route,
                 status = line.status.as_u16(),
                 ms = line.elapsed.as_secs_f64() * 1_000.0,

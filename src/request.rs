@@ -70,14 +70,14 @@ impl<'a> Call<'a> {
     pub fn json_or_form<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match media_type(&self.parts.headers).as_str() {
             "application/json" => parse_object(self.body),
-            "application/x-www-form-urlencoded" => from_value(parse_form(self.body, "body")?),
+            "application/x-www-form-urlencoded" => from_value(parse_form(self.body, "body")?, "body"),
             _ => Err(Error::UnsupportedMediaType("application/json or application/x-www-form-urlencoded")),
         }
     }
 
     /// The query string. Its values are texts.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes(), "query")?)
+        from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes(), "query")?, "query")
     }
 }
 
@@ -150,7 +150,7 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let inner = error.inner();
         match inner.classify() {
-            serde_json::error::Category::Data => invalid(&error.path().to_string(), &words_of(inner)),
+            serde_json::error::Category::Data => invalid(&error.path().to_string(), &words_of(inner), "body"),
             _ => malformed(inner),
         }
     })?;
@@ -163,9 +163,9 @@ fn malformed(error: &serde_json::Error) -> Error {
 }
 
 /// Reads a value that is JSON already.
-fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
+fn from_value<T: DeserializeOwned>(value: serde_json::Value, whole: &str) -> Result<T, Error> {
     serde_path_to_error::deserialize(value)
-        .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner())))
+        .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner()), whole))
 }
 
 /// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON, and so is what is not
@@ -178,7 +178,7 @@ fn parse_form(form: &[u8], whole: &str) -> Result<serde_json::Value, Error> {
     let mut object = serde_json::Map::new();
     for (name, value) in fields {
         if object.insert(name.clone(), value.into()).is_some() {
-            return Err(Error::field(name, Fault::GivenTwice));
+            return Err(Error::field(if is_name(&name) { &name } else { whole }, Fault::GivenTwice));
         }
     }
     Ok(object.into())
@@ -191,20 +191,22 @@ fn words_of(error: &serde_json::Error) -> String {
     words.strip_suffix(&place).unwrap_or(&words).to_owned()
 }
 
-/// Turns a path and serde's words into a field and its fault.
-fn invalid(path: &str, words: &str) -> Error {
+/// Turns a path and serde's words into a field and its fault. `whole` is what all fields together are called.
+fn invalid(path: &str, words: &str, whole: &str) -> Error {
     let path = path.trim_start_matches('.');
     let Told { field, fault } = Fault::of_serde(words);
-    let field = match field {
-        // It may be in the path already.
-        Some(name) => match path.strip_suffix(name).unwrap_or(path).trim_end_matches('.') {
-            "" => name.to_owned(),
-            parent => format!("{parent}.{name}"),
-        },
-        None if path.is_empty() => "body".to_owned(),
-        None => path.to_owned(),
-    };
-    Error::field(field, fault)
+    // The name of an unknown field ends the path, where there is one.
+    let parent = field.map_or(path, |name| path.strip_suffix(name).unwrap_or(path).trim_end_matches('.'));
+    let name = field.filter(|name| is_name(name));
+    let field = [parent, name.unwrap_or_default()].map(str::to_owned).into_iter().filter(|part| !part.is_empty());
+    let field = field.collect::<Vec<_>>().join(".");
+    Error::field(if field.is_empty() { whole } else { &field }, fault)
+}
+
+/// Whether a text can be the name of a field. Any other may be what somebody sent in the place of one, such as a code or a
+/// key, and is not told.
+fn is_name(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 /// The parts of the path that the route leaves open, decoded.
@@ -311,7 +313,7 @@ mod tests {
             // The same words where the JSON was read before, as in a batch. It keeps the last of two members.
             let value: serde_json::Value = serde_json::from_str(body).unwrap();
             if !error.ends_with("is given twice") {
-                assert_eq!(wrong(from_value::<Object<Sample>>(value)), error, "{body}");
+                assert_eq!(wrong(from_value::<Object<Sample>>(value, "body")), error, "{body}");
             }
         }
     }
@@ -340,6 +342,21 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_the_name_of_a_field_is_not_told() {
+        for name in ["RT1.ABEiM0RVZneImaq7zN3u_w.493039", "rtk_KIA4yLTH-9b9Y", "493039", "a\n", "", &"a".repeat(33)] {
+            let body = serde_json::json!({ name: 1 }).to_string();
+            let nested = serde_json::json!({ "list": [{ "gate": "N", name: 1 }] }).to_string();
+            for (body, field) in [(body, "body"), (nested, "list[0]")] {
+                let told = wrong(parse_object::<Sample>(body.as_bytes()));
+                assert!(told.starts_with(&format!("{field}: is not known")), "{told}");
+            }
+            let form = serde_urlencoded::to_string([(name, "1"), (name, "2")]).unwrap();
+            assert_eq!(wrong(parse_form(form.as_bytes(), "query")), "query: is given twice");
+        }
+        assert!(wrong(parse_query("rtk_KIA4yLTH-9b9Y=1")).starts_with("query: is not known"));
+    }
+
+    #[test]
     fn an_unknown_field_is_told_with_the_known_ones() {
         let told = wrong(parse_object::<Sample>(br#"{"colour": "493039"}"#));
         assert!(told.starts_with("colour: is not known, expected one of `id`, `number`, "), "{told}");
@@ -365,11 +382,11 @@ mod tests {
 
     #[test]
     fn a_form_is_read_as_an_object_of_strings() {
-        let sample: Sample = from_value(parse_form(b"text=a+%C3%B1&way=exit", "body").unwrap()).unwrap();
+        let sample: Sample = from_value(parse_form(b"text=a+%C3%B1&way=exit", "body").unwrap(), "body").unwrap();
         assert_eq!(sample.text.unwrap().0, "a ñ");
         assert_eq!(sample.way, Some(Direction::Exit));
         assert_eq!(wrong(parse_form(b"text=a&text=493039", "body")), "text: is given twice");
-        assert_eq!(wrong(from_value::<Nested>(parse_form(b"", "body").unwrap())), "gate: is required");
+        assert_eq!(wrong(from_value::<Nested>(parse_form(b"", "body").unwrap(), "body")), "gate: is required");
         for form in [b"text=%FF".as_slice(), b"text=\xff", b"%C3=%B1", b"text=%C3&way=%B1", b"text=%ED%A0%80"] {
             assert_eq!(wrong(parse_form(form, "body")), "body: is not UTF-8");
         }
@@ -383,7 +400,7 @@ mod tests {
     }
 
     fn parse_query(query: &str) -> Result<SampleQuery, Error> {
-        from_value(parse_form(query.as_bytes(), "query")?)
+        from_value(parse_form(query.as_bytes(), "query")?, "query")
     }
 
     #[test]

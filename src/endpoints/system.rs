@@ -67,6 +67,9 @@ async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
     let (database, migrations, clock) = match ask_database(call).await {
         Ok(health) => {
+            if !health.migrated {
+                tracing::warn!("full health check: the schema is behind, run `register-ticket-api migrate`");
+            }
             let apart = Duration::from_millis(health.now.0.abs_diff(call.app.now().0));
             (true, health.migrated, apart <= CLOCKS_APART)
         }

@@ -254,7 +254,9 @@ impl<'a> Evening<'a> {
         let cookie = b"GET /health HTTP/1.1\r\nhost: l\r\ncookie: session=sesame\r\n\r\n";
         server.exchange(cookie).expect("an answer").is(200);
         server.anonymous().with_key("rtk_sesame").get("/api/keys").await.is(401);
-        self.keeps_secret(&["314159"]);
+        let slipped = b"RT1.sesame.271828 /health HTTP/1.1\r\nhost: l\r\n\r\n";
+        server.exchange(slipped).expect("an answer").is(405);
+        self.keeps_secret(&["314159", "271828"]);
     }
 
     /// The last request of an evening; once it is in the log, all are.
