@@ -78,6 +78,9 @@ const FORMS = {
   RP1: (printed) => bytes(printed)?.length === 10 && { printed },
 };
 
+/** What a ticket's QR begins with. */
+export const MARKS = Object.keys(FORMS);
+
 /**
  * What a ticket's QR shows, understood: `{ticket_id, code}`. Null is what is not of our form: `RT1.<ticket_id>.<six
  * digits>`, or on paper `RP1.<ticket_id>.<proof>`, both parts base64url.

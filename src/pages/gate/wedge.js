@@ -1,10 +1,12 @@
 // Hand-held scanners that type what they read and end with Enter.
 
+import { MARKS } from "./admission.js";
+
 // After so many milliseconds without a key, what was typed before was none of a scanner's.
 const PAUSE = 1000;
 const SHORTEST = 8;
 // Whatever somebody touched before it.
-const OURS = /R[TP]1\.[\w-]{22}\.[\w-]+$/;
+const OURS = new RegExp(`(${MARKS.join("|")})\\.[\\w-]{22}\\.[\\w-]+$`);
 
 /** Calls `scanned(text)` for whatever a scanner types while no field has the focus. */
 export function onScannerTyping(scanned) {
