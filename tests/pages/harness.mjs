@@ -175,12 +175,14 @@ const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).f
 /** The languages of the pages, such as `en`. */
 export const LANGUAGES = fs.readdirSync(path.join(ROOT, "src/pages/text")).map((file) => path.basename(file, ".json"));
 
+const read = (language) => JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));
+
 /**
  * The texts of the pages in a language, with their values filled in: `texts("en")("gate.role_gate", {…})`. One with a limit of
  * the service is a pattern: which figure it is, a unit test holds.
  */
 export function texts(language) {
-  const known = JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));
+  const known = read(language);
   return (name, values = {}) => {
     assert.ok(name in known, `there is no text ${name}`);
     const filled = known[name].replace(/\{(\w+)\}/g, (whole, value) => values[value] ?? whole);
@@ -289,8 +291,14 @@ function watch(context, origin) {
 
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** Fails when axe-core finds a violation of WCAG 2.2 AA in what the page shows now. */
+/** What a page shows of a text that is missing: its name. */
+const GROUPS = new Set(Object.keys(read("en")).map((name) => name.split(".")[0]));
+const NAME_OF_A_TEXT = new RegExp(`\\b(${[...GROUPS].join("|")})\\.[a-z_]+\\b`, "g");
+
+/** Fails when axe-core finds a violation of WCAG 2.2 AA in what the page shows now, or a text is missing there. */
 export async function accessible(page) {
+  const shown = await page.evaluate(() => document.body.innerText);
+  assert.deepEqual(shown.match(NAME_OF_A_TEXT) ?? [], [], `${page.url()} has all its texts`);
   await page.evaluate(axe);
   const violations = await page.evaluate(async () => {
     const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
