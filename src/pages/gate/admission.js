@@ -78,17 +78,17 @@ const FORMS = {
   RP1: (printed) => bytes(printed)?.length === 10 && { printed },
 };
 
-/** What a ticket's QR begins with. */
-export const MARKS = Object.keys(FORMS);
+/** Finds one at the end of a text, whatever was typed before it. */
+export const QR = new RegExp(`(${Object.keys(FORMS).join("|")})\\.([\\w-]{22})\\.([\\w-]+)$`);
 
 /**
  * What a ticket's QR shows, understood: `{ticket_id, code}`. Null is what is not of our form: `RT1.<ticket_id>.<six
  * digits>`, or on paper `RP1.<ticket_id>.<proof>`, both parts base64url.
  */
 export function parse(text) {
-  const [, form, name, rest] = /^([A-Z0-9]{3})\.([\w-]{22})\.([\w-]+)$/.exec(text.trim()) ?? [];
-  const id = form && bytes(name);
-  const code = id && Object.hasOwn(FORMS, form) && FORMS[form](rest);
+  const [whole, form, name, rest] = QR.exec(text.trim()) ?? [];
+  const id = whole === text.trim() && bytes(name);
+  const code = id && FORMS[form](rest);
   return code ? { ticket_id: uuid(id), code } : null;
 }
 

@@ -1,12 +1,10 @@
 // Hand-held scanners that type what they read and end with Enter.
 
-import { MARKS } from "./admission.js";
+import { QR } from "./admission.js";
 
 // After so many milliseconds without a key, what was typed before was none of a scanner's.
 const PAUSE = 1000;
 const SHORTEST = 8;
-// Whatever somebody touched before it.
-const OURS = new RegExp(`(${MARKS.join("|")})\\.[\\w-]{22}\\.[\\w-]+$`);
 
 /** Calls `scanned(text)` for whatever a scanner types while no field has the focus. */
 export function onScannerTyping(scanned) {
@@ -36,7 +34,7 @@ export function onScannerTyping(scanned) {
  */
 function understood(keys, positions) {
   const spanish = keys.replaceAll("'", "-").replaceAll("?", "_");
-  const [ours] = [keys, positions, spanish].map((text) => OURS.exec(text)).filter(Boolean);
+  const [ours] = [keys, positions, spanish].map((text) => QR.exec(text)).filter(Boolean);
   return ours?.[0] ?? keys;
 }
 
