@@ -385,6 +385,18 @@ mod tests {
     }
 
     #[test]
+    fn the_organizer_sees_all_that_is_told_of_a_ticket() {
+        let page = include_str!("pages/organizer/ticket.js");
+        let schema = schemars::schema_for!(crate::model::Ticket);
+        let told = schema.get("properties").and_then(serde_json::Value::as_object).unwrap().keys();
+        // When a ticket was made is of no use at a door.
+        for name in told.filter(|name| *name != "created_at") {
+            let is_word = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
+            assert!(page.split(name.as_str()).skip(1).any(is_word), "pages/organizer/ticket.js shows no `{name}`");
+        }
+    }
+
+    #[test]
     fn every_verdict_has_its_look_at_the_gate() {
         let table = include_str!("pages/gate/verdict.js");
         for result in ScanResult::ALL {
