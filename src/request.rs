@@ -56,11 +56,15 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Whether the body, as JSON, is an array.
+    pub fn is_array(&self) -> bool {
+        self.body.trim_ascii_start().first() == Some(&b'[')
+    }
+
     /// The body as a JSON array of objects, when an array is what it is.
     pub fn json_array<T: DeserializeOwned>(&self) -> Option<Result<Vec<T>, Error>> {
         let json = media_type(&self.parts.headers) == "application/json";
-        let is_array = self.body.trim_ascii_start().first() == Some(&b'[');
-        (json && is_array).then(|| {
+        (json && self.is_array()).then(|| {
             let objects: Vec<Object<T>> = parse_json(self.body)?;
             Ok(objects.into_iter().map(|Object(value)| value).collect())
         })

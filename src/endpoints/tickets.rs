@@ -43,11 +43,9 @@ pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     } else {
         let seats = read_seats(&call)?;
         let tickets = new_tickets(seats.into_iter().map(|seat| (seat.seat, seat.gate, None)))?;
-        call.app
-            .store()
-            .create_tickets(event.event_id, &tickets, call.now, &|_| {})
-            .await
-            .map_err(|error| name_places(error, |place| format!("[{place}]")))?
+        call.app.store().create_tickets(event.event_id, &tickets, call.now, &|_| {}).await.map_err(|error| {
+            name_places(error, |place| if call.is_array() { format!("[{place}]") } else { "seat".to_owned() })
+        })?
     };
     response::json(StatusCode::CREATED, &created)
 }
