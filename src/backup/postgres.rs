@@ -111,7 +111,8 @@ fn schema_of(mut script: impl BufRead) -> anyhow::Result<Option<i64>> {
 
 /// Refuses a database that holds anything of ours; takes away tables of ours that hold nothing, such as `migrate` made.
 async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
-    const TABLES: [&str; 7] = ["scans", "keys", "tickets", "users", "events", "settings", "_sqlx_migrations"];
+    const TABLES: [&str; 8] =
+        ["actions", "scans", "keys", "tickets", "users", "events", "settings", "_sqlx_migrations"];
     let mut connection = connect(owner).await?;
     let mut transaction = connection.begin().await?;
     for table in TABLES {
@@ -128,6 +129,7 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
         let rows = match table {
             "_sqlx_migrations" => continue,
             "events" => "select exists (select from public.events where slug <> 'default')".to_owned(),
+            "settings" => "select exists (select from public.settings where name <> 'link_salt')".to_owned(),
             _ => format!("select exists (select from public.{table})"),
         };
         let holds: bool = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut *transaction).await?;

@@ -38,6 +38,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: Some(include_str!("../../sql/postgres/03_grant_ticket_service.sql")),
         sqlite: None,
     },
+    Migration {
+        number: 4,
+        name: "scope people and keep actions",
+        postgres: Some(include_str!("../../sql/postgres/04_scope_people_and_keep_actions.sql")),
+        sqlite: Some(include_str!("../../sql/sqlite/04_scope_people_and_keep_actions.sql")),
+    },
 ];
 
 /// Which of a migration's files is meant: `|migration| migration.sqlite`.

@@ -16,6 +16,9 @@ create table new_tickets (
     registered_at bigint,
     used_at bigint,
     printed_at bigint,
+    holder_name text,
+    issue_id blob,
+    seeded_at bigint,
     constraint tickets_pkey primary key (ticket_id),
     constraint tickets_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade,
     constraint tickets_user_id_fkey foreign key (user_id) references users (user_id),
@@ -26,11 +29,11 @@ create table new_tickets (
 
 insert into new_tickets (
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
-    registered_at, used_at, printed_at
+    registered_at, used_at, printed_at, holder_name, issue_id, seeded_at
 )
 select
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
-    registered_at, used_at, printed_at
+    registered_at, used_at, printed_at, holder_name, issue_id, seeded_at
 from tickets;
 
 drop table tickets;

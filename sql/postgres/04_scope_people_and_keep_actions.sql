@@ -1,0 +1,79 @@
+-- People belong to an event or to the installation, keys and tickets know more of themselves, and what organizers and
+-- supervisors do is kept. Scans wait while the tables are locked; rather than that it fails, and is run again.
+set local lock_timeout = '2s';
+
+-- Null: a person of the whole installation.
+alter table users add column if not exists event_id uuid
+    constraint users_event_id_fkey references events (event_id) on delete cascade;
+
+-- A username is unique in its scope. The index keeps its name: file 1, which runs again at a restore, would make it anew.
+do $$
+begin
+    if not exists (
+        select 1 from pg_indexes where indexname = 'users_username_key' and indexdef like '%event_id%'
+    ) then
+        drop index if exists users_username_key;
+        create unique index users_username_key
+            on users (lower(username), coalesce(event_id, '00000000-0000-0000-0000-000000000000'::uuid));
+    end if;
+end;
+$$;
+
+create index if not exists users_event_id_idx on users (event_id) where event_id is not null;
+
+-- The import that is being written: its tickets and people are there for nobody else until it is done.
+alter table events
+    add column if not exists issuing uuid,
+    add column if not exists issuing_since bigint;
+
+alter table users add column if not exists issue_id uuid;
+
+-- `issue_id` is the action by which the ticket was made, `seeded_at` when its present seed was (null: with the ticket).
+alter table tickets
+    add column if not exists holder_name text,
+    add column if not exists issue_id uuid,
+    add column if not exists seeded_at bigint;
+
+-- `created_by` is the key that made this one, `manifest_at` when its device last downloaded keys of tickets.
+alter table keys
+    add column if not exists created_by uuid,
+    add column if not exists manifest_at bigint;
+
+create index if not exists keys_created_by_idx on keys (created_by) where created_by is not null;
+
+-- How many codes of a key were refused lately. What is accepted is not in it, so an admission pays nothing for it.
+create index if not exists scans_refused_idx
+    on scans (coalesce(key_id, '00000000-0000-0000-0000-000000000000'::uuid), received_at)
+    where result in ('wrong_code', 'stale_code');
+
+-- What was done, by which key, when: append-only, without personal data. `subject_id` is what it was done to besides the
+-- ticket: a user, a key, a scan, an event that is gone.
+create table if not exists actions (
+    action_id uuid not null,
+    at bigint not null,
+    action text not null,
+    key_id uuid,
+    event_id uuid,
+    ticket_id uuid,
+    subject_id uuid,
+    count bigint,
+    constraint actions_pkey primary key (action_id),
+    constraint actions_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade
+);
+
+create index if not exists actions_event_id_idx on actions (event_id, action_id);
+create index if not exists actions_ticket_id_idx on actions (ticket_id, action_id) where ticket_id is not null;
+
+-- Part of every link to a ticket's page, so that whoever has the key of a ticket's codes has not its link.
+insert into settings (name, value)
+values ('link_salt', decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'))
+on conflict do nothing;
+
+do $$
+begin
+    if exists (select 1 from pg_roles where rolname = 'ticket_service') then
+        -- It may add to them and never change them; they go with their event alone.
+        grant select, insert on actions to ticket_service;
+    end if;
+end;
+$$;

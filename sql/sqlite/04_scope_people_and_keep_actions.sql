@@ -1,0 +1,44 @@
+-- The same changes as in sql/postgres/04_scope_people_and_keep_actions.sql, where they are explained.
+alter table users add column event_id blob constraint users_event_id_fkey references events (event_id) on delete cascade;
+
+drop index users_username_key;
+create unique index users_username_key on users (lower(username), coalesce(event_id, x'00'));
+create index users_event_id_idx on users (event_id) where event_id is not null;
+
+alter table events add column issuing blob;
+alter table events add column issuing_since bigint;
+
+alter table users add column issue_id blob;
+
+alter table tickets add column holder_name text;
+alter table tickets add column issue_id blob;
+alter table tickets add column seeded_at bigint;
+
+alter table keys add column created_by blob;
+alter table keys add column manifest_at bigint;
+
+create index keys_created_by_idx on keys (created_by) where created_by is not null;
+
+create index scans_refused_idx
+    on scans (coalesce(key_id, x'00'), received_at)
+    where result in ('wrong_code', 'stale_code');
+
+create table actions (
+    action_id blob not null,
+    at bigint not null,
+    action text not null,
+    key_id blob,
+    event_id blob,
+    ticket_id blob,
+    subject_id blob,
+    count bigint,
+    constraint actions_pkey primary key (action_id),
+    constraint actions_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade
+) without rowid;
+
+create index actions_event_id_idx on actions (event_id, action_id);
+create index actions_ticket_id_idx on actions (ticket_id, action_id) where ticket_id is not null;
+
+insert into settings (name, value)
+values ('link_salt', randomblob(32))
+on conflict do nothing;
