@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::limits::KEY_REMEMBERED;
 use crate::model::{Key, Millis, Role};
-use crate::store::{Guarded, Store};
+use crate::store::{Author, Guarded, Store};
 
 /// Keys remembered at most: more than any event has gates, and bounded.
 const REMEMBERED_AT_MOST: usize = 1_000;
@@ -96,6 +96,11 @@ impl Caller {
             offline: key.offline || !key.role.is_of_a_device(),
             created_at: Some(key.created_at),
         }
+    }
+
+    /// The author of what this caller changes at this moment.
+    pub fn author(&self, now: Millis) -> Author {
+        Author { key_id: self.key_id, now }
     }
 
     /// A row that was looked for, if this caller may see it. Without one it is `missing`.

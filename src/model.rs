@@ -245,6 +245,56 @@ impl Role {
 }
 
 words! {
+    /// What an organizer or a supervisor did.
+    Action {
+        /// Made tickets.
+        Issued = "issued",
+        /// Gave a ticket to a person.
+        Registered = "registered",
+        /// Gave a ticket a new secret.
+        Reissued = "reissued",
+        /// Gave a ticket to another person.
+        Transferred = "transferred",
+        /// Made a ticket's paper good.
+        Printed = "printed",
+        /// Revoked a ticket.
+        Revoked = "revoked",
+        /// Read the address of a ticket's page.
+        LinkShown = "link_shown",
+        /// Took a scan back.
+        Undone = "undone",
+        /// Created a user.
+        UserCreated = "user_created",
+        /// Changed the name or the address of a user.
+        UserChanged = "user_changed",
+        /// Erased a user.
+        UserErased = "user_erased",
+        /// Read the export of an event's tickets.
+        TicketsExported = "tickets_exported",
+        /// Read the export of an event's scans.
+        ScansExported = "scans_exported",
+        /// Read the links of an event's tickets.
+        LinksExported = "links_exported",
+        /// Read the export of actions.
+        ActionsExported = "actions_exported",
+        /// Made a key.
+        KeyMade = "key_made",
+        /// Asked for an address that gives a key to a device.
+        KeyOffered = "key_offered",
+        /// Took a key, which is both who did it and what it was done to.
+        KeyEnrolled = "key_enrolled",
+        /// Revoked a key.
+        KeyRevoked = "key_revoked",
+        /// Created an event.
+        EventCreated = "event_created",
+        /// Changed an event.
+        EventChanged = "event_changed",
+        /// Deleted an event.
+        EventDeleted = "event_deleted",
+    }
+}
+
+words! {
     /// The verdict on one scan.
     ScanResult {
         /// Admitted, or out for an exit.

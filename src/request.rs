@@ -19,7 +19,7 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::{Fault, Told};
 use crate::model::{Event, Millis};
-use crate::store::DEFAULT_EVENT;
+use crate::store::{Author, DEFAULT_EVENT};
 
 /// One request, found and authorised.
 pub struct Call<'a> {
@@ -35,6 +35,11 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     pub fn caller(&self) -> Result<&'a Caller, Error> {
         self.caller.ok_or(Error::Unauthenticated)
+    }
+
+    /// The author of what this request changes.
+    pub fn author(&self) -> Result<Author, Error> {
+        Ok(self.caller()?.author(self.now))
     }
 
     /// The event that the path names, when the caller may see it.

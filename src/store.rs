@@ -22,7 +22,7 @@ use crate::config::{Database, Settings};
 use crate::error::Error;
 #[cfg(test)]
 use crate::model::Place;
-use crate::model::{Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User};
+use crate::model::{Action, Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User};
 use migrations::{MIGRATIONS, Migration};
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -37,7 +37,7 @@ const NOBODY: Uuid = Uuid::nil();
 /// The database, as the endpoints see it: what is here and in the traits below. Every method is one unit: all of it
 /// happens, or nothing.
 #[async_trait]
-pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Send + Sync {
+pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Actions + Send + Sync {
     async fn health(&self) -> Result<Health>;
 
     /// Keeps the fingerprint if the database has none yet, and returns the one it has.
@@ -66,6 +66,81 @@ impl<T> Guarded<T> {
     }
 }
 
+/// Who changes something, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Author {
+    /// None for the key of the environment, and for the command line.
+    pub key_id: Option<Uuid>,
+    pub now: Millis,
+}
+
+/// What was done: an entry of `actions`, but for who did it and when.
+pub struct Act {
+    pub action: Action,
+    /// The event it belongs to, with which it is deleted; none where it is about the whole installation.
+    pub event_id: Option<Uuid>,
+    pub ticket_id: Option<Uuid>,
+    /// What else it was done to: a user, a key, a scan, an event that is gone.
+    pub subject_id: Option<Uuid>,
+    /// To how many at once.
+    pub count: Option<i64>,
+}
+
+impl Act {
+    pub fn new(action: Action, event_id: impl Into<Option<Uuid>>) -> Self {
+        Self { action, event_id: event_id.into(), ticket_id: None, subject_id: None, count: None }
+    }
+
+    pub fn ticket(self, ticket_id: Uuid) -> Self {
+        Self { ticket_id: Some(ticket_id), ..self }
+    }
+
+    pub fn subject(self, subject_id: Uuid) -> Self {
+        Self { subject_id: Some(subject_id), ..self }
+    }
+
+    pub fn count(self, count: usize) -> Self {
+        Self { count: i64::try_from(count).ok(), ..self }
+    }
+}
+
+/// What organizers and supervisors did. What changes something is recorded in the transaction of the change, by the method
+/// that makes it.
+#[async_trait]
+pub trait Actions {
+    /// Records what changes nothing, such as an export.
+    async fn record_action(&self, author: Author, act: &Act) -> Result<()>;
+    /// Actions in the order in which they were done, after the one with this id: an event's, or all.
+    async fn list_actions(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>>;
+    /// What was done to one ticket, the issue among it, in that order.
+    async fn list_ticket_actions(&self, ticket_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>>;
+}
+
+/// What was done, by whom and when, without personal data.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Action"))]
+pub struct ListedAction {
+    /// The action's id, a UUID (version 7) made by the service.
+    pub action_id: Uuid,
+    /// When it was done.
+    pub at: Millis,
+    pub action: Action,
+    /// The key that did it; null for the key of the environment, and for the command line.
+    pub key_id: Option<Uuid>,
+    /// That key's name, while there is the key.
+    pub key_name: Option<String>,
+    /// The slug of the event; null where it is about the whole installation.
+    #[cfg_attr(test, schemars(with = "Option<crate::model::Slug>"))]
+    pub event: Option<String>,
+    /// The ticket; null where it is about none, or about many.
+    pub ticket_id: Option<Uuid>,
+    /// What else it was done to: a user, a key, a scan, or an event that is gone.
+    pub subject_id: Option<Uuid>,
+    /// How many tickets it was done to, where it is about many.
+    pub count: Option<i64>,
+}
+
 /// What `GET /health?full=1` looks at.
 pub struct Health {
     pub migrated: bool,
@@ -76,13 +151,19 @@ pub struct Health {
 #[async_trait]
 pub trait Keys {
     async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>>;
-    async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()>;
+    async fn insert_key(&self, key: &Key, secret_hash: &[u8], author: Author) -> Result<()>;
     /// Keys in the order of their creation; with an event only those bound to it.
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>>;
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Guarded<Key>>>;
-    async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()>;
+    async fn revoke_key(&self, key_id: Uuid, author: Author) -> Result<()>;
     /// Keeps the token that enrols a device with a key, instead of the one before. Returns whether the key is still good.
-    async fn offer_enrolment(&self, key_id: Uuid, enrol_hash: &[u8], expires_at: Millis, now: Millis) -> Result<bool>;
+    async fn offer_enrolment(
+        &self,
+        key_id: Uuid,
+        enrol_hash: &[u8],
+        expires_at: Millis,
+        author: Author,
+    ) -> Result<bool>;
     /// The key that a token enrols with, and its event, for whoever has the token.
     async fn find_enrolment(&self, key_id: Uuid, enrol_hash: &[u8]) -> Result<Option<(Key, Option<Event>)>>;
     /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key.
@@ -103,20 +184,20 @@ pub struct ListedKey {
 
 #[async_trait]
 pub trait Users {
-    async fn insert_user(&self, user: &User) -> Result<()>;
+    async fn insert_user(&self, user: &User, author: Author) -> Result<()>;
     async fn find_user(&self, username: &str) -> Result<Option<User>>;
     /// Erases the person, takes their tickets away and revokes them. With an event only when no ticket is of another.
-    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis) -> Result<()>;
+    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, author: Author) -> Result<()>;
 }
 
 #[async_trait]
 pub trait Events {
-    async fn insert_event(&self, event: &Event, now: Millis) -> Result<()>;
+    async fn insert_event(&self, event: &Event, author: Author) -> Result<()>;
     async fn find_event(&self, slug: &str) -> Result<Option<Guarded<Event>>>;
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
-    async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event>;
+    async fn change_event(&self, event_id: Uuid, change: &EventChange, author: Author) -> Result<Event>;
     /// Deletes an event with its tickets, scans and keys.
-    async fn delete_event(&self, event_id: Uuid, now: Millis) -> Result<()>;
+    async fn delete_event(&self, event_id: Uuid, author: Author) -> Result<()>;
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
     async fn stats(&self, event_id: Uuid) -> Result<Stats>;
@@ -214,7 +295,7 @@ pub trait Tickets {
         &self,
         event_id: Uuid,
         tickets: &[NewTicket],
-        now: Millis,
+        author: Author,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created>;
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
@@ -243,9 +324,9 @@ pub trait Tickets {
         event_id: Uuid,
         seat: &str,
         gate: &str,
-        now: Millis,
+        author: Author,
     ) -> Result<Ticket>;
-    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket>;
+    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, author: Author) -> Result<Ticket>;
 }
 
 /// What a manifest tells of a ticket, and no more: tens of thousands are read at once, and each column costs.
@@ -337,6 +418,18 @@ pub enum TicketChange {
     },
 }
 
+impl TicketChange {
+    /// What making this change is called.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Revoke => Action::Revoked,
+            Self::Print => Action::Printed,
+            Self::Reissue { .. } => Action::Reissued,
+            Self::Transfer { .. } => Action::Transferred,
+        }
+    }
+}
+
 /// What a decision at the gate asks of the database: one reading before it, one writing after it.
 #[async_trait]
 pub trait Admissions {
@@ -403,7 +496,7 @@ pub enum Recorded {
 pub trait Scans {
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Guarded<Scan>>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
-    async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan>;
+    async fn undo_scan(&self, scan_id: Uuid, not_before: Millis, author: Author) -> Result<Scan>;
     /// Scans in the order they were received, after the one with this moment and id, with their tickets' seats and gates.
     async fn list_scans(
         &self,

@@ -47,7 +47,14 @@ pub fn run() -> anyhow::Result<()> {
         logs::start(&settings);
         let app = Arc::new(App::new(settings, Box::new(Millis::now)));
         let event = super::find_event(&app, DEFAULT_EVENT).await?;
-        tickets::import(&app, &event, &sheet::read_tickets(TICKETS.as_bytes(), usize::MAX)?, &|_| {}).await?;
+        tickets::import(
+            &app,
+            &Caller::ENVIRONMENT,
+            &event,
+            &sheet::read_tickets(TICKETS.as_bytes(), usize::MAX)?,
+            &|_| {},
+        )
+        .await?;
         println!("{}", introduction(&Places::of(&app, &event).await?, &key));
         serve::http_on(app, listener).await
     })
@@ -89,7 +96,7 @@ impl Places {
         Ok(Self {
             url: app.settings.public_url.clone(),
             ticket: links::ticket_url(app, app.claimed_secret().await?, ticket),
-            gate: keys::offer(app, &gate.details, now).await?.enrol_url,
+            gate: keys::offer(app, &gate.details, Caller::ENVIRONMENT.author(now)).await?.enrol_url,
         })
     }
 }

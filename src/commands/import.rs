@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::auth::Caller;
 use crate::endpoints::tickets;
 use crate::sheet;
 use crate::store::DEFAULT_EVENT;
@@ -27,7 +28,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let progress = Progress::new(rows.len());
     let created = super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;
-        tickets::import(&app, &event, &rows, &|done| progress.show(done)).await.context(name)
+        tickets::import(&app, &Caller::ENVIRONMENT, &event, &rows, &|done| progress.show(done)).await.context(name)
     })?;
     drop(progress);
     println!(

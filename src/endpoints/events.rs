@@ -46,7 +46,7 @@ pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
         version: 1,
     };
     event.check_times()?;
-    call.app.store().insert_event(&event, call.now).await?;
+    call.app.store().insert_event(&event, call.author()?).await?;
     response::json(StatusCode::CREATED, &event)
 }
 
@@ -108,13 +108,13 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
         ends_at: changes.ends_at,
         reentry: changes.reentry,
     };
-    response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change).await?)
+    response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change, call.author()?).await?)
 }
 
 /// `DELETE /api/events/{event}`: with its tickets, scans and keys.
 pub async fn delete_event(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
-    call.app.store().delete_event(event.event_id, call.now).await?;
+    call.app.store().delete_event(event.event_id, call.author()?).await?;
     call.app.keys.forget(|key| key.event_id == Some(event.event_id));
     Ok(response::no_content())
 }

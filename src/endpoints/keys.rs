@@ -14,6 +14,7 @@ use crate::list::{self, PageQuery};
 use crate::model::{Event, Key, Millis, Place, Role, Slug, Text};
 use crate::request::Call;
 use crate::response::{self, Response};
+use crate::store::Author;
 
 /// What a new key is asked to be.
 #[derive(Deserialize)]
@@ -81,7 +82,7 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
         revoked_at: None,
         event: event.map(|event| event.slug),
     };
-    app.store().insert_key(&details, &secret.hash).await?;
+    app.store().insert_key(&details, &secret.hash, caller.author(now)).await?;
     Ok(KeyWithSecret { details, key: secret.text })
 }
 
@@ -112,7 +113,7 @@ pub async fn revoke_key(call: Call<'_>) -> Result<Response, Error> {
 /// Revokes a key. The command line calls it too.
 pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<(), Error> {
     find_key(app, caller, key_id).await?;
-    app.store().revoke_key(key_id, now).await?;
+    app.store().revoke_key(key_id, caller.author(now)).await?;
     app.keys.forget(|key| key.key_id == key_id);
     Ok(())
 }
@@ -136,14 +137,14 @@ pub struct Enrolment {
 pub async fn offer_enrolment(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     let key = find_key(call.app, call.caller()?, key_id).await?;
-    response::json(StatusCode::OK, &offer(call.app, &key, call.now).await?)
+    response::json(StatusCode::OK, &offer(call.app, &key, call.author()?).await?)
 }
 
 /// Makes the address. The demo calls it too.
-pub async fn offer(app: &App, key: &Key, now: Millis) -> Result<Enrolment, Error> {
+pub async fn offer(app: &App, key: &Key, author: Author) -> Result<Enrolment, Error> {
     let token = NewSecret::enrolment(key.key_id)?;
-    let expires_at = now + ENROLMENT;
-    if !key.role.is_of_a_device() || !app.store().offer_enrolment(key.key_id, &token.hash, expires_at, now).await? {
+    let expires_at = author.now + ENROLMENT;
+    if !key.role.is_of_a_device() || !app.store().offer_enrolment(key.key_id, &token.hash, expires_at, author).await? {
         return Err(Error::KeyNotEnrollable);
     }
     Ok(Enrolment { enrol_url: links::enrol_url(app, &token.text), expires_at })

@@ -230,7 +230,7 @@ pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
     let store = call.app.store();
     let caller = call.caller()?;
     let scan = caller.open(store.get_scan(scan_id).await?, Error::ScanNotFound)?;
-    let undone = store.undo_scan(scan.scan_id, caller.key_id, call.now - UNDO_WINDOW, call.now).await?;
+    let undone = store.undo_scan(scan.scan_id, call.now - UNDO_WINDOW, caller.author(call.now)).await?;
     let ticket = match undone.ticket_id {
         Some(ticket_id) => Some(caller.open(store.get_ticket(ticket_id).await?, Error::TicketNotFound)?),
         None => None,

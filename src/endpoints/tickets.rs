@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::random_bytes;
+use crate::auth::{Caller, random_bytes};
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::limits::{IMPORT_TICKETS, SEARCH};
@@ -39,11 +39,11 @@ pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let created = if media_type(&call.parts.headers) == "text/csv" {
         let rows = sheet::read_tickets(call.body, IMPORT_TICKETS)?;
-        import(call.app, &event, &rows, &|_| {}).await?
+        import(call.app, call.caller()?, &event, &rows, &|_| {}).await?
     } else {
         let seats = read_seats(&call)?;
         let tickets = new_tickets(seats.into_iter().map(|seat| (seat.seat, seat.gate, None)))?;
-        call.app.store().create_tickets(event.event_id, &tickets, call.now, &|_| {}).await.map_err(|error| {
+        call.app.store().create_tickets(event.event_id, &tickets, call.author()?, &|_| {}).await.map_err(|error| {
             name_places(error, |place| if call.is_array() { format!("[{place}]") } else { "seat".to_owned() })
         })?
     };
@@ -69,6 +69,7 @@ fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
 /// Creates the tickets of a CSV file, registered where the file names people. The command line calls it too.
 pub async fn import(
     app: &App,
+    caller: &Caller,
     event: &Event,
     rows: &[sheet::TicketRow],
     progress: &(dyn Fn(usize) + Send + Sync),
@@ -78,7 +79,7 @@ pub async fn import(
     }
     let tickets = new_tickets(rows.iter().map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())))?;
     app.store()
-        .create_tickets(event.event_id, &tickets, app.now(), progress)
+        .create_tickets(event.event_id, &tickets, caller.author(app.now()), progress)
         .await
         .map_err(|error| name_places(error, |place| format!("line {}", rows[place].line)))
 }
@@ -209,7 +210,7 @@ async fn find_ticket(call: &Call<'_>) -> Result<Ticket, Error> {
 
 async fn change(call: &Call<'_>, change: &TicketChange) -> Result<Ticket, Error> {
     let ticket = find_ticket(call).await?;
-    call.app.store().change_ticket(ticket.ticket_id, change, call.now).await
+    call.app.store().change_ticket(ticket.ticket_id, change, call.author()?).await
 }
 
 async fn provisioned(call: &Call<'_>, secret: &TicketSecret, ticket: &Ticket) -> Result<Response, Error> {

@@ -36,7 +36,7 @@ pub async fn create_user(call: Call<'_>) -> Result<Response, Error> {
         email: new.email.map(|email| email.0),
         created_at: call.now,
     };
-    call.app.store().insert_user(&user).await?;
+    call.app.store().insert_user(&user, call.author()?).await?;
     response::json(StatusCode::CREATED, &user)
 }
 
@@ -48,7 +48,7 @@ pub async fn show_user(call: Call<'_>) -> Result<Response, Error> {
 /// `DELETE /api/users/{username}`: erases the person; their tickets are revoked, the counts stay.
 pub async fn erase_user(call: Call<'_>) -> Result<Response, Error> {
     let only_event = call.caller()?.event_id;
-    call.app.store().erase_user(username(&call)?, only_event, call.now).await?;
+    call.app.store().erase_user(username(&call)?, only_event, call.author()?).await?;
     Ok(response::no_content())
 }
 
@@ -74,7 +74,7 @@ pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
     let event = call.caller()?.open_event(store.find_event(slug).await?)?;
     let secret = call.app.claimed_secret().await?;
     let ticket =
-        store.register_ticket(username, event.event_id, body.seat.as_str(), body.gate.as_str(), call.now).await?;
+        store.register_ticket(username, event.event_id, body.seat.as_str(), body.gate.as_str(), call.author()?).await?;
     response::json(StatusCode::CREATED, &with_provisioning(call.app, secret, &event, &ticket))
 }
 

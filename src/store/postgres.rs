@@ -168,6 +168,7 @@ async fn insert_tickets(
     connection: &mut PgConnection,
     event_id: Uuid,
     tickets: &[NewTicket],
+    issue_id: Uuid,
     now: Millis,
 ) -> std::result::Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = tickets.iter().map(|ticket| ticket.ticket_id).collect();
@@ -176,9 +177,9 @@ async fn insert_tickets(
         tickets.iter().map(|ticket| ticket.holder.as_ref().map(|holder| holder.username.as_str())).collect();
     sqlx::query(
         "insert into tickets \
-         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at) \
+         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id) \
          select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
-         n.seed, $2, $2, case when n.username is not null then $2 end \
+         n.seed, $2, $2, case when n.username is not null then $2 end, $9 \
          from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[]) \
          as n (ticket_id, seat, gate, seed, username) \
          left join users u on lower(u.username) = lower(n.username)",
@@ -191,6 +192,7 @@ async fn insert_tickets(
     .bind(seeds)
     .bind(holders)
     .bind(NOBODY)
+    .bind(issue_id)
     .execute(connection)
     .await
     .map(drop)

@@ -207,6 +207,7 @@ async fn insert_tickets(
     connection: &mut SqliteConnection,
     event_id: Uuid,
     tickets: &[NewTicket],
+    issue_id: Uuid,
     now: Millis,
 ) -> std::result::Result<(), sqlx::Error> {
     let rows: Vec<_> = tickets
@@ -218,15 +219,16 @@ async fn insert_tickets(
         .collect();
     sqlx::query(
         "insert into tickets \
-         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at) \
+         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id) \
          select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
-         n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end \
+         n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end, $5 \
          from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4)",
     )
     .bind(event_id)
     .bind(now)
     .bind(json(&rows)?)
     .bind(NOBODY)
+    .bind(issue_id)
     .execute(connection)
     .await
     .map(drop)

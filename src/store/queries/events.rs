@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::actions::record;
 use super::{BEGIN, Backend, Connection, unless_unique};
 use crate::error::Error;
-use crate::model::{Event, Millis};
-use crate::store::{Arrivals, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, ManifestState, Result, Stats};
+use crate::model::{Action, Event};
+use crate::store::{
+    Act, Arrivals, Author, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, ManifestState, Result, Stats,
+};
 
 macro_rules! event_columns {
     () => {
@@ -18,9 +21,11 @@ macro_rules! event_columns {
 
 #[async_trait]
 impl Events for Backend {
-    async fn insert_event(&self, event: &Event, now: Millis) -> Result<()> {
-        let mut lease = self.writer().await?;
-        let outcome = sqlx::query(
+    async fn insert_event(&self, event: &Event, author: Author) -> Result<()> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            sqlx::query(
             "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, reentry, version, created_at) \
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
@@ -32,10 +37,14 @@ impl Events for Backend {
         .bind(event.ends_at)
         .bind(event.reentry)
         .bind(event.version)
-        .bind(now)
-        .execute(lease.connection())
+        .bind(author.now)
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| unless_unique(error, Error::EventExists))?;
+            record(connection, author, &Act::new(Action::EventCreated, event.event_id)).await
+        }
         .await;
-        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::EventExists))).await
+        lease.settle(outcome.map(drop)).await
     }
 
     async fn find_event(&self, slug: &str) -> Result<Option<Guarded<Event>>> {
@@ -59,7 +68,7 @@ impl Events for Backend {
         lease.settle(outcome.map_err(Error::from)).await
     }
 
-    async fn change_event(&self, event_id: Uuid, change: &EventChange) -> Result<Event> {
+    async fn change_event(&self, event_id: Uuid, change: &EventChange, author: Author) -> Result<Event> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
@@ -78,19 +87,20 @@ impl Events for Backend {
             .bind(event.version)
             .execute(&mut *connection)
             .await?;
+            record(connection, author, &Act::new(Action::EventChanged, event_id)).await?;
             Ok(event)
         }
         .await;
         lease.settle(outcome).await
     }
 
-    async fn delete_event(&self, event_id: Uuid, now: Millis) -> Result<()> {
+    async fn delete_event(&self, event_id: Uuid, author: Author) -> Result<()> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
             let event = lock_event(connection, event_id).await?;
-            let running =
-                event.starts_at.is_some_and(|start| start <= now) && event.ends_at.is_none_or(|end| now <= end);
+            let running = event.starts_at.is_some_and(|start| start <= author.now)
+                && event.ends_at.is_none_or(|end| author.now <= end);
             if event.slug == DEFAULT_EVENT || running {
                 return Err(Error::EventInUse);
             }
@@ -102,10 +112,11 @@ impl Events for Backend {
             ] {
                 sqlx::query(statement).bind(event_id).execute(&mut *connection).await?;
             }
-            Ok(())
+            // What was done in the event goes with it; this stays, and names it by its id.
+            record(connection, author, &Act::new(Action::EventDeleted, None).subject(event_id)).await
         }
         .await;
-        lease.settle(outcome).await
+        lease.settle(outcome.map(drop)).await
     }
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState> {

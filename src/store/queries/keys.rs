@@ -3,11 +3,12 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::Backend;
+use super::actions::record;
 use super::events::find_event;
+use super::{BEGIN, Backend, Db};
 use crate::error::Error;
-use crate::model::{Event, Key, Millis};
-use crate::store::{Guarded, Keys, ListedKey, Result};
+use crate::model::{Action, Event, Key, Millis};
+use crate::store::{Act, Author, Guarded, Keys, ListedKey, Result};
 
 macro_rules! key_columns {
     () => {
@@ -41,24 +42,29 @@ impl Keys for Backend {
         lease.settle(outcome.map_err(Error::from)).await
     }
 
-    async fn insert_key(&self, key: &Key, secret_hash: &[u8]) -> Result<()> {
-        let mut lease = self.writer().await?;
-        let outcome = sqlx::query(
-            "insert into keys (key_id, name, role, event_id, gate, offline, secret_hash, created_at, expires_at) \
+    async fn insert_key(&self, key: &Key, secret_hash: &[u8], author: Author) -> Result<()> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            sqlx::query(
+                "insert into keys (key_id, name, role, event_id, gate, offline, secret_hash, created_at, expires_at) \
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        )
-        .bind(key.key_id)
-        .bind(&key.name)
-        .bind(key.role)
-        .bind(key.event_id)
-        .bind(key.gate.as_deref())
-        .bind(key.offline)
-        .bind(secret_hash)
-        .bind(key.created_at)
-        .bind(key.expires_at)
-        .execute(lease.connection())
+            )
+            .bind(key.key_id)
+            .bind(&key.name)
+            .bind(key.role)
+            .bind(key.event_id)
+            .bind(key.gate.as_deref())
+            .bind(key.offline)
+            .bind(secret_hash)
+            .bind(key.created_at)
+            .bind(key.expires_at)
+            .execute(&mut *connection)
+            .await?;
+            record(connection, author, &Act::new(Action::KeyMade, key.event_id).subject(key.key_id)).await
+        }
         .await;
-        lease.settle(outcome.map(drop).map_err(Error::from)).await
+        lease.settle(outcome.map(drop)).await
     }
 
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>> {
@@ -111,32 +117,27 @@ impl Keys for Backend {
         lease.settle(outcome).await
     }
 
-    async fn revoke_key(&self, key_id: Uuid, now: Millis) -> Result<()> {
-        let mut lease = self.writer().await?;
-        let outcome = sqlx::query("update keys set revoked_at = $2 where key_id = $1 and revoked_at is null")
-            .bind(key_id)
-            .bind(now)
-            .execute(lease.connection())
-            .await;
-        lease.settle(outcome.map(drop).map_err(Error::from)).await
+    async fn revoke_key(&self, key_id: Uuid, author: Author) -> Result<()> {
+        let update = sqlx::query("update keys set revoked_at = $2 where key_id = $1 and revoked_at is null");
+        let update = update.bind(key_id).bind(author.now);
+        change_key(self, key_id, update, author, Action::KeyRevoked).await.map(drop)
     }
 
-    async fn offer_enrolment(&self, key_id: Uuid, enrol_hash: &[u8], expires_at: Millis, now: Millis) -> Result<bool> {
-        let mut lease = self.writer().await?;
-        let outcome = sqlx::query(concat!("update keys set enrol_hash = $3, enrol_expires_at = $4 ", where_good!()))
-            .bind(key_id)
-            .bind(now)
-            .bind(enrol_hash)
-            .bind(expires_at)
-            .execute(lease.connection())
-            .await;
-        lease.settle(outcome.map(|written| written.rows_affected() > 0).map_err(Error::from)).await
+    async fn offer_enrolment(
+        &self,
+        key_id: Uuid,
+        enrol_hash: &[u8],
+        expires_at: Millis,
+        author: Author,
+    ) -> Result<bool> {
+        let update = sqlx::query(concat!("update keys set enrol_hash = $3, enrol_expires_at = $4 ", where_good!()));
+        let update = update.bind(key_id).bind(author.now).bind(enrol_hash).bind(expires_at);
+        change_key(self, key_id, update, author, Action::KeyOffered).await
     }
 
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool> {
-        let mut lease = self.writer().await?;
         // Compare-and-set: whoever comes second waits for the row, and then finds no token in it.
-        let outcome = sqlx::query(concat!(
+        let update = sqlx::query(concat!(
             "update keys set secret_hash = $4, enrol_hash = null, enrol_expires_at = null ",
             where_good!(),
             " and enrol_hash = $3 and enrol_expires_at > $2"
@@ -144,9 +145,34 @@ impl Keys for Backend {
         .bind(key_id)
         .bind(now)
         .bind(enrol_hash)
-        .bind(secret_hash)
-        .execute(lease.connection())
-        .await;
-        lease.settle(outcome.map(|written| written.rows_affected() > 0).map_err(Error::from)).await
+        .bind(secret_hash);
+        change_key(self, key_id, update, Author { key_id: Some(key_id), now }, Action::KeyEnrolled).await
     }
+}
+
+type Update<'q> = sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>;
+
+/// Changes a key, and records it where there was something to change. Returns whether there was.
+async fn change_key(
+    backend: &Backend,
+    key_id: Uuid,
+    update: Update<'_>,
+    author: Author,
+    action: Action,
+) -> Result<bool> {
+    let mut lease = backend.writer().await?.begin(BEGIN).await?;
+    let outcome = async {
+        let connection = lease.connection();
+        let changed = update.execute(&mut *connection).await?.rows_affected() > 0;
+        if changed {
+            let event_id: Option<Uuid> = sqlx::query_scalar("select event_id from keys where key_id = $1")
+                .bind(key_id)
+                .fetch_one(&mut *connection)
+                .await?;
+            record(connection, author, &Act::new(action, event_id).subject(key_id)).await?;
+        }
+        Ok(changed)
+    }
+    .await;
+    lease.settle(outcome).await
 }

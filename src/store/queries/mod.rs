@@ -36,6 +36,7 @@ macro_rules! first_use_and_secret {
     };
 }
 
+mod actions;
 #[macro_use]
 pub mod admissions;
 mod events;

@@ -4,11 +4,12 @@ use async_trait::async_trait;
 use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
+use super::actions::record;
 use super::tickets::{lock_ticket, optional_ticket};
 use super::{BEGIN, Backend, Connection, Row};
 use crate::error::Error;
-use crate::model::{Direction, Millis, Scan, Status, Ticket};
-use crate::store::{Conflict, Guarded, Result, Scans};
+use crate::model::{Action, Direction, Millis, Scan, Status, Ticket};
+use crate::store::{Act, Author, Conflict, Guarded, Result, Scans};
 
 macro_rules! scan_columns {
     () => {
@@ -27,7 +28,8 @@ impl Scans for Backend {
         Ok(scan.map(|scan| Guarded::new(scan.event_id, scan)))
     }
 
-    async fn undo_scan(&self, scan_id: Uuid, by: Option<Uuid>, not_before: Millis, now: Millis) -> Result<Scan> {
+    async fn undo_scan(&self, scan_id: Uuid, not_before: Millis, author: Author) -> Result<Scan> {
+        let Author { key_id: by, now } = author;
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
@@ -53,6 +55,8 @@ impl Scans for Backend {
                 .execute(&mut *connection)
                 .await?;
             take_back(connection, &ticket, &scan, now).await?;
+            let act = Act::new(Action::Undone, scan.event_id).ticket(ticket.ticket_id).subject(scan_id);
+            record(connection, author, &act).await?;
             Ok(Scan { undone_at: Some(now), undone_by: by, ..scan })
         }
         .await;

@@ -4,13 +4,14 @@ use async_trait::async_trait;
 use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
+use super::actions::record;
 use super::users::find_user;
 use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row, unless_unique};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
-use crate::model::{Millis, Status, Ticket};
+use crate::model::{Action, Millis, Status, Ticket};
 use crate::store::{
-    Created, Guarded, ManifestTicket, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets,
+    Act, Author, Created, Guarded, ManifestTicket, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets,
 };
 
 /// Tickets written by one statement: large enough to be fast, small enough to show progress.
@@ -42,16 +43,17 @@ impl Tickets for Backend {
         &self,
         event_id: Uuid,
         tickets: &[NewTicket],
-        now: Millis,
+        author: Author,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
+            let issue_id = record(connection, author, &Act::new(Action::Issued, event_id).count(tickets.len())).await?;
             let mut users_created = 0;
             for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
-                users_created += super::insert_holders(connection, chunk, now).await?;
-                super::insert_tickets(connection, event_id, chunk, now)
+                users_created += super::insert_holders(connection, chunk, author.now).await?;
+                super::insert_tickets(connection, event_id, chunk, issue_id, author.now)
                     .await
                     .map_err(|error| unless_unique(error, Error::SeatTaken(Vec::new())))?;
                 progress(number * CHUNK + chunk.len());
@@ -163,7 +165,7 @@ impl Tickets for Backend {
         event_id: Uuid,
         seat: &str,
         gate: &str,
-        now: Millis,
+        author: Author,
     ) -> Result<Ticket> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
@@ -177,7 +179,8 @@ impl Tickets for Backend {
                     .fetch_optional(&mut *connection)
                     .await?
                     .ok_or(Error::TicketNotFound)?;
-            super::register(connection, ticket_id, user.user_id, now).await?;
+            super::register(connection, ticket_id, user.user_id, author.now).await?;
+            record(connection, author, &Act::new(Action::Registered, event_id).ticket(ticket_id)).await?;
             let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             Ok(ticket)
         }
@@ -185,7 +188,7 @@ impl Tickets for Backend {
         lease.settle(outcome).await
     }
 
-    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<Ticket> {
+    async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, author: Author) -> Result<Ticket> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
@@ -193,7 +196,8 @@ impl Tickets for Backend {
             if !is_due(change, &ticket)? {
                 return Ok(ticket);
             }
-            write_change(connection, ticket_id, change, now).await?;
+            write_change(connection, ticket_id, change, author.now).await?;
+            record(connection, author, &Act::new(change.action(), ticket.event_id).ticket(ticket_id)).await?;
             let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             Ok(ticket)
         }
@@ -227,7 +231,7 @@ async fn write_change(connection: &mut Connection, ticket_id: Uuid, change: &Tic
             set("update tickets set printed_at = $2, changed_at = $2, version = version + 1 where ticket_id = $1")
         }
         TicketChange::Reissue { seed } => {
-            set("update tickets set seed = $3, status = 'valid', inside = $4, used_at = null, printed_at = null, \
+            set("update tickets set seed = $3, seeded_at = $2, status = 'valid', inside = $4, used_at = null, printed_at = null, \
              registered_at = case when user_id is null then null else registered_at end, changed_at = $2, \
              version = version + 1 where ticket_id = $1")
             .bind(seed.0.as_slice())
@@ -235,7 +239,7 @@ async fn write_change(connection: &mut Connection, ticket_id: Uuid, change: &Tic
         }
         TicketChange::Transfer { seed, username } => {
             let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
-            set("update tickets set seed = $3, user_id = $4, registered_at = $2, printed_at = null, changed_at = $2, \
+            set("update tickets set seed = $3, seeded_at = $2, user_id = $4, registered_at = $2, printed_at = null, changed_at = $2, \
                  version = version + 1 where ticket_id = $1")
             .bind(seed.0.as_slice())
             .bind(user.user_id)

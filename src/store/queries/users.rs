@@ -3,26 +3,33 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::actions::record;
 use super::{BEGIN, Backend, Connection, LOCK_USER, unless_unique};
 use crate::error::Error;
-use crate::model::{Millis, User};
-use crate::store::{Result, Users};
+use crate::model::{Action, User};
+use crate::store::{Act, Author, Result, Users};
 
 #[async_trait]
 impl Users for Backend {
-    async fn insert_user(&self, user: &User) -> Result<()> {
-        let mut lease = self.writer().await?;
-        let outcome = sqlx::query(
-            "insert into users (user_id, username, full_name, email, created_at) values ($1, $2, $3, $4, $5)",
-        )
-        .bind(user.user_id)
-        .bind(&user.username)
-        .bind(user.full_name.as_deref())
-        .bind(user.email.as_deref())
-        .bind(user.created_at)
-        .execute(lease.connection())
+    async fn insert_user(&self, user: &User, author: Author) -> Result<()> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            sqlx::query(
+                "insert into users (user_id, username, full_name, email, created_at) values ($1, $2, $3, $4, $5)",
+            )
+            .bind(user.user_id)
+            .bind(&user.username)
+            .bind(user.full_name.as_deref())
+            .bind(user.email.as_deref())
+            .bind(user.created_at)
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| unless_unique(error, Error::UsernameTaken))?;
+            record(connection, author, &Act::new(Action::UserCreated, None).subject(user.user_id)).await
+        }
         .await;
-        lease.settle(outcome.map(drop).map_err(|error| unless_unique(error, Error::UsernameTaken))).await
+        lease.settle(outcome.map(drop)).await
     }
 
     async fn find_user(&self, username: &str) -> Result<Option<User>> {
@@ -31,7 +38,7 @@ impl Users for Backend {
         lease.settle(outcome).await
     }
 
-    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, now: Millis) -> Result<()> {
+    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, author: Author) -> Result<()> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
@@ -53,7 +60,7 @@ impl Users for Backend {
                 "update tickets set status = 'revoked', changed_at = $2, version = version + 1 where user_id = $1",
             )
             .bind(user.user_id)
-            .bind(now)
+            .bind(author.now)
             .execute(&mut *connection)
             .await?;
             for statement in [
@@ -64,10 +71,10 @@ impl Users for Backend {
             ] {
                 sqlx::query(statement).bind(user.user_id).execute(&mut *connection).await?;
             }
-            Ok(())
+            record(connection, author, &Act::new(Action::UserErased, only_event).subject(user.user_id)).await
         }
         .await;
-        lease.settle(outcome).await
+        lease.settle(outcome.map(drop)).await
     }
 }
 

@@ -1,0 +1,79 @@
+//! What organizers and supervisors did.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{Backend, Connection};
+use crate::error::Error;
+use crate::store::{Act, Actions, Author, ListedAction, Result};
+
+/// A statement that selects actions.
+macro_rules! select_actions {
+    ($rest:literal) => {
+        concat!(
+            "select a.action_id, a.at, a.action, a.key_id, k.name as key_name, e.slug as event, a.ticket_id, \
+             a.subject_id, a.count from actions a left join keys k on k.key_id = a.key_id \
+             left join events e on e.event_id = a.event_id ",
+            $rest
+        )
+    };
+}
+
+#[async_trait]
+impl Actions for Backend {
+    async fn record_action(&self, author: Author, act: &Act) -> Result<()> {
+        let mut lease = self.writer().await?;
+        let outcome = record(lease.connection(), author, act).await;
+        lease.settle(outcome.map(drop)).await
+    }
+
+    async fn list_actions(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>> {
+        let statement = match event_id {
+            Some(_) => select_actions!("where a.event_id = $1 and a.action_id > $2 order by a.action_id limit $3"),
+            None => select_actions!("where $1 is null and a.action_id > $2 order by a.action_id limit $3"),
+        };
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(statement)
+            .bind(event_id)
+            .bind(after.unwrap_or_default())
+            .bind(limit)
+            .fetch_all(lease.connection())
+            .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn list_ticket_actions(&self, ticket_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(select_actions!(
+            "where a.action_id in (select t.issue_id from tickets t where t.ticket_id = $1 \
+             union all select b.action_id from actions b where b.ticket_id = $1) \
+             and a.action_id > $2 order by a.action_id limit $3"
+        ))
+        .bind(ticket_id)
+        .bind(after.unwrap_or_default())
+        .bind(limit)
+        .fetch_all(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+}
+
+/// Records what is done in the caller's transaction. Returns the action's id.
+pub(super) async fn record(connection: &mut Connection, author: Author, act: &Act) -> Result<Uuid> {
+    let action_id = Uuid::now_v7();
+    sqlx::query(
+        "insert into actions (action_id, at, action, key_id, event_id, ticket_id, subject_id, count) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(action_id)
+    .bind(author.now)
+    .bind(act.action)
+    .bind(author.key_id)
+    .bind(act.event_id)
+    .bind(act.ticket_id)
+    .bind(act.subject_id)
+    .bind(act.count)
+    .execute(connection)
+    .await?;
+    Ok(action_id)
+}
