@@ -1,5 +1,6 @@
 //! One file a resource. An endpoint reads straight down: parse, authorise, ask the store, respond.
 
+pub mod actions;
 pub mod batches;
 pub mod events;
 pub mod keys;

@@ -265,8 +265,6 @@ words! {
         Undone = "undone",
         /// Created a user.
         UserCreated = "user_created",
-        /// Changed the name or the address of a user.
-        UserChanged = "user_changed",
         /// Erased a user.
         UserErased = "user_erased",
         /// Read the export of an event's tickets.

@@ -525,7 +525,7 @@ fn pascal(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Direction, Reentry, Status};
+    use crate::model::{Action, Direction, Reentry, Status};
     use crate::totp::FORMS;
 
     const COMMITTED: &str = include_str!("openapi.json");
@@ -569,6 +569,7 @@ mod tests {
         has_lines("Role", &words(Role::ALL, Role::as_str));
         has_lines("ScanResult", &words(ScanResult::ALL, ScanResult::as_str));
         has_lines("TicketStatus", &words(Status::ALL, Status::as_str));
+        has_lines("ActionName", &words(Action::ALL, Action::as_str));
     }
 
     #[test]

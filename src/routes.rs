@@ -12,7 +12,7 @@ use http::request::Parts;
 
 use crate::app::{App, within};
 use crate::auth::Caller;
-use crate::endpoints::{batches, events, keys, manifest, pages, scans, stats, system, tickets, users};
+use crate::endpoints::{actions, batches, events, keys, manifest, pages, scans, stats, system, tickets, users};
 use crate::error::Error;
 use crate::limits::{BATCH_BODY, BODY, CSV_BODY};
 use crate::logs::{self, RequestLine};
@@ -112,6 +112,7 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/tickets/{ticket_id}/transfer" ORGANIZER,  SHORT  => tickets::transfer_ticket;
     GET    "/api/tickets/{ticket_id}/link"     ORGANIZER,  SHORT  => tickets::show_link;
     POST   "/api/tickets/{ticket_id}/print"    ORGANIZER,  SHORT  => tickets::print_ticket;
+    GET    "/api/tickets/{ticket_id}/actions"  ORGANIZER,  SHORT  => actions::list_ticket_actions;
     POST   "/api/events/{event}/scans"         GATE,       SHORT  => scans::record_scan;
     POST   "/api/events/{event}/scans/batch"   GATE,       BATCH  => batches::record_batch;
     POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT  => scans::undo_scan;
@@ -121,6 +122,8 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  SHORT  => tickets::export_tickets;
     GET    "/api/events/{event}/scans.csv"     ORGANIZER,  SHORT  => scans::export_scans;
     GET    "/api/events/{event}/links.csv"     ORGANIZER,  SHORT  => tickets::export_links;
+    GET    "/api/events/{event}/actions.csv"   ORGANIZER,  SHORT  => actions::export_event_actions;
+    GET    "/api/actions.csv"                  ORGANIZER,  SHORT  => actions::export_all_actions;
     POST   "/api/keys"                         ORGANIZER,  SHORT  => keys::create_key;
     GET    "/api/keys"                         ORGANIZER,  SHORT  => keys::list_keys;
     DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT  => keys::revoke_key;

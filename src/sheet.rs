@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::limits::NAME;
 use crate::model::{Email, Millis, Place, Scan, ScanResult, Text, Ticket, Username};
-use crate::store::NewUser;
+use crate::store::{ListedAction, NewUser};
 
 /// Errors of one file that are told at most: enough to see what is wrong, short enough to read.
 pub const ERRORS_TOLD: usize = 100;
@@ -254,6 +254,36 @@ impl<'a> ScanLine<'a> {
             key_id: scan.key_id,
             undone_at: scan.undone_at,
             undone_by: scan.undone_by,
+        }
+    }
+}
+
+/// A line of `actions.csv`.
+#[derive(Default, Serialize)]
+pub struct ActionLine<'a> {
+    action_id: Uuid,
+    at: Millis,
+    action: &'a str,
+    key_id: Option<Uuid>,
+    key_name: Option<Harmless<'a>>,
+    event: Option<&'a str>,
+    ticket_id: Option<Uuid>,
+    subject_id: Option<Uuid>,
+    count: Option<i64>,
+}
+
+impl<'a> ActionLine<'a> {
+    pub fn new(action: &'a ListedAction) -> Self {
+        Self {
+            action_id: action.action_id,
+            at: action.at,
+            action: action.action.as_str(),
+            key_id: action.key_id,
+            key_name: action.key_name.as_deref().map(Harmless),
+            event: action.event.as_deref(),
+            ticket_id: action.ticket_id,
+            subject_id: action.subject_id,
+            count: action.count,
         }
     }
 }
@@ -534,7 +564,7 @@ mod tests {
             written(&Line::default())[0].join(",")
         }
         let described = include_str!("openapi/exports.toml");
-        for header in [header::<TicketLine>(), header::<ScanLine>(), header::<LinkLine>()] {
+        for header in [header::<TicketLine>(), header::<ScanLine>(), header::<LinkLine>(), header::<ActionLine>()] {
             assert!(described.contains(&format!("`{header}`")), "openapi/exports.toml lacks {header}");
         }
     }

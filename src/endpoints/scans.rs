@@ -8,6 +8,7 @@ use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::actions::export;
 use crate::admission::{self, ATTEMPTS_WINDOW};
 use crate::app::App;
 use crate::error::Error;
@@ -15,9 +16,9 @@ use crate::fault::Fault;
 use crate::gate::{self, ScanRequest, Scanned, Shown};
 use crate::limits::{NOTE, UNDO_WINDOW};
 use crate::list::{self, PAGE};
-use crate::model::{Direction, Millis, Place, Scan, ScanResult, Slug, Text, Ticket};
+use crate::model::{Action, Direction, Millis, Place, Scan, ScanResult, Slug, Text, Ticket};
 use crate::request::Call;
-use crate::response::{self, Response, attachment, with_scan};
+use crate::response::{self, Response, with_scan};
 use crate::sheet::{self, ScanLine};
 use crate::store::DEFAULT_EVENT;
 use crate::totp::{Code, QrCode};
@@ -242,7 +243,7 @@ pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
 pub async fn export_scans(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let rows = scan_rows(Arc::clone(call.app), event.event_id);
-    Ok(attachment(response::streamed("text/csv; charset=utf-8", rows), &format!("scans-{}.csv", event.slug)))
+    export(&call, Action::ScansExported, Some(event.event_id), rows, &format!("scans-{}.csv", event.slug)).await
 }
 
 /// An event's scans as CSV, page by page. The command line writes the same.

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::actions::export;
 use crate::app::App;
 use crate::auth::{Caller, random_bytes};
 use crate::error::Error;
@@ -15,11 +16,11 @@ use crate::fault::Fault;
 use crate::limits::{IMPORT_TICKETS, SEARCH};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
-use crate::model::{Event, Place, Seed, Status, Ticket, Username};
+use crate::model::{Action, Event, Place, Seed, Status, Ticket, Username};
 use crate::request::{Call, media_type};
-use crate::response::{self, Response, attachment};
+use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine, TicketLine};
-use crate::store::{Created, NewTicket, TicketChange, TicketFilter};
+use crate::store::{Act, Created, NewTicket, TicketChange, TicketFilter};
 use crate::totp::{self, Code, QrCode, TicketSecret};
 
 /// A ticket to make.
@@ -203,7 +204,7 @@ pub async fn transfer_ticket(call: Call<'_>) -> Result<Response, Error> {
     provisioned(&call, secret, &ticket).await
 }
 
-async fn find_ticket(call: &Call<'_>) -> Result<Ticket, Error> {
+pub(super) async fn find_ticket(call: &Call<'_>) -> Result<Ticket, Error> {
     let ticket_id = call.id("ticket_id", Error::TicketNotFound)?;
     call.caller()?.open(call.app.store().get_ticket(ticket_id).await?, Error::TicketNotFound)
 }
@@ -258,6 +259,8 @@ pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
     if ticket.user_id.is_none() {
         return Err(Error::TicketNotRegistered);
     }
+    let act = Act::new(Action::LinkShown, ticket.event_id).ticket(ticket.ticket_id);
+    call.app.store().record_action(call.author()?, &act).await?;
     response::json(StatusCode::OK, &Link { ticket_url: ticket_url(call.app, secret, &ticket) })
 }
 
@@ -312,7 +315,7 @@ pub fn with_provisioning<'a>(
 pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let rows = ticket_rows(Arc::clone(call.app), event.event_id);
-    Ok(attachment(response::streamed("text/csv; charset=utf-8", rows), &format!("tickets-{}.csv", event.slug)))
+    export(&call, Action::TicketsExported, Some(event.event_id), rows, &format!("tickets-{}.csv", event.slug)).await
 }
 
 /// An event's tickets as CSV, page by page. The command line writes the same.
@@ -340,7 +343,7 @@ pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
         }
         writer.take()
     });
-    Ok(attachment(response::streamed("text/csv; charset=utf-8", rows), &format!("links-{}.csv", event.slug)))
+    export(&call, Action::LinksExported, Some(event.event_id), rows, &format!("links-{}.csv", event.slug)).await
 }
 
 fn ticket_pages(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Vec<Ticket>, Error>> + Send + 'static {

@@ -15,11 +15,11 @@ use crate::fault::Fault;
 use crate::limits;
 use crate::list::{Cursor, Limit, PageQuery};
 use crate::model::{
-    Direction, Email, Event, Millis, Place, Reentry, Role, ScanResult, Slug, Status, Text, Ticket, TimeZone, User,
-    Username,
+    Action, Direction, Email, Event, Millis, Place, Reentry, Role, ScanResult, Slug, Status, Text, Ticket, TimeZone,
+    User, Username,
 };
 use crate::response::Problem;
-use crate::store::{Conflict, Created, ListedKey};
+use crate::store::{Conflict, Created, ListedAction, ListedKey};
 
 const SCHEMAS: &str = "/components/schemas";
 
@@ -33,7 +33,7 @@ pub fn components() -> Map<String, Value> {
     let mut schemas = generated(SchemaSettings::draft2020_12().for_serialize(), |all| {
         add::<(User, Ticket, Event, Created, Problem<'_>, system::Health, FullHealth, stats::EventStats)>(all);
         add::<(tickets::TicketWithProvisioning<'_>, tickets::Link, tickets::PrintedTicket, scans::ScanReply)>(all);
-        add::<(ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::EnrolledKey)>(all);
+        add::<(ListedAction, ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::EnrolledKey)>(all);
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
@@ -163,6 +163,7 @@ pub fn forbid_null(schema: &mut Value) {
 
 /// The lists that come in pages, the member that holds one, and what they are of.
 const LISTS: &[(&str, &str, &str)] = &[
+    ("ActionList", "actions", "Action"),
     ("ConflictList", "conflicts", "Conflict"),
     ("EventList", "events", "Event"),
     ("KeyList", "keys", "Key"),
@@ -320,6 +321,7 @@ macro_rules! named_words {
 }
 
 named_words! {
+    Action as "ActionName", |_| String::new();
     Direction as "Direction", |_| String::new();
     Reentry as "Reentry", |_| String::new();
     Role as "Role", |_| String::new();

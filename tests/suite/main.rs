@@ -36,6 +36,7 @@ mod process;
 mod proxy;
 mod service;
 
+mod actions;
 mod attempts;
 mod backups;
 mod batches;

@@ -1,0 +1,244 @@
+//! What organizers and supervisors did is kept: who, when and what, in the transaction of the change.
+
+use http::Method;
+use register_ticket_api::model::Action;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Reply};
+use crate::database::{Kind, Obstacle};
+use crate::service::{Service, Ticket, assert_members, walk};
+
+on_both_databases! {
+    every_action_is_recorded_once_with_its_author,
+    what_cannot_be_recorded_is_not_done,
+    what_is_refused_or_changes_nothing_is_not_recorded,
+    a_ticket_has_its_history_and_no_other_tickets,
+    actions_are_exported_without_personal_data,
+    the_actions_of_an_event_are_for_its_organizers,
+    actions_go_with_their_event_alone,
+}
+
+const GALA: &str = "/api/events/gala";
+
+/// A request that does one thing, all that it needs being there already.
+struct Deed {
+    client: Client,
+    method: Method,
+    path: String,
+    body: Value,
+}
+
+impl Deed {
+    async fn done(&self) -> Reply {
+        match &self.body {
+            Value::Null => self.client.bare(self.method.clone(), &self.path).await,
+            body => self.client.send_as(self.method.clone(), &self.path, "application/json", body.to_string()).await,
+        }
+    }
+}
+
+/// An event, a ticket in somebody's hands, and an organizer with a key of their own.
+struct Office {
+    service: Service,
+    organizer: Client,
+    key_id: Value,
+    ticket: Ticket,
+}
+
+impl Office {
+    async fn open(service: Service) -> Self {
+        service.event(json!({ "slug": "gala", "name": "Gala" })).await;
+        service.user("ana").await;
+        let ticket = service.ticket_of("gala", "A-1", "North").await;
+        let key = service.organizer.post("/api/keys", json!({ "name": "Office", "role": "organizer" })).await.is(201);
+        let organizer = service.anonymous.with_key(key["key"].as_str().expect("a new key is shown"));
+        Self { service, organizer, key_id: key["key_id"].clone(), ticket }
+    }
+
+    /// The key of a device, by its id.
+    async fn device(&self) -> String {
+        let body = json!({ "name": "North door", "role": "gate", "event": "gala", "gate": "North" });
+        let made = self.service.organizer.post("/api/keys", body).await.is(201);
+        made["key_id"].as_str().expect("a key has an id").to_owned()
+    }
+
+    /// Makes ready what an action needs, and returns the request that does it.
+    async fn deed(&self, action: Action) -> Deed {
+        let of_ticket = |what: &str| format!("/api/tickets/{}/{what}", self.ticket.ticket_id);
+        let (method, path, body) = match action {
+            Action::Issued => (Method::POST, format!("{GALA}/tickets"), json!([{ "seat": "B-1", "gate": "North" }])),
+            Action::Registered => {
+                self.service.seat("gala", "C-1", "North").await;
+                let body = json!({ "event": "gala", "seat": "C-1", "gate": "North" });
+                (Method::POST, "/api/users/ana/tickets".to_owned(), body)
+            }
+            Action::Reissued => (Method::POST, of_ticket("reissue"), Value::Null),
+            Action::Transferred => (Method::POST, of_ticket("transfer"), json!({ "username": "ana" })),
+            Action::Printed => (Method::POST, of_ticket("print"), Value::Null),
+            Action::Revoked => (Method::POST, of_ticket("revoke"), Value::Null),
+            Action::LinkShown => (Method::GET, of_ticket("link"), Value::Null),
+            Action::Undone => {
+                let scan = self.service.scan(&self.ticket);
+                self.service.organizer.post(format!("{GALA}/scans"), scan.clone()).await.is_scan(200, "accepted");
+                let scan_id = scan["scan_id"].as_str().expect("a scan has an id");
+                (Method::POST, format!("/api/scans/{scan_id}/undo"), Value::Null)
+            }
+            Action::UserCreated => (Method::POST, "/api/users".to_owned(), json!({ "username": "ben" })),
+            Action::UserErased => (Method::DELETE, "/api/users/ana".to_owned(), Value::Null),
+            Action::TicketsExported => (Method::GET, format!("{GALA}/tickets.csv"), Value::Null),
+            Action::ScansExported => (Method::GET, format!("{GALA}/scans.csv"), Value::Null),
+            Action::LinksExported => (Method::GET, format!("{GALA}/links.csv"), Value::Null),
+            Action::ActionsExported => (Method::GET, format!("{GALA}/actions.csv"), Value::Null),
+            Action::KeyMade => {
+                let body = json!({ "name": "South door", "role": "gate", "event": "gala" });
+                (Method::POST, "/api/keys".to_owned(), body)
+            }
+            Action::KeyOffered => (Method::POST, format!("/api/keys/{}/enrol", self.device().await), Value::Null),
+            Action::KeyEnrolled => {
+                let offer = format!("/api/keys/{}/enrol", self.device().await);
+                let offer = self.service.organizer.bare(Method::POST, offer).await.is(200);
+                let (_, token) = offer["enrol_url"].as_str().and_then(|url| url.split_once('=')).expect("a token");
+                (Method::POST, "/api/enrol".to_owned(), json!({ "token": token }))
+            }
+            Action::KeyRevoked => (Method::DELETE, format!("/api/keys/{}", self.device().await), Value::Null),
+            Action::EventCreated => (Method::POST, "/api/events".to_owned(), json!({ "slug": "ball", "name": "Ball" })),
+            Action::EventChanged => (Method::PATCH, GALA.to_owned(), json!({ "name": "Spring gala" })),
+            Action::EventDeleted => (Method::DELETE, GALA.to_owned(), Value::Null),
+        };
+        let client = if action == Action::KeyEnrolled { &self.service.anonymous } else { &self.organizer };
+        Deed { client: client.clone(), method, path, body }
+    }
+
+    /// All actions, the oldest first.
+    async fn actions(&self) -> Vec<Value> {
+        let csv = self.service.organizer.get("/api/actions.csv").await;
+        rows(&csv.text())
+    }
+}
+
+/// The lines of a CSV file as objects, what is empty as null.
+fn rows(csv: &str) -> Vec<Value> {
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    let columns = reader.headers().expect("there is a header").clone();
+    let object = |record: csv::StringRecord| {
+        let value = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
+        columns.iter().zip(&record).map(|(column, text)| (column.to_owned(), value(text))).collect()
+    };
+    reader.records().map(|record| Value::Object(object(record.expect("a record")))).collect()
+}
+
+async fn every_action_is_recorded_once_with_its_author(service: Service) {
+    let kind = service.database.kind;
+    drop(service);
+    for &action in Action::ALL {
+        let office = Office::open(Service::start(kind).await).await;
+        let deed = office.deed(action).await;
+        let before = office.actions().await;
+        let now = office.service.time(0);
+        let answered = deed.done().await;
+        assert!((200..300).contains(&answered.status.as_u16()), "{action:?}: {}", answered.text());
+        let after = office.actions().await;
+        let new: Vec<&Value> = after.iter().filter(|action| !before.contains(action)).collect();
+        let [recorded, reading] = new[..] else { panic!("{action:?}: {new:#?}") };
+        assert_members(reading, json!({ "action": "actions_exported", "event": null }));
+        assert_members(recorded, json!({ "action": action.as_str(), "at": now }));
+        match action {
+            Action::KeyEnrolled => assert_eq!(recorded["key_id"], recorded["subject_id"], "the device took it"),
+            _ => assert_members(recorded, json!({ "key_id": office.key_id, "key_name": "Office" })),
+        }
+    }
+}
+
+async fn what_cannot_be_recorded_is_not_done(service: Service) {
+    let kind = service.database.kind;
+    drop(service);
+    for &action in Action::ALL {
+        let office = Office::open(Service::start(kind).await).await;
+        let deed = office.deed(action).await;
+        office.service.database.obstruct("insert on actions", Obstacle::Fails("no room")).await;
+        let answer = office.service.unchanged(deed.done()).await;
+        assert!(answer.status.is_server_error(), "{action:?}: {}", answer.text());
+    }
+}
+
+async fn what_is_refused_or_changes_nothing_is_not_recorded(service: Service) {
+    let office = Office::open(service).await;
+    let revoke = office.deed(Action::Revoked).await;
+    revoke.done().await.is(200);
+    let count = "select count(*) from actions";
+    let before = office.service.database.count(count).await;
+    revoke.done().await.is(200);
+    office.deed(Action::Printed).await.done().await.is_refused(409, "ticket_revoked");
+    office.organizer.post("/api/users", json!({ "username": "ana" })).await.is_refused(409, "username_taken");
+    let twice = json!([{ "seat": "A-1", "gate": "North" }]);
+    office.organizer.post(format!("{GALA}/tickets"), twice).await.is_refused(409, "seat_taken");
+    assert_eq!(office.service.database.count(count).await, before);
+}
+
+async fn a_ticket_has_its_history_and_no_other_tickets(service: Service) {
+    let office = Office::open(service).await;
+    for action in [Action::Issued, Action::Printed, Action::Reissued] {
+        office.service.clock.advance(1_000);
+        let answer = office.deed(action).await.done().await;
+        assert!(answer.status.is_success(), "{}", answer.text());
+    }
+    let path = format!("/api/tickets/{}/actions", office.ticket.ticket_id);
+    let history = walk(&office.organizer, &path, "actions").await;
+    let words: Vec<&str> = history.iter().filter_map(|action| action["action"].as_str()).collect();
+    assert_eq!(words, ["issued", "registered", "printed", "reissued"]);
+    assert_members(&history[2], json!({ "key_name": "Office", "at": office.service.time(-1_000), "event": "gala" }));
+}
+
+async fn actions_are_exported_without_personal_data(service: Service) {
+    let office = Office::open(service).await;
+    let person = json!({ "username": "cleo", "full_name": "Cleo Vidal", "email": "cleo@example.org" });
+    office.organizer.post("/api/users", person).await.is(201);
+    let csv = "seat,gate,username,full_name,email\nD-1,North,dora,Dora Pons,dora@example.org\n";
+    office.organizer.post_csv(format!("{GALA}/tickets"), csv).await.is(201);
+    office.organizer.delete("/api/users/cleo").await.is(204);
+    for path in ["/api/actions.csv".to_owned(), format!("{GALA}/actions.csv")] {
+        let exported = office.organizer.get(&path).await.text();
+        assert!(exported.contains("issued"), "{exported}");
+        for personal in ["cleo", "Cleo", "dora", "Dora", "example.org"] {
+            assert!(!exported.contains(personal), "{personal} in {exported}");
+        }
+    }
+}
+
+async fn the_actions_of_an_event_are_for_its_organizers(service: Service) {
+    service.event(json!({ "slug": "ball", "name": "Ball" })).await;
+    let office = Office::open(service).await;
+    let of_ball = office.service.key(json!({ "name": "b", "role": "organizer", "event": "ball" })).await;
+    let of_gala = office.service.key(json!({ "name": "g", "role": "organizer", "event": "gala" })).await;
+    let history = format!("/api/tickets/{}/actions", office.ticket.ticket_id);
+    for path in [&format!("{GALA}/actions.csv"), &history] {
+        of_ball.get(path).await.is_refused(403, "forbidden");
+        of_gala.get(path).await;
+        office.service.supervisor().await.get(path).await.is_refused(403, "forbidden");
+    }
+    of_gala.get("/api/actions.csv").await.is_refused(403, "forbidden");
+    let own = rows(&of_gala.get(format!("{GALA}/actions.csv")).await.text());
+    assert!(!own.is_empty() && own.iter().all(|action| action["event"] == "gala"), "{own:#?}");
+}
+
+async fn actions_go_with_their_event_alone(service: Service) {
+    let office = Office::open(service).await;
+    office.organizer.delete("/api/users/ana").await.is(204);
+    let of_gala = office.actions().await.iter().filter(|action| action["event"] == "gala").count();
+    assert!(of_gala > 2, "{of_gala}");
+    office.deed(Action::EventDeleted).await.done().await.is(204);
+    let left = office.actions().await;
+    assert!(left.iter().all(|action| action["event"] != "gala"), "{left:#?}");
+    let words: Vec<&str> = left.iter().filter_map(|action| action["action"].as_str()).collect();
+    assert!(words.contains(&"event_deleted") && words.contains(&"user_erased"), "{words:?}");
+}
+
+#[tokio::test]
+async fn the_service_cannot_change_what_was_done() {
+    let service = Service::start(Kind::Postgres).await;
+    let mut rows = crate::database::Rows::open(&service.database.url()).await;
+    for statement in ["update actions set at = 0", "delete from actions"] {
+        let refused = rows.execute(statement).await.expect_err("it may only add");
+        assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("42501"), "{statement}");
+    }
+}
