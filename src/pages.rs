@@ -233,7 +233,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::model::{Direction, Role, ScanResult};
+    use crate::model::{Action, Direction, Role, ScanResult};
 
     /// What `endpoints::pages` gives a template besides what each has.
     const PASSED: &[(&str, &[&str])] = &[
@@ -361,7 +361,8 @@ mod tests {
             [Some(format!("organizer.role_{}", role.as_str())), device]
         });
         let directions = Direction::ALL.iter().map(|direction| format!("gate.{}", direction.as_str()));
-        for name in results.chain(roles.flatten()).chain(directions) {
+        let actions = Action::ALL.iter().map(|action| format!("organizer.action_{}", action.as_str()));
+        for name in results.chain(roles.flatten()).chain(directions).chain(actions) {
             for language in &LANGUAGES {
                 assert!(language.texts.contains_key(&name), "`{}` lacks `{name}`", language.tag);
             }

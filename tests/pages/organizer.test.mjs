@@ -261,6 +261,22 @@ forBothDatabases("a ticket is given, transferred, reissued and revoked, and each
   assert.equal((await tickets.api("GET", "/api/events/default/tickets")).tickets[0].status, "revoked");
 });
 
+test("a ticket's sheet tells what was done to it, and by which key", async (t) => {
+  const tickets = await withTickets(t);
+  const [ticket] = (await tickets.api("GET", "/api/events/default/tickets?q=ana")).tickets;
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/print`);
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  await page.getByRole("button", { name: "A-1" }).first().click();
+  await inDialog(page).getByText(en("organizer.history")).click();
+  const lines = inDialog(page).locator("#ticket-history li");
+  await eventually(async () => assert.equal(await lines.count(), 2));
+  const told = await lines.allInnerTexts();
+  for (const [line, action] of [[told[0], "issued"], [told[1], "printed"]]) {
+    assert.ok(line.includes(en(`organizer.action_${action}`)) && line.includes(en("organizer.no_key")), line);
+  }
+  await accessible(page);
+});
+
 test("the link of a used ticket is given again where its holder may come back", async (t) => {
   const tickets = await withTickets(t);
   await tickets.api("PATCH", "/api/events/default", { reentry: "after_exit" });

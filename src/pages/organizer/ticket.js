@@ -3,13 +3,14 @@
 import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, confirm, explain, onSubmit, open, tell, wrongField } from "./form.js";
 import { prepare } from "./print.js";
-import { call, here, session } from "./session.js";
+import { all, call, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
 import { dayAndTime, isolated, text } from "../shared/text.js";
 
 const dialog = find("#ticket-dialog");
 const holderDialog = find("#holder-dialog");
 const holderForm = find("form", holderDialog);
+const history = find("#ticket-history");
 /** Called after a change, so that the list is read again. */
 let changed = () => {};
 
@@ -32,7 +33,22 @@ export function openTicket(ticket, onChange) {
   find("#ticket-actions").replaceChildren(...actions(ticket).map(([name, work]) =>
     element("button", { type: "button", className: name === "revoke" ? "danger" : "", onclick: () => work(ticket) }, text(`organizer.${name}`))));
   for (const told of dialog.querySelectorAll(".problem")) told.remove();
+  history.open = false;
+  history.ontoggle = () => history.open && attempt(() => showHistory(ticket));
   open(dialog);
+}
+
+/** What was done to a ticket, the oldest first, and by which key. */
+async function showHistory(ticket) {
+  const list = find("ol", history);
+  list.replaceChildren();
+  const done = await all(`/api/tickets/${ticket.ticket_id}/actions`, "actions");
+  list.replaceChildren(...done.map(({ at, action, key_name: key }) =>
+    element("li", {}, text("organizer.done_by", {
+      time: dayAndTime(at, session.event.time_zone),
+      action: text(`organizer.action_${action}`),
+      key: isolated(key ?? text("organizer.no_key")),
+    }))));
 }
 
 /** Its status, or that it is free to be given to somebody. */
