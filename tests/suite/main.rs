@@ -61,6 +61,7 @@ mod migrations;
 mod once;
 mod pages;
 mod printed;
+mod privileges;
 mod races;
 mod reentry;
 mod refusals;
