@@ -10,8 +10,10 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::auth::KeyRing;
 use crate::config::Settings;
 use crate::error::Error;
+use crate::limits::{BODIES_IN_FLIGHT, ClientLimits, FILES_IN_FLIGHT, LISTS_IN_FLIGHT};
 use crate::metrics::Metrics;
 use crate::model::Millis;
+use crate::quota::Quota;
 use crate::store::{self, Store};
 use crate::totp::TicketSecret;
 
@@ -31,6 +33,10 @@ pub struct App {
     store: OnceCell<Box<dyn Store>>,
     /// The one place of those who import.
     pub(crate) imports: Semaphore,
+    pub clients: ClientLimits,
+    pub(crate) bodies: Arc<Quota>,
+    pub(crate) files: Arc<Quota>,
+    pub(crate) lists: Arc<Quota>,
     clock: Clock,
 }
 
@@ -73,6 +79,10 @@ impl App {
             secret_claimed: OnceCell::new(),
             store: OnceCell::new(),
             imports: Semaphore::new(1),
+            clients: ClientLimits::USUAL,
+            bodies: Quota::new(BODIES_IN_FLIGHT),
+            files: Quota::new(FILES_IN_FLIGHT),
+            lists: Quota::new(LISTS_IN_FLIGHT),
             clock,
             settings,
         }
@@ -119,6 +129,8 @@ impl App {
 pub async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match tokio::time::timeout(deadline, work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Error::DatabaseUnavailable(format!("no answer within {} ms", deadline.as_millis()))),
+        Err(_) => {
+            Err(Error::DatabaseUnavailable(format!("no answer within {} ms", deadline.as_micros().div_ceil(1_000))))
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Every setting once: its variable, its default, its meaning.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderMap, Uri};
 use sqlx::postgres::PgConnectOptions;
 
 /// A line of the table that `--help` and the README show.
@@ -42,6 +42,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("PUBLIC_URL", "http://localhost:PORT", "where people reach the service, for the links of tickets"),
     setting("ORGANIZER_KEY", "on SQLite data/organizer.key", "the first key, at least 32 characters"),
     setting("TICKET_SECRET", "", "at least 32 characters; without it a stolen database alone makes codes"),
+    setting(
+        "TRUSTED_PROXIES",
+        "127.0.0.0/8,::1, and on Cloud Run its front end",
+        "addresses and networks of proxies, which may have any number of connections and say who sent a request",
+    ),
     setting("BACKUP_DIR", "", "where backups are kept; on SQLite `serve` then takes one every day"),
     setting("BACKUP_COMMAND", "", "a program, and its first arguments, that sends a backup away; its path comes last"),
     setting("GOOGLE_CLOUD_PROJECT", "", "completes the trace in log lines on Google Cloud"),
@@ -110,6 +115,7 @@ pub struct Settings {
     pub public_url: String,
     pub organizer_key: Option<String>,
     pub ticket_secret: Option<String>,
+    pub trusted_proxies: Proxies,
     pub backup_dir: Option<PathBuf>,
     pub backup_command: Option<String>,
     /// Whether the process is given time between requests, and its disk outlives it. Cloud Run and AWS Lambda do neither.
@@ -119,6 +125,102 @@ pub struct Settings {
     pub revision: Option<String>,
     pub log_format: LogFormat,
     pub log_filter: String,
+}
+
+/// Who passes on what others send, and is believed when it says who they are.
+#[derive(Clone)]
+pub struct Proxies {
+    networks: Vec<Network>,
+    /// Whether nobody else can connect: so it is on Cloud Run, where a front end of Google's does, from addresses of its
+    /// own choice.
+    only_proxies: bool,
+}
+
+/// All addresses that begin with so many bits. Those of IPv4 are in it as IPv6 has them, `::ffff:0:0/96`.
+#[derive(Clone, Copy)]
+struct Network {
+    first: u128,
+    bits: u32,
+}
+
+fn bits_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+impl Network {
+    fn contains(self, address: IpAddr) -> bool {
+        (self.first ^ bits_of(address)).leading_zeros() >= self.bits
+    }
+}
+
+impl FromStr for Network {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let address: IpAddr = address.parse().map_err(drop)?;
+        let (before, most) = if address.is_ipv4() { (96, 32) } else { (0, 128) };
+        let length = length.map_or(Ok(most), str::parse).map_err(drop)?;
+        let network = Self { first: bits_of(address), bits: before + length };
+        // What comes after the network's bits would be a mistake.
+        let is_first = network.first.checked_shl(network.bits).unwrap_or_default() == 0;
+        if length <= most && is_first { Ok(network) } else { Err(()) }
+    }
+}
+
+impl Proxies {
+    /// Whether a connection from this address is a proxy's.
+    pub fn connects_from(&self, address: IpAddr) -> bool {
+        self.only_proxies || self.is_trusted(address)
+    }
+
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(address))
+    }
+
+    /// Who sent a request that came from `peer`: the nearest address that is no proxy's, as far as proxies say it.
+    pub fn sender(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let (mut sender, mut is_proxy) = (peer, self.connects_from(peer));
+        for hop in hops(headers).into_iter().rev() {
+            match hop {
+                Some(hop) if is_proxy => (sender, is_proxy) = (hop, self.is_trusted(hop)),
+                _ => break,
+            }
+        }
+        sender.to_canonical()
+    }
+}
+
+/// The addresses that proxies say a request came by, the nearest last: `X-Forwarded-For` or, without it, `Forwarded` (RFC
+/// 7239). Not both: a proxy that sets one of them passes on what its client wrote into the other.
+fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let values = |name| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
+    if headers.contains_key("x-forwarded-for") {
+        return values("x-forwarded-for").flat_map(|list| list.split(',')).map(hop).collect();
+    }
+    let told = |element: &str| {
+        let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+        pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for")).find_map(|(_, node)| hop(node.trim_matches('"')))
+    };
+    values("forwarded").flat_map(|list| list.split(',')).map(told).collect()
+}
+
+/// An address, with or without a port.
+fn hop(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = || text.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    text.parse::<SocketAddr>().map(|address| address.ip()).ok().or_else(bare)
+}
+
+fn networks(list: &str) -> Result<Vec<Network>, SettingError> {
+    let network = |text: &str| {
+        let why = format!("`{}` is no address and no network such as 10.0.0.0/8", text.escape_debug());
+        text.trim().parse().map_err(|()| refuse("TRUSTED_PROXIES", why))
+    };
+    list.split(',').map(network).collect()
 }
 
 /// The shortest `ORGANIZER_KEY` and `TICKET_SECRET`, in characters.
@@ -156,6 +258,10 @@ impl Settings {
             public_url: public_url(&read, port)?,
             organizer_key: organizer_key(&read)?,
             ticket_secret: secret(&read, "TICKET_SECRET")?,
+            trusted_proxies: Proxies {
+                networks: networks(read("TRUSTED_PROXIES").as_deref().unwrap_or("127.0.0.0/8,::1"))?,
+                only_proxies: on_cloud_run,
+            },
             backup_dir: read("BACKUP_DIR").map(PathBuf::from),
             backup_command: read("BACKUP_COMMAND").filter(|command| !command.trim().is_empty()),
             is_resident: vanishing_disk.is_none(),

@@ -79,6 +79,9 @@ pub enum Error {
     NotUndoable,
     /// Another CSV import is running.
     ImportInProgress,
+    /// The key, its event or all keys together have as much of bodies, or of manifests and exports, in flight as they may.
+    // Holds which of them, for the log alone.
+    Busy(&'static str),
     /// The ticket kept changing at the same time; nothing was changed.
     ScanContended,
     /// The service runs with another ticket secret than the database was made with.
@@ -130,7 +133,7 @@ impl Error {
             | Self::KeyNotEnrollable => StatusCode::CONFLICT,
             Self::EnrolmentExpired => StatusCode::GONE,
             Self::ImportInProgress => StatusCode::TOO_MANY_REQUESTS,
-            Self::ScanContended | Self::TicketSecretMismatch | Self::DatabaseUnavailable(_) => {
+            Self::ScanContended | Self::TicketSecretMismatch | Self::DatabaseUnavailable(_) | Self::Busy(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -191,6 +194,7 @@ impl Error {
             Self::UndoExpired => format!("A scan can be undone for {}.", told(UNDO_WINDOW)),
             Self::NotUndoable => "Only the newest accepted scan of a ticket can be undone.".into(),
             Self::ImportInProgress => "Another import is running; try again when it has ended.".into(),
+            Self::Busy(_) => "Too much is being sent or read at once; try again when some of it has ended.".into(),
             Self::ScanContended => "The ticket changed while it was scanned; scan again.".into(),
             Self::TicketSecretMismatch => {
                 "The service runs with another TICKET_SECRET than the one this database's tickets were made with."
@@ -215,7 +219,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Self::DatabaseUnavailable(_) | Self::ScanContended => Some(1),
-            Self::ImportInProgress => Some(5),
+            Self::ImportInProgress | Self::Busy(_) => Some(5),
             Self::TicketSecretMismatch => Some(60),
             _ => None,
         }
@@ -225,6 +229,7 @@ impl Error {
     pub fn cause(&self) -> Option<&str> {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
+            Self::Busy(who) => Some(who),
             Self::TicketSecretMismatch => Some("TICKET_SECRET differs from the one this database was used with"),
             _ => None,
         }
@@ -291,6 +296,7 @@ pub(crate) mod tests {
             (Error::UndoExpired, 409, "undo_expired"),
             (Error::NotUndoable, 409, "not_undoable"),
             (Error::ImportInProgress, 429, "import_in_progress"),
+            (Error::Busy(CAUSE), 503, "busy"),
             (Error::ScanContended, 503, "scan_contended"),
             (Error::TicketSecretMismatch, 503, "ticket_secret_mismatch"),
             (Error::DatabaseUnavailable(CAUSE.into()), 503, "database_unavailable"),

@@ -3,14 +3,14 @@
 //!
 //! # Map
 //!
-//! A request comes in through one of two entrances ([`serve`]) and goes through one function, [`routes::handle`],
-//! which finds its line in the route table, checks the key ([`auth`]) and calls one endpoint ([`endpoints`]). The
-//! endpoint asks the database ([`store`]). A scan goes from reading to writing in [`gate`]; the decision in it is a pure
+//! A request comes in through one of two entrances ([`serve`], with its table of [`connections`]) and goes through one
+//! function, [`routes::handle`], which finds its line in the route table, checks the key ([`auth`]), reads the body and
+//! calls one endpoint ([`endpoints`]). The endpoint asks the database ([`store`]). A scan goes from reading to writing in [`gate`]; the decision in it is a pure
 //! function ([`admission`]) of what the database knows and of the code that was shown ([`totp`]).
 //!
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
 //! (bodies, answers, lists), [`sheet`] (CSV), [`error`] and [`fault`] (every refusal, of a request and of a field),
-//! [`logs`], [`metrics`], [`backup`], and [`commands`], the command line.
+//! [`logs`], [`metrics`], [`quota`] (what one key may take), [`backup`], and [`commands`], the command line.
 //!
 //! # Rooms
 //!
@@ -20,13 +20,13 @@
 //! ```text
 //! main commands                                    the command line
 //! openapi                                          what the interface looks like, made in tests
-//! serve                                            the two entrances
+//! serve connections                                the two entrances; who has a place at the first
 //! routes                                           the route table, limits, handle(): who may call what
 //! endpoints                                        one file a resource: parse, ask, answer
 //! gate links backup                                one scan from reading to writing; addresses; backups
 //! request logs                                     what an endpoint gets, what is logged of it
 //! app                                              the state a request needs
-//! auth sheet store pages                           keys; CSV; the database; templates and texts
+//! quota auth sheet store pages                     shares; keys; CSV; the database; templates and texts
 //! admission totp                                   the decision and the codes, pure
 //! list response metrics model error                the ground
 //! fault config limits
@@ -37,7 +37,8 @@
 //! - A ticket is marked only if it is still at the version that the decision was made on.
 //! - The mark and the row of the scan are committed together, and before the response.
 //! - Nothing runs after the response.
-//! - A request is decided by one reading of the clock, [`app::App::now`]; what it calls is told the time.
+//! - A request is decided by one reading of the clock, [`app::App::now`]; what it calls is told the time. (Its key is looked
+//!   at once more before, when its body is still on its way.)
 //! - No secret is in a log line, an error, or a `Debug` output.
 
 pub mod admission;
@@ -46,6 +47,7 @@ pub mod auth;
 pub mod backup;
 pub mod commands;
 pub mod config;
+pub mod connections;
 pub mod endpoints;
 pub mod error;
 pub mod fault;
@@ -59,6 +61,7 @@ pub mod model;
 #[cfg(test)]
 mod openapi;
 pub mod pages;
+pub mod quota;
 pub mod request;
 pub mod response;
 pub mod routes;

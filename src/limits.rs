@@ -38,8 +38,64 @@ pub const BODY: usize = 64 * 1024;
 pub const BATCH_BODY: usize = 512 * 1024;
 /// and of a CSV file.
 pub const CSV_BODY: usize = 16 * 1024 * 1024;
+/// Bytes of a body at most where no key is asked for.
+pub const KEYLESS_BODY: usize = 1024;
 /// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
 pub const IMPORT_TICKETS: usize = 250_000;
+
+/// How much of something that the process has little of is in use at once, at most.
+#[derive(Clone, Copy)]
+pub struct Share {
+    pub of_all: usize,
+    pub of_one_event: usize,
+    pub of_one_key: usize,
+}
+
+/// Bytes of bodies that are on their way or at work. Two full batches of one key.
+pub const BODIES_IN_FLIGHT: Share =
+    Share { of_all: 8 * BATCH_BODY, of_one_event: 6 * BATCH_BODY, of_one_key: 2 * BATCH_BODY };
+/// Bytes of CSV files that are on their way or at work.
+pub const FILES_IN_FLIGHT: Share =
+    Share { of_all: CSV_BODY + CSV_BODY / 4, of_one_event: CSV_BODY, of_one_key: CSV_BODY };
+/// Manifests and exports that are being sent. Each holds a part of the list, about 300 KiB.
+pub const LISTS_IN_FLIGHT: Share = Share { of_all: 32, of_one_event: 24, of_one_key: 4 };
+
+/// The slowest that a client may be: while the service waits for it, so many bytes in each such time.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub bytes: usize,
+    pub time: Duration,
+}
+
+/// What clients may take of the service's connections and of its time. A test may give less.
+#[derive(Clone, Copy)]
+pub struct ClientLimits {
+    /// Connections at once: below the 1,024 open files that many systems allow, with room for the database's.
+    pub connections: usize,
+    /// Those of one address (of IPv6 the first 64 bits), unless it is a proxy's.
+    pub of_one_address: usize,
+    /// How long the head of a request may take to arrive, the first and the next on the same connection.
+    pub head: Duration,
+    /// How fast a body must come.
+    pub sending: Pace,
+    /// How fast an answer must be read. Longer than for a body: the kernel takes bytes in lumps, as its buffer empties.
+    pub reading: Pace,
+    /// How long what still comes is thrown away after an answer that was given before all of it was here. A client that
+    /// writes all before it reads would not see the answer of a connection that is closed at once.
+    pub linger: Duration,
+}
+
+impl ClientLimits {
+    /// 2 KiB/s: a phone in the last corner of a hall has 5.
+    pub const USUAL: Self = Self {
+        connections: 900,
+        of_one_address: 225,
+        head: Duration::from_secs(10),
+        sending: Pace { bytes: 20 * 1024, time: Duration::from_secs(10) },
+        reading: Pace { bytes: 60 * 1024, time: Duration::from_secs(30) },
+        linger: Duration::from_secs(5),
+    };
+}
 
 // The longest texts, in characters.
 

@@ -2,6 +2,7 @@
 //! pattern.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::panic::PanicHookInfo;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -38,6 +39,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(place, "panic");
 }
 
+/// Who sent a request, as the entrance knows it. Only a refused key is logged with it.
+#[derive(Clone, Copy)]
+pub struct Sender(pub IpAddr);
+
 /// What is told of a request.
 pub struct RequestLine<'a> {
     pub parts: &'a Parts,
@@ -47,6 +52,13 @@ pub struct RequestLine<'a> {
     pub caller: Option<&'a Caller>,
     pub scan: Option<ScanResult>,
     pub error: Option<&'a Error>,
+}
+
+impl RequestLine<'_> {
+    fn sender(&self) -> Option<IpAddr> {
+        let sender = self.parts.extensions.get::<Sender>().filter(|_| self.status == StatusCode::UNAUTHORIZED);
+        sender.map(|sender| sender.0)
+    }
 }
 
 /// Logs a request: a failure of the service as an error with its cause, everything else as information.
@@ -63,6 +75,7 @@ pub fn request(settings: &Settings, line: &RequestLine<'_>) {
                 key.id = line.caller.and_then(|caller| caller.key_id).map(tracing::field::display),
                 scan.result = line.scan.map(ScanResult::as_str),
                 error.code = line.error.map(Error::code),
+                sender = line.sender().map(tracing::field::display),
                 error.cause = line.error.and_then(Error::cause),
                 trace = trace(settings, line.parts).as_deref(),
             )

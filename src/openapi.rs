@@ -346,6 +346,9 @@ impl Assembly {
         if operation.body.is_some() || operation.query.is_some() {
             codes.push("invalid_payload");
         }
+        if route.has_share() {
+            codes.push("busy");
+        }
         assert_eq!(route.takes_csv(), operation.csv.is_some(), "{}", operation.id);
         if route.takes_csv() {
             codes.push("import_in_progress");

@@ -2,23 +2,27 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use percent_encoding::{percent_decode, percent_decode_str};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::{Fault, Told};
+use crate::limits::Pace;
 use crate::model::{Event, Millis};
+use crate::quota::Held;
 use crate::store::{Author, DEFAULT_EVENT};
 
 /// One request, found and authorised.
@@ -97,25 +101,74 @@ pub trait RequestBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Se
 
 impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send> RequestBody for B {}
 
-/// How much of a body is read, and how long that may take.
-#[derive(Clone, Copy)]
-pub struct BodyLimits {
-    pub bytes: usize,
-    pub time: Duration,
+/// Bytes of each body that are counted in no share. A connection holds as many anyway, so a scan is never in want of them.
+const UNCOUNTED: usize = 4 * 1024;
+
+/// Reads a body of at most so many bytes, from a client that keeps the pace. What is longer than a scan is counted in
+/// `share`, before it is held.
+pub async fn read_body(
+    body: impl RequestBody,
+    most: usize,
+    pace: Pace,
+    share: &mut Option<Held>,
+) -> Result<Bytes, Error> {
+    // Refused before a client that asked whether to send it is told to.
+    if body.size_hint().lower() > most as u64 {
+        return Err(Error::PayloadTooLarge(most));
+    }
+    let mut body = pin!(body);
+    let mut wait = Wait::new(pace);
+    let mut read = Vec::new();
+    loop {
+        let asked = Instant::now();
+        let Ok(frame) = tokio::time::timeout(wait.left(), body.frame()).await else {
+            return Err(Error::RequestTimeout);
+        };
+        let frame = match frame {
+            None => return Ok(read.into()),
+            Some(Ok(frame)) => frame,
+            // The client broke off, or its chunks are not chunks: nobody is left to tell, or it will see why.
+            Some(Err(_)) => return Err(Error::field("body", Fault::BrokeOff)),
+        };
+        // What comes after the data, trailers, is nobody's here.
+        let Ok(data) = frame.into_data() else { continue };
+        wait.moved(data.len(), asked.elapsed());
+        let length = read.len() + data.len();
+        if length > most {
+            return Err(Error::PayloadTooLarge(most));
+        }
+        if let Some(share) = share {
+            share.take(length.saturating_sub(UNCOUNTED.max(read.len())))?;
+        }
+        read.extend_from_slice(&data);
+    }
 }
 
-/// Reads a body within its limits.
-pub async fn read_body(body: impl RequestBody, limits: BodyLimits) -> Result<Bytes, Error> {
-    // Refused before a client that asked whether to send it is told to.
-    if body.size_hint().lower() > limits.bytes as u64 {
-        return Err(Error::PayloadTooLarge(limits.bytes));
+/// The account of a client that is waited for: whether it keeps its [`Pace`]. Only the time in which the service has
+/// nothing to do but wait counts.
+pub struct Wait {
+    pace: Pace,
+    waited: Duration,
+    moved: usize,
+}
+
+impl Wait {
+    pub fn new(pace: Pace) -> Self {
+        Self { pace, waited: Duration::ZERO, moved: 0 }
     }
-    match tokio::time::timeout(limits.time, Limited::new(body, limits.bytes).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::PayloadTooLarge(limits.bytes)),
-        // The client broke off, or its chunks are not chunks: nobody is left to tell, or it will see why.
-        Ok(Err(_)) => Err(Error::field("body", Fault::BrokeOff)),
-        Err(_) => Err(Error::RequestTimeout),
+
+    /// How long the next bytes may take.
+    pub fn left(&self) -> Duration {
+        self.pace.time.saturating_sub(self.waited)
+    }
+
+    /// Bytes came or went, after so long a wait. Whoever moved as many as the pace asks for has all its time again.
+    pub fn moved(&mut self, bytes: usize, waited: Duration) {
+        self.waited += waited;
+        self.moved += bytes;
+        if self.moved >= self.pace.bytes {
+            *self = Self::new(self.pace);
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! How an answer is made: JSON, problems (RFC 9457), streams, and the headers that all of them have.
 
 use std::io::{Read as _, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -8,7 +10,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
@@ -48,15 +50,14 @@ pub fn compressed(
     status: StatusCode,
     content_type: &'static str,
     gzip: Bytes,
+    plain: impl FnOnce(&[u8]) -> Result<Bytes, Error>,
 ) -> Result<Response, Error> {
     let mut response = if accepts_gzip(asked) {
         let mut response = whole(status, content_type, gzip);
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
-        let mut bytes = Vec::new();
-        GzDecoder::new(&*gzip).read_to_end(&mut bytes).map_err(broken)?;
-        whole(status, content_type, bytes)
+        whole(status, content_type, plain(&gzip)?)
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     Ok(response)
@@ -66,6 +67,12 @@ pub fn compressed(
 pub fn gzip(bytes: &[u8]) -> Result<Bytes, Error> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).map(Bytes::from).map_err(broken)
+}
+
+/// What was compressed.
+pub fn gunzip(gzip: &[u8]) -> Result<Bytes, Error> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(gzip).read_to_end(&mut bytes).map(|_| bytes.into()).map_err(broken)
 }
 
 fn broken(error: std::io::Error) -> Error {
@@ -196,6 +203,33 @@ pub fn attachment(mut response: Response, name: &str) -> Response {
     response
 }
 
+/// Keeps something until the body has been sent, or is given up.
+pub fn holding(response: Response, held: impl Send + Unpin + 'static) -> Response {
+    response.map(|body| Holding { body, _held: held }.boxed_unsync())
+}
+
+struct Holding<H> {
+    body: Body,
+    _held: H,
+}
+
+impl<H: Unpin> http_body::Body for Holding<H> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Marks a response as the answer to a scan, for the log.
 pub fn with_scan(mut response: Response, result: ScanResult) -> Response {
     response.extensions_mut().insert(result);
@@ -241,6 +275,17 @@ mod tests {
         let mut unzipped = Vec::new();
         GzDecoder::new(zipped.as_ref()).read_to_end(&mut unzipped).unwrap();
         assert!(unzipped.is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_holds_something_still_tells_its_length_and_lets_go_in_the_end() {
+        let held = std::sync::Arc::new(());
+        let response = holding(whole(StatusCode::OK, "text/plain", "four"), std::sync::Arc::clone(&held));
+        assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(4));
+        assert!(http_body::Body::is_end_stream(holding(no_content(), ()).body()));
+        assert_eq!(std::sync::Arc::strong_count(&held), 2);
+        drop(response);
+        assert_eq!(std::sync::Arc::strong_count(&held), 1);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Method;
@@ -14,10 +15,11 @@ use crate::app::{App, within};
 use crate::auth::Caller;
 use crate::endpoints::{actions, batches, events, keys, manifest, pages, scans, stats, system, tickets, users};
 use crate::error::Error;
-use crate::limits::{BATCH_BODY, BODY, CSV_BODY};
+use crate::limits::{BATCH_BODY, BODY, CSV_BODY, KEYLESS_BODY};
 use crate::logs::{self, RequestLine};
 use crate::model::{Millis, Role, ScanResult};
-use crate::request::{BodyLimits, Call, Params, RequestBody, media_type, read_body};
+use crate::quota::Held;
+use crate::request::{Call, Params, RequestBody, media_type, read_body};
 use crate::response::{self, Response};
 
 /// What an import, an export or a batch has; each of its calls but the import's has `DB_TIMEOUT_MS` besides.
@@ -36,10 +38,21 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether a body is read. That of any other request is nobody's.
+    pub fn reads_body(&self) -> bool {
+        self.method != Method::GET && self.method != Method::DELETE
+    }
+
     /// Whether a body may be CSV.
     #[cfg(test)]
     pub(crate) fn takes_csv(&self) -> bool {
         self.limits.csv.is_some()
+    }
+
+    /// Whether a request can find its key's share in use.
+    #[cfg(test)]
+    pub(crate) fn has_share(&self) -> bool {
+        self.role.is_some() && (self.reads_body() || self.limits.list)
     }
 }
 
@@ -48,9 +61,12 @@ impl Route {
 struct Limits {
     /// Without one, what `DB_TIMEOUT_MS` says.
     deadline: Option<Duration>,
-    body: BodyLimits,
-    /// For a body that is CSV, where the route imports one.
-    csv: Option<BodyLimits>,
+    /// Bytes of a body.
+    body: usize,
+    /// Bytes of a body that is CSV, where the route imports one.
+    csv: Option<usize>,
+    /// Whether the answer is a whole list, of which a client may read for minutes.
+    list: bool,
     refuse: Refuse,
 }
 
@@ -73,13 +89,14 @@ const ORGANIZER: Option<Role> = Some(Role::Organizer);
 const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
 const GATE: Option<Role> = Some(Role::Gate);
 
-const ORDINARY: BodyLimits = BodyLimits { bytes: BODY, time: Duration::from_secs(10) };
-const SHORT: Limits = Limits { deadline: None, body: ORDINARY, csv: None, refuse: by_problem };
+const SHORT: Limits = Limits { deadline: None, body: BODY, csv: None, list: false, refuse: by_problem };
 /// What a person reads as it is.
 const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
 const LONG: Limits = Limits { deadline: Some(LONG_DEADLINE), ..SHORT };
-const BATCH: Limits = Limits { body: BodyLimits { bytes: BATCH_BODY, ..ORDINARY }, ..LONG };
-const IMPORT: Limits = Limits { csv: Some(BodyLimits { bytes: CSV_BODY, time: LONG_DEADLINE }), ..LONG };
+const BATCH: Limits = Limits { body: BATCH_BODY, ..LONG };
+const IMPORT: Limits = Limits { csv: Some(CSV_BODY), ..LONG };
+/// Each page of it has `DB_TIMEOUT_MS`.
+const LIST: Limits = Limits { list: true, ..SHORT };
 
 /// Every path of the service. `HEAD` is answered wherever `GET` is.
 pub static ROUTES: &[Route] = routes! {
@@ -116,14 +133,14 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/events/{event}/scans"         GATE,       SHORT  => scans::record_scan;
     POST   "/api/events/{event}/scans/batch"   GATE,       BATCH  => batches::record_batch;
     POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT  => scans::undo_scan;
-    GET    "/api/events/{event}/manifest"      GATE,       SHORT  => manifest::show_manifest;
+    GET    "/api/events/{event}/manifest"      GATE,       LIST   => manifest::show_manifest;
     GET    "/api/events/{event}/conflicts"     ORGANIZER,  SHORT  => batches::list_conflicts;
     GET    "/api/events/{event}/stats"         GATE,       SHORT  => stats::show_stats;
-    GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  SHORT  => tickets::export_tickets;
-    GET    "/api/events/{event}/scans.csv"     ORGANIZER,  SHORT  => scans::export_scans;
-    GET    "/api/events/{event}/links.csv"     ORGANIZER,  SHORT  => tickets::export_links;
-    GET    "/api/events/{event}/actions.csv"   ORGANIZER,  SHORT  => actions::export_event_actions;
-    GET    "/api/actions.csv"                  ORGANIZER,  SHORT  => actions::export_all_actions;
+    GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  LIST   => tickets::export_tickets;
+    GET    "/api/events/{event}/scans.csv"     ORGANIZER,  LIST   => scans::export_scans;
+    GET    "/api/events/{event}/links.csv"     ORGANIZER,  LIST   => tickets::export_links;
+    GET    "/api/events/{event}/actions.csv"   ORGANIZER,  LIST   => actions::export_event_actions;
+    GET    "/api/actions.csv"                  ORGANIZER,  LIST   => actions::export_all_actions;
     POST   "/api/keys"                         ORGANIZER,  SHORT  => keys::create_key;
     GET    "/api/keys"                         ORGANIZER,  SHORT  => keys::list_keys;
     DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT  => keys::revoke_key;
@@ -135,7 +152,7 @@ pub static ROUTES: &[Route] = routes! {
 struct Visit {
     route: Option<&'static Route>,
     caller: Option<Caller>,
-    /// When there was something to work on: the time a client takes to send its body is not ours.
+    /// When the work on it began.
     started: Instant,
 }
 
@@ -173,38 +190,60 @@ pub async fn handle_and<B: RequestBody>(
 }
 
 async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: &mut Visit) -> Result<Response, Error> {
-    let (route, params) = match find(parts) {
-        Ok(found) => found,
-        // Many clients send their whole body before they read the answer.
-        Err(error) => return read_body(body, ORDINARY).await.and(Err(error)),
-    };
-    let limits = &route.limits;
+    let (route, params) = find(parts)?;
     visit.route = Some(route);
-    // A large body is read only from those who may send it, and only one import at a time, so that nobody else can
-    // make the service hold megabytes. On a short route the key is looked up later, within the deadline of all its
-    // work.
-    let asked_first = limits.deadline.is_some();
-    if asked_first {
+    // The key comes before the body: for who may not ask, the service holds nothing.
+    if route.role.is_some() {
         app.in_time(authorise(app, route, parts, visit, app.now())).await?;
     }
-    let (body_limits, _import) = match limits.csv {
-        Some(csv) if media_type(&parts.headers) == "text/csv" => {
-            (csv, Some(app.imports.try_acquire().map_err(|_| Error::ImportInProgress)?))
-        }
-        _ => (limits.body, None),
+    let asking = visit.started.elapsed();
+    let (body, share) = receive(app, route, parts, body, visit.caller.as_ref()).await?;
+    // Only now: a file that is long on its way keeps no other import waiting.
+    let _import = match &share {
+        Some(share) if share.is_of(&app.files) => Some(app.imports.try_acquire().map_err(|_| Error::ImportInProgress)?),
+        _ => None,
     };
-    let body = read_body(body, body_limits).await?;
-
-    visit.started = Instant::now();
+    // The time a client takes to send its body is not ours.
+    visit.started = Instant::now() - asking;
     let now = app.now();
     let work = async {
-        if !asked_first {
+        if share.is_some() {
+            // The key may have ended while the body was on its way.
             authorise(app, route, parts, visit, now).await?;
         }
         let caller = visit.caller.as_ref();
-        (route.endpoint)(Call { app, parts, params, body: &body, caller, now }).await
+        let listing = match caller.filter(|_| route.limits.list) {
+            Some(caller) => Some(app.lists.open(caller).with(1)?),
+            None => None,
+        };
+        let response = (route.endpoint)(Call { app, parts, params, body: &body, caller, now }).await?;
+        Ok(match listing {
+            Some(listing) => response::holding(response, listing),
+            None => response,
+        })
     };
-    within(limits.deadline.unwrap_or(app.settings.db_timeout), work).await
+    within(route.limits.deadline.unwrap_or(app.settings.db_timeout.saturating_sub(asking)), work).await
+}
+
+/// Reads the body, where the route has one, and says of which share it is. Whoever has no key has none either, but few
+/// bytes.
+async fn receive(
+    app: &App,
+    route: &Route,
+    parts: &Parts,
+    body: impl RequestBody,
+    caller: Option<&Caller>,
+) -> Result<(Bytes, Option<Held>), Error> {
+    if !route.reads_body() {
+        return Ok(Default::default());
+    }
+    let (most, mut share) = match (caller, route.limits.csv) {
+        (None, _) => (KEYLESS_BODY, None),
+        (Some(caller), Some(csv)) if media_type(&parts.headers) == "text/csv" => (csv, Some(app.files.open(caller))),
+        (Some(caller), _) => (route.limits.body, Some(app.bodies.open(caller))),
+    };
+    let body = read_body(body, most, app.clients.sending, &mut share).await?;
+    Ok((body, share))
 }
 
 /// Finds the route of a request, or says which methods its path takes.

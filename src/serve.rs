@@ -1,33 +1,37 @@
 //! The two entrances: hyper on a port, and AWS Lambda. Both call [`routes::handle`].
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use lambda_http::RequestExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 
 use crate::app::App;
+use crate::connections::{Connections, Place, Seat, Sent, Watched};
 use crate::error::Error;
+use crate::logs::Sender;
 use crate::response::{self, Response};
 use crate::routes;
 
-/// Connections at once: below the 1,024 open files that many systems allow, with room for the database's.
-const CONNECTIONS: usize = 900;
-/// Connections that wait for a place. With the usual 128, those of a crowd that comes at once try again after seconds.
+/// Connections that wait to be accepted. With the usual 128, those of a crowd that comes at once try again after seconds.
 const WAITING: u32 = 1_024;
-/// How long the head of a request may take to arrive, the first and the next on the same connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that the kernel keeps of what was sent and not yet read, doubled by it. It would keep megabytes for a client, and
+/// then tell only after minutes that a slow one read on.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How long a client may leave what we sent unread before the kernel ends its connection.
 #[cfg(target_os = "linux")]
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,44 +51,42 @@ pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
 pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    http_until(app, listener, stop).await
+}
 
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+/// Serves HTTP/1.1 until it shall stop, then finishes what is in flight.
+pub async fn http_until(app: Arc<App>, listener: TcpListener, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+    let mut stop = pin!(stop);
+    let connections = Connections::new(app.clients);
     let graceful = GracefulShutdown::new();
-    let mut server = http1::Builder::new();
-    // With `half_close` a client that hangs up does not cancel its request, whose writes may be committed already, nor
-    // the connection to the database that it was using.
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_LIMIT).half_close(true);
-    let service = service_fn(move |request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(routes::handle(&app, request).await) }
-    });
     loop {
         let accept = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-            listener.accept().await.map(|(stream, _)| (stream, place))
+            let (stream, peer) = listener.accept().await?;
+            let is_proxy = app.settings.trusted_proxies.connects_from(peer.ip());
+            Ok((stream, peer.ip(), connections.admit(peer.ip(), is_proxy).await))
         };
-        let accepted = tokio::select! {
+        let accepted: io::Result<_> = tokio::select! {
             accepted = accept => accepted,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = &mut stop => break,
         };
-        let (stream, place) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, peer, Some(seat))) => {
+                tokio::spawn(converse(Arc::clone(&app), tuned(stream), peer, seat, graceful.watcher()));
+            }
+            Ok((_, _, None)) => {}
             Err(error) => {
                 // Out of file descriptors, or a client that was gone at once: neither ends the service.
                 tracing::warn!(%error, "accept");
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
             }
-        };
-        let connection = server.serve_connection(TokioIo::new(tuned(stream)), service.clone());
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            // An error here is a client that went away or never spoke HTTP; a request's own failures are logged by it.
-            let _ = connection.await;
-            drop(place);
-        });
+        }
     }
     drop(listener);
     tracing::info!("stopping");
@@ -92,6 +94,41 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
         tracing::warn!("some requests did not finish in time");
     }
     Ok(())
+}
+
+/// Answers what one client asks, until it goes, or is cut off to make room.
+async fn converse(app: Arc<App>, stream: TcpStream, peer: IpAddr, seat: Seat, watcher: Watcher) {
+    let mut server = http1::Builder::new();
+    // With `half_close` a client that hangs up does not cancel its request, whose writes may be committed already, nor
+    // the connection to the database that it was using.
+    server.timer(TokioTimer::new()).header_read_timeout(app.clients.head).max_buf_size(HEADER_LIMIT).half_close(true);
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&seat.place), &app.clients));
+    let place = &seat.place;
+    let service = service_fn(|request| answer(Arc::clone(&app), request, peer, Arc::clone(place)));
+    let connection = watcher.watch(server.serve_connection(io, service));
+    tokio::select! {
+        biased;
+        () = place.is_cut() => {}
+        // An error here is a client that went away or never spoke HTTP; a request's own failures are logged by it.
+        _ = connection => {}
+    }
+}
+
+async fn answer(
+    app: Arc<App>,
+    request: http::Request<Incoming>,
+    peer: IpAddr,
+    place: Arc<Place>,
+) -> Result<Response, Infallible> {
+    let Some(asked) = place.ask() else { return future::pending().await };
+    let sender = Sender(app.settings.trusted_proxies.sender(peer, request.headers()));
+    let mut request = request.map(|body| Sent::new(body, Arc::clone(&place)));
+    request.extensions_mut().insert(sender);
+    let mut response = routes::handle(&app, request).await;
+    if place.left_unread() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response::holding(response, asked))
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -107,6 +144,7 @@ fn tuned(stream: TcpStream) -> TcpStream {
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
+    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     stream
 }
 
@@ -117,7 +155,13 @@ const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
 pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
     let handler = lambda_http::service_fn(move |event: lambda_http::Request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(routes::handle_and(&app, without_stage(event), collected).await) }
+        async move {
+            let mut request = without_stage(event);
+            if let Some(sender) = sender(&app, &request) {
+                request.extensions_mut().insert(sender);
+            }
+            Ok::<_, Infallible>(routes::handle_and(&app, request, collected).await)
+        }
     });
     lambda_http::run(handler).await.map_err(|error| anyhow::anyhow!("{error}"))
 }
@@ -138,6 +182,15 @@ fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
         parts.uri = uri;
     }
     http::Request::from_parts(parts, body)
+}
+
+/// Who called the API, as the platform knows it.
+fn sender(app: &App, event: &lambda_http::Request) -> Option<Sender> {
+    let peer = match event.request_context_ref() {
+        Some(lambda_http::request::RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref()?,
+        _ => return None,
+    };
+    Some(Sender(app.settings.trusted_proxies.sender(peer.parse().ok()?, event.headers())))
 }
 
 /// Lambda takes a response whole, and only so large.

@@ -188,7 +188,7 @@ fn text(parts: &Parts, status: StatusCode, content_type: &'static str, text: &st
 }
 
 fn file(parts: &Parts, status: StatusCode, content_type: &'static str, gzip: Bytes) -> Result<Response, Error> {
-    let mut response = response::compressed(&parts.headers, status, content_type, gzip)?;
+    let mut response = response::compressed(&parts.headers, status, content_type, gzip, response::gunzip)?;
     set(&mut response, GUARDS);
     Ok(response)
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
+use once_cell::sync::OnceCell;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{FullHealth, within};
@@ -103,6 +104,9 @@ pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
 
 /// `GET /openapi.json`.
 pub async fn show_openapi(call: Call<'_>) -> Result<Response, Error> {
-    let document = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz"));
-    response::compressed(&call.parts.headers, StatusCode::OK, "application/json", Bytes::from_static(document))
+    /// Once for all: strangers who ask for it and do not read it must not hold a copy each.
+    static PLAIN: OnceCell<Bytes> = OnceCell::new();
+    let document = Bytes::from_static(include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz")));
+    let plain = |gzip: &[u8]| PLAIN.get_or_try_init(|| response::gunzip(gzip)).cloned();
+    response::compressed(&call.parts.headers, StatusCode::OK, "application/json", document, plain)
 }

@@ -1,0 +1,145 @@
+//! Shares of what the process has little of: no key, and no event, takes all of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use crate::auth::Caller;
+use crate::error::Error;
+use crate::limits::Share;
+
+/// Something of which there is so much.
+pub struct Quota {
+    share: Share,
+    held: Mutex<HashMap<Holder, usize>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Holder {
+    All,
+    /// The event that a key is bound to; those of no event count together.
+    Event(Option<Uuid>),
+    Key(Option<Uuid>),
+}
+
+/// What one request holds of it, until this is dropped.
+pub struct Held {
+    quota: Arc<Quota>,
+    holders: [Holder; 3],
+    amount: usize,
+}
+
+impl Quota {
+    pub fn new(share: Share) -> Arc<Self> {
+        Arc::new(Self { share, held: Mutex::default() })
+    }
+
+    /// Begins to hold, with nothing yet.
+    pub fn open(self: &Arc<Self>, caller: &Caller) -> Held {
+        let holders = [Holder::All, Holder::Event(caller.event_id), Holder::Key(caller.key_id)];
+        Held { quota: Arc::clone(self), holders, amount: 0 }
+    }
+
+    fn most(&self, holder: Holder) -> usize {
+        match holder {
+            Holder::All => self.share.of_all,
+            Holder::Event(_) => self.share.of_one_event,
+            Holder::Key(_) => self.share.of_one_key,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Holder, usize>> {
+        // A panic cannot leave a map of numbers half-written.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Whether it is of this.
+    pub fn is_of(&self, quota: &Arc<Quota>) -> bool {
+        Arc::ptr_eq(&self.quota, quota)
+    }
+
+    /// With more, if there is so much.
+    pub fn with(mut self, more: usize) -> Result<Self, Error> {
+        self.take(more)?;
+        Ok(self)
+    }
+
+    /// Takes more, or nothing and says who has too much already.
+    pub fn take(&mut self, more: usize) -> Result<(), Error> {
+        let mut held = self.quota.lock();
+        let is_full = |holder: &&Holder| held.get(holder).unwrap_or(&0) + more > self.quota.most(**holder);
+        match self.holders.iter().find(is_full) {
+            Some(Holder::All) => return Err(Error::Busy("all keys together have as much in flight as they may")),
+            Some(Holder::Event(_)) => {
+                return Err(Error::Busy("the keys of this event have as much in flight as they may"));
+            }
+            Some(Holder::Key(_)) => return Err(Error::Busy("this key has as much in flight as it may")),
+            None => self.holders.iter().for_each(|holder| *held.entry(*holder).or_default() += more),
+        }
+        self.amount += more;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut held = self.quota.lock();
+        for holder in &self.holders {
+            if let Some(amount) = held.get_mut(holder) {
+                *amount -= self.amount;
+            }
+        }
+        held.retain(|_, amount| *amount > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARE: Share = Share { of_all: 10, of_one_event: 6, of_one_key: 4 };
+
+    fn key(event: u128, key: u128) -> Caller {
+        Caller { key_id: Some(Uuid::from_u128(key)), event_id: Some(Uuid::from_u128(event)), ..Caller::ENVIRONMENT }
+    }
+
+    /// What a key holds that takes so much, or why it may not.
+    fn take(quota: &Arc<Quota>, caller: &Caller, amount: usize) -> Result<Held, String> {
+        let mut held = quota.open(caller);
+        held.take(amount).map_err(|error| error.cause().unwrap_or_default().to_owned())?;
+        Ok(held)
+    }
+
+    #[test]
+    fn a_key_takes_its_share_and_leaves_the_rest_to_others() {
+        let quota = Quota::new(SHARE);
+        let whole = take(&quota, &key(1, 1), 4);
+        assert!(whole.is_ok());
+        assert!(take(&quota, &key(1, 1), 1).is_err_and(|why| why.contains("this key")));
+        assert!(take(&quota, &key(1, 2), 2).is_ok());
+        drop(whole);
+        assert!(take(&quota, &key(1, 1), 4).is_ok());
+    }
+
+    #[test]
+    fn the_keys_of_an_event_take_its_share_and_leave_the_rest_to_others() {
+        let quota = Quota::new(SHARE);
+        let _taken = [take(&quota, &key(1, 1), 4), take(&quota, &key(1, 2), 2)];
+        assert!(take(&quota, &key(1, 3), 1).is_err_and(|why| why.contains("this event")));
+        let _other = take(&quota, &key(2, 4), 4).unwrap();
+        assert!(take(&quota, &key(3, 5), 1).is_err_and(|why| why.contains("all keys")));
+    }
+
+    #[test]
+    fn what_is_refused_takes_nothing_and_nothing_is_kept_of_who_left() {
+        let quota = Quota::new(SHARE);
+        let mut held = quota.open(&key(1, 1));
+        assert!(held.take(3).is_ok() && held.take(2).is_err() && held.take(1).is_ok());
+        assert_eq!(quota.lock()[&Holder::All], 4);
+        drop(held);
+        assert!(quota.lock().is_empty());
+    }
+}
