@@ -112,7 +112,7 @@ async fn bodies_that_are_not_text_are_refused(service: Service) {
 }
 
 /// A path of this route.
-fn example(pattern: &str) -> String {
+pub fn example(pattern: &str) -> String {
     pattern
         .replace("{token}", &"A".repeat(43))
         .replace("{version}/{*file}", "1/base.css")

@@ -43,6 +43,7 @@ mod batches;
 mod bodies;
 mod commands;
 mod conflicts;
+mod connections;
 mod documents;
 mod enrolment;
 mod events;

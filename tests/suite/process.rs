@@ -204,10 +204,13 @@ pub struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     pub fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
+        TcpStream::connect(address).map(Self::of)
+    }
+
+    pub fn of(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket can be set");
+        stream.set_nodelay(true).expect("a socket can be set");
+        Self(BufReader::new(stream))
     }
 
     /// Sends bytes. Whether the service took them all: it may have answered and closed before the last.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::database::{Kind, TestDatabase};
-use crate::process::{Connection, PATIENCE, Server, head};
+use crate::process::{Connection, PATIENCE, Server, head, within};
 use crate::service::Service;
 
 on_both_databases! {
     who_does_not_finish_a_request_is_not_waited_for_and_nobody_waits_meanwhile,
-    one_import_is_read_at_a_time,
+    an_import_on_its_way_keeps_no_other_waiting,
+    one_import_works_at_a_time,
     who_hangs_up_does_not_cancel_what_was_asked,
 }
 
@@ -76,20 +77,38 @@ async fn who_does_not_finish_a_request_is_not_waited_for_and_nobody_waits_meanwh
     server.is_well().await;
 }
 
-async fn one_import_is_read_at_a_time(service: Service) {
+async fn an_import_on_its_way_keeps_no_other_waiting(service: Service) {
     let server = Server::start(service.database.environment()).await;
     let csv = head("POST", "/api/events/default/tickets", "text/csv");
     let mut first = server.connect();
     first.send(format!("{csv}expect: 100-continue\r\ncontent-length: 20\r\n\r\n").as_bytes());
     first.is_told_to_continue();
+    first.send(b"seat,gate\n");
     let organizer = server.organizer();
-    let file = || organizer.post_csv("/api/events/default/tickets", "seat,gate\nA2,North\n");
-    let second = service.unchanged(file()).await;
-    second.is_refused(429, "import_in_progress");
-    assert_eq!(second.header("retry-after"), "5");
-    first.send(b"seat,gate\nA1,North \n");
+    organizer.post_csv("/api/events/default/tickets", "seat,gate\nA2,North\n").await.is(201);
+    first.send(b"A1,North \n");
     first.reply("POST").expect("an answer").is(201);
-    file().await.is(201);
+}
+
+async fn one_import_works_at_a_time(service: Service) {
+    let import = async |file: &str| service.organizer.post_csv("/api/events/default/tickets", file).await;
+    // The first comes no further than this.
+    let lock = match service.database.kind {
+        Kind::Sqlite => "begin immediate",
+        Kind::Postgres => "begin; lock table events in access exclusive mode",
+    };
+    service.database.execute(lock).await.expect("nobody else holds it");
+    let first = import("seat,gate\nA1,North\n");
+    let second = async {
+        // While there is none at work, it says what is wrong with this file.
+        let refused = async || Some(import("seat,gate\n,\n").await).filter(|reply| reply.status == 429);
+        let refused = within(PATIENCE, "the first import works", refused).await;
+        refused.is_refused(429, "import_in_progress");
+        assert_eq!(refused.header("retry-after"), "5");
+        service.database.execute("commit").await.expect("it was begun");
+    };
+    let (first, ()) = futures_util::join!(first, second);
+    first.is(201);
 }
 
 async fn who_hangs_up_does_not_cancel_what_was_asked(service: Service) {
