@@ -527,6 +527,40 @@ mod tests {
     }
 
     #[test]
+    fn proxies_are_addresses_and_networks_and_on_cloud_run_whoever_connects() {
+        let connects = |variables: &[(&str, &str)], address: &str| {
+            read(variables).unwrap().trusted_proxies.connects_from(address.parse().unwrap())
+        };
+        let trusted = |list: &str, address: &str| connects(&[("TRUSTED_PROXIES", list)], address);
+        for (list, inside, outside) in [
+            ("", "127.0.0.1", "128.0.0.1"),
+            ("", "::1", "::2"),
+            ("", "::ffff:127.9.9.9", "10.0.0.1"),
+            ("192.0.2.1", "192.0.2.1", "127.0.0.1"),
+            ("10.0.0.0/8,172.16.0.0/12", "172.31.255.255", "172.32.0.0"),
+            ("2001:db8::/32 , fd00::/8", "fd12::1", "2001:db9::1"),
+            ("::ffff:192.0.2.0/120", "192.0.2.200", "192.0.3.1"),
+        ] {
+            assert!(trusted(list, inside) && !trusted(list, outside), "{list}");
+        }
+        assert!(trusted("0.0.0.0/0", "203.0.113.9") && trusted("::/0", "2001:db8::1"));
+        let cloud_run = [("K_SERVICE", "tickets"), ("DB_HOST", "db.example.org")];
+        assert!(connects(&cloud_run, "169.254.1.1") && connects(&cloud_run, "203.0.113.9"));
+        // What the front end saw is believed, and not what its client wrote before.
+        let sender = |variables: &[(&str, &str)], list: &'static str| {
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-forwarded-for"),
+                http::HeaderValue::from_static(list),
+            )]);
+            let peer = "169.254.1.1".parse().unwrap();
+            read(variables).unwrap().trusted_proxies.sender(peer, &headers).to_string()
+        };
+        assert_eq!(sender(&cloud_run, "1.1.1.1, 203.0.113.9"), "203.0.113.9");
+        let balanced = [&cloud_run[..], &[("TRUSTED_PROXIES", "192.0.2.1")]].concat();
+        assert_eq!(sender(&balanced, "1.1.1.1, 203.0.113.9, 192.0.2.1"), "203.0.113.9");
+    }
+
+    #[test]
     fn only_a_resident_service_on_sqlite_backs_up_by_itself() {
         let sqlite = [("BACKUP_DIR", "backups"), ("DATABASE_URL", "sqlite:tickets.db")];
         assert!(read(&sqlite).unwrap().daily_backups().is_some());
@@ -593,6 +627,10 @@ mod tests {
             ),
             ("LOG_FORMAT", &["JSON", "xml"]),
             ("RUST_LOG", &["sqlx=loud"]),
+            (
+                "TRUSTED_PROXIES",
+                &["localhost", "10.0.0.0/33", "10.0.0.1/8", "::1/129", "10.0.0.0/", "10.0.0.0/-1", "127.0.0.1,", "all"],
+            ),
             (
                 "DATABASE_URL",
                 &[

@@ -368,3 +368,215 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         self.poll_linger(cx, left).map(Ok)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::future::poll_fn;
+    use http_body_util::{BodyExt as _, Empty};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+    use crate::limits::Pace;
+
+    const LIMITS: ClientLimits = ClientLimits { connections: 4, of_one_address: 2, ..ClientLimits::USUAL };
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// A second passes, so that each was silent for a time of its own.
+    async fn admit(connections: &Arc<Connections>, from: &str, is_proxy: bool) -> Option<Seat> {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        connections.admit(address(from), is_proxy).await
+    }
+
+    async fn admit_proxied(connections: &Arc<Connections>) -> Seat {
+        admit(connections, "127.0.0.1", true).await.unwrap()
+    }
+
+    fn is_cut(seat: &Seat) -> bool {
+        seat.place.state().is_cut
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_been_silent_longest_goes_and_nobody_with_a_request_at_work() {
+        let connections = Connections::new(LIMITS);
+        let mut seats = Vec::new();
+        for _ in 0..4 {
+            seats.push(admit_proxied(&connections).await);
+        }
+        let at_work = seats[0].place.ask().unwrap();
+        seats[1].place.moved();
+        let fifth = admit_proxied(&connections).await;
+        assert_eq!(seats.iter().map(is_cut).collect::<Vec<_>>(), [false, false, true, false]);
+        // Its answer has ended; then it has been silent longest.
+        drop(at_work);
+        let _sixth = admit_proxied(&connections).await;
+        assert!(is_cut(&seats[0]) && !is_cut(&fifth));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_are_at_work_who_comes_waits_until_one_leaves() {
+        let connections = Connections::new(LIMITS);
+        let mut seats = Vec::new();
+        for _ in 0..4 {
+            let seat = admit_proxied(&connections).await;
+            seats.push((seat.place.ask().unwrap(), seat));
+        }
+        let fifth = tokio::time::timeout(Duration::from_mins(1), admit_proxied(&connections)).await;
+        assert!(fifth.is_err() && seats.iter().all(|(_, seat)| !is_cut(seat)));
+        seats.pop();
+        admit_proxied(&connections).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_files_are_open_than_places_and_a_few_that_are_about_to_close() {
+        let connections = Connections::new(LIMITS);
+        let mut seats = Vec::new();
+        // Nobody lets those who are cut go.
+        for _ in 0..LIMITS.connections + LEAVING {
+            seats.push(admit_proxied(&connections).await);
+        }
+        assert!(tokio::time::timeout(Duration::from_mins(1), admit_proxied(&connections)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_has_its_share_makes_room_for_itself() {
+        let connections = Connections::new(LIMITS);
+        let other = admit(&connections, "198.51.100.1", false).await.unwrap();
+        let first = admit(&connections, "203.0.113.1", false).await.unwrap();
+        let second = admit(&connections, "::ffff:203.0.113.1", false).await.unwrap();
+        let _third = admit(&connections, "203.0.113.1", false).await.unwrap();
+        assert!(is_cut(&first) && !is_cut(&second) && !is_cut(&other));
+        let _at_work = [second.place.ask().unwrap(), _third.place.ask().unwrap()];
+        assert!(admit(&connections, "203.0.113.1", false).await.is_none(), "nothing of its own is left to cut");
+        assert!(!is_cut(&other));
+    }
+
+    #[test]
+    fn of_ipv6_a_network_is_one_address() {
+        assert_eq!(block(address("2001:db8:1:2:3:4:5:6")), block(address("2001:db8:1:2::")));
+        assert_ne!(block(address("2001:db8:1:2::")), block(address("2001:db8:1:3::")));
+        assert_ne!(block(address("203.0.113.1")), block(address("203.0.113.2")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_its_client_can_be_cut_and_then_nothing_goes_on() {
+        let place = Arc::new(Place::new(None));
+        let asked = place.ask().unwrap();
+        assert!(!place.cut(), "it is at work");
+        place.wait();
+        assert!(place.go_on() && !place.cut(), "the rest of the body came");
+        place.wait();
+        assert!(place.cut());
+        assert!(!place.go_on(), "the rest came too late");
+        drop(asked);
+        assert!(place.ask().is_none());
+        place.is_cut().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_is_unread_until_its_end_was_seen() {
+        let place = Arc::new(Place::new(None));
+        let chunked = |end: bool| {
+            let frames = (0..2).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"a"))));
+            let frames = frames.take(if end { 0 } else { 2 });
+            Sent::new(http_body_util::StreamBody::new(futures_util::stream::iter(frames)), Arc::clone(&place))
+        };
+        for (body, unread) in [(chunked(true), true), (chunked(false), true)] {
+            drop(body);
+            assert_eq!(place.left_unread(), unread);
+        }
+        chunked(false).collect().await.unwrap();
+        assert!(!place.left_unread());
+        drop(Sent::new(Empty::<Bytes>::new(), Arc::clone(&place)));
+        assert!(!place.left_unread());
+    }
+
+    /// A connection with little room on the way, and its client.
+    fn pair(limits: &ClientLimits) -> (Watched<DuplexStream>, DuplexStream) {
+        let (ours, client) = duplex(1_024);
+        (Watched::new(ours, Arc::new(Place::new(None)), limits), client)
+    }
+
+    const READING: Pace = ClientLimits::USUAL.reading;
+
+    /// Reads so many bytes a second, and says whether all came.
+    async fn reads(per_second: usize, length: usize) -> bool {
+        let (mut connection, mut client) = pair(&ClientLimits::USUAL);
+        let sends = tokio::spawn(async move { connection.write_all(&vec![b'a'; length]).await });
+        let mut space = vec![0; per_second];
+        let mut left = length;
+        while left > 0 && client.read_exact(&mut space[..per_second.min(left)]).await.is_ok() {
+            left -= per_second.min(left);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        sends.await.unwrap().is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_gets_all_and_who_trickles_is_cut_off() {
+        let slowest = READING.bytes / READING.time.as_secs() as usize;
+        assert!(slowest < 5 * 1024);
+        assert!(reads(5 * 1024, 1024 * 1024).await, "a phone in the last corner of a hall");
+        assert!(!reads(slowest / 2, 1024 * 1024).await);
+        assert!(!reads(1, 1024 * 1024).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_is_cut_off_in_time_and_is_known_to_be_waited_for() {
+        let (mut connection, _client) = pair(&ClientLimits::USUAL);
+        let place = Arc::clone(&connection.place);
+        let _asked = place.ask().unwrap();
+        let started = Instant::now();
+        let sends = tokio::spawn(async move { connection.write_all(&[b'a'; 2_000]).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(place.state().waits);
+        let error = sends.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), READING.time.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_between_answers_is_not_held_against_a_client() {
+        let (mut connection, mut client) = pair(&ClientLimits::USUAL);
+        for _ in 0..10 {
+            let mut space = [0; 1_500];
+            let (written, read) =
+                futures_util::join!(connection.write_all(&[b'a'; 1_500]), client.read_exact(&mut space));
+            assert!(written.is_ok() && read.is_ok());
+            tokio::time::sleep(READING.time * 2).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_after_an_early_answer_is_thrown_away_for_a_while_and_up_to_so_much() {
+        let end = |unread: bool| async move {
+            let (mut connection, mut client) = pair(&ClientLimits::USUAL);
+            connection.place.state().left_unread = unread;
+            let started = Instant::now();
+            let sends = tokio::spawn(async move {
+                let mut sent = 0;
+                while client.write_all(&[b'a'; 1_024]).await.is_ok() {
+                    sent += 1_024;
+                }
+                sent
+            });
+            poll_fn(|cx| Pin::new(&mut connection).poll_shutdown(cx)).await.unwrap();
+            drop(connection);
+            (sends.await.unwrap(), started.elapsed())
+        };
+        let (sent, _) = end(true).await;
+        assert!((THROWN_AWAY..THROWN_AWAY + 8_192).contains(&sent), "{sent}");
+        assert!(end(false).await.0 <= 2_048);
+
+        let (mut connection, _silent) = pair(&ClientLimits::USUAL);
+        connection.place.state().left_unread = true;
+        let started = Instant::now();
+        poll_fn(|cx| Pin::new(&mut connection).poll_shutdown(cx)).await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), LIMITS.linger.as_secs());
+    }
+}

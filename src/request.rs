@@ -293,13 +293,77 @@ impl Params {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::fmt::Debug;
 
+    use futures_util::stream::{self, StreamExt as _};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
     use serde::Deserialize;
 
     use super::*;
     use crate::fault::FieldError;
+    use crate::limits::{BATCH_BODY, ClientLimits, Share};
     use crate::model::{Direction, Place, Status, Text};
+    use crate::quota::Quota;
+
+    /// How a body ends that comes in pieces, each after a second.
+    async fn read(piece: usize, pieces: usize, most: usize) -> Result<usize, &'static str> {
+        let frames = stream::iter(0..pieces).then(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'a'; piece])))
+        });
+        let read = read_body(StreamBody::new(frames), most, ClientLimits::USUAL.sending, &mut None).await;
+        read.map(|body| body.len()).map_err(|error| error.code())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_slowly_is_heard_and_who_trickles_is_not() {
+        let Pace { bytes, time } = ClientLimits::USUAL.sending;
+        let slowest = bytes / time.as_secs() as usize;
+        assert!(slowest < 5 * 1024);
+        assert_eq!(read(5 * 1024, 100, BATCH_BODY).await, Ok(512_000), "a phone in the last corner of a hall");
+        assert_eq!(read(slowest / 2, 100, BATCH_BODY).await, Err("request_timeout"));
+        assert_eq!(read(1, 100, BATCH_BODY).await, Err("request_timeout"));
+        assert_eq!(read(1, 9, BATCH_BODY).await, Ok(9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sent_fast_has_no_more_time_for_the_rest() {
+        let fast = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'a'; 500_000])))]);
+        let body = StreamBody::new(fast.chain(stream::pending()));
+        let started = Instant::now();
+        let Pace { time, .. } = ClientLimits::USUAL.sending;
+        let read = read_body(body, BATCH_BODY, ClientLimits::USUAL.sending, &mut None).await;
+        assert_eq!(read.map_err(|error| error.code()), Err("request_timeout"));
+        assert_eq!(started.elapsed().as_secs(), time.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_read_as_far_as_it_may_be_long() {
+        assert_eq!(read(100, 10, 1_000).await, Ok(1_000));
+        assert_eq!(read(100, 10, 999).await, Err("payload_too_large"));
+        assert_eq!(read(0, 0, 0).await, Ok(0));
+    }
+
+    #[tokio::test]
+    async fn what_is_longer_than_a_scan_is_counted_while_it_is_held() {
+        let share = Share { of_all: 1_000, of_one_event: 1_000, of_one_key: 1_000 };
+        let quota = Quota::new(share);
+        let read = async |length: usize| {
+            let pieces = vec![vec![b'a'; length / 10]; 10];
+            let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece.into())));
+            let body = StreamBody::new(stream::iter(frames));
+            let mut held = Some(quota.open(&Caller::ENVIRONMENT));
+            let read = read_body(body, BATCH_BODY, ClientLimits::USUAL.sending, &mut held).await;
+            read.map(|_| held).map_err(|error| error.code())
+        };
+        let held = read(UNCOUNTED + 604).await.unwrap();
+        assert_eq!(read(UNCOUNTED + 404).await.err(), Some("busy"));
+        assert!(read(UNCOUNTED + 394).await.is_ok() && read(UNCOUNTED - 6).await.is_ok());
+        drop(held);
+        assert!(read(UNCOUNTED + 994).await.is_ok());
+    }
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(default, deny_unknown_fields)]

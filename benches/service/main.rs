@@ -3,6 +3,7 @@
 mod away;
 mod client;
 mod growth;
+mod hostile;
 mod memory;
 mod postgres;
 mod process;
@@ -21,7 +22,8 @@ fn main() {
     // Cargo adds `--bench`.
     let names: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-    let unknown = names.iter().find(|name| !["start", "memory", "scans", "growth", "away"].contains(&name.as_str()));
+    let unknown =
+        names.iter().find(|name| !["start", "memory", "scans", "growth", "away", "hostile"].contains(&name.as_str()));
     assert!(unknown.is_none(), "no part is named {unknown:?}");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -41,6 +43,9 @@ fn main() {
         }
         if wanted("away") {
             away::measure(&mut report).await;
+        }
+        if wanted("hostile") {
+            hostile::measure(&mut report).await;
         }
     });
     print!("{report}");

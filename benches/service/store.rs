@@ -36,6 +36,12 @@ impl Store {
         serve(&self.url, pool_max)
     }
 
+    /// Where even this machine's own addresses are those of strangers, and not of a proxy.
+    pub fn serve_strangers(&self) -> Server {
+        let nobody = ("TRUSTED_PROXIES", "192.0.2.1".to_owned());
+        Server::start(Path::new(SERVICE), &[("DATABASE_URL", self.url.clone()), nobody])
+    }
+
     /// What autovacuum would do some time later, perhaps in the middle of a measurement. Not for scans, of which there
     /// are none yet: a plan for an empty table would stay in use while it fills.
     pub fn settle(&self) {

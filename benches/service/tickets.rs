@@ -86,7 +86,7 @@ pub async fn gate_key(server: &Server, event: &str) -> String {
     struct Key {
         key: String,
     }
-    let key = format!("{{\"name\":\"gate\",\"role\":\"gate\",\"event\":\"{event}\"}}");
+    let key = format!("{{\"name\":\"gate\",\"role\":\"gate\",\"event\":\"{event}\",\"offline\":true}}");
     let key = ask(server, "POST", "/api/keys", "application/json", key.as_bytes()).await;
     serde_json::from_slice::<Key>(&key).expect("a key").key
 }

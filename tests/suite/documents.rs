@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use register_ticket_api::admission::{ATTEMPTS, ATTEMPTS_WINDOW};
 use register_ticket_api::limits::{
-    BATCH_BODY, BATCH_SCANS, BODY, CLOCKS_APART, CSV_BODY, ENROLMENT, IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_REMEMBERED,
-    KEY_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG,
-    UNDO_WINDOW, USERNAME, told,
+    BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT, FILES_IN_FLIGHT,
+    IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LISTS_IN_FLIGHT,
+    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG, Share, UNDO_WINDOW,
+    USERNAME, told,
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
@@ -34,6 +35,14 @@ fn size(bytes: usize) -> String {
     if bytes.is_multiple_of(MIB) { format!("{} MiB", bytes / MIB) } else { format!("{} KiB", bytes / 1024) }
 }
 
+const CLIENTS: ClientLimits = ClientLimits::USUAL;
+
+/// How much all may have at once, the keys of one event, and one key.
+fn shares(share: Share, told: impl Fn(usize) -> String, whose: &str) -> String {
+    let [all, event, key] = [share.of_all, share.of_one_event, share.of_one_key].map(told);
+    format!("{all}, {event} {whose} one event's keys, {key} {whose} one key")
+}
+
 #[test]
 fn the_interface_repeats_each_limit_as_it_is() {
     says(
@@ -57,7 +66,14 @@ fn the_interface_repeats_each_limit_as_it_is() {
             format!("to {} after its end", told(MANIFEST_AFTER_END)),
             format!("at most {BATCH_SCANS}, reports"),
             format!("within the last {} and at most {} ahead", told(OFFLINE_WINDOW), told(OFFLINE_AHEAD)),
-            format!("({}; a batch {}, CSV {})", size(BODY), size(BATCH_BODY), size(CSV_BODY)),
+            format!(
+                "({}; a batch {}, CSV {}; without a key {})",
+                size(BODY),
+                size(BATCH_BODY),
+                size(CSV_BODY),
+                size(KEYLESS_BODY)
+            ),
+            format!("more slowly than {}/s", size(CLIENTS.sending.bytes / CLIENTS.sending.time.as_secs() as usize)),
         ],
     );
 }
@@ -79,6 +95,22 @@ fn the_manuals_repeat_each_limit_as_it_is() {
             format!("may trust a revoked key for {} more", told(KEY_REMEMBERED)),
             format!("(at most {} apart)", told(CLOCKS_APART)),
             format!("a batch {}; CSV {}, {thousands} tickets", size(BATCH_BODY), size(CSV_BODY)),
+            format!("Without a key {}.", size(KEYLESS_BODY)),
+            format!("{} at once, {} of them of one address", CLIENTS.connections, CLIENTS.of_one_address),
+            format!("head of a request | 16 KiB, {} s", CLIENTS.head.as_secs()),
+            format!(
+                "{} in each {} s that it is waited for",
+                size(CLIENTS.sending.bytes),
+                CLIENTS.sending.time.as_secs()
+            ),
+            format!("reading an answer | {} in each {} s", size(CLIENTS.reading.bytes), CLIENTS.reading.time.as_secs()),
+            format!("bodies in flight | {}", shares(BODIES_IN_FLIGHT, size, "of")),
+            format!("manifests and exports in flight | {}", shares(LISTS_IN_FLIGHT, |number| number.to_string(), "to")),
+            format!(
+                "CSV files in flight | {}, {} of one event's keys",
+                size(FILES_IN_FLIGHT.of_all),
+                size(FILES_IN_FLIGHT.of_one_event)
+            ),
         ],
     );
     says(

@@ -216,6 +216,19 @@ async fn a_compressed_answer_is_base64_and_repeated_headers_are_understood() {
 }
 
 #[tokio::test]
+async fn a_refused_key_is_logged_with_the_address_that_the_platform_tells() {
+    let lambda = Lambda::start().await;
+    let mut event = get("/api/keys");
+    event["headers"]["authorization"] = "Bearer rtk_nobodys".into();
+    // Anybody may have written this.
+    event["headers"]["x-forwarded-for"] = "10.9.9.9".into();
+    event["requestContext"]["http"]["sourceIp"] = "198.51.100.77".into();
+    lambda.invoke(&event).is_answer(401);
+    let line = lambda.process.logged("status=401").await;
+    assert!(line.contains("sender=\"198.51.100.77\"") && !line.contains("10.9.9.9"), "{line}");
+}
+
+#[tokio::test]
 async fn a_page_is_html_in_the_language_that_is_asked_for() {
     let lambda = Lambda::start().await;
     for (path, status) in [("/", 200), ("/gate", 200), ("/t/dead", 404)] {

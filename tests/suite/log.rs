@@ -11,6 +11,7 @@ use crate::service::{ORGANIZER_KEY, Service, Ticket, assert_members};
 
 on_both_databases! {
     a_request_is_one_line_of_json,
+    a_refused_key_is_logged_with_its_senders_address_and_counted,
     whoever_takes_keys_or_links_away_is_in_the_log_with_the_event,
     no_secret_and_no_name_is_logged_whatever_the_level,
 }
@@ -71,6 +72,28 @@ async fn a_request_is_one_line_of_json(service: Service) {
     assert_eq!(lines[1]["key.id"], key["key_id"]);
     assert_eq!(lines[4]["logging.googleapis.com/trace"], format!("projects/tickets/traces/{TRACE}"));
     assert!(!lines[3].contains_key("logging.googleapis.com/trace"));
+}
+
+async fn a_refused_key_is_logged_with_its_senders_address_and_counted(service: Service) {
+    let proxied = |server: &Server, key: &str| {
+        let from = "x-forwarded-for: 10.9.9.9, 203.0.113.7\r\n";
+        let request = format!("GET /api/keys HTTP/1.1\r\nhost: l\r\n{from}authorization: Bearer {key}\r\n\r\n");
+        server.exchange(request.as_bytes()).expect("an answer")
+    };
+    for (trusted, sender) in [("", "203.0.113.7"), ("192.0.2.1", "127.0.0.1")] {
+        let server = start(&service, &[("LOG_FORMAT", "json"), ("TRUSTED_PROXIES", trusted)]).await;
+        proxied(&server, ORGANIZER_KEY).is(200);
+        proxied(&server, "rtk_nobodys").is_refused(401, "unauthenticated");
+        proxied(&server, "rtk_nobodys").is_refused(401, "unauthenticated");
+        let metrics = server.organizer().get("/metrics").await.text();
+        let counted = "http_requests_total{method=\"GET\",route=\"/api/keys\",status=\"401\"} 2\n";
+        assert!(metrics.contains(counted), "{metrics}");
+        server.process.logged("/metrics").await;
+        let lines = requests(&server);
+        let told: Vec<_> = lines.iter().map(|line| (line["status"].as_u64(), line.get("sender").cloned())).collect();
+        let (known, refused) = ((Some(200), None), (Some(401), Some(json!(sender))));
+        assert_eq!(told, [known.clone(), refused.clone(), refused, known]);
+    }
 }
 
 async fn whoever_takes_keys_or_links_away_is_in_the_log_with_the_event(service: Service) {
