@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Method;
 use http::request::Parts;
+use http_body::Body as _;
 
 use crate::app::{App, within};
 use crate::auth::Caller;
@@ -217,6 +218,8 @@ async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: 
             None => None,
         };
         let response = (route.endpoint)(Call { app, parts, params, body: &body, caller, now }).await?;
+        let is_whole = response.body().size_hint().exact().is_some();
+        debug_assert!(is_whole || listing.is_some(), "what is sent piece by piece is a LIST: {}", route.path);
         Ok(match listing {
             Some(listing) => response::holding(response, listing),
             None => response,
