@@ -20,6 +20,9 @@ pub const MANIFEST_BEFORE_START: Duration = Duration::from_hours(24);
 /// to this long after its end.
 pub const MANIFEST_AFTER_END: Duration = Duration::from_hours(6);
 
+/// How old the list that a device keeps of it gets at most, without a word from the service.
+pub const LIST_KEPT: Duration = Duration::from_hours(48);
+
 /// How long after its event's end the key of a gate or a supervisor lives,
 pub const KEY_AFTER_EVENT: Duration = Duration::from_hours(12);
 /// and how long when the event's end is not known.
@@ -122,11 +125,16 @@ pub struct GateLimits {
     undo_seconds: u64,
     /// How long after the event's end the manifest can be had; from then on the device forgets it.
     manifest_after_end_seconds: u64,
+    /// How long after its last refresh the device forgets the manifest.
+    list_kept_seconds: u64,
 }
 
 impl GateLimits {
-    pub const TOLD: Self =
-        Self { undo_seconds: UNDO_WINDOW.as_secs(), manifest_after_end_seconds: MANIFEST_AFTER_END.as_secs() };
+    pub const TOLD: Self = Self {
+        undo_seconds: UNDO_WINDOW.as_secs(),
+        manifest_after_end_seconds: MANIFEST_AFTER_END.as_secs(),
+        list_kept_seconds: LIST_KEPT.as_secs(),
+    };
 }
 
 /// A length of time in English, in the largest unit that it is a whole number of: `15 minutes`.

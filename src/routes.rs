@@ -147,6 +147,7 @@ pub static ROUTES: &[Route] = routes! {
     DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT  => keys::revoke_key;
     POST   "/api/keys/{key_id}/enrol"          ORGANIZER,  SHORT  => keys::offer_enrolment;
     POST   "/api/enrol"                        ANYONE,     SHORT  => keys::enrol;
+    POST   "/api/enrol/offer"                  ANYONE,     SHORT  => keys::show_offer;
 };
 
 /// What is known so far of a request, for its line in the log.

@@ -164,8 +164,13 @@ pub trait Keys {
         expires_at: Millis,
         author: Author,
     ) -> Result<bool>;
-    /// The key that a token enrols with, and its event, for whoever has the token.
-    async fn find_enrolment(&self, key_id: Uuid, enrol_hash: &[u8]) -> Result<Option<(Key, Option<Event>)>>;
+    /// The key that a token enrols with while both are good, and its event, for whoever has the token.
+    async fn find_enrolment(
+        &self,
+        key_id: Uuid,
+        enrol_hash: &[u8],
+        now: Millis,
+    ) -> Result<Option<(Key, Option<Event>)>>;
     /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key.
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool>;
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::{Caller, NewSecret, read_enrolment};
+use crate::auth::{Caller, Hash, NewSecret, read_enrolment};
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::limits::{ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_WITHOUT_END};
@@ -161,12 +161,12 @@ pub(crate) struct EnrolmentBody {
     token: String,
 }
 
-/// A key in the hands of a device, and what the device tells its people of the event.
+/// A key that a device is offered, and what the device tells its people of the event.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct EnrolledKey {
+pub(crate) struct OfferedKey {
     #[serde(flatten)]
-    key: KeyWithSecret,
+    details: Key,
     /// The event's name; null when the key is bound to none.
     event_name: Option<String>,
     /// The event's time zone (IANA).
@@ -178,26 +178,53 @@ pub(crate) struct EnrolledKey {
     limits: GateLimits,
 }
 
+/// A key in the hands of a device.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct EnrolledKey {
+    #[serde(flatten)]
+    offered: OfferedKey,
+    /// The secret to send as `Authorization: Bearer`: `rtk_` and 32 random bytes in base64url without padding.
+    #[cfg_attr(test, schemars(regex(pattern = "^rtk_[A-Za-z0-9_-]{43}$")))]
+    key: String,
+}
+
+/// `POST /api/enrol/offer`: what a token is for. It stays as good as it was.
+pub async fn show_offer(call: Call<'_>) -> Result<Response, Error> {
+    let (key_id, enrol_hash) = read_token(&call)?;
+    let _place = call.app.keys.place().await?;
+    response::json(StatusCode::OK, &find_offer(&call, key_id, &enrol_hash).await?)
+}
+
 /// `POST /api/enrol`: the key for the token, new at each enrolment. What is read is read first, so that nothing but the
 /// way back can lose it.
 pub async fn enrol(call: Call<'_>) -> Result<Response, Error> {
-    let body: EnrolmentBody = call.json()?;
-    let (key_id, enrol_hash) = read_enrolment(&body.token).ok_or(Error::EnrolmentExpired)?;
-    let store = call.app.store();
+    let (key_id, enrol_hash) = read_token(&call)?;
     let _place = call.app.keys.place().await?;
-    let (details, event) = store.find_enrolment(key_id, &enrol_hash).await?.ok_or(Error::EnrolmentExpired)?;
+    let offered = find_offer(&call, key_id, &enrol_hash).await?;
     let secret = NewSecret::random()?;
-    if !store.enrol_key(key_id, &enrol_hash, &secret.hash, call.now).await? {
+    if !call.app.store().enrol_key(key_id, &enrol_hash, &secret.hash, call.now).await? {
         return Err(Error::EnrolmentExpired);
     }
     call.app.keys.forget(|key| key.key_id == key_id);
-    let enrolled = EnrolledKey {
-        key: KeyWithSecret { details, key: secret.text },
+    response::json(StatusCode::OK, &EnrolledKey { offered, key: secret.text })
+}
+
+fn read_token(call: &Call<'_>) -> Result<(Uuid, Hash), Error> {
+    let body: EnrolmentBody = call.json()?;
+    read_enrolment(&body.token).ok_or(Error::EnrolmentExpired)
+}
+
+/// What a token is for, while it is good.
+async fn find_offer(call: &Call<'_>, key_id: Uuid, enrol_hash: &Hash) -> Result<OfferedKey, Error> {
+    let found = call.app.store().find_enrolment(key_id, enrol_hash, call.now).await?;
+    let (details, event) = found.ok_or(Error::EnrolmentExpired)?;
+    Ok(OfferedKey {
+        details,
         starts_at: event.as_ref().and_then(|event| event.starts_at),
         ends_at: event.as_ref().and_then(|event| event.ends_at),
         time_zone: event.as_ref().map(|event| event.time_zone.clone()),
         event_name: event.map(|event| event.name),
         limits: GateLimits::TOLD,
-    };
-    response::json(StatusCode::OK, &enrolled)
+    })
 }

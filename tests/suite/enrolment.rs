@@ -9,6 +9,8 @@ use crate::service::{Service, assert_members, gate_limits, with};
 on_both_databases! {
     an_enrolment_gives_a_device_the_key_and_its_event,
     the_key_of_no_event_is_enrolled_without_one,
+    what_a_token_is_for_is_shown_without_using_it_up,
+    an_offer_that_enrols_nobody_shows_nothing,
     the_key_is_new_at_each_enrolment,
     a_token_is_good_once,
     a_token_is_good_for_15_minutes,
@@ -56,6 +58,51 @@ async fn the_key_of_no_event_is_enrolled_without_one(service: Service) {
         assert_eq!(enrolled[fact], Value::Null, "{fact}");
     }
     assert_members(&enrolled, json!({ "key_id": created["key_id"], "role": "supervisor" }));
+}
+
+async fn what_a_token_is_for_is_shown_without_using_it_up(service: Service) {
+    let (starts_at, ends_at) = (service.time(HOUR), service.time(4 * HOUR));
+    let spring = json!({
+        "slug": "spring", "name": "Spring", "time_zone": "Europe/Madrid", "starts_at": starts_at, "ends_at": ends_at,
+    });
+    service.event(spring).await;
+    let body = json!({ "name": "North 1", "role": "gate", "event": "spring", "gate": "North", "offline": true });
+    let created = service.organizer.post("/api/keys", body).await.is(201);
+    let token = token(&offer(&service, &created).await.is(200));
+    let facts = json!({
+        "event_name": "Spring", "time_zone": "Europe/Madrid", "starts_at": starts_at, "ends_at": ends_at,
+        "limits": gate_limits(), "key": Value::Null,
+    });
+    for _ in 0..2 {
+        let offered = service.unchanged(show(&service, &token)).await.is(200);
+        assert_eq!(offered, with(created.clone(), facts.clone()), "no secret is in it");
+        holder(&service, &created).get("/api/events/spring/stats").await.is(200);
+    }
+    let enrolled = enrol(&service, &token).await.is(200);
+    assert_members(&enrolled, json!({ "key_id": created["key_id"], "event_name": "Spring" }));
+    holder(&service, &enrolled).get("/api/events/spring/stats").await.is(200);
+}
+
+async fn an_offer_that_enrols_nobody_shows_nothing(service: Service) {
+    let created = supervisor(&service).await;
+    let used = token(&offer(&service, &created).await.is(200));
+    enrol(&service, &used).await.is(200);
+    let replaced = token(&offer(&service, &created).await.is(200));
+    let late = token(&offer(&service, &created).await.is(200));
+    for text in ["", "x", &used, &replaced] {
+        service.unchanged(show(&service, text)).await.is_refused(410, "enrolment_expired");
+    }
+    show(&service, &late).await.is(200);
+    service.clock.advance(15 * MINUTE);
+    service.unchanged(show(&service, &late)).await.is_refused(410, "enrolment_expired");
+    let revoked = token(&offer(&service, &created).await.is(200));
+    service.organizer.delete(format!("/api/keys/{}", id(&created))).await.is(204);
+    service.unchanged(show(&service, &revoked)).await.is_refused(410, "enrolment_expired");
+    let expiring = json!({ "name": "x", "role": "gate", "expires_at": service.time(MINUTE) });
+    let expiring = service.organizer.post("/api/keys", expiring).await.is(201);
+    let expired = token(&offer(&service, &expiring).await.is(200));
+    service.clock.advance(MINUTE);
+    service.unchanged(show(&service, &expired)).await.is_refused(410, "enrolment_expired");
 }
 
 async fn the_key_is_new_at_each_enrolment(service: Service) {
@@ -185,6 +232,10 @@ async fn offer(service: &Service, key: &Value) -> Reply {
 
 async fn enrol(service: &Service, token: &str) -> Reply {
     service.anonymous.post("/api/enrol", json!({ "token": token })).await
+}
+
+async fn show(service: &Service, token: &str) -> Reply {
+    service.anonymous.post("/api/enrol/offer", json!({ "token": token })).await
 }
 
 async fn stats(holder: &Client) -> Reply {

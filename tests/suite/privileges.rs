@@ -139,7 +139,7 @@ impl World<'_> {
             ("POST" | "DELETE", path) if path.starts_with("/api/keys/{key_id}") => {
                 Deed::at(path.replace("{key_id}", &self.device().await))
             }
-            ("POST", "/api/enrol") => {
+            ("POST", "/api/enrol" | "/api/enrol/offer") => {
                 let offer = format!("/api/keys/{}/enrol", self.device().await);
                 let offer = service.organizer.bare(Method::POST, offer).await.is(200);
                 let (_, token) = offer["enrol_url"].as_str().and_then(|url| url.split_once('=')).expect("a token");

@@ -23,7 +23,7 @@ fn least_role(method: &Method, path: &str) -> Option<Role> {
     match (method.as_str(), path) {
         // Pages hold nothing before somebody signs in, or are their own key.
         ("GET", page) if !page.starts_with("/api/") && page != "/metrics" => None,
-        ("POST", "/api/enrol") => None,
+        ("POST", "/api/enrol" | "/api/enrol/offer") => None,
         ("GET", "/metrics" | "/api/events/{event}/stats" | "/api/events/{event}/manifest") => Some(Role::Gate),
         ("POST", "/api/users/attendance" | "/api/events/{event}/scans" | "/api/events/{event}/scans/batch") => {
             Some(Role::Gate)

@@ -98,14 +98,23 @@ impl Keys for Backend {
         Ok(key.map(|key| Guarded::new(key.event_id, key)))
     }
 
-    async fn find_enrolment(&self, key_id: Uuid, enrol_hash: &[u8]) -> Result<Option<(Key, Option<Event>)>> {
+    async fn find_enrolment(
+        &self,
+        key_id: Uuid,
+        enrol_hash: &[u8],
+        now: Millis,
+    ) -> Result<Option<(Key, Option<Event>)>> {
         let mut lease = self.reader().await?;
         let outcome = async {
-            let key: Option<Key> = sqlx::query_as(select_keys!("where k.key_id = $1 and k.enrol_hash = $2"))
-                .bind(key_id)
-                .bind(enrol_hash)
-                .fetch_optional(lease.connection())
-                .await?;
+            let key: Option<Key> = sqlx::query_as(select_keys!(
+                "where k.key_id = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > $2) \
+                 and k.enrol_hash = $3 and k.enrol_expires_at > $2"
+            ))
+            .bind(key_id)
+            .bind(now)
+            .bind(enrol_hash)
+            .fetch_optional(lease.connection())
+            .await?;
             let Some(key) = key else { return Ok(None) };
             let event = match &key.event {
                 Some(slug) => find_event(lease.connection(), slug).await?,
