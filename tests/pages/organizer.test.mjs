@@ -13,10 +13,14 @@ const VIEWS = ["events", "tickets", "import", "gates", "board", "check"];
 async function signedIn(t, tickets, { key = tickets.key, view = "", device = desktop, text = en, ...options } = {}) {
   const page = await device(t, tickets, options);
   await page.goto(`/organizer${view && `#${view}`}`);
+  await signIn(page, key, text);
+  return page;
+}
+
+async function signIn(page, key, text = en) {
   await page.getByLabel(text("organizer.key"), { exact: true }).fill(key);
   await page.getByRole("button", { name: text("organizer.sign_in") }).click();
   await page.locator("#bar").waitFor();
-  return page;
 }
 
 const press = (page, name, values) => page.getByRole("button", { name: en(`organizer.${name}`, values), exact: true }).click();
@@ -38,7 +42,7 @@ async function use(tickets, username) {
   await tickets.api("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code });
 }
 
-test("a key opens the page for as long as its tab lives, and is nowhere else", async (t) => {
+test("a key opens the page until it is loaded again, and is nowhere else", async (t) => {
   const tickets = await service(t);
   const page = await desktop(t, tickets);
   const addresses = [];
@@ -53,19 +57,48 @@ test("a key opens the page for as long as its tab lives, and is nowhere else", a
   await press(page, "sign_in");
   await sees(page, en("problem.forbidden"));
 
-  await page.getByLabel(en("organizer.key"), { exact: true }).fill(tickets.key);
-  await press(page, "sign_in");
-  await page.locator("#bar").waitFor();
-  await page.reload();
-  await page.locator("#bar").waitFor();
+  await signIn(page, tickets.key);
   assert.ok(!addresses.some((address) => address.includes(tickets.key)));
-  assert.ok(!(await page.evaluate(() => JSON.stringify(localStorage))).includes(tickets.key));
   assert.deepEqual(await page.context().cookies(), []);
+  const kept = await page.evaluate(async () => ({
+    ...{ local: { ...localStorage }, session: { ...sessionStorage }, state: history.state, name: globalThis.name },
+    ...{ databases: await indexedDB.databases(), caches: await caches.keys(), fields: [...document.querySelectorAll("input")].map(({ value }) => value) },
+  }));
+  assert.ok(!JSON.stringify(kept).includes(tickets.key), JSON.stringify(kept));
+  assert.deepEqual([kept.session, kept.databases, kept.caches], [{}, [], []]);
 
-  await press(page, "sign_out");
-  assert.ok(!(await page.evaluate(() => JSON.stringify(sessionStorage))).includes(tickets.key));
   await page.reload();
   await page.locator("#signin").waitFor();
+  await signIn(page, tickets.key);
+  await press(page, "sign_out");
+  await page.locator("#signin").waitFor();
+});
+
+test("a password manager finds a name and the key in the form that asks for it", async (t) => {
+  const page = await desktop(t, await service(t));
+  await page.goto("/organizer");
+  const fields = page.locator("#signin form input").evaluateAll((all) => all.map(({ type, autocomplete }) => [type, autocomplete]));
+  assert.deepEqual(await fields, [["text", "username"], ["password", "current-password"]]);
+});
+
+test("the key that release 0.1.0 left in the tab's storage is taken out of it", async (t) => {
+  const page = await desktop(t, await service(t));
+  await page.goto("/organizer");
+  await page.evaluate(() => sessionStorage.setItem("organizer-key", "rtk_old"));
+  await page.reload();
+  await page.locator("#signin").waitFor();
+  assert.deepEqual(await page.evaluate(() => ({ ...sessionStorage })), {});
+});
+
+test("nothing that a dialog asks about one event is done to another that an address brings", async (t) => {
+  const tickets = await service(t);
+  await tickets.api("POST", "/api/events", { slug: "other", name: "Other" });
+  const page = await signedIn(t, tickets, { view: "gates/default" });
+  await press(page, "new_key");
+  await page.locator("dialog[open]").waitFor();
+  await page.evaluate(() => (location.hash = "#gates/other"));
+  await page.waitForFunction(() => document.querySelector("#event").value === "other");
+  assert.equal(await page.locator("dialog[open]").count(), 0);
 });
 
 test("an event's times are those of its zone; only its typed name deletes it", async (t) => {
@@ -290,6 +323,7 @@ test("the link of a used ticket is given again where its holder may come back", 
 
   await tickets.api("PATCH", "/api/events/default", { reentry: "none" });
   await page.reload();
+  await signIn(page, tickets.key);
   await opens();
   await inDialog(page).getByRole("button", { name: en("organizer.revoke") }).waitFor();
   assert.equal(await inDialog(page).getByRole("button", { name: en("organizer.link_title") }).count(), 0);
@@ -312,6 +346,7 @@ test("whoever prints the links of some tickets is told which are left out", asyn
   await tickets.api("PATCH", "/api/events/default", { reentry: "after_exit" });
   await page.goto("/organizer#tickets");
   await page.reload();
+  await signIn(page, tickets.key);
   await printing(`${sheet(2)} ${en("organizer.left_out", { tickets: 1 })}`);
 });
 
@@ -364,6 +399,7 @@ test("a gate's key is enrolled by a code, replaced with one press, and revoked",
 
   await tickets.api("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code: "RT1.x" }, key).catch(() => {});
   await page.reload();
+  await signIn(page, tickets.key);
   await sees(page, /Newest scan/);
   await press(page.locator("#keys"), "revoke");
   await pressInDialog(page, "revoke");

@@ -142,10 +142,3 @@ async function copy(field, button) {
 
 /** A text of the database as an element: it cannot turn the rest around, whatever marks it has. */
 export const bdi = (words) => element("bdi", {}, words);
-
-/** Hands the browser a file to keep. */
-export function save(blob, name) {
-  const address = URL.createObjectURL(blob);
-  element("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000);
-}

@@ -1,14 +1,15 @@
 // The organizer's page: signing in, and which view is shown. The address says `#view/event`.
 
 import { find } from "../shared/dom.js";
-import { explain, onSubmit, save, tell, wireDialogs } from "./form.js";
+import { save } from "../shared/save.js";
+import { explain, onSubmit, tell, wireDialogs } from "./form.js";
 import * as board from "./board.js";
 import * as check from "./check.js";
 import * as events from "./events.js";
 import * as gates from "./gates.js";
 import * as imports from "./import.js";
 import * as print from "./print.js";
-import { download, here, loadEvents, session, signIn, signOut } from "./session.js";
+import { download, here, session, signIn, signOut } from "./session.js";
 import * as tickets from "./tickets.js";
 import { isolated, text } from "../shared/text.js";
 
@@ -22,6 +23,8 @@ async function route() {
   const [name, slug] = location.hash.slice(1).split("/");
   session.event = session.events.find((event) => event.slug === slug) ?? session.event;
   if (eventShown !== session.event.slug) empty();
+  // What a dialog asked was about what was shown.
+  if (eventShown && eventShown !== session.event.slug) closeDialogs();
   eventShown = session.event.slug;
   const view = Object.hasOwn(views, name) ? name : "board";
   const address = `#${view}/${session.event.slug}`;
@@ -48,6 +51,10 @@ function empty() {
   for (const old of document.querySelectorAll("section[data-view] :is(.list, tbody, #numbers, #chart)")) old.replaceChildren();
 }
 
+function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+}
+
 function fillBar(view) {
   const choice = find("#event");
   choice.replaceChildren(...session.events.map((event) => new Option(isolated(event.name), event.slug)));
@@ -71,14 +78,14 @@ function leave() {
   empty();
   signOut();
   for (const section of document.querySelectorAll("section[data-view]")) section.hidden = true;
-  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  closeDialogs();
   find("#bar").hidden = true;
   signin.hidden = false;
   document.title = find("h1", signin).textContent;
   find("#key").focus();
 }
 
-async function start() {
+function start() {
   wireDialogs();
   session.onEnd = () => {
     leave();
@@ -93,17 +100,7 @@ async function start() {
   find("#event").onchange = ({ target }) => { location.hash = `#${shown}/${target.value}`; };
   addEventListener("hashchange", () => { if (session.event) route(); });
   for (const button of document.querySelectorAll("[data-download]")) button.onclick = () => keep(button);
-  if (!session.key) return leave();
-  try {
-    await loadEvents();
-    await enter();
-  } catch (problem) {
-    const { key } = session;
-    leave();
-    tell(explain(problem));
-    // Nobody answered: whoever tries again has it there.
-    if (problem.isAway) find("#key").value = key;
-  }
+  leave();
 }
 
 async function keep(button) {

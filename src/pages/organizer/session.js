@@ -1,15 +1,15 @@
-// Who is signed in, and what they may see. The key is in memory and in this tab's storage, nowhere else.
+// Who is signed in, and what they may see. The key is in this page's memory and nowhere else: browsers write their storages,
+// a tab's too, to the disk. Who opens the page again signs in again; a password manager may keep the key, if they want it to.
 
 import { Problem, ask, send, parsed } from "../shared/api.js";
 import { now } from "../shared/clock.js";
 
-const KEPT = "organizer-key";
 /** How long a large file may take. */
 export const LONG = 120_000;
 const DAY = 86_400_000;
 
 export const session = {
-  key: sessionStorage.getItem(KEPT),
+  key: null,
   /** The events, and the one that is looked at. */
   events: [],
   event: null,
@@ -19,11 +19,17 @@ export const session = {
   onEnd() {},
 };
 
+try {
+  // Where release 0.1.0 kept it.
+  sessionStorage.removeItem("organizer-key");
+} catch {
+  // A browser without storages.
+}
+
 export async function signIn(key) {
   session.key = key;
   try {
     await loadEvents();
-    sessionStorage.setItem(KEPT, key);
   } catch (problem) {
     // Without a network the key may still be good.
     if (!problem.isAway) signOut();
@@ -35,7 +41,6 @@ export function signOut() {
   session.key = null;
   session.events = [];
   session.event = null;
-  sessionStorage.removeItem(KEPT);
 }
 
 /** Asks with the key. A key that the service no longer knows ends the session. */
