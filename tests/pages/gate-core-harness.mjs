@@ -121,6 +121,40 @@ class Tab {
     return this.page.evaluate((scan_id) => globalThis.gate.dismiss(scan_id), scan_id);
   }
 
+  /** Sets the device's clock ahead, or back, by so many milliseconds. */
+  setClock(ahead) {
+    return this.page.evaluate((ahead) => localStorage.setItem("clock-of-the-test", ahead), ahead);
+  }
+
+  /** All that the device keeps, as text in which what is sealed is noise, and by store. */
+  kept() {
+    return this.page.evaluate(async () => {
+      const done = (request) => new Promise((resolve, reject) => Object.assign(request, { onsuccess: () => resolve(request.result), onerror: reject }));
+      const database = await done(indexedDB.open("gate"));
+      const told = (name, value) => {
+        if (value instanceof CryptoKey) return `${value.algorithm.name}, ${value.extractable ? "open" : "shut"}`;
+        return value instanceof Uint8Array ? String.fromCharCode(...value) : value;
+      };
+      const stores = {};
+      for (const name of database.objectStoreNames) {
+        const store = database.transaction(name).objectStore(name);
+        const [keys, values] = await Promise.all([done(store.getAllKeys()), done(store.getAll())]);
+        stores[name] = Object.fromEntries(keys.map((key, index) => [key, JSON.parse(JSON.stringify(values[index], told))]));
+      }
+      database.close();
+      return { stores, text: `${JSON.stringify(stores)} ${JSON.stringify({ ...localStorage })}` };
+    });
+  }
+
+  /** Some scans whose key has ended. */
+  strandedFile(key_id) {
+    return this.page.evaluate((key_id) => globalThis.gate.stranded(key_id), key_id);
+  }
+
+  discard(numbers) {
+    return this.page.evaluate((numbers) => globalThis.gate.discard(numbers), numbers);
+  }
+
   leave() {
     return this.page.evaluate(() => globalThis.gate.leave());
   }
@@ -164,6 +198,12 @@ class Tab {
     });
   }
 }
+
+/** A clock for a device that `setClock` sets: for all its tabs, also those that are opened later. */
+export const CLOCK = `{
+  const real = Date.now;
+  Date.now = () => real() + Number(localStorage.getItem("clock-of-the-test") ?? 0);
+}`;
 
 /** Tickets A1, A2 … at the gate North, each with a holder; gives their registrations. */
 export async function tickets(service, ...seats) {

@@ -1,7 +1,7 @@
 // The gate without its page: what it decides, keeps and sends, in a real browser, against the real service.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SCANS, admitted, device, gist, offline, online, recorded, tickets, undecided } from "./gate-core-harness.mjs";
+import { CLOCK, SCANS, admitted, device, gist, offline, online, recorded, tickets, undecided } from "./gate-core-harness.mjs";
 import { eventually, forBothDatabases, service } from "./harness.mjs";
 
 forBothDatabases("what is decided without the service is what the service says later", async (t, service) => {
@@ -216,19 +216,286 @@ test("a key that was revoked opens nothing more, and what it let in is not lost"
   assert.equal(await tab.page.evaluate(() => globalThis.gate.device), null);
   assert.deepEqual((await tab.recent()).map(gist), [undecided], "no names are left");
   assert.deepEqual(gist(await tab.scan(host.code(second))), undecided);
+  await eventually(async () => {
+    await tab.sync();
+    assert.equal((await tab.state()).stranded.length, 1);
+  });
   const { queued, offlineReady, tickets: known } = await (await phone.open()).state();
-  assert.deepEqual({ queued, offlineReady, known }, { queued: 1, offlineReady: false, known: 0 });
+  assert.deepEqual({ queued, offlineReady, known }, { queued: 0, offlineReady: false, known: 0 });
 
-  // Another key: what lies before its creation is not its own to send. Nobody comes in twice for that.
+  // Another key does not send what is not its own. Nobody comes in twice for that.
   await tab.enrol((await host.enrolment()).enrol_url);
   await tab.ready();
-  await tab.drained();
-  const [{ status, code, errors }] = (await tab.state()).refused;
-  assert.deepEqual([status, code, errors[0].field, errors[0].code], [422, "invalid_payload", "scanned_at", "outside_window"]);
   assert.deepEqual(gist(await tab.scan(host.code(first))), offline("already_used"));
-  const [{ scan_id }] = (await tab.state()).refused;
-  await tab.dismiss(scan_id);
-  assert.deepEqual((await tab.state()).refused, []);
+  await tab.drained();
+  const [{ key_id, unsent, gate }] = (await tab.state()).stranded;
+  assert.deepEqual([key_id, unsent, gate], [tab.key_id, 1, "North"]);
+
+  // An organizer's key sends the file as it is.
+  const { numbers, batch } = await tab.strandedFile(key_id);
+  assert.ok(!JSON.stringify(batch).includes("Holder of"), "the file tells what was shown, and of nobody");
+  const { results } = await host.api("POST", "/api/events/default/scans/batch", batch);
+  assert.deepEqual(results.map(({ result }) => result), ["accepted"]);
+  assert.equal(await admitted(host), 1);
+  await tab.discard(numbers);
+  assert.deepEqual((await tab.state()).stranded, []);
+  assert.ok(!(tab.key_id in (await tab.kept()).stores.keys), "and the key is forgotten");
+});
+
+forBothDatabases("a device that becomes another gate sends what it has under the key that it was made with", async (t, service) => {
+  const [ticket] = await tickets(service, "A1");
+  await service.api("POST", "/api/events", { slug: "other", name: "Other" });
+  const phone = await device(t, service);
+  const tab = await phone.enrolled(service);
+  await tab.page.route("**/scans/batch", (route) => route.abort());
+  await tab.page.route("**/scans", (route) => route.abort());
+  assert.deepEqual(gist(await tab.scan(service.code(ticket))), offline("accepted"));
+  const { key_id, enrol_url } = await service.enrolment({ event: "other", gate: null });
+  await tab.enrol(enrol_url);
+  assert.equal((await tab.state()).queued, 1);
+  await tab.page.close();
+  const later = await phone.open();
+  await later.drained();
+  assert.deepEqual(await recorded(service), ["accepted, offline accepted"]);
+  const { keys } = await service.api("GET", "/api/keys");
+  assert.deepEqual(keys.filter(({ newest_scan_at }) => newest_scan_at).map(({ key_id }) => key_id), [tab.key_id]);
+  assert.deepEqual(Object.keys((await later.kept()).stores.keys), [key_id], "the old key is forgotten when it has sent everything");
+  assert.deepEqual(await later.corrected(), []);
+});
+
+test("whoever gives a gate up has its scans sent, and nothing else is left of it", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const phone = await device(t, host);
+  const tab = await phone.enrolled(host);
+  await host.stop();
+  await tab.scan(host.code(ticket));
+  await tab.leave();
+  const { stores } = await tab.kept();
+  assert.deepEqual([Object.keys(stores.kept).sort(), Object.keys(stores.tickets)], [["own", "tick"], []]);
+  await host.start();
+  await tab.page.close();
+  const later = await phone.open();
+  await later.drained();
+  assert.equal(await admitted(host), 1);
+  const left = (await later.kept()).stores;
+  assert.deepEqual(left, { kept: { tick: left.kept.tick }, keys: {}, queue: {}, tickets: {} });
+});
+
+test("the same key enrolled anew sends what the device had before", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).enrolled(host);
+  await host.stop();
+  await tab.scan(host.code(ticket));
+  await host.start();
+  const { enrol_url } = await host.api("POST", `/api/keys/${tab.key_id}/enrol`);
+  await tab.enrol(enrol_url);
+  await tab.drained();
+  assert.deepEqual((await tab.state()).stranded, []);
+  assert.equal(await admitted(host), 1);
+});
+
+test("of names, keys and codes nothing is kept in clear, and no cipher can be taken out", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const tab = await (await device(t, host)).enrolled(host);
+  const key = await tab.page.evaluate(async () => {
+    const sent = new Promise((resolve) => {
+      const real = globalThis.fetch;
+      globalThis.fetch = (path, options) => {
+        resolve(options.headers.get("authorization")?.replace("Bearer ", ""));
+        return real(path, options);
+      };
+    });
+    globalThis.gate.counts();
+    return sent;
+  });
+  assert.match(key, /^rtk_/);
+  await tab.scan(host.code(first));
+  await host.stop();
+  const code = host.code(second);
+  assert.deepEqual(gist(await tab.scan(code)), offline("accepted"));
+  const { stores, text } = await tab.kept();
+  const secrets = [first, second].flatMap(({ provisioning, full_name }) => [provisioning.secret, full_name ?? "Holder of"]);
+  for (const secret of [...secrets, key, code, code.slice(-6), "Holder of", "holder-A1"]) {
+    assert.ok(!text.includes(secret), `${secret} is in clear`);
+  }
+  assert.deepEqual([stores.kept.list.cipher, stores.kept.own.cipher], ["AES-GCM, shut", "AES-GCM, shut"]);
+  const nonces = [...Object.values(stores.tickets), ...Object.values(stores.queue), ...stores.kept.recent].map(({ sealed }) => sealed.slice(0, 12));
+  assert.equal(nonces.length, 5);
+  assert.equal(new Set(nonces).size, nonces.length, "each with a nonce of its own");
+});
+
+/** A device with one ticket's scan unsent and another ticket to admit, which has no network any more. */
+async function alone(t, key) {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const phone = await device(t, host, { script: CLOCK });
+  const tab = await phone.enrolled(host, key);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
+  return { host, phone, tab, second };
+}
+
+/** Fails unless the device has erased its list with all names, admits nobody, and has its unsent scan all the same. */
+async function erased(tab, host, ticket, ahead) {
+  const verdict = await tab.scan(host.code(ticket, ahead / 1000));
+  assert.deepEqual(gist(verdict), undecided);
+  const { queued, offlineReady, tickets: known } = await tab.state();
+  assert.deepEqual({ queued, offlineReady, known }, { queued: 1, offlineReady: false, known: 0 });
+  const { kept, tickets } = (await tab.kept()).stores;
+  assert.deepEqual([tickets, kept.manifest, kept.recent?.length ?? 1], [{}, undefined, 1], "but for that verdict, which tells no name");
+  return verdict;
+}
+
+const HOUR = 3_600_000;
+
+test("a list that is older than 48 hours is erased and admits nobody, until the service is there again", async (t) => {
+  const { host, phone, tab, second } = await alone(t);
+  await tab.setClock(48 * HOUR - 60_000);
+  assert.deepEqual(gist(await tab.scan(host.code(second, 48 * 3600 - 60), "exit")), offline("not_inside"), "not before");
+  await tab.setClock(60 * 24 * HOUR);
+  const verdict = await tab.scan(host.code(second, 60 * 24 * 3600));
+  assert.deepEqual([gist(verdict), verdict.problem.code], [undecided, "list_too_old"]);
+  await tab.page.close();
+  const later = await phone.open();
+  const { tooOld, queued, offlineReady } = await later.state();
+  assert.deepEqual({ tooOld, queued, offlineReady }, { tooOld: true, queued: 2, offlineReady: false });
+  assert.deepEqual((await later.kept()).stores.tickets, {});
+
+  await host.start();
+  await later.ready();
+  await later.drained();
+  assert.equal((await later.state()).tooOld, false);
+  assert.equal(await admitted(host), 1);
+});
+
+test("nothing has to happen for a list to be erased but that its time has come", async (t) => {
+  const { host, tab, second } = await alone(t);
+  await tab.setClock(49 * HOUR);
+  await tab.sync();
+  assert.deepEqual((await tab.kept()).stores.tickets, {});
+  await erased(tab, host, second, 49 * HOUR);
+});
+
+test("a clock that is set back does not make a list younger", async (t) => {
+  const { host, phone, tab, second } = await alone(t);
+  await tab.sync();
+  await tab.setClock(-10_000);
+  assert.equal((await tab.state()).offlineReady, true, "some seconds are put right");
+  await tab.setClock(-HOUR);
+  assert.equal((await erased(tab, host, second, -HOUR)).problem.code, "list_too_old");
+
+  await tab.setClock(0);
+  await host.start();
+  await tab.ready();
+  await host.stop();
+  // Set back while the page was closed.
+  await tab.setClock(40 * HOUR);
+  await tab.sync();
+  await tab.setClock(0);
+  await tab.page.close();
+  const later = await phone.open();
+  assert.equal((await later.state()).offlineReady, false);
+  assert.equal((await later.scan(host.code(second))).problem.code, "list_too_old");
+});
+
+test("a page that stays open counts the hours itself", async (t) => {
+  const { host, tab, second } = await alone(t);
+  await tab.page.evaluate(() => {
+    const real = performance.now.bind(performance);
+    performance.now = () => real() + 49 * 3_600_000;
+  });
+  await erased(tab, host, second, 0);
+});
+
+test("a key that has ended takes its list with it", async (t) => {
+  const expires_at = new Date(Date.now() + HOUR).toISOString();
+  const { host, tab, second } = await alone(t, { expires_at });
+  await tab.setClock(HOUR + 1000);
+  await tab.sync();
+  await erased(tab, host, second, HOUR + 1000);
+});
+
+test("an event that is over takes its list with it", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  await host.api("PATCH", "/api/events/default", { ends_at: new Date(Date.now() + HOUR).toISOString() });
+  const tab = await (await device(t, host, { script: CLOCK })).enrolled(host);
+  await host.stop();
+  await tab.setClock(7 * HOUR + 1000);
+  await tab.sync();
+  assert.equal((await tab.state()).ended, true);
+  assert.deepEqual((await tab.kept()).stores.tickets, {});
+  assert.deepEqual(gist(await tab.scan(host.code(ticket, 7 * 3600))), undecided);
+});
+
+test("what release 0.1.0 kept in clear is sealed or deleted, and its unsent scans are sent", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const { enrol_url } = await host.enrolment();
+  const enrolled = await host.api("POST", "/api/enrol", { token: new URL(enrol_url).hash.replace("#enrol=", "") }, "");
+  const scan = (event, registration) => ({
+    ...{ event, names: [registration.ticket_id], step: 1 },
+    body: {
+      ...{ scan_id: crypto.randomUUID(), code: host.code(registration), direction: "entry", at_gate: "North" },
+      ...{ scanned_at: new Date().toISOString(), offline_result: "accepted" },
+    },
+  });
+  const queue = [scan("default", first), scan("gone", second)];
+  const phone = await device(t, host);
+  const old = await phone.context.newPage();
+  await old.goto("/core/page");
+  await old.evaluate(async ([device, queue, ticket]) => {
+    const request = indexedDB.open("gate", 1);
+    request.onupgradeneeded = () => {
+      const { result: database } = request;
+      const kept = database.createObjectStore("kept");
+      const tickets = database.createObjectStore("tickets", { keyPath: "ticket_id" });
+      tickets.createIndex("place", ["seat", "gate"]);
+      const store = database.createObjectStore("queue", { keyPath: "number", autoIncrement: true });
+      store.createIndex("names", "names", { multiEntry: true });
+      store.createIndex("refusal", "refusal");
+      kept.put(device, "device");
+      kept.put({ ready: true, as_of: 1 }, "manifest");
+      kept.put([{ scan_id: "1", ticket }], "recent");
+      tickets.put(ticket);
+      for (const item of queue) store.add(item);
+    };
+    await new Promise((resolve) => (request.onsuccess = resolve));
+    request.result.close();
+  }, [enrolled, queue, { ticket_id: first.ticket_id, seat: "A1", gate: "North", key: first.provisioning.secret, full_name: "Holder of A1" }]);
+  await old.close();
+
+  const tab = await phone.open();
+  const { text, stores } = await tab.kept();
+  for (const secret of [enrolled.key, first.provisioning.secret, "Holder of", ...queue.map(({ body }) => body.code)]) {
+    assert.ok(!text.includes(secret), `${secret} is in clear`);
+  }
+  assert.deepEqual([stores.tickets, Object.keys(stores.queue).length], [{}, 2]);
+  await tab.ready();
+  await tab.drained();
+  assert.equal(await admitted(host), 1);
+  const [lost] = (await tab.state()).stranded;
+  assert.deepEqual([lost.event, lost.unsent], ["gone", 1], "its gate is long forgotten");
+  assert.deepEqual((await tab.strandedFile(lost.key_id)).batch.scans, [queue[1].body]);
+});
+
+test("where the browser seals nothing a gate works with the service, and nothing is kept", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const script = 'Object.defineProperty(crypto, "subtle", { value: undefined });';
+  const phone = await device(t, host, { script });
+  const tab = await phone.open();
+  await tab.enrol((await host.enrolment()).enrol_url);
+  assert.deepEqual(gist(await tab.scan(host.code(first))), online("accepted"));
+  const { storage, offlineReady } = await tab.state();
+  assert.deepEqual({ storage, offlineReady }, { storage: false, offlineReady: false });
+  assert.deepEqual(await tab.page.evaluate(() => indexedDB.databases()), []);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(second))), undecided);
+  assert.equal(await (await phone.open()).page.evaluate(() => globalThis.gate.device), null);
 });
 
 test("a key that may not is told so, and admits nobody", async (t) => {

@@ -2,8 +2,11 @@
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import fs from "node:fs";
+import http from "node:http";
+import { once } from "node:events";
 import { test } from "node:test";
-import { camera, desktop, phone, service, texts } from "./harness.mjs";
+import { accessible, browser, camera, desktop, eventually, phone, service, texts } from "./harness.mjs";
 import { Gate, Holder, en } from "./people.mjs";
 
 const es = texts("es");
@@ -33,6 +36,9 @@ async function saw(gate, verdict, kind, ...told) {
   await gate.goesOn();
 }
 
+/** Somebody has read what the device is offered, and says yes. */
+const accepts = (page) => page.getByRole("button", { name: en("gate.offer_accept") }).click();
+
 const isolated = (foreign) => `\u2068${foreign}\u2069`;
 
 test("a link enrols one device once, and says so to the next", async (t) => {
@@ -49,6 +55,190 @@ test("a link enrols one device once, and says so to the next", async (t) => {
   assert.ok(await second.getByText(es("problem.enrolment_expired")).isHidden(), "and nobody tries it again");
 });
 
+/** What a device is told to be: each fact by its name. */
+const offerOf = async (page) => {
+  const words = await page.locator("#offer-facts > *").allInnerTexts();
+  return Object.fromEntries(words.flatMap((word, index) => (index % 2 ? [] : [[word, words[index + 1]]])));
+};
+
+/** A gate with a scan that is not sent yet, and an offer to be a gate of another event, which somebody else makes. */
+async function tempted(t) {
+  const { tickets, ana, bob } = await house(t);
+  await tickets.api("POST", "/api/events", { slug: "other", name: "Other Gala" });
+  const gate = await Gate.at(t, tickets);
+  await gate.readyForOffline("4");
+  await gate.page.route("**/scans**", (route) => route.abort());
+  await saw(gate, await gate.reads(tickets.code(ana)), "accepted", en("gate.tag_offline"));
+  const other = await tickets.enrolment({ name: "Mallory's", role: "supervisor", event: "other", gate: null });
+  return { tickets, gate, bob, other };
+}
+
+test("an address makes nobody a gate: the page asks, and a device that says no is what it was", async (t) => {
+  const { tickets, gate, bob, other } = await tempted(t);
+  const { page } = gate;
+  const token = new URL(other.enrol_url).hash.replace("#enrol=", "");
+  // As a page does that wants to: from elsewhere, and within the page.
+  await page.goto("about:blank");
+  await page.evaluate((url) => location.replace(url), other.enrol_url);
+  await page.locator("#offer").waitFor();
+  assert.deepEqual(await offerOf(page), {
+    [en("gate.fact_event")]: "Other Gala",
+    [en("gate.gate")]: en("gate.all_gates"),
+    [en("gate.fact_role")]: en("gate.role_supervisor"),
+    [en("gate.fact_key")]: "Mallory's",
+    [en("gate.fact_service")]: new URL(tickets.url).host,
+    [en("gate.fact_until")]: (await offerOf(page))[en("gate.fact_until")],
+  });
+  const [event] = (await tickets.api("GET", "/api/events")).events;
+  const now = ["North", event.name, "North door"].map(isolated).join(", ");
+  await gate.sees(en("gate.offer_instead", { gate: now }));
+  await gate.sees(en("gate.enrol_unsent", { n: 1 }));
+  await accessible(page);
+  await gate.press(en("gate.cancel"));
+  await page.getByRole("heading", { name: "North" }).waitFor();
+  await page.evaluate((token) => (location.hash = `enrol=${token}`), token);
+  await page.locator("#offer").waitFor();
+  assert.equal(new URL(page.url()).hash, "");
+  await page.reload();
+  await page.getByRole("heading", { name: "North" }).waitFor();
+  await gate.sees(en("gate.queued", { n: 1 }));
+  await saw(gate, await gate.reads(tickets.code(bob)), "accepted", "Bob Poe", en("gate.tag_offline"));
+
+  const offer = await tickets.ask("POST", "/api/enrol/offer", { token }, "");
+  assert.equal(offer.status, 200, "the token is not used up");
+  await page.unroute("**/scans**");
+  await page.evaluate(() => dispatchEvent(new Event("online")));
+  await eventually(async () => assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 2));
+});
+
+test("a gate that becomes another sends its scans all the same", async (t) => {
+  const { tickets, gate, other } = await tempted(t);
+  await gate.page.goto(other.enrol_url);
+  await accepts(gate.page);
+  await gate.page.getByRole("heading", { name: en("gate.choose_title") }).waitFor();
+  await gate.page.unroute("**/scans**");
+  await gate.page.reload();
+  await eventually(async () => {
+    const [scan] = await tickets.rows("/api/events/default/scans.csv");
+    assert.deepEqual([scan?.result, scan?.offline_result], ["accepted", "accepted"]);
+  });
+});
+
+test("a link that is dead leaves a gate as it is, and says so", async (t) => {
+  const { tickets } = await house(t);
+  const gate = await Gate.at(t, tickets);
+  await gate.page.evaluate(() => (location.hash = `enrol=${"A".repeat(43)}`));
+  await gate.page.getByRole("alert").getByText(en("problem.enrolment_expired")).waitFor();
+  await gate.page.getByRole("heading", { name: "North" }).waitFor();
+});
+
+test("an organizer's code before the camera of a gate is no ticket and no order", async (t) => {
+  const { tickets, gate, other } = await tempted(t);
+  await saw(gate, await gate.reads(other.enrol_url), "attention", en("result.not_a_code"));
+  assert.ok(await gate.page.locator("#offer").isHidden());
+  const token = new URL(other.enrol_url).hash.replace("#enrol=", "");
+  await saw(gate, await gate.reads(token), "refused", en("result.unknown_ticket"));
+  assert.equal((await tickets.ask("POST", "/api/enrol", { token }, "")).status, 200, "it is as good as new");
+});
+
+test("a press that was meant for something else makes no gate", async (t) => {
+  const { tickets } = await house(t);
+  const page = await phone(t, tickets);
+  await page.goto((await tickets.enrolment()).enrol_url);
+  const button = page.getByRole("button", { name: en("gate.offer_accept") });
+  // The second of two clicks, as soon as there is something to click, or as soon as the window is in front.
+  await page.evaluate(() => new Promise((resolve) => {
+    const look = () => (document.body.dataset.screen === "offer" ? resolve() : requestAnimationFrame(look));
+    look();
+  }));
+  await button.evaluate((accept) => accept.click());
+  await page.waitForFunction(() => !document.querySelector("#offer-accept").disabled);
+  await page.evaluate(() => {
+    dispatchEvent(new Event("focus"));
+    document.querySelector("#offer-accept").click();
+  });
+  assert.ok(await button.isDisabled());
+  assert.equal(await page.evaluate(() => document.body.dataset.screen), "offer");
+  await button.click();
+  await page.getByRole("heading", { name: "North" }).waitFor();
+});
+
+test("no page shows a gate within itself", async (t) => {
+  const { tickets } = await house(t);
+  const { enrol_url } = await tickets.enrolment();
+  const around = http.createServer((_, answer) => {
+    answer.setHeader("content-type", "text/html");
+    answer.end(`<!doctype html><iframe src="${enrol_url}"></iframe>`);
+  }).listen(0, "127.0.0.1");
+  await once(around, "listening");
+  t.after(() => around.close());
+  const context = await (await browser()).newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  const asked = [];
+  page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  await page.goto(`http://127.0.0.1:${around.address().port}/`, { waitUntil: "load" });
+  const [, frame] = page.frames();
+  await eventually(() => assert.match(frame.url(), /^chrome-error:/));
+  assert.deepEqual(asked.filter((path) => path.startsWith("/api/")), [], "it did not even begin");
+});
+
+test("scans whose key has ended are saved as a file that an organizer sends, and only then deleted", async (t) => {
+  const { tickets, ana } = await house(t);
+  const { key_id, enrol_url } = await tickets.enrolment();
+  const gate = await Gate.at(t, tickets, { link: enrol_url });
+  const { page } = gate;
+  await gate.readyForOffline("4");
+  await page.route("**/scans**", (route) => route.abort());
+  await saw(gate, await gate.reads(tickets.code(ana)), "accepted", en("gate.tag_offline"));
+  await tickets.api("DELETE", `/api/keys/${key_id}`);
+  await page.unroute("**/scans**");
+  await page.evaluate(() => dispatchEvent(new Event("online")));
+  await page.getByText(en("gate.enrol_title")).waitFor();
+  await page.reload();
+  await gate.press(en("gate.stranded", { n: 1 }));
+  await accessible(page);
+  const remove = page.locator("#stranded-list").getByRole("button", { name: en("gate.stranded_remove") });
+  assert.ok(await remove.isDisabled(), "not before they are somewhere else");
+  const saved = page.waitForEvent("download");
+  await gate.press(en("gate.stranded_save"));
+  const file = await saved;
+  assert.equal(file.suggestedFilename(), "default-scans.json");
+  const batch = JSON.parse(fs.readFileSync(await file.path(), "utf8"));
+  const { results } = await tickets.api("POST", "/api/events/default/scans/batch", batch);
+  assert.deepEqual(results.map(({ result }) => result), ["accepted"]);
+  await remove.click();
+  await page.getByRole("alertdialog").getByRole("button", { name: en("gate.stranded_remove") }).click();
+  await page.locator("#stranded").waitFor({ state: "hidden" });
+  await page.reload();
+  await page.getByText(en("gate.enrol_title")).waitFor();
+  assert.ok(await page.locator("#stranded").isHidden());
+});
+
+test("a gate says how old its list is, and that it is too old", async (t) => {
+  const { tickets, bob } = await house(t);
+  const script = "{ const real = Date.now; Date.now = () => real() + Number(localStorage.getItem('ahead') ?? 0); }";
+  const gate = await Gate.at(t, tickets, { script });
+  await gate.readyForOffline("4");
+  await tickets.stop();
+  const after = async (hours) => {
+    await gate.page.evaluate((hours) => {
+      localStorage.setItem("ahead", hours * 3_600_000);
+      dispatchEvent(new Event("online"));
+    }, hours);
+  };
+  await after(3);
+  await gate.sees(/3 hours ago/);
+  await after(60 * 24);
+  await gate.sees(en("gate.list_too_old"));
+  const verdict = await gate.reads(tickets.code(bob, 60 * 24 * 3600));
+  assert.equal(await gate.kind(), "undecided");
+  assert.match(verdict, en("gate.list_too_old"));
+  await gate.goesOn();
+  await gate.press(en("gate.more"));
+  await gate.page.locator("#facts").getByText(en("gate.list_too_old")).waitFor();
+});
+
 test("a device without a camera is enrolled by pasting the link", async (t) => {
   const { tickets } = await house(t);
   const page = await desktop(t, tickets);
@@ -59,6 +249,7 @@ test("a device without a camera is enrolled by pasting the link", async (t) => {
   await page.getByText(en("gate.enrol_not_a_link")).waitFor();
   await link.fill(` ${(await tickets.enrolment()).enrol_url} `);
   await link.press("Enter");
+  await accepts(page);
   await page.getByRole("heading", { name: "North" }).waitFor();
 });
 
@@ -69,6 +260,7 @@ test("the camera of a device that is no gate yet reads the organizer's code", as
   await page.getByRole("button", { name: en("gate.enrol_scan") }).click();
   const { enrol_url } = await tickets.enrolment();
   await camera.show(await pictureOf(page, enrol_url));
+  await accepts(page);
   await page.getByRole("heading", { name: "North" }).waitFor();
 });
 
@@ -91,12 +283,16 @@ async function pictureOf(page, text) {
 test("whatever answers in the place of the service enrols nobody, and the next attempt counts", async (t) => {
   const { tickets } = await house(t);
   const page = await phone(t, tickets);
-  await page.route("**/api/enrol", (route) => route.fulfill({ contentType: "text/html", body: "Welcome to our network" }));
-  await page.goto((await tickets.enrolment()).enrol_url);
-  await page.getByRole("alert").getByText(en("gate.enrol_away")).waitFor();
-  await page.unroute("**/api/enrol");
+  for (const path of ["**/api/enrol/offer", "**/api/enrol"]) {
+    await page.route(path, (route) => route.fulfill({ contentType: "text/html", body: "Welcome to our network" }));
+    await page.goto((await tickets.enrolment()).enrol_url);
+    if (path.endsWith("enrol")) await accepts(page);
+    await page.getByRole("alert").getByText(en("gate.enrol_away")).waitFor();
+    await page.unroute(path);
+  }
   await page.getByLabel(en("gate.enrol_link"), { exact: true }).fill((await tickets.enrolment()).enrol_url);
   await page.getByRole("button", { name: en("gate.enrol_submit") }).click();
+  await accepts(page);
   await page.getByRole("heading", { name: "North" }).waitFor();
 });
 
@@ -256,6 +452,7 @@ test("a device whose key has no gate asks for it, and keeps it", async (t) => {
   const { enrol_url } = await tickets.enrolment({ gate: null });
   const page = await phone(t, tickets);
   await page.goto(enrol_url);
+  await accepts(page);
   await page.getByRole("heading", { name: en("gate.choose_title") }).waitFor();
   await page.getByRole("button", { name: "North", exact: true }).click();
   const gate = new Gate(page);

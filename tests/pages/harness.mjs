@@ -107,8 +107,8 @@ class Service {
   }
 
   /** Makes the key of a gate, and gives what enrols a device with it. */
-  async enrolment({ name = "North door", role = "gate", event = "default", gate = "North", offline = true } = {}) {
-    const { key_id } = await this.api("POST", "/api/keys", { name, role, event, gate, offline });
+  async enrolment({ name = "North door", role = "gate", event = "default", gate = "North", offline = true, ...rest } = {}) {
+    const { key_id } = await this.api("POST", "/api/keys", { name, role, event, gate, offline, ...rest });
     return { key_id, ...(await this.api("POST", `/api/keys/${key_id}/enrol`)) };
   }
 
@@ -211,23 +211,26 @@ export async function eventually(check, patience = PATIENCE) {
 let launched = null;
 const cameraFile = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "camera-")), "camera.y4m");
 
+/** How each browser of the tests is started. */
+export const LAUNCH = {
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    `--use-file-for-fake-video-capture=${cameraFile}`,
+  ],
+};
+
 /** The browser of this file's tests. */
 export function browser() {
-  launched ??= chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      "--use-fake-ui-for-media-stream",
-      "--use-fake-device-for-media-stream",
-      `--use-file-for-fake-video-capture=${cameraFile}`,
-    ],
-  });
+  launched ??= chromium.launch(LAUNCH);
   return launched;
 }
 

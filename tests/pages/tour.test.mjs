@@ -133,7 +133,10 @@ async function gate(t, page, look) {
   await gate.press(en("gate.close"));
   await gate.press(en("gate.more"));
   await look(gate.page, "gate-more");
-  await gate.press(en("gate.close"));
+  await gate.page.evaluate((link) => (location.href = link), (await service.enrolment({ name: "South door", event: "gala", gate: "South" })).enrol_url);
+  await gate.page.locator("#offer-accept:enabled").waitFor();
+  await look(gate.page, "gate-offer");
+  await gate.press(en("gate.cancel"));
 
   const online = await Gate.at(t, service, { page, key: { event: "gala", offline: false } });
   await service.stop();

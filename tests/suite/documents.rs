@@ -5,7 +5,7 @@ use std::time::Duration;
 use register_ticket_api::admission::{ATTEMPTS, ATTEMPTS_WINDOW};
 use register_ticket_api::limits::{
     BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT, FILES_IN_FLIGHT,
-    IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LISTS_IN_FLIGHT,
+    IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LIST_KEPT, LISTS_IN_FLIGHT,
     MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG, Share, UNDO_WINDOW,
     USERNAME, told,
 };
@@ -84,6 +84,7 @@ fn the_manuals_repeat_each_limit_as_it_is() {
         "pages.md",
         &[
             format!("works once, for {}", told(ENROLMENT)),
+            format!("{} after the last refresh", told(LIST_KEPT)),
             format!("undo a scan, for {}", told(UNDO_WINDOW)),
             format!("The code changes every {PERIOD} seconds"),
         ],

@@ -4,7 +4,7 @@
 import { decide, find, parse } from "./admission.js";
 import { Problem, ask, parsed, send } from "../shared/api.js";
 import { now } from "../shared/clock.js";
-import { Device, names, newId, passed } from "./device.js";
+import { Device, isOwn, names, newId, passed } from "./device.js";
 import { stepAt } from "../shared/totp.js";
 
 /** How long the service has for its verdict, in milliseconds, */
@@ -19,6 +19,8 @@ const STALLED = 30_000;
 /** How long one tab waits for another with the queue or the manifest. One in the background may hold them for ever. */
 const HELD = { queue: BATCH.timeout, manifest: 300_000 };
 const TRIES = 3;
+/** A clock that goes back by no more was only put right. */
+const PUT_RIGHT = 60_000;
 /** The roles of devices that may what a supervisor may, as src/model.rs has them: a test compares them. */
 const SUPERVISORS = ["supervisor"];
 /** The codes that this page knows. A service that has others is not decided for. */
@@ -41,7 +43,8 @@ export class Gate extends EventTarget {
   /** The gate that was chosen on the device, where the key is bound to none. */
   atGate = null;
 
-  #key = null;
+  /** The key of this device: `key_id`, `key`, and the `enrolment` that gave it. */
+  #own = null;
   /** Null where the browser keeps nothing: then there is no deciding here. */
   #kept = null;
   /** False once something could not be kept: what is kept may be out of date. */
@@ -50,6 +53,10 @@ export class Gate extends EventTarget {
   #online = null;
   #queued = 0;
   #refused = [];
+  #stranded = [];
+  #erased = null;
+  /** The latest time that is known to have been, when that was by the page's own clock, and since which refresh. */
+  #seen = { time: 0, at: 0, refresh: null };
   /** Why the queue or the manifest does not move. */
   #problems = { queue: null, manifest: null };
   #turn = Promise.resolve();
@@ -73,19 +80,22 @@ export class Gate extends EventTarget {
 
   /**
    * `online`: whether the service answered the last time, or null; `offlineReady`: whether this device can decide by
-   * itself; `tickets` it knows, as of `refreshedAt`; scans that are `queued` for the service, and those that it `refused`
-   * for good; whether the event has `ended`; the `problem` that the service has with sending or refreshing; whether this
-   * device keeps anything (`storage`).
+   * itself; `tickets` it knows, as of `refreshedAt`, or whether that list was `tooOld`; scans that are `queued` for the
+   * service, those that it `refused` for good, and those that are `stranded`, by the key that they were made under and that
+   * sends nothing more; whether the event has `ended`; the `problem` that the service has with sending or refreshing;
+   * whether this device keeps anything (`storage`).
    */
   get state() {
-    const ended = this.#manifest?.event ? hasEnded(this.#manifest.event, this.#manifest) : hasEnded(this.device, this.device);
+    const ended = this.#whyOver(this.#manifest) === "ended";
     return {
       online: this.#online,
       offlineReady: this.#canDecide(this.#manifest),
       tickets: this.#manifest?.tickets ?? 0,
-      refreshedAt: this.#manifest?.refreshed_at ?? null,
+      refreshedAt: this.#manifest?.as_of ? this.#manifest.refreshed_at : null,
+      tooOld: this.#erased === "old",
       queued: this.#queued,
       refused: this.#refused,
+      stranded: this.#stranded,
       ended,
       problem: this.#problems.queue ?? (ended ? null : this.#problems.manifest),
       storage: this.#kept !== null && this.#trusted,
@@ -107,12 +117,18 @@ export class Gate extends EventTarget {
     return this.#keepChoices();
   }
 
+  /** What an enrolment token is for, which is not used up by that. Throws a `Problem`. */
+  offer(token) {
+    return ask("POST", "/api/enrol/offer", { json: { token } });
+  }
+
   /** Becomes the gate that an enrolment token is for. Throws a `Problem`. */
   async enrol(token) {
-    const { key, ...device } = await ask("POST", "/api/enrol", { json: { token } });
-    await this.#keep((kept) => kept.enrol({ ...device, key }));
+    const { key, ...told } = await ask("POST", "/api/enrol", { json: { token } });
+    const device = { ...told, enrolment: newId() };
+    await this.#keep((kept) => kept.enrol(device, key));
     Object.assign(this, { device, recent: [], direction: "entry", atGate: null });
-    this.#key = key;
+    this.#own = { key_id: device.key_id, enrolment: device.enrolment, key };
     this.#online = true;
     this.#problems = { queue: null, manifest: null };
     if (device.offline) persist();
@@ -120,9 +136,21 @@ export class Gate extends EventTarget {
     this.sync();
   }
 
-  /** Forgets the key and the manifest. Scans that the service has not got stay. */
+  /** Is no gate any more. Scans that the service has not got stay, and go out with the key that they were made under. */
   async leave() {
-    await this.#forget(this.#key);
+    if (this.#own) await this.#forget(this.#own);
+  }
+
+  /** Some scans whose key sends nothing more, as an organizer sends them: `{numbers, batch}`. */
+  async stranded(key_id) {
+    const { items } = await this.#kept.unsent(key_id, BATCH.most);
+    return { numbers: items.map(({ number }) => number), batch: { scans: items.map(({ body }) => body) } };
+  }
+
+  /** Takes such scans off the device, when a person has kept them. */
+  async discard(numbers) {
+    await this.#keep((kept) => kept.discard(numbers));
+    await this.#changed();
   }
 
   /** Shows a scan to whoever decides: `{code}`, `{seat, gate, totp_code}` or `{seat, gate, manual: true, note}`. */
@@ -171,12 +199,12 @@ export class Gate extends EventTarget {
   async sync() {
     try {
       if (this.#kept) await this.#load();
-      if (!this.#key) return;
-      // Without the network too. Then the service refuses the manifest, unless the end was put off.
-      if (this.state.ended) await this.#kept?.erase({ recent: true });
+      await this.#expire();
+      if (this.#manifest) await this.#kept.saw(this.#time());
+      if (!this.#own && this.#queued === 0) return;
       if (this.#online !== true) await this.#ask("GET", "/health", { timeout: PATIENCE });
       await this.#drain().catch(() => {});
-      await this.#once("manifest", () => this.#refresh());
+      if (this.#own) await this.#once("manifest", () => this.#refresh());
     } catch {
       // Another time.
     }
@@ -193,10 +221,12 @@ export class Gate extends EventTarget {
   }
 
   async #scan(body) {
-    if (!this.#key) return this.#undecided(body, new Problem(401, { code: "unauthenticated" }));
+    if (!this.#own) return this.#undecided(body, new Problem(401, { code: "unauthenticated" }));
+    await this.#expire().catch(() => {});
     const shown = understood(body);
     // Where the storage fails for a moment, nobody knows who is in the queue.
-    const unknown = { tick: 0, manifest: null, ticket: null, unsent: Array.from({ length: this.#queued + this.#refused.length }) };
+    const waiting = this.#queued + this.#refused.length + this.#stranded.length;
+    const unknown = { tick: 0, manifest: null, ticket: null, unsent: Array.from({ length: waiting }) };
     const known = (await this.#kept?.look(this.#event, shown).catch(() => null)) ?? unknown;
     let problem = null;
     // The service does not know of who passed with this ticket here, and would let the next one pass too.
@@ -209,7 +239,7 @@ export class Gate extends EventTarget {
     }
     const verdict = problem && !problem.isAway ? null : await this.#decided(body, shown).catch(() => null);
     this.#drain().catch(() => {});
-    return verdict ?? this.#undecided(body, problem ?? new Problem(0));
+    return verdict ?? this.#undecided(body, problem && !problem.isAway ? problem : this.#cannotDecide());
   }
 
   /** The service's verdict. */
@@ -233,7 +263,7 @@ export class Gate extends EventTarget {
   /** The verdict by the manifest, or null when there is none to decide by. */
   async #decided(body, shown) {
     for (let tries = 0; tries < TRIES; tries += 1) {
-      const { manifest, ticket } = (await this.#kept?.look(this.#event, shown)) ?? {};
+      const { manifest, ticket, seen: known } = (await this.#kept?.look(this.#event, shown)) ?? {};
       if (!this.#canDecide(manifest)) return null;
       if (body.manual && !this.supervises) {
         return this.#undecided(body, new Problem(403, { code: "forbidden" }));
@@ -243,6 +273,7 @@ export class Gate extends EventTarget {
       const { result, step, seconds_off } = await decide(subject, presented, Date.parse(body.scanned_at), manifest.codes);
       const item = {
         event: this.#event,
+        key_id: this.#own.key_id,
         names: names(ticket ?? shown),
         step,
         body: { ...body, offline_result: result },
@@ -264,7 +295,7 @@ export class Gate extends EventTarget {
         undone_at: null,
         ...{ offline: true, undecided: false, problem: null },
       };
-      if (await this.#kept.decided(item, verdict, { shown, manifest, ticket })) {
+      if (await this.#kept.decided(item, verdict, known)) {
         await this.#changed();
         return verdict;
       }
@@ -286,9 +317,46 @@ export class Gate extends EventTarget {
   }
 
   #canDecide(manifest) {
-    return Boolean(
-      this.device?.offline && this.#trusted && globalThis.crypto?.subtle && manifest?.ready && !hasEnded(manifest.event, manifest),
-    );
+    return Boolean(this.device?.offline && this.#trusted && manifest?.ready && !this.#whyOver(manifest));
+  }
+
+  // ---- how long
+
+  /** The time, which only goes forward, however the device's clock is set. */
+  #time() {
+    return Math.max(now(), this.#seen.time + performance.now() - this.#seen.at);
+  }
+
+  /**
+   * Why what is known of tickets has to go: the event has `ended`, or it is `old`, because so long ago nobody heard of the service, or
+   * nobody knows how long ago since the clock was set back, or because the key has ended. Otherwise null.
+   */
+  #whyOver(manifest) {
+    if (!this.device) return null;
+    const time = this.#time();
+    const { limits } = this.device;
+    const past = (moment) => Boolean(moment) && Date.parse(moment) <= time;
+    const end = (manifest?.event ?? this.device).ends_at;
+    if (end && Date.parse(end) + (manifest?.limits ?? limits).manifest_after_end_seconds * 1000 < time) return "ended";
+    if (past(this.device.expires_at)) return "old";
+    if (!manifest) return null;
+    const isFresh = time - manifest.refreshed_at <= (manifest.limits ?? limits).list_kept_seconds * 1000;
+    return isFresh && now() > time - PUT_RIGHT ? null : "old";
+  }
+
+  /** Erases what has to go, without the network too. */
+  async #expire() {
+    const why = this.#whyOver(this.#manifest);
+    if (why && (this.#manifest || this.recent.length > 0)) {
+      await this.#kept?.erase(why);
+      this.recent = [];
+      await this.#changed();
+    }
+  }
+
+  /** Why there is nobody to decide. */
+  #cannotDecide() {
+    return new Problem(0, this.state.tooOld ? { code: "list_too_old" } : {});
   }
 
   // ---- the queue
@@ -297,31 +365,46 @@ export class Gate extends EventTarget {
     return this.#once("queue", () => this.#send());
   }
 
+  /** Each scan goes out with the key that it was made under, also when this device is another gate by now, or none. */
   async #send() {
-    if (!this.#kept || !this.#key || !this.device.offline) return;
-    const event = this.#event;
+    let problem = null;
+    for (const holder of (await this.#kept?.senders()) ?? []) {
+      try {
+        await this.#sendOf(holder);
+      } catch (error) {
+        if (!(error instanceof Problem) || error.isAway) throw error;
+        // A key that has ended has told so elsewhere.
+        if (error.status !== 401) problem = error;
+      }
+    }
+    this.#problems.queue = problem;
+  }
+
+  async #sendOf(holder) {
+    const event = holder.event ?? "default";
     for (;;) {
-      const { items, tick } = await this.#kept.unsent(event, BATCH.most);
+      const { items, tick } = await this.#kept.unsent(holder.key_id, BATCH.most);
       if (items.length === 0) break;
       // Nothing was scanned in the future: the device's clock was, and is right now.
       const latest = new Date(now()).toISOString();
       const scans = items.map(({ body }) => (body.scanned_at > latest ? { ...body, scanned_at: latest } : body));
-      const request = { json: { scans }, timeout: BATCH.timeout };
-      const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request, "queue");
+      const request = { json: { scans }, timeout: BATCH.timeout, holder };
+      const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request);
       if (results?.length !== items.length) throw this.#away();
       const answers = items.map((item, index) => [item, results[index]]);
       const corrected = await this.#kept.settle(event, answers, tick);
       await this.#changed();
-      if (corrected.length > 0) this.dispatchEvent(new CustomEvent("corrected", { detail: corrected }));
+      // Those of another gate are the organizer's to see.
+      if (corrected.length === 0 || holder.key_id !== this.#own?.key_id) continue;
+      this.dispatchEvent(new CustomEvent("corrected", { detail: corrected }));
     }
-    this.#problems.queue = null;
   }
 
   // ---- the manifest
 
   async #refresh({ anew = false } = {}) {
-    if (!this.#kept || !this.#key || !this.device.offline || !globalThis.crypto?.subtle) return;
-    const begun = await this.#kept.refresh({ anew });
+    if (!this.#kept || !this.device?.offline) return;
+    const begun = await this.#kept.refresh({ anew, time: now() });
     const since = begun.as_of ? `?since=${encodeURIComponent(begun.as_of)}` : "";
     const headers = begun.etag ? { "if-none-match": begun.etag } : {};
     const stalled = new AbortController();
@@ -366,7 +449,7 @@ export class Gate extends EventTarget {
     const gates = new Map();
     for await (const tickets of this.#kept.tickets()) {
       for (const ticket of tickets) {
-        if (!ticket.key) continue;
+        if (!isOwn(ticket)) continue;
         if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, ...none });
         const counts = gates.get(ticket.gate);
         counts.tickets += 1;
@@ -402,16 +485,16 @@ export class Gate extends EventTarget {
     return body;
   }
 
-  async #respond(method, path, options, about) {
-    const key = this.#key;
+  async #respond(method, path, { holder = this.#own, ...options }, about) {
     let response;
     try {
-      response = await send(method, path, { key, ...options });
+      response = await send(method, path, { key: holder?.key, ...options });
     } catch {
       throw this.#away();
     }
     if (response.ok || response.status === 304) {
       this.#online = true;
+      Object.assign(this.#seen, { time: now(), at: performance.now() });
       if (about) this.#problems[about] = null;
       return response;
     }
@@ -425,19 +508,19 @@ export class Gate extends EventTarget {
     if (body.result) return response;
     const problem = new Problem(response.status, body);
     if (about) this.#problems[about] = problem;
-    if (response.status === 401) await this.#forget(key);
-    if (response.status === 403 && about === "manifest") await this.#kept.erase();
+    if (response.status === 401 && holder) await this.#forget(holder, { dead: true });
+    if (response.status === 403 && about === "manifest" && this.#manifest?.as_of) await this.#kept.erase();
     throw problem;
   }
 
   // ---- what is kept
 
-  /** Forgets the key and all that it opened, unless another tab has enrolled anew. */
-  async #forget(key) {
-    await this.#keep((kept) => kept.leave(key));
-    if (this.#key === key) {
+  /** Forgets a key and all that it opened, unless another tab has enrolled anew. A `dead` one sends nothing more either. */
+  async #forget(holder, { dead = false } = {}) {
+    await this.#keep((kept) => kept.end(holder, dead));
+    if (this.#own?.enrolment === holder.enrolment) {
       Object.assign(this, { device: null, recent: [] });
-      this.#key = null;
+      this.#own = null;
     }
     await this.#changed();
   }
@@ -463,16 +546,19 @@ export class Gate extends EventTarget {
   }
 
   async #load() {
-    const { device, choices, manifest, recent, queued, refused } = await this.#kept.load();
+    const { device, own, choices, manifest, recent, queued, refused, stranded, seen, erased } = await this.#kept.load();
     this.#queued = queued;
     this.#refused = refused;
+    this.#stranded = stranded;
     // Once something could not be kept, memory knows better.
     if (this.#trusted) {
-      const { key = null, ...rest } = device ?? {};
-      this.#key = key;
-      this.device = device ? rest : null;
+      this.#own = own;
+      this.device = own ? device : null;
       this.recent = recent;
       this.#manifest = manifest ?? null;
+      this.#erased = erased ?? null;
+      const refresh = manifest?.refreshed_at ?? null;
+      if (seen && refresh !== this.#seen.refresh) this.#seen = { time: seen, at: performance.now(), refresh };
     }
     this.dispatchEvent(new Event("state"));
     return choices;
@@ -518,10 +604,6 @@ async function alone(name, patience, work) {
 function persist() {
   navigator.storage?.persist?.().catch(() => {});
 }
-
-/** Whether an event is so long over that what is known of its tickets has to go; `limits` came with it. */
-const hasEnded = (event, told) =>
-  Boolean(event?.ends_at) && Date.parse(event.ends_at) + told.limits.manifest_after_end_seconds * 1000 < now();
 
 /** What was shown at the gate: the ticket that it names, and the code that speaks for it. */
 function understood({ code, seat, gate, totp_code }) {

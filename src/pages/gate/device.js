@@ -4,12 +4,23 @@
 // What it told may have crossed something newer on its way, so all of it is counted: `tick` grows with every answer and
 // with every refresh of the manifest, and a ticket has the tick of its newest news. What was asked for before that may be
 // older. Over that come the scans of the queue that let somebody pass, which the service has not got.
+//
+// Names, keys and codes are sealed (seal.js). A transaction cannot wait for that, so a record is in clear where transactions
+// look at it (ids, places, states, times), and all the rest of it is in `sealed`. Two ciphers seal: `list` whatever tells of
+// tickets and people, and it goes when that has to go; `own` the keys of this device and its scans, until they are sent.
 
 import { uuid } from "./admission.js";
+import { canSeal, fingerprint, newCipher, nonceOf, seal, unseal } from "./seal.js";
 
-const STORES = ["kept", "tickets", "queue"];
+const NAME = "gate";
+const STORES = ["kept", "tickets", "queue", "keys"];
 const RECENT = 50;
 const OF_A_CHUNK = 2000;
+/** What is in clear, of a ticket and of a scan. */
+const STATE = ["ticket_id", "seat", "gate", "status", "registered", "inside", "printed", "last_step", "used_at", "tick", "mark"];
+const SCAN = ["scan_id", "direction", "scanned_at", "offline_result"];
+/** What a transaction resolves to that has to be begun anew. */
+const AGAIN = Symbol("again");
 
 /** Waits for a request of IndexedDB. */
 const done = (request) =>
@@ -33,31 +44,45 @@ export const passed = (ticket, { step, body }) => ({
   used_at: ticket.used_at ?? body.scanned_at,
 });
 
+/** Of another gate's ticket no more is told than where it belongs. */
+export const isOwn = (ticket) => ticket?.status !== undefined;
+
+/** A record in two: what has these names, and the rest. */
+function split(record, names) {
+  const clear = {};
+  const rest = {};
+  for (const [name, value] of Object.entries(record)) (names.includes(name) ? clear : rest)[name] = value;
+  return [clear, rest];
+}
+
 const letPass = ({ body }) => body.offline_result === "accepted";
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 export class Device {
   #database = null;
   #opening = null;
+  /** The verdicts that were unsealed last, by their nonces. */
+  #opened = new Map();
 
-  /** Opens the storage. Throws where a browser has none. */
+  /**
+   * Opens the storage. Throws where a browser has none, or cannot seal what is in it: then nothing is kept, and what an
+   * older page kept there in clear is deleted. It has no scans: without ciphers there was no deciding either.
+   */
   static async open() {
+    if (!canSeal()) {
+      indexedDB.deleteDatabase(NAME);
+      throw new Error("this browser seals nothing here");
+    }
     const device = new Device();
     await device.#open();
+    await device.#sealOld();
     return device;
   }
 
   #open() {
     this.#opening ??= new Promise((resolve, reject) => {
-      const request = indexedDB.open("gate", 1);
-      request.onupgradeneeded = () => {
-        const { result: database } = request;
-        database.createObjectStore("kept");
-        database.createObjectStore("tickets", { keyPath: "ticket_id" }).createIndex("place", ["seat", "gate"]);
-        const queue = database.createObjectStore("queue", { keyPath: "number", autoIncrement: true });
-        queue.createIndex("names", "names", { multiEntry: true });
-        queue.createIndex("refusal", "refusal");
-      };
+      const request = indexedDB.open(NAME, 2);
+      request.onupgradeneeded = ({ oldVersion }) => upgrade(request, oldVersion);
       request.onerror = () => reject(request.error);
       request.onblocked = () => reject(new Error("another tab holds an older storage"));
       request.onsuccess = () => {
@@ -107,60 +132,166 @@ export class Device {
     }
   }
 
-  /** What a page needs at its start, and after another tab changed something. */
-  load() {
-    return this.#transact("readonly", async ({ kept, queue }) => {
-      const [device, choices, manifest, recent, all, given] = await Promise.all([
-        ...["device", "choices", "manifest", "recent"].map((name) => done(kept.get(name))),
-        done(queue.count()),
-        done(queue.index("refusal").getAll()),
-      ]);
-      const refused = given.map(({ body, refusal, why }) => ({ scan_id: body.scan_id, detail: refusal, ...why }));
-      return { device, choices, manifest, recent: recent ?? [], queued: all - refused.length, refused };
+  // ---- what is sealed
+
+  /** The cipher of this name, made where there is none. */
+  async #cipher(name) {
+    const known = await this.#transact("readonly", ({ kept }) => done(kept.get(name)));
+    if (known) return known;
+    const fresh = { id: newId(), cipher: await newCipher() };
+    return this.#transact("readwrite", async ({ kept }) => {
+      const others = await done(kept.get(name));
+      if (!others) await done(kept.put(fresh, name));
+      return others ?? fresh;
     });
+  }
+
+  /**
+   * Seals each of `parts`, which are `[name of the cipher, value]` or null, and runs `work` with the stores and what was sealed. Begins
+   * anew when a cipher was thrown away meanwhile, with all that it had sealed, or when `work` says so.
+   */
+  async #sealing(parts, work, options) {
+    for (;;) {
+      const names = [...new Set(parts.flatMap((part) => part?.[0] ?? []))];
+      const ciphers = new Map(await Promise.all(names.map(async (name) => [name, await this.#cipher(name)])));
+      const sealed = await Promise.all(parts.map((part) => part && seal(ciphers.get(part[0]).cipher, part[1])));
+      const result = await this.#transact("readwrite", async (stores) => {
+        for (const [name, { id }] of ciphers) if ((await done(stores.kept.get(name)))?.id !== id) return AGAIN;
+        return work(stores, sealed);
+      }, options);
+      if (result !== AGAIN) return result;
+    }
+  }
+
+  /** A record with what is sealed in it. */
+  async #whole(name, { sealed, ...clear }) {
+    return sealed ? { ...clear, ...(await unseal((await this.#cipher(name)).cipher, sealed)) } : clear;
+  }
+
+  /** A scan of the queue as it was put there. */
+  async #wholeScan({ sealed, ...item }) {
+    return { ...item, body: { ...item.body, ...(await this.#whole("own", { sealed })) } };
+  }
+
+  /** The newest verdicts. Most of them are those of the last time. */
+  async #verdicts(entries) {
+    const opened = new Map();
+    for (const { sealed } of entries) {
+      const nonce = nonceOf(sealed);
+      opened.set(nonce, this.#opened.get(nonce) ?? (await this.#whole("list", { sealed })));
+    }
+    this.#opened = opened;
+    return entries.map(({ scan_id, sealed }) => ({ ...opened.get(nonceOf(sealed)), scan_id }));
+  }
+
+  /**
+   * Release 0.1.0 kept everything in clear. Its list went with the upgrade, and comes anew. Who this device is and what it has
+   * not sent is sealed; scans of a gate that it was before have no key any more.
+   */
+  async #sealOld() {
+    const clear = await this.#transact("readonly", async ({ kept, queue }) => {
+      const [device, items] = await Promise.all([done(kept.get("device")), done(queue.getAll())]);
+      return { device: device?.key ? device : null, items: items.filter(({ sealed }) => !sealed) };
+    });
+    if (!clear.device && clear.items.length === 0) return;
+    const { key, ...device } = clear.device ?? {};
+    const scans = clear.items.map((item) => [item, split(item.body, SCAN)]);
+    const parts = [["own", { key }], ...scans.map(([, [, rest]]) => ["own", rest])];
+    await this.#sealing(parts, async (stores, [sealed, ...bodies]) => {
+      if (key && (await done(stores.kept.get("device")))?.key === key) await beGate(stores, { ...device, enrolment: newId() }, sealed);
+      for (const [index, [item, [body]]] of scans.entries()) {
+        const old = await done(stores.queue.get(item.number));
+        if (!old || old.sealed) continue;
+        const key_id = key && item.event === (device.event ?? "default") ? device.key_id : `${item.event}, 0.1.0`;
+        if (key_id !== device.key_id) await done(stores.keys.put({ key_id, event: item.event }));
+        await done(stores.queue.put({ ...old, key_id, body, sealed: bodies[index] }));
+      }
+    });
+  }
+
+  // ---- who this is
+
+  /**
+   * What a page needs at its start, and after another tab changed something. `own` is the key of this device, if it is a
+   * gate; `seen` the latest time that is known to have been; `erased` why there is no list, if there was one.
+   */
+  async load() {
+    const read = await this.#transact("readonly", async ({ kept, queue, keys }) => {
+      const names = ["device", "choices", "manifest", "recent", "seen", "erased"];
+      const [given, all, ...values] = await Promise.all([
+        ...[done(queue.index("refusal").getAll()), done(keys.getAll())],
+        ...names.map((name) => done(kept.get(name))),
+      ]);
+      for (const key of all) key.unsent = (await unsentOf(queue, key.key_id)).length;
+      return { ...Object.fromEntries(names.map((name, index) => [name, values[index]])), given, all };
+    });
+    const { device, choices, manifest, recent, seen, erased, given, all } = read;
+    const mine = all.find(({ key_id }) => key_id === device?.key_id);
+    const stranded = all.filter(({ sealed, unsent }) => !sealed && unsent > 0);
+    return {
+      ...{ device, choices, manifest, seen, erased },
+      // What cannot be opened is as good as gone.
+      own: mine?.sealed ? await this.#whole("own", mine).catch(() => null) : null,
+      recent: await this.#verdicts(recent ?? []),
+      queued: all.reduce((sum, { sealed, unsent }) => sum + (sealed ? unsent : 0), 0),
+      stranded,
+      refused: given.map(({ body, refusal, why }) => ({ scan_id: body.scan_id, detail: refusal, ...why })),
+    };
   }
 
   keepChoices(choices) {
     return this.#transact("readwrite", ({ kept }) => done(kept.put(choices, "choices")));
   }
 
-  /** Becomes this gate, with nothing from the one before but its unsent scans. */
-  enrol(device) {
-    return this.#transact("readwrite", async ({ kept, tickets }) => {
-      forget(kept, tickets);
-      await done(kept.put(device, "device"));
+  /** Becomes this gate, with nothing from the one before but its unsent scans and the key that sends them. */
+  enrol(device, key) {
+    return this.#sealing([["own", { key }]], async (stores, [sealed]) => {
+      forget(stores);
+      await beGate(stores, device, sealed);
+      await prune(stores);
     });
   }
 
-  /** Forgets who it is, as long as it is whoever holds `key`. Unsent scans stay. */
-  leave(key) {
-    return this.#transact("readwrite", async ({ kept, tickets }) => {
-      if ((await done(kept.get("device")))?.key !== key) return;
-      forget(kept, tickets);
+  /**
+   * Ends what an enrolment began: forgets who it is, as long as it is this, and the key, unless there are scans for it to
+   * send. A `dead` key sends nothing more, and what it should have sent waits for a person.
+   */
+  end({ key_id, enrolment }, dead) {
+    return this.#transact("readwrite", async (stores) => {
+      const [device, key] = await Promise.all([done(stores.kept.get("device")), done(stores.keys.get(key_id))]);
+      if (dead && key?.enrolment === enrolment) await done(stores.keys.put({ ...key, sealed: undefined }));
+      if (device?.enrolment === enrolment) forget(stores);
+      await prune(stores);
     });
   }
 
-  /** Forgets the manifest, and when the event is over those who passed too. */
-  erase({ recent = false } = {}) {
+  /** Forgets the list of tickets and who passed, and with their cipher whatever is left of them on the disk. */
+  erase(why) {
     return this.#transact("readwrite", ({ kept, tickets }) => {
-      kept.delete("manifest");
-      if (recent) kept.delete("recent");
-      tickets.clear();
+      eraseList(kept, tickets);
+      if (why) kept.put(why, "erased");
     });
+  }
+
+  /** Keeps the latest time that is known to have been. */
+  saw(time) {
+    return this.#transact("readwrite", ({ kept }) => done(kept.put(time, "seen")), { durability: "relaxed" });
   }
 
   // ---- scans
 
   /**
    * What is known now, at this `tick`, about what was shown: the `manifest` when it is whole, the `ticket` in it, and the
-   * scans of this ticket that let somebody pass and that the service has not got, `unsent`.
+   * scans of this ticket that let somebody pass and that the service has not got, `unsent`; `seen` is for `decided`.
    */
-  look(event, shown) {
-    return this.#transact("readonly", async ({ kept, tickets, queue }) => {
+  async look(event, shown) {
+    const { ticket, ...known } = await this.#transact("readonly", async ({ kept, tickets, queue }) => {
       const [manifest, ticket, tick] = await Promise.all([done(kept.get("manifest")), found(tickets, shown), now(kept)]);
       const waiting = await unsent(queue, event, ticket ?? shown);
       return { tick, manifest: manifest?.ready ? manifest : null, ticket, unsent: waiting };
     });
+    const seen = { shown, ticket, event: known.manifest?.event };
+    return { ...known, seen, ticket: ticket && (await this.#whole("list", ticket)) };
   }
 
   /**
@@ -168,12 +299,13 @@ export class Device {
    * the manifest is no longer what was `seen`: then it has to be decided again.
    */
   decided(item, verdict, seen) {
-    return this.#transact("readwrite", async ({ kept, tickets, queue }) => {
+    const [body, rest] = split(item.body, SCAN);
+    return this.#sealing([["own", rest], ["list", verdict]], async ({ kept, tickets, queue }, [sealed, told]) => {
       const [manifest, ticket] = await Promise.all([done(kept.get("manifest")), found(tickets, seen.shown)]);
-      if (!manifest?.ready || !same(manifest.event, seen.manifest.event) || !same(ticket, seen.ticket)) return false;
-      await done(queue.add(item));
+      if (!manifest?.ready || !same(manifest.event, seen.event) || !same(ticket, seen.ticket)) return false;
+      await done(queue.add({ ...item, body, sealed }));
       if (letPass(item)) await done(tickets.put(passed(ticket, item)));
-      await remember(kept, verdict);
+      await remember(kept, verdict, told);
       return true;
     });
   }
@@ -184,100 +316,120 @@ export class Device {
    * else may.
    */
   learn(event, verdict, asked, step) {
-    return this.#transact("readwrite", async ({ kept, tickets, queue }) => {
-      const between = verdict.ticket ? await unsent(queue, event, verdict.ticket) : [];
-      await learn({ kept, tickets, queue }, event, verdict.ticket, asked, step);
-      await remember(kept, verdict);
+    return this.#sealing([["list", verdict]], async (stores, [sealed]) => {
+      const between = verdict.ticket ? await unsent(stores.queue, event, verdict.ticket) : [];
+      await learn(stores, event, verdict.ticket, asked, step);
+      await remember(stores.kept, verdict, sealed);
       return between.length > 0;
     });
   }
 
   /** Adds a verdict to the newest, or replaces that of the same scan. */
   remember(verdict) {
-    return this.#transact("readwrite", ({ kept }) => remember(kept, verdict));
+    return this.#sealing([["list", verdict]], ({ kept }, [sealed]) => remember(kept, verdict, sealed));
   }
 
   // ---- the queue
 
-  /** The oldest scans that the service has not got, and the `tick`. */
-  unsent(event, most) {
-    return this.#transact("readonly", async ({ kept, queue }) => {
-      const tick = await now(kept);
-      const items = [];
-      const request = queue.openCursor();
-      for (let cursor = await done(request); cursor && items.length < most; cursor = await done(request)) {
-        if (cursor.value.event === event && !cursor.value.refusal) items.push(cursor.value);
-        cursor.continue();
-      }
-      return { items, tick };
+  /** The keys that have scans to send, each with its secret, that of this device first. */
+  async senders() {
+    const waiting = await this.#transact("readonly", async ({ kept, queue, keys }) => {
+      const [device, all] = await Promise.all([done(kept.get("device")), done(keys.getAll())]);
+      const counted = await Promise.all(all.map(async (key) => [key, (await unsentOf(queue, key.key_id)).length]));
+      const some = counted.filter(([{ sealed }, unsent]) => sealed && unsent > 0).map(([key]) => key);
+      return some.sort((one, other) => (other.key_id === device?.key_id) - (one.key_id === device?.key_id));
+    });
+    return Promise.all(waiting.map((key) => this.#whole("own", key)));
+  }
+
+  /** The oldest scans made under a key that the service has not got, and the `tick`. */
+  async unsent(key_id, most) {
+    const { items, tick } = await this.#transact("readonly", async ({ kept, queue }) =>
+      ({ items: (await unsentOf(queue, key_id)).slice(0, most), tick: await now(kept) }));
+    return { items: await Promise.all(items.map((item) => this.#wholeScan(item))), tick };
+  }
+
+  /** Takes unsent scans off the device, when a person has them elsewhere. */
+  discard(numbers) {
+    return this.#transact("readwrite", async (stores) => {
+      for (const number of numbers) await done(stores.queue.delete(number));
+      await prune(stores);
     });
   }
 
   /** Takes over what the service answered to some of them. Resolves to the verdicts on who may pass that it does not share. */
-  settle(event, answers, asked) {
-    return this.#transact("readwrite", async (stores) => {
+  async settle(event, answers, asked) {
+    const shown = (await this.#transact("readonly", ({ kept }) => done(kept.get("recent")))) ?? [];
+    const verdicts = answers.flatMap(([item, answer]) => (answer.result === undefined ? [] : [verdictOn(item, answer)]));
+    const kept = verdicts.filter((verdict) => shown.some(({ scan_id }) => scan_id === verdict.scan_id));
+    return this.#sealing(kept.map((verdict) => ["list", verdict]), async (stores, sealed) => {
+      const fresh = new Map(kept.map(({ scan_id }, index) => [scan_id, sealed[index]]));
+      const recent = (await done(stores.kept.get("recent"))) ?? [];
       const corrected = [];
       const told = new Map();
-      const recent = new Map(((await done(stores.kept.get("recent"))) ?? []).map((verdict) => [verdict.scan_id, verdict]));
       for (const [item, answer] of answers) {
+        const queued = await done(stores.queue.get(item.number));
         // Another tab may have been faster.
-        if (!(await done(stores.queue.get(item.number)))) continue;
-        const { scan_id, offline_result } = item.body;
+        if (!queued) continue;
+        const shown = recent.find(({ scan_id }) => scan_id === item.body.scan_id);
         const refused = answer.result === undefined;
         // Somebody passed, but under this id the service has another verdict: its first try to tell us came too late, or
         // reached it late and was judged as of then. So it gets the scan as a new one, as of the time when it was made.
         const other = refused ? answer.code === "scan_id_conflict" : answer.replayed && answer.result !== "accepted";
         if (other && letPass(item) && !item.again) {
-          const body = { ...item.body, scan_id: newId() };
-          await done(stores.queue.put({ ...item, body, again: true }));
-          if (recent.has(scan_id)) recent.set(scan_id, { ...recent.get(scan_id), scan_id: body.scan_id });
+          const body = { ...queued.body, scan_id: newId() };
+          await done(stores.queue.put({ ...queued, body, again: true }));
+          if (shown) shown.scan_id = body.scan_id;
           continue;
         }
         if (refused) {
           const { status, code, detail, errors } = answer;
-          await done(stores.queue.put({ ...item, refusal: detail ?? "?", why: { status, code, errors } }));
+          await done(stores.queue.put({ ...queued, refusal: detail ?? "?", why: { status, code, errors } }));
           continue;
         }
         await done(stores.queue.delete(item.number));
         if (answer.ticket) told.set(answer.ticket.ticket_id, answer.ticket);
-        const verdict = { ...answer, offline: false, undecided: false, problem: null, offline_result };
-        if (recent.has(scan_id)) recent.set(scan_id, verdict);
-        if ((answer.result === "accepted") !== letPass(item)) corrected.push(verdict);
+        if (shown) shown.sealed = fresh.get(shown.scan_id) ?? shown.sealed;
+        if ((answer.result === "accepted") !== letPass(item)) corrected.push(verdictOn(item, answer));
       }
       for (const ticket of told.values()) await learn(stores, event, ticket, asked, null);
-      await done(stores.kept.put([...recent.values()], "recent"));
+      if (recent.length > 0) await done(stores.kept.put(recent, "recent"));
+      await prune(stores);
       return corrected;
     });
   }
 
   /** Takes a scan that the service refused for good off the list. */
   dismiss(scan_id) {
-    return this.#transact("readwrite", async ({ queue }) => {
-      const item = (await done(queue.getAll())).find((item) => item.refusal && item.body.scan_id === scan_id);
-      if (item) await done(queue.delete(item.number));
+    return this.#transact("readwrite", async (stores) => {
+      const item = (await done(stores.queue.getAll())).find((item) => item.refusal && item.body.scan_id === scan_id);
+      if (item) await done(stores.queue.delete(item.number));
+      await prune(stores);
     });
   }
 
   /** What the service said of a scan that it took back. */
-  undone(event, answer, asked) {
-    return this.#transact("readwrite", async (stores) => {
+  async undone(event, answer, asked) {
+    const known = (await this.load()).recent.filter(({ scan_id }) => scan_id === answer.scan_id);
+    const told = known.map((verdict) => ["list", { ...verdict, ticket: answer.ticket, undone_at: answer.undone_at }]);
+    return this.#sealing(told, async (stores, [sealed]) => {
       await learn(stores, event, answer.ticket, asked, null);
       const recent = (await done(stores.kept.get("recent"))) ?? [];
-      const { ticket, undone_at } = answer;
-      const told = recent.map((verdict) => (verdict.scan_id === answer.scan_id ? { ...verdict, ticket, undone_at } : verdict));
-      await done(stores.kept.put(told, "recent"));
+      const taken = recent.find(({ scan_id }) => scan_id === answer.scan_id);
+      if (taken && sealed) taken.sealed = sealed;
+      await done(stores.kept.put(recent, "recent"));
     });
   }
 
   // ---- the manifest
 
   /** Begins to refresh the manifest: resolves to the one that is kept, or the beginning of one, with a new `tick`. */
-  refresh({ anew = false } = {}) {
+  refresh({ anew, time }) {
     return this.#transact("readwrite", async ({ kept, tickets }) => {
       const tick = await next(kept);
       const manifest = await done(kept.get("manifest"));
       // What a download that broke off left behind may be half of it.
-      const begun = anew || !manifest?.as_of ? { ready: false } : manifest;
+      const begun = anew || !manifest?.as_of ? { ready: false, refreshed_at: time } : manifest;
       if (!begun.as_of) tickets.clear();
       await done(kept.put({ ...begun, tick }, "manifest"));
       return { ...begun, tick };
@@ -285,14 +437,16 @@ export class Device {
   }
 
   /** Puts tickets of a refresh in their place. */
-  put(event, tick, fresh) {
-    const work = async ({ kept, tickets, queue }) => {
+  async put(event, tick, fresh) {
+    const marked = await Promise.all(fresh.map(async (ticket) => (ticket.key ? { ...ticket, mark: await fingerprint(ticket.key) } : ticket)));
+    const parts = marked.map((ticket) => split({ ...ticket, tick }, STATE));
+    const work = async ({ kept, tickets, queue }, sealed) => {
       await stillOf(kept, tick);
       const waiting = (await done(queue.getAll())).filter((item) => item.event === event && letPass(item));
       const before = await Promise.all(fresh.map(({ ticket_id }) => done(tickets.get(ticket_id))));
-      fresh.forEach((ticket, index) => tickets.put(over(merged({ ...ticket, tick }, before[index]), waiting)));
+      parts.forEach(([clear], index) => tickets.put(over(merged({ ...clear, sealed: sealed[index] }, before[index]), waiting)));
     };
-    return this.#transact("readwrite", work, { durability: "relaxed" });
+    return this.#sealing(parts.map(([clear, rest]) => (isOwn(clear) ? ["list", rest] : null)), work, { durability: "relaxed" });
   }
 
   /** Ends a refresh: from now on the manifest is as new as `manifest` says. */
@@ -300,10 +454,13 @@ export class Device {
     return this.#transact("readwrite", async ({ kept, tickets }) => {
       await stillOf(kept, manifest.tick);
       await done(kept.put({ ...manifest, tickets: await done(tickets.count()) }, "manifest"));
+      // The service told the time, whatever it was here before.
+      await done(kept.put(manifest.refreshed_at, "seen"));
+      kept.delete("erased");
     });
   }
 
-  /** The tickets that are kept, some at a time. */
+  /** The tickets that are kept, some at a time, without what is sealed of them. */
   async *tickets() {
     for (let range = null; ; ) {
       const some = await this.#transact("readonly", ({ tickets }) => done(tickets.getAll(range, OF_A_CHUNK)));
@@ -322,10 +479,55 @@ function abort(transaction) {
   }
 }
 
-function forget(kept, tickets) {
-  for (const name of ["device", "choices", "manifest", "recent"]) kept.delete(name);
+/** Makes the stores, or those of release 0.1.0 into these. Its list was in clear; what else was is sealed later. */
+function upgrade({ result: database, transaction }, from) {
+  if (from === 0) {
+    database.createObjectStore("kept");
+    const queue = database.createObjectStore("queue", { keyPath: "number", autoIncrement: true });
+    queue.createIndex("names", "names", { multiEntry: true });
+    queue.createIndex("refusal", "refusal");
+  } else {
+    database.deleteObjectStore("tickets");
+    for (const name of ["manifest", "recent"]) transaction.objectStore("kept").delete(name);
+  }
+  database.createObjectStore("tickets", { keyPath: "ticket_id" }).createIndex("place", ["seat", "gate"]);
+  transaction.objectStore("queue").createIndex("key_id", "key_id");
+  database.createObjectStore("keys", { keyPath: "key_id" });
+}
+
+async function beGate({ kept, keys }, device, sealed) {
+  const { key_id, enrolment, event, event_name, name, gate } = device;
+  await done(kept.put(device, "device"));
+  await done(keys.put({ key_id, enrolment, event, event_name, name, gate, sealed }));
+}
+
+function eraseList(kept, tickets) {
+  for (const name of ["manifest", "recent", "list"]) kept.delete(name);
   tickets.clear();
 }
+
+function forget({ kept, tickets }) {
+  for (const name of ["device", "choices", "seen", "erased"]) kept.delete(name);
+  eraseList(kept, tickets);
+}
+
+const unsentOf = async (queue, key_id) =>
+  (await done(queue.index("key_id").getAll(key_id))).filter(({ refusal }) => !refusal);
+
+/** Forgets the keys of gates that this device was and that have nothing to send any more. */
+async function prune({ kept, queue, keys }) {
+  const [device, all] = await Promise.all([done(kept.get("device")), done(keys.getAll())]);
+  let needed = device ? 1 : 0;
+  for (const { key_id } of all.filter(({ key_id }) => key_id !== device?.key_id)) {
+    if ((await unsentOf(queue, key_id)).length > 0) needed += 1;
+    else await done(keys.delete(key_id));
+  }
+  if (needed === 0) await done(kept.delete("own"));
+}
+
+/** What the service said of a scan that was decided here. */
+const verdictOn = ({ body }, answer) =>
+  ({ ...answer, scan_id: body.scan_id, offline: false, undecided: false, problem: null, offline_result: body.offline_result });
 
 const now = async (kept) => (await done(kept.get("tick"))) ?? 0;
 
@@ -353,25 +555,22 @@ async function unsent(queue, event, ticket) {
 
 /** A ticket after the scans of the queue that are its own. */
 const over = (ticket, waiting) => {
-  const own = ticket.key ? waiting.filter((item) => item.names.includes(ticket.ticket_id)) : [];
+  const own = isOwn(ticket) ? waiting.filter((item) => item.names.includes(ticket.ticket_id)) : [];
   return own.reduce(passed, ticket);
 };
 
 /** A ticket as the manifest has it, unless the service told newer while the manifest was on its way. */
 function merged(fresh, known) {
-  if (!known?.key || known.key !== fresh.key || known.tick < fresh.tick) return fresh;
+  if (!isOwn(known) || known.mark !== fresh.mark || known.tick < fresh.tick) return fresh;
   const { status, inside, used_at, last_step, tick } = known;
   return { ...fresh, status, inside, used_at, last_step: later(fresh.last_step, last_step), tick };
 }
 
 async function learn({ kept, tickets, queue }, event, ticket, asked, step) {
   const known = ticket && (await done(tickets.get(ticket.ticket_id)));
-  // Of another gate's ticket no more is kept than where it belongs.
-  if (!known?.key) return;
+  if (!isOwn(known) || !isOwn(ticket)) return;
   const { status, inside, used_at } = known.tick > asked ? stricter(known, ticket) : ticket;
-  const { username, full_name } = ticket;
-  const told = { status, inside, used_at, username, full_name, registered: username !== null };
-  const learned = { ...known, ...told, last_step: later(known.last_step, step), tick: await next(kept) };
+  const learned = { ...known, status, inside, used_at, last_step: later(known.last_step, step), tick: await next(kept) };
   await done(tickets.put(over(learned, await unsent(queue, event, learned))));
 }
 
@@ -382,10 +581,10 @@ const stricter = (one, other) => ({
   used_at: one.used_at ?? other.used_at,
 });
 
-async function remember(kept, verdict) {
+async function remember(kept, { scan_id: fresh }, sealed) {
   const recent = (await done(kept.get("recent"))) ?? [];
-  const others = recent.filter(({ scan_id }) => scan_id !== verdict.scan_id);
-  await done(kept.put([verdict, ...others].slice(0, RECENT), "recent"));
+  const others = recent.filter(({ scan_id }) => scan_id !== fresh);
+  await done(kept.put([{ scan_id: fresh, sealed }, ...others].slice(0, RECENT), "recent"));
 }
 
 /** A UUID, version 4: `crypto.randomUUID` wants a secure context. */

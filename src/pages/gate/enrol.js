@@ -1,9 +1,13 @@
-// How a device becomes a gate: with the link that the organizer shows as a QR code.
+// How a device becomes a gate: with the link that the organizer shows as a QR code, and only when the person who holds it says
+// so. An address is no such person: any page can open any.
 
 import { Problem } from "../shared/api.js";
-import { find } from "../shared/dom.js";
+import { element, find } from "../shared/dom.js";
 import { explainAll } from "../shared/problem.js";
-import { text } from "../shared/text.js";
+import { dayAndTime, isolated, number, text } from "../shared/text.js";
+
+/** For so many milliseconds a press was meant for what was on the screen before. */
+const UNREAD = 700;
 
 /** The token in an enrolment link, or undefined. */
 export const tokenIn = (link) => /(?:#enrol=|^)([\w-]{43})$/.exec(link.trim())?.[1];
@@ -15,22 +19,69 @@ export function takeToken() {
   return token;
 }
 
-/** Enrols; says on the page what went wrong. */
-export async function enrol(gate, token) {
+/** Does something with the service, and says on the page what went wrong. Resolves to null then. */
+async function attempt(work) {
   sayEnrolProblem();
-  if (!token) return sayEnrolProblem(text("gate.enrol_not_a_link"));
   document.body.dataset.busy = "";
   try {
-    await gate.enrol(token);
+    return await work();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     sayEnrolProblem(...(error.isAway ? [text("gate.enrol_away")] : explainAll(error)));
+    return null;
   } finally {
     delete document.body.dataset.busy;
   }
 }
 
-/** Says above the form why this device is no gate, or nothing more. */
+/** What a token makes of this device, or null. */
+export async function readOffer(gate, token) {
+  if (token) return attempt(() => gate.offer(token));
+  sayEnrolProblem(text("gate.enrol_not_a_link"));
+  return null;
+}
+
+/** Becomes that gate. Resolves to whether it did. */
+export const enrol = (gate, token) => attempt(async () => {
+  await gate.enrol(token);
+  return true;
+});
+
+const facts = (place, pairs) => place.replaceChildren(...pairs.filter(([, value]) => value).flatMap(([name, value]) =>
+  [element("dt", {}, text(name)), element("dd", {}, element("bdi", {}, value))]));
+
+/** Says what a device becomes, and what it stops to be. */
+export function showOffer(offer, { device, state }) {
+  facts(find("#offer-facts"), [
+    ["gate.fact_event", offer.event_name ?? text("gate.all_events")],
+    ["gate.gate", offer.gate ?? text("gate.all_gates")],
+    ["gate.fact_role", text(`gate.role_${offer.role}`)],
+    ["gate.fact_key", offer.name],
+    ["gate.fact_service", location.host],
+    ["gate.fact_until", offer.expires_at && dayAndTime(offer.expires_at, offer.time_zone ?? undefined)],
+  ]);
+  const now = device && [device.gate ?? text("gate.all_gates"), device.event_name ?? text("gate.all_events"), device.name];
+  say("#offer-instead", now && text("gate.offer_instead", { gate: now.map(isolated) }));
+  say("#offer-unsent", state.queued && text("gate.enrol_unsent", { n: number(state.queued) }));
+  arm();
+}
+
+function say(place, words) {
+  find(place).textContent = words || "";
+  find(place).hidden = !words;
+}
+
+let arming = 0;
+
+/** Whoever was about to press something else, such as for a second click, has not read this. */
+function arm() {
+  clearTimeout(arming);
+  find("#offer-accept").disabled = true;
+  arming = setTimeout(() => (find("#offer-accept").disabled = false), UNREAD);
+}
+addEventListener("focus", arm);
+
+/** Says above everything why this device is no gate, or nothing more. */
 export function sayEnrolProblem(...words) {
   find("#enrol-problem").replaceChildren(...words);
   find("#enrol-problem").hidden = words.length === 0;

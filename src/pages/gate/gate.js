@@ -3,7 +3,7 @@
 import { now } from "../shared/clock.js";
 import { element, find, say } from "../shared/dom.js";
 import { Gate } from "./core.js";
-import { enrol, sayEnrolProblem, takeToken, tokenIn } from "./enrol.js";
+import { enrol, readOffer, sayEnrolProblem, showOffer, takeToken, tokenIn } from "./enrol.js";
 import { confirmed, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./sheets.js";
 import { kindOf, VerdictDialog } from "./verdict.js";
 import { forget, recall, remember } from "../shared/memory.js";
@@ -12,7 +12,8 @@ import { explainAll } from "../shared/problem.js";
 import { Repeats } from "./repeats.js";
 import { Scanner } from "./scanner.js";
 import { isLocked, onLocked } from "./sound.js";
-import { number, text, timeOfDay } from "../shared/text.js";
+import { openStranded, showStranded } from "./stranded.js";
+import { ago, number, text, timeOfDay } from "../shared/text.js";
 import { onScannerTyping } from "./wedge.js";
 
 const SYNC_EVERY = 15_000;
@@ -29,15 +30,18 @@ const scans = new ScansSheet(gate);
 let counts = null;
 let asking = false;
 let enrolling = false;
+/** The token of the offer that is on the screen, until somebody has answered. */
+let offered = null;
 let leaving = false;
 let corrected = 0;
 
 const timeZone = () => gate.device?.time_zone;
 const ownGate = () => gate.device?.gate ?? gate.atGate;
 
-// What is shown: one of three screens, and on the third the state of things.
+// What is shown: one of four screens, and on the last the state of things.
 
 function screen() {
+  if (offered) return "offer";
   if (!gate.device) return "enrol";
   const chosen = ownGate() ?? recall(ANY_GATE);
   return chosen ? "scan" : "choose";
@@ -54,6 +58,7 @@ function show() {
   find("#event").textContent = gate.device?.event_name ?? "";
   find("#enrol-unsent").hidden = gate.state.queued === 0;
   find("#enrol-unsent").textContent = text("gate.enrol_unsent", { n: number(gate.state.queued) });
+  showStranded(gate);
   if (current === "scan") showState();
   if (before === current) return;
   if (current === "choose") showGates();
@@ -62,8 +67,9 @@ function show() {
 
 function changeScreen(current, before) {
   endEnrolling();
-  if (current === "enrol" && before !== "loading" && !leaving) sayEnrolProblem(text("gate.enrol_ended"));
+  if (current === "enrol" && ["choose", "scan"].includes(before) && !leaving) sayEnrolProblem(text("gate.enrol_ended"));
   repeats.forget();
+  for (const sheet of document.querySelectorAll(".sheet[open]")) sheet.close();
   if (current === "scan") startCamera();
   else scanner.stop();
 }
@@ -89,11 +95,11 @@ function showState() {
 const isTooEarly = ({ status }) => status === 403 && Date.parse(gate.device?.starts_at) > now();
 
 function showNotices(kind) {
-  const { tickets, refreshedAt, queued, refused, problem, storage, ended } = gate.state;
-  const time = refreshedAt && timeOfDay(refreshedAt, timeZone());
+  const { tickets, refreshedAt, tooOld, queued, refused, problem, storage, ended } = gate.state;
+  const list = refreshedAt && { tickets: number(tickets), time: timeOfDay(refreshedAt, timeZone()), ago: ago(now() - refreshedAt) };
   const notices = [
-    kind === "blind" && ["bad", text("gate.blind_notice")],
-    kind === "offline" && ["warn", text("gate.offline_notice", { tickets: number(tickets), time })],
+    kind === "blind" && ["bad", text(tooOld ? "gate.list_too_old" : "gate.blind_notice")],
+    kind === "offline" && ["warn", text("gate.offline_notice", list)],
     queued > 0 && ["warn", text("gate.queued", { n: number(queued) })],
     refused.length > 0 && ["bad", text("gate.refused", { n: number(refused.length) }), () => openMore(gate, timeZone())],
     corrected > 0 && ["bad", text("gate.corrected", { n: number(corrected) }), openScans],
@@ -170,7 +176,7 @@ const isCameraWanted = () => document.body.dataset.screen === "scan" || enrollin
 
 /** A code before the camera, or typed by a hand-held scanner. */
 function seen(code, how) {
-  if (enrolling) return enrolWith(tokenIn(code), code);
+  if (enrolling) return offer(tokenIn(code), code);
   if (asking || isSheetOpen() || document.body.dataset.screen !== "scan") return;
   if (repeats.has(code, how) || (verdicts.shown && !verdicts.gives)) return;
   mark("seen");
@@ -190,6 +196,7 @@ async function retry(verdict) {
 
 async function decide(ask, code, presented) {
   asking = true;
+  sayEnrolProblem();
   pill(text("gate.checking"));
   let verdict;
   try {
@@ -230,15 +237,32 @@ function pill(word) {
 
 // Enrolment.
 
-async function enrolWith(token, link) {
+/** Asks the person here: whatever brought the link may be anybody's. */
+async function offer(token, link) {
   if (asking || (link && !token)) return; // Some other code happened to be in sight.
   asking = true;
-  await enrol(gate, token);
+  const key = await readOffer(gate, token);
   asking = false;
   stopEnrolling();
-  forget(ANY_GATE);
+  offered = key && token;
+  if (key) showOffer(key, gate);
   show();
+}
+
+async function accept() {
+  if (asking) return;
+  asking = true;
+  const done = await enrol(gate, offered);
+  asking = false;
+  if (!done) return decline();
+  forget(ANY_GATE);
+  decline();
   work();
+}
+
+function decline() {
+  offered = null;
+  show();
 }
 
 function stopEnrolling() {
@@ -302,13 +326,16 @@ function listen() {
   onClick("#enrol-scan", () => (enrolling ? stopEnrolling() : startEnrolling()));
   find("#enrol-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    enrolWith(tokenIn(find("#enrol-link").value));
+    offer(tokenIn(find("#enrol-link").value));
     find("#enrol-form").reset();
   });
   addEventListener("hashchange", () => {
     const token = takeToken();
-    if (token) enrolWith(token);
+    if (token) offer(token);
   });
+  onClick("#offer-accept", accept);
+  onClick("#offer-decline", decline);
+  onClick("#stranded", () => openStranded(gate));
   find("#choose-form").addEventListener("submit", (event) => {
     event.preventDefault();
     choose(find("#choose-name").value.trim());
@@ -355,7 +382,7 @@ listen();
 pill("");
 keepOffline();
 keepAwake();
-if (token) await enrolWith(token);
+if (token) await offer(token);
 else show();
 work();
 setInterval(work, SYNC_EVERY);

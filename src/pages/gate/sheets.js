@@ -6,7 +6,7 @@ import { element, find, svg } from "../shared/dom.js";
 import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./verdict.js";
 import { isMuted, mute } from "./sound.js";
 import { explainAll } from "../shared/problem.js";
-import { dayAndTime, number, text, timeOfDay } from "../shared/text.js";
+import { ago, dayAndTime, number, text, timeOfDay } from "../shared/text.js";
 
 for (const close of document.querySelectorAll(".sheet .close")) {
   close.addEventListener("click", () => close.closest("dialog").close());
@@ -162,8 +162,10 @@ export function openCounts(counts, ownGate) {
 }
 
 /** What this device knows of the tickets, or why it knows nothing. */
-function list({ offline }, { refreshedAt, tickets }, timeZone) {
-  if (refreshedAt) return text("gate.list_of", { tickets: number(tickets), time: timeOfDay(refreshedAt, timeZone) });
+function list({ offline }, { refreshedAt, tooOld, tickets }, timeZone) {
+  const time = refreshedAt && timeOfDay(refreshedAt, timeZone);
+  if (refreshedAt) return text("gate.list_of", { tickets: number(tickets), time, ago: ago(now() - refreshedAt) });
+  if (tooOld) return text("gate.list_too_old");
   if (!offline) return text("gate.list_never");
   return text(isSecureContext ? "gate.list_none" : "gate.list_insecure");
 }

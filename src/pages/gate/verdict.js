@@ -63,6 +63,7 @@ function detailOf(verdict, timeZone) {
 }
 
 function undecidedDetail(problem) {
+  if (problem?.code === "list_too_old") return [text("gate.list_too_old")];
   if (!problem || problem.isAway) return [text("result.undecided_detail")];
   return [text("result.undecided_why"), " ", ...explainAll(problem)];
 }

@@ -1,0 +1,35 @@
+// How what a gate keeps is sealed: with AES-GCM, under a key that the browser uses for this page and hands out to nobody, not
+// even to the page. Without the key, which IndexedDB keeps, the rest is noise. WebCrypto needs a secure context.
+
+const CIPHER = { name: "AES-GCM", length: 256 };
+const IV = 12;
+
+/** Whether this browser can seal anything here. */
+export const canSeal = () => Boolean(globalThis.crypto?.subtle);
+
+export const newCipher = () => crypto.subtle.generateKey(CIPHER, false, ["encrypt", "decrypt"]);
+
+/** Seals anything that JSON can say: a nonce, never used twice, and what it made of the text. */
+export async function seal(cipher, value) {
+  const iv = crypto.getRandomValues(new Uint8Array(IV));
+  const text = new TextEncoder().encode(JSON.stringify(value));
+  const made = new Uint8Array(await crypto.subtle.encrypt({ ...CIPHER, iv }, cipher, text));
+  const sealed = new Uint8Array(IV + made.length);
+  sealed.set(iv);
+  sealed.set(made, IV);
+  return sealed;
+}
+
+/** What was sealed. Throws for what this key has not sealed. */
+export async function unseal(cipher, sealed) {
+  const how = { ...CIPHER, iv: sealed.subarray(0, IV) };
+  return JSON.parse(new TextDecoder().decode(await crypto.subtle.decrypt(how, cipher, sealed.subarray(IV))));
+}
+
+/** Tells sealed things apart, without opening them. */
+export const nonceOf = (sealed) => sealed.subarray(0, IV).join();
+
+/** By which a secret of many random bits is known again, and not found out. */
+export async function fingerprint(secret) {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret))).subarray(0, IV).join();
+}

@@ -1,0 +1,46 @@
+// Scans whose key has ended before they were sent: a person takes them away as a file, which an organizer's key can send.
+
+import { element, find } from "../shared/dom.js";
+import { save } from "../shared/save.js";
+import { confirmed } from "./sheets.js";
+import { number, text } from "../shared/text.js";
+
+/** What is in a file already, by the key: the numbers of the scans. */
+const saved = new Map();
+
+/** Says how many there are, wherever somebody looks. */
+export function showStranded({ state }) {
+  const scans = state.stranded.reduce((sum, { unsent }) => sum + unsent, 0);
+  find("#stranded").hidden = scans === 0;
+  find("#stranded").textContent = text("gate.stranded", { n: number(scans) });
+}
+
+export function openStranded(gate) {
+  fill(gate);
+  if (!find("#stranded-sheet").open) find("#stranded-sheet").showModal();
+}
+
+function fill(gate) {
+  const { stranded } = gate.state;
+  find("#stranded-list").replaceChildren(...stranded.map((key) => row(gate, key)));
+  if (stranded.length === 0) find("#stranded-sheet").close();
+}
+
+function row(gate, { key_id, event, event_name, name, gate: place, unsent }) {
+  const words = [name, place, event_name ?? event].filter(Boolean).map((word) => [element("bdi", {}, word), " "]).flat();
+  const button = (name, onclick, disabled = false) => element("button", { type: "button", onclick, disabled }, text(name));
+  const keep = async () => {
+    const { numbers, batch } = await gate.stranded(key_id);
+    saved.set(key_id, numbers);
+    save(new Blob([JSON.stringify(batch)], { type: "application/json" }), `${event ?? "default"}-scans.json`);
+    fill(gate);
+  };
+  const remove = async () => {
+    if (!(await confirmed(text("gate.stranded_remove"), text("gate.stranded_sure"), text("gate.stranded_remove")))) return;
+    await gate.discard(saved.get(key_id));
+    saved.delete(key_id);
+    fill(gate);
+  };
+  return element("li", { className: "scan" }, element("span", { className: "what" }, element("b", {}, number(unsent)), ...words),
+    button("gate.stranded_save", keep), button("gate.stranded_remove", remove, !saved.has(key_id)));
+}
