@@ -355,8 +355,8 @@ test("a list that is older than 48 hours is erased and admits nobody, until the 
   const { host, phone, tab, second } = await alone(t);
   await tab.setClock(48 * HOUR - 60_000);
   assert.deepEqual(gist(await tab.scan(host.code(second, 48 * 3600 - 60), "exit")), offline("not_inside"), "not before");
-  await tab.setClock(60 * 24 * HOUR);
-  const verdict = await tab.scan(host.code(second, 60 * 24 * 3600));
+  await tab.setClock(48 * HOUR + 60_000);
+  const verdict = await tab.scan(host.code(second, 48 * 3600 + 60));
   assert.deepEqual([gist(verdict), verdict.problem.code], [undecided, "list_too_old"]);
   await tab.page.close();
   const later = await phone.open();
@@ -372,11 +372,13 @@ test("a list that is older than 48 hours is erased and admits nobody, until the 
 });
 
 test("nothing has to happen for a list to be erased but that its time has come", async (t) => {
-  const { host, tab, second } = await alone(t);
-  await tab.setClock(49 * HOUR);
-  await tab.sync();
-  assert.deepEqual((await tab.kept()).stores.tickets, {});
-  await erased(tab, host, second, 49 * HOUR);
+  for (const ahead of [49 * HOUR, 60 * 24 * HOUR]) {
+    const { host, tab, second } = await alone(t);
+    await tab.setClock(ahead);
+    await tab.sync();
+    assert.deepEqual((await tab.kept()).stores.tickets, {});
+    await erased(tab, host, second, ahead);
+  }
 });
 
 test("a clock that is set back does not make a list younger", async (t) => {
@@ -487,12 +489,18 @@ test("where the browser seals nothing a gate works with the service, and nothing
   const [first, second] = await tickets(host, "A1", "A2");
   const script = 'Object.defineProperty(crypto, "subtle", { value: undefined });';
   const phone = await device(t, host, { script });
+  const old = await phone.context.newPage();
+  await old.goto("/core/page");
+  await old.evaluate(() => new Promise((resolve) => {
+    const request = indexedDB.open("gate", 1);
+    request.onsuccess = () => resolve(request.result.close());
+  }));
   const tab = await phone.open();
   await tab.enrol((await host.enrolment()).enrol_url);
   assert.deepEqual(gist(await tab.scan(host.code(first))), online("accepted"));
   const { storage, offlineReady } = await tab.state();
   assert.deepEqual({ storage, offlineReady }, { storage: false, offlineReady: false });
-  assert.deepEqual(await tab.page.evaluate(() => indexedDB.databases()), []);
+  await eventually(async () => assert.deepEqual(await tab.page.evaluate(() => indexedDB.databases()), []));
   await host.stop();
   assert.deepEqual(gist(await tab.scan(host.code(second))), undecided);
   assert.equal(await (await phone.open()).page.evaluate(() => globalThis.gate.device), null);
