@@ -4,11 +4,9 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 /// Where the pages are: a folder for each, and one for what they share.
@@ -71,10 +69,7 @@ fn languages(out: &Path) -> io::Result<(usize, String)> {
 }
 
 fn compress(bytes: &[u8], to: &Path) -> io::Result<()> {
-    let mut encoder = GzEncoder::new(File::create(to)?, Compression::best());
-    encoder.write_all(bytes)?;
-    encoder.finish()?;
-    Ok(())
+    zopfli::compress(zopfli::Options::default(), zopfli::Format::Gzip, bytes, File::create(to)?)
 }
 
 /// A script or a style without the comments that have lines of their own, and without indentation. Those lines stay, empty,
