@@ -29,7 +29,6 @@ pub struct App {
     pub metrics: Metrics,
     pub health: HealthCheck,
     pub started: Instant,
-    secret_claimed: OnceCell<()>,
     store: OnceCell<Box<dyn Store>>,
     /// The one place of those who import.
     pub(crate) imports: Semaphore,
@@ -73,10 +72,9 @@ impl App {
         Self {
             secret: Arc::new(TicketSecret::new(settings.ticket_secret.clone())),
             keys: KeyRing::new(settings.organizer_key.as_deref()),
-            metrics: Metrics::new(now, settings.daily_backups().is_some()),
+            metrics: Metrics::new(now, &settings),
             health: HealthCheck::default(),
             started: Instant::now(),
-            secret_claimed: OnceCell::new(),
             store: OnceCell::new(),
             imports: Semaphore::new(1),
             clients: ClientLimits::USUAL,
@@ -105,23 +103,21 @@ impl App {
     /// The way to the keys of codes, once it is sure that this database's tickets were made with our `TICKET_SECRET`; the
     /// first to ask decides.
     pub async fn claimed_secret(&self) -> Result<&Arc<TicketSecret>, Error> {
-        if self.secret_claimed.get().is_some() {
-            return Ok(&self.secret);
-        }
-        let kept = self.store().claim_secret(self.secret.fingerprint()).await?;
+        // Asked each time: `change-secret` may have given the database another one while we run.
+        let kept = match self.store().secret_fingerprint().await? {
+            Some(kept) => kept,
+            None => self.store().claim_secret(self.secret.fingerprint()).await?,
+        };
         self.checked_secret(Some(&kept))
     }
 
     /// The same for whoever has read already what the database keeps of its `TICKET_SECRET`. Claims nothing: where it
     /// keeps nothing, no ticket has a holder yet.
     pub fn checked_secret(&self, kept: Option<&[u8]>) -> Result<&Arc<TicketSecret>, Error> {
-        if let Some(kept) = kept {
-            if kept != self.secret.fingerprint() {
-                return Err(Error::TicketSecretMismatch);
-            }
-            self.secret_claimed.get_or_init(|| ());
+        match kept {
+            Some(kept) if kept != self.secret.fingerprint() => Err(Error::TicketSecretMismatch),
+            _ => Ok(&self.secret),
         }
-        Ok(&self.secret)
     }
 }
 

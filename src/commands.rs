@@ -2,6 +2,7 @@
 //! call, as [`Caller::ENVIRONMENT`](crate::auth::Caller::ENVIRONMENT): whoever has the database needs no key.
 
 pub mod backup;
+pub mod change_secret;
 pub mod code;
 pub mod demo;
 pub mod export;

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// A line of the table that `--help` and the README show.
 pub struct Setting {
@@ -31,6 +32,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("DB_USER", "postgres", "the role the service runs as; it needs no DDL"),
     setting("DB_PASSWORD", "", "its password"),
     setting("DB_NAME", "postgres", "the database"),
+    setting(
+        "DB_SSLMODE",
+        "verify-full over a network, else prefer",
+        "how far the way to PostgreSQL is protected; a URL's sslmode goes before it",
+    ),
+    setting("DB_SSLROOTCERT", "", "a file of authorities for PostgreSQL's certificate, besides Mozilla's list"),
     setting("DB_MIGRATE_USER", "DB_USER", "the owner of the schema, for `migrate`"),
     setting("DB_MIGRATE_PASSWORD", "DB_PASSWORD", "the owner's password"),
     setting("DB_POOL_MAX", "5", "connections to the database at most"),
@@ -99,6 +106,16 @@ impl std::fmt::Display for Database {
                 write!(f, "{} on {}", owner.get_database().unwrap_or(owner.get_username()), owner.get_host())
             }
         }
+    }
+}
+
+impl Database {
+    /// The sslmode of a way over a network on which others could listen, or answer in the database's place.
+    pub fn weak_sslmode(&self) -> Option<String> {
+        let Self::Postgres { service, .. } = self else { return None };
+        let is_weak = !stays_here(service) && !matches!(service.get_ssl_mode(), PgSslMode::VerifyFull);
+        let url = is_weak.then(|| service.to_url_lossy())?;
+        url.query_pairs().find(|(name, _)| name == "sslmode").map(|(_, mode)| mode.into_owned())
     }
 }
 
@@ -304,13 +321,17 @@ impl Settings {
     /// machine that they run on.
     pub fn is_distrusted(&self) -> bool {
         let uri = self.public_url.parse::<Uri>().unwrap_or_default();
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let is_local = host.parse::<IpAddr>().map_or_else(
-            |_| host.eq_ignore_ascii_case("localhost") || host.ends_with(".localhost"),
-            |address| address.is_loopback(),
-        );
-        !self.is_https() && !is_local
+        !self.is_https() && !is_this_machine(uri.host().unwrap_or_default())
     }
+}
+
+/// Whether a host is the machine that the process runs on, by its name or address alone.
+fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host.parse::<IpAddr>().map_or_else(
+        |_| host.eq_ignore_ascii_case("localhost") || host.ends_with(".localhost"),
+        |address| address.is_loopback(),
+    )
 }
 
 fn parsed<T>(read: &impl Fn(&str) -> Option<String>, variable: &str, default: T) -> Result<T, SettingError>
@@ -388,9 +409,10 @@ fn database(read: &impl Fn(&str) -> Option<String>, vanishing_disk: Option<&str>
             }
             return Ok(Database::Sqlite(PathBuf::from(path)));
         }
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            // The URL holds a password, so the parser's own words about it are not shown.
-            let options = url.parse().map_err(|_| refuse("DATABASE_URL", "is not a valid postgres:// URL"))?;
+        if is_postgres(&url) {
+            let tls = tls(read)?;
+            let options =
+                postgres_server(&url, &tls).ok_or_else(|| refuse("DATABASE_URL", "is not a valid postgres:// URL"))?;
             return Ok(postgres(read, options));
         }
         return Err(refuse("DATABASE_URL", "must begin with postgres:// or sqlite:"));
@@ -405,7 +427,7 @@ fn database(read: &impl Fn(&str) -> Option<String>, vanishing_disk: Option<&str>
             None => options,
         };
         let options = if Path::new(&host).is_absolute() { options.socket(host) } else { options.host(&host) };
-        return Ok(postgres(read, options));
+        return Ok(postgres(read, tls(read)?.protect(options, "")));
     }
     if let Some(place) = vanishing_disk {
         return Err(refuse(
@@ -414,6 +436,64 @@ fn database(read: &impl Fn(&str) -> Option<String>, vanishing_disk: Option<&str>
         ));
     }
     Ok(Database::Sqlite(PathBuf::from("data/tickets.db")))
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// The server that a postgres:// URL names; no more is told of another one, as the parser's words could show its password.
+pub fn postgres_server(url: &str, unless_told: &Tls) -> Option<PgConnectOptions> {
+    let options = url.parse().ok().filter(|_| is_postgres(url))?;
+    let query = url.split('#').next()?.split_once('?').map_or("", |(_, query)| query);
+    Some(unless_told.protect(options, query))
+}
+
+/// How the way to PostgreSQL is protected.
+#[derive(Default)]
+pub struct Tls {
+    mode: Option<PgSslMode>,
+    root_cert: Option<String>,
+}
+
+fn tls(read: &impl Fn(&str) -> Option<String>) -> Result<Tls, SettingError> {
+    let mode = read("DB_SSLMODE").map(|mode| mode.parse::<PgSslMode>()).transpose();
+    let mode =
+        mode.map_err(|_| refuse("DB_SSLMODE", "must be disable, allow, prefer, require, verify-ca or verify-full"))?;
+    let root_cert = read("DB_SSLROOTCERT");
+    match &root_cert {
+        Some(file) if !Path::new(file).is_file() => Err(refuse("DB_SSLROOTCERT", "must be a file that can be read")),
+        _ => Ok(Tls { mode, root_cert }),
+    }
+}
+
+impl Tls {
+    /// Over a network only the server that is meant is trusted, unless the URL or the setting says otherwise.
+    fn protect(&self, options: PgConnectOptions, query: &str) -> PgConnectOptions {
+        let query: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
+        let says = |names: &[&str]| query.iter().any(|(name, _)| names.contains(&name.as_str()));
+        let options = match &self.root_cert {
+            Some(file) if !says(&["sslrootcert", "ssl-root-cert", "ssl-ca"]) => options.ssl_root_cert(file),
+            _ => options,
+        };
+        match self.mode {
+            // As in libpq: through a socket PostgreSQL knows no TLS.
+            _ if is_socket(&options) => options.ssl_mode(PgSslMode::Disable),
+            _ if says(&["sslmode", "ssl-mode"]) => options,
+            Some(mode) => options.ssl_mode(mode),
+            None if stays_here(&options) => options,
+            None => options.ssl_mode(PgSslMode::VerifyFull),
+        }
+    }
+}
+
+fn is_socket(options: &PgConnectOptions) -> bool {
+    options.get_socket().is_some() || options.get_host().starts_with('/')
+}
+
+/// Whether what is sent to PostgreSQL does not leave the machine.
+fn stays_here(options: &PgConnectOptions) -> bool {
+    is_socket(options) || is_this_machine(options.get_host())
 }
 
 fn postgres(read: &impl Fn(&str) -> Option<String>, service: PgConnectOptions) -> Database {
@@ -655,6 +735,10 @@ mod tests {
         }
         let line = refusal(&[("DB_HOST", "db.example.org"), ("DB_PORT", "postgres")]);
         assert_eq!(line, "DB_PORT: `postgres`: invalid digit found in string");
+        let line = refusal(&[("DB_HOST", "db.example.org"), ("DB_SSLMODE", "on")]);
+        assert_eq!(line, "DB_SSLMODE: must be disable, allow, prefer, require, verify-ca or verify-full");
+        let line = refusal(&[("DB_HOST", "db.example.org"), ("DB_SSLROOTCERT", "nowhere.pem")]);
+        assert_eq!(line, "DB_SSLROOTCERT: must be a file that can be read");
     }
 
     #[test]
@@ -761,6 +845,74 @@ mod tests {
     fn postgres_is_named_by_the_directory_of_its_socket() {
         let database = postgres(&[("DB_HOST", "/cloudsql/project:region:instance")]);
         assert_eq!(database.service.get_socket().unwrap(), Path::new("/cloudsql/project:region:instance"));
+    }
+
+    #[test]
+    fn over_a_network_only_the_server_that_is_meant_is_trusted() {
+        let mode = |variables: &[(&str, &str)]| {
+            let Postgres { service, owner, .. } = postgres(variables);
+            assert_eq!(format!("{:?}", service.get_ssl_mode()), format!("{:?}", owner.get_ssl_mode()));
+            format!("{:?}", service.get_ssl_mode())
+        };
+        for host in
+            ["db.example.org", "10.0.0.5", "db", "localhost.example.org", "2001:db8::1", "127.0.0.1.example.org"]
+        {
+            assert_eq!(mode(&[("DB_HOST", host)]), "VerifyFull", "{host}");
+        }
+        for host in ["localhost", "127.0.0.1", "::1"] {
+            assert_eq!(mode(&[("DB_HOST", host)]), "Prefer", "{host}");
+        }
+        for (url, expected) in [
+            ("postgres://a@db.example.org/tickets", "VerifyFull"),
+            ("postgres://a@db.example.org/tickets?sslrootcert=ours.pem", "VerifyFull"),
+            ("postgres://a@localhost/tickets?host=db.example.org", "VerifyFull"),
+            ("postgres://a@localhost/tickets?hostaddr=10.0.0.5", "VerifyFull"),
+            ("postgres://a@db.example.org/tickets#?sslmode=disable", "VerifyFull"),
+            ("postgres://a@localhost/tickets", "Prefer"),
+            ("postgres://a@[::1]/tickets", "Prefer"),
+            // Whoever says it gets it.
+            ("postgres://a@db.example.org/tickets?sslmode=disable", "Disable"),
+            ("postgres://a@db.example.org/tickets?ssl-mode=require", "Require"),
+            ("postgres://a@localhost/tickets?sslmode=verify-full", "VerifyFull"),
+            // PostgreSQL knows no TLS on a socket.
+            ("postgres:///tickets?host=/run/postgresql", "Disable"),
+        ] {
+            assert_eq!(mode(&[("DATABASE_URL", url)]), expected, "{url}");
+        }
+        // The setting says it for both ways to name a server; a URL that says it itself goes before.
+        for (variables, expected) in [
+            (&[("DB_HOST", "db"), ("DB_SSLMODE", "disable")][..], "Disable"),
+            (&[("DB_HOST", "localhost"), ("DB_SSLMODE", "verify-full")], "VerifyFull"),
+            (&[("DB_HOST", "/cloudsql/p:r:i"), ("DB_SSLMODE", "verify-full")], "Disable"),
+            (&[("DATABASE_URL", "postgres://a@db/tickets"), ("DB_SSLMODE", "verify-ca")], "VerifyCa"),
+            (&[("DATABASE_URL", "postgres://a@db/tickets?sslmode=require"), ("DB_SSLMODE", "disable")], "Require"),
+        ] {
+            assert_eq!(mode(variables), expected, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn authorities_of_ones_own_are_named_by_the_setting_or_the_url() {
+        let named = |url: &str| {
+            let database = postgres(&[("DATABASE_URL", url), ("DB_SSLROOTCERT", "Cargo.toml")]);
+            let url = database.service.to_url_lossy();
+            url.query_pairs().find(|(name, _)| name == "sslrootcert").map(|(_, file)| file.into_owned())
+        };
+        assert!(named("postgres://a@db/tickets").is_some_and(|file| file.contains("Cargo.toml")));
+        let own = named("postgres://a@db/tickets?sslrootcert=ours.pem");
+        assert!(own.is_some_and(|file| file.contains("ours.pem")));
+    }
+
+    #[test]
+    fn a_weak_way_over_a_network_is_known() {
+        let weak = |url: &str| read(&[("DATABASE_URL", url)]).unwrap().database.weak_sslmode();
+        for mode in ["disable", "allow", "prefer", "require", "verify-ca"] {
+            assert_eq!(weak(&format!("postgres://a@db/tickets?sslmode={mode}")).as_deref(), Some(mode));
+            assert_eq!(weak(&format!("postgres://a@localhost/tickets?sslmode={mode}")), None, "{mode}");
+        }
+        for url in ["postgres://a@db/tickets", "postgres:///tickets?host=/run/postgresql", "sqlite:tickets.db"] {
+            assert_eq!(weak(url), None, "{url}");
+        }
     }
 
     #[test]

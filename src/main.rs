@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use register_ticket_api::commands::{
-    self, backup, code, demo, export, healthcheck, import, keys, migrate, restore, serve, smoke,
+    self, backup, change_secret, code, demo, export, healthcheck, import, keys, migrate, restore, serve, smoke,
 };
 
 /// Registers tickets to people and validates each one at the gate, exactly once, by a code that changes every 30 seconds.
@@ -34,6 +34,8 @@ enum Command {
     Backup(backup::Arguments),
     /// Restore a backup where nothing is, and tell what it holds
     Restore(restore::Arguments),
+    /// Set or change TICKET_SECRET: every ticket that is not used up gets new codes
+    ChangeSecret(change_secret::Arguments),
     /// Print what a ticket's holder would show now
     Code(code::Arguments),
     /// Ask the service on this machine whether it answers; for containers
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Export(arguments) => export::run(arguments),
         Command::Backup(arguments) => backup::run(arguments),
         Command::Restore(arguments) => restore::run(arguments),
+        Command::ChangeSecret(arguments) => change_secret::run(arguments),
         Command::Code(arguments) => code::run(&arguments),
         Command::Healthcheck => healthcheck::run(),
         Command::Smoke(arguments) => smoke::run(arguments),

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::config::Settings;
 use crate::model::{Millis, ScanResult};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,8 +44,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Of a service that takes backups by itself, or does not.
-    pub fn new(started_at: Millis, backs_up: bool) -> Self {
+    /// Of a service with these settings.
+    pub fn new(started_at: Millis, settings: &Settings) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(LATENCY_BUCKETS)) as fn() -> Histogram);
@@ -52,10 +53,14 @@ impl Metrics {
         let started: Gauge = Gauge::default();
         let migrations_ok = Gauge::default();
         let backup_last_success = Gauge::default();
+        let ticket_secret_set: Gauge = Gauge::default();
         started.set(started_at.0);
+        ticket_secret_set.set(settings.ticket_secret.is_some().into());
         registry.register("app_started_at", "When the process started, in milliseconds since 1970", started);
         registry.register("migrations_ok", "Whether the schema is this release's", migrations_ok.clone());
-        if backs_up {
+        let help = "Whether TICKET_SECRET is set, without which a copy of the database makes codes";
+        registry.register("ticket_secret_set", help, ticket_secret_set);
+        if settings.daily_backups().is_some() {
             let help = "When the newest backup was taken, in milliseconds since 1970, 0 without one";
             registry.register("backup_last_success", help, backup_last_success.clone());
         }

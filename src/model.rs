@@ -369,6 +369,11 @@ impl Event {
             _ => Ok(()),
         }
     }
+
+    /// From its start to its end, to ever when that is not known.
+    pub fn is_running(&self, now: Millis) -> bool {
+        self.starts_at.is_some_and(|start| start <= now) && self.ends_at.is_none_or(|end| now <= end)
+    }
 }
 
 /// A person who holds tickets.

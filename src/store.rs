@@ -40,6 +40,8 @@ const NOBODY: Uuid = Uuid::nil();
 pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Actions + Send + Sync {
     async fn health(&self) -> Result<Health>;
 
+    /// Of the `TICKET_SECRET` that this database is used with; none before the first.
+    async fn secret_fingerprint(&self) -> Result<Option<Vec<u8>>>;
     /// Keeps the fingerprint if the database has none yet, and returns the one it has.
     async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>>;
 }
@@ -332,6 +334,24 @@ pub trait Tickets {
         author: Author,
     ) -> Result<Ticket>;
     async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, author: Author) -> Result<Ticket>;
+    /// Keeps the fingerprint of another `TICKET_SECRET`, and gives every ticket that may still be scanned a new seed. What
+    /// tickets are stays, but none is printed any more. All of it, or nothing.
+    async fn reseed_tickets(&self, fingerprint: &[u8], new_seed: NewSeed, author: Author) -> Result<Reseeded>;
+}
+
+/// Where seeds come from.
+pub type NewSeed = fn() -> Result<Seed>;
+
+/// The tickets with a new seed under another `TICKET_SECRET`, by the slug of their event.
+pub type Reseeded = BTreeMap<String, ReseededEvent>;
+
+/// Those of one event.
+#[derive(Debug, Default)]
+pub struct ReseededEvent {
+    pub event_id: Uuid,
+    pub tickets: usize,
+    /// Those of them that people hold.
+    pub held: usize,
 }
 
 /// What a manifest tells of a ticket, and no more: tens of thousands are read at once, and each column costs.

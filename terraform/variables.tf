@@ -218,7 +218,7 @@ variable "region" {
 }
 
 variable "secrets_version" {
-  description = "Raise a secret's number to give it a new value. ticket_secret must stay once a ticket is registered."
+  description = "Raise a secret's number to give it a new value. With a new ticket_secret every ticket needs new codes (change-secret)."
   type = object({
     db_migrate_password = optional(number, 1)
     db_password         = optional(number, 1)

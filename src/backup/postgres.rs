@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use percent_encoding::percent_decode_str;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tokio::process::Command;
 use uuid::Uuid;
@@ -217,7 +217,14 @@ fn program(name: &str, options: &PgConnectOptions) -> Command {
             "sslkey" => "PGSSLKEY",
             _ => continue,
         };
-        program.env(variable, &*value);
+        // So sqlx marks what is a file and not the certificate itself.
+        program.env(variable, value.strip_prefix("file: ").unwrap_or(&value));
+    }
+    // libpq trusts nobody of itself, sqlx Mozilla's list: the system's comes close. Known to libpq 16 and newer.
+    if matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
+        && !url.query_pairs().any(|(name, _)| name == "sslrootcert")
+    {
+        program.env("PGSSLROOTCERT", "system");
     }
     program.arg("--no-password").stdin(Stdio::null()).kill_on_drop(true);
     program

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::Directory;
 use crate::app::App;
 use crate::backup::{self, Contents, Format, SecretFit, archive};
-use crate::config::{Database, Settings, refuse};
+use crate::config::{Database, Settings, Tls, postgres_server, refuse};
 use crate::model::Millis;
 use crate::serve;
 
@@ -52,10 +52,8 @@ struct Scratch {
     url: Option<Box<PgConnectOptions>>,
 }
 
-/// The parser's own words could show a password.
 fn postgres_url(url: &str) -> Result<Box<PgConnectOptions>, &'static str> {
-    let scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    url.parse().ok().filter(|_| scheme).map(Box::new).ok_or("expected a postgres:// URL")
+    postgres_server(url, &Tls::default()).map(Box::new).ok_or("expected a postgres:// URL")
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {

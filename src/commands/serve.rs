@@ -33,17 +33,51 @@ pub fn run() -> anyhow::Result<()> {
             "browsers keep cameras and offline pages from plain http: set PUBLIC_URL to an https address"
         );
     }
+    if settings.ticket_secret.is_none() {
+        tracing::warn!(
+            "TICKET_SECRET is not set: whoever gets a copy of the database, such as a backup, can make codes. Set one, \
+             `openssl rand -hex 32`, before the first ticket is registered; later `register-ticket-api change-secret` does"
+        );
+    }
+    if let Some(sslmode) = settings.database.weak_sslmode() {
+        tracing::warn!(
+            sslmode,
+            "others in the network may read what database and service send, or pose as the database: \
+             set DB_SSLMODE, or sslmode in DATABASE_URL, to verify-full"
+        );
+    }
     let app = Arc::new(App::new(settings, Box::new(Millis::now)));
     super::block_on(async {
         if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty()) {
             serve::lambda(app).await
         } else {
+            if app.settings.is_resident {
+                tokio::spawn(check_secret(Arc::clone(&app)));
+            }
             if let Some(directory) = app.settings.daily_backups().map(Path::to_owned) {
                 tokio::spawn(backup::daily::run(Arc::clone(&app), directory));
             }
             serve::http(app).await
         }
     })
+}
+
+/// Says a wrong `TICKET_SECRET` at the start, if the database answers then, and not first at the door. Beside the start, which
+/// waits for no database; not where the process has no time but that of requests.
+async fn check_secret(app: Arc<App>) {
+    // A database that the first request will make was used with no secret, and is not made for this.
+    if app.settings.sqlite_file().is_some_and(|file| !file.exists()) {
+        return;
+    }
+    if let Ok(kept) = app.in_time(app.store().secret_fingerprint()).await
+        && let Err(error) = app.checked_secret(kept.as_deref())
+    {
+        tracing::error!(
+            error.code = error.code(),
+            "TICKET_SECRET is not the one that the tickets of this database were made with: nobody will be admitted. Set \
+             the right one, or change it for all tickets with `register-ticket-api change-secret`"
+        );
+    }
 }
 
 /// The key in a file, which is made when it is not there.

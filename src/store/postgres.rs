@@ -24,7 +24,7 @@ use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of
 use super::pool::{Lease, Pool};
 use super::{Health, Mark, NOBODY, NewTicket, Result};
 use crate::error::Error;
-use crate::model::{Millis, Scan};
+use crate::model::{Millis, Scan, Seed};
 
 type Db = Postgres;
 type Backend = PostgresStore;
@@ -196,6 +196,21 @@ async fn insert_tickets(
     .execute(connection)
     .await
     .map(drop)
+}
+
+/// Gives tickets new seeds: their codes, links and paper are worth nothing any more.
+async fn update_seeds(connection: &mut PgConnection, seeds: &[(Uuid, Seed)], now: Millis) -> Result<()> {
+    let (ids, seeds): (Vec<Uuid>, Vec<&[u8]>) = seeds.iter().map(|(id, seed)| (*id, seed.0.as_slice())).unzip();
+    sqlx::query(
+        "update tickets t set seed = n.seed, seeded_at = $1, printed_at = null, changed_at = $1, version = version + 1 \
+         from unnest($2::uuid[], $3::bytea[]) as n (ticket_id, seed) where t.ticket_id = n.ticket_id",
+    )
+    .bind(now)
+    .bind(ids)
+    .bind(seeds)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The places in the slice of those tickets whose seat at their gate has a ticket already.

@@ -27,7 +27,7 @@ use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool};
 use super::{Health, Mark, NOBODY, NewTicket, Result};
 use crate::error::Error;
-use crate::model::{Millis, Scan, Status};
+use crate::model::{Millis, Scan, Seed, Status};
 
 type Db = Sqlite;
 type Backend = SqliteStore;
@@ -232,6 +232,20 @@ async fn insert_tickets(
     .execute(connection)
     .await
     .map(drop)
+}
+
+/// Gives tickets new seeds: their codes, links and paper are worth nothing any more.
+async fn update_seeds(connection: &mut SqliteConnection, seeds: &[(Uuid, Seed)], now: Millis) -> Result<()> {
+    let rows: Vec<_> = seeds.iter().map(|(id, seed)| (hex(id.as_bytes()), hex(&seed.0))).collect();
+    sqlx::query(
+        "update tickets set seed = unhex(n.value ->> 1), seeded_at = $1, printed_at = null, changed_at = $1, \
+         version = version + 1 from json_each($2) as n where ticket_id = unhex(n.value ->> 0)",
+    )
+    .bind(now)
+    .bind(json(&rows)?)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The places in the slice of those tickets whose seat at their gate has a ticket already.

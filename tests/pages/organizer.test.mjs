@@ -464,6 +464,7 @@ test("the check before the doors open says what is missing", async (t) => {
   await sees(page, en("organizer.check_database_ok"));
   await sees(page, en("organizer.check_holders_look", { free: 1, tickets: 3 }));
   await sees(page, en("organizer.check_no_backups_look"));
+  await sees(page, en("organizer.check_ticket_secret_look"));
   const gate = (name) => page.getByText(en("organizer.check_gate_wrong", { gate: `\u2068${name}\u2069` }));
   await gate("North").waitFor();
   await gate("South").waitFor();
@@ -472,6 +473,12 @@ test("the check before the doors open says what is missing", async (t) => {
   await gate("North").waitFor({ state: "detached" });
   await gate("South").waitFor();
   await accessible(page);
+});
+
+test("the check says when the secret of codes is set", async (t) => {
+  const tickets = await service(t, { settings: { TICKET_SECRET: "a-secret-of-the-tests-of-the-pages" } });
+  const page = await signedIn(t, tickets, { view: "check" });
+  await sees(page, en("organizer.check_ticket_secret_ok"));
 });
 
 test("an organizer of one event sees that event, and nothing is amiss", async (t) => {

@@ -79,5 +79,6 @@ mod stats;
 mod stopping;
 mod system;
 mod tickets;
+mod transport;
 mod undo;
 mod users;

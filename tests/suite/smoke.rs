@@ -511,8 +511,8 @@ async fn over_tls_the_authorities_of_ssl_cert_file_are_trusted_and_no_others() {
     assert!(wrong.log.contains("error: SSL_CERT_FILE: has no certificate in PEM"), "{}", wrong.log);
 }
 
-/// Makes an authority, and a certificate of it for localhost.
-fn certificates(directory: &Path) -> Arc<rustls::ServerConfig> {
+/// Makes an authority, `authority.pem`, and a certificate of it for localhost.
+pub fn certificates(directory: &Path) -> Arc<rustls::ServerConfig> {
     let openssl = |arguments: &str| {
         let run = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();
         let run = run.expect("this test needs the program openssl, from the package of the same name");

@@ -20,7 +20,7 @@ export async function show() {
   const mine = ++asked;
   const told = find("#check-told");
   told.textContent = text("organizer.loading");
-  const answers = await Promise.all([service, backups, eventTimes, tickets, links, page].map((check) => check().catch(failed)));
+  const answers = await Promise.all([service, machine, eventTimes, tickets, links, page].map((check) => check().catch(failed)));
   if (mine !== asked || !session.event) return;
   const checks = answers.flat().sort((a, b) => ORDER[a.state] - ORDER[b.state]);
   find("#checks").replaceChildren(...checks.map(item));
@@ -48,16 +48,22 @@ async function service() {
   return lines;
 }
 
-/** When the newest backup was taken: only who may see all events may ask. */
-async function backups() {
+/** Backups and the secret of codes: only who may see all events may ask. */
+async function machine() {
   if (session.isBound) return [];
   const response = await send("GET", "/metrics", { key: session.key });
   if (!response.ok) return [];
-  const newest = /^backup_last_success (\d+)/m.exec(await response.text());
-  if (!newest) return [line("look", "no_backups")];
+  const metrics = await response.text();
+  const has = /^ticket_secret_set 1$/m.test(metrics);
+  return [backup(/^backup_last_success (\d+)/m.exec(metrics)), line(has ? "ok" : "look", "ticket_secret")];
+}
+
+/** When the newest backup was taken. */
+function backup(newest) {
+  if (!newest) return line("look", "no_backups");
   const age = now() - Number(newest[1]);
-  if (newest[1] === "0") return [line("wrong", "backup_none")];
-  return [line(age > BACKUP_AGE ? "wrong" : "ok", "backup", { hours: number(Math.max(0, Math.round(age / HOUR))) })];
+  if (newest[1] === "0") return line("wrong", "backup_none");
+  return line(age > BACKUP_AGE ? "wrong" : "ok", "backup", { hours: number(Math.max(0, Math.round(age / HOUR))) });
 }
 
 async function eventTimes() {

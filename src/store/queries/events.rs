@@ -99,9 +99,7 @@ impl Events for Backend {
         let outcome = async {
             let connection = lease.connection();
             let event = lock_event(connection, event_id).await?;
-            let running = event.starts_at.is_some_and(|start| start <= author.now)
-                && event.ends_at.is_none_or(|end| author.now <= end);
-            if event.slug == DEFAULT_EVENT || running {
+            if event.slug == DEFAULT_EVENT || event.is_running(author.now) {
                 return Err(Error::EventInUse);
             }
             for statement in [

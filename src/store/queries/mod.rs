@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_taken, insert_holders, insert_tickets, record_accepted,
-    register,
+    register, update_seeds,
 };
 use crate::error::Error;
 use crate::store::{Health, Result, Store};
@@ -51,6 +51,14 @@ impl Store for Backend {
         let mut lease = self.reader().await?;
         let outcome = super::health(lease.connection()).await;
         lease.settle(outcome).await
+    }
+
+    async fn secret_fingerprint(&self) -> Result<Option<Vec<u8>>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_scalar("select value from settings where name = 'ticket_secret'")
+            .fetch_optional(lease.connection())
+            .await;
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>> {

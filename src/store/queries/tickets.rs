@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::model::{Action, Millis, Status, Ticket};
 use crate::store::{
-    Act, Author, Created, Guarded, ManifestTicket, NewTicket, Result, TicketChange, TicketFilter, TicketPage, Tickets,
+    Act, Author, Created, Guarded, ManifestTicket, NewSeed, NewTicket, Reseeded, Result, TicketChange, TicketFilter,
+    TicketPage, Tickets,
 };
 
 /// Tickets written by one statement: large enough to be fast, small enough to show progress.
@@ -204,6 +205,74 @@ impl Tickets for Backend {
         .await;
         lease.settle(outcome).await
     }
+
+    async fn reseed_tickets(&self, fingerprint: &[u8], new_seed: NewSeed, author: Author) -> Result<Reseeded> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            sqlx::query(
+                "insert into settings (name, value) values ('ticket_secret', $1) \
+                 on conflict (name) do update set value = excluded.value",
+            )
+            .bind(fingerprint)
+            .execute(&mut *connection)
+            .await?;
+            let mut reseeded = Reseeded::default();
+            let mut page = list_unused(connection, Uuid::nil()).await?;
+            while let Some(Unused { ticket_id: last, .. }) = page.last() {
+                let next = list_unused(connection, *last).await?;
+                let seeds =
+                    page.iter().map(|ticket| Ok((ticket.ticket_id, new_seed()?))).collect::<Result<Vec<_>>>()?;
+                super::update_seeds(connection, &seeds, author.now).await?;
+                for ticket in page {
+                    let event = reseeded.entry(ticket.event.clone()).or_default();
+                    event.event_id = ticket.event_id;
+                    event.tickets += 1;
+                    event.held += usize::from(ticket.is_held());
+                }
+                page = next;
+            }
+            for event in reseeded.values() {
+                let act = Act::new(Action::Reissued, event.event_id).count(event.tickets);
+                record(connection, author, &act).await?;
+            }
+            Ok(reseeded)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+}
+
+/// A ticket that may still be scanned.
+#[derive(sqlx::FromRow)]
+struct Unused {
+    ticket_id: Uuid,
+    event_id: Uuid,
+    event: String,
+    user_id: Option<Uuid>,
+    status: Status,
+}
+
+impl Unused {
+    /// Whether somebody may come with it.
+    fn is_held(&self) -> bool {
+        self.user_id.is_some() && self.status != Status::Revoked
+    }
+}
+
+/// Tickets that may still be scanned, in the order of their ids.
+async fn list_unused(connection: &mut Connection, after: Uuid) -> Result<Vec<Unused>> {
+    let tickets = sqlx::query_as(
+        "select t.ticket_id, t.event_id, e.slug as event, t.user_id, t.status \
+         from tickets t join events e on e.event_id = t.event_id \
+         where t.ticket_id > $1 and (t.status <> 'used' or t.inside or e.reentry <> 'none') \
+         order by t.ticket_id limit $2",
+    )
+    .bind(after)
+    .bind(CHUNK as i64)
+    .fetch_all(connection)
+    .await?;
+    Ok(tickets)
 }
 
 /// Whether a change is yet to be made. Refuses what the ticket's state does not allow.
