@@ -93,6 +93,13 @@ impl ScanRequest {
         Ok(())
     }
 
+    /// When the device made the scan, by its own clock. An online gate whose clock is far off admits all the same, but what its
+    /// clock says is not kept: then it is when the scan was received. Offline such a scan is refused.
+    fn made_at(&self, now: Millis) -> Millis {
+        let believed = now - OFFLINE_WINDOW..=now + OFFLINE_AHEAD;
+        if believed.contains(&self.scanned_at) { self.scanned_at } else { now }
+    }
+
     fn manual(&self) -> bool {
         self.shown.note().is_some()
     }
@@ -205,7 +212,7 @@ fn decide(
         seconds_off: decision.seconds_off,
         first_used_at: used_before.and_then(|ticket| ticket.used_at),
         first_used_gate: used_before.and(context.first_used_gate.clone()),
-        scanned_at: request.scanned_at,
+        scanned_at: request.made_at(now),
         received_at: now,
         decided_at: as_of,
         key_id: caller.key_id,

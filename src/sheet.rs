@@ -288,18 +288,41 @@ impl<'a> ActionLine<'a> {
     }
 }
 
-/// A text that a person wrote. One that a spreadsheet would run as a formula gets an apostrophe before it, which the
-/// spreadsheet shows as text.
+/// A text that a person wrote. What a spreadsheet would run as a formula gets an apostrophe before it, which the spreadsheet
+/// shows as text: at the start, and wherever a spreadsheet of another language may begin a cell. One that splits at `;` takes
+/// the whole line up to the first `;` for one cell, and our quotes within it for text.
 #[derive(Clone, Copy, Default)]
 struct Harmless<'a>(&'a str);
 
+/// What begins a formula, also as East Asian keyboards write it.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+/// After what a cell may begin: the separators of all languages, line breaks, and the quotes around a cell.
+const SEPARATORS: [char; 9] = [',', ';', '\t', '|', '،', '؛', '\r', '\n', '"'];
+
+/// What spreadsheets pass over at the start of a cell.
+fn is_passed_over(character: char) -> bool {
+    character.is_whitespace() || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
 impl Serialize for Harmless<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-            serializer.collect_str(&format_args!("'{}", self.0))
-        } else {
-            serializer.serialize_str(self.0)
+        if !self.0.contains(FORMULA) && !self.0.starts_with(['\t', '\r', '\n']) {
+            return serializer.serialize_str(self.0);
         }
+        let mut harmless = String::with_capacity(self.0.len() + 1);
+        // A tab or a line break at the start is taken away by some, and with it what we know of the rest.
+        if self.0.starts_with(['\t', '\r', '\n']) {
+            harmless.push('\'');
+        }
+        let mut may_begin = true;
+        for character in self.0.chars() {
+            if may_begin && FORMULA.contains(&character) {
+                harmless.push('\'');
+            }
+            may_begin = SEPARATORS.contains(&character) || (may_begin && is_passed_over(character));
+            harmless.push(character);
+        }
+        serializer.serialize_str(&harmless)
     }
 }
 
@@ -309,7 +332,7 @@ pub struct Writer(csv::Writer<Vec<u8>>);
 impl Writer {
     /// Begins with the header of these lines, which is there also where no line follows.
     pub fn new<Line: Default + Serialize>() -> Self {
-        let mut sample = csv::Writer::from_writer(Vec::new());
+        let mut sample = quoting().from_writer(Vec::new());
         // Writing to a vector cannot fail.
         let _ = sample.serialize(Line::default());
         let written = sample.into_inner().unwrap_or_default();
@@ -330,7 +353,14 @@ impl Writer {
 
 /// Writes after what is there, with no header of its own.
 fn after(written: Vec<u8>) -> csv::Writer<Vec<u8>> {
-    csv::WriterBuilder::new().has_headers(false).from_writer(written)
+    quoting().has_headers(false).from_writer(written)
+}
+
+/// With every field in quotes, so that what is in one stays in one.
+fn quoting() -> csv::WriterBuilder {
+    let mut builder = csv::WriterBuilder::new();
+    builder.quote_style(csv::QuoteStyle::Always);
+    builder
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -602,6 +632,43 @@ mod tests {
     }
 
     #[test]
+    fn a_formula_gets_an_apostrophe_wherever_a_cell_may_begin() {
+        for (text, harmless) in [
+            ("=1+1", "'=1+1"),
+            ("-1", "'-1"),
+            ("＝1", "'＝1"),
+            ("A;=1", "A;'=1"),
+            ("A,+1", "A,'+1"),
+            ("A\t@x", "A\t'@x"),
+            ("A|-1", "A|'-1"),
+            ("A\r\n=1", "A\r\n'=1"),
+            ("A\"=1", "A\"'=1"),
+            (" =1", " '=1"),
+            ("A; \u{a0}\"=1", "A; \u{a0}\"'=1"),
+            ("\u{feff}=1", "\u{feff}'=1"),
+            ("\tA", "'\tA"),
+            ("\rA", "'\rA"),
+            // Names as they are.
+            ("1-1", "1-1"),
+            ("Ruiz-Roe, Ana", "Ruiz-Roe, Ana"),
+            ("ana@example.org; luis@example.org", "ana@example.org; luis@example.org"),
+            ("'=1", "'=1"),
+        ] {
+            let records = written(&TicketLine::new(&ticket(text, "North", "Ana")));
+            assert_eq!(records[1][1], harmless, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_field_is_in_quotes() {
+        let mut writer = Writer::new::<LinkLine>();
+        writer.line(&LinkLine::new(&ticket("A1", "No\"rth", "Ana"), "https://t.example.org/t/x".into())).unwrap();
+        let expected = "\"seat\",\"gate\",\"username\",\"full_name\",\"email\",\"ticket_url\"\n\
+                        \"A1\",\"No\"\"rth\",\"'-ana\",\"Ana\",\"\",\"https://t.example.org/t/x\"\n";
+        assert_eq!(writer.take().unwrap(), expected);
+    }
+
+    #[test]
     fn a_link_is_one_record_under_its_header() {
         let url = "https://tickets.example.org/t/x".to_owned();
         let records = written(&LinkLine::new(&ticket("@A1", "-N", "+1"), url.clone()));
@@ -663,10 +730,13 @@ mod tests {
     fn what_was_taken_is_not_written_again() {
         let mut writer = Writer::new::<TicketLine>();
         let header = writer.take().unwrap();
-        assert!(header.starts_with(b"ticket_id,seat,gate,") && header.ends_with(b",used_at\n"), "{header:?}");
+        assert!(
+            header.starts_with(b"\"ticket_id\",\"seat\",\"gate\",") && header.ends_with(b",\"used_at\"\n"),
+            "{header:?}"
+        );
         assert!(writer.take().unwrap().is_empty());
         writer.line(&TicketLine::new(&ticket("A1", "North", "Ana"))).unwrap();
-        assert!(writer.take().unwrap().starts_with(b"00000000-0000-0000-0000-000000000001,A1,North,"));
+        assert!(writer.take().unwrap().starts_with(b"\"00000000-0000-0000-0000-000000000001\",\"A1\",\"North\","));
     }
 
     proptest! {
@@ -685,21 +755,40 @@ mod tests {
         }
 
         #[test]
-        fn exactly_what_a_spreadsheet_would_run_gets_an_apostrophe(text in "[=+@\t\ra'\" -]?\\PC{0,8}") {
-            let dangerous = text.bytes().next().is_some_and(|first| b"=+-@\t\r".contains(&first));
-            let expected = if dangerous { format!("'{text}") } else { text.clone() };
+        fn in_no_language_does_a_cell_begin_with_a_formula(text in "[=+@＝,;|\t\r\n\"'،\u{feff}\u{3000}a -]{0,10}") {
+            let mut writer = Writer::new::<TicketLine>();
+            writer.line(&TicketLine::new(&ticket(&text, "North", "Ana"))).unwrap();
+            let file = writer.take().unwrap();
+            let file = std::str::from_utf8(&file).unwrap();
+            for separator in SEPARATORS {
+                for cell in file.split(separator) {
+                    let cell = cell.trim_start_matches(|character| character == '"' || is_passed_over(character));
+                    prop_assert!(!cell.starts_with(FORMULA), "{separator:?}: {cell:?}");
+                }
+            }
+            // Nothing but apostrophes is added.
             let records = written(&TicketLine::new(&ticket(&text, "North", "Ana")));
-            prop_assert_eq!(&records[1][1], &expected);
+            prop_assert_eq!(records[1][1].replace('\'', ""), text.replace('\'', ""));
+        }
+
+        #[test]
+        fn what_no_spreadsheet_would_run_stays_as_it_is(text in prop_oneof![
+            // No formula, or nothing after which a cell may begin.
+            "[^=+@＝＋－＠\\pC-]{0,12}",
+            "[^=+@＝＋－＠\\pC\\s,;|،؛\"-][^\\pC,;|،؛\"]{0,12}",
+        ]) {
+            let records = written(&TicketLine::new(&ticket(&text, "North", "Ana")));
+            prop_assert_eq!(&records[1][1], &text);
         }
 
         #[test]
         fn what_is_written_is_read_again(seat in "[^=+@\\pC\\s-](\\PC{0,20}[^\\pC\\s])?", gate in "[^=+@\\pC\\s-](\\PC{0,20}[^\\pC\\s])?") {
             let records = written(&TicketLine::new(&ticket(&seat, &gate, "Ana")));
-            let mut writer = csv::Writer::from_writer(Vec::new());
+            let mut writer = quoting().from_writer(Vec::new());
             writer.write_record(["seat", "gate"]).unwrap();
             writer.write_record(&records[1][1..3]).unwrap();
             let rows = read(writer.into_inner().unwrap());
-            prop_assert_eq!(rows, Ok(vec![(2, seat, gate, None)]));
+            prop_assert_eq!(rows, Ok(vec![(2, records[1][1].clone(), records[1][2].clone(), None)]));
         }
     }
 }

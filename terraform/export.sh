@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Dumps the database into BACKUP_DIR. PGHOST, PGDATABASE, PGUSER and PGPASSWORD say which. export.tf runs it, as a job.
 set -euo pipefail
+umask 077 # names of people, and what makes codes
 
 name=tickets-$(date -u +%Y%m%d-%H%M%SZ).dump
 work=$(mktemp -d)

@@ -51,7 +51,8 @@ pub(crate) struct ScanBody {
     /// `entry` when absent.
     direction: Option<Direction>,
     /// When the device made the scan, by its own clock. In a batch the decision is made as of then: after the key's creation,
-    /// at most [`crate::limits::OFFLINE_WINDOW`] ago and at most [`crate::limits::OFFLINE_AHEAD`] ahead.
+    /// at most [`crate::limits::OFFLINE_WINDOW`] ago and at most [`crate::limits::OFFLINE_AHEAD`] ahead. Of a single scan
+    /// one further off than that is not kept: it has the time of its receipt.
     pub(super) scanned_at: Option<Millis>,
     /// Only in a batch: what the gate decided by itself.
     pub(super) offline_result: Option<ScanResult>,
@@ -124,7 +125,8 @@ pub(crate) struct ScanReply {
     #[cfg_attr(test, schemars(with = "Option<Place>"))]
     at_gate: Option<String>,
     direction: Direction,
-    /// When the device made the scan, by its own clock; when it did not say, when the service received it.
+    /// When the device made the scan, by its own clock; when it did not say, or its clock was far off, when the service
+    /// received it.
     scanned_at: Millis,
     /// With `already_used`: when the ticket admitted its holder. Null where it does not apply.
     first_used_at: Option<Millis>,

@@ -34,6 +34,7 @@ test("a file that is no CSV is read to its end all the same", () => {
 
 test("the apostrophe that keeps a spreadsheet from running a field is taken away", () => {
   assert.deepEqual(records("seat,name\n'=1,'Tis\n"), [{ seat: "=1", name: "'Tis" }]);
+  assert.deepEqual(records(`"seat","name"\n"A; '=1","Ana ""'-"" Roe, '＝x"\n`), [{ seat: "A; =1", name: 'Ana "-" Roe, ＝x' }]);
 });
 
 test("a local time is a moment of the event's zone, also on the days the clocks change", () => {

@@ -24,6 +24,13 @@ every_link_leads_somewhere() {
   done
 }
 
+# What holds names of people or makes codes: exports, dumps, answers with secrets. What is added to is there already.
+what_the_documents_write_to_files_is_their_owners_alone() {
+  local written
+  written=$(grep -nE '\bapi .*[^>]>[a-z]|pg_dump .*[^>]>[a-z]|: >[a-z]|storage cp "' ./*.md docs/*.md terraform/*.md)
+  equals "" "$(grep -v 'umask 077' <<<"$written" || :)"
+}
+
 _same_in_both_languages() { # WHAT-PRINTS-IT
   diff <("$1" README.md) <("$1" README.es.md)
 }

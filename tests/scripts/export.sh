@@ -23,6 +23,13 @@ a_dump_is_named_after_the_second_and_told_in_one_line() {
   called 'pg_dump --format=custom '
 }
 
+a_dump_is_readable_by_its_owner_alone() {
+  umask 022
+  _programs 'archive\nend\n'
+  passes _export
+  equals 600 "$(stat -c %a "$scratch"/backups/*)"
+}
+
 a_torn_dump_is_no_backup() {
   _programs 'archi'
   fails _export

@@ -126,6 +126,9 @@ async fn a_backup_restores_every_row_and_the_service_runs_on_it(service: Service
     let verified = verify(&service, &directory, &file).printed();
     let target = Target::of(&service, &directory).await;
     let restored = target.restore(&directory, &file).printed();
+    if let Target::File(path) = &target {
+        assert_eq!(fs::metadata(path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    }
     for said in [verified, restored] {
         assert_eq!(fact(&said, "schema version"), newest(service.database.kind).to_string(), "{said}");
         let facts = [("tickets", "20"), ("scans", "2"), ("users", "20")];

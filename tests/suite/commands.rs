@@ -418,6 +418,8 @@ async fn export_is_what_the_service_sends(service: Service) {
         assert_eq!(Run::of(&mut on(database, &directory, &arguments)).printed(), "");
         assert_eq!(std::fs::read_to_string(directory.0.join("evening.csv")).expect("it is there"), sent);
         assert_eq!(directory.names("."), ["evening.csv"]);
+        let mode = std::fs::metadata(directory.0.join("evening.csv")).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "names of people are its owner's alone");
     }
     Run::of(&mut on(database, &directory, &["export", "tickets", "--event", "ball"])).failed(1);
     let errors = Run::of(&mut on(database, &directory, &["export", "tickets", "--output", "no/where.csv"])).failed(1);

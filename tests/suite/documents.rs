@@ -66,6 +66,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
             format!("to {} after its end", told(MANIFEST_AFTER_END)),
             format!("at most {BATCH_SCANS}, reports"),
             format!("within the last {} and at most {} ahead", told(OFFLINE_WINDOW), told(OFFLINE_AHEAD)),
+            format!("more than {} ago or {} ahead", told(OFFLINE_WINDOW), told(OFFLINE_AHEAD)),
             format!(
                 "({}; a batch {}, CSV {}; without a key {})",
                 size(BODY),

@@ -115,7 +115,7 @@ impl World<'_> {
             ("DELETE", "/api/events/{event}") => of_event(),
             ("POST", "/api/events/{event}/tickets") => of_event().json(place),
             ("GET", path) if path.starts_with("/api/events/{event}") => of_event(),
-            ("GET", "/api/actions.csv") => Deed::at(path).shows(format!(",{event},")),
+            ("GET", "/api/actions.csv") => Deed::at(path).shows(format!(",\"{event}\",")),
             ("GET" | "POST", path) if path.starts_with("/api/tickets/{ticket_id}") => {
                 let (ticket, _) = self.ticket().await;
                 let deed = Deed::at(path.replace("{ticket_id}", &ticket.ticket_id.to_string()));

@@ -21,6 +21,7 @@ on_both_databases! {
     the_checks_have_an_order,
     a_refusal_is_kept_and_changes_nothing_else,
     a_device_may_say_when_it_scanned,
+    a_gate_whose_clock_is_far_off_admits_but_its_time_is_not_kept,
     a_supervisor_admits_by_hand_and_says_why,
     a_scan_that_is_not_whole_is_refused,
     attendance_is_a_scan_by_json_or_form,
@@ -252,6 +253,31 @@ async fn a_device_may_say_when_it_scanned(service: Service) {
     assert_eq!(scan["scanned_at"], "2026-05-01T17:59:58.000Z");
     // The clock that decides is the service's.
     assert_eq!(scan["ticket"]["used_at"], service.time(0));
+}
+
+async fn a_gate_whose_clock_is_far_off_admits_but_its_time_is_not_kept(service: Service) {
+    const HOUR: i64 = 3_600_000;
+    let gate = service.gate().await;
+    let (oldest, latest) = (service.time(-72 * HOUR), service.time(30_000));
+    let seats = ["A1", "A2", "A3", "A4", "A5", "A6"];
+    let told = [
+        (service.time(-72 * HOUR - 1), service.time(0)),
+        (oldest.clone(), oldest),
+        (latest.clone(), latest),
+        (service.time(30_001), service.time(0)),
+        ("1970-01-01T00:00:00Z".to_owned(), service.time(0)),
+        ("2099-12-31T23:59:59Z".to_owned(), service.time(0)),
+    ];
+    for (seat, (says, kept)) in seats.into_iter().zip(told) {
+        let ticket = service.ticket(seat).await;
+        let body = with(service.scan(&ticket), json!({ "scanned_at": says }));
+        let scan = gate.post(SCANS, body.clone()).await.is_scan(200, "accepted");
+        assert_eq!(scan["scanned_at"], kept, "{says}");
+        service.clock.advance(1_000);
+        let again = service.unchanged(gate.post(SCANS, body)).await.is_scan(200, "accepted");
+        assert_eq!((&again["scanned_at"], &again["replayed"]), (&json!(kept), &json!(true)), "{says}");
+        service.clock.advance(-1_000);
+    }
 }
 
 async fn a_supervisor_admits_by_hand_and_says_why(service: Service) {

@@ -22,7 +22,10 @@ export function parse(text) {
 /** Objects by the names in the first row, of a file that the service wrote. */
 export function records(text) {
   const [names, ...rows] = parse(text).rows;
-  // The service puts an apostrophe before what a spreadsheet would run as a formula.
-  const plain = (field) => field.replace(/^'(?=[=+\-@\t\r])/, "");
+  // The service puts an apostrophe before what a spreadsheet of any language would run as a formula.
+  const plain = (field) =>
+    field
+      .replace(/^'(?=[\t\r\n])/, "")
+      .replace(/((?:^|[,;\t|،؛\r\n"])[\s\u200b-\u200f\u2060\ufeff]*)'(?=[=+\-@＝＋－＠])/g, "$1");
   return rows.map((row) => Object.fromEntries(names.map((name, place) => [name, plain(row[place] ?? "")])));
 }
