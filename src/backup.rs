@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod daily;
 mod postgres;
+pub mod revived;
 mod sqlite;
 
 use std::io::Read as _;
@@ -21,6 +22,7 @@ use crate::app::App;
 use crate::config::Database;
 use crate::model::Millis;
 use archive::Folder;
+use revived::State;
 
 /// How long `BACKUP_COMMAND` may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -239,6 +241,14 @@ pub async fn restore(app: &App, file: &Path) -> anyhow::Result<Contents> {
         (Format::Postgres, Database::Sqlite(_)) => {
             anyhow::bail!("{} is a backup of PostgreSQL, and the database is SQLite", file.display())
         }
+    }
+}
+
+/// What of a database can come back to life when a backup takes its place, or has taken it.
+pub async fn read_state(database: &Database) -> anyhow::Result<State> {
+    match database {
+        Database::Sqlite(file) => sqlite::read_state(file).await.with_context(|| file.display().to_string()),
+        Database::Postgres { owner, .. } => postgres::read_state(owner).await,
     }
 }
 

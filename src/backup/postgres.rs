@@ -15,6 +15,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::archive::{self, Folder};
+use super::revived::{KEYS, State, TICKETS, USERS};
 use super::{CONTENTS, Contents, check_schema, said, unblocked, unless_stopped};
 use crate::config::Database;
 use crate::model::Millis;
@@ -164,6 +165,18 @@ async fn inspect(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     contents.check_schema(postgres_schema())?;
     connection.close().await?;
     Ok(contents)
+}
+
+/// What of a database can come back to life.
+pub async fn read_state(options: &PgConnectOptions) -> anyhow::Result<State> {
+    let mut connection = connect(options).await?;
+    let state = State {
+        keys: sqlx::query_as(KEYS).fetch_all(&mut connection).await.map_err(said)?,
+        tickets: sqlx::query_as(TICKETS).fetch_all(&mut connection).await.map_err(said)?,
+        users: sqlx::query_as(USERS).fetch_all(&mut connection).await.map_err(said)?,
+    };
+    connection.close().await?;
+    Ok(state)
 }
 
 /// Works in a new database, which is dropped whatever becomes of the work, a stop signal included.

@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::archive::{self, Folder};
+use super::revived::{KEYS, State, TICKETS, USERS};
 use super::{CONTENTS, Contents, at_work, said, unblocked};
 use crate::model::Millis;
 use crate::store::sqlite_schema;
@@ -63,6 +64,19 @@ async fn inspect(file: &Path) -> anyhow::Result<Contents> {
     Ok(contents)
 }
 
+/// What of a database can come back to life. Reads also what is in the log beside it, and brings no schema up to date.
+pub async fn read_state(file: &Path) -> anyhow::Result<State> {
+    let options = SqliteConnectOptions::new().filename(file).read_only(true).disable_statement_logging();
+    let mut connection = options.connect().await.map_err(said)?;
+    let state = State {
+        keys: sqlx::query_as(KEYS).fetch_all(&mut connection).await.map_err(said)?,
+        tickets: sqlx::query_as(TICKETS).fetch_all(&mut connection).await.map_err(said)?,
+        users: sqlx::query_as(USERS).fetch_all(&mut connection).await.map_err(said)?,
+    };
+    connection.close().await?;
+    Ok(state)
+}
+
 /// Puts a backup where no database is.
 pub async fn restore(backup: &Path, target: &Path) -> anyhow::Result<Contents> {
     refuse_existing(target)?;
@@ -90,7 +104,7 @@ fn refuse_existing(target: &Path) -> anyhow::Result<()> {
         // Also a link to nowhere is there.
         anyhow::ensure!(
             fs::symlink_metadata(&path).is_err(),
-            "{} exists; stop the service and move the old database away, with its -wal and -shm files",
+            "{} exists; stop the service and move the old database away, with its -wal and -shm files, then name it by --before",
             path.display()
         );
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::app::App;
@@ -17,6 +18,10 @@ pub struct Arguments {
     /// Restore into this file, or this postgres:// URL as the owner [default: the database of the settings]
     #[arg(long, value_name = "DATABASE")]
     to: Option<String>,
+    /// The database that the restored one takes the place of, to tell what is good again that was not any more: a file, or
+    /// a postgres:// URL or the name of a database on the same server
+    #[arg(long, value_name = "DATABASE")]
+    before: Option<String>,
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -24,11 +29,32 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(to) = arguments.to {
         settings.database = database(&to)?;
     }
+    let before = arguments.before.map(|before| before_of(&before, &settings.database)).transpose()?;
     let app = Arc::new(App::new(settings, Box::new(Millis::now)));
-    let contents = super::block_on(backup::restore(&app, &arguments.file))?;
-    println!("Restored {} into {}:", arguments.file.display(), app.settings.database);
-    println!("{}", contents.describe(&app));
-    Ok(())
+    super::block_on(async {
+        // First, as nothing is restored when it cannot be read.
+        let before = match before {
+            Some(before) => Some(backup::read_state(&before).await.context("--before")?),
+            None => None,
+        };
+        let contents = backup::restore(&app, &arguments.file).await?;
+        println!("Restored {} into {}:", arguments.file.display(), app.settings.database);
+        println!("{}", contents.describe(&app));
+        let restored = backup::read_state(&app.settings.database).await.context("it is restored, but")?;
+        println!("{}", restored.describe(before.as_ref(), app.now()));
+        Ok(())
+    })
+}
+
+/// The database that the restored one takes the place of; a name alone is one of the same server, and the same login.
+fn before_of(before: &str, restored: &Database) -> anyhow::Result<Database> {
+    match restored {
+        Database::Postgres { owner, .. } if !before.contains(':') => {
+            let named = Box::new((**owner).clone().database(before));
+            Ok(Database::Postgres { service: named.clone(), owner: named, grant_to: None })
+        }
+        _ => database(before),
+    }
 }
 
 /// A database that is named without the settings' logins, which may be of another server.

@@ -11,6 +11,8 @@ use std::sync::Mutex;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use http::Method;
+use serde_json::{Value, json};
 
 use crate::commands::{Directory, Run, on};
 use crate::database::{Kind, Rows, TestDatabase};
@@ -23,6 +25,8 @@ on_both_databases! {
     a_backup_restores_every_row_and_the_service_runs_on_it,
     a_backup_amid_scans_has_every_scan_acknowledged_before_it,
     a_restore_overwrites_nothing,
+    a_restore_ends_with_what_is_good_again,
+    a_restore_beside_the_database_of_before_tells_what_was_not_good_there,
     a_backup_that_was_cut_or_altered_is_refused,
     a_schema_that_is_not_known_is_neither_backed_up_nor_restored,
     a_failed_backup_leaves_those_before_it_and_nothing_of_its_own,
@@ -142,7 +146,7 @@ async fn a_backup_restores_every_row_and_the_service_runs_on_it(service: Service
     let server = Server::start(target.environment()).await;
     server.anonymous().get("/health?full=1").await.is(200);
     assert_eq!(server.organizer().get("/api/events/default/stats").await.is(200)["admitted"], 1);
-    server.organizer().post("/api/users", serde_json::json!({ "username": "new" })).await.is(201);
+    server.organizer().post("/api/users", json!({ "username": "new" })).await.is(201);
 }
 
 async fn a_backup_amid_scans_has_every_scan_acknowledged_before_it(service: Service) {
@@ -198,6 +202,91 @@ async fn a_restore_overwrites_nothing(service: Service) {
     let why = if service.database.kind == Kind::Sqlite { "restored.db exists" } else { "holds scans already" };
     assert!(said.contains(why), "{said}");
     assert_eq!(target.rows().await.snapshot().await, before);
+}
+
+/// A gate's key of its own, by its id.
+async fn gate_key(service: &Service, name: &str) -> String {
+    let key = json!({ "name": name, "role": "gate", "event": "default", "gate": "North" });
+    let made = service.organizer.post("/api/keys", key).await.is(201);
+    made["key_id"].as_str().expect("an id").to_owned()
+}
+
+async fn a_restore_ends_with_what_is_good_again(service: Service) {
+    let directory = Directory::new();
+    evening(&service).await;
+    // The program's clock is that of the machine: a key without an end does not end.
+    let [good, revoked] = ["Office", "Old office"]
+        .map(|name| service.organizer.post("/api/keys", json!({ "name": name, "role": "organizer" })));
+    let (good, revoked) = (good.await.is(201), revoked.await.is(201));
+    let id = |key: &Value| key["key_id"].as_str().expect("an id").to_owned();
+    service.organizer.delete(format!("/api/keys/{}", id(&revoked))).await.is(204);
+    let ended = gate_key(&service, "ended long ago").await;
+    let file = take(&service, &directory);
+
+    let said = Target::of(&service, &directory).await.restore(&directory, &file).printed();
+    assert!(said.contains("1 keys are good:"), "{said}");
+    let line = said.lines().find(|line| line.contains(&id(&good))).expect("it is listed");
+    assert!(line.contains("organizer") && line.contains("Office") && line.contains("never expires"), "{line}");
+    assert!(!said.contains(&id(&revoked)) && !said.contains(&ended), "{said}");
+    assert!(said.contains("20 tickets are good, with the codes, links and paper of then"), "{said}");
+    assert!(said.contains("--before") && said.contains("register-ticket-api keys revoke KEY_ID"), "{said}");
+}
+
+async fn a_restore_beside_the_database_of_before_tells_what_was_not_good_there(service: Service) {
+    let directory = Directory::new();
+    let tickets = tickets(&service, 6).await;
+    // Keys that have not ended yet by the clock of the program.
+    let far = json!({ "starts_at": "2098-01-01T00:00:00Z", "ends_at": "2098-01-02T00:00:00Z" });
+    service.organizer.patch("/api/events/default", far).await.is(200);
+    let [same, reissued, transferred, revoked, used, erased] = &tickets[..] else { panic!("six tickets") };
+    let lost = gate_key(&service, "lost phone").await;
+    let moved = gate_key(&service, "new phone").await;
+    let kept = gate_key(&service, "kept").await;
+    let file = take(&service, &directory);
+
+    service.organizer.delete(format!("/api/keys/{lost}")).await.is(204);
+    let offer = service.organizer.bare(Method::POST, format!("/api/keys/{moved}/enrol")).await.is(200);
+    let token = offer["enrol_url"].as_str().and_then(|url| url.split_once("enrol=")).expect("a token").1;
+    service.anonymous.post("/api/enrol", json!({ "token": token })).await.is(200);
+    let change = async |ticket: &crate::service::Ticket, how: &str| {
+        service.organizer.bare(Method::POST, format!("/api/tickets/{}/{how}", ticket.ticket_id)).await.is(200);
+    };
+    change(reissued, "reissue").await;
+    change(revoked, "revoke").await;
+    let transfer = format!("/api/tickets/{}/transfer", transferred.ticket_id);
+    service.organizer.post(transfer, json!({ "username": same.username })).await.is(200);
+    let scan = service.scan(used);
+    service.organizer.post("/api/events/default/scans", scan).await.is_scan(200, "accepted");
+    service.organizer.delete(format!("/api/users/{}", erased.username)).await.is(204);
+    let url = service.database.owner_url();
+    let before = if service.database.kind == Kind::Sqlite { &url } else { url.rsplit_once('/').expect("a name").1 };
+    let rows = service.database.snapshot().await;
+
+    let target = Target::of(&service, &directory).await;
+    let file = file.to_str().expect("the test's own name");
+    let restore =
+        |before: &str| Run::of(directory.program(&["restore", file, "--before", before]).envs(target.environment()));
+    restore("nowhere").failed(1);
+    assert!(target.is_untouched().await, "nothing is restored when the other database cannot be read");
+    let said = restore(before).printed();
+    assert_eq!(service.database.snapshot().await, rows);
+    let told = |id: &str| said.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{id}: {said}"));
+    assert!(said.contains("2 keys are good again:"), "{said}");
+    assert!(told(&lost).contains("lost phone  event default  gate North") && told(&lost).contains("(was revoked 2"));
+    assert!(told(&moved).contains("of a later enrolment"), "{said}");
+    assert!(said.contains("5 tickets are good again"), "{said}");
+    let since = [(reissued, "reissued"), (transferred, "transferred"), (revoked, "revoked"), (used, "used")];
+    for (ticket, since) in since.into_iter().chain([(erased, "revoked")]) {
+        let line = told(&ticket.ticket_id.to_string());
+        assert!(line.contains(&format!("seat {}  gate {}  (was {since})", ticket.seat, ticket.gate)), "{line}");
+    }
+    assert!(said.contains("1 people are known again who were erased:") && said.contains(&erased.username), "{said}");
+    for unchanged in [&kept, &same.ticket_id.to_string()] {
+        assert!(!said.contains(unchanged.as_str()), "{said}");
+    }
+    for ticket in &tickets {
+        assert!(!said.contains(&ticket.secret()), "{said}");
+    }
 }
 
 /// The file with other bytes in it, under another name.
