@@ -5,8 +5,7 @@
 # Scheduler cannot put the date into a name. This one writes the archive that `register-ticket-api backup verify` reads.
 
 locals {
-  export_account = "ticket-export-${local.environment}@${var.project_id}.iam.gserviceaccount.com"
-  export_bucket  = coalesce(var.backup_bucket, "${var.project_id}-ticket-backups-${local.environment}")
+  export_bucket = coalesce(var.backup_bucket, "${var.project_id}-ticket-backups-${local.environment}")
 }
 
 resource "google_cloud_run_v2_job" "export" {
@@ -16,7 +15,7 @@ resource "google_cloud_run_v2_job" "export" {
 
   template {
     template {
-      service_account = local.export_account
+      service_account = local.account_of["export"]
       max_retries     = 1
       timeout         = "1800s"
 
@@ -101,7 +100,7 @@ resource "google_cloud_scheduler_job" "export" {
     uri         = "https://run.googleapis.com/v2/${google_cloud_run_v2_job.export.id}:run"
 
     oauth_token {
-      service_account_email = local.export_account
+      service_account_email = local.account_of["export"]
     }
   }
 

@@ -1,21 +1,9 @@
-# Who may do what. Each account runs one thing. The export's is made by scripts/bootstrap-gcp, with its right to the bucket.
-
-resource "google_service_account" "service" {
-  account_id   = "ticket-service-${local.environment}"
-  display_name = "Runs ${local.name}"
-}
-
-resource "google_service_account" "migrate" {
-  account_id   = "ticket-migrate-${local.environment}"
-  display_name = "Migrates the database of ${local.name}"
-}
+# Who may do what. Each account runs one thing. scripts/bootstrap-gcp makes them, and lets the deployer run things as these, so
+# that it needs no right over accounts.
 
 locals {
-  accounts = {
-    service = google_service_account.service.member
-    migrate = google_service_account.migrate.member
-    export  = "serviceAccount:${local.export_account}"
-  }
+  account_of = { for name in ["service", "migrate", "export"] : name => "ticket-${name}-${local.environment}@${var.project_id}.iam.gserviceaccount.com" }
+  accounts   = { for name, account in local.account_of : name => "serviceAccount:${account}" }
 
   secret_readers = {
     service = ["db_password", "organizer_key", "ticket_secret"]
@@ -54,4 +42,15 @@ resource "google_cloud_run_v2_service_iam_member" "public" {
   location = var.region
   role     = "roles/run.invoker"
   member   = "allUsers"
+}
+
+# Release 0.1.0 had them here. They stay, as the bootstrap's.
+removed {
+  from = google_service_account.service
+  lifecycle { destroy = false }
+}
+
+removed {
+  from = google_service_account.migrate
+  lifecycle { destroy = false }
 }

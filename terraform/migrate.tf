@@ -7,7 +7,7 @@ resource "google_cloud_run_v2_job" "migrate" {
 
   template {
     template {
-      service_account = google_service_account.migrate.email
+      service_account = local.account_of["migrate"]
       max_retries     = 0 # a migration that failed is looked at first
       timeout         = "600s"
 

@@ -6,7 +6,7 @@ resource "google_cloud_run_v2_service" "service" {
   deletion_protection  = local.deletion_protection
 
   template {
-    service_account                  = google_service_account.service.email
+    service_account                  = local.account_of["service"]
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN1" # the one that starts faster and needs less memory
     max_instance_request_concurrency = var.concurrency
     timeout                          = "90s" # an import may take 60

@@ -18,18 +18,6 @@ override_resource {
   values          = { connection_name = "a-project:us-central1:an-instance" }
 }
 
-override_resource {
-  target          = google_service_account.service
-  override_during = plan
-  values          = { email = "service@a-project", member = "serviceAccount:service@a-project" }
-}
-
-override_resource {
-  target          = google_service_account.migrate
-  override_during = plan
-  values          = { email = "migrate@a-project", member = "serviceAccount:migrate@a-project" }
-}
-
 # As environments/stg.tfvars, and what a workflow gives.
 variables {
   environment        = "stg"
@@ -104,10 +92,10 @@ run "staging" {
   assert {
     condition = { for key, reader in google_secret_manager_secret_iam_member.reader : key => "${reader.role} ${reader.member}" } == {
       "export:db_migrate_password"  = "roles/secretmanager.secretAccessor serviceAccount:ticket-export-stg@a-project.iam.gserviceaccount.com"
-      "migrate:db_migrate_password" = "roles/secretmanager.secretAccessor serviceAccount:migrate@a-project"
-      "service:db_password"         = "roles/secretmanager.secretAccessor serviceAccount:service@a-project"
-      "service:organizer_key"       = "roles/secretmanager.secretAccessor serviceAccount:service@a-project"
-      "service:ticket_secret"       = "roles/secretmanager.secretAccessor serviceAccount:service@a-project"
+      "migrate:db_migrate_password" = "roles/secretmanager.secretAccessor serviceAccount:ticket-migrate-stg@a-project.iam.gserviceaccount.com"
+      "service:db_password"         = "roles/secretmanager.secretAccessor serviceAccount:ticket-service-stg@a-project.iam.gserviceaccount.com"
+      "service:organizer_key"       = "roles/secretmanager.secretAccessor serviceAccount:ticket-service-stg@a-project.iam.gserviceaccount.com"
+      "service:ticket_secret"       = "roles/secretmanager.secretAccessor serviceAccount:ticket-service-stg@a-project.iam.gserviceaccount.com"
     }
     error_message = "The service must not read the owner's password, nor the others the service's."
   }
@@ -162,7 +150,7 @@ run "staging" {
 
   assert {
     condition = alltrue([
-      google_cloud_run_v2_service.service.template[0].service_account == "service@a-project",
+      google_cloud_run_v2_service.service.template[0].service_account == "ticket-service-stg@a-project.iam.gserviceaccount.com",
       one(google_cloud_run_v2_service.service.template[0].volumes[0].cloud_sql_instance[0].instances) == "a-project:us-central1:an-instance",
       google_cloud_run_v2_service.service.template[0].containers[0].volume_mounts[0].mount_path == "/cloudsql",
     ])
@@ -173,7 +161,7 @@ run "staging" {
     condition = alltrue([
       google_cloud_run_v2_job.migrate.template[0].template[0].containers[0].image == google_cloud_run_v2_service.service.template[0].containers[0].image,
       google_cloud_run_v2_job.migrate.template[0].template[0].containers[0].args == tolist(["migrate"]),
-      google_cloud_run_v2_job.migrate.template[0].template[0].service_account == "migrate@a-project",
+      google_cloud_run_v2_job.migrate.template[0].template[0].service_account == "ticket-migrate-stg@a-project.iam.gserviceaccount.com",
       google_cloud_run_v2_job.migrate.template[0].template[0].max_retries == 0,
     ])
     error_message = "The migration must be the service's image, as another account."
@@ -306,7 +294,7 @@ run "production_is_protected_and_shares_no_name" {
     condition = alltrue([for name in concat(
       [google_cloud_run_v2_service.service.name, google_cloud_run_v2_job.migrate.name, google_cloud_run_v2_job.export.name],
       [google_cloud_scheduler_job.export.name, google_sql_database_instance.database.name, output.export_bucket],
-      [google_service_account.service.account_id, google_service_account.migrate.account_id],
+      [google_cloud_run_v2_service.service.template[0].service_account, google_cloud_run_v2_job.migrate.template[0].template[0].service_account],
       values(output.secret_names),
     ) : strcontains(name, "prd")])
     error_message = "Each name must have the environment in it."

@@ -1,7 +1,12 @@
 # scripts/bootstrap-gcp, with a gcloud that knows the project and, in a new one, nothing else. It keeps what conditions say,
-# as their files are gone afterwards.
+# as their files are gone afterwards. GitHub knows the numbers of repository and owner.
 
 _gcloud() { # what `describe` answers with: 0 in a project where all is there, 1 in a new one
+  stand_in gh <<'SH'
+[ "$*" = "api repos/an-owner/tickets --jq \"\\(.id) \\(.owner.id)\"" ] && echo 700700 4242
+SH
+  echo '{}' >"$scratch/project-policy"
+  echo '{}' >"$scratch/account-policy"
   stand_in gcloud <<SH
 for argument; do
   case \$argument in --condition-from-file=*) cat "\${argument#*=}" >>"\$scratch/conditions" ;; esac
@@ -10,9 +15,14 @@ done
 case \$* in
   "projects describe"*) echo 123456789012 ;;
   *" describe "*) exit $1 ;;
+  "projects get-iam-policy"*) cat "\$scratch/project-policy" ;;
+  "iam service-accounts get-iam-policy"*) cat "\$scratch/account-policy" ;;
 esac
 SH
 }
+
+# Whom the pool's tokens may be, by attribute.
+_pool=principalSet://iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/github
 
 _bootstrap() { # ENVIRONMENT OPTION…
   local environment=$1
@@ -52,26 +62,79 @@ accounts_are_there_before_they_are_granted_something() {
     'service-accounts add-iam-policy-binding ticket-deploy-stg'
 }
 
-only_tokens_of_the_repository_are_trusted() {
+# Names can be taken by others: neither they nor the subject, which is made of them, decide anything.
+only_tokens_of_the_repository_are_trusted_by_its_numbers() {
   _gcloud 1
   passes _bootstrap stg
-  called "--attribute-condition=assertion.repository == 'an-owner/tickets'"
+  called "--attribute-condition=assertion.repository_id == '700700' && assertion.repository_owner_id == '4242'"
+  not_called 'providers *an-owner'
+  not_called 'assertion.sub'
+  not_called '/subject/'
+  not_called 'add-iam-policy-binding *an-owner'
+}
+
+numbers_that_github_does_not_tell_trust_nobody() {
+  _gcloud 1
+  stand_in gh <<<'exit 1'
+  fails _bootstrap stg
+  stand_in gh <<<"echo \"1' || true || '1 2\""
+  fails _bootstrap stg
+  says 'are no numbers'
+  not_called workload-identity-pools
 }
 
 the_deployer_of_production_is_pinned_to_its_environment() {
   _gcloud 1
   passes _bootstrap prd
   equals 1 "$(calls 'service-accounts add-iam-policy-binding ticket-deploy-prd@*')"
-  called 'add-iam-policy-binding ticket-deploy-prd@*/subject/repo:an-owner/tickets:environment:prd '
+  called "add-iam-policy-binding ticket-deploy-prd@* --member=$_pool/attribute.environment/700700:prd "
+  called "attribute.environment=assertion.repository_id + ':' + (has(assertion.environment) ? assertion.environment : '')"
 }
 
-who_rehearses_on_main_only_looks() {
+# Without workflow and branch any job of the repository could read people's names.
+who_rehearses_is_one_workflow_of_main_and_only_looks() {
   _gcloud 1
   passes _bootstrap prd
-  called 'add-iam-policy-binding ticket-rehearse-prd@*/subject/repo:an-owner/tickets:ref:refs/heads/main '
+  equals 1 "$(calls 'service-accounts add-iam-policy-binding ticket-rehearse-prd@*')"
+  called "add-iam-policy-binding ticket-rehearse-prd@* --member=$_pool/attribute.workflow/700700:restore-rehearsal.yml@refs/heads/main "
+  called "attribute.workflow=assertion.repository_id + ':' + assertion.workflow_ref.extract('/.github/workflows/{file_and_ref}')"
+  [ -f .github/workflows/restore-rehearsal.yml ]
   equals 2 "$(calls '--member=serviceAccount:ticket-rehearse-prd@')"
   called 'projects add-iam-policy-binding a-project --member=serviceAccount:ticket-rehearse-prd@* --role=roles/run.viewer'
   called 'gs://a-project-ticket-backups-prd --member=serviceAccount:ticket-rehearse-prd@* --role=roles/storage.objectViewer'
+}
+
+# Whoever may run things as an account has its rights: of the project's accounts only those that it deploys.
+the_deployer_may_act_as_what_it_deploys_and_as_no_other() {
+  local name
+  _gcloud 1
+  passes _bootstrap prd
+  equals 3 "$(calls '--role=roles/iam.serviceAccountUser')"
+  for name in service migrate export; do
+    called "service-accounts create ticket-$name-prd "
+    called "service-accounts add-iam-policy-binding ticket-$name-prd@a-project.iam.gserviceaccount.com * --member=serviceAccount:ticket-deploy-prd@a-project.iam.gserviceaccount.com --role=roles/iam.serviceAccountUser"
+  done
+  not_called 'projects add-iam-policy-binding * --role=roles/iam.'
+  # Each account that Terraform runs something as is one of these.
+  equals "export migrate service" "$(grep -oh 'account_of\["[a-z]*"\]' terraform/*.tf | cut -d '"' -f 2 | sort -u | paste -sd ' ')"
+  equals "" "$(grep -hE '^resource "google_service_account|serviceAccountUser|serviceAccountTokenCreator' terraform/*.tf || :)"
+}
+
+what_was_granted_too_much_is_taken_away() {
+  local deployer=serviceAccount:ticket-deploy-prd@a-project.iam.gserviceaccount.com
+  _gcloud 0
+  jq -n --arg deployer "$deployer" '{bindings: [
+    {role: "roles/iam.serviceAccountUser", members: ["user:somebody@example.org", $deployer]},
+    {role: "roles/iam.serviceAccountAdmin", members: ["user:somebody@example.org"]}
+  ]}' >"$scratch/project-policy"
+  jq -n --arg good "$_pool/attribute.environment/700700:prd" --arg old "${_pool/principalSet/principal}/subject/repo:an-owner/tickets:environment:prd" \
+    '{bindings: [{role: "roles/iam.workloadIdentityUser", members: [$good, $old]}, {role: "roles/iam.serviceAccountUser", members: ["user:a@b"]}]}' \
+    >"$scratch/account-policy"
+  passes _bootstrap prd
+  called "projects remove-iam-policy-binding a-project --member=$deployer --role=roles/iam.serviceAccountUser"
+  equals 1 "$(calls 'projects remove-iam-policy-binding')"
+  called 'service-accounts remove-iam-policy-binding ticket-deploy-prd@* --role=roles/iam.workloadIdentityUser --member=principal://*/subject/repo:an-owner/tickets:environment:prd '
+  equals 1 "$(calls 'service-accounts remove-iam-policy-binding ticket-deploy-prd@')"
 }
 
 the_deployer_cannot_delete_backups() {
@@ -110,12 +173,14 @@ the_budget_is_allowed_only_when_asked() {
 a_dry_run_calls_nothing() {
   passes _bootstrap prd --dry-run --billing-account 000000-000000-000000
   not_called gcloud
+  not_called gh
   says 'gcloud storage buckets create gs://event-access-tfstate'
   says 'gcloud iam service-accounts create ticket-deploy-prd'
   says "startsWith('projects/_/buckets/event-access-tfstate/objects/register-ticket-api/prd.')"
 }
 
 a_refused_command_stops_it() {
+  _gcloud 1
   stand_in gcloud <<'SH'
 case $* in
   "projects describe"*) echo 123456789012 ;;

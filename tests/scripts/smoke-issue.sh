@@ -1,19 +1,30 @@
 # Rules of scripts/smoke-issue: one issue, open as long as something fails.
 # shellcheck shell=bash
 
+stg=sha256:$(printf 'a%.0s' {1..64})
+prd=sha256:$(printf 'b%.0s' {1..64})
+
 _world() {
+  export stg prd
   export GITHUB_REPOSITORY=Someone/Tickets GITHUB_RUN_ID=99 BASE_URL_STG=https://stg.example BASE_URL_PRD=https://prd.example
   export SMOKE_KEY_STG=key-of-stg SMOKE_KEY_PRD=key-of-prd
   : >"$scratch/open"
   : >"$scratch/failing"
+  _attested "$(git rev-parse HEAD)" '.'
   stand_in docker <<'SH'
-[ "$1" = run ] || exit 0
+case "$1 $2 ${3-}" in
+  "buildx imagetools inspect") case $4 in *:stg) echo "$stg" ;; *:prd) echo "$prd" ;; esac; exit ;;
+  "run "*) ;;
+  *) exit 0 ;;
+esac
 echo "$SMOKE_KEY" >>"$scratch/keys"
 echo "admit 12 ms at ${!#}"
 ! grep -qxF "${!#}" "$scratch/failing"
 SH
   stand_in gh <<'SH'
 case "$*" in
+  "attestation verify "*) cat "$scratch/attestations" ;;
+  "api repos/Someone/Tickets/git/commits/"*" --jq .tree.sha") cat "$scratch/tree" ;;
   "issue list "*) cat "$scratch/open" ;;
   "issue create "* | "issue edit "*)
     while [ "$1" != --body-file ]; do shift; done
@@ -23,14 +34,73 @@ esac
 SH
 }
 
+# What `gh attestation verify --format json` prints of an image of a commit, changed by a filter of jq for the certificate.
+_attested() { # COMMIT FILTER
+  git rev-parse "$1^{tree}" >"$scratch/tree" 2>/dev/null || echo "$1" >"$scratch/tree"
+  jq -n --arg commit "$1" '{
+    sourceRepositoryDigest: $commit, buildSignerDigest: $commit, buildConfigDigest: $commit,
+    buildConfigURI: "https://github.com/Someone/Tickets/.github/workflows/pr-validations.yml@refs/pull/3/merge",
+    runInvocationURI: "https://github.com/Someone/Tickets/actions/runs/7/attempts/1"
+  } | '"$2"' | [{verificationResult: {signature: {certificate: .}}}]' >"$scratch/attestations"
+}
+
+_no_key_is_given() {
+  fails scripts/smoke-issue
+  not_called 'docker run'
+  [ ! -e "$scratch/keys" ]
+  called 'gh issue create --repo Someone/Tickets --title Smoke fails: stg prd'
+}
+
 while_all_is_well_there_is_no_issue() {
   _world
   passes scripts/smoke-issue
-  called 'docker run --rm --read-only --env SMOKE_KEY ghcr.io/someone/tickets:stg smoke --url https://stg.example'
-  called 'docker run --rm --read-only --env SMOKE_KEY ghcr.io/someone/tickets:prd smoke --url https://prd.example'
+  called "docker run --rm --read-only --env SMOKE_KEY ghcr.io/someone/tickets@$stg smoke --url https://stg.example"
+  called "docker run --rm --read-only --env SMOKE_KEY ghcr.io/someone/tickets@$prd smoke --url https://prd.example"
   not_called 'gh issue create'
   not_called 'gh issue edit'
   not_called 'gh issue close'
+}
+
+# A tag can be moved by whoever may push packages: what runs with the key is proven first, and named by its digest.
+the_key_is_given_to_what_was_proven_and_nothing_else() {
+  _world
+  passes scripts/smoke-issue
+  called_in_order "gh attestation verify oci://ghcr.io/someone/tickets@$stg --repo Someone/Tickets --signer-workflow Someone/Tickets/.github/workflows/build-image.yml --deny-self-hosted-runners" \
+    "docker run * ghcr.io/someone/tickets@$stg"
+  not_called 'docker run * ghcr.io/someone/tickets:'
+  not_called 'docker pull'
+}
+
+an_image_without_an_attestation_gets_no_key() {
+  _world
+  echo '[]' >"$scratch/attestations"
+  _no_key_is_given
+  grep -F 'no attestation says' "$scratch/body"
+}
+
+an_image_of_a_branch_gets_no_key() {
+  _world
+  _attested "$(printf 'd%.0s' {1..40})" '.'
+  _no_key_is_given
+}
+
+an_image_whose_workflow_is_of_another_commit_gets_no_key() {
+  _world
+  _attested "$(git rev-parse HEAD)" '.buildSignerDigest = "another"'
+  _no_key_is_given
+}
+
+what_production_serves_may_be_older_than_main() {
+  _world
+  _attested "$(git rev-list HEAD | tail -n 1)" '.'
+  passes scripts/smoke-issue
+}
+
+the_workflow_has_the_history_and_may_read_the_proof() {
+  local workflow=.github/workflows/smoke.yml
+  grep -qF "if: github.ref == 'refs/heads/main'" $workflow
+  grep -qF 'fetch-depth: 0' $workflow
+  grep -qF 'attestations: read' $workflow
 }
 
 each_environment_has_its_key_and_none_is_an_argument() {

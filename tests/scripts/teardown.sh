@@ -127,6 +127,13 @@ a_plan_that_creates_is_refused() {
   _nothing_is_destroyed
 }
 
+# Such as the accounts that release 0.1.0 made by Terraform: they stay.
+what_is_only_forgotten_is_no_stranger() {
+  _environment stg
+  _destroys stg '.type = "google_service_account" | .change.actions = ["forget"]'
+  passes scripts/teardown stg DESTROY
+}
+
 # A project may well be called so.
 the_name_of_the_project_does_not_count() {
   _environment stg
