@@ -33,7 +33,9 @@ pub fn components() -> Map<String, Value> {
     let mut schemas = generated(SchemaSettings::draft2020_12().for_serialize(), |all| {
         add::<(User, Ticket, Event, Created, Problem<'_>, system::Health, FullHealth, stats::EventStats)>(all);
         add::<(tickets::TicketWithProvisioning<'_>, tickets::Link, tickets::PrintedTicket, scans::ScanReply)>(all);
-        add::<(ListedAction, ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::OfferedKey, keys::EnrolledKey)>(all);
+        add::<(ListedAction, ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::OfferedKey, keys::EnrolledKey)>(
+            all,
+        );
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
