@@ -14,8 +14,8 @@ use crate::limits::{BODIES_IN_FLIGHT, ClientLimits, FILES_IN_FLIGHT, LISTS_IN_FL
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::quota::Quota;
-use crate::store::{self, Store};
-use crate::totp::TicketSecret;
+use crate::store::{self, KeptSecrets, Store};
+use crate::totp::{LinkSecret, TicketSecret};
 
 /// Where the time comes from; tests set their own.
 pub type Clock = Box<dyn Fn() -> Millis + Send + Sync>;
@@ -25,6 +25,8 @@ pub struct App {
     pub settings: Settings,
     /// Only [`App::claimed_secret`] and [`App::checked_secret`] give it out.
     secret: Arc<TicketSecret>,
+    /// The same with what the database adds for links, once that was read.
+    links: OnceCell<Arc<LinkSecret>>,
     pub keys: KeyRing,
     pub metrics: Metrics,
     pub health: HealthCheck,
@@ -75,6 +77,7 @@ impl App {
             metrics: Metrics::new(now, &settings),
             health: HealthCheck::default(),
             started: Instant::now(),
+            links: OnceCell::new(),
             store: OnceCell::new(),
             imports: Semaphore::new(1),
             clients: ClientLimits::USUAL,
@@ -103,12 +106,29 @@ impl App {
     /// The way to the keys of codes, once it is sure that this database's tickets were made with our `TICKET_SECRET`; the
     /// first to ask decides.
     pub async fn claimed_secret(&self) -> Result<&Arc<TicketSecret>, Error> {
-        // Asked each time: `change-secret` may have given the database another one while we run.
-        let kept = match self.store().secret_fingerprint().await? {
-            Some(kept) => kept,
-            None => self.store().claim_secret(self.secret.fingerprint()).await?,
-        };
-        self.checked_secret(Some(&kept))
+        self.checked_secret(self.kept_secrets().await?.secret_fingerprint.as_deref())
+    }
+
+    /// The way to the links of ticket pages, and to the keys of codes.
+    pub async fn claimed_links(&self) -> Result<&Arc<LinkSecret>, Error> {
+        self.checked_links(&self.kept_secrets().await?)
+    }
+
+    /// Asked each time: `change-secret` may have given the database another `TICKET_SECRET` while we run.
+    async fn kept_secrets(&self) -> Result<KeptSecrets, Error> {
+        let kept = self.store().kept_secrets().await?;
+        match kept.secret_fingerprint {
+            Some(_) => Ok(kept),
+            None => self.store().claim_secret(self.secret.fingerprint()).await,
+        }
+    }
+
+    /// The same for whoever has read already what the database keeps.
+    pub fn checked_links(&self, kept: &KeptSecrets) -> Result<&Arc<LinkSecret>, Error> {
+        let secret = self.checked_secret(kept.secret_fingerprint.as_deref())?;
+        let salt = kept.link_salt.as_deref().and_then(|salt| salt.try_into().ok());
+        let salt = salt.ok_or_else(|| Error::Internal("the setting link_salt is not 32 bytes".into()))?;
+        Ok(self.links.get_or_init(|| Arc::new(LinkSecret::new(Arc::clone(secret), salt))))
     }
 
     /// The same for whoever has read already what the database keeps of its `TICKET_SECRET`. Claims nothing: where it

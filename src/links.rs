@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::app::App;
 use crate::model::Ticket;
-use crate::totp::{self, TicketSecret};
+use crate::totp::{self, LinkSecret};
 
 /// The address with which an authenticator app takes a key.
 pub fn otpauth_url(event: &str, ticket: &Ticket, base32: &str) -> String {
@@ -18,10 +18,9 @@ pub fn otpauth_url(event: &str, ticket: &Ticket, base32: &str) -> String {
     )
 }
 
-/// The address of a ticket's page, which only its key makes.
-pub fn ticket_url(app: &App, secret: &TicketSecret, ticket: &Ticket) -> String {
-    let key = secret.key_of(ticket.ticket_id, ticket.seed);
-    format!("{}/t/{}", app.settings.public_url, totp::page_token(ticket.ticket_id, &key))
+/// The address of a ticket's page.
+pub fn ticket_url(app: &App, secret: &LinkSecret, ticket: &Ticket) -> String {
+    format!("{}/t/{}", app.settings.public_url, secret.page_token(ticket.ticket_id, ticket.seed))
 }
 
 /// What RFC 3986 calls unreserved stays, everything else is encoded.

@@ -40,10 +40,19 @@ const NOBODY: Uuid = Uuid::nil();
 pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Actions + Send + Sync {
     async fn health(&self) -> Result<Health>;
 
-    /// Of the `TICKET_SECRET` that this database is used with; none before the first.
-    async fn secret_fingerprint(&self) -> Result<Option<Vec<u8>>>;
-    /// Keeps the fingerprint if the database has none yet, and returns the one it has.
-    async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>>;
+    /// What the database keeps of the secrets; no fingerprint before the first `TICKET_SECRET`.
+    async fn kept_secrets(&self) -> Result<KeptSecrets>;
+    /// Keeps the fingerprint if the database has none yet, and returns what it keeps.
+    async fn claim_secret(&self, fingerprint: &[u8]) -> Result<KeptSecrets>;
+}
+
+/// What the database keeps of the secrets that tickets are made with.
+#[derive(sqlx::FromRow)]
+pub struct KeptSecrets {
+    /// Of the `TICKET_SECRET` that this database is used with.
+    pub secret_fingerprint: Option<Vec<u8>>,
+    /// What links of ticket pages are made with besides: 32 random bytes.
+    pub link_salt: Option<Vec<u8>>,
 }
 
 /// A row of an event, which only that event's keys and those of no event may see: it is given out to nobody who does not
@@ -383,8 +392,8 @@ pub struct TicketPage {
     pub reentry: Reentry,
     /// Where the ticket was used first.
     pub first_used_gate: Option<String>,
-    /// Of the `TICKET_SECRET` that this database was used with first.
-    pub secret_fingerprint: Option<Vec<u8>>,
+    #[sqlx(flatten)]
+    pub kept: KeptSecrets,
 }
 
 /// A ticket to be created, and its holder when it is registered in the same breath.

@@ -2,6 +2,8 @@
 //!
 //! A code is TOTP (RFC 6238) with HMAC-SHA-1, 6 digits and 30-second steps, what authenticator apps support.
 
+use std::sync::Arc;
+
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -90,14 +92,10 @@ impl TotpKey {
         self.print_proof().ct_eq(proof).into()
     }
 
-    /// What its paper shows instead of six digits.
+    /// What its paper shows instead of six digits: HKDF-SHA256(the key, no salt, info: "print"), so that a gate tells it
+    /// from the key alone.
     pub fn print_proof(&self) -> PrintProof {
-        self.derive("print")
-    }
-
-    /// HKDF-SHA256 (RFC 5869) of this key, without salt: the keys of links and printed tickets.
-    pub fn derive<const LENGTH: usize>(&self, info: &str) -> [u8; LENGTH] {
-        hkdf(&self.0, None, info.as_bytes())
+        hkdf(&self.0, None, b"print")
     }
 }
 
@@ -112,6 +110,7 @@ fn seconds_off(step: i64, now: Millis) -> i64 {
     if now >= ends { ends - now } else { begins - now }
 }
 
+/// HKDF-SHA256 (RFC 5869).
 fn hkdf<const LENGTH: usize>(key: &[u8], salt: Option<&[u8]>, info: &[u8]) -> [u8; LENGTH] {
     let mut derived = [0; LENGTH];
     hkdf::Hkdf::<Sha256>::new(salt, key)
@@ -146,6 +145,37 @@ impl TicketSecret {
     /// so that setting one later does not silently make every code wrong.
     pub fn fingerprint(&self) -> &[u8] {
         &self.fingerprint
+    }
+}
+
+/// What makes the links of ticket pages. A manifest has none of it but the seeds, and those only without `TICKET_SECRET`.
+pub struct LinkSecret {
+    /// What makes the keys of codes.
+    pub codes: Arc<TicketSecret>,
+    /// The database's own 32 random bytes, and after them `TICKET_SECRET`, where there is one.
+    salt: Vec<u8>,
+}
+
+impl LinkSecret {
+    pub fn new(codes: Arc<TicketSecret>, link_salt: [u8; 32]) -> Self {
+        let salt = [&link_salt, codes.secret.as_deref().unwrap_or_default().as_bytes()].concat();
+        Self { codes, salt }
+    }
+
+    /// The token of a ticket's page: base64url of the ticket's id and a proof. A new seed kills the link; neither the key
+    /// of the ticket's codes nor, with `TICKET_SECRET`, a copy of the database makes it.
+    pub fn page_token(&self, ticket_id: Uuid, seed: Seed) -> String {
+        BASE64URL_NOPAD.encode(&[*ticket_id.as_bytes(), self.proof_of(ticket_id, seed)].concat())
+    }
+
+    /// Whether a token is that of the page of its ticket, which has this seed. Takes the same time whatever was sent.
+    pub fn opens(&self, token: &PageToken, seed: Seed) -> bool {
+        token.proof.ct_eq(&self.proof_of(token.ticket_id, seed)).into()
+    }
+
+    /// HKDF-SHA256(seed, the salt, info: "link" and the ticket's 16 bytes).
+    fn proof_of(&self, ticket_id: Uuid, seed: Seed) -> [u8; 16] {
+        hkdf(&seed.0, Some(&self.salt), &[b"link", &ticket_id.as_bytes()[..]].concat())
     }
 }
 
@@ -217,17 +247,7 @@ impl std::fmt::Display for QrCode {
     }
 }
 
-/// The token of a ticket's page: base64url of the ticket's id and 16 bytes derived from its key, so that a new seed
-/// kills the link, and a copy of the database alone makes none.
-pub fn page_token(ticket_id: Uuid, key: &TotpKey) -> String {
-    BASE64URL_NOPAD.encode(&[*ticket_id.as_bytes(), page_proof(key)].concat())
-}
-
-fn page_proof(key: &TotpKey) -> [u8; 16] {
-    key.derive("page")
-}
-
-/// What the link of a ticket's page ends with. Proves nothing until it is compared with the ticket's key.
+/// What the link of a ticket's page ends with. Proves nothing until [`LinkSecret::opens`] says so.
 pub struct PageToken {
     pub ticket_id: Uuid,
     proof: [u8; 16],
@@ -239,11 +259,6 @@ impl PageToken {
         let bytes: [u8; 32] = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()?;
         let (ticket_id, proof) = bytes.split_at(16);
         Some(Self { ticket_id: Uuid::from_slice(ticket_id).ok()?, proof: proof.try_into().ok()? })
-    }
-
-    /// Whether it was made with this key. Takes the same time whatever was sent.
-    pub fn is_of(&self, key: &TotpKey) -> bool {
-        self.proof.ct_eq(&page_proof(key)).into()
     }
 }
 
@@ -424,27 +439,37 @@ mod tests {
         assert_eq!(fingerprint(&TicketSecret::new(None)), without);
     }
 
-    /// Computed with Python's `hmac` as above, with the salt of no salt, which is 32 zeros, and the info `page`.
+    fn links(secret: Option<&str>, salt: u8) -> LinkSecret {
+        LinkSecret::new(Arc::new(TicketSecret::new(secret.map(str::to_owned))), [salt; 32])
+    }
+
+    fn token() -> String {
+        links(None, 7).page_token(TICKET_ID, Seed(RFC_KEY))
+    }
+
+    /// Computed with Python's `hmac` as above: the salt is 32 bytes and the secret, the info `link` and the ticket's id.
     #[test]
-    fn the_token_of_a_page_holds_the_ticket_and_a_proof_of_its_key() {
-        let token = page_token(TICKET_ID, &rfc_key());
-        assert_eq!(token, "ABEiM0RVZneImaq7zN3u_2DMsFmTkDbw3bCtckd3UYk");
-        assert_ne!(token, page_token(TICKET_ID, &TotpKey::new([0; 20])));
+    fn the_token_of_a_page_holds_the_ticket_and_a_proof_of_its_seed_and_the_secret_and_the_salt() {
+        assert_eq!(token(), "ABEiM0RVZneImaq7zN3u_9OY_vRkwAtyqNBkt-tpcpU");
+        let with_secret = links(Some(SECRET), 7).page_token(TICKET_ID, Seed(RFC_KEY));
+        assert_eq!(with_secret, "ABEiM0RVZneImaq7zN3u_-bR5H3GTirAR0j1tDkispQ");
     }
 
     #[test]
-    fn the_token_of_a_page_is_good_for_the_key_that_made_it() {
-        let token = PageToken::parse(&page_token(TICKET_ID, &rfc_key())).unwrap();
+    fn the_token_of_a_page_opens_it_with_the_seed_the_secret_and_the_salt_that_made_it() {
+        let token = PageToken::parse(&token()).unwrap();
         assert_eq!(token.ticket_id, TICKET_ID);
-        assert!(token.is_of(&rfc_key()));
-        assert!(!token.is_of(&TotpKey::new([0; 20])));
+        assert!(links(None, 7).opens(&token, Seed(RFC_KEY)));
+        assert!(!links(None, 7).opens(&token, Seed([0; 20])));
+        assert!(!links(None, 8).opens(&token, Seed(RFC_KEY)));
+        assert!(!links(Some(SECRET), 7).opens(&token, Seed(RFC_KEY)));
     }
 
     #[test]
     fn one_text_is_the_token_and_nothing_like_it() {
-        let token = page_token(TICKET_ID, &rfc_key());
+        let token = token();
         // The last character holds two bits that mean nothing.
-        let twin = token.trim_end_matches('k').to_owned() + "l";
+        let twin = token.trim_end_matches('U').to_owned() + "V";
         let (short, long, padded) = (&token[..42], format!("{token}A"), format!("{token}="));
         for text in ["", "attendance", short, &long, &padded, &twin, &token.replace('-', "+"), &format!(" {token}")] {
             assert!(PageToken::parse(text).is_none() || text == token, "{text}");

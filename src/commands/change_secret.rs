@@ -31,9 +31,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let app = App::new(settings, Box::new(Millis::now));
     let secret = TicketSecret::new(Some(secret));
     let reseeded = super::block_on(async {
-        let kept = app.in_time(app.store().secret_fingerprint()).await?;
+        let kept = app.in_time(app.store().kept_secrets()).await?;
         anyhow::ensure!(
-            kept.as_deref() != Some(secret.fingerprint()),
+            kept.secret_fingerprint.as_deref() != Some(secret.fingerprint()),
             "TICKET_SECRET is the one that the database is used with already; set it to the new one"
         );
         if !arguments.force {

@@ -95,7 +95,7 @@ impl Places {
         let gate = keys::create(app, &Caller::ENVIRONMENT, gate, now).await?;
         Ok(Self {
             url: app.settings.public_url.clone(),
-            ticket: links::ticket_url(app, app.claimed_secret().await?, ticket),
+            ticket: links::ticket_url(app, app.claimed_links().await?, ticket),
             gate: keys::offer(app, &gate.details, Caller::ENVIRONMENT.author(now)).await?.enrol_url,
         })
     }

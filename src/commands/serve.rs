@@ -69,8 +69,8 @@ async fn check_secret(app: Arc<App>) {
     if app.settings.sqlite_file().is_some_and(|file| !file.exists()) {
         return;
     }
-    if let Ok(kept) = app.in_time(app.store().secret_fingerprint()).await
-        && let Err(error) = app.checked_secret(kept.as_deref())
+    if let Ok(kept) = app.in_time(app.store().kept_secrets()).await
+        && let Err(error) = app.checked_secret(kept.secret_fingerprint.as_deref())
     {
         tracing::error!(
             error.code = error.code(),

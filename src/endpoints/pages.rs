@@ -122,9 +122,12 @@ async fn find_ticket(call: &Call<'_>) -> Result<(TicketPage, TotpKey), Error> {
     let token = call.params.get("token").and_then(PageToken::parse).ok_or(Error::TicketNotFound)?;
     let read = call.app.store().read_ticket_page(token.ticket_id).await?.ok_or(Error::TicketNotFound)?;
     // With another secret every link would look dead.
-    let secret = call.app.checked_secret(read.secret_fingerprint.as_deref())?;
-    let key = secret.key_of(token.ticket_id, read.ticket.seed);
-    if token.is_of(&key) { Ok((read, key)) } else { Err(Error::TicketNotFound) }
+    let secret = call.app.checked_links(&read.kept)?;
+    if !secret.opens(&token, read.ticket.seed) {
+        return Err(Error::TicketNotFound);
+    }
+    let key = secret.codes.key_of(token.ticket_id, read.ticket.seed);
+    Ok((read, key))
 }
 
 /// How a ticket's page is refused: by a page, because a person stands at a door with it.

@@ -21,7 +21,7 @@ use crate::request::{Call, media_type};
 use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine, TicketLine};
 use crate::store::{Act, Created, NewTicket, TicketChange, TicketFilter};
-use crate::totp::{self, Code, QrCode, TicketSecret};
+use crate::totp::{self, Code, LinkSecret, QrCode};
 
 /// A ticket to make.
 #[derive(Deserialize)]
@@ -180,7 +180,7 @@ pub async fn revoke_ticket(call: Call<'_>) -> Result<Response, Error> {
 
 /// `POST /api/tickets/{ticket_id}/reissue`: a new seed, so that the old code and link die.
 pub async fn reissue_ticket(call: Call<'_>) -> Result<Response, Error> {
-    let secret = call.app.claimed_secret().await?;
+    let secret = call.app.claimed_links().await?;
     let ticket = change(&call, &TicketChange::Reissue { seed: Seed(random_bytes()?) }).await?;
     provisioned(&call, secret, &ticket).await
 }
@@ -198,7 +198,7 @@ pub(crate) struct Transfer {
 /// `POST /api/tickets/{ticket_id}/transfer`: another holder and a new seed.
 pub async fn transfer_ticket(call: Call<'_>) -> Result<Response, Error> {
     let body: Transfer = call.json()?;
-    let secret = call.app.claimed_secret().await?;
+    let secret = call.app.claimed_links().await?;
     let change_to = TicketChange::Transfer { seed: Seed(random_bytes()?), username: body.username.as_str().to_owned() };
     let ticket = change(&call, &change_to).await?;
     provisioned(&call, secret, &ticket).await
@@ -214,7 +214,7 @@ async fn change(call: &Call<'_>, change: &TicketChange) -> Result<Ticket, Error>
     call.app.store().change_ticket(ticket.ticket_id, change, call.author()?).await
 }
 
-async fn provisioned(call: &Call<'_>, secret: &TicketSecret, ticket: &Ticket) -> Result<Response, Error> {
+async fn provisioned(call: &Call<'_>, secret: &LinkSecret, ticket: &Ticket) -> Result<Response, Error> {
     let event = call.caller()?.open_event(call.app.store().find_event(&ticket.event).await?)?;
     response::json(StatusCode::OK, &with_provisioning(call.app, secret, &event, ticket))
 }
@@ -251,7 +251,7 @@ pub(crate) struct Link {
 
 /// `GET /api/tickets/{ticket_id}/link`: the address of the ticket's page, again.
 pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
-    let secret = call.app.claimed_secret().await?;
+    let secret = call.app.claimed_links().await?;
     let ticket = find_ticket(&call).await?;
     if ticket.status == Status::Revoked {
         return Err(Error::TicketRevoked);
@@ -299,12 +299,12 @@ pub struct TicketWithProvisioning<'a> {
 
 pub fn with_provisioning<'a>(
     app: &App,
-    secret: &TicketSecret,
+    secret: &LinkSecret,
     event: &Event,
     ticket: &'a Ticket,
 ) -> TicketWithProvisioning<'a> {
     let ticket_url = ticket_url(app, secret, ticket);
-    let secret = secret.key_of(ticket.ticket_id, ticket.seed).base32();
+    let secret = secret.codes.key_of(ticket.ticket_id, ticket.seed).base32();
     let otpauth_url = otpauth_url(&event.name, ticket, &secret);
     let provisioning =
         Provisioning { secret, otpauth_url, ticket_url, algorithm: "SHA1", digits: totp::DIGITS, period: totp::PERIOD };
@@ -332,7 +332,7 @@ pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<B
 /// `GET /api/events/{event}/links.csv`: the links of all tickets that admit or have admitted somebody.
 pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
-    let secret = Arc::clone(call.app.claimed_secret().await?);
+    let secret = Arc::clone(call.app.claimed_links().await?);
     let key_id = call.caller()?.key_id;
     tracing::info!(key.id = key_id.map(tracing::field::display), event = event.slug, "links downloaded");
     let app = Arc::clone(call.app);

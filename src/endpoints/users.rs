@@ -72,7 +72,7 @@ pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
     let slug = body.event.as_ref().map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
     let store = call.app.store();
     let event = call.caller()?.open_event(store.find_event(slug).await?)?;
-    let secret = call.app.claimed_secret().await?;
+    let secret = call.app.claimed_links().await?;
     let ticket =
         store.register_ticket(username, event.event_id, body.seat.as_str(), body.gate.as_str(), call.author()?).await?;
     response::json(StatusCode::CREATED, &with_provisioning(call.app, secret, &event, &ticket))

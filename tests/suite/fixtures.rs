@@ -23,6 +23,10 @@ on_both_databases! {
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
+/// The one exception to "keys, links, paper and replays go on": links were derived from the keys of codes, which manifests
+/// carry, and died with 0.2.0.
+const LINKS_THAT_DIED: &[&str] = &["0.1.0"];
+
 /// `evening.json`.
 #[derive(Deserialize)]
 struct Evening {
@@ -40,6 +44,12 @@ struct Evening {
     /// Of a ticket's page, before the ticket was transferred.
     old_link: String,
     asked: Vec<Asked>,
+}
+
+impl Evening {
+    fn links_died(&self) -> bool {
+        LINKS_THAT_DIED.contains(&&*self.version)
+    }
 }
 
 /// A request that changed nothing any more, and its answer.
@@ -138,7 +148,13 @@ async fn what_was_asked_is_answered_the_same(client: &Client, evening: &Evening)
             "POST" => client.post(path, body.clone()).await,
             method => panic!("{method}"),
         };
-        assert_contains(&reply.is(*status), answer, path);
+        let (now, mut then) = (reply.is(*status), answer.clone());
+        if let Some(dead) =
+            then.as_object_mut().filter(|_| evening.links_died()).and_then(|then| then.remove("ticket_url"))
+        {
+            assert_ne!(now["ticket_url"], dead);
+        }
+        assert_contains(&now, &then, path);
     }
 }
 
@@ -207,7 +223,16 @@ async fn pages_are_where_they_were(service: &Service, evening: &Evening) {
         let (_, path) = link.split_once("/t/").expect("it ends with the token");
         service.anonymous.get(format!("/t/{path}")).await
     };
-    let shown = page(&evening.tickets["valid"]["provisioning"]["ticket_url"]).await;
+    let sent = &evening.tickets["valid"]["provisioning"]["ticket_url"];
+    let now = if evening.links_died() {
+        assert_eq!(page(sent).await.status, 404);
+        let ticket_id = evening.tickets["valid"]["ticket_id"].as_str().expect("a ticket has an id");
+        let link = with_key(&service.anonymous, evening, "office").get(format!("/api/tickets/{ticket_id}/link")).await;
+        link.is(200)["ticket_url"].clone()
+    } else {
+        sent.clone()
+    };
+    let shown = page(&now).await;
     assert_eq!(shown.status, 200);
     assert!(shown.text().contains("Spring Gala") && shown.text().contains("Ana Ruiz"), "{}", shown.text());
     assert_eq!(page(&json!(evening.old_link)).await.status, 404);

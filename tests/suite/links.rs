@@ -1,9 +1,13 @@
 //! The links of ticket pages, again: of one ticket, and of all of an event.
 
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use http::Method;
+use register_ticket_api::model::Seed;
+use register_ticket_api::totp::{LinkSecret, TicketSecret};
 use serde_json::json;
+use uuid::Uuid;
 
-use crate::service::Service;
+use crate::service::{Service, Ticket};
 
 on_both_databases! {
     the_link_is_that_of_the_registration,
@@ -13,6 +17,8 @@ on_both_databases! {
     the_links_of_an_event_are_those_of_its_holders,
     what_a_spreadsheet_would_run_is_neutralised,
     links_go_on_from_page_to_page,
+    the_keys_of_a_manifest_open_no_page,
+    every_process_makes_the_same_link,
 }
 
 const LINKS: &str = "/api/events/default/links.csv";
@@ -109,4 +115,39 @@ async fn links_go_on_from_page_to_page(service: Service) {
         text.lines().skip(1).filter_map(|line| line.split(',').next_back()).collect();
     assert_eq!(text.lines().count(), 1_002);
     assert_eq!(links.len(), 1_001);
+}
+
+/// As links were made by 0.1.0: HKDF-SHA256 of the key, without salt.
+fn link_of_the_key(ticket_id: Uuid, key: &[u8]) -> String {
+    let mut proof = [0; 16];
+    hkdf::Hkdf::<sha2::Sha256>::new(None, key).expand(b"page", &mut proof).expect("16 bytes");
+    BASE64URL_NOPAD.encode(&[*ticket_id.as_bytes(), proof].concat())
+}
+
+async fn the_keys_of_a_manifest_open_no_page(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let manifest = service.organizer.get("/api/events/default/manifest").await.is(200);
+    let key = manifest["tickets"][0]["key"].as_str().and_then(|key| BASE32_NOPAD.decode(key.as_bytes()).ok());
+    let key: [u8; 20] = key.and_then(|key| key.try_into().ok()).expect("a held ticket's key is in it");
+    // Without a secret the key is the seed. What is left to guess is what the database alone has.
+    let guesses = [[0; 32], [0xff; 32]].map(|salt| {
+        let secret = LinkSecret::new(TicketSecret::new(None).into(), salt);
+        secret.page_token(ticket.ticket_id, Seed(key))
+    });
+    for token in [link_of_the_key(ticket.ticket_id, &key)].iter().chain(&guesses) {
+        assert_eq!(service.anonymous.get(format!("/t/{token}")).await.status, 404);
+    }
+}
+
+async fn every_process_makes_the_same_link(service: Service) {
+    for settings in [&[][..], &[("TICKET_SECRET", "the secret of links in the test suite")]] {
+        let service = Service::start(service.database.kind).await.another(settings);
+        let ticket: Ticket = service.ticket("A1").await;
+        let path = format!("/api/tickets/{}/link", ticket.ticket_id);
+        let link = service.organizer.get(&path).await.is(200);
+        let other = service.another(settings);
+        let page = link["ticket_url"].as_str().and_then(|url| url.split_once("/t/")).expect("a link").1;
+        assert_eq!(other.anonymous.get(format!("/t/{page}")).await.status, 200);
+        assert_eq!(other.organizer.get(&path).await.is(200), link);
+    }
 }

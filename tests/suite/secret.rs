@@ -1,6 +1,6 @@
 //! `TICKET_SECRET`: with it a copy of the database alone makes no codes, and with another one nothing is decided.
 
-use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXLOWER};
 use http::Method;
 use serde_json::json;
 use uuid::Uuid;
@@ -21,6 +21,7 @@ on_both_databases! {
     a_change_of_the_secret_that_fails_changes_nothing,
     a_process_that_goes_on_with_the_old_secret_hands_out_nothing,
     a_wrong_secret_is_told_at_the_start,
+    a_look_at_a_page_decides_on_no_secret,
 }
 
 const FIRST: &[(&str, &str)] = &[("TICKET_SECRET", "the first secret of the test suite")];
@@ -231,6 +232,18 @@ async fn serve_says_that_no_secret_is_set_and_what_to_do() {
     assert!(line.contains("WARN") && line.contains("openssl rand -hex 32") && line.contains("change-secret"), "{line}");
     let log = start(FIRST[0].1).await;
     assert!(!log.contains("TICKET_SECRET"), "{log}");
+}
+
+async fn a_look_at_a_page_decides_on_no_secret(service: Service) {
+    let ticket_id: Uuid = service.seat("default", "A1", "North").await.parse().expect("an id");
+    let token = BASE64URL_NOPAD.encode(&[*ticket_id.as_bytes(), [0; 16]].concat());
+    let first = service.another(FIRST);
+    assert_eq!(first.anonymous.get(format!("/t/{token}")).await.status, 404);
+    first.user("ana").await;
+    let body = json!({ "seat": "A1", "gate": "North" });
+    first.organizer.post("/api/users/ana/tickets", body).await.is(201);
+    let path = format!("/api/tickets/{ticket_id}/link");
+    service.another(SECOND).organizer.get(path).await.is_refused(503, "ticket_secret_mismatch");
 }
 
 /// The only ticket's seed, as a secret would be shown.

@@ -12,7 +12,7 @@ use super::{
     register, update_seeds,
 };
 use crate::error::Error;
-use crate::store::{Health, Result, Store};
+use crate::store::{Health, KeptSecrets, Result, Store};
 
 type Connection = <Db as sqlx::Database>::Connection;
 type Row = <Db as sqlx::Database>::Row;
@@ -26,13 +26,26 @@ macro_rules! ticket_columns {
     };
 }
 
-/// Where the ticket `t` was used first, and what the database keeps of its `TICKET_SECRET`.
-macro_rules! first_use_and_secret {
+/// Where the ticket `t` was used first.
+macro_rules! first_use {
     () => {
         "(select coalesce(a.at_gate, t.gate) from scans a where a.ticket_id = t.ticket_id \
          and a.result = 'accepted' and a.direction = 'entry' and a.undone_at is null \
-         and a.decided_at >= t.used_at order by a.decided_at limit 1) as first_used_gate, \
-         (select s.value from settings s where s.name = 'ticket_secret') as secret_fingerprint"
+         and a.decided_at >= t.used_at order by a.decided_at limit 1) as first_used_gate"
+    };
+}
+
+/// What the database keeps of its `TICKET_SECRET`.
+macro_rules! fingerprint {
+    () => {
+        "(select s.value from settings s where s.name = 'ticket_secret') as secret_fingerprint"
+    };
+}
+
+/// The columns of [`KeptSecrets`](crate::store::KeptSecrets).
+macro_rules! kept_secrets {
+    () => {
+        concat!(fingerprint!(), ", (select s.value from settings s where s.name = 'link_salt') as link_salt")
     };
 }
 
@@ -53,29 +66,28 @@ impl Store for Backend {
         lease.settle(outcome).await
     }
 
-    async fn secret_fingerprint(&self) -> Result<Option<Vec<u8>>> {
+    async fn kept_secrets(&self) -> Result<KeptSecrets> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_scalar("select value from settings where name = 'ticket_secret'")
-            .fetch_optional(lease.connection())
-            .await;
-        lease.settle(outcome.map_err(Error::from)).await
+        let outcome = kept_secrets(lease.connection()).await;
+        lease.settle(outcome).await
     }
 
-    async fn claim_secret(&self, fingerprint: &[u8]) -> Result<Vec<u8>> {
+    async fn claim_secret(&self, fingerprint: &[u8]) -> Result<KeptSecrets> {
         let mut lease = self.writer().await?;
         let outcome = async {
             sqlx::query("insert into settings (name, value) values ('ticket_secret', $1) on conflict do nothing")
                 .bind(fingerprint)
                 .execute(lease.connection())
                 .await?;
-            let kept = sqlx::query_scalar("select value from settings where name = 'ticket_secret'")
-                .fetch_one(lease.connection())
-                .await?;
-            Ok(kept)
+            kept_secrets(lease.connection()).await
         }
         .await;
         lease.settle(outcome).await
     }
+}
+
+async fn kept_secrets(connection: &mut Connection) -> Result<KeptSecrets> {
+    Ok(sqlx::query_as(concat!("select ", kept_secrets!())).fetch_one(connection).await?)
 }
 
 fn is_unique_violation(error: &sqlx::Error) -> bool {
