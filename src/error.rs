@@ -38,6 +38,8 @@ pub enum Error {
     KeyNotFound,
     /// The key is revoked, expired or an organizer's.
     KeyNotEnrollable,
+    /// The key is an organizer's, so no device is lost with it.
+    KeyNotOfDevice,
     /// The token is unknown, used, older than [`crate::limits::ENROLMENT`] or replaced by a newer one, or its key is
     /// revoked or expired.
     EnrolmentExpired,
@@ -130,7 +132,8 @@ impl Error {
             | Self::ScanIdConflict
             | Self::UndoExpired
             | Self::NotUndoable
-            | Self::KeyNotEnrollable => StatusCode::CONFLICT,
+            | Self::KeyNotEnrollable
+            | Self::KeyNotOfDevice => StatusCode::CONFLICT,
             Self::EnrolmentExpired => StatusCode::GONE,
             Self::ImportInProgress => StatusCode::TOO_MANY_REQUESTS,
             Self::ScanContended | Self::TicketSecretMismatch | Self::DatabaseUnavailable(_) | Self::Busy(_) => {
@@ -166,6 +169,9 @@ impl Error {
             Self::KeyNotFound => "There is no such key.".into(),
             Self::KeyNotEnrollable => {
                 "Only the key of a gate or a supervisor, neither revoked nor expired, can be given to a device.".into()
+            }
+            Self::KeyNotOfDevice => {
+                "Only the device of a gate or a supervisor can be lost; revoke the key of an organizer.".into()
             }
             Self::EnrolmentExpired => {
                 let most = told(ENROLMENT);
@@ -277,6 +283,7 @@ pub(crate) mod tests {
             (Error::ScanNotFound, 404, "scan_not_found"),
             (Error::KeyNotFound, 404, "key_not_found"),
             (Error::KeyNotEnrollable, 409, "key_not_enrollable"),
+            (Error::KeyNotOfDevice, 409, "key_not_of_device"),
             (Error::EnrolmentExpired, 410, "enrolment_expired"),
             (Error::MethodNotAllowed("GET, HEAD".into()), 405, "method_not_allowed"),
             (Error::RequestTimeout, 408, "request_timeout"),

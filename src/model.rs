@@ -253,6 +253,8 @@ words! {
         Registered = "registered",
         /// Gave a ticket a new secret.
         Reissued = "reissued",
+        /// Gave a ticket a new secret because a phone that had the old one is lost.
+        Renewed = "renewed",
         /// Gave a ticket to another person.
         Transferred = "transferred",
         /// Made a ticket's paper good.
@@ -283,6 +285,8 @@ words! {
         KeyEnrolled = "key_enrolled",
         /// Revoked a key.
         KeyRevoked = "key_revoked",
+        /// Reported the phone of a key as lost.
+        PhoneLost = "phone_lost",
         /// Created an event.
         EventCreated = "event_created",
         /// Changed an event.

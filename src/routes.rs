@@ -146,6 +146,9 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/api/keys"                         ORGANIZER,  SHORT  => keys::list_keys;
     DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT  => keys::revoke_key;
     POST   "/api/keys/{key_id}/enrol"          ORGANIZER,  SHORT  => keys::offer_enrolment;
+    POST   "/api/keys/{key_id}/lost"           ORGANIZER,  LONG   => keys::report_loss;
+    GET    "/api/keys/{key_id}/links.csv"      ORGANIZER,  SHORT  => keys::export_changed_links;
+    GET    "/api/keys/{key_id}/scans"          ORGANIZER,  SHORT  => keys::list_key_scans;
     POST   "/api/enrol"                        ANYONE,     SHORT  => keys::enrol;
     POST   "/api/enrol/offer"                  ANYONE,     SHORT  => keys::show_offer;
 };

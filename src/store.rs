@@ -37,7 +37,7 @@ const NOBODY: Uuid = Uuid::nil();
 /// The database, as the endpoints see it: what is here and in the traits below. Every method is one unit: all of it
 /// happens, or nothing.
 #[async_trait]
-pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Actions + Send + Sync {
+pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Losses + Actions + Send + Sync {
     async fn health(&self) -> Result<Health>;
 
     /// What the database keeps of the secrets; no fingerprint before the first `TICKET_SECRET`.
@@ -363,6 +363,38 @@ pub struct ReseededEvent {
     pub held: usize,
 }
 
+/// What a device that is lost knows, and what is done about it.
+#[async_trait]
+pub trait Losses {
+    /// Notes that a key's device has keys of codes that were made until a moment, `until`, unless that is noted already for
+    /// `least` or later. False when the key is revoked or gone.
+    async fn note_manifest(&self, key_id: Uuid, least: Millis, until: Millis) -> Result<bool>;
+    /// Gives each seed to one ticket whose present one the lost device of a revoked key may know; the ticket's holder and
+    /// state stay. No ticket gets two for one loss. Used tickets that nobody can come in with again are left alone;
+    /// one that changed since `undoable_since` may be undone.
+    async fn renew_tickets(
+        &self,
+        key_id: Uuid,
+        undoable_since: Millis,
+        seeds: &[Seed],
+        author: Author,
+    ) -> Result<Renewal>;
+    /// The tickets that the loss of a key's device renewed and that somebody holds, in the order of their ids.
+    async fn list_renewed(&self, key_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>>;
+}
+
+/// What was done of what the loss of a device makes necessary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Renewal {
+    /// Tickets that got a new secret now.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub renewed: i64,
+    /// Tickets that are left: ask again until there are none.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub remaining: i64,
+}
+
 /// What a manifest tells of a ticket, and no more: tens of thousands are read at once, and each column costs.
 #[derive(sqlx::FromRow)]
 pub struct ManifestTicket {
@@ -538,8 +570,34 @@ pub trait Scans {
         after: Option<(Millis, Uuid)>,
         limit: i64,
     ) -> Result<Vec<(Scan, Option<(String, String)>)>>;
+    /// Scans with a key that were received at a moment or later, in that order, after the scan with this id.
+    async fn list_key_scans(&self, key: &Key, since: Millis, after: Option<Uuid>, limit: i64) -> Result<Vec<KeyScan>>;
     /// Conflicts, the newest first, after the scan with this id.
     async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>>;
+}
+
+/// A scan with a key, without the person.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct KeyScan {
+    /// The scan's id, made by the device.
+    pub scan_id: Uuid,
+    /// The ticket; null when it is not known.
+    pub ticket_id: Option<Uuid>,
+    /// Its seat.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
+    pub seat: Option<String>,
+    /// The gate that admits it.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
+    pub gate: Option<String>,
+    pub direction: Direction,
+    pub result: ScanResult,
+    /// When the device made the scan, by its own clock.
+    pub scanned_at: Millis,
+    /// When the service received it.
+    pub received_at: Millis,
+    /// When it was taken back; null when it was not.
+    pub undone_at: Option<Millis>,
 }
 
 /// A scan by which a gate admitted somebody while it was offline, and which the service refused afterwards.

@@ -39,6 +39,11 @@ alter table keys
     add column if not exists created_by uuid,
     add column if not exists manifest_at bigint;
 
+-- What was downloaded before it was noted may be all that there is now.
+update keys
+set manifest_at = (extract(epoch from now()) * 1000)::bigint
+where offline and manifest_at is null;
+
 create index if not exists keys_created_by_idx on keys (created_by) where created_by is not null;
 
 -- How many codes of a key were refused lately. What is accepted is not in it, so an admission pays nothing for it.
@@ -63,6 +68,9 @@ create table if not exists actions (
 
 create index if not exists actions_event_id_idx on actions (event_id, action_id);
 create index if not exists actions_ticket_id_idx on actions (ticket_id, action_id) where ticket_id is not null;
+
+-- Which tickets the loss of a key's device has renewed.
+create index if not exists actions_loss_idx on actions (subject_id, ticket_id) where action in ('renewed', 'phone_lost');
 
 -- Part of every link to a ticket's page, so that whoever has the key of a ticket's codes has not its link.
 insert into settings (name, value)

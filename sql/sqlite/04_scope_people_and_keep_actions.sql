@@ -17,6 +17,8 @@ alter table tickets add column seeded_at bigint;
 alter table keys add column created_by blob;
 alter table keys add column manifest_at bigint;
 
+update keys set manifest_at = unixepoch() * 1000 where offline;
+
 create index keys_created_by_idx on keys (created_by) where created_by is not null;
 
 create index scans_refused_idx
@@ -38,6 +40,7 @@ create table actions (
 
 create index actions_event_id_idx on actions (event_id, action_id);
 create index actions_ticket_id_idx on actions (ticket_id, action_id) where ticket_id is not null;
+create index actions_loss_idx on actions (subject_id, ticket_id) where action in ('renewed', 'phone_lost');
 
 insert into settings (name, value)
 values ('link_salt', randomblob(32))

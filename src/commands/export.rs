@@ -45,7 +45,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     })
 }
 
-async fn write(rows: impl Stream<Item = Result<Bytes, Error>>, output: Option<&Path>) -> anyhow::Result<()> {
+pub(super) async fn write(rows: impl Stream<Item = Result<Bytes, Error>>, output: Option<&Path>) -> anyhow::Result<()> {
     match output {
         None => copy(rows, &mut std::io::stdout().lock()).await,
         Some(path) => write_file(rows, path).await,

@@ -1,16 +1,23 @@
 //! `keys`: who may do what.
 
 use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use crate::app::App;
+use super::export;
+use crate::app::{App, within};
 use crate::auth::Caller;
 use crate::endpoints::keys::{self, NewKey};
 use crate::fault::Fault;
 use crate::limits::{KEY_AFTER_EVENT, KEY_NAME, KEY_REMEMBERED, KEY_WITHOUT_END, told};
 use crate::model::{Key, Millis, Place, Role, Slug, Text};
+
+/// How long the database has for a hundred tickets, each of which takes two round trips.
+const RENEWAL: Duration = Duration::from_mins(1);
 
 /// Keys that are read at a time.
 const PAGE: i64 = 500;
@@ -26,6 +33,20 @@ pub enum Command {
         /// The id that `keys list` shows
         key_id: Uuid,
     },
+    /// A gate's phone is lost: revoke its key, renew every ticket whose codes it may make, and list the links that changed
+    Lost(LostArguments),
+}
+
+#[derive(Args)]
+pub struct LostArguments {
+    /// The id that `keys list` shows
+    key_id: Uuid,
+    /// Also list what was scanned with it from then on, such as 2026-05-01T18:00:00Z
+    #[arg(long, value_parser = time)]
+    scanned_since: Option<Millis>,
+    /// A file for the links to be sent again, as CSV [default: standard output]
+    #[arg(long)]
+    output: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -83,8 +104,47 @@ pub fn run(command: Command) -> anyhow::Result<()> {
                 println!("Revoked. A running service may trust the key for {} more.", told(KEY_REMEMBERED));
                 Ok(())
             }
+            Command::Lost(arguments) => lose(app, arguments).await,
         }
     })
+}
+
+/// The links alone go to standard output. Broken off, it goes on where it was when it is run again.
+async fn lose(app: Arc<App>, arguments: LostArguments) -> anyhow::Result<()> {
+    let LostArguments { key_id, scanned_since, output } = arguments;
+    let mut renewed = 0;
+    loop {
+        let done = within(RENEWAL, keys::lose(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
+        renewed += done.renewed;
+        eprintln!("Renewed {renewed} tickets, {} left", done.remaining);
+        if done.remaining == 0 {
+            break;
+        }
+    }
+    eprintln!("The key is revoked. A running service may let it scan for {} more.", told(KEY_REMEMBERED));
+    if let Some(since) = scanned_since {
+        list_scans(&app, key_id, since).await?;
+    }
+    let links = keys::changed_links(app, key_id).await?;
+    export::write(links, output.as_deref()).await
+}
+
+async fn list_scans(app: &App, key_id: Uuid, since: Millis) -> anyhow::Result<()> {
+    let key = keys::find_key(app, &Caller::ENVIRONMENT, key_id).await?;
+    let mut after = None;
+    loop {
+        let page = app.in_time(app.store().list_key_scans(&key, since, after, PAGE)).await?;
+        for scan in &page {
+            let [seat, gate] = [&scan.seat, &scan.gate].map(|place| place.as_deref().unwrap_or("-"));
+            let undone = if scan.undone_at.is_some() { "  undone" } else { "" };
+            let (scan_id, result, at) = (scan.scan_id, scan.result.as_str(), scan.received_at);
+            eprintln!("{at}  {scan_id}  {}  {result}  {seat}  {gate}{undone}", scan.direction.as_str());
+        }
+        after = page.last().map(|scan| scan.scan_id);
+        if (page.len() as i64) < PAGE {
+            return Ok(());
+        }
+    }
 }
 
 /// The key alone goes to standard output, so that a script can take it from there.

@@ -1,20 +1,26 @@
 //! Keys of gates, supervisors and organizers.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{Stream, StreamExt as _};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::actions::export;
 use crate::app::App;
-use crate::auth::{Caller, Hash, NewSecret, read_enrolment};
+use crate::auth::{Caller, Hash, NewSecret, random_bytes, read_enrolment};
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::{ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_WITHOUT_END};
+use crate::limits::{ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_WITHOUT_END, UNDO_WINDOW};
 use crate::links;
-use crate::list::{self, PageQuery};
-use crate::model::{Event, Key, Millis, Place, Role, Slug, Text};
+use crate::list::{self, Cursor, Limit, PAGE, PageQuery};
+use crate::model::{Action, Event, Key, Millis, Place, Role, Seed, Slug, Text, Ticket};
 use crate::request::Call;
 use crate::response::{self, Response};
-use crate::store::Author;
+use crate::sheet::{self, LinkLine};
+use crate::store::{Author, Renewal};
 
 /// What a new key is asked to be.
 #[derive(Deserialize)]
@@ -118,7 +124,82 @@ pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Re
     Ok(())
 }
 
-async fn find_key(app: &App, caller: &Caller, key_id: Uuid) -> Result<Key, Error> {
+/// Tickets that one request renews at most: a scan of one of them waits until it is done.
+const RENEWED: usize = 100;
+
+/// `POST /api/keys/{key_id}/lost`: the device is lost. To be asked again while tickets remain.
+pub async fn report_loss(call: Call<'_>) -> Result<Response, Error> {
+    let key_id = call.id("key_id", Error::KeyNotFound)?;
+    response::json(StatusCode::OK, &lose(call.app, call.caller()?, key_id, call.now).await?)
+}
+
+/// Revokes the key of a lost device, and renews some of the tickets whose keys of codes it may have. The command line calls
+/// it too.
+pub async fn lose(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<Renewal, Error> {
+    let key = find_key(app, caller, key_id).await?;
+    if !key.role.is_of_a_device() {
+        return Err(Error::KeyNotOfDevice);
+    }
+    // First, and committed: from then on no manifest goes out with this key.
+    revoke(app, caller, key_id, now).await?;
+    let seeds: Vec<Seed> = (0..RENEWED).map(|_| Ok(Seed(random_bytes()?))).collect::<Result<_, Error>>()?;
+    app.store().renew_tickets(key_id, now - UNDO_WINDOW, &seeds, caller.author(now)).await
+}
+
+/// `GET /api/keys/{key_id}/links.csv`: the links that changed because its device is lost, to be sent again.
+pub async fn export_changed_links(call: Call<'_>) -> Result<Response, Error> {
+    let key_id = call.id("key_id", Error::KeyNotFound)?;
+    let key = find_key(call.app, call.caller()?, key_id).await?;
+    let by = call.caller()?.key_id.map(tracing::field::display);
+    tracing::info!(key.id = by, event = key.event, "links downloaded");
+    let rows = changed_links(Arc::clone(call.app), key_id).await?;
+    export(&call, Action::LinksExported, key.event_id, rows, &format!("links-{key_id}.csv")).await
+}
+
+/// These links as CSV, page by page. The command line writes the same.
+pub async fn changed_links(
+    app: Arc<App>,
+    key_id: Uuid,
+) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
+    let secret = Arc::clone(app.in_time(app.claimed_links()).await?);
+    let reader = Arc::clone(&app);
+    let read = move |after| {
+        let app = Arc::clone(&reader);
+        async move { app.in_time(app.store().list_renewed(key_id, after, PAGE)).await }
+    };
+    let mut writer = sheet::Writer::new::<LinkLine>();
+    Ok(list::pages(read, |ticket: &Ticket| ticket.ticket_id).map(move |tickets| {
+        for ticket in &tickets? {
+            writer.line(&LinkLine::new(ticket, links::ticket_url(&app, &secret, ticket)))?;
+        }
+        writer.take()
+    }))
+}
+
+/// Which scans of a key to list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct KeyScansQuery {
+    /// Only scans that were received then or later. Absent: all.
+    since: Option<Millis>,
+    /// How many entries a page has at most.
+    #[serde(default)]
+    limit: Limit,
+    /// The `next` of the page before.
+    after: Option<Cursor>,
+}
+
+/// `GET /api/keys/{key_id}/scans`: what was scanned with the key, the oldest first.
+pub async fn list_key_scans(call: Call<'_>) -> Result<Response, Error> {
+    let query: KeyScansQuery = call.query()?;
+    let key = find_key(call.app, call.caller()?, call.id("key_id", Error::KeyNotFound)?).await?;
+    let (since, after) = (query.since.unwrap_or(Millis(0)), query.after.map(|cursor| cursor.0));
+    let scans = call.app.store().list_key_scans(&key, since, after, query.limit.to_read()).await?;
+    list::respond("scans", scans, query.limit, |scan| scan.scan_id)
+}
+
+pub async fn find_key(app: &App, caller: &Caller, key_id: Uuid) -> Result<Key, Error> {
     caller.open(app.store().get_key(key_id).await?, Error::KeyNotFound)
 }
 

@@ -11,11 +11,12 @@ use uuid::Uuid;
 
 use crate::admission;
 use crate::app::App;
+use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::limits::{GateLimits, MANIFEST_AFTER_END, MANIFEST_BEFORE_START};
 use crate::list::{self, PAGE};
-use crate::model::{Event, Millis, Status};
+use crate::model::{Event, Millis, Role, Status};
 #[cfg(test)]
 use crate::model::{Place, Text, Username};
 use crate::request::Call;
@@ -26,6 +27,11 @@ use crate::totp::{self, TicketSecret};
 /// How far `as_of` lies in the past: a change that was begun before the manifest was read may be committed after it.
 /// Longer than the longest request, which is an import's.
 const OVERLAP: Duration = Duration::from_mins(2);
+/// How far ahead it is noted that a device has keys of codes: one note serves for all pages that are read in the meantime,
+/// and the clock of the process that makes a seed may be ahead of ours.
+const NOTED_AHEAD: Duration = Duration::from_mins(2);
+/// When it is noted again: before what is noted comes so near.
+const NOTED_AGAIN: Duration = Duration::from_mins(1);
 
 /// Which part of the manifest.
 #[derive(Deserialize)]
@@ -112,10 +118,10 @@ struct OwnEntry<'a> {
     status: Status,
     /// Whether somebody holds the ticket.
     registered: bool,
-    /// The holder's username; null when nobody holds the ticket.
+    /// The holder's username; null when nobody holds the ticket and, for the key of a gate, when it is revoked.
     #[cfg_attr(test, schemars(with = "Option<Username>"))]
     username: Option<&'a str>,
-    /// The holder's name, when one is known.
+    /// The holder's name, when one is known, under the same conditions.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     full_name: Option<&'a str>,
     /// Whether the holder is inside now: came in and has not gone out.
@@ -126,9 +132,11 @@ struct OwnEntry<'a> {
     used_at: Option<Millis>,
     /// Whether the ticket was printed, so that its paper admits: once, without a rotating code.
     printed: bool,
-    /// The TOTP key, 20 bytes in base32 without padding. It is a secret.
-    #[cfg_attr(test, schemars(regex(pattern = "^[A-Z2-7]{32}$")))]
-    key: String,
+    /// The TOTP key, 20 bytes in base32 without padding. It is a secret. Absent when nobody holds the ticket, or it is
+    /// revoked: its codes are refused whatever they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "String", regex(pattern = "^[A-Z2-7]{32}$")))]
+    key: Option<String>,
 }
 
 /// All that a gate needs to decide offline.
@@ -174,7 +182,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
             &event,
             call.now,
             query.since.map(|since| since.0),
-            caller.gate.clone(),
+            Reader::of(caller),
         )?;
         if accepts_gzip(&call.parts.headers) {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
@@ -191,6 +199,54 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     Ok(response)
 }
 
+/// For whom a manifest is made.
+#[derive(Clone)]
+struct Reader {
+    key_id: Option<Uuid>,
+    gate: Option<String>,
+    supervises: bool,
+}
+
+impl Reader {
+    fn of(caller: &Caller) -> Self {
+        let supervises = caller.role.holds(Role::Supervisor);
+        Self { key_id: caller.key_id, gate: caller.gate.clone(), supervises }
+    }
+
+    fn is_at_gate_of(&self, ticket: &ManifestTicket) -> bool {
+        self.gate.as_ref().is_none_or(|gate| *gate == ticket.gate)
+    }
+
+    fn gets_key_of(&self, ticket: &ManifestTicket) -> bool {
+        self.is_at_gate_of(ticket) && may_be_admitted(ticket)
+    }
+}
+
+/// Whether a ticket's code says something: not so of one that nobody holds, or that is revoked. A used ticket may be
+/// admitted once more, after its exit or an undo, and that it is used is told to whoever shows its code.
+fn may_be_admitted(ticket: &ManifestTicket) -> bool {
+    ticket.username.is_some() && ticket.status != Status::Revoked
+}
+
+/// Reads a page of the manifest and notes for the case that the device gets lost that it has the keys in it. What was
+/// read before the key was revoked may be sent; whoever renews tickets after that has to know of it.
+async fn read_page(
+    app: &App,
+    reader: &Reader,
+    event_id: Uuid,
+    since: Option<Millis>,
+    after: Option<Uuid>,
+) -> Result<Vec<ManifestTicket>, Error> {
+    let tickets = app.store().list_manifest(event_id, since, after, PAGE).await?;
+    let Some(key_id) = reader.key_id.filter(|_| tickets.iter().any(|ticket| reader.gets_key_of(ticket))) else {
+        return Ok(tickets);
+    };
+    // Read anew for each page, like the page itself: a download may take minutes.
+    let now = app.now();
+    let is_good = app.store().note_manifest(key_id, now + NOTED_AGAIN, now + NOTED_AHEAD).await?;
+    if is_good { Ok(tickets) } else { Err(Error::Unauthenticated) }
+}
+
 /// The manifest, page by page. Each page is read anew, so a ticket that changes meanwhile may be newer than the ETag;
 /// the next request then finds another ETag and gets it again.
 fn manifest(
@@ -199,7 +255,7 @@ fn manifest(
     event: &Event,
     now: Millis,
     since: Option<Millis>,
-    gate: Option<String>,
+    reader: Reader,
 ) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
     let mut head = String::from("{\"event\":");
     head.push_str(&json(event)?);
@@ -213,16 +269,17 @@ fn manifest(
     let mut chunk = head.into_bytes();
     let mut first = true;
     let event_id = event.event_id;
+    let of = reader.clone();
     let read = move |after| {
-        let app = Arc::clone(&app);
-        async move { app.in_time(app.store().list_manifest(event_id, since, after, PAGE)).await }
+        let (app, reader) = (Arc::clone(&app), of.clone());
+        async move { app.in_time(read_page(&app, &reader, event_id, since, after)).await }
     };
     let tickets = list::pages(read, |ticket: &ManifestTicket| ticket.ticket_id).map(move |tickets| {
         for ticket in &tickets? {
             if !std::mem::replace(&mut first, false) {
                 chunk.push(b',');
             }
-            serde_json::to_writer(&mut chunk, &entry(&secret, ticket, gate.as_deref()))
+            serde_json::to_writer(&mut chunk, &entry(&secret, ticket, &reader))
                 .map_err(|error| Error::Internal(error.to_string()))?;
         }
         Ok(Bytes::from(std::mem::take(&mut chunk)))
@@ -230,17 +287,19 @@ fn manifest(
     Ok(tickets.chain(stream::iter([Ok(Bytes::from_static(b"]}"))])))
 }
 
-fn entry<'a>(secret: &TicketSecret, ticket: &'a ManifestTicket, only_gate: Option<&str>) -> Entry<'a> {
-    let own = only_gate.is_none_or(|gate| gate == ticket.gate).then(|| OwnEntry {
+fn entry<'a>(secret: &TicketSecret, ticket: &'a ManifestTicket, reader: &Reader) -> Entry<'a> {
+    // Who is turned away whatever the code is named to supervisors only.
+    let named = may_be_admitted(ticket) || reader.supervises;
+    let own = reader.is_at_gate_of(ticket).then(|| OwnEntry {
         status: ticket.status,
         registered: ticket.username.is_some(),
-        username: ticket.username.as_deref(),
-        full_name: ticket.full_name.as_deref(),
+        username: ticket.username.as_deref().filter(|_| named),
+        full_name: ticket.full_name.as_deref().filter(|_| named),
         inside: ticket.inside,
         last_step: ticket.last_step,
         used_at: ticket.used_at,
         printed: ticket.printed_at.is_some(),
-        key: secret.key_of(ticket.ticket_id, ticket.seed).base32(),
+        key: reader.gets_key_of(ticket).then(|| secret.key_of(ticket.ticket_id, ticket.seed).base32()),
     });
     Entry { ticket_id: ticket.ticket_id, seat: &ticket.seat, gate: &ticket.gate, own }
 }

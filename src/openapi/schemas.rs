@@ -19,7 +19,7 @@ use crate::model::{
     User, Username,
 };
 use crate::response::Problem;
-use crate::store::{Conflict, Created, ListedAction, ListedKey};
+use crate::store::{Conflict, Created, KeyScan, ListedAction, ListedKey, Renewal};
 
 const SCHEMAS: &str = "/components/schemas";
 
@@ -36,6 +36,7 @@ pub fn components() -> Map<String, Value> {
         add::<(ListedAction, ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::OfferedKey, keys::EnrolledKey)>(
             all,
         );
+        add::<(KeyScan, Renewal)>(all);
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
@@ -93,7 +94,7 @@ fn told() -> [(&'static str, &'static str, Value); 5] {
 /// The parameters of the queries, by the names of their types.
 pub fn queries() -> Map<String, Value> {
     generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
-        add::<(PageQuery, tickets::ListQuery, manifest::ManifestQuery, system::HealthQuery)>(all);
+        add::<(PageQuery, keys::KeyScansQuery, tickets::ListQuery, manifest::ManifestQuery, system::HealthQuery)>(all);
     })
 }
 
@@ -169,6 +170,7 @@ const LISTS: &[(&str, &str, &str)] = &[
     ("ConflictList", "conflicts", "Conflict"),
     ("EventList", "events", "Event"),
     ("KeyList", "keys", "Key"),
+    ("KeyScanList", "scans", "KeyScan"),
     ("TicketList", "tickets", "Ticket"),
 ];
 

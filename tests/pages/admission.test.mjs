@@ -31,6 +31,18 @@ for (const { name, ticket, presented, now, expected } of cases) {
   });
 }
 
+for (const { name, ticket, presented, now, expected } of cases) {
+  if (!["not_registered", "revoked"].includes(expected.result)) continue;
+  test(`${name}, also without the key, which a manifest does not have`, async () => {
+    assert.deepEqual(await decide({ ...ticket, key: undefined }, presented, now, codes), expected);
+  });
+}
+
+test("without the key no code is decided on", async () => {
+  const { key_base32: _, ...ticket } = table.base.ticket;
+  await assert.rejects(decide(ticket, table.base.presented, table.base.now, codes));
+});
+
 test("the digits in the table are those of their step, as the device makes them", async () => {
   for (const { name, ticket, presented, now } of cases) {
     if (!ticket || typeof presented.code?.step_offset !== "number") continue;

@@ -407,6 +407,42 @@ test("a gate's key is enrolled by a code, replaced with one press, and revoked",
   await sees(page, en("organizer.old_keys", { keys: 1 }));
 });
 
+for (const language of LANGUAGES) {
+  test(`a lost phone is reported with one button: key, links and scans, in ${language}`, async (t) => {
+    const text = texts(language);
+    const rows = Array.from({ length: 130 }, (_, seat) => `${seat + 1},North,ana`);
+    const tickets = await withTickets(t, `seat,gate,username\n${rows.join("\n")}\n`);
+    const lost = await tickets.api("POST", "/api/keys", { name: "Door", role: "gate", event: "default", offline: true });
+    await tickets.ask("GET", "/api/events/default/manifest", undefined, lost.key);
+    await tickets.ask("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code: "no ticket" }, lost.key);
+    const page = await signedIn(t, tickets, { view: "gates", text, locale: language });
+    // The first try breaks off after its first hundred.
+    let reports = 0;
+    await page.route("**/lost", (route) => ((reports += 1) === 2 ? route.abort() : route.continue()));
+    const dialog = page.locator("#lost-dialog");
+    const go = () => dialog.getByRole("button", { name: text("organizer.lost_go") }).click();
+    await page.locator("#keys").getByRole("button", { name: text("organizer.lost") }).click();
+    await dialog.getByLabel(text("organizer.lost_since")).fill("2020-01-01T00:00");
+    await accessible(page);
+    await go();
+    await sees(dialog, text("organizer.lost_broke_off"));
+    await go();
+    await sees(dialog, text("organizer.lost_done", { links: 130 }));
+    assert.equal(reports, 3);
+    await accessible(page);
+    const download = page.waitForEvent("download");
+    await dialog.getByRole("button", { name: text("organizer.lost_links") }).click();
+    const file = await download;
+    assert.equal(file.suggestedFilename(), "default-changed-links.csv");
+    const links = fs.readFileSync(await file.path(), "utf8").trim().split("\n").slice(1);
+    assert.equal(new Set(links.map((line) => line.split(",").at(-1))).size, 130, "those before it broke off too");
+    await sees(dialog.locator("#lost-scans"), text("result.unknown_ticket"));
+    await dialog.getByRole("button", { name: text("organizer.close") }).click();
+    await sees(page, text("organizer.old_keys", { keys: 1 }));
+    assert.equal((await tickets.ask("GET", "/api/events/default/manifest", undefined, lost.key)).status, 401);
+  });
+}
+
 test("a key that scans says what it may do and when it did; an organizer's is not waited for", async (t) => {
   const tickets = await withTickets(t);
   await tickets.api("POST", "/api/keys", { name: "Door", role: "gate", event: "default", gate: "North" });

@@ -462,6 +462,38 @@ async fn a_key_of_the_command_line_is_shown_once_and_can_be_revoked(service: Ser
     assert!(Run::of(&mut on(database, &directory, &["keys", "list"])).printed().contains("  revoked "));
 }
 
+async fn a_lost_phone_is_reported_on_the_command_line(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    let rows: String = (1..=120).map(|seat| format!("{seat},North,ana\n")).collect();
+    service.organizer.post_csv("/api/events/default/tickets", format!("seat,gate,username\n{rows}")).await.is(201);
+    let made = json!({ "name": "Door", "role": "gate", "offline": true });
+    let made = service.organizer.post("/api/keys", made).await.is(201);
+    let (key, key_id) = (made["key"].as_str().expect("a key"), made["key_id"].as_str().expect("an id"));
+    let phone = service.anonymous.with_key(key);
+    phone.get("/api/events/default/manifest").await.is(200);
+    let scan = json!({ "scan_id": Uuid::now_v7(), "code": "no ticket" });
+    phone.post("/api/events/default/scans", scan).await.is_scan(404, "unknown_ticket");
+    let links = async || service.organizer.get("/api/events/default/links.csv").await.text();
+    let before = links().await;
+
+    let since = ["--scanned-since", "2026-01-01T00:00:00Z"];
+    let run = Run::of(&mut on(database, &directory, &[&["keys", "lost", key_id][..], &since].concat()));
+    for said in ["Renewed 100 tickets, 20 left\n", "Renewed 120 tickets, 0 left\n", "  unknown_ticket  -  -\n"] {
+        assert!(run.errors.contains(said), "{}", run.errors);
+    }
+    let printed = run.printed();
+    assert_eq!(printed, links().await);
+    assert_eq!(printed.lines().filter(|line| before.contains(line)).count(), 1, "the line of the columns");
+    let mut again = on(database, &directory, &["keys", "lost", key_id, "--output", "links.csv"]);
+    assert_eq!(Run::of(&mut again).printed(), "");
+    let written = std::fs::read_to_string(directory.0.join("links.csv")).expect("it is written");
+    assert_eq!(written, printed);
+    let elsewhere = service.another(&[]).anonymous.with_key(key);
+    elsewhere.get("/api/events/default/manifest").await.is_refused(401, "unauthenticated");
+    let unknown = Uuid::nil().to_string();
+    Run::of(&mut on(database, &directory, &["keys", "lost", &unknown])).failed(1);
+}
+
 async fn a_key_that_cannot_be_is_refused(service: Service) {
     let (database, directory) = (&service.database, Directory::new());
     let before = database.snapshot().await;
@@ -512,6 +544,7 @@ on_both_databases!(
     import_names_the_wrong_lines_and_creates_nothing,
     export_is_what_the_service_sends,
     a_key_of_the_command_line_is_shown_once_and_can_be_revoked,
+    a_lost_phone_is_reported_on_the_command_line,
     a_key_that_cannot_be_is_refused,
     migrations_at_the_same_time_apply_each_file_once,
     a_schema_of_a_later_release_is_left_alone,

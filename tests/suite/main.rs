@@ -57,6 +57,7 @@ mod keys;
 mod lambda;
 mod links;
 mod log;
+mod losses;
 mod manifest;
 mod migrations;
 mod once;

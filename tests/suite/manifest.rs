@@ -16,6 +16,9 @@ on_both_databases! {
     a_large_manifest_is_sent_page_by_page,
     the_manifest_can_be_had_around_the_event_only,
     a_wrong_since_is_refused,
+    only_tickets_that_could_be_admitted_have_their_key,
+    who_is_turned_away_whatever_the_code_is_named_to_supervisors_only,
+    since_takes_the_key_of_who_is_admitted_no_more,
 }
 
 const MANIFEST: &str = "/api/events/default/manifest";
@@ -42,7 +45,12 @@ async fn the_manifest_holds_what_a_gate_needs_to_decide(service: Service) {
             "used_at": service.time(0), "printed": false, "key": used.secret(),
         })
     );
-    assert_eq!(manifest["tickets"][1]["registered"], false);
+    let free = &manifest["tickets"][1];
+    let told = json!({
+        "ticket_id": free["ticket_id"], "seat": "A2", "gate": "South", "status": "valid", "registered": false,
+        "username": null, "full_name": null, "inside": false, "last_step": null, "used_at": null, "printed": false,
+    });
+    assert_eq!(*free, told);
     assert_eq!(manifest["tickets"].as_array().map(Vec::len), Some(2));
 }
 
@@ -165,4 +173,55 @@ async fn get(client: &Client, header: &str, value: &str) -> Reply {
 fn seats(manifest: &Value) -> Vec<&str> {
     let tickets = manifest["tickets"].as_array().expect("a manifest has tickets");
     tickets.iter().map(|ticket| ticket["seat"].as_str().unwrap_or_default()).collect()
+}
+
+/// Tickets of every kind, by their seats.
+async fn every_kind(service: &Service) -> [Ticket; 4] {
+    service.seat("default", "free", "North").await;
+    let tickets = [
+        service.ticket("valid").await,
+        service.ticket("used").await,
+        service.ticket("revoked").await,
+        service.ticket("erased").await,
+    ];
+    service.organizer.post("/api/events/default/scans", service.scan(&tickets[1])).await.is_scan(200, "accepted");
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", tickets[2].ticket_id)).await.is(200);
+    service.organizer.delete(format!("/api/users/{}", tickets[3].username)).await.is(204);
+    tickets
+}
+
+async fn only_tickets_that_could_be_admitted_have_their_key(service: Service) {
+    let tickets = every_kind(&service).await;
+    for client in [service.organizer.clone(), service.offline_gate().await] {
+        let manifest = client.get(MANIFEST).await.is(200);
+        let keys: Vec<&Value> =
+            manifest["tickets"].as_array().expect("tickets").iter().filter_map(|ticket| ticket.get("key")).collect();
+        assert_eq!(keys, [&json!(tickets[0].secret()), &json!(tickets[1].secret())]);
+    }
+}
+
+async fn who_is_turned_away_whatever_the_code_is_named_to_supervisors_only(service: Service) {
+    let [_, _, revoked, _] = every_kind(&service).await;
+    for (role, username) in [("gate", Value::Null), ("supervisor", json!(revoked.username))] {
+        let client = service.key(json!({ "name": "x", "role": role, "offline": true })).await;
+        let manifest = client.get(MANIFEST).await.is(200);
+        let tickets = manifest["tickets"].as_array().expect("tickets");
+        let entry = tickets.iter().find(|ticket| ticket["seat"] == "revoked").expect("it is in the list");
+        let told = json!([entry["status"], entry["registered"], entry["username"]]);
+        assert_eq!(told, json!(["revoked", true, username]));
+    }
+}
+
+async fn since_takes_the_key_of_who_is_admitted_no_more(service: Service) {
+    let gate = service.offline_gate().await;
+    let [revoked, erased] = [service.ticket("A1").await, service.ticket("A2").await];
+    let before = gate.get(MANIFEST).await.is(200);
+    assert!(before["tickets"].as_array().is_some_and(|tickets| tickets.iter().all(|ticket| ticket["key"].is_string())));
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
+    service.organizer.delete(format!("/api/users/{}", erased.username)).await.is(204);
+    let since = gate.get(format!("{MANIFEST}?since={}", before["as_of"])).await.is(200);
+    assert_eq!(seats(&since), ["A1", "A2"]);
+    assert!(
+        since["tickets"].as_array().is_some_and(|tickets| tickets.iter().all(|ticket| ticket.get("key").is_none()))
+    );
 }

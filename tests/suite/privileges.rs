@@ -136,7 +136,7 @@ impl World<'_> {
                 Deed::at(path).json(json!({ "name": "New", "role": "gate", "event": event, "gate": "North" }))
             }
             ("GET", "/api/keys") => Deed::at(path).shows(self.device().await),
-            ("POST" | "DELETE", path) if path.starts_with("/api/keys/{key_id}") => {
+            ("GET" | "POST" | "DELETE", path) if path.starts_with("/api/keys/{key_id}") => {
                 Deed::at(path.replace("{key_id}", &self.device().await))
             }
             ("POST", "/api/enrol" | "/api/enrol/offer") => {

@@ -14,8 +14,8 @@ const refuse = (result) => ({ result, step: null, seconds_off: null });
  */
 export async function decide(ticket, presented, now, codes) {
   if (!ticket) return refuse("unknown_ticket");
-  // All that a device of another gate is told of a ticket is where to go.
-  if (!ticket.key) return refuse("wrong_gate");
+  // All that a device of another gate is told of a ticket is where to go. Of its own gate it has no key of what is refused below.
+  if (!ticket.status) return refuse("wrong_gate");
   if (!ticket.registered) return refuse("not_registered");
   if (ticket.status === "revoked") return refuse("revoked");
   if (ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");

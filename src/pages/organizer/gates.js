@@ -3,6 +3,7 @@
 import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, onSubmit, open, tell } from "./form.js";
+import * as lost from "./lost.js";
 import { all, call, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
 import { ago, dayAndTime, isolated, text } from "../shared/text.js";
@@ -53,9 +54,17 @@ function card(key) {
     element("h2", {}, bdi(key.name)),
     element("p", {}, facts.filter(Boolean).join(" · ")),
     element("p", { className: "quiet" }, life.filter(Boolean).join(" · ")),
-    isGood(key) ? element("div", { className: "row" },
-      isDevice ? element("button", { type: "button", onclick: () => attempt(() => enrol(key)) }, text("organizer.enrol")) : "",
-      element("button", { type: "button", className: "danger", onclick: () => revoke(key) }, text("organizer.revoke"))) : "");
+    element("div", { className: "row" }, ...actions(key)));
+}
+
+function actions(key) {
+  const button = (name, onclick, className = "") => element("button", { type: "button", className, onclick }, text(`organizer.${name}`));
+  return [
+    isGood(key) && isOfADevice(key) && button("enrol", () => attempt(() => enrol(key))),
+    isGood(key) && button("revoke", () => revoke(key), "danger"),
+    // Also of one whose key is revoked already, or has ended: it may know codes.
+    isOfADevice(key) && button("lost", () => lost.ask(key), "danger"),
+  ].filter(Boolean);
 }
 
 function newest({ newest_scan_at: time }) {
@@ -124,3 +133,4 @@ function forget() {
 
 find("#enrol-again").onclick = () => attempt(() => enrol(enrolled));
 enrolDialog.addEventListener("close", forget);
+find("#lost-dialog").addEventListener("close", () => attempt(show));

@@ -53,12 +53,12 @@ export async function call(method, path, options) {
   }
 }
 
-/** All of a list, page after page. */
-export async function all(path, name) {
+/** All of a list, page after page. `query` goes on with `&`. */
+export async function all(path, name, query = "") {
   const found = [];
   let next = "";
   do {
-    const page = await call("GET", `${path}?limit=500${next && `&after=${encodeURIComponent(next)}`}`);
+    const page = await call("GET", `${path}?limit=500${query}${next && `&after=${encodeURIComponent(next)}`}`);
     found.push(...page[name]);
     next = page.next;
   } while (next);

@@ -35,7 +35,7 @@ export async function code(key, step) {
   return String(number % 1_000_000).padStart(6, "0");
 }
 
-/** HKDF-SHA256 (RFC 5869) of a key in base32, without salt: the secrets of links and printed tickets. */
+/** HKDF-SHA256 (RFC 5869) of a key in base32, without salt: the proof of a printed ticket. */
 export async function derive(base32, info, length) {
   const key = await crypto.subtle.importKey("raw", base32Bytes(base32), "HKDF", false, ["deriveBits"]);
   const how = { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: new TextEncoder().encode(info) };

@@ -55,7 +55,9 @@ pub mod admissions;
 mod events;
 mod keys;
 mod scans;
+#[macro_use]
 mod tickets;
+mod losses;
 mod users;
 
 #[async_trait]

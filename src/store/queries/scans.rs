@@ -8,8 +8,8 @@ use super::actions::record;
 use super::tickets::{lock_ticket, optional_ticket};
 use super::{BEGIN, Backend, Connection, Row};
 use crate::error::Error;
-use crate::model::{Action, Direction, Millis, Scan, Status, Ticket};
-use crate::store::{Act, Author, Conflict, Guarded, Result, Scans};
+use crate::model::{Action, Direction, Key, Millis, Scan, Status, Ticket};
+use crate::store::{Act, Author, Conflict, Guarded, KeyScan, Result, Scans};
 
 macro_rules! scan_columns {
     () => {
@@ -95,6 +95,30 @@ impl Scans for Backend {
         }
         .await;
         lease.settle(outcome).await
+    }
+
+    async fn list_key_scans(&self, key: &Key, since: Millis, after: Option<Uuid>, limit: i64) -> Result<Vec<KeyScan>> {
+        // As in `list_keys`: the index is that of events, whether one is meant or all are.
+        let (first_event, last_event) =
+            key.event_id.map_or((Uuid::nil(), Uuid::max()), |event_id| (event_id, event_id));
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(
+            "select s.scan_id, s.ticket_id, t.seat, t.gate, s.direction, s.result, s.scanned_at, s.received_at, \
+             s.undone_at from scans s left join tickets t on t.ticket_id = s.ticket_id \
+             where s.event_id between $1 and $2 and s.key_id = $3 and s.received_at >= $4 \
+             and ($5 is null or (s.received_at, s.scan_id) > \
+             (select l.received_at, l.scan_id from scans l where l.scan_id = $5)) \
+             order by s.received_at, s.scan_id limit $6",
+        )
+        .bind(first_event)
+        .bind(last_event)
+        .bind(key.key_id)
+        .bind(since)
+        .bind(after)
+        .bind(limit)
+        .fetch_all(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>> {
