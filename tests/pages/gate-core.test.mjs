@@ -623,6 +623,32 @@ test("a gate knows of other gates' tickets where they belong, and of its own wha
   assert.deepEqual((await tab.state()).refused, []);
 });
 
+test("a device has the key of a ticket only while its holder could be admitted, and decides as the service without it", async (t) => {
+  const host = await service(t);
+  const [revoked, valid] = await tickets(host, "A1", "A2");
+  await host.api("POST", "/api/events/default/tickets", "seat,gate\nB1,North\n");
+  const tab = await (await device(t, host)).enrolled(host);
+  const keys = async () => {
+    const { tickets } = await (await host.ask("GET", "/api/events/default/manifest")).json();
+    return tickets.filter(({ key }) => key).map(({ seat }) => seat);
+  };
+  assert.deepEqual(await keys(), ["A1", "A2"]);
+  await host.api("POST", `/api/tickets/${revoked.ticket_id}/revoke`);
+  await tab.sync();
+  assert.deepEqual(await keys(), ["A2"]);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(revoked))), offline("revoked"));
+  const free = { seat: "B1", gate: "North", totp_code: "123456" };
+  assert.deepEqual(gist(await tab.scan(free)), offline("not_registered"));
+  await host.start();
+  await tab.drained();
+  const sold = await host.register({ seat: "B1", gate: "North", username: "late" });
+  await tab.sync();
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(sold))), offline("accepted"));
+  assert.deepEqual(gist(await tab.scan(host.code(valid))), offline("accepted"));
+});
+
 test("paper admits once, with the service and without", async (t) => {
   const host = await service(t);
   const [first, second, third] = await tickets(host, "A1", "A2", "A3");
