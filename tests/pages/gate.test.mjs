@@ -144,14 +144,16 @@ test("an organizer's code before the camera of a gate is no ticket and no order"
 test("a press that was meant for something else makes no gate", async (t) => {
   const { tickets } = await house(t);
   const page = await phone(t, tickets);
-  await page.goto((await tickets.enrolment()).enrol_url);
+  await page.goto("/gate");
+  await page.getByText(en("gate.enrol_title")).waitFor();
   const button = page.getByRole("button", { name: en("gate.offer_accept") });
-  // The second of two clicks, as soon as there is something to click, or as soon as the window is in front.
-  await page.evaluate(() => new Promise((resolve) => {
-    const look = () => (document.body.dataset.screen === "offer" ? resolve() : requestAnimationFrame(look));
-    look();
-  }));
-  await button.evaluate((accept) => accept.click());
+  // The second of two clicks, at the moment when there is something to click, or when the window comes to the front.
+  await page.evaluate((link) => new Promise((resolve) => {
+    new MutationObserver(() => {
+      if (document.body.dataset.screen === "offer") resolve(document.querySelector("#offer-accept").click());
+    }).observe(document.body, { attributes: true });
+    location.href = link;
+  }), (await tickets.enrolment()).enrol_url);
   await page.waitForFunction(() => !document.querySelector("#offer-accept").disabled);
   await page.evaluate(() => {
     dispatchEvent(new Event("focus"));
