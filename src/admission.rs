@@ -3,15 +3,11 @@
 //! Before it comes only the replay of a `scan_id`, which needs no decision. The order of the checks is part of the
 //! contract; `tests/suite/admission_cases.json` holds it as a table, which the gate page runs too.
 
-use std::time::Duration;
-
-use crate::model::{Direction, Millis, Reentry, ScanResult, Status};
+use crate::model::{Direction, Millis, Reentry, Role, ScanResult, Status};
 use crate::totp::{Code, Match, TotpKey};
 
-/// Refusals for its code on record within [`ATTEMPTS_WINDOW`] beyond which a ticket's codes are not looked at.
+/// Refusals for its code on record within [`crate::limits::ATTEMPTS_WINDOW`] beyond which a ticket's codes are not looked at.
 pub const ATTEMPTS: i64 = 10;
-/// The time that refused codes count for, and so the longest wait.
-pub const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
 /// Refusals on record from which a code of the future is called wrong: telling would help somebody who guesses.
 pub const FUTURE_TOLD: i64 = 3;
 
@@ -25,7 +21,7 @@ pub struct Subject {
     /// Whether it was printed, so that its paper is good.
     pub printed: bool,
     pub last_step: Option<i64>,
-    /// `wrong_code` and `stale_code` within the last [`ATTEMPTS_WINDOW`].
+    /// `wrong_code` and `stale_code` within the last [`crate::limits::ATTEMPTS_WINDOW`].
     pub refusals: i64,
     /// For a scan that is decided late: when the ticket's newest accepted scan was.
     pub newest_accepted_at: Option<Millis>,
@@ -70,7 +66,13 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
     if ticket.status == Status::Revoked {
         return Decision::refuse(ScanResult::Revoked);
     }
-    if ticket.refusals > ATTEMPTS && !presented.offline {
+    // Before anything that depends on the code: the key of one gate tries no codes of another gate's tickets.
+    if presented.at_gate.is_some_and(|gate| gate != ticket.gate) {
+        return Decision::refuse(ScanResult::WrongGate);
+    }
+    // Nobody guesses the 10 bytes of paper, and who vouches guesses nothing: they get in while somebody tries digits.
+    let guessable = matches!(presented.code, Some(Code::Rotating(_)));
+    if guessable && ticket.refusals > ATTEMPTS && !presented.offline {
         return Decision::refuse(ScanResult::TooManyAttempts);
     }
     let step = match presented.code {
@@ -85,9 +87,6 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
             Match::Stale { .. } | Match::None => return Decision::refuse(ScanResult::WrongCode),
         },
     };
-    if presented.at_gate.is_some_and(|gate| gate != ticket.gate) {
-        return Decision::refuse(ScanResult::WrongGate);
-    }
     let late = ticket.newest_accepted_at.is_some_and(|newest| now < newest);
     match presented.direction {
         Direction::Entry if late || !may_enter(ticket, presented.code) => {
@@ -121,6 +120,28 @@ fn may_enter(ticket: &Subject, code: Option<&Code>) -> bool {
     }
 }
 
+/// How much the answer to a scan tells of its ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(test, derive(serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Told {
+    /// Which it is, and where it belongs: id, seat and gate.
+    Place,
+    /// The same, and who holds it.
+    Holder,
+    Everything,
+}
+
+/// What the answer with this verdict tells a key of this role: whoever showed no right code is told no name.
+pub const fn told(result: ScanResult, role: Role) -> Told {
+    if result.needs_the_code() {
+        Told::Everything
+    } else if role.holds(Role::Supervisor) {
+        Told::Holder
+    } else {
+        Told::Place
+    }
+}
+
 /// What the gate tells a person, for every verdict.
 pub fn message(result: ScanResult, direction: Direction, seconds_off: Option<i64>, right_gate: Option<&str>) -> String {
     match result {
@@ -140,14 +161,15 @@ pub fn message(result: ScanResult, direction: Direction, seconds_off: Option<i64
             }
         },
         ScanResult::WrongGate => match right_gate {
-            Some(gate) => format!("Right ticket, wrong gate: go to {gate}."),
-            None => "Right ticket, wrong gate.".into(),
+            Some(gate) => format!("The ticket is for another gate: go to {gate}."),
+            None => "The ticket is for another gate.".into(),
         },
         ScanResult::NotRegistered => "Nobody holds this ticket.".into(),
         ScanResult::NotInside => "This ticket is not inside.".into(),
         ScanResult::Revoked => "This ticket has been revoked.".into(),
         ScanResult::UnknownTicket => "This is not a ticket of this event.".into(),
         ScanResult::TooManyAttempts => "Too many wrong codes for this ticket; wait a minute.".into(),
+        ScanResult::Undone => "This scan was undone; scan the ticket anew.".into(),
     }
 }
 
@@ -281,7 +303,9 @@ mod tests {
             results.insert(decision.result);
             assert!(names.insert(case.name.clone()), "two cases: {}", case.name);
         }
-        assert_eq!(results, HashSet::from_iter(ScanResult::ALL.iter().copied()), "every verdict has a case");
+        // What was undone is no decision: it is answered by the record.
+        let decided = ScanResult::ALL.iter().copied().filter(|result| *result != ScanResult::Undone);
+        assert_eq!(results, HashSet::from_iter(decided), "every verdict has a case");
     }
 
     #[test]
@@ -309,6 +333,18 @@ mod tests {
         assert!(says(ScanResult::WrongGate, None, Some("South")).contains("go to South"));
         let entry = says(ScanResult::Accepted, None, None);
         assert_ne!(entry, message(ScanResult::Accepted, Direction::Exit, None, None));
+    }
+
+    #[test]
+    fn what_an_answer_tells_is_in_the_table() {
+        let table: Value = serde_json::from_str(CASES).unwrap();
+        for result in ScanResult::ALL.iter().copied() {
+            let gate = told(result, Role::Gate);
+            let supervisor = told(result, Role::Supervisor);
+            let stated = |role: &str| serde_json::from_value(table["told"][result.as_str()][role].clone()).unwrap();
+            assert_eq!((gate, supervisor), (stated("gate"), stated("supervisor")), "{result:?}");
+            assert_eq!(told(result, Role::Organizer), supervisor, "{result:?}");
+        }
     }
 
     /// What is shown before it is known of which ticket.
@@ -396,7 +432,8 @@ mod tests {
             }
             prop_assert!(ticket.registered);
             prop_assert!(ticket.status != Status::Revoked);
-            prop_assert!(ticket.refusals <= ATTEMPTS || scan.offline);
+            let guessable = matches!(scan.code, Some(CodeCase::Rotating { .. }));
+            prop_assert!(ticket.refusals <= ATTEMPTS || scan.offline || !guessable);
             prop_assert!(scan.at_gate.is_none_or(|gate| gate == ticket.gate));
             prop_assert!(ticket.newest_accepted_at.is_none_or(|newest| now >= newest));
             match scan.direction {
@@ -437,7 +474,7 @@ mod tests {
             (_, other, _) in anything(),
         ) {
             let decision = decided(Some(&ticket), &scan, now);
-            let before_the_code = [ScanResult::NotRegistered, ScanResult::Revoked, ScanResult::TooManyAttempts];
+            let before_the_code = [ScanResult::NotRegistered, ScanResult::Revoked, ScanResult::WrongGate];
             let other = PresentedCase { code: other.code, ..scan };
             let with_other = decided(Some(&ticket), &other, now);
             prop_assert_eq!(
@@ -445,6 +482,18 @@ mod tests {
                 before_the_code.contains(&with_other.result).then_some(with_other)
             );
             prop_assert_eq!(decided(None, &other, now).result, ScanResult::UnknownTicket);
+        }
+
+        #[test]
+        fn beyond_the_limit_of_attempts_all_digits_are_refused_alike(
+            (ticket, scan, now) in anything(),
+            digits in "[0-9]{6}",
+        ) {
+            let digits = CodeCase::Rotating { digits, step_offset: None };
+            let scan = PresentedCase { code: Some(digits), offline: false, ..scan };
+            let ticket = TicketCase { refusals: ATTEMPTS + 1, ..ticket };
+            let result = decided(Some(&ticket), &scan, now).result;
+            prop_assert!(!result.needs_the_code() && !result.refuses_the_code(), "{:?}", result);
         }
     }
 }

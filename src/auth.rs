@@ -103,6 +103,12 @@ impl Caller {
         Author { key_id: self.key_id, now }
     }
 
+    /// Whether what belongs to this gate of its event is this caller's: a device that is bound to another one has no part
+    /// in it.
+    pub fn stands_at(&self, gate: &str) -> bool {
+        !self.role.is_of_a_device() || self.gate.as_deref().is_none_or(|own| own == gate)
+    }
+
     /// A row that was looked for, if this caller may see it. Without one it is `missing`.
     pub fn open<T>(&self, row: Option<Guarded<T>>, missing: Error) -> Result<T, Error> {
         row.ok_or(missing)?.open(self.event_id)

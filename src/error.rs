@@ -4,7 +4,7 @@ use http::StatusCode;
 use strum::{EnumIter, IntoStaticStr};
 
 use crate::fault::{Fault, FieldError};
-use crate::limits::{ENROLMENT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, UNDO_WINDOW, told};
+use crate::limits::{ATTEMPTS_WINDOW, ENROLMENT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, UNDO_WINDOW, told};
 
 /// Why a request has no success to show. `status` and `code` are stable; the texts are for people. A variant's name is its
 /// code, and what is said of it here says the OpenAPI document.
@@ -84,6 +84,9 @@ pub enum Error {
     /// The key, its event or all keys together have as much of bodies, or of manifests and exports, in flight as they may.
     // Holds which of them, for the log alone.
     Busy(&'static str),
+    /// [`crate::limits::KEY_ATTEMPTS`] codes that this key sent were refused within [`crate::limits::ATTEMPTS_WINDOW`]: no
+    /// more of its codes are looked at until then. What a batch wrote before is replayed when it is sent again whole.
+    TooManyWrongCodes,
     /// The ticket kept changing at the same time; nothing was changed.
     ScanContended,
     /// The service runs with another ticket secret than the database was made with.
@@ -135,7 +138,7 @@ impl Error {
             | Self::KeyNotEnrollable
             | Self::KeyNotOfDevice => StatusCode::CONFLICT,
             Self::EnrolmentExpired => StatusCode::GONE,
-            Self::ImportInProgress => StatusCode::TOO_MANY_REQUESTS,
+            Self::ImportInProgress | Self::TooManyWrongCodes => StatusCode::TOO_MANY_REQUESTS,
             Self::ScanContended | Self::TicketSecretMismatch | Self::DatabaseUnavailable(_) | Self::Busy(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -201,6 +204,11 @@ impl Error {
             Self::NotUndoable => "Only the newest accepted scan of a ticket can be undone.".into(),
             Self::ImportInProgress => "Another import is running; try again when it has ended.".into(),
             Self::Busy(_) => "Too much is being sent or read at once; try again when some of it has ended.".into(),
+            Self::TooManyWrongCodes => {
+                "This key has sent too many wrong codes; wait a minute, then send the same again. Printed codes and manual \
+                 admissions need not wait."
+                    .into()
+            }
             Self::ScanContended => "The ticket changed while it was scanned; scan again.".into(),
             Self::TicketSecretMismatch => {
                 "The service runs with another TICKET_SECRET than the one this database's tickets were made with."
@@ -227,6 +235,7 @@ impl Error {
             Self::DatabaseUnavailable(_) | Self::ScanContended => Some(1),
             Self::ImportInProgress | Self::Busy(_) => Some(5),
             Self::TicketSecretMismatch => Some(60),
+            Self::TooManyWrongCodes => u32::try_from(ATTEMPTS_WINDOW.as_secs()).ok(),
             _ => None,
         }
     }
@@ -304,6 +313,7 @@ pub(crate) mod tests {
             (Error::NotUndoable, 409, "not_undoable"),
             (Error::ImportInProgress, 429, "import_in_progress"),
             (Error::Busy(CAUSE), 503, "busy"),
+            (Error::TooManyWrongCodes, 429, "too_many_wrong_codes"),
             (Error::ScanContended, 503, "scan_contended"),
             (Error::TicketSecretMismatch, 503, "ticket_secret_mismatch"),
             (Error::DatabaseUnavailable(CAUSE.into()), 503, "database_unavailable"),

@@ -4,14 +4,14 @@
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::admission::{self, ATTEMPTS_WINDOW, Decision, Presented, Subject};
+use crate::admission::{self, Decision, Presented, Subject};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::{OFFLINE_AHEAD, OFFLINE_WINDOW};
+use crate::limits::{ATTEMPTS_WINDOW, KEY_ATTEMPTS, OFFLINE_AHEAD, OFFLINE_WINDOW};
 use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
-use crate::store::{Mark, Recorded, ScanContext, TicketName};
+use crate::store::{Guesses, Mark, Recorded, ScanContext, TicketName};
 use crate::totp::{Code, QrCode, TicketSecret};
 
 /// How often a scan whose ticket changed under it is decided again.
@@ -100,6 +100,13 @@ impl ScanRequest {
         if believed.contains(&self.scanned_at) { self.scanned_at } else { now }
     }
 
+    /// Which refused codes count against this scan. Whoever shows paper or vouches guesses nothing; and scans of offline
+    /// gates do not meet the limit of a ticket.
+    fn guesses(&self, caller: &Caller, now: Millis) -> Guesses {
+        let since = matches!(self.shown.code(), Some(Code::Rotating(_))).then_some(now - ATTEMPTS_WINDOW);
+        Guesses { of_ticket_since: since.filter(|_| !self.offline()), of_key_since: since, key_id: caller.key_id }
+    }
+
     fn manual(&self) -> bool {
         self.shown.note().is_some()
     }
@@ -126,22 +133,21 @@ pub async fn scan(
     request: &ScanRequest,
     now: Millis,
 ) -> Result<Scanned, Error> {
-    // Scans of offline gates neither count towards the limit of attempts nor meet it.
-    let refusals_since = (!request.offline()).then_some(now - ATTEMPTS_WINDOW);
+    let guesses = request.guesses(caller, now);
     for _ in 0..TRIES {
-        let context = app.store().read_scan(event, &request.shown.ticket(), request.scan_id, refusals_since).await?;
+        let context = app.store().read_scan(event, &request.shown.ticket(), request.scan_id, &guesses).await?;
         let context = caller.open_event(context)?;
         if let Some(prior) = context.prior {
             return replay(prior, context.event_id, context.ticket, request);
         }
         request.check(caller, now)?;
+        if context.key_refusals >= KEY_ATTEMPTS {
+            return Err(Error::TooManyWrongCodes);
+        }
         let secret = app.checked_secret(context.secret_fingerprint.as_deref())?;
         let (scan, mark) = decide(secret, caller, &context, request, now);
         let mut ticket = context.ticket;
-        // `too_many_attempts` is not written down: it is no verdict.
-        if scan.result == ScanResult::TooManyAttempts
-            || app.store().record_scan(&scan, mark.as_ref(), refusals_since).await? == Recorded::Done
-        {
+        if !scan.result.is_kept() || app.store().record_scan(&scan, mark.as_ref(), &guesses).await? == Recorded::Done {
             app.metrics.count_scan(scan.result);
             if let (Some(mark), Some(ticket)) = (mark, &mut ticket) {
                 ticket.status = Status::Used;
@@ -154,7 +160,7 @@ pub async fn scan(
     Err(Error::ScanContended)
 }
 
-/// The first verdict again, when it is the same scan.
+/// The first verdict again, when it is the same scan; or, once it was undone, that.
 fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanRequest) -> Result<Scanned, Error> {
     let same_ticket = match prior.ticket_id {
         Some(ticket_id) => ticket.as_ref().is_some_and(|ticket| ticket.ticket_id == ticket_id),
@@ -165,7 +171,8 @@ fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanReq
     }
     // A ticket that came into being after it was unknown is not part of that verdict.
     let ticket = ticket.filter(|_| prior.ticket_id.is_some());
-    Ok(Scanned { scan: prior, ticket, replayed: true })
+    let result = if prior.undone_at.is_some() { ScanResult::Undone } else { prior.result };
+    Ok(Scanned { scan: Scan { result, ..prior }, ticket, replayed: true })
 }
 
 fn decide(

@@ -8,6 +8,16 @@ use serde::Serialize;
 /// How long after its receipt a scan can be undone.
 pub const UNDO_WINDOW: Duration = Duration::from_mins(15);
 
+/// How long a refused code counts as an attempt, and so how long whoever made too many waits.
+pub const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
+/// Refused codes of a key, of whichever tickets, from which on none of its codes is looked at. Those of batches count.
+/// Those of one ticket have a limit of their own, `admission::ATTEMPTS`.
+pub const KEY_ATTEMPTS: i64 = 60;
+/// How long the board shows a key whose codes were refused,
+pub const GUESSES_SHOWN: Duration = Duration::from_mins(10);
+/// and from how many of them on. A gate meets a screenshot now and then.
+pub const GUESSES_NOTED: i64 = 20;
+
 /// How old a scan in a batch may be.
 pub const OFFLINE_WINDOW: Duration = Duration::from_hours(72);
 /// How far the clock of a gate that sends a batch may be ahead.
@@ -137,14 +147,14 @@ impl GateLimits {
     };
 }
 
-/// A length of time in English, in the largest unit that it is a whole number of: `15 minutes`.
+/// A length of time in English, in the largest unit that it is some whole number of: `15 minutes`, `60 seconds`.
 pub fn told(duration: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let seconds = duration.as_secs();
     let (number, unit) = match seconds {
         _ if seconds >= 7 * DAY && seconds.is_multiple_of(DAY) => (seconds / DAY, "days"),
-        _ if seconds.is_multiple_of(3_600) => (seconds / 3_600, "hours"),
-        _ if seconds.is_multiple_of(60) => (seconds / 60, "minutes"),
+        _ if seconds > 3_600 && seconds.is_multiple_of(3_600) => (seconds / 3_600, "hours"),
+        _ if seconds > 60 && seconds.is_multiple_of(60) => (seconds / 60, "minutes"),
         _ => (seconds, "seconds"),
     };
     format!("{number} {unit}")

@@ -320,11 +320,14 @@ words! {
         /// Too many codes of this ticket were refused just now. It is not a verdict: it is neither stored nor replayed, so
         /// the same `scan_id` may be sent again.
         TooManyAttempts = "too_many_attempts",
+        /// This scan was accepted and then undone. From then on its `scan_id` is answered so, for ever.
+        Undone = "undone",
     }
 }
 
 impl ScanResult {
-    /// Whether it refuses the code, as one that somebody guesses would be, and so counts towards `admission::ATTEMPTS`.
+    /// Whether it refuses the code, as one that somebody guesses would be, and so counts towards `admission::ATTEMPTS` and
+    /// `limits::KEY_ATTEMPTS`.
     pub const fn refuses_the_code(self) -> bool {
         match self {
             Self::WrongCode | Self::StaleCode => true,
@@ -335,7 +338,39 @@ impl ScanResult {
             | Self::NotInside
             | Self::Revoked
             | Self::UnknownTicket
+            | Self::TooManyAttempts
+            | Self::Undone => false,
+        }
+    }
+
+    /// Whether only the right code, if perhaps at the wrong moment, or a supervisor who vouches comes so far. Then the
+    /// answer may tell whom the ticket is of: see `admission::told`.
+    pub const fn needs_the_code(self) -> bool {
+        match self {
+            Self::Accepted | Self::AlreadyUsed | Self::NotInside | Self::StaleCode | Self::Undone => true,
+            Self::WrongCode
+            | Self::WrongGate
+            | Self::NotRegistered
+            | Self::Revoked
+            | Self::UnknownTicket
             | Self::TooManyAttempts => false,
+        }
+    }
+
+    /// Whether a scan is kept with it, and so a gate can have decided it.
+    pub const fn is_kept(self) -> bool {
+        match self {
+            // One comes before a verdict, the other after it.
+            Self::TooManyAttempts | Self::Undone => false,
+            Self::Accepted
+            | Self::AlreadyUsed
+            | Self::WrongCode
+            | Self::StaleCode
+            | Self::WrongGate
+            | Self::NotRegistered
+            | Self::NotInside
+            | Self::Revoked
+            | Self::UnknownTicket => true,
         }
     }
 }

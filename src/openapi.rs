@@ -13,13 +13,14 @@ use schemars::JsonSchema as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::admission::{ATTEMPTS, ATTEMPTS_WINDOW};
+use crate::admission::ATTEMPTS;
 use crate::endpoints::scans::status_of;
 use crate::error::Error;
 use crate::error::tests::every_error;
 use crate::limits::{
-    BATCH_BODY, BATCH_SCANS, BODY, CSV_BODY, ENROLMENT, KEY_AFTER_EVENT, KEY_REMEMBERED, KEY_WITHOUT_END,
-    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, UNDO_WINDOW, told,
+    ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CSV_BODY, ENROLMENT, GUESSES_NOTED, GUESSES_SHOWN, KEY_AFTER_EVENT,
+    KEY_ATTEMPTS, KEY_REMEMBERED, KEY_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD,
+    OFFLINE_WINDOW, UNDO_WINDOW, told,
 };
 use crate::list::Limit;
 use crate::model::{Role, ScanResult, Slug, Username};
@@ -498,9 +499,12 @@ fn limits_told() -> Vec<(&'static str, String)> {
         ("BODY", kibibytes(BODY)),
         ("CSV_BODY", format!("{} MiB", CSV_BODY / (1024 * 1024))),
         ("ENROLMENT", told(ENROLMENT)),
+        ("KEY_ATTEMPTS", KEY_ATTEMPTS.to_string()),
         ("KEY_AFTER_EVENT", told(KEY_AFTER_EVENT)),
         ("KEY_REMEMBERED", told(KEY_REMEMBERED)),
         ("KEY_WITHOUT_END", told(KEY_WITHOUT_END)),
+        ("GUESSES_NOTED", GUESSES_NOTED.to_string()),
+        ("GUESSES_SHOWN", told(GUESSES_SHOWN)),
         ("GREATEST", Limit::GREATEST.to_string()),
         ("MANIFEST_AFTER_END", told(MANIFEST_AFTER_END)),
         ("MANIFEST_BEFORE_START", told(MANIFEST_BEFORE_START)),

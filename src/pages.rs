@@ -16,8 +16,8 @@ use http::{HeaderMap, header};
 use qrcodegen::{QrCode, QrCodeEcc};
 
 use crate::limits::{
-    CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, KEY_NAME, LIST_KEPT, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH,
-    SLUG, USERNAME,
+    CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, KEY_NAME, LIST_KEPT, MANIFEST_BEFORE_START, NAME, NOTE,
+    PLACE, SEARCH, SLUG, USERNAME,
 };
 use crate::model::Millis;
 use crate::totp::PERIOD;
@@ -76,6 +76,7 @@ fn limit(name: &str) -> Option<u64> {
         "note" => NOTE as u64,
         "search" => SEARCH as u64,
         "enrolment_minutes" => ENROLMENT.as_secs() / 60,
+        "guesses_minutes" => GUESSES_SHOWN.as_secs() / 60,
         "manifest_hours" => MANIFEST_BEFORE_START.as_secs() / 3_600,
         "list_hours" => LIST_KEPT.as_secs() / 3_600,
         "clock_seconds" => CLOCKS_APART.as_secs(),
@@ -234,6 +235,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::limits::{ATTEMPTS_WINDOW, KEY_ATTEMPTS};
     use crate::model::{Action, Direction, Role, ScanResult};
 
     /// What `endpoints::pages` gives a template besides what each has.
@@ -404,6 +406,20 @@ mod tests {
         for result in ScanResult::ALL {
             assert!(table.contains(&format!("\n  {}: \"", result.as_str())), "{}", result.as_str());
         }
+    }
+
+    #[test]
+    fn the_gates_queue_leaves_wrong_codes_to_those_who_stand_there_and_cuts_no_ticket() {
+        let script = include_str!("pages/gate/core.js");
+        let number = |before: &str| -> i64 {
+            let (_, rest) = script.split_once(before).unwrap_or_else(|| panic!("core.js lacks `{before}`"));
+            rest.split([',', ';']).next().and_then(|number| number.trim().replace('_', "").parse().ok()).unwrap()
+        };
+        assert!(number("wrong:") * 2 <= KEY_ATTEMPTS);
+        assert_eq!(number("MINUTE ="), ATTEMPTS_WINDOW.as_secs() as i64);
+        let longest = crate::totp::Code::Printed([0; 10]);
+        let longest = crate::totp::QrCode { ticket_id: uuid::Uuid::nil(), code: longest }.to_string();
+        assert!(number("LONGEST_CODE =") > longest.len() as i64, "and so nothing that is cut becomes one");
     }
 
     #[test]

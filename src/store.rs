@@ -217,6 +217,15 @@ pub trait Events {
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
     async fn stats(&self, event_id: Uuid) -> Result<Stats>;
+    /// The keys of which at least `least` codes were refused in this event after `since`, the most first, and how many of
+    /// them after `window`.
+    async fn list_guessing_keys(
+        &self,
+        event_id: Uuid,
+        since: Millis,
+        window: Millis,
+        least: i64,
+    ) -> Result<Vec<GuessingKey>>;
 }
 
 /// Changes to an event; what is `None` stays, and the inner `None` clears.
@@ -257,6 +266,17 @@ pub struct Stats {
     pub refused: BTreeMap<String, i64>,
     pub undone: i64,
     pub arrivals: Vec<Arrivals>,
+}
+
+/// A key with which many wrong codes were scanned.
+#[derive(sqlx::FromRow)]
+pub struct GuessingKey {
+    /// None for the key of the environment.
+    pub key_id: Option<Uuid>,
+    pub name: Option<String>,
+    pub gate: Option<String>,
+    pub refused_codes: i64,
+    pub within_window: i64,
 }
 
 /// The numbers of one gate.
@@ -499,19 +519,30 @@ impl TicketChange {
 /// What a decision at the gate asks of the database: one reading before it, one writing after it.
 #[async_trait]
 pub trait Admissions {
-    /// Reads all that a decision needs, in one round trip; without a moment since when refusals count, they do not.
-    /// `None`: there is no such event.
+    /// Reads all that a decision needs, in one round trip. `None`: there is no such event.
     async fn read_scan(
         &self,
         event: &str,
         ticket: &TicketName<'_>,
         scan_id: Uuid,
-        refusals_since: Option<Millis>,
+        guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>>;
-    /// Writes a scan, and with it the mark on its ticket, in one round trip. Writes neither an admission nor a refused
-    /// code when more than `admission::ATTEMPTS` codes of the ticket were refused since the given moment: scans that
-    /// were decided at the same time do not see each other when they read, but here they do.
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Option<Millis>) -> Result<Recorded>;
+    /// Writes a scan, and with it the mark on its ticket, in one round trip. Where its code was looked at it writes nothing
+    /// if by now too many were refused, of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`):
+    /// scans that were decided at the same time do not see each other when they read. Of refused codes each sees here
+    /// those before it; a right one sees all that were answered, and misses at most what other connections are writing.
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded>;
+}
+
+/// Which refused codes count against a scan: those received after a moment. Where there is none, none does.
+#[derive(Clone, Copy, Default)]
+pub struct Guesses {
+    /// Those of the same ticket, batches apart,
+    pub of_ticket_since: Option<Millis>,
+    /// and those of the same key, in batches too.
+    pub of_key_since: Option<Millis>,
+    /// That key; none for the key of the environment.
+    pub key_id: Option<Uuid>,
 }
 
 /// How a ticket is named in a request.
@@ -532,8 +563,10 @@ pub struct ScanContext {
     pub ticket: Option<Ticket>,
     /// The scan that has this `scan_id` already.
     pub prior: Option<Scan>,
-    /// `wrong_code` and `stale_code` of the ticket received since the given moment, batches apart.
+    /// `wrong_code` and `stale_code` of the ticket, those that count against this scan,
     pub refusals: i64,
+    /// and of the key.
+    pub key_refusals: i64,
     pub newest_accepted_at: Option<Millis>,
     /// Where the ticket was used first.
     pub first_used_gate: Option<String>,
@@ -552,7 +585,7 @@ pub struct Mark {
 pub enum Recorded {
     /// Scan and mark are committed.
     Done,
-    /// The ticket changed since it was read, or too many codes were refused meanwhile; nothing is written.
+    /// The ticket changed or went since it was read, or too many codes were refused meanwhile; nothing is written.
     Outdated,
     /// The `scan_id` is taken; nothing is written.
     ScanIdTaken,

@@ -16,7 +16,6 @@ use crate::model::Millis;
 use crate::request::{Call, parse_object};
 use crate::response::{self, Response};
 
-/// Scans in a batch at most.
 /// Scans that a gate decided without the service.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,7 +80,8 @@ struct BatchRefusal {
 }
 
 /// `POST /api/events/{event}/scans/batch`: applied in the order of `scanned_at`, each in its own transaction, answered
-/// in the order of the request. A batch that breaks off is sent again whole: what was written is replayed.
+/// in the order of the request. A batch that breaks off is sent again whole: what was written is replayed, and so each time
+/// it comes further, even when it holds more wrong codes than a key may send at once.
 pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     let caller = call.caller()?;
     if !caller.offline {
@@ -109,7 +109,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
         let outcome = call.app.in_time(scan(call.app, caller, &event.slug, &request, call.now)).await;
         results[place] = Some(match outcome {
             Ok(scanned) => {
-                let reply = Box::new(ScanReply::new(scanned));
+                let reply = Box::new(ScanReply::new(scanned, caller));
                 BatchResult::Decided(BatchVerdict { status: reply.status().as_u16(), reply })
             }
             Err(error) => refused(Some(request.scan_id), error)?,
@@ -119,7 +119,11 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
 }
 
 fn read_item(item: &RawValue, now: Millis) -> Result<ScanRequest, Error> {
-    let body: ScanBody = parse_object(item.get().as_bytes())?;
+    let body: ScanBody = parse_object(item.get().as_bytes()).map_err(|error| match error {
+        // As a part of the batch it was JSON; only its values cannot be read, such as `1e999`, or a text that is not Unicode.
+        Error::MalformedJson(_) => Error::field("body", Fault::Unreadable),
+        error => error,
+    })?;
     let required = |field| Err(Error::field(field, Fault::Required));
     if body.scanned_at.is_none() {
         return required("scanned_at");
@@ -139,9 +143,9 @@ fn claimed_id(item: &RawValue) -> Option<Uuid> {
     parse_object::<Named>(item.get().as_bytes()).ok().map(|named| named.scan_id)
 }
 
-/// A refusal that concerns one item. A failure, and JSON that is none, concern the whole batch.
+/// A refusal that concerns one item. Any other concerns the whole batch, which is sent again.
 fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
-    if error.status().is_server_error() || matches!(error, Error::MalformedJson(_)) {
+    if !matches!(error, Error::Forbidden(_) | Error::ScanIdConflict | Error::InvalidPayload(_)) {
         return Err(error);
     }
     Ok(BatchResult::Refused(BatchRefusal {

@@ -9,14 +9,17 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::actions::export;
-use crate::admission::{self, ATTEMPTS_WINDOW};
+use crate::admission::{self, Told, told};
 use crate::app::App;
+use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::gate::{self, ScanRequest, Scanned, Shown};
-use crate::limits::{NOTE, UNDO_WINDOW};
+use crate::limits::{ATTEMPTS_WINDOW, NOTE, UNDO_WINDOW};
 use crate::list::{self, PAGE};
-use crate::model::{Action, Direction, Millis, Place, Scan, ScanResult, Slug, Text, Ticket};
+#[cfg(test)]
+use crate::model::Username;
+use crate::model::{Action, Direction, Millis, Place, Scan, ScanResult, Slug, Status, Text, Ticket};
 use crate::request::Call;
 use crate::response::{self, Response, with_scan};
 use crate::sheet::{self, ScanLine};
@@ -31,8 +34,8 @@ pub(crate) struct ScanBody {
     /// The scan's id, any UUID, made by the device. A retry sends the same id and so is the same scan.
     scan_id: Uuid,
     /// What the ticket's QR code shows: on a phone `RT1.<ticket_id, 16 bytes>.<six digits>`, on paper
-    /// `RP1.<ticket_id, 16 bytes>.<proof, 10 bytes>`, bytes in base64url without padding. Text of any other form is answered
-    /// with `unknown_ticket`.
+    /// `RP1.<ticket_id, 16 bytes>.<proof, 10 bytes>`, bytes in base64url without padding. Text of any other form,
+    /// however long, is answered with `unknown_ticket`, and so are the first 64 characters of it: a gate need keep no more.
     code: Option<String>,
     /// The seat on the ticket.
     seat: Option<Place>,
@@ -54,7 +57,7 @@ pub(crate) struct ScanBody {
     /// at most [`crate::limits::OFFLINE_WINDOW`] ago and at most [`crate::limits::OFFLINE_AHEAD`] ahead. Of a single scan
     /// one further off than that is not kept: it has the time of its receipt.
     pub(super) scanned_at: Option<Millis>,
-    /// Only in a batch: what the gate decided by itself.
+    /// Only in a batch: what the gate decided by itself. Never `too_many_attempts` or `undone`, which no gate decides.
     pub(super) offline_result: Option<ScanResult>,
 }
 
@@ -97,6 +100,11 @@ impl ScanBody {
             }
             _ => return Err(Error::field("body", Fault::NotAScan)),
         };
+        if self.offline_result.is_some_and(|own| !own.is_kept()) {
+            let decided = ScanResult::ALL.iter().filter(|result| result.is_kept());
+            let words = decided.map(|result| result.as_str().to_owned()).collect();
+            return Err(Error::field("offline_result", Fault::NotOneOf { words }));
+        }
         Ok(ScanRequest {
             scan_id: self.scan_id,
             shown,
@@ -119,8 +127,8 @@ pub(crate) struct ScanReply {
     /// The decision in a sentence, for the person at the gate. Its wording may change.
     #[cfg_attr(test, schemars(length(min = 1)))]
     message: String,
-    /// The ticket; null when it is not known.
-    ticket: Option<Ticket>,
+    /// The ticket, as far as this answer may tell of it; null when it is not known.
+    ticket: Option<ScannedTicket>,
     /// The gate where the scan was made: that of the key, else what the request said, else null.
     #[cfg_attr(test, schemars(with = "Option<Place>"))]
     at_gate: Option<String>,
@@ -140,28 +148,88 @@ pub(crate) struct ScanReply {
     /// slow clock). Positive: from the future (a fast clock). Null with any other result, and when the code is right but this
     /// ticket must wait for the next one.
     seconds_off: Option<i64>,
-    /// Whether this is the first verdict of a `scan_id` that was sent before. Such an answer has changed nothing.
+    /// Whether the `scan_id` was sent before: then this is its first verdict, or `undone`. Such an answer has changed nothing.
     replayed: bool,
     /// When the scan was undone; null when it was not.
     undone_at: Option<Millis>,
 }
 
+/// The ticket of a scan, as far as the answer may tell of it: what the caller may not know is null. To whom the right code
+/// was shown is told all. With any other result it is which ticket, its seat and its gate; a supervisor is told the holder
+/// too.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct ScannedTicket {
+    /// The ticket's id.
+    ticket_id: Uuid,
+    /// The slug of its event.
+    #[cfg_attr(test, schemars(with = "Slug"))]
+    event: String,
+    /// The seat, unique at its gate within the event.
+    #[cfg_attr(test, schemars(with = "Place"))]
+    seat: String,
+    /// The only gate that admits this ticket.
+    #[cfg_attr(test, schemars(with = "Place"))]
+    gate: String,
+    /// Null when it is not told.
+    status: Option<Status>,
+    /// The holder's username; null when nobody holds the ticket, or when it is not told.
+    #[cfg_attr(test, schemars(with = "Option<Username>"))]
+    username: Option<String>,
+    /// The holder's name, when one is known and told.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
+    full_name: Option<String>,
+    /// Whether the holder is inside now: came in and has not gone out. Null when it is not told.
+    inside: Option<bool>,
+    /// When the ticket was made; null when it is not told.
+    created_at: Option<Millis>,
+    /// When the ticket was registered to a person; null when it never was, or when it is not told.
+    registered_at: Option<Millis>,
+    /// When the ticket admitted its holder; null when it has not, or when it is not told.
+    used_at: Option<Millis>,
+}
+
+impl ScannedTicket {
+    fn new(ticket: Ticket, told: Told) -> Self {
+        let all = told == Told::Everything;
+        let named = told >= Told::Holder;
+        Self {
+            ticket_id: ticket.ticket_id,
+            event: ticket.event,
+            seat: ticket.seat,
+            gate: ticket.gate,
+            status: all.then_some(ticket.status),
+            username: ticket.username.filter(|_| named),
+            full_name: ticket.full_name.filter(|_| named),
+            inside: all.then_some(ticket.inside),
+            created_at: all.then_some(ticket.created_at),
+            registered_at: ticket.registered_at.filter(|_| all),
+            used_at: ticket.used_at.filter(|_| all),
+        }
+    }
+}
+
 impl ScanReply {
-    pub(super) fn new(Scanned { scan, ticket, replayed }: Scanned) -> Self {
+    /// The answer for this caller.
+    pub(super) fn new(Scanned { scan, ticket, replayed }: Scanned, caller: &Caller) -> Self {
         let right_gate = match (scan.result, &ticket) {
             (ScanResult::WrongGate, Some(ticket)) => Some(ticket.gate.clone()),
             _ => None,
         };
+        // Any key of the event gets a verdict again; one of another gate learns no more by it than by a scan of its own.
+        let elsewhere = ticket.as_ref().is_some_and(|ticket| !caller.stands_at(&ticket.gate));
+        let told = told(if elsewhere { ScanResult::WrongGate } else { scan.result }, caller.role);
+        let all = told == Told::Everything;
         Self {
             scan_id: scan.scan_id,
             result: scan.result,
             message: admission::message(scan.result, scan.direction, scan.seconds_off, right_gate.as_deref()),
-            ticket,
+            ticket: ticket.map(|ticket| ScannedTicket::new(ticket, told)),
             at_gate: scan.at_gate,
             direction: scan.direction,
             scanned_at: scan.scanned_at,
-            first_used_at: scan.first_used_at,
-            first_used_gate: scan.first_used_gate,
+            first_used_at: scan.first_used_at.filter(|_| all),
+            first_used_gate: scan.first_used_gate.filter(|_| all),
             right_gate,
             seconds_off: scan.seconds_off,
             replayed,
@@ -174,8 +242,8 @@ impl ScanReply {
     }
 }
 
-fn respond(scanned: Scanned) -> Result<Response, Error> {
-    let reply = ScanReply::new(scanned);
+fn respond(scanned: Scanned, caller: &Caller) -> Result<Response, Error> {
+    let reply = ScanReply::new(scanned, caller);
     let mut response = response::json(reply.status(), &reply)?;
     if reply.result == ScanResult::TooManyAttempts {
         response.headers_mut().insert(header::RETRY_AFTER, ATTEMPTS_WINDOW.as_secs().into());
@@ -187,9 +255,11 @@ fn respond(scanned: Scanned) -> Result<Response, Error> {
 pub(crate) fn status_of(result: ScanResult) -> StatusCode {
     match result {
         ScanResult::Accepted => StatusCode::OK,
-        ScanResult::AlreadyUsed | ScanResult::WrongGate | ScanResult::NotRegistered | ScanResult::NotInside => {
-            StatusCode::CONFLICT
-        }
+        ScanResult::AlreadyUsed
+        | ScanResult::WrongGate
+        | ScanResult::NotRegistered
+        | ScanResult::NotInside
+        | ScanResult::Undone => StatusCode::CONFLICT,
         ScanResult::WrongCode | ScanResult::StaleCode => StatusCode::UNPROCESSABLE_ENTITY,
         ScanResult::Revoked => StatusCode::GONE,
         ScanResult::UnknownTicket => StatusCode::NOT_FOUND,
@@ -205,7 +275,8 @@ pub async fn record_scan(call: Call<'_>) -> Result<Response, Error> {
     }
     let request = body.read(call.now)?;
     let event = call.params.get("event").unwrap_or(DEFAULT_EVENT);
-    respond(gate::scan(call.app, call.caller()?, event, &request, call.now).await?)
+    let caller = call.caller()?;
+    respond(gate::scan(call.app, caller, event, &request, call.now).await?, caller)
 }
 
 /// `POST /api/users/attendance`: the same, by seat, gate and digits.
@@ -224,21 +295,26 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
         offline_result: None,
     };
     let event = body.event.as_ref().map_or(DEFAULT_EVENT, |slug| slug.0.as_str());
-    respond(gate::scan(call.app, call.caller()?, event, &request, call.now).await?)
+    let caller = call.caller()?;
+    respond(gate::scan(call.app, caller, event, &request, call.now).await?, caller)
 }
 
-/// `POST /api/scans/{scan_id}/undo`: takes back a ticket's newest accepted scan, within [`UNDO_WINDOW`].
+/// `POST /api/scans/{scan_id}/undo`: takes back a ticket's newest accepted scan, within [`UNDO_WINDOW`]. A key that is bound
+/// to a gate takes back what was scanned at that gate, and where none was named, of that gate's tickets.
 pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
     let scan_id = call.id("scan_id", Error::ScanNotFound)?;
     let store = call.app.store();
     let caller = call.caller()?;
     let scan = caller.open(store.get_scan(scan_id).await?, Error::ScanNotFound)?;
-    let undone = store.undo_scan(scan.scan_id, call.now - UNDO_WINDOW, caller.author(call.now)).await?;
-    let ticket = match undone.ticket_id {
-        Some(ticket_id) => Some(caller.open(store.get_ticket(ticket_id).await?, Error::TicketNotFound)?),
-        None => None,
-    };
-    response::json(StatusCode::OK, &ScanReply::new(Scanned { scan: undone, ticket, replayed: false }))
+    let ticket_id = scan.ticket_id.ok_or(Error::NotUndoable)?;
+    let ticket = async || caller.open(store.get_ticket(ticket_id).await?, Error::TicketNotFound);
+    let gate = scan.at_gate.unwrap_or(ticket().await?.gate);
+    if !caller.stands_at(&gate) {
+        return Err(Error::Forbidden("Your key is bound to another gate."));
+    }
+    let scan = store.undo_scan(scan.scan_id, call.now - UNDO_WINDOW, caller.author(call.now)).await?;
+    let undone = Scanned { scan, ticket: Some(ticket().await?), replayed: false };
+    response::json(StatusCode::OK, &ScanReply::new(undone, caller))
 }
 
 /// `GET /api/events/{event}/scans.csv`.

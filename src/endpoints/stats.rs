@@ -6,11 +6,14 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::limits::{ATTEMPTS_WINDOW, GUESSES_NOTED, GUESSES_SHOWN, KEY_ATTEMPTS};
+use crate::model::Role;
 #[cfg(test)]
-use crate::model::Slug;
+use crate::model::{Place, Slug, Text};
 use crate::request::Call;
 use crate::response::{self, Response};
-use crate::store::{Arrivals, Counts, GateCounts};
+use crate::store::{Arrivals, Counts, GateCounts, GuessingKey};
+use uuid::Uuid;
 
 /// The numbers of an event.
 #[derive(Serialize)]
@@ -31,12 +34,52 @@ pub(crate) struct EventStats {
     gates: Vec<GateCounts>,
     /// Admissions by minute, in order of time.
     arrivals: Vec<Arrivals>,
+    /// The keys whose codes were refused [`crate::limits::GUESSES_NOTED`] times or more within the last
+    /// [`crate::limits::GUESSES_SHOWN`], the most first. Only for organizers and supervisors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Vec<Guessing>"))]
+    guessing: Option<Vec<Guessing>>,
+}
+
+/// A key with which somebody seems to try codes.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "GuessingKey"))]
+struct Guessing {
+    /// The key; null for the key of the environment.
+    key_id: Option<Uuid>,
+    /// Its name, when it has one.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::KEY_NAME }>>"))]
+    name: Option<String>,
+    /// The gate that it is bound to, if any.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
+    gate: Option<String>,
+    /// Its refused codes within the last [`crate::limits::GUESSES_SHOWN`].
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    refused_codes: i64,
+    /// Whether it made so many within the last [`crate::limits::ATTEMPTS_WINDOW`] that none of its codes is looked at now.
+    limited: bool,
+}
+
+impl From<GuessingKey> for Guessing {
+    fn from(key: GuessingKey) -> Self {
+        let limited = key.within_window >= KEY_ATTEMPTS;
+        Self { key_id: key.key_id, name: key.name, gate: key.gate, refused_codes: key.refused_codes, limited }
+    }
 }
 
 /// `GET /api/events/{event}/stats`.
 pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
-    let mut stats = call.app.store().stats(event.event_id).await?;
+    let store = call.app.store();
+    let mut stats = store.stats(event.event_id).await?;
+    let guessing = if call.caller()?.role.holds(Role::Supervisor) {
+        let (shown, window) = (call.now - GUESSES_SHOWN, call.now - ATTEMPTS_WINDOW);
+        let keys = store.list_guessing_keys(event.event_id, shown, window, GUESSES_NOTED).await?;
+        Some(keys.into_iter().map(Guessing::from).collect())
+    } else {
+        None
+    };
     // Sorted here, because the databases sort texts differently.
     stats.gates.sort_by(|a, b| a.gate.cmp(&b.gate));
     let sum = |count: fn(&Counts) -> i64| stats.gates.iter().map(|gate| count(&gate.counts)).sum();
@@ -54,6 +97,7 @@ pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
         undone: stats.undone,
         gates: stats.gates,
         arrivals: stats.arrivals,
+        guessing,
     };
     response::json(StatusCode::OK, &stats)
 }

@@ -78,9 +78,8 @@ fn members(schema: &mut Value) -> impl Iterator<Item = &mut Value> {
 
 /// Members of which their type says less than is true: a schema, its member, and what to say.
 fn told() -> [(&'static str, &'static str, Value); 5] {
-    let never = [ScanResult::Accepted, ScanResult::TooManyAttempts];
     let count = json!({ "type": "integer", "format": "int64", "minimum": 0 });
-    let refusals = ScanResult::ALL.iter().filter(|result| !never.contains(result));
+    let refusals = ScanResult::ALL.iter().filter(|result| result.is_kept() && **result != ScanResult::Accepted);
     let counts: Map<_, _> = refusals.map(|result| (result.as_str().to_owned(), count.clone())).collect();
     [
         ("BatchRequest", "scans", json!({ "type": "array", "items": reference("BatchScan") })),

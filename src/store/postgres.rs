@@ -7,6 +7,13 @@ macro_rules! ascii_lower {
     };
 }
 
+/// A key's id, or what stands for the key of the environment, which has none: what the index of refused codes holds.
+macro_rules! key_or_environment {
+    ($key:literal) => {
+        concat!("coalesce(", $key, ", '00000000-0000-0000-0000-000000000000'::uuid)")
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
@@ -22,7 +29,7 @@ use uuid::Uuid;
 use self::queries::admissions::bind_scan;
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NOBODY, NewTicket, Result};
+use super::{Guesses, Health, Mark, NOBODY, NewTicket, Result};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Seed};
 
@@ -114,9 +121,9 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
 /// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
 /// taken takes the mark back with it.
 const MARK_AND_INSERT_SCAN: &str = concat!(
-    "with marked as (select fn_mark_ticket_as_used($3, $20, $21, $22, $16, $15) as done where ",
-    count_refusals!("$3", "$18"),
-    " <= $19) ",
+    "with marked as (select fn_mark_ticket_as_used($3, $22, $23, $24, $16, $15) as done where ",
+    few_refusals!(),
+    ") ",
     insert_scan!(),
     " from marked where done"
 );
@@ -126,15 +133,30 @@ async fn record_accepted(
     connection: &mut PgConnection,
     scan: &Scan,
     mark: &Mark,
-    refusals_since: Option<Millis>,
+    guesses: &Guesses,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
+    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, guesses)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)
         .execute(connection)
         .await?;
     Ok(written.rows_affected())
+}
+
+/// Lets one refused code of a ticket be written at a time, and one of a key, so that each is counted by the next. The key
+/// has no row to lock where it is that of the environment, so its lock is a number. It comes second everywhere.
+async fn lock_guesses(connection: &mut PgConnection, scan: &Scan) -> std::result::Result<(), sqlx::Error> {
+    let (_, key) = scan.key_id.unwrap_or_default().as_u64_pair();
+    sqlx::query(
+        "with ticket as materialized (select 1 from tickets where ticket_id = $1 for update) \
+         select pg_advisory_xact_lock($2) from ticket",
+    )
+    .bind(scan.ticket_id)
+    .bind(key.cast_signed())
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// Creates the holders that do not exist yet; returns how many.

@@ -7,6 +7,13 @@ macro_rules! ascii_lower {
     };
 }
 
+/// A key's id, or what stands for the key of the environment, which has none: what the index of refused codes holds.
+macro_rules! key_or_environment {
+    ($key:literal) => {
+        concat!("coalesce(", $key, ", x'00')")
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
@@ -25,7 +32,7 @@ use uuid::Uuid;
 use self::queries::admissions::bind_scan;
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool};
-use super::{Health, Mark, NOBODY, NewTicket, Result};
+use super::{Guesses, Health, Mark, NOBODY, NewTicket, Result};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Seed, Status};
 
@@ -149,12 +156,12 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
 /// while the file is locked.
 const MARK_AND_INSERT_SCAN: &str = concat!(
     "begin immediate; ",
-    "update tickets set status = 'used', inside = $22, ",
-    "last_step = max(coalesce(last_step, $21), coalesce($21, last_step)), used_at = coalesce(used_at, $16), ",
+    "update tickets set status = 'used', inside = $24, ",
+    "last_step = max(coalesce(last_step, $23), coalesce($23, last_step)), used_at = coalesce(used_at, $16), ",
     "changed_at = $15, version = version + 1 ",
-    "where ticket_id = $3 and version = $20 and status <> 'revoked' and ",
-    count_refusals!("$3", "$18"),
-    " <= $19; ",
+    "where ticket_id = $3 and version = $22 and status <> 'revoked' and ",
+    few_refusals!(),
+    "; ",
     insert_scan!(),
     " where changes() = 1 returning 1; ",
     "commit"
@@ -165,9 +172,9 @@ async fn record_accepted(
     connection: &mut SqliteConnection,
     scan: &Scan,
     mark: &Mark,
-    refusals_since: Option<Millis>,
+    guesses: &Guesses,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, refusals_since)
+    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, guesses)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)
@@ -178,6 +185,11 @@ async fn record_accepted(
         connection.execute("rollback").await.ok();
     }
     Ok(written?.len() as u64)
+}
+
+/// `begin immediate` has locked everything already.
+async fn lock_guesses(_: &mut SqliteConnection, _: &Scan) -> std::result::Result<(), sqlx::Error> {
+    Ok(())
 }
 
 /// Creates the holders that do not exist yet; returns how many.

@@ -12,6 +12,8 @@ on_both_databases! {
     a_batch_applies_in_the_order_of_scanned_at,
     wrong_items_stand_beside_good_ones,
     an_item_that_names_a_member_twice_is_refused,
+    an_item_that_cannot_be_read_is_refused_alone,
+    a_gate_decides_only_what_is_kept,
     an_offline_result_is_for_batches_only,
     scanned_at_has_its_limits,
     what_is_older_than_the_newest_accepted_scan_changes_nothing,
@@ -111,6 +113,43 @@ async fn an_item_that_names_a_member_twice_is_refused(service: Service) {
     assert_eq!(refused["detail"], "direction: is given twice");
     let error = json!({ "field": "direction", "code": "given_twice", "params": {}, "message": "is given twice" });
     assert_eq!(refused["errors"], json!([error]));
+}
+
+async fn an_item_that_cannot_be_read_is_refused_alone(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    let good = offline(&service, &ticket, 0).to_string();
+    let id = || Uuid::now_v7();
+    let unreadable = [
+        format!(r#"{{"scan_id": "{}", "number": 1e999}}"#, id()),
+        format!(r#"{{"scan_id": "{}", "scanned_at": 1e999}}"#, id()),
+        format!(r#"{{"scan_id": "{}", "code": "\\ud800"}}"#, id()),
+        format!(r#"{{"scan_id": "{}", "note": "\\udc00\\ud800"}}"#, id()),
+        format!(r#"{{"scan_id": "{}", "code": {}{}}}"#, id(), "[".repeat(200), "]".repeat(200)),
+        "1e999".to_owned(),
+        r#""\\ud800""#.to_owned(),
+    ];
+    let body = format!(r#"{{"scans": [{}, {good}]}}"#, unreadable.join(", "));
+    let answer = gate.send_as(Method::POST, BATCH, "application/json", body).await.is(200);
+    for (place, item) in unreadable.iter().enumerate() {
+        let refused = &answer["results"][place];
+        assert_members(refused, json!({ "status": 422, "code": "invalid_payload" }));
+        let scan_id = refused["scan_id"].as_str().unwrap_or("none");
+        assert_eq!(item.contains(scan_id), item.starts_with('{'), "{item}: {refused}");
+    }
+    assert_eq!(answer["results"][unreadable.len()]["result"], "accepted");
+    assert_eq!(service.database.count("select count(*) from scans").await, 1);
+}
+
+/// `too_many_attempts` and `undone` are the service's own, and no row has them.
+async fn a_gate_decides_only_what_is_kept(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    for word in ["too_many_attempts", "undone"] {
+        let item = with(offline(&service, &ticket, 0), json!({ "offline_result": word }));
+        let answer = service.unchanged(gate.post(BATCH, json!({ "scans": [item] }))).await.is(200);
+        let refused = &answer["results"][0];
+        assert_members(refused, json!({ "status": 422, "code": "invalid_payload" }));
+        assert_members(&refused["errors"][0], json!({ "field": "offline_result", "code": "not_one_of" }));
+    }
 }
 
 async fn an_offline_result_is_for_batches_only(service: Service) {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use register_ticket_api::admission::{ATTEMPTS, ATTEMPTS_WINDOW};
+use register_ticket_api::admission::ATTEMPTS;
 use register_ticket_api::limits::{
-    BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT, FILES_IN_FLIGHT,
-    IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LIST_KEPT, LISTS_IN_FLIGHT,
-    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG, Share, UNDO_WINDOW,
-    USERNAME, told,
+    ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT,
+    FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_REMEMBERED,
+    KEY_WITHOUT_END, KEYLESS_BODY, LIST_KEPT, LISTS_IN_FLIGHT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START,
+    OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG, Share, UNDO_WINDOW, USERNAME, told,
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
@@ -60,6 +60,8 @@ fn the_interface_repeats_each_limit_as_it_is() {
                 "more than {ATTEMPTS} wrong or stale codes of this ticket within {} seconds",
                 ATTEMPTS_WINDOW.as_secs()
             ),
+            format!("{KEY_ATTEMPTS} codes sent with one key were refused within {} seconds", ATTEMPTS_WINDOW.as_secs()),
+            format!("{GUESSES_NOTED} codes or more were refused within the last {}", told(GUESSES_SHOWN)),
             format!("up to {STALE_WINDOW} steps away"),
             format!("within {} of its receipt", told(UNDO_WINDOW)),
             format!("from {} before the event's start", told(MANIFEST_BEFORE_START)),
@@ -172,7 +174,9 @@ fn the_interface_and_the_runbook_have_a_line_for_each_word() {
 fn a_length_of_time_is_told_in_its_largest_unit() {
     for (length, words) in [
         (Duration::from_secs(30), "30 seconds"),
+        (Duration::from_secs(60), "60 seconds"),
         (Duration::from_mins(15), "15 minutes"),
+        (Duration::from_mins(60), "60 minutes"),
         (Duration::from_hours(24), "24 hours"),
         (Duration::from_hours(72), "72 hours"),
         (Duration::from_hours(30 * 24), "30 days"),

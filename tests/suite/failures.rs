@@ -8,7 +8,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Method;
 use register_ticket_api::app::App;
-use register_ticket_api::model::Millis;
+use register_ticket_api::model::{Direction, Millis, Scan, ScanResult};
+use register_ticket_api::store::{Guesses, Mark, Recorded, open};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use crate::service::{Service, Ticket, settings, with};
 
 on_both_databases! {
     a_scan_whose_ticket_changes_every_time_is_to_be_sent_again,
+    a_scan_whose_event_is_deleted_before_it_is_written_is_read_again,
     a_failing_statement_takes_the_whole_request_back,
     a_panic_is_a_failure_after_which_the_service_goes_on,
 }
@@ -39,6 +41,51 @@ async fn a_scan_whose_ticket_changes_every_time_is_to_be_sent_again(service: Ser
     let (path, body) = &scans[0];
     let admitted = service.organizer.post(path, body.clone()).await.is_scan(200, "accepted");
     assert_eq!(admitted["replayed"], false, "what was no verdict is not replayed");
+}
+
+/// Between reading and writing the event may go, and its tickets with it. That is no failure of the database: who reads
+/// again is told that there is no such event.
+async fn a_scan_whose_event_is_deleted_before_it_is_written_is_read_again(service: Service) {
+    let store = open(&settings(&service.database, &[]));
+    for (result, ticket_id) in [
+        (ScanResult::UnknownTicket, None),
+        (ScanResult::Revoked, Some(Uuid::now_v7())),
+        (ScanResult::WrongCode, Some(Uuid::now_v7())),
+        (ScanResult::AlreadyUsed, Some(Uuid::now_v7())),
+        (ScanResult::Accepted, Some(Uuid::now_v7())),
+    ] {
+        let now = service.now();
+        let scan = Scan {
+            scan_id: Uuid::now_v7(),
+            event_id: Uuid::now_v7(),
+            ticket_id,
+            presented: None,
+            at_gate: None,
+            direction: Direction::Entry,
+            result,
+            offline_result: None,
+            manual: false,
+            note: None,
+            seconds_off: None,
+            first_used_at: None,
+            first_used_gate: None,
+            scanned_at: now,
+            received_at: now,
+            decided_at: now,
+            key_id: None,
+            undone_at: None,
+            undone_by: None,
+        };
+        let mark = Mark { version: 1, step: None, inside: true };
+        let mark = (result == ScanResult::Accepted).then_some(mark);
+        let before = service.database.snapshot().await;
+        let recorded = store.record_scan(&scan, mark.as_ref(), &Guesses::default()).await;
+        assert_eq!(recorded.expect("it is no failure"), Recorded::Outdated, "{result:?}");
+        assert_eq!(service.database.snapshot().await, before, "{result:?}");
+    }
+    // The connection is good for the next.
+    let ticket = service.ticket("A1").await;
+    service.organizer.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
 }
 
 async fn a_failing_statement_takes_the_whole_request_back(service: Service) {

@@ -80,6 +80,7 @@ mod stats;
 mod stopping;
 mod system;
 mod tickets;
+mod told;
 mod transport;
 mod undo;
 mod users;

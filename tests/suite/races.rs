@@ -21,6 +21,7 @@ on_both_databases! {
     of_two_users_of_one_name_only_one_is_created,
     of_16_devices_one_is_enrolled,
     of_40_guesses_at_once_eleven_are_looked_at,
+    of_90_guesses_at_once_of_many_tickets_a_key_has_sixty,
     a_refusal_leaves_nothing_locked,
 }
 
@@ -177,6 +178,23 @@ async fn of_40_guesses_at_once_eleven_are_looked_at(service: Service) {
     assert_eq!(count(&replies, "wrong_code"), 11);
     assert_eq!(count(&replies, "too_many_attempts"), 29);
     assert_eq!(service.database.count("select count(*) from scans").await, 11);
+}
+
+async fn of_90_guesses_at_once_of_many_tickets_a_key_has_sixty(service: Service) {
+    let mut bodies = Vec::new();
+    for seat in 0..10 {
+        let ticket = service.ticket(&format!("A{seat}")).await;
+        let digits = ticket.wrong_code(service.now());
+        let guess = || json!({ "scan_id": Uuid::now_v7(), "seat": ticket.seat, "gate": "North", "totp_code": digits });
+        bodies.extend((0..9).map(|_| guess()));
+    }
+    let replies = at_once(&service, SCANS, bodies).await;
+    let (looked_at, refused): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.status == 422);
+    assert_eq!(count(&looked_at, "wrong_code"), 60);
+    for reply in refused {
+        reply.is_refused(429, "too_many_wrong_codes");
+    }
+    assert_eq!(service.database.count("select count(*) from scans").await, 60);
 }
 
 /// What one process refuses, another may do at once: the refused transaction has ended with its answer.

@@ -12,7 +12,7 @@ on_both_databases! {
     a_replay_may_come_from_another_key_of_the_event,
     a_replay_may_show_another_code_of_the_same_ticket,
     a_manual_admission_is_replayed_to_a_gate_too,
-    a_replay_of_an_undone_scan_says_so,
+    a_scan_that_was_undone_is_undone_for_ever,
     another_ticket_direction_or_event_is_a_conflict_that_shows_nothing,
     an_unknown_ticket_stays_unknown_to_its_scan_when_it_comes_into_being,
 }
@@ -78,9 +78,9 @@ async fn a_replay_may_show_another_code_of_the_same_ticket(service: Service) {
     assert_eq!(again["replayed"], true);
 }
 
-async fn a_replay_of_an_undone_scan_says_so(service: Service) {
+async fn a_scan_that_was_undone_is_undone_for_ever(service: Service) {
     let ticket = service.ticket("A1").await;
-    let supervisor = service.supervisor().await;
+    let supervisor = service.key(json!({ "name": "s", "role": "supervisor", "offline": true })).await;
     let body = service.scan(&ticket);
     let first = supervisor.post(SCANS, body.clone()).await.is_scan(200, "accepted");
     service.clock.advance(1_000);
@@ -88,9 +88,19 @@ async fn a_replay_of_an_undone_scan_says_so(service: Service) {
     supervisor.bare(Method::POST, undo).await.is(200);
     let undone_at = service.time(0);
     service.clock.advance(1_000);
-    let again = service.unchanged(supervisor.post(SCANS, body)).await.is_scan(200, "accepted");
-    assert_members(&again, json!({ "replayed": true, "undone_at": undone_at }));
-    assert_eq!(again["ticket"]["status"], "valid");
+    let told = json!({ "result": "undone", "replayed": true, "undone_at": undone_at });
+    for _ in 0..2 {
+        let again = service.unchanged(supervisor.post(SCANS, body.clone())).await.is_scan(409, "undone");
+        assert_members(&again, told.clone());
+        let late = with(body.clone(), json!({ "scanned_at": service.time(0), "offline_result": "accepted" }));
+        let batch = supervisor.post(format!("{SCANS}/batch"), json!({ "scans": [late] }));
+        let batch = service.unchanged(batch).await.is(200);
+        assert_members(&batch["results"][0], with(told.clone(), json!({ "status": 409 })));
+        // Nor does a later admission bring it back.
+        service.clock.advance(3_600_000);
+        supervisor.post(SCANS, service.scan(&ticket)).await;
+        service.organizer.bare(Method::POST, format!("/api/tickets/{}/reissue", ticket.ticket_id)).await;
+    }
 }
 
 async fn another_ticket_direction_or_event_is_a_conflict_that_shows_nothing(service: Service) {

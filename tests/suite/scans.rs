@@ -130,8 +130,7 @@ async fn a_wrong_code_is_refused_and_kept(service: Service) {
     let before = service.version("A1").await;
     let wrong = ticket.wrong_code(service.now());
     let gate = service.gate().await;
-    let scan = gate.post(SCANS, by_seat(&ticket, &wrong)).await.is_scan(422, "wrong_code");
-    assert_eq!(scan["ticket"]["status"], "valid");
+    gate.post(SCANS, by_seat(&ticket, &wrong)).await.is_scan(422, "wrong_code");
     for digits in ["", "12345", "1234567", "abcdef", "１２３４５６"] {
         gate.post(SCANS, by_seat(&ticket, digits)).await.is_scan(422, "wrong_code");
     }
@@ -145,7 +144,6 @@ async fn the_wrong_gate_is_told_the_right_one(service: Service) {
     let body = with(service.scan(&ticket), json!({ "at_gate": "South" }));
     let refused = gate.post(SCANS, body).await.is_scan(409, "wrong_gate");
     assert_eq!(refused["right_gate"], "North");
-    assert_eq!(refused["ticket"]["status"], "valid");
     // The code was not used up.
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
 }
@@ -179,6 +177,8 @@ async fn what_is_no_ticket_of_the_event_is_unknown(service: Service) {
         json!({ "code": "https://example.com" }),
         json!({ "code": "" }),
         json!({ "code": "\u{0}" }),
+        json!({ "code": "x".repeat(50_000) }),
+        json!({ "code": format!("{}{id}", "x".repeat(50_000)) }),
         json!({ "seat": "A1", "gate": "North", "totp_code": elsewhere.code(service.now()) }),
         json!({ "seat": "Z9", "gate": "North", "totp_code": "000000" }),
     ];
@@ -203,8 +203,9 @@ async fn the_checks_have_an_order(service: Service) {
     let used = service.ticket("used").await;
     gate.post(SCANS, service.scan(&used)).await.is_scan(200, "accepted");
     let wrong = by_seat(&used, &used.wrong_code(service.now()));
-    gate.post(SCANS, with(wrong.clone(), here.clone())).await.is_scan(422, "wrong_code");
-    gate.post(SCANS, with(service.scan(&used), here.clone())).await.is_scan(409, "wrong_gate");
+    gate.post(SCANS, with(wrong.clone(), here.clone())).await.is_scan(409, "wrong_gate");
+    let wrong_here = with(wrong.clone(), json!({ "scan_id": Uuid::now_v7() }));
+    gate.post(SCANS, wrong_here).await.is_scan(422, "wrong_code");
     gate.post(SCANS, service.scan(&used)).await.is_scan(409, "already_used");
 
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", used.ticket_id)).await.is(200);

@@ -1,14 +1,17 @@
 //! The numbers of an evening.
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::client::Client;
 use crate::service::{Service, with};
 
 on_both_databases! {
     an_event_without_tickets_counts_nothing,
     the_numbers_of_an_evening_add_up,
+    organizers_and_supervisors_see_with_which_key_somebody_guesses,
+    a_key_that_rests_is_seen_as_such,
 }
 
 async fn an_event_without_tickets_counts_nothing(service: Service) {
@@ -62,8 +65,63 @@ async fn the_numbers_of_an_evening_add_up(service: Service) {
         json!({
             "event": "default", "tickets": 6, "registered": 5, "admitted": 2, "expected": 1, "inside": 1,
             "refused": { "already_used": 2, "unknown_ticket": 1 }, "undone": 1,
+            "guessing": [],
             "gates": [gate("North", 1, 1, 1, 0, 1), gate("South", 4, 4, 1, 1, 0), gate("east", 1, 0, 0, 0, 0)],
             "arrivals": [{ "minute": first_minute, "admitted": 1 }, { "minute": second_minute, "admitted": 1 }],
         })
     );
+}
+
+async fn organizers_and_supervisors_see_with_which_key_somebody_guesses(service: Service) {
+    let stats = "/api/events/default/stats";
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let body = json!({ "name": "North door", "role": "gate", "event": "default", "gate": "North" });
+    let created = service.organizer.post("/api/keys", body).await.is(201);
+    let guesser = service.anonymous.with_key(created["key"].as_str().unwrap_or_default());
+    let supervisor = service.supervisor().await;
+    // Of tickets enough that none meets a limit of its own.
+    let guess = async |client: &Client, event: &str, times: usize| {
+        for number in 0..times {
+            let seat = format!("{event} {number}");
+            service.seat(event, &seat, "North").await;
+            let user = json!({ "seat": seat, "gate": "North", "event": event });
+            service.organizer.post("/api/users/ana/tickets", user).await.is(201);
+            let scan = json!({ "scan_id": Uuid::now_v7(), "seat": seat, "gate": "North", "totp_code": "none" });
+            client.post(format!("/api/events/{event}/scans"), scan).await.is_scan(422, "wrong_code");
+        }
+    };
+    service.user("ana").await;
+    guess(&guesser, "default", 20).await;
+    guess(&supervisor, "other", 20).await;
+    let seen = json!([{
+        "key_id": created["key_id"], "name": "North door", "gate": "North", "refused_codes": 20, "limited": false,
+    }]);
+    for client in [&supervisor, &service.organizer] {
+        assert_eq!(client.get(stats).await.is(200)["guessing"], seen);
+    }
+    assert_eq!(guesser.get(stats).await.is(200).get("guessing"), None, "it is not told that it was seen");
+    service.clock.advance(600_000 - 1);
+    assert_eq!(supervisor.get(stats).await.is(200)["guessing"], seen);
+    service.clock.advance(1);
+    assert_eq!(supervisor.get(stats).await.is(200)["guessing"], json!([]));
+}
+
+async fn a_key_that_rests_is_seen_as_such(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let wrong = || {
+        let wrong = json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": "none" });
+        with(wrong, json!({ "scanned_at": service.time(0), "offline_result": "wrong_code" }))
+    };
+    let scans: Vec<Value> = (0..60).map(|_| wrong()).collect();
+    service.organizer.post("/api/events/default/scans/batch", json!({ "scans": scans })).await.is(200);
+    let guessing = async || service.organizer.get("/api/events/default/stats").await.is(200)["guessing"].clone();
+    let told = |limited: bool| json!([{ "key_id": null, "name": null, "gate": null, "refused_codes": 60, "limited": limited }]);
+    assert_eq!(guessing().await, told(true));
+    service
+        .organizer
+        .post("/api/events/default/scans", service.scan(&ticket))
+        .await
+        .is_refused(429, "too_many_wrong_codes");
+    service.clock.advance(60_000);
+    assert_eq!(guessing().await, told(false));
 }

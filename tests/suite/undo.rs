@@ -20,6 +20,7 @@ on_both_databases! {
     undo_after_a_revocation_leaves_the_ticket_revoked,
     what_was_scanned_before_a_reissue_cannot_be_undone,
     a_scan_that_does_not_exist_is_not_found,
+    a_supervisor_of_one_gate_undoes_nothing_of_another,
 }
 
 async fn undoing_the_entry_makes_the_ticket_valid_again(service: Service) {
@@ -154,4 +155,26 @@ async fn leave(service: &Service, supervisor: &Client, ticket: &Ticket) -> Value
 async fn undo(supervisor: &Client, scan: &Value) -> Reply {
     let scan_id = scan["scan_id"].as_str().expect("a scan has an id");
     supervisor.bare(Method::POST, format!("/api/scans/{scan_id}/undo")).await
+}
+
+async fn a_supervisor_of_one_gate_undoes_nothing_of_another(service: Service) {
+    let at = |gate: &'static str, role: &'static str| {
+        service.key(json!({ "name": gate, "role": role, "event": "default", "gate": gate }))
+    };
+    let (north, south) = (at("North", "supervisor").await, at("South", "supervisor").await);
+    let office = at("South", "organizer").await;
+    let event_wide = service.supervisor().await;
+    for (seat, at_gate) in [("A1", json!("North")), ("A2", json!(null))] {
+        let ticket = service.ticket(seat).await;
+        for client in [&north, &event_wide, &office] {
+            let scan = with(service.scan(&ticket), json!({ "at_gate": at_gate }));
+            let scan = event_wide.post("/api/events/default/scans", scan).await.is_scan(200, "accepted");
+            assert_eq!(scan["at_gate"], at_gate);
+            service.unchanged(undo(&south, &scan)).await.is_refused(403, "forbidden");
+            undo(client, &scan).await.is(200);
+            // Nor is it told of what is undone already.
+            service.unchanged(undo(&south, &scan)).await.is_refused(403, "forbidden");
+            service.clock.advance(30_000);
+        }
+    }
 }

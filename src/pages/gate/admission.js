@@ -18,9 +18,10 @@ export async function decide(ticket, presented, now, codes) {
   if (!ticket.status) return refuse("wrong_gate");
   if (!ticket.registered) return refuse("not_registered");
   if (ticket.status === "revoked") return refuse("revoked");
-  if (ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");
+  if (presented.at_gate !== null && presented.at_gate !== ticket.gate) return refuse("wrong_gate");
   let step = null;
   if (presented.code?.digits !== undefined) {
+    if (ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");
     const found = await find(ticket.key, presented.code.digits, now, codes);
     if (!found || (found.seconds_off > 0 && ticket.refusals >= codes.future_told)) return refuse("wrong_code");
     if (found.seconds_off !== null) return { ...refuse("stale_code"), seconds_off: found.seconds_off };
@@ -28,7 +29,6 @@ export async function decide(ticket, presented, now, codes) {
   } else if (presented.code && !(ticket.printed && presented.code.printed === (await proof(ticket.key)))) {
     return refuse("wrong_code");
   }
-  if (presented.at_gate !== null && presented.at_gate !== ticket.gate) return refuse("wrong_gate");
   const late = ticket.newest_accepted_at !== null && now < ticket.newest_accepted_at;
   const entry = presented.direction === "entry";
   if (entry && (late || !mayEnter(ticket, presented.code))) return refuse("already_used");
@@ -37,6 +37,15 @@ export async function decide(ticket, presented, now, codes) {
     return refuse("stale_code");
   }
   return { result: "accepted", step, seconds_off: null };
+}
+
+/** What only the right code, or a supervisor who vouches, comes to. */
+const PROVEN = ["accepted", "already_used", "not_inside", "stale_code", "undone"];
+
+/** How much a verdict tells of its ticket: its `place`, with it the `holder`, or `everything`. */
+export function told(result, supervises) {
+  if (PROVEN.includes(result)) return "everything";
+  return supervises ? "holder" : "place";
 }
 
 function mayEnter(ticket, code) {

@@ -1,7 +1,7 @@
 // What a gate does, without anything that is seen: it asks the service, decides by itself when the service is away, keeps
 // what it decided, and tells the service later. Doubt never admits; what was decided here is on the disk before it is shown.
 
-import { decide, find, parse } from "./admission.js";
+import { decide, find, parse, told } from "./admission.js";
 import { Problem, ask, parsed, send } from "../shared/api.js";
 import { now } from "../shared/clock.js";
 import { Device, isOwn, names, newId, passed } from "./device.js";
@@ -13,7 +13,12 @@ const PATIENCE = 2000;
 const PATIENCE_AWAY = 500;
 /** and when nobody else can decide. */
 const PATIENCE_ALONE = 10_000;
-const BATCH = { most: 200, timeout: 60_000 };
+/** Of the wrong codes that a key may send in a minute, half are left to those who stand here: see `KEY_ATTEMPTS`. */
+const BATCH = { most: 200, wrong: 30, timeout: 60_000 };
+/** In seconds. */
+const MINUTE = 60;
+/** What is longer is no ticket, and too much of it is no batch. */
+const LONGEST_CODE = 64;
 /** A manifest may be megabytes, and the network slow: it may take its time, as long as something comes. */
 const STALLED = 30_000;
 /** How long one tab waits for another with the queue or the manifest. One in the background may hold them for ever. */
@@ -59,6 +64,8 @@ export class Gate extends EventTarget {
   #seen = { time: 0, at: 0, refresh: null };
   /** Why the queue or the manifest does not move. */
   #problems = { queue: null, manifest: null };
+  /** Of keys whose scans the service wants later: until when, by `performance.now`, and why. */
+  #later = new Map();
   #turn = Promise.resolve();
   #running = new Map();
   #others = globalThis.BroadcastChannel ? new BroadcastChannel("gate") : null;
@@ -282,7 +289,7 @@ export class Gate extends EventTarget {
         scan_id: body.scan_id,
         result,
         message: "",
-        ticket: ticket && seen(result === "accepted" ? passed(ticket, item) : ticket, this.#event),
+        ticket: ticket && seen(result === "accepted" ? passed(ticket, item) : ticket, this.#event, told(result, this.supervises)),
         at_gate: body.at_gate ?? null,
         direction: body.direction,
         scanned_at: body.scanned_at,
@@ -382,21 +389,38 @@ export class Gate extends EventTarget {
 
   async #sendOf(holder) {
     const event = holder.event ?? "default";
+    const later = (seconds, problem) => this.#later.set(holder.key_id, { until: performance.now() + 1000 * seconds, problem });
+    const { until, problem } = this.#later.get(holder.key_id) ?? {};
+    if (performance.now() < until) {
+      if (problem) throw problem;
+      return;
+    }
     for (;;) {
-      const { items, tick } = await this.#kept.unsent(holder.key_id, BATCH.most);
+      const { items, wrong, tick } = await this.#kept.unsent(holder.key_id, BATCH);
       if (items.length === 0) break;
       // Nothing was scanned in the future: the device's clock was, and is right now.
       const latest = new Date(now()).toISOString();
-      const scans = items.map(({ body }) => (body.scanned_at > latest ? { ...body, scanned_at: latest } : body));
+      const scans = items.map(({ body }) => ({
+        ...body,
+        code: body.code?.trim().slice(0, LONGEST_CODE),
+        scanned_at: body.scanned_at > latest ? latest : body.scanned_at,
+      }));
       const request = { json: { scans }, timeout: BATCH.timeout, holder };
-      const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request);
+      const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request).catch((problem) => {
+        // What was written of it is replayed then, so each time the service comes further.
+        if (problem.retryAfter) later(problem.retryAfter, problem);
+        throw problem;
+      });
       if (results?.length !== items.length) throw this.#away();
       const answers = items.map((item, index) => [item, results[index]]);
       const corrected = await this.#kept.settle(event, answers, tick);
       await this.#changed();
+      if (wrong === BATCH.wrong) later(MINUTE);
       // Those of another gate are the organizer's to see.
-      if (corrected.length === 0 || holder.key_id !== this.#own?.key_id) continue;
-      this.dispatchEvent(new CustomEvent("corrected", { detail: corrected }));
+      if (corrected.length > 0 && holder.key_id === this.#own?.key_id) {
+        this.dispatchEvent(new CustomEvent("corrected", { detail: corrected }));
+      }
+      if (wrong === BATCH.wrong) return;
     }
   }
 
@@ -507,6 +531,7 @@ export class Gate extends EventTarget {
     this.#online = true;
     if (body.result) return response;
     const problem = new Problem(response.status, body);
+    problem.retryAfter = Number(response.headers.get("retry-after"));
     if (about) this.#problems[about] = problem;
     if (response.status === 401 && holder) await this.#forget(holder, { dead: true });
     if (response.status === 403 && about === "manifest" && this.#manifest?.as_of) await this.#kept.erase();
@@ -617,10 +642,13 @@ async function stepOf(ticket, digits, manifest) {
   return found?.step ?? stepAt(now()) + 1;
 }
 
-/** A ticket as the service shows it. */
-function seen({ ticket_id, seat, gate, status, username, full_name, inside, used_at }, event) {
-  const known = { status, username, full_name, inside, used_at };
-  return { ticket_id, event, seat, gate, ...known, created_at: null, registered_at: null };
+/** A ticket as the service shows it, as far as `told` says. */
+function seen({ ticket_id, seat, gate, status, username, full_name, inside, used_at }, event, told) {
+  return {
+    ...{ ticket_id, event, seat, gate, created_at: null, registered_at: null },
+    ...(told !== "place" && { username, full_name }),
+    ...(told === "everything" && { status, inside, used_at }),
+  };
 }
 
 /**

@@ -318,7 +318,7 @@ export class Device {
   learn(event, verdict, asked, step) {
     return this.#sealing([["list", verdict]], async (stores, [sealed]) => {
       const between = verdict.ticket ? await unsent(stores.queue, event, verdict.ticket) : [];
-      await learn(stores, event, verdict.ticket, asked, step);
+      await learn(stores, event, verdict, asked, step);
       await remember(stores.kept, verdict, sealed);
       return between.length > 0;
     });
@@ -342,11 +342,18 @@ export class Device {
     return Promise.all(waiting.map((key) => this.#whole("own", key)));
   }
 
-  /** The oldest scans made under a key that the service has not got, and the `tick`. */
+  /** The oldest scans made under a key that the service has not got, how many have a code that was `wrong`, and the `tick`. */
   async unsent(key_id, most) {
-    const { items, tick } = await this.#transact("readonly", async ({ kept, queue }) =>
-      ({ items: (await unsentOf(queue, key_id)).slice(0, most), tick: await now(kept) }));
-    return { items: await Promise.all(items.map((item) => this.#wholeScan(item))), tick };
+    const { waiting, tick } = await this.#transact("readonly", async ({ kept, queue }) =>
+      ({ waiting: (await unsentOf(queue, key_id)).slice(0, most.most), tick: await now(kept) }));
+    const items = [];
+    let wrong = 0;
+    for (const item of waiting) {
+      if (wrong === most.wrong) break;
+      items.push(item);
+      wrong += Number(/(wrong|stale)_code/.test(item.body.offline_result));
+    }
+    return { items: await Promise.all(items.map((item) => this.#wholeScan(item))), wrong, tick };
   }
 
   /** Takes unsent scans off the device, when a person has them elsewhere. */
@@ -375,7 +382,10 @@ export class Device {
         const refused = answer.result === undefined;
         // Somebody passed, but under this id the service has another verdict: its first try to tell us came too late, or
         // reached it late and was judged as of then. So it gets the scan as a new one, as of the time when it was made.
-        const other = refused ? answer.code === "scan_id_conflict" : answer.replayed && answer.result !== "accepted";
+        // What was taken back since is not such a verdict, and stays so.
+        const other = refused
+          ? answer.code === "scan_id_conflict"
+          : answer.replayed && answer.result !== "accepted" && answer.result !== "undone";
         if (other && letPass(item) && !item.again) {
           const body = { ...queued.body, scan_id: newId() };
           await done(stores.queue.put({ ...queued, body, again: true }));
@@ -388,11 +398,11 @@ export class Device {
           continue;
         }
         await done(stores.queue.delete(item.number));
-        if (answer.ticket) told.set(answer.ticket.ticket_id, answer.ticket);
+        if (answer.ticket && saidBy(answer)) told.set(answer.ticket.ticket_id, answer);
         if (shown) shown.sealed = fresh.get(shown.scan_id) ?? shown.sealed;
         if ((answer.result === "accepted") !== letPass(item)) corrected.push(verdictOn(item, answer));
       }
-      for (const ticket of told.values()) await learn(stores, event, ticket, asked, null);
+      for (const answer of told.values()) await learn(stores, event, answer, asked, null);
       if (recent.length > 0) await done(stores.kept.put(recent, "recent"));
       await prune(stores);
       return corrected;
@@ -413,7 +423,7 @@ export class Device {
     const known = (await this.load()).recent.filter(({ scan_id }) => scan_id === answer.scan_id);
     const told = known.map((verdict) => ["list", { ...verdict, ticket: answer.ticket, undone_at: answer.undone_at }]);
     return this.#sealing(told, async (stores, [sealed]) => {
-      await learn(stores, event, answer.ticket, asked, null);
+      await learn(stores, event, answer, asked, null);
       const recent = (await done(stores.kept.get("recent"))) ?? [];
       const taken = recent.find(({ scan_id }) => scan_id === answer.scan_id);
       if (taken && sealed) taken.sealed = sealed;
@@ -566,11 +576,19 @@ function merged(fresh, known) {
   return { ...fresh, status, inside, used_at, last_step: later(fresh.last_step, last_step), tick };
 }
 
-async function learn({ kept, tickets, queue }, event, ticket, asked, step) {
-  const known = ticket && (await done(tickets.get(ticket.ticket_id)));
-  if (!isOwn(known) || !isOwn(ticket)) return;
-  const { status, inside, used_at } = known.tick > asked ? stricter(known, ticket) : ticket;
-  const learned = { ...known, status, inside, used_at, last_step: later(known.last_step, step), tick: await next(kept) };
+/** What an answer says of the state of its ticket. Where it may not tell all, that is what its result says, or nothing. */
+function saidBy({ result, ticket: { status, inside, used_at } }) {
+  if (status) return { status, inside, used_at };
+  return { revoked: { status: "revoked" }, not_registered: { registered: false } }[result];
+}
+
+async function learn({ kept, tickets, queue }, event, answer, asked, step) {
+  const said = answer.ticket && saidBy(answer);
+  const known = said && (await done(tickets.get(answer.ticket.ticket_id)));
+  if (!isOwn(known)) return;
+  const told = { ...known, ...said };
+  const state = known.tick > asked ? stricter(known, told) : {};
+  const learned = { ...told, ...state, last_step: later(known.last_step, step), tick: await next(kept) };
   await done(tickets.put(over(learned, await unsent(queue, event, learned))));
 }
 

@@ -21,6 +21,7 @@ const KINDS = {
   revoked: "refused",
   unknown_ticket: "refused",
   too_many_attempts: "attention",
+  undone: "refused",
   // The page's own.
   not_a_code: "attention",
 };

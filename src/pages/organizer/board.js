@@ -81,7 +81,18 @@ function drawAll() {
       element("dd", {}, element("strong", {}, number(count)), rest && element("span", { className: "quiet" }, rest)))));
   fill("#by-gate", gates.map(({ gate, ...each }) => [bdi(gate), each.admitted, each.inside, each.expected]), "organizer.no_tickets");
   fill("#refused", refusals.map(([reason, count]) => [reasonText(reason), count]), "organizer.none_refused");
+  drawGuessing();
   drawChart();
+}
+
+/** The keys with which somebody seems to try codes. */
+function drawGuessing() {
+  const told = newest.guessing.map(({ name, gate, refused_codes: n, limited }) => {
+    const values = { key: isolated(name ?? text("organizer.unknown_key")), gate: isolated(gate ?? ""), n: number(n) };
+    return element("p", { className: "problem" }, text(gate ? "organizer.guessing_gate" : "organizer.guessing", values), " ",
+      text("organizer.guessing_do"), limited ? ` ${text("organizer.guessing_limited")}` : "");
+  });
+  say(find("#guessing"), ...told);
 }
 
 const reasonText = (reason) => (hasText(`result.${reason}`) ? text(`result.${reason}`) : reason);

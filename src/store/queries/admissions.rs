@@ -6,11 +6,12 @@ use uuid::Uuid;
 
 use super::scans::get_scan;
 use super::tickets::optional_ticket;
-use super::{BEGIN, Backend, Connection, Db, LOCK_TICKET, Row, is_unique_violation};
+use super::{BEGIN, Backend, Connection, Db, Row, is_foreign_key_violation, is_unique_violation};
 use crate::admission::ATTEMPTS;
 use crate::error::Error;
-use crate::model::{Millis, Scan};
-use crate::store::{Admissions, Guarded, Mark, Recorded, Result, ScanContext, TicketName};
+use crate::limits::KEY_ATTEMPTS;
+use crate::model::Scan;
+use crate::store::{Admissions, Guarded, Guesses, Mark, Recorded, Result, ScanContext, TicketName};
 
 /// How many codes of a ticket were refused since a moment, those of offline gates apart; since null, none.
 macro_rules! count_refusals {
@@ -25,6 +26,28 @@ macro_rules! count_refusals {
     };
 }
 
+/// How many codes of a key were refused since a moment, those of offline gates among them; since null, none.
+macro_rules! count_refusals_of_key {
+    ($key:literal, $since:literal) => {
+        concat!(
+            "(select count(*) from scans r where ",
+            key_or_environment!("r.key_id"),
+            " = ",
+            key_or_environment!($key),
+            " and r.received_at > ",
+            $since,
+            " and r.result in ('wrong_code', 'stale_code'))"
+        )
+    };
+}
+
+/// Whether so few codes were refused that a scan is written, as [`bind_scan`] says.
+macro_rules! few_refusals {
+    () => {
+        concat!(count_refusals!("$3", "$18"), " <= $19 and ", count_refusals_of_key!("$17", "$20"), " < $21")
+    };
+}
+
 /// All that a decision needs; `$ticket` says by what the ticket is found.
 macro_rules! select_scan_context {
     ($ticket:literal) => {
@@ -33,7 +56,9 @@ macro_rules! select_scan_context {
             ticket_columns!(),
             ", ",
             count_refusals!("t.ticket_id", "$3"),
-            " as refusals",
+            " as refusals, ",
+            count_refusals_of_key!("$4", "$5"),
+            " as key_refusals",
             ", (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id and a.result = 'accepted' ",
             "and a.undone_at is null) as newest_accepted_at",
             ", ",
@@ -57,14 +82,15 @@ macro_rules! insert_scan {
     };
 }
 
-/// Writes a scan unless too many codes were refused: `$18` since when, `$19` how many.
-const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", count_refusals!("$3", "$18"), " <= $19");
+/// Writes a scan unless too many codes were refused.
+const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", few_refusals!());
 
-/// Gives a statement the values of a scan, and after them since when refusals count and how many are let pass.
+/// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$18`
+/// and `$19` of the ticket, `$20` and `$21` of the key.
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,
-    refusals_since: Option<Millis>,
+    guesses: &Guesses,
 ) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
     query
         .bind(scan.scan_id)
@@ -84,8 +110,10 @@ pub fn bind_scan<'q>(
         .bind(scan.received_at)
         .bind(scan.decided_at)
         .bind(scan.key_id)
-        .bind(refusals_since)
+        .bind(guesses.of_ticket_since)
         .bind(ATTEMPTS)
+        .bind(guesses.of_key_since)
+        .bind(KEY_ATTEMPTS)
 }
 
 #[async_trait]
@@ -95,14 +123,15 @@ impl Admissions for Backend {
         event: &str,
         ticket: &TicketName<'_>,
         scan_id: Uuid,
-        refusals_since: Option<Millis>,
+        guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>> {
         let query = match ticket {
-            TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $4")),
-            TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $4 and t.gate = $5")),
+            TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $6")),
+            TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $6 and t.gate = $7")),
             TicketName::None => sqlx::query(select_scan_context!("t.ticket_id is null")),
         };
-        let query = query.bind(event).bind(scan_id).bind(refusals_since);
+        let query = query.bind(event).bind(scan_id).bind(guesses.of_ticket_since);
+        let query = query.bind(guesses.key_id).bind(guesses.of_key_since);
         let query = match ticket {
             TicketName::Id(ticket_id) => query.bind(ticket_id),
             TicketName::Seat { seat, gate } => query.bind(*seat).bind(*gate),
@@ -123,23 +152,25 @@ impl Admissions for Backend {
         lease.settle(outcome).await
     }
 
-    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, refusals_since: Option<Millis>) -> Result<Recorded> {
+    async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded> {
         let mut lease = self.writer().await?;
-        let outcome = match (mark, scan.ticket_id) {
-            (Some(mark), _) => super::record_accepted(lease.connection(), scan, mark, refusals_since).await,
-            (None, Some(ticket_id)) if scan.result.refuses_the_code() => {
+        let outcome = match mark {
+            Some(mark) => super::record_accepted(lease.connection(), scan, mark, guesses).await,
+            None if scan.result.refuses_the_code() => {
                 lease = lease.begin(BEGIN).await?;
-                // One refused code at a time, so that each is counted by the next.
-                sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(lease.connection()).await?;
-                record_refused(lease.connection(), scan, refusals_since).await
+                super::lock_guesses(lease.connection(), scan).await?;
+                record_refused(lease.connection(), scan, guesses).await
             }
+            None if scan.result.needs_the_code() => record_refused(lease.connection(), scan, guesses).await,
             // What is refused before its code is looked at has no limit.
-            (None, _) => record_refused(lease.connection(), scan, None).await,
+            None => record_refused(lease.connection(), scan, &Guesses::default()).await,
         };
         let outcome = match outcome {
             Ok(0) => Ok(Recorded::Outdated),
             Ok(_) => Ok(Recorded::Done),
             Err(error) if is_unique_violation(&error) => Ok(Recorded::ScanIdTaken),
+            // Its event is deleted, and its ticket with it: whoever reads again finds that.
+            Err(error) if is_foreign_key_violation(&error) => Ok(Recorded::Outdated),
             Err(error) => Err(Error::from(error)),
         };
         lease.settle(outcome).await
@@ -153,6 +184,7 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
         ticket: optional_ticket(row)?,
         prior: None,
         refusals: row.try_get("refusals")?,
+        key_refusals: row.try_get("key_refusals")?,
         newest_accepted_at: row.try_get("newest_accepted_at")?,
         first_used_gate: row.try_get("first_used_gate")?,
         secret_fingerprint: row.try_get("secret_fingerprint")?,
@@ -163,9 +195,9 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
 async fn record_refused(
     connection: &mut Connection,
     scan: &Scan,
-    refusals_since: Option<Millis>,
+    guesses: &Guesses,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let written = bind_scan(sqlx::query(INSERT_SCAN), scan, refusals_since).execute(connection).await?;
+    let written = bind_scan(sqlx::query(INSERT_SCAN), scan, guesses).execute(connection).await?;
     Ok(written.rows_affected())
 }
 
@@ -175,9 +207,14 @@ mod tests {
 
     #[test]
     fn the_refusals_that_are_counted_are_those_that_refuse_the_code() {
-        let counted = count_refusals!("$1", "$2");
-        for result in ScanResult::ALL {
-            assert_eq!(counted.contains(&format!("'{}'", result.as_str())), result.refuses_the_code(), "{result:?}");
+        for counted in [count_refusals!("$1", "$2"), count_refusals_of_key!("$1", "$2")] {
+            for result in ScanResult::ALL {
+                assert_eq!(
+                    counted.contains(&format!("'{}'", result.as_str())),
+                    result.refuses_the_code(),
+                    "{result:?}"
+                );
+            }
         }
     }
 }

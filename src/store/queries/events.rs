@@ -8,9 +8,10 @@ use uuid::Uuid;
 use super::actions::record;
 use super::{BEGIN, Backend, Connection, unless_unique};
 use crate::error::Error;
-use crate::model::{Action, Event};
+use crate::model::{Action, Event, Millis};
 use crate::store::{
-    Act, Arrivals, Author, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, ManifestState, Result, Stats,
+    Act, Arrivals, Author, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, GuessingKey, ManifestState, Result,
+    Stats,
 };
 
 macro_rules! event_columns {
@@ -132,6 +133,30 @@ impl Events for Backend {
     async fn stats(&self, event_id: Uuid) -> Result<Stats> {
         let mut lease = self.reader().await?;
         let outcome = stats(lease.connection(), event_id).await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn list_guessing_keys(
+        &self,
+        event_id: Uuid,
+        since: Millis,
+        window: Millis,
+        least: i64,
+    ) -> Result<Vec<GuessingKey>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(
+            "select g.key_id, k.name, k.gate, g.refused_codes, g.within_window from \
+             (select key_id, count(*) as refused_codes, sum(case when received_at > $3 then 1 else 0 end) as within_window \
+             from scans where event_id = $1 and received_at > $2 and result in ('wrong_code', 'stale_code') \
+             group by key_id having count(*) >= $4) as g left join keys k on k.key_id = g.key_id \
+             order by g.refused_codes desc, g.key_id",
+        )
+        .bind(event_id)
+        .bind(since)
+        .bind(window)
+        .bind(least)
+        .fetch_all(lease.connection())
+        .await;
         lease.settle(outcome.map_err(Error::from)).await
     }
 }

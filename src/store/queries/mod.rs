@@ -8,8 +8,8 @@
 use async_trait::async_trait;
 
 use super::{
-    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_taken, insert_holders, insert_tickets, record_accepted,
-    register, update_seeds,
+    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_taken, insert_holders, insert_tickets, lock_guesses,
+    record_accepted, register, update_seeds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};
@@ -94,6 +94,10 @@ async fn kept_secrets(connection: &mut Connection) -> Result<KeptSecrets> {
 
 fn is_unique_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_foreign_key_violation())
 }
 
 fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
