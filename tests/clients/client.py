@@ -66,7 +66,8 @@ def code(ticket: TicketWithProvisioning, seconds: int = 0) -> str:
 
 def scans(result: ScanResult, status: int, seat: str, totp_code: str, **more) -> Scan:
     """Scans a ticket, which is answered so."""
-    body = ScanBySeat(scan_id=uuid.uuid4(), seat=seat, gate="North", totp_code=totp_code, **more)
+    more = {"scan_id": uuid.uuid4(), **more}
+    body = ScanBySeat(seat=seat, gate="North", totp_code=totp_code, **more)
     scan = answered(Scan, status, scan_ticket.sync_detailed(**gate, body=body))
     assert scan.result is result, scan
     assert scan.scan_id == body.scan_id
@@ -94,8 +95,12 @@ other, revoked = register("A-2"), register("A-4")
 answered(Ticket, 200, revoke_ticket.sync_detailed(revoked.ticket_id, client=client))
 
 # Admitted once. Every decision is a scan, whatever its status.
-assert scans(ScanResult.ACCEPTED, 200, "A-1", code(ticket)).ticket.status is TicketStatus.USED
+admitted = scans(ScanResult.ACCEPTED, 200, "A-1", code(ticket))
+assert admitted.ticket.status is TicketStatus.USED
 assert scans(ScanResult.ALREADY_USED, 409, "A-1", code(ticket)).first_used_gate is not None
+undone = answered(Scan, 200, undo_scan.sync_detailed(admitted.scan_id, client=client))
+assert undone.undone_at is not None
+scans(ScanResult.UNDONE, 409, "A-1", code(ticket), scan_id=admitted.scan_id)
 scans(ScanResult.NOT_REGISTERED, 409, "A-3", "000000")
 scans(ScanResult.REVOKED, 410, "A-4", code(revoked))
 scans(ScanResult.UNKNOWN_TICKET, 404, "A-9", "000000")
@@ -104,7 +109,7 @@ scans(ScanResult.NOT_INSIDE, 409, "A-2", code(other), direction=Direction.EXIT)
 assert scans(ScanResult.STALE_CODE, 422, "A-2", code(other, -300)).seconds_off < 0
 wrong = next(digits for digits in ("000000", "111111") if digits not in [code(other, 30 * step) for step in range(-20, 21)])
 for _ in range(10):
-    scans(ScanResult.WRONG_CODE, 422, "A-2", wrong)
+    assert scans(ScanResult.WRONG_CODE, 422, "A-2", wrong).ticket.status is None
 scans(ScanResult.TOO_MANY_ATTEMPTS, 429, "A-2", wrong)
 assert seen == set(ScanResult), set(ScanResult) - seen
 

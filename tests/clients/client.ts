@@ -84,8 +84,12 @@ const path = { ticket_id: revoked.ticket_id };
 assert.equal(success(await client.POST("/api/tickets/{ticket_id}/revoke", { params: { path } })).status, "revoked");
 
 // Admitted once. Every decision is a scan, whatever its status.
-assert.equal((await scans("accepted", 200, "A-1", code(ticket))).ticket?.status, "used");
+const admitted = await scans("accepted", 200, "A-1", code(ticket));
+assert.equal(admitted.ticket?.status, "used");
 await scans("already_used", 409, "A-1", code(ticket));
+const undo = { params: { path: { scan_id: admitted.scan_id } } };
+assert.ok(success(await client.POST("/api/scans/{scan_id}/undo", undo)).undone_at);
+await scans("undone", 409, "A-1", code(ticket), { scan_id: admitted.scan_id });
 await scans("not_registered", 409, "A-3", "000000");
 await scans("revoked", 410, "A-4", code(revoked));
 await scans("unknown_ticket", 404, "A-9", "000000");
@@ -94,11 +98,13 @@ await scans("not_inside", 409, "A-2", code(other), { direction: "exit" });
 assert.ok((await scans("stale_code", 422, "A-2", code(other, -300))).seconds_off! < 0);
 const near = Array.from({ length: 41 }, (_, step) => code(other, 30 * (step - 20)));
 const wrong = ["000000", "111111"].find((digits) => !near.includes(digits))!;
-for (let attempt = 0; attempt < 10; attempt++) await scans("wrong_code", 422, "A-2", wrong);
+for (let attempt = 0; attempt < 9; attempt++) await scans("wrong_code", 422, "A-2", wrong);
+assert.equal((await scans("wrong_code", 422, "A-2", wrong)).ticket?.status, null);
 await scans("too_many_attempts", 429, "A-2", wrong);
 const all: Record<Schemas["ScanResult"], true> = {
   ...{ accepted: true, already_used: true, wrong_code: true, stale_code: true, wrong_gate: true },
   ...{ not_registered: true, not_inside: true, revoked: true, unknown_ticket: true, too_many_attempts: true },
+  undone: true,
 };
 assert.deepEqual([...seen].sort(), Object.keys(all).sort());
 
