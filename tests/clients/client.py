@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from register_ticket_api_client import AuthenticatedClient
 from register_ticket_api_client.api.events import create_event
-from register_ticket_api_client.api.gate import record_attendance, scan_ticket
+from register_ticket_api_client.api.gate import record_attendance, scan_ticket, undo_scan
 from register_ticket_api_client.api.tickets import create_tickets, revoke_ticket
 from register_ticket_api_client.api.users import create_user, register_ticket
 from register_ticket_api_client.models import (

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { webcrypto } from "node:crypto";
 import fs from "node:fs";
 import { test } from "node:test";
-import { decide, parse } from "../../src/pages/gate/admission.js";
+import { decide, parse, told } from "../../src/pages/gate/admission.js";
 import { code, importKey, stepAt } from "../../src/pages/shared/totp.js";
 
 globalThis.crypto ??= webcrypto; // Node 18
@@ -55,6 +55,12 @@ test("of another gate's ticket a device knows only where it belongs", async () =
   const presented = { code: { digits: "050471" }, at_gate: "North", direction: "entry", offline: true };
   const decision = await decide({ ticket_id: "1", seat: "A1", gate: "South" }, presented, table.base.now, codes);
   assert.equal(decision.result, "wrong_gate");
+});
+
+test("a device tells of a ticket what the service tells, whoever has it", () => {
+  for (const [result, { gate, supervisor }] of Object.entries(table.told)) {
+    assert.deepEqual([told(result, false), told(result, true)], [gate, supervisor], result);
+  }
 });
 
 for (const [text, code] of Object.entries(table.qr)) {

@@ -566,6 +566,140 @@ test("too many attempts are the service's own refusal", async (t) => {
   assert.deepEqual(gist(await tab.scan(code)), online("too_many_attempts"));
 });
 
+/** The code of a ticket with digits that are wrong, or as good as surely. */
+const wrong = (code, by = 1) => code.replace(/\d{6}$/, (digits) => String((Number(digits) + by) % 1_000_000).padStart(6, "0"));
+
+test("an answer without the right code names nobody, here as at the service, and a supervisor is told the holder", async (t) => {
+  const host = await service(t);
+  const [ticket, other] = await tickets(host, "A1", "A2");
+  const tab = await (await device(t, host)).enrolled(host);
+  const supervisor = await (await device(t, host)).enrolled(host, { role: "supervisor" });
+  const refused = async (tab) => (await tab.scan(wrong(host.code(ticket)))).ticket;
+  const hidden = async () => {
+    const { seat, gate, status, used_at, inside, username, full_name } = await refused(tab);
+    assert.deepEqual({ seat, gate }, { seat: "A1", gate: "North" });
+    assert.deepEqual([status, used_at, inside, username, full_name].filter((told) => told ?? null), []);
+    const told = await refused(supervisor);
+    assert.equal(told.full_name, "Holder of A1");
+    assert.deepEqual([told.status, told.used_at, told.inside].filter((told) => told ?? null), []);
+  };
+  await hidden();
+  await host.stop();
+  await hidden();
+  // What the service did not tell is not forgotten.
+  const admitted = await tab.scan(host.code(ticket));
+  assert.deepEqual(gist(admitted), offline("accepted"));
+  assert.equal(admitted.ticket.full_name, "Holder of A1");
+  await host.start();
+  await tab.drained();
+  await host.api("POST", `/api/tickets/${other.ticket_id}/revoke`);
+  assert.deepEqual(gist(await tab.scan(host.code(other))), online("revoked"));
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(other))), offline("revoked"), "its result says so much of it");
+});
+
+/** Lets the page's clock, by which it waits, be a minute later. */
+const aMinuteLater = (tab) => tab.page.evaluate(() => {
+  const real = performance.now.bind(performance);
+  performance.now = () => real() + 61_000;
+});
+
+test("a queue of wrong codes goes out in parts, and leaves some to those who stand there", async (t) => {
+  const host = await service(t);
+  const [ticket, last] = await tickets(host, "A1", "A2");
+  const tab = await (await device(t, host)).enrolled(host);
+  await host.stop();
+  const code = host.code(ticket);
+  for (let by = 1; by <= 50; by += 1) await tab.scan(wrong(code, by));
+  assert.deepEqual(gist(await tab.scan(host.code(last))), offline("accepted"));
+  await host.start();
+  for (let again = 0; again < 3; again += 1) {
+    await tab.sync();
+    assert.equal((await tab.state()).queued, 21, "no more than 30 of them within the minute");
+  }
+  assert.deepEqual(gist(await tab.scan(host.code(ticket, -120))), online("stale_code"), "who stands here is decided on");
+  await aMinuteLater(tab);
+  await tab.drained();
+  assert.deepEqual(await tab.corrected(), []);
+  assert.deepEqual((await tab.state()).refused, []);
+  assert.equal(await admitted(host), 1);
+});
+
+test("a queue that the service wants later is kept as it is, and sent when the time has come", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const tab = await (await device(t, host)).enrolled(host);
+  await host.stop();
+  for (const ticket of [first, second]) assert.deepEqual(gist(await tab.scan(host.code(ticket))), offline("accepted"));
+  await host.start();
+  let batches = 0;
+  const json = { type: "about:blank", title: "", status: 429, code: "too_many_wrong_codes", detail: "" };
+  await tab.page.route("**/scans/batch", (route) => {
+    batches += 1;
+    return route.fulfill({ status: 429, contentType: "application/problem+json", headers: { "retry-after": "60" }, json });
+  });
+  for (let again = 0; again < 3; again += 1) await tab.sync();
+  const { queued, refused, problem } = await tab.state();
+  assert.deepEqual({ queued, refused, code: problem.code, batches }, { queued: 2, refused: [], code: json.code, batches: 1 });
+  await tab.page.unroute("**/scans/batch");
+  await aMinuteLater(tab);
+  await tab.drained();
+  assert.equal((await tab.state()).problem, null);
+  assert.deepEqual(await recorded(host), ["accepted, offline accepted", "accepted, offline accepted"]);
+});
+
+test("a key of which too many codes were refused admits nobody by digits, and says why", async (t) => {
+  const host = await service(t);
+  const [right, ...guessed] = await tickets(host, "A1", "A2", "A3", "A4", "A5", "A6", "A7");
+  const { printed_code } = await host.api("POST", `/api/tickets/${right.ticket_id}/print`);
+  const tab = await (await device(t, host)).enrolled(host);
+  for (const ticket of guessed) {
+    for (let by = 1; by <= 10; by += 1) assert.ok(!(await tab.scan(wrong(host.code(ticket), by))).undecided);
+  }
+  const verdict = await tab.scan(host.code(right));
+  assert.deepEqual(gist(verdict), undecided);
+  assert.equal(verdict.problem.code, "too_many_wrong_codes");
+  assert.deepEqual(gist(await tab.scan(printed_code)), online("accepted"));
+});
+
+test("a scan that was taken back while it was on its way stays taken back", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const { printed_code } = await host.api("POST", `/api/tickets/${ticket.ticket_id}/print`);
+  const tab = await (await device(t, host)).enrolled(host);
+  await tab.sync();
+  const release = await tab.hold();
+  await tab.page.route("**/scans/batch", (route) => route.abort());
+  const verdict = await tab.scan(printed_code);
+  assert.deepEqual(gist(verdict), offline("accepted"));
+  await host.api("POST", `/api/scans/${verdict.scan_id}/undo`);
+  release();
+  await tab.page.unroute("**/scans/batch");
+  await tab.drained();
+  const [corrected, ...more] = await tab.corrected();
+  assert.deepEqual([corrected.result, corrected.offline_result, more.length], ["undone", "accepted", 0]);
+  assert.equal((await host.rows(SCANS)).length, 1, "it did not come again as another scan");
+  assert.equal(await admitted(host), 0);
+  // On the device too the ticket is as good as new.
+  assert.deepEqual(gist(await tab.scan(printed_code)), online("accepted"));
+});
+
+test("texts that are no tickets, however long, do not hold up the queue", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const tab = await (await device(t, host)).enrolled(host);
+  await host.stop();
+  const long = "x".repeat(2900);
+  for (let scan = 0; scan < 199; scan += 1) await tab.scan(`${long}${scan}`);
+  assert.deepEqual(gist(await tab.scan(`${" ".repeat(60)}${host.code(ticket)} \n`)), offline("accepted"));
+  await host.start();
+  await tab.drained();
+  assert.deepEqual(await tab.corrected(), []);
+  assert.deepEqual((await tab.state()).refused, []);
+  assert.equal(await admitted(host), 1);
+  assert.equal((await host.rows(SCANS)).length, 200);
+});
+
 test("a device whose clock is off decides by the service's time", async (t) => {
   const host = await service(t);
   const registrations = await tickets(host, "A1", "A2", "A3");

@@ -344,7 +344,9 @@ test("every verdict has its own colour, shape and words, and says what to do", a
   const used = en("result.already_used_detail", { time, gate: isolated("North"), ago: "" }).replace(/\(\)/, "");
   await reads(tickets.code(ana, 30), "refused", en("result.already_used"), used, "Ana Roe");
   await reads(tickets.code(bob, -95), "attention", en("result.stale_code"), new RegExp(en("result.stale_code_slow", { seconds: "\\d+" })));
-  await reads(tickets.code(bob).replace(/\d{6}$/, "000000"), "refused", en("result.wrong_code"), en("result.wrong_code_detail"));
+  const wrong = await gate.reads(tickets.code(bob).replace(/\d{6}$/, "000000"));
+  assert.ok(!wrong.includes("Bob Poe"), "whoever shows a wrong code learns no name");
+  await saw(gate, wrong, "refused", en("result.wrong_code"), en("result.wrong_code_detail"), "A-2");
   await reads(tickets.code(eve), "attention", en("result.wrong_gate"), en("result.wrong_gate_order", { gate: isolated("South") }));
   await reads(`RT1.${"A".repeat(22)}.123456`, "refused", en("result.unknown_ticket"), en("result.unknown_ticket_detail"));
   const nowhere = en("result.unknown_seat", { seat: isolated("A-9"), gate: isolated("North") });
@@ -393,6 +395,30 @@ test("asking again is one scan, however often it is touched, and the same phone 
   await seesMore(gate.page);
   assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 1);
   assert.equal(await gate.page.evaluate(() => performance.getEntriesByName("shown").length), 0, "no other verdict");
+});
+
+test("a scan that was taken back meanwhile lets nobody in", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets, ONLINE);
+  let scan_id;
+  await gate.page.route("**/scans", async (route) => {
+    ({ scan_id } = await (await route.fetch()).json());
+    await route.abort();
+  });
+  assert.match(await gate.reads(tickets.code(ana)), new RegExp(en("result.undecided")));
+  await gate.page.unroute("**/scans");
+  await tickets.api("POST", `/api/scans/${scan_id}/undo`);
+  await gate.page.evaluate(() => document.querySelector("#verdict-retry").click());
+  await saw(gate, await gate.verdict(), "refused", en("result.undone"), en("result.undone_detail"), "Ana Roe");
+  await saw(gate, await gate.reads(tickets.code(ana, 30)), "accepted", "Ana Roe");
+});
+
+test("a gate with which somebody guesses says that it has to wait", async (t) => {
+  const { tickets, ana } = await house(t);
+  const gate = await Gate.at(t, tickets, ONLINE);
+  const json = { type: "about:blank", title: "", status: 429, code: "too_many_wrong_codes", detail: "" };
+  await gate.page.route("**/scans", (route) => route.fulfill({ status: 429, contentType: "application/problem+json", json }));
+  await saw(gate, await gate.reads(tickets.code(ana)), "undecided", en("problem.too_many_wrong_codes"));
 });
 
 test("what a hand-held scanner reads again after the verdict is another scan", async (t) => {

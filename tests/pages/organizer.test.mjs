@@ -485,6 +485,26 @@ test("the board counts by itself, and says when it no longer can", async (t) => 
   await page.locator("#chart svg").waitFor();
   assert.deepEqual(await page.locator("#numbers strong").allInnerTexts(), ["1", "1", "0", "1", "0"]);
   await sees(page, en("result.already_used"));
+  assert.equal(await page.getByRole("alert").filter({ visible: true }).count(), 0);
+  const body = { name: "The north door", role: "gate", event: "default", gate: "North", offline: true };
+  const { key } = await tickets.api("POST", "/api/keys", body);
+  const guess = () => ({
+    ...{ scan_id: crypto.randomUUID(), seat: "A-1", gate: "North", totp_code: "none" },
+    ...{ scanned_at: new Date().toISOString(), offline_result: "wrong_code" },
+  });
+  const guesses = async (n) => {
+    const response = await fetch(`${tickets.url}/api/events/default/scans/batch`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+      body: JSON.stringify({ scans: Array.from({ length: n }, guess) }),
+    });
+    assert.equal(response.status, 200);
+  };
+  const [named, gate] = ["The north door", "North"].map((foreign) => `\u2068${foreign}\u2069`);
+  await guesses(25);
+  await page.getByRole("alert").getByText(en("organizer.guessing_gate", { key: named, gate, n: 25 })).waitFor();
+  await guesses(35);
+  await page.getByRole("alert").getByText(en("organizer.guessing_limited")).waitFor();
   await page.getByText(en("organizer.as_table")).click();
   assert.match(await page.locator("#arrivals tbody").innerText(), /1$/);
   await accessible(page);
