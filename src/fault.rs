@@ -104,6 +104,9 @@ pub enum Fault {
     WrongFieldCount { expected: usize, found: usize },
     #[strum(message = "has a full_name or email but no username")]
     UsernameMissing,
+    /// The person whom a line names is known with another address, or with none, or an earlier line has another.
+    #[strum(message = "names a person who is known with another email, or with none")]
+    PersonDiffers,
 }
 
 impl Fault {

@@ -267,6 +267,8 @@ words! {
         Undone = "undone",
         /// Created a user.
         UserCreated = "user_created",
+        /// Changed the name or the address of a user.
+        UserChanged = "user_changed",
         /// Erased a user.
         UserErased = "user_erased",
         /// Read the export of an event's tickets.
@@ -415,13 +417,18 @@ impl Event {
     }
 }
 
-/// A person who holds tickets.
+/// A person who holds tickets: one of the whole installation, or an event's own.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct User {
     /// The user's id, a UUID (version 7) made by the service.
     pub user_id: Uuid,
-    /// Unique, whatever the case of its letters.
+    #[serde(skip)]
+    pub event_id: Option<Uuid>,
+    /// The slug of the event whose own person it is; null for one of the whole installation.
+    #[cfg_attr(test, schemars(with = "Option<Slug>"))]
+    pub event: Option<String>,
+    /// Unique among the people of the event, or of the installation, whatever the case of its letters.
     #[cfg_attr(test, schemars(with = "Username"))]
     pub username: String,
     /// The person's name, when it is known.
@@ -460,11 +467,16 @@ pub struct Ticket {
     /// The holder's username; null when nobody holds the ticket.
     #[cfg_attr(test, schemars(with = "Option<Username>"))]
     pub username: Option<String>,
-    /// The holder's name, when one is known.
+    /// The slug of the event whose own person the holder is; null for a person of the whole installation, and when nobody
+    /// holds the ticket.
+    #[cfg_attr(test, schemars(with = "Option<Slug>"))]
+    pub holder_event: Option<String>,
+    /// The name on the ticket: the one that came with it, else the holder's, when one is known.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     pub full_name: Option<String>,
     #[serde(skip)]
-    pub email: Option<String>,
+    #[sqlx(flatten)]
+    pub address: Address,
     /// Whether the holder is inside now: came in and has not gone out.
     pub inside: bool,
     /// The TOTP step of the newest accepted code: no code up to it admits again.
@@ -481,6 +493,22 @@ pub struct Ticket {
     pub used_at: Option<Millis>,
     #[serde(skip)]
     pub printed_at: Option<Millis>,
+}
+
+/// The e-mail address of a ticket's holder, which is told to nobody who does not say which event their key is bound to.
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
+pub struct Address {
+    email: Option<String>,
+    /// The event whose own person the holder is.
+    holder_event_id: Option<Uuid>,
+}
+
+impl Address {
+    /// The address, for a key that is bound to this event or to none. A bound key is told those of its event's own people.
+    pub fn told_to(&self, bound_to: Option<Uuid>) -> Option<&str> {
+        let may_know = bound_to.is_none() || bound_to == self.holder_event_id;
+        self.email.as_deref().filter(|_| may_know)
+    }
 }
 
 /// One scan as it is kept, whatever its verdict.

@@ -113,6 +113,7 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/openapi.json"                     ANYONE,     SHORT  => system::show_openapi;
     POST   "/api/users"                        ORGANIZER,  SHORT  => users::create_user;
     GET    "/api/users/{username}"             ORGANIZER,  SHORT  => users::show_user;
+    PATCH  "/api/users/{username}"             ORGANIZER,  SHORT  => users::change_user;
     DELETE "/api/users/{username}"             ORGANIZER,  SHORT  => users::erase_user;
     POST   "/api/users/{username}/tickets"     ORGANIZER,  SHORT  => users::register_ticket;
     GET    "/api/users/{username}/tickets"     ORGANIZER,  SHORT  => users::list_tickets;

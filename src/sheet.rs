@@ -49,6 +49,7 @@ pub fn read_tickets(file: &[u8], most: usize) -> Result<Vec<TicketRow>, Error> {
     let mut rows = Vec::new();
     let mut errors = Vec::new();
     let mut seen = HashMap::new();
+    let mut addresses = HashMap::new();
     let mut lines = Lines { file, counted: 0, line: 1 };
     for record in reader.records() {
         let record = record.map_err(unreadable)?;
@@ -59,6 +60,7 @@ pub fn read_tickets(file: &[u8], most: usize) -> Result<Vec<TicketRow>, Error> {
         match read_row(&record, &columns, line) {
             Ok(row) => match seen.insert((row.seat.clone(), row.gate.clone()), line) {
                 Some(first) => errors.push(FieldError::line(line, Fault::SeatTwice { line: first })),
+                None if !agrees(&row, &mut addresses) => errors.push(FieldError::line(line, Fault::PersonDiffers)),
                 None => rows.push(row),
             },
             Err(error) => errors.push(error),
@@ -71,6 +73,13 @@ pub fn read_tickets(file: &[u8], most: usize) -> Result<Vec<TicketRow>, Error> {
         errors.push(FieldError::line(1, Fault::NoTickets));
     }
     if errors.is_empty() { Ok(rows) } else { Err(Error::InvalidPayload(errors)) }
+}
+
+/// Whether no earlier line gives the person of this row another address. `addresses` has those of the lines so far.
+fn agrees(row: &TicketRow, addresses: &mut HashMap<String, String>) -> bool {
+    let Some(NewUser { username, email: Some(email), .. }) = &row.holder else { return true };
+    let known = addresses.entry(username.to_ascii_lowercase()).or_insert_with(|| email.clone());
+    known.eq_ignore_ascii_case(email)
 }
 
 fn check_utf8(file: &[u8]) -> Result<(), Error> {
@@ -174,7 +183,8 @@ pub struct TicketLine<'a> {
 }
 
 impl<'a> TicketLine<'a> {
-    pub fn new(ticket: &'a Ticket) -> Self {
+    /// `bound_to` is the event that the key of whoever reads it is bound to.
+    pub fn new(ticket: &'a Ticket, bound_to: Option<Uuid>) -> Self {
         Self {
             ticket_id: ticket.ticket_id,
             seat: Harmless(&ticket.seat),
@@ -182,7 +192,7 @@ impl<'a> TicketLine<'a> {
             status: ticket.status.as_str(),
             username: ticket.username.as_deref().map(Harmless),
             full_name: ticket.full_name.as_deref().map(Harmless),
-            email: ticket.email.as_deref().map(Harmless),
+            email: ticket.address.told_to(bound_to).map(Harmless),
             inside: ticket.inside,
             created_at: ticket.created_at,
             registered_at: ticket.registered_at,
@@ -203,13 +213,14 @@ pub struct LinkLine<'a> {
 }
 
 impl<'a> LinkLine<'a> {
-    pub fn new(ticket: &'a Ticket, ticket_url: String) -> Self {
+    /// `bound_to` is the event that the key of whoever reads it is bound to.
+    pub fn new(ticket: &'a Ticket, ticket_url: String, bound_to: Option<Uuid>) -> Self {
         Self {
             seat: Harmless(&ticket.seat),
             gate: Harmless(&ticket.gate),
             username: ticket.username.as_deref().map(Harmless),
             full_name: ticket.full_name.as_deref().map(Harmless),
-            email: ticket.email.as_deref().map(Harmless),
+            email: ticket.address.told_to(bound_to).map(Harmless),
             ticket_url,
         }
     }
@@ -373,7 +384,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Direction, Seed, Status};
+    use crate::model::{Address, Direction, Seed, Status};
 
     /// Line, seat, gate and username.
     type Row = (u64, String, String, Option<String>);
@@ -545,8 +556,9 @@ mod tests {
             seed: Seed([0; 20]),
             status: Status::Used,
             username: Some("-ana".into()),
+            holder_event: None,
             full_name: Some(full_name.into()),
-            email: None,
+            address: Address::default(),
             inside: true,
             last_step: None,
             version: 1,
@@ -610,7 +622,7 @@ mod tests {
 
     #[test]
     fn a_ticket_is_one_record_under_its_header() {
-        let records = written(&TicketLine::new(&ticket("A,\"1\"", "North\n", "=1+1")));
+        let records = written(&TicketLine::new(&ticket("A,\"1\"", "North\n", "=1+1"), None));
         let header = "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at";
         assert_eq!(records[0].join(","), header);
         assert_eq!(
@@ -654,7 +666,7 @@ mod tests {
             ("ana@example.org; luis@example.org", "ana@example.org; luis@example.org"),
             ("'=1", "'=1"),
         ] {
-            let records = written(&TicketLine::new(&ticket(text, "North", "Ana")));
+            let records = written(&TicketLine::new(&ticket(text, "North", "Ana"), None));
             assert_eq!(records[1][1], harmless, "{text:?}");
         }
     }
@@ -662,7 +674,7 @@ mod tests {
     #[test]
     fn every_field_is_in_quotes() {
         let mut writer = Writer::new::<LinkLine>();
-        writer.line(&LinkLine::new(&ticket("A1", "No\"rth", "Ana"), "https://t.example.org/t/x".into())).unwrap();
+        writer.line(&LinkLine::new(&ticket("A1", "No\"rth", "Ana"), "https://t.example.org/t/x".into(), None)).unwrap();
         let expected = "\"seat\",\"gate\",\"username\",\"full_name\",\"email\",\"ticket_url\"\n\
                         \"A1\",\"No\"\"rth\",\"'-ana\",\"Ana\",\"\",\"https://t.example.org/t/x\"\n";
         assert_eq!(writer.take().unwrap(), expected);
@@ -671,7 +683,7 @@ mod tests {
     #[test]
     fn a_link_is_one_record_under_its_header() {
         let url = "https://tickets.example.org/t/x".to_owned();
-        let records = written(&LinkLine::new(&ticket("@A1", "-N", "+1"), url.clone()));
+        let records = written(&LinkLine::new(&ticket("@A1", "-N", "+1"), url.clone(), None));
         assert_eq!(records[0].join(","), "seat,gate,username,full_name,email,ticket_url");
         assert_eq!(records[1], ["'@A1", "'-N", "'-ana", "'+1", "", &url]);
     }
@@ -735,7 +747,7 @@ mod tests {
             "{header:?}"
         );
         assert!(writer.take().unwrap().is_empty());
-        writer.line(&TicketLine::new(&ticket("A1", "North", "Ana"))).unwrap();
+        writer.line(&TicketLine::new(&ticket("A1", "North", "Ana"), None)).unwrap();
         assert!(writer.take().unwrap().starts_with(b"\"00000000-0000-0000-0000-000000000001\",\"A1\",\"North\","));
     }
 
@@ -757,7 +769,7 @@ mod tests {
         #[test]
         fn in_no_language_does_a_cell_begin_with_a_formula(text in "[=+@＝,;|\t\r\n\"'،\u{feff}\u{3000}a -]{0,10}") {
             let mut writer = Writer::new::<TicketLine>();
-            writer.line(&TicketLine::new(&ticket(&text, "North", "Ana"))).unwrap();
+            writer.line(&TicketLine::new(&ticket(&text, "North", "Ana"), None)).unwrap();
             let file = writer.take().unwrap();
             let file = std::str::from_utf8(&file).unwrap();
             for separator in SEPARATORS {
@@ -767,7 +779,7 @@ mod tests {
                 }
             }
             // Nothing but apostrophes is added.
-            let records = written(&TicketLine::new(&ticket(&text, "North", "Ana")));
+            let records = written(&TicketLine::new(&ticket(&text, "North", "Ana"), None));
             prop_assert_eq!(records[1][1].replace('\'', ""), text.replace('\'', ""));
         }
 
@@ -777,13 +789,13 @@ mod tests {
             "[^=+@＝＋－＠\\pC-]{0,12}",
             "[^=+@＝＋－＠\\pC\\s,;|،؛\"-][^\\pC,;|،؛\"]{0,12}",
         ]) {
-            let records = written(&TicketLine::new(&ticket(&text, "North", "Ana")));
+            let records = written(&TicketLine::new(&ticket(&text, "North", "Ana"), None));
             prop_assert_eq!(&records[1][1], &text);
         }
 
         #[test]
         fn what_is_written_is_read_again(seat in "[^=+@\\pC\\s-](\\PC{0,20}[^\\pC\\s])?", gate in "[^=+@\\pC\\s-](\\PC{0,20}[^\\pC\\s])?") {
-            let records = written(&TicketLine::new(&ticket(&seat, &gate, "Ana")));
+            let records = written(&TicketLine::new(&ticket(&seat, &gate, "Ana"), None));
             let mut writer = quoting().from_writer(Vec::new());
             writer.write_record(["seat", "gate"]).unwrap();
             writer.write_record(&records[1][1..3]).unwrap();

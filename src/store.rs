@@ -198,12 +198,32 @@ pub struct ListedKey {
     pub newest_scan_at: Option<Millis>,
 }
 
+/// How a person is named: by a username among an event's own people, or among those of the whole installation.
+#[derive(Clone, Debug)]
+pub struct PersonName {
+    pub username: String,
+    pub event_id: Option<Uuid>,
+}
+
 #[async_trait]
 pub trait Users {
-    async fn insert_user(&self, user: &User, author: Author) -> Result<()>;
-    async fn find_user(&self, username: &str) -> Result<Option<User>>;
-    /// Erases the person, takes their tickets away and revokes them. With an event only when no ticket is of another.
-    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, author: Author) -> Result<()>;
+    async fn insert_user(&self, person: &PersonName, details: &UserDetails, author: Author) -> Result<User>;
+    async fn find_user(&self, person: &PersonName) -> Result<Option<User>>;
+    async fn change_user(&self, person: &PersonName, change: &UserChange, author: Author) -> Result<User>;
+    /// Erases the person, takes their tickets away and revokes them.
+    async fn erase_user(&self, person: &PersonName, author: Author) -> Result<()>;
+}
+
+/// What is known of a person.
+pub struct UserDetails {
+    pub full_name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// Changes to a person; what is `None` stays, and the inner `None` clears.
+pub struct UserChange {
+    pub full_name: Option<Option<String>>,
+    pub email: Option<Option<String>>,
 }
 
 #[async_trait]
@@ -325,23 +345,21 @@ pub struct Arrivals {
 
 #[async_trait]
 pub trait Tickets {
-    /// Creates tickets in one transaction, or none. `progress` is told how many are written so far.
-    /// [`Error::SeatTaken`] names the tickets by their place in the slice.
+    /// Creates tickets in one transaction, or none, and before them those of their holders whom nobody knows among the
+    /// people of `people_of`: that event's own, or the installation's. `progress` is told how many tickets are written so
+    /// far. [`Error::SeatTaken`], and [`Error::InvalidPayload`] where a holder is known with another address, name the
+    /// tickets by their place in the slice.
     async fn create_tickets(
         &self,
         event_id: Uuid,
+        people_of: Option<Uuid>,
+        people: &[NewUser],
         tickets: &[NewTicket],
         author: Author,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created>;
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
-    async fn list_user_tickets(
-        &self,
-        user_id: Uuid,
-        only_event: Option<Uuid>,
-        after: Option<Uuid>,
-        limit: i64,
-    ) -> Result<Vec<Ticket>>;
+    async fn list_user_tickets(&self, user_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>>;
     /// An event's tickets in the order of their ids, or those of them that changed at a moment or later.
     async fn list_manifest(
         &self,
@@ -356,7 +374,7 @@ pub trait Tickets {
     /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
     async fn register_ticket(
         &self,
-        username: &str,
+        person: &PersonName,
         event_id: Uuid,
         seat: &str,
         gate: &str,
@@ -426,6 +444,7 @@ pub struct ManifestTicket {
     pub status: Status,
     /// The holder's; every holder has one.
     pub username: Option<String>,
+    /// The name on the ticket.
     pub full_name: Option<String>,
     pub inside: bool,
     pub last_step: Option<i64>,
@@ -458,9 +477,11 @@ pub struct NewTicket {
     pub holder: Option<NewUser>,
 }
 
+/// A holder, who is made where there is none of this name.
 #[derive(Clone)]
 pub struct NewUser {
     pub username: String,
+    /// Kept with the ticket where the holder is known by another.
     pub full_name: Option<String>,
     pub email: Option<String>,
 }
@@ -500,7 +521,7 @@ pub enum TicketChange {
     /// A new seed, for another holder.
     Transfer {
         seed: Seed,
-        username: String,
+        to: PersonName,
     },
 }
 

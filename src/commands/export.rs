@@ -39,7 +39,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let event = super::find_event(&app, &arguments.event).await?;
         let output = arguments.output.as_deref();
         match arguments.what {
-            What::Tickets => write(tickets::ticket_rows(app, event.event_id), output).await,
+            What::Tickets => write(tickets::ticket_rows(app, event.event_id, None), output).await,
             What::Scans => write(scans::scan_rows(app, event.event_id), output).await,
         }
     })

@@ -125,7 +125,7 @@ async fn lose(app: Arc<App>, arguments: LostArguments) -> anyhow::Result<()> {
     if let Some(since) = scanned_since {
         list_scans(&app, key_id, since).await?;
     }
-    let links = keys::changed_links(app, key_id).await?;
+    let links = keys::changed_links(app, key_id, None).await?;
     export::write(links, output.as_deref()).await
 }
 

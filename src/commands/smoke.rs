@@ -196,6 +196,7 @@ impl Run {
         self.step("remove_leftovers", Self::remove_leftovers)?;
         self.step("health", Self::health)?;
         self.step("full_health", Self::full_health)?;
+        self.step("key_is_bound", Self::key_is_bound)?;
         self.step("issue", Self::issue)?;
         self.step("create_user", Self::create_user)?;
         let ticket = self.step("register", Self::register)?;
@@ -282,6 +283,11 @@ impl Run {
                 .collect();
             if failed.is_empty() { "not well".to_owned() } else { failed.join(", ") }
         })
+    }
+
+    /// A key of an organizer lies where the schedule runs: it must open nothing but this event.
+    fn key_is_bound(&mut self) -> anyhow::Result<()> {
+        self.client.get("/api/events")?.is(403, "forbidden").context("SMOKE_KEY opens more than this event")
     }
 
     fn issue(&mut self) -> anyhow::Result<()> {

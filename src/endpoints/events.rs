@@ -1,14 +1,14 @@
 //! Events.
 
 use http::StatusCode;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::error::Error;
 use crate::limits::NAME;
 use crate::list::{self, PageQuery};
 use crate::model::{Event, Millis, Reentry, Slug, Text, TimeZone};
-use crate::request::Call;
+use crate::request::{Call, present};
 use crate::response::{self, Response};
 use crate::store::EventChange;
 
@@ -90,11 +90,6 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Reentry"))]
     reentry: Option<Reentry>,
-}
-
-/// Tells `null`, which clears a time and is wrong elsewhere, from a field that is not there.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// `PATCH /api/events/{event}`.

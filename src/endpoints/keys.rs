@@ -150,16 +150,18 @@ pub async fn lose(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Resu
 pub async fn export_changed_links(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     let key = find_key(call.app, call.caller()?, key_id).await?;
-    let by = call.caller()?.key_id.map(tracing::field::display);
+    let Caller { key_id: by, event_id: bound_to, .. } = *call.caller()?;
+    let by = by.map(tracing::field::display);
     tracing::info!(key.id = by, event = key.event, "links downloaded");
-    let rows = changed_links(Arc::clone(call.app), key_id).await?;
+    let rows = changed_links(Arc::clone(call.app), key_id, bound_to).await?;
     export(&call, Action::LinksExported, key.event_id, rows, &format!("links-{key_id}.csv")).await
 }
 
-/// These links as CSV, page by page. The command line writes the same.
+/// These links as CSV, page by page, for a key that is bound to an event or to none. The command line writes the same.
 pub async fn changed_links(
     app: Arc<App>,
     key_id: Uuid,
+    bound_to: Option<Uuid>,
 ) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
     let secret = Arc::clone(app.in_time(app.claimed_links()).await?);
     let reader = Arc::clone(&app);
@@ -170,7 +172,7 @@ pub async fn changed_links(
     let mut writer = sheet::Writer::new::<LinkLine>();
     Ok(list::pages(read, |ticket: &Ticket| ticket.ticket_id).map(move |tickets| {
         for ticket in &tickets? {
-            writer.line(&LinkLine::new(ticket, links::ticket_url(&app, &secret, ticket)))?;
+            writer.line(&LinkLine::new(ticket, links::ticket_url(&app, &secret, ticket), bound_to))?;
         }
         writer.take()
     }))

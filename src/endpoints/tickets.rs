@@ -1,5 +1,7 @@
 //! Tickets: creating, listing, changing, exporting.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::actions::export;
+use super::users::PeopleQuery;
 use crate::app::App;
 use crate::auth::{Caller, random_bytes};
 use crate::error::Error;
-use crate::fault::Fault;
+use crate::fault::{Fault, FieldError};
 use crate::limits::{IMPORT_TICKETS, SEARCH};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
@@ -20,7 +23,7 @@ use crate::model::{Action, Event, Place, Seed, Status, Ticket, Username};
 use crate::request::{Call, media_type};
 use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine, TicketLine};
-use crate::store::{Act, Created, NewTicket, TicketChange, TicketFilter};
+use crate::store::{Act, Created, NewTicket, NewUser, PersonName, TicketChange, TicketFilter};
 use crate::totp::{self, Code, LinkSecret, QrCode};
 
 /// A ticket to make.
@@ -44,7 +47,16 @@ pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     } else {
         let seats = read_seats(&call)?;
         let tickets = new_tickets(seats.into_iter().map(|seat| (seat.seat, seat.gate, None)))?;
-        call.app.store().create_tickets(event.event_id, &tickets, call.author()?, &|_| {}).await.map_err(|error| {
+        let caller = call.caller()?;
+        let made = call.app.store().create_tickets(
+            event.event_id,
+            caller.event_id,
+            &[],
+            &tickets,
+            caller.author(call.now),
+            &|_| {},
+        );
+        made.await.map_err(|error| {
             name_places(error, |place| if call.is_array() { format!("[{place}]") } else { "seat".to_owned() })
         })?
     };
@@ -67,7 +79,8 @@ fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
     }
 }
 
-/// Creates the tickets of a CSV file, registered where the file names people. The command line calls it too.
+/// Creates the tickets of a CSV file, registered where the file names people: those that the caller makes and knows. The
+/// command line calls it too.
 pub async fn import(
     app: &App,
     caller: &Caller,
@@ -78,16 +91,35 @@ pub async fn import(
     if rows.iter().any(|row| row.holder.is_some()) {
         app.in_time(app.claimed_secret()).await?;
     }
+    let people = people_of(rows);
     let tickets = new_tickets(rows.iter().map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())))?;
     app.store()
-        .create_tickets(event.event_id, &tickets, caller.author(app.now()), progress)
+        .create_tickets(event.event_id, caller.event_id, &people, &tickets, caller.author(app.now()), progress)
         .await
         .map_err(|error| name_places(error, |place| format!("line {}", rows[place].line)))
 }
 
-fn new_tickets(
-    seats: impl Iterator<Item = (Place, Place, Option<crate::store::NewUser>)>,
-) -> Result<Vec<NewTicket>, Error> {
+/// The people of a file, each once, with the first name and the first address that it gives them.
+fn people_of(rows: &[sheet::TicketRow]) -> Vec<NewUser> {
+    let mut people: Vec<NewUser> = Vec::new();
+    let mut places = HashMap::new();
+    for holder in rows.iter().filter_map(|row| row.holder.as_ref()) {
+        match places.entry(holder.username.to_ascii_lowercase()) {
+            Entry::Vacant(place) => {
+                place.insert(people.len());
+                people.push(holder.clone());
+            }
+            Entry::Occupied(place) => {
+                let known = &mut people[*place.get()];
+                known.full_name = known.full_name.take().or_else(|| holder.full_name.clone());
+                known.email = known.email.take().or_else(|| holder.email.clone());
+            }
+        }
+    }
+    people
+}
+
+fn new_tickets(seats: impl Iterator<Item = (Place, Place, Option<NewUser>)>) -> Result<Vec<NewTicket>, Error> {
     seats
         .map(|(seat, gate, holder)| {
             Ok(NewTicket {
@@ -101,18 +133,22 @@ fn new_tickets(
         .collect()
 }
 
-/// Says seats that are taken in the words of the request: the store knows only their place in the order.
+/// Says what is wrong with tickets in the words of the request: the store knows only their place in the order.
 fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
-    let Error::SeatTaken(errors) = error else {
-        return error;
+    let renamed = |errors: Vec<FieldError>| {
+        let named = errors.into_iter().take(sheet::ERRORS_TOLD).map(|mut error| {
+            if let Ok(place) = error.field.parse() {
+                error.field = name(place);
+            }
+            error
+        });
+        named.collect()
     };
-    let renamed = errors.into_iter().take(sheet::ERRORS_TOLD).map(|mut error| {
-        if let Ok(place) = error.field.parse() {
-            error.field = name(place);
-        }
-        error
-    });
-    Error::SeatTaken(renamed.collect())
+    match error {
+        Error::SeatTaken(errors) => Error::SeatTaken(renamed(errors)),
+        Error::InvalidPayload(errors) => Error::InvalidPayload(renamed(errors)),
+        other => other,
+    }
 }
 
 /// Which tickets to list.
@@ -197,9 +233,11 @@ pub(crate) struct Transfer {
 
 /// `POST /api/tickets/{ticket_id}/transfer`: another holder and a new seed.
 pub async fn transfer_ticket(call: Call<'_>) -> Result<Response, Error> {
+    let people: PeopleQuery = call.query()?;
     let body: Transfer = call.json()?;
+    let to = PersonName { username: body.username.as_str().to_owned(), event_id: people.of(&call).await? };
     let secret = call.app.claimed_links().await?;
-    let change_to = TicketChange::Transfer { seed: Seed(random_bytes()?), username: body.username.as_str().to_owned() };
+    let change_to = TicketChange::Transfer { seed: Seed(random_bytes()?), to };
     let ticket = change(&call, &change_to).await?;
     provisioned(&call, secret, &ticket).await
 }
@@ -314,16 +352,21 @@ pub fn with_provisioning<'a>(
 /// `GET /api/events/{event}/tickets.csv`.
 pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
-    let rows = ticket_rows(Arc::clone(call.app), event.event_id);
+    let rows = ticket_rows(Arc::clone(call.app), event.event_id, call.caller()?.event_id);
     export(&call, Action::TicketsExported, Some(event.event_id), rows, &format!("tickets-{}.csv", event.slug)).await
 }
 
-/// An event's tickets as CSV, page by page. The command line writes the same.
-pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+/// An event's tickets as CSV, page by page, for a key that is bound to this event or to none. The command line writes the
+/// same.
+pub fn ticket_rows(
+    app: Arc<App>,
+    event_id: Uuid,
+    bound_to: Option<Uuid>,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
     let mut writer = sheet::Writer::new::<TicketLine>();
     ticket_pages(app, event_id).map(move |tickets| {
         for ticket in &tickets? {
-            writer.line(&TicketLine::new(ticket))?;
+            writer.line(&TicketLine::new(ticket, bound_to))?;
         }
         writer.take()
     })
@@ -333,13 +376,13 @@ pub fn ticket_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<B
 pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let secret = Arc::clone(call.app.claimed_links().await?);
-    let key_id = call.caller()?.key_id;
+    let Caller { key_id, event_id: bound_to, .. } = *call.caller()?;
     tracing::info!(key.id = key_id.map(tracing::field::display), event = event.slug, "links downloaded");
     let app = Arc::clone(call.app);
     let mut writer = sheet::Writer::new::<LinkLine>();
     let rows = ticket_pages(Arc::clone(call.app), event.event_id).map(move |tickets| {
         for ticket in tickets?.iter().filter(|ticket| ticket.user_id.is_some() && ticket.status != Status::Revoked) {
-            writer.line(&LinkLine::new(ticket, ticket_url(&app, &secret, ticket)))?;
+            writer.line(&LinkLine::new(ticket, ticket_url(&app, &secret, ticket), bound_to))?;
         }
         writer.take()
     });

@@ -41,7 +41,7 @@ pub fn components() -> Map<String, Value> {
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
-        add::<(events::NewEvent, events::Changes, keys::NewKey, keys::EnrolmentBody)>(all);
+        add::<(events::NewEvent, events::Changes, users::Changes, keys::NewKey, keys::EnrolmentBody)>(all);
         add::<(scans::AttendanceBody, scans::ScanBody, ScanRequest, batches::BatchBody)>(all);
     });
     for (name, schema) in requests {
@@ -94,6 +94,7 @@ fn told() -> [(&'static str, &'static str, Value); 5] {
 pub fn queries() -> Map<String, Value> {
     generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(PageQuery, keys::KeyScansQuery, tickets::ListQuery, manifest::ManifestQuery, system::HealthQuery)>(all);
+        add::<(users::PeopleQuery, users::UserTicketsQuery)>(all);
     })
 }
 

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use self::queries::admissions::bind_scan;
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool};
-use super::{Guesses, Health, Mark, NOBODY, NewTicket, Result};
+use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Seed};
 
@@ -38,7 +38,8 @@ type Backend = PostgresStore;
 
 const BEGIN: &str = "begin";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for update";
-const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) for update";
+const LOCK_USER: &str =
+    "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2 for update";
 
 const FILE: FileOf = |migration| migration.postgres;
 
@@ -159,19 +160,20 @@ async fn lock_guesses(connection: &mut PgConnection, scan: &Scan) -> std::result
     .map(drop)
 }
 
-/// Creates the holders that do not exist yet; returns how many.
-async fn insert_holders(connection: &mut PgConnection, tickets: &[NewTicket], now: Millis) -> Result<u64> {
-    let holders: Vec<_> = tickets.iter().filter_map(|ticket| ticket.holder.as_ref()).collect();
-    if holders.is_empty() {
-        return Ok(0);
-    }
-    let ids: Vec<Uuid> = holders.iter().map(|_| Uuid::now_v7()).collect();
-    let usernames: Vec<&str> = holders.iter().map(|holder| holder.username.as_str()).collect();
-    let full_names: Vec<Option<&str>> = holders.iter().map(|holder| holder.full_name.as_deref()).collect();
-    let emails: Vec<Option<&str>> = holders.iter().map(|holder| holder.email.as_deref()).collect();
+/// Creates those who do not exist yet among the people of an event or of the installation; returns how many.
+async fn insert_people(
+    connection: &mut PgConnection,
+    people_of: Option<Uuid>,
+    people: &[NewUser],
+    now: Millis,
+) -> Result<u64> {
+    let ids: Vec<Uuid> = people.iter().map(|_| Uuid::now_v7()).collect();
+    let usernames: Vec<&str> = people.iter().map(|new| new.username.as_str()).collect();
+    let full_names: Vec<Option<&str>> = people.iter().map(|new| new.full_name.as_deref()).collect();
+    let emails: Vec<Option<&str>> = people.iter().map(|new| new.email.as_deref()).collect();
     let written = sqlx::query(
-        "insert into users (user_id, username, full_name, email, created_at) \
-         select user_id, username, full_name, email, $1 \
+        "insert into users (user_id, event_id, username, full_name, email, created_at) \
+         select user_id, $6, username, full_name, email, $1 \
          from unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) as n (user_id, username, full_name, email) \
          on conflict do nothing",
     )
@@ -180,31 +182,56 @@ async fn insert_holders(connection: &mut PgConnection, tickets: &[NewTicket], no
     .bind(usernames)
     .bind(full_names)
     .bind(emails)
+    .bind(people_of)
     .execute(connection)
     .await?;
     Ok(written.rows_affected())
+}
+
+/// The places in the slice of those tickets whose holder is known with another address than they come with.
+async fn find_other_people(
+    connection: &mut PgConnection,
+    people_of: Option<Uuid>,
+    tickets: &[NewTicket],
+) -> std::result::Result<Vec<i64>, sqlx::Error> {
+    let email = |ticket: &NewTicket| ticket.holder.as_ref().and_then(|holder| holder.email.clone());
+    sqlx::query_scalar(concat!(
+        "select n.place - 1 from unnest($2::text[], $3::text[]) with ordinality as n (username, email, place) \
+         join users u on lower(u.username) = lower(n.username) and u.event_id is not distinct from $1 \
+         where n.email is not null and ",
+        ascii_lower!("n.email"),
+        " is distinct from ",
+        ascii_lower!("u.email"),
+        " order by n.place"
+    ))
+    .bind(people_of)
+    .bind(usernames(tickets))
+    .bind(tickets.iter().map(email).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await
 }
 
 /// Writes tickets, all of them or, when a seat is taken, none.
 async fn insert_tickets(
     connection: &mut PgConnection,
     event_id: Uuid,
+    people_of: Option<Uuid>,
     tickets: &[NewTicket],
     issue_id: Uuid,
     now: Millis,
 ) -> std::result::Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = tickets.iter().map(|ticket| ticket.ticket_id).collect();
     let seeds: Vec<&[u8]> = tickets.iter().map(|ticket| ticket.seed.0.as_slice()).collect();
-    let holders: Vec<Option<&str>> =
-        tickets.iter().map(|ticket| ticket.holder.as_ref().map(|holder| holder.username.as_str())).collect();
+    let full_name = |ticket: &NewTicket| ticket.holder.as_ref().and_then(|holder| holder.full_name.clone());
     sqlx::query(
         "insert into tickets \
-         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id) \
+         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name) \
          select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
-         n.seed, $2, $2, case when n.username is not null then $2 end, $9 \
-         from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[]) \
-         as n (ticket_id, seat, gate, seed, username) \
-         left join users u on lower(u.username) = lower(n.username)",
+         n.seed, $2, $2, case when n.username is not null then $2 end, $9, \
+         case when n.full_name is distinct from u.full_name then n.full_name end \
+         from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $11::text[]) \
+         as n (ticket_id, seat, gate, seed, username, full_name) \
+         left join users u on lower(u.username) = lower(n.username) and u.event_id is not distinct from $10",
     )
     .bind(event_id)
     .bind(now)
@@ -212,9 +239,11 @@ async fn insert_tickets(
     .bind(seats(tickets))
     .bind(gates(tickets))
     .bind(seeds)
-    .bind(holders)
+    .bind(usernames(tickets))
     .bind(NOBODY)
     .bind(issue_id)
+    .bind(people_of)
+    .bind(tickets.iter().map(full_name).collect::<Vec<_>>())
     .execute(connection)
     .await
     .map(drop)
@@ -250,6 +279,10 @@ async fn find_taken(
     .bind(gates(tickets))
     .fetch_all(connection)
     .await
+}
+
+fn usernames(tickets: &[NewTicket]) -> Vec<Option<&str>> {
+    tickets.iter().map(|ticket| ticket.holder.as_ref().map(|holder| holder.username.as_str())).collect()
 }
 
 fn seats(tickets: &[NewTicket]) -> Vec<&str> {

@@ -32,7 +32,7 @@ use uuid::Uuid;
 use self::queries::admissions::bind_scan;
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool};
-use super::{Guesses, Health, Mark, NOBODY, NewTicket, Result};
+use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Seed, Status};
 
@@ -43,7 +43,7 @@ type Backend = SqliteStore;
 const BEGIN: &str = "begin immediate";
 /// `begin immediate` has locked everything already.
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
-const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1)";
+const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2";
 
 /// Rows that SQLite's thread may be ahead of ours: a page of an export, so that the two need not wake each other for
 /// every 50.
@@ -192,25 +192,49 @@ async fn lock_guesses(_: &mut SqliteConnection, _: &Scan) -> std::result::Result
     Ok(())
 }
 
-/// Creates the holders that do not exist yet; returns how many.
-async fn insert_holders(connection: &mut SqliteConnection, tickets: &[NewTicket], now: Millis) -> Result<u64> {
-    let holders = tickets.iter().filter_map(|ticket| ticket.holder.as_ref());
-    let rows: Vec<_> = holders
-        .map(|holder| (hex(Uuid::now_v7().as_bytes()), &holder.username, &holder.full_name, &holder.email))
-        .collect();
-    if rows.is_empty() {
-        return Ok(0);
-    }
+/// Creates those who do not exist yet among the people of an event or of the installation; returns how many.
+async fn insert_people(
+    connection: &mut SqliteConnection,
+    people_of: Option<Uuid>,
+    people: &[NewUser],
+    now: Millis,
+) -> Result<u64> {
+    let rows: Vec<_> =
+        people.iter().map(|new| (hex(Uuid::now_v7().as_bytes()), &new.username, &new.full_name, &new.email)).collect();
     let written = sqlx::query(
-        "insert into users (user_id, username, full_name, email, created_at) \
-         select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, $1 from json_each($2) \
+        "insert into users (user_id, event_id, username, full_name, email, created_at) \
+         select unhex(value ->> 0), $3, value ->> 1, value ->> 2, value ->> 3, $1 from json_each($2) \
          where true on conflict do nothing",
     )
     .bind(now)
     .bind(json(&rows)?)
+    .bind(people_of)
     .execute(connection)
     .await?;
     Ok(written.rows_affected())
+}
+
+/// The places in the slice of those tickets whose holder is known with another address than they come with.
+async fn find_other_people(
+    connection: &mut SqliteConnection,
+    people_of: Option<Uuid>,
+    tickets: &[NewTicket],
+) -> std::result::Result<Vec<i64>, sqlx::Error> {
+    let holder =
+        |ticket: &NewTicket| ticket.holder.as_ref().map(|holder| (holder.username.clone(), holder.email.clone()));
+    let rows: Vec<_> = tickets.iter().map(holder).collect();
+    sqlx::query_scalar(concat!(
+        "select n.key from json_each($2) as n join users u on lower(u.username) = lower(n.value ->> 0) \
+         and u.event_id is not distinct from $1 where n.value ->> 1 is not null and ",
+        ascii_lower!("n.value ->> 1"),
+        " is distinct from ",
+        ascii_lower!("u.email"),
+        " order by n.key"
+    ))
+    .bind(people_of)
+    .bind(json(&rows)?)
+    .fetch_all(connection)
+    .await
 }
 
 /// Writes tickets, all of them or, when a seat is taken, none. One JSON parameter carries them all: a statement for each
@@ -218,6 +242,7 @@ async fn insert_holders(connection: &mut SqliteConnection, tickets: &[NewTicket]
 async fn insert_tickets(
     connection: &mut SqliteConnection,
     event_id: Uuid,
+    people_of: Option<Uuid>,
     tickets: &[NewTicket],
     issue_id: Uuid,
     now: Millis,
@@ -225,22 +250,26 @@ async fn insert_tickets(
     let rows: Vec<_> = tickets
         .iter()
         .map(|ticket| {
-            let holder = ticket.holder.as_ref().map(|holder| &holder.username);
-            (hex(ticket.ticket_id.as_bytes()), &ticket.seat, &ticket.gate, hex(&ticket.seed.0), holder)
+            let holder = ticket.holder.as_ref();
+            let (username, name) = (holder.map(|holder| &holder.username), holder.map(|holder| &holder.full_name));
+            (hex(ticket.ticket_id.as_bytes()), &ticket.seat, &ticket.gate, hex(&ticket.seed.0), username, name)
         })
         .collect();
     sqlx::query(
         "insert into tickets \
-         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id) \
+         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name) \
          select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
-         n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end, $5 \
-         from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4)",
+         n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end, $5, \
+         case when n.value ->> 5 is distinct from u.full_name then n.value ->> 5 end \
+         from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
+         and u.event_id is not distinct from $6",
     )
     .bind(event_id)
     .bind(now)
     .bind(json(&rows)?)
     .bind(NOBODY)
     .bind(issue_id)
+    .bind(people_of)
     .execute(connection)
     .await
     .map(drop)

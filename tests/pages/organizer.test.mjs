@@ -294,6 +294,65 @@ forBothDatabases("a ticket is given, transferred, reissued and revoked, and each
   assert.equal((await tickets.api("GET", "/api/events/default/tickets")).tickets[0].status, "revoked");
 });
 
+test("a person's name and address are corrected at a ticket of theirs", async (t) => {
+  const tickets = await withTickets(t, "seat,gate,username,full_name,email\nA-1,North,ana,Anna Roe,anna@example.org\nA-2,North,ana,Ben Roe,\n");
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  await page.getByRole("button", { name: "A-1" }).first().click();
+  await pressInDialog(page, "correct");
+  assert.equal(await field(page, "username").inputValue(), "ana");
+  assert.ok(await field(page, "username").evaluate((input) => input.readOnly));
+  assert.equal(await field(page, "email").inputValue(), "anna@example.org");
+  await field(page, "full_name").fill("Ana Roe");
+  await field(page, "email").fill("");
+  await accessible(page);
+  await pressInDialog(page, "save");
+  await sees(page, en("organizer.correct_done"));
+  const ana = await tickets.api("GET", "/api/users/ana");
+  assert.deepEqual([ana.full_name, ana.email], ["Ana Roe", null]);
+  await sees(page, "Ana Roe");
+
+  await page.getByRole("button", { name: "A-2" }).first().click();
+  await pressInDialog(page, "correct");
+  await sees(inDialog(page), en("organizer.correct_not_this", { name: "\u2068Ben Roe\u2069" }));
+  assert.equal(await field(page, "full_name").inputValue(), "Ana Roe");
+});
+
+test("whose people a username means: the event's own before those of the installation", async (t) => {
+  const tickets = await withTickets(t, "seat,gate,username\nA-1,North,ana\n");
+  await tickets.api("POST", "/api/events", { slug: "gala", name: "Gala" });
+  const seats = ["A-1", "A-2", "A-3"].map((seat) => ({ seat, gate: "North" }));
+  await tickets.api("POST", "/api/events/gala/tickets", seats);
+  await tickets.api("POST", "/api/users/ana/tickets", { event: "gala", seat: "A-3", gate: "North" });
+  const { key } = await tickets.api("POST", "/api/keys", { name: "Co", role: "organizer", event: "gala" });
+  const gives = async (page, seat) => {
+    await page.getByRole("button", { name: seat }).first().click();
+    await pressInDialog(page, "register");
+    await field(page, "username").fill("ana");
+    await pressInDialog(page, "register");
+    await page.locator("#link-dialog[open]").waitFor();
+    await pressInDialog(page, "close");
+  };
+  const bound = await signedIn(t, tickets, { key, view: "tickets/gala" });
+  await gives(bound, "A-1");
+  const own = await tickets.api("GET", "/api/users/ana?event=gala");
+  assert.equal(own.event, "gala");
+  await bound.getByRole("button", { name: "A-3" }).first().click();
+  await inDialog(bound).getByRole("button", { name: en("organizer.transfer") }).waitFor();
+  assert.equal(await inDialog(bound).getByRole("button", { name: en("organizer.correct") }).count(), 0, "not theirs to correct");
+
+  const page = await signedIn(t, tickets, { view: "tickets/gala" });
+  await gives(page, "A-2");
+  const held = await tickets.api("GET", "/api/users/ana/tickets?event=gala");
+  assert.deepEqual(held.tickets.map((ticket) => ticket.seat), ["A-1", "A-2"]);
+  await page.getByRole("button", { name: "A-2" }).first().click();
+  await pressInDialog(page, "correct");
+  await field(page, "full_name").fill("Ana of the gala");
+  await pressInDialog(page, "save");
+  await sees(page, en("organizer.correct_done"));
+  assert.equal((await tickets.api("GET", "/api/users/ana?event=gala")).full_name, "Ana of the gala");
+  assert.equal((await tickets.api("GET", "/api/users/ana")).full_name, null);
+});
+
 test("a ticket's sheet tells what was done to it, and by which key", async (t) => {
   const tickets = await withTickets(t);
   const [ticket] = (await tickets.api("GET", "/api/events/default/tickets?q=ana")).tickets;

@@ -84,6 +84,7 @@ impl Office {
                 (Method::POST, format!("/api/scans/{scan_id}/undo"), Value::Null)
             }
             Action::UserCreated => (Method::POST, "/api/users".to_owned(), json!({ "username": "ben" })),
+            Action::UserChanged => (Method::PATCH, "/api/users/ana".to_owned(), json!({ "full_name": "Ana Ruiz" })),
             Action::UserErased => (Method::DELETE, "/api/users/ana".to_owned(), Value::Null),
             Action::TicketsExported => (Method::GET, format!("{GALA}/tickets.csv"), Value::Null),
             Action::ScansExported => (Method::GET, format!("{GALA}/scans.csv"), Value::Null),

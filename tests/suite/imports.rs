@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::service::{Service, assert_members};
+use crate::service::{Service, Ticket, assert_members};
 
 on_both_databases! {
     a_file_creates_tickets_and_their_holders,
@@ -13,6 +13,12 @@ on_both_databases! {
     all_wrong_lines_are_named_up_to_a_hundred,
     a_taken_seat_is_named_by_its_line,
     a_large_file_is_created_whole_or_not_at_all,
+    a_known_person_with_another_address_is_refused_by_the_line,
+    lines_that_disagree_about_an_address_are_refused,
+    what_stands_anywhere_in_the_file_is_known_of_the_person,
+    another_name_is_kept_with_the_ticket,
+    the_name_on_a_ticket_goes_with_its_holder,
+    a_bound_key_imports_people_of_its_event,
 }
 
 const TICKETS: &str = "/api/events/default/tickets";
@@ -125,4 +131,122 @@ async fn a_large_file_is_created_whole_or_not_at_all(service: Service) {
 fn lines(problem: &Value) -> Vec<&str> {
     let errors = problem["errors"].as_array().expect("the problem names lines");
     errors.iter().map(|error| error["field"].as_str().unwrap_or_default()).collect()
+}
+
+async fn a_known_person_with_another_address_is_refused_by_the_line(service: Service) {
+    let user = |name: &str, email: Value| json!({ "username": name, "email": email });
+    service.organizer.post("/api/users", user("ana", json!("ana@example.org"))).await.is(201);
+    service.organizer.post("/api/users", user("ben", Value::Null)).await.is(201);
+    let file = "seat,gate,username,email\n\
+                A1,North,ana,\n\
+                A2,North,Ana,MALLORY@example.org\n\
+                A3,North,ana,mallory@example.org\n\
+                A4,North,new,new@example.org\n\
+                A5,North,BEN,ben@example.org\n";
+    let reply = service.unchanged(service.organizer.post_csv(TICKETS, file)).await;
+    let problem = reply.is_refused(422, "invalid_payload");
+    assert_eq!(lines(&problem), ["line 3", "line 4", "line 6"]);
+    for error in problem["errors"].as_array().expect("the problem names lines") {
+        assert_eq!(error["code"], "person_differs");
+    }
+    assert!(!problem.to_string().contains("ana"), "nor is anything of the person told: {problem}");
+    service.organizer.patch("/api/users/ben", json!({ "email": "ben@example.org" })).await.is(200);
+    let file = file.replace("mallory", "ana").replace("MALLORY", "ANA");
+    service.organizer.post_csv(TICKETS, file).await.is(201);
+}
+
+async fn lines_that_disagree_about_an_address_are_refused(service: Service) {
+    let file = "seat,gate,username,email\n\
+                A1,North,ana,ana@example.org\n\
+                A2,North,ana,\n\
+                A3,North,ANA,mallory@example.org\n\
+                A4,North,ana,Ana@Example.org\n";
+    let reply = service.unchanged(service.organizer.post_csv(TICKETS, file)).await;
+    let problem = reply.is_refused(422, "invalid_payload");
+    assert_eq!(lines(&problem), ["line 4"]);
+    assert_eq!(problem["errors"][0]["code"], "person_differs");
+}
+
+async fn what_stands_anywhere_in_the_file_is_known_of_the_person(service: Service) {
+    let file = "seat,gate,username,full_name,email\n\
+                A1,North,ana,,\nA2,North,ANA,Ana Ruiz,\nA3,North,ana,,ana@example.org\nA4,North,ana,,\n";
+    service.organizer.post_csv(TICKETS, file).await.is(201);
+    let user = service.organizer.get("/api/users/ana").await.is(200);
+    assert_members(&user, json!({ "full_name": "Ana Ruiz", "email": "ana@example.org" }));
+}
+
+/// One buyer, three names.
+const FAMILY: &str = "seat,gate,username,full_name\nA1,North,ana,Ana Ruiz\nA2,North,ana,Ben Ruiz\nA3,North,ana,\n";
+
+async fn another_name_is_kept_with_the_ticket(service: Service) {
+    service.organizer.post_csv(TICKETS, FAMILY).await.is(201);
+    assert_eq!(service.organizer.get("/api/users/ana").await.is(200)["full_name"], "Ana Ruiz");
+    let names = |list: &Value| -> Vec<Value> {
+        let tickets = list["tickets"].as_array().expect("a list has tickets").iter();
+        tickets.map(|ticket| ticket["full_name"].clone()).collect()
+    };
+    let expected = ["Ana Ruiz", "Ben Ruiz", "Ana Ruiz"];
+    assert_eq!(names(&service.organizer.get(TICKETS).await.is(200)), expected);
+    assert_eq!(names(&service.organizer.get("/api/users/ana/tickets").await.is(200)), expected);
+    assert_eq!(names(&service.organizer.get("/api/events/default/manifest").await.is(200)), expected);
+    let found = service.organizer.get(format!("{TICKETS}?q=ben")).await.is(200);
+    assert_eq!(names(&found), ["Ben Ruiz"]);
+    for file in ["tickets.csv", "links.csv"] {
+        let csv = service.organizer.get(format!("/api/events/default/{file}")).await.text();
+        assert_eq!((csv.matches("Ana Ruiz").count(), csv.matches("Ben Ruiz").count()), (2, 1), "{csv}");
+    }
+
+    let path = format!("/api/tickets/{}/reissue", found["tickets"][0]["ticket_id"].as_str().unwrap_or_default());
+    let reissued = service.organizer.bare(http::Method::POST, path).await.is(200);
+    assert_eq!(reissued["full_name"], "Ben Ruiz");
+    let link = reissued["provisioning"]["ticket_url"].as_str().unwrap_or_default();
+    let (_, token) = link.split_once("/t/").expect("a link has a token");
+    let page = service.anonymous.get(format!("/t/{token}")).await.text();
+    assert!(page.contains("Ben Ruiz") && !page.contains("Ana Ruiz"), "{page}");
+    let scan = service.scan(&Ticket::new(&reissued));
+    let admitted = service.gate().await.post("/api/events/default/scans", scan).await.is_scan(200, "accepted");
+    assert_eq!(admitted["ticket"]["full_name"], "Ben Ruiz");
+    // Who is corrected is the person, not who stands on the ticket.
+    service.organizer.patch("/api/users/ana", json!({ "full_name": "Anna Ruiz" })).await.is(200);
+    assert_eq!(names(&service.organizer.get(TICKETS).await.is(200)), ["Anna Ruiz", "Ben Ruiz", "Anna Ruiz"]);
+}
+
+async fn the_name_on_a_ticket_goes_with_its_holder(service: Service) {
+    service.organizer.post_csv(TICKETS, FAMILY).await.is(201);
+    service.user("luis").await;
+    let list = service.organizer.get(format!("{TICKETS}?q=ben")).await.is(200);
+    let path = format!("/api/tickets/{}", list["tickets"][0]["ticket_id"].as_str().unwrap_or_default());
+    let transferred = service.organizer.post(format!("{path}/transfer"), json!({ "username": "luis" })).await.is(200);
+    assert_members(&transferred, json!({ "username": "luis", "full_name": null }));
+    service.organizer.post(format!("{path}/transfer"), json!({ "username": "ana" })).await.is(200);
+    assert_eq!(service.organizer.get(&path).await.is(200)["full_name"], "Ana Ruiz");
+
+    let file = "seat,gate,username,full_name\nB1,North,luis,Carla Roe\n";
+    service.organizer.post_csv(TICKETS, file).await.is(201);
+    service.organizer.delete("/api/users/luis").await.is(204);
+    assert!(!service.database.snapshot().await.contains("Carla"), "an erased person's tickets have no name");
+}
+
+async fn a_bound_key_imports_people_of_its_event(service: Service) {
+    for slug in ["alpha", "beta"] {
+        service.event(json!({ "slug": slug, "name": slug })).await;
+    }
+    let [alpha, beta] = ["alpha", "beta"].map(|slug| json!({ "name": slug, "role": "organizer", "event": slug }));
+    let (alpha, beta) = (service.key(alpha).await, service.key(beta).await);
+    let mallory = json!({ "username": "ana", "full_name": "Mallory", "email": "mallory@example.org" });
+    beta.post("/api/users", mallory.clone()).await.is(201);
+    service.organizer.post("/api/users", mallory).await.is(201);
+
+    let file = "seat,gate,username,full_name,email\nA1,North,ana,Ana Ruiz,ana@real.example\n";
+    let created = alpha.post_csv("/api/events/alpha/tickets", file).await.is(201);
+    assert_eq!(created, json!({ "created": 1, "registered": 1, "users_created": 1 }));
+    let links = alpha.get("/api/events/alpha/links.csv").await.text();
+    assert!(links.contains("A1,North,ana,Ana Ruiz,ana@real.example,"), "{links}");
+    let own = alpha.get("/api/users/ana").await.is(200);
+    assert_members(&own, json!({ "event": "alpha", "email": "ana@real.example" }));
+    // Nor does it count, or tell, who is known elsewhere.
+    let file = "seat,gate,username,email\nA2,North,ana,ana@real.example\n";
+    let created = alpha.post_csv("/api/events/alpha/tickets", file).await.is(201);
+    assert_eq!(created["users_created"], 0);
+    assert_members(&beta.get("/api/users/ana").await.is(200), json!({ "full_name": "Mallory", "event": "beta" }));
 }

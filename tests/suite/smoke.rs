@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::client::Reply;
 use crate::database::Kind;
 use crate::process::{Connection, PATIENCE, Process, Server, read_body, read_head, within};
-use crate::service::{Service, assert_members};
+use crate::service::{ORGANIZER_KEY, Service, assert_members};
 
 on_both_databases! {
     a_run_passes_and_leaves_what_is_documented,
@@ -226,10 +226,11 @@ impl Hold {
     }
 }
 
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "remove_leftovers",
     "health",
     "full_health",
+    "key_is_bound",
     "issue",
     "create_user",
     "register",
@@ -427,6 +428,8 @@ async fn a_key_that_is_not_the_events_is_refused(service: Service) {
     let key = ("SMOKE_KEY".to_owned(), prepared.key.clone());
     let run = Outcome::of(Process::command(&["smoke", "--url", &url, "--event", "default"], [key])).await;
     run.failed("remove_leftovers", "expected 200, got 403 forbidden");
+    let run = Outcome::of(start(&url, ORGANIZER_KEY, &[])).await;
+    run.failed("key_is_bound", "SMOKE_KEY opens more than this event");
     assert_eq!(prepared.service.database.snapshot().await, unchanged);
 }
 

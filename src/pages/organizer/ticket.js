@@ -58,8 +58,13 @@ export const stateOf = ({ status, username }) => (status === "valid" && !usernam
 export const hasLink = ({ status, username }) =>
   Boolean(username) && (status === "valid" || (status === "used" && session.event.reentry === "after_exit"));
 
-/** What the state of a ticket allows. */
+/** What the state of a ticket allows, and whose people its holder is among. */
 function actions(ticket) {
+  const mayCorrect = ticket.username && (!session.isBound || ticket.holder_event);
+  return [...ofTicket(ticket), ...(mayCorrect ? [["correct", correct]] : [])];
+}
+
+function ofTicket(ticket) {
   const { status, username } = ticket;
   if (status === "revoked") return [["reissue", reissue]];
   if (!username) return [["register", register], ["revoke", revoke]];
@@ -125,8 +130,14 @@ function printCode(ticket) {
 /** What the form for a person is for this time. */
 let purpose;
 
-function askHolder({ title, words, action, withPlace, work }) {
+/** `person` is one who is there already, to be corrected. */
+function askHolder({ title, words, action, withPlace, person, work }) {
   holderForm.reset();
+  for (const [name, value] of Object.entries(person ?? {})) {
+    const field = holderForm.elements.namedItem(name);
+    if (field) field.value = value ?? "";
+  }
+  holderForm.elements.username.readOnly = Boolean(person);
   find("#holder-title").textContent = title;
   find("#holder-told").replaceChildren(...words.map((each) => element("p", {}, each)));
   find("#place-fields").hidden = find("#place-fields").disabled = !withPlace;
@@ -144,14 +155,13 @@ function register(ticket) {
     words: [text("organizer.register_how")],
     action: text("organizer.register"),
     async work(values) {
-      await findOrMake(values);
-      await registerTo(values.username, ticket);
+      await registerTo(await findOrMake(values), ticket);
     },
   });
 }
 
-async function registerTo(username, { seat, gate }) {
-  const ticket = await call("POST", `/api/users/${encodeURIComponent(username)}/tickets`, { json: { seat, gate, event: session.event.slug } });
+async function registerTo({ username, event }, { seat, gate }) {
+  const ticket = await call("POST", of(event, `/api/users/${encodeURIComponent(username)}/tickets`), { json: { seat, gate, event: session.event.slug } });
   finish(ticket, "organizer.register_done");
 }
 
@@ -161,8 +171,8 @@ function transfer(ticket) {
     words: [text("organizer.transfer_dies", { holder: holderOf(ticket) }), text("organizer.register_how")],
     action: text("organizer.transfer"),
     async work(values) {
-      await findOrMake(values);
-      const after = await call("POST", `/api/tickets/${ticket.ticket_id}/transfer`, { json: { username: values.username } });
+      const { username, event } = await findOrMake(values);
+      const after = await call("POST", of(event, `/api/tickets/${ticket.ticket_id}/transfer`), { json: { username } });
       finish(after, "organizer.transfer_done");
     },
   });
@@ -177,21 +187,47 @@ export function newTicket(onChange) {
     withPlace: true,
     async work(values) {
       const { seat, gate, username } = values;
-      if (username) await findOrMake(values);
+      const person = username && (await findOrMake(values));
       await call("POST", here("/tickets"), { json: { seat, gate } });
-      if (username) return registerTo(username, { seat, gate });
+      if (person) return registerTo(person, { seat, gate });
       finish({}, "organizer.created");
     },
   });
 }
 
-/** Makes the person, or makes sure that the one of this name is the one that was meant. */
+/** Corrects the name and the address of a ticket's holder. */
+async function correct(ticket) {
+  const path = of(ticket.holder_event, `/api/users/${encodeURIComponent(ticket.username)}`);
+  let person;
+  try {
+    person = await call("GET", path);
+  } catch (problem) {
+    return find("#ticket-actions").after(alarm(explain(problem)));
+  }
+  const words = [text("organizer.correct_how")];
+  if (ticket.full_name !== person.full_name) words.push(text("organizer.correct_not_this", { name: isolated(ticket.full_name) }));
+  askHolder({
+    title: text("organizer.correct_title", { username: isolated(person.username) }),
+    words,
+    action: text("organizer.save"),
+    person,
+    async work({ full_name: name, email }) {
+      await call("PATCH", path, { json: { full_name: name || null, email: email || null } });
+      finish({}, "organizer.correct_done");
+    },
+  });
+}
+
+/** The path with the event whose own people are meant; without one they are those that the key makes. */
+const of = (event, path) => (event ? `${path}?event=${event}` : path);
+
+/**
+ * Makes the person, or makes sure that the one of this name is the one that was meant. Whoever may see all events has the
+ * event's own people before those of the installation.
+ */
 async function findOrMake({ username, full_name: name, email }) {
   const path = `/api/users/${encodeURIComponent(username)}`;
-  const person = await call("GET", path).catch((problem) => {
-    if (problem.status !== 404) throw problem;
-    return null;
-  });
+  const person = (!session.isBound && (await findPerson(of(session.event.slug, path)))) || (await findPerson(path));
   if (!person) {
     const details = Object.entries({ username, full_name: name, email }).filter(([, value]) => value);
     return call("POST", "/api/users", { json: Object.fromEntries(details) });
@@ -199,5 +235,10 @@ async function findOrMake({ username, full_name: name, email }) {
   if (differs(name, person.full_name) || differs(email, person.email)) throw wrongField("username", "another_person");
   return person;
 }
+
+const findPerson = (path) => call("GET", path).catch((problem) => {
+  if (problem.status !== 404) throw problem;
+  return null;
+});
 
 const differs = (typed, known) => typed && typed.toLowerCase() !== (known ?? "").toLowerCase();

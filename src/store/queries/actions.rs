@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Backend, Connection};
+use super::{Backend, Connection, unless_gone};
 use crate::error::Error;
 use crate::store::{Act, Actions, Author, ListedAction, Result};
 
@@ -58,7 +58,8 @@ impl Actions for Backend {
     }
 }
 
-/// Records what is done in the caller's transaction. Returns the action's id.
+/// Records what is done in the caller's transaction. Returns the action's id. From here to the transaction's end the event
+/// cannot be deleted: who writes more of it records first, and need not look for it again.
 pub(super) async fn record(connection: &mut Connection, author: Author, act: &Act) -> Result<Uuid> {
     let action_id = Uuid::now_v7();
     sqlx::query(
@@ -74,6 +75,7 @@ pub(super) async fn record(connection: &mut Connection, author: Author, act: &Ac
     .bind(act.subject_id)
     .bind(act.count)
     .execute(connection)
-    .await?;
+    .await
+    .map_err(|error| unless_gone(error, Error::EventNotFound))?;
     Ok(action_id)
 }

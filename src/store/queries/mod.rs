@@ -8,8 +8,8 @@
 use async_trait::async_trait;
 
 use super::{
-    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_taken, insert_holders, insert_tickets, lock_guesses,
-    record_accepted, register, update_seeds,
+    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_other_people, find_taken, insert_people, insert_tickets,
+    lock_guesses, record_accepted, register, update_seeds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};
@@ -21,8 +21,9 @@ type Row = <Db as sqlx::Database>::Row;
 macro_rules! ticket_columns {
     () => {
         "t.ticket_id, t.event_id, e.slug as event, t.user_id, t.seat, t.gate, t.seed, t.status, u.username, \
-         u.full_name, u.email, t.inside, t.last_step, t.version, t.created_at, t.registered_at, t.used_at, \
-         t.printed_at"
+         case when u.event_id is not null then e.slug end as holder_event, u.event_id as holder_event_id, u.email, \
+         coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, t.version, t.created_at, \
+         t.registered_at, t.used_at, t.printed_at"
     };
 }
 
@@ -102,4 +103,10 @@ fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
 
 fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
     if is_unique_violation(&error) { taken } else { error.into() }
+}
+
+/// For a statement with one foreign key: what that names was deleted between our reading and writing.
+fn unless_gone(error: sqlx::Error, gone: Error) -> Error {
+    let is_gone = error.as_database_error().is_some_and(|error| error.is_foreign_key_violation());
+    if is_gone { gone } else { error.into() }
 }

@@ -5,14 +5,14 @@ use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
 use super::actions::record;
-use super::users::find_user;
+use super::users::find_holder;
 use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row, unless_unique};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::model::{Action, Millis, Status, Ticket};
 use crate::store::{
-    Act, Author, Created, Guarded, ManifestTicket, NewSeed, NewTicket, Reseeded, Result, TicketChange, TicketFilter,
-    TicketPage, Tickets,
+    Act, Author, Created, Guarded, ManifestTicket, NewSeed, NewTicket, NewUser, PersonName, Reseeded, Result,
+    TicketChange, TicketFilter, TicketPage, Tickets,
 };
 
 /// Tickets written by one statement: large enough to be fast, small enough to show progress.
@@ -43,6 +43,8 @@ impl Tickets for Backend {
     async fn create_tickets(
         &self,
         event_id: Uuid,
+        people_of: Option<Uuid>,
+        people: &[NewUser],
         tickets: &[NewTicket],
         author: Author,
         progress: &(dyn Fn(usize) + Send + Sync),
@@ -52,9 +54,12 @@ impl Tickets for Backend {
             let connection = lease.connection();
             let issue_id = record(connection, author, &Act::new(Action::Issued, event_id).count(tickets.len())).await?;
             let mut users_created = 0;
+            for chunk in people.chunks(CHUNK) {
+                users_created += super::insert_people(connection, people_of, chunk, author.now).await?;
+            }
+            refuse_other_people(connection, people_of, tickets).await?;
             for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
-                users_created += super::insert_holders(connection, chunk, author.now).await?;
-                super::insert_tickets(connection, event_id, chunk, issue_id, author.now)
+                super::insert_tickets(connection, event_id, people_of, chunk, issue_id, author.now)
                     .await
                     .map_err(|error| unless_unique(error, Error::SeatTaken(Vec::new())))?;
                 progress(number * CHUNK + chunk.len());
@@ -83,7 +88,7 @@ impl Tickets for Backend {
             " like $5 escape '\\' or ",
             ascii_lower!("u.username"),
             " like $5 escape '\\' or ",
-            ascii_lower!("u.full_name"),
+            ascii_lower!("coalesce(t.holder_name, u.full_name)"),
             " like $5 escape '\\') order by t.ticket_id limit $6"
         ))
         .bind(event_id)
@@ -97,24 +102,15 @@ impl Tickets for Backend {
         lease.settle(outcome.map_err(Error::from)).await
     }
 
-    async fn list_user_tickets(
-        &self,
-        user_id: Uuid,
-        only_event: Option<Uuid>,
-        after: Option<Uuid>,
-        limit: i64,
-    ) -> Result<Vec<Ticket>> {
+    async fn list_user_tickets(&self, user_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(select_tickets!(
-            "where t.user_id = $1 and ($2 is null or t.event_id = $2) and t.ticket_id > $3 \
-             order by t.ticket_id limit $4"
-        ))
-        .bind(user_id)
-        .bind(only_event)
-        .bind(after.unwrap_or_default())
-        .bind(limit)
-        .fetch_all(lease.connection())
-        .await;
+        let outcome =
+            sqlx::query_as(select_tickets!("where t.user_id = $1 and t.ticket_id > $2 order by t.ticket_id limit $3"))
+                .bind(user_id)
+                .bind(after.unwrap_or_default())
+                .bind(limit)
+                .fetch_all(lease.connection())
+                .await;
         lease.settle(outcome.map_err(Error::from)).await
     }
 
@@ -127,8 +123,8 @@ impl Tickets for Backend {
     ) -> Result<Vec<ManifestTicket>> {
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(
-            "select t.ticket_id, t.seat, t.gate, t.seed, t.status, u.username, u.full_name, t.inside, t.last_step, \
-             t.used_at, t.printed_at from tickets t left join users u on u.user_id = t.user_id \
+            "select t.ticket_id, t.seat, t.gate, t.seed, t.status, u.username, \
+             coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, t.used_at, t.printed_at from tickets t left join users u on u.user_id = t.user_id \
              where t.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.changed_at >= $3) \
              order by t.ticket_id limit $4",
         )
@@ -162,7 +158,7 @@ impl Tickets for Backend {
 
     async fn register_ticket(
         &self,
-        username: &str,
+        person: &PersonName,
         event_id: Uuid,
         seat: &str,
         gate: &str,
@@ -171,7 +167,7 @@ impl Tickets for Backend {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
-            let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
+            let user = find_holder(connection, person, event_id).await?;
             let ticket_id: Uuid =
                 sqlx::query_scalar("select ticket_id from tickets where event_id = $1 and seat = $2 and gate = $3")
                     .bind(event_id)
@@ -197,7 +193,7 @@ impl Tickets for Backend {
             if !is_due(change, &ticket)? {
                 return Ok(ticket);
             }
-            write_change(connection, ticket_id, change, author.now).await?;
+            write_change(connection, &ticket, change, author.now).await?;
             record(connection, author, &Act::new(change.action(), ticket.event_id).ticket(ticket_id)).await?;
             let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             Ok(ticket)
@@ -290,8 +286,8 @@ fn is_due(change: &TicketChange, ticket: &Ticket) -> Result<bool> {
     }
 }
 
-async fn write_change(connection: &mut Connection, ticket_id: Uuid, change: &TicketChange, now: Millis) -> Result<()> {
-    let set = |sql: &'static str| sqlx::query(sql).bind(ticket_id).bind(now);
+async fn write_change(connection: &mut Connection, ticket: &Ticket, change: &TicketChange, now: Millis) -> Result<()> {
+    let set = |sql: &'static str| sqlx::query(sql).bind(ticket.ticket_id).bind(now);
     let update = match change {
         TicketChange::Revoke => {
             set("update tickets set status = 'revoked', changed_at = $2, version = version + 1 where ticket_id = $1")
@@ -306,16 +302,32 @@ async fn write_change(connection: &mut Connection, ticket_id: Uuid, change: &Tic
             .bind(seed.0.as_slice())
             .bind(false)
         }
-        TicketChange::Transfer { seed, username } => {
-            let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
-            set("update tickets set seed = $3, seeded_at = $2, user_id = $4, registered_at = $2, printed_at = null, changed_at = $2, \
-                 version = version + 1 where ticket_id = $1")
+        TicketChange::Transfer { seed, to } => {
+            let user = find_holder(connection, to, ticket.event_id).await?;
+            set("update tickets set seed = $3, seeded_at = $2, user_id = $4, holder_name = null, registered_at = $2, \
+                 printed_at = null, changed_at = $2, version = version + 1 where ticket_id = $1")
             .bind(seed.0.as_slice())
             .bind(user.user_id)
         }
     };
     update.execute(connection).await?;
     Ok(())
+}
+
+/// Refuses tickets whose holders are known with another address than they come with. Asked when the holders are there,
+/// so that nobody else can make one of them meanwhile.
+async fn refuse_other_people(
+    connection: &mut Connection,
+    people_of: Option<Uuid>,
+    tickets: &[NewTicket],
+) -> Result<()> {
+    let mut errors = Vec::new();
+    for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
+        let places = super::find_other_people(connection, people_of, chunk).await?;
+        let place = |place: &i64| (number * CHUNK) as i64 + place;
+        errors.extend(places.iter().map(|known| FieldError::new(place(known).to_string(), Fault::PersonDiffers)));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Error::InvalidPayload(errors)) }
 }
 
 /// Which of these tickets are there already.

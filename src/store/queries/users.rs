@@ -1,4 +1,4 @@
-//! Users, and how they are erased.
+//! Users, and how they are changed and erased.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -7,54 +7,78 @@ use super::actions::record;
 use super::{BEGIN, Backend, Connection, LOCK_USER, unless_unique};
 use crate::error::Error;
 use crate::model::{Action, User};
-use crate::store::{Act, Author, Result, Users};
+use crate::store::{Act, Author, PersonName, Result, UserChange, UserDetails, Users};
 
 #[async_trait]
 impl Users for Backend {
-    async fn insert_user(&self, user: &User, author: Author) -> Result<()> {
+    async fn insert_user(&self, person: &PersonName, details: &UserDetails, author: Author) -> Result<User> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
+            let user_id = Uuid::now_v7();
+            record(connection, author, &Act::new(Action::UserCreated, person.event_id).subject(user_id)).await?;
             sqlx::query(
-                "insert into users (user_id, username, full_name, email, created_at) values ($1, $2, $3, $4, $5)",
+                "insert into users (user_id, event_id, username, full_name, email, created_at) \
+                 values ($1, $2, $3, $4, $5, $6)",
             )
-            .bind(user.user_id)
-            .bind(&user.username)
-            .bind(user.full_name.as_deref())
-            .bind(user.email.as_deref())
-            .bind(user.created_at)
+            .bind(user_id)
+            .bind(person.event_id)
+            .bind(&person.username)
+            .bind(details.full_name.as_deref())
+            .bind(details.email.as_deref())
+            .bind(author.now)
             .execute(&mut *connection)
             .await
             .map_err(|error| unless_unique(error, Error::UsernameTaken))?;
-            record(connection, author, &Act::new(Action::UserCreated, None).subject(user.user_id)).await
+            find_user(connection, person).await?.ok_or(Error::UserNotFound)
         }
         .await;
-        lease.settle(outcome.map(drop)).await
-    }
-
-    async fn find_user(&self, username: &str) -> Result<Option<User>> {
-        let mut lease = self.reader().await?;
-        let outcome = find_user(lease.connection(), username).await;
         lease.settle(outcome).await
     }
 
-    async fn erase_user(&self, username: &str, only_event: Option<Uuid>, author: Author) -> Result<()> {
+    async fn find_user(&self, person: &PersonName) -> Result<Option<User>> {
+        let mut lease = self.reader().await?;
+        let outcome = find_user(lease.connection(), person).await;
+        lease.settle(outcome).await
+    }
+
+    async fn change_user(&self, person: &PersonName, change: &UserChange, author: Author) -> Result<User> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
-            sqlx::query(LOCK_USER).bind(username).fetch_optional(&mut *connection).await?;
-            let user = find_user(connection, username).await?.ok_or(Error::UserNotFound)?;
-            if let Some(event_id) = only_event {
-                let elsewhere: i64 =
-                    sqlx::query_scalar("select count(*) from tickets where user_id = $1 and event_id <> $2")
-                        .bind(user.user_id)
-                        .bind(event_id)
-                        .fetch_one(&mut *connection)
-                        .await?;
-                if elsewhere > 0 {
-                    return Err(Error::Forbidden("This user holds tickets of another event than your key's."));
-                }
+            let known = lock_user(connection, person).await?;
+            let mut user = known.clone();
+            user.full_name = change.full_name.clone().unwrap_or(user.full_name);
+            user.email = change.email.clone().unwrap_or(user.email);
+            if (&user.full_name, &user.email) == (&known.full_name, &known.email) {
+                return Ok(user);
             }
+            sqlx::query("update users set full_name = $2, email = $3 where user_id = $1")
+                .bind(user.user_id)
+                .bind(user.full_name.as_deref())
+                .bind(user.email.as_deref())
+                .execute(&mut *connection)
+                .await?;
+            if user.full_name != known.full_name {
+                // Gates that keep a list ask for what changed since then.
+                sqlx::query("update tickets set changed_at = $2, version = version + 1 where user_id = $1")
+                    .bind(user.user_id)
+                    .bind(author.now)
+                    .execute(&mut *connection)
+                    .await?;
+            }
+            record(connection, author, &Act::new(Action::UserChanged, user.event_id).subject(user.user_id)).await?;
+            Ok(user)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn erase_user(&self, person: &PersonName, author: Author) -> Result<()> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let user = lock_user(connection, person).await?;
             // First the tickets, whose locks every scan and undo waits for, so that no note is written behind us.
             sqlx::query(
                 "update tickets set status = 'revoked', changed_at = $2, version = version + 1 where user_id = $1",
@@ -66,24 +90,39 @@ impl Users for Backend {
             for statement in [
                 "update scans set note = null \
                  where note is not null and ticket_id in (select ticket_id from tickets where user_id = $1)",
-                "update tickets set user_id = null where user_id = $1",
+                "update tickets set user_id = null, holder_name = null where user_id = $1",
                 "delete from users where user_id = $1",
             ] {
                 sqlx::query(statement).bind(user.user_id).execute(&mut *connection).await?;
             }
-            record(connection, author, &Act::new(Action::UserErased, only_event).subject(user.user_id)).await
+            record(connection, author, &Act::new(Action::UserErased, user.event_id).subject(user.user_id)).await
         }
         .await;
         lease.settle(outcome.map(drop)).await
     }
 }
 
-pub(super) async fn find_user(connection: &mut Connection, username: &str) -> Result<Option<User>> {
+async fn find_user(connection: &mut Connection, person: &PersonName) -> Result<Option<User>> {
     let user = sqlx::query_as(
-        "select user_id, username, full_name, email, created_at from users where lower(username) = lower($1)",
+        "select u.user_id, u.event_id, e.slug as event, u.username, u.full_name, u.email, u.created_at \
+         from users u left join events e on e.event_id = u.event_id \
+         where lower(u.username) = lower($1) and u.event_id is not distinct from $2",
     )
-    .bind(username)
+    .bind(&person.username)
+    .bind(person.event_id)
     .fetch_optional(connection)
     .await?;
     Ok(user)
+}
+
+/// The person, if they may hold a ticket of this event: an event's own people hold tickets of no other.
+pub(super) async fn find_holder(connection: &mut Connection, person: &PersonName, event_id: Uuid) -> Result<User> {
+    let user = find_user(connection, person).await?;
+    user.filter(|user| user.event_id.is_none_or(|own| own == event_id)).ok_or(Error::UserNotFound)
+}
+
+/// Locks the person for the rest of the transaction.
+async fn lock_user(connection: &mut Connection, person: &PersonName) -> Result<User> {
+    sqlx::query(LOCK_USER).bind(&person.username).bind(person.event_id).fetch_optional(&mut *connection).await?;
+    find_user(connection, person).await?.ok_or(Error::UserNotFound)
 }
