@@ -241,6 +241,7 @@ mod tests {
             gate: Some("North".into()),
             offline: false,
             created_at: Millis(0),
+            created_by: None,
             expires_at: None,
             revoked_at: None,
         }

@@ -37,6 +37,8 @@ pub const LIST_KEPT: Duration = Duration::from_hours(48);
 pub const KEY_AFTER_EVENT: Duration = Duration::from_hours(12);
 /// and how long when the event's end is not known.
 pub const KEY_WITHOUT_END: Duration = Duration::from_hours(30 * 24);
+/// How long the key of an organizer lives.
+pub const KEY_OF_ORGANIZER: Duration = Duration::from_hours(180 * 24);
 /// How long a process may go on trusting a key that another process revoked.
 pub const KEY_REMEMBERED: Duration = Duration::from_secs(30);
 /// How long the token of an enrolment is good.

@@ -563,6 +563,9 @@ pub struct Key {
     pub offline: bool,
     /// When the key was made.
     pub created_at: Millis,
+    /// The key that made this one, and that takes this one with it when it is revoked; null when that was the key of the
+    /// environment or the command line, or is not known.
+    pub created_by: Option<Uuid>,
     /// When the key stops working; null when it does not expire.
     pub expires_at: Option<Millis>,
     /// When the key was revoked; null when it was not.

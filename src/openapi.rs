@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::error::tests::every_error;
 use crate::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CSV_BODY, ENROLMENT, GUESSES_NOTED, GUESSES_SHOWN, KEY_AFTER_EVENT,
-    KEY_ATTEMPTS, KEY_REMEMBERED, KEY_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD,
-    OFFLINE_WINDOW, UNDO_WINDOW, told,
+    KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START,
+    OFFLINE_AHEAD, OFFLINE_WINDOW, UNDO_WINDOW, told,
 };
 use crate::list::Limit;
 use crate::model::{Role, ScanResult, Slug, Username};
@@ -501,6 +501,7 @@ fn limits_told() -> Vec<(&'static str, String)> {
         ("ENROLMENT", told(ENROLMENT)),
         ("KEY_ATTEMPTS", KEY_ATTEMPTS.to_string()),
         ("KEY_AFTER_EVENT", told(KEY_AFTER_EVENT)),
+        ("KEY_OF_ORGANIZER", told(KEY_OF_ORGANIZER)),
         ("KEY_REMEMBERED", told(KEY_REMEMBERED)),
         ("KEY_WITHOUT_END", told(KEY_WITHOUT_END)),
         ("GUESSES_NOTED", GUESSES_NOTED.to_string()),

@@ -162,12 +162,16 @@ pub struct Health {
 #[async_trait]
 pub trait Keys {
     async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>>;
+    /// Keeps a new key, if the key that makes it is still good.
     async fn insert_key(&self, key: &Key, secret_hash: &[u8], author: Author) -> Result<()>;
     /// Keys in the order of their creation; with an event only those bound to it.
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>>;
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Guarded<Key>>>;
-    async fn revoke_key(&self, key_id: Uuid, author: Author) -> Result<()>;
-    /// Keeps the token that enrols a device with a key, instead of the one before. Returns whether the key is still good.
+    /// Revokes a key, and every key that it made, and so on; what they offered to devices is worth nothing any more. Returns
+    /// those that were not revoked before.
+    async fn revoke_key(&self, key_id: Uuid, author: Author) -> Result<Vec<Uuid>>;
+    /// Keeps the token that enrols a device with a key, instead of the one before, if the key that offers it is still good.
+    /// Returns whether the offered key is.
     async fn offer_enrolment(
         &self,
         key_id: Uuid,
@@ -196,6 +200,9 @@ pub struct ListedKey {
     pub key: Key,
     /// When the newest scan with this key was received; null when there is none.
     pub newest_scan_at: Option<Millis>,
+    /// Whether it is the key that asked.
+    #[sqlx(skip)]
+    pub yours: bool,
 }
 
 /// How a person is named: by a username among an event's own people, or among those of the whole installation.

@@ -13,7 +13,7 @@ use crate::app::{App, within};
 use crate::auth::Caller;
 use crate::endpoints::keys::{self, NewKey};
 use crate::fault::Fault;
-use crate::limits::{KEY_AFTER_EVENT, KEY_NAME, KEY_REMEMBERED, KEY_WITHOUT_END, told};
+use crate::limits::{KEY_AFTER_EVENT, KEY_NAME, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, told};
 use crate::model::{Key, Millis, Place, Role, Slug, Text};
 
 /// How long the database has for a hundred tickets, each of which takes two round trips.
@@ -28,7 +28,7 @@ pub enum Command {
     Create(NewKeyArguments),
     /// List the keys, without their secrets
     List,
-    /// Make a key worthless, for good
+    /// Make a key worthless, for good, and those that it made
     Revoke {
         /// The id that `keys list` shows
         key_id: Uuid,
@@ -76,8 +76,9 @@ fn roles() -> String {
 
 fn expires_at_help() -> String {
     format!(
-        "When it ends, such as 2026-05-02T06:00:00Z [default: never for an organizer; otherwise {} after the event's end, \
-         or {} from now]",
+        "When it ends, such as 2026-05-02T06:00:00Z [default: for an organizer {} from now; otherwise {} after the event's \
+         end, or {} from now]",
+        told(KEY_OF_ORGANIZER),
         told(KEY_AFTER_EVENT),
         told(KEY_WITHOUT_END)
     )
@@ -100,8 +101,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::Create(arguments) => create(&app, arguments).await,
             Command::List => list(&app).await,
             Command::Revoke { key_id } => {
-                app.in_time(keys::revoke(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
-                println!("Revoked. A running service may trust the key for {} more.", told(KEY_REMEMBERED));
+                let revoked = app.in_time(keys::revoke(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
+                println!("Revoked: {revoked}. A running service may trust them for {} more.", told(KEY_REMEMBERED));
                 Ok(())
             }
             Command::Lost(arguments) => lose(app, arguments).await,
@@ -179,6 +180,7 @@ fn describe(key: &Key) -> String {
         key.event.as_ref().map(|event| format!("event {event}")),
         key.gate.as_ref().map(|gate| format!("gate {gate}")),
         key.offline.then(|| "offline".to_owned()),
+        key.created_by.map(|maker| format!("made by {maker}")),
         key.expires_at.map(|at| format!("expires {at}")),
         key.revoked_at.map(|at| format!("revoked {at}")),
     ];

@@ -45,6 +45,8 @@ Once, with a key that is bound to no event, make the event; then, on the service
     -d '{\"slug\": \"smoke\", \"name\": \"Smoke\"}' URL/api/events
   register-ticket-api keys create --name smoke --role organizer --event smoke
 
+The key ends as every organizer's does: make another one before then.
+
 From the environment:
   SMOKE_KEY             that key
   SSL_CERT_FILE         certificate authorities in PEM to trust, such as those of

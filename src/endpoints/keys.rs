@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::auth::{Caller, Hash, NewSecret, random_bytes, read_enrolment};
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::{ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_WITHOUT_END, UNDO_WINDOW};
+use crate::limits::{ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_OF_ORGANIZER, KEY_WITHOUT_END, UNDO_WINDOW};
 use crate::links;
 use crate::list::{self, Cursor, Limit, PAGE, PageQuery};
 use crate::model::{Action, Event, Key, Millis, Place, Role, Seed, Slug, Text, Ticket};
@@ -38,8 +38,9 @@ pub struct NewKey {
     /// Whether the key may load the manifest and send batches, `false` when absent.
     #[serde(default)]
     pub offline: bool,
-    /// When the key stops working. Absent: an `organizer` key does not expire; another expires
-    /// [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, without one, after [`crate::limits::KEY_WITHOUT_END`].
+    /// When the key stops working. Absent or null: the key of an `organizer` after [`crate::limits::KEY_OF_ORGANIZER`];
+    /// another [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, without one, after
+    /// [`crate::limits::KEY_WITHOUT_END`].
     pub expires_at: Option<Millis>,
 }
 
@@ -84,7 +85,8 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
         gate: new.gate.map(Place::into_string),
         offline: new.offline,
         created_at: now,
-        expires_at: new.expires_at.or_else(|| default_expiry(new.role, event.as_ref(), now)),
+        created_by: caller.key_id,
+        expires_at: Some(new.expires_at.unwrap_or_else(|| default_expiry(new.role, event.as_ref(), now))),
         revoked_at: None,
         event: event.map(|event| event.slug),
     };
@@ -92,36 +94,40 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
     Ok(KeyWithSecret { details, key: secret.text })
 }
 
-fn default_expiry(role: Role, event: Option<&Event>, now: Millis) -> Option<Millis> {
+fn default_expiry(role: Role, event: Option<&Event>, now: Millis) -> Millis {
     if !role.is_of_a_device() {
-        return None;
+        return now + KEY_OF_ORGANIZER;
     }
     let after_event = event.and_then(|event| event.ends_at).map(|end| end + KEY_AFTER_EVENT);
     // A key for an event that is long over would be born dead.
-    Some(after_event.filter(|&expiry| expiry > now).unwrap_or(now + KEY_WITHOUT_END))
+    after_event.filter(|&expiry| expiry > now).unwrap_or(now + KEY_WITHOUT_END)
 }
 
 /// `GET /api/keys`.
 pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
     let query: PageQuery = call.query()?;
     let after = query.after.map(|cursor| cursor.0);
-    let keys = call.app.store().list_keys(call.caller()?.event_id, after, query.limit.to_read()).await?;
+    let caller = call.caller()?;
+    let mut keys = call.app.store().list_keys(caller.event_id, after, query.limit.to_read()).await?;
+    for listed in &mut keys {
+        listed.yours = caller.key_id == Some(listed.key.key_id);
+    }
     list::respond("keys", keys, query.limit, |listed| listed.key.key_id)
 }
 
-/// `DELETE /api/keys/{key_id}`: repeatable.
+/// `DELETE /api/keys/{key_id}`: with the keys that it made, and so on; repeatable.
 pub async fn revoke_key(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     revoke(call.app, call.caller()?, key_id, call.now).await?;
     Ok(response::no_content())
 }
 
-/// Revokes a key. The command line calls it too.
-pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<(), Error> {
+/// Revokes a key and those that it made, and returns how many. The command line calls it too.
+pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<usize, Error> {
     find_key(app, caller, key_id).await?;
-    app.store().revoke_key(key_id, caller.author(now)).await?;
-    app.keys.forget(|key| key.key_id == key_id);
-    Ok(())
+    let revoked = app.store().revoke_key(key_id, caller.author(now)).await?;
+    app.keys.forget(|key| key.key_id == key_id || revoked.contains(&key.key_id));
+    Ok(revoked.len())
 }
 
 /// Tickets that one request renews at most: a scan of one of them waits until it is done.

@@ -502,6 +502,53 @@ for (const language of LANGUAGES) {
   });
 }
 
+test("whoever revokes a key is told which others end with it, and whether it is their own", async (t) => {
+  const tickets = await withTickets(t);
+  const made = (key, body) => tickets.api("POST", "/api/keys", body, key);
+  const head = await made(undefined, { name: "Head office", role: "organizer" });
+  await made(head.key, { name: "North door", role: "gate", event: "default" });
+  const page = await signedIn(t, tickets, { key: head.key, view: "gates" });
+  await sees(page, en("organizer.key_made_by", { name: "\u2068Head office\u2069" }));
+  await sees(page, en("organizer.key_yours"));
+  await press(page.locator("#keys li").filter({ has: page.getByRole("heading", { name: "Head office" }) }), "revoke");
+  await sees(inDialog(page), en("organizer.revoke_key_made", { names: "\u2068North door\u2069" }));
+  await sees(inDialog(page), en("organizer.revoke_key_yours"));
+  await accessible(page);
+  await pressInDialog(page, "revoke");
+  await page.locator("#signin").waitFor();
+  assert.ok((await tickets.api("GET", "/api/keys")).keys.every((key) => key.revoked_at));
+});
+
+test("the check names the keys that end soon, the one in use among them", async (t) => {
+  const tickets = await withTickets(t);
+  const ends = (days) => new Date(Date.now() + days * 86_400_000).toISOString();
+  const later = await tickets.api("POST", "/api/keys", { name: "Later", role: "organizer" });
+  let page = await signedIn(t, tickets, { key: later.key, view: "check" });
+  await sees(page, en("organizer.check_keys_ok", { days: 14 }));
+  const soon = await tickets.api("POST", "/api/keys", { name: "Soon", role: "organizer", expires_at: ends(13) });
+  await tickets.api("POST", "/api/keys", { name: "Door", role: "gate", event: "default", expires_at: ends(13) });
+  await press(page, "check_again");
+  const told = (name, key) => page.locator("#checks").getByText(en(`organizer.${name}`, { name: `\u2068${key}\u2069`, time: "" }).split(" ends on")[0]);
+  await told("check_key_ends", "Soon").waitFor();
+  await told("check_key_ends", "Door").waitFor();
+  assert.equal(await told("check_key_ends", "Later").count(), 0);
+  const own = await signedIn(t, tickets, { key: soon.key, view: "check" });
+  await own.getByText(en("organizer.check_key_yours_ends", { name: "\u2068Soon\u2069", time: "" }).split(" ends on")[0]).waitFor();
+  await tickets.api("PATCH", "/api/events/default", { ends_at: ends(1) });
+  page = await signedIn(t, tickets, { key: later.key, view: "check" });
+  await told("check_key_ends", "Soon").waitFor();
+  assert.equal(await told("check_key_ends", "Door").count(), 0, "where the event has an end, the keys of gates end after it");
+  // Only 0.1.0 made such keys.
+  await page.route(/\/api\/keys\?/, async (route) => {
+    const response = await route.fetch();
+    const list = await response.json();
+    list.keys.find((each) => each.name === "Later").expires_at = null;
+    await route.fulfill({ response, json: list });
+  });
+  await press(page, "check_again");
+  await sees(page, en("organizer.check_key_endless", { name: "\u2068Later\u2069" }));
+});
+
 test("a key that scans says what it may do and when it did; an organizer's is not waited for", async (t) => {
   const tickets = await withTickets(t);
   await tickets.api("POST", "/api/keys", { name: "Door", role: "gate", event: "default", gate: "North" });

@@ -5,18 +5,26 @@ use register_ticket_api::model::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::service::{ORGANIZER_KEY, Service, walk};
+use crate::client::Client;
+use crate::database::Kind;
+use crate::service::{ORGANIZER_KEY, Service, assert_members, walk};
 
 on_both_databases! {
     a_key_is_shown_once_and_kept_as_a_hash,
     the_key_of_a_gate_ends_12_hours_after_its_event,
     the_key_of_a_gate_without_an_end_lives_30_days,
-    the_key_of_an_organizer_does_not_expire,
+    the_key_of_an_organizer_lives_180_days,
     a_key_holds_until_the_moment_it_expires,
     a_key_with_a_wrong_field_is_refused,
     a_revoked_key_is_refused_at_once,
     another_process_remembers_a_revoked_key_for_30_seconds,
     a_revocation_can_be_repeated,
+    a_key_takes_what_it_made_with_it,
+    a_revocation_is_finished_where_it_was_left,
+    what_a_revoked_key_offered_is_worth_nothing,
+    a_revoked_key_makes_nothing_more_in_any_process,
+    no_key_outlives_the_one_that_is_making_it,
+    a_key_tells_which_one_made_it_and_which_one_asks,
     keys_are_listed_page_by_page,
     the_list_tells_the_newest_scan_of_each_key,
     what_is_no_key_is_unauthenticated,
@@ -58,12 +66,18 @@ async fn the_key_of_a_gate_without_an_end_lives_30_days(service: Service) {
     }
 }
 
-async fn the_key_of_an_organizer_does_not_expire(service: Service) {
-    let created = create(&service, json!({ "name": "x", "role": "organizer" })).await;
-    assert_eq!(created["expires_at"], Value::Null);
-    let organizer = service.anonymous.with_key(created["key"].as_str().unwrap_or_default());
-    service.clock.advance(1_000 * DAY);
-    organizer.get("/api/keys").await.is(200);
+async fn the_key_of_an_organizer_lives_180_days(service: Service) {
+    service.event(json!({ "slug": "spring", "name": "Spring", "ends_at": service.time(HOUR) })).await;
+    for body in [
+        json!({ "name": "x", "role": "organizer" }),
+        json!({ "name": "x", "role": "organizer", "event": "spring" }),
+        json!({ "name": "x", "role": "organizer", "expires_at": null }),
+    ] {
+        assert_eq!(create(&service, body).await["expires_at"], service.time(180 * DAY));
+    }
+    let chosen = service.time(1_000 * DAY);
+    let created = create(&service, json!({ "name": "x", "role": "organizer", "expires_at": chosen })).await;
+    assert_eq!(created["expires_at"], chosen);
 }
 
 async fn a_key_holds_until_the_moment_it_expires(service: Service) {
@@ -126,6 +140,115 @@ async fn a_revocation_can_be_repeated(service: Service) {
     for unknown in [Uuid::now_v7().to_string(), "x".into()] {
         let revocation = service.organizer.delete(format!("/api/keys/{unknown}"));
         service.unchanged(revocation).await.is_refused(404, "key_not_found");
+    }
+}
+
+/// A key that another one makes, with its holder.
+async fn made_by(maker: &Client, service: &Service, body: Value) -> (Value, Client) {
+    let created = maker.post("/api/keys", body).await.is(201);
+    let client = service.anonymous.with_key(created["key"].as_str().expect("a new key is shown"));
+    (created, client)
+}
+
+async fn a_key_takes_what_it_made_with_it(service: Service) {
+    service.event(json!({ "slug": "spring", "name": "Spring" })).await;
+    let organizer = || json!({ "name": "x", "role": "organizer", "event": "spring" });
+    let (head, first) = made_by(&service.organizer, &service, json!({ "name": "head", "role": "organizer" })).await;
+    let (_, second) = made_by(&first, &service, organizer()).await;
+    let (_, third) = made_by(&second, &service, json!({ "name": "x", "role": "gate", "event": "spring" })).await;
+    let (_, other) = made_by(&service.organizer, &service, organizer()).await;
+    let stats = "/api/events/spring/stats";
+    for client in [&first, &second, &third, &other] {
+        client.get(stats).await.is(200);
+    }
+    service.organizer.delete(key_path(&head)).await.is(204);
+    for client in [&first, &second, &third] {
+        client.get(stats).await.is_refused(401, "unauthenticated");
+    }
+    other.get(stats).await.is(200);
+    let recorded = "select count(*) from actions where action = 'key_revoked'";
+    assert_eq!(service.database.count(recorded).await, 3);
+    let of_spring = "select count(*) from actions where action = 'key_revoked' and event_id is not null";
+    assert_eq!(service.database.count(of_spring).await, 2);
+}
+
+/// As one that was made before keys knew who makes them took.
+async fn a_revocation_is_finished_where_it_was_left(service: Service) {
+    let (head, first) = made_by(&service.organizer, &service, json!({ "name": "x", "role": "organizer" })).await;
+    let (_, second) = made_by(&first, &service, json!({ "name": "x", "role": "gate" })).await;
+    let only_head = format!("update keys set revoked_at = 1 where key_id = {}", id(&service, &head["key_id"]));
+    service.database.execute(&only_head).await.expect("a key can be revoked by hand");
+    second.get(STATS).await.is(200);
+    service.organizer.delete(key_path(&head)).await.is(204);
+    second.get(STATS).await.is_refused(401, "unauthenticated");
+    assert_eq!(service.database.count("select count(*) from keys where revoked_at = 1").await, 1);
+}
+
+/// How an id is written in SQL.
+fn id(service: &Service, id: &Value) -> String {
+    let text = id.as_str().expect("an id is a text");
+    match service.database.kind {
+        Kind::Sqlite => format!("x'{}'", text.replace('-', "")),
+        Kind::Postgres => format!("'{text}'"),
+    }
+}
+
+async fn what_a_revoked_key_offered_is_worth_nothing(service: Service) {
+    let gate = create(&service, json!({ "name": "x", "role": "gate", "event": "default" })).await;
+    let others = create(&service, json!({ "name": "y", "role": "gate", "event": "default" })).await;
+    let (thief, client) = made_by(&service.organizer, &service, json!({ "name": "x", "role": "organizer" })).await;
+    let offer = async |client: &Client, key: &Value| {
+        let offer = client.bare(Method::POST, format!("{}/enrol", key_path(key))).await.is(200);
+        let (_, token) = offer["enrol_url"].as_str().and_then(|url| url.split_once('=')).expect("a token");
+        json!({ "token": token })
+    };
+    let stolen = offer(&client, &gate).await;
+    let honest = offer(&service.organizer, &others).await;
+    service.organizer.delete(key_path(&thief)).await.is(204);
+    let enrolment = service.anonymous.post("/api/enrol", stolen);
+    service.unchanged(enrolment).await.is_refused(410, "enrolment_expired");
+    service.anonymous.post("/api/enrol", honest).await.is(200);
+    service.anonymous.with_key(gate["key"].as_str().unwrap_or_default()).get(STATS).await.is(200);
+}
+
+async fn a_revoked_key_makes_nothing_more_in_any_process(service: Service) {
+    let gate = create(&service, json!({ "name": "x", "role": "gate" })).await;
+    let (head, _) = made_by(&service.organizer, &service, json!({ "name": "x", "role": "organizer" })).await;
+    let other = service.another(&[]).anonymous.with_key(head["key"].as_str().unwrap_or_default());
+    other.get("/api/keys").await.is(200);
+    service.organizer.delete(key_path(&head)).await.is(204);
+    other.get("/api/keys").await.is(200);
+    let create = other.post("/api/keys", json!({ "name": "x", "role": "organizer" }));
+    service.unchanged(create).await.is_refused(401, "unauthenticated");
+    let offer = other.bare(Method::POST, format!("{}/enrol", key_path(&gate)));
+    service.unchanged(offer).await.is_refused(401, "unauthenticated");
+}
+
+async fn no_key_outlives_the_one_that_is_making_it(service: Service) {
+    for _ in 0..5 {
+        let (head, client) = made_by(&service.organizer, &service, json!({ "name": "x", "role": "organizer" })).await;
+        let creations = (0..8).map(|_| client.post("/api/keys", json!({ "name": "x", "role": "gate" })));
+        let (revoked, creations) =
+            tokio::join!(service.organizer.delete(key_path(&head)), futures_util::future::join_all(creations));
+        revoked.is(204);
+        for creation in creations {
+            assert!([201, 401].contains(&creation.status.as_u16()), "{}", creation.text());
+        }
+        let alive = "select count(*) from keys k join keys m on m.key_id = k.created_by \
+                     where m.revoked_at is not null and k.revoked_at is null";
+        assert_eq!(service.database.count(alive).await, 0);
+    }
+}
+
+async fn a_key_tells_which_one_made_it_and_which_one_asks(service: Service) {
+    let (head, first) = made_by(&service.organizer, &service, json!({ "name": "x", "role": "organizer" })).await;
+    let (second, _) = made_by(&first, &service, json!({ "name": "x", "role": "gate" })).await;
+    assert_eq!((&head["created_by"], &second["created_by"]), (&Value::Null, &head["key_id"]));
+    let listed = walk(&first, "/api/keys", "keys").await;
+    assert_members(&listed[0], json!({ "created_by": null, "yours": true }));
+    assert_members(&listed[1], json!({ "created_by": head["key_id"], "yours": false }));
+    for key in walk(&service.organizer, "/api/keys", "keys").await {
+        assert_eq!(key["yours"], false);
     }
 }
 

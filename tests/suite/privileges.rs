@@ -96,8 +96,9 @@ impl World<'_> {
                 let (_, link) = self.ticket().await;
                 Deed::at(format!("{link}{}", path.trim_start_matches("/t/{token}")))
             }
-            ("POST", "/api/users") => Deed::at(path).json(json!({ "username": name() })),
-            ("GET" | "DELETE" | "PATCH", "/api/users/{username}") => self.of_user(path).await,
+            ("POST", "/api/users") => Deed::at(self.of_people(path)).json(json!({ "username": name() })),
+            ("GET" | "DELETE", "/api/users/{username}") => self.of_user(path).await,
+            ("PATCH", "/api/users/{username}") => self.of_user(path).await.json(json!({ "full_name": name() })),
             ("GET", "/api/users/{username}/tickets") => self.of_user(path).await,
             ("POST", "/api/users/{username}/tickets") => {
                 service.organizer.post(format!("/api/events/{event}/tickets"), place.clone()).await.is(201);
@@ -118,10 +119,10 @@ impl World<'_> {
             ("GET", "/api/actions.csv") => Deed::at(path).shows(format!(",\"{event}\",")),
             ("GET" | "POST", path) if path.starts_with("/api/tickets/{ticket_id}") => {
                 let (ticket, _) = self.ticket().await;
-                let deed = Deed::at(path.replace("{ticket_id}", &ticket.ticket_id.to_string()));
+                let path = path.replace("{ticket_id}", &ticket.ticket_id.to_string());
                 match path.ends_with("/transfer") {
-                    true => deed.json(json!({ "username": self.person().await })),
-                    false => deed,
+                    true => Deed::at(self.of_people(&path)).json(json!({ "username": self.person().await })),
+                    false => Deed::at(path),
                 }
             }
             ("POST", "/api/events/{event}/scans") => of_event().json(self.scan().await),
@@ -154,21 +155,28 @@ impl World<'_> {
         let seat = name();
         self.service.seat(self.event, &seat, "North").await;
         let body = json!({ "event": self.event, "seat": seat, "gate": "North" });
-        let path = format!("/api/users/{}/tickets", self.person().await);
+        let path = self.of_people(&format!("/api/users/{}/tickets", self.person().await));
         let answer = self.service.organizer.post(path, body).await.is(201);
         let link = answer["provisioning"]["ticket_url"].as_str().expect("it has a link");
         let (_, token) = link.split_once("/t/").expect("it is the address of a ticket's page");
         (Ticket::new(&answer), format!("/t/{token}"))
     }
 
+    /// The path, for the event's own people.
+    fn of_people(&self, path: &str) -> String {
+        format!("{path}?event={}", self.event)
+    }
+
+    /// A new person of the event's own.
     async fn person(&self) -> String {
         let username = name();
-        self.service.user(&username).await;
+        let person = json!({ "username": username });
+        self.service.organizer.post(self.of_people("/api/users"), person).await.is(201);
         username
     }
 
     async fn of_user(&self, path: &str) -> Deed {
-        Deed::at(path.replace("{username}", &self.person().await))
+        Deed::at(self.of_people(&path.replace("{username}", &self.person().await)))
     }
 
     async fn scan(&self) -> Value {

@@ -6,11 +6,13 @@ import { element, find } from "../shared/dom.js";
 import { explain } from "./form.js";
 import { isGood, isOfADevice } from "./gates.js";
 import { all, call, here, session } from "./session.js";
-import { isolated, number, text, timeOfDay } from "../shared/text.js";
+import { dayAndTime, isolated, number, text, timeOfDay } from "../shared/text.js";
 
 const HOUR = 3_600_000;
 /** Backups are taken every day; a little later is no reason to worry. */
 const BACKUP_AGE = 26 * HOUR;
+/** A key that ends so soon is to be replaced in time. */
+const SOON_DAYS = 14;
 const ORDER = { wrong: 0, look: 1, ok: 2 };
 const SIGN = { wrong: "✗", look: "!", ok: "✓" };
 
@@ -20,7 +22,7 @@ export async function show() {
   const mine = ++asked;
   const told = find("#check-told");
   told.textContent = text("organizer.loading");
-  const answers = await Promise.all([service, machine, eventTimes, tickets, links, page].map((check) => check().catch(failed)));
+  const answers = await Promise.all([service, machine, eventTimes, tickets, keys, links, page].map((check) => check().catch(failed)));
   if (mine !== asked || !session.event) return;
   const checks = answers.flat().sort((a, b) => ORDER[a.state] - ORDER[b.state]);
   find("#checks").replaceChildren(...checks.map(item));
@@ -90,6 +92,21 @@ async function tickets() {
     else lines.push(line("ok", "gate", values));
   }
   return lines;
+}
+
+/** Keys that end soon, but for those of devices where the event ends: the lines of their gates are about these. */
+async function keys() {
+  const ours = (await all("/api/keys", "keys")).filter((key) => isGood(key) && (key.event === session.event.slug || !key.event));
+  const lines = ours.filter((key) => !isOfADevice(key) || !session.event.ends_at).map(lifeOf).filter(Boolean);
+  return lines.length ? lines : [line("ok", "keys", { days: SOON_DAYS })];
+}
+
+function lifeOf(key) {
+  const name = isolated(key.name);
+  if (!key.expires_at) return { state: "look", words: text("organizer.check_key_endless", { name }) };
+  if (Date.parse(key.expires_at) - now() > SOON_DAYS * 24 * HOUR) return null;
+  const time = dayAndTime(key.expires_at, session.event.time_zone);
+  return { state: "look", words: text(key.yours ? "organizer.check_key_yours_ends" : "organizer.check_key_ends", { name, time }) };
 }
 
 /** Where the links lead that people are sent: PUBLIC_URL, which is only told in a link. */

@@ -18,6 +18,7 @@ export async function show() {
   const [keys, { gates }] = await Promise.all([all("/api/keys", "keys"), call("GET", here("/stats"))]);
   if (event !== session.event) return;
   const ours = keys.filter((key) => key.event === event.slug || key.event === null).reverse();
+  const card = (key) => cardOf(key, keys);
   const good = ours.filter(isGood);
   const old = ours.filter((key) => !isGood(key));
   find("#keys").replaceChildren(...good.map(card));
@@ -35,7 +36,11 @@ export const isOfADevice = ({ role }) => DEVICES.includes(role);
 
 export const isGood = (key) => !key.revoked_at && !(Date.parse(key.expires_at) <= now());
 
-function card(key) {
+/** Those of `keys` that end with a key when it is revoked: which it made, and so on. */
+const madeBy = ({ key_id: maker }, keys) =>
+  keys.filter((key) => key.created_by === maker).flatMap((key) => [key, ...madeBy(key, keys)]);
+
+function cardOf(key, keys) {
   const isDevice = isOfADevice(key);
   const moment = (time) => dayAndTime(time, session.event.time_zone);
   const place = key.gate ? text("organizer.at_gate", { gate: isolated(key.gate) }) : text("organizer.any_gate");
@@ -46,7 +51,10 @@ function card(key) {
     key.event ? null : text("organizer.any_event"),
   ];
   const end = key.revoked_at ? "revoked_at" : "expires_at";
+  const maker = keys.find(({ key_id: id }) => id === key.created_by);
   const life = [
+    key.yours ? text("organizer.key_yours") : null,
+    maker ? text("organizer.key_made_by", { name: isolated(maker.name) }) : null,
     key.newest_scan_at || isDevice ? newest(key) : null,
     key[end] ? text(`organizer.key_${end}`, { time: moment(key[end]) }) : null,
   ];
@@ -54,14 +62,14 @@ function card(key) {
     element("h2", {}, bdi(key.name)),
     element("p", {}, facts.filter(Boolean).join(" · ")),
     element("p", { className: "quiet" }, life.filter(Boolean).join(" · ")),
-    element("div", { className: "row" }, ...actions(key)));
+    element("div", { className: "row" }, ...actions(key, keys)));
 }
 
-function actions(key) {
+function actions(key, keys) {
   const button = (name, onclick, className = "") => element("button", { type: "button", className, onclick }, text(`organizer.${name}`));
   return [
     isGood(key) && isOfADevice(key) && button("enrol", () => attempt(() => enrol(key))),
-    isGood(key) && button("revoke", () => revoke(key), "danger"),
+    isGood(key) && button("revoke", () => revoke(key, madeBy(key, keys).filter(isGood)), "danger"),
     // Also of one whose key is revoked already, or has ended: it may know codes.
     isOfADevice(key) && button("lost", () => lost.ask(key), "danger"),
   ].filter(Boolean);
@@ -74,10 +82,14 @@ function newest({ newest_scan_at: time }) {
   return text("organizer.newest_scan", { when });
 }
 
-function revoke(key) {
+/** `made` are the keys that end with it. */
+function revoke(key, made) {
+  const words = (isOfADevice(key) ? ["revoke_key_dies", "revoke_key_unsent"] : ["revoke_key_person"]).map((name) => text(`organizer.${name}`));
+  if (made.length) words.push(text("organizer.revoke_key_made", { names: made.map(({ name }) => isolated(name)).join(", ") }));
+  if ([key, ...made].some(({ yours }) => yours)) words.push(text("organizer.revoke_key_yours"));
   confirm({
     title: text("organizer.revoke_key_title", { name: isolated(key.name) }),
-    words: (isOfADevice(key) ? ["revoke_key_dies", "revoke_key_unsent"] : ["revoke_key_person"]).map((name) => text(`organizer.${name}`)),
+    words,
     action: text("organizer.revoke"),
     async work() {
       await call("DELETE", `/api/keys/${key.key_id}`);

@@ -5,15 +5,16 @@ use uuid::Uuid;
 
 use super::actions::record;
 use super::events::find_event;
-use super::{BEGIN, Backend, Db};
+use super::{BEGIN, Backend, Connection, Db};
 use crate::error::Error;
+use crate::limits::ENROLMENT;
 use crate::model::{Action, Event, Key, Millis};
 use crate::store::{Act, Author, Guarded, Keys, ListedKey, Result};
 
 macro_rules! key_columns {
     () => {
-        "k.key_id, k.name, k.role, k.event_id, e.slug as event, k.gate, k.offline, k.created_at, k.expires_at, \
-         k.revoked_at"
+        "k.key_id, k.name, k.role, k.event_id, e.slug as event, k.gate, k.offline, k.created_at, k.created_by, \
+         k.expires_at, k.revoked_at"
     };
 }
 
@@ -46,9 +47,12 @@ impl Keys for Backend {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
+            refuse_revoked(connection, author).await?;
+            record(connection, author, &Act::new(Action::KeyMade, key.event_id).subject(key.key_id)).await?;
             sqlx::query(
-                "insert into keys (key_id, name, role, event_id, gate, offline, secret_hash, created_at, expires_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "insert into keys \
+                 (key_id, name, role, event_id, gate, offline, secret_hash, created_at, expires_at, created_by) \
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             )
             .bind(key.key_id)
             .bind(&key.name)
@@ -59,12 +63,13 @@ impl Keys for Backend {
             .bind(secret_hash)
             .bind(key.created_at)
             .bind(key.expires_at)
+            .bind(key.created_by)
             .execute(&mut *connection)
             .await?;
-            record(connection, author, &Act::new(Action::KeyMade, key.event_id).subject(key.key_id)).await
+            Ok(())
         }
         .await;
-        lease.settle(outcome.map(drop)).await
+        lease.settle(outcome).await
     }
 
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>> {
@@ -126,10 +131,22 @@ impl Keys for Backend {
         lease.settle(outcome).await
     }
 
-    async fn revoke_key(&self, key_id: Uuid, author: Author) -> Result<()> {
-        let update = sqlx::query("update keys set revoked_at = $2 where key_id = $1 and revoked_at is null");
-        let update = update.bind(key_id).bind(author.now);
-        change_key(self, key_id, update, author, Action::KeyRevoked).await.map(drop)
+    async fn revoke_key(&self, key_id: Uuid, author: Author) -> Result<Vec<Uuid>> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let mut revoked = Vec::new();
+            // Again until there is none: a key that was being made when we began is seen when its maker is ours.
+            loop {
+                let more = revoke_descent(connection, key_id, author).await?;
+                if more.is_empty() {
+                    return Ok(revoked);
+                }
+                revoked.extend(more);
+            }
+        }
+        .await;
+        lease.settle(outcome).await
     }
 
     async fn offer_enrolment(
@@ -161,6 +178,43 @@ impl Keys for Backend {
 
 type Update<'q> = sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>;
 
+/// Takes the author's key for the rest of the transaction, if it is still good: a process may trust it for a while after
+/// another one revoked it, and what it makes then would outlive it.
+async fn refuse_revoked(connection: &mut Connection, author: Author) -> Result<()> {
+    let Some(key_id) = author.key_id else { return Ok(()) };
+    let update = sqlx::query(concat!("update keys set created_by = created_by ", where_good!()));
+    let taken = update.bind(key_id).bind(author.now).execute(connection).await?;
+    if taken.rows_affected() == 0 { Err(Error::Unauthenticated) } else { Ok(()) }
+}
+
+/// Revokes those that are not yet revoked of a key, the keys that it made, and so on, and takes back what they offered.
+async fn revoke_descent(connection: &mut Connection, key_id: Uuid, author: Author) -> Result<Vec<Uuid>> {
+    let revoked: Vec<(Uuid, Option<Uuid>)> = sqlx::query_as(
+        "with recursive descent (key_id) as (select key_id from keys where key_id = $1 \
+         union select k.key_id from keys k join descent d on k.created_by = d.key_id) \
+         update keys set revoked_at = $2 where revoked_at is null and key_id in (select key_id from descent) \
+         returning key_id, event_id",
+    )
+    .bind(key_id)
+    .bind(author.now)
+    .fetch_all(&mut *connection)
+    .await?;
+    for &(revoked_id, event_id) in &revoked {
+        sqlx::query(
+            "update keys set enrol_hash = null, enrol_expires_at = null where enrol_expires_at > $2 and key_id in \
+             (select a.subject_id from actions a where a.key_id = $1 and a.action = $3 and a.at > $4)",
+        )
+        .bind(revoked_id)
+        .bind(author.now)
+        .bind(Action::KeyOffered)
+        .bind(author.now - ENROLMENT)
+        .execute(&mut *connection)
+        .await?;
+        record(connection, author, &Act::new(Action::KeyRevoked, event_id).subject(revoked_id)).await?;
+    }
+    Ok(revoked.into_iter().map(|(revoked_id, _)| revoked_id).collect())
+}
+
 /// Changes a key, and records it where there was something to change. Returns whether there was.
 async fn change_key(
     backend: &Backend,
@@ -172,6 +226,9 @@ async fn change_key(
     let mut lease = backend.writer().await?.begin(BEGIN).await?;
     let outcome = async {
         let connection = lease.connection();
+        if action == Action::KeyOffered {
+            refuse_revoked(connection, author).await?;
+        }
         let changed = update.execute(&mut *connection).await?.rows_affected() > 0;
         if changed {
             let event_id: Option<Uuid> = sqlx::query_scalar("select event_id from keys where key_id = $1")
