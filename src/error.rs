@@ -61,7 +61,8 @@ pub enum Error {
     UsernameTaken,
     /// Another event has this slug.
     EventExists,
-    /// It is the event `default`, or it is running now.
+    /// It is the event `default`, it is running now, or it is not over and has admitted somebody or given its list to a
+    /// device; or somebody is changing something of it at this moment.
     EventInUse,
     /// The event has one of these seats at this gate already. Nothing was made.
     SeatTaken(Vec<FieldError>),
@@ -193,7 +194,9 @@ impl Error {
             },
             Self::UsernameTaken => "Another user has this username (upper and lower case count as the same).".into(),
             Self::EventExists => "Another event has this slug.".into(),
-            Self::EventInUse => "The event `default`, and an event while it runs, cannot be deleted.".into(),
+            Self::EventInUse => "The event `default` cannot be deleted, nor one that is at work: while it runs, and from its first admission, or the \
+                 first list that a device has of it, until its end."
+                    .into(),
             Self::SeatTaken(_) => "A ticket for this seat at this gate exists already; nothing was created.".into(),
             Self::TicketAlreadyRegistered => "The ticket has a holder already; transfer it instead.".into(),
             Self::TicketNotRegistered => "Nobody holds this ticket; register it first.".into(),

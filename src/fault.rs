@@ -58,6 +58,11 @@ pub enum Fault {
     EndsBeforeStart,
     #[strum(message = "must be in the future")]
     NotInFuture,
+    /// The time of an event that is in use.
+    #[strum(message = "would take the event from under gates that are at work; keep its start, and its end after now")]
+    GatesAtWork,
+    #[strum(message = "must be the event's slug, to delete it with its tickets")]
+    NotTheSlug,
     #[strum(message = "is required for a key that is bound to a gate")]
     EventMissing,
     /// Neither of the ways to show a ticket, or two of them.

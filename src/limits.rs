@@ -29,9 +29,11 @@ pub const BATCH_SCANS: usize = 500;
 pub const MANIFEST_BEFORE_START: Duration = Duration::from_hours(24);
 /// to this long after its end.
 pub const MANIFEST_AFTER_END: Duration = Duration::from_hours(6);
-
 /// How old the list that a device keeps of it gets at most, without a word from the service.
 pub const LIST_KEPT: Duration = Duration::from_hours(48);
+
+/// How long after its start, and after its newest admission, an event without an end goes on.
+pub const EVENT_WITHOUT_END: Duration = Duration::from_hours(24);
 
 /// How long after its event's end the key of a gate or a supervisor lives,
 pub const KEY_AFTER_EVENT: Duration = Duration::from_hours(12);

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::{EMAIL, PLACE, SLUG, USERNAME};
+use crate::limits::{EMAIL, EVENT_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, PLACE, SLUG, USERNAME};
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 string in UTC, in a database the number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
@@ -410,10 +410,50 @@ impl Event {
             _ => Ok(()),
         }
     }
+}
 
-    /// From its start to its end, to ever when that is not known.
+/// What has happened in an event, for what depends on whether it is at work.
+pub struct Use {
+    /// When the newest admission that was not undone was received.
+    pub admitted_at: Option<Millis>,
+    /// Whether a device has keys of its tickets, by a key of the event that is good.
+    pub is_listed: bool,
+}
+
+impl Event {
+    /// Whether it has started and not ended.
     pub fn is_running(&self, now: Millis) -> bool {
-        self.starts_at.is_some_and(|start| start <= now) && self.ends_at.is_none_or(|end| now <= end)
+        let ends = |start| self.ends_at.unwrap_or(start + EVENT_WITHOUT_END);
+        self.starts_at.is_some_and(|start| start <= now && now <= ends(start))
+    }
+
+    /// Whether its manifest can be had.
+    pub fn has_manifest(&self, now: Millis) -> bool {
+        self.starts_at.is_none_or(|start| start - MANIFEST_BEFORE_START <= now)
+            && self.ends_at.is_none_or(|end| now <= end + MANIFEST_AFTER_END)
+    }
+
+    /// Whether it is running, or not over and somebody was admitted or a device may do so.
+    pub fn is_in_use(&self, used: &Use, now: Millis) -> bool {
+        let at_work = match self.ends_at {
+            Some(end) if end < now => false,
+            Some(_) => used.is_listed || used.admitted_at.is_some(),
+            None => used.is_listed || used.admitted_at.is_some_and(|admitted| now < admitted + EVENT_WITHOUT_END),
+        };
+        at_work || self.is_running(now)
+    }
+
+    /// Refuses to become an event with other times by which gates that are at work would lose it, or by which it could be
+    /// deleted under them.
+    pub fn check_change(&self, changed: &Self, used: &Use, now: Millis) -> Result<(), Error> {
+        let stops = self.is_running(now) && !changed.is_running(now);
+        let frees = self.is_in_use(used, now) && !changed.is_in_use(used, now);
+        let closes = used.is_listed && self.has_manifest(now) && !changed.has_manifest(now);
+        if !(stops || frees || closes) {
+            return Ok(());
+        }
+        let is_start = changed.starts_at != self.starts_at && changed.starts_at.is_none_or(|start| now < start);
+        Err(Error::field(if is_start { "starts_at" } else { "ends_at" }, Fault::GatesAtWork))
     }
 }
 

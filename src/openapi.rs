@@ -18,9 +18,9 @@ use crate::endpoints::scans::status_of;
 use crate::error::Error;
 use crate::error::tests::every_error;
 use crate::limits::{
-    ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CSV_BODY, ENROLMENT, GUESSES_NOTED, GUESSES_SHOWN, KEY_AFTER_EVENT,
-    KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START,
-    OFFLINE_AHEAD, OFFLINE_WINDOW, UNDO_WINDOW, told,
+    ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CSV_BODY, ENROLMENT, EVENT_WITHOUT_END, GUESSES_NOTED,
+    GUESSES_SHOWN, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END,
+    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, UNDO_WINDOW, told,
 };
 use crate::list::Limit;
 use crate::model::{Role, ScanResult, Slug, Username};
@@ -499,6 +499,7 @@ fn limits_told() -> Vec<(&'static str, String)> {
         ("BODY", kibibytes(BODY)),
         ("CSV_BODY", format!("{} MiB", CSV_BODY / (1024 * 1024))),
         ("ENROLMENT", told(ENROLMENT)),
+        ("EVENT_WITHOUT_END", told(EVENT_WITHOUT_END)),
         ("KEY_ATTEMPTS", KEY_ATTEMPTS.to_string()),
         ("KEY_AFTER_EVENT", told(KEY_AFTER_EVENT)),
         ("KEY_OF_ORGANIZER", told(KEY_OF_ORGANIZER)),

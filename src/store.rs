@@ -239,8 +239,9 @@ pub trait Events {
     async fn find_event(&self, slug: &str) -> Result<Option<Guarded<Event>>>;
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
     async fn change_event(&self, event_id: Uuid, change: &EventChange, author: Author) -> Result<Event>;
-    /// Deletes an event with its tickets, scans and keys.
-    async fn delete_event(&self, event_id: Uuid, author: Author) -> Result<()>;
+    /// Deletes an event with its tickets, scans, people and keys, unless it is in use. `confirm` is the slug repeated; it may
+    /// be missing where there are no tickets.
+    async fn delete_event(&self, event_id: Uuid, confirm: Option<&str>, author: Author) -> Result<()>;
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
     async fn stats(&self, event_id: Uuid) -> Result<Stats>;

@@ -106,10 +106,21 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change, call.author()?).await?)
 }
 
-/// `DELETE /api/events/{event}`: with its tickets, scans and keys.
+/// That an event is to be deleted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct DeleteQuery {
+    /// The event's slug, once more. Only an event without tickets goes without it.
+    #[cfg_attr(test, schemars(with = "Option<Slug>"))]
+    confirm: Option<String>,
+}
+
+/// `DELETE /api/events/{event}`: with its tickets, scans, people and keys.
 pub async fn delete_event(call: Call<'_>) -> Result<Response, Error> {
+    let query: DeleteQuery = call.query()?;
     let event = call.event().await?;
-    call.app.store().delete_event(event.event_id, call.author()?).await?;
+    call.app.store().delete_event(event.event_id, query.confirm.as_deref(), call.author()?).await?;
     call.app.keys.forget(|key| key.event_id == Some(event.event_id));
     Ok(response::no_content())
 }

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::{GateLimits, MANIFEST_AFTER_END, MANIFEST_BEFORE_START};
+use crate::limits::GateLimits;
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Role, Status};
 #[cfg(test)]
@@ -161,9 +161,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         return Err(Error::Forbidden("Only a key made with `offline` may download the manifest."));
     }
     let event = call.event().await?;
-    let early = event.starts_at.is_some_and(|start| call.now < start - MANIFEST_BEFORE_START);
-    let late = event.ends_at.is_some_and(|end| end + MANIFEST_AFTER_END < call.now);
-    if early || late {
+    if !event.has_manifest(call.now) {
         return Err(Error::ManifestClosed);
     }
     let secret = Arc::clone(call.app.claimed_secret().await?);

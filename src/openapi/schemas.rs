@@ -94,7 +94,7 @@ fn told() -> [(&'static str, &'static str, Value); 5] {
 pub fn queries() -> Map<String, Value> {
     generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(PageQuery, keys::KeyScansQuery, tickets::ListQuery, manifest::ManifestQuery, system::HealthQuery)>(all);
-        add::<(users::PeopleQuery, users::UserTicketsQuery)>(all);
+        add::<(users::PeopleQuery, users::UserTicketsQuery, events::DeleteQuery)>(all);
     })
 }
 

@@ -293,6 +293,15 @@ fn gates(tickets: &[NewTicket]) -> Vec<&str> {
     tickets.iter().map(|ticket| ticket.gate.as_str()).collect()
 }
 
+/// Takes an event before it is deleted, from everybody who writes something of it: until the transaction's end they wait. Who
+/// has something of it already and waits for the event would wait for ever, so we give way, before PostgreSQL sees a
+/// deadlock (after 1 s) and chooses one of us.
+async fn take_event(connection: &mut PgConnection, event_id: Uuid) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query("set local lock_timeout = '500ms'").execute(&mut *connection).await?;
+    let take = sqlx::query("select 1 from events where event_id = $1 for update").bind(event_id);
+    take.execute(connection).await.map(drop)
+}
+
 /// Brings the planner's statistics up to date after many tickets were written.
 async fn analyze(connection: &mut PgConnection) -> Result<()> {
     sqlx::query("select fn_analyze_tickets()").execute(connection).await?;

@@ -127,6 +127,7 @@ test("an event's times are those of its zone; only its typed name deletes it", a
   await pressInDialog(page, "save");
   await eventually(async () => assert.equal((await tickets.api("GET", "/api/events/fete-d-ete")).reentry, "after_exit"));
 
+  await tickets.api("POST", "/api/events/fete-d-ete/tickets", { seat: "A-1", gate: "North" });
   await press(card, "delete");
   await page.locator("#typed").fill("fete");
   await pressInDialog(page, "delete");
@@ -135,6 +136,20 @@ test("an event's times are those of its zone; only its typed name deletes it", a
   await pressInDialog(page, "delete");
   await sees(page, en("organizer.deleted"));
   assert.equal((await tickets.ask("GET", "/api/events/fete-d-ete")).status, 404);
+});
+
+test("the times of an event that runs are not moved away, and the form says so", async (t) => {
+  const tickets = await service(t);
+  const hours = (away) => new Date(Math.trunc(Date.now() / 60_000) * 60_000 + away * 3_600_000).toISOString();
+  await tickets.api("POST", "/api/events", { slug: "gala", name: "Gala", time_zone: "UTC", starts_at: hours(-1), ends_at: hours(3) });
+  const page = await signedIn(t, tickets, { view: "events/gala" });
+  await press(page.locator("#events .here"), "edit");
+  await field(page, "starts").fill(hours(24).slice(0, 16));
+  await field(page, "ends").fill(hours(30).slice(0, 16));
+  await pressInDialog(page, "save");
+  await sees(inDialog(page), en("field.gates_at_work"));
+  assert.equal(await field(page, "starts").getAttribute("aria-invalid"), "true");
+  assert.equal((await tickets.api("GET", "/api/events/gala")).version, 1);
 });
 
 test("a file is shown before it is sent, and goes in as a whole or not at all", async (t) => {

@@ -112,7 +112,7 @@ impl Office {
             }
             Action::EventCreated => (Method::POST, "/api/events".to_owned(), json!({ "slug": "ball", "name": "Ball" })),
             Action::EventChanged => (Method::PATCH, GALA.to_owned(), json!({ "name": "Spring gala" })),
-            Action::EventDeleted => (Method::DELETE, GALA.to_owned(), Value::Null),
+            Action::EventDeleted => (Method::DELETE, format!("{GALA}?confirm=gala"), Value::Null),
         };
         let client = if action == Action::KeyEnrolled { &self.service.anonymous } else { &self.organizer };
         Deed { client: client.clone(), method, path, body }

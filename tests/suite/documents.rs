@@ -5,8 +5,8 @@ use std::time::Duration;
 use register_ticket_api::admission::ATTEMPTS;
 use register_ticket_api::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT,
-    FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER,
-    KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LIST_KEPT, LISTS_IN_FLIGHT, MANIFEST_AFTER_END,
+    EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_ATTEMPTS,
+    KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LIST_KEPT, LISTS_IN_FLIGHT, MANIFEST_AFTER_END,
     MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG, Share, UNDO_WINDOW, USERNAME, told,
 };
 use register_ticket_api::list::Limit;
@@ -54,6 +54,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
             format!("an event's slug is `[a-z0-9-]{{1,{SLUG}}}`"),
             format!("ends {} after its event, or after {}", told(KEY_AFTER_EVENT), told(KEY_WITHOUT_END)),
             format!("of an organizer after {}", told(KEY_OF_ORGANIZER)),
+            format!("until {} after its start and its newest admission", told(EVENT_WITHOUT_END)),
             format!("the process that revoked them, and within {} by others", told(KEY_REMEMBERED)),
             format!("A token is good once, for {}", told(ENROLMENT)),
             format!("a new one every {PERIOD} seconds"),

@@ -1,7 +1,12 @@
 //! Events.
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+use http::Method;
 use serde_json::json;
 
+use crate::client::Reply;
+use crate::database::Kind;
 use crate::service::{Service, assert_members, walk, with};
 
 on_both_databases! {
@@ -14,6 +19,14 @@ on_both_databases! {
     events_are_listed_page_by_page,
     deleting_an_event_takes_its_tickets_scans_and_keys,
     the_default_event_and_a_running_one_cannot_be_deleted,
+    an_event_that_admitted_somebody_is_deleted_after_its_end_only,
+    an_event_without_an_end_is_over_a_day_after_its_newest_admission,
+    an_event_whose_gates_have_its_list_is_not_deleted,
+    an_event_with_tickets_is_deleted_by_its_repeated_name_only,
+    deleting_an_event_fails_nothing_that_happens_meanwhile,
+    times_that_would_stop_a_running_event_are_refused,
+    times_that_would_close_the_list_of_gates_are_refused,
+    no_moved_time_frees_an_event_that_admitted_somebody,
     an_event_that_does_not_exist_is_not_found,
 }
 
@@ -104,7 +117,8 @@ async fn deleting_an_event_takes_its_tickets_scans_and_keys(service: Service) {
     gate.post("/api/events/spring/scans", service.scan(&own)).await.is_scan(200, "accepted");
     free_gate.post("/api/events/default/scans", service.scan(&other)).await.is_scan(200, "accepted");
 
-    service.organizer.delete("/api/events/spring").await.is(204);
+    service.clock.advance(24 * HOUR);
+    service.organizer.delete("/api/events/spring?confirm=spring").await.is(204);
 
     for table in ["tickets", "scans", "keys", "events"] {
         assert_eq!(service.database.count(&format!("select count(*) from {table}")).await, 1, "{table}");
@@ -139,5 +153,200 @@ async fn an_event_that_does_not_exist_is_not_found(service: Service) {
             service.unchanged(request).await.is_refused(404, "event_not_found");
         }
         service.unchanged(service.organizer.delete(&event)).await.is_refused(404, "event_not_found");
+    }
+}
+
+const SPRING: &str = "/api/events/spring";
+const DELETE: &str = "/api/events/spring?confirm=spring";
+
+/// Makes the event and lets somebody in; returns the scan's path.
+async fn admitted(service: &Service, times: serde_json::Value) -> String {
+    service.event(with(json!({ "slug": "spring", "name": "Spring" }), times)).await;
+    let ticket = service.ticket_of("spring", &service.now().0.to_string(), "North").await;
+    let scan = service.organizer.post(format!("{SPRING}/scans"), service.scan(&ticket)).await;
+    let scan = scan.is_scan(200, "accepted");
+    format!("/api/scans/{}", scan["scan_id"].as_str().expect("a scan has an id"))
+}
+
+async fn is_in_use(service: &Service) {
+    service.unchanged(service.organizer.delete(DELETE)).await.is_refused(409, "event_in_use");
+}
+
+async fn an_event_that_admitted_somebody_is_deleted_after_its_end_only(service: Service) {
+    admitted(&service, json!({ "ends_at": service.time(72 * HOUR) })).await;
+    is_in_use(&service).await;
+    service.clock.advance(72 * HOUR);
+    is_in_use(&service).await;
+    service.clock.advance(1);
+    service.organizer.delete(DELETE).await.is(204);
+
+    // Nor before its start, when somebody was let in early; what was undone is no admission.
+    let times = json!({ "starts_at": service.time(HOUR), "ends_at": service.time(2 * HOUR) });
+    let scan = admitted(&service, times).await;
+    is_in_use(&service).await;
+    service.organizer.bare(Method::POST, format!("{scan}/undo")).await.is(200);
+    service.organizer.delete(DELETE).await.is(204);
+}
+
+async fn an_event_without_an_end_is_over_a_day_after_its_newest_admission(service: Service) {
+    admitted(&service, json!({})).await;
+    service.clock.advance(24 * HOUR - 1);
+    is_in_use(&service).await;
+    service.clock.advance(1);
+    service.organizer.delete(DELETE).await.is(204);
+
+    service.event(json!({ "slug": "spring", "name": "Spring", "starts_at": service.time(0) })).await;
+    service.clock.advance(24 * HOUR);
+    is_in_use(&service).await;
+    service.clock.advance(1);
+    service.organizer.delete(DELETE).await.is(204);
+}
+
+/// As if a device had downloaded the list by the newest key.
+async fn list_downloaded(service: &Service) {
+    let downloaded = format!("update keys set manifest_at = {} where event_id is not null", service.now().0);
+    service.database.execute(&downloaded).await.expect("the column is there");
+}
+
+async fn an_event_whose_gates_have_its_list_is_not_deleted(service: Service) {
+    service.event(json!({ "slug": "spring", "name": "Spring", "ends_at": service.time(72 * HOUR) })).await;
+    let gate = json!({ "name": "x", "role": "gate", "event": "spring", "offline": true });
+    let gate = service.organizer.post("/api/keys", gate).await.is(201);
+    list_downloaded(&service).await;
+    is_in_use(&service).await;
+    service.clock.advance(48 * HOUR - 1);
+    is_in_use(&service).await;
+    let path = format!("/api/keys/{}", gate["key_id"].as_str().expect("a key has an id"));
+    service.organizer.delete(path).await.is(204);
+    service.organizer.delete(DELETE).await.is(204);
+}
+
+async fn an_event_with_tickets_is_deleted_by_its_repeated_name_only(service: Service) {
+    service.event(json!({ "slug": "spring", "name": "Spring" })).await;
+    service.event(json!({ "slug": "empty", "name": "Empty" })).await;
+    service.seat("spring", "A1", "North").await;
+    for path in
+        ["/spring", "/spring?confirm=", "/spring?confirm=Spring", "/spring?confirm=empty", "/empty?confirm=spring"]
+    {
+        let delete = service.organizer.delete(format!("/api/events{path}"));
+        let problem = service.unchanged(delete).await.is_refused(422, "invalid_payload");
+        assert_members(&problem["errors"][0], json!({ "field": "confirm", "code": "not_the_slug" }));
+    }
+    service.organizer.delete(DELETE).await.is(204);
+    service.organizer.delete("/api/events/empty").await.is(204);
+}
+
+async fn deleting_an_event_fails_nothing_that_happens_meanwhile(service: Service) {
+    for round in 0..8 {
+        service.event(json!({ "slug": "spring", "name": "Spring" })).await;
+        let organizer = &service.organizer;
+        let bound = service.key(json!({ "name": "x", "role": "organizer", "event": "spring" })).await;
+        let mut requests: Vec<BoxFuture<Reply>> = Vec::new();
+        for number in 0..3 {
+            let seat = json!({ "seat": format!("A{number}"), "gate": "North" });
+            let file = format!("seat,gate,username\nB{number},North,ana\n");
+            let person = json!({ "username": format!("ana{number}") });
+            let key = json!({ "name": "x", "role": "gate", "event": "spring" });
+            requests.push(organizer.post(format!("{SPRING}/tickets"), seat).boxed());
+            requests.push(bound.post("/api/users", person).boxed());
+            requests.push(organizer.post("/api/keys", key.clone()).boxed());
+            requests.push(bound.post("/api/keys", key).boxed());
+            requests.push(organizer.get(format!("{SPRING}/tickets.csv")).boxed());
+            if number == 0 {
+                requests.push(bound.post_csv(format!("{SPRING}/tickets"), file).boxed());
+            }
+        }
+        requests.insert(round, organizer.delete(DELETE).boxed());
+        for reply in join_all(requests).await {
+            assert!(reply.status.as_u16() < 500, "{}", reply.text());
+        }
+        // Where somebody was at work on it, it was not deleted.
+        let deleted = organizer.delete(DELETE).await;
+        assert!([204, 404].contains(&deleted.status.as_u16()), "{}", deleted.text());
+        let left = "select (select count(*) from tickets) + (select count(*) from keys) + (select count(*) from users)";
+        assert_eq!(service.database.count(left).await, 0);
+    }
+}
+
+/// Whoever has a ticket and waits for the event would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgres_a_deletion_gives_way_to_who_is_at_work() {
+    let service = Service::start(Kind::Postgres).await;
+    service.event(json!({ "slug": "spring", "name": "Spring" })).await;
+    service.seat("spring", "A1", "North").await;
+    service.database.execute("begin; select 1 from tickets for update").await.expect("nobody has it");
+    service.organizer.delete(DELETE).await.is_refused(409, "event_in_use");
+    let share = "select 1 from events where slug = 'spring' for key share; commit";
+    service.database.execute(share).await.expect("the event is free again");
+    service.organizer.delete(DELETE).await.is(204);
+}
+
+async fn times_that_would_stop_a_running_event_are_refused(service: Service) {
+    let event = json!({
+        "slug": "spring", "name": "Spring", "starts_at": service.time(-HOUR), "ends_at": service.time(3 * HOUR),
+    });
+    service.event(event).await;
+    for (field, change) in [
+        ("starts_at", json!({ "starts_at": service.time(24 * HOUR), "ends_at": service.time(30 * HOUR) })),
+        ("starts_at", json!({ "starts_at": service.time(1) })),
+        ("starts_at", json!({ "starts_at": null })),
+        ("ends_at", json!({ "ends_at": service.time(-1) })),
+        ("ends_at", json!({ "starts_at": service.time(-30 * HOUR), "ends_at": null })),
+    ] {
+        let reply = service.unchanged(service.organizer.patch(SPRING, change.clone())).await;
+        let problem = reply.is_refused(422, "invalid_payload");
+        assert_members(&problem["errors"][0], json!({ "field": field, "code": "gates_at_work" }));
+    }
+    for change in [
+        json!({ "ends_at": service.time(HOUR) }),
+        json!({ "ends_at": service.time(48 * HOUR), "starts_at": service.time(-2 * HOUR) }),
+        json!({ "ends_at": null }),
+        json!({ "name": "Spring again", "reentry": "after_exit", "time_zone": "Europe/Madrid" }),
+    ] {
+        service.organizer.patch(SPRING, change).await.is(200);
+    }
+    // Once it is over it may have been at another time.
+    service.organizer.patch(SPRING, json!({ "ends_at": service.time(HOUR) })).await.is(200);
+    service.clock.advance(2 * HOUR);
+    service.organizer.patch(SPRING, json!({ "starts_at": null, "ends_at": service.time(-9 * HOUR) })).await.is(200);
+}
+
+async fn times_that_would_close_the_list_of_gates_are_refused(service: Service) {
+    let event = json!({
+        "slug": "spring", "name": "Spring", "starts_at": service.time(10 * HOUR), "ends_at": service.time(15 * HOUR),
+    });
+    service.event(event).await;
+    let gate = json!({ "name": "x", "role": "gate", "event": "spring", "offline": true });
+    let gate = service.organizer.post("/api/keys", gate).await.is(201);
+    let put_off = || json!({ "starts_at": service.time(24 * HOUR + 1), "ends_at": service.time(40 * HOUR) });
+    let ended = || json!({ "starts_at": service.time(-40 * HOUR), "ends_at": service.time(-30 * HOUR) });
+    for change in [put_off(), event_at(&service, 10, 15), ended(), event_at(&service, 10, 15)] {
+        service.organizer.patch(SPRING, change).await.is(200);
+    }
+    list_downloaded(&service).await;
+    for (field, change) in [("starts_at", put_off()), ("ends_at", ended())] {
+        let reply = service.unchanged(service.organizer.patch(SPRING, change)).await;
+        let problem = reply.is_refused(422, "invalid_payload");
+        assert_members(&problem["errors"][0], json!({ "field": field, "code": "gates_at_work" }));
+    }
+    service.organizer.patch(SPRING, event_at(&service, 24, 30)).await.is(200);
+    let path = format!("/api/keys/{}", gate["key_id"].as_str().expect("a key has an id"));
+    service.organizer.delete(path).await.is(204);
+    service.organizer.patch(SPRING, put_off()).await.is(200);
+}
+
+fn event_at(service: &Service, start: i64, end: i64) -> serde_json::Value {
+    json!({ "starts_at": service.time(start * HOUR), "ends_at": service.time(end * HOUR) })
+}
+
+async fn no_moved_time_frees_an_event_that_admitted_somebody(service: Service) {
+    admitted(&service, json!({ "ends_at": service.time(3 * HOUR) })).await;
+    for change in [json!({ "ends_at": service.time(-1) }), event_at(&service, -9, -8)] {
+        let reply = service.unchanged(service.organizer.patch(SPRING, change)).await;
+        reply.is_refused(422, "invalid_payload");
+    }
+    for change in [event_at(&service, 24, 30), json!({ "starts_at": null, "ends_at": null })] {
+        service.organizer.patch(SPRING, change).await.is(200);
+        is_in_use(&service).await;
     }
 }

@@ -113,8 +113,12 @@ async fn a_failing_statement_takes_the_whole_request_back(service: Service) {
         ("update on tickets", organizer.post(format!("{path}/transfer"), json!({ "username": used.username })).boxed()),
         ("update on scans", organizer.bare(Method::POST, &undo).boxed()),
         ("update on tickets", organizer.bare(Method::POST, &undo).boxed()),
+        (
+            "update on users",
+            organizer.patch(format!("/api/users/{}", used.username), json!({ "full_name": "x" })).boxed(),
+        ),
         ("delete on users", organizer.delete(format!("/api/users/{}", used.username)).boxed()),
-        ("delete on events", organizer.delete("/api/events/other").boxed()),
+        ("delete on events", organizer.delete("/api/events/other?confirm=other").boxed()),
     ];
     for (path, body) in every_admission(&service, &valid) {
         requests.push(("insert on scans", organizer.post(path, body).boxed()));

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::database::Kind;
 use crate::service::{ORGANIZER_KEY, Service, assert_members, walk};
 
 on_both_databases! {
@@ -20,7 +19,6 @@ on_both_databases! {
     another_process_remembers_a_revoked_key_for_30_seconds,
     a_revocation_can_be_repeated,
     a_key_takes_what_it_made_with_it,
-    a_revocation_is_finished_where_it_was_left,
     what_a_revoked_key_offered_is_worth_nothing,
     a_revoked_key_makes_nothing_more_in_any_process,
     no_key_outlives_the_one_that_is_making_it,
@@ -170,27 +168,6 @@ async fn a_key_takes_what_it_made_with_it(service: Service) {
     assert_eq!(service.database.count(recorded).await, 3);
     let of_spring = "select count(*) from actions where action = 'key_revoked' and event_id is not null";
     assert_eq!(service.database.count(of_spring).await, 2);
-}
-
-/// As one that was made before keys knew who makes them took.
-async fn a_revocation_is_finished_where_it_was_left(service: Service) {
-    let (head, first) = made_by(&service.organizer, &service, json!({ "name": "x", "role": "organizer" })).await;
-    let (_, second) = made_by(&first, &service, json!({ "name": "x", "role": "gate" })).await;
-    let only_head = format!("update keys set revoked_at = 1 where key_id = {}", id(&service, &head["key_id"]));
-    service.database.execute(&only_head).await.expect("a key can be revoked by hand");
-    second.get(STATS).await.is(200);
-    service.organizer.delete(key_path(&head)).await.is(204);
-    second.get(STATS).await.is_refused(401, "unauthenticated");
-    assert_eq!(service.database.count("select count(*) from keys where revoked_at = 1").await, 1);
-}
-
-/// How an id is written in SQL.
-fn id(service: &Service, id: &Value) -> String {
-    let text = id.as_str().expect("an id is a text");
-    match service.database.kind {
-        Kind::Sqlite => format!("x'{}'", text.replace('-', "")),
-        Kind::Postgres => format!("'{text}'"),
-    }
 }
 
 async fn what_a_revoked_key_offered_is_worth_nothing(service: Service) {

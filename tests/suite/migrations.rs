@@ -224,7 +224,7 @@ async fn a_check_is_changed_while_an_old_process_scans(service: Service) {
     // Deleting still reaches what refers to the new table.
     organizer.post("/api/events", json!({ "slug": "short", "name": "Short" })).await.is(201);
     organizer.post("/api/events/short/tickets", json!({ "seat": "S1", "gate": "North" })).await.is(201);
-    organizer.delete("/api/events/short").await.is(204);
+    organizer.delete("/api/events/short?confirm=short").await.is(204);
     assert_eq!(service.database.count("select count(*) from tickets where seat = 'S1'").await, 0);
 }
 

@@ -329,7 +329,7 @@ async fn an_events_own_people_go_with_it(service: Service) {
     both.ana_of("alpha").await;
     both.ana_of("beta").await;
     both.service.user("ana").await;
-    both.service.organizer.delete("/api/events/alpha").await.is(204);
+    both.service.organizer.delete("/api/events/alpha?confirm=alpha").await.is(204);
     let left = "select count(*) from users where email = 'ana@alpha'";
     assert_eq!(both.service.database.count(left).await, 0);
     assert_eq!(both.service.database.count("select count(*) from users").await, 2);

@@ -59,7 +59,7 @@ function remove(event) {
     typed: event.slug,
     action: text("organizer.delete"),
     async work() {
-      await call("DELETE", `/api/events/${event.slug}`);
+      await call("DELETE", `/api/events/${event.slug}?confirm=${event.slug}`);
       tell(text("organizer.deleted"));
       attempt(() => refresh(session.event.slug));
     },

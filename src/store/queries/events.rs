@@ -6,9 +6,11 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::actions::record;
-use super::{BEGIN, Backend, Connection, unless_unique};
+use super::{BEGIN, Backend, Connection, unless_held, unless_unique};
 use crate::error::Error;
-use crate::model::{Action, Event, Millis};
+use crate::fault::Fault;
+use crate::limits::LIST_KEPT;
+use crate::model::{Action, Event, Millis, Use};
 use crate::store::{
     Act, Arrivals, Author, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, GuessingKey, ManifestState, Result,
     Stats,
@@ -73,8 +75,13 @@ impl Events for Backend {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
-            let mut event = lock_event(connection, event_id).await?;
+            let known = lock_event(connection, event_id).await?;
+            let mut event = known.clone();
             change.apply(&mut event)?;
+            if (event.starts_at, event.ends_at) != (known.starts_at, known.ends_at) {
+                let used = read_use(connection, event_id, author.now).await?;
+                known.check_change(&event, &used, author.now)?;
+            }
             sqlx::query(
                 "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, reentry = $6, \
                  version = $7 where event_id = $1",
@@ -95,21 +102,32 @@ impl Events for Backend {
         lease.settle(outcome).await
     }
 
-    async fn delete_event(&self, event_id: Uuid, author: Author) -> Result<()> {
+    async fn delete_event(&self, event_id: Uuid, confirm: Option<&str>, author: Author) -> Result<()> {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
+            super::take_event(connection, event_id).await.map_err(|error| unless_held(error, Error::EventInUse))?;
             let event = lock_event(connection, event_id).await?;
-            if event.slug == DEFAULT_EVENT || event.is_running(author.now) {
+            let used = read_use(connection, event_id, author.now).await?;
+            if event.slug == DEFAULT_EVENT || event.is_in_use(&used, author.now) {
                 return Err(Error::EventInUse);
+            }
+            let tickets: i64 = sqlx::query_scalar("select count(*) from tickets where event_id = $1")
+                .bind(event_id)
+                .fetch_one(&mut *connection)
+                .await?;
+            if confirm.map_or(tickets > 0, |typed| typed != event.slug) {
+                return Err(Error::field("confirm", Fault::NotTheSlug));
             }
             for statement in [
                 "delete from scans where event_id = $1",
                 "delete from tickets where event_id = $1",
+                "delete from users where event_id = $1",
                 "delete from keys where event_id = $1",
                 "delete from events where event_id = $1",
             ] {
-                sqlx::query(statement).bind(event_id).execute(&mut *connection).await?;
+                let delete = sqlx::query(statement).bind(event_id).execute(&mut *connection);
+                delete.await.map_err(|error| unless_held(error, Error::EventInUse))?;
             }
             // What was done in the event goes with it; this stays, and names it by its id.
             record(connection, author, &Act::new(Action::EventDeleted, None).subject(event_id)).await
@@ -176,6 +194,26 @@ async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event
         .fetch_optional(connection)
         .await?
         .ok_or(Error::EventNotFound)
+}
+
+/// What has happened in an event so far.
+async fn read_use(connection: &mut Connection, event_id: Uuid, now: Millis) -> Result<Use> {
+    let admitted_at = sqlx::query_scalar(
+        "select max(received_at) from scans where event_id = $1 and result = 'accepted' and undone_at is null",
+    )
+    .bind(event_id)
+    .fetch_one(&mut *connection)
+    .await?;
+    let lists: i64 = sqlx::query_scalar(
+        "select count(*) from keys where event_id = $1 and revoked_at is null \
+         and (expires_at is null or expires_at > $2) and manifest_at > $3",
+    )
+    .bind(event_id)
+    .bind(now)
+    .bind(now - LIST_KEPT)
+    .fetch_one(connection)
+    .await?;
+    Ok(Use { admitted_at, is_listed: lists > 0 })
 }
 
 async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {

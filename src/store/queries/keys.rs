@@ -47,8 +47,8 @@ impl Keys for Backend {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
-            refuse_revoked(connection, author).await?;
             record(connection, author, &Act::new(Action::KeyMade, key.event_id).subject(key.key_id)).await?;
+            refuse_revoked(connection, author).await?;
             sqlx::query(
                 "insert into keys \
                  (key_id, name, role, event_id, gate, offline, secret_hash, created_at, expires_at, created_by) \

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_other_people, find_taken, insert_people, insert_tickets,
-    lock_guesses, record_accepted, register, update_seeds,
+    lock_guesses, record_accepted, register, take_event, update_seeds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};
@@ -103,6 +103,12 @@ fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
 
 fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
     if is_unique_violation(&error) { taken } else { error.into() }
+}
+
+/// For a statement that waits for others no longer than it was told: they have the row (PostgreSQL's SQLSTATE).
+fn unless_held(error: sqlx::Error, held: Error) -> Error {
+    let is_held = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"));
+    if is_held { held } else { error.into() }
 }
 
 /// For a statement with one foreign key: what that names was deleted between our reading and writing.
