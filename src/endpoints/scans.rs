@@ -179,6 +179,10 @@ struct ScannedTicket {
     /// The holder's name, when one is known and told.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     full_name: Option<String>,
+    /// The slug of the event whose own people the holder is one of; null for one of the whole installation, without a holder, or
+    /// when it is not told.
+    #[cfg_attr(test, schemars(with = "Option<Slug>"))]
+    holder_event: Option<String>,
     /// Whether the holder is inside now: came in and has not gone out. Null when it is not told.
     inside: Option<bool>,
     /// When the ticket was made; null when it is not told.
@@ -201,6 +205,7 @@ impl ScannedTicket {
             status: all.then_some(ticket.status),
             username: ticket.username.filter(|_| named),
             full_name: ticket.full_name.filter(|_| named),
+            holder_event: ticket.holder_event.filter(|_| named),
             inside: all.then_some(ticket.inside),
             created_at: all.then_some(ticket.created_at),
             registered_at: ticket.registered_at.filter(|_| all),
