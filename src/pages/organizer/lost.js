@@ -2,7 +2,8 @@
 
 import { parse } from "./csv.js";
 import { element, find } from "../shared/dom.js";
-import { bdi, onSubmit, open, save } from "./form.js";
+import { bdi, onSubmit, open } from "./form.js";
+import { save } from "../shared/save.js";
 import { LONG, all, call, download, session } from "./session.js";
 import { dayAndTime, isolated, number, text } from "../shared/text.js";
 import { momentOf } from "./zone.js";
