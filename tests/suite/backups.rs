@@ -214,9 +214,11 @@ async fn gate_key(service: &Service, name: &str) -> String {
 async fn a_restore_ends_with_what_is_good_again(service: Service) {
     let directory = Directory::new();
     evening(&service).await;
-    // The program's clock is that of the machine: a key without an end does not end.
-    let [good, revoked] = ["Office", "Old office"]
-        .map(|name| service.organizer.post("/api/keys", json!({ "name": name, "role": "organizer" })));
+    // The program's clock is that of the machine, by which these have not ended.
+    let end = "2098-01-01T00:00:00Z";
+    let [good, revoked] = ["Office", "Old office"].map(|name| {
+        service.organizer.post("/api/keys", json!({ "name": name, "role": "organizer", "expires_at": end }))
+    });
     let (good, revoked) = (good.await.is(201), revoked.await.is(201));
     let id = |key: &Value| key["key_id"].as_str().expect("an id").to_owned();
     service.organizer.delete(format!("/api/keys/{}", id(&revoked))).await.is(204);
@@ -226,7 +228,7 @@ async fn a_restore_ends_with_what_is_good_again(service: Service) {
     let said = Target::of(&service, &directory).await.restore(&directory, &file).printed();
     assert!(said.contains("1 keys are good:"), "{said}");
     let line = said.lines().find(|line| line.contains(&id(&good))).expect("it is listed");
-    assert!(line.contains("organizer") && line.contains("Office") && line.contains("never expires"), "{line}");
+    assert!(line.contains("organizer") && line.contains("Office") && line.contains("expires 2098"), "{line}");
     assert!(!said.contains(&id(&revoked)) && !said.contains(&ended), "{said}");
     assert!(said.contains("20 tickets are good, with the codes, links and paper of then"), "{said}");
     assert!(said.contains("--before") && said.contains("register-ticket-api keys revoke KEY_ID"), "{said}");
