@@ -74,8 +74,8 @@ pub const BODIES_IN_FLIGHT: Share =
 /// Bytes of CSV files that are on their way or at work.
 pub const FILES_IN_FLIGHT: Share =
     Share { of_all: CSV_BODY + CSV_BODY / 4, of_one_event: CSV_BODY, of_one_key: CSV_BODY };
-/// Manifests and exports that are being sent. Each holds a part of the list, about 300 KiB.
-pub const LISTS_IN_FLIGHT: Share = Share { of_all: 32, of_one_event: 24, of_one_key: 4 };
+/// Manifests and exports that are being sent. Each holds a part of the list, about 150 KiB.
+pub const LISTS_IN_FLIGHT: Share = Share { of_all: 32, of_one_event: 24, of_one_key: 3 };
 
 /// The slowest that a client may be: while the service waits for it, so many bytes in each such time.
 #[derive(Clone, Copy)]
@@ -87,7 +87,8 @@ pub struct Pace {
 /// What clients may take of the service's connections and of its time. A test may give less.
 #[derive(Clone, Copy)]
 pub struct ClientLimits {
-    /// Connections at once: below the 1,024 open files that many systems allow, with room for the database's.
+    /// Connections at once: below the 1,024 open files that many systems allow, and few enough that whatever waits on all of
+    /// them is less than 20 MiB. More need not be at work at once: those that are silent give way.
     pub connections: usize,
     /// Those of one address (of IPv6 the first 64 bits), unless it is a proxy's.
     pub of_one_address: usize,
@@ -105,8 +106,8 @@ pub struct ClientLimits {
 impl ClientLimits {
     /// 2 KiB/s: a phone in the last corner of a hall has 5.
     pub const USUAL: Self = Self {
-        connections: 900,
-        of_one_address: 225,
+        connections: 400,
+        of_one_address: 100,
         head: Duration::from_secs(10),
         sending: Pace { bytes: 20 * 1024, time: Duration::from_secs(10) },
         reading: Pace { bytes: 60 * 1024, time: Duration::from_secs(30) },

@@ -90,7 +90,7 @@ pub fn respond<T: Serialize>(
 }
 
 /// Members of a whole list that are read at a time.
-pub const PAGE: i64 = 1_000;
+pub const PAGE: i64 = 500;
 
 /// The pages of a whole list. `read` reads the [`PAGE`] members after a place; `place` says where a member is.
 pub fn pages<T, P, R>(

@@ -312,43 +312,52 @@ mod tests {
     use crate::model::{Direction, Place, Status, Text};
     use crate::quota::Quota;
 
-    /// How a body ends that comes in pieces, each after a second.
-    async fn read(piece: usize, pieces: usize, most: usize) -> Result<usize, &'static str> {
-        let frames = stream::iter(0..pieces).then(move |_| async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'a'; piece])))
-        });
-        let read = read_body(StreamBody::new(frames), most, ClientLimits::USUAL.sending, &mut None).await;
-        read.map(|body| body.len()).map_err(|error| error.code())
+    /// Whether a client that is waited for a second at a time, and then moves so many bytes, is heard to its end.
+    fn keeps(pace: Pace, per_second: usize) -> bool {
+        let (mut wait, second) = (Wait::new(pace), Duration::from_secs(1));
+        (0..1_000).all(|_| {
+            let in_time = wait.left() > second;
+            wait.moved(per_second, second);
+            in_time
+        })
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_sends_slowly_is_heard_and_who_trickles_is_not() {
-        let Pace { bytes, time } = ClientLimits::USUAL.sending;
-        let slowest = bytes / time.as_secs() as usize;
-        assert!(slowest < 5 * 1024);
-        assert_eq!(read(5 * 1024, 100, BATCH_BODY).await, Ok(512_000), "a phone in the last corner of a hall");
-        assert_eq!(read(slowest / 2, 100, BATCH_BODY).await, Err("request_timeout"));
-        assert_eq!(read(1, 100, BATCH_BODY).await, Err("request_timeout"));
-        assert_eq!(read(1, 9, BATCH_BODY).await, Ok(9));
+    #[test]
+    fn a_phone_in_the_last_corner_of_a_hall_keeps_the_pace_and_who_trickles_does_not() {
+        let ClientLimits { sending, reading, .. } = ClientLimits::USUAL;
+        for pace in [sending, reading] {
+            assert!(keeps(pace, 5 * 1024));
+            assert!(!keeps(pace, 1024) && !keeps(pace, 1));
+        }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_sent_fast_has_no_more_time_for_the_rest() {
-        let fast = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'a'; 500_000])))]);
-        let body = StreamBody::new(fast.chain(stream::pending()));
-        let started = Instant::now();
-        let Pace { time, .. } = ClientLimits::USUAL.sending;
-        let read = read_body(body, BATCH_BODY, ClientLimits::USUAL.sending, &mut None).await;
-        assert_eq!(read.map_err(|error| error.code()), Err("request_timeout"));
-        assert_eq!(started.elapsed().as_secs(), time.as_secs());
+    #[test]
+    fn who_was_fast_has_no_more_time_for_the_rest() {
+        let pace = ClientLimits::USUAL.sending;
+        let mut wait = Wait::new(pace);
+        wait.moved(100 * pace.bytes, Duration::from_secs(1));
+        assert_eq!(wait.left(), pace.time);
+        wait.moved(1, Duration::from_secs(3));
+        assert_eq!(wait.left(), pace.time - Duration::from_secs(3));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_body_is_read_as_far_as_it_may_be_long() {
-        assert_eq!(read(100, 10, 1_000).await, Ok(1_000));
-        assert_eq!(read(100, 10, 999).await, Err("payload_too_large"));
-        assert_eq!(read(0, 0, 0).await, Ok(0));
+    const HASTY: Pace = Pace { bytes: 1_000, time: Duration::from_millis(20) };
+
+    /// How a body ends that comes in these pieces, and then in no more.
+    async fn read(pieces: Vec<usize>, ends: bool, most: usize) -> Result<usize, &'static str> {
+        let pieces = pieces.into_iter().map(|length| Ok::<_, Infallible>(Frame::data(vec![b'a'; length].into())));
+        let rest = if ends { stream::empty().left_stream() } else { stream::pending().right_stream() };
+        let body = StreamBody::new(stream::iter(pieces).chain(rest));
+        read_body(body, most, HASTY, &mut None).await.map(|body| body.len()).map_err(|error| error.code())
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_as_far_as_it_may_be_long_and_not_waited_for_for_ever() {
+        assert_eq!(read(vec![100; 10], true, 1_000).await, Ok(1_000));
+        assert_eq!(read(vec![100; 10], true, 999).await, Err("payload_too_large"));
+        assert_eq!(read(Vec::new(), true, 0).await, Ok(0));
+        assert_eq!(read(Vec::new(), false, 1_000).await, Err("request_timeout"));
+        assert_eq!(read(vec![500; 10], false, 10_000).await, Err("request_timeout"));
     }
 
     #[tokio::test]

@@ -104,7 +104,8 @@ async fn converse(app: Arc<App>, stream: TcpStream, peer: IpAddr, seat: Seat, wa
     server.timer(TokioTimer::new()).header_read_timeout(app.clients.head).max_buf_size(HEADER_LIMIT).half_close(true);
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&seat.place), &app.clients));
     let place = &seat.place;
-    let service = service_fn(|request| answer(Arc::clone(&app), request, peer, Arc::clone(place)));
+    // In a box, which is there while a request is: hyper keeps room for it from the beginning, for every idle client.
+    let service = service_fn(|request| Box::pin(answer(Arc::clone(&app), request, peer, Arc::clone(place))));
     let connection = watcher.watch(server.serve_connection(io, service));
     tokio::select! {
         biased;
