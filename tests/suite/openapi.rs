@@ -79,8 +79,8 @@ fn understood(batch: &[u8], answer: &[u8]) -> Value {
     let answer: Value = serde_json::from_slice(answer).expect("the answer to a batch is JSON");
     let results = answer["results"].as_array().expect("a batch has results");
     let scans = batch["scans"].iter().zip(results).filter(|(_, result)| result["status"] == 200);
-    let read = |(scan, _): (&Box<RawValue>, _)| -> Value { serde_json::from_str(scan.get()).expect("it was read") };
-    json!({ "scans": scans.map(read).collect::<Vec<_>>() })
+    let scans = scans.map(|(scan, _)| serde_json::from_str(scan.get()).expect("it was read"));
+    json!({ "scans": scans.collect::<Vec<Value>>() })
 }
 
 fn parameters(operation: &str) -> impl Iterator<Item = &'static Value> {
