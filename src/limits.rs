@@ -75,7 +75,7 @@ pub const BODIES_IN_FLIGHT: Share =
 pub const FILES_IN_FLIGHT: Share =
     Share { of_all: CSV_BODY + CSV_BODY / 4, of_one_event: CSV_BODY, of_one_key: CSV_BODY };
 /// Manifests and exports that are being sent. Each holds a part of the list, about 150 KiB.
-pub const LISTS_IN_FLIGHT: Share = Share { of_all: 32, of_one_event: 24, of_one_key: 3 };
+pub const LISTS_IN_FLIGHT: Share = Share { of_all: 32, of_one_event: 24, of_one_key: 4 };
 
 /// The slowest that a client may be: while the service waits for it, so many bytes in each such time.
 #[derive(Clone, Copy)]

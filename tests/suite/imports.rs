@@ -241,7 +241,7 @@ async fn a_bound_key_imports_people_of_its_event(service: Service) {
     let created = alpha.post_csv("/api/events/alpha/tickets", file).await.is(201);
     assert_eq!(created, json!({ "created": 1, "registered": 1, "users_created": 1 }));
     let links = alpha.get("/api/events/alpha/links.csv").await.text();
-    assert!(links.contains("A1,North,ana,Ana Ruiz,ana@real.example,"), "{links}");
+    assert!(links.contains("\"A1\",\"North\",\"ana\",\"Ana Ruiz\",\"ana@real.example\","), "{links}");
     let own = alpha.get("/api/users/ana").await.is(200);
     assert_members(&own, json!({ "event": "alpha", "email": "ana@real.example" }));
     // Nor does it count, or tell, who is known elsewhere.

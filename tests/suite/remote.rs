@@ -123,7 +123,8 @@ impl Evening {
         self.organizer.delete(&person).await.is(204);
         self.organizer.get(&person).await.is_refused(404, "user_not_found");
         assert_eq!(self.count("tickets", "status = 'revoked' and user_id is null").await, 1);
-        self.organizer.delete(self.path("")).await.is(204);
+        let named = format!("{}?confirm={}", self.path(""), self.name);
+        self.organizer.delete(named).await.is(204);
         self.organizer.get(self.path("")).await.is_refused(404, "event_not_found");
         for row in [format!("events where slug = '{}'", self.name), format!("users where username = '{}'", self.name)] {
             assert_eq!(self.rows.count(&format!("select count(*) from {row}")).await, 0, "{row}");
