@@ -402,16 +402,6 @@ pub struct Event {
     pub version: i64,
 }
 
-impl Event {
-    /// Refuses an event that ends before it starts.
-    pub fn check_times(&self) -> Result<(), Error> {
-        match (self.starts_at, self.ends_at) {
-            (Some(start), Some(end)) if end <= start => Err(Error::field("ends_at", Fault::EndsBeforeStart)),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// What has happened in an event, for what depends on whether it is at work.
 pub struct Use {
     /// When the newest admission that was not undone was received.
@@ -421,6 +411,14 @@ pub struct Use {
 }
 
 impl Event {
+    /// Refuses an event that ends before it starts.
+    pub fn check_times(&self) -> Result<(), Error> {
+        match (self.starts_at, self.ends_at) {
+            (Some(start), Some(end)) if end <= start => Err(Error::field("ends_at", Fault::EndsBeforeStart)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it has started and not ended.
     pub fn is_running(&self, now: Millis) -> bool {
         let ends = |start| self.ends_at.unwrap_or(start + EVENT_WITHOUT_END);

@@ -5,7 +5,7 @@ use futures_util::future::{BoxFuture, join_all};
 use http::Method;
 use serde_json::json;
 
-use crate::client::Reply;
+use crate::client::{Client, Reply};
 use crate::database::Kind;
 use crate::service::{Service, assert_members, walk, with};
 
@@ -202,21 +202,22 @@ async fn an_event_without_an_end_is_over_a_day_after_its_newest_admission(servic
     service.organizer.delete(DELETE).await.is(204);
 }
 
-/// As if a device had downloaded the list by the newest key.
-async fn list_downloaded(service: &Service) {
-    let downloaded = format!("update keys set manifest_at = {} where event_id is not null", service.now().0);
-    service.database.execute(&downloaded).await.expect("the column is there");
+/// Makes a ticket and the key of a device: its path, and its holder.
+async fn device(service: &Service) -> (String, Client) {
+    service.ticket_of("spring", "A1", "North").await;
+    let key = json!({ "name": "x", "role": "gate", "event": "spring", "offline": true });
+    let key = service.organizer.post("/api/keys", key).await.is(201);
+    let path = format!("/api/keys/{}", key["key_id"].as_str().expect("a key has an id"));
+    (path, service.anonymous.with_key(key["key"].as_str().expect("a new key is shown")))
 }
 
 async fn an_event_whose_gates_have_its_list_is_not_deleted(service: Service) {
     service.event(json!({ "slug": "spring", "name": "Spring", "ends_at": service.time(72 * HOUR) })).await;
-    let gate = json!({ "name": "x", "role": "gate", "event": "spring", "offline": true });
-    let gate = service.organizer.post("/api/keys", gate).await.is(201);
-    list_downloaded(&service).await;
+    let (path, gate) = device(&service).await;
+    gate.get(format!("{SPRING}/manifest")).await.is(200);
     is_in_use(&service).await;
     service.clock.advance(48 * HOUR - 1);
     is_in_use(&service).await;
-    let path = format!("/api/keys/{}", gate["key_id"].as_str().expect("a key has an id"));
     service.organizer.delete(path).await.is(204);
     service.organizer.delete(DELETE).await.is(204);
 }
@@ -316,21 +317,19 @@ async fn times_that_would_close_the_list_of_gates_are_refused(service: Service) 
         "slug": "spring", "name": "Spring", "starts_at": service.time(10 * HOUR), "ends_at": service.time(15 * HOUR),
     });
     service.event(event).await;
-    let gate = json!({ "name": "x", "role": "gate", "event": "spring", "offline": true });
-    let gate = service.organizer.post("/api/keys", gate).await.is(201);
+    let (path, gate) = device(&service).await;
     let put_off = || json!({ "starts_at": service.time(24 * HOUR + 1), "ends_at": service.time(40 * HOUR) });
     let ended = || json!({ "starts_at": service.time(-40 * HOUR), "ends_at": service.time(-30 * HOUR) });
     for change in [put_off(), event_at(&service, 10, 15), ended(), event_at(&service, 10, 15)] {
         service.organizer.patch(SPRING, change).await.is(200);
     }
-    list_downloaded(&service).await;
+    gate.get(format!("{SPRING}/manifest")).await.is(200);
     for (field, change) in [("starts_at", put_off()), ("ends_at", ended())] {
         let reply = service.unchanged(service.organizer.patch(SPRING, change)).await;
         let problem = reply.is_refused(422, "invalid_payload");
         assert_members(&problem["errors"][0], json!({ "field": field, "code": "gates_at_work" }));
     }
     service.organizer.patch(SPRING, event_at(&service, 24, 30)).await.is(200);
-    let path = format!("/api/keys/{}", gate["key_id"].as_str().expect("a key has an id"));
     service.organizer.delete(path).await.is(204);
     service.organizer.patch(SPRING, put_off()).await.is(200);
 }
