@@ -1,0 +1,31 @@
+// What a module of the pages takes from another is there: a browser runs nothing of a page in which one name is missing.
+
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { test } from "node:test";
+
+const PAGES = new URL("../../src/pages/", import.meta.url);
+const modules = fs.readdirSync(PAGES, { recursive: true }).filter((file) => file.endsWith(".js") && !file.includes("vendor"));
+const source = (url) => fs.readFileSync(url, "utf8");
+
+/** The names that a module gives to others. The vendored ones give theirs in one list at their end. */
+function given(text) {
+  const declared = [...text.matchAll(/^export (?:async )?(?:const|let|class|function\*?) (\w+)/gm)].map(([, name]) => name);
+  const listed = [...text.matchAll(/export\s*\{([^}]*)\}/g)].flatMap(([, names]) => names.split(",").map((name) => name.trim().split(" as ").at(-1)));
+  return new Set([...declared, ...listed]);
+}
+
+test("every name that a module takes from another is given there", () => {
+  let taken = 0;
+  for (const file of modules) {
+    const url = new URL(file, PAGES);
+    for (const [, names, from] of source(url).matchAll(/^import \{([^}]*)\} from "([^"]+)";/gm)) {
+      const gives = given(source(new URL(from, url)));
+      for (const name of names.split(",").map((name) => name.trim().split(" as ")[0]).filter(Boolean)) {
+        assert.ok(gives.has(name), `${file} takes ${name} from ${from}, which does not give it`);
+        taken += 1;
+      }
+    }
+  }
+  assert.ok(taken > 100, `${taken} names were looked at`);
+});
