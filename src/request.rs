@@ -30,7 +30,7 @@ pub struct Call<'a> {
     pub app: &'a Arc<App>,
     pub parts: &'a Parts,
     pub params: Params,
-    pub body: &'a [u8],
+    pub body: &'a Bytes,
     /// Always there on a route that asks for a key.
     pub caller: Option<&'a Caller>,
     pub now: Millis,

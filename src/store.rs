@@ -37,7 +37,9 @@ const NOBODY: Uuid = Uuid::nil();
 /// The database, as the endpoints see it: what is here and in the traits below. Every method is one unit: all of it
 /// happens, or nothing.
 #[async_trait]
-pub trait Store: Keys + Users + Events + Tickets + Admissions + Scans + Losses + Actions + Send + Sync {
+pub trait Store:
+    Keys + Users + Events + Issues + Tickets + Admissions + Scans + Losses + Actions + Send + Sync
+{
     async fn health(&self) -> Result<Health>;
 
     /// What the database keeps of the secrets; no fingerprint before the first `TICKET_SECRET`.
@@ -352,11 +354,11 @@ pub struct Arrivals {
 }
 
 #[async_trait]
-pub trait Tickets {
-    /// Creates tickets in one transaction, or none, and before them those of their holders whom nobody knows among the
-    /// people of `people_of`: that event's own, or the installation's. `progress` is told how many tickets are written so
-    /// far. [`Error::SeatTaken`], and [`Error::InvalidPayload`] where a holder is known with another address, name the
-    /// tickets by their place in the slice.
+pub trait Issues {
+    /// Creates all of these tickets, which appear at once, or none, and with them those of their holders whom nobody knows
+    /// among the people of `people_of`: that event's own, or the installation's. Others can write meanwhile. `progress` is
+    /// told how many tickets are written so far. [`Error::SeatTaken`], and [`Error::InvalidPayload`] where a holder is
+    /// known with another address, name the tickets by their place in the slice.
     async fn create_tickets(
         &self,
         event_id: Uuid,
@@ -366,6 +368,10 @@ pub trait Tickets {
         author: Author,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created>;
+}
+
+#[async_trait]
+pub trait Tickets {
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
     async fn list_user_tickets(&self, user_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>>;
     /// An event's tickets in the order of their ids, or those of them that changed at a moment or later.
@@ -752,6 +758,80 @@ impl From<sqlx::Error> for Error {
                 }
             }
             _ => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// What need not ask whether a ticket or a user is there: they were found before, or everything is meant.
+    const FOUND_OR_ALL: &[&str] = &[
+        "left join users u on u.user_id = t.user_id",
+        "left join tickets t on t.ticket_id = s.ticket_id",
+        "select t.issue_id from tickets t where t.ticket_id = $1",
+        "select 1 from tickets where ticket_id = $1",
+        "select user_id, status from tickets where ticket_id = $1",
+        "select 1 from users where lower(username) = lower($1)",
+        "ticket_id in (select ticket_id from tickets where user_id = $1)",
+        "select count(*) from tickets where event_id = $1",
+        "delete from tickets where event_id = $1",
+        "delete from users where user_id = $1",
+        "delete from users where event_id = $1",
+        "select ticket_id from tickets where issue_id = $1",
+        "delete from tickets where issue_id = $1",
+        "select user_id from users where issue_id = $1",
+        "delete from users where issue_id = $1",
+    ];
+
+    /// Every file that has SQL in it, without its comments and tests, each run of white space one space.
+    fn sources() -> Vec<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+        let files = |folder: &Path| -> Vec<_> {
+            std::fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.is_file())
+                .collect()
+        };
+        let files = files(&folder).into_iter().chain(files(&folder.join("queries")));
+        let read = |path: std::path::PathBuf| {
+            let source = std::fs::read_to_string(path).unwrap();
+            let code = source.split("#[cfg(test)]").next().unwrap_or_default().lines();
+            let code: Vec<_> = code.filter(|line| !line.trim_start().starts_with("//")).collect();
+            code.join(" ").replace('\\', " ").split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        files.map(read).collect()
+    }
+
+    #[test]
+    fn every_statement_asks_whether_a_ticket_or_a_user_is_there_yet() {
+        let mut asked = 0;
+        for mut source in sources() {
+            for phrase in FOUND_OR_ALL {
+                source = source.replace(phrase, "");
+            }
+            // A statement begins with its verb, in quotes.
+            for verb in ["select", "insert", "update", "delete", "with"] {
+                source = source.replace(&format!("\"{verb} "), &format!("\u{0}{verb} "));
+            }
+            for statement in source.split('\u{0}') {
+                for (table, macro_name) in [("tickets", "issued_ticket!()"), ("users", "issued_user!()")] {
+                    let named = ["from", "join"].iter().any(|word| statement.contains(&format!("{word} {table} ")));
+                    assert!(!named || statement.contains(macro_name), "without {macro_name}: {statement}");
+                    asked += usize::from(named);
+                }
+            }
+        }
+        assert!(asked > 10, "only {asked} statements were found");
+    }
+
+    #[test]
+    fn what_need_not_ask_is_there() {
+        let sources = sources().concat();
+        for phrase in FOUND_OR_ALL {
+            assert!(sources.contains(phrase), "no statement says: {phrase}");
         }
     }
 }

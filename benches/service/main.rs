@@ -4,6 +4,7 @@ mod away;
 mod client;
 mod growth;
 mod hostile;
+mod imports;
 mod memory;
 mod postgres;
 mod process;
@@ -22,8 +23,9 @@ fn main() {
     // Cargo adds `--bench`.
     let names: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-    let unknown =
-        names.iter().find(|name| !["start", "memory", "scans", "growth", "away", "hostile"].contains(&name.as_str()));
+    let unknown = names
+        .iter()
+        .find(|name| !["start", "memory", "scans", "growth", "imports", "away", "hostile"].contains(&name.as_str()));
     assert!(unknown.is_none(), "no part is named {unknown:?}");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -40,6 +42,9 @@ fn main() {
         }
         if wanted("growth") {
             growth::measure(&mut report).await;
+        }
+        if wanted("imports") {
+            imports::measure(&mut report).await;
         }
         if wanted("away") {
             away::measure(&mut report).await;

@@ -32,6 +32,11 @@ impl Store {
         [Self::postgres(name), Self::sqlite(name)]
     }
 
+    /// For `DATABASE_URL`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub fn serve(&self, pool_max: usize) -> Server {
         serve(&self.url, pool_max)
     }

@@ -26,6 +26,8 @@ alter table events
     add column if not exists issuing uuid,
     add column if not exists issuing_since bigint;
 
+create index if not exists events_issuing_idx on events (issuing) where issuing is not null;
+
 alter table users add column if not exists issue_id uuid;
 
 -- `issue_id` is the action by which the ticket was made, `seeded_at` when its present seed was (null: with the ticket).
@@ -68,6 +70,7 @@ create table if not exists actions (
 
 create index if not exists actions_event_id_idx on actions (event_id, action_id);
 create index if not exists actions_ticket_id_idx on actions (ticket_id, action_id) where ticket_id is not null;
+create index if not exists actions_issued_idx on actions (event_id, at) where action = 'issued';
 
 -- Which tickets the loss of a key's device has renewed.
 create index if not exists actions_loss_idx on actions (subject_id, ticket_id) where action in ('renewed', 'phone_lost');

@@ -7,6 +7,7 @@ create index users_event_id_idx on users (event_id) where event_id is not null;
 
 alter table events add column issuing blob;
 alter table events add column issuing_since bigint;
+create index events_issuing_idx on events (issuing) where issuing is not null;
 
 alter table users add column issue_id blob;
 
@@ -41,6 +42,7 @@ create table actions (
 create index actions_event_id_idx on actions (event_id, action_id);
 create index actions_ticket_id_idx on actions (ticket_id, action_id) where ticket_id is not null;
 create index actions_loss_idx on actions (subject_id, ticket_id) where action in ('renewed', 'phone_lost');
+create index actions_issued_idx on actions (event_id, at) where action = 'issued';
 
 insert into settings (name, value)
 values ('link_salt', randomblob(32))

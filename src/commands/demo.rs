@@ -51,7 +51,7 @@ pub fn run() -> anyhow::Result<()> {
             &app,
             &Caller::ENVIRONMENT,
             &event,
-            &sheet::read_tickets(TICKETS.as_bytes(), usize::MAX)?,
+            sheet::read_tickets(TICKETS.as_bytes(), usize::MAX)?,
             &|_| {},
         )
         .await?;

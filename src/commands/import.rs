@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -11,6 +12,9 @@ use crate::auth::Caller;
 use crate::endpoints::tickets;
 use crate::sheet;
 use crate::store::DEFAULT_EVENT;
+
+/// Tickets from one line of progress to the next, elsewhere than on a terminal.
+const LINE: usize = 10_000;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -28,7 +32,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let progress = Progress::new(rows.len());
     let created = super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;
-        tickets::import(&app, &Caller::ENVIRONMENT, &event, &rows, &|done| progress.show(done)).await.context(name)
+        tickets::import(&app, &Caller::ENVIRONMENT, &event, rows, &|done| progress.show(done)).await.context(name)
     })?;
     drop(progress);
     println!(
@@ -50,6 +54,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<u8>> {
 /// A bar on a terminal, a line now and then elsewhere; on standard error.
 struct Progress {
     tickets: usize,
+    told: AtomicUsize,
     bar: Option<ProgressBar>,
 }
 
@@ -59,13 +64,18 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             ProgressBar::new(tickets as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { tickets, bar }
+        Self { tickets, told: AtomicUsize::new(0), bar }
     }
 
     fn show(&self, done: usize) {
         match &self.bar {
             Some(bar) => bar.set_position(done as u64),
-            None => eprintln!("{done} of {} tickets", self.tickets),
+            None => {
+                let told = self.told.swap(done, Ordering::Relaxed);
+                if done == self.tickets || done / LINE > told / LINE {
+                    eprintln!("{done} of {} tickets", self.tickets);
+                }
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::store::ManifestTicket;
 use crate::totp::{self, TicketSecret};
 
 /// How far `as_of` lies in the past: a change that was begun before the manifest was read may be committed after it.
-/// Longer than the longest request, which is an import's.
+/// Longer than the longest request. An import may take longer: its tickets count as changed when they appeared.
 const OVERLAP: Duration = Duration::from_mins(2);
 /// How far ahead it is noted that a device has keys of codes: one note serves for all pages that are read in the meantime,
 /// and the clock of the process that makes a seed may be ahead of ours.

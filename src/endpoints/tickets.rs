@@ -42,8 +42,9 @@ pub(crate) struct Seat {
 pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let created = if media_type(&call.parts.headers) == "text/csv" {
-        let rows = sheet::read_tickets(call.body, IMPORT_TICKETS)?;
-        import(call.app, call.caller()?, &event, &rows, &|_| {}).await?
+        let file = call.body.clone();
+        let rows = off_the_workers(move || sheet::read_tickets(&file, IMPORT_TICKETS)).await?;
+        import(call.app, call.caller()?, &event, rows, &|_| {}).await?
     } else {
         let seats = read_seats(&call)?;
         let tickets = new_tickets(seats.into_iter().map(|seat| (seat.seat, seat.gate, None)))?;
@@ -85,18 +86,30 @@ pub async fn import(
     app: &App,
     caller: &Caller,
     event: &Event,
-    rows: &[sheet::TicketRow],
+    rows: Vec<sheet::TicketRow>,
     progress: &(dyn Fn(usize) + Send + Sync),
 ) -> Result<Created, Error> {
     if rows.iter().any(|row| row.holder.is_some()) {
         app.in_time(app.claimed_secret()).await?;
     }
-    let people = people_of(rows);
-    let tickets = new_tickets(rows.iter().map(|row| (row.seat.clone(), row.gate.clone(), row.holder.clone())))?;
+    let (lines, people, tickets) = off_the_workers(move || {
+        let (lines, people) = (rows.iter().map(|row| row.line).collect::<Vec<_>>(), people_of(&rows));
+        let tickets = new_tickets(rows.into_iter().map(|row| (row.seat, row.gate, row.holder)))?;
+        Ok((lines, people, tickets))
+    })
+    .await?;
     app.store()
         .create_tickets(event.event_id, caller.event_id, &people, &tickets, caller.author(app.now()), progress)
         .await
-        .map_err(|error| name_places(error, |place| format!("line {}", rows[place].line)))
+        .map_err(|error| name_places(error, |place| format!("line {}", lines[place])))
+}
+
+/// Does what keeps a processor busy for long where no scan waits behind it.
+async fn off_the_workers<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    // Why it panicked may hold what was sent; the panic hook has logged where it was.
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal("reading an import panicked".into()))?
 }
 
 /// The people of a file, each once, with the first name and the first address that it gives them.

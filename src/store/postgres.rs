@@ -165,6 +165,7 @@ async fn insert_people(
     connection: &mut PgConnection,
     people_of: Option<Uuid>,
     people: &[NewUser],
+    issue_id: Uuid,
     now: Millis,
 ) -> Result<u64> {
     let ids: Vec<Uuid> = people.iter().map(|_| Uuid::now_v7()).collect();
@@ -172,8 +173,8 @@ async fn insert_people(
     let full_names: Vec<Option<&str>> = people.iter().map(|new| new.full_name.as_deref()).collect();
     let emails: Vec<Option<&str>> = people.iter().map(|new| new.email.as_deref()).collect();
     let written = sqlx::query(
-        "insert into users (user_id, event_id, username, full_name, email, created_at) \
-         select user_id, $6, username, full_name, email, $1 \
+        "insert into users (user_id, event_id, username, full_name, email, created_at, issue_id) \
+         select user_id, $6, username, full_name, email, $1, $7 \
          from unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) as n (user_id, username, full_name, email) \
          on conflict do nothing",
     )
@@ -183,6 +184,8 @@ async fn insert_people(
     .bind(full_names)
     .bind(emails)
     .bind(people_of)
+    .bind(issue_id)
+    .bind(issue_id)
     .execute(connection)
     .await?;
     Ok(written.rows_affected())
@@ -193,12 +196,14 @@ async fn find_other_people(
     connection: &mut PgConnection,
     people_of: Option<Uuid>,
     tickets: &[NewTicket],
+    issue_id: Uuid,
 ) -> std::result::Result<Vec<i64>, sqlx::Error> {
     let email = |ticket: &NewTicket| ticket.holder.as_ref().and_then(|holder| holder.email.clone());
     sqlx::query_scalar(concat!(
         "select n.place - 1 from unnest($2::text[], $3::text[]) with ordinality as n (username, email, place) \
-         join users u on lower(u.username) = lower(n.username) and u.event_id is not distinct from $1 \
-         where n.email is not null and ",
+         join users u on lower(u.username) = lower(n.username) and u.event_id is not distinct from $1 and (u.issue_id = $4 or ",
+        issued_user!(),
+        ") where n.email is not null and ",
         ascii_lower!("n.email"),
         " is distinct from ",
         ascii_lower!("u.email"),
@@ -207,6 +212,7 @@ async fn find_other_people(
     .bind(people_of)
     .bind(usernames(tickets))
     .bind(tickets.iter().map(email).collect::<Vec<_>>())
+    .bind(issue_id)
     .fetch_all(connection)
     .await
 }
@@ -223,7 +229,7 @@ async fn insert_tickets(
     let ids: Vec<Uuid> = tickets.iter().map(|ticket| ticket.ticket_id).collect();
     let seeds: Vec<&[u8]> = tickets.iter().map(|ticket| ticket.seed.0.as_slice()).collect();
     let full_name = |ticket: &NewTicket| ticket.holder.as_ref().and_then(|holder| holder.full_name.clone());
-    sqlx::query(
+    sqlx::query(concat!(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name) \
          select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
@@ -231,8 +237,11 @@ async fn insert_tickets(
          case when n.full_name is distinct from u.full_name then n.full_name end \
          from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $11::text[]) \
          as n (ticket_id, seat, gate, seed, username, full_name) \
-         left join users u on lower(u.username) = lower(n.username) and u.event_id is not distinct from $10",
-    )
+         left join users u on lower(u.username) = lower(n.username) and u.event_id is not distinct from $10 \
+         and (u.issue_id = $9 or ",
+        issued_user!(),
+        ")"
+    ))
     .bind(event_id)
     .bind(now)
     .bind(ids)
@@ -270,10 +279,13 @@ async fn find_taken(
     event_id: Uuid,
     tickets: &[NewTicket],
 ) -> std::result::Result<Vec<i64>, sqlx::Error> {
-    sqlx::query_scalar(
+    sqlx::query_scalar(concat!(
         "select n.place - 1 from unnest($2::text[], $3::text[]) with ordinality as n (seat, gate, place) \
-         join tickets t on t.event_id = $1 and t.seat = n.seat and t.gate = n.gate order by n.place",
-    )
+         join tickets t on t.event_id = $1 and t.seat = n.seat and t.gate = n.gate \
+         join events e on e.event_id = t.event_id and ",
+        issued_ticket!(),
+        " order by n.place"
+    ))
     .bind(event_id)
     .bind(seats(tickets))
     .bind(gates(tickets))
@@ -300,6 +312,12 @@ async fn take_event(connection: &mut PgConnection, event_id: Uuid) -> std::resul
     sqlx::query("set local lock_timeout = '500ms'").execute(&mut *connection).await?;
     let take = sqlx::query("select 1 from events where event_id = $1 for update").bind(event_id);
     take.execute(connection).await.map(drop)
+}
+
+/// Writers wait for each other at the same row only, so nobody waits for who writes much.
+async fn give_way(rows: usize, _held: Duration) -> usize {
+    tokio::task::yield_now().await;
+    rows
 }
 
 /// Brings the planner's statistics up to date after many tickets were written.

@@ -30,6 +30,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use self::queries::admissions::bind_scan;
+use self::queries::issues::CHUNK;
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
@@ -197,18 +198,21 @@ async fn insert_people(
     connection: &mut SqliteConnection,
     people_of: Option<Uuid>,
     people: &[NewUser],
+    issue_id: Uuid,
     now: Millis,
 ) -> Result<u64> {
     let rows: Vec<_> =
         people.iter().map(|new| (hex(Uuid::now_v7().as_bytes()), &new.username, &new.full_name, &new.email)).collect();
     let written = sqlx::query(
-        "insert into users (user_id, event_id, username, full_name, email, created_at) \
-         select unhex(value ->> 0), $3, value ->> 1, value ->> 2, value ->> 3, $1 from json_each($2) \
+        "insert into users (user_id, event_id, username, full_name, email, created_at, issue_id) \
+         select unhex(value ->> 0), $3, value ->> 1, value ->> 2, value ->> 3, $1, $4 from json_each($2) \
          where true on conflict do nothing",
     )
     .bind(now)
     .bind(json(&rows)?)
     .bind(people_of)
+    .bind(issue_id)
+    .bind(issue_id)
     .execute(connection)
     .await?;
     Ok(written.rows_affected())
@@ -219,13 +223,16 @@ async fn find_other_people(
     connection: &mut SqliteConnection,
     people_of: Option<Uuid>,
     tickets: &[NewTicket],
+    issue_id: Uuid,
 ) -> std::result::Result<Vec<i64>, sqlx::Error> {
     let holder =
         |ticket: &NewTicket| ticket.holder.as_ref().map(|holder| (holder.username.clone(), holder.email.clone()));
     let rows: Vec<_> = tickets.iter().map(holder).collect();
     sqlx::query_scalar(concat!(
         "select n.key from json_each($2) as n join users u on lower(u.username) = lower(n.value ->> 0) \
-         and u.event_id is not distinct from $1 where n.value ->> 1 is not null and ",
+         and u.event_id is not distinct from $1 and (u.issue_id = $3 or ",
+        issued_user!(),
+        ") where n.value ->> 1 is not null and ",
         ascii_lower!("n.value ->> 1"),
         " is distinct from ",
         ascii_lower!("u.email"),
@@ -233,6 +240,7 @@ async fn find_other_people(
     ))
     .bind(people_of)
     .bind(json(&rows)?)
+    .bind(issue_id)
     .fetch_all(connection)
     .await
 }
@@ -255,15 +263,17 @@ async fn insert_tickets(
             (hex(ticket.ticket_id.as_bytes()), &ticket.seat, &ticket.gate, hex(&ticket.seed.0), username, name)
         })
         .collect();
-    sqlx::query(
+    sqlx::query(concat!(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name) \
          select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
          n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end, $5, \
          case when n.value ->> 5 is distinct from u.full_name then n.value ->> 5 end \
          from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
-         and u.event_id is not distinct from $6",
-    )
+         and u.event_id is not distinct from $6 and (u.issue_id = $5 or ",
+        issued_user!(),
+        ")"
+    ))
     .bind(event_id)
     .bind(now)
     .bind(json(&rows)?)
@@ -296,10 +306,12 @@ async fn find_taken(
     tickets: &[NewTicket],
 ) -> std::result::Result<Vec<i64>, sqlx::Error> {
     let rows: Vec<_> = tickets.iter().map(|ticket| (&ticket.seat, &ticket.gate)).collect();
-    sqlx::query_scalar(
+    sqlx::query_scalar(concat!(
         "select n.key from json_each($2) as n join tickets t on t.event_id = $1 and t.seat = n.value ->> 0 \
-         and t.gate = n.value ->> 1 order by n.key",
-    )
+         and t.gate = n.value ->> 1 join events e on e.event_id = t.event_id and ",
+        issued_ticket!(),
+        " order by n.key"
+    ))
     .bind(event_id)
     .bind(json(&rows)?)
     .fetch_all(connection)
@@ -309,6 +321,17 @@ async fn find_taken(
 /// `begin immediate` has locked everything already.
 async fn take_event(_: &mut SqliteConnection, _: Uuid) -> std::result::Result<(), sqlx::Error> {
     Ok(())
+}
+
+/// How long others wait for a transaction of an import, where the machine and the disk let it.
+const HELD: Duration = Duration::from_millis(40);
+
+/// One writes at a time, so whoever writes much lets others write for as long as it kept them waiting. Another process
+/// is not told when its turn comes: it looks now and then whether the file is free. Returns how many rows to write next
+/// by one transaction, after some were written in the time `held`.
+async fn give_way(rows: usize, held: Duration) -> usize {
+    tokio::time::sleep(held).await;
+    if held > HELD { (rows / 2).max(CHUNK / 8) } else { (rows * 2).min(CHUNK) }
 }
 
 /// SQLite takes the right indexes without statistics.

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::commands::{Directory, Run, on};
 use crate::database::{Kind, Rows, TestDatabase};
+use crate::issues::Held;
 use crate::migrations::newest;
 use crate::once::{scan_now, tickets};
 use crate::process::{PATIENCE, Server, within};
@@ -24,6 +25,7 @@ use crate::service::Service;
 on_both_databases! {
     a_backup_restores_every_row_and_the_service_runs_on_it,
     a_backup_amid_scans_has_every_scan_acknowledged_before_it,
+    a_backup_amid_an_import_restores_none_of_its_tickets,
     a_restore_overwrites_nothing,
     a_restore_ends_with_what_is_good_again,
     a_restore_beside_the_database_of_before_tells_what_was_not_good_there,
@@ -189,6 +191,24 @@ async fn a_backup_amid_scans_has_every_scan_acknowledged_before_it(service: Serv
     let unlike = "select count(*) from tickets t where (t.status = 'used') <> exists \
                   (select 1 from scans s where s.ticket_id = t.ticket_id and s.result = 'accepted')";
     assert_eq!(rows.count(unlike).await, 0, "a ticket is used exactly when its scan is there");
+}
+
+async fn a_backup_amid_an_import_restores_none_of_its_tickets(service: Service) {
+    let directory = Directory::new();
+    service.user("luis").await;
+    let held = Held::of(&service).await;
+    let file = take(&service, &directory);
+    held.import.await.expect("a backup is not in its way");
+    let target = Target::of(&service, &directory).await;
+    target.restore(&directory, &file).printed();
+    let server = Server::start(target.environment()).await;
+    assert_eq!(server.organizer().get("/api/events/default/stats").await.is(200)["tickets"], 0);
+    assert!(target.rows().await.count("select count(*) from tickets").await > 0, "they are in it, hidden");
+    // Whoever imports next deletes what is left of it.
+    let file = "seat,gate,username\n1,North,new1\n";
+    server.organizer().post_csv("/api/events/default/tickets", file).await.is(201);
+    assert_eq!(target.rows().await.count("select count(*) from tickets").await, 1);
+    assert_eq!(target.rows().await.count("select count(*) from users").await, 2);
 }
 
 async fn a_restore_overwrites_nothing(service: Service) {

@@ -97,6 +97,9 @@ async fn a_failing_statement_takes_the_whole_request_back(service: Service) {
     let undo = format!("/api/scans/{}/undo", scan["scan_id"].as_str().unwrap_or_default());
     let path = format!("/api/tickets/{}", valid.ticket_id);
     let file = "seat,gate,username\nB1,North,new\n";
+    // More than one transaction writes, so that what the earlier ones wrote is taken back.
+    let large: String = (0..2_500).map(|seat| format!("{seat},South,new{seat}\n")).collect();
+    let large = format!("seat,gate,username\n{large}");
     service.seat("default", "A3", "North").await;
     let seat = json!({ "seat": "A3", "gate": "North" });
 
@@ -107,6 +110,7 @@ async fn a_failing_statement_takes_the_whole_request_back(service: Service) {
         ("insert on events", organizer.post("/api/events", json!({ "slug": "x", "name": "x" })).boxed()),
         ("update on events", organizer.patch("/api/events/other", json!({ "name": "x" })).boxed()),
         ("insert on tickets", organizer.post_csv("/api/events/default/tickets", file).boxed()),
+        ("insert on actions", organizer.post_csv("/api/events/default/tickets", large).boxed()),
         ("update on tickets", organizer.post(format!("/api/users/{}/tickets", used.username), seat).boxed()),
         ("update on tickets", organizer.bare(Method::POST, format!("{path}/revoke")).boxed()),
         ("update on tickets", organizer.bare(Method::POST, format!("{path}/reissue")).boxed()),

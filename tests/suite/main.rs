@@ -53,6 +53,7 @@ mod faults;
 mod fixtures;
 mod hostile;
 mod imports;
+mod issues;
 mod keys;
 mod lambda;
 mod links;

@@ -62,6 +62,12 @@ impl Actions for Backend {
 /// cannot be deleted: who writes more of it records first, and need not look for it again.
 pub(super) async fn record(connection: &mut Connection, author: Author, act: &Act) -> Result<Uuid> {
     let action_id = Uuid::now_v7();
+    record_as(connection, action_id, author, act).await?;
+    Ok(action_id)
+}
+
+/// The same under an id that is in use already.
+pub(super) async fn record_as(connection: &mut Connection, action_id: Uuid, author: Author, act: &Act) -> Result<()> {
     sqlx::query(
         "insert into actions (action_id, at, action, key_id, event_id, ticket_id, subject_id, count) \
          values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -77,5 +83,5 @@ pub(super) async fn record(connection: &mut Connection, author: Author, act: &Ac
     .execute(connection)
     .await
     .map_err(|error| unless_gone(error, Error::EventNotFound))?;
-    Ok(action_id)
+    Ok(())
 }

@@ -67,6 +67,8 @@ macro_rules! select_scan_context {
             fingerprint!(),
             ", (select count(*) from scans p where p.scan_id = $2) as prior",
             " from events e left join tickets t on t.event_id = e.event_id and ",
+            issued_ticket!(),
+            " and ",
             $ticket,
             " left join users u on u.user_id = t.user_id where e.slug = $1"
         )

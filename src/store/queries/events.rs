@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::actions::record;
+use super::issues::clear_abandoned;
 use super::{BEGIN, Backend, Connection, unless_held, unless_unique};
 use crate::error::Error;
 use crate::fault::Fault;
@@ -103,6 +104,7 @@ impl Events for Backend {
     }
 
     async fn delete_event(&self, event_id: Uuid, confirm: Option<&str>, author: Author) -> Result<()> {
+        clear_abandoned(self, author.now).await?;
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
@@ -111,6 +113,13 @@ impl Events for Backend {
             let used = read_use(connection, event_id, author.now).await?;
             if event.slug == DEFAULT_EVENT || event.is_in_use(&used, author.now) {
                 return Err(Error::EventInUse);
+            }
+            let issuing: Option<Uuid> = sqlx::query_scalar("select issuing from events where event_id = $1")
+                .bind(event_id)
+                .fetch_one(&mut *connection)
+                .await?;
+            if issuing.is_some() {
+                return Err(Error::ImportInProgress);
             }
             let tickets: i64 = sqlx::query_scalar("select count(*) from tickets where event_id = $1")
                 .bind(event_id)
@@ -138,10 +147,12 @@ impl Events for Backend {
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(
-            "select count(*) as tickets, cast(coalesce(sum(version), 0) as bigint) as versions \
-             from tickets where event_id = $1",
-        )
+        let outcome = sqlx::query_as(concat!(
+            "select count(*) as tickets, cast(coalesce(sum(t.version), 0) as bigint) as versions \
+             from events e join tickets t on t.event_id = e.event_id and ",
+            issued_ticket!(),
+            " where e.event_id = $1"
+        ))
         .bind(event_id)
         .fetch_one(lease.connection())
         .await;
@@ -217,11 +228,14 @@ async fn read_use(connection: &mut Connection, event_id: Uuid, now: Millis) -> R
 }
 
 async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
-    let gates: Vec<GateCounts> = sqlx::query_as(
-        "select gate, count(*) as tickets, count(registered_at) as registered, count(used_at) as admitted, \
-         sum(case when user_id is not null and status = 'valid' then 1 else 0 end) as expected, \
-         sum(case when inside then 1 else 0 end) as inside from tickets where event_id = $1 group by gate",
-    )
+    let gates: Vec<GateCounts> = sqlx::query_as(concat!(
+        "select t.gate, count(*) as tickets, count(t.registered_at) as registered, count(t.used_at) as admitted, \
+         sum(case when t.user_id is not null and t.status = 'valid' then 1 else 0 end) as expected, \
+         sum(case when t.inside then 1 else 0 end) as inside \
+         from events e join tickets t on t.event_id = e.event_id and ",
+        issued_ticket!(),
+        " where e.event_id = $1 group by t.gate"
+    ))
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;

@@ -20,8 +20,9 @@ macro_rules! due_tickets {
         concat!(
             "select ",
             $columns,
-            " from tickets t join events e on e.event_id = t.event_id \
-             where t.event_id between $1 and $2 and ($3 is null or t.gate = $3) \
+            " from tickets t join events e on e.event_id = t.event_id and ",
+            issued_ticket!(),
+            " where t.event_id between $1 and $2 and ($3 is null or t.gate = $3) \
              and coalesce(t.seeded_at, t.created_at) <= $4 \
              and (t.status = 'valid' or t.status = 'used' and (e.reentry <> 'none' or t.changed_at > $6)) \
              and not exists (select 1 from actions a where a.subject_id = $5 and a.ticket_id = t.ticket_id \

@@ -8,8 +8,8 @@
 use async_trait::async_trait;
 
 use super::{
-    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_other_people, find_taken, insert_people, insert_tickets,
-    lock_guesses, record_accepted, register, take_event, update_seeds,
+    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_other_people, find_taken, give_way, insert_people,
+    insert_tickets, lock_guesses, record_accepted, register, take_event, update_seeds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};
@@ -24,6 +24,20 @@ macro_rules! ticket_columns {
          case when u.event_id is not null then e.slug end as holder_event, u.event_id as holder_event_id, u.email, \
          coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, t.version, t.created_at, \
          t.registered_at, t.used_at, t.printed_at"
+    };
+}
+
+/// Whether the ticket `t` of the event `e` is there: an import that is at work hides what it writes (`issues`).
+macro_rules! issued_ticket {
+    () => {
+        "(t.issue_id = e.issuing) is not true"
+    };
+}
+
+/// Whether the user `u` is there. Who holds a ticket that is there is there too.
+macro_rules! issued_user {
+    () => {
+        "not exists (select 1 from events w where w.issuing = u.issue_id)"
     };
 }
 
@@ -54,6 +68,7 @@ mod actions;
 #[macro_use]
 pub mod admissions;
 mod events;
+pub mod issues;
 mod keys;
 mod scans;
 #[macro_use]

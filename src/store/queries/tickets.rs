@@ -1,22 +1,19 @@
-//! Tickets: creating them in bulk, listing, registering, changing.
+//! Tickets: listing, registering, changing.
 
 use async_trait::async_trait;
 use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
 use super::actions::record;
+use super::issues::CHUNK;
 use super::users::find_holder;
-use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row, unless_unique};
+use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row};
 use crate::error::Error;
-use crate::fault::{Fault, FieldError};
 use crate::model::{Action, Millis, Status, Ticket};
 use crate::store::{
-    Act, Author, Created, Guarded, ManifestTicket, NewSeed, NewTicket, NewUser, PersonName, Reseeded, Result,
-    TicketChange, TicketFilter, TicketPage, Tickets,
+    Act, Author, Guarded, ManifestTicket, NewSeed, PersonName, Reseeded, Result, TicketChange, TicketFilter,
+    TicketPage, Tickets,
 };
-
-/// Tickets written by one statement: large enough to be fast, small enough to show progress.
-const CHUNK: usize = 5_000;
 
 /// A statement that selects tickets.
 macro_rules! select_tickets {
@@ -32,7 +29,9 @@ macro_rules! select_tickets_and {
             "select ",
             ticket_columns!(),
             $columns,
-            " from tickets t join events e on e.event_id = t.event_id left join users u on u.user_id = t.user_id ",
+            " from tickets t join events e on e.event_id = t.event_id and ",
+            issued_ticket!(),
+            " left join users u on u.user_id = t.user_id ",
             $($rest)+
         )
     };
@@ -40,44 +39,6 @@ macro_rules! select_tickets_and {
 
 #[async_trait]
 impl Tickets for Backend {
-    async fn create_tickets(
-        &self,
-        event_id: Uuid,
-        people_of: Option<Uuid>,
-        people: &[NewUser],
-        tickets: &[NewTicket],
-        author: Author,
-        progress: &(dyn Fn(usize) + Send + Sync),
-    ) -> Result<Created> {
-        let mut lease = self.writer().await?.begin(BEGIN).await?;
-        let outcome = async {
-            let connection = lease.connection();
-            let issue_id = record(connection, author, &Act::new(Action::Issued, event_id).count(tickets.len())).await?;
-            let mut users_created = 0;
-            for chunk in people.chunks(CHUNK) {
-                users_created += super::insert_people(connection, people_of, chunk, author.now).await?;
-            }
-            refuse_other_people(connection, people_of, tickets).await?;
-            for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
-                super::insert_tickets(connection, event_id, people_of, chunk, issue_id, author.now)
-                    .await
-                    .map_err(|error| unless_unique(error, Error::SeatTaken(Vec::new())))?;
-                progress(number * CHUNK + chunk.len());
-            }
-            if tickets.len() >= CHUNK {
-                super::analyze(connection).await?;
-            }
-            let registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
-            Ok(Created { created: tickets.len() as u64, registered, users_created })
-        }
-        .await;
-        match lease.settle(outcome).await {
-            // To write without asking first is faster; which seats are taken is asked when one is.
-            Err(Error::SeatTaken(_)) => Err(taken_seats(self, event_id, tickets).await?),
-            outcome => outcome,
-        }
-    }
-
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>> {
         let pattern = filter.search.as_deref().map(contains_pattern);
         let mut lease = self.reader().await?;
@@ -122,12 +83,17 @@ impl Tickets for Backend {
         limit: i64,
     ) -> Result<Vec<ManifestTicket>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(
+        // An import's tickets changed when they were written, but are there only since it was recorded.
+        let outcome = sqlx::query_as(concat!(
             "select t.ticket_id, t.seat, t.gate, t.seed, t.status, u.username, \
-             coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, t.used_at, t.printed_at from tickets t left join users u on u.user_id = t.user_id \
-             where t.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.changed_at >= $3) \
-             order by t.ticket_id limit $4",
-        )
+             coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, \
+             t.used_at, t.printed_at from events e join tickets t on t.event_id = e.event_id and ",
+            issued_ticket!(),
+            " left join users u on u.user_id = t.user_id \
+             where e.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.changed_at >= $3 or t.issue_id in \
+             (select a.action_id from actions a where a.event_id = $1 and a.action = 'issued' and a.at >= $3)) \
+             order by t.ticket_id limit $4"
+        ))
         .bind(event_id)
         .bind(after.unwrap_or_default())
         .bind(changed_since)
@@ -168,14 +134,17 @@ impl Tickets for Backend {
         let outcome = async {
             let connection = lease.connection();
             let user = find_holder(connection, person, event_id).await?;
-            let ticket_id: Uuid =
-                sqlx::query_scalar("select ticket_id from tickets where event_id = $1 and seat = $2 and gate = $3")
-                    .bind(event_id)
-                    .bind(seat)
-                    .bind(gate)
-                    .fetch_optional(&mut *connection)
-                    .await?
-                    .ok_or(Error::TicketNotFound)?;
+            let ticket_id: Uuid = sqlx::query_scalar(concat!(
+                "select t.ticket_id from events e join tickets t on t.event_id = e.event_id and ",
+                issued_ticket!(),
+                " where e.event_id = $1 and t.seat = $2 and t.gate = $3"
+            ))
+            .bind(event_id)
+            .bind(seat)
+            .bind(gate)
+            .fetch_optional(&mut *connection)
+            .await?
+            .ok_or(Error::TicketNotFound)?;
             super::register(connection, ticket_id, user.user_id, author.now).await?;
             record(connection, author, &Act::new(Action::Registered, event_id).ticket(ticket_id)).await?;
             let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
@@ -258,12 +227,13 @@ impl Unused {
 
 /// Tickets that may still be scanned, in the order of their ids.
 async fn list_unused(connection: &mut Connection, after: Uuid) -> Result<Vec<Unused>> {
-    let tickets = sqlx::query_as(
+    let tickets = sqlx::query_as(concat!(
         "select t.ticket_id, t.event_id, e.slug as event, t.user_id, t.status \
-         from tickets t join events e on e.event_id = t.event_id \
-         where t.ticket_id > $1 and (t.status <> 'used' or t.inside or e.reentry <> 'none') \
-         order by t.ticket_id limit $2",
-    )
+         from tickets t join events e on e.event_id = t.event_id and ",
+        issued_ticket!(),
+        " where t.ticket_id > $1 and (t.status <> 'used' or t.inside or e.reentry <> 'none') \
+         order by t.ticket_id limit $2"
+    ))
     .bind(after)
     .bind(CHUNK as i64)
     .fetch_all(connection)
@@ -312,31 +282,6 @@ async fn write_change(connection: &mut Connection, ticket: &Ticket, change: &Tic
     };
     update.execute(connection).await?;
     Ok(())
-}
-
-/// Refuses tickets whose holders are known with another address than they come with. Asked when the holders are there,
-/// so that nobody else can make one of them meanwhile.
-async fn refuse_other_people(
-    connection: &mut Connection,
-    people_of: Option<Uuid>,
-    tickets: &[NewTicket],
-) -> Result<()> {
-    let mut errors = Vec::new();
-    for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
-        let places = super::find_other_people(connection, people_of, chunk).await?;
-        let place = |place: &i64| (number * CHUNK) as i64 + place;
-        errors.extend(places.iter().map(|known| FieldError::new(place(known).to_string(), Fault::PersonDiffers)));
-    }
-    if errors.is_empty() { Ok(()) } else { Err(Error::InvalidPayload(errors)) }
-}
-
-/// Which of these tickets are there already.
-async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Error> {
-    let mut lease = backend.reader().await?;
-    let outcome = super::find_taken(lease.connection(), event_id, tickets).await;
-    let places = lease.settle(outcome.map_err(Error::from)).await?;
-    let taken = |place: &i64| FieldError::new(place.to_string(), Fault::SeatTaken);
-    Ok(Error::SeatTaken(places.iter().map(taken).collect()))
 }
 
 /// A `like` pattern for texts that contain this one.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::actions::record;
+use super::issues::clear_abandoned;
 use super::{BEGIN, Backend, Connection, LOCK_USER, unless_unique};
 use crate::error::Error;
 use crate::model::{Action, User};
@@ -33,7 +34,14 @@ impl Users for Backend {
             find_user(connection, person).await?.ok_or(Error::UserNotFound)
         }
         .await;
-        lease.settle(outcome).await
+        match lease.settle(outcome).await {
+            Err(Error::UsernameTaken) if self.find_user(person).await?.is_none() => {
+                // An import is making one of this name, or was stopped when it had.
+                clear_abandoned(self, author.now).await?;
+                Err(Error::ImportInProgress)
+            }
+            outcome => outcome,
+        }
     }
 
     async fn find_user(&self, person: &PersonName) -> Result<Option<User>> {
@@ -75,10 +83,12 @@ impl Users for Backend {
     }
 
     async fn erase_user(&self, person: &PersonName, author: Author) -> Result<()> {
+        clear_abandoned(self, author.now).await?;
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
             let user = lock_user(connection, person).await?;
+            refuse_while_issued_to(connection, user.user_id).await?;
             // First the tickets, whose locks every scan and undo waits for, so that no note is written behind us.
             sqlx::query(
                 "update tickets set status = 'revoked', changed_at = $2, version = version + 1 where user_id = $1",
@@ -102,12 +112,25 @@ impl Users for Backend {
     }
 }
 
+/// Refuses while an import is making tickets of this user, which then are theirs.
+async fn refuse_while_issued_to(connection: &mut Connection, user_id: Uuid) -> Result<()> {
+    let hidden: i64 = sqlx::query_scalar(concat!(
+        "select count(*) from tickets t join events e on e.event_id = t.event_id where t.user_id = $1 and not ",
+        issued_ticket!()
+    ))
+    .bind(user_id)
+    .fetch_one(connection)
+    .await?;
+    if hidden == 0 { Ok(()) } else { Err(Error::ImportInProgress) }
+}
+
 async fn find_user(connection: &mut Connection, person: &PersonName) -> Result<Option<User>> {
-    let user = sqlx::query_as(
+    let user = sqlx::query_as(concat!(
         "select u.user_id, u.event_id, e.slug as event, u.username, u.full_name, u.email, u.created_at \
          from users u left join events e on e.event_id = u.event_id \
-         where lower(u.username) = lower($1) and u.event_id is not distinct from $2",
-    )
+         where lower(u.username) = lower($1) and u.event_id is not distinct from $2 and ",
+        issued_user!()
+    ))
     .bind(&person.username)
     .bind(person.event_id)
     .fetch_optional(connection)

@@ -1,0 +1,342 @@
+//! Issuing tickets, all of them or none: a few in one transaction; many in short ones, between which others write too.
+//!
+//! What the short ones write is hidden from every statement until a last one makes it appear: its `issue_id` is the
+//! event's `issuing`. `issuing_since` is when whoever issues wrote last; it is compared in each transaction, so that only
+//! one of them ever has the issue. Nobody who was stopped comes back to it: the next who makes something takes the issue
+//! over, and deletes what it has written so far.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::actions::record_as;
+use super::{BEGIN, Backend, Connection};
+use crate::error::Error;
+use crate::fault::{Fault, FieldError};
+use crate::model::{Action, Millis};
+use crate::store::{Act, Author, Created, Issues, NewTicket, NewUser, Result};
+
+/// Tickets that one transaction writes or deletes at most.
+pub(in crate::store) const CHUNK: usize = 1_000;
+
+/// Who has not written for so long was stopped: a transaction that waits gives up long before.
+const ABANDONED: Duration = Duration::from_secs(30);
+
+#[async_trait]
+impl Issues for Backend {
+    async fn create_tickets(
+        &self,
+        event_id: Uuid,
+        people_of: Option<Uuid>,
+        people: &[NewUser],
+        tickets: &[NewTicket],
+        author: Author,
+        progress: &(dyn Fn(usize) + Send + Sync),
+    ) -> Result<Created> {
+        let others = clear_abandoned(self, author.now).await?;
+        let (issue_id, started) = (Uuid::now_v7(), Instant::now());
+        let mut issue = Issue { event_id, people_of, issue_id, author, started, wrote: author.now, others };
+        let outcome = if tickets.len() > CHUNK {
+            issue.in_chunks(self, people, tickets, progress).await
+        } else {
+            issue.at_once(self, people, tickets).await
+        };
+        match outcome {
+            Ok(users_created) => {
+                progress(tickets.len());
+                let registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
+                Ok(Created { created: tickets.len() as u64, registered, users_created })
+            }
+            // To write without asking first is faster; which seats are taken is asked when one is.
+            Err(Error::SeatTaken(_)) => Err(taken_seats(self, event_id, tickets).await?),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The tickets that one request or one command makes, which appear together.
+struct Issue {
+    event_id: Uuid,
+    people_of: Option<Uuid>,
+    /// The action, by which the rows are known as this issue's.
+    issue_id: Uuid,
+    author: Author,
+    started: Instant,
+    /// What `issuing_since` is as long as the issue is ours.
+    wrote: Millis,
+    /// How many other imports were at work when this one began.
+    others: usize,
+}
+
+/// What an issue writes.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    People(&'a [NewUser]),
+    Tickets(&'a [NewTicket]),
+}
+
+impl Rows<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::People(people) => people.len(),
+            Self::Tickets(tickets) => tickets.len(),
+        }
+    }
+
+    /// The first of them, and the rest.
+    fn split(self, size: usize) -> (Self, Self) {
+        let size = size.min(self.len());
+        match self {
+            Self::People(people) => (Self::People(&people[..size]), Self::People(&people[size..])),
+            Self::Tickets(tickets) => (Self::Tickets(&tickets[..size]), Self::Tickets(&tickets[size..])),
+        }
+    }
+}
+
+impl Issue {
+    fn now(&self) -> Millis {
+        self.author.now + self.started.elapsed()
+    }
+
+    /// Returns how many people were made.
+    async fn at_once(&self, backend: &Backend, people: &[NewUser], tickets: &[NewTicket]) -> Result<u64> {
+        let mut lease = backend.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            self.record(connection, tickets.len(), self.author.now).await?;
+            let users_created = self.write(connection, Rows::People(people)).await?;
+            self.refuse_other_people(connection, tickets).await?;
+            self.write(connection, Rows::Tickets(tickets)).await?;
+            Ok(users_created)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    /// Returns how many people were made.
+    async fn in_chunks(
+        &mut self,
+        backend: &Backend,
+        people: &[NewUser],
+        tickets: &[NewTicket],
+        progress: &(dyn Fn(usize) + Send + Sync),
+    ) -> Result<u64> {
+        self.begin(backend).await?;
+        let outcome = async {
+            let users_created = self.write_hidden(backend, Rows::People(people), &|_| {}).await?;
+            let mut lease = backend.reader().await?;
+            let others = self.refuse_other_people(lease.connection(), tickets).await;
+            lease.settle(others).await?;
+            self.write_hidden(backend, Rows::Tickets(tickets), progress).await?;
+            self.appear(backend, tickets.len()).await?;
+            Ok(users_created)
+        }
+        .await;
+        if outcome.is_err()
+            && let Err(error) = take_back(backend, self.event_id, self.issue_id, None).await
+        {
+            tracing::warn!(%error, "what an import had written stays hidden until the next one deletes it");
+        }
+        outcome
+    }
+
+    /// Takes the event for this issue.
+    async fn begin(&self, backend: &Backend) -> Result<()> {
+        let mut lease = backend.writer().await?;
+        let outcome =
+            sqlx::query("update events set issuing = $2, issuing_since = $3 where event_id = $1 and issuing is null")
+                .bind(self.event_id)
+                .bind(self.issue_id)
+                .bind(self.wrote)
+                .execute(lease.connection())
+                .await;
+        // An event that was deleted just now is told by the next try.
+        let events = lease.settle(outcome.map_err(Error::from)).await?.rows_affected();
+        if events == 1 { Ok(()) } else { Err(Error::ImportInProgress) }
+    }
+
+    /// Writes rows that nobody sees yet, and lets others write in between. Returns how many there were to write.
+    async fn write_hidden(
+        &mut self,
+        backend: &Backend,
+        rows: Rows<'_>,
+        progress: &(dyn Fn(usize) + Send + Sync),
+    ) -> Result<u64> {
+        let (mut rest, mut size, mut written) = (rows, CHUNK, 0);
+        while rest.len() > 0 {
+            let (chunk, after) = rest.split(size);
+            let mut lease = backend.writer().await?.begin(BEGIN).await?;
+            let (locked, now) = (Instant::now(), self.now());
+            let outcome = self.write_ours(lease.connection(), chunk, now).await;
+            written += lease.settle(outcome).await?;
+            (self.wrote, rest) = (now, after);
+            progress(rows.len() - rest.len());
+            size = super::give_way(size, locked.elapsed()).await;
+        }
+        Ok(written)
+    }
+
+    /// Writes rows if the issue is still ours.
+    async fn write_ours(&self, connection: &mut Connection, rows: Rows<'_>, now: Millis) -> Result<u64> {
+        let ours = sqlx::query(
+            "update events set issuing_since = $4 where event_id = $1 and issuing = $2 and issuing_since = $3",
+        );
+        let ours = ours.bind(self.event_id).bind(self.issue_id).bind(self.wrote).bind(now);
+        self.must_be_ours(ours.execute(&mut *connection).await?.rows_affected())?;
+        self.write(connection, rows).await
+    }
+
+    /// Returns how many there were to write: a person who is there already is not.
+    async fn write(&self, connection: &mut Connection, rows: Rows<'_>) -> Result<u64> {
+        let Self { event_id, people_of, issue_id, author: Author { now, .. }, .. } = *self;
+        match rows {
+            Rows::People([]) => Ok(0),
+            Rows::People(people) => super::insert_people(connection, people_of, people, issue_id, now).await,
+            Rows::Tickets(tickets) => {
+                let written = super::insert_tickets(connection, event_id, people_of, tickets, issue_id, now).await;
+                written.map(|()| tickets.len() as u64).map_err(|error| self.refused(error))
+            }
+        }
+    }
+
+    /// Refuses tickets whose holders are known with another address than they come with. Asked when the holders are there,
+    /// so that nobody else can make one of them meanwhile.
+    async fn refuse_other_people(&self, connection: &mut Connection, tickets: &[NewTicket]) -> Result<()> {
+        let mut errors = Vec::new();
+        for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
+            let places = super::find_other_people(connection, self.people_of, chunk, self.issue_id).await?;
+            let place = |place: &i64| (number * CHUNK) as i64 + place;
+            errors.extend(places.iter().map(|known| FieldError::new(place(known).to_string(), Fault::PersonDiffers)));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Error::InvalidPayload(errors)) }
+    }
+
+    /// Makes all that was written appear, at once.
+    async fn appear(&self, backend: &Backend, tickets: usize) -> Result<()> {
+        let mut lease = backend.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            super::analyze(connection).await?;
+            let ours = sqlx::query(
+                "update events set issuing = null, issuing_since = null \
+                 where event_id = $1 and issuing = $2 and issuing_since = $3",
+            );
+            let ours = ours.bind(self.event_id).bind(self.issue_id).bind(self.wrote);
+            self.must_be_ours(ours.execute(&mut *connection).await?.rows_affected())?;
+            self.record(connection, tickets, self.now()).await
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    /// Why tickets could not be written.
+    fn refused(&self, error: sqlx::Error) -> Error {
+        match error.as_database_error() {
+            Some(refusal) if refusal.is_unique_violation() => Error::SeatTaken(Vec::new()),
+            // The holder may be one whom another import is making.
+            Some(refusal) if refusal.is_foreign_key_violation() && self.others > 0 => Error::ImportInProgress,
+            _ => error.into(),
+        }
+    }
+
+    fn must_be_ours(&self, events: u64) -> Result<()> {
+        let lost =
+            || Error::DatabaseUnavailable("the import stood still, and another request has taken it back".into());
+        if events == 1 { Ok(()) } else { Err(lost()) }
+    }
+
+    async fn record(&self, connection: &mut Connection, tickets: usize, at: Millis) -> Result<()> {
+        let act = Act::new(Action::Issued, self.event_id).count(tickets);
+        record_as(connection, self.issue_id, Author { now: at, ..self.author }, &act).await
+    }
+}
+
+/// Deletes what issues have written that were stopped. Returns how many are at work.
+pub(super) async fn clear_abandoned(backend: &Backend, now: Millis) -> Result<usize> {
+    let mut lease = backend.reader().await?;
+    let outcome = sqlx::query_as(
+        "select event_id, issuing, issuing_since from events where issuing is not null order by issuing",
+    )
+    .fetch_all(lease.connection())
+    .await;
+    let issues: Vec<(Uuid, Uuid, Millis)> = lease.settle(outcome.map_err(Error::from)).await?;
+    let mut at_work = 0;
+    for (event_id, issue_id, wrote) in issues {
+        if now - ABANDONED < wrote {
+            at_work += 1;
+        } else {
+            take_back(backend, event_id, issue_id, Some(wrote)).await?;
+        }
+    }
+    Ok(at_work)
+}
+
+/// Deletes what an issue has written, and then frees its event. Takes the issue over first, so that it neither goes on nor
+/// appears; when it has appeared already, or is another's by now, there is nothing to delete.
+async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Option<Millis>) -> Result<()> {
+    let mut lease = backend.writer().await?;
+    let outcome = sqlx::query(
+        "update events set issuing_since = issuing_since + 1 \
+         where event_id = $1 and issuing = $2 and ($3 is null or issuing_since = $3)",
+    )
+    .bind(event_id)
+    .bind(issue_id)
+    .bind(wrote)
+    .execute(lease.connection())
+    .await;
+    if lease.settle(outcome.map_err(Error::from)).await?.rows_affected() == 0 {
+        return Ok(());
+    }
+    // The tickets first: they name their holders.
+    for (find, delete) in [
+        (
+            "select ticket_id from tickets where issue_id = $1 and ticket_id > $2 order by ticket_id limit $3",
+            "delete from tickets where issue_id = $1 and ticket_id > $2 and ticket_id <= $3",
+        ),
+        (
+            "select user_id from users where issue_id = $1 and user_id > $2 order by user_id limit $3",
+            "delete from users where issue_id = $1 and user_id > $2 and user_id <= $3",
+        ),
+    ] {
+        delete_in_chunks(backend, issue_id, find, delete).await?;
+    }
+    let mut lease = backend.writer().await?;
+    let outcome = sqlx::query("update events set issuing = null, issuing_since = null where issuing = $1")
+        .bind(issue_id)
+        .execute(lease.connection())
+        .await;
+    lease.settle(outcome.map_err(Error::from)).await.map(drop)
+}
+
+/// Looks for the next rows of an issue without a lock, for there may be many others before them, and then deletes them.
+async fn delete_in_chunks(backend: &Backend, issue_id: Uuid, find: &'static str, delete: &'static str) -> Result<()> {
+    let (mut after, mut size) = (Uuid::nil(), CHUNK);
+    loop {
+        let mut lease = backend.reader().await?;
+        let find = sqlx::query_scalar(find).bind(issue_id).bind(after).bind(size as i64);
+        let outcome = find.fetch_all(lease.connection()).await;
+        let found: Vec<Uuid> = lease.settle(outcome.map_err(Error::from)).await?;
+        let Some(&last) = found.last() else { return Ok(()) };
+        let mut lease = backend.writer().await?.begin(BEGIN).await?;
+        let locked = Instant::now();
+        let delete = sqlx::query(delete).bind(issue_id).bind(after).bind(last);
+        let outcome = delete.execute(lease.connection()).await;
+        lease.settle(outcome.map_err(Error::from)).await?;
+        size = super::give_way(size, locked.elapsed()).await;
+        after = last;
+    }
+}
+
+/// Which of these tickets are there already.
+async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Error> {
+    let mut lease = backend.reader().await?;
+    let outcome = super::find_taken(lease.connection(), event_id, tickets).await;
+    let places = lease.settle(outcome.map_err(Error::from)).await?;
+    if places.is_empty() {
+        // Another import has taken them, and may yet give them back.
+        return Ok(Error::ImportInProgress);
+    }
+    let taken = |place: &i64| FieldError::new(place.to_string(), Fault::SeatTaken);
+    Ok(Error::SeatTaken(places.iter().map(taken).collect()))
+}

@@ -1,0 +1,261 @@
+//! Imports that are at work: nobody sees what they have written so far, and nobody waits for them; and imports that were
+//! stopped, of which nothing is left.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+use register_ticket_api::app::App;
+use register_ticket_api::error::Error;
+use register_ticket_api::model::{Millis, Seed};
+use register_ticket_api::store::{Author, Created, NewTicket, NewUser};
+use register_ticket_api::totp::{Code, QrCode};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::client::Reply;
+use crate::service::{Service, assert_members, settings, with};
+
+on_both_databases! {
+    nobody_sees_a_ticket_before_all_are_there,
+    a_scan_of_another_event_is_answered_while_an_import_is_at_work,
+    what_meets_an_import_at_work_is_to_be_sent_again,
+    an_import_that_was_stopped_leaves_nothing_and_the_next_one_works,
+    what_a_stopped_import_has_written_is_deleted_by_whoever_meets_it,
+    an_event_is_deleted_when_no_import_is_at_work_in_it,
+    an_import_that_was_taken_for_stopped_writes_nothing_more,
+    an_import_reaches_gates_that_ask_for_what_changed_since_it_began,
+}
+
+const TICKETS: &str = "/api/events/default/tickets";
+const MANIFEST: &str = "/api/events/default/manifest";
+/// More than two transactions write.
+const MANY: usize = 2_500;
+/// Longer than a process that is at work writes nothing.
+const STOPPED: i64 = 31_000;
+
+/// An import of [`MANY`] tickets by a process of its own, each of a new user but the first, who is luis. It stands still
+/// between two of its transactions.
+pub struct Held {
+    tickets: Vec<NewTicket>,
+    pub import: BoxFuture<'static, Result<Created, Error>>,
+}
+
+impl Held {
+    pub async fn of(service: &Service) -> Self {
+        Self::of_event(service, "default").await
+    }
+
+    async fn of_event(service: &Service, event: &'static str) -> Self {
+        let clock = service.clock.clone();
+        let app = Arc::new(App::new(settings(&service.database, &[]), Box::new(move || clock.now())));
+        let tickets: Vec<NewTicket> = (0..MANY).map(new_ticket).collect();
+        let people: Vec<NewUser> = tickets.iter().filter_map(|ticket| ticket.holder.clone()).collect();
+        let (written, rows, now) = (Arc::new(Notify::new()), tickets.clone(), service.now());
+        let tell = Arc::clone(&written);
+        let mut import = async move {
+            let event = app.store().find_event(event).await?.expect("it is there").open(None)?;
+            let author = Author { key_id: None, now };
+            app.store().create_tickets(event.event_id, None, &people, &rows, author, &|_| tell.notify_one()).await
+        }
+        .boxed();
+        tokio::select! {
+            biased;
+            () = written.notified() => Self { tickets, import },
+            ended = &mut import => panic!("{ended:?}"),
+        }
+    }
+
+    fn first(&self) -> Uuid {
+        self.tickets[0].ticket_id
+    }
+}
+
+fn new_ticket(number: usize) -> NewTicket {
+    let username = if number == 0 { "luis".to_owned() } else { format!("new{number}") };
+    NewTicket {
+        ticket_id: Uuid::now_v7(),
+        seat: number.to_string(),
+        gate: "North".to_owned(),
+        seed: Seed([7; 20]),
+        holder: Some(NewUser { username, full_name: None, email: None }),
+    }
+}
+
+/// All that can be read of the event and of two of the holders, as far as an import may not change it before its end.
+async fn all_that_is_seen(service: &Service, held: Option<&Held>) -> Vec<(StatusCode, String)> {
+    let gate = service.offline_gate().await;
+    let mut paths: Vec<String> = ["stats", "tickets", "tickets?q=luis", "tickets.csv", "links.csv"]
+        .map(|of| format!("/api/events/default/{of}"))
+        .into();
+    paths.extend(["luis", "luis/tickets", "new1", "new1/tickets"].map(|of| format!("/api/users/{of}")));
+    paths.extend(held.map(|held| format!("/api/tickets/{}", held.first())));
+    let mut seen = Vec::new();
+    for path in paths {
+        let reply = service.organizer.get(&path).await;
+        seen.push((reply.status, reply.text()));
+    }
+    let manifest = gate.get(MANIFEST).await;
+    seen.push((manifest.status, manifest.header("etag").to_owned()));
+    seen.push((manifest.status, manifest.is(200)["tickets"].to_string()));
+    seen
+}
+
+async fn nobody_sees_a_ticket_before_all_are_there(service: Service) {
+    service.user("luis").await;
+    let before = all_that_is_seen(&service, None).await;
+    let held = Held::of(&service).await;
+    assert!(service.database.count("select count(*) from tickets").await > 0, "there is something to see");
+    let meanwhile = all_that_is_seen(&service, Some(&held)).await;
+    let (of_the_ticket, meanwhile): (Vec<_>, Vec<_>) = meanwhile
+        .into_iter()
+        .partition(|(status, text)| *status == StatusCode::NOT_FOUND && text.contains("ticket_not_found"));
+    assert_eq!(of_the_ticket.len(), 1);
+    assert_eq!(meanwhile, before);
+    let seat = json!({ "event": "default", "seat": "1", "gate": "North" });
+    service.organizer.post("/api/users/luis/tickets", seat).await.is_refused(404, "ticket_not_found");
+    let code = QrCode { ticket_id: held.first(), code: Code::Rotating("123456".to_owned()) }.to_string();
+    for shown in [json!({ "code": code }), json!({ "seat": "1", "gate": "North", "totp_code": "123456" })] {
+        let scan = with(shown, json!({ "scan_id": Uuid::now_v7() }));
+        service.organizer.post("/api/events/default/scans", scan).await.is_scan(404, "unknown_ticket");
+    }
+
+    let created = held.import.await.expect("nothing stands in its way");
+    assert_eq!(created, Created { created: 2_500, registered: 2_500, users_created: 2_499 });
+    let stats = service.organizer.get("/api/events/default/stats").await.is(200);
+    assert_members(&stats, json!({ "tickets": MANY, "registered": MANY }));
+    let after = all_that_is_seen(&service, None).await;
+    assert!(after.iter().zip(&before).all(|(after, before)| after != before || before.1.contains("full_name")));
+    let of_luis = service.organizer.get("/api/users/luis/tickets").await.is(200);
+    assert_eq!(of_luis["tickets"].as_array().map(Vec::len), Some(1));
+    assert_eq!(service.database.count("select count(*) from actions where action = 'issued'").await, 1);
+}
+
+async fn a_scan_of_another_event_is_answered_while_an_import_is_at_work(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let ticket = service.ticket_of("other", "A1", "North").await;
+    let held = Held::of(&service).await;
+    service.organizer.post("/api/events/other/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    // And while it goes on.
+    let scans = async {
+        for _ in 0..10 {
+            let again = service.organizer.post("/api/events/other/scans", service.scan(&ticket)).await;
+            again.is_scan(409, "already_used");
+        }
+    };
+    let (created, ()) = tokio::join!(held.import, scans);
+    assert_eq!(created.expect("nothing stands in its way").created, MANY as u64);
+}
+
+async fn what_meets_an_import_at_work_is_to_be_sent_again(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    service.user("luis").await;
+    let held = Held::of(&service).await;
+    let organizer = &service.organizer;
+    let requests = || -> Vec<(&str, BoxFuture<Reply>)> {
+        let rows: String = (0..MANY).map(|seat| format!("{seat},South\n")).collect();
+        vec![
+            ("a taken seat", organizer.post(TICKETS, json!({ "seat": "1", "gate": "North" })).boxed()),
+            ("a second import", organizer.post_csv(TICKETS, format!("seat,gate\n{rows}")).boxed()),
+            ("a new holder", organizer.post_csv("/api/events/other/tickets", "seat,gate,username\n1,a,new1\n").boxed()),
+            ("a new user", organizer.post("/api/users", json!({ "username": "NEW1" })).boxed()),
+            ("a known holder", organizer.delete("/api/users/luis").boxed()),
+        ]
+    };
+    for (what, request) in requests() {
+        let refused = service.unchanged(request).await;
+        assert_eq!(refused.header("retry-after"), "5", "{what}");
+        refused.is_refused(429, "import_in_progress");
+    }
+    // What does not meet it goes on.
+    organizer.post(TICKETS, json!({ "seat": "1", "gate": "South" })).await.is(201);
+    organizer.patch("/api/events/default", json!({ "name": "Changed" })).await.is(200);
+
+    held.import.await.expect("nothing stands in its way");
+    let answers = [(409, "seat_taken"), (409, "seat_taken"), (201, ""), (409, "username_taken"), (204, "")];
+    for ((what, request), (status, code)) in requests().into_iter().zip(answers) {
+        let reply = request.await;
+        assert_eq!(reply.status, status, "{what}: {}", reply.text());
+        assert!(reply.text().contains(code), "{what}");
+    }
+    let revoked = organizer.get(format!("{TICKETS}?status=revoked")).await.is(200);
+    assert_eq!(revoked["tickets"].as_array().map(Vec::len), Some(1), "the ticket that the import gave luis");
+}
+
+async fn an_import_that_was_stopped_leaves_nothing_and_the_next_one_works(service: Service) {
+    service.user("luis").await;
+    let before = all_that_is_seen(&service, None).await;
+    let held = Held::of(&service).await;
+    drop(held.import);
+    assert_eq!(all_that_is_seen(&service, None).await, before);
+    let rows: String = (0..MANY).map(|seat| format!("{seat},North,new{seat}\n")).collect();
+    let file = || service.organizer.post_csv(TICKETS, format!("seat,gate,username\n{rows}"));
+    // Whether it goes on is not known yet.
+    file().await.is_refused(429, "import_in_progress");
+    service.clock.advance(STOPPED);
+    assert_eq!(file().await.is(201), json!({ "created": MANY, "registered": MANY, "users_created": MANY }));
+    assert_eq!(service.database.count("select count(*) from tickets").await, MANY as i64);
+    assert_eq!(service.database.count("select count(*) from users").await, MANY as i64 + 1);
+    assert_eq!(service.database.count("select count(*) from events where issuing is not null").await, 0);
+}
+
+async fn what_a_stopped_import_has_written_is_deleted_by_whoever_meets_it(service: Service) {
+    service.user("luis").await;
+    let organizer = &service.organizer;
+    let stopped = async || {
+        drop(Held::of(&service).await.import);
+        service.clock.advance(STOPPED);
+    };
+    let is_left = async |tickets: i64, users: i64| {
+        assert_eq!(service.database.count("select count(*) from tickets").await, tickets);
+        assert_eq!(service.database.count("select count(*) from users").await, users);
+        assert_eq!(service.database.count("select count(*) from events where issuing is not null").await, 0);
+    };
+    stopped().await;
+    organizer.post("/api/users", json!({ "username": "new1" })).await.is_refused(429, "import_in_progress");
+    is_left(0, 1).await;
+    organizer.post("/api/users", json!({ "username": "new1" })).await.is(201);
+    organizer.delete("/api/users/new1").await.is(204);
+
+    stopped().await;
+    organizer.delete("/api/users/luis").await.is(204);
+    is_left(0, 0).await;
+
+    stopped().await;
+    organizer.post(TICKETS, json!({ "seat": "1", "gate": "North" })).await.is(201);
+    is_left(1, 0).await;
+}
+
+async fn an_event_is_deleted_when_no_import_is_at_work_in_it(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let held = Held::of_event(&service, "other").await;
+    let delete = || service.organizer.delete("/api/events/other");
+    service.unchanged(delete()).await.is_refused(429, "import_in_progress");
+    drop(held.import);
+    service.clock.advance(STOPPED);
+    delete().await.is(204);
+    assert_eq!(service.database.count("select count(*) from users").await, 0);
+}
+
+async fn an_import_that_was_taken_for_stopped_writes_nothing_more(service: Service) {
+    service.user("luis").await;
+    let held = Held::of(&service).await;
+    service.clock.advance(STOPPED);
+    service.organizer.post(TICKETS, json!({ "seat": "1", "gate": "South" })).await.is(201);
+    let refused = held.import.await.expect_err("it has lost what it had written");
+    assert!(matches!(refused, Error::DatabaseUnavailable(_)), "{refused:?}");
+    assert_eq!(service.database.count("select count(*) from tickets").await, 1);
+    assert_eq!(service.database.count("select count(*) from users").await, 1);
+}
+
+async fn an_import_reaches_gates_that_ask_for_what_changed_since_it_began(service: Service) {
+    let gate = service.offline_gate().await;
+    let since = Millis(service.now().0 + 1);
+    let held = Held::of(&service).await;
+    let read = async || gate.get(format!("{MANIFEST}?since={}", since.0)).await.is(200)["tickets"].clone();
+    assert_eq!(read().await, Value::Array(Vec::new()));
+    held.import.await.expect("nothing stands in its way");
+    assert_eq!(read().await.as_array().map(Vec::len), Some(MANY));
+}
