@@ -1,9 +1,9 @@
 //! Issuing tickets, all of them or none: a few in one transaction; many in short ones, between which others write too.
 //!
 //! What the short ones write is hidden from every statement until a last one makes it appear: its `issue_id` is the
-//! event's `issuing`. `issuing_since` is when whoever issues wrote last; it is compared in each transaction, so that only
-//! one of them ever has the issue. Nobody who was stopped comes back to it: the next who makes something takes the issue
-//! over, and deletes what it has written so far.
+//! event's `issuing`. `issuing_since` is when whoever issues wrote last; each transaction compares it, so that an issue
+//! is never in two hands. Nobody who was stopped comes back to it: the next who meets it takes it over, and deletes what
+//! it has written so far.
 
 use std::time::{Duration, Instant};
 
@@ -200,8 +200,8 @@ impl Issue {
         }
     }
 
-    /// Refuses tickets whose holders are known with another address than they come with. Asked when the holders are there,
-    /// so that nobody else can make one of them meanwhile.
+    /// Refuses tickets whose holders are known with another address than they come with. Asked when the holders are
+    /// there, so that nobody else can make one of them meanwhile.
     async fn refuse_other_people(&self, connection: &mut Connection, tickets: &[NewTicket]) -> Result<()> {
         let mut errors = Vec::new();
         for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
@@ -272,8 +272,8 @@ pub(super) async fn clear_abandoned(backend: &Backend, now: Millis) -> Result<us
     Ok(at_work)
 }
 
-/// Deletes what an issue has written, and then frees its event. Takes the issue over first, so that it neither goes on nor
-/// appears; when it has appeared already, or is another's by now, there is nothing to delete.
+/// Deletes what an issue has written, and then frees its event. Takes the issue over first, so that it neither goes on
+/// nor appears; when it has appeared already, or is another's by now, there is nothing to delete.
 async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Option<Millis>) -> Result<()> {
     let mut lease = backend.writer().await?;
     let outcome = sqlx::query(
