@@ -27,6 +27,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, P
 use uuid::Uuid;
 
 use self::queries::admissions::bind_scan;
+use self::queries::issues::LARGE_CHUNK;
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
@@ -314,10 +315,11 @@ async fn take_event(connection: &mut PgConnection, event_id: Uuid) -> std::resul
     take.execute(connection).await.map(drop)
 }
 
-/// Writers wait for each other at the same row only, so nobody waits for who writes much.
+/// Writers wait for each other at the same row only, so nobody waits for who writes much. Returns how many rows to write
+/// next by one transaction.
 async fn give_way(rows: usize, _held: Duration) -> usize {
     tokio::task::yield_now().await;
-    rows
+    (rows * 2).min(LARGE_CHUNK)
 }
 
 /// Brings the planner's statistics up to date after many tickets were written.

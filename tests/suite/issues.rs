@@ -31,7 +31,7 @@ on_both_databases! {
 
 const TICKETS: &str = "/api/events/default/tickets";
 const MANIFEST: &str = "/api/events/default/manifest";
-/// More than two transactions write.
+/// More than one transaction writes.
 const MANY: usize = 2_500;
 /// Longer than a process that is at work writes nothing.
 const STOPPED: i64 = 31_000;

@@ -17,8 +17,11 @@ use crate::fault::{Fault, FieldError};
 use crate::model::{Action, Millis};
 use crate::store::{Act, Author, Created, Issues, NewTicket, NewUser, Result};
 
-/// Tickets that one transaction writes or deletes at most.
+/// Tickets that are written by one transaction; of more, each has so many at first, and then what `give_way` says.
 pub(in crate::store) const CHUNK: usize = 1_000;
+
+/// Tickets that one statement may be about where nobody waits for it.
+pub(in crate::store) const LARGE_CHUNK: usize = 5_000;
 
 /// Who has not written for so long was stopped: a transaction that waits gives up long before.
 const ABANDONED: Duration = Duration::from_secs(30);
@@ -204,9 +207,9 @@ impl Issue {
     /// there, so that nobody else can make one of them meanwhile.
     async fn refuse_other_people(&self, connection: &mut Connection, tickets: &[NewTicket]) -> Result<()> {
         let mut errors = Vec::new();
-        for (number, chunk) in tickets.chunks(CHUNK).enumerate() {
+        for (number, chunk) in tickets.chunks(LARGE_CHUNK).enumerate() {
             let places = super::find_other_people(connection, self.people_of, chunk, self.issue_id).await?;
-            let place = |place: &i64| (number * CHUNK) as i64 + place;
+            let place = |place: &i64| (number * LARGE_CHUNK) as i64 + place;
             errors.extend(places.iter().map(|known| FieldError::new(place(known).to_string(), Fault::PersonDiffers)));
         }
         if errors.is_empty() { Ok(()) } else { Err(Error::InvalidPayload(errors)) }

@@ -5,7 +5,7 @@ use sqlx::{FromRow as _, Row as _};
 use uuid::Uuid;
 
 use super::actions::record;
-use super::issues::CHUNK;
+use super::issues::LARGE_CHUNK;
 use super::users::find_holder;
 use super::{BEGIN, Backend, Connection, LOCK_TICKET, Row};
 use crate::error::Error;
@@ -235,7 +235,7 @@ async fn list_unused(connection: &mut Connection, after: Uuid) -> Result<Vec<Unu
          order by t.ticket_id limit $2"
     ))
     .bind(after)
-    .bind(CHUNK as i64)
+    .bind(LARGE_CHUNK as i64)
     .fetch_all(connection)
     .await?;
     Ok(tickets)
