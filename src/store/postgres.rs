@@ -186,7 +186,6 @@ async fn insert_people(
     .bind(emails)
     .bind(people_of)
     .bind(issue_id)
-    .bind(issue_id)
     .execute(connection)
     .await?;
     Ok(written.rows_affected())

@@ -212,7 +212,6 @@ async fn insert_people(
     .bind(json(&rows)?)
     .bind(people_of)
     .bind(issue_id)
-    .bind(issue_id)
     .execute(connection)
     .await?;
     Ok(written.rows_affected())
