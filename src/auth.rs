@@ -74,12 +74,21 @@ pub struct Caller {
     pub gate: Option<String>,
     pub offline: bool,
     pub created_at: Option<Millis>,
+    /// When the key ends.
+    pub expires_at: Option<Millis>,
 }
 
 impl Caller {
     /// The holder of `ORGANIZER_KEY`, and whoever runs the command line on the machine.
-    pub const ENVIRONMENT: Self =
-        Self { key_id: None, role: Role::Organizer, event_id: None, gate: None, offline: true, created_at: None };
+    pub const ENVIRONMENT: Self = Self {
+        key_id: None,
+        role: Role::Organizer,
+        event_id: None,
+        gate: None,
+        offline: true,
+        created_at: None,
+        expires_at: None,
+    };
 
     /// The holder of a key, while it is good.
     fn with(key: &Key, now: Millis) -> Result<Self, Error> {
@@ -95,6 +104,7 @@ impl Caller {
             gate: key.gate.clone(),
             offline: key.offline || !key.role.is_of_a_device(),
             created_at: Some(key.created_at),
+            expires_at: key.expires_at,
         }
     }
 

@@ -58,6 +58,9 @@ pub enum Fault {
     EndsBeforeStart,
     #[strum(message = "must be in the future")]
     NotInFuture,
+    /// The end of an organizer's key, after that of the key that makes it.
+    #[strum(message = "must not be after the end of your own key")]
+    AfterYourKey,
     /// The time of an event that is in use.
     #[strum(message = "would take the event from under gates that are at work; keep its start, and its end after now")]
     GatesAtWork,

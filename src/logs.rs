@@ -247,6 +247,7 @@ mod tests {
             gate: Some("North".into()),
             offline: false,
             created_at: None,
+            expires_at: None,
         };
         let traceparent = format!("00-{TRACE_ID}-00f067aa00000001-01");
         let line = RequestLine {

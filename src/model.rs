@@ -662,7 +662,8 @@ fn check_text(text: &str, most: usize) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A username: 1 to [`USERNAME`] of `[A-Za-z0-9._@+-]`, and not `attendance`, which is a path of its own.
+/// A username: 1 to [`USERNAME`] of `[A-Za-z0-9._@+-]`, and not `attendance`, `.` or `..`, which are paths
+/// of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Username(String);
@@ -681,7 +682,8 @@ impl TryFrom<String> for Username {
         if !(1..=USERNAME).contains(&text.len()) || !text.bytes().all(plain) {
             return Err(Fault::NotAUsername { most: USERNAME });
         }
-        if text.eq_ignore_ascii_case("attendance") {
+        // A browser takes the last two out of a path, encoded or not.
+        if ["attendance", ".", ".."].iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
             return Err(Fault::Reserved);
         }
         Ok(Self(text))
@@ -848,6 +850,9 @@ mod tests {
             ("añ", false),
             ("a\0", false),
             ("attendance", false),
+            (".", false),
+            ("..", false),
+            ("...", true),
             ("Attendance", false),
         ] {
             assert_eq!(good::<Username>(text), is_good, "{text:?}");

@@ -38,8 +38,8 @@ pub struct NewKey {
     /// Whether the key may load the manifest and send batches, `false` when absent.
     #[serde(default)]
     pub offline: bool,
-    /// When the key stops working. Absent or null: the key of an `organizer` after [`crate::limits::KEY_OF_ORGANIZER`];
-    /// another [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, without one, after
+    /// When the key stops working. Absent or null: the key of an `organizer` after [`crate::limits::KEY_OF_ORGANIZER`], or
+    /// with the key that makes it, beyond which it cannot last; another [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, without one, after
     /// [`crate::limits::KEY_WITHOUT_END`].
     pub expires_at: Option<Millis>,
 }
@@ -76,6 +76,13 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
     if new.expires_at.is_some_and(|expiry| expiry <= now) {
         return Err(Error::field("expires_at", Fault::NotInFuture));
     }
+    // Whoever has such a key for a time cannot make it for ever.
+    let latest = caller.expires_at.filter(|_| !new.role.is_of_a_device());
+    if latest.is_some_and(|latest| new.expires_at.is_some_and(|expiry| latest < expiry)) {
+        return Err(Error::field("expires_at", Fault::AfterYourKey));
+    }
+    let usual = default_expiry(new.role, event.as_ref(), now);
+    let expires_at = new.expires_at.unwrap_or(latest.map_or(usual, |latest| usual.min(latest)));
     let secret = NewSecret::random()?;
     let details = Key {
         key_id: Uuid::now_v7(),
@@ -86,7 +93,7 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
         offline: new.offline,
         created_at: now,
         created_by: caller.key_id,
-        expires_at: Some(new.expires_at.unwrap_or_else(|| default_expiry(new.role, event.as_ref(), now))),
+        expires_at: Some(expires_at),
         revoked_at: None,
         event: event.map(|event| event.slug),
     };

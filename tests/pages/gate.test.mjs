@@ -82,7 +82,7 @@ test("an address makes nobody a gate: the page asks, and a device that says no i
   await page.evaluate((url) => location.replace(url), other.enrol_url);
   await page.locator("#offer").waitFor();
   assert.deepEqual(await offerOf(page), {
-    [en("gate.fact_event")]: "Other Gala",
+    [en("gate.fact_event")]: "Other Gala · other",
     [en("gate.gate")]: en("gate.all_gates"),
     [en("gate.fact_role")]: en("gate.role_supervisor"),
     [en("gate.fact_key")]: "Mallory's",

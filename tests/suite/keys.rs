@@ -13,6 +13,7 @@ on_both_databases! {
     the_key_of_a_gate_ends_12_hours_after_its_event,
     the_key_of_a_gate_without_an_end_lives_30_days,
     the_key_of_an_organizer_lives_180_days,
+    an_organizers_key_ends_with_the_one_that_made_it_at_the_latest,
     a_key_holds_until_the_moment_it_expires,
     a_key_with_a_wrong_field_is_refused,
     a_revoked_key_is_refused_at_once,
@@ -76,6 +77,20 @@ async fn the_key_of_an_organizer_lives_180_days(service: Service) {
     let chosen = service.time(1_000 * DAY);
     let created = create(&service, json!({ "name": "x", "role": "organizer", "expires_at": chosen })).await;
     assert_eq!(created["expires_at"], chosen);
+}
+
+async fn an_organizers_key_ends_with_the_one_that_made_it_at_the_latest(service: Service) {
+    let end = service.time(DAY);
+    let maker = create(&service, json!({ "name": "x", "role": "organizer", "expires_at": end })).await;
+    let maker = service.anonymous.with_key(maker["key"].as_str().unwrap_or_default());
+    let made = maker.post("/api/keys", json!({ "name": "x", "role": "organizer" })).await.is(201);
+    assert_eq!(made["expires_at"], end);
+    let later = json!({ "name": "x", "role": "organizer", "expires_at": service.time(DAY + 1) });
+    let refused = service.unchanged(maker.post("/api/keys", later)).await.is_refused(422, "invalid_payload");
+    assert_members(&refused["errors"][0], json!({ "field": "expires_at", "code": "after_your_key" }));
+    // A device's ends with its event.
+    let gate = json!({ "name": "x", "role": "gate", "expires_at": service.time(2 * DAY) });
+    assert_eq!(maker.post("/api/keys", gate).await.is(201)["expires_at"], service.time(2 * DAY));
 }
 
 async fn a_key_holds_until_the_moment_it_expires(service: Service) {

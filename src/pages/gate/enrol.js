@@ -53,7 +53,7 @@ const facts = (place, pairs) => place.replaceChildren(...pairs.filter(([, value]
 /** Says what a device becomes, and what it stops to be. */
 export function showOffer(offer, { device, state }) {
   facts(find("#offer-facts"), [
-    ["gate.fact_event", offer.event_name ?? text("gate.all_events")],
+    ["gate.fact_event", offer.event_name ? `${offer.event_name} · ${offer.event}` : text("gate.all_events")],
     ["gate.gate", offer.gate ?? text("gate.all_gates")],
     ["gate.fact_role", text(`gate.role_${offer.role}`)],
     ["gate.fact_key", offer.name],

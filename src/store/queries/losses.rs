@@ -77,7 +77,7 @@ impl Loss {
     /// Renews one ticket; it may have got another seed since it was found to be due.
     async fn renew(&self, connection: &mut Connection, ticket_id: Uuid, seed: &Seed, author: Author) -> Result<bool> {
         let event_id: Option<Uuid> = sqlx::query_scalar(
-            "update tickets set seed = $2, seeded_at = $3, printed_at = null, changed_at = $3, version = version + 1 \
+            "update tickets set seed = $2, seeded_at = $3, last_step = null, printed_at = null, changed_at = $3, version = version + 1 \
              where ticket_id = $1 and coalesce(seeded_at, created_at) <= $4 returning event_id",
         )
         .bind(ticket_id)
