@@ -127,7 +127,7 @@ Paste these commands into another terminal, in the same directory:
 api={url}/api
 key={key}
 
-# Register: ana gets the ticket for seat A-2 at gate North. Only this answer holds the secret of its codes.
+# Register: ana gets the ticket for seat A-2 at gate North. This answer holds the secret of its codes.
 ticket=$({curl} -d seat=A-2 -d gate=North $api/users/ana/tickets); echo "$ticket"
 
 # The code that her phone shows now.

@@ -36,8 +36,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     })?;
     drop(progress);
     println!(
-        "{} tickets created, {} of them registered; {} new users.",
-        created.created, created.registered, created.users_created
+        "{} tickets created in the event {}, {} of them registered; {} new users.",
+        created.created, arguments.event, created.registered, created.users_created
     );
     Ok(())
 }

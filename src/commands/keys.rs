@@ -126,6 +126,10 @@ async fn lose(app: Arc<App>, arguments: LostArguments) -> anyhow::Result<()> {
     if let Some(since) = scanned_since {
         list_scans(&app, key_id, since).await?;
     }
+    let address = &app.settings.public_url;
+    eprintln!(
+        "The links begin with {address} (PUBLIC_URL): if that is not where people go, set it and run this again."
+    );
     let links = keys::changed_links(app, key_id, None).await?;
     export::write(links, output.as_deref()).await
 }

@@ -309,6 +309,38 @@ forBothDatabases("a ticket is given, transferred, reissued and revoked, and each
   assert.equal((await tickets.api("GET", "/api/events/default/tickets")).tickets[0].status, "revoked");
 });
 
+test("of two people with one username the ticket is given to the one whose name is typed", async (t) => {
+  const tickets = await withTickets(t, "seat,gate,username,full_name\nA-1,North,luz,Luz Own\nA-2,North,,\n");
+  const { key } = await tickets.api("POST", "/api/keys", { name: "Office", role: "organizer", event: "default" });
+  await tickets.api("POST", "/api/users", { username: "luz", full_name: "Luz Other" }, key);
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  await page.locator("#tickets").getByRole("button", { name: "A-2" }).click();
+  await pressInDialog(page, "register");
+  await field(page, "username").fill("luz");
+  await pressInDialog(page, "register");
+  await sees(page, en("field.two_people"));
+  await field(page, "full_name").fill("Luz Own");
+  await pressInDialog(page, "register");
+  await page.locator("#link-dialog[open]").waitFor();
+  const held = (await tickets.api("GET", "/api/users/luz/tickets")).tickets.map(({ seat }) => seat);
+  assert.deepEqual(held, ["A-1", "A-2"]);
+});
+
+test("whoever reissues a ticket that was used is told that it lets somebody in once more", async (t) => {
+  const tickets = await withTickets(t, "seat,gate,username\nA-1,North,ana\n");
+  await tickets.api("POST", "/api/events/default/scans", { seat: "A-1", gate: "North", manual: true, note: "dead phone", scan_id: crypto.randomUUID() });
+  const page = await signedIn(t, tickets, { view: "tickets" });
+  const opens = () => page.locator("#tickets").getByRole("button", { name: "A-1" }).click();
+  await opens();
+  await pressInDialog(page, "revoke");
+  await sees(inDialog(page), en("organizer.revoke_used"));
+  await pressInDialog(page, "revoke");
+  await sees(page, en("organizer.revoke_done"));
+  await opens();
+  await pressInDialog(page, "reissue");
+  await sees(inDialog(page), en("organizer.reissue_used"));
+});
+
 test("a person's name and address are corrected at a ticket of theirs", async (t) => {
   const tickets = await withTickets(t, "seat,gate,username,full_name,email\nA-1,North,ana,Anna Roe,anna@example.org\nA-2,North,ana,Ben Roe,\n");
   const page = await signedIn(t, tickets, { view: "tickets" });

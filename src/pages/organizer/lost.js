@@ -59,10 +59,11 @@ async function renew({ key_id }) {
 async function scannedSince({ key_id }, since) {
   const scans = await all(`/api/keys/${key_id}/scans`, "scans", `&since=${new Date(since).toISOString()}`);
   if (scans.length === 0) return [element("p", {}, text("organizer.lost_no_scans"))];
-  const row = ({ received_at, seat, gate, result, undone_at }) => element("tr", {},
+  const verdict = ({ result, direction }) => text(`result.${result === "accepted" && direction === "exit" ? "left" : result}`);
+  const row = ({ received_at, seat, gate, undone_at, ...scan }) => element("tr", {},
     element("th", { scope: "row" }, dayAndTime(received_at, session.event.time_zone)),
     element("td", {}, bdi(seat ?? "–"), " · ", bdi(gate ?? "–")),
-    element("td", {}, undone_at ? text("organizer.action_undone") : text(`result.${result}`)));
+    element("td", {}, undone_at ? text("organizer.action_undone") : verdict(scan)));
   const table = element("table", { id: "lost-scans" },
     element("caption", {}, text("organizer.lost_scans")), element("tbody", {}, ...scans.map(row)));
   return [element("div", { className: "scroll low", tabIndex: 0, role: "region", "aria-label": text("organizer.lost_scans") }, table)];

@@ -111,8 +111,12 @@ function ask(ticket, name, words) {
   });
 }
 
-const revoke = (ticket) => ask(ticket, "revoke", ticket.username ? ["revoke_dies", "revoke_back"] : ["revoke_free", "revoke_back"]);
-const reissue = (ticket) => ask(ticket, "reissue", ticket.status === "revoked" ? ["reissue_revives", "reissue_dies"] : ["reissue_dies", "reissue_send"]);
+const used = (ticket, words) => (ticket.used_at ? [words] : []);
+const revoke = (ticket) => ask(ticket, "revoke", [ticket.username ? "revoke_dies" : "revoke_free", "revoke_back", ...used(ticket, "revoke_used")]);
+const reissue = (ticket) => ask(ticket, "reissue", [
+  ...(ticket.status === "revoked" ? ["reissue_revives", "reissue_dies"] : ["reissue_dies", "reissue_send"]),
+  ...used(ticket, "reissue_used"),
+]);
 
 function printCode(ticket) {
   confirm({
@@ -222,17 +226,20 @@ async function correct(ticket) {
 const of = (event, path) => (event ? `${path}?event=${event}` : path);
 
 /**
- * Makes the person, or makes sure that the one of this name is the one that was meant. Whoever may see all events has the
- * event's own people before those of the installation.
+ * Makes the person, or makes sure that the one of this name is the one that was meant: whoever may see all events finds one
+ * among the event's own people and one among those of the installation, and is asked which where words can tell them apart.
  */
 async function findOrMake({ username, full_name: name, email }) {
   const path = `/api/users/${encodeURIComponent(username)}`;
-  const person = (!session.isBound && (await findPerson(of(session.event.slug, path)))) || (await findPerson(path));
-  if (!person) {
+  const own = session.isBound ? null : await findPerson(of(session.event.slug, path));
+  const known = [own, await findPerson(path)].filter(Boolean);
+  if (known.length === 0) {
     const details = Object.entries({ username, full_name: name, email }).filter(([, value]) => value);
     return call("POST", "/api/users", { json: Object.fromEntries(details) });
   }
-  if (differs(name, person.full_name) || differs(email, person.email)) throw wrongField("username", "another_person");
+  const [person, another] = known.filter((each) => !differs(name, each.full_name) && !differs(email, each.email));
+  if (!person) throw wrongField("username", "another_person");
+  if (another && [person, another].every((each) => each.full_name || each.email)) throw wrongField("username", "two_people");
   return person;
 }
 
