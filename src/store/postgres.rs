@@ -201,7 +201,8 @@ async fn find_other_people(
     let email = |ticket: &NewTicket| ticket.holder.as_ref().and_then(|holder| holder.email.clone());
     sqlx::query_scalar(concat!(
         "select n.place - 1 from unnest($2::text[], $3::text[]) with ordinality as n (username, email, place) \
-         join users u on lower(u.username) = lower(n.username) and u.event_id is not distinct from $1 and (u.issue_id = $4 or ",
+         join users u on lower(u.username) = lower(n.username) and coalesce(u.event_id, $5) = coalesce($1, $5) \
+         and (u.issue_id = $4 or ",
         issued_user!(),
         ") where n.email is not null and ",
         ascii_lower!("n.email"),
@@ -213,6 +214,7 @@ async fn find_other_people(
     .bind(usernames(tickets))
     .bind(tickets.iter().map(email).collect::<Vec<_>>())
     .bind(issue_id)
+    .bind(NOBODY)
     .fetch_all(connection)
     .await
 }
@@ -237,7 +239,7 @@ async fn insert_tickets(
          case when n.full_name is distinct from u.full_name then n.full_name end \
          from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $11::text[]) \
          as n (ticket_id, seat, gate, seed, username, full_name) \
-         left join users u on lower(u.username) = lower(n.username) and u.event_id is not distinct from $10 \
+         left join users u on lower(u.username) = lower(n.username) and coalesce(u.event_id, $8) = coalesce($10, $8) \
          and (u.issue_id = $9 or ",
         issued_user!(),
         ")"
@@ -262,8 +264,8 @@ async fn insert_tickets(
 async fn update_seeds(connection: &mut PgConnection, seeds: &[(Uuid, Seed)], now: Millis) -> Result<()> {
     let (ids, seeds): (Vec<Uuid>, Vec<&[u8]>) = seeds.iter().map(|(id, seed)| (*id, seed.0.as_slice())).unzip();
     sqlx::query(
-        "update tickets t set seed = n.seed, seeded_at = $1, last_step = null, printed_at = null, changed_at = $1, version = version + 1 \
-         from unnest($2::uuid[], $3::bytea[]) as n (ticket_id, seed) where t.ticket_id = n.ticket_id",
+        "update tickets t set seed = n.seed, seeded_at = $1, last_step = null, printed_at = null, changed_at = $1, \
+         version = version + 1 from unnest($2::uuid[], $3::bytea[]) as n (ticket_id, seed) where t.ticket_id = n.ticket_id",
     )
     .bind(now)
     .bind(ids)
@@ -321,7 +323,7 @@ async fn give_way(rows: usize, _held: Duration) -> usize {
     (rows * 2).min(LARGE_CHUNK)
 }
 
-/// Brings the planner's statistics up to date after many tickets were written.
+/// Brings the planner's statistics up to date after many tickets or people were written.
 async fn analyze(connection: &mut PgConnection) -> Result<()> {
     sqlx::query("select fn_analyze_tickets()").execute(connection).await?;
     Ok(())

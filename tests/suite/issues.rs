@@ -2,6 +2,7 @@
 //! stopped, of which nothing is left.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -20,6 +21,7 @@ use crate::service::{Service, assert_members, settings, with};
 
 on_both_databases! {
     nobody_sees_a_ticket_before_all_are_there,
+    the_first_import_compares_no_line_with_each_person,
     a_scan_of_another_event_is_answered_while_an_import_is_at_work,
     what_meets_an_import_at_work_is_to_be_sent_again,
     an_import_that_was_stopped_leaves_nothing_and_the_next_one_works,
@@ -131,6 +133,15 @@ async fn nobody_sees_a_ticket_before_all_are_there(service: Service) {
     let of_luis = service.organizer.get("/api/users/luis/tickets").await.is(200);
     assert_eq!(of_luis["tickets"].as_array().map(Vec::len), Some(1));
     assert_eq!(service.database.count("select count(*) from actions where action = 'issued'").await, 1);
+}
+
+/// A database that is new has no statistics, and PostgreSQL may choose to compare all with all: 25,000,000 times here, which
+/// takes it half a minute.
+async fn the_first_import_compares_no_line_with_each_person(service: Service) {
+    let rows: String = (0..5_000).map(|seat| format!("{seat},North,new{seat},new{seat}@example.org\n")).collect();
+    let began = Instant::now();
+    service.organizer.post_csv(TICKETS, format!("seat,gate,username,email\n{rows}")).await.is(201);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 async fn a_scan_of_another_event_is_answered_while_an_import_is_at_work(service: Service) {

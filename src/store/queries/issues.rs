@@ -23,6 +23,10 @@ pub(in crate::store) const CHUNK: usize = 1_000;
 /// Tickets that one statement may be about where nobody waits for it.
 pub(in crate::store) const LARGE_CHUNK: usize = 5_000;
 
+/// New people of one transaction from whose number on the planner must know of them before it looks for them: else it may
+/// compare each line with each person.
+const MANY_PEOPLE: usize = 100;
+
 /// Who has not written for so long was stopped: a transaction that waits gives up long before.
 const ABANDONED: Duration = Duration::from_secs(30);
 
@@ -109,6 +113,9 @@ impl Issue {
             let connection = lease.connection();
             self.record(connection, tickets.len(), self.author.now).await?;
             let users_created = self.write(connection, Rows::People(people)).await?;
+            if people.len() >= MANY_PEOPLE {
+                super::analyze(connection).await?;
+            }
             self.refuse_other_people(connection, tickets).await?;
             self.write(connection, Rows::Tickets(tickets)).await?;
             Ok(users_created)
@@ -128,6 +135,9 @@ impl Issue {
         self.begin(backend).await?;
         let outcome = async {
             let users_created = self.write_hidden(backend, Rows::People(people), &|_| {}).await?;
+            let mut lease = backend.writer().await?;
+            let analyzed = super::analyze(lease.connection()).await;
+            lease.settle(analyzed).await?;
             let mut lease = backend.reader().await?;
             let others = self.refuse_other_people(lease.connection(), tickets).await;
             lease.settle(others).await?;
