@@ -1,4 +1,5 @@
-//! What a restored backup makes good again: keys that were revoked after it was taken, tickets with the codes of then.
+//! What a restored backup makes good again: keys that were revoked after it was taken, tickets with the codes of then; and
+//! what is no longer good in it: keys, tickets and paper of since.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -9,7 +10,7 @@ use crate::model::{Millis, Status};
 
 pub(super) const KEYS: &str = "select k.key_id, k.name, k.role, e.slug as event, k.gate, k.created_at, k.expires_at, \
     k.revoked_at, k.secret_hash from keys k left join events e on e.event_id = k.event_id order by k.key_id";
-pub(super) const TICKETS: &str = "select t.ticket_id, e.slug as event, t.seat, t.gate, t.seed, t.status, t.user_id \
+pub(super) const TICKETS: &str = "select t.ticket_id, e.slug as event, t.seat, t.gate, t.seed, t.status, t.user_id, t.printed_at \
     from tickets t join events e on e.event_id = t.event_id order by t.ticket_id";
 pub(super) const USERS: &str = "select user_id, username from users order by user_id";
 
@@ -56,12 +57,18 @@ pub(super) struct TicketRow {
     seed: Vec<u8>,
     status: Status,
     user_id: Option<Uuid>,
+    printed_at: Option<Millis>,
 }
 
 impl TicketRow {
     /// Whether its codes are good at a gate, to come in or to go out.
     fn is_good(&self) -> bool {
         self.user_id.is_some() && self.status != Status::Revoked
+    }
+
+    fn describe(&self) -> String {
+        let Self { ticket_id, event, seat, gate, .. } = self;
+        format!("{ticket_id}  event {event}  seat {seat}  gate {gate}")
     }
 }
 
@@ -106,14 +113,51 @@ impl State {
             writeln!(text, "  {}  ({since})", key.describe())?;
         }
         writeln!(text, "{} tickets are good again, with the codes, links and paper of then:", tickets.len())?;
-        for (TicketRow { ticket_id, event, seat, gate, .. }, since) in &tickets {
-            writeln!(text, "  {ticket_id}  event {event}  seat {seat}  gate {gate}  ({since})")?;
+        for (ticket, since) in &tickets {
+            writeln!(text, "  {}  ({since})", ticket.describe())?;
         }
         writeln!(text, "{} people are known again who were erased:", users.len())?;
         for username in &users {
             writeln!(text, "  {username}")?;
         }
+        self.describe_lost(before, now, text)?;
         write!(text, "{HOW_TO_REVOKE}")
+    }
+
+    /// What was good in the database before and is not here.
+    fn describe_lost(&self, before: &Self, now: Millis, text: &mut String) -> std::fmt::Result {
+        let here: HashSet<Uuid> = self.keys.iter().map(|key| key.key_id).collect();
+        let keys: Vec<&KeyRow> =
+            before.keys.iter().filter(|key| key.is_good(now) && !here.contains(&key.key_id)).collect();
+        writeln!(text, "{} keys of since are gone; enrol their devices again:", keys.len())?;
+        for key in &keys {
+            writeln!(text, "  {}", key.describe())?;
+        }
+        let tickets = self.tickets_lost(before);
+        writeln!(text, "{} tickets are worth less than they were:", tickets.len())?;
+        for (ticket, how) in &tickets {
+            writeln!(text, "  {}  ({how})", ticket.describe())?;
+        }
+        Ok(())
+    }
+
+    /// The tickets that were good there and are not, or not as much, here.
+    fn tickets_lost<'a>(&self, before: &'a Self) -> Vec<(&'a TicketRow, &'static str)> {
+        let here: HashMap<Uuid, &TicketRow> = self.tickets.iter().map(|ticket| (ticket.ticket_id, ticket)).collect();
+        let how = |ticket: &TicketRow| match here.get(&ticket.ticket_id) {
+            None => Some("made since: issue it again"),
+            Some(other) if other.user_id.is_none() => Some("registered since: register it again"),
+            Some(other) if other.status == Status::Revoked => Some("reissued since: reissue it again"),
+            Some(other) if other.status == Status::Used && ticket.status == Status::Valid => {
+                Some("undone since: used here; revoke and reissue it to let its holder in")
+            }
+            Some(other) if ticket.printed_at.is_some() && other.printed_at.is_none() => {
+                Some("printed since: its paper admits nobody before it is printed again")
+            }
+            Some(_) => None,
+        };
+        let good = before.tickets.iter().filter(|ticket| ticket.is_good());
+        good.filter_map(|ticket| Some((ticket, how(ticket)?))).collect()
     }
 
     /// The keys that are good here and were not there, with what became of them there.

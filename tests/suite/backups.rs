@@ -29,6 +29,7 @@ on_both_databases! {
     a_restore_overwrites_nothing,
     a_restore_ends_with_what_is_good_again,
     a_restore_beside_the_database_of_before_tells_what_was_not_good_there,
+    a_restore_beside_the_database_of_before_tells_what_is_no_longer_good,
     a_backup_that_was_cut_or_altered_is_refused,
     a_schema_that_is_not_known_is_neither_backed_up_nor_restored,
     a_failed_backup_leaves_those_before_it_and_nothing_of_its_own,
@@ -309,6 +310,50 @@ async fn a_restore_beside_the_database_of_before_tells_what_was_not_good_there(s
     for ticket in &tickets {
         assert!(!said.contains(&ticket.secret()), "{said}");
     }
+}
+
+async fn a_restore_beside_the_database_of_before_tells_what_is_no_longer_good(service: Service) {
+    let directory = Directory::new();
+    let tickets = tickets(&service, 3).await;
+    let far = json!({ "starts_at": "2098-01-01T00:00:00Z", "ends_at": "2098-01-02T00:00:00Z" });
+    service.organizer.patch("/api/events/default", far).await.is(200);
+    let [same, undone, printed] = &tickets[..] else { panic!("three tickets") };
+    let organizer = &service.organizer;
+    organizer.post("/api/events/default/tickets", json!({ "seat": "late", "gate": "North" })).await.is(201);
+    let scan = organizer.post("/api/events/default/scans", service.scan(undone)).await.is_scan(200, "accepted");
+    let file = take(&service, &directory);
+
+    let scan_id = scan["scan_id"].as_str().expect("an id");
+    organizer.bare(Method::POST, format!("/api/scans/{scan_id}/undo")).await.is(200);
+    organizer.bare(Method::POST, format!("/api/tickets/{}/print", printed.ticket_id)).await.is(200);
+    let late = json!({ "seat": "late", "gate": "North" });
+    let late = organizer.post(format!("/api/users/{}/tickets", same.username), late).await.is(201);
+    organizer.post("/api/events/default/tickets", json!({ "seat": "new", "gate": "North" })).await.is(201);
+    let new = json!({ "seat": "new", "gate": "North" });
+    let new = organizer.post(format!("/api/users/{}/tickets", same.username), new).await.is(201);
+    let made = gate_key(&service, "made since").await;
+
+    let url = service.database.owner_url();
+    let before = if service.database.kind == Kind::Sqlite { &url } else { url.rsplit_once('/').expect("a name").1 };
+    let target = Target::of(&service, &directory).await;
+    let file = file.to_str().expect("the test's own name");
+    let run = Run::of(directory.program(&["restore", file, "--before", before]).envs(target.environment()));
+    let said = run.printed();
+    let told = |id: &str| said.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{id}: {said}"));
+    assert!(said.contains("1 keys of since are gone"), "{said}");
+    assert!(told(&made).contains("made since  event default  gate North"), "{said}");
+    assert!(said.contains("4 tickets are worth less than they were:"), "{said}");
+    let (undone, printed) = (undone.ticket_id.to_string(), printed.ticket_id.to_string());
+    let id = |ticket: &Value| ticket["ticket_id"].as_str().expect("an id").to_owned();
+    for (ticket, how) in [
+        (undone, "undone since"),
+        (printed, "printed since"),
+        (id(&late), "registered since"),
+        (id(&new), "made since"),
+    ] {
+        assert!(told(&ticket).contains(&format!("({how}: ")), "{said}");
+    }
+    assert!(!said.contains(&same.ticket_id.to_string()), "{said}");
 }
 
 /// The file with other bytes in it, under another name.
