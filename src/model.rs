@@ -257,7 +257,7 @@ words! {
         Renewed = "renewed",
         /// Gave a ticket to another person.
         Transferred = "transferred",
-        /// Made a ticket's paper good.
+        /// Read what to print for a ticket, which made its paper good.
         Printed = "printed",
         /// Revoked a ticket.
         Revoked = "revoked",
@@ -269,7 +269,7 @@ words! {
         UserCreated = "user_created",
         /// Changed the name or the address of a user.
         UserChanged = "user_changed",
-        /// Erased a user.
+        /// Erased a user: once for the user, and once for each ticket that was revoked with it.
         UserErased = "user_erased",
         /// Read the export of an event's tickets.
         TicketsExported = "tickets_exported",

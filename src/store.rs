@@ -123,9 +123,15 @@ impl Act {
 pub trait Actions {
     /// Records what changes nothing, such as an export.
     async fn record_action(&self, author: Author, act: &Act) -> Result<()>;
-    /// Actions in the order in which they were done, after the one with this id: an event's, or all.
-    async fn list_actions(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>>;
-    /// What was done to one ticket, the issue among it, in that order.
+    /// Actions in the order in which they were done, after the one with this moment and id: an event's, or all.
+    async fn list_actions(
+        &self,
+        event_id: Option<Uuid>,
+        after: Option<(Millis, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<ListedAction>>;
+    /// What was done to one ticket, in that order, after the action with this id: the issue is among it, and what was done to
+    /// all tickets of its event at once.
     async fn list_ticket_actions(&self, ticket_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>>;
 }
 
@@ -549,6 +555,11 @@ impl TicketChange {
             Self::Transfer { .. } => Action::Transferred,
         }
     }
+
+    /// Whether the answer to it admits somebody, and so is recorded each time that it is given.
+    pub fn shows_a_secret(&self) -> bool {
+        !matches!(self, Self::Revoke)
+    }
 }
 
 /// What a decision at the gate asks of the database: one reading before it, one writing after it.
@@ -771,6 +782,7 @@ mod tests {
         "left join users u on u.user_id = t.user_id",
         "left join tickets t on t.ticket_id = s.ticket_id",
         "select t.issue_id from tickets t where t.ticket_id = $1",
+        "select c.action_id from tickets t join actions c on c.event_id = t.event_id",
         "select 1 from tickets where ticket_id = $1",
         "select user_id, status from tickets where ticket_id = $1",
         "select 1 from users where lower(username) = lower($1)",

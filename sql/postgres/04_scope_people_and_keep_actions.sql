@@ -68,8 +68,14 @@ create table if not exists actions (
     constraint actions_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade
 );
 
-create index if not exists actions_event_id_idx on actions (event_id, action_id);
-create index if not exists actions_ticket_id_idx on actions (ticket_id, action_id) where ticket_id is not null;
+-- In the order in which it was done: an import's id is older than its end.
+create index if not exists actions_at_idx on actions (at, action_id);
+create index if not exists actions_event_id_idx on actions (event_id, at, action_id);
+create index if not exists actions_ticket_id_idx on actions (ticket_id) where ticket_id is not null;
+
+-- What was done to all tickets of an event at once.
+create index if not exists actions_of_all_idx on actions (event_id, at)
+    where ticket_id is null and subject_id is null and action in ('reissued', 'links_exported');
 create index if not exists actions_issued_idx on actions (event_id, at) where action = 'issued';
 
 -- Which tickets the loss of a key's device has renewed.

@@ -39,8 +39,11 @@ create table actions (
     constraint actions_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade
 ) without rowid;
 
-create index actions_event_id_idx on actions (event_id, action_id);
-create index actions_ticket_id_idx on actions (ticket_id, action_id) where ticket_id is not null;
+create index actions_at_idx on actions (at, action_id);
+create index actions_event_id_idx on actions (event_id, at, action_id);
+create index actions_ticket_id_idx on actions (ticket_id) where ticket_id is not null;
+create index actions_of_all_idx on actions (event_id, at)
+    where ticket_id is null and subject_id is null and action in ('reissued', 'links_exported');
 create index actions_loss_idx on actions (subject_id, ticket_id) where action in ('renewed', 'phone_lost');
 create index actions_issued_idx on actions (event_id, at) where action = 'issued';
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -12,9 +13,12 @@ use clap::{Args, ValueEnum};
 use futures_util::{Stream, TryStreamExt as _};
 use uuid::Uuid;
 
+use crate::app::App;
+use crate::auth::Caller;
 use crate::endpoints::{scans, tickets};
 use crate::error::Error;
-use crate::store::DEFAULT_EVENT;
+use crate::model::Action;
+use crate::store::{Act, DEFAULT_EVENT};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -38,14 +42,28 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;
         let output = arguments.output.as_deref();
+        let act = |action| Act::new(action, event.event_id);
         match arguments.what {
-            What::Tickets => write(tickets::ticket_rows(app, event.event_id, None), output).await,
-            What::Scans => write(scans::scan_rows(app, event.event_id), output).await,
+            What::Tickets => {
+                let rows = tickets::ticket_rows(Arc::clone(&app), event.event_id, None);
+                write(&app, &act(Action::TicketsExported), rows, output).await
+            }
+            What::Scans => {
+                let rows = scans::scan_rows(Arc::clone(&app), event.event_id);
+                write(&app, &act(Action::ScansExported), rows, output).await
+            }
         }
     })
 }
 
-pub(super) async fn write(rows: impl Stream<Item = Result<Bytes, Error>>, output: Option<&Path>) -> anyhow::Result<()> {
+/// Writes a whole list, once it is recorded that it was read.
+pub(super) async fn write(
+    app: &App,
+    act: &Act,
+    rows: impl Stream<Item = Result<Bytes, Error>>,
+    output: Option<&Path>,
+) -> anyhow::Result<()> {
+    app.in_time(app.store().record_action(Caller::ENVIRONMENT.author(app.now()), act)).await?;
     match output {
         None => copy(rows, &mut std::io::stdout().lock()).await,
         Some(path) => write_file(rows, path).await,

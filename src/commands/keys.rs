@@ -123,22 +123,22 @@ async fn lose(app: Arc<App>, arguments: LostArguments) -> anyhow::Result<()> {
         }
     }
     eprintln!("The key is revoked. A running service may let it scan for {} more.", told(KEY_REMEMBERED));
+    let key = keys::find_key(&app, &Caller::ENVIRONMENT, key_id).await?;
     if let Some(since) = scanned_since {
-        list_scans(&app, key_id, since).await?;
+        list_scans(&app, &key, since).await?;
     }
     let address = &app.settings.public_url;
     eprintln!(
         "The links begin with {address} (PUBLIC_URL): if that is not where people go, set it and run this again."
     );
-    let links = keys::changed_links(app, key_id, None).await?;
-    export::write(links, output.as_deref()).await
+    let links = keys::changed_links(Arc::clone(&app), key_id, None).await?;
+    export::write(&app, &keys::changed_links_exported(&key), links, output.as_deref()).await
 }
 
-async fn list_scans(app: &App, key_id: Uuid, since: Millis) -> anyhow::Result<()> {
-    let key = keys::find_key(app, &Caller::ENVIRONMENT, key_id).await?;
+async fn list_scans(app: &App, key: &Key, since: Millis) -> anyhow::Result<()> {
     let mut after = None;
     loop {
-        let page = app.in_time(app.store().list_key_scans(&key, since, after, PAGE)).await?;
+        let page = app.in_time(app.store().list_key_scans(key, since, after, PAGE)).await?;
         for scan in &page {
             let [seat, gate] = [&scan.seat, &scan.gate].map(|place| place.as_deref().unwrap_or("-"));
             let undone = if scan.undone_at.is_some() { "  undone" } else { "" };

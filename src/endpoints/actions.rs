@@ -28,24 +28,24 @@ pub async fn list_ticket_actions(call: Call<'_>) -> Result<Response, Error> {
 pub async fn export_event_actions(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let rows = action_rows(&call, Some(event.event_id));
-    export(&call, Action::ActionsExported, Some(event.event_id), rows, &format!("actions-{}.csv", event.slug)).await
+    let act = Act::new(Action::ActionsExported, event.event_id);
+    export(&call, act, rows, &format!("actions-{}.csv", event.slug)).await
 }
 
 /// `GET /api/actions.csv`: of all events, and of the whole installation.
 pub async fn export_all_actions(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
-    export(&call, Action::ActionsExported, None, action_rows(&call, None), "actions.csv").await
+    export(&call, Act::new(Action::ActionsExported, None), action_rows(&call, None), "actions.csv").await
 }
 
 /// Sends a whole list as CSV, once it is recorded who asked for it.
 pub(super) async fn export(
     call: &Call<'_>,
-    action: Action,
-    event_id: Option<Uuid>,
+    act: Act,
     rows: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
     file: &str,
 ) -> Result<Response, Error> {
-    call.app.store().record_action(call.author()?, &Act::new(action, event_id)).await?;
+    call.app.store().record_action(call.author()?, &act).await?;
     Ok(attachment(response::streamed("text/csv; charset=utf-8", rows), file))
 }
 
@@ -56,7 +56,7 @@ fn action_rows(call: &Call<'_>, event_id: Option<Uuid>) -> impl Stream<Item = Re
         async move { app.in_time(app.store().list_actions(event_id, after, PAGE)).await }
     };
     let mut writer = sheet::Writer::new::<ActionLine>();
-    list::pages(read, |action: &ListedAction| action.action_id).map(move |actions| {
+    list::pages(read, |action: &ListedAction| (action.at, action.action_id)).map(move |actions| {
         for action in &actions? {
             writer.line(&ActionLine::new(action))?;
         }

@@ -20,7 +20,7 @@ use crate::model::{Action, Event, Key, Millis, Place, Role, Seed, Slug, Text, Ti
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine};
-use crate::store::{Author, Renewal};
+use crate::store::{Act, Author, Renewal};
 
 /// What a new key is asked to be.
 #[derive(Deserialize)]
@@ -167,7 +167,12 @@ pub async fn export_changed_links(call: Call<'_>) -> Result<Response, Error> {
     let by = by.map(tracing::field::display);
     tracing::info!(key.id = by, event = key.event, "links downloaded");
     let rows = changed_links(Arc::clone(call.app), key_id, bound_to).await?;
-    export(&call, Action::LinksExported, key.event_id, rows, &format!("links-{key_id}.csv")).await
+    export(&call, changed_links_exported(&key), rows, &format!("links-{key_id}.csv")).await
+}
+
+/// What reading them is kept as.
+pub fn changed_links_exported(key: &Key) -> Act {
+    Act::new(Action::LinksExported, key.event_id).subject(key.key_id)
 }
 
 /// These links as CSV, page by page, for a key that is bound to an event or to none. The command line writes the same.

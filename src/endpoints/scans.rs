@@ -23,7 +23,7 @@ use crate::model::{Action, Direction, Millis, Place, Scan, ScanResult, Slug, Sta
 use crate::request::Call;
 use crate::response::{self, Response, with_scan};
 use crate::sheet::{self, ScanLine};
-use crate::store::DEFAULT_EVENT;
+use crate::store::{Act, DEFAULT_EVENT};
 use crate::totp::{Code, QrCode};
 
 /// A scan as a device sends it.
@@ -326,7 +326,7 @@ pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
 pub async fn export_scans(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let rows = scan_rows(Arc::clone(call.app), event.event_id);
-    export(&call, Action::ScansExported, Some(event.event_id), rows, &format!("scans-{}.csv", event.slug)).await
+    export(&call, Act::new(Action::ScansExported, event.event_id), rows, &format!("scans-{}.csv", event.slug)).await
 }
 
 /// An event's scans as CSV, page by page. The command line writes the same.

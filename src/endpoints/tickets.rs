@@ -366,7 +366,8 @@ pub fn with_provisioning<'a>(
 pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let rows = ticket_rows(Arc::clone(call.app), event.event_id, call.caller()?.event_id);
-    export(&call, Action::TicketsExported, Some(event.event_id), rows, &format!("tickets-{}.csv", event.slug)).await
+    let act = Act::new(Action::TicketsExported, event.event_id);
+    export(&call, act, rows, &format!("tickets-{}.csv", event.slug)).await
 }
 
 /// An event's tickets as CSV, page by page, for a key that is bound to this event or to none. The command line writes the
@@ -399,7 +400,7 @@ pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
         }
         writer.take()
     });
-    export(&call, Action::LinksExported, Some(event.event_id), rows, &format!("links-{}.csv", event.slug)).await
+    export(&call, Act::new(Action::LinksExported, event.event_id), rows, &format!("links-{}.csv", event.slug)).await
 }
 
 fn ticket_pages(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Vec<Ticket>, Error>> + Send + 'static {

@@ -3,16 +3,21 @@
 use http::Method;
 use register_ticket_api::model::Action;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::client::{Client, Reply};
 use crate::database::{Kind, Obstacle};
-use crate::service::{Service, Ticket, assert_members, walk};
+use crate::service::{Service, Ticket, assert_members, walk, with};
 
 on_both_databases! {
     every_action_is_recorded_once_with_its_author,
     what_cannot_be_recorded_is_not_done,
     what_is_refused_or_changes_nothing_is_not_recorded,
     a_ticket_has_its_history_and_no_other_tickets,
+    what_is_shown_again_is_recorded_again,
+    a_persons_erasure_is_in_the_history_of_each_ticket,
+    what_is_done_to_all_tickets_at_once_is_in_the_history_of_each,
+    actions_are_told_in_the_order_of_their_times,
     actions_are_exported_without_personal_data,
     the_actions_of_an_event_are_for_its_organizers,
     actions_go_with_their_event_alone,
@@ -201,6 +206,103 @@ async fn a_ticket_has_its_history_and_no_other_tickets(service: Service) {
     let words: Vec<&str> = history.iter().filter_map(|action| action["action"].as_str()).collect();
     assert_eq!(words, ["issued", "registered", "printed", "reissued"]);
     assert_members(&history[2], json!({ "key_name": "Office", "at": office.service.time(-1_000), "event": "gala" }));
+}
+
+/// What was done to a ticket, in its order.
+async fn history(organizer: &Client, ticket_id: Uuid) -> Vec<Value> {
+    let path = format!("/api/tickets/{ticket_id}/actions");
+    let history = organizer.get(&path).await.is(200);
+    assert_eq!(walk(organizer, &path, "actions").await, *history["actions"].as_array().expect("a list"));
+    history["actions"].as_array().expect("a list").clone()
+}
+
+fn words(actions: &[Value]) -> Vec<&str> {
+    actions.iter().filter_map(|action| action["action"].as_str()).collect()
+}
+
+async fn what_is_shown_again_is_recorded_again(service: Service) {
+    let office = Office::open(service).await;
+    for action in [Action::Printed, Action::Printed, Action::LinkShown, Action::LinkShown] {
+        office.deed(action).await.done().await.is(200);
+    }
+    let history = history(&office.organizer, office.ticket.ticket_id).await;
+    assert_eq!(words(&history), ["issued", "registered", "printed", "printed", "link_shown", "link_shown"]);
+}
+
+async fn a_persons_erasure_is_in_the_history_of_each_ticket(service: Service) {
+    let office = Office::open(service).await;
+    let ana = office.service.organizer.get(format!("/api/users/{}", office.ticket.username)).await.is(200);
+    office.service.event(json!({ "slug": "ball", "name": "Ball" })).await;
+    office.service.seat("ball", "B-1", "North").await;
+    let tickets = format!("/api/users/{}/tickets", office.ticket.username);
+    let second =
+        office.service.organizer.post(&tickets, json!({ "event": "ball", "seat": "B-1", "gate": "North" })).await;
+    let second = Ticket::new(&second.is(201));
+    office.organizer.delete(format!("/api/users/{}", office.ticket.username)).await.is(204);
+    for (ticket, event) in [(&office.ticket, "gala"), (&second, "ball")] {
+        let history = history(&office.organizer, ticket.ticket_id).await;
+        assert_eq!(words(&history), ["issued", "registered", "user_erased"]);
+        assert_members(&history[2], json!({ "key_name": "Office", "subject_id": ana["user_id"] }));
+        let csv = rows(&office.service.organizer.get(format!("/api/events/{event}/actions.csv")).await.text());
+        let erased: Vec<&Value> = csv.iter().filter(|action| action["action"] == "user_erased").collect();
+        let [erased] = erased[..] else { panic!("{erased:#?}") };
+        assert_eq!(erased["ticket_id"], json!(ticket.ticket_id));
+    }
+}
+
+async fn what_is_done_to_all_tickets_at_once_is_in_the_history_of_each(service: Service) {
+    let office = Office::open(service).await;
+    let service = &office.service;
+    let used = service.ticket_of("gala", "U-1", "North").await;
+    for direction in ["entry", "exit"] {
+        let scan = with(service.scan(&used), json!({ "direction": direction }));
+        service.organizer.post(format!("{GALA}/scans"), scan).await.is_scan(200, "accepted");
+    }
+    service.event(json!({ "slug": "ball", "name": "Ball" })).await;
+    let other = service.ticket_of("ball", "B-1", "North").await;
+    office.deed(Action::LinksExported).await.done().await;
+    let phone = office.device().await;
+    office.organizer.bare(Method::POST, format!("/api/keys/{phone}/lost")).await.is(200);
+    // Of the phone's tickets alone, of which there are none.
+    office.organizer.get(format!("/api/keys/{phone}/links.csv")).await;
+    let secret = [("TICKET_SECRET", "the first secret of the test suite")];
+    let later = crate::secret::change_secret(service, &secret, &["--yes"]);
+    assert!(later.printed().starts_with("2 tickets have new codes"), "those of gala and of ball that are not used up");
+    let after = service.another(&secret).organizer;
+    service.clock.advance(1_000);
+    let new = service.another(&secret).ticket_of("gala", "N-1", "North").await;
+
+    let recorded = ["issued", "registered", "links_exported", "reissued"];
+    let history_of = async |ticket: &Ticket| history(&after, ticket.ticket_id).await;
+    let [own, used, other, new] =
+        [history_of(&office.ticket).await, history_of(&used).await, history_of(&other).await, history_of(&new).await];
+    assert_eq!(words(&own), recorded);
+    assert_eq!(words(&used), recorded[..3], "what is used up keeps its secret");
+    assert_eq!(words(&other), ["issued", "registered", "reissued"], "the links of another event were exported");
+    assert_members(&own[3], json!({ "count": 1, "ticket_id": null, "key_id": null }));
+    assert_eq!(words(&new), ["issued", "registered"], "it came afterwards");
+    let rows = "select count(*) from actions where action = 'reissued'";
+    assert_eq!(service.database.count(rows).await, 2, "one for each event");
+}
+
+async fn actions_are_told_in_the_order_of_their_times(service: Service) {
+    let office = Office::open(service).await;
+    // As an import's, an id may be older than what was done before it, and many may be of one moment.
+    for age in [3_000, 1_000, 2_000, 1_000, 4_000, 1_000] {
+        office.service.clock.advance(-age);
+        office.deed(Action::LinkShown).await.done().await.is(200);
+        office.service.clock.advance(age);
+    }
+    let by_time = |actions: &[Value]| {
+        let place = |action: &Value| (action["at"].to_string(), action["action_id"].to_string());
+        let places: Vec<_> = actions.iter().map(place).collect();
+        assert!(places.is_sorted() && places.len() > 6, "{places:#?}");
+        let ids = actions.iter().map(|action| action["action_id"].to_string());
+        assert!(!ids.collect::<Vec<_>>().is_sorted(), "the ids alone would do");
+    };
+    by_time(&history(&office.organizer, office.ticket.ticket_id).await);
+    by_time(&office.actions().await);
+    by_time(&rows(&office.organizer.get(format!("{GALA}/actions.csv")).await.text()));
 }
 
 async fn actions_are_exported_without_personal_data(service: Service) {

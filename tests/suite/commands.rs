@@ -421,6 +421,11 @@ async fn export_is_what_the_service_sends(service: Service) {
         let mode = std::fs::metadata(directory.0.join("evening.csv")).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "names of people are its owner's alone");
     }
+    let recorded = "select count(*) from actions where key_id is null and event_id is not null and action = ";
+    for action in ["tickets_exported", "scans_exported"] {
+        let recorded = format!("{recorded} '{action}'");
+        assert_eq!(database.count(&recorded).await, 3, "each command is kept, as each request is: {action}");
+    }
     Run::of(&mut on(database, &directory, &["export", "tickets", "--event", "ball"])).failed(1);
     let errors = Run::of(&mut on(database, &directory, &["export", "tickets", "--output", "no/where.csv"])).failed(1);
     assert_eq!(errors, "error: no/where.csv: No such file or directory (os error 2)\n");
@@ -490,6 +495,8 @@ async fn a_lost_phone_is_reported_on_the_command_line(service: Service) {
     assert_eq!(Run::of(&mut again).printed(), "");
     let written = std::fs::read_to_string(directory.0.join("links.csv")).expect("it is written");
     assert_eq!(written, printed);
+    let read = "select count(*) from actions where action = 'links_exported' and subject_id is not null";
+    assert_eq!(database.count(read).await, 2, "who had the links is kept");
     let elsewhere = service.another(&[]).anonymous.with_key(key);
     elsewhere.get("/api/events/default/manifest").await.is_refused(401, "unauthenticated");
     let unknown = Uuid::nil().to_string();

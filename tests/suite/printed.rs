@@ -46,8 +46,15 @@ async fn printing_again_prints_the_same(service: Service) {
     let ticket = service.ticket("A1").await;
     let first = print(&service, &ticket).await.is(200);
     service.clock.advance(MINUTE);
-    let again = service.unchanged(print(&service, &ticket)).await.is(200);
-    assert_eq!(again, first);
+    let rows = async || {
+        let rows = service.database.snapshot().await;
+        rows.lines().filter(|row| !row.contains("printed")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (version, before) = (service.version("A1").await, rows().await);
+    assert_eq!(print(&service, &ticket).await.is(200), first);
+    assert_eq!((service.version("A1").await, rows().await), (version, before), "nothing changes");
+    let recorded = "select count(*) from actions where action = 'printed'";
+    assert_eq!(service.database.count(recorded).await, 2, "but who had the paper's code is kept");
 }
 
 async fn a_ticket_that_admits_nobody_now_is_not_printed(service: Service) {

@@ -81,7 +81,7 @@ async fn a_secret_set_later_is_another_secret(service: Service) {
 }
 
 /// `change-secret` with a secret in its environment.
-fn change_secret(service: &Service, secret: &[(&str, &str)], arguments: &[&str]) -> Run {
+pub fn change_secret(service: &Service, secret: &[(&str, &str)], arguments: &[&str]) -> Run {
     let directory = Directory::new();
     let arguments = [&["change-secret"], arguments].concat();
     Run::of(on(&service.database, &directory, &arguments).envs(secret.iter().copied()))

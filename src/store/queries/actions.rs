@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{Backend, Connection, unless_gone};
 use crate::error::Error;
+use crate::model::Millis;
 use crate::store::{Act, Actions, Author, ListedAction, Result};
 
 /// A statement that selects actions.
@@ -27,15 +28,26 @@ impl Actions for Backend {
         lease.settle(outcome.map(drop)).await
     }
 
-    async fn list_actions(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>> {
+    async fn list_actions(
+        &self,
+        event_id: Option<Uuid>,
+        after: Option<(Millis, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<ListedAction>> {
         let statement = match event_id {
-            Some(_) => select_actions!("where a.event_id = $1 and a.action_id > $2 order by a.action_id limit $3"),
-            None => select_actions!("where $1 is null and a.action_id > $2 order by a.action_id limit $3"),
+            Some(_) => select_actions!(
+                "where a.event_id = $1 and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4"
+            ),
+            None => select_actions!(
+                "where $1 is null and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4"
+            ),
         };
+        let (after_time, after_id) = after.unwrap_or((Millis(i64::MIN), Uuid::nil()));
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(statement)
             .bind(event_id)
-            .bind(after.unwrap_or_default())
+            .bind(after_time)
+            .bind(after_id)
             .bind(limit)
             .fetch_all(lease.connection())
             .await;
@@ -44,13 +56,19 @@ impl Actions for Backend {
 
     async fn list_ticket_actions(&self, ticket_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>> {
         let mut lease = self.reader().await?;
+        // A new seed for all came to the tickets that have it or a later one, but for those that came after it.
         let outcome = sqlx::query_as(select_actions!(
             "where a.action_id in (select t.issue_id from tickets t where t.ticket_id = $1 \
-             union all select b.action_id from actions b where b.ticket_id = $1) \
-             and a.action_id > $2 order by a.action_id limit $3"
+             union all select b.action_id from actions b where b.ticket_id = $1 \
+             union all select c.action_id from tickets t join actions c on c.event_id = t.event_id \
+             and c.ticket_id is null and c.subject_id is null and c.at >= t.created_at \
+             and c.action in ('reissued', 'links_exported') and (c.action <> 'reissued' or c.at <= t.seeded_at) \
+             where t.ticket_id = $1) \
+             and ($2 is null or (a.at, a.action_id) > (select l.at, l.action_id from actions l where l.action_id = $2)) \
+             order by a.at, a.action_id limit $3"
         ))
         .bind(ticket_id)
-        .bind(after.unwrap_or_default())
+        .bind(after)
         .bind(limit)
         .fetch_all(lease.connection())
         .await;

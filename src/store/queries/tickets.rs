@@ -159,10 +159,12 @@ impl Tickets for Backend {
         let outcome = async {
             let connection = lease.connection();
             let ticket = lock_ticket(connection, ticket_id).await?;
-            if !is_due(change, &ticket)? {
+            let due = is_due(change, &ticket)?;
+            if due {
+                write_change(connection, &ticket, change, author.now).await?;
+            } else if !change.shows_a_secret() {
                 return Ok(ticket);
             }
-            write_change(connection, &ticket, change, author.now).await?;
             record(connection, author, &Act::new(change.action(), ticket.event_id).ticket(ticket_id)).await?;
             let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             Ok(ticket)

@@ -90,13 +90,18 @@ impl Users for Backend {
             let user = lock_user(connection, person).await?;
             refuse_while_issued_to(connection, user.user_id).await?;
             // First the tickets, whose locks every scan and undo waits for, so that no note is written behind us.
-            sqlx::query(
-                "update tickets set status = 'revoked', changed_at = $2, version = version + 1 where user_id = $1",
+            let tickets: Vec<(Uuid, Uuid)> = sqlx::query_as(
+                "update tickets set status = 'revoked', changed_at = $2, version = version + 1 where user_id = $1 \
+                 returning ticket_id, event_id",
             )
             .bind(user.user_id)
             .bind(author.now)
-            .execute(&mut *connection)
+            .fetch_all(&mut *connection)
             .await?;
+            for (ticket_id, event_id) in tickets {
+                let act = Act::new(Action::UserErased, event_id).ticket(ticket_id).subject(user.user_id);
+                record(connection, author, &act).await?;
+            }
             for statement in [
                 "update scans set note = null \
                  where note is not null and ticket_id in (select ticket_id from tickets where user_id = $1)",
