@@ -1,7 +1,7 @@
 //! Events.
 
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -59,9 +59,20 @@ pub async fn list_events(call: Call<'_>) -> Result<Response, Error> {
     list::respond("events", events, query.limit, |event| event.event_id)
 }
 
+/// An event, and what its organizers have to know of the service.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ShownEvent {
+    #[serde(flatten)]
+    event: Event,
+    /// Whether TICKET_SECRET is set, without which a copy of the database makes codes.
+    ticket_secret_set: bool,
+}
+
 /// `GET /api/events/{event}`.
 pub async fn show_event(call: Call<'_>) -> Result<Response, Error> {
-    response::json(StatusCode::OK, &call.event().await?)
+    let ticket_secret_set = call.app.settings.ticket_secret.is_some();
+    response::json(StatusCode::OK, &ShownEvent { event: call.event().await?, ticket_secret_set })
 }
 
 /// What changes of an event. A member that is absent stays as it is.

@@ -36,7 +36,7 @@ pub fn components() -> Map<String, Value> {
         add::<(ListedAction, ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::OfferedKey, keys::EnrolledKey)>(
             all,
         );
-        add::<(KeyScan, Renewal)>(all);
+        add::<(KeyScan, Renewal, events::ShownEvent)>(all);
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {

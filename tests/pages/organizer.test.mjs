@@ -690,6 +690,14 @@ test("the check says when the secret of codes is set", async (t) => {
   await sees(page, en("organizer.check_ticket_secret_ok"));
 });
 
+test("the check tells an organizer of one event too that no secret of codes is set", async (t) => {
+  const tickets = await withTickets(t);
+  const { key } = await tickets.api("POST", "/api/keys", { name: "Co", role: "organizer", event: "default" });
+  const page = await signedIn(t, tickets, { key, view: "check" });
+  await sees(page, en("organizer.check_ticket_secret_look"));
+  await page.getByText(en("organizer.check_no_backups_look")).waitFor({ state: "detached" });
+});
+
 test("an organizer of one event sees that event, and nothing is amiss", async (t) => {
   const tickets = await withTickets(t);
   await tickets.api("POST", "/api/events", { slug: "other", name: "Other" });

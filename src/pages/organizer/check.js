@@ -22,7 +22,7 @@ export async function show() {
   const mine = ++asked;
   const told = find("#check-told");
   told.textContent = text("organizer.loading");
-  const answers = await Promise.all([service, machine, eventTimes, tickets, keys, links, page].map((check) => check().catch(failed)));
+  const answers = await Promise.all([service, secret, backups, eventTimes, tickets, keys, links, page].map((check) => check().catch(failed)));
   if (mine !== asked || !session.event) return;
   const checks = answers.flat().sort((a, b) => ORDER[a.state] - ORDER[b.state]);
   find("#checks").replaceChildren(...checks.map(item));
@@ -50,14 +50,17 @@ async function service() {
   return lines;
 }
 
-/** Backups and the secret of codes: only who may see all events may ask. */
-async function machine() {
+/** The secret of codes: who may see one event only has to ask the others for it. */
+async function secret() {
+  const { ticket_secret_set: has } = await call("GET", here());
+  return [line(has ? "ok" : "look", "ticket_secret")];
+}
+
+/** Backups: only who may see all events may ask. */
+async function backups() {
   if (session.isBound) return [];
   const response = await send("GET", "/metrics", { key: session.key });
-  if (!response.ok) return [];
-  const metrics = await response.text();
-  const has = /^ticket_secret_set 1$/m.test(metrics);
-  return [backup(/^backup_last_success (\d+)/m.exec(metrics)), line(has ? "ok" : "look", "ticket_secret")];
+  return response.ok ? [backup(/^backup_last_success (\d+)/m.exec(await response.text()))] : [];
 }
 
 /** When the newest backup was taken. */
