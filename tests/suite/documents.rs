@@ -12,7 +12,7 @@ use register_ticket_api::limits::{
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
 use register_ticket_api::pages::LANGUAGES;
-use register_ticket_api::totp::{FORMS, PERIOD, STALE_WINDOW};
+use register_ticket_api::totp::{DRIFT, FORMS, PERIOD, STALE_WINDOW};
 
 fn read(document: &str) -> String {
     let path = format!("{}/docs/{document}", env!("CARGO_MANIFEST_DIR"));
@@ -117,6 +117,17 @@ fn the_manuals_repeat_each_limit_as_it_is() {
                 size(FILES_IN_FLIGHT.of_all),
                 size(FILES_IN_FLIGHT.of_one_event)
             ),
+        ],
+    );
+    says(
+        "security.md",
+        &[
+            format!("where no key is asked for at most {}", size(KEYLESS_BODY)),
+            format!("more than {ATTEMPTS} wrong codes a minute"),
+            format!("a key that sends more than {KEY_ATTEMPTS} is refused"),
+            format!("and {} after the last refresh", told(LIST_KEPT)),
+            format!("ends after {} by itself", told(KEY_OF_ORGANIZER)),
+            format!("A code admits for {} seconds at most", (1 + 2 * DRIFT) * PERIOD),
         ],
     );
     says(

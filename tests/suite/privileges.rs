@@ -1,43 +1,61 @@
-//! Who can do what: every route, asked with every role, for one event and for all, about the own event and about another.
-//! The table of `docs/security.md` is what comes out.
+//! Who can do what: every route, asked with every role, for one gate, one event and all, about the own gate, another gate of
+//! the event and another event; and what every proof that is no key opens, tells and admits, and what ends it. The tables of
+//! `docs/security.md` are what comes out.
 
 use std::fmt::Write as _;
 
 use http::{Method, Request, header};
 use register_ticket_api::limits::LIST_KEPT;
 use register_ticket_api::model::Role;
-use register_ticket_api::routes::ROUTES;
+use register_ticket_api::routes::{ROUTES, Route};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::{Client, Reply};
-use crate::service::{Service, Ticket};
+use crate::service::{Service, Ticket, with};
 
 on_both_databases! {
     the_table_says_who_can_do_what,
+    the_table_says_what_each_proof_is_good_for,
 }
 
 const DOCUMENT: &str = include_str!("../../docs/security.md");
 const NO: &str = "–";
 
+/// Where the callers and the proofs are from, another gate of the same event, and another event.
+const PLACES: [(&str, &str); 3] = [("gala", "North"), ("gala", "South"), ("ball", "North")];
+
+const DELETION: (&Method, &str) = (&Method::DELETE, "/api/events/{event}");
+
 /// Whoever asks, as a column of the table.
 struct Caller {
     name: String,
-    client: Client,
+    /// None: nobody.
+    key: Option<Value>,
 }
 
 impl Caller {
-    /// Nobody, and each role for one event and for all.
-    async fn all(service: &Service) -> Vec<Self> {
-        let mut callers = vec![Self { name: "no key".to_owned(), client: service.anonymous.clone() }];
-        for role in Role::ALL.iter().rev() {
-            for (event, name) in [(Some("gala"), "one event"), (None, "all events")] {
-                let key = json!({ "name": name, "role": role.as_str(), "event": event, "offline": true });
-                let client = service.key(key).await;
-                callers.push(Self { name: format!("`{}`, {name}", role.as_str()), client });
+    /// Nobody, and each role for one gate, for one event and for all.
+    fn all() -> Vec<Self> {
+        let mut callers = vec![Self { name: "no key".to_owned(), key: None }];
+        for role in Role::ALL.iter().rev().map(|role| role.as_str()) {
+            for (name, bound) in [
+                ("one gate", json!({ "event": "gala", "gate": "North" })),
+                ("one event", json!({ "event": "gala" })),
+                ("all events", json!({})),
+            ] {
+                let key = with(json!({ "name": name, "role": role, "offline": true }), bound);
+                callers.push(Self { name: format!("`{role}`, {name}"), key: Some(key) });
             }
         }
         callers
+    }
+
+    async fn client(&self, service: &Service) -> Client {
+        match &self.key {
+            None => service.anonymous.clone(),
+            Some(key) => service.key(key.clone()).await,
+        }
     }
 }
 
@@ -76,14 +94,15 @@ impl Deed {
 struct World<'a> {
     service: &'a Service,
     event: &'static str,
+    gate: &'static str,
 }
 
 impl World<'_> {
     /// Makes ready what a route is about, and returns the request. A route that is not here has no row in the table.
     async fn deed(&self, method: &Method, path: &str) -> Deed {
-        let Self { service, event } = self;
+        let Self { service, event, gate } = self;
         let of_event = || Deed::at(path.replace("{event}", event));
-        let place = json!({ "seat": name(), "gate": "North" });
+        let place = json!({ "seat": name(), "gate": gate });
         match (method.as_str(), path) {
             ("GET", "/" | "/gate" | "/organizer" | "/worker.js" | "/health" | "/openapi.json" | "/metrics") => {
                 Deed::at(path)
@@ -103,19 +122,23 @@ impl World<'_> {
             ("GET", "/api/users/{username}/tickets") => self.of_user(path).await,
             ("POST", "/api/users/{username}/tickets") => {
                 service.organizer.post(format!("/api/events/{event}/tickets"), place.clone()).await.is(201);
-                let body = json!({ "seat": place["seat"], "gate": "North", "event": event });
+                let body = json!({ "seat": place["seat"], "gate": gate, "event": event });
                 self.of_user(path).await.json(body)
             }
             ("POST", "/api/users/attendance") => {
                 let (ticket, _) = self.ticket().await;
                 let code = ticket.code(service.now());
-                Deed::at(path).json(json!({ "seat": ticket.seat, "gate": "North", "totp_code": code, "event": event }))
+                Deed::at(path).json(json!({ "seat": ticket.seat, "gate": gate, "totp_code": code, "event": event }))
             }
             ("POST", "/api/events") => Deed::at(path).json(json!({ "slug": name().to_lowercase(), "name": "New" })),
             ("GET", "/api/events") => Deed::at(path).shows(format!("\"{event}\"")),
             ("PATCH", "/api/events/{event}") => of_event().json(json!({ "name": "Another name" })),
             ("DELETE", "/api/events/{event}") => Deed::at(format!("/api/events/{event}?confirm={event}")),
             ("POST", "/api/events/{event}/tickets") => of_event().json(place),
+            ("GET", "/api/events/{event}/manifest") => {
+                let (ticket, _) = self.ticket().await;
+                of_event().shows(ticket.secret())
+            }
             ("GET", path) if path.starts_with("/api/events/{event}") => of_event(),
             ("GET", "/api/actions.csv") => Deed::at(path).shows(format!(",\"{event}\",")),
             ("GET" | "POST", path) if path.starts_with("/api/tickets/{ticket_id}") => {
@@ -127,7 +150,11 @@ impl World<'_> {
                 }
             }
             ("POST", "/api/events/{event}/scans") => of_event().json(self.scan().await),
-            ("POST", "/api/events/{event}/scans/batch") => of_event().json(json!({ "scans": [] })),
+            ("POST", "/api/events/{event}/scans/batch") => {
+                let scan =
+                    with(self.scan().await, json!({ "scanned_at": service.time(0), "offline_result": "accepted" }));
+                of_event().json(json!({ "scans": [scan] })).shows("\"result\":\"accepted\"")
+            }
             ("POST", "/api/scans/{scan_id}/undo") => {
                 let scan = self.scan().await;
                 let scans = format!("/api/events/{event}/scans");
@@ -135,17 +162,14 @@ impl World<'_> {
                 Deed::at(path.replace("{scan_id}", scan["scan_id"].as_str().expect("it has an id")))
             }
             ("POST", "/api/keys") => {
-                Deed::at(path).json(json!({ "name": "New", "role": "gate", "event": event, "gate": "North" }))
+                Deed::at(path).json(json!({ "name": "New", "role": "gate", "event": event, "gate": gate }))
             }
-            ("GET", "/api/keys") => Deed::at(path).shows(self.device().await),
+            ("GET", "/api/keys") => Deed::at(format!("{path}?limit=500")).shows(self.device().await),
             ("GET" | "POST" | "DELETE", path) if path.starts_with("/api/keys/{key_id}") => {
                 Deed::at(path.replace("{key_id}", &self.device().await))
             }
             ("POST", "/api/enrol" | "/api/enrol/offer") => {
-                let offer = format!("/api/keys/{}/enrol", self.device().await);
-                let offer = service.organizer.bare(Method::POST, offer).await.is(200);
-                let (_, token) = offer["enrol_url"].as_str().and_then(|url| url.split_once('=')).expect("a token");
-                Deed::at(path).json(json!({ "token": token }))
+                Deed::at(path).json(json!({ "token": self.offer(&self.device().await).await }))
             }
             _ => panic!("say in tests/suite/privileges.rs what {method} {path} is about"),
         }
@@ -153,9 +177,9 @@ impl World<'_> {
 
     /// A new ticket in somebody's hands, and the path of its page.
     async fn ticket(&self) -> (Ticket, String) {
-        let seat = name();
-        self.service.seat(self.event, &seat, "North").await;
-        let body = json!({ "event": self.event, "seat": seat, "gate": "North" });
+        let seat = format!("{}-{}-{}", self.event, self.gate, name());
+        self.service.seat(self.event, &seat, self.gate).await;
+        let body = json!({ "event": self.event, "seat": seat, "gate": self.gate });
         let path = self.of_people(&format!("/api/users/{}/tickets", self.person().await));
         let answer = self.service.organizer.post(path, body).await.is(201);
         let link = answer["provisioning"]["ticket_url"].as_str().expect("it has a link");
@@ -171,7 +195,11 @@ impl World<'_> {
     /// A new person of the event's own.
     async fn person(&self) -> String {
         let username = name();
-        let person = json!({ "username": username });
+        let person = json!({
+            "username": username,
+            "full_name": format!("Person of {} {} {username}", self.event, self.gate),
+            "email": format!("{username}@{}.example.org", self.event),
+        });
         self.service.organizer.post(self.of_people("/api/users"), person).await.is(201);
         username
     }
@@ -187,9 +215,16 @@ impl World<'_> {
 
     /// The id of a new key of a device.
     async fn device(&self) -> String {
-        let body = json!({ "name": "Door", "role": "gate", "event": self.event, "gate": "North" });
+        let body = json!({ "name": "Door", "role": "gate", "event": self.event, "gate": self.gate });
         let made = self.service.organizer.post("/api/keys", body).await.is(201);
         made["key_id"].as_str().expect("a key has an id").to_owned()
+    }
+
+    /// A token that enrols a device with this key.
+    async fn offer(&self, key_id: &str) -> String {
+        let offer = self.service.organizer.bare(Method::POST, format!("/api/keys/{key_id}/enrol")).await.is(200);
+        let (_, token) = offer["enrol_url"].as_str().and_then(|url| url.split_once('=')).expect("a token");
+        token.to_owned()
     }
 }
 
@@ -204,42 +239,66 @@ async fn may(client: &Client, method: &Method, deed: &Deed) -> bool {
     match reply.status.as_u16() {
         200..300 => reply.text().contains(&deed.shows),
         401 | 403 | 404 | 410 => false,
+        409 if reply.text().contains("\"result\":\"wrong_gate\"") => false,
         status => panic!("{method} {}: {status} {}", deed.path, reply.text()),
     }
 }
 
-async fn row(service: &Service, callers: &[Caller], method: &Method, path: &str) -> String {
+async fn row(service: &Service, callers: &[(Caller, Client)], method: &Method, path: &str) -> String {
     let mut row = format!("| `{method} {path}` |");
-    for Caller { name, client } in callers {
-        let mut answers = [false; 2];
-        for (answer, event) in answers.iter_mut().zip(["gala", "ball"]) {
-            let world = World { service, event };
-            *answer = may(client, method, &world.deed(method, path).await).await;
-            if (method, path) == (&Method::DELETE, "/api/events/{event}") && *answer {
-                service.event(json!({ "slug": event, "name": event })).await;
+    for (caller, client) in callers {
+        let mut answers = [false; PLACES.len()];
+        for (answer, (event, gate)) in answers.iter_mut().zip(PLACES) {
+            let deed = World { service, event, gate }.deed(method, path).await;
+            if (method, path) == DELETION {
+                // It takes the event's keys with it.
+                *answer = may(&caller.client(service).await, method, &deed).await;
+                if *answer {
+                    service.event(json!({ "slug": event, "name": event })).await;
+                }
+            } else {
+                *answer = may(client, method, &deed).await;
             }
         }
         let word = match answers {
-            [true, true] => "yes",
-            [true, false] => "own",
-            [false, false] => NO,
-            [false, true] => panic!("{name} may {method} {path} of another event, and not of its own"),
+            [true, true, true] => "yes",
+            [true, true, false] => "own",
+            [true, false, false] => "gate",
+            [false, false, false] => NO,
+            _ => panic!("{} may {method} {path} elsewhere, and not at its own place: {answers:?}", caller.name),
         };
         let _ = write!(row, " {word} |");
     }
     row
 }
 
-async fn the_table_says_who_can_do_what(service: Service) {
+/// The head of a table, with these columns.
+fn head<'a>(columns: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let line = "---|".repeat(columns.len());
+    let names: String = columns.map(|name| format!(" {name} |")).collect();
+    format!("| |{names}\n|---|{line}\n")
+}
+
+#[track_caller]
+fn assert_documented(table: &str) {
+    assert!(DOCUMENT.contains(table), "docs/security.md has another table than this:\n{table}");
+}
+
+async fn two_events(service: &Service) {
     for slug in ["gala", "ball"] {
         service.event(json!({ "slug": slug, "name": slug })).await;
     }
-    let callers = Caller::all(&service).await;
-    let names: String = callers.iter().map(|caller| format!(" {} |", caller.name)).collect();
-    let mut table = format!("| |{names}\n|---|{}\n", "---|".repeat(callers.len()));
-    // Deleting an event takes its keys with it, and so ends the walk.
-    let (deleting, others): (Vec<_>, Vec<_>) =
-        ROUTES.iter().partition(|route| (&route.method, route.path) == (&Method::DELETE, "/api/events/{event}"));
+}
+
+async fn the_table_says_who_can_do_what(service: Service) {
+    two_events(&service).await;
+    let mut callers = Vec::new();
+    for caller in Caller::all() {
+        let client = caller.client(&service).await;
+        callers.push((caller, client));
+    }
+    let mut table = head(callers.iter().map(|(caller, _)| caller.name.as_str()));
+    let (deleting, others): (Vec<_>, Vec<_>) = ROUTES.iter().partition(|route| (&route.method, route.path) == DELETION);
     for routes in [others, deleting] {
         for route in routes {
             let row = row(&service, &callers, &route.method, route.path).await;
@@ -250,5 +309,359 @@ async fn the_table_says_who_can_do_what(service: Service) {
         // noted some minutes ahead.
         service.clock.advance(180_000 + i64::try_from(LIST_KEPT.as_millis()).expect("some days"));
     }
-    assert!(DOCUMENT.contains(&table), "docs/security.md has another table than this:\n{table}");
+    assert_documented(&table);
+}
+
+/// What somebody may have in their hands who has no key, as a column of the table.
+#[derive(Clone, Copy, PartialEq)]
+enum Proof {
+    Link,
+    Code,
+    Seat,
+    Paper,
+    Offer,
+    List,
+}
+
+impl Proof {
+    const ALL: [(Self, &str); 6] = [
+        (Self::Link, "link of a ticket"),
+        (Self::Code, "code of a phone (`RT1`)"),
+        (Self::Seat, "seat and six digits"),
+        (Self::Paper, "paper (`RP1`)"),
+        (Self::Offer, "enrolment code"),
+        (Self::List, "list of a gate"),
+    ];
+}
+
+/// All proofs of one place, and what they are of.
+struct Hands {
+    event: &'static str,
+    gate: &'static str,
+    ticket: Ticket,
+    /// The path of the ticket's page.
+    link: String,
+    paper: String,
+    /// The key that is offered, and the token.
+    offered: String,
+    token: String,
+    /// The key of the phone, and the list that it has.
+    phone: String,
+    list: Value,
+    /// What was shown at a moment: `RT1`, and the digits.
+    qr: String,
+    digits: String,
+}
+
+impl Hands {
+    async fn full(service: &Service, (event, gate): (&'static str, &'static str)) -> Self {
+        let world = World { service, event, gate };
+        let (ticket, link) = world.ticket().await;
+        let printed = service.organizer.bare(Method::POST, format!("/api/tickets/{}/print", ticket.ticket_id)).await;
+        let key = json!({ "name": "Phone", "role": "gate", "event": event, "gate": gate, "offline": true });
+        let made = service.organizer.post("/api/keys", key).await.is(201);
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let list = service.anonymous.with_key(&text(&made["key"])).get(format!("/api/events/{event}/manifest")).await;
+        let offered = world.device().await;
+        Self {
+            event,
+            gate,
+            link,
+            paper: text(&printed.is(200)["printed_code"]),
+            token: world.offer(&offered).await,
+            offered,
+            phone: text(&made["key_id"]),
+            list: list.is(200),
+            qr: ticket.qr(service.now()),
+            digits: ticket.code(service.now()),
+            ticket,
+        }
+    }
+
+    /// What of this proof may be tried where a secret is asked for.
+    fn texts(&self, proof: Proof) -> Vec<String> {
+        match proof {
+            Proof::Link => vec![self.link.trim_start_matches("/t/").to_owned()],
+            Proof::Code => vec![self.qr.clone()],
+            Proof::Seat => vec![self.ticket.seat.clone(), self.digits.clone()],
+            Proof::Paper => vec![self.paper.clone()],
+            Proof::Offer => vec![self.token.clone()],
+            Proof::List => {
+                ["key", "ticket_id"].map(|name| self.entry()[name].as_str().unwrap_or_default().to_owned()).to_vec()
+            }
+        }
+    }
+
+    /// What the proof makes that can be shown at a gate, now.
+    async fn shown(&self, service: &Service, proof: Proof) -> Option<Value> {
+        let made = |ticket: &Ticket| json!({ "code": ticket.qr(service.now()) });
+        let seat = || json!({ "seat": self.ticket.seat, "gate": self.gate, "totp_code": self.digits });
+        let shown = match proof {
+            Proof::Link => {
+                let page = service.anonymous.get(&self.link).await;
+                made(&self.with_key(page.text().split_once("data-key=\"")?.1.split('"').next()?)?)
+            }
+            Proof::Code => json!({ "code": self.qr }),
+            Proof::Seat => seat(),
+            Proof::Paper => json!({ "code": self.paper }),
+            Proof::Offer => return None,
+            Proof::List => made(&self.with_key(self.entry()["key"].as_str()?)?),
+        };
+        Some(with(shown, json!({ "scan_id": Uuid::now_v7() })))
+    }
+
+    /// The ticket in the list.
+    fn entry(&self) -> &Value {
+        let entries = self.list["tickets"].as_array().expect("a list");
+        entries.iter().find(|entry| entry["ticket_id"] == json!(self.ticket.ticket_id)).expect("the ticket is held")
+    }
+
+    /// The ticket as whoever has this key of codes would show it; none where there is no key.
+    fn with_key(&self, key: &str) -> Option<Ticket> {
+        let provisioned = json!({
+            "ticket_id": self.ticket.ticket_id, "seat": self.ticket.seat, "gate": self.gate,
+            "username": self.ticket.username, "provisioning": { "secret": key },
+        });
+        (!key.is_empty()).then(|| Ticket::new(&provisioned))
+    }
+
+    /// What was told, with a word for the key of the ticket's codes.
+    fn marked(&self, told: &str) -> String {
+        told.replace(&self.ticket.secret(), KEY_OF_CODES)
+    }
+
+    fn told_by_list(&self) -> String {
+        self.marked(&self.list.to_string())
+    }
+
+    /// Whether the proof admits somebody at this place.
+    async fn admits(&self, service: &Service, proof: Proof, (event, gate): (&str, &str)) -> bool {
+        let Some(scan) = self.shown(service, proof).await else { return false };
+        let door = service.key(json!({ "name": "d", "role": "gate", "event": event, "gate": gate })).await;
+        door.post(format!("/api/events/{event}/scans"), scan).await.text().contains("\"result\":\"accepted\"")
+    }
+}
+
+/// Asks without a key, a text being in the place of each secret, and of each name in the path.
+async fn ask(service: &Service, route: &Route, deed: &Deed, text: &str) -> Option<String> {
+    let parts = route.path.split('/').map(|part| if part.starts_with('{') { text } else { part });
+    let mut body: Value = serde_json::from_str(&deed.body).unwrap_or_default();
+    for member in
+        body.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut).filter(|value| value.is_string())
+    {
+        *member = text.into();
+    }
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let deed =
+        Deed { path: parts.collect::<Vec<_>>().join("/"), media_type: deed.media_type, body, shows: String::new() };
+    let reply = deed.send(&service.anonymous, &route.method).await;
+    reply.status.is_success().then(|| reply.text())
+}
+
+/// The answers of a route to the proofs, in their order; none where a proof gets no more than whoever invents one.
+type Answers = [Option<String>; Proof::ALL.len()];
+
+/// What every route answers to the proofs, without a key.
+async fn walk(service: &Service) -> Vec<(String, Answers)> {
+    let mut hands = Hands::full(service, PLACES[0]).await;
+    let world = World { service, event: hands.event, gate: hands.gate };
+    let mut walked = Vec::new();
+    for route in ROUTES {
+        let deed = world.deed(&route.method, route.path).await;
+        let mut answers = Answers::default();
+        if ask(service, route, &deed, &name()).await.is_none() {
+            for (answer, (proof, _)) in answers.iter_mut().zip(Proof::ALL) {
+                for text in hands.texts(proof) {
+                    *answer = ask(service, route, &deed, &text).await.map(|told| hands.marked(&told)).or(answer.take());
+                }
+                if answer.is_some() {
+                    // It may be used up.
+                    hands = Hands::full(service, PLACES[0]).await;
+                }
+            }
+        }
+        walked.push((format!("`{} {}`", route.method, route.path), answers));
+    }
+    walked
+}
+
+/// What a proof may tell, and by what one sees that it does.
+const FACTS: [(&str, &str); 8] = [
+    ("the event", "gala"),
+    ("the holder's name", "Person of gala North"),
+    ("the holder's address", "@gala.example.org"),
+    ("the key of the ticket's codes", KEY_OF_CODES),
+    ("a key of the service", "rtk_"),
+    ("seats of other gates", "gala-South-"),
+    ("holders at other gates", "Person of gala South"),
+    ("another event", "ball-North-"),
+];
+const KEY_OF_CODES: &str = "KEY OF CODES";
+
+/// What ends a proof, or does not.
+#[derive(Clone, Copy)]
+enum End {
+    Time,
+    Use,
+    Revocation,
+    Reissue,
+    Transfer,
+    Erasure,
+    Loss,
+    OtherOffer,
+    Enrolment,
+    KeyRevoked,
+    OtherSecret,
+}
+
+impl End {
+    /// The last one ends what the others are asked about.
+    const ALL: [(Self, &str); 11] = [
+        (Self::Time, "15 minutes"),
+        (Self::Use, "the admission of its holder"),
+        (Self::Revocation, "the ticket's revocation"),
+        (Self::Reissue, "its reissue"),
+        (Self::Transfer, "its transfer"),
+        (Self::Erasure, "its holder's erasure"),
+        (Self::Loss, "*this phone is lost*, of the list's phone"),
+        (Self::OtherOffer, "another enrolment code for the key"),
+        (Self::Enrolment, "a device's enrolment with it"),
+        (Self::KeyRevoked, "the offered key's revocation"),
+        (Self::OtherSecret, "`change-secret`"),
+    ];
+
+    /// Lets it happen to all that is in these hands.
+    async fn happen(self, service: &Service, hands: &Hands) {
+        let organizer = &service.organizer;
+        let world = World { service, event: hands.event, gate: hands.gate };
+        let of_ticket = |what: &str| format!("/api/tickets/{}/{what}", hands.ticket.ticket_id);
+        match self {
+            Self::Time | Self::OtherSecret => {}
+            Self::Use => {
+                let scans = format!("/api/events/{}/scans", hands.event);
+                organizer.post(scans, service.scan(&hands.ticket)).await.is_scan(200, "accepted");
+            }
+            Self::Revocation => drop(organizer.bare(Method::POST, of_ticket("revoke")).await.is(200)),
+            Self::Reissue => drop(organizer.bare(Method::POST, of_ticket("reissue")).await.is(200)),
+            Self::Transfer => {
+                let to = json!({ "username": world.person().await });
+                organizer.post(world.of_people(&of_ticket("transfer")), to).await.is(200);
+            }
+            Self::Erasure => {
+                let user = format!("/api/users/{}", hands.ticket.username);
+                organizer.delete(world.of_people(&user)).await.is(204);
+            }
+            Self::Loss => {
+                let lost = format!("/api/keys/{}/lost", hands.phone);
+                while organizer.bare(Method::POST, &lost).await.is(200)["remaining"] != json!(0) {}
+            }
+            Self::OtherOffer => drop(world.offer(&hands.offered).await),
+            Self::Enrolment => {
+                service.anonymous.post("/api/enrol", json!({ "token": hands.token })).await.is(200);
+            }
+            Self::KeyRevoked => drop(organizer.delete(format!("/api/keys/{}", hands.offered)).await.is(204)),
+        }
+    }
+
+    /// Lets it happen to the whole service, and returns it as it is then.
+    async fn happen_to_all(self, service: &Service) -> Service {
+        let mut settings: &[(&str, &str)] = &[];
+        match self {
+            Self::Time => service.clock.advance(15 * 60_000),
+            Self::OtherSecret => {
+                settings = &[("TICKET_SECRET", "the first secret of the test suite")];
+                crate::secret::change_secret(service, settings, &["--yes"]).printed();
+            }
+            _ => {}
+        }
+        service.another(settings)
+    }
+}
+
+/// What a proof is still good for at its own place.
+async fn left(service: &Service, proof: Proof, hands: &Hands) -> &'static str {
+    let is_good = match proof {
+        Proof::Offer => service.anonymous.post("/api/enrol", json!({ "token": hands.token })).await.status.is_success(),
+        _ => hands.admits(service, proof, (hands.event, hands.gate)).await,
+    };
+    match proof {
+        _ if is_good => "good",
+        Proof::Link if service.anonymous.get(&hands.link).await.status.is_success() => "its page",
+        _ => NO,
+    }
+}
+
+async fn rows_of_ends(service: &Service) -> Vec<(String, [&'static str; Proof::ALL.len()])> {
+    let mut rows = Vec::new();
+    for (end, name) in End::ALL {
+        let mut all = Vec::new();
+        for _ in Proof::ALL {
+            all.push(Hands::full(service, PLACES[0]).await);
+        }
+        for hands in &all {
+            end.happen(service, hands).await;
+        }
+        let service = end.happen_to_all(service).await;
+        let mut cells = [""; Proof::ALL.len()];
+        for ((cell, (proof, _)), hands) in cells.iter_mut().zip(Proof::ALL).zip(&all) {
+            *cell = left(&service, proof, hands).await;
+        }
+        rows.push((format!("after {name}"), cells));
+    }
+    rows
+}
+
+/// Whom each proof admits: at its own gate once, and nowhere else.
+async fn rows_of_admissions(service: &Service) -> Vec<(String, [&'static str; Proof::ALL.len()])> {
+    let mut rows = Vec::new();
+    for (name, place, again) in [
+        ("admits at its gate", PLACES[0], false),
+        ("admits there again", PLACES[0], true),
+        ("admits at another gate", PLACES[1], false),
+        ("admits at another event", PLACES[2], false),
+    ] {
+        let mut cells = [NO; Proof::ALL.len()];
+        for (cell, (proof, _)) in cells.iter_mut().zip(Proof::ALL) {
+            let hands = Hands::full(service, PLACES[0]).await;
+            if again {
+                hands.admits(service, proof, place).await;
+                service.clock.advance(30_000);
+            }
+            if hands.admits(service, proof, place).await {
+                *cell = "yes";
+            }
+        }
+        rows.push((name.to_owned(), cells));
+    }
+    rows
+}
+
+async fn the_table_says_what_each_proof_is_good_for(service: Service) {
+    two_events(&service).await;
+    for place in PLACES {
+        Hands::full(&service, place).await;
+    }
+    let walked = walk(&service).await;
+    let list = Hands::full(&service, PLACES[0]).await.told_by_list();
+    let word = |is: bool| if is { "yes" } else { NO };
+    let mut rows = Vec::new();
+    for (route, answers) in walked.iter().filter(|(_, answers)| answers.iter().any(Option::is_some)) {
+        rows.push((format!("opens {route}"), answers.each_ref().map(|answer| word(answer.is_some()))));
+    }
+    for (name, sign) in FACTS {
+        let mut cells = [NO; Proof::ALL.len()];
+        for (place, (proof, _)) in Proof::ALL.iter().enumerate() {
+            let told = walked.iter().filter_map(|(_, answers)| answers[place].as_deref());
+            let told = told.chain((*proof == Proof::List).then_some(list.as_str())).any(|told| told.contains(sign));
+            cells[place] = word(told);
+        }
+        rows.push((format!("tells {name}"), cells));
+    }
+    rows.extend(rows_of_admissions(&service).await);
+    rows.extend(rows_of_ends(&service).await);
+    let mut table = head(Proof::ALL.iter().map(|(_, name)| *name));
+    for (name, cells) in rows {
+        let _ = writeln!(table, "| {name} | {} |", cells.join(" | "));
+    }
+    assert_documented(&table);
 }
