@@ -194,9 +194,11 @@ impl Error {
             },
             Self::UsernameTaken => "Another user has this username (upper and lower case count as the same).".into(),
             Self::EventExists => "Another event has this slug.".into(),
-            Self::EventInUse => "The event `default` cannot be deleted, nor one that is at work: while it runs, and from its first admission, or the \
-                 first list that a device has of it, until its end."
-                    .into(),
+            Self::EventInUse => format!(
+                "The event `default` cannot be deleted, nor one that is at work: while it runs, and, where somebody was \
+                 admitted or a device has its list, until {} after its end.",
+                told(MANIFEST_AFTER_END)
+            ),
             Self::SeatTaken(_) => "A ticket for this seat at this gate exists already; nothing was created.".into(),
             Self::TicketAlreadyRegistered => "The ticket has a holder already; transfer it instead.".into(),
             Self::TicketNotRegistered => "Nobody holds this ticket; register it first.".into(),

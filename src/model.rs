@@ -406,7 +406,7 @@ pub struct Event {
 pub struct Use {
     /// When the newest admission that was not undone was received.
     pub admitted_at: Option<Millis>,
-    /// Whether a device has keys of its tickets, by a key of the event that is good.
+    /// Whether a device has keys of its tickets, or may have: by a good key of the event, or by one of all events.
     pub is_listed: bool,
 }
 
@@ -431,27 +431,30 @@ impl Event {
             && self.ends_at.is_none_or(|end| now <= end + MANIFEST_AFTER_END)
     }
 
-    /// Whether it is running, or not over and somebody was admitted or a device may do so.
+    /// Whether it is running, a device may have its list, or somebody was admitted and those who did may still be at work:
+    /// as long after its end, and after the newest admission, as the list can be had.
     pub fn is_in_use(&self, used: &Use, now: Millis) -> bool {
-        let at_work = match self.ends_at {
-            Some(end) if end < now => false,
-            Some(_) => used.is_listed || used.admitted_at.is_some(),
-            None => used.is_listed || used.admitted_at.is_some_and(|admitted| now < admitted + EVENT_WITHOUT_END),
-        };
-        at_work || self.is_running(now)
+        let is_listed = used.is_listed && self.has_manifest(now);
+        let admits = used.admitted_at.is_some_and(|admitted| match self.ends_at {
+            Some(end) => now <= end.max(admitted) + MANIFEST_AFTER_END,
+            None => now < admitted + EVENT_WITHOUT_END,
+        });
+        self.is_running(now) || is_listed || admits
     }
 
     /// Refuses to become an event with other times by which gates that are at work would lose it, or by which it could be
-    /// deleted under them.
+    /// deleted under them: a new end is none that is over.
     pub fn check_change(&self, changed: &Self, used: &Use, now: Millis) -> Result<(), Error> {
+        let is_in_use = self.is_in_use(used, now);
         let stops = self.is_running(now) && !changed.is_running(now);
-        let frees = self.is_in_use(used, now) && !changed.is_in_use(used, now);
+        let ends = is_in_use && changed.ends_at != self.ends_at && changed.ends_at.is_some_and(|end| end < now);
+        let frees = is_in_use && !changed.is_in_use(used, now);
         let closes = used.is_listed && self.has_manifest(now) && !changed.has_manifest(now);
-        if !(stops || frees || closes) {
+        if !(stops || ends || frees || closes) {
             return Ok(());
         }
         let is_start = changed.starts_at != self.starts_at && changed.starts_at.is_none_or(|start| now < start);
-        Err(Error::field(if is_start { "starts_at" } else { "ends_at" }, Fault::GatesAtWork))
+        Err(Error::field(if is_start && !ends { "starts_at" } else { "ends_at" }, Fault::GatesAtWork))
     }
 }
 

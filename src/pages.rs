@@ -16,8 +16,8 @@ use http::{HeaderMap, header};
 use qrcodegen::{QrCode, QrCodeEcc};
 
 use crate::limits::{
-    CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, KEY_NAME, LIST_KEPT, MANIFEST_BEFORE_START, NAME, NOTE,
-    PLACE, SEARCH, SLUG, USERNAME,
+    CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, KEY_NAME, LIST_KEPT, MANIFEST_AFTER_END,
+    MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG, USERNAME,
 };
 use crate::model::Millis;
 use crate::totp::PERIOD;
@@ -78,6 +78,7 @@ fn limit(name: &str) -> Option<u64> {
         "enrolment_minutes" => ENROLMENT.as_secs() / 60,
         "guesses_minutes" => GUESSES_SHOWN.as_secs() / 60,
         "manifest_hours" => MANIFEST_BEFORE_START.as_secs() / 3_600,
+        "after_end_hours" => MANIFEST_AFTER_END.as_secs() / 3_600,
         "list_hours" => LIST_KEPT.as_secs() / 3_600,
         "clock_seconds" => CLOCKS_APART.as_secs(),
         "csv_mib" => CSV_BODY as u64 / (1024 * 1024),

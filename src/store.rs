@@ -787,7 +787,7 @@ mod tests {
         "select user_id, status from tickets where ticket_id = $1",
         "select 1 from users where lower(username) = lower($1)",
         "ticket_id in (select ticket_id from tickets where user_id = $1)",
-        "select count(*) from tickets where event_id = $1",
+        "select 1 from tickets where event_id = $1 limit 1",
         "delete from tickets where event_id = $1",
         "delete from users where user_id = $1",
         "delete from users where event_id = $1",

@@ -68,6 +68,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
             format!("within {} of its receipt", told(UNDO_WINDOW)),
             format!("from {} before the event's start", told(MANIFEST_BEFORE_START)),
             format!("to {} after its end", told(MANIFEST_AFTER_END)),
+            format!("until {} after its end", told(MANIFEST_AFTER_END)),
             format!("at most {BATCH_SCANS}, reports"),
             format!("within the last {} and at most {} ahead", told(OFFLINE_WINDOW), told(OFFLINE_AHEAD)),
             format!("more than {} ago or {} ahead", told(OFFLINE_WINDOW), told(OFFLINE_AHEAD)),

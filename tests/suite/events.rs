@@ -3,6 +3,7 @@
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use http::Method;
+use register_ticket_api::limits::{LIST_KEPT, MANIFEST_AFTER_END};
 use serde_json::json;
 
 use crate::client::{Client, Reply};
@@ -22,15 +23,19 @@ on_both_databases! {
     an_event_that_admitted_somebody_is_deleted_after_its_end_only,
     an_event_without_an_end_is_over_a_day_after_its_newest_admission,
     an_event_whose_gates_have_its_list_is_not_deleted,
+    an_event_whose_list_a_device_of_all_events_may_have_is_not_deleted,
     an_event_with_tickets_is_deleted_by_its_repeated_name_only,
     deleting_an_event_fails_nothing_that_happens_meanwhile,
     times_that_would_stop_a_running_event_are_refused,
     times_that_would_close_the_list_of_gates_are_refused,
     no_moved_time_frees_an_event_that_admitted_somebody,
+    an_event_that_ends_at_once_goes_on_for_its_gates,
     an_event_that_does_not_exist_is_not_found,
 }
 
 const HOUR: i64 = 3_600_000;
+/// How long gates finish and send what they have.
+const AFTER_END: i64 = MANIFEST_AFTER_END.as_millis() as i64;
 
 async fn an_event_is_created_with_its_defaults(service: Service) {
     let event = service.organizer.post("/api/events", json!({ "slug": "spring", "name": "Spring" })).await.is(201);
@@ -179,7 +184,7 @@ async fn is_in_use(service: &Service) {
 async fn an_event_that_admitted_somebody_is_deleted_after_its_end_only(service: Service) {
     admitted(&service, json!({ "ends_at": service.time(72 * HOUR) })).await;
     is_in_use(&service).await;
-    service.clock.advance(72 * HOUR);
+    service.clock.advance(72 * HOUR + AFTER_END);
     is_in_use(&service).await;
     service.clock.advance(1);
     service.organizer.delete(DELETE).await.is(204);
@@ -223,6 +228,24 @@ async fn an_event_whose_gates_have_its_list_is_not_deleted(service: Service) {
     service.clock.advance(48 * HOUR - 1);
     is_in_use(&service).await;
     service.organizer.delete(path).await.is(204);
+    service.organizer.delete(DELETE).await.is(204);
+}
+
+async fn an_event_whose_list_a_device_of_all_events_may_have_is_not_deleted(service: Service) {
+    service.event(json!({ "slug": "spring", "name": "Spring", "ends_at": service.time(-AFTER_END + 50 * HOUR) })).await;
+    service.event(json!({ "slug": "empty", "name": "Empty" })).await;
+    service.ticket_of("spring", "A1", "North").await;
+    let gate = service.offline_gate().await;
+    gate.get(format!("{SPRING}/manifest")).await.is(200);
+    is_in_use(&service).await;
+    let change = service.organizer.patch(SPRING, event_at(&service, -9, -8));
+    service.unchanged(change).await.is_refused(422, "invalid_payload");
+    service.clock.advance(LIST_KEPT.as_millis() as i64);
+    is_in_use(&service).await;
+    // Nobody can have a list of an event without tickets.
+    service.organizer.patch("/api/events/empty", event_at(&service, 48, 50)).await.is(200);
+    service.organizer.delete("/api/events/empty").await.is(204);
+    service.clock.advance(2 * HOUR);
     service.organizer.delete(DELETE).await.is(204);
 }
 
@@ -352,4 +375,36 @@ async fn no_moved_time_frees_an_event_that_admitted_somebody(service: Service) {
         service.organizer.patch(SPRING, change).await.is(200);
         is_in_use(&service).await;
     }
+}
+
+async fn an_event_that_ends_at_once_goes_on_for_its_gates(service: Service) {
+    let end_soon = async || {
+        service.organizer.patch(SPRING, json!({ "ends_at": service.time(2_000) })).await.is(200);
+        service.clock.advance(3_000);
+        is_in_use(&service).await;
+        for end in [-1, -AFTER_END] {
+            let further = json!({ "starts_at": service.time(-20 * HOUR), "ends_at": service.time(end) });
+            let further = service.organizer.patch(SPRING, further);
+            let problem = service.unchanged(further).await.is_refused(422, "invalid_payload");
+            assert_members(&problem["errors"][0], json!({ "field": "ends_at", "code": "gates_at_work" }));
+        }
+    };
+    admitted(&service, event_at(&service, -1, 3)).await;
+    end_soon().await;
+    // Whom its gates admit afterwards keeps it too.
+    service.clock.advance(AFTER_END - HOUR);
+    let late = service.ticket_of("spring", "late", "North").await;
+    service.organizer.post(format!("{SPRING}/scans"), service.scan(&late)).await.is_scan(200, "accepted");
+    service.clock.advance(AFTER_END);
+    is_in_use(&service).await;
+    service.clock.advance(1);
+    service.organizer.delete(DELETE).await.is(204);
+
+    service.event(with(json!({ "slug": "spring", "name": "Spring" }), event_at(&service, -1, 3))).await;
+    let (_, gate) = device(&service).await;
+    gate.get(format!("{SPRING}/manifest")).await.is(200);
+    end_soon().await;
+    gate.get(format!("{SPRING}/manifest")).await.is(200);
+    service.clock.advance(AFTER_END);
+    service.organizer.delete(DELETE).await.is(204);
 }

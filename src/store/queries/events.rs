@@ -121,11 +121,8 @@ impl Events for Backend {
             if issuing.is_some() {
                 return Err(Error::ImportInProgress);
             }
-            let tickets: i64 = sqlx::query_scalar("select count(*) from tickets where event_id = $1")
-                .bind(event_id)
-                .fetch_one(&mut *connection)
-                .await?;
-            if confirm.map_or(tickets > 0, |typed| typed != event.slug) {
+            let needs_confirming = has_tickets(connection, event_id).await?;
+            if confirm.map_or(needs_confirming, |typed| typed != event.slug) {
                 return Err(Error::field("confirm", Fault::NotTheSlug));
             }
             for statement in [
@@ -215,16 +212,26 @@ async fn read_use(connection: &mut Connection, event_id: Uuid, now: Millis) -> R
     .bind(event_id)
     .fetch_one(&mut *connection)
     .await?;
+    // Which lists the device of a key of all events has is not noted.
     let lists: i64 = sqlx::query_scalar(
-        "select count(*) from keys where event_id = $1 and revoked_at is null \
+        "select count(*) from keys where (event_id = $1 or event_id is null and $4) and revoked_at is null \
          and (expires_at is null or expires_at > $2) and manifest_at > $3",
     )
     .bind(event_id)
     .bind(now)
     .bind(now - LIST_KEPT)
+    .bind(has_tickets(connection, event_id).await?)
     .fetch_one(connection)
     .await?;
     Ok(Use { admitted_at, is_listed: lists > 0 })
+}
+
+async fn has_tickets(connection: &mut Connection, event_id: Uuid) -> Result<bool> {
+    let ticket: Option<i32> = sqlx::query_scalar("select 1 from tickets where event_id = $1 limit 1")
+        .bind(event_id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(ticket.is_some())
 }
 
 async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
