@@ -247,9 +247,12 @@ pub trait Events {
     async fn find_event(&self, slug: &str) -> Result<Option<Guarded<Event>>>;
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
     async fn change_event(&self, event_id: Uuid, change: &EventChange, author: Author) -> Result<Event>;
-    /// Deletes an event with its tickets, scans, people and keys, unless it is in use. `confirm` is the slug repeated; it may
-    /// be missing where there are no tickets.
+    /// Deletes an event with its keys, unless it is in use: from then on nobody finds it, nor anything of it, and its slug is
+    /// free. `confirm` is the slug repeated; it may be missing where there are no tickets.
     async fn delete_event(&self, event_id: Uuid, confirm: Option<&str>, author: Author) -> Result<()>;
+    /// Deletes the rows of an event that is deleted, while others can write; then those of events whose deletion was stopped
+    /// before this.
+    async fn clear_event(&self, event_id: Uuid, now: Millis) -> Result<()>;
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
     async fn stats(&self, event_id: Uuid) -> Result<Stats>;
@@ -777,7 +780,8 @@ impl From<sqlx::Error> for Error {
 mod tests {
     use std::path::Path;
 
-    /// What need not ask whether a ticket or a user is there: they were found before, or everything is meant.
+    /// What need not ask whether a ticket, a user, a scan or an event is there: they were found before, or everything is
+    /// meant.
     const FOUND_OR_ALL: &[&str] = &[
         "left join users u on u.user_id = t.user_id",
         "left join tickets t on t.ticket_id = s.ticket_id",
@@ -788,13 +792,31 @@ mod tests {
         "select 1 from users where lower(username) = lower($1)",
         "ticket_id in (select ticket_id from tickets where user_id = $1)",
         "select 1 from tickets where event_id = $1 limit 1",
-        "delete from tickets where event_id = $1",
         "delete from users where user_id = $1",
-        "delete from users where event_id = $1",
-        "select ticket_id from tickets where issue_id = $1",
-        "delete from tickets where issue_id = $1",
-        "select user_id from users where issue_id = $1",
-        "delete from users where issue_id = $1",
+        "from scans r where r.ticket_id = ",
+        "from scans r where ",
+        "from scans a where a.ticket_id = t.ticket_id",
+        "from scans p where p.scan_id = $2",
+        "select \", scan_columns!(), \" from scans s where s.scan_id = $1\"",
+        "select scan_id from scans where ticket_id = $1",
+        "select count(*) from scans where ticket_id = $1",
+        "select max(received_at) from scans where event_id = $1",
+        "left join events e on e.event_id = k.event_id",
+        "select issuing from events where event_id = $1",
+        "from events where issuing is not null",
+        "from events w where w.issuing = u.issue_id",
+        "from events d where d.deleted_at is not null",
+        "from events where deleted_at < $1",
+        "delete from events where event_id = $1 and deleted_at is not null",
+        "select count(*) from tickets t join events e on e.event_id = t.event_id where t.user_id = $1 and t.issue_id = e.issuing",
+    ];
+
+    /// By what a statement asks whether a row of a table is there, not hidden by an import or a deletion: one of these.
+    const ASKED: &[(&str, &[&str])] = &[
+        ("tickets", &["issued_ticket!()"]),
+        ("users", &["issued_user!()"]),
+        ("scans", &["kept_scan!()", "e.deleted_at is null"]),
+        ("events", &["issued_ticket!()", "issued_user!()", "deleted_at is null"]),
     ];
 
     /// Every file that has SQL in it, without its comments and tests, each run of white space one space.
@@ -818,8 +840,8 @@ mod tests {
     }
 
     #[test]
-    fn every_statement_asks_whether_a_ticket_or_a_user_is_there_yet() {
-        let mut asked = 0;
+    fn every_statement_asks_whether_what_it_reads_is_there() {
+        let (mut asked, mut wrong) = (0, Vec::new());
         for mut source in sources() {
             for phrase in FOUND_OR_ALL {
                 source = source.replace(phrase, "");
@@ -829,13 +851,17 @@ mod tests {
                 source = source.replace(&format!("\"{verb} "), &format!("\u{0}{verb} "));
             }
             for statement in source.split('\u{0}') {
-                for (table, macro_name) in [("tickets", "issued_ticket!()"), ("users", "issued_user!()")] {
+                for (table, questions) in ASKED {
                     let named = ["from", "join"].iter().any(|word| statement.contains(&format!("{word} {table} ")));
-                    assert!(!named || statement.contains(macro_name), "without {macro_name}: {statement}");
+                    let asks = questions.iter().any(|question| statement.contains(question));
+                    if named && !asks {
+                        wrong.push(format!("without {questions:?}: {statement}"));
+                    }
                     asked += usize::from(named);
                 }
             }
         }
+        assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(asked > 10, "only {asked} statements were found");
     }
 

@@ -1,5 +1,5 @@
 //! Scans of one event while a large import into another is at work, by a request to the same process and by the command in a
-//! process of its own.
+//! process of its own, and while that event is deleted again.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const CLIENTS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn measure(report: &mut Report) {
-    let columns = ["scans of another event", "import", "scans", "p50 ms", "p99 ms", "longest ms"];
+    let columns = ["scans of another event", "time", "scans", "p50 ms", "p99 ms", "longest ms"];
     let mut table = Table::new(&columns);
     for store in Store::both("imports") {
         let server = store.serve(5);
@@ -44,9 +44,14 @@ pub async fn measure(report: &mut Report) {
             report.at_most(&name, 1.0, longest, " s");
             table.row(shown(&format!("{}, import by a {event}", store.kind), &during));
         }
+        let during = scans_during(&server, &quiet, deletion(&server)).await;
+        let longest = during.latencies.last().expect("there were scans").as_secs_f64();
+        let name = format!("longest scan while an event with 250,000 tickets is deleted, {}", store.kind);
+        report.at_most(&name, 1.0, longest, " s");
+        table.row(shown(&format!("{}, deletion", store.kind), &during));
     }
     report.section(
-        "Scans during an import",
+        "Scans during an import and a deletion",
         format!("{CLIENTS} clients that pause for {} ms between two scans.\n\n{table}", PAUSE.as_millis()),
     );
 }
@@ -100,6 +105,10 @@ fn file(event: &str) -> String {
 
 async fn by_request(server: &Server) {
     ask(server, "POST", "/api/events/request/tickets", "text/csv", file("request").as_bytes()).await;
+}
+
+async fn deletion(server: &Server) {
+    ask(server, "DELETE", "/api/events/request?confirm=request", "text/csv", &[]).await;
 }
 
 async fn by_command(store: &Store) {

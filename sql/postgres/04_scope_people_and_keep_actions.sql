@@ -19,7 +19,7 @@ begin
 end;
 $$;
 
-create index if not exists users_event_id_idx on users (event_id) where event_id is not null;
+create index if not exists users_event_id_idx on users (event_id, user_id) where event_id is not null;
 
 -- The import that is being written: its tickets and people are there for nobody else until it is done.
 alter table events
@@ -27,6 +27,10 @@ alter table events
     add column if not exists issuing_since bigint;
 
 create index if not exists events_issuing_idx on events (issuing) where issuing is not null;
+
+-- The event is gone for everybody, and its rows are being deleted.
+alter table events add column if not exists deleted_at bigint;
+create index if not exists events_deleted_at_idx on events (deleted_at) where deleted_at is not null;
 
 alter table users add column if not exists issue_id uuid;
 

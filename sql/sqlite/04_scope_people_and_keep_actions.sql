@@ -3,11 +3,13 @@ alter table users add column event_id blob constraint users_event_id_fkey refere
 
 drop index users_username_key;
 create unique index users_username_key on users (lower(username), coalesce(event_id, x'00'));
-create index users_event_id_idx on users (event_id) where event_id is not null;
+create index users_event_id_idx on users (event_id, user_id) where event_id is not null;
 
 alter table events add column issuing blob;
 alter table events add column issuing_since bigint;
 create index events_issuing_idx on events (issuing) where issuing is not null;
+alter table events add column deleted_at bigint;
+create index events_deleted_at_idx on events (deleted_at) where deleted_at is not null;
 
 alter table users add column issue_id blob;
 

@@ -131,7 +131,9 @@ pub(crate) struct DeleteQuery {
 pub async fn delete_event(call: Call<'_>) -> Result<Response, Error> {
     let query: DeleteQuery = call.query()?;
     let event = call.event().await?;
-    call.app.store().delete_event(event.event_id, query.confirm.as_deref(), call.author()?).await?;
+    let author = call.author()?;
+    call.app.store().delete_event(event.event_id, query.confirm.as_deref(), author).await?;
     call.app.keys.forget(|key| key.event_id == Some(event.event_id));
+    call.app.store().clear_event(event.event_id, author.now).await?;
     Ok(response::no_content())
 }

@@ -14,6 +14,13 @@ macro_rules! key_or_environment {
     };
 }
 
+/// Keeps a row that was selected until the end of the transaction, as a foreign key does.
+macro_rules! key_share {
+    () => {
+        " for key share"
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
@@ -27,7 +34,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, P
 use uuid::Uuid;
 
 use self::queries::admissions::bind_scan;
-use self::queries::issues::LARGE_CHUNK;
+use self::queries::issues::{LARGE_CHUNK, RowsOf};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
@@ -127,7 +134,7 @@ const MARK_AND_INSERT_SCAN: &str = concat!(
     few_refusals!(),
     ") ",
     insert_scan!(),
-    " from marked where done"
+    " cross join marked where done"
 );
 
 /// Returns how many scans were written.
@@ -307,12 +314,20 @@ fn gates(tickets: &[NewTicket]) -> Vec<&str> {
     tickets.iter().map(|ticket| ticket.gate.as_str()).collect()
 }
 
+/// What an event has much of, the tickets first: they name their holders. The service may not delete actions, which go with
+/// the event.
+const ROWS_OF_AN_EVENT: &[RowsOf] = &[
+    rows_of!("event_id", "tickets", "ticket_id"),
+    rows_of!("event_id", "scans", "scan_id"),
+    rows_of!("event_id", "users", "user_id"),
+];
+
 /// Takes an event before it is deleted, from everybody who writes something of it: until the transaction's end they wait. Who
 /// has something of it already and waits for the event would wait for ever, so we give way, before PostgreSQL sees a
 /// deadlock (after 1 s) and chooses one of us.
 async fn take_event(connection: &mut PgConnection, event_id: Uuid) -> std::result::Result<(), sqlx::Error> {
     sqlx::query("set local lock_timeout = '500ms'").execute(&mut *connection).await?;
-    let take = sqlx::query("select 1 from events where event_id = $1 for update").bind(event_id);
+    let take = sqlx::query("select 1 from events where event_id = $1 and deleted_at is null for update").bind(event_id);
     take.execute(connection).await.map(drop)
 }
 

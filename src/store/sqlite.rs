@@ -14,6 +14,13 @@ macro_rules! key_or_environment {
     };
 }
 
+/// Keeps a row that was selected until the end of the transaction. SQLite's transaction has everything.
+macro_rules! key_share {
+    () => {
+        ""
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
@@ -30,7 +37,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use self::queries::admissions::bind_scan;
-use self::queries::issues::CHUNK;
+use self::queries::issues::{CHUNK, RowsOf};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
@@ -316,6 +323,14 @@ async fn find_taken(
     .fetch_all(connection)
     .await
 }
+
+/// What an event has much of, the tickets first: they name their holders.
+const ROWS_OF_AN_EVENT: &[RowsOf] = &[
+    rows_of!("event_id", "tickets", "ticket_id"),
+    rows_of!("event_id", "scans", "scan_id"),
+    rows_of!("event_id", "users", "user_id"),
+    rows_of!("event_id", "actions", "action_id"),
+];
 
 /// `begin immediate` has locked everything already.
 async fn take_event(_: &mut SqliteConnection, _: Uuid) -> std::result::Result<(), sqlx::Error> {

@@ -296,13 +296,13 @@ async fn deleting_an_event_fails_nothing_that_happens_meanwhile(service: Service
     }
 }
 
-/// Whoever has a ticket and waits for the event would wait for ever.
+/// Whoever has a key and waits for the event would wait for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_a_deletion_gives_way_to_who_is_at_work() {
     let service = Service::start(Kind::Postgres).await;
     service.event(json!({ "slug": "spring", "name": "Spring" })).await;
-    service.seat("spring", "A1", "North").await;
-    service.database.execute("begin; select 1 from tickets for update").await.expect("nobody has it");
+    service.key(json!({ "name": "x", "role": "gate", "event": "spring" })).await;
+    service.database.execute("begin; select 1 from keys for update").await.expect("nobody has it");
     service.organizer.delete(DELETE).await.is_refused(409, "event_in_use");
     let share = "select 1 from events where slug = 'spring' for key share; commit";
     service.database.execute(share).await.expect("the event is free again");

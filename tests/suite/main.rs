@@ -44,6 +44,7 @@ mod bodies;
 mod commands;
 mod conflicts;
 mod connections;
+mod deletions;
 mod documents;
 mod enrolment;
 mod events;

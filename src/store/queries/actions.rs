@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Backend, Connection, unless_gone};
+use super::{Backend, Connection};
 use crate::error::Error;
 use crate::model::Millis;
 use crate::store::{Act, Actions, Author, ListedAction, Result};
@@ -14,9 +14,15 @@ macro_rules! select_actions {
         concat!(
             "select a.action_id, a.at, a.action, a.key_id, k.name as key_name, e.slug as event, a.ticket_id, \
              a.subject_id, a.count from actions a left join keys k on k.key_id = a.key_id \
-             left join events e on e.event_id = a.event_id ",
+             left join events e on e.event_id = a.event_id where e.deleted_at is null and ",
             $rest
         )
+    };
+}
+
+macro_rules! insert_action {
+    () => {
+        "insert into actions (action_id, at, action, key_id, event_id, ticket_id, subject_id, count) "
     };
 }
 
@@ -36,10 +42,10 @@ impl Actions for Backend {
     ) -> Result<Vec<ListedAction>> {
         let statement = match event_id {
             Some(_) => select_actions!(
-                "where a.event_id = $1 and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4"
+                "a.event_id = $1 and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4"
             ),
             None => select_actions!(
-                "where $1 is null and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4"
+                "$1 is null and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4"
             ),
         };
         let (after_time, after_id) = after.unwrap_or((Millis(i64::MIN), Uuid::nil()));
@@ -58,7 +64,7 @@ impl Actions for Backend {
         let mut lease = self.reader().await?;
         // A new seed for all came to the tickets that have it or a later one, but for those that came after it.
         let outcome = sqlx::query_as(select_actions!(
-            "where a.action_id in (select t.issue_id from tickets t where t.ticket_id = $1 \
+            "a.action_id in (select t.issue_id from tickets t where t.ticket_id = $1 \
              union all select b.action_id from actions b where b.ticket_id = $1 \
              union all select c.action_id from tickets t join actions c on c.event_id = t.event_id \
              and c.ticket_id is null and c.subject_id is null and c.at >= t.created_at \
@@ -86,20 +92,24 @@ pub(super) async fn record(connection: &mut Connection, author: Author, act: &Ac
 
 /// The same under an id that is in use already.
 pub(super) async fn record_as(connection: &mut Connection, action_id: Uuid, author: Author, act: &Act) -> Result<()> {
-    sqlx::query(
-        "insert into actions (action_id, at, action, key_id, event_id, ticket_id, subject_id, count) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(action_id)
-    .bind(author.now)
-    .bind(act.action)
-    .bind(author.key_id)
-    .bind(act.event_id)
-    .bind(act.ticket_id)
-    .bind(act.subject_id)
-    .bind(act.count)
-    .execute(connection)
-    .await
-    .map_err(|error| unless_gone(error, Error::EventNotFound))?;
-    Ok(())
+    let statement = match act.event_id {
+        Some(_) => concat!(
+            insert_action!(),
+            "select $1, $2, $3, $4, e.event_id, $6, $7, $8 from events e where e.event_id = $5 and e.deleted_at is null",
+            key_share!()
+        ),
+        None => concat!(insert_action!(), "values ($1, $2, $3, $4, $5, $6, $7, $8)"),
+    };
+    let written = sqlx::query(statement)
+        .bind(action_id)
+        .bind(author.now)
+        .bind(act.action)
+        .bind(author.key_id)
+        .bind(act.event_id)
+        .bind(act.ticket_id)
+        .bind(act.subject_id)
+        .bind(act.count)
+        .execute(connection)
+        .await?;
+    if written.rows_affected() == 0 { Err(Error::EventNotFound) } else { Ok(()) }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::scans::get_scan;
+use super::scans::get_any_scan;
 use super::tickets::optional_ticket;
 use super::{BEGIN, Backend, Connection, Db, Row, is_foreign_key_violation, is_unique_violation};
 use crate::admission::ATTEMPTS;
@@ -70,17 +70,22 @@ macro_rules! select_scan_context {
             issued_ticket!(),
             " and ",
             $ticket,
-            " left join users u on u.user_id = t.user_id where e.slug = $1"
+            " left join users u on u.user_id = t.user_id where e.slug = $1 and e.deleted_at is null"
         )
     };
 }
 
-/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$17`.
+/// The beginning of every statement that writes a scan, if its event was not deleted meanwhile, whose values [`bind_scan`] gives as `$1` to `$17`.
 macro_rules! insert_scan {
     () => {
-        "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
-         manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id) \
-         select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17"
+        concat!(
+            "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
+             manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id) \
+             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 \
+             from (select event_id from events where event_id = $2 and deleted_at is null",
+            key_share!(),
+            ") as e"
+        )
     };
 }
 
@@ -146,7 +151,7 @@ impl Admissions for Backend {
             };
             let mut context = scan_context(&row)?;
             if row.try_get::<i64, _>("prior")? > 0 {
-                context.prior = get_scan(lease.connection(), scan_id).await?;
+                context.prior = get_any_scan(lease.connection(), scan_id).await?;
             }
             Ok(Some(Guarded::new(context.event_id, context)))
         }

@@ -1,13 +1,18 @@
 //! Events, and what is counted for each.
+//!
+//! One that is deleted is gone at once: its `deleted_at` is set, by which every statement passes over it and its rows. Those
+//! are then deleted in short transactions, between which others write, and the event last. What is left when that is
+//! stopped, the next who deletes an event or imports many tickets deletes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::actions::record;
-use super::issues::clear_abandoned;
-use super::{BEGIN, Backend, Connection, unless_held, unless_unique};
+use super::issues::{clear_abandoned, delete_in_chunks};
+use super::{BEGIN, Backend, Connection, ROWS_OF_AN_EVENT, unless_held, unless_unique};
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::limits::LIST_KEPT;
@@ -16,6 +21,12 @@ use crate::store::{
     Act, Arrivals, Author, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, GuessingKey, ManifestState, Result,
     Stats,
 };
+
+/// Whoever deleted an event so long ago has no request any more: what is left of it is nobody's.
+const STOPPED: Duration = Duration::from_mins(2);
+
+/// How long a request, which has something else to do, deletes what others left.
+const FOR_OTHERS: Duration = Duration::from_secs(10);
 
 macro_rules! event_columns {
     () => {
@@ -63,7 +74,7 @@ impl Events for Backend {
         let outcome = sqlx::query_as(concat!(
             "select ",
             event_columns!(),
-            " from events where event_id > $1 order by event_id limit $2"
+            " from events where event_id > $1 and deleted_at is null order by event_id limit $2"
         ))
         .bind(after.unwrap_or_default())
         .bind(limit)
@@ -125,21 +136,26 @@ impl Events for Backend {
             if confirm.map_or(needs_confirming, |typed| typed != event.slug) {
                 return Err(Error::field("confirm", Fault::NotTheSlug));
             }
-            for statement in [
-                "delete from scans where event_id = $1",
-                "delete from tickets where event_id = $1",
-                "delete from users where event_id = $1",
-                "delete from keys where event_id = $1",
-                "delete from events where event_id = $1",
-            ] {
-                let delete = sqlx::query(statement).bind(event_id).execute(&mut *connection);
-                delete.await.map_err(|error| unless_held(error, Error::EventInUse))?;
-            }
+            let delete = sqlx::query("delete from keys where event_id = $1").bind(event_id).execute(&mut *connection);
+            delete.await.map_err(|error| unless_held(error, Error::EventInUse))?;
+            // No slug has a space, so this one is taken by nobody and the event's own is free.
+            sqlx::query("update events set slug = $2, deleted_at = $3 where event_id = $1")
+                .bind(event_id)
+                .bind(format!("deleted {event_id}"))
+                .bind(author.now)
+                .execute(&mut *connection)
+                .await?;
             // What was done in the event goes with it; this stays, and names it by its id.
             record(connection, author, &Act::new(Action::EventDeleted, None).subject(event_id)).await
         }
         .await;
         lease.settle(outcome.map(drop)).await
+    }
+
+    async fn clear_event(&self, event_id: Uuid, now: Millis) -> Result<()> {
+        clear(self, event_id).await?;
+        clear_stopped(self, now).await;
+        Ok(())
     }
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState> {
@@ -170,13 +186,14 @@ impl Events for Backend {
         least: i64,
     ) -> Result<Vec<GuessingKey>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(
-            "select g.key_id, k.name, k.gate, g.refused_codes, g.within_window from \
-             (select key_id, count(*) as refused_codes, sum(case when received_at > $3 then 1 else 0 end) as within_window \
-             from scans where event_id = $1 and received_at > $2 and result in ('wrong_code', 'stale_code') \
-             group by key_id having count(*) >= $4) as g left join keys k on k.key_id = g.key_id \
-             order by g.refused_codes desc, g.key_id",
-        )
+        let outcome = sqlx::query_as(concat!(
+            "select g.key_id, k.name, k.gate, g.refused_codes, g.within_window from (select s.key_id, \
+             count(*) as refused_codes, sum(case when s.received_at > $3 then 1 else 0 end) as within_window \
+             from scans s where s.event_id = $1 and s.received_at > $2 and s.result in ('wrong_code', 'stale_code') and ",
+            kept_scan!(),
+            " group by s.key_id having count(*) >= $4) as g left join keys k on k.key_id = g.key_id \
+             order by g.refused_codes desc, g.key_id"
+        ))
         .bind(event_id)
         .bind(since)
         .bind(window)
@@ -188,20 +205,55 @@ impl Events for Backend {
 }
 
 pub(super) async fn find_event(connection: &mut Connection, slug: &str) -> Result<Option<Event>> {
-    let event = sqlx::query_as(concat!("select ", event_columns!(), " from events where slug = $1"))
-        .bind(slug)
-        .fetch_optional(connection)
-        .await?;
+    let event =
+        sqlx::query_as(concat!("select ", event_columns!(), " from events where slug = $1 and deleted_at is null"))
+            .bind(slug)
+            .fetch_optional(connection)
+            .await?;
     Ok(event)
 }
 
 /// Takes the event's row for the rest of the transaction, and counts the change.
 async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event> {
-    sqlx::query_as(concat!("update events set version = version + 1 where event_id = $1 returning ", event_columns!()))
-        .bind(event_id)
-        .fetch_optional(connection)
-        .await?
-        .ok_or(Error::EventNotFound)
+    sqlx::query_as(concat!(
+        "update events set version = version + 1 where event_id = $1 and deleted_at is null returning ",
+        event_columns!()
+    ))
+    .bind(event_id)
+    .fetch_optional(connection)
+    .await?
+    .ok_or(Error::EventNotFound)
+}
+
+/// Deletes what is left of a deleted event, and then the event.
+async fn clear(backend: &Backend, event_id: Uuid) -> Result<()> {
+    for rows in ROWS_OF_AN_EVENT {
+        delete_in_chunks(backend, event_id, rows).await?;
+    }
+    let mut lease = backend.writer().await?;
+    let delete = sqlx::query("delete from events where event_id = $1 and deleted_at is not null").bind(event_id);
+    let outcome = delete.execute(lease.connection()).await;
+    lease.settle(outcome.map_err(Error::from)).await.map(drop)
+}
+
+/// Deletes what is left of events whose deletion was stopped. The caller is not refused for what fails of it; the next goes
+/// on.
+pub(super) async fn clear_stopped(backend: &Backend, now: Millis) {
+    let stopped = async {
+        let mut lease = backend.reader().await?;
+        let outcome = sqlx::query_scalar("select event_id from events where deleted_at < $1 order by deleted_at")
+            .bind(now - STOPPED)
+            .fetch_all(lease.connection())
+            .await;
+        let events: Vec<Uuid> = lease.settle(outcome.map_err(Error::from)).await?;
+        for event_id in events {
+            clear(backend, event_id).await?;
+        }
+        Result::Ok(())
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(FOR_OTHERS, stopped).await {
+        tracing::warn!(%error, "what is left of a deleted event stays hidden until the next deletion or import");
+    }
 }
 
 /// What has happened in an event so far.
@@ -246,21 +298,27 @@ async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Resu
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;
-    let refused: Vec<(String, i64)> = sqlx::query_as(
-        "select result, count(*) from scans where event_id = $1 and result <> 'accepted' group by result",
-    )
+    let refused: Vec<(String, i64)> = sqlx::query_as(concat!(
+        "select s.result, count(*) from scans s where s.event_id = $1 and s.result <> 'accepted' and ",
+        kept_scan!(),
+        " group by s.result"
+    ))
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;
-    let undone = sqlx::query_scalar("select count(*) from scans where event_id = $1 and undone_at is not null")
-        .bind(event_id)
-        .fetch_one(&mut *connection)
-        .await?;
-    let arrivals: Vec<Arrivals> = sqlx::query_as(
-        "select decided_at - decided_at % 60000 as minute, count(*) as admitted from scans \
-         where event_id = $1 and result = 'accepted' and direction = 'entry' and undone_at is null \
-         group by decided_at - decided_at % 60000 order by 1",
-    )
+    let undone = sqlx::query_scalar(concat!(
+        "select count(*) from scans s where s.event_id = $1 and s.undone_at is not null and ",
+        kept_scan!()
+    ))
+    .bind(event_id)
+    .fetch_one(&mut *connection)
+    .await?;
+    let arrivals: Vec<Arrivals> = sqlx::query_as(concat!(
+        "select s.decided_at - s.decided_at % 60000 as minute, count(*) as admitted from scans s \
+         where s.event_id = $1 and s.result = 'accepted' and s.direction = 'entry' and s.undone_at is null and ",
+        kept_scan!(),
+        " group by s.decided_at - s.decided_at % 60000 order by 1"
+    ))
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::actions::record_as;
+use super::events::clear_stopped;
 use super::{BEGIN, Backend, Connection};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
@@ -29,6 +30,34 @@ const MANY_PEOPLE: usize = 100;
 
 /// Who has not written for so long was stopped: a transaction that waits gives up long before.
 const ABANDONED: Duration = Duration::from_secs(30);
+
+/// The rows of a table that belong to one issue or event, in the order of their ids: how to find some, how to delete those.
+pub(in crate::store) struct RowsOf {
+    pub find: &'static str,
+    pub delete: &'static str,
+}
+
+/// All rows of a table, the seen and the hidden, by the column that says to what they belong.
+macro_rules! rows_of {
+    ($owner:literal, $table:literal, $id:literal) => {
+        RowsOf {
+            find: concat!(
+                "select ",
+                $id,
+                " from ",
+                $table,
+                " where ",
+                $owner,
+                " = $1 and ",
+                $id,
+                " > $2 order by ",
+                $id,
+                " limit $3"
+            ),
+            delete: concat!("delete from ", $table, " where ", $owner, " = $1 and ", $id, " > $2 and ", $id, " <= $3"),
+        }
+    };
+}
 
 #[async_trait]
 impl Issues for Backend {
@@ -132,6 +161,7 @@ impl Issue {
         tickets: &[NewTicket],
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<u64> {
+        clear_stopped(backend, self.author.now).await;
         self.begin(backend).await?;
         let outcome = async {
             let users_created = self.write_hidden(backend, Rows::People(people), &|_| {}).await?;
@@ -158,7 +188,7 @@ impl Issue {
     async fn begin(&self, backend: &Backend) -> Result<()> {
         let mut lease = backend.writer().await?;
         let outcome =
-            sqlx::query("update events set issuing = $2, issuing_since = $3 where event_id = $1 and issuing is null")
+            sqlx::query("update events set issuing = $2, issuing_since = $3 where event_id = $1 and issuing is null and deleted_at is null")
                 .bind(self.event_id)
                 .bind(self.issue_id)
                 .bind(self.wrote)
@@ -302,17 +332,8 @@ async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Opt
         return Ok(());
     }
     // The tickets first: they name their holders.
-    for (find, delete) in [
-        (
-            "select ticket_id from tickets where issue_id = $1 and ticket_id > $2 order by ticket_id limit $3",
-            "delete from tickets where issue_id = $1 and ticket_id > $2 and ticket_id <= $3",
-        ),
-        (
-            "select user_id from users where issue_id = $1 and user_id > $2 order by user_id limit $3",
-            "delete from users where issue_id = $1 and user_id > $2 and user_id <= $3",
-        ),
-    ] {
-        delete_in_chunks(backend, issue_id, find, delete).await?;
+    for rows in [rows_of!("issue_id", "tickets", "ticket_id"), rows_of!("issue_id", "users", "user_id")] {
+        delete_in_chunks(backend, issue_id, &rows).await?;
     }
     let mut lease = backend.writer().await?;
     let outcome = sqlx::query("update events set issuing = null, issuing_since = null where issuing = $1")
@@ -322,18 +343,18 @@ async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Opt
     lease.settle(outcome.map_err(Error::from)).await.map(drop)
 }
 
-/// Looks for the next rows of an issue without a lock, for there may be many others before them, and then deletes them.
-async fn delete_in_chunks(backend: &Backend, issue_id: Uuid, find: &'static str, delete: &'static str) -> Result<()> {
+/// Looks for the next rows without a lock, for there may be many others before them, and then deletes them.
+pub(super) async fn delete_in_chunks(backend: &Backend, owner: Uuid, rows: &RowsOf) -> Result<()> {
     let (mut after, mut size) = (Uuid::nil(), CHUNK);
     loop {
         let mut lease = backend.reader().await?;
-        let find = sqlx::query_scalar(find).bind(issue_id).bind(after).bind(size as i64);
+        let find = sqlx::query_scalar(rows.find).bind(owner).bind(after).bind(size as i64);
         let outcome = find.fetch_all(lease.connection()).await;
         let found: Vec<Uuid> = lease.settle(outcome.map_err(Error::from)).await?;
         let Some(&last) = found.last() else { return Ok(()) };
         let mut lease = backend.writer().await?.begin(BEGIN).await?;
         let locked = Instant::now();
-        let delete = sqlx::query(delete).bind(issue_id).bind(after).bind(last);
+        let delete = sqlx::query(rows.delete).bind(owner).bind(after).bind(last);
         let outcome = delete.execute(lease.connection()).await;
         lease.settle(outcome.map_err(Error::from)).await?;
         size = super::give_way(size, locked.elapsed()).await;

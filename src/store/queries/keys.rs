@@ -82,7 +82,9 @@ impl Keys for Backend {
             key_columns!(),
             ", n.newest_scan_at from keys k left join events e on e.event_id = k.event_id \
              left join (select s.key_id, max(s.received_at) as newest_scan_at from scans s \
-             where s.event_id between $4 and $5 group by s.key_id) n on n.key_id = k.key_id \
+             where s.event_id between $4 and $5 and ",
+            kept_scan!(),
+            " group by s.key_id) n on n.key_id = k.key_id \
              where ($1 is null or k.event_id = $1) and k.key_id > $2 order by k.key_id limit $3"
         ))
         .bind(event_id)

@@ -8,8 +8,8 @@
 use async_trait::async_trait;
 
 use super::{
-    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, analyze, find_other_people, find_taken, give_way, insert_people,
-    insert_tickets, lock_guesses, record_accepted, register, take_event, update_seeds,
+    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, ROWS_OF_AN_EVENT, analyze, find_other_people, find_taken, give_way,
+    insert_people, insert_tickets, lock_guesses, record_accepted, register, take_event, update_seeds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};
@@ -27,17 +27,36 @@ macro_rules! ticket_columns {
     };
 }
 
-/// Whether the ticket `t` of the event `e` is there: an import that is at work hides what it writes (`issues`).
+/// Whether the ticket `t` of the event `e` is there: an import that is at work hides what it writes (`issues`), and an
+/// event that is deleted what is left of it (`events`).
 macro_rules! issued_ticket {
     () => {
-        "(t.issue_id = e.issuing) is not true"
+        "(t.issue_id = e.issuing or e.deleted_at is not null) is not true"
+    };
+}
+
+/// The events that are deleted, of which rows may be left.
+macro_rules! deleted_events {
+    () => {
+        "(select d.event_id from events d where d.deleted_at is not null)"
     };
 }
 
 /// Whether the user `u` is there. Who holds a ticket that is there is there too.
 macro_rules! issued_user {
     () => {
-        "not exists (select 1 from events w where w.issuing = u.issue_id)"
+        concat!(
+            "not exists (select 1 from events w where w.issuing = u.issue_id) and (u.event_id in ",
+            deleted_events!(),
+            ") is not true"
+        )
+    };
+}
+
+/// Whether the scan `s` is there.
+macro_rules! kept_scan {
+    () => {
+        concat!("s.event_id not in ", deleted_events!())
     };
 }
 
@@ -68,6 +87,7 @@ mod actions;
 #[macro_use]
 pub mod admissions;
 mod events;
+#[macro_use]
 pub mod issues;
 mod keys;
 mod scans;
@@ -124,10 +144,4 @@ fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
 fn unless_held(error: sqlx::Error, held: Error) -> Error {
     let is_held = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"));
     if is_held { held } else { error.into() }
-}
-
-/// For a statement with one foreign key: what that names was deleted between our reading and writing.
-fn unless_gone(error: sqlx::Error, gone: Error) -> Error {
-    let is_gone = error.as_database_error().is_some_and(|error| error.is_foreign_key_violation());
-    if is_gone { gone } else { error.into() }
 }

@@ -77,8 +77,9 @@ impl Scans for Backend {
                 scan_columns!(),
                 ", t.seat as ticket_seat, t.gate as ticket_gate from scans s \
                  left join tickets t on t.ticket_id = s.ticket_id \
-                 where s.event_id = $1 and (s.received_at, s.scan_id) > ($2, $3) \
-                 order by s.received_at, s.scan_id limit $4"
+                 where s.event_id = $1 and (s.received_at, s.scan_id) > ($2, $3) and ",
+                kept_scan!(),
+                " order by s.received_at, s.scan_id limit $4"
             ))
             .bind(event_id)
             .bind(after_time)
@@ -102,14 +103,15 @@ impl Scans for Backend {
         let (first_event, last_event) =
             key.event_id.map_or((Uuid::nil(), Uuid::max()), |event_id| (event_id, event_id));
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(
+        let outcome = sqlx::query_as(concat!(
             "select s.scan_id, s.ticket_id, t.seat, t.gate, s.direction, s.result, s.scanned_at, s.received_at, \
              s.undone_at from scans s left join tickets t on t.ticket_id = s.ticket_id \
              where s.event_id between $1 and $2 and s.key_id = $3 and s.received_at >= $4 \
              and ($5 is null or (s.received_at, s.scan_id) > \
-             (select l.received_at, l.scan_id from scans l where l.scan_id = $5)) \
-             order by s.received_at, s.scan_id limit $6",
-        )
+             (select l.received_at, l.scan_id from scans l where l.scan_id = $5)) and ",
+            kept_scan!(),
+            " order by s.received_at, s.scan_id limit $6"
+        ))
         .bind(first_event)
         .bind(last_event)
         .bind(key.key_id)
@@ -131,7 +133,7 @@ impl Scans for Backend {
                  and a.result = 'accepted' and a.direction = 'entry' and a.decided_at = s.first_used_at \
                  order by a.received_at desc limit 1) as first_key_name, ",
                 ticket_columns!(),
-                " from scans s join events e on e.event_id = s.event_id \
+                " from scans s join events e on e.event_id = s.event_id and e.deleted_at is null \
                  left join tickets t on t.ticket_id = s.ticket_id left join users u on u.user_id = t.user_id \
                  left join keys k on k.key_id = s.key_id \
                  where s.event_id = $1 and s.offline_result = 'accepted' and s.result <> 'accepted' \
@@ -154,7 +156,17 @@ impl Scans for Backend {
     }
 }
 
-pub(super) async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
+async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
+    let scan =
+        sqlx::query_as(concat!("select ", scan_columns!(), " from scans s where s.scan_id = $1 and ", kept_scan!()))
+            .bind(scan_id)
+            .fetch_optional(connection)
+            .await?;
+    Ok(scan)
+}
+
+/// The same, also of an event that is being deleted: as long as the row is there, its id is taken.
+pub(super) async fn get_any_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
     let scan = sqlx::query_as(concat!("select ", scan_columns!(), " from scans s where s.scan_id = $1"))
         .bind(scan_id)
         .fetch_optional(connection)

@@ -119,10 +119,10 @@ impl Users for Backend {
 
 /// Refuses while an import is making tickets of this user, which then are theirs.
 async fn refuse_while_issued_to(connection: &mut Connection, user_id: Uuid) -> Result<()> {
-    let hidden: i64 = sqlx::query_scalar(concat!(
-        "select count(*) from tickets t join events e on e.event_id = t.event_id where t.user_id = $1 and not ",
-        issued_ticket!()
-    ))
+    let hidden: i64 = sqlx::query_scalar(
+        "select count(*) from tickets t join events e on e.event_id = t.event_id \
+         where t.user_id = $1 and t.issue_id = e.issuing",
+    )
     .bind(user_id)
     .fetch_one(connection)
     .await?;
