@@ -75,7 +75,8 @@ macro_rules! select_scan_context {
     };
 }
 
-/// The beginning of every statement that writes a scan, if its event was not deleted meanwhile, whose values [`bind_scan`] gives as `$1` to `$17`.
+/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$17`. Of an event that
+/// was deleted meanwhile none is written.
 macro_rules! insert_scan {
     () => {
         concat!(
