@@ -44,9 +44,9 @@ impl Actions for Backend {
             Some(_) => select_actions!(
                 "a.event_id = $1 and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4"
             ),
-            None => select_actions!(
-                "$1 is null and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4"
-            ),
+            None => {
+                select_actions!("$1 is null and (a.at, a.action_id) > ($2, $3) order by a.at, a.action_id limit $4")
+            }
         };
         let (after_time, after_id) = after.unwrap_or((Millis(i64::MIN), Uuid::nil()));
         let mut lease = self.reader().await?;

@@ -90,10 +90,12 @@ impl Users for Backend {
             let user = lock_user(connection, person).await?;
             refuse_while_issued_to(connection, user.user_id).await?;
             // First the tickets, whose locks every scan and undo waits for, so that no note is written behind us.
-            let tickets: Vec<(Uuid, Uuid)> = sqlx::query_as(
+            let tickets: Vec<(Uuid, Uuid)> = sqlx::query_as(concat!(
                 "update tickets set status = 'revoked', changed_at = $2, version = version + 1 where user_id = $1 \
-                 returning ticket_id, event_id",
-            )
+                 and event_id not in ",
+                deleted_events!(),
+                " returning ticket_id, event_id"
+            ))
             .bind(user.user_id)
             .bind(author.now)
             .fetch_all(&mut *connection)
