@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 use serde::Serialize;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
 use crate::auth::KeyRing;
 use crate::config::Settings;
 use crate::error::Error;
-use crate::limits::{BODIES_IN_FLIGHT, ClientLimits, FILES_IN_FLIGHT, LISTS_IN_FLIGHT};
+use crate::limits::{BODIES_IN_FLIGHT, ClientLimits, FILES_IN_FLIGHT, IMPORTS_AT_WORK, LARGE_AT_WORK, LISTS_IN_FLIGHT};
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::quota::Quota;
@@ -32,12 +32,13 @@ pub struct App {
     pub health: HealthCheck,
     pub started: Instant,
     store: OnceCell<Box<dyn Store>>,
-    /// The one place of those who import.
-    pub(crate) imports: Semaphore,
     pub clients: ClientLimits,
     pub(crate) bodies: Arc<Quota>,
     pub(crate) files: Arc<Quota>,
     pub(crate) lists: Arc<Quota>,
+    pub(crate) imports: Arc<Quota>,
+    pub(crate) readings: Arc<Quota>,
+    pub(crate) works: Arc<Quota>,
     clock: Clock,
 }
 
@@ -79,11 +80,13 @@ impl App {
             started: Instant::now(),
             links: OnceCell::new(),
             store: OnceCell::new(),
-            imports: Semaphore::new(1),
             clients: ClientLimits::USUAL,
             bodies: Quota::new(BODIES_IN_FLIGHT),
             files: Quota::new(FILES_IN_FLIGHT),
             lists: Quota::new(LISTS_IN_FLIGHT),
+            imports: Quota::new(IMPORTS_AT_WORK),
+            readings: Quota::new(LARGE_AT_WORK),
+            works: Quota::new(LARGE_AT_WORK),
             clock,
             settings,
         }

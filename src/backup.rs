@@ -48,12 +48,25 @@ const CONTENTS: &str = "select (select max(version) from _sqlx_migrations where 
     (select count(*) from scans) as scans, (select max(received_at) from scans) as newest_scan, \
     (select value from settings where name = 'ticket_secret') as secret_fingerprint";
 
+/// The first schema whose imports are written bit by bit, hidden until the last.
+const HIDES_IMPORTS: i64 = 4;
+
+/// Deletes what an import had written that was at work when a backup was taken: it does not go on in the restored database.
+const FORGET_IMPORTS: &str = "\
+    delete from tickets where issue_id in (select issuing from events where issuing is not null); \
+    delete from users where issue_id in (select issuing from events where issuing is not null); \
+    update events set issuing = null, issuing_since = null where issuing is not null";
+
 /// What a database said, once: in a chain of causes sqlx says it twice.
 fn said(error: sqlx::Error) -> anyhow::Error {
     anyhow::anyhow!("{error}")
 }
 
 impl Contents {
+    fn may_hide_imports(&self) -> bool {
+        self.schema_version >= Some(HIDES_IMPORTS)
+    }
+
     fn check_schema(&self, known: i64) -> anyhow::Result<()> {
         check_schema(self.schema_version, known)
     }

@@ -80,9 +80,10 @@ pub enum Error {
     UndoExpired,
     /// The scan was refused, or is not the ticket's newest accepted scan.
     NotUndoable,
-    /// An import is running that stands in the way. Nothing was changed.
+    /// An import is running that stands in the way, or somebody whom this one names was erased meanwhile. Nothing was changed.
     ImportInProgress,
-    /// The key, its event or all keys together have as much of bodies, or of manifests and exports, in flight as they may.
+    /// The key, its event or all keys together have as much of bodies, of manifests and exports, or of work on whole events in
+    /// flight as they may.
     // Holds which of them, for the log alone.
     Busy(&'static str),
     /// [`crate::limits::KEY_ATTEMPTS`] codes that this key sent were refused within [`crate::limits::ATTEMPTS_WINDOW`]: no
@@ -207,7 +208,11 @@ impl Error {
             Self::ScanIdConflict => "This scan_id belongs to another scan; make a new one for each scan.".into(),
             Self::UndoExpired => format!("A scan can be undone for {}.", told(UNDO_WINDOW)),
             Self::NotUndoable => "Only the newest accepted scan of a ticket can be undone.".into(),
-            Self::ImportInProgress => "An import is running; try again when it has ended.".into(),
+            Self::ImportInProgress => {
+                "An import is running that stands in the way, or somebody whom this one names was erased meanwhile; send it \
+                 again."
+                    .into()
+            }
             Self::Busy(_) => "Too much is being sent or read at once; try again when some of it has ended.".into(),
             Self::TooManyWrongCodes => {
                 "This key has sent too many wrong codes; wait a minute, then send the same again. Printed codes and manual \

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::auth::Caller;
@@ -13,6 +16,8 @@ use crate::limits::Share;
 pub struct Quota {
     share: Share,
     held: Mutex<HashMap<Holder, usize>>,
+    /// Told when somebody has given back.
+    freed: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,13 +37,32 @@ pub struct Held {
 
 impl Quota {
     pub fn new(share: Share) -> Arc<Self> {
-        Arc::new(Self { share, held: Mutex::default() })
+        Arc::new(Self { share, held: Mutex::default(), freed: Notify::new() })
     }
 
     /// Begins to hold, with nothing yet.
     pub fn open(self: &Arc<Self>, caller: &Caller) -> Held {
-        let holders = [Holder::All, Holder::Event(caller.event_id), Holder::Key(caller.key_id)];
+        self.open_for(caller, caller.event_id)
+    }
+
+    /// The same on the account of an event, whichever the key is bound to.
+    pub fn open_for(self: &Arc<Self>, caller: &Caller, event_id: Option<Uuid>) -> Held {
+        let holders = [Holder::All, Holder::Event(event_id), Holder::Key(caller.key_id)];
         Held { quota: Arc::clone(self), holders, amount: 0 }
+    }
+
+    /// Takes one, and waits so long for it at most.
+    pub async fn turn(self: &Arc<Self>, caller: &Caller, patience: Duration) -> Result<Held, Error> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // Before we look: what is given back from here on is heard.
+            let freed = self.freed.notified();
+            let refused = match self.open(caller).with(1) {
+                Ok(held) => return Ok(held),
+                Err(error) => error,
+            };
+            timeout_at(deadline, freed).await.map_err(|_| refused)?;
+        }
     }
 
     fn most(&self, holder: Holder) -> usize {
@@ -56,11 +80,6 @@ impl Quota {
 }
 
 impl Held {
-    /// Whether it is of this.
-    pub fn is_of(&self, quota: &Arc<Quota>) -> bool {
-        Arc::ptr_eq(&self.quota, quota)
-    }
-
     /// With more, if there is so much.
     pub fn with(mut self, more: usize) -> Result<Self, Error> {
         self.take(more)?;
@@ -86,6 +105,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.amount == 0 {
+            return;
+        }
         let mut held = self.quota.lock();
         for holder in &self.holders {
             if let Some(amount) = held.get_mut(holder) {
@@ -93,6 +115,8 @@ impl Drop for Held {
             }
         }
         held.retain(|_, amount| *amount > 0);
+        drop(held);
+        self.quota.freed.notify_waiters();
     }
 }
 
@@ -131,6 +155,20 @@ mod tests {
         assert!(take(&quota, &key(1, 3), 1).is_err_and(|why| why.contains("this event")));
         let _other = take(&quota, &key(2, 4), 4).unwrap();
         assert!(take(&quota, &key(3, 5), 1).is_err_and(|why| why.contains("all keys")));
+    }
+
+    #[tokio::test]
+    async fn who_waits_has_its_turn_when_one_is_given_back_and_is_told_when_none_is() {
+        let quota = Quota::new(Share { of_all: 2, of_one_event: 1, of_one_key: 1 });
+        let wait = |event, seconds| {
+            let quota = Arc::clone(&quota);
+            async move { quota.turn(&key(event, event), Duration::from_secs(seconds)).await }
+        };
+        let first = wait(1, 0).await.unwrap();
+        assert!(wait(1, 0).await.is_err_and(|error| error.cause().is_some_and(|why| why.contains("this event"))));
+        assert!(wait(2, 0).await.is_ok(), "another event does not wait");
+        let (second, ()) = tokio::join!(wait(1, 60), async { drop(first) });
+        assert!(second.is_ok());
     }
 
     #[test]

@@ -16,14 +16,14 @@ use crate::app::{App, within};
 use crate::auth::Caller;
 use crate::endpoints::{actions, batches, events, keys, manifest, pages, scans, stats, system, tickets, users};
 use crate::error::Error;
-use crate::limits::{BATCH_BODY, BODY, CSV_BODY, KEYLESS_BODY};
+use crate::limits::{BATCH_BODY, BODY, CSV_BODY, KEYLESS_BODY, TURN_WAIT};
 use crate::logs::{self, RequestLine};
 use crate::model::{Millis, Role, ScanResult};
 use crate::quota::Held;
 use crate::request::{Call, Params, RequestBody, media_type, read_body};
 use crate::response::{self, Response};
 
-/// What an import, an export or a batch has; each of its calls but the import's has `DB_TIMEOUT_MS` besides.
+/// What an import, a batch and whatever else changes much has.
 const LONG_DEADLINE: Duration = Duration::from_secs(60);
 
 type Endpoint = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Response, Error>>;
@@ -53,7 +53,7 @@ impl Route {
     /// Whether a request can find its key's share in use.
     #[cfg(test)]
     pub(crate) fn has_share(&self) -> bool {
-        self.role.is_some() && (self.reads_body() || self.limits.list)
+        self.role.is_some() && (self.reads_body() || self.limits.load.is_some())
     }
 }
 
@@ -68,7 +68,17 @@ struct Limits {
     csv: Option<usize>,
     /// Whether the answer is a whole list, of which a client may read for minutes.
     list: bool,
+    /// Whether its work grows with the event. Few such requests are at work at once.
+    load: Option<Load>,
     refuse: Refuse,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// It may read all that the event has.
+    Reads,
+    /// It may change as much, in short transactions.
+    Writes,
 }
 
 type Refuse = fn(&Parts, &Error) -> Response;
@@ -90,14 +100,17 @@ const ORGANIZER: Option<Role> = Some(Role::Organizer);
 const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
 const GATE: Option<Role> = Some(Role::Gate);
 
-const SHORT: Limits = Limits { deadline: None, body: BODY, csv: None, list: false, refuse: by_problem };
+const SHORT: Limits = Limits { deadline: None, body: BODY, csv: None, list: false, load: None, refuse: by_problem };
 /// What a person reads as it is.
 const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
 const LONG: Limits = Limits { deadline: Some(LONG_DEADLINE), ..SHORT };
 const BATCH: Limits = Limits { body: BATCH_BODY, ..LONG };
 const IMPORT: Limits = Limits { csv: Some(CSV_BODY), ..LONG };
+/// What may read all of an event, also where its answer is a page: a filter may look at every row.
+const READS: Limits = Limits { load: Some(Load::Reads), ..SHORT };
 /// Each page of it has `DB_TIMEOUT_MS`.
-const LIST: Limits = Limits { list: true, ..SHORT };
+const LIST: Limits = Limits { list: true, ..READS };
+const WRITES: Limits = Limits { load: Some(Load::Writes), ..LONG };
 
 /// Every path of the service. `HEAD` is answered wherever `GET` is.
 pub static ROUTES: &[Route] = routes! {
@@ -113,18 +126,18 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/openapi.json"                     ANYONE,     SHORT  => system::show_openapi;
     POST   "/api/users"                        ORGANIZER,  SHORT  => users::create_user;
     GET    "/api/users/{username}"             ORGANIZER,  SHORT  => users::show_user;
-    PATCH  "/api/users/{username}"             ORGANIZER,  SHORT  => users::change_user;
-    DELETE "/api/users/{username}"             ORGANIZER,  SHORT  => users::erase_user;
+    PATCH  "/api/users/{username}"             ORGANIZER,  WRITES => users::change_user;
+    DELETE "/api/users/{username}"             ORGANIZER,  WRITES => users::erase_user;
     POST   "/api/users/{username}/tickets"     ORGANIZER,  SHORT  => users::register_ticket;
-    GET    "/api/users/{username}/tickets"     ORGANIZER,  SHORT  => users::list_tickets;
+    GET    "/api/users/{username}/tickets"     ORGANIZER,  READS  => users::list_tickets;
     POST   "/api/users/attendance"             GATE,       SHORT  => scans::record_attendance;
     POST   "/api/events"                       ORGANIZER,  SHORT  => events::create_event;
     GET    "/api/events"                       ORGANIZER,  SHORT  => events::list_events;
     GET    "/api/events/{event}"               ORGANIZER,  SHORT  => events::show_event;
     PATCH  "/api/events/{event}"               ORGANIZER,  SHORT  => events::change_event;
-    DELETE "/api/events/{event}"               ORGANIZER,  LONG   => events::delete_event;
+    DELETE "/api/events/{event}"               ORGANIZER,  WRITES => events::delete_event;
     POST   "/api/events/{event}/tickets"       ORGANIZER,  IMPORT => tickets::create_tickets;
-    GET    "/api/events/{event}/tickets"       ORGANIZER,  SHORT  => tickets::list_tickets;
+    GET    "/api/events/{event}/tickets"       ORGANIZER,  READS  => tickets::list_tickets;
     GET    "/api/tickets/{ticket_id}"          ORGANIZER,  SHORT  => tickets::show_ticket;
     POST   "/api/tickets/{ticket_id}/revoke"   ORGANIZER,  SHORT  => tickets::revoke_ticket;
     POST   "/api/tickets/{ticket_id}/reissue"  ORGANIZER,  SHORT  => tickets::reissue_ticket;
@@ -136,20 +149,20 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/events/{event}/scans/batch"   GATE,       BATCH  => batches::record_batch;
     POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT  => scans::undo_scan;
     GET    "/api/events/{event}/manifest"      GATE,       LIST   => manifest::show_manifest;
-    GET    "/api/events/{event}/conflicts"     ORGANIZER,  SHORT  => batches::list_conflicts;
-    GET    "/api/events/{event}/stats"         GATE,       SHORT  => stats::show_stats;
+    GET    "/api/events/{event}/conflicts"     ORGANIZER,  READS  => batches::list_conflicts;
+    GET    "/api/events/{event}/stats"         GATE,       READS  => stats::show_stats;
     GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  LIST   => tickets::export_tickets;
     GET    "/api/events/{event}/scans.csv"     ORGANIZER,  LIST   => scans::export_scans;
     GET    "/api/events/{event}/links.csv"     ORGANIZER,  LIST   => tickets::export_links;
     GET    "/api/events/{event}/actions.csv"   ORGANIZER,  LIST   => actions::export_event_actions;
     GET    "/api/actions.csv"                  ORGANIZER,  LIST   => actions::export_all_actions;
     POST   "/api/keys"                         ORGANIZER,  SHORT  => keys::create_key;
-    GET    "/api/keys"                         ORGANIZER,  SHORT  => keys::list_keys;
+    GET    "/api/keys"                         ORGANIZER,  READS  => keys::list_keys;
     DELETE "/api/keys/{key_id}"                ORGANIZER,  SHORT  => keys::revoke_key;
     POST   "/api/keys/{key_id}/enrol"          ORGANIZER,  SHORT  => keys::offer_enrolment;
-    POST   "/api/keys/{key_id}/lost"           ORGANIZER,  LONG   => keys::report_loss;
+    POST   "/api/keys/{key_id}/lost"           ORGANIZER,  WRITES => keys::report_loss;
     GET    "/api/keys/{key_id}/links.csv"      ORGANIZER,  LIST   => keys::export_changed_links;
-    GET    "/api/keys/{key_id}/scans"          ORGANIZER,  SHORT  => keys::list_key_scans;
+    GET    "/api/keys/{key_id}/scans"          ORGANIZER,  READS  => keys::list_key_scans;
     POST   "/api/enrol"                        ANYONE,     SHORT  => keys::enrol;
     POST   "/api/enrol/offer"                  ANYONE,     SHORT  => keys::show_offer;
 };
@@ -204,11 +217,6 @@ async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: 
     }
     let asking = visit.started.elapsed();
     let (body, share) = receive(app, route, parts, body, visit.caller.as_ref()).await?;
-    // Only now: a file that is long on its way keeps no other import waiting.
-    let _import = match &share {
-        Some(share) if share.is_of(&app.files) => Some(app.imports.try_acquire().map_err(|_| Error::ImportInProgress)?),
-        _ => None,
-    };
     // The time a client takes to send its body is not ours.
     visit.started = Instant::now() - asking;
     let now = app.now();
@@ -222,7 +230,13 @@ async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: 
             Some(caller) => Some(app.lists.open(caller).with(1)?),
             None => None,
         };
+        let turn = match caller.zip(route.limits.load) {
+            Some((caller, Load::Reads)) => Some(app.readings.turn(caller, TURN_WAIT).await?),
+            Some((caller, Load::Writes)) => Some(app.works.turn(caller, TURN_WAIT).await?),
+            None => None,
+        };
         let response = (route.endpoint)(Call { app, parts, params, body: &body, caller, now }).await?;
+        drop(turn);
         let is_whole = response.body().size_hint().exact().is_some();
         debug_assert!(is_whole || listing.is_some(), "what is sent piece by piece is a LIST: {}", route.path);
         Ok(match listing {
@@ -315,6 +329,57 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::config::Settings;
+    use crate::limits::LARGE_AT_WORK;
+    use crate::quota::Quota;
+
+    /// What is read for a key without a turn, because it does not grow with an event.
+    const SMALL: &[&str] = &[
+        "/metrics",
+        "/api/users/{username}",
+        "/api/events",
+        "/api/events/{event}",
+        "/api/tickets/{ticket_id}",
+        "/api/tickets/{ticket_id}/link",
+        "/api/tickets/{ticket_id}/actions",
+    ];
+
+    #[test]
+    fn what_is_read_for_a_key_is_small_or_has_its_turn() {
+        let reads = ROUTES.iter().filter(|route| route.method == Method::GET && route.role.is_some());
+        let without: Vec<_> = reads.filter(|route| route.limits.load.is_none()).map(|route| route.path).collect();
+        assert_eq!(without, SMALL, "a route that reads as much as an event has is READS or LIST");
+    }
+
+    #[tokio::test]
+    async fn no_event_has_all_of_what_the_service_can_read_or_change_at_once() {
+        let key = "the-organizer-key-of-the-tests-of-routes";
+        let settings = Settings::read(|name| (name == "ORGANIZER_KEY").then(|| key.to_owned())).unwrap();
+        let app = Arc::new(App::new(settings, Box::new(|| Millis(0))));
+        let all = |quota: &Arc<Quota>| quota.open(&Caller::ENVIRONMENT).with(LARGE_AT_WORK.of_one_event).unwrap();
+        let _held = (all(&app.readings), all(&app.works));
+        let large = ROUTES.iter().filter(|route| route.limits.load.is_some());
+        let refused = large.map(|route| {
+            let path = route.path.replace("{event}", "e").replace("{username}", "u").replace("{key_id}", "k");
+            let request = http::Request::builder().method(&route.method).uri(path);
+            let request = request.header("authorization", format!("Bearer {key}"));
+            handle(&app, request.body(http_body_util::Empty::<Bytes>::new()).unwrap())
+        });
+        // None of them comes as far as the database, which is not there.
+        for response in futures_util::future::join_all(refused).await {
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{response:?}");
+            assert_eq!(response.headers()["retry-after"], "5");
+        }
+    }
+
+    #[test]
+    fn what_writes_for_longer_than_a_moment_has_its_turn_or_a_body_that_bounds_it() {
+        for route in ROUTES.iter().filter(|route| route.limits.deadline.is_some()) {
+            let is_bounded =
+                route.limits.load == Some(Load::Writes) || route.limits.csv.is_some() || route.limits.body > BODY;
+            assert!(is_bounded, "{}", route.path);
+        }
+    }
 
     #[tokio::test]
     async fn a_panic_is_a_failure_without_its_message() {

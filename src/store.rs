@@ -224,8 +224,10 @@ pub struct PersonName {
 pub trait Users {
     async fn insert_user(&self, person: &PersonName, details: &UserDetails, author: Author) -> Result<User>;
     async fn find_user(&self, person: &PersonName) -> Result<Option<User>>;
+    /// Changes the person, and then has every gate that keeps a list learn the name, where one is given.
     async fn change_user(&self, person: &PersonName, change: &UserChange, author: Author) -> Result<User>;
-    /// Erases the person, takes their tickets away and revokes them.
+    /// Erases the person, takes their tickets away and revokes them; of a person with many, some by one transaction, the
+    /// person by the last. Who was stopped on the way leaves the person with the tickets that are left, and repeats it.
     async fn erase_user(&self, person: &PersonName, author: Author) -> Result<()>;
 }
 
@@ -430,14 +432,15 @@ pub trait Losses {
     /// Notes that a key's device has keys of codes that were made until a moment, `until`, unless that is noted already for
     /// `least` or later. False when the key is revoked or gone.
     async fn note_manifest(&self, key_id: Uuid, least: Millis, until: Millis) -> Result<bool>;
-    /// Gives each seed to one ticket whose present one the lost device of a revoked key may know; the ticket's holder and
-    /// state stay. No ticket gets two for one loss. Used tickets that nobody can come in with again are left alone;
-    /// one that changed since `undoable_since` may be undone.
+    /// Gives a new seed to tickets, so many at most, whose present one the lost device of a revoked key may know; the
+    /// ticket's holder and state stay. No ticket gets two for one loss. Used tickets that nobody can come in with again are
+    /// left alone; one that changed since `undoable_since` may be undone. Some by one transaction: what is done stays done.
     async fn renew_tickets(
         &self,
         key_id: Uuid,
         undoable_since: Millis,
-        seeds: &[Seed],
+        most: usize,
+        new_seed: NewSeed,
         author: Author,
     ) -> Result<Renewal>;
     /// The tickets that the loss of a key's device renewed and that somebody holds, in the order of their ids.
@@ -790,7 +793,15 @@ mod tests {
         "select 1 from tickets where ticket_id = $1",
         "select user_id, status from tickets where ticket_id = $1",
         "select 1 from users where lower(username) = lower($1)",
-        "ticket_id in (select ticket_id from tickets where user_id = $1)",
+        "ticket_id in (select ticket_id from tickets where user_id = $1 and ticket_id > $2 and ticket_id <= $3)",
+        "select ticket_id from tickets where user_id = $1 and ticket_id > $2 order by ticket_id limit 1 offset $3",
+        "select u.issue_id from users u where lower(u.username) = lower($1)",
+        "select 1 from users u where u.user_id > e.issuing and u.issue_id = e.issuing",
+        "select 1 from tickets t where t.user_id = $1 and t.event_id = e.event_id and t.issue_id = e.issuing",
+        "select ticket_id from tickets where event_id = (select e.event_id from events e where e.issuing = $1)",
+        "delete from tickets where issue_id = $1",
+        "select user_id from users where issue_id = $1",
+        "delete from users where issue_id = $1",
         "select 1 from tickets where event_id = $1 limit 1",
         "delete from users where user_id = $1",
         "from scans r where r.ticket_id = ",
@@ -803,12 +814,12 @@ mod tests {
         "select max(received_at) from scans where event_id = $1",
         "left join events e on e.event_id = k.event_id",
         "select issuing from events where event_id = $1",
-        "from events where issuing is not null",
+        "from events e where e.issuing is not null",
         "from events w where w.issuing = u.issue_id",
         "from events d where d.deleted_at is not null",
         "from events where deleted_at < $1",
         "delete from events where event_id = $1 and deleted_at is not null",
-        "select count(*) from tickets t join events e on e.event_id = t.event_id where t.user_id = $1 and t.issue_id = e.issuing",
+        "select count(*) from tickets t join events e on e.event_id = t.event_id where t.user_id = $1 and t.ticket_id > $2 and t.ticket_id <= $3 and t.issue_id = e.issuing",
     ];
 
     /// By what a statement asks whether a row of a table is there, not hidden by an import or a deletion: one of these.

@@ -40,6 +40,18 @@ alter table tickets
     add column if not exists issue_id uuid,
     add column if not exists seeded_at bigint;
 
+-- One holder's tickets are read in the order of their ids, some at a time; on SQLite each index has the id already.
+do $$
+begin
+    if not exists (
+        select 1 from pg_indexes where indexname = 'tickets_user_id_idx' and indexdef like '%(user_id, ticket_id)%'
+    ) then
+        drop index if exists tickets_user_id_idx;
+        create index tickets_user_id_idx on tickets (user_id, ticket_id) where user_id is not null;
+    end if;
+end;
+$$;
+
 -- `created_by` is the key that made this one, `manifest_at` when its device last downloaded keys of tickets.
 alter table keys
     add column if not exists created_by uuid,

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::archive::{self, Folder};
 use super::revived::{KEYS, State, TICKETS, USERS};
-use super::{CONTENTS, Contents, check_schema, said, unblocked, unless_stopped};
+use super::{CONTENTS, Contents, FORGET_IMPORTS, check_schema, said, unblocked, unless_stopped};
 use crate::config::Database;
 use crate::model::Millis;
 use crate::store::{self, postgres_schema};
@@ -56,6 +56,7 @@ pub async fn restore(file: &Path, database: &Database) -> anyhow::Result<Content
     make_room(owner).await?;
     load(file, owner).await.with_context(|| file.display().to_string())?;
     let contents = inspect(owner).await?;
+    let contents = if contents.may_hide_imports() { forget_imports(owner).await? } else { contents };
     store::migrate(database).await?;
     store::reapply(database).await.context("giving the service its rights")?;
     let schema_version = contents.schema_version;
@@ -165,6 +166,15 @@ async fn inspect(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     contents.check_schema(postgres_schema())?;
     connection.close().await?;
     Ok(contents)
+}
+
+/// Deletes what imports had hidden, and returns what is left.
+async fn forget_imports(options: &PgConnectOptions) -> anyhow::Result<Contents> {
+    let mut connection = connect(options).await?;
+    // One message is one transaction.
+    sqlx::raw_sql(FORGET_IMPORTS).execute(&mut connection).await.map_err(said)?;
+    connection.close().await?;
+    inspect(options).await
 }
 
 /// What of a database can come back to life.

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::archive::{self, Folder};
 use super::revived::{KEYS, State, TICKETS, USERS};
-use super::{CONTENTS, Contents, at_work, said, unblocked};
+use super::{CONTENTS, Contents, FORGET_IMPORTS, at_work, said, unblocked};
 use crate::model::Millis;
 use crate::store::sqlite_schema;
 
@@ -87,12 +87,24 @@ pub async fn restore(backup: &Path, target: &Path) -> anyhow::Result<Contents> {
     let unpacked = unblocked(move || archive::decompress(&from, &to)).await;
     unpacked.with_context(|| format!("unpacking {} for {}", backup.display(), target.display()))?;
     let contents = inspect(&restored.0).await.with_context(|| backup.display().to_string())?;
+    let contents = if contents.may_hide_imports() { forget_imports(&restored.0).await? } else { contents };
     refuse_existing(target)?;
     folder.keep_as(&restored, target)?;
     drop(restored);
     let placed = inspect(target).await.with_context(|| target.display().to_string())?;
     anyhow::ensure!(placed == contents, "{}: is not what was in the backup", target.display());
     Ok(contents)
+}
+
+/// Deletes what imports had hidden, and returns what is left.
+async fn forget_imports(file: &Path) -> anyhow::Result<Contents> {
+    let options = SqliteConnectOptions::new().filename(file).disable_statement_logging();
+    let mut connection = options.connect().await.map_err(said)?;
+    let mut transaction = connection.begin().await.map_err(said)?;
+    sqlx::raw_sql(FORGET_IMPORTS).execute(&mut *transaction).await.map_err(said)?;
+    transaction.commit().await.map_err(said)?;
+    connection.close().await?;
+    inspect(file).await
 }
 
 /// A write-ahead log or journal that stayed behind would be taken for a part of the restored database.

@@ -137,8 +137,8 @@ pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Re
     Ok(revoked.len())
 }
 
-/// Tickets that one request renews at most: a scan of one of them waits until it is done.
-const RENEWED: usize = 100;
+/// Tickets that one request renews at most, so that it ends in seconds and whoever asks sees how far it is.
+const RENEWED: usize = 5_000;
 
 /// `POST /api/keys/{key_id}/lost`: the device is lost. To be asked again while tickets remain.
 pub async fn report_loss(call: Call<'_>) -> Result<Response, Error> {
@@ -155,8 +155,8 @@ pub async fn lose(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Resu
     }
     // First, and committed: from then on no manifest goes out with this key.
     revoke(app, caller, key_id, now).await?;
-    let seeds: Vec<Seed> = (0..RENEWED).map(|_| Ok(Seed(random_bytes()?))).collect::<Result<_, Error>>()?;
-    app.store().renew_tickets(key_id, now - UNDO_WINDOW, &seeds, caller.author(now)).await
+    let new_seed = || Ok(Seed(random_bytes()?));
+    app.store().renew_tickets(key_id, now - UNDO_WINDOW, RENEWED, new_seed, caller.author(now)).await
 }
 
 /// `GET /api/keys/{key_id}/links.csv`: the links that changed because its device is lost, to be sent again.

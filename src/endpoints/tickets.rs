@@ -42,6 +42,9 @@ pub(crate) struct Seat {
 pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let created = if media_type(&call.parts.headers) == "text/csv" {
+        // Only now: a file that is long on its way keeps no other import waiting.
+        let place = call.app.imports.open_for(call.caller()?, Some(event.event_id));
+        let _place = place.with(1).map_err(|_| Error::ImportInProgress)?;
         let file = call.body.clone();
         let rows = off_the_workers(move || sheet::read_tickets(&file, IMPORT_TICKETS)).await?;
         import(call.app, call.caller()?, &event, rows, &|_| {}).await?

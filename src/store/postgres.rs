@@ -45,6 +45,8 @@ type Db = Postgres;
 type Backend = PostgresStore;
 
 const BEGIN: &str = "begin";
+/// For one of many: rather than wait for others for longer it fails.
+const BEGIN_BRIEF: &str = "begin; set local lock_timeout = '5s'";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for update";
 const LOCK_USER: &str =
     "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2 for update";
@@ -83,9 +85,9 @@ fn read_by_index(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Re
 
 /// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40); a
 /// server that is read-only after a failover (25006), and a plan that a migration made invalid (0A000), each of which the
-/// next connection may not meet.
+/// next connection may not meet; a lock that was waited for long enough (55P03).
 pub(super) fn is_passing(code: &str) -> bool {
-    code.len() == 5 && ["08", "53", "57", "40", "25006", "0A000"].iter().any(|class| code.starts_with(class))
+    code.len() == 5 && ["08", "53", "57", "40", "25006", "0A000", "55P03"].iter().any(|class| code.starts_with(class))
 }
 
 /// SQLSTATEs of something that is not there: table, column, function; or not ours to use.
@@ -168,7 +170,8 @@ async fn lock_guesses(connection: &mut PgConnection, scan: &Scan) -> std::result
     .map(drop)
 }
 
-/// Creates those who do not exist yet among the people of an event or of the installation; returns how many.
+/// Creates those who do not exist yet among the people of an event or of the installation; returns how many. In one
+/// order: two who each waited for a name that the other has written would wait for ever.
 async fn insert_people(
     connection: &mut PgConnection,
     people_of: Option<Uuid>,
@@ -184,7 +187,7 @@ async fn insert_people(
         "insert into users (user_id, event_id, username, full_name, email, created_at, issue_id) \
          select user_id, $6, username, full_name, email, $1, $7 \
          from unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) as n (user_id, username, full_name, email) \
-         on conflict do nothing",
+         order by lower(username) on conflict do nothing",
     )
     .bind(now)
     .bind(ids)
@@ -226,7 +229,7 @@ async fn find_other_people(
     .await
 }
 
-/// Writes tickets, all of them or, when a seat is taken, none.
+/// Writes tickets, all of them or, when a seat is taken, none. In one order, as people are.
 async fn insert_tickets(
     connection: &mut PgConnection,
     event_id: Uuid,
@@ -249,7 +252,7 @@ async fn insert_tickets(
          left join users u on lower(u.username) = lower(n.username) and coalesce(u.event_id, $8) = coalesce($10, $8) \
          and (u.issue_id = $9 or ",
         issued_user!(),
-        ")"
+        ") order by n.seat, n.gate"
     ))
     .bind(event_id)
     .bind(now)

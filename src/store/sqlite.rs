@@ -49,6 +49,8 @@ type Backend = SqliteStore;
 
 /// Takes the write lock at once. A deferred `begin` takes it at the first write, and by then what was read may be old.
 const BEGIN: &str = "begin immediate";
+/// Who waits for another process's writer gives up after the busy timeout.
+const BEGIN_BRIEF: &str = BEGIN;
 /// `begin immediate` has locked everything already.
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
 const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2";

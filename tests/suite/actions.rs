@@ -155,7 +155,7 @@ async fn every_action_is_recorded_once_with_its_author(service: Service) {
         let mut new: Vec<&Value> = after.iter().filter(|action| !before.contains(action)).collect();
         if let Action::PhoneLost | Action::Renewed = action {
             let words: Vec<&str> = new.iter().filter_map(|action| action["action"].as_str()).collect();
-            assert_eq!(words, ["key_revoked", "renewed", "phone_lost", "actions_exported"], "all that a report does");
+            assert_eq!(words, ["key_revoked", "phone_lost", "renewed", "actions_exported"], "all that a report does");
             new.retain(|new| [action.as_str(), "actions_exported"].iter().any(|word| new["action"] == *word));
         }
         let [recorded, reading] = new[..] else { panic!("{action:?}: {new:#?}") };

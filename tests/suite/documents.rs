@@ -5,9 +5,10 @@ use std::time::Duration;
 use register_ticket_api::admission::ATTEMPTS;
 use register_ticket_api::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT,
-    EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, IMPORT_TICKETS, KEY_AFTER_EVENT, KEY_ATTEMPTS,
-    KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LIST_KEPT, LISTS_IN_FLIGHT, MANIFEST_AFTER_END,
-    MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG, Share, UNDO_WINDOW, USERNAME, told,
+    EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, IMPORT_TICKETS, IMPORTS_AT_WORK, KEY_AFTER_EVENT,
+    KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LARGE_AT_WORK, LIST_KEPT,
+    LISTS_IN_FLIGHT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG, Share,
+    TURN_WAIT, UNDO_WINDOW, USERNAME, told,
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
@@ -113,6 +114,17 @@ fn the_manuals_repeat_each_limit_as_it_is() {
             format!("reading an answer | {} in each {} s", size(CLIENTS.reading.bytes), CLIENTS.reading.time.as_secs()),
             format!("bodies in flight | {}", shares(BODIES_IN_FLIGHT, size, "of")),
             format!("manifests and exports in flight | {}", shares(LISTS_IN_FLIGHT, |number| number.to_string(), "to")),
+            format!(
+                "CSV imports at work | {}, {} into one event",
+                IMPORTS_AT_WORK.of_all, IMPORTS_AT_WORK.of_one_event
+            ),
+            format!(
+                "other lists at work | {}, {} for one event's keys, {} for one key; another one waits for {} s",
+                LARGE_AT_WORK.of_all,
+                LARGE_AT_WORK.of_one_event,
+                LARGE_AT_WORK.of_one_key,
+                TURN_WAIT.as_secs()
+            ),
             format!(
                 "CSV files in flight | {}, {} of one event's keys",
                 size(FILES_IN_FLIGHT.of_all),

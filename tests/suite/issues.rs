@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::client::Reply;
+use crate::database::{Kind, TestDatabase};
+use crate::process::{PATIENCE, within};
 use crate::service::{Service, assert_members, settings, with};
 
 on_both_databases! {
@@ -28,6 +30,9 @@ on_both_databases! {
     what_a_stopped_import_has_written_is_deleted_by_whoever_meets_it,
     an_event_is_deleted_when_no_import_is_at_work_in_it,
     an_import_that_was_taken_for_stopped_writes_nothing_more,
+    what_a_stopped_import_has_written_is_left_alone_by_whoever_does_not_meet_it,
+    an_import_whose_holder_is_erased_meanwhile_is_to_be_sent_again,
+    two_imports_that_name_the_same_people_do_not_wait_for_each_other_for_ever,
     an_import_reaches_gates_that_ask_for_what_changed_since_it_began,
 }
 
@@ -239,6 +244,73 @@ async fn what_a_stopped_import_has_written_is_deleted_by_whoever_meets_it(servic
     is_left(1, 0).await;
 }
 
+async fn what_a_stopped_import_has_written_is_left_alone_by_whoever_does_not_meet_it(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let bound = service.key(json!({ "name": "o", "role": "organizer", "event": "default" })).await;
+    service.user("luis").await;
+    service.user("ana").await;
+    drop(Held::of_event(&service, "other").await.import);
+    service.clock.advance(STOPPED);
+    let left = "select count(*) from tickets t join events e on e.event_id = t.event_id where e.slug = 'other'";
+    let before = service.database.count(left).await;
+    assert!(before > 0);
+    bound.post(TICKETS, json!({ "seat": "1", "gate": "North" })).await.is(201);
+    // Its own new1 is another person.
+    bound.post("/api/users", json!({ "username": "new1" })).await.is(201);
+    bound.delete("/api/users/new1").await.is(204);
+    service.event(json!({ "slug": "third", "name": "Third" })).await;
+    service.organizer.delete("/api/events/third").await.is(204);
+    service.organizer.delete("/api/users/ana").await.is(204);
+    service.organizer.post_csv(TICKETS, "seat,gate,username\n2,North,ana\n").await.is(201);
+    assert_eq!(service.database.count(left).await, before);
+    // Who names one of its people meets it.
+    let file = "seat,gate,username\n3,North,new1\n";
+    service.organizer.post_csv(TICKETS, file).await.is_refused(429, "import_in_progress");
+    assert_eq!(service.database.count(left).await, 0);
+    service.organizer.post_csv(TICKETS, file).await.is(201);
+}
+
+async fn an_import_whose_holder_is_erased_meanwhile_is_to_be_sent_again(service: Service) {
+    let last = format!("new{}", MANY - 1);
+    service.user(&last).await;
+    let held = Held::of(&service).await;
+    service.organizer.delete(format!("/api/users/{last}")).await.is(204);
+    let refused = held.import.await.expect_err("nobody is left to hold the last ticket");
+    assert!(matches!(refused, Error::ImportInProgress), "{refused:?}");
+    assert_eq!(service.database.count("select count(*) from tickets").await, 0);
+    assert_eq!(service.database.count("select count(*) from users").await, 0);
+    let held = Held::of(&service).await;
+    assert_eq!(held.import.await.expect("they are made anew").users_created, MANY as u64);
+}
+
+/// Each waits for a name that somebody else is writing, before it has written all of its own.
+async fn two_imports_that_name_the_same_people_do_not_wait_for_each_other_for_ever(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let (hold, let_go, wait) = match service.database.kind {
+        Kind::Sqlite => ("begin immediate", "rollback", "select 2"),
+        Kind::Postgres => (
+            "begin; insert into users (user_id, username, created_at) values (gen_random_uuid(), 'ben', 0)",
+            "rollback",
+            "select count(*) from pg_locks where not granted",
+        ),
+    };
+    service.database.execute(hold).await.expect("nobody else is there");
+    let import = async |event: &str, people: [&str; 3]| {
+        let rows: String = people.iter().map(|name| format!("{name},North,{name}\n")).collect();
+        let path = format!("/api/events/{event}/tickets");
+        service.organizer.post_csv(path, format!("seat,gate,username\n{rows}")).await
+    };
+    let release = async {
+        let both = async || (service.database.count(wait).await >= 2).then_some(());
+        within(PATIENCE, "both wait", both).await;
+        service.database.execute(let_go).await.expect("it was begun");
+    };
+    let (one, two, ()) =
+        tokio::join!(import("default", ["ana", "ben", "cleo"]), import("other", ["cleo", "ben", "ana"]), release);
+    assert_eq!([one.status, two.status], [201, 201], "{} {}", one.text(), two.text());
+    assert_eq!(service.database.count("select count(*) from users").await, 3);
+}
+
 async fn an_event_is_deleted_when_no_import_is_at_work_in_it(service: Service) {
     service.event(json!({ "slug": "other", "name": "Other" })).await;
     let held = Held::of_event(&service, "other").await;
@@ -270,4 +342,22 @@ async fn an_import_reaches_gates_that_ask_for_what_changed_since_it_began(servic
     assert_eq!(read().await, Value::Array(Vec::new()));
     held.import.await.expect("nothing stands in its way");
     assert_eq!(read().await.as_array().map(Vec::len), Some(MANY));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_gives_up_waiting_before_it_is_taken_for_stopped() {
+    let service = Service::on(
+        TestDatabase::create(Kind::Postgres).await.into(),
+        crate::service::TestClock::at(Millis(1_777_658_400_000)),
+        &[],
+    );
+    let hold = "begin; insert into users (user_id, username, created_at) values (gen_random_uuid(), 'new1', 0)";
+    service.database.execute(hold).await.expect("nobody else is there");
+    let rows: String = (0..MANY).map(|seat| format!("{seat},North,new{seat}\n")).collect();
+    let began = std::time::Instant::now();
+    let refused = service.organizer.post_csv(TICKETS, format!("seat,gate,username\n{rows}")).await;
+    assert!(began.elapsed().as_secs() < 25);
+    refused.is_refused(503, "database_unavailable");
+    service.database.execute("rollback").await.expect("it was begun");
+    assert_eq!(service.database.count("select count(*) from users").await, 0);
 }

@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::database::{Kind, TestDatabase};
 use crate::process::{Connection, PATIENCE, Server, head, within};
 use crate::service::Service;
@@ -12,7 +14,7 @@ use crate::service::Service;
 on_both_databases! {
     who_does_not_finish_a_request_is_not_waited_for_and_nobody_waits_meanwhile,
     an_import_on_its_way_keeps_no_other_waiting,
-    one_import_works_at_a_time,
+    one_import_into_an_event_works_at_a_time,
     who_hangs_up_does_not_cancel_what_was_asked,
 }
 
@@ -90,12 +92,14 @@ async fn an_import_on_its_way_keeps_no_other_waiting(service: Service) {
     first.reply("POST").expect("an answer").is(201);
 }
 
-async fn one_import_works_at_a_time(service: Service) {
+async fn one_import_into_an_event_works_at_a_time(service: Service) {
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let of_other = service.key(json!({ "name": "o", "role": "organizer", "event": "other" })).await;
     let import = async |file: &str| service.organizer.post_csv("/api/events/default/tickets", file).await;
     // The first comes no further than this.
     let lock = match service.database.kind {
         Kind::Sqlite => "begin immediate",
-        Kind::Postgres => "begin; lock table events in access exclusive mode",
+        Kind::Postgres => "begin; lock table tickets in access exclusive mode",
     };
     service.database.execute(lock).await.expect("nobody else holds it");
     let first = import("seat,gate\nA1,North\n");
@@ -105,7 +109,15 @@ async fn one_import_works_at_a_time(service: Service) {
         let refused = within(PATIENCE, "the first import works", refused).await;
         refused.is_refused(429, "import_in_progress");
         assert_eq!(refused.header("retry-after"), "5");
-        service.database.execute("commit").await.expect("it was begun");
+        // Another event's organizer neither takes that place, nor is refused one.
+        of_other.post_csv("/api/events/default/tickets", "seat,gate\nA1,a\n").await.is_refused(403, "forbidden");
+        let other = of_other.post_csv("/api/events/other/tickets", "seat,gate\nA1,North\n");
+        let go_on = async {
+            import("seat,gate\n,\n").await.is_refused(429, "import_in_progress");
+            service.database.execute("commit").await.expect("it was begun");
+        };
+        let (other, ()) = futures_util::join!(other, go_on);
+        other.is(201);
     };
     let (first, ()) = futures_util::join!(first, second);
     first.is(201);

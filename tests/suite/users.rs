@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::database::Obstacle;
 use crate::service::{Service, Ticket, assert_members, walk, with};
 
 on_both_databases! {
@@ -14,9 +15,11 @@ on_both_databases! {
     the_tickets_of_a_user_are_listed_page_by_page,
     erasing_a_user_removes_the_person_and_keeps_the_counts,
     an_erased_user_cannot_enter,
+    who_holds_many_tickets_is_erased_some_at_a_time_and_last_of_all,
     a_name_and_an_address_are_corrected,
     a_correction_that_cannot_be_is_refused,
     gates_learn_a_corrected_name,
+    gates_learn_a_name_that_many_tickets_bear_as_often_as_it_is_sent,
     two_events_each_have_people_of_their_own,
     a_bound_key_knows_nobody_but_its_events_own_people,
     a_bound_key_cannot_mean_the_people_of_another_event,
@@ -133,6 +136,53 @@ async fn an_erased_user_cannot_enter(service: Service) {
     service.organizer.delete(format!("/api/users/{}", ticket.username)).await.is(204);
     gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(409, "not_registered");
     assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 0);
+}
+
+/// More tickets of one person than one transaction changes.
+async fn many_of_ana(service: &Service) {
+    let rows: String = (0..MANY).map(|seat| format!("{seat},North,ana,Anna\n")).collect();
+    let file = format!("seat,gate,username,full_name\n{rows}");
+    service.organizer.post_csv("/api/events/default/tickets", file).await.is(201);
+}
+
+/// No sum of chunks, so that some are left for the last.
+const MANY: i64 = 2_501;
+
+async fn who_holds_many_tickets_is_erased_some_at_a_time_and_last_of_all(service: Service) {
+    many_of_ana(&service).await;
+    let count = async |what: &str| service.database.count(&format!("select count(*) from {what}")).await;
+    service.database.obstruct("delete on users", Obstacle::Fails("stopped")).await;
+    assert!(service.organizer.delete("/api/users/ana").await.status.is_server_error());
+    service.database.clear().await;
+    let left = count("tickets where user_id is not null").await;
+    assert!(left > 0 && left < MANY, "{left}");
+    // A ticket is taken whole, or not at all.
+    assert_eq!(count("tickets where status = 'valid'").await, left);
+    assert_eq!(count("tickets where status = 'revoked' and user_id is null and version = 2").await, MANY - left);
+    service.organizer.get("/api/users/ana").await.is(200);
+
+    service.organizer.delete("/api/users/ana").await.is(204);
+    assert_eq!(count("tickets where status = 'revoked' and user_id is null").await, MANY);
+    service.organizer.get("/api/users/ana").await.is_refused(404, "user_not_found");
+    // Each of the transactions left its trace.
+    assert!(count("actions where action = 'user_erased'").await > 1);
+}
+
+async fn gates_learn_a_name_that_many_tickets_bear_as_often_as_it_is_sent(service: Service) {
+    many_of_ana(&service).await;
+    let told = async |version: i64| {
+        service.clock.advance(10 * 60_000);
+        service.organizer.patch("/api/users/ana", json!({ "full_name": "Ana" })).await.is(200);
+        let since = service.moment(-60_000).0;
+        let list = service.organizer.get(format!("/api/events/default/manifest?since={since}")).await.is(200);
+        assert_eq!(list["tickets"].as_array().map(Vec::len), Some(MANY as usize));
+        let told = format!("select count(*) from tickets where version = {version}");
+        assert_eq!(service.database.count(&told).await, MANY, "each ticket once");
+    };
+    told(2).await;
+    // Whoever was interrupted sends it again.
+    told(3).await;
+    assert_eq!(service.database.count("select count(*) from actions where action = 'user_changed'").await, 1);
 }
 
 async fn a_name_and_an_address_are_corrected(service: Service) {

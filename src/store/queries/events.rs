@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::actions::record;
-use super::issues::{clear_abandoned, delete_in_chunks};
+use super::issues::{Met, clear_abandoned, delete_in_chunks};
 use super::{BEGIN, Backend, Connection, ROWS_OF_AN_EVENT, unless_held, unless_unique};
 use crate::error::Error;
 use crate::fault::Fault;
@@ -115,7 +115,7 @@ impl Events for Backend {
     }
 
     async fn delete_event(&self, event_id: Uuid, confirm: Option<&str>, author: Author) -> Result<()> {
-        clear_abandoned(self, author.now).await?;
+        clear_abandoned(self, Met::In(event_id), author.now).await?;
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();

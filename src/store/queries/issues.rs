@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::actions::record_as;
 use super::events::clear_stopped;
-use super::{BEGIN, Backend, Connection};
+use super::{BEGIN, BEGIN_BRIEF, Backend, Connection, unless_held};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::model::{Action, Millis};
-use crate::store::{Act, Author, Created, Issues, NewTicket, NewUser, Result};
+use crate::store::{Act, Author, Created, Issues, NewTicket, NewUser, PersonName, Result};
 
 /// Tickets that are written by one transaction; of more, each has so many at first, and then what `give_way` says.
 pub(in crate::store) const CHUNK: usize = 1_000;
@@ -28,7 +28,7 @@ pub(in crate::store) const LARGE_CHUNK: usize = 5_000;
 /// compare each line with each person.
 const MANY_PEOPLE: usize = 100;
 
-/// Who has not written for so long was stopped: a transaction that waits gives up long before.
+/// Who has not written for so long was stopped: a transaction that waits for others gives up long before (`BEGIN_BRIEF`).
 const ABANDONED: Duration = Duration::from_secs(30);
 
 /// The rows of a table that belong to one issue or event, in the order of their ids: how to find some, how to delete those.
@@ -70,9 +70,9 @@ impl Issues for Backend {
         author: Author,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created> {
-        let others = clear_abandoned(self, author.now).await?;
+        clear_abandoned(self, Met::In(event_id), author.now).await?;
         let (issue_id, started) = (Uuid::now_v7(), Instant::now());
-        let mut issue = Issue { event_id, people_of, issue_id, author, started, wrote: author.now, others };
+        let mut issue = Issue { event_id, people_of, issue_id, author, started, wrote: author.now };
         let outcome = if tickets.len() > CHUNK {
             issue.in_chunks(self, people, tickets, progress).await
         } else {
@@ -86,6 +86,10 @@ impl Issues for Backend {
             }
             // To write without asking first is faster; which seats are taken is asked when one is.
             Err(Error::SeatTaken(_)) => Err(taken_seats(self, event_id, tickets).await?),
+            Err(Error::ImportInProgress) if people_of.is_none() => {
+                clear_abandoned(self, Met::MakingPeople, author.now).await?;
+                Err(Error::ImportInProgress)
+            }
             Err(error) => Err(error),
         }
     }
@@ -101,8 +105,6 @@ struct Issue {
     started: Instant,
     /// What `issuing_since` is as long as the issue is ours.
     wrote: Millis,
-    /// How many other imports were at work when this one began.
-    others: usize,
 }
 
 /// What an issue writes.
@@ -209,7 +211,7 @@ impl Issue {
         let (mut rest, mut size, mut written) = (rows, CHUNK, 0);
         while rest.len() > 0 {
             let (chunk, after) = rest.split(size);
-            let mut lease = backend.writer().await?.begin(BEGIN).await?;
+            let mut lease = backend.writer().await?.begin(BEGIN_BRIEF).await?;
             let (locked, now) = (Instant::now(), self.now());
             let outcome = self.write_ours(lease.connection(), chunk, now).await;
             written += lease.settle(outcome).await?;
@@ -238,7 +240,7 @@ impl Issue {
             Rows::People(people) => super::insert_people(connection, people_of, people, issue_id, now).await,
             Rows::Tickets(tickets) => {
                 let written = super::insert_tickets(connection, event_id, people_of, tickets, issue_id, now).await;
-                written.map(|()| tickets.len() as u64).map_err(|error| self.refused(error))
+                written.map(|()| tickets.len() as u64).map_err(refused)
             }
         }
     }
@@ -257,7 +259,7 @@ impl Issue {
 
     /// Makes all that was written appear, at once.
     async fn appear(&self, backend: &Backend, tickets: usize) -> Result<()> {
-        let mut lease = backend.writer().await?.begin(BEGIN).await?;
+        let mut lease = backend.writer().await?.begin(BEGIN_BRIEF).await?;
         let outcome = async {
             let connection = lease.connection();
             super::analyze(connection).await?;
@@ -273,16 +275,6 @@ impl Issue {
         lease.settle(outcome).await
     }
 
-    /// Why tickets could not be written.
-    fn refused(&self, error: sqlx::Error) -> Error {
-        match error.as_database_error() {
-            Some(refusal) if refusal.is_unique_violation() => Error::SeatTaken(Vec::new()),
-            // The holder may be one whom another import is making.
-            Some(refusal) if refusal.is_foreign_key_violation() && self.others > 0 => Error::ImportInProgress,
-            _ => error.into(),
-        }
-    }
-
     fn must_be_ours(&self, events: u64) -> Result<()> {
         let lost =
             || Error::DatabaseUnavailable("the import stood still, and another request has taken it back".into());
@@ -295,14 +287,55 @@ impl Issue {
     }
 }
 
-/// Deletes what issues have written that were stopped. Returns how many are at work.
-pub(super) async fn clear_abandoned(backend: &Backend, now: Millis) -> Result<usize> {
+/// Why tickets could not be written.
+fn refused(error: sqlx::Error) -> Error {
+    match error.as_database_error() {
+        Some(refusal) if refusal.is_unique_violation() => Error::SeatTaken(Vec::new()),
+        // The holder was erased since they were made or found, or is one whom another import is making.
+        Some(refusal) if refusal.is_foreign_key_violation() => Error::ImportInProgress,
+        _ => unless_held(error, Error::ImportInProgress),
+    }
+}
+
+/// The issues that a request meets, and no others: what a key of one event sends is no reason to work for another.
+pub(super) enum Met<'a> {
+    /// Those in this event.
+    In(Uuid),
+    /// The one that is making this person.
+    Making(&'a PersonName),
+    /// Those that are making people of the whole installation.
+    MakingPeople,
+    /// Those that are making tickets of this person.
+    IssuingTo(Uuid),
+}
+
+macro_rules! select_issues {
+    ($which:literal) => {
+        concat!("select e.event_id, e.issuing, e.issuing_since from events e where e.issuing is not null and ", $which)
+    };
+}
+
+/// Deletes what the issues have written that were stopped. Returns how many are at work.
+pub(super) async fn clear_abandoned(backend: &Backend, met: Met<'_>, now: Millis) -> Result<usize> {
+    let find = match met {
+        Met::In(event_id) => sqlx::query_as(select_issues!("e.event_id = $1")).bind(event_id),
+        Met::Making(person) => sqlx::query_as(select_issues!(
+            "e.issuing = (select u.issue_id from users u \
+             where lower(u.username) = lower($1) and u.event_id is not distinct from $2)"
+        ))
+        .bind(&person.username)
+        .bind(person.event_id),
+        // An issue's people are made after it, and so are their ids.
+        Met::MakingPeople => sqlx::query_as(select_issues!(
+            "exists (select 1 from users u where u.user_id > e.issuing and u.issue_id = e.issuing and u.event_id is null)"
+        )),
+        Met::IssuingTo(user_id) => sqlx::query_as(select_issues!(
+            "exists (select 1 from tickets t where t.user_id = $1 and t.event_id = e.event_id and t.issue_id = e.issuing)"
+        ))
+        .bind(user_id),
+    };
     let mut lease = backend.reader().await?;
-    let outcome = sqlx::query_as(
-        "select event_id, issuing, issuing_since from events where issuing is not null order by issuing",
-    )
-    .fetch_all(lease.connection())
-    .await;
+    let outcome = find.fetch_all(lease.connection()).await;
     let issues: Vec<(Uuid, Uuid, Millis)> = lease.settle(outcome.map_err(Error::from)).await?;
     let mut at_work = 0;
     for (event_id, issue_id, wrote) in issues {
@@ -331,8 +364,20 @@ async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Opt
     if lease.settle(outcome.map_err(Error::from)).await?.rows_affected() == 0 {
         return Ok(());
     }
-    // The tickets first: they name their holders.
-    for rows in [rows_of!("issue_id", "tickets", "ticket_id"), rows_of!("issue_id", "users", "user_id")] {
+    // The tickets first: they name their holders. They are found among their event's, and the people among those who were
+    // made since the issue began, as their ids tell.
+    for rows in [
+        RowsOf {
+            find: "select ticket_id from tickets where event_id = (select e.event_id from events e where e.issuing = $1) \
+                   and issue_id = $1 and ticket_id > $2 order by ticket_id limit $3",
+            delete: "delete from tickets where issue_id = $1 and ticket_id > $2 and ticket_id <= $3",
+        },
+        RowsOf {
+            find: "select user_id from users where issue_id = $1 and user_id > $1 and user_id > $2 \
+                   order by user_id limit $3",
+            delete: "delete from users where issue_id = $1 and user_id > $2 and user_id <= $3",
+        },
+    ] {
         delete_in_chunks(backend, issue_id, &rows).await?;
     }
     let mut lease = backend.writer().await?;

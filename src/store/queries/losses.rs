@@ -1,5 +1,7 @@
 //! Devices that are lost: which keys of codes they may have, and the tickets that are renewed because of it.
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -8,13 +10,17 @@ use super::{BEGIN, Backend, Connection, Db};
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Millis, Seed, Ticket};
-use crate::store::{Act, Author, Losses, Renewal, Result};
+use crate::store::{Act, Author, Losses, NewSeed, Renewal, Result};
 
-type QueryScalar<'q, O> = sqlx::query::QueryScalar<'q, Db, O, <Db as sqlx::Database>::Arguments>;
+type QueryAs<'q, O> = sqlx::query::QueryAs<'q, Db, O, <Db as sqlx::Database>::Arguments>;
+
+/// Tickets that are renewed by one transaction: a scan of one of them waits until it is done.
+const CHUNK: usize = 100;
 
 /// The tickets whose present seed a lost device may know, and which are not renewed for its loss yet: of the events from `$1`
-/// to `$2` and the gate `$3`, if it is one, seeds made until `$4`; `$5` is the key, and a used ticket that changed since `$6`
-/// may be undone.
+/// to `$3` those after `$2`, and of the gate `$4`, if it is one, seeds made until `$5`; `$6` is the key, and a used ticket
+/// that changed since `$7` may be undone. With its `limit` the inner statement stays one look into an index for each ticket:
+/// PostgreSQL would make a join of `not exists`, and while it knows nothing of new actions compare each ticket with each.
 macro_rules! due_tickets {
     ($columns:literal, $rest:literal) => {
         concat!(
@@ -22,11 +28,11 @@ macro_rules! due_tickets {
             $columns,
             " from tickets t join events e on e.event_id = t.event_id and ",
             issued_ticket!(),
-            " where t.event_id between $1 and $2 and ($3 is null or t.gate = $3) \
-             and coalesce(t.seeded_at, t.created_at) <= $4 \
-             and (t.status = 'valid' or t.status = 'used' and (e.reentry <> 'none' or t.changed_at > $6)) \
-             and not exists (select 1 from actions a where a.subject_id = $5 and a.ticket_id = t.ticket_id \
-             and a.action in ('renewed', 'phone_lost')) ",
+            " where (t.event_id, t.ticket_id) > ($1, $2) and t.event_id <= $3 and ($4 is null or t.gate = $4) \
+             and coalesce(t.seeded_at, t.created_at) <= $5 \
+             and (t.status = 'valid' or t.status = 'used' and (e.reentry <> 'none' or t.changed_at > $7)) \
+             and (select a.ticket_id from actions a where a.subject_id = $6 and a.ticket_id = t.ticket_id \
+             and a.action in ('renewed', 'phone_lost') limit 1) is null ",
             $rest
         )
     };
@@ -43,12 +49,7 @@ struct Loss {
 }
 
 impl Loss {
-    /// Reads it and keeps others from renewing for the same loss until the end of the transaction.
-    async fn lock(connection: &mut Connection, key_id: Uuid, undoable_since: Millis) -> Result<Self> {
-        sqlx::query("update keys set revoked_at = revoked_at where key_id = $1")
-            .bind(key_id)
-            .execute(&mut *connection)
-            .await?;
+    async fn read(connection: &mut Connection, key_id: Uuid, undoable_since: Millis) -> Result<Self> {
         type Row = (Option<Uuid>, Option<String>, Option<Millis>, Option<Millis>);
         let (event_id, gate, manifest_at, revoked_at): Row =
             sqlx::query_as("select event_id, gate, manifest_at, revoked_at from keys where key_id = $1")
@@ -62,34 +63,115 @@ impl Loss {
         Ok(Self { key_id, event_id, gate, until, undoable_since })
     }
 
+    /// Keeps others from renewing for the same loss until the end of the transaction.
+    async fn lock(&self, connection: &mut Connection) -> Result<()> {
+        let lock = sqlx::query("update keys set revoked_at = revoked_at where key_id = $1").bind(self.key_id);
+        lock.execute(connection).await?;
+        Ok(())
+    }
+
+    /// Before the first of the tickets that it is about.
+    fn start(&self) -> (Uuid, Uuid) {
+        (self.event_id.unwrap_or_default(), Uuid::nil())
+    }
+
     /// Gives a statement with [`due_tickets`] its values.
-    fn bind<'q, O>(&'q self, query: QueryScalar<'q, O>) -> QueryScalar<'q, O> {
-        let (first, last) = self.event_id.map_or((Uuid::nil(), Uuid::max()), |event_id| (event_id, event_id));
+    fn bind<'q, O>(&'q self, query: QueryAs<'q, O>, (event_id, after): (Uuid, Uuid)) -> QueryAs<'q, O> {
         query
-            .bind(first)
-            .bind(last)
+            .bind(event_id)
+            .bind(after)
+            .bind(self.event_id.unwrap_or(Uuid::max()))
             .bind(self.gate.as_deref())
             .bind(self.until)
             .bind(self.key_id)
             .bind(self.undoable_since)
     }
 
+    async fn count_due(&self, connection: &mut Connection) -> Result<i64> {
+        let count = self.bind(sqlx::query_as(due_tickets!("count(*)", "")), self.start());
+        let (due,): (i64,) = count.fetch_one(connection).await?;
+        Ok(due)
+    }
+
+    /// The next tickets that are due, each with its event.
+    async fn find_due(&self, backend: &Backend, after: (Uuid, Uuid), limit: usize) -> Result<Vec<(Uuid, Uuid)>> {
+        let mut lease = backend.reader().await?;
+        let find = sqlx::query_as(due_tickets!("t.event_id, t.ticket_id", "order by t.event_id, t.ticket_id limit $8"));
+        // Planned for these values: a plan for any would read and sort all that is due each time.
+        let find = find.persistent(false);
+        let outcome = self.bind(find, after).bind(limit as i64).fetch_all(lease.connection()).await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
     /// Renews one ticket; it may have got another seed since it was found to be due.
     async fn renew(&self, connection: &mut Connection, ticket_id: Uuid, seed: &Seed, author: Author) -> Result<bool> {
         let event_id: Option<Uuid> = sqlx::query_scalar(
-            "update tickets set seed = $2, seeded_at = $3, last_step = null, printed_at = null, changed_at = $3, version = version + 1 \
-             where ticket_id = $1 and coalesce(seeded_at, created_at) <= $4 returning event_id",
+            "update tickets set seed = $2, seeded_at = $3, last_step = null, printed_at = null, changed_at = $3, \
+             version = version + 1 \
+             where ticket_id = $1 and coalesce(seeded_at, created_at) <= $4 \
+             and not exists (select 1 from actions a where a.subject_id = $5 and a.ticket_id = $1 \
+             and a.action in ('renewed', 'phone_lost')) \
+             returning event_id",
         )
         .bind(ticket_id)
         .bind(seed.0.as_slice())
         .bind(author.now)
         .bind(self.until)
+        .bind(self.key_id)
         .fetch_optional(&mut *connection)
         .await?;
         let Some(event_id) = event_id else { return Ok(false) };
         let act = Act::new(Action::Renewed, event_id).ticket(ticket_id).subject(self.key_id);
         record(connection, author, &act).await?;
         Ok(true)
+    }
+
+    /// Renews these tickets by one transaction. Returns how many it did.
+    async fn renew_all(
+        &self,
+        backend: &Backend,
+        due: &[(Uuid, Uuid)],
+        new_seed: NewSeed,
+        author: Author,
+    ) -> Result<i64> {
+        let mut lease = backend.writer().await?.begin(BEGIN).await?;
+        let locked = Instant::now();
+        let outcome = async {
+            let connection = lease.connection();
+            self.lock(connection).await?;
+            let mut renewed = 0;
+            for (_, ticket_id) in due {
+                renewed += i64::from(self.renew(connection, *ticket_id, &new_seed()?, author).await?);
+            }
+            Ok(renewed)
+        }
+        .await;
+        let renewed = lease.settle(outcome).await?;
+        super::give_way(due.len(), locked.elapsed()).await;
+        Ok(renewed)
+    }
+
+    /// Keeps that the device is lost, and how many tickets are due because of it, unless that is known.
+    async fn report(&self, backend: &Backend, author: Author) -> Result<()> {
+        let mut lease = backend.reader().await?;
+        let outcome = async {
+            let connection = lease.connection();
+            if self.is_known(connection).await? { Ok(None) } else { self.count_due(connection).await.map(Some) }
+        }
+        .await;
+        let Some(due) = lease.settle(outcome).await? else { return Ok(()) };
+        let mut lease = backend.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            self.lock(connection).await?;
+            if self.is_known(connection).await? {
+                return Ok(());
+            }
+            let act = Act::new(Action::PhoneLost, self.event_id).subject(self.key_id);
+            record(connection, author, &act.count(usize::try_from(due).unwrap_or_default())).await.map(drop)
+        }
+        .await;
+        lease.settle(outcome).await
     }
 
     /// Whether the loss was reported before.
@@ -137,30 +219,30 @@ impl Losses for Backend {
         &self,
         key_id: Uuid,
         undoable_since: Millis,
-        seeds: &[Seed],
+        most: usize,
+        new_seed: NewSeed,
         author: Author,
     ) -> Result<Renewal> {
-        let mut lease = self.writer().await?.begin(BEGIN).await?;
-        let outcome = async {
-            let connection = lease.connection();
-            let loss = Loss::lock(connection, key_id, undoable_since).await?;
-            let due = sqlx::query_scalar(due_tickets!("t.ticket_id", "order by t.ticket_id limit $7"));
-            let due: Vec<Uuid> = loss.bind(due).bind(seeds.len() as i64).fetch_all(&mut *connection).await?;
-            let mut renewed = 0;
-            for (ticket_id, seed) in due.iter().zip(seeds) {
-                renewed += i64::from(loss.renew(connection, *ticket_id, seed, author).await?);
+        let mut lease = self.reader().await?;
+        let outcome = Loss::read(lease.connection(), key_id, undoable_since).await;
+        let loss = lease.settle(outcome).await?;
+        loss.report(self, author).await?;
+        let (mut after, mut left, mut renewed) = (loss.start(), most, 0);
+        while left > 0 {
+            let asked = left.min(CHUNK);
+            let due = loss.find_due(self, after, asked).await?;
+            renewed += loss.renew_all(self, &due, new_seed, author).await?;
+            if due.len() < asked {
+                return Ok(Renewal { renewed, remaining: 0 });
             }
-            let left = sqlx::query_scalar(due_tickets!("count(*)", ""));
-            let remaining = loss.bind(left).fetch_one(&mut *connection).await?;
-            if !loss.is_known(connection).await? {
-                let count = usize::try_from(renewed + remaining).unwrap_or_default();
-                let act = Act::new(Action::PhoneLost, loss.event_id).subject(key_id).count(count);
-                record(connection, author, &act).await?;
-            }
-            Ok(Renewal { renewed, remaining })
+            after = due.last().copied().unwrap_or(after);
+            left -= asked;
         }
-        .await;
-        lease.settle(outcome).await
+        // Once a request, where nobody waits for it.
+        let mut lease = self.reader().await?;
+        let outcome = loss.count_due(lease.connection()).await;
+        let remaining = lease.settle(outcome).await?;
+        Ok(Renewal { renewed, remaining })
     }
 
     async fn list_renewed(&self, key_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>> {

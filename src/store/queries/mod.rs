@@ -8,8 +8,8 @@
 use async_trait::async_trait;
 
 use super::{
-    BEGIN, Backend, Db, LOCK_TICKET, LOCK_USER, ROWS_OF_AN_EVENT, analyze, find_other_people, find_taken, give_way,
-    insert_people, insert_tickets, lock_guesses, record_accepted, register, take_event, update_seeds,
+    BEGIN, BEGIN_BRIEF, Backend, Db, LOCK_TICKET, LOCK_USER, ROWS_OF_AN_EVENT, analyze, find_other_people, find_taken,
+    give_way, insert_people, insert_tickets, lock_guesses, record_accepted, register, take_event, update_seeds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};

@@ -1,13 +1,15 @@
 //! Users, and how they are changed and erased.
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::actions::record;
-use super::issues::clear_abandoned;
+use super::issues::{CHUNK, Met, clear_abandoned};
 use super::{BEGIN, Backend, Connection, LOCK_USER, unless_unique};
 use crate::error::Error;
-use crate::model::{Action, User};
+use crate::model::{Action, Millis, User};
 use crate::store::{Act, Author, PersonName, Result, UserChange, UserDetails, Users};
 
 #[async_trait]
@@ -37,7 +39,7 @@ impl Users for Backend {
         match lease.settle(outcome).await {
             Err(Error::UsernameTaken) if self.find_user(person).await?.is_none() => {
                 // An import is making one of this name, or was stopped when it had.
-                clear_abandoned(self, author.now).await?;
+                clear_abandoned(self, Met::Making(person), author.now).await?;
                 Err(Error::ImportInProgress)
             }
             outcome => outcome,
@@ -58,74 +60,142 @@ impl Users for Backend {
             let mut user = known.clone();
             user.full_name = change.full_name.clone().unwrap_or(user.full_name);
             user.email = change.email.clone().unwrap_or(user.email);
-            if (&user.full_name, &user.email) == (&known.full_name, &known.email) {
-                return Ok(user);
-            }
-            sqlx::query("update users set full_name = $2, email = $3 where user_id = $1")
-                .bind(user.user_id)
-                .bind(user.full_name.as_deref())
-                .bind(user.email.as_deref())
-                .execute(&mut *connection)
-                .await?;
-            if user.full_name != known.full_name {
-                // Gates that keep a list ask for what changed since then.
-                sqlx::query("update tickets set changed_at = $2, version = version + 1 where user_id = $1")
+            if (&user.full_name, &user.email) != (&known.full_name, &known.email) {
+                sqlx::query("update users set full_name = $2, email = $3 where user_id = $1")
                     .bind(user.user_id)
-                    .bind(author.now)
+                    .bind(user.full_name.as_deref())
+                    .bind(user.email.as_deref())
                     .execute(&mut *connection)
                     .await?;
+                record(connection, author, &Act::new(Action::UserChanged, user.event_id).subject(user.user_id)).await?;
             }
-            record(connection, author, &Act::new(Action::UserChanged, user.event_id).subject(user.user_id)).await?;
-            Ok(user)
+            // Also when it is the name already: who was stopped on the way repeats it.
+            let told = match change.full_name {
+                Some(_) => tell_gates(connection, user.user_id, Uuid::nil(), CHUNK, author.now).await?,
+                None => None,
+            };
+            Ok((user, told))
         }
         .await;
-        lease.settle(outcome).await
+        let (user, mut told) = lease.settle(outcome).await?;
+        let mut size = CHUNK;
+        while let Some(after) = told {
+            let mut lease = self.writer().await?.begin(BEGIN).await?;
+            let locked = Instant::now();
+            let outcome = tell_gates(lease.connection(), user.user_id, after, size, author.now).await;
+            told = lease.settle(outcome).await?;
+            size = super::give_way(size, locked.elapsed()).await;
+        }
+        Ok(user)
     }
 
     async fn erase_user(&self, person: &PersonName, author: Author) -> Result<()> {
-        clear_abandoned(self, author.now).await?;
-        let mut lease = self.writer().await?.begin(BEGIN).await?;
-        let outcome = async {
-            let connection = lease.connection();
-            let user = lock_user(connection, person).await?;
-            refuse_while_issued_to(connection, user.user_id).await?;
-            // First the tickets, whose locks every scan and undo waits for, so that no note is written behind us.
-            let tickets: Vec<(Uuid, Uuid)> = sqlx::query_as(concat!(
-                "update tickets set status = 'revoked', changed_at = $2, version = version + 1 where user_id = $1 \
-                 and event_id not in ",
-                deleted_events!(),
-                " returning ticket_id, event_id"
-            ))
-            .bind(user.user_id)
-            .bind(author.now)
-            .fetch_all(&mut *connection)
-            .await?;
-            for (ticket_id, event_id) in tickets {
-                let act = Act::new(Action::UserErased, event_id).ticket(ticket_id).subject(user.user_id);
-                record(connection, author, &act).await?;
-            }
-            for statement in [
-                "update scans set note = null \
-                 where note is not null and ticket_id in (select ticket_id from tickets where user_id = $1)",
-                "update tickets set user_id = null, holder_name = null where user_id = $1",
-                "delete from users where user_id = $1",
-            ] {
-                sqlx::query(statement).bind(user.user_id).execute(&mut *connection).await?;
-            }
-            record(connection, author, &Act::new(Action::UserErased, user.event_id).subject(user.user_id)).await
+        let user = self.find_user(person).await?.ok_or(Error::UserNotFound)?;
+        // Looked at once more with each ticket; here, so that nothing was changed where it is refused.
+        if clear_abandoned(self, Met::IssuingTo(user.user_id), author.now).await? > 0 {
+            return Err(Error::ImportInProgress);
         }
-        .await;
-        lease.settle(outcome.map(drop)).await
+        let (mut after, mut size) = (Uuid::nil(), CHUNK);
+        loop {
+            let mut lease = self.writer().await?.begin(BEGIN).await?;
+            let locked = Instant::now();
+            let outcome = erase_some(lease.connection(), (person, user.user_id), (after, size), author).await;
+            let Some(last) = lease.settle(outcome).await? else { return Ok(()) };
+            size = super::give_way(size, locked.elapsed()).await;
+            after = last;
+        }
     }
 }
 
-/// Refuses while an import is making tickets of this user, which then are theirs.
-async fn refuse_while_issued_to(connection: &mut Connection, user_id: Uuid) -> Result<()> {
-    let hidden: i64 = sqlx::query_scalar(
-        "select count(*) from tickets t join events e on e.event_id = t.event_id \
-         where t.user_id = $1 and t.issue_id = e.issuing",
+/// Has gates that keep a list, and ask for what changed, learn a name, with some of the tickets. Returns the last of them
+/// when there may be others.
+async fn tell_gates(
+    connection: &mut Connection,
+    user_id: Uuid,
+    after: Uuid,
+    size: usize,
+    now: Millis,
+) -> Result<Option<Uuid>> {
+    let last = end_of_chunk(connection, user_id, after, size).await?;
+    sqlx::query(
+        "update tickets set changed_at = $4, version = version + 1 \
+         where user_id = $1 and ticket_id > $2 and ticket_id <= $3",
     )
     .bind(user_id)
+    .bind(after)
+    .bind(last.unwrap_or(Uuid::max()))
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(last)
+}
+
+/// The last of this person's next tickets, when there are so many.
+async fn end_of_chunk(connection: &mut Connection, user_id: Uuid, after: Uuid, size: usize) -> Result<Option<Uuid>> {
+    let last = sqlx::query_scalar(
+        "select ticket_id from tickets where user_id = $1 and ticket_id > $2 order by ticket_id limit 1 offset $3",
+    );
+    Ok(last.bind(user_id).bind(after).bind(size as i64 - 1).fetch_optional(connection).await?)
+}
+
+/// Takes the person's next tickets away and revokes them, and returns the last of them; or, when there are fewer, takes all
+/// that are left and erases the person. Each ticket is somebody's or nobody's as a whole: who is stopped on the way
+/// repeats it.
+async fn erase_some(
+    connection: &mut Connection,
+    (person, user_id): (&PersonName, Uuid),
+    (after, size): (Uuid, usize),
+    author: Author,
+) -> Result<Option<Uuid>> {
+    let user = lock_user(connection, person).await?;
+    if user.user_id != user_id {
+        // Another request has erased them, and somebody has got the name.
+        return Err(Error::UserNotFound);
+    }
+    let last = end_of_chunk(connection, user.user_id, after, size).await?;
+    // Of all: somebody may have registered a ticket to them meanwhile.
+    let (after, until) = last.map_or((Uuid::nil(), Uuid::max()), |last| (after, last));
+    refuse_while_issued_to(connection, user.user_id, after, until).await?;
+    // First the tickets, whose locks every scan and undo waits for, so that no note is written behind us.
+    let tickets: Vec<(Uuid, Uuid)> = sqlx::query_as(concat!(
+        "update tickets set status = 'revoked', changed_at = $4, version = version + 1 \
+         where user_id = $1 and ticket_id > $2 and ticket_id <= $3 and event_id not in ",
+        deleted_events!(),
+        " returning ticket_id, event_id"
+    ))
+    .bind(user.user_id)
+    .bind(after)
+    .bind(until)
+    .bind(author.now)
+    .fetch_all(&mut *connection)
+    .await?;
+    for (ticket_id, event_id) in tickets {
+        let act = Act::new(Action::UserErased, event_id).ticket(ticket_id).subject(user.user_id);
+        record(connection, author, &act).await?;
+    }
+    for statement in [
+        "update scans set note = null where note is not null \
+         and ticket_id in (select ticket_id from tickets where user_id = $1 and ticket_id > $2 and ticket_id <= $3)",
+        "update tickets set user_id = null, holder_name = null where user_id = $1 and ticket_id > $2 and ticket_id <= $3",
+    ] {
+        sqlx::query(statement).bind(user.user_id).bind(after).bind(until).execute(&mut *connection).await?;
+    }
+    if last.is_none() {
+        sqlx::query("delete from users where user_id = $1").bind(user.user_id).execute(&mut *connection).await?;
+        record(connection, author, &Act::new(Action::UserErased, user.event_id).subject(user.user_id)).await?;
+    }
+    Ok(last)
+}
+
+/// Refuses while an import is making tickets of this user, of those in between, which then are theirs.
+async fn refuse_while_issued_to(connection: &mut Connection, user_id: Uuid, after: Uuid, until: Uuid) -> Result<()> {
+    let hidden: i64 = sqlx::query_scalar(
+        "select count(*) from tickets t join events e on e.event_id = t.event_id \
+         where t.user_id = $1 and t.ticket_id > $2 and t.ticket_id <= $3 and t.issue_id = e.issuing",
+    )
+    .bind(user_id)
+    .bind(after)
+    .bind(until)
     .fetch_one(connection)
     .await?;
     if hidden == 0 { Ok(()) } else { Err(Error::ImportInProgress) }
