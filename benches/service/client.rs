@@ -46,6 +46,7 @@ impl Connection {
                     self.read().await?;
                 }
             }
+            None if status == 204 => {}
             None => {
                 while !self.received.ends_with(b"\r\n0\r\n\r\n") {
                     self.read().await?;
