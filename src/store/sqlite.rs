@@ -28,7 +28,7 @@ mod queries;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -387,7 +387,7 @@ pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec
     // SQLite changes a constraint by a new table in the old one's place. With foreign keys on, dropping the old one would
     // delete whatever refers to it; within a transaction they can no longer be switched off.
     let options = options(path).foreign_keys(false);
-    let mut connection = options.connect().await.map_err(|error| unusable(error.to_string()))?;
+    let mut connection = connect(&options).await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
     let applied = apply_missing(&mut *transaction, migrations, FILE).await?;
     if !applied.is_empty() {
@@ -396,6 +396,27 @@ pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec
     transaction.commit().await?;
     connection.close().await?;
     Ok(applied)
+}
+
+/// How long two may be at making the same file.
+const MADE: Duration = Duration::from_secs(5);
+
+/// Opens a file that may be new. Of two who give it its write-ahead log at once SQLite tells one that it is busy, without
+/// the wait that it has for locks.
+async fn connect(options: &SqliteConnectOptions) -> std::result::Result<SqliteConnection, sqlx::Error> {
+    let is_busy = |error: &sqlx::Error| {
+        let code = error.as_database_error().and_then(|refusal| refusal.code()?.parse::<u32>().ok());
+        code.is_some_and(|code| code & 0xff == 5)
+    };
+    let started = Instant::now();
+    loop {
+        match options.connect().await {
+            Err(error) if is_busy(&error) && started.elapsed() < MADE => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Looks for rows that refer to rows which are not there.
