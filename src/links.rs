@@ -8,11 +8,13 @@ use crate::totp::{self, LinkSecret};
 
 /// The address with which an authenticator app takes a key.
 pub fn otpauth_url(event: &str, ticket: &Ticket, base32: &str) -> String {
-    let label = format!("{}:{} ({})", event.replace(':', " "), ticket.seat, ticket.gate);
+    // The label begins with the issuer, up to its first colon.
+    let issuer = event.replace(':', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let label = format!("{issuer}:{} ({})", ticket.seat, ticket.gate);
     format!(
         "otpauth://totp/{}?secret={base32}&issuer={}&algorithm=SHA1&digits={}&period={}",
         encode(&label),
-        encode(event),
+        encode(&issuer),
         totp::DIGITS,
         totp::PERIOD,
     )

@@ -191,6 +191,13 @@ pub enum Code {
     Printed(PrintProof),
 }
 
+impl Code {
+    /// The digits of a phone as a person types them: authenticator apps show them with a gap.
+    pub fn typed(text: &str) -> Self {
+        Self::Rotating(text.split_whitespace().collect())
+    }
+}
+
 /// Reads the last part of a QR; `None` is what is not of its form.
 pub type ReadCode = fn(&str) -> Option<Code>;
 

@@ -41,8 +41,8 @@ pub(crate) struct ScanBody {
     seat: Option<Place>,
     /// The gate on the ticket.
     gate: Option<Place>,
-    /// The six digits that the holder's phone shows at this moment (RFC 6238).
-    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]{6}$")))]
+    /// The six digits that the holder's phone shows at this moment (RFC 6238), with or without spaces.
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]{3} ?[0-9]{3}$")))]
     totp_code: Option<String>,
     /// Always true.
     #[cfg_attr(test, schemars(extend("const" = true)))]
@@ -71,8 +71,8 @@ pub(crate) struct AttendanceBody {
     seat: Place,
     /// The gate on the ticket.
     gate: Place,
-    /// The six digits that the holder's phone shows at this moment (RFC 6238).
-    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]{6}$")))]
+    /// The six digits that the holder's phone shows at this moment (RFC 6238), with or without spaces.
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]{3} ?[0-9]{3}$")))]
     totp_code: String,
     /// The slug of the ticket's event, `default` when absent.
     event: Option<Slug>,
@@ -92,7 +92,7 @@ impl ScanBody {
             (Some(qr), None, None, None, None) => QrCode::parse(&qr).map_or(Shown::Nothing, Shown::Qr),
             (None, Some(seat), Some(gate), Some(digits), None) => {
                 let (seat, gate) = place(seat, gate);
-                Shown::Seat { seat, gate, code: Code::Rotating(digits) }
+                Shown::Seat { seat, gate, code: Code::typed(&digits) }
             }
             (None, Some(seat), Some(gate), None, Some(note)) => {
                 let (seat, gate) = place(seat, gate);
@@ -292,7 +292,7 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
         shown: Shown::Seat {
             seat: body.seat.into_string(),
             gate: body.gate.into_string(),
-            code: Code::Rotating(body.totp_code),
+            code: Code::typed(&body.totp_code),
         },
         at_gate: None,
         direction: Direction::Entry,

@@ -8,6 +8,7 @@ use crate::service::{Service, Ticket, assert_members};
 
 on_both_databases! {
     a_registration_gives_the_ticket_and_its_secret,
+    an_authenticator_app_is_told_one_issuer_whatever_the_events_name,
     a_secret_is_shown_once,
     a_registration_may_come_as_a_form,
     a_registration_without_an_event_means_the_default_one,
@@ -114,6 +115,18 @@ async fn a_revocation_holds_from_any_state_and_can_be_repeated(service: Service)
     service.clock.advance(60_000);
     gate.post(SCANS, service.scan(&used)).await.is_scan(410, "revoked");
     assert_eq!(service.database.count("select count(*) from tickets where status = 'revoked'").await, 3);
+}
+
+/// What stands before the first colon of the label is the issuer, and must be the same as the parameter of that name.
+async fn an_authenticator_app_is_told_one_issuer_whatever_the_events_name(service: Service) {
+    service.event(json!({ "slug": "rock", "name": "Rock: the opera" })).await;
+    service.organizer.post("/api/events/rock/tickets", json!({ "seat": "A:1", "gate": "North" })).await.is(201);
+    service.user("ana").await;
+    let seat = json!({ "event": "rock", "seat": "A:1", "gate": "North" });
+    let answer = service.organizer.post("/api/users/ana/tickets", seat).await.is(201);
+    let url = answer["provisioning"]["otpauth_url"].as_str().unwrap_or_default();
+    assert!(url.starts_with("otpauth://totp/Rock%20the%20opera%3AA%3A1%20%28North%29?"), "{url}");
+    assert!(url.contains("&issuer=Rock%20the%20opera&"), "{url}");
 }
 
 async fn a_reissue_kills_the_old_code(service: Service) {

@@ -10,6 +10,7 @@ on_both_databases! {
     the_right_code_admits,
     a_ticket_admits_once,
     seat_gate_and_digits_do_as_well_as_the_qr,
+    digits_are_read_with_the_gap_that_authenticator_apps_show,
     a_code_is_good_for_the_step_before_and_the_step_after,
     an_old_code_is_stale_and_says_by_how_much,
     a_code_of_the_future_is_stale_until_somebody_seems_to_guess,
@@ -76,6 +77,16 @@ async fn seat_gate_and_digits_do_as_well_as_the_qr(service: Service) {
     let ticket = service.ticket("A1").await;
     service.gate().await.post(SCANS, by_seat(&ticket, &ticket.code(service.now()))).await.is_scan(200, "accepted");
     assert_eq!(results(&service).await, "accepted 1");
+}
+
+async fn digits_are_read_with_the_gap_that_authenticator_apps_show(service: Service) {
+    let gate = service.gate().await;
+    let ticket = service.ticket("A1").await;
+    let code = ticket.code(service.now());
+    let typed = format!("{} {}", &code[..3], &code[3..]);
+    gate.post(SCANS, by_seat(&ticket, &typed)).await.is_scan(200, "accepted");
+    let attendance = json!({ "seat": "A1", "gate": "North", "totp_code": typed });
+    gate.post("/api/users/attendance", attendance).await.is_scan(409, "already_used");
 }
 
 async fn a_code_is_good_for_the_step_before_and_the_step_after(service: Service) {
