@@ -75,7 +75,7 @@ pub const BODIES_IN_FLIGHT: Share =
 pub const FILES_IN_FLIGHT: Share =
     Share { of_all: CSV_BODY + CSV_BODY / 4, of_one_event: CSV_BODY, of_one_key: CSV_BODY };
 /// Manifests and exports that are being sent. Each holds a part of the list, about 150 KiB.
-pub const LISTS_IN_FLIGHT: Share = Share { of_all: 32, of_one_event: 24, of_one_key: 4 };
+pub const LISTS_IN_FLIGHT: Share = Share { of_all: 32, of_one_event: 24, of_one_key: 3 };
 /// CSV files whose tickets are being written. An unbound key's count for the event that they are for.
 pub const IMPORTS_AT_WORK: Share = Share { of_all: 2, of_one_event: 1, of_one_key: 2 };
 /// Requests whose work grows with the event: those that read all of it, such as statistics and searches, and apart from

@@ -39,8 +39,8 @@ pub struct NewKey {
     #[serde(default)]
     pub offline: bool,
     /// When the key stops working. Absent or null: the key of an `organizer` after [`crate::limits::KEY_OF_ORGANIZER`], or
-    /// with the key that makes it, beyond which it cannot last; another [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, without one, after
-    /// [`crate::limits::KEY_WITHOUT_END`].
+    /// with the key that makes it, beyond which it cannot last; another [`crate::limits::KEY_AFTER_EVENT`] after its event's
+    /// end or, without one, after [`crate::limits::KEY_WITHOUT_END`].
     pub expires_at: Option<Millis>,
 }
 

@@ -189,13 +189,15 @@ impl Issue {
     /// Takes the event for this issue.
     async fn begin(&self, backend: &Backend) -> Result<()> {
         let mut lease = backend.writer().await?;
-        let outcome =
-            sqlx::query("update events set issuing = $2, issuing_since = $3 where event_id = $1 and issuing is null and deleted_at is null")
-                .bind(self.event_id)
-                .bind(self.issue_id)
-                .bind(self.wrote)
-                .execute(lease.connection())
-                .await;
+        let outcome = sqlx::query(
+            "update events set issuing = $2, issuing_since = $3 \
+             where event_id = $1 and issuing is null and deleted_at is null",
+        )
+        .bind(self.event_id)
+        .bind(self.issue_id)
+        .bind(self.wrote)
+        .execute(lease.connection())
+        .await;
         // An event that was deleted just now is told by the next try.
         let events = lease.settle(outcome.map_err(Error::from)).await?.rows_affected();
         if events == 1 { Ok(()) } else { Err(Error::ImportInProgress) }
