@@ -40,6 +40,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("DB_SSLROOTCERT", "", "a file of authorities for PostgreSQL's certificate, besides Mozilla's list"),
     setting("DB_MIGRATE_USER", "DB_USER", "the owner of the schema, for `migrate`"),
     setting("DB_MIGRATE_PASSWORD", "DB_PASSWORD", "the owner's password"),
+    setting(
+        "DB_MIGRATE_HOST",
+        "DB_HOST",
+        "the database itself, for `migrate`, `backup` and `restore`, where DB_HOST is a pooler",
+    ),
+    setting("DB_MIGRATE_PORT", "5432", "its port, when DB_MIGRATE_HOST is set"),
+    setting(
+        "DB_POOL_MODE",
+        "session",
+        "`transaction` behind PgBouncer, or a pooler like it, in transaction mode; then DB_MIGRATE_HOST is needed",
+    ),
     setting("DB_POOL_MAX", "5", "connections to the database at most"),
     setting(
         "DB_TIMEOUT_MS",
@@ -84,6 +95,15 @@ pub enum LogFormat {
     Text,
 }
 
+/// What stands between the service and PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// Nothing, or a pooler that gives each connection a session of its own.
+    Session,
+    /// A pooler, such as PgBouncer, that gives each transaction any session: nothing of a session lasts longer.
+    Transaction,
+}
+
 /// Where the data is. Without `Debug`, which would show passwords.
 #[derive(Clone)]
 pub enum Database {
@@ -91,6 +111,8 @@ pub enum Database {
         service: Box<PgConnectOptions>,
         /// The same database as its owner, for `migrate`.
         owner: Box<PgConnectOptions>,
+        /// For how long a connection of the service leads to the same session.
+        pool_mode: PoolMode,
         /// The login that `migrate` makes a member of `ticket_service`, when it is not the owner's own.
         grant_to: Option<String>,
     },
@@ -413,7 +435,7 @@ fn database(read: &impl Fn(&str) -> Option<String>, vanishing_disk: Option<&str>
             let tls = tls(read)?;
             let options =
                 postgres_server(&url, &tls).ok_or_else(|| refuse("DATABASE_URL", "is not a valid postgres:// URL"))?;
-            return Ok(postgres(read, options));
+            return postgres(read, options, &tls, query_of(&url));
         }
         return Err(refuse("DATABASE_URL", "must begin with postgres:// or sqlite:"));
     }
@@ -426,8 +448,9 @@ fn database(read: &impl Fn(&str) -> Option<String>, vanishing_disk: Option<&str>
             Some(password) => options.password(&password),
             None => options,
         };
-        let options = if Path::new(&host).is_absolute() { options.socket(host) } else { options.host(&host) };
-        return Ok(postgres(read, tls(read)?.protect(options, "")));
+        let options = at_host(options, &host);
+        let tls = tls(read)?;
+        return postgres(read, tls.protect(options, ""), &tls, "");
     }
     if let Some(place) = vanishing_disk {
         return Err(refuse(
@@ -445,8 +468,17 @@ fn is_postgres(url: &str) -> bool {
 /// The server that a postgres:// URL names; no more is told of another one, as the parser's words could show its password.
 pub fn postgres_server(url: &str, unless_told: &Tls) -> Option<PgConnectOptions> {
     let options = url.parse().ok().filter(|_| is_postgres(url))?;
-    let query = url.split('#').next()?.split_once('?').map_or("", |(_, query)| query);
-    Some(unless_told.protect(options, query))
+    Some(unless_told.protect(options, query_of(url)))
+}
+
+fn query_of(url: &str) -> &str {
+    let before_fragment = url.split_once('#').map_or(url, |(before, _)| before);
+    before_fragment.split_once('?').map_or("", |(_, query)| query)
+}
+
+/// At a host, or in the directory of a socket.
+fn at_host(options: PgConnectOptions, host: &str) -> PgConnectOptions {
+    if Path::new(host).is_absolute() { options.socket(host) } else { options.host(host) }
 }
 
 /// How the way to PostgreSQL is protected.
@@ -496,7 +528,12 @@ fn stays_here(options: &PgConnectOptions) -> bool {
     is_socket(options) || is_this_machine(options.get_host())
 }
 
-fn postgres(read: &impl Fn(&str) -> Option<String>, service: PgConnectOptions) -> Database {
+fn postgres(
+    read: &impl Fn(&str) -> Option<String>,
+    service: PgConnectOptions,
+    tls: &Tls,
+    query: &str,
+) -> Result<Database, SettingError> {
     let mut owner = service.clone();
     let mut grant_to = None;
     if let Some(user) = read("DB_MIGRATE_USER").filter(|user| user != service.get_username()) {
@@ -506,7 +543,21 @@ fn postgres(read: &impl Fn(&str) -> Option<String>, service: PgConnectOptions) -
     if let Some(password) = read("DB_MIGRATE_PASSWORD") {
         owner = owner.password(&password);
     }
-    Database::Postgres { service: Box::new(service), owner: Box::new(owner), grant_to }
+    let (direct, port) = (read("DB_MIGRATE_HOST"), parsed(read, "DB_MIGRATE_PORT", 5432)?);
+    if let Some(host) = &direct {
+        owner = tls.protect(at_host(owner.port(port), host), query);
+    }
+    let pool_mode = match read("DB_POOL_MODE").as_deref() {
+        None | Some("session") => PoolMode::Session,
+        Some("transaction") if direct.is_none() => {
+            let why = "transaction needs DB_MIGRATE_HOST, the database itself: \
+                       what migrates, backs up and restores holds a session";
+            return Err(refuse("DB_POOL_MODE", why));
+        }
+        Some("transaction") => PoolMode::Transaction,
+        Some(_) => return Err(refuse("DB_POOL_MODE", "must be session or transaction")),
+    };
+    Ok(Database::Postgres { service: Box::new(service), owner: Box::new(owner), pool_mode, grant_to })
 }
 
 #[cfg(test)]
@@ -540,12 +591,15 @@ mod tests {
     struct Postgres {
         service: PgConnectOptions,
         owner: PgConnectOptions,
+        pool_mode: PoolMode,
         grant_to: Option<String>,
     }
 
     fn postgres(variables: &[(&str, &str)]) -> Postgres {
         match read(variables).unwrap().database {
-            Database::Postgres { service, owner, grant_to } => Postgres { service: *service, owner: *owner, grant_to },
+            Database::Postgres { service, owner, pool_mode, grant_to } => {
+                Postgres { service: *service, owner: *owner, pool_mode, grant_to }
+            }
             Database::Sqlite(path) => panic!("{variables:?} is {path:?}"),
         }
     }
@@ -571,6 +625,24 @@ mod tests {
         assert_eq!(settings.google_cloud_project, None);
         assert_eq!(settings.log_format, LogFormat::Text);
         assert_eq!(settings.log_filter, "info");
+    }
+
+    #[test]
+    fn behind_a_pooler_the_owner_goes_to_the_database_itself() {
+        let pooled = [("DATABASE_URL", "postgres://tickets@localhost:6432/tickets"), ("DB_POOL_MODE", "transaction")];
+        let no_way = "DB_POOL_MODE: transaction needs DB_MIGRATE_HOST, the database itself: ";
+        assert!(refusal(&pooled).starts_with(no_way));
+        let direct = [pooled[0], pooled[1], ("DB_MIGRATE_HOST", "db.example.org"), ("DB_MIGRATE_PORT", "5433")];
+        let Postgres { service, owner, pool_mode, .. } = postgres(&direct);
+        assert_eq!((pool_mode, service.get_host(), service.get_port()), (PoolMode::Transaction, "localhost", 6432));
+        assert_eq!((owner.get_host(), owner.get_port()), ("db.example.org", 5433));
+        // What protects the way to this machine would not protect that one.
+        assert!(matches!(owner.get_ssl_mode(), PgSslMode::VerifyFull));
+        assert_eq!(postgres(&pooled[..1]).pool_mode, PoolMode::Session);
+        assert_eq!(
+            refusal(&[pooled[0], ("DB_POOL_MODE", "statement")]),
+            "DB_POOL_MODE: must be session or transaction"
+        );
     }
 
     #[test]

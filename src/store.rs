@@ -724,7 +724,9 @@ pub struct Conflict {
 pub fn open(settings: &Settings) -> Box<dyn Store> {
     let &Settings { pool_max, db_timeout, .. } = settings;
     match &settings.database {
-        Database::Postgres { service, .. } => Box::new(PostgresStore::new((**service).clone(), pool_max, db_timeout)),
+        Database::Postgres { service, pool_mode, .. } => {
+            Box::new(PostgresStore::new((**service).clone(), *pool_mode, pool_max, db_timeout))
+        }
         Database::Sqlite(path) => Box::new(SqliteStore::new(path.clone(), pool_max, db_timeout)),
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::Directory;
 use crate::app::App;
 use crate::backup::{self, Contents, Format, SecretFit, archive};
-use crate::config::{Database, Settings, Tls, postgres_server, refuse};
+use crate::config::{Database, PoolMode, Settings, Tls, postgres_server, refuse};
 use crate::model::Millis;
 use crate::serve;
 
@@ -100,7 +100,12 @@ async fn verify(app: &Arc<App>, file: Option<PathBuf>, scratch: Scratch) -> anyh
             let server = server.context("a backup of PostgreSQL needs a server: use --scratch-url")?;
             backup::in_scratch(&server, async |scratch| {
                 let (service, owner) = (Box::new(scratch.clone()), Box::new(scratch));
-                rehearse(app, &file, Database::Postgres { service, owner, grant_to: None }).await
+                rehearse(
+                    app,
+                    &file,
+                    Database::Postgres { service, owner, pool_mode: PoolMode::Session, grant_to: None },
+                )
+                .await
             })
             .await?
         }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::app::App;
 use crate::backup;
-use crate::config::{Database, Settings};
+use crate::config::{Database, PoolMode, Settings};
 use crate::model::Millis;
 
 #[derive(Args)]
@@ -51,7 +51,12 @@ fn before_of(before: &str, restored: &Database) -> anyhow::Result<Database> {
     match restored {
         Database::Postgres { owner, .. } if !before.contains(':') => {
             let named = Box::new((**owner).clone().database(before));
-            Ok(Database::Postgres { service: named.clone(), owner: named, grant_to: None })
+            Ok(Database::Postgres {
+                service: named.clone(),
+                owner: named,
+                pool_mode: PoolMode::Session,
+                grant_to: None,
+            })
         }
         _ => database(before),
     }

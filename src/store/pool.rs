@@ -19,9 +19,25 @@ type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
 /// What is done with each new connection before it is used.
 type Greeting<Db> = for<'c> fn(&'c mut <Db as Database>::Connection) -> BoxFuture<'c, Result<(), sqlx::Error>>;
 
+/// For how long a connection leads to the same session of the database.
+pub enum Session<Db: Database> {
+    /// As long as it lives: so it is greeted once.
+    Own(Greeting<Db>),
+    /// For one transaction, as a pooler lends it: so each call is one, which this statement begins.
+    Lent(&'static str),
+}
+
+impl<Db: Database> Clone for Session<Db> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Db: Database> Copy for Session<Db> {}
+
 pub struct Connector<Db: Database> {
     options: OptionsOf<Db>,
-    greeting: Greeting<Db>,
+    session: Session<Db>,
     /// How long connecting may take. Less than a request has: when the database is back, those who still wait for an
     /// answer to their first packets give their places in the pool to others within this time.
     connect_timeout: Duration,
@@ -39,7 +55,9 @@ impl<Db: Database> managed::Manager for Connector<Db> {
     async fn create(&self) -> Result<Db::Connection, sqlx::Error> {
         let connect = async {
             let mut connection = self.options.connect().await?;
-            (self.greeting)(&mut connection).await?;
+            if let Session::Own(greeting) = self.session {
+                greeting(&mut connection).await?;
+            }
             Ok(connection)
         };
         match tokio::time::timeout(self.connect_timeout, connect).await {
@@ -69,12 +87,15 @@ impl<Db: Database> managed::Manager for Connector<Db> {
 
 pub struct Pool<Db: Database>(managed::Pool<Connector<Db>>);
 
-impl<Db: Database> Pool<Db> {
+impl<Db: Database> Pool<Db>
+where
+    for<'c> &'c mut Db::Connection: Executor<'c, Database = Db>,
+{
     /// Opens nothing: connections are made when they are asked for.
     /// `timeout` is what a request has.
-    pub fn new(options: OptionsOf<Db>, greeting: Greeting<Db>, most: usize, timeout: Duration) -> Self {
+    pub fn new(options: OptionsOf<Db>, session: Session<Db>, most: usize, timeout: Duration) -> Self {
         let (connect_timeout, ping_timeout) = (timeout * 3 / 5, timeout / 5);
-        let connector = Connector { options, greeting, connect_timeout, ping_timeout, found_dead: Mutex::default() };
+        let connector = Connector { options, session, connect_timeout, ping_timeout, found_dead: Mutex::default() };
         let pool = managed::Pool::builder(connector)
             .max_size(most)
             // The connection used last goes first: few stay warm, the others rest.
@@ -85,10 +106,16 @@ impl<Db: Database> Pool<Db> {
     }
 
     pub async fn lease(&self) -> Result<Lease<Db>, Error> {
-        match self.0.get().await {
-            Ok(connection) => Ok(Lease { connection: Some(connection), in_transaction: false }),
-            Err(managed::PoolError::Backend(error)) => Err(Error::DatabaseUnavailable(format!("connecting: {error}"))),
-            Err(error) => Err(Error::DatabaseUnavailable(error.to_string())),
+        let lease = match self.0.get().await {
+            Ok(connection) => Lease { connection: Some(connection), in_transaction: false },
+            Err(managed::PoolError::Backend(error)) => {
+                return Err(Error::DatabaseUnavailable(format!("connecting: {error}")));
+            }
+            Err(error) => return Err(Error::DatabaseUnavailable(error.to_string())),
+        };
+        match self.0.manager().session {
+            Session::Own(_) => Ok(lease),
+            Session::Lent(begin) => lease.begin(begin).await,
         }
     }
 }
@@ -108,9 +135,16 @@ where
         self.connection.as_mut().expect("a lease holds its connection until it is settled")
     }
 
-    /// Begins a transaction, which lasts until the call is settled.
+    /// Begins a transaction, which lasts until the call is settled. Where the call is one already, only what follows `begin` in
+    /// the statement is yet to be done.
     pub async fn begin(mut self, statement: &'static str) -> Result<Self, Error> {
-        self.connection().execute(statement).await?;
+        let statement = match self.in_transaction {
+            true => statement.trim_start_matches("begin").trim_start_matches(';'),
+            false => statement,
+        };
+        if !statement.is_empty() {
+            self.connection().execute(statement).await?;
+        }
         self.in_transaction = true;
         Ok(self)
     }

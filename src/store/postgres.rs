@@ -36,8 +36,9 @@ use uuid::Uuid;
 use self::queries::admissions::bind_scan;
 use self::queries::issues::{LARGE_CHUNK, RowsOf};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
-use super::pool::{Lease, Pool};
+use super::pool::{Lease, Pool, Session};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
+use crate::config::PoolMode;
 use crate::error::Error;
 use crate::model::{Millis, Scan, Seed};
 
@@ -63,8 +64,17 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    pub fn new(options: PgConnectOptions, pool_max: usize, timeout: Duration) -> Self {
-        Self { pool: Pool::new(options.disable_statement_logging(), read_by_index, pool_max, timeout) }
+    pub fn new(options: PgConnectOptions, pool_mode: PoolMode, pool_max: usize, timeout: Duration) -> Self {
+        let options = options.disable_statement_logging();
+        let (options, session) = match pool_mode {
+            PoolMode::Session => (options, Session::Own(greet)),
+            // A pooler does not know the one option, and of the statements that were prepared neither we nor it may
+            // believe that the next session has them.
+            PoolMode::Transaction => {
+                (options.extra_float_digits(None).statement_cache_capacity(0), Session::Lent(BEGIN_LENT))
+            }
+        };
+        Self { pool: Pool::new(options, session, pool_max, timeout) }
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {
@@ -79,9 +89,18 @@ impl PostgresStore {
 /// Every statement has its index. A plan made while a table was nearly empty, and kept with its prepared statement, would
 /// go on reading the whole table after it has grown, until its statistics are made anew. What no index serves then counts
 /// as so expensive that PostgreSQL would compile it first, which takes longer than reading it.
-fn read_by_index(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(), sqlx::Error>> {
-    Box::pin(async { connection.execute("set enable_seqscan = off; set jit = off").await.map(drop) })
+macro_rules! session_settings {
+    ($set:literal) => {
+        concat!($set, " enable_seqscan = off; ", $set, " jit = off")
+    };
 }
+
+fn greet(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(), sqlx::Error>> {
+    Box::pin(async { connection.execute(session_settings!("set")).await.map(drop) })
+}
+
+/// Begins a transaction in a session that was somebody else's before. What they prepared there has the names that we give.
+const BEGIN_LENT: &str = concat!("deallocate all; begin; ", session_settings!("set local"));
 
 /// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40); a
 /// server that is read-only after a failover (25006), and a plan that a migration made invalid (0A000), each of which the

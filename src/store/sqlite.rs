@@ -39,7 +39,7 @@ use uuid::Uuid;
 use self::queries::admissions::bind_scan;
 use self::queries::issues::{CHUNK, RowsOf};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
-use super::pool::{Lease, Pool};
+use super::pool::{Lease, Pool, Session};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
 use crate::error::Error;
 use crate::model::{Millis, Scan, Seed, Status};
@@ -77,7 +77,7 @@ impl SqliteStore {
     pub fn new(path: PathBuf, pool_max: usize, timeout: Duration) -> Self {
         // A writer waits for another process's writer, but less than the request can.
         let options = options(&path).busy_timeout(timeout * 4 / 5);
-        let pool = |most| Pool::new(options.clone(), |_| Box::pin(async { Ok(()) }), most, timeout);
+        let pool = |most| Pool::new(options.clone(), Session::Own(|_| Box::pin(async { Ok(()) })), most, timeout);
         let (readers, writer) = (pool(pool_max), pool(1));
         Self { path, readers, writer, migrated: OnceCell::new() }
     }

@@ -146,7 +146,9 @@ impl Place {
     fn url(&self) -> String {
         match self {
             Self::Directory(directory) => format!("sqlite:{}", directory.join("tickets.db").display()),
-            Self::Cluster { cluster, name } => cluster.url(&cluster.service, name),
+            Self::Cluster { cluster, name } => {
+                cluster.url_at(cluster.pooler.as_ref().unwrap_or(&cluster.address), &cluster.service, name)
+            }
         }
     }
 
@@ -164,6 +166,12 @@ impl Place {
         if let Self::Cluster { cluster, .. } = self {
             variables.push(("DB_MIGRATE_USER".to_owned(), cluster.owner.name.clone()));
             variables.push(("DB_MIGRATE_PASSWORD".to_owned(), cluster.owner.password.clone()));
+            if cluster.pooler.is_some() {
+                let (host, port) = cluster.address.split_once(':').expect("the address has a port");
+                variables.push(("DB_POOL_MODE".to_owned(), "transaction".to_owned()));
+                variables.push(("DB_MIGRATE_HOST".to_owned(), host.to_owned()));
+                variables.push(("DB_MIGRATE_PORT".to_owned(), port.to_owned()));
+            }
         }
         variables
     }
@@ -200,6 +208,8 @@ impl Drop for TestDatabase {
 struct Cluster {
     /// Host and port.
     address: String,
+    /// The same of a pooler before it that lends sessions for a transaction, where the suite runs behind one.
+    pooler: Option<String>,
     owner: Login,
     service: Login,
 }
@@ -225,11 +235,15 @@ impl Cluster {
         let (owner, address) =
             parts.expect("TEST_DATABASE_URL has the form postgres://owner:password@host:port/database");
         let service = Login { name: variable("TEST_SERVICE_USER"), password: variable("TEST_SERVICE_PASSWORD") };
-        Self { address, owner, service }
+        Self { address, pooler: std::env::var("TEST_POOLER").ok(), owner, service }
     }
 
     fn url(&self, login: &Login, database: &str) -> String {
-        format!("postgres://{}:{}@{}/{database}", login.name, login.password, self.address)
+        self.url_at(&self.address, login, database)
+    }
+
+    fn url_at(&self, address: &str, login: &Login, database: &str) -> String {
+        format!("postgres://{}:{}@{address}/{database}", login.name, login.password)
     }
 
     /// Runs a statement on the cluster itself.

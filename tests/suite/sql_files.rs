@@ -156,8 +156,8 @@ async fn a_login_that_another_database_lets_in_at_the_same_moment_is_let_in() {
         other.execute(statement).await.expect("nobody else knows the login");
     }
 
-    let Database::Postgres { service, owner, .. } = database.database() else { panic!("not PostgreSQL") };
-    let to_migrate = Database::Postgres { service, owner, grant_to: Some(login.clone()) };
+    let Database::Postgres { service, owner, pool_mode, .. } = database.database() else { panic!("not PostgreSQL") };
+    let to_migrate = Database::Postgres { service, owner, pool_mode, grant_to: Some(login.clone()) };
     let migration = tokio::spawn(async move { store::migrate(&to_migrate).await });
     let waiting = format!(
         "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%grant%{login}%'"
