@@ -45,7 +45,8 @@ pub struct Decision {
     pub result: ScanResult,
     /// The step to remember when the scan is accepted.
     pub step: Option<i64>,
-    /// For `stale_code`: negative when the code is from the past. `None` means "wait for the next code".
+    /// For `stale_code`: negative when the code is from the past. `None` means "wait for the next code". For `wrong_code`: it
+    /// would be good exactly so many quarters of an hour away, as of a phone whose clock was set by hand for another zone.
     pub seconds_off: Option<i64>,
 }
 
@@ -84,7 +85,10 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
             Match::Stale { seconds_off } if seconds_off < 0 || ticket.refusals < FUTURE_TOLD => {
                 return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::StaleCode) };
             }
-            Match::Stale { .. } | Match::None => return Decision::refuse(ScanResult::WrongCode),
+            Match::Zone { seconds_off } if seconds_off < 0 || ticket.refusals < FUTURE_TOLD => {
+                return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::WrongCode) };
+            }
+            Match::Stale { .. } | Match::Zone { .. } | Match::None => return Decision::refuse(ScanResult::WrongCode),
         },
     };
     let late = ticket.newest_accepted_at.is_some_and(|newest| now < newest);
@@ -150,7 +154,15 @@ pub fn message(result: ScanResult, direction: Direction, seconds_off: Option<i64
             Direction::Exit => "Left; the ticket is outside now.".into(),
         },
         ScanResult::AlreadyUsed => "This ticket has been used already.".into(),
-        ScanResult::WrongCode => "The code is wrong.".into(),
+        ScanResult::WrongCode => match seconds_off {
+            None => "The code is wrong.".into(),
+            Some(off) => {
+                let (minutes, when) = (off.abs() / 60, if off < 0 { "ago" } else { "from now" });
+                format!(
+                    "The code is wrong; it is that of {minutes} min {when}: the phone's clock or its time zone is set wrong."
+                )
+            }
+        },
         ScanResult::StaleCode => match seconds_off {
             None => "This code has been used; wait for the next code.".into(),
             Some(past @ ..0) => {
@@ -183,7 +195,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::totp::{DRIFT, PrintProof, step_at};
+    use crate::totp::{DRIFT, PERIOD, PrintProof, QUARTER, ZONES, step_at};
 
     const CASES: &str = include_str!("../tests/suite/admission_cases.json");
 
@@ -329,6 +341,8 @@ mod tests {
         let says = |result, off, gate| message(result, Direction::Entry, off, gate);
         assert!(says(ScanResult::StaleCode, Some(-95), None).contains("95 s slow"));
         assert!(says(ScanResult::StaleCode, Some(31), None).contains("31 s fast"));
+        assert!(says(ScanResult::WrongCode, Some(-3_600), None).contains("60 min ago"));
+        assert!(says(ScanResult::WrongCode, Some(19_800), None).contains("330 min from now"));
         assert!(says(ScanResult::StaleCode, None, None).contains("wait for the next code"));
         assert!(says(ScanResult::WrongGate, None, Some("South")).contains("go to South"));
         let entry = says(ScanResult::Accepted, None, None);
@@ -366,6 +380,7 @@ mod tests {
         let code = prop_oneof![
             4 => (-22..=22_i64).prop_map(AnyCode::OfStep),
             3 => (-DRIFT..=DRIFT).prop_map(AnyCode::OfStep),
+            2 => (-ZONES..=ZONES).prop_map(|quarters| AnyCode::OfStep(quarters * QUARTER / PERIOD)),
             2 => Just(AnyCode::OfPaper),
             1 => "[0-9]{6}".prop_map(AnyCode::Typed),
             1 => any::<String>().prop_map(AnyCode::Typed),
@@ -460,10 +475,11 @@ mod tests {
         }
 
         #[test]
-        fn seconds_off_are_told_only_of_a_stale_code((ticket, scan, now) in anything()) {
+        fn seconds_off_are_told_only_of_a_stale_code_or_of_another_zone((ticket, scan, now) in anything()) {
             let decision = decided(Some(&ticket), &scan, now);
             if let Some(seconds_off) = decision.seconds_off {
-                prop_assert_eq!(decision.result, ScanResult::StaleCode);
+                let expected = if seconds_off.abs() < QUARTER { ScanResult::StaleCode } else { ScanResult::WrongCode };
+                prop_assert_eq!(decision.result, expected);
                 prop_assert!(seconds_off < 0 || ticket.refusals < FUTURE_TOLD);
             }
         }

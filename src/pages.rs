@@ -238,10 +238,12 @@ mod tests {
     use super::*;
     use crate::limits::{ATTEMPTS_WINDOW, KEY_ATTEMPTS};
     use crate::model::{Action, Direction, Role, ScanResult};
+    use crate::response::MARK;
 
     /// What `endpoints::pages` gives a template besides what each has.
     const PASSED: &[(&str, &[&str])] = &[
         ("away.html", &["retry"]),
+        ("refused.html", &["detail", "status", "title", "why"]),
         (
             "ticket.html",
             &[
@@ -435,6 +437,22 @@ mod tests {
                 assert_eq!(gaps(text), gaps(&other.texts[name]), "{name}");
                 assert!(!other.texts[name].trim().is_empty(), "{name} is empty");
             }
+        }
+    }
+
+    #[test]
+    fn pages_and_worker_know_the_mark_of_the_service_and_every_page_has_it() {
+        let known = format!("const MARK = \"{MARK}\";");
+        for (file, script) in
+            [("api.js", include_str!("pages/shared/api.js")), ("worker.js", include_str!("pages/worker.js"))]
+        {
+            assert!(script.contains(&known), "{file} lacks {known}");
+        }
+        for (file, template) in sources("src/pages", &["html"]) {
+            let kind = file.trim_end_matches(".html");
+            let mark = format!("<head>\n<meta charset=\"utf-8\">\n<meta name=\"{MARK}\" content=\"{kind}\">\n");
+            assert!(template.contains(&mark), "{file} lacks {mark}");
+            assert!(template.ends_with("</html>\n"), "{file}: how else would anybody know that it is whole?");
         }
     }
 

@@ -19,6 +19,10 @@ use crate::error::Error;
 use crate::fault::FieldError;
 use crate::model::ScanResult;
 
+/// The header that every answer of the service has, and whoever answers in its place has not: a proxy, a captive portal. The
+/// pages act on nothing else. It names the kind of a page, too, in its `<meta>`.
+pub const MARK: &str = "register-ticket-api";
+
 /// A body that hyper streams and `lambda_http` collects.
 pub type Body = UnsyncBoxBody<Bytes, Error>;
 pub type Response = http::Response<Body>;
@@ -140,6 +144,7 @@ pub fn problem(error: &Error) -> Response {
 /// no other site. Whoever came by HTTPS once comes by nothing else for a year.
 pub fn secure(response: &mut Response, https: bool) {
     let headers = response.headers_mut();
+    headers.insert(MARK, HeaderValue::from_static("1"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

@@ -100,7 +100,7 @@ const ORGANIZER: Option<Role> = Some(Role::Organizer);
 const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
 const GATE: Option<Role> = Some(Role::Gate);
 
-const SHORT: Limits = Limits { deadline: None, body: BODY, csv: None, list: false, load: None, refuse: by_problem };
+const SHORT: Limits = Limits { deadline: None, body: BODY, csv: None, list: false, load: None, refuse: pages::refuse };
 /// What a person reads as it is.
 const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
 const LONG: Limits = Limits { deadline: Some(LONG_DEADLINE), ..SHORT };
@@ -116,8 +116,11 @@ const WRITES: Limits = Limits { load: Some(Load::Writes), ..LONG };
 pub static ROUTES: &[Route] = routes! {
     GET    "/"                                 ANYONE,     SHORT  => pages::show_home;
     GET    "/gate"                             ANYONE,     SHORT  => pages::show_gate;
+    GET    "/gate/"                            ANYONE,     SHORT  => pages::drop_slash;
     GET    "/organizer"                        ANYONE,     SHORT  => pages::show_organizer;
+    GET    "/organizer/"                       ANYONE,     SHORT  => pages::drop_slash;
     GET    "/t/{token}"                        ANYONE,     TICKET => pages::show_ticket;
+    GET    "/t/{token}/"                       ANYONE,     SHORT  => pages::drop_slash;
     GET    "/t/{token}/app.webmanifest"        ANYONE,     SHORT  => pages::show_ticket_manifest;
     GET    "/worker.js"                        ANYONE,     SHORT  => pages::show_worker;
     GET    "/assets/{version}/{*file}"         ANYONE,     SHORT  => pages::show_asset;
@@ -192,7 +195,7 @@ pub async fn handle_and<B: RequestBody>(
     let (mut response, error) = match outcome {
         Ok(response) => (response, None),
         Err(error) => {
-            let refuse = visit.route.map_or(by_problem as Refuse, |route| route.limits.refuse);
+            let refuse = visit.route.map_or(pages::refuse as Refuse, |route| route.limits.refuse);
             (refuse(&parts, &error), Some(error))
         }
     };
@@ -299,10 +302,6 @@ fn observe(app: &App, parts: &Parts, visit: &Visit, response: &Response, error: 
     let scan = response.extensions().get::<ScanResult>().copied();
     app.metrics.observe(&parts.method, route, status, elapsed);
     logs::request(&app.settings, &RequestLine { parts, route, status, elapsed, caller: caller.as_ref(), scan, error });
-}
-
-fn by_problem(_: &Parts, error: &Error) -> Response {
-    response::problem(error)
 }
 
 /// Turns a panic into an error. The panic hook has logged where it was.

@@ -19,6 +19,11 @@ pub const PERIOD: i64 = 30;
 pub const DRIFT: i64 = 1;
 /// Steps around a refused code in which it is looked for, to tell a stale code from a wrong one.
 pub const STALE_WINDOW: i64 = 20;
+/// Quarters of an hour, each way, for which a wrong code is looked at: so far from each other are time zones, and so far off
+/// is a phone of which somebody set the time by hand in the wrong one.
+pub const ZONES: i64 = 56;
+/// A quarter of an hour in seconds.
+pub const QUARTER: i64 = 900;
 /// Digits of a code (RFC 4226, section 5.3).
 pub const DIGITS: u8 = 6;
 
@@ -38,6 +43,8 @@ pub enum Match {
     /// The code of a step farther away. `seconds_off` is the distance of now from that step's 30 seconds: negative
     /// when the code is from the past, positive when it is from the future.
     Stale { seconds_off: i64 },
+    /// A wrong code that would be good so many quarters of an hour away, in seconds: negative when that was in the past.
+    Zone { seconds_off: i64 },
     /// No code of any step near.
     None,
 }
@@ -79,7 +86,12 @@ impl TotpKey {
                 };
             }
         }
-        Match::None
+        let zones = (1..=ZONES).flat_map(|quarters| [-quarters, quarters]).map(|quarters| quarters * QUARTER);
+        let is_of_zone = |seconds_off: &i64| {
+            let there = current + seconds_off / PERIOD;
+            (there - DRIFT..=there + DRIFT).any(is_code_of)
+        };
+        zones.into_iter().find(is_of_zone).map_or(Match::None, |seconds_off| Match::Zone { seconds_off })
     }
 
     /// The key as authenticator apps take it: base32 without padding (RFC 4648, section 6).
@@ -369,9 +381,21 @@ mod tests {
     }
 
     #[test]
-    fn a_code_from_farther_than_twenty_steps_is_just_wrong() {
+    fn a_code_that_is_good_some_quarters_of_an_hour_away_says_how_many() {
         for now in edges(STEP) {
-            for offset in [-21, 21] {
+            for seconds_off in (1..=ZONES).flat_map(|quarters| [-quarters * QUARTER, quarters * QUARTER]) {
+                for drift in -DRIFT..=DRIFT {
+                    let code = rfc_key().code(STEP + seconds_off / PERIOD + drift);
+                    assert_eq!(rfc_key().find(&code, now), Match::Zone { seconds_off }, "{drift} at {now}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_of_no_step_near_and_of_no_zone_is_just_wrong() {
+        for now in edges(STEP) {
+            for offset in [-21, 21, -28, 28, -32, 32, -135, 135, -57 * 30, 57 * 30] {
                 assert_eq!(rfc_key().find(&rfc_key().code(STEP + offset), now), Match::None, "{offset} at {now}");
             }
         }
@@ -584,6 +608,9 @@ mod tests {
             match TotpKey::new(key).find(&code, Millis(now)) {
                 Match::Current { step } => prop_assert!((step - step_at(Millis(now))).abs() <= DRIFT),
                 Match::Stale { seconds_off } => prop_assert!((30..=600).contains(&seconds_off.abs())),
+                Match::Zone { seconds_off } => {
+                    prop_assert!(seconds_off % QUARTER == 0 && (1..=ZONES).contains(&(seconds_off.abs() / QUARTER)));
+                }
                 Match::None => {}
             }
         }

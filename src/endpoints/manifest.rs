@@ -75,6 +75,8 @@ struct Codes {
     drift: i64,
     /// How far from the present a code is found that is right at another moment, in steps.
     stale_window: i64,
+    /// How far from the present a wrong code is looked at that would be good in another time zone, in quarters of an hour.
+    zones: i64,
     /// Refused codes of a ticket after which its codes are not looked at for a while.
     attempts: i64,
     /// Refused codes of a ticket from which a code of the future is called wrong.
@@ -88,6 +90,7 @@ impl Codes {
         period: totp::PERIOD,
         drift: totp::DRIFT,
         stale_window: totp::STALE_WINDOW,
+        zones: totp::ZONES,
         attempts: admission::ATTEMPTS,
         future_told: admission::FUTURE_TOLD,
     };

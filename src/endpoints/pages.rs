@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
 use crate::error::Error;
@@ -40,6 +40,18 @@ pub async fn show_home(call: Call<'_>) -> Result<Response, Error> {
 pub async fn show_gate(call: Call<'_>) -> Result<Response, Error> {
     let mut response = page(call.parts, StatusCode::OK, include_str!("../pages/gate/gate.html"), &[])?;
     set(&mut response, &[(PERMISSIONS_POLICY, CAMERA)]);
+    Ok(response)
+}
+
+/// `GET /gate/`, and every page with a slash after its address: the address without it. A path of ours cannot lead elsewhere.
+pub async fn drop_slash(call: Call<'_>) -> Result<Response, Error> {
+    let uri = &call.parts.uri;
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let address = format!("{}{query}", uri.path().trim_end_matches('/'));
+    let mut response = response::no_content();
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    let address = HeaderValue::from_str(&address).map_err(|error| Error::Internal(error.to_string()))?;
+    response.headers_mut().insert(header::LOCATION, address);
     Ok(response)
 }
 
@@ -136,17 +148,59 @@ pub fn refuse_ticket(parts: &Parts, error: &Error) -> Response {
         StatusCode::NOT_FOUND => {
             ticket_page(parts, StatusCode::NOT_FOUND, include_str!("../pages/ticket/gone.html"), &[])
         }
-        status if status.is_server_error() => {
-            let seconds = error.retry_after().unwrap_or_default().max(ASK_AGAIN);
-            let values = [("retry", seconds.to_string())];
-            ticket_page(parts, status, include_str!("../pages/ticket/away.html"), &values).map(|mut response| {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-                response
-            })
-        }
-        _ => return response::problem(error),
+        status if status.is_server_error() => away_page(parts, error),
+        _ => return refuse(parts, error),
     };
     page.unwrap_or_else(|error| response::problem(&error))
+}
+
+/// How everything else is refused: as programs read it, and by a page where a person has opened an address in a browser.
+pub fn refuse(parts: &Parts, error: &Error) -> Response {
+    let problem = response::problem(error);
+    if !is_opened_by_a_person(parts) {
+        return problem;
+    }
+    let page = match error.status() {
+        status if status.is_server_error() => away_page(parts, error),
+        status => {
+            let (title, why) = match status {
+                StatusCode::NOT_FOUND => ("nothing.title", "nothing.why"),
+                _ => ("refused.title", "refused.why"),
+            };
+            let language = Language::of(&parts.headers);
+            let values = [
+                ("title", language.text(title).to_owned()),
+                ("why", language.text(why).to_owned()),
+                ("status", status.to_string()),
+                ("detail", error.detail()),
+            ];
+            ticket_page(parts, status, include_str!("../pages/refused.html"), &values)
+        }
+    };
+    let Ok(mut page) = page else { return problem };
+    // What the status asks for, such as the methods that a path takes.
+    for name in [header::ALLOW, header::WWW_AUTHENTICATE, header::RETRY_AFTER] {
+        if let (Some(value), None) = (problem.headers().get(&name), page.headers().get(&name)) {
+            page.headers_mut().insert(name, value.clone());
+        }
+    }
+    page.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-language, accept-encoding"));
+    page
+}
+
+/// Browsers ask for HTML where they open an address, and nowhere else.
+fn is_opened_by_a_person(parts: &Parts) -> bool {
+    let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    [Method::GET, Method::HEAD].contains(&parts.method) && accepted.into_iter().any(|list| list.contains("text/html"))
+}
+
+/// A page that asks again by itself.
+fn away_page(parts: &Parts, error: &Error) -> Result<Response, Error> {
+    let seconds = error.retry_after().unwrap_or_default().max(ASK_AGAIN);
+    let values = [("retry", seconds.to_string())];
+    let mut response = ticket_page(parts, error.status(), include_str!("../pages/ticket/away.html"), &values)?;
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    Ok(response)
 }
 
 /// `GET /worker.js`: one service worker for the pages that work without a network.

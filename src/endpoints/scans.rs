@@ -145,8 +145,9 @@ pub(crate) struct ScanReply {
     #[cfg_attr(test, schemars(with = "Option<Place>"))]
     right_gate: Option<String>,
     /// With `stale_code`: how far the code is from this moment, in whole seconds. Negative: from the past (a screenshot, or a
-    /// slow clock). Positive: from the future (a fast clock). Null with any other result, and when the code is right but this
-    /// ticket must wait for the next one.
+    /// slow clock). Positive: from the future (a fast clock). Null when the code is right but this ticket must wait for the
+    /// next one. With `wrong_code`: a multiple of 900 when the code would be good exactly so far away, because the clock or the
+    /// time zone of a phone was set by hand; otherwise null. Null with any other result.
     seconds_off: Option<i64>,
     /// Whether the `scan_id` was sent before: then this is its first verdict, or `undone`. Such an answer has changed nothing.
     replayed: bool,

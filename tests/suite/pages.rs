@@ -22,6 +22,8 @@ on_both_databases! {
     a_phone_keeps_a_ticket_like_an_app,
     the_headers_of_every_page_and_file,
     https_is_for_every_answer,
+    an_address_with_a_slash_too_many_leads_to_its_page,
+    a_person_is_refused_by_a_page_and_a_program_by_a_problem,
 }
 
 const HOME: &str = "/";
@@ -318,6 +320,66 @@ async fn https_is_for_every_answer(service: Service) {
     }
 }
 
+async fn an_address_with_a_slash_too_many_leads_to_its_page(service: Service) {
+    let (_, link) = ticket(&service).await;
+    for page in [GATE, ORGANIZER, &link, "/t/dead"] {
+        for (query, method) in [("", Method::GET), ("?a=1&b=%2f", Method::GET), ("", Method::HEAD)] {
+            let reply = service.anonymous.bare(method, format!("{page}/{query}")).await;
+            assert_eq!(reply.status, 308, "{page}/");
+            assert_eq!(reply.header("location"), format!("{page}{query}"));
+            assert!(reply.body.is_empty());
+        }
+    }
+    for path in ["//", "/gate//", "//gate", "/organizer/x/", "/api/events/", "/t/"] {
+        service.organizer.get(path).await.is_refused(404, "not_found");
+    }
+}
+
+/// Opens an address as a browser does.
+async fn open(language: &str, client: &Client, method: Method, path: &str) -> Reply {
+    let request = Request::builder().method(method).uri(path).header(header::ACCEPT_LANGUAGE, language);
+    let accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    client.send(request.header(header::ACCEPT, accept), Vec::new()).await
+}
+
+async fn a_person_is_refused_by_a_page_and_a_program_by_a_problem(service: Service) {
+    let (nothing, refused) = (("nothing.title", "nothing.why"), ("refused.title", "refused.why"));
+    for (path, status, code, (title, why)) in [
+        ("/none", 404, "not_found", nothing),
+        ("/organizer/tickets", 404, "not_found", nothing),
+        ("/api/nothing", 404, "not_found", nothing),
+        ("/assets/0/none.css", 404, "not_found", nothing),
+        ("/t/dead/app.webmanifest", 404, "ticket_not_found", nothing),
+        ("/api/enrol", 405, "method_not_allowed", refused),
+        ("/api/events", 401, "unauthenticated", refused),
+    ] {
+        let problem = service.anonymous.get(path).await;
+        problem.is_refused(status, code);
+        for language in &LANGUAGES {
+            let reply = open(language.tag, &service.anonymous, Method::GET, path).await;
+            let page = html(&reply, status);
+            for text in [format!("<h1>{{{{{title}}}}}</h1>"), format!("<p>{{{{{why}}}}}</p>")] {
+                assert!(page.contains(&language.render(&text, &[])), "{path}: {page}");
+            }
+            assert_eq!(reply.header("vary"), "accept, accept-language, accept-encoding");
+            assert_eq!(reply.header("cache-control"), "no-store");
+            for name in ["allow", "www-authenticate"] {
+                assert_eq!(reply.header(name), problem.header(name), "{name} of {path}");
+            }
+            let head = open(language.tag, &service.anonymous, Method::HEAD, path).await;
+            assert_eq!((head.status, &head.headers), (reply.status, &reply.headers), "{path}");
+        }
+        // What is no opening of an address is a program's.
+        if status != 405 {
+            let reply = open("en", &service.anonymous, Method::DELETE, path).await;
+            assert_eq!(reply.header("content-type"), "application/problem+json", "{path}");
+        }
+    }
+    let nowhere = service.another(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")]);
+    let reply = open("es", &nowhere.organizer, Method::GET, "/api/events").await;
+    assert!(html(&reply, 503).contains("<meta http-equiv=\"refresh\""));
+}
+
 /// A service whose database nobody asks for.
 async fn service() -> Service {
     Service::start(crate::database::Kind::Sqlite).await
@@ -439,6 +501,13 @@ async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
         assert!(loaded.bytes <= MOST, "{page}: {} bytes; {:?}", loaded.bytes, loaded.files.keys());
 
         let html = &loaded.files[page];
+        // What works without a network is kept by the files that it names.
+        if [GATE, &link].contains(&page) {
+            let scripts = loaded.files.keys().filter(|path| path.ends_with(".js") || path.ends_with(".css"));
+            for path in scripts {
+                assert!(html.contains(&format!("\"{path}\"")), "{page} loads {path}, and names it in no <link>");
+            }
+        }
         let texts = html.split_once("id=\"texts\">").and_then(|(_, rest)| rest.split_once("</script>"));
         let texts: BTreeMap<String, String> =
             texts.map(|(json, _)| serde_json::from_str(json).expect("texts are JSON")).unwrap_or_default();

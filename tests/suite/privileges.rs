@@ -104,15 +104,14 @@ impl World<'_> {
         let of_event = || Deed::at(path.replace("{event}", event));
         let place = json!({ "seat": name(), "gate": gate });
         match (method.as_str(), path) {
-            ("GET", "/" | "/gate" | "/organizer" | "/worker.js" | "/health" | "/openapi.json" | "/metrics") => {
-                Deed::at(path)
-            }
+            ("GET", "/" | "/gate" | "/gate/" | "/organizer" | "/organizer/") => Deed::at(path),
+            ("GET", "/worker.js" | "/health" | "/openapi.json" | "/metrics") => Deed::at(path),
             ("GET", "/assets/{version}/{*file}") => {
                 let page = service.anonymous.get("/gate").await.text();
                 let (_, rest) = page.split_once("\"/assets/").expect("the page loads files");
                 Deed::at(format!("/assets/{}", rest.split('"').next().expect("the address ends")))
             }
-            ("GET", "/t/{token}" | "/t/{token}/app.webmanifest") => {
+            ("GET", "/t/{token}" | "/t/{token}/" | "/t/{token}/app.webmanifest") => {
                 let (_, link) = self.ticket().await;
                 Deed::at(format!("{link}{}", path.trim_start_matches("/t/{token}")))
             }
@@ -237,7 +236,7 @@ fn name() -> String {
 async fn may(client: &Client, method: &Method, deed: &Deed) -> bool {
     let reply = deed.send(client, method).await;
     match reply.status.as_u16() {
-        200..300 => reply.text().contains(&deed.shows),
+        200..300 | 308 => reply.text().contains(&deed.shows),
         401 | 403 | 404 | 410 => false,
         409 if reply.text().contains("\"result\":\"wrong_gate\"") => false,
         status => panic!("{method} {}: {status} {}", deed.path, reply.text()),

@@ -1,6 +1,10 @@
 // The decision at the gate, the same as src/admission.rs: tests/suite/admission_cases.json is run against both.
 
-import { base64url, code, derive, importKey, stepAt } from "../shared/totp.js";
+import { STEP, base64url, code, derive, importKey, stepAt } from "../shared/totp.js";
+
+/** In seconds, as src/totp.rs has them. */
+const QUARTER = 900;
+const PERIOD = STEP / 1000;
 
 const refuse = (result) => ({ result, step: null, seconds_off: null });
 
@@ -9,7 +13,7 @@ const refuse = (result) => ({ result, step: null, seconds_off: null });
  * status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry}`. `presented` is `{code, at_gate,
  * direction, offline}`, its code `{digits}` or `{printed}`, or null when a supervisor vouches. `codes` are those of the
  * manifest: the steps that a clock may be off (`drift`), the steps around a refused code in which it is looked for
- * (`stale_window`), and of the refused codes of the last minute how many let the next be looked at (`attempts`), and from
+ * (`stale_window`) or the quarters of an hour (`zones`, which lists of 0.1.0 lack), and of the refused codes of the last minute how many let the next be looked at (`attempts`), and from
  * how many on a code of the future is called wrong (`future_told`).
  */
 export async function decide(ticket, presented, now, codes) {
@@ -24,6 +28,7 @@ export async function decide(ticket, presented, now, codes) {
     if (ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");
     const found = await find(ticket.key, presented.code.digits, now, codes);
     if (!found || (found.seconds_off > 0 && ticket.refusals >= codes.future_told)) return refuse("wrong_code");
+    if (found.step === null) return { ...refuse("wrong_code"), seconds_off: found.seconds_off };
     if (found.seconds_off !== null) return { ...refuse("stale_code"), seconds_off: found.seconds_off };
     step = found.step;
   } else if (presented.code && !(ticket.printed && presented.code.printed === (await proof(ticket.key)))) {
@@ -56,9 +61,9 @@ function mayEnter(ticket, code) {
 
 /**
  * Looks for a code in the steps around `now`: `{step, seconds_off}`, or null. `seconds_off` is null for a code that is
- * good now, negative for one from the past.
+ * good now, negative for one from the past. `step` is null for a code that would be good in another time zone.
  */
-export async function find(base32, digits, now, { drift, stale_window }) {
+export async function find(base32, digits, now, { drift, stale_window, zones = 0 }) {
   const key = await importKey(base32);
   const current = stepAt(now);
   // Nearest first, the past before the future: a code that is good now must never be taken for a stale one.
@@ -67,6 +72,14 @@ export async function find(base32, digits, now, { drift, stale_window }) {
       if (step >= 0 && (await code(key, step)) === digits) {
         return { step, seconds_off: away <= drift ? null : secondsOff(step, now) };
       }
+    }
+  }
+  const drifts = Array.from({ length: 2 * drift + 1 }, (_, index) => index - drift);
+  for (let quarters = 1; quarters <= zones; quarters += 1) {
+    for (const seconds_off of [-quarters * QUARTER, quarters * QUARTER]) {
+      const steps = drifts.map((away) => current + seconds_off / PERIOD + away).filter((step) => step >= 0);
+      const codes = await Promise.all(steps.map((step) => code(key, step)));
+      if (codes.includes(digits)) return { step: null, seconds_off };
     }
   }
   return null;

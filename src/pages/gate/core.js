@@ -3,8 +3,9 @@
 
 import { decide, find, parse, told } from "./admission.js";
 import { Problem, ask, parsed, send } from "../shared/api.js";
-import { now } from "../shared/clock.js";
+import { clockSince, now } from "../shared/clock.js";
 import { Device, isOwn, names, newId, passed } from "./device.js";
+import { forget, recall, remember } from "../shared/memory.js";
 import { stepAt } from "../shared/totp.js";
 
 /** How long the service has for its verdict, in milliseconds, */
@@ -24,6 +25,8 @@ const STALLED = 30_000;
 /** How long one tab waits for another with the queue or the manifest. One in the background may hold them for ever. */
 const HELD = { queue: BATCH.timeout, manifest: 300_000 };
 const TRIES = 3;
+/** Remembered, with the id of the tab, while the storage lacks something that counts. */
+const UNKEPT = "gate-unkept";
 /** A clock that goes back by no more was only put right. */
 const PUT_RIGHT = 60_000;
 /** The roles of devices that may what a supervisor may, as src/model.rs has them: a test compares them. */
@@ -52,8 +55,11 @@ export class Gate extends EventTarget {
   #own = null;
   /** Null where the browser keeps nothing: then there is no deciding here. */
   #kept = null;
-  /** False once something could not be kept: what is kept may be out of date. */
-  #trusted = true;
+  /** Whether the storage took nothing the last time. */
+  #full = false;
+  /** What it has not taken yet, the oldest first: `{work, counts, verdict}`. */
+  #unkept = [];
+  #catching = null;
   #manifest = null;
   #online = null;
   #queued = 0;
@@ -67,22 +73,27 @@ export class Gate extends EventTarget {
   /** Of keys whose scans the service wants later: until when, by `performance.now`, and why. */
   #later = new Map();
   #turn = Promise.resolve();
+  #id = newId();
   #running = new Map();
   #others = globalThis.BroadcastChannel ? new BroadcastChannel("gate") : null;
 
   static async open() {
     const gate = new Gate();
-    try {
-      gate.#kept = await Device.open();
-      const choices = await gate.#load();
-      gate.direction = choices?.direction ?? "entry";
-      gate.atGate = choices?.atGate ?? null;
-      if (gate.device?.offline) persist();
-    } catch {
-      gate.#kept = null;
-    }
+    await gate.#open();
     gate.#others?.addEventListener("message", () => gate.#load().catch(() => {}));
     return gate;
+  }
+
+  async #open() {
+    try {
+      this.#kept = await Device.open();
+      const choices = await this.#load();
+      this.direction = choices?.direction ?? "entry";
+      this.atGate = choices?.atGate ?? null;
+      if (this.device?.offline) persist();
+    } catch {
+      this.#kept = null;
+    }
   }
 
   /**
@@ -90,7 +101,7 @@ export class Gate extends EventTarget {
    * itself; `tickets` it knows, as of `refreshedAt`, or whether that list was `tooOld`; scans that are `queued` for the
    * service, those that it `refused` for good, and those that are `stranded`, by the key that they were made under and that
    * sends nothing more; whether the event has `ended`; the `problem` that the service has with sending or refreshing;
-   * whether this device keeps anything (`storage`).
+   * whether this device keeps anything (`storage`), and whether there is no room left (`full`).
    */
   get state() {
     const ended = this.#whyOver(this.#manifest) === "ended";
@@ -105,7 +116,8 @@ export class Gate extends EventTarget {
       stranded: this.#stranded,
       ended,
       problem: this.#problems.queue ?? (ended ? null : this.#problems.manifest),
-      storage: this.#kept !== null && this.#trusted,
+      storage: this.#kept !== null,
+      full: this.#full,
     };
   }
 
@@ -133,8 +145,9 @@ export class Gate extends EventTarget {
   async enrol(token) {
     const { key, ...told } = await ask("POST", "/api/enrol", { json: { token } });
     const device = { ...told, enrolment: newId() };
+    this.#dropUnkept();
     await this.#keep((kept) => kept.enrol(device, key));
-    Object.assign(this, { device, recent: [], direction: "entry", atGate: null });
+    Object.assign(this, { device, direction: "entry", atGate: null });
     this.#own = { key_id: device.key_id, enrolment: device.enrolment, key };
     this.#online = true;
     this.#problems = { queue: null, manifest: null };
@@ -156,7 +169,7 @@ export class Gate extends EventTarget {
 
   /** Takes such scans off the device, when a person has kept them. */
   async discard(numbers) {
-    await this.#keep((kept) => kept.discard(numbers));
+    await this.#keep((kept) => kept.discard(numbers), { counts: false });
     await this.#changed();
   }
 
@@ -177,16 +190,17 @@ export class Gate extends EventTarget {
   /** Takes a scan back. Resolves to the service's answer; throws a `Problem`. */
   async undo(scan_id) {
     if (this.recent.some((verdict) => verdict.scan_id === scan_id && verdict.offline)) await this.#drain().catch(() => {});
-    const known = await this.#keep((kept) => kept.look(this.#event, {}));
+    const known = await this.#kept?.look(this.#event, {}).catch(() => null);
     const answer = await this.#ask("POST", `/api/scans/${scan_id}/undo`, { timeout: PATIENCE_ALONE });
-    await this.#keep((kept) => kept.undone(this.#event, answer, known.tick));
+    const event = this.#event;
+    await this.#keep((kept) => kept.undone(event, answer, known?.tick ?? 0), { counts: false });
     await this.#changed();
     return answer;
   }
 
   /** Takes a scan that the service refused for good off the list, when a person has seen it. */
   async dismiss(scan_id) {
-    await this.#keep((kept) => kept.dismiss(scan_id));
+    await this.#keep((kept) => kept.dismiss(scan_id), { counts: false });
     await this.#changed();
   }
 
@@ -205,15 +219,19 @@ export class Gate extends EventTarget {
   /** Sends the queue and refreshes the manifest. Never throws: `state` says what is wrong. */
   async sync() {
     try {
+      // There was no room for as much as opening it.
+      if (!this.#kept && !this.#own) await this.#open();
       if (this.#kept) await this.#load();
+      await this.#catchUp().catch(() => {});
       await this.#expire();
       if (this.#manifest) await this.#kept.saw(this.#time());
       if (!this.#own && this.#queued === 0) return;
-      if (this.#online !== true) await this.#ask("GET", "/health", { timeout: PATIENCE });
+      if (this.#online !== true) await this.#learnTime();
       await this.#drain().catch(() => {});
-      if (this.#own) await this.#once("manifest", () => this.#refresh());
-    } catch {
+      if (this.#own) await this.#once("manifest", () => this.#refreshWhole());
+    } catch (error) {
       // Another time.
+      if (error?.name === "QuotaExceededError") this.#full = true;
     }
     await this.#changed();
   }
@@ -222,13 +240,14 @@ export class Gate extends EventTarget {
 
   /** One scan after the other, so that no two of them take the same ticket for unused. */
   #inTurn(body) {
-    const verdict = this.#turn.then(() => this.#scan({ ...body, scanned_at: new Date(now()).toISOString() }));
+    const verdict = this.#turn.then(() => this.#scan({ ...body, scanned_at: new Date(this.#time()).toISOString() }));
     this.#turn = verdict.catch(() => {});
     return verdict;
   }
 
   async #scan(body) {
     if (!this.#own) return this.#undecided(body, new Problem(401, { code: "unauthenticated" }));
+    await this.#catchUp().catch(() => {});
     await this.#expire().catch(() => {});
     const shown = understood(body);
     // Where the storage fails for a moment, nobody knows who is in the queue.
@@ -258,10 +277,11 @@ export class Gate extends EventTarget {
     if (answer.scan_id !== body.scan_id || !answer.result) throw this.#away();
     const verdict = { ...answer, offline: false, undecided: false, problem: null };
     const step = answer.result === "accepted" && shown.code?.digits ? await stepOf(ticket, shown.code.digits, manifest) : null;
-    const between = await this.#keep((kept) => kept.learn(this.#event, verdict, tick, step));
+    const event = this.#event;
+    const between = await this.#keep((kept) => kept.learn(event, verdict, tick, step), { verdict });
     if (between && verdict.result === "accepted") {
       Object.assign(verdict, { result: "already_used", first_used_at: ticket?.used_at ?? null });
-      await this.#keep((kept) => kept.remember(verdict));
+      await this.#keep((kept) => kept.remember(verdict), { verdict, counts: false });
     }
     await this.#changed(verdict);
     return verdict;
@@ -302,7 +322,13 @@ export class Gate extends EventTarget {
         undone_at: null,
         ...{ offline: true, undecided: false, problem: null },
       };
-      if (await this.#kept.decided(item, verdict, known)) {
+      // Nobody passes of whom nothing is written down.
+      const written = await this.#kept.decided(item, verdict, known).catch((error) => {
+        this.#full = true;
+        throw error;
+      });
+      this.#full = this.#unkept.length > 0;
+      if (written) {
         await this.#changed();
         return verdict;
       }
@@ -318,13 +344,13 @@ export class Gate extends EventTarget {
       ...{ right_gate: null, seconds_off: null, replayed: false, undone_at: null },
       ...{ offline: false, undecided: true, problem: { status, code, detail, errors, isAway: problem.isAway }, request },
     };
-    await this.#keep((kept) => kept.remember(verdict));
+    await this.#keep((kept) => kept.remember(verdict), { verdict, counts: false });
     await this.#changed(verdict);
     return { ...verdict, problem };
   }
 
   #canDecide(manifest) {
-    return Boolean(this.device?.offline && this.#trusted && manifest?.ready && !this.#whyOver(manifest));
+    return Boolean(this.device?.offline && this.#isUpToDate && recall(UNKEPT) === null && manifest?.ready && !this.#whyOver(manifest));
   }
 
   // ---- how long
@@ -356,13 +382,14 @@ export class Gate extends EventTarget {
     const why = this.#whyOver(this.#manifest);
     if (why && (this.#manifest || this.recent.length > 0)) {
       await this.#kept?.erase(why);
-      this.recent = [];
+      this.#dropUnkept();
       await this.#changed();
     }
   }
 
   /** Why there is nobody to decide. */
   #cannotDecide() {
+    if (this.#full) return new Problem(0, { code: "storage_full" });
     return new Problem(0, this.state.tooOld ? { code: "list_too_old" } : {});
   }
 
@@ -372,10 +399,19 @@ export class Gate extends EventTarget {
     return this.#once("queue", () => this.#send());
   }
 
+  /** Every answer of the service tells what time it is. */
+  #learnTime() {
+    return this.#ask("GET", "/health", { timeout: PATIENCE });
+  }
+
   /** Each scan goes out with the key that it was made under, also when this device is another gate by now, or none. */
   async #send() {
     let problem = null;
-    for (const holder of (await this.#kept?.senders()) ?? []) {
+    const holders = (await this.#kept?.senders()) ?? [];
+    const { set, unseen } = clockSince();
+    // A batch by the wrong time would be refused for good.
+    if (holders.length > 0 && (this.#online !== true || set || unseen)) await this.#learnTime();
+    for (const holder of holders) {
       try {
         await this.#sendOf(holder);
       } catch (error) {
@@ -425,6 +461,15 @@ export class Gate extends EventTarget {
   }
 
   // ---- the manifest
+
+  /** A list that lacks what a tab could not keep before it died is got anew. */
+  async #refreshWhole() {
+    const doubted = recall(UNKEPT);
+    const anew = doubted !== null && doubted !== this.#id;
+    await this.#refresh({ anew });
+    this.#full = this.#unkept.length > 0;
+    if (anew && recall(UNKEPT) === doubted) forget(UNKEPT);
+  }
 
   async #refresh({ anew = false } = {}) {
     if (!this.#kept || !this.device?.offline) return;
@@ -542,32 +587,67 @@ export class Gate extends EventTarget {
 
   /** Forgets a key and all that it opened, unless another tab has enrolled anew. A `dead` one sends nothing more either. */
   async #forget(holder, { dead = false } = {}) {
-    await this.#keep((kept) => kept.end(holder, dead));
     if (this.#own?.enrolment === holder.enrolment) {
-      Object.assign(this, { device: null, recent: [] });
+      this.#dropUnkept();
+      this.device = null;
       this.#own = null;
     }
+    await this.#keep((kept) => kept.end(holder, dead));
     await this.#changed();
   }
 
   async #keepChoices() {
-    await this.#keep((kept) => kept.keepChoices({ direction: this.direction, atGate: this.atGate }));
+    const { direction, atGate } = this;
+    await this.#keep((kept) => kept.keepChoices({ direction, atGate }), { counts: false });
     await this.#changed();
   }
 
   /**
-   * Keeps something that the service knows already, so that failing is no reason to refuse anybody. But from then on this
-   * device knows less than it should, and decides nothing by itself.
+   * Keeps something that the service knows already, so that failing is no reason to refuse anybody. What the storage does not
+   * take is tried again; until it has what `counts` for who may pass, this device knows less than it should, and decides
+   * nothing by itself. A `verdict` in it is shown meanwhile.
    */
-  async #keep(work) {
+  async #keep(work, { counts = true, verdict = null } = {}) {
     if (!this.#kept) return undefined;
     try {
-      return await work(this.#kept);
+      await this.#catchUp();
+      const result = await work(this.#kept);
+      this.#full = false;
+      return result;
     } catch {
-      this.#trusted = false;
-      this.#kept.erase().catch(() => {});
+      this.#full = true;
+      this.#unkept.push({ work, counts, verdict });
+      // Whoever opens the page anew must not believe what is kept.
+      if (counts) remember(UNKEPT, this.#id);
       return undefined;
     }
+  }
+
+  /** Keeps what could not be kept before, in its order. Throws when there is still no room. */
+  #catchUp() {
+    this.#catching ??= this.#keepRest().finally(() => (this.#catching = null));
+    return this.#catching;
+  }
+
+  async #keepRest() {
+    while (this.#unkept.length > 0) {
+      const [first] = this.#unkept;
+      await first.work(this.#kept);
+      this.#unkept = this.#unkept.filter((other) => other !== first);
+      this.#full = this.#unkept.length > 0;
+    }
+    if (recall(UNKEPT) === this.#id) forget(UNKEPT);
+  }
+
+  /** Verdicts that could not be kept go with the list that they are about. */
+  #dropUnkept() {
+    this.recent = [];
+    this.#unkept = this.#unkept.filter(({ verdict }) => !verdict);
+  }
+
+  /** Whether this tab has learnt nothing about who may pass that it could not keep. */
+  get #isUpToDate() {
+    return !this.#unkept.some(({ counts }) => counts);
   }
 
   async #load() {
@@ -576,22 +656,24 @@ export class Gate extends EventTarget {
     this.#refused = refused;
     this.#stranded = stranded;
     // Once something could not be kept, memory knows better.
-    if (this.#trusted) {
+    const unkept = this.#unkept.flatMap(({ verdict }) => verdict ?? []).reverse();
+    if (this.#isUpToDate) {
       this.#own = own;
       this.device = own ? device : null;
-      this.recent = recent;
-      this.#manifest = manifest ?? null;
-      this.#erased = erased ?? null;
-      const refresh = manifest?.refreshed_at ?? null;
-      if (seen && refresh !== this.#seen.refresh) this.#seen = { time: seen, at: performance.now(), refresh };
     }
+    const isOld = ({ scan_id }) => !unkept.some((verdict) => verdict.scan_id === scan_id);
+    this.recent = [...unkept, ...recent.filter(isOld)].slice(0, 50);
+    this.#manifest = manifest ?? null;
+    this.#erased = erased ?? null;
+    const refresh = manifest?.refreshed_at ?? null;
+    if (seen && refresh !== this.#seen.refresh) this.#seen = { time: seen, at: performance.now(), refresh };
     this.dispatchEvent(new Event("state"));
     return choices;
   }
 
   /** Tells whoever looks, in other tabs too, and shows a verdict that could not be kept. */
   async #changed(verdict) {
-    if (this.#kept && this.#trusted) {
+    if (this.#kept) {
       await this.#load().catch(() => {});
       this.#others?.postMessage(null);
       return;

@@ -1,6 +1,6 @@
 // The gate: what it scans, whom it lets in. `core.js` decides; this shows.
 
-import { now } from "../shared/clock.js";
+import { clockSince, now } from "../shared/clock.js";
 import { element, find, say } from "../shared/dom.js";
 import { Gate } from "./core.js";
 import { enrol, readOffer, sayEnrolProblem, showOffer, takeToken, tokenIn } from "./enrol.js";
@@ -13,12 +13,15 @@ import { Repeats } from "./repeats.js";
 import { Scanner } from "./scanner.js";
 import { isLocked, onLocked } from "./sound.js";
 import { openStranded, showStranded } from "./stranded.js";
-import { ago, number, text, timeOfDay } from "../shared/text.js";
+import { ago, duration, number, text, timeOfDay } from "../shared/text.js";
 import { onScannerTyping } from "./wedge.js";
 
 const SYNC_EVERY = 15_000;
 /** Kept when somebody decided that this gate takes the tickets of all gates. */
 const ANY_GATE = "gate-any";
+/** Of the device's clock, in milliseconds: what it was set is worth a word, and it went on unseen for so long that it may be wrong. */
+const CLOCK_WAS_SET = 5000;
+const CLOCK_IS_DOUBTED = 60_000;
 
 const token = takeToken();
 const gate = await Gate.open();
@@ -34,6 +37,9 @@ let enrolling = false;
 let offered = null;
 let leaving = false;
 let corrected = 0;
+/** Whether the page opens without a network, as soon as that is known. */
+let isKept = null;
+let isKeeping = false;
 
 const timeZone = () => gate.device?.time_zone;
 const ownGate = () => gate.device?.gate ?? gate.atGate;
@@ -95,7 +101,7 @@ function showState() {
 const isTooEarly = ({ status }) => status === 403 && Date.parse(gate.device?.starts_at) > now();
 
 function showNotices(kind) {
-  const { tickets, refreshedAt, tooOld, queued, refused, problem, storage, ended } = gate.state;
+  const { tickets, refreshedAt, tooOld, queued, refused, problem, storage, full, ended } = gate.state;
   const list = refreshedAt && { tickets: number(tickets), time: timeOfDay(refreshedAt, timeZone()), ago: ago(now() - refreshedAt) };
   const notices = [
     kind === "blind" && ["bad", text(tooOld ? "gate.list_too_old" : "gate.blind_notice")],
@@ -105,10 +111,26 @@ function showNotices(kind) {
     corrected > 0 && ["bad", text("gate.corrected", { n: number(corrected) }), openScans],
     problem && (isTooEarly(problem) ? ["warn", text("gate.too_early")] : ["bad", explainAll(problem)]),
     !storage && ["bad", text("gate.no_storage")],
+    full && ["bad", text("gate.storage_full")],
+    isKept === false && gate.state.offlineReady && ["warn", text("gate.page_not_kept")],
+    ...clockNotices(kind),
     ended && ["warn", text("gate.ended")],
   ];
   find("#notices").replaceChildren(...notices.filter(Boolean).map(([className, told, onclick]) =>
     onclick ? element("button", { type: "button", className, onclick }, told) : element("p", { className }, ...[told].flat())));
+}
+
+/** What is wrong with the device's clock, while nobody can tell the time. */
+function clockNotices(kind) {
+  if (kind === "online") return [];
+  const { set, unseen } = clockSince();
+  // What is refused by its code may be right.
+  const isDoubtful = unseen >= CLOCK_IS_DOUBTED && gate.recent.slice(0, 5).some(({ result, offline }) => offline && /_code$/.test(result));
+  const amount = (milliseconds) => duration(Math.abs(Math.round(milliseconds / 1000)));
+  return [
+    Math.abs(set) >= CLOCK_WAS_SET && ["warn", text(set > 0 ? "gate.clock_set_ahead" : "gate.clock_set_back", { amount: amount(set) })],
+    isDoubtful && ["bad", text("gate.clock_doubted", { amount: amount(unseen) })],
+  ];
 }
 
 function openScans() {
@@ -159,7 +181,6 @@ async function startCamera(start = () => scanner.start()) {
   find("#torch").hidden = !scanner.hasTorch;
   find("#torch").setAttribute("aria-pressed", scanner.torch);
   find("#camera").hidden = (await scanner.cameras()).length < 2;
-  keepOffline(); // By now the decoder has been loaded, if one was needed.
 }
 
 function showCameraProblem({ name }) {
@@ -286,9 +307,19 @@ function startEnrolling() {
 // What goes on by itself.
 
 async function work() {
-  if (!gate.device && gate.state.queued === 0) return;
+  keepPage();
+  if (!gate.device && gate.state.queued === 0 && gate.state.storage) return;
   await gate.sync();
   await refreshCounts();
+}
+
+/** Once it is kept, the worker keeps it up to date, whenever it is opened. */
+async function keepPage() {
+  if (isKept || isKeeping) return;
+  isKeeping = true;
+  isKept = await keepOffline();
+  isKeeping = false;
+  show();
 }
 
 async function keepAwake() {
@@ -380,7 +411,6 @@ function listen() {
 
 listen();
 pill("");
-keepOffline();
 keepAwake();
 if (token) await offer(token);
 else show();

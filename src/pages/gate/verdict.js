@@ -4,7 +4,7 @@ import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
 import { explainAll } from "../shared/problem.js";
 import { signal } from "./sound.js";
-import { ago, dayAndTime, hasText, isolated, text, timeOfDay } from "../shared/text.js";
+import { ago, dayAndTime, duration, hasText, isolated, text, timeOfDay } from "../shared/text.js";
 
 /** How long an admission stays; everything else stays until somebody has read it. */
 const SHOWN = 1500;
@@ -59,12 +59,15 @@ function detailOf(verdict, timeZone) {
   if (result === "unknown_ticket" && presented?.seat) {
     return text("result.unknown_seat", { seat: isolated(presented.seat), gate: isolated(presented.gate) });
   }
+  if (result === "wrong_code" && off) {
+    return text(off < 0 ? "result.wrong_code_slow" : "result.wrong_code_fast", { amount: duration(Math.abs(off)) });
+  }
   const name = `result.${result}_detail`;
   return hasText(name) ? text(name) : "";
 }
 
 function undecidedDetail(problem) {
-  if (problem?.code === "list_too_old") return [text("gate.list_too_old")];
+  if (["list_too_old", "storage_full"].includes(problem?.code)) return [text(`gate.${problem.code}`)];
   if (!problem || problem.isAway) return [text("result.undecided_detail")];
   return [text("result.undecided_why"), " ", ...explainAll(problem)];
 }

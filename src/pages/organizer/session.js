@@ -69,7 +69,9 @@ export async function all(path, name, query = "") {
 export async function download(path) {
   const response = await send("GET", path, { key: session.key, timeout: LONG });
   if (!response.ok) throw new Problem(response.status, (await parsed(response)) ?? {});
-  return response.blob();
+  return response.blob().catch(() => {
+    throw new Problem(0); // It broke off.
+  });
 }
 
 /** The address of the event that is looked at. */

@@ -1,6 +1,9 @@
 // Requests to the service.
 
-import { observe } from "./clock.js";
+import { observe, stamp } from "./clock.js";
+
+/** What every answer of the service has as a header, and every page as the name of a `<meta>` that tells its kind. */
+const MARK = "register-ticket-api";
 
 /** What the service refused, as it told it (RFC 9457), or that it could not be reached: then `status` is 0. */
 export class Problem extends Error {
@@ -20,7 +23,7 @@ export class Problem extends Error {
  * milliseconds, or until `signal` ends it. `json` is sent as JSON, `csv` as it is.
  */
 export async function send(method, path, { key, json, csv, timeout = 15000, headers = {}, signal } = {}) {
-  const sent = Date.now();
+  const sent = stamp();
   const all = new Headers(headers);
   if (key) all.set("authorization", `Bearer ${key}`);
   if (json !== undefined) all.set("content-type", "application/json");
@@ -35,7 +38,9 @@ export async function send(method, path, { key, json, csv, timeout = 15000, head
   } catch {
     throw new Problem(0);
   }
-  observe(response, sent, Date.now());
+  // What is not the service's own is no answer: a proxy that restarts, a network that asks for a password.
+  if (!response.headers.has(MARK)) throw new Problem(0);
+  observe(response, sent);
   return response;
 }
 
@@ -46,6 +51,15 @@ export async function ask(method, path, options) {
   if (response.ok && (body || response.status === 204)) return body;
   // Something else than the service says that all is well, in its own way.
   throw new Problem(response.ok ? 0 : response.status, body ?? {});
+}
+
+/** The page of an answer, if it is whole and of one of these kinds. Throws a `Problem` otherwise. */
+export async function pageOf(response, ...kinds) {
+  const html = await response.text().catch(() => "");
+  const page = new DOMParser().parseFromString(html, "text/html");
+  const kind = page.querySelector(`meta[name="${MARK}"]`)?.content;
+  if (!html.includes("</html>") || !kinds.includes(kind)) throw new Problem(0);
+  return { page, kind };
 }
 
 /** The JSON of an answer, or null. */

@@ -42,5 +42,14 @@ export function ago(age) {
   return relative.format(-Math.round(seconds / 86_400), "day");
 }
 
+const UNITS = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
+
+/** A length of time in whole seconds, by a unit whose symbol is the same in every language: "95 s", "1 h", "90 min". */
+export function duration(seconds) {
+  const fits = ([, length]) => seconds >= 5 * length || (seconds >= length && seconds % length === 0);
+  const [symbol, length] = UNITS.find(fits) ?? UNITS.at(-1);
+  return `${number(Math.round(seconds / length))} ${symbol}`;
+}
+
 /** Somebody else's text inside one of ours: whatever direction it is written in, ours keeps its own. */
 export const isolated = (foreign) => `\u2068${foreign.replace(/[\u2066-\u2069]/g, "")}\u2069`;

@@ -1,11 +1,11 @@
 // The ticket page: shows the code of the moment, and asks the service now and then what became of the ticket.
 
-import { send } from "../shared/api.js";
+import { pageOf, send } from "../shared/api.js";
 import { now, secondsSlow } from "../shared/clock.js";
 import { find, say } from "../shared/dom.js";
 import { forgetOffline, keepOffline } from "../shared/offline.js";
 import { qrSvg } from "../shared/qr.js";
-import { number, text } from "../shared/text.js";
+import { duration, text } from "../shared/text.js";
 import { STEP, code, importKey, stepAt } from "../shared/totp.js";
 
 const POLL = 10_000;
@@ -24,7 +24,8 @@ const makesCodes = Boolean(globalThis.crypto?.subtle);
 let key;
 let shown = makesCodes ? null : stepAt(now());
 let online = true;
-let ready = false;
+/** Whether the page opens without a network, as soon as that is known. */
+let ready = null;
 
 /** Whether the ticket still needs its code: an event with re-entry asks for it at the exit, and again at the entry. */
 function needsCode() {
@@ -79,6 +80,7 @@ async function poll() {
     await refresh();
     online = true;
     pause = POLL;
+    if (ready === false) keep();
   } catch {
     online = false;
     pause = Math.min(pause * 2, SLOWEST_POLL);
@@ -92,11 +94,9 @@ async function poll() {
 /** Asks for this page again and takes over what changed. */
 async function refresh() {
   const response = await send("GET", location.pathname, { timeout: POLL });
-  if (response.status === 404) return end();
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const { page, kind } = await pageOf(response, "ticket", "gone");
+  if (kind === "gone") return end();
   const fresh = page.getElementById("ticket");
-  // Such as the page by which a network asks for a password.
-  if (!response.ok || !fresh) throw new Error(String(response.status));
   const before = JSON.stringify(ticket.dataset);
   Object.assign(ticket.dataset, fresh.dataset);
   for (const field of ticket.querySelectorAll("[data-field]")) {
@@ -120,7 +120,14 @@ async function end() {
 function changed() {
   shrink();
   stayAwake();
-  if (ticket.dataset.status !== "gone") keepOffline();
+  keep();
+}
+
+async function keep() {
+  if (ticket.dataset.status === "gone") return;
+  if (ready === false) ready = null;
+  ready = await keepOffline();
+  tell();
 }
 
 // What there is to tell.
@@ -141,13 +148,6 @@ function clock() {
   const slow = secondsSlow();
   if (!makesCodes || !needsCode() || Math.abs(slow) < CLOCK_IS_RIGHT) return "";
   return text(slow > 0 ? "ticket.clock_slow" : "ticket.clock_fast", { amount: duration(Math.abs(slow)) });
-}
-
-/** In the symbols of the units, which are the same in every language. */
-function duration(seconds) {
-  const units = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
-  const [symbol, length] = units.find(([, length]) => seconds >= CLOCK_IS_RIGHT * length);
-  return `${number(Math.round(seconds / length))} ${symbol}`;
 }
 
 // The screen.
@@ -191,5 +191,4 @@ ring.removeAttribute("hidden");
 tick();
 stayAwake();
 poll();
-ready = await keepOffline();
-tell();
+keep();
