@@ -17,10 +17,11 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::fault::FieldError;
-use crate::model::ScanResult;
+use crate::model::{Millis, ScanResult};
 
 /// The header that every answer of the service has, and whoever answers in its place has not: a proxy, a captive portal. The
-/// pages act on nothing else. It names the kind of a page, too, in its `<meta>`.
+/// pages act on nothing else, and take the time from it, in milliseconds since 1970: proxies write a `Date` of their own.
+/// The same name has the `<meta>` of a page that tells its kind.
 pub const MARK: &str = "register-ticket-api";
 
 /// A body that hyper streams and `lambda_http` collects.
@@ -142,9 +143,9 @@ pub fn problem(error: &Error) -> Response {
 
 /// Adds what every response has. What is about tickets is for nobody's cache unless its endpoint says otherwise, and for
 /// no other site. Whoever came by HTTPS once comes by nothing else for a year.
-pub fn secure(response: &mut Response, https: bool) {
+pub fn secure(response: &mut Response, https: bool, now: Millis) {
     let headers = response.headers_mut();
-    headers.insert(MARK, HeaderValue::from_static("1"));
+    headers.insert(MARK, HeaderValue::from(now.0));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -338,12 +339,13 @@ mod tests {
     #[test]
     fn no_cache_keeps_what_its_endpoint_does_not_offer() {
         let mut response = no_content();
-        secure(&mut response, false);
+        secure(&mut response, false, Millis(1_777_651_200_123));
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        assert_eq!(response.headers()[MARK], "1777651200123");
 
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        secure(&mut response, false);
+        secure(&mut response, false, Millis(1_777_651_200_123));
         assert_eq!(response.headers()[header::CACHE_CONTROL], "private, no-cache");
     }
 }

@@ -206,7 +206,7 @@ pub async fn handle_and<B: RequestBody>(
         Ok(response) => (response, error),
         Err(error) => (response::problem(&error), Some(error)),
     };
-    response::secure(&mut response, app.settings.is_https());
+    response::secure(&mut response, app.settings.is_https(), app.now());
     observe(app, &parts, &visit, &response, error.as_ref());
     response
 }

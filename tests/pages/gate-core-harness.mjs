@@ -45,6 +45,14 @@ class Device {
     return new Tab(page);
   }
 
+  /** Sets the device's clock by hand, while no page of the gate is open. */
+  async setClock(ahead) {
+    const page = await this.context.newPage();
+    await page.goto("/core/page");
+    await new Tab(page).setClock(ahead);
+    await page.close();
+  }
+
   /** Opens a tab and enrols the device with a new key, until it is able to decide by itself. `key` is as in `enrolment`. */
   async enrolled(service, key) {
     const { enrol_url, key_id } = await service.enrolment(key);
@@ -121,9 +129,14 @@ class Tab {
     return this.page.evaluate((scan_id) => globalThis.gate.dismiss(scan_id), scan_id);
   }
 
-  /** Sets the device's clock ahead, or back, by so many milliseconds. */
+  /** Sets the device's clock by hand, so many milliseconds ahead of the time, or behind it. */
   setClock(ahead) {
     return this.page.evaluate((ahead) => localStorage.setItem("clock-of-the-test", ahead), ahead);
+  }
+
+  /** So many milliseconds pass, by all clocks, since the test began. */
+  passes(time) {
+    return this.page.evaluate((time) => localStorage.setItem("time-of-the-test", time), time);
   }
 
   /** All that the device keeps, as text in which what is sealed is noise, and by store. */
@@ -199,10 +212,12 @@ class Tab {
   }
 }
 
-/** A clock for a device that `setClock` sets: for all its tabs, also those that are opened later. */
+/** Clocks for a device that `setClock` and `passes` set: for all its tabs, also those that are opened later. */
 export const CLOCK = `{
-  const real = Date.now;
-  Date.now = () => real() + Number(localStorage.getItem("clock-of-the-test") ?? 0);
+  const [clock, monotonic] = [Date.now, performance.now.bind(performance)];
+  const kept = (name) => Number(localStorage.getItem(name) ?? 0);
+  Date.now = () => clock() + kept("clock-of-the-test") + kept("time-of-the-test");
+  performance.now = () => monotonic() + kept("time-of-the-test");
 }`;
 
 /** Tickets A1, A2 … at the gate North, each with a holder; gives their registrations. */

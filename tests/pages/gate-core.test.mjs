@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CLOCK, SCANS, admitted, device, gist, offline, online, recorded, tickets, undecided } from "./gate-core-harness.mjs";
-import { eventually, forBothDatabases, service } from "./harness.mjs";
+import { eventually, forBothDatabases, marked, service } from "./harness.mjs";
 
 forBothDatabases("what is decided without the service is what the service says later", async (t, service) => {
   const [first, second] = await tickets(service, "A1", "A2");
@@ -353,9 +353,9 @@ const HOUR = 3_600_000;
 
 test("a list that is older than 48 hours is erased and admits nobody, until the service is there again", async (t) => {
   const { host, phone, tab, second } = await alone(t);
-  await tab.setClock(48 * HOUR - 60_000);
+  await tab.passes(48 * HOUR - 60_000);
   assert.deepEqual(gist(await tab.scan(host.code(second, 48 * 3600 - 60), "exit")), offline("not_inside"), "not before");
-  await tab.setClock(48 * HOUR + 60_000);
+  await tab.passes(48 * HOUR + 60_000);
   const verdict = await tab.scan(host.code(second, 48 * 3600 + 60));
   assert.deepEqual([gist(verdict), verdict.problem.code], [undecided, "list_too_old"]);
   await tab.page.close();
@@ -374,7 +374,7 @@ test("a list that is older than 48 hours is erased and admits nobody, until the 
 test("nothing has to happen for a list to be erased but that its time has come", async (t) => {
   for (const ahead of [49 * HOUR, 60 * 24 * HOUR]) {
     const { host, tab, second } = await alone(t);
-    await tab.setClock(ahead);
+    await tab.passes(ahead);
     await tab.sync();
     assert.deepEqual((await tab.kept()).stores.tickets, {});
     await erased(tab, host, second, ahead);
@@ -384,23 +384,136 @@ test("nothing has to happen for a list to be erased but that its time has come",
 test("a clock that is set back does not make a list younger", async (t) => {
   const { host, phone, tab, second } = await alone(t);
   await tab.sync();
-  await tab.setClock(-10_000);
-  assert.equal((await tab.state()).offlineReady, true, "some seconds are put right");
   await tab.setClock(-HOUR);
-  assert.equal((await erased(tab, host, second, -HOUR)).problem.code, "list_too_old");
+  assert.equal((await tab.state()).offlineReady, true, "the page knows by how much");
+  await tab.passes(49 * HOUR);
+  assert.equal((await erased(tab, host, second, 0)).problem.code, "list_too_old");
 
   await tab.setClock(0);
-  await host.start();
-  await tab.ready();
-  await host.stop();
-  // Set back while the page was closed.
-  await tab.setClock(40 * HOUR);
-  await tab.sync();
-  await tab.setClock(0);
+  await tab.passes(0);
   await tab.page.close();
   const later = await phone.open();
-  assert.equal((await later.state()).offlineReady, false);
-  assert.equal((await later.scan(host.code(second))).problem.code, "list_too_old");
+  await host.start();
+  await later.ready();
+  await host.stop();
+  // Set back while the page was closed.
+  await later.passes(40 * HOUR);
+  await later.sync();
+  await later.page.close();
+  await phone.setClock(-40 * HOUR);
+  const last = await phone.open();
+  assert.equal((await last.state()).offlineReady, false);
+  assert.equal((await last.scan(host.code(second))).problem.code, "list_too_old");
+});
+
+for (const [name, ahead] of [["an hour ahead", HOUR], ["an hour back", -HOUR], ["five hours and a half ahead", 5.5 * HOUR], ["a year back", -365 * 24 * HOUR]]) {
+  test(`a clock that somebody sets ${name} changes nothing at a gate without the service, nor when the page is opened anew`, async (t) => {
+    const host = await service(t);
+    const [first, second, third] = await tickets(host, "A1", "A2", "A3");
+    const phone = await device(t, host, { script: CLOCK });
+    const tab = await phone.enrolled(host);
+    await host.stop();
+    assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
+    await tab.setClock(ahead);
+    assert.deepEqual(gist(await tab.scan(host.code(second))), offline("accepted"));
+    assert.equal((await tab.scan(host.code(second, 30))).first_used_at.slice(0, 13), new Date().toISOString().slice(0, 13));
+    await tab.page.close();
+    const later = await phone.open();
+    assert.deepEqual(gist(await later.scan(host.code(third))), offline("accepted"));
+    await host.start();
+    await later.drained();
+    assert.deepEqual(await later.corrected(), []);
+    assert.deepEqual((await later.state()).refused, []);
+    assert.equal(await admitted(host), 3);
+  });
+}
+
+test("a batch waits until the service has told the time: what was scanned by a wrong clock is not refused for good", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const { printed_code: qr } = await host.api("POST", `/api/tickets/${ticket.ticket_id}/print`);
+  const phone = await device(t, host, { script: CLOCK });
+  await (await phone.enrolled(host)).page.close();
+  await host.stop();
+  await phone.setClock(HOUR);
+  const tab = await phone.open();
+  assert.deepEqual(gist(await tab.scan(qr)), offline("accepted"));
+  const asked = [];
+  tab.page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  await host.start();
+  // Any scan has the queue sent, whoever else asked nothing yet.
+  await tab.scan("RT1.AAAAAAAAAAAAAAAAAAAAAA.123456");
+  await eventually(async () => assert.equal((await tab.state()).queued, 0));
+  assert.ok(asked.indexOf("/health") >= 0 && asked.indexOf("/health") < asked.findIndex((path) => path.endsWith("/batch")), asked.join());
+  assert.deepEqual((await tab.state()).refused, []);
+  assert.equal(await admitted(host), 1);
+});
+
+/** A storage without any room while `full` is set in the page. */
+const STORAGE = `for (const name of ["put", "add"]) {
+  const real = IDBObjectStore.prototype[name];
+  IDBObjectStore.prototype[name] = function (...all) {
+    if (globalThis.full) throw new DOMException("", "QuotaExceededError");
+    return real.apply(this, all);
+  };
+}`;
+const setFull = (tab, full) => tab.page.evaluate((full) => (globalThis.full = full), full);
+
+test("a storage that is full for a while admits nobody meanwhile, says so, and is tried again", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const tab = await (await device(t, host, { script: STORAGE })).enrolled(host);
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
+  await setFull(tab, true);
+  const verdict = await tab.scan(host.code(second));
+  assert.deepEqual([gist(verdict), verdict.problem.code], [undecided, "storage_full"]);
+  await tab.sync();
+  const { full, offlineReady } = await tab.state();
+  assert.deepEqual({ full, offlineReady }, { full: true, offlineReady: true }, "what could not be written says nothing of who may pass");
+  await setFull(tab, false);
+  assert.deepEqual(gist(await tab.retry(verdict)), offline("accepted"));
+  assert.equal((await tab.state()).full, false);
+  assert.deepEqual((await tab.recent()).map(gist), [offline("accepted"), offline("accepted")]);
+  await host.start();
+  await tab.drained();
+  assert.equal(await admitted(host), 2);
+});
+
+test("what the service said while the storage was full is kept when there is room, and until then nobody is let in by the list", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const phone = await device(t, host, { script: STORAGE });
+  const tab = await phone.enrolled(host);
+  await setFull(tab, true);
+  assert.deepEqual(gist(await tab.scan(host.code(first))), online("accepted"));
+  await host.stop();
+  for (const each of [tab, await phone.open()]) {
+    assert.deepEqual(gist(await each.scan(host.code(first, 30))), undecided, "in no tab");
+    assert.deepEqual(gist(await each.scan(host.code(second))), undecided);
+  }
+  assert.ok((await tab.recent()).some(({ result, offline }) => result === "accepted" && !offline), "it is shown all the same");
+  await setFull(tab, false);
+  assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("already_used"));
+  assert.deepEqual(gist(await tab.scan(host.code(second))), offline("accepted"));
+});
+
+test("what a tab could not keep before it died the service says again", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const phone = await device(t, host, { script: STORAGE });
+  const tab = await phone.enrolled(host);
+  await setFull(tab, true);
+  assert.deepEqual(gist(await tab.scan(host.code(first))), online("accepted"));
+  await host.stop();
+  await tab.page.close();
+  const later = await phone.open();
+  assert.deepEqual(gist(await later.scan(host.code(second))), undecided);
+  await host.start();
+  await later.ready();
+  await host.stop();
+  assert.deepEqual(gist(await later.scan(host.code(first, 30))), offline("already_used"));
+  assert.deepEqual(gist(await later.scan(host.code(second))), offline("accepted"));
 });
 
 test("a page that stays open counts the hours itself", async (t) => {
@@ -415,7 +528,7 @@ test("a page that stays open counts the hours itself", async (t) => {
 test("a key that has ended takes its list with it", async (t) => {
   const expires_at = new Date(Date.now() + HOUR).toISOString();
   const { host, tab, second } = await alone(t, { expires_at });
-  await tab.setClock(HOUR + 1000);
+  await tab.passes(HOUR + 1000);
   await tab.sync();
   await erased(tab, host, second, HOUR + 1000);
 });
@@ -426,7 +539,7 @@ test("an event that is over takes its list with it", async (t) => {
   await host.api("PATCH", "/api/events/default", { ends_at: new Date(Date.now() + HOUR).toISOString() });
   const tab = await (await device(t, host, { script: CLOCK })).enrolled(host);
   await host.stop();
-  await tab.setClock(7 * HOUR + 1000);
+  await tab.passes(7 * HOUR + 1000);
   await tab.sync();
   assert.equal((await tab.state()).ended, true);
   assert.deepEqual((await tab.kept()).stores.tickets, {});
@@ -638,7 +751,7 @@ test("a queue that the service wants later is kept as it is, and sent when the t
   await tab.page.route("**/scans/batch", (route) => {
     if (!isThere) return route.abort();
     batches += 1;
-    return route.fulfill({ status: 429, contentType: "application/problem+json", headers: { "retry-after": "60" }, json });
+    return route.fulfill({ status: 429, contentType: "application/problem+json", headers: { ...marked(), "retry-after": "60" }, json });
   });
   await host.start();
   isThere = true;

@@ -6,7 +6,7 @@ import fs from "node:fs";
 import http from "node:http";
 import { once } from "node:events";
 import { test } from "node:test";
-import { accessible, browser, camera, desktop, eventually, phone, service, texts } from "./harness.mjs";
+import { accessible, browser, camera, desktop, eventually, marked, phone, service, texts } from "./harness.mjs";
 import { Gate, Holder, en } from "./people.mjs";
 
 const es = texts("es");
@@ -303,9 +303,9 @@ test("a browser that keeps nothing any more, or never did, is a gate as long as 
   const full = 'IDBObjectStore.prototype.put = () => { throw new DOMException("", "QuotaExceededError"); };';
   const none = `Object.defineProperty(globalThis, "localStorage", { get() { throw new DOMException("", "SecurityError"); } });
     IDBFactory.prototype.open = () => { throw new DOMException("", "SecurityError"); };`;
-  for (const [script, ticket] of [[full, ana], [none, bob]]) {
+  for (const [script, ticket, told] of [[full, ana, "gate.storage_full"], [none, bob, "gate.no_storage"]]) {
     const gate = await Gate.at(t, tickets, { script });
-    await gate.sees(en("gate.no_storage"));
+    await gate.sees(en(told));
     await saw(gate, await gate.reads(tickets.code(ticket)), "accepted");
   }
 });
@@ -417,7 +417,7 @@ test("a gate with which somebody guesses says that it has to wait", async (t) =>
   const { tickets, ana } = await house(t);
   const gate = await Gate.at(t, tickets, ONLINE);
   const json = { type: "about:blank", title: "", status: 429, code: "too_many_wrong_codes", detail: "" };
-  await gate.page.route("**/scans", (route) => route.fulfill({ status: 429, contentType: "application/problem+json", json }));
+  await gate.page.route("**/scans", (route) => route.fulfill({ status: 429, contentType: "application/problem+json", headers: marked(), json }));
   await saw(gate, await gate.reads(tickets.code(ana)), "undecided", en("problem.too_many_wrong_codes"));
 });
 
@@ -561,6 +561,96 @@ test("a gate that is made days before the event says when it gets its list", asy
   const { tickets } = await house(t, { starts_at: new Date(Date.now() + 72 * 3_600_000).toISOString() });
   const gate = await Gate.at(t, tickets);
   await gate.sees(en("gate.too_early"));
+});
+
+test("a code of another time zone is refused with what is wrong with the phone, online and offline", async (t) => {
+  const { tickets, ana, bob } = await house(t);
+  const gate = await Gate.at(t, tickets);
+  await gate.readyForOffline("4");
+  const slow = en("result.wrong_code_slow", { amount: "1 h" });
+  const fast = en("result.wrong_code_fast", { amount: "330 min" });
+  await saw(gate, await gate.reads(tickets.code(ana, -3600)), "refused", en("result.wrong_code"), slow);
+  await saw(gate, await gate.reads(tickets.code(bob, 19_800)), "refused", fast);
+  await tickets.stop();
+  await saw(gate, await gate.reads(tickets.code(ana, -3600)), "refused", slow, en("gate.tag_offline"));
+  await saw(gate, await gate.reads(tickets.code(bob, 19_800)), "refused", fast, en("gate.tag_offline"));
+  await saw(gate, await gate.reads(tickets.code(bob)), "accepted", "Bob Poe");
+});
+
+test("a clock that is set by hand is said where nobody can tell the time, and no code is refused for it", async (t) => {
+  const { tickets, ana, bob } = await house(t);
+  const script = "{ const real = Date.now; Date.now = () => real() + (globalThis.ahead ?? 0); }";
+  const gate = await Gate.at(t, tickets, { script });
+  await gate.readyForOffline("4");
+  const set = (ahead) => gate.page.evaluate((ahead) => (globalThis.ahead = ahead), ahead);
+  await set(5_400_000);
+  await saw(gate, await gate.reads(tickets.code(ana)), "accepted", "Ana Roe");
+  const notice = gate.page.getByText(en("gate.clock_set_ahead", { amount: "90 min" }));
+  assert.ok(await notice.isHidden(), "the service has told the time since");
+  await tickets.stop();
+  await set(0);
+  await saw(gate, await gate.reads(tickets.code(bob)), "accepted", "Bob Poe", en("gate.tag_offline"));
+  await gate.sees(en("gate.clock_set_back", { amount: "90 min" }));
+  await accessible(gate.page);
+});
+
+test("where the clock went on out of sight a refused code may be right, and the gate says so", async (t) => {
+  const { tickets, ana } = await house(t);
+  const script = `{ const real = Date.now; Date.now = () => real() + (globalThis.ahead ?? 0);
+    Object.defineProperty(Document.prototype, "visibilityState", { get: () => (globalThis.hidden ? "hidden" : "visible") }); }`;
+  const gate = await Gate.at(t, tickets, { script });
+  await gate.readyForOffline("4");
+  await tickets.stop();
+  const turn = (hidden, ahead) => gate.page.evaluate(([hidden, ahead]) => {
+    Object.assign(globalThis, { ahead, hidden });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, [hidden, ahead]);
+  await turn(true, 0);
+  await turn(false, 3_600_000);
+  const doubted = en("gate.clock_doubted", { amount: "(1 h|60 min)" });
+  assert.equal(await gate.page.getByText(new RegExp(doubted)).count(), 0, "it may have slept");
+  await saw(gate, await gate.reads(tickets.code(ana)), "refused", en("result.wrong_code_slow", { amount: "1 h" }));
+  await gate.sees(new RegExp(doubted));
+  await tickets.start();
+  await gate.page.evaluate(() => dispatchEvent(new Event("online")));
+  await gate.sees(en("gate.online"));
+  await saw(gate, await gate.reads(tickets.code(ana)), "accepted", "Ana Roe");
+});
+
+test("a full storage is said, with what to do, and the next scan tries again", async (t) => {
+  const { tickets, ana } = await house(t);
+  const script = `for (const name of ["put", "add"]) {
+    const real = IDBObjectStore.prototype[name];
+    IDBObjectStore.prototype[name] = function (...all) {
+      if (globalThis.full) throw new DOMException("", "QuotaExceededError");
+      return real.apply(this, all);
+    };
+  }`;
+  const gate = await Gate.at(t, tickets, { script });
+  await gate.readyForOffline("4");
+  await tickets.stop();
+  await gate.page.evaluate(() => (globalThis.full = true));
+  await saw(gate, await gate.reads(tickets.code(ana)), "undecided", en("gate.storage_full"));
+  await gate.sees(en("gate.storage_full"));
+  await gate.page.evaluate(() => (globalThis.full = false));
+  await saw(gate, await gate.reads(tickets.code(ana)), "accepted", "Ana Roe", en("gate.tag_offline"));
+  assert.equal(await gate.page.getByText(en("gate.storage_full")).filter({ visible: true }).count(), 0);
+});
+
+test("a gate whose page is not kept says so, and keeps it when it can", async (t) => {
+  const { tickets } = await house(t);
+  const script = `{ const real = ServiceWorkerContainer.prototype.register;
+    ServiceWorkerContainer.prototype.register = function (...all) {
+      return globalThis.may ? real.apply(this, all) : Promise.reject(new TypeError("no"));
+    }; }`;
+  const gate = await Gate.at(t, tickets, { script });
+  await gate.sees(en("gate.page_not_kept"));
+  await gate.page.evaluate(() => {
+    globalThis.may = true;
+    dispatchEvent(new Event("online"));
+  });
+  await gate.readyForOffline("4");
+  await gate.page.getByText(en("gate.page_not_kept")).waitFor({ state: "hidden" });
 });
 
 test("a verdict is on the screen within 300 ms of the code", async (t) => {

@@ -5,6 +5,7 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import fs from "node:fs";
 import { createRequire } from "node:module";
+import http from "node:http";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -142,6 +143,80 @@ class Service {
   }
 }
 
+/** The header of an answer that a test makes up for the service: without it nobody acts on it. */
+export const marked = () => ({ "register-ticket-api": String(Date.now()) });
+
+// ---- what stands between
+
+const PORTAL = "<!doctype html><html><head><title>Free Wi-Fi</title></head><body><h1>Accept our terms</h1></body></html>";
+const ONE_HOUR = 3_600_000;
+
+/** What a proxy answers by itself, or does to the answers of the service, by name. */
+const INTERFERES = {
+  "404": (_, response) => response.writeHead(404, { "content-type": "text/plain; charset=utf-8" }).end("404 page not found\n"),
+  "502": (_, response) => response.writeHead(502, { "content-type": "text/html", date: wrong() }).end("<h1>502 Bad Gateway</h1>"),
+  "200 HTML": (_, response) => response.writeHead(200, { "content-type": "text/html", "cache-control": "max-age=3600" }).end(PORTAL),
+  "302": ({ url }, response) => {
+    if (url === "/sign-in") return response.writeHead(200, { "content-type": "text/html" }).end(PORTAL);
+    return response.writeHead(302, { location: "/sign-in" }).end();
+  },
+  nothing: () => {}, // It took the request, and is silent.
+  "a reset": (request) => request.socket.destroy(),
+  "half a body, broken off": (_, response, answer, body) => {
+    response.writeHead(answer.statusCode, answer.headers);
+    response.write(body.subarray(0, body.length / 2), () => response.destroy());
+  },
+  "half a body, as if it were whole": (_, response, answer, body) => {
+    const half = body.subarray(0, body.length / 2);
+    response.writeHead(answer.statusCode, { ...answer.headers, "content-length": half.length }).end(half);
+  },
+};
+
+/** What it does to answers that pass all the same. */
+const ALTERS = { "an hour's wrong Date": (headers) => ({ ...headers, date: wrong() }) };
+const wrong = () => new Date(Date.now() + ONE_HOUR).toUTCString();
+
+/** The ways in which a proxy answers for a service that it does not reach. */
+export const AWAY = Object.keys(INTERFERES);
+
+/**
+ * A service behind a proxy: `proxy.url` is its address for people. `proxy.does` is null where everything passes, or one of
+ * `AWAY`, or "an hour's wrong Date". `proxy.rewrites`, `{from, to, lacks}`, makes the files of a release those of another, of
+ * which one is not there yet.
+ */
+export async function behindProxy(t, options = {}) {
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const tickets = await service(t, { ...options, settings: { PUBLIC_URL: url, ...options.settings } });
+  const proxy = { url, does: null, rewrites: null, asked: [] };
+  const server = http.createServer((request, response) => forward(tickets.url, proxy, request, response));
+  server.listen(port, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { tickets, proxy };
+}
+
+async function forward(to, proxy, request, response) {
+  proxy.asked.push(`${request.method} ${request.url}`);
+  const interferes = INTERFERES[proxy.does];
+  if (interferes && interferes.length < 4) return interferes(request, response);
+  const { from, to: release, lacks } = proxy.rewrites ?? {};
+  if (lacks && request.url.includes(release) && request.url.endsWith(lacks)) return INTERFERES["404"](request, response);
+  const headers = { ...request.headers, "accept-encoding": "identity" };
+  const passed = http.request(new URL(request.url.replace(release ?? "", from ?? ""), to), { method: request.method, headers });
+  passed.on("error", () => response.destroy());
+  request.pipe(passed);
+  const [answer] = await once(passed, "response").catch(() => []);
+  if (!answer) return undefined;
+  if (interferes) return interferes(request, response, answer, Buffer.concat(await answer.toArray()));
+  response.writeHead(answer.statusCode, ALTERS[proxy.does]?.(answer.headers) ?? answer.headers);
+  if (!release || !answer.headers["content-type"]?.startsWith("text/html")) return answer.pipe(response);
+  return response.end(Buffer.concat(await answer.toArray()).toString().replaceAll(from, release));
+}
+
 /** A database in the cluster that scripts/postgres started, as the tests of the service make theirs. */
 function postgres() {
   const { TEST_DATABASE_URL: url, TEST_SERVICE_USER: user, TEST_SERVICE_PASSWORD: password } = process.env;
@@ -260,7 +335,7 @@ async function device(t, service, options) {
     ...options,
   });
   context.setDefaultTimeout(PATIENCE);
-  const complaints = watch(context, service.url);
+  const complaints = watch(context, service);
   t.after(async () => {
     await context.close();
     assert.deepEqual(complaints, [], "the pages made no error");
@@ -270,9 +345,10 @@ async function device(t, service, options) {
 
 /**
  * Collects what no page may do: errors in its console (a violation of its CSP is one), failed scripts, requests to
- * others, and files or answers that are not there. What the API refuses is not an error of the page.
+ * others, and files or answers that are not there. What the API refuses is not an error of the page, nor is what a proxy does.
  */
-function watch(context, origin) {
+function watch(context, place) {
+  const origin = place.url;
   const complaints = [];
   context.on("console", (message) => {
     const network = message.text().startsWith("Failed to load resource"); // judged below, by its answer
@@ -286,7 +362,7 @@ function watch(context, origin) {
   context.on("response", (response) => {
     const { pathname } = new URL(response.url());
     const refusal = pathname.startsWith("/api/") || pathname.startsWith("/t/") ? 500 : 400;
-    if (response.status() >= refusal) complaints.push(`${response.status()} for ${pathname}`);
+    if (response.status() >= refusal && !place.does && !place.rewrites) complaints.push(`${response.status()} for ${pathname}`);
   });
   return complaints;
 }

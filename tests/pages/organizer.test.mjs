@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { test } from "node:test";
-import { LANGUAGES, accessible, desktop, eventually, forBothDatabases, phone, service, texts } from "./harness.mjs";
+import { LANGUAGES, accessible, desktop, eventually, forBothDatabases, marked, phone, service, texts } from "./harness.mjs";
 
 const en = texts("en");
 const HOSTILE = ["<img src=x onerror=alert(1)>", "\u202Eright-to-left \u200F\u05D0", "W".repeat(200)];
@@ -212,7 +212,7 @@ test("what is wrong with a line is told in the page's language", async (t) => {
   assert.equal(await page.locator("#imported [lang=en]").count(), 0, "nothing is left in the service's words");
 
   const newer = { status: 422, code: "newer", detail: "2 things.", errors: [{ field: "line 2", code: "newest", params: {}, message: "is news" }] };
-  await page.route("**/tickets", (route) => route.fulfill({ status: 422, contentType: "application/problem+json", json: newer }));
+  await page.route("**/tickets", (route) => route.fulfill({ status: 422, contentType: "application/problem+json", headers: marked(), json: newer }));
   assert.deepEqual(await importing("seat,gate\nD-1,North\n"), [`${es("organizer.line")} 2 is news`]);
   assert.equal(await page.locator("#imported [lang=en]").innerText(), "is news", "a code that the page does not know is told in English");
 });
@@ -619,7 +619,7 @@ test("a conflict tells the gate of those devices that have one", async (t) => {
   const conflict = { ticket: null, key_name: "Door", scanned_at: "2027-01-01T20:00:00.000Z", received_at: "2027-01-01T21:00:00.000Z", result: "already_used" };
   const first = { first_used_at: "2027-01-01T19:00:00.000Z", first_key_name: "Other" };
   const json = { conflicts: [{ ...conflict, ...first, at_gate: null, first_used_gate: "North" }], next: null };
-  await page.route("**/conflicts?**", (route) => route.fulfill({ json }));
+  await page.route("**/conflicts?**", (route) => route.fulfill({ headers: marked(), json }));
   await page.goto("/organizer");
   await page.getByLabel(en("organizer.key"), { exact: true }).fill(tickets.key);
   await press(page, "sign_in");

@@ -65,6 +65,27 @@ for (const [seconds, name] of [[95, "slow"], [-95, "fast"]]) {
   });
 }
 
+test("a phone that is set by hand in the wrong time zone is told so, and what an authenticator app needs", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket, { script: "const real = Date.now; Date.now = () => real() + 3_620_000;" });
+  await sees(page, new RegExp(en("ticket.clock_zone")));
+  await shows(page, tickets, ticket);
+});
+
+test("a clock that is set by hand without a network changes no code, nor when the page is opened anew", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const script = `{ const real = Date.now; Date.now = () => real() + Number(localStorage.getItem("ahead")); }`;
+  const page = await open(t, tickets, ticket, { script });
+  await sees(page, en("ticket.ready"));
+  await tickets.stop();
+  for (const ahead of [3_600_000, -7_200_000, 0]) {
+    await page.evaluate((ahead) => localStorage.setItem("ahead", ahead), ahead);
+    await shows(page, tickets, ticket);
+    await page.reload();
+    await shows(page, tickets, ticket);
+  }
+});
+
 test("once used it says when and where, in the event's time zone; an undo brings the code back", async (t) => {
   const { tickets, ticket } = await oneTicket(t, { time_zone: "Asia/Kathmandu" });
   const page = await open(t, tickets, ticket);

@@ -265,7 +265,7 @@ async fn head_is_get_without_the_body(service: Service) {
 
 async fn what_is_no_path_is_not_found(service: Service) {
     for path in [
-        "/gate/",
+        "/gate//",
         "/t",
         "/t/",
         "/assets",

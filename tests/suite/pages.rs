@@ -489,7 +489,7 @@ fn resolved(base: &str, reference: &str) -> String {
 
 #[tokio::test]
 async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
-    const MOST: usize = 60_000;
+    const MOST: usize = 64_000;
     let service = service().await;
     let (_, link) = ticket(&service).await;
     let pages = [HOME, ORGANIZER, GATE, &link];

@@ -14,6 +14,7 @@ on_both_databases! {
     a_code_is_good_for_the_step_before_and_the_step_after,
     an_old_code_is_stale_and_says_by_how_much,
     a_code_of_the_future_is_stale_until_somebody_seems_to_guess,
+    a_code_of_another_time_zone_is_wrong_and_says_by_how_much,
     a_wrong_code_is_refused_and_kept,
     the_wrong_gate_is_told_the_right_one,
     a_ticket_that_nobody_holds_does_not_admit,
@@ -134,6 +135,26 @@ async fn a_code_of_the_future_is_stale_until_somebody_seems_to_guess(service: Se
     let told = gate.post(SCANS, by_seat(&ticket, &future)).await.is_scan(422, "wrong_code");
     assert_eq!(told["seconds_off"], Value::Null);
     gate.post(SCANS, by_seat(&ticket, &past)).await.is_scan(422, "stale_code");
+}
+
+async fn a_code_of_another_time_zone_is_wrong_and_says_by_how_much(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let gate = service.gate().await;
+    for (off, words) in [(-3_600, "60 min ago"), (19_800, "330 min from now"), (50_400, "840 min from now")] {
+        let scan = by_seat(&ticket, &ticket.code(service.moment(off * 1_000)));
+        let told = gate.post(SCANS, scan.clone()).await.is_scan(422, "wrong_code");
+        assert_eq!(told["seconds_off"], off);
+        assert!(told["message"].as_str().unwrap_or_default().contains(words), "{told}");
+        // It opens nothing, not even a name, and the record says the same.
+        assert_eq!(told["ticket"]["full_name"], Value::Null);
+        assert_eq!(gate.post(SCANS, scan).await.is_scan(422, "wrong_code")["seconds_off"], off);
+    }
+    // Three refusals: whoever guesses is told nothing of the future any more.
+    for (off, told) in [(7_200, Value::Null), (-7_200, json!(-7_200))] {
+        let scan = by_seat(&ticket, &ticket.code(service.moment(off * 1_000)));
+        assert_eq!(gate.post(SCANS, scan).await.is_scan(422, "wrong_code")["seconds_off"], told);
+    }
+    assert_eq!(results(&service).await, "wrong_code 5");
 }
 
 async fn a_wrong_code_is_refused_and_kept(service: Service) {

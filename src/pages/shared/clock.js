@@ -57,15 +57,13 @@ export function stamp() {
   return { at: Date.now(), changes };
 }
 
-/** Learns from an answer of the service to what was sent at that `stamp`. */
-export function observe(response, sent) {
+/** Learns the `time` of the service when it answered to what was sent at that `stamp`. */
+export function observe(time, sent) {
   const { at: received, changes: now } = stamp();
-  const date = Date.parse(response.headers.get("date") ?? "");
   // Somebody set the device's clock while we waited, or it slept.
-  if (Number.isNaN(date) || now !== sent.changes || received < sent.at) return;
-  // The header is cut to whole seconds: the service's clock was in [date, date + 1 s) at some time in between.
-  const low = date - received;
-  const high = date + 1000 - sent.at;
+  if (!time || now !== sent.changes || received < sent.at) return;
+  const low = time - received;
+  const high = time - sent.at;
   // No time is in both: the device's clock was set since, and only the newest answer counts.
   const changed = low > most || high < least;
   least = changed ? low : Math.max(least, low);

@@ -46,7 +46,8 @@ const UNITS = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
 
 /** A length of time in whole seconds, by a unit whose symbol is the same in every language: "95 s", "1 h", "90 min". */
 export function duration(seconds) {
-  const fits = ([, length]) => seconds >= 5 * length || (seconds >= length && seconds % length === 0);
+  // Quarters of an hour are told exactly.
+  const fits = ([, length]) => seconds >= length && (seconds % length === 0 || (seconds >= 5 * length && seconds % 900 !== 0));
   const [symbol, length] = UNITS.find(fits) ?? UNITS.at(-1);
   return `${number(Math.round(seconds / length))} ${symbol}`;
 }

@@ -12,6 +12,8 @@ const POLL = 10_000;
 const SLOWEST_POLL = 60_000;
 /** Less wrong than this, a clock is not worth a word, in seconds. */
 const CLOCK_IS_RIGHT = 5;
+/** In seconds. */
+const QUARTER = 900;
 /** The last seconds of a code, in which a gate may just miss it. */
 const SOON = 5;
 
@@ -147,7 +149,14 @@ function connection() {
 function clock() {
   const slow = secondsSlow();
   if (!makesCodes || !needsCode() || Math.abs(slow) < CLOCK_IS_RIGHT) return "";
-  return text(slow > 0 ? "ticket.clock_slow" : "ticket.clock_fast", { amount: duration(Math.abs(slow)) });
+  const told = text(slow > 0 ? "ticket.clock_slow" : "ticket.clock_fast", { amount: duration(Math.abs(slow)) });
+  return isOfAnotherZone(Math.abs(slow)) ? `${told} ${text("ticket.clock_zone")}` : told;
+}
+
+/** Somebody set the time of a phone by hand, in the wrong time zone: it is quarters of an hour off, but for a minute. */
+function isOfAnotherZone(seconds) {
+  const quarters = Math.round(seconds / QUARTER);
+  return quarters > 0 && Math.abs(seconds - quarters * QUARTER) <= 60;
 }
 
 // The screen.
