@@ -219,13 +219,16 @@ test("scans whose key has ended are saved as a file that an organizer sends, and
 
 test("a gate says how old its list is, and that it is too old", async (t) => {
   const { tickets, bob } = await house(t);
-  const script = "{ const real = Date.now; Date.now = () => real() + Number(localStorage.getItem('ahead') ?? 0); }";
+  const script = `{ const [clock, monotonic] = [Date.now, performance.now.bind(performance)];
+    const passed = () => Number(localStorage.getItem("passed") ?? 0);
+    Date.now = () => clock() + passed();
+    performance.now = () => monotonic() + passed(); }`;
   const gate = await Gate.at(t, tickets, { script });
   await gate.readyForOffline("4");
   await tickets.stop();
   const after = async (hours) => {
     await gate.page.evaluate((hours) => {
-      localStorage.setItem("ahead", hours * 3_600_000);
+      localStorage.setItem("passed", hours * 3_600_000);
       dispatchEvent(new Event("online"));
     }, hours);
   };
