@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::fold;
 use crate::limits::KEY_REMEMBERED;
 use crate::model::{Key, Millis, Role};
 use crate::store::{Author, Guarded, Store};
@@ -116,7 +117,7 @@ impl Caller {
     /// Whether what belongs to this gate of its event is this caller's: a device that is bound to another one has no part
     /// in it.
     pub fn stands_at(&self, gate: &str) -> bool {
-        !self.role.is_of_a_device() || self.gate.as_deref().is_none_or(|own| own == gate)
+        !self.role.is_of_a_device() || self.gate.as_deref().is_none_or(|own| fold::same_place(own, gate))
     }
 
     /// A row that was looked for, if this caller may see it. Without one it is `missing`.

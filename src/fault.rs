@@ -29,7 +29,7 @@ pub enum Fault {
     Empty,
     #[strum(message = "must have at most {most} characters")]
     TooLong { most: usize },
-    #[strum(message = "must have no control characters and no space at either end")]
+    #[strum(message = "must have no control characters")]
     BadCharacters,
     #[strum(message = "must be a number from {least} to {most}")]
     OutOfRange { least: usize, most: usize },

@@ -10,6 +10,7 @@
 //!
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
 //! (bodies, answers, lists), [`sheet`] (CSV), [`error`] and [`fault`] (every refusal, of a request and of a field),
+//! [`fold`] (text as people read it),
 //! [`logs`], [`metrics`], [`quota`] (what one key may take), [`backup`], and [`commands`], the command line.
 //!
 //! # Rooms
@@ -29,7 +30,7 @@
 //! quota auth sheet store pages                     shares; keys; CSV; the database; templates and texts
 //! admission totp                                   the decision and the codes, pure
 //! list response metrics model error                the ground
-//! fault config limits
+//! fault config limits fold
 //! ```
 //!
 //! # Invariants
@@ -51,6 +52,7 @@ pub mod connections;
 pub mod endpoints;
 pub mod error;
 pub mod fault;
+pub mod fold;
 pub mod gate;
 pub mod limits;
 pub mod links;

@@ -353,6 +353,17 @@ pub struct Counts {
     pub inside: i64,
 }
 
+impl Counts {
+    /// Adds what is counted of something else.
+    pub fn add(&mut self, other: &Self) {
+        self.tickets += other.tickets;
+        self.registered += other.registered;
+        self.admitted += other.admitted;
+        self.expected += other.expected;
+        self.inside += other.inside;
+    }
+}
+
 /// The admissions of one minute.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -530,8 +541,10 @@ pub struct Created {
 pub struct TicketFilter {
     pub status: Option<Status>,
     pub gate: Option<String>,
-    /// A part of seat, username or full name, in any case of ASCII letters.
+    /// Words of which each is a part of the seat, the name, the username or the address, as people read them.
     pub search: Option<String>,
+    /// Whether addresses of people of the whole installation are not looked at: whoever asks may not know them.
+    pub without_addresses: bool,
     pub after: Option<Uuid>,
 }
 
@@ -731,10 +744,15 @@ pub fn open(settings: &Settings) -> Box<dyn Store> {
     }
 }
 
-/// Brings the schema to this release's, under a lock: running it twice, or twice at once, does no harm. Returns the names
-/// of the migrations that it applied.
+/// Brings the schema to this release's, under a lock, and then folds the texts of tickets that a release before it has made,
+/// while others write: running it twice, or twice at once, does no harm. Returns the names of the migrations that it applied.
 pub async fn migrate(database: &Database) -> Result<Vec<&'static str>> {
-    migrate_by(database, MIGRATIONS).await
+    let applied = migrate_by(database, MIGRATIONS).await?;
+    match database {
+        Database::Postgres { owner, .. } => postgres::fold_all(owner).await?,
+        Database::Sqlite(path) => sqlite::fold_all(path).await?,
+    }
+    Ok(applied)
 }
 
 /// The same by another list, such as that of an earlier release.
@@ -788,6 +806,7 @@ mod tests {
     /// What need not ask whether a ticket, a user, a scan or an event is there: they were found before, or everything is
     /// meant.
     const FOUND_OR_ALL: &[&str] = &[
+        "from tickets t left join users u on u.user_id = t.user_id where t.search is null",
         "left join users u on u.user_id = t.user_id",
         "left join tickets t on t.ticket_id = s.ticket_id",
         "select t.issue_id from tickets t where t.ticket_id = $1",
@@ -805,6 +824,7 @@ mod tests {
         "select user_id from users where issue_id = $1",
         "delete from users where issue_id = $1",
         "select 1 from tickets where event_id = $1 limit 1",
+        "select 1 from tickets where event_id between $1 and $1 and search is null order by event_id, ticket_id limit 1",
         "delete from users where user_id = $1",
         "from scans r where r.ticket_id = ",
         "from scans r where ",

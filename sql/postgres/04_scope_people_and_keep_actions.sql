@@ -52,6 +52,46 @@ begin
 end;
 $$;
 
+-- Text as people read it, folded by the service (src/fold.rs): `search` has the words of seat and names, and after a `|`
+-- those of an address that not everybody may see; by the keys seats and gates are compared. Null: not folded yet.
+alter table tickets
+    add column if not exists search text collate "C",
+    add column if not exists seat_key text collate "C",
+    add column if not exists gate_key text collate "C";
+
+-- A list of an event's tickets, whatever it looks for, reads this and no ticket that it leaves out; a scan changes nothing
+-- in it.
+do $$
+begin
+    if not exists (
+        select 1 from pg_indexes where indexname = 'tickets_event_id_idx' and indexdef like '%search%'
+    ) then
+        drop index if exists tickets_event_id_idx;
+        create index tickets_event_id_idx on tickets (event_id, ticket_id) include (search, gate_key, issue_id);
+    end if;
+end;
+$$;
+
+-- Not unique: 0.1.0 told seats apart that people read as the same. The event is last, so that what reads all of an event
+-- takes the index in the order of the tickets.
+create index if not exists tickets_place_idx on tickets (seat_key, gate_key, event_id);
+create index if not exists tickets_unfolded_idx on tickets (event_id, ticket_id) where search is null;
+
+-- What a ticket was found by goes with its holder, in the same transaction, whoever takes them away.
+create or replace function fn_forget_search()
+returns trigger
+language plpgsql
+as $$
+begin
+    new.search := null;
+    return new;
+end;
+$$;
+
+create or replace trigger tickets_forget_search
+    before update of user_id, holder_name on tickets
+    for each row execute function fn_forget_search();
+
 -- `created_by` is the key that made this one, `manifest_at` when its device last downloaded keys of tickets.
 alter table keys
     add column if not exists created_by uuid,

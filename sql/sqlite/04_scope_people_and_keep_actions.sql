@@ -17,6 +17,20 @@ alter table tickets add column holder_name text;
 alter table tickets add column issue_id blob;
 alter table tickets add column seeded_at bigint;
 
+alter table tickets add column search text;
+alter table tickets add column seat_key text;
+alter table tickets add column gate_key text;
+
+drop index tickets_event_id_idx;
+create index tickets_event_id_idx on tickets (event_id, ticket_id, search, gate_key, issue_id);
+create index tickets_place_idx on tickets (seat_key, gate_key, event_id);
+create index tickets_unfolded_idx on tickets (event_id, ticket_id) where search is null;
+
+create trigger tickets_forget_search after update of user_id, holder_name on tickets when new.search is not null
+begin
+    update tickets set search = null where ticket_id = new.ticket_id;
+end;
+
 alter table keys add column created_by blob;
 alter table keys add column manifest_at bigint;
 

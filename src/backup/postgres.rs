@@ -139,7 +139,7 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
         anyhow::ensure!(!holds, "the database {database} holds {table} already; restore into an empty one");
     }
     let tables = TABLES.map(|table| format!("public.{table}")).join(", ");
-    let routines = "sp_register_ticket_to_user, fn_mark_ticket_as_used, fn_analyze_tickets";
+    let routines = "sp_register_ticket_to_user, fn_mark_ticket_as_used, fn_analyze_tickets, fn_forget_search";
     let drop = format!("drop table if exists {tables}; drop routine if exists {routines}");
     sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *transaction).await?;
     transaction.commit().await?;

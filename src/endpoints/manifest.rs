@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::fold;
 use crate::limits::GateLimits;
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Role, Status};
@@ -215,7 +216,7 @@ impl Reader {
     }
 
     fn is_at_gate_of(&self, ticket: &ManifestTicket) -> bool {
-        self.gate.as_ref().is_none_or(|gate| *gate == ticket.gate)
+        self.gate.as_ref().is_none_or(|gate| fold::same_place(gate, &ticket.gate))
     }
 
     fn gets_key_of(&self, ticket: &ManifestTicket) -> bool {

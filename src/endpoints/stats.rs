@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use http::StatusCode;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::fold;
 use crate::limits::{ATTEMPTS_WINDOW, GUESSES_NOTED, GUESSES_SHOWN, KEY_ATTEMPTS};
 use crate::model::Role;
 #[cfg(test)]
@@ -68,6 +72,25 @@ impl From<GuessingKey> for Guessing {
     }
 }
 
+/// The gates in the order in which people look for them; those that people read as the same are one, by the name that most of
+/// its tickets have.
+fn as_read(mut gates: Vec<GateCounts>) -> Vec<GateCounts> {
+    gates.sort_by(|one, other| one.counts.tickets.cmp(&other.counts.tickets).reverse().then(one.gate.cmp(&other.gate)));
+    let mut read: Vec<GateCounts> = Vec::with_capacity(gates.len());
+    let mut places = HashMap::new();
+    for gate in gates {
+        match places.entry(fold::place(&gate.gate)) {
+            Entry::Vacant(place) => {
+                place.insert(read.len());
+                read.push(gate);
+            }
+            Entry::Occupied(place) => read[*place.get()].counts.add(&gate.counts),
+        }
+    }
+    read.sort_by(|one, other| fold::order(&one.gate, &other.gate));
+    read
+}
+
 /// `GET /api/events/{event}/stats`.
 pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
@@ -80,8 +103,7 @@ pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
     } else {
         None
     };
-    // Sorted here, because the databases sort texts differently.
-    stats.gates.sort_by(|a, b| a.gate.cmp(&b.gate));
+    stats.gates = as_read(stats.gates);
     let sum = |count: fn(&Counts) -> i64| stats.gates.iter().map(|gate| count(&gate.counts)).sum();
     let counts = Counts {
         tickets: sum(|counts| counts.tickets),

@@ -176,7 +176,8 @@ pub(crate) struct ListQuery {
     status: Option<Status>,
     /// Only tickets of this gate.
     gate: Option<Place>,
-    /// Only tickets with this text in the seat, the username or the full name, whatever the case of ASCII letters.
+    /// Only tickets where each of these words is a part of the seat, the name, the username or the e-mail address, whatever
+    /// their order, case and accents. With a key that is bound to an event, addresses of the event's own people only.
     #[cfg_attr(test, schemars(with = "Option<String>", length(max = SEARCH)))]
     q: Option<Search>,
     /// How many entries a page has at most.
@@ -212,6 +213,7 @@ pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
         status: query.status,
         gate: query.gate.map(Place::into_string),
         search: query.q.map(|search| search.0),
+        without_addresses: call.caller()?.event_id.is_some(),
         after: query.after.map(|cursor| cursor.0),
     };
     let event = call.event().await?;

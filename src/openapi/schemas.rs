@@ -368,8 +368,8 @@ impl JsonSchema for FieldCode {
     }
 }
 
-/// No control characters, and no space at either end.
-const PLAIN: &str = r"^[^\x00-\x20\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\x9f])?$";
+/// Something to see, and no control characters.
+const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
 
 /// Gives types that are one value in JSON their schema, which stands wherever they are used.
 macro_rules! values {

@@ -1,12 +1,5 @@
 //! PostgreSQL: the service registers and admits through `sp_register_ticket_to_user` and `fn_mark_ticket_as_used`.
 
-/// SQLite's `lower` knows the letters of ASCII only, so PostgreSQL's is held to them too.
-macro_rules! ascii_lower {
-    ($text:literal) => {
-        concat!("lower(", $text, " collate \"C\")")
-    };
-}
-
 /// A key's id, or what stands for the key of the environment, which has none: what the index of refused codes holds.
 macro_rules! key_or_environment {
     ($key:literal) => {
@@ -21,11 +14,18 @@ macro_rules! key_share {
     };
 }
 
+/// Keeps the tickets `t` that were selected until the end of the transaction.
+macro_rules! lock_tickets {
+    () => {
+        " for update of t"
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use sqlx::migrate::Migrate as _;
@@ -35,11 +35,13 @@ use uuid::Uuid;
 
 use self::queries::admissions::bind_scan;
 use self::queries::issues::{LARGE_CHUNK, RowsOf};
+use self::queries::search::{Folded, fold_some};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool, Session};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
 use crate::config::PoolMode;
 use crate::error::Error;
+use crate::fold;
 use crate::model::{Millis, Scan, Seed};
 
 type Db = Postgres;
@@ -48,6 +50,10 @@ type Backend = PostgresStore;
 const BEGIN: &str = "begin";
 /// For one of many: rather than wait for others for longer it fails.
 const BEGIN_BRIEF: &str = "begin; set local lock_timeout = '5s'";
+/// The function that says where in a text another one is: 0 when it is not.
+const FIND: &str = "strpos";
+/// Lets one transaction at a time make tickets of an event; scans go on.
+const LOCK_EVENT: &str = "select 1 from events where event_id = $1 and deleted_at is null for no key update";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for update";
 const LOCK_USER: &str =
     "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2 for update";
@@ -220,24 +226,20 @@ async fn insert_people(
     Ok(written.rows_affected())
 }
 
-/// The places in the slice of those tickets whose holder is known with another address than they come with.
+/// The places in the slice of those tickets whose holder is known with another address than they come with, written
+/// differently at least, and both addresses.
 async fn find_other_people(
     connection: &mut PgConnection,
     people_of: Option<Uuid>,
     tickets: &[NewTicket],
     issue_id: Uuid,
-) -> std::result::Result<Vec<i64>, sqlx::Error> {
-    let email = |ticket: &NewTicket| ticket.holder.as_ref().and_then(|holder| holder.email.clone());
-    sqlx::query_scalar(concat!(
-        "select n.place - 1 from unnest($2::text[], $3::text[]) with ordinality as n (username, email, place) \
+) -> std::result::Result<Vec<(i64, String, Option<String>)>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "select n.place - 1, n.email, u.email from unnest($2::text[], $3::text[]) with ordinality as n (username, email, place) \
          join users u on lower(u.username) = lower(n.username) and coalesce(u.event_id, $5) = coalesce($1, $5) \
          and (u.issue_id = $4 or ",
         issued_user!(),
-        ") where n.email is not null and ",
-        ascii_lower!("n.email"),
-        " is distinct from ",
-        ascii_lower!("u.email"),
-        " order by n.place"
+        ") where n.email is not null and n.email is distinct from u.email order by n.place"
     ))
     .bind(people_of)
     .bind(usernames(tickets))
@@ -259,15 +261,19 @@ async fn insert_tickets(
 ) -> std::result::Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = tickets.iter().map(|ticket| ticket.ticket_id).collect();
     let seeds: Vec<&[u8]> = tickets.iter().map(|ticket| ticket.seed.0.as_slice()).collect();
+    let folds: Vec<Folded> = tickets.iter().map(|ticket| Folded::of_new(ticket, people_of.is_some())).collect();
     let full_name = |ticket: &NewTicket| ticket.holder.as_ref().and_then(|holder| holder.full_name.clone());
     sqlx::query(concat!(
         "insert into tickets \
-         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name) \
+         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name, \
+         seat_key, gate_key, search) \
          select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
          n.seed, $2, $2, case when n.username is not null then $2 end, $9, \
-         case when n.full_name is distinct from u.full_name then n.full_name end \
-         from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $11::text[]) \
-         as n (ticket_id, seat, gate, seed, username, full_name) \
+         case when n.full_name is distinct from u.full_name then n.full_name end, n.seat_key, n.gate_key, ",
+        search_unless_more_is_known!("n.full_name", "n.email", "n.search"),
+        " from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $11::text[], $12::text[], \
+         $13::text[], $14::text[], $15::text[]) \
+         as n (ticket_id, seat, gate, seed, username, full_name, email, seat_key, gate_key, search) \
          left join users u on lower(u.username) = lower(n.username) and coalesce(u.event_id, $8) = coalesce($10, $8) \
          and (u.issue_id = $9 or ",
         issued_user!(),
@@ -284,6 +290,10 @@ async fn insert_tickets(
     .bind(issue_id)
     .bind(people_of)
     .bind(tickets.iter().map(full_name).collect::<Vec<_>>())
+    .bind(tickets.iter().map(email).collect::<Vec<_>>())
+    .bind(folds.iter().map(|folded| folded.seat_key.as_str()).collect::<Vec<_>>())
+    .bind(folds.iter().map(|folded| folded.gate_key.as_str()).collect::<Vec<_>>())
+    .bind(folds.iter().map(|folded| folded.search.as_str()).collect::<Vec<_>>())
     .execute(connection)
     .await
     .map(drop)
@@ -304,24 +314,50 @@ async fn update_seeds(connection: &mut PgConnection, seeds: &[(Uuid, Seed)], now
     Ok(())
 }
 
-/// The places in the slice of those tickets whose seat at their gate has a ticket already.
+/// The places in the slice of those tickets whose seat at their gate has another ticket already, as people read it; those
+/// of the `hidden`, which an import is writing, too.
 async fn find_taken(
     connection: &mut PgConnection,
     event_id: Uuid,
     tickets: &[NewTicket],
+    hidden: bool,
 ) -> std::result::Result<Vec<i64>, sqlx::Error> {
+    let key = |text: fn(&NewTicket) -> &str| tickets.iter().map(|ticket| fold::place(text(ticket))).collect::<Vec<_>>();
     sqlx::query_scalar(concat!(
-        "select n.place - 1 from unnest($2::text[], $3::text[]) with ordinality as n (seat, gate, place) \
-         join tickets t on t.event_id = $1 and t.seat = n.seat and t.gate = n.gate \
-         join events e on e.event_id = t.event_id and ",
+        "select distinct n.place - 1 from unnest($2::text[], $3::text[], $4::uuid[]) \
+         with ordinality as n (seat_key, gate_key, ticket_id, place) \
+         join tickets t on t.event_id = $1 and t.seat_key = n.seat_key and t.gate_key = n.gate_key \
+         and t.ticket_id <> n.ticket_id join events e on e.event_id = t.event_id and ($5 or ",
         issued_ticket!(),
-        " order by n.place"
+        ") order by 1"
     ))
     .bind(event_id)
-    .bind(seats(tickets))
-    .bind(gates(tickets))
+    .bind(key(|ticket| ticket.seat.as_str()))
+    .bind(key(|ticket| ticket.gate.as_str()))
+    .bind(tickets.iter().map(|ticket| ticket.ticket_id).collect::<Vec<_>>())
+    .bind(hidden)
     .fetch_all(connection)
     .await
+}
+
+/// Writes by what tickets are found.
+async fn write_folds(connection: &mut PgConnection, folds: &[Folded]) -> Result<()> {
+    sqlx::query(
+        "update tickets t set search = n.search, seat_key = n.seat_key, gate_key = n.gate_key \
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as n (ticket_id, search, seat_key, gate_key) \
+         where t.ticket_id = n.ticket_id",
+    )
+    .bind(folds.iter().map(|folded| folded.ticket_id).collect::<Vec<_>>())
+    .bind(folds.iter().map(|folded| folded.search.as_str()).collect::<Vec<_>>())
+    .bind(folds.iter().map(|folded| folded.seat_key.as_str()).collect::<Vec<_>>())
+    .bind(folds.iter().map(|folded| folded.gate_key.as_str()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn email(ticket: &NewTicket) -> Option<&str> {
+    ticket.holder.as_ref()?.email.as_deref()
 }
 
 fn usernames(tickets: &[NewTicket]) -> Vec<Option<&str>> {
@@ -388,6 +424,21 @@ pub(super) async fn migrate(
     connection.unlock().await?;
     connection.close().await?;
     Ok(applied)
+}
+
+/// Folds the texts of all tickets of which they are not folded yet, some by one transaction.
+pub(super) async fn fold_all(owner: &PgConnectOptions) -> Result<()> {
+    let mut connection = owner.clone().disable_statement_logging().connect().await?;
+    loop {
+        let mut transaction = connection.begin_with(BEGIN).await?;
+        let locked = Instant::now();
+        let folded = fold_some(&mut transaction, Uuid::nil(), Uuid::max()).await?;
+        transaction.commit().await?;
+        if folded == 0 {
+            return Ok(connection.close().await?);
+        }
+        give_way(folded, locked.elapsed()).await;
+    }
 }
 
 /// The files can be run again without harm.

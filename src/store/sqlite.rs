@@ -1,12 +1,5 @@
 //! SQLite, embedded: one file, one writer and a pool of readers in each process, any number of processes.
 
-/// Knows the letters of ASCII only.
-macro_rules! ascii_lower {
-    ($text:literal) => {
-        concat!("lower(", $text, ")")
-    };
-}
-
 /// A key's id, or what stands for the key of the environment, which has none: what the index of refused codes holds.
 macro_rules! key_or_environment {
     ($key:literal) => {
@@ -16,6 +9,13 @@ macro_rules! key_or_environment {
 
 /// Keeps a row that was selected until the end of the transaction. SQLite's transaction has everything.
 macro_rules! key_share {
+    () => {
+        ""
+    };
+}
+
+/// Keeps the tickets `t` that were selected until the end of the transaction.
+macro_rules! lock_tickets {
     () => {
         ""
     };
@@ -38,10 +38,12 @@ use uuid::Uuid;
 
 use self::queries::admissions::bind_scan;
 use self::queries::issues::{CHUNK, RowsOf};
+use self::queries::search::{Folded, fold_some};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool, Session};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
 use crate::error::Error;
+use crate::fold;
 use crate::model::{Millis, Scan, Seed, Status};
 
 type Db = Sqlite;
@@ -52,6 +54,10 @@ const BEGIN: &str = "begin immediate";
 /// Who waits for another process's writer gives up after the busy timeout.
 const BEGIN_BRIEF: &str = BEGIN;
 /// `begin immediate` has locked everything already.
+/// The function that says where in a text another one is: 0 when it is not.
+const FIND: &str = "instr";
+/// Lets one transaction at a time make tickets of an event; scans go on.
+const LOCK_EVENT: &str = "select 1 from events where event_id = $1 and deleted_at is null";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
 const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2";
 
@@ -226,25 +232,22 @@ async fn insert_people(
     Ok(written.rows_affected())
 }
 
-/// The places in the slice of those tickets whose holder is known with another address than they come with.
+/// The places in the slice of those tickets whose holder is known with another address than they come with, written
+/// differently at least, and both addresses.
 async fn find_other_people(
     connection: &mut SqliteConnection,
     people_of: Option<Uuid>,
     tickets: &[NewTicket],
     issue_id: Uuid,
-) -> std::result::Result<Vec<i64>, sqlx::Error> {
+) -> std::result::Result<Vec<(i64, String, Option<String>)>, sqlx::Error> {
     let holder =
         |ticket: &NewTicket| ticket.holder.as_ref().map(|holder| (holder.username.clone(), holder.email.clone()));
     let rows: Vec<_> = tickets.iter().map(holder).collect();
-    sqlx::query_scalar(concat!(
-        "select n.key from json_each($2) as n join users u on lower(u.username) = lower(n.value ->> 0) \
+    sqlx::query_as(concat!(
+        "select n.key, n.value ->> 1, u.email from json_each($2) as n join users u on lower(u.username) = lower(n.value ->> 0) \
          and u.event_id is not distinct from $1 and (u.issue_id = $3 or ",
         issued_user!(),
-        ") where n.value ->> 1 is not null and ",
-        ascii_lower!("n.value ->> 1"),
-        " is distinct from ",
-        ascii_lower!("u.email"),
-        " order by n.key"
+        ") where n.value ->> 1 is not null and n.value ->> 1 is distinct from u.email order by n.key"
     ))
     .bind(people_of)
     .bind(json(&rows)?)
@@ -266,18 +269,24 @@ async fn insert_tickets(
     let rows: Vec<_> = tickets
         .iter()
         .map(|ticket| {
-            let holder = ticket.holder.as_ref();
-            let (username, name) = (holder.map(|holder| &holder.username), holder.map(|holder| &holder.full_name));
-            (hex(ticket.ticket_id.as_bytes()), &ticket.seat, &ticket.gate, hex(&ticket.seed.0), username, name)
+            let new = ticket.holder.as_ref();
+            let (username, name) = (new.map(|new| &new.username), new.map(|new| &new.full_name));
+            let (id, seed, email) = (hex(ticket.ticket_id.as_bytes()), hex(&ticket.seed.0), new.map(|new| &new.email));
+            let Folded { search, seat_key, gate_key, .. } = Folded::of_new(ticket, people_of.is_some());
+            // Not one in another: SQLite reads a path into a value several times as long.
+            (id, &ticket.seat, &ticket.gate, seed, username, name, email, seat_key, gate_key, search)
         })
         .collect();
     sqlx::query(concat!(
         "insert into tickets \
-         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name) \
+         (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name, \
+         seat_key, gate_key, search) \
          select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
          n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end, $5, \
-         case when n.value ->> 5 is distinct from u.full_name then n.value ->> 5 end \
-         from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
+         case when n.value ->> 5 is distinct from u.full_name then n.value ->> 5 end, \
+         n.value ->> 7, n.value ->> 8, ",
+        search_unless_more_is_known!("n.value ->> 5", "n.value ->> 6", "n.value ->> 9"),
+        " from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
          and u.event_id is not distinct from $6 and (u.issue_id = $5 or ",
         issued_user!(),
         ")"
@@ -307,23 +316,47 @@ async fn update_seeds(connection: &mut SqliteConnection, seeds: &[(Uuid, Seed)],
     Ok(())
 }
 
-/// The places in the slice of those tickets whose seat at their gate has a ticket already.
+/// The places in the slice of those tickets whose seat at their gate has another ticket already, as people read it; those
+/// of the `hidden`, which an import is writing, too.
 async fn find_taken(
     connection: &mut SqliteConnection,
     event_id: Uuid,
     tickets: &[NewTicket],
+    hidden: bool,
 ) -> std::result::Result<Vec<i64>, sqlx::Error> {
-    let rows: Vec<_> = tickets.iter().map(|ticket| (&ticket.seat, &ticket.gate)).collect();
+    let row =
+        |ticket: &NewTicket| (fold::place(&ticket.seat), fold::place(&ticket.gate), hex(ticket.ticket_id.as_bytes()));
+    let rows: Vec<_> = tickets.iter().map(row).collect();
+    // `cross`: in this order. SQLite would read all tickets of the event for each import.
     sqlx::query_scalar(concat!(
-        "select n.key from json_each($2) as n join tickets t on t.event_id = $1 and t.seat = n.value ->> 0 \
-         and t.gate = n.value ->> 1 join events e on e.event_id = t.event_id and ",
+        "select distinct n.key from json_each($2) as n cross join tickets t on t.event_id = $1 \
+         and t.seat_key = n.value ->> 0 and t.gate_key = n.value ->> 1 and t.ticket_id <> unhex(n.value ->> 2) \
+         cross join events e on e.event_id = t.event_id and ($3 or ",
         issued_ticket!(),
-        " order by n.key"
+        ") order by n.key"
     ))
     .bind(event_id)
     .bind(json(&rows)?)
+    .bind(hidden)
     .fetch_all(connection)
     .await
+}
+
+/// Writes by what tickets are found.
+async fn write_folds(connection: &mut SqliteConnection, folds: &[Folded]) -> Result<()> {
+    let row = |folded: &Folded| {
+        let Folded { ticket_id, search, seat_key, gate_key } = folded;
+        (hex(ticket_id.as_bytes()), search.clone(), seat_key.clone(), gate_key.clone())
+    };
+    let rows: Vec<_> = folds.iter().map(row).collect();
+    sqlx::query(
+        "update tickets set search = n.value ->> 1, seat_key = n.value ->> 2, gate_key = n.value ->> 3 \
+         from json_each($1) as n where ticket_id = unhex(n.value ->> 0)",
+    )
+    .bind(json(&rows)?)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// What an event has much of, the tickets first: they name their holders.
@@ -398,6 +431,21 @@ pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec
     Ok(applied)
 }
 
+/// Folds the texts of all tickets of which they are not folded yet, some by one transaction.
+pub(super) async fn fold_all(path: &Path) -> Result<()> {
+    let mut connection = connect(&options(path)).await?;
+    loop {
+        let mut transaction = connection.begin_with(BEGIN).await?;
+        let locked = Instant::now();
+        let folded = fold_some(&mut transaction, Uuid::nil(), Uuid::max()).await?;
+        transaction.commit().await?;
+        if folded == 0 {
+            return Ok(connection.close().await?);
+        }
+        give_way(folded, locked.elapsed()).await;
+    }
+}
+
 /// How long two may be at making the same file.
 const MADE: Duration = Duration::from_secs(5);
 
@@ -431,5 +479,56 @@ async fn refuse_orphans(connection: &mut SqliteConnection) -> Result<()> {
         Some((rows, table, parent)) => Err(Error::Internal(format!(
             "migration: nothing was changed, because {rows} rows of {table} would refer to {parent} that are not there"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row as _;
+
+    use super::queries::tickets::list_statement;
+    use super::*;
+    use crate::store::TicketFilter;
+
+    /// How SQLite reads a list of tickets.
+    async fn plan(filter: &TicketFilter, words: usize) -> Vec<String> {
+        let path = std::env::temp_dir().join(format!("plan-{}.db", Uuid::new_v4()));
+        migrate(&path, MIGRATIONS).await.unwrap();
+        let mut connection = options(&path).connect().await.unwrap();
+        let explain = format!("explain query plan {}", list_statement(filter, words));
+        let rows = sqlx::query(sqlx::AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_search_reads_one_event_and_the_index_alone() {
+        let gate = || Some("North".to_owned());
+        for (filter, words) in [
+            (TicketFilter::default(), 0),
+            (TicketFilter { search: gate(), ..TicketFilter::default() }, 3),
+            (TicketFilter { search: gate(), without_addresses: true, ..TicketFilter::default() }, 1),
+            (TicketFilter { gate: gate(), ..TicketFilter::default() }, 0),
+            (TicketFilter { gate: gate(), search: gate(), ..TicketFilter::default() }, 2),
+        ] {
+            let plan = plan(&filter, words).await;
+            let reads: Vec<_> = plan.iter().filter(|step| step.contains("tickets_event_id_idx")).collect();
+            assert!(
+                reads.len() == 1 && reads[0].contains("COVERING INDEX") && reads[0].contains("event_id"),
+                "{plan:#?}"
+            );
+            // Nothing is read from one end to the other but the tickets that were found, and nothing sorted but those.
+            assert!(
+                !plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("found") && step != "SCAN f"),
+                "{plan:#?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_by_status_reads_the_tickets_of_one_event() {
+        let plan = plan(&TicketFilter { status: Some(Status::Used), ..TicketFilter::default() }, 0).await;
+        assert!(plan.iter().any(|step| step.contains("SEARCH t USING INDEX tickets_event_id_idx (")), "{plan:#?}");
     }
 }

@@ -4,6 +4,7 @@ import { webcrypto } from "node:crypto";
 import fs from "node:fs";
 import { test } from "node:test";
 import { decide, parse, told } from "../../src/pages/gate/admission.js";
+import { inOrder, place, samePlace } from "../../src/pages/shared/fold.js";
 import { code, importKey, stepAt } from "../../src/pages/shared/totp.js";
 
 globalThis.crypto ??= webcrypto; // Node 18
@@ -74,3 +75,17 @@ for (const [text, code] of Object.entries(table.qr)) {
 for (const text of table.no_qr) {
   test(`what is not of our form is no QR: ${JSON.stringify(text)}`, () => assert.equal(parse(text), null));
 }
+
+const folds = read("fold_cases.json");
+
+test("a seat and a gate are compared as the service compares them", () => {
+  for (const [text, folded] of folds.place) assert.equal(place(text), folded, JSON.stringify(text));
+  assert.ok(samePlace("Entrada \u00danica", "ENTRADA UNICA") && !samePlace("\u00d1", "N"));
+  // A device that is bound to no gate is at none of them.
+  for (const none of [null, undefined, ""]) assert.ok(!samePlace("North", none));
+});
+
+test("people find a place in the order that the service has, but for the alphabet of their language", () => {
+  const latin = folds.order.filter((text) => !/[\u0400-\u04ff]/.test(text));
+  assert.deepEqual([...latin].reverse().sort(inOrder), latin);
+});

@@ -859,6 +859,8 @@ test("a gate knows of other gates' tickets where they belong, and of its own wha
   assert.equal(verdict.right_gate, "South");
   const totp_code = host.code(ticket).slice(-6);
   assert.deepEqual(gist(await tab.scan({ seat: "A1", gate: "North", totp_code: "000" })), offline("wrong_code"));
+  const asRead = { seat: "\uff21\u00ad1", gate: " NORTH", totp_code: "000" };
+  assert.deepEqual(gist(await tab.scan(asRead)), offline("wrong_code"), "as people read it");
   assert.deepEqual(gist(await tab.scan({ seat: "A1", gate: "North", totp_code })), offline("accepted"));
   const manual = { seat: "A1", gate: "North", manual: true, note: "known" };
   assert.deepEqual(gist(await tab.scan(manual)), offline("already_used"));

@@ -74,6 +74,7 @@ mod remote;
 mod replays;
 mod roles;
 mod scans;
+mod search;
 mod secret;
 mod slow;
 mod smoke;

@@ -66,7 +66,7 @@ async fn the_numbers_of_an_evening_add_up(service: Service) {
             "event": "default", "tickets": 6, "registered": 5, "admitted": 2, "expected": 1, "inside": 1,
             "refused": { "already_used": 2, "unknown_ticket": 1 }, "undone": 1,
             "guessing": [],
-            "gates": [gate("North", 1, 1, 1, 0, 1), gate("South", 4, 4, 1, 1, 0), gate("east", 1, 0, 0, 0, 0)],
+            "gates": [gate("east", 1, 0, 0, 0, 0), gate("North", 1, 1, 1, 0, 1), gate("South", 4, 4, 1, 1, 0)],
             "arrivals": [{ "minute": first_minute, "admitted": 1 }, { "minute": second_minute, "admitted": 1 }],
         })
     );

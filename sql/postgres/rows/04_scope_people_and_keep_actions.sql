@@ -8,6 +8,10 @@ update tickets
 set user_id = '00000000-0000-7000-8000-0000000000a3', holder_name = 'Ana''s mother', issue_id = '00000000-0000-7000-8000-0000000000d1', seeded_at = 1777572001000
 where ticket_id = '00000000-0000-7000-8000-0000000000b2';
 
+update tickets
+set search = '2 anas mother ana|', seat_key = lower(seat), gate_key = lower(gate)
+where ticket_id = '00000000-0000-7000-8000-0000000000b2';
+
 update keys
 set created_by = '00000000-0000-7000-8000-0000000000c1', manifest_at = 1777657800000
 where key_id = '00000000-0000-7000-8000-0000000000c3';

@@ -1,5 +1,6 @@
 // The decision at the gate, the same as src/admission.rs: tests/suite/admission_cases.json is run against both.
 
+import { samePlace } from "../shared/fold.js";
 import { STEP, base64url, code, derive, importKey, stepAt } from "../shared/totp.js";
 
 /** In seconds, as src/totp.rs has them. */
@@ -22,7 +23,7 @@ export async function decide(ticket, presented, now, codes) {
   if (!ticket.status) return refuse("wrong_gate");
   if (!ticket.registered) return refuse("not_registered");
   if (ticket.status === "revoked") return refuse("revoked");
-  if (presented.at_gate !== null && presented.at_gate !== ticket.gate) return refuse("wrong_gate");
+  if (presented.at_gate !== null && !samePlace(presented.at_gate, ticket.gate)) return refuse("wrong_gate");
   let step = null;
   if (presented.code?.digits !== undefined) {
     if (ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");

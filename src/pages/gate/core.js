@@ -5,6 +5,7 @@ import { decide, find, parse, told } from "./admission.js";
 import { Problem, ask, parsed, send } from "../shared/api.js";
 import { clockSince, now } from "../shared/clock.js";
 import { Device, isOwn, names, newId, passed } from "./device.js";
+import { inOrder, place } from "../shared/fold.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { stepAt } from "../shared/totp.js";
 
@@ -516,11 +517,14 @@ export class Gate extends EventTarget {
   async #ownCounts() {
     const none = { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 };
     const gates = new Map();
+    const known = new Map();
+    const nameOf = (gate) => known.get(gate) ?? known.set(gate, place(gate)).get(gate);
     for await (const tickets of this.#kept.tickets()) {
       for (const ticket of tickets) {
         if (!isOwn(ticket)) continue;
-        if (!gates.has(ticket.gate)) gates.set(ticket.gate, { gate: ticket.gate, ...none });
-        const counts = gates.get(ticket.gate);
+        const name = nameOf(ticket.gate);
+        if (!gates.has(name)) gates.set(name, { gate: ticket.gate, ...none });
+        const counts = gates.get(name);
         counts.tickets += 1;
         counts.registered += Number(ticket.registered);
         counts.admitted += Number(ticket.used_at !== null);
@@ -528,7 +532,7 @@ export class Gate extends EventTarget {
         counts.inside += Number(ticket.inside);
       }
     }
-    const all = [...gates.values()].sort((one, other) => (one.gate < other.gate ? -1 : 1));
+    const all = [...gates.values()].sort((one, other) => inOrder(one.gate, other.gate));
     const sum = (name) => all.reduce((total, counts) => total + counts[name], 0);
     const totals = Object.fromEntries(Object.keys(none).map((name) => [name, sum(name)]));
     return { ...totals, gates: all, offline: true };

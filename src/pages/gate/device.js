@@ -10,6 +10,7 @@
 // tickets and people, and it goes when that has to go; `own` the keys of this device and its scans, until they are sent.
 
 import { uuid } from "./admission.js";
+import { place } from "../shared/fold.js";
 import { canSeal, fingerprint, newCipher, nonceOf, seal, unseal } from "./seal.js";
 
 const NAME = "gate";
@@ -17,7 +18,7 @@ const STORES = ["kept", "tickets", "queue", "keys"];
 const RECENT = 50;
 const OF_A_CHUNK = 2000;
 /** What is in clear, of a ticket and of a scan. */
-const STATE = ["ticket_id", "seat", "gate", "status", "registered", "inside", "printed", "last_step", "used_at", "tick", "mark"];
+const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "tick", "mark"];
 const SCAN = ["scan_id", "direction", "scanned_at", "offline_result"];
 /** What a transaction resolves to that has to be begun anew. */
 const AGAIN = Symbol("again");
@@ -29,9 +30,15 @@ const done = (request) =>
     request.onerror = () => reject(request.error);
   });
 
-/** The names by which a scan's ticket is found in the queue: what its QR holds, and what a person types. */
-const place = ({ seat, gate }) => JSON.stringify([seat, gate]);
-export const names = (ticket) => [...(ticket.ticket_id ? [ticket.ticket_id] : []), ...(ticket.seat ? [place(ticket)] : [])];
+/** A seat at a gate, as people read it. */
+const read = ({ seat, gate }) => JSON.stringify([place(seat), place(gate)]);
+
+/** The names by which a scan's ticket is found in the queue: what its QR holds, and what a person types, also as 0.1.0 kept it. */
+export const names = (ticket) => {
+  const { ticket_id, seat, gate } = ticket;
+  const places = seat ? [JSON.stringify([seat, gate]), read(ticket)] : [];
+  return [...new Set([...(ticket_id ? [ticket_id] : []), ...places])];
+};
 
 const later = (one, other) => (one === null || other === null ? (one ?? other) : Math.max(one, other));
 
@@ -449,7 +456,7 @@ export class Device {
   /** Puts tickets of a refresh in their place. */
   async put(event, tick, fresh) {
     const marked = await Promise.all(fresh.map(async (ticket) => (ticket.key ? { ...ticket, mark: await fingerprint(ticket.key) } : ticket)));
-    const parts = marked.map((ticket) => split({ ...ticket, tick }, STATE));
+    const parts = marked.map((ticket) => split({ ...ticket, read: read(ticket), tick }, STATE));
     const work = async ({ kept, tickets, queue }, sealed) => {
       await stillOf(kept, tick);
       const waiting = (await done(queue.getAll())).filter((item) => item.event === event && letPass(item));
@@ -500,7 +507,7 @@ function upgrade({ result: database, transaction }, from) {
     database.deleteObjectStore("tickets");
     for (const name of ["manifest", "recent"]) transaction.objectStore("kept").delete(name);
   }
-  database.createObjectStore("tickets", { keyPath: "ticket_id" }).createIndex("place", ["seat", "gate"]);
+  database.createObjectStore("tickets", { keyPath: "ticket_id" }).createIndex("read", "read");
   transaction.objectStore("queue").createIndex("key_id", "key_id");
   database.createObjectStore("keys", { keyPath: "key_id" });
 }
@@ -555,7 +562,9 @@ async function stillOf(kept, tick) {
 async function found(tickets, { ticket_id, seat, gate }) {
   if (ticket_id) return (await done(tickets.get(ticket_id))) ?? null;
   if (!seat || !gate) return null;
-  return (await done(tickets.index("place").get([seat, gate]))) ?? null;
+  const all = await done(tickets.index("read").getAll(read({ seat, gate })));
+  // Exactly this one, or the only one that people read so.
+  return all.find((ticket) => ticket.seat === seat && ticket.gate === gate) ?? (all.length === 1 ? all[0] : null);
 }
 
 async function unsent(queue, event, ticket) {

@@ -3,6 +3,7 @@
 import { clockSince, now } from "../shared/clock.js";
 import { element, find, say } from "../shared/dom.js";
 import { Gate } from "./core.js";
+import { samePlace } from "../shared/fold.js";
 import { enrol, readOffer, sayEnrolProblem, showOffer, takeToken, tokenIn } from "./enrol.js";
 import { confirmed, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./sheets.js";
 import { kindOf, VerdictDialog } from "./verdict.js";
@@ -148,7 +149,7 @@ async function refreshCounts() {
   } catch {
     return; // The numbers of before are better than none; the state says that they are old.
   }
-  const own = counts.gates.find((one) => one.gate === ownGate()) ?? counts;
+  const own = counts.gates.find((one) => samePlace(one.gate, ownGate())) ?? counts;
   const count = (name) => element("span", {}, element("b", {}, number(own[name])), ` ${text(`gate.${name}`)}`);
   find("#counts").replaceChildren(...["admitted", "expected", "inside"].map(count));
 }

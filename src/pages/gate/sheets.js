@@ -3,6 +3,7 @@
 import { Problem } from "../shared/api.js";
 import { now } from "../shared/clock.js";
 import { element, find, svg } from "../shared/dom.js";
+import { samePlace } from "../shared/fold.js";
 import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./verdict.js";
 import { isMuted, mute } from "./sound.js";
 import { explainAll } from "../shared/problem.js";
@@ -155,7 +156,7 @@ export function openCounts(counts, ownGate) {
   const row = ({ gate, admitted, expected, inside }, own) => element("tr", own ? { className: "own" } : {},
     element("th", { scope: "row" }, element("bdi", {}, gate)),
     ...[admitted, expected, inside].map((value) => element("td", { className: "number" }, number(value))));
-  const rows = counts.gates.map((gate) => row(gate, gate.gate === ownGate));
+  const rows = counts.gates.map((gate) => row(gate, samePlace(gate.gate, ownGate)));
   find("#counts-rows").replaceChildren(...rows, row({ ...counts, gate: text("gate.all_gates") }));
   find("#counts-note").textContent = text(counts.offline ? "gate.counts_offline" : "gate.counts_online");
   find("#counts-sheet").showModal();

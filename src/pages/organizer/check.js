@@ -3,6 +3,7 @@
 import { parsed, send } from "../shared/api.js";
 import { now, secondsSlow } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
+import { samePlace } from "../shared/fold.js";
 import { explain } from "./form.js";
 import { isGood, isOfADevice } from "./gates.js";
 import { all, call, here, session } from "./session.js";
@@ -87,7 +88,7 @@ async function tickets() {
   const lasting = ours.filter((key) => !(Date.parse(key.expires_at) < end));
   const lines = [line(free ? "look" : "ok", "holders", { free: number(free), tickets: number(stats.tickets) })];
   for (const { gate } of stats.gates) {
-    const serves = (key) => !key.gate || key.gate === gate;
+    const serves = (key) => !key.gate || samePlace(key.gate, gate);
     const values = { gate: isolated(gate) };
     if (!ours.some(serves)) lines.push(line("wrong", "gate", values));
     else if (!lasting.some(serves)) lines.push({ state: "wrong", words: text("organizer.check_gate_ends", values) });

@@ -2,6 +2,7 @@
 
 import { records } from "./csv.js";
 import { element, find, say } from "../shared/dom.js";
+import { inOrder } from "../shared/fold.js";
 import { bdi, explain } from "./form.js";
 import { call, download, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
@@ -36,7 +37,8 @@ export async function show() {
     const made = kind === "codes" ? await codes(tickets) : await links(tickets);
     // Somebody left, or wants another sheet by now.
     if (mine !== wanted) return;
-    cards = made;
+    // As people look for them, whatever the order in which they were made.
+    cards = made.sort((one, other) => inOrder(one.gate, other.gate) || inOrder(one.seat, other.seat));
     layOut();
   } catch (problem) {
     if (mine === wanted) say(told, explain(problem));

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::scans::get_any_scan;
-use super::tickets::optional_ticket;
+use super::tickets::{find_read_at, optional_ticket};
 use super::{BEGIN, Backend, Connection, Db, Row, is_foreign_key_violation, is_unique_violation};
 use crate::admission::ATTEMPTS;
 use crate::error::Error;
@@ -133,28 +133,18 @@ impl Admissions for Backend {
         scan_id: Uuid,
         guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>> {
-        let query = match ticket {
-            TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $6")),
-            TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $6 and t.gate = $7")),
-            TicketName::None => sqlx::query(select_scan_context!("t.ticket_id is null")),
-        };
-        let query = query.bind(event).bind(scan_id).bind(guesses.of_ticket_since);
-        let query = query.bind(guesses.key_id).bind(guesses.of_key_since);
-        let query = match ticket {
-            TicketName::Id(ticket_id) => query.bind(ticket_id),
-            TicketName::Seat { seat, gate } => query.bind(*seat).bind(*gate),
-            TicketName::None => query,
-        };
         let mut lease = self.reader().await?;
         let outcome = async {
-            let Some(row) = query.fetch_optional(lease.connection()).await? else {
-                return Ok(None);
-            };
-            let mut context = scan_context(&row)?;
-            if row.try_get::<i64, _>("prior")? > 0 {
-                context.prior = get_any_scan(lease.connection(), scan_id).await?;
+            let connection = lease.connection();
+            let mut context = read_context(connection, event, ticket, scan_id, guesses).await?;
+            // Where no ticket has exactly this seat and gate, the only one that people read so.
+            if let (Some(ScanContext { ticket: None, event_id, .. }), TicketName::Seat { seat, gate }) =
+                (&context, ticket)
+                && let Some(ticket_id) = find_read_at(connection, *event_id, seat, gate).await?
+            {
+                context = read_context(connection, event, &TicketName::Id(ticket_id), scan_id, guesses).await?;
             }
-            Ok(Some(Guarded::new(context.event_id, context)))
+            Ok(context.map(|context| Guarded::new(context.event_id, context)))
         }
         .await;
         lease.settle(outcome).await
@@ -183,6 +173,35 @@ impl Admissions for Backend {
         };
         lease.settle(outcome).await
     }
+}
+
+async fn read_context(
+    connection: &mut Connection,
+    event: &str,
+    ticket: &TicketName<'_>,
+    scan_id: Uuid,
+    guesses: &Guesses,
+) -> Result<Option<ScanContext>> {
+    let query = match ticket {
+        TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $6")),
+        TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $6 and t.gate = $7")),
+        TicketName::None => sqlx::query(select_scan_context!("t.ticket_id is null")),
+    };
+    let query = query.bind(event).bind(scan_id).bind(guesses.of_ticket_since);
+    let query = query.bind(guesses.key_id).bind(guesses.of_key_since);
+    let query = match ticket {
+        TicketName::Id(ticket_id) => query.bind(ticket_id),
+        TicketName::Seat { seat, gate } => query.bind(*seat).bind(*gate),
+        TicketName::None => query,
+    };
+    let Some(row) = query.fetch_optional(&mut *connection).await? else {
+        return Ok(None);
+    };
+    let mut context = scan_context(&row)?;
+    if row.try_get::<i64, _>("prior")? > 0 {
+        context.prior = get_any_scan(connection, scan_id).await?;
+    }
+    Ok(Some(context))
 }
 
 fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::actions::record_as;
 use super::events::clear_stopped;
-use super::{BEGIN, BEGIN_BRIEF, Backend, Connection, unless_held};
+use super::search::fold_event;
+use super::{BEGIN, BEGIN_BRIEF, Backend, Connection, LOCK_EVENT, unless_held};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::model::{Action, Millis};
@@ -71,6 +72,7 @@ impl Issues for Backend {
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created> {
         clear_abandoned(self, Met::In(event_id), author.now).await?;
+        fold_event(self, event_id).await?;
         let (issue_id, started) = (Uuid::now_v7(), Instant::now());
         let mut issue = Issue { event_id, people_of, issue_id, author, started, wrote: author.now };
         let outcome = if tickets.len() > CHUNK {
@@ -142,6 +144,7 @@ impl Issue {
         let mut lease = backend.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
+            sqlx::query(LOCK_EVENT).bind(self.event_id).execute(&mut *connection).await?;
             self.record(connection, tickets.len(), self.author.now).await?;
             let users_created = self.write(connection, Rows::People(people)).await?;
             if people.len() >= MANY_PEOPLE {
@@ -242,7 +245,13 @@ impl Issue {
             Rows::People(people) => super::insert_people(connection, people_of, people, issue_id, now).await,
             Rows::Tickets(tickets) => {
                 let written = super::insert_tickets(connection, event_id, people_of, tickets, issue_id, now).await;
-                written.map(|()| tickets.len() as u64).map_err(refused)
+                written.map_err(refused)?;
+                // No constraint tells: there may be such pairs since 0.1.0.
+                if super::find_taken(connection, event_id, tickets, true).await?.is_empty() {
+                    Ok(tickets.len() as u64)
+                } else {
+                    Err(Error::SeatTaken(Vec::new()))
+                }
             }
         }
     }
@@ -252,9 +261,12 @@ impl Issue {
     async fn refuse_other_people(&self, connection: &mut Connection, tickets: &[NewTicket]) -> Result<()> {
         let mut errors = Vec::new();
         for (number, chunk) in tickets.chunks(LARGE_CHUNK).enumerate() {
-            let places = super::find_other_people(connection, self.people_of, chunk, self.issue_id).await?;
-            let place = |place: &i64| (number * LARGE_CHUNK) as i64 + place;
-            errors.extend(places.iter().map(|known| FieldError::new(place(known).to_string(), Fault::PersonDiffers)));
+            let written = super::find_other_people(connection, self.people_of, chunk, self.issue_id).await?;
+            let same = |one: &str, other: &str| one.to_lowercase() == other.to_lowercase();
+            let others =
+                written.into_iter().filter(|(_, new, known)| !known.as_deref().is_some_and(|known| same(new, known)));
+            let place = |(place, ..): (i64, _, _)| (number * LARGE_CHUNK) as i64 + place;
+            errors.extend(others.map(|other| FieldError::new(place(other).to_string(), Fault::PersonDiffers)));
         }
         if errors.is_empty() { Ok(()) } else { Err(Error::InvalidPayload(errors)) }
     }
@@ -412,7 +424,7 @@ pub(super) async fn delete_in_chunks(backend: &Backend, owner: Uuid, rows: &Rows
 /// Which of these tickets are there already.
 async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Error> {
     let mut lease = backend.reader().await?;
-    let outcome = super::find_taken(lease.connection(), event_id, tickets).await;
+    let outcome = super::find_taken(lease.connection(), event_id, tickets, false).await;
     let places = lease.settle(outcome.map_err(Error::from)).await?;
     if places.is_empty() {
         // Another import has taken them, and may yet give them back.

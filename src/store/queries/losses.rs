@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::actions::record;
 use super::{BEGIN, Backend, Connection, Db};
 use crate::error::Error;
+use crate::fold;
 use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Millis, Seed, Ticket};
 use crate::store::{Act, Author, Losses, NewSeed, Renewal, Result};
@@ -18,7 +19,7 @@ type QueryAs<'q, O> = sqlx::query::QueryAs<'q, Db, O, <Db as sqlx::Database>::Ar
 const CHUNK: usize = 100;
 
 /// The tickets whose present seed a lost device may know, and which are not renewed for its loss yet: of the events from `$1`
-/// to `$3` those after `$2`, and of the gate `$4`, if it is one, seeds made until `$5`; `$6` is the key, and a used ticket
+/// to `$3` those after `$2`, and of the gate that `$4` is the key of, if it is one, seeds made until `$5`; `$6` is the key, and a used ticket
 /// that changed since `$7` may be undone. With its `limit` the inner statement stays one look into an index for each ticket:
 /// PostgreSQL would make a join of `not exists`, and while it knows nothing of new actions compare each ticket with each.
 macro_rules! due_tickets {
@@ -28,7 +29,7 @@ macro_rules! due_tickets {
             $columns,
             " from tickets t join events e on e.event_id = t.event_id and ",
             issued_ticket!(),
-            " where (t.event_id, t.ticket_id) > ($1, $2) and t.event_id <= $3 and ($4 is null or t.gate = $4) \
+            " where (t.event_id, t.ticket_id) > ($1, $2) and t.event_id <= $3 and ($4 is null or t.gate_key is null or t.gate_key = $4) \
              and coalesce(t.seeded_at, t.created_at) <= $5 \
              and (t.status = 'valid' or t.status = 'used' and (e.reentry <> 'none' or t.changed_at > $7)) \
              and (select a.ticket_id from actions a where a.subject_id = $6 and a.ticket_id = t.ticket_id \
@@ -81,7 +82,7 @@ impl Loss {
             .bind(event_id)
             .bind(after)
             .bind(self.event_id.unwrap_or(Uuid::max()))
-            .bind(self.gate.as_deref())
+            .bind(self.gate.as_deref().map(fold::place))
             .bind(self.until)
             .bind(self.key_id)
             .bind(self.undoable_since)

@@ -8,8 +8,9 @@
 use async_trait::async_trait;
 
 use super::{
-    BEGIN, BEGIN_BRIEF, Backend, Db, LOCK_TICKET, LOCK_USER, ROWS_OF_AN_EVENT, analyze, find_other_people, find_taken,
-    give_way, insert_people, insert_tickets, lock_guesses, record_accepted, register, take_event, update_seeds,
+    BEGIN, BEGIN_BRIEF, Backend, Db, FIND, LOCK_EVENT, LOCK_TICKET, LOCK_USER, ROWS_OF_AN_EVENT, analyze,
+    find_other_people, find_taken, give_way, insert_people, insert_tickets, lock_guesses, record_accepted, register,
+    take_event, update_seeds, write_folds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};
@@ -60,6 +61,22 @@ macro_rules! kept_scan {
     };
 }
 
+/// What a new ticket is found by, unless its holder `u` is known by more than came with it: then it is made when they are
+/// searched.
+macro_rules! search_unless_more_is_known {
+    ($full_name:literal, $email:literal, $search:literal) => {
+        concat!(
+            "case when ",
+            $full_name,
+            " is null and u.full_name is not null or ",
+            $email,
+            " is null and u.email is not null then null else ",
+            $search,
+            " end"
+        )
+    };
+}
+
 /// Where the ticket `t` was used first.
 macro_rules! first_use {
     () => {
@@ -91,8 +108,9 @@ mod events;
 pub mod issues;
 mod keys;
 mod scans;
+pub mod search;
 #[macro_use]
-mod tickets;
+pub mod tickets;
 mod losses;
 mod users;
 

@@ -70,9 +70,9 @@ impl Users for Backend {
                 record(connection, author, &Act::new(Action::UserChanged, user.event_id).subject(user.user_id)).await?;
             }
             // Also when it is the name already: who was stopped on the way repeats it.
-            let told = match change.full_name {
-                Some(_) => tell_gates(connection, user.user_id, Uuid::nil(), CHUNK, author.now).await?,
-                None => None,
+            let told = match (&change.full_name, &change.email) {
+                (None, None) => None,
+                _ => tell_gates(connection, user.user_id, Uuid::nil(), CHUNK, author.now).await?,
             };
             Ok((user, told))
         }
@@ -107,7 +107,7 @@ impl Users for Backend {
     }
 }
 
-/// Has gates that keep a list, and ask for what changed, learn a name, with some of the tickets. Returns the last of them
+/// Has gates that keep a list, and ask for what changed, learn a name, and searches, with some of the tickets. Returns the last of them
 /// when there may be others.
 async fn tell_gates(
     connection: &mut Connection,
@@ -118,7 +118,7 @@ async fn tell_gates(
 ) -> Result<Option<Uuid>> {
     let last = end_of_chunk(connection, user_id, after, size).await?;
     sqlx::query(
-        "update tickets set changed_at = $4, version = version + 1 \
+        "update tickets set search = null, changed_at = $4, version = version + 1 \
          where user_id = $1 and ticket_id > $2 and ticket_id <= $3",
     )
     .bind(user_id)

@@ -19,6 +19,9 @@ create table new_tickets (
     holder_name text,
     issue_id blob,
     seeded_at bigint,
+    search text,
+    seat_key text,
+    gate_key text,
     constraint tickets_pkey primary key (ticket_id),
     constraint tickets_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade,
     constraint tickets_user_id_fkey foreign key (user_id) references users (user_id),
@@ -29,15 +32,24 @@ create table new_tickets (
 
 insert into new_tickets (
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
-    registered_at, used_at, printed_at, holder_name, issue_id, seeded_at
+    registered_at, used_at, printed_at, holder_name, issue_id, seeded_at,
+    search, seat_key, gate_key
 )
 select
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
-    registered_at, used_at, printed_at, holder_name, issue_id, seeded_at
+    registered_at, used_at, printed_at, holder_name, issue_id, seeded_at,
+    search, seat_key, gate_key
 from tickets;
 
 drop table tickets;
 alter table new_tickets rename to tickets;
 
-create index tickets_event_id_idx on tickets (event_id, ticket_id);
+create index tickets_event_id_idx on tickets (event_id, ticket_id, search, gate_key, issue_id);
+create index tickets_place_idx on tickets (seat_key, gate_key, event_id);
+create index tickets_unfolded_idx on tickets (event_id, ticket_id) where search is null;
 create index tickets_user_id_idx on tickets (user_id) where user_id is not null;
+
+create trigger tickets_forget_search after update of user_id, holder_name on tickets when new.search is not null
+begin
+    update tickets set search = null where ticket_id = new.ticket_id;
+end;

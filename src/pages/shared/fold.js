@@ -1,0 +1,39 @@
+// Text as people read it, the same as src/fold.rs: tests/suite/fold_cases.json is run against both.
+
+const INVISIBLE = /[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]/g;
+const ACCENTS = /[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]/g;
+/** Letters whose accent is a part of them. */
+const LETTERS = { ø: "o", ł: "l", đ: "d", ð: "d", ħ: "h", ı: "i", æ: "ae", œ: "oe", þ: "th" };
+
+/** Longer ones are compared as they are kept. */
+const LONGEST_PLACE = 200;
+
+const unaccented = (word) => word.replace(ACCENTS, "").replace(/[øłđðħıæœþ]/g, (letter) => LETTERS[letter]);
+
+/**
+ * What a seat or a gate is compared by: the same for texts that differ in their case, accents, width, spaces or dashes
+ * only. In a word of one or two letters an accent counts: row Ñ is not row N.
+ */
+export function place(text) {
+  const plain = text
+    .normalize("NFKD")
+    .replace(INVISIBLE, "")
+    .toLowerCase()
+    .replace(/[\u2010-\u2015\u2212]/g, "-")
+    .replace(/[\u2018\u2019\u02bc]/g, "'")
+    .replace(/ς/g, "σ")
+    .replace(/ß/g, "ss");
+  const folded = plain.replace(/[\p{Alphabetic}\p{M}]+/gu, (word) =>
+    word.replace(/\p{M}/gu, "").match(/./gsu)?.length > 2 ? unaccented(word) : word,
+  );
+  const is = [...folded].length > LONGEST_PLACE ? text.normalize("NFC") : folded;
+  return is.replace(/\p{White_Space}+/gu, " ").trim();
+}
+
+/** Whether people read the same seat or gate. */
+export const samePlace = (one, other) => one === other || (!!one && !!other && place(one) === place(other));
+
+const { compare } = new Intl.Collator(globalThis.document?.documentElement.lang || undefined, { numeric: true });
+
+/** The order in which people look for a seat, a gate or a name, by the alphabet of the page's language. */
+export const inOrder = compare;
