@@ -183,6 +183,10 @@ test("what answers in the place of the service is not the service: the gate deci
     { status: 401, contentType: "text/html", body: "no" },
     { status: 429, body: "" },
     { status: 503, contentType: "application/problem+json", body: '{"code":"database_unavailable"}' },
+    // In the very form of the service: it is the mark that tells.
+    { status: 401, contentType: "application/problem+json", body: '{"code":"unauthenticated"}' },
+    { status: 403, contentType: "application/problem+json", body: '{"code":"manifest_closed"}' },
+    { status: 429, contentType: "application/problem+json", headers: { "retry-after": "60" }, body: '{"code":"busy"}' },
   ];
   const host = await service(t);
   const registrations = await tickets(host, ...others.map((_, seat) => `A${seat}`));

@@ -2,7 +2,10 @@
 
 import { observe, stamp } from "./clock.js";
 
-/** What every answer of the service has as a header, with the time of the service, and every page as the name of a `<meta>` that tells its kind. */
+/**
+ * What every answer of the service has as a header, with the time of the service, and every page as the name of a `<meta>` that
+ * tells its kind.
+ */
 const MARK = "register-ticket-api";
 
 /** What the service refused, as it told it (RFC 9457), or that it could not be reached: then `status` is 0. */
@@ -39,7 +42,7 @@ export async function send(method, path, { key, json, csv, timeout = 15000, head
     throw new Problem(0);
   }
   // What is not the service's own is no answer: a proxy that restarts, a network that asks for a password.
-  //X
+  if (!response.headers.has(MARK)) throw new Problem(0);
   observe(Number(response.headers.get(MARK)), sent);
   return response;
 }
