@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
@@ -13,9 +14,9 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::fold;
-use crate::limits::KEY_REMEMBERED;
+use crate::limits::{KEY_REMEMBERED, OFFLINE_AHEAD, OFFLINE_WINDOW};
 use crate::model::{Key, Millis, Role};
-use crate::store::{Author, Guarded, Store};
+use crate::store::{Author, FoundKey, Guarded, Store};
 
 /// Keys remembered at most: more than any event has gates, and bounded.
 const REMEMBERED_AT_MOST: usize = 1_000;
@@ -59,6 +60,14 @@ pub fn read_enrolment(token: &str) -> Option<(Uuid, Hash)> {
     Some((Uuid::from_slice(&bytes[..16]).ok()?, Sha256::digest(bytes).into()))
 }
 
+/// Whether a device that has, or had, the secret of this hash says with `proof` that it wrote `text` about this event, with
+/// this key: HMAC-SHA-256, keyed with the secret's SHA-256, of the lines `unsent scan`, key, event and text. The service
+/// needs no more than it keeps, and who reads the proof learns nothing of the secret.
+pub fn proves(hash: &[u8], proof: &[u8], key_id: Uuid, event: &str, text: &str) -> bool {
+    let Ok(mac) = Hmac::<Sha256>::new_from_slice(hash) else { return false };
+    mac.chain_update(format!("unsent scan\n{key_id}\n{event}\n{text}")).verify_slice(proof).is_ok()
+}
+
 fn secret_bytes(text: &str) -> Option<[u8; 32]> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()
 }
@@ -77,6 +86,32 @@ pub struct Caller {
     pub created_at: Option<Millis>,
     /// When the key ends.
     pub expires_at: Option<Millis>,
+    /// Where it has ended.
+    pub ended: Option<Ended>,
+}
+
+/// What an ended key is good for yet: to say what its device had decided by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Scans that were made until then.
+    pub until: Millis,
+    /// Whether an organizer has agreed: then the word of the gate stands for the code that it was shown, and a scan may be
+    /// of any age. Whoever has the device could have made them.
+    pub agreed: bool,
+}
+
+impl Ended {
+    /// What the secret of an ended key is good for at this moment, if for anything.
+    fn of(FoundKey { key, replaced_at }: &FoundKey, now: Millis) -> Option<Self> {
+        let withdrawn = key.revoked_at.max(*replaced_at);
+        let agreed = key.taken_at.filter(|&at| withdrawn <= Some(at) && now < at + OFFLINE_WINDOW);
+        let expired = key.expires_at.filter(|&at| withdrawn.is_none() && now < at + OFFLINE_WINDOW);
+        match (agreed, expired) {
+            (Some(until), _) => Some(Self { until, agreed: true }),
+            (None, Some(until)) => Some(Self { until, agreed: false }),
+            (None, None) => None,
+        }
+    }
 }
 
 impl Caller {
@@ -89,12 +124,23 @@ impl Caller {
         offline: true,
         created_at: None,
         expires_at: None,
+        ended: None,
     };
 
-    /// The holder of a key, while it is good.
-    fn with(key: &Key, now: Millis) -> Result<Self, Error> {
+    /// The holder of a key, while it is good, or as far as it is good for anything yet.
+    fn with(found: &FoundKey, now: Millis) -> Result<Self, Error> {
+        let FoundKey { key, replaced_at } = found;
         let expired = key.expires_at.is_some_and(|expiry| expiry <= now);
-        if key.revoked_at.is_some() || expired { Err(Error::Unauthenticated) } else { Ok(Self::of(key)) }
+        if key.revoked_at.is_none() && replaced_at.is_none() && !expired {
+            return Ok(Self::of(key));
+        }
+        let ended = Ended::of(found, now).ok_or(Error::Unauthenticated)?;
+        Ok(Self { ended: Some(ended), ..Self::of(key) })
+    }
+
+    /// The device of a key, by what it left in a file, which an organizer hands in.
+    pub fn absent(key: &Key, now: Millis) -> Self {
+        Self { ended: Some(Ended { until: now + OFFLINE_AHEAD, agreed: true }), ..Self::of(key) }
     }
 
     fn of(key: &Key) -> Self {
@@ -106,7 +152,13 @@ impl Caller {
             offline: key.offline || !key.role.is_of_a_device(),
             created_at: Some(key.created_at),
             expires_at: key.expires_at,
+            ended: None,
         }
+    }
+
+    /// Whether an organizer has agreed to take what this device, which has its key no more, had scanned.
+    pub fn is_agreed(&self) -> bool {
+        self.ended.is_some_and(|ended| ended.agreed)
     }
 
     /// The author of what this caller changes at this moment.
@@ -153,7 +205,7 @@ pub struct KeyRing {
 
 #[derive(Default)]
 struct Remembered {
-    keys: HashMap<Hash, (Key, Millis)>,
+    keys: HashMap<Hash, (FoundKey, Millis)>,
     /// How often something was forgotten.
     forgotten: u64,
 }
@@ -164,8 +216,19 @@ impl KeyRing {
         Self { organizer, lookups: Semaphore::new(LOOKUPS), remembered: Mutex::default() }
     }
 
-    /// Finds who sent a request. Asks the database only for keys it has not seen within the last 30 s.
+    /// Finds who sent a request, by a key that is good. Asks the database only for keys it has not seen within the last 30 s.
     pub async fn authenticate(&self, headers: &HeaderMap, store: &dyn Store, now: Millis) -> Result<Caller, Error> {
+        let caller = self.authenticate_late(headers, store, now).await?;
+        if caller.ended.is_some() { Err(Error::Unauthenticated) } else { Ok(caller) }
+    }
+
+    /// The same, also by one that has ended and is good for something yet.
+    pub async fn authenticate_late(
+        &self,
+        headers: &HeaderMap,
+        store: &dyn Store,
+        now: Millis,
+    ) -> Result<Caller, Error> {
         let token = bearer(headers).ok_or(Error::Unauthenticated)?;
         let environment: Hash = Sha256::digest(token).into();
         if self.organizer.is_some_and(|organizer| organizer.ct_eq(&environment).into()) {
@@ -179,9 +242,9 @@ impl KeyRing {
         }
         let forgotten = self.lock().forgotten;
         let _place = self.place().await?;
-        let key = store.find_key(&hash).await?.ok_or(Error::Unauthenticated)?;
-        let caller = Caller::with(&key, now);
-        self.remember(hash, key, now, forgotten);
+        let found = store.find_key(&hash).await?.ok_or(Error::Unauthenticated)?;
+        let caller = Caller::with(&found, now);
+        self.remember(hash, found, now, forgotten);
         caller
     }
 
@@ -194,18 +257,18 @@ impl KeyRing {
     /// Forgets the keys that a change made invalid, at once in this process.
     pub fn forget(&self, gone: impl Fn(&Key) -> bool) {
         let mut remembered = self.lock();
-        remembered.keys.retain(|_, (key, _)| !gone(key));
+        remembered.keys.retain(|_, (found, _)| !gone(&found.key));
         remembered.forgotten += 1;
     }
 
     fn recall(&self, hash: &Hash, now: Millis) -> Option<Result<Caller, Error>> {
         let remembered = self.lock();
-        let (key, since) = remembered.keys.get(hash)?;
-        (*since..*since + KEY_REMEMBERED).contains(&now).then(|| Caller::with(key, now))
+        let (found, since) = remembered.keys.get(hash)?;
+        (*since..*since + KEY_REMEMBERED).contains(&now).then(|| Caller::with(found, now))
     }
 
     /// Remembers a key, unless something was forgotten while it was looked up: it may have been this key.
-    fn remember(&self, hash: Hash, key: Key, now: Millis, forgotten: u64) {
+    fn remember(&self, hash: Hash, found: FoundKey, now: Millis, forgotten: u64) {
         let mut remembered = self.lock();
         if remembered.forgotten != forgotten {
             return;
@@ -213,7 +276,7 @@ impl KeyRing {
         if remembered.keys.len() >= REMEMBERED_AT_MOST {
             remembered.keys.clear();
         }
-        remembered.keys.insert(hash, (key, now));
+        remembered.keys.insert(hash, (found, now));
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {
@@ -255,6 +318,7 @@ mod tests {
             created_by: None,
             expires_at: None,
             revoked_at: None,
+            taken_at: None,
         }
     }
 
@@ -262,7 +326,8 @@ mod tests {
     fn remembering(key: &Key) -> (KeyRing, HeaderMap) {
         let secret = NewSecret::random().unwrap();
         let ring = KeyRing::new(Some(ENVIRONMENT_KEY));
-        ring.remember(secret.hash.try_into().unwrap(), key.clone(), NOW, 0);
+        let found = FoundKey { key: key.clone(), replaced_at: None };
+        ring.remember(secret.hash.try_into().unwrap(), found, NOW, 0);
         (ring, headers(&format!("Bearer {}", secret.text)))
     }
 
@@ -381,7 +446,7 @@ mod tests {
         let ring = KeyRing::new(None);
         let forgotten = ring.lock().forgotten;
         ring.forget(|known| known.key_id == key().key_id);
-        ring.remember([0; 32], key(), NOW, forgotten);
+        ring.remember([0; 32], FoundKey { key: key(), replaced_at: None }, NOW, forgotten);
         assert!(ring.recall(&[0; 32], NOW).is_none());
     }
 
@@ -391,7 +456,7 @@ mod tests {
         for number in 0..=REMEMBERED_AT_MOST {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&number.to_le_bytes());
-            ring.remember(hash, key(), NOW, 0);
+            ring.remember(hash, FoundKey { key: key(), replaced_at: None }, NOW, 0);
             assert!(ring.recall(&hash, NOW).is_some());
             assert!(ring.lock().keys.len() <= REMEMBERED_AT_MOST);
         }

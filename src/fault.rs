@@ -82,6 +82,11 @@ pub enum Fault {
         message = "must lie after the key's creation, within the last {hours} hours and at most {seconds} seconds ahead"
     )]
     OutsideWindow { hours: u64, seconds: u64 },
+    /// What a file says that a device has scanned.
+    #[strum(
+        message = "does not prove that a device with this key scanned this for this event; hand in the file as it was saved"
+    )]
+    NotOfThisKey,
     #[strum(message = "is not UTF-8")]
     NotUtf8,
     #[strum(message = "is not a form")]

@@ -32,8 +32,10 @@ pub struct ScanRequest {
 pub enum Shown {
     /// The QR code of a ticket.
     Qr(QrCode),
-    /// A seat at a gate, with the code that was typed.
-    Seat { seat: String, gate: String, code: Code },
+    /// A ticket, as a gate wrote it down without its code.
+    Ticket(Uuid),
+    /// A seat at a gate, with the code that was typed, unless it is what a gate wrote down.
+    Seat { seat: String, gate: String, code: Option<Code> },
     /// A seat at a gate, whose holder a supervisor admits without a code, and why.
     Vouched { seat: String, gate: String, note: String },
     /// Something that is no code of ours.
@@ -44,6 +46,7 @@ impl Shown {
     fn ticket(&self) -> TicketName<'_> {
         match self {
             Self::Qr(qr) => TicketName::Id(qr.ticket_id),
+            Self::Ticket(ticket_id) => TicketName::Id(*ticket_id),
             Self::Seat { seat, gate, .. } | Self::Vouched { seat, gate, .. } => TicketName::Seat { seat, gate },
             Self::Nothing => TicketName::None,
         }
@@ -51,16 +54,22 @@ impl Shown {
 
     fn code(&self) -> Option<&Code> {
         match self {
-            Self::Qr(QrCode { code, .. }) | Self::Seat { code, .. } => Some(code),
-            Self::Vouched { .. } | Self::Nothing => None,
+            Self::Qr(QrCode { code, .. }) => Some(code),
+            Self::Seat { code, .. } => code.as_ref(),
+            Self::Ticket(_) | Self::Vouched { .. } | Self::Nothing => None,
         }
+    }
+
+    /// Whether it names a ticket and nothing that speaks for it.
+    fn is_bare(&self) -> bool {
+        matches!(self, Self::Ticket(_) | Self::Seat { code: None, .. })
     }
 
     /// Why a supervisor vouches.
     fn note(&self) -> Option<&str> {
         match self {
             Self::Vouched { note, .. } => Some(note),
-            Self::Qr(_) | Self::Seat { .. } | Self::Nothing => None,
+            Self::Qr(_) | Self::Ticket(_) | Self::Seat { .. } | Self::Nothing => None,
         }
     }
 
@@ -85,8 +94,13 @@ impl ScanRequest {
         if self.manual() && !caller.role.holds(Role::Supervisor) {
             return Err(Error::Forbidden("Only a supervisor may admit without a code."));
         }
-        let oldest = caller.created_at.map_or(now - OFFLINE_WINDOW, |created_at| created_at.max(now - OFFLINE_WINDOW));
-        if self.offline() && !(oldest..=now + OFFLINE_AHEAD).contains(&self.scanned_at) {
+        if (self.shown.is_bare() && !caller.is_agreed()) || (caller.ended.is_some() && !self.offline()) {
+            return Err(Error::Forbidden("Nothing speaks for this scan."));
+        }
+        let oldest = if caller.is_agreed() { Millis(i64::MIN) } else { now - OFFLINE_WINDOW };
+        let oldest = oldest.max(caller.created_at.unwrap_or(oldest));
+        let latest = caller.ended.map_or(now + OFFLINE_AHEAD, |ended| ended.until);
+        if self.offline() && !(oldest..=latest).contains(&self.scanned_at) {
             let (hours, seconds) = (OFFLINE_WINDOW.as_secs() / 3_600, OFFLINE_AHEAD.as_secs());
             return Err(Error::field("scanned_at", Fault::OutsideWindow { hours, seconds }));
         }
@@ -97,13 +111,19 @@ impl ScanRequest {
     /// clock says is not kept: then it is when the scan was received. Offline such a scan is refused.
     fn made_at(&self, now: Millis) -> Millis {
         let believed = now - OFFLINE_WINDOW..=now + OFFLINE_AHEAD;
-        if believed.contains(&self.scanned_at) { self.scanned_at } else { now }
+        if self.offline() || believed.contains(&self.scanned_at) { self.scanned_at } else { now }
+    }
+
+    /// The code that is looked at. Where an organizer has agreed, the gate has looked at it: its device knew the keys of the
+    /// codes, so whoever has it could make them, and the ticket may have got another key since.
+    fn code(&self, caller: &Caller) -> Option<&Code> {
+        self.shown.code().filter(|_| !caller.is_agreed())
     }
 
     /// Which refused codes count against this scan. Whoever shows paper or vouches guesses nothing; and scans of offline
     /// gates do not meet the limit of a ticket.
     fn guesses(&self, caller: &Caller, now: Millis) -> Guesses {
-        let since = matches!(self.shown.code(), Some(Code::Rotating(_))).then_some(now - ATTEMPTS_WINDOW);
+        let since = matches!(self.code(caller), Some(Code::Rotating(_))).then_some(now - ATTEMPTS_WINDOW);
         Guesses { of_ticket_since: since.filter(|_| !self.offline()), of_key_since: since, key_id: caller.key_id }
     }
 
@@ -187,7 +207,7 @@ fn decide(
     let at_gate = caller.gate.as_ref().or(request.at_gate.as_ref());
     let subject = ticket.map(|ticket| subject(secret, ticket, context, request));
     let presented = Presented {
-        code: request.shown.code(),
+        code: request.code(caller),
         at_gate: at_gate.map(String::as_str),
         direction: request.direction,
         offline: request.offline(),
@@ -233,7 +253,7 @@ fn subject(secret: &TicketSecret, ticket: &Ticket, context: &ScanContext, reques
     Subject {
         key: secret.key_of(ticket.ticket_id, ticket.seed),
         gate: ticket.gate.clone(),
-        status: ticket.status,
+        status: status_then(ticket, context, request),
         registered: ticket.user_id.is_some(),
         inside: ticket.inside,
         printed: ticket.printed_at.is_some(),
@@ -241,5 +261,15 @@ fn subject(secret: &TicketSecret, ticket: &Ticket, context: &ScanContext, reques
         refusals: context.refusals,
         newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline()),
         reentry: context.reentry,
+    }
+}
+
+/// The state of a ticket when it was scanned. One that has been used, revoked and reissued since is unused now, and was used
+/// then: what was shown belongs to the ticket that it was.
+fn status_then(ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Status {
+    let reissued = request.offline() && ticket.seeded_at > Some(request.scanned_at);
+    match ticket.status {
+        Status::Valid if reissued && context.newest_accepted_at.is_some() => Status::Used,
+        status => status,
     }
 }

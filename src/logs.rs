@@ -248,6 +248,7 @@ mod tests {
             offline: false,
             created_at: None,
             expires_at: None,
+            ended: None,
         };
         let traceparent = format!("00-{TRACE_ID}-00f067aa00000001-01");
         let line = RequestLine {

@@ -288,6 +288,10 @@ words! {
         KeyEnrolled = "key_enrolled",
         /// Revoked a key.
         KeyRevoked = "key_revoked",
+        /// Agreed to take the scans that devices which have a key no more had not sent.
+        ScansTaken = "scans_taken",
+        /// Handed in scans of a key from a file.
+        ScansHandedIn = "scans_handed_in",
         /// Reported the phone of a key as lost.
         PhoneLost = "phone_lost",
         /// Created an event.
@@ -535,6 +539,9 @@ pub struct Ticket {
     pub used_at: Option<Millis>,
     #[serde(skip)]
     pub printed_at: Option<Millis>,
+    /// When its present seed was made; none: with the ticket.
+    #[serde(skip)]
+    pub seeded_at: Option<Millis>,
 }
 
 /// The e-mail address of a ticket's holder, which is told to nobody who does not say which event their key is bound to.
@@ -612,6 +619,9 @@ pub struct Key {
     pub expires_at: Option<Millis>,
     /// When the key was revoked; null when it was not.
     pub revoked_at: Option<Millis>,
+    /// When an organizer last agreed to take the scans that devices which have this key no more had not sent; null when none
+    /// did.
+    pub taken_at: Option<Millis>,
 }
 
 /// A seat or a gate: a text of 1 to [`PLACE`] characters, kept as [`fold::tidy`] makes it. Two that people read as the same

@@ -70,6 +70,8 @@ struct Limits {
     list: bool,
     /// Whether its work grows with the event. Few such requests are at work at once.
     load: Option<Load>,
+    /// Whether it takes what a device had decided before its key ended.
+    late: bool,
     refuse: Refuse,
 }
 
@@ -100,11 +102,13 @@ const ORGANIZER: Option<Role> = Some(Role::Organizer);
 const SUPERVISOR: Option<Role> = Some(Role::Supervisor);
 const GATE: Option<Role> = Some(Role::Gate);
 
-const SHORT: Limits = Limits { deadline: None, body: BODY, csv: None, list: false, load: None, refuse: pages::refuse };
+const SHORT: Limits =
+    Limits { deadline: None, body: BODY, csv: None, list: false, load: None, late: false, refuse: pages::refuse };
 /// What a person reads as it is.
 const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
 const LONG: Limits = Limits { deadline: Some(LONG_DEADLINE), ..SHORT };
-const BATCH: Limits = Limits { body: BATCH_BODY, ..LONG };
+const HANDED: Limits = Limits { body: BATCH_BODY, ..LONG };
+const BATCH: Limits = Limits { late: true, ..HANDED };
 const IMPORT: Limits = Limits { csv: Some(CSV_BODY), ..LONG };
 /// What may read all of an event, also where its answer is a page: a filter may look at every row.
 const READS: Limits = Limits { load: Some(Load::Reads), ..SHORT };
@@ -166,6 +170,8 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/keys/{key_id}/lost"           ORGANIZER,  WRITES => keys::report_loss;
     GET    "/api/keys/{key_id}/links.csv"      ORGANIZER,  LIST   => keys::export_changed_links;
     GET    "/api/keys/{key_id}/scans"          ORGANIZER,  READS  => keys::list_key_scans;
+    POST   "/api/keys/{key_id}/scans"          ORGANIZER,  HANDED => batches::hand_in_scans;
+    POST   "/api/keys/{key_id}/take"           ORGANIZER,  SHORT  => keys::take_scans;
     POST   "/api/enrol"                        ANYONE,     SHORT  => keys::enrol;
     POST   "/api/enrol/offer"                  ANYONE,     SHORT  => keys::show_offer;
 };
@@ -290,7 +296,11 @@ fn find(parts: &Parts) -> Result<(&'static Route, Params), Error> {
 /// Finds out who asks, where the route wants to know, and whether they may.
 async fn authorise(app: &App, route: &Route, parts: &Parts, visit: &mut Visit, now: Millis) -> Result<(), Error> {
     let Some(needed) = route.role else { return Ok(()) };
-    let caller = visit.caller.insert(app.keys.authenticate(&parts.headers, app.store(), now).await?);
+    let caller = match route.limits.late {
+        true => app.keys.authenticate_late(&parts.headers, app.store(), now).await?,
+        false => app.keys.authenticate(&parts.headers, app.store(), now).await?,
+    };
+    let caller = visit.caller.insert(caller);
     if caller.role.holds(needed) { Ok(()) } else { Err(Error::Forbidden("Your key's role does not allow this.")) }
 }
 

@@ -566,6 +566,7 @@ mod tests {
             registered_at: Some(Millis(1)),
             used_at: None,
             printed_at: None,
+            seeded_at: None,
         }
     }
 

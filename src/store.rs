@@ -169,7 +169,10 @@ pub struct Health {
 
 #[async_trait]
 pub trait Keys {
-    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>>;
+    /// The key that this secret is, or was until another device got it.
+    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<FoundKey>>;
+    /// The hashes of all secrets that a key has and had.
+    async fn list_secrets(&self, key_id: Uuid) -> Result<Vec<Vec<u8>>>;
     /// Keeps a new key, if the key that makes it is still good.
     async fn insert_key(&self, key: &Key, secret_hash: &[u8], author: Author) -> Result<()>;
     /// Keys in the order of their creation; with an event only those bound to it.
@@ -194,8 +197,20 @@ pub trait Keys {
         enrol_hash: &[u8],
         now: Millis,
     ) -> Result<Option<(Key, Option<Event>)>>;
-    /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key.
+    /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key. The
+    /// secret before is kept, where its device had a list, to prove what it scanned.
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool>;
+    /// Agrees to take what was scanned until now with secrets of a key that have ended.
+    async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()>;
+}
+
+/// A key by one of its secrets.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct FoundKey {
+    #[sqlx(flatten)]
+    pub key: Key,
+    /// When another device got the key with another secret; none for the secret that it has now.
+    pub replaced_at: Option<Millis>,
 }
 
 /// A key, and when its holder was last at work.
@@ -208,6 +223,8 @@ pub struct ListedKey {
     pub key: Key,
     /// When the newest scan with this key was received; null when there is none.
     pub newest_scan_at: Option<Millis>,
+    /// When the key last passed from a device that worked offline to another one; null when it never did.
+    pub replaced_at: Option<Millis>,
     /// Whether it is the key that asked.
     #[sqlx(skip)]
     pub yours: bool,

@@ -92,10 +92,12 @@ create or replace trigger tickets_forget_search
     before update of user_id, holder_name on tickets
     for each row execute function fn_forget_search();
 
--- `created_by` is the key that made this one, `manifest_at` when its device last downloaded keys of tickets.
+-- `created_by` is the key that made this one, `manifest_at` when its device last downloaded keys of tickets, `taken_at` when
+-- an organizer agreed to take what its devices had scanned before they had it no more.
 alter table keys
     add column if not exists created_by uuid,
-    add column if not exists manifest_at bigint;
+    add column if not exists manifest_at bigint,
+    add column if not exists taken_at bigint;
 
 -- What was downloaded before it was noted may be all that there is now.
 update keys
@@ -103,6 +105,17 @@ set manifest_at = (extract(epoch from now()) * 1000)::bigint
 where offline and manifest_at is null;
 
 create index if not exists keys_created_by_idx on keys (created_by) where created_by is not null;
+
+-- What a key was before another device got it: good for nothing any more but to prove what its device scanned until then.
+create table if not exists former_secrets (
+    secret_hash bytea not null,
+    key_id uuid not null,
+    ended_at bigint not null,
+    constraint former_secrets_pkey primary key (secret_hash),
+    constraint former_secrets_key_id_fkey foreign key (key_id) references keys (key_id) on delete cascade
+);
+
+create index if not exists former_secrets_key_id_idx on former_secrets (key_id);
 
 -- How many codes of a key were refused lately. What is accepted is not in it, so an admission pays nothing for it.
 create index if not exists scans_refused_idx
@@ -147,6 +160,7 @@ begin
     if exists (select 1 from pg_roles where rolname = 'ticket_service') then
         -- It may add to them and never change them; they go with their event alone.
         grant select, insert on actions to ticket_service;
+        grant select, insert on former_secrets to ticket_service;
     end if;
 end;
 $$;

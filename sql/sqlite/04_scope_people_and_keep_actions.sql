@@ -33,10 +33,21 @@ end;
 
 alter table keys add column created_by blob;
 alter table keys add column manifest_at bigint;
+alter table keys add column taken_at bigint;
 
 update keys set manifest_at = unixepoch() * 1000 where offline;
 
 create index keys_created_by_idx on keys (created_by) where created_by is not null;
+
+create table former_secrets (
+    secret_hash blob not null,
+    key_id blob not null,
+    ended_at bigint not null,
+    constraint former_secrets_pkey primary key (secret_hash),
+    constraint former_secrets_key_id_fkey foreign key (key_id) references keys (key_id) on delete cascade
+) without rowid;
+
+create index former_secrets_key_id_idx on former_secrets (key_id);
 
 create index scans_refused_idx
     on scans (coalesce(key_id, x'00'), received_at)

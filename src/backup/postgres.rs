@@ -113,8 +113,8 @@ fn schema_of(mut script: impl BufRead) -> anyhow::Result<Option<i64>> {
 
 /// Refuses a database that holds anything of ours; takes away tables of ours that hold nothing, such as `migrate` made.
 async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
-    const TABLES: [&str; 8] =
-        ["scans", "keys", "tickets", "users", "actions", "events", "settings", "_sqlx_migrations"];
+    const TABLES: [&str; 9] =
+        ["scans", "former_secrets", "keys", "tickets", "users", "actions", "events", "settings", "_sqlx_migrations"];
     let mut connection = connect(owner).await?;
     let mut transaction = connection.begin().await?;
     for table in TABLES {

@@ -1,20 +1,24 @@
 //! Scans that a gate decided by itself while it was offline, sent when the network is back; and those of them that the
 //! service would have refused.
 
+use data_encoding::BASE64URL_NOPAD;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::scans::{ScanBody, ScanReply};
+use super::keys::find_key;
+use super::scans::{ScanBody, ScanReply, decided_offline};
+use crate::auth::{Caller, proves};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
-use crate::gate::{ScanRequest, scan};
-use crate::limits::BATCH_SCANS;
+use crate::gate::{ScanRequest, Shown, scan};
+use crate::limits::{BATCH_SCANS, NOTE};
 use crate::list::{self, PageQuery};
-use crate::model::Millis;
+use crate::model::{Action, Direction, Millis, Place, ScanResult, Slug, Text};
 use crate::request::{Call, parse_object};
 use crate::response::{self, Response};
+use crate::store::Act;
 
 /// Scans that a gate decided without the service.
 #[derive(Deserialize)]
@@ -92,29 +96,139 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
         return Err(Error::field("scans", Fault::TooManyScans { most: BATCH_SCANS }));
     }
     let event = call.event().await?;
+    let read = |item: &Box<RawValue>| read_item(item, call.now).map_err(|error| (claimed_id(item.get()), error));
+    let requests = body.scans.iter().map(read).collect();
+    let results = decide_all(&call, caller, &event.slug, requests).await?;
+    response::json(StatusCode::OK, &BatchReply { results })
+}
 
-    let mut results = Vec::with_capacity(body.scans.len());
-    let mut requests = Vec::with_capacity(body.scans.len());
-    for (place, item) in body.scans.iter().enumerate() {
-        match read_item(item, call.now) {
+/// Decides scans in the order of `scanned_at`, and answers in theirs. An item that could not be read has its id, if that
+/// could, and why.
+async fn decide_all(
+    call: &Call<'_>,
+    device: &Caller,
+    event: &str,
+    items: Vec<Result<ScanRequest, (Option<Uuid>, Error)>>,
+) -> Result<Vec<Option<BatchResult>>, Error> {
+    let mut results = Vec::with_capacity(items.len());
+    let mut requests = Vec::with_capacity(items.len());
+    for (place, item) in items.into_iter().enumerate() {
+        match item {
             Ok(request) => {
                 requests.push((place, request));
                 results.push(None);
             }
-            Err(error) => results.push(Some(refused(claimed_id(item), error)?)),
+            Err((scan_id, error)) => results.push(Some(refused(scan_id, error)?)),
         }
     }
     requests.sort_by_key(|(_, request)| request.scanned_at);
     for (place, request) in requests {
-        let outcome = call.app.in_time(scan(call.app, caller, &event.slug, &request, call.now)).await;
+        let outcome = call.app.in_time(scan(call.app, device, event, &request, call.now)).await;
         results[place] = Some(match outcome {
             Ok(scanned) => {
-                let reply = Box::new(ScanReply::new(scanned, caller));
+                let reply = Box::new(ScanReply::new(scanned, device));
                 BatchResult::Decided(BatchVerdict { status: reply.status().as_u16(), reply })
             }
             Err(error) => refused(Some(request.scan_id), error)?,
         });
     }
+    Ok(results)
+}
+
+/// Scans of a device that cannot send them, from a file that it wrote.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct HandedScans {
+    /// The slug of the event, as the file says it.
+    event: Slug,
+    /// In any order: they apply in the order of `scanned_at`.
+    #[cfg_attr(test, schemars(length(max = BATCH_SCANS)))]
+    scans: Vec<HandedScan>,
+}
+
+/// A scan as a device wrote it into a file, and its proof.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct HandedScan {
+    /// The text of a JSON object, byte by byte as the device wrote it: a `WrittenScan`.
+    scan: String,
+    /// HMAC-SHA-256 of the lines `unsent scan`, key id, event and scan, keyed with the SHA-256 of the 32 bytes of the key that
+    /// the device had, in base64url without padding.
+    #[cfg_attr(test, schemars(regex(pattern = "^[A-Za-z0-9_-]{43}$")))]
+    proof: String,
+}
+
+/// What a file says of a scan: which ticket, and neither a code nor a name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenScan {
+    scan_id: Uuid,
+    ticket_id: Option<Uuid>,
+    seat: Option<Place>,
+    gate: Option<Place>,
+    note: Option<Text<NOTE>>,
+    at_gate: Option<Place>,
+    direction: Direction,
+    scanned_at: Millis,
+    offline_result: ScanResult,
+}
+
+impl WrittenScan {
+    fn read(self) -> Result<ScanRequest, Error> {
+        decided_offline(self.offline_result)?;
+        let (seat, gate) = (self.seat.map(Place::into_string), self.gate.map(Place::into_string));
+        let shown = match (self.ticket_id, seat, gate, self.note) {
+            (Some(ticket_id), None, None, None) => Shown::Ticket(ticket_id),
+            (None, Some(seat), Some(gate), None) => Shown::Seat { seat, gate, code: None },
+            (None, Some(seat), Some(gate), Some(note)) => Shown::Vouched { seat, gate, note: note.0 },
+            (None, None, None, None) => Shown::Nothing,
+            _ => return Err(Error::field("scan", Fault::NotAScan)),
+        };
+        Ok(ScanRequest {
+            scan_id: self.scan_id,
+            shown,
+            at_gate: self.at_gate.map(Place::into_string),
+            direction: self.direction,
+            scanned_at: self.scanned_at,
+            offline_result: Some(self.offline_result),
+        })
+    }
+}
+
+/// `POST /api/keys/{key_id}/scans`: what an organizer hands in, who so agrees to it, is recorded as of the device that made it.
+pub async fn hand_in_scans(call: Call<'_>) -> Result<Response, Error> {
+    let key_id = call.id("key_id", Error::KeyNotFound)?;
+    let organizer = call.caller()?;
+    let key = find_key(call.app, organizer, key_id).await?;
+    let body: HandedScans = call.json()?;
+    if body.scans.len() > BATCH_SCANS {
+        return Err(Error::field("scans", Fault::TooManyScans { most: BATCH_SCANS }));
+    }
+    let slug = &body.event.0;
+    let event = organizer.open_event(call.app.store().find_event(slug).await?)?;
+    let secrets = call.app.store().list_secrets(key_id).await?;
+    let read = |HandedScan { scan, proof }: &HandedScan| {
+        let proof = BASE64URL_NOPAD.decode(proof.as_bytes()).unwrap_or_default();
+        if !secrets.iter().any(|hash| proves(hash, &proof, key_id, slug, scan)) {
+            return Err((claimed_id(scan), Error::field("proof", Fault::NotOfThisKey)));
+        }
+        let written = parse_object::<WrittenScan>(scan.as_bytes()).map_err(|error| match error {
+            Error::MalformedJson(_) => Error::field("scan", Fault::Unreadable),
+            error => error,
+        });
+        written.and_then(WrittenScan::read).map_err(|error| (claimed_id(scan), error))
+    };
+    let requests: Vec<_> = body.scans.iter().map(read).collect();
+    let device = Caller::absent(&key, call.now);
+    let proven = requests.iter().filter(|request| request.is_ok()).count();
+    if proven > 0 {
+        // First, so that nothing is there of which nobody knows who handed it in.
+        let act = Act::new(Action::ScansHandedIn, event.event_id).subject(key_id).count(proven);
+        call.app.store().record_action(call.author()?, &act).await?;
+    }
+    let results = decide_all(&call, &device, &event.slug, requests).await?;
     response::json(StatusCode::OK, &BatchReply { results })
 }
 
@@ -135,12 +249,12 @@ fn read_item(item: &RawValue, now: Millis) -> Result<ScanRequest, Error> {
 }
 
 /// The id of an item that cannot be read whole, so that the gate can tell which one it was.
-fn claimed_id(item: &RawValue) -> Option<Uuid> {
+fn claimed_id(item: &str) -> Option<Uuid> {
     #[derive(Deserialize)]
     struct Named {
         scan_id: Uuid,
     }
-    parse_object::<Named>(item.get().as_bytes()).ok().map(|named| named.scan_id)
+    parse_object::<Named>(item.as_bytes()).ok().map(|named| named.scan_id)
 }
 
 /// A refusal that concerns one item. Any other concerns the whole batch, which is sent again.

@@ -13,7 +13,9 @@ use crate::app::App;
 use crate::auth::{Caller, Hash, NewSecret, random_bytes, read_enrolment};
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::{ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_OF_ORGANIZER, KEY_WITHOUT_END, UNDO_WINDOW};
+use crate::limits::{
+    ENROLMENT, GateLimits, KEY_AFTER_EVENT, KEY_NAME, KEY_OF_ORGANIZER, KEY_WITHOUT_END, OFFLINE_WINDOW, UNDO_WINDOW,
+};
 use crate::links;
 use crate::list::{self, Cursor, Limit, PAGE, PageQuery};
 use crate::model::{Action, Event, Key, Millis, Place, Role, Seed, Slug, Text, Ticket};
@@ -95,6 +97,7 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
         created_by: caller.key_id,
         expires_at: Some(expires_at),
         revoked_at: None,
+        taken_at: None,
         event: event.map(|event| event.slug),
     };
     app.store().insert_key(&details, &secret.hash, caller.author(now)).await?;
@@ -135,6 +138,23 @@ pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Re
     let revoked = app.store().revoke_key(key_id, caller.author(now)).await?;
     app.keys.forget(|key| key.key_id == key_id || revoked.contains(&key.key_id));
     Ok(revoked.len())
+}
+
+/// What an organizer has agreed to.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct TakenScans {
+    /// Until when batches with secrets of this key that have ended are taken, of scans that were made until now.
+    taken_until: Millis,
+}
+
+/// `POST /api/keys/{key_id}/take`: from now on devices that have the key no more may send what they had scanned.
+pub async fn take_scans(call: Call<'_>) -> Result<Response, Error> {
+    let key_id = call.id("key_id", Error::KeyNotFound)?;
+    find_key(call.app, call.caller()?, key_id).await?;
+    call.app.store().take_scans(key_id, call.author()?).await?;
+    call.app.keys.forget(|key| key.key_id == key_id);
+    response::json(StatusCode::OK, &TakenScans { taken_until: call.now + OFFLINE_WINDOW })
 }
 
 /// Tickets that one request renews at most, so that it ends in seconds and whoever asks sees how far it is.

@@ -92,7 +92,7 @@ impl ScanBody {
             (Some(qr), None, None, None, None) => QrCode::parse(&qr).map_or(Shown::Nothing, Shown::Qr),
             (None, Some(seat), Some(gate), Some(digits), None) => {
                 let (seat, gate) = place(seat, gate);
-                Shown::Seat { seat, gate, code: Code::typed(&digits) }
+                Shown::Seat { seat, gate, code: Some(Code::typed(&digits)) }
             }
             (None, Some(seat), Some(gate), None, Some(note)) => {
                 let (seat, gate) = place(seat, gate);
@@ -100,11 +100,7 @@ impl ScanBody {
             }
             _ => return Err(Error::field("body", Fault::NotAScan)),
         };
-        if self.offline_result.is_some_and(|own| !own.is_kept()) {
-            let decided = ScanResult::ALL.iter().filter(|result| result.is_kept());
-            let words = decided.map(|result| result.as_str().to_owned()).collect();
-            return Err(Error::field("offline_result", Fault::NotOneOf { words }));
-        }
+        self.offline_result.map_or(Ok(()), decided_offline)?;
         Ok(ScanRequest {
             scan_id: self.scan_id,
             shown,
@@ -114,6 +110,16 @@ impl ScanBody {
             offline_result: self.offline_result,
         })
     }
+}
+
+/// Refuses a verdict that no gate gives by itself.
+pub(super) fn decided_offline(result: ScanResult) -> Result<(), Error> {
+    if result.is_kept() {
+        return Ok(());
+    }
+    let decided = ScanResult::ALL.iter().filter(|result| result.is_kept());
+    let words = decided.map(|result| result.as_str().to_owned()).collect();
+    Err(Error::field("offline_result", Fault::NotOneOf { words }))
 }
 
 /// A scan and the decision on it. The same shape whatever the decision.
@@ -224,7 +230,11 @@ impl ScanReply {
         };
         // Any key of the event gets a verdict again; one of another gate learns no more by it than by a scan of its own.
         let elsewhere = ticket.as_ref().is_some_and(|ticket| !caller.stands_at(&ticket.gate));
-        let told = told(if elsewhere { ScanResult::WrongGate } else { scan.result }, caller.role);
+        let told = match caller.ended {
+            // Who has the device now is told no more than it sent.
+            Some(_) => Told::Place,
+            None => told(if elsewhere { ScanResult::WrongGate } else { scan.result }, caller.role),
+        };
         let all = told == Told::Everything;
         Self {
             scan_id: scan.scan_id,
@@ -293,7 +303,7 @@ pub async fn record_attendance(call: Call<'_>) -> Result<Response, Error> {
         shown: Shown::Seat {
             seat: body.seat.into_string(),
             gate: body.gate.into_string(),
-            code: Code::typed(&body.totp_code),
+            code: Some(Code::typed(&body.totp_code)),
         },
         at_gate: None,
         direction: Direction::Entry,

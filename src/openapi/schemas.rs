@@ -36,13 +36,13 @@ pub fn components() -> Map<String, Value> {
         add::<(ListedAction, ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::OfferedKey, keys::EnrolledKey)>(
             all,
         );
-        add::<(KeyScan, Renewal, events::ShownEvent)>(all);
+        add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent)>(all);
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
         add::<(events::NewEvent, events::Changes, users::Changes, keys::NewKey, keys::EnrolmentBody)>(all);
-        add::<(scans::AttendanceBody, scans::ScanBody, ScanRequest, batches::BatchBody)>(all);
+        add::<(scans::AttendanceBody, scans::ScanBody, ScanRequest, batches::BatchBody, batches::HandedScans)>(all);
     });
     for (name, schema) in requests {
         let other = schemas.insert(name.clone(), schema.clone());

@@ -159,7 +159,7 @@ class Tab {
     });
   }
 
-  /** Some scans whose key has ended. */
+  /** The scans of a key that has ended, as a file. */
   strandedFile(key_id) {
     return this.page.evaluate((key_id) => globalThis.gate.stranded(key_id), key_id);
   }

@@ -235,15 +235,88 @@ test("a key that was revoked opens nothing more, and what it let in is not lost"
   const [{ key_id, unsent, gate }] = (await tab.state()).stranded;
   assert.deepEqual([key_id, unsent, gate], [tab.key_id, 1, "North"]);
 
-  // An organizer's key sends the file as it is.
-  const { numbers, batch } = await tab.strandedFile(key_id);
-  assert.ok(!JSON.stringify(batch).includes("Holder of"), "the file tells what was shown, and of nobody");
-  const { results } = await host.api("POST", "/api/events/default/scans/batch", batch);
+  // The organizer hands the file in.
+  const { numbers, file } = await tab.strandedFile(key_id);
+  for (const secret of ["Holder of", "rtk_", "RT1.", "code"]) {
+    assert.ok(!JSON.stringify(file).includes(secret), `the file tells which ticket, and ${secret} is not in it`);
+  }
+  const { event, scans } = file;
+  const { results } = await host.api("POST", `/api/keys/${file.key_id}/scans`, { event, scans });
   assert.deepEqual(results.map(({ result }) => result), ["accepted"]);
   assert.equal(await admitted(host), 1);
   await tab.discard(numbers);
   assert.deepEqual((await tab.state()).stranded, []);
   assert.ok(!(tab.key_id in (await tab.kept()).stores.keys), "and the key is forgotten");
+});
+
+test("what a revoked key let in goes out by itself once an organizer agrees, also after the ticket was renewed", async (t) => {
+  const host = await service(t);
+  const [first] = await tickets(host, "A1");
+  const phone = await device(t, host);
+  const tab = await phone.enrolled(host);
+  await host.stop();
+  await tab.scan(host.code(first));
+  await host.start();
+  await host.api("POST", `/api/keys/${tab.key_id}/lost`);
+  await eventually(async () => {
+    await tab.sync();
+    assert.equal((await tab.state()).stranded.length, 1);
+  });
+  assert.equal(await admitted(host), 0);
+  // The device is another gate meanwhile, and is one still.
+  await tab.enrol((await host.enrolment()).enrol_url);
+  await tab.ready();
+  await host.api("POST", `/api/keys/${tab.key_id}/take`);
+  await eventually(async () => {
+    await tab.page.evaluate(() => globalThis.gate.sendStranded());
+    assert.deepEqual((await tab.state()).stranded, []);
+  });
+  assert.equal(await admitted(host), 1);
+  assert.ok((await tab.state()).offlineReady, "the new key is undisturbed");
+  assert.ok(!(tab.key_id in (await tab.kept()).stores.keys), "the old one is forgotten");
+  const scanned = await host.api("GET", `/api/keys/${tab.key_id}/scans`);
+  assert.deepEqual(scanned.scans.map(({ result, seat }) => [result, seat]), [["accepted", "A1"]]);
+});
+
+test("a second device with the same key strands nothing of the first", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const before = await (await device(t, host)).enrolled(host);
+  await before.page.route("**/api/**", (route) => route.abort());
+  await before.scan(host.code(first));
+  const { enrol_url } = await host.api("POST", `/api/keys/${before.key_id}/enrol`);
+  const after = await (await device(t, host)).open();
+  await after.enrol(enrol_url);
+  await after.ready();
+  await before.page.unroute("**/api/**");
+  await eventually(async () => {
+    await before.sync();
+    assert.equal((await before.state()).stranded.length, 1);
+  });
+  await host.api("POST", `/api/keys/${before.key_id}/take`);
+  await eventually(async () => {
+    await before.page.evaluate(() => globalThis.gate.sendStranded());
+    assert.deepEqual((await before.state()).stranded, []);
+  });
+  assert.equal(await admitted(host), 1);
+  assert.deepEqual(gist(await after.scan(host.code(first))), online("already_used"));
+  assert.deepEqual(gist(await after.scan(host.code(second))), online("accepted"));
+});
+
+test("an expired key's scans go out by themselves", async (t) => {
+  const host = await service(t);
+  const [first] = await tickets(host, "A1");
+  const expires_at = new Date(Date.now() + 20_000).toISOString();
+  const tab = await (await device(t, host)).enrolled(host, { expires_at });
+  await tab.page.route("**/api/**", (route) => route.abort());
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
+  await eventually(async () => assert.ok(Date.now() > Date.parse(expires_at)), 40_000);
+  await tab.page.unroute("**/api/**");
+  await eventually(async () => {
+    await tab.sync();
+    assert.deepEqual([(await tab.state()).stranded, (await tab.state()).queued], [[], 0]);
+  });
+  assert.equal(await admitted(host), 1);
 });
 
 forBothDatabases("a device that becomes another gate sends what it has under the key that it was made with", async (t, service) => {
@@ -598,7 +671,7 @@ test("what release 0.1.0 kept in clear is sealed or deleted, and its unsent scan
   assert.equal(await admitted(host), 1);
   const [lost] = (await tab.state()).stranded;
   assert.deepEqual([lost.event, lost.unsent], ["gone", 1], "its gate is long forgotten");
-  assert.deepEqual((await tab.strandedFile(lost.key_id)).batch.scans, [queue[1].body]);
+  assert.deepEqual((await tab.strandedFile(lost.key_id)).file.scans, [queue[1].body]);
 });
 
 test("where the browser seals nothing a gate works with the service, and nothing is kept", async (t) => {

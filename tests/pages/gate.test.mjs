@@ -185,7 +185,7 @@ test("no page shows a gate within itself", async (t) => {
   assert.deepEqual(asked.filter((path) => path.startsWith("/api/")), [], "it did not even begin");
 });
 
-test("scans whose key has ended are saved as a file that an organizer sends, and only then deleted", async (t) => {
+test("scans whose key has ended are saved as a file that an organizer hands in, and only then deleted", async (t) => {
   const { tickets, ana } = await house(t);
   const { key_id, enrol_url } = await tickets.enrolment();
   const gate = await Gate.at(t, tickets, { link: enrol_url });
@@ -206,8 +206,8 @@ test("scans whose key has ended are saved as a file that an organizer sends, and
   await gate.press(en("gate.stranded_save"));
   const file = await saved;
   assert.equal(file.suggestedFilename(), "default-scans.json");
-  const batch = JSON.parse(fs.readFileSync(await file.path(), "utf8"));
-  const { results } = await tickets.api("POST", "/api/events/default/scans/batch", batch);
+  const { event, scans } = JSON.parse(fs.readFileSync(await file.path(), "utf8"));
+  const { results } = await tickets.api("POST", `/api/keys/${key_id}/scans`, { event, scans });
   assert.deepEqual(results.map(({ result }) => result), ["accepted"]);
   await remove.click();
   await page.getByRole("alertdialog").getByRole("button", { name: en("gate.stranded_remove") }).click();

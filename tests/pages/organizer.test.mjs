@@ -1,6 +1,7 @@
 // What an organizer does on the page, and what the page never does.
 
 import assert from "node:assert/strict";
+import crypto from "node:crypto";
 import fs from "node:fs";
 import { test } from "node:test";
 import { LANGUAGES, accessible, desktop, eventually, forBothDatabases, marked, phone, service, texts } from "./harness.mjs";
@@ -553,6 +554,53 @@ for (const language of LANGUAGES) {
     assert.equal((await tickets.ask("GET", "/api/events/default/manifest", undefined, lost.key)).status, 401);
   });
 }
+
+test("unsent scans of a key that ended are agreed to, or handed in from the device's file", async (t) => {
+  const tickets = await withTickets(t);
+  const key = await tickets.api("POST", "/api/keys", { name: "North 1", role: "gate", event: "default", gate: "North", offline: true });
+  const { tickets: all } = await tickets.api("GET", "/api/events/default/tickets");
+  const secret = Buffer.from(key.key.replace("rtk_", ""), "base64url");
+  const hash = crypto.createHash("sha256").update(secret).digest();
+  const written = (ticket, offline_result = "accepted") => {
+    const { ticket_id } = ticket;
+    const scan = JSON.stringify({ scan_id: crypto.randomUUID(), ticket_id, direction: "entry", scanned_at: new Date().toISOString(), offline_result });
+    const proof = crypto.createHmac("sha256", hash).update(["unsent scan", key.key_id, "default", scan].join("\n")).digest("base64url");
+    return { scan, proof };
+  };
+  const [ana, bob, nobody] = all.sort((one, other) => (one.seat < other.seat ? -1 : 1));
+  const scans = [written(ana), written(bob), written(nobody), { ...written(bob), proof: "A".repeat(43) }];
+  const file = { key_id: key.key_id, event: "default", name: "North 1", gate: "North", scans };
+  await use(tickets, "bob");
+  await tickets.api("DELETE", `/api/keys/${key.key_id}`);
+
+  const page = await signedIn(t, tickets, { view: "gates" });
+  await page.locator("#old-keys summary").click();
+  await press(page, "take");
+  await sees(inDialog(page), en("organizer.take_who"));
+  await accessible(page);
+  await pressInDialog(page, "take");
+  await sees(page, en("organizer.take_done"));
+  await eventually(async () => {
+    const [{ taken_at }] = (await tickets.api("GET", "/api/keys")).keys.filter(({ key_id }) => key_id === key.key_id);
+    assert.ok(taken_at);
+  });
+
+  const chosen = page.getByLabel(en("organizer.hand_in_file"));
+  await chosen.setInputFiles({ name: "x.json", mimeType: "application/json", buffer: Buffer.from("{}") });
+  await sees(page, en("organizer.hand_in_not_one"));
+  assert.ok(await page.locator("#hand-in button").isDisabled());
+  const again = [{ recorded: 1, known: 0, conflicts: 2, refused: 1 }, { recorded: 0, known: 3, conflicts: 0, refused: 1 }];
+  for (const counts of again) {
+    await chosen.setInputFiles({ name: "default-scans.json", mimeType: "application/json", buffer: Buffer.from(JSON.stringify(file)) });
+    await page.locator("#hand-in-told").getByText("North 1").waitFor();
+    await press(page, "hand_in_go");
+    await sees(page, en("organizer.hand_in_done", counts));
+    await sees(page, en("field.not_of_this_key"));
+  }
+  await accessible(page);
+  const { conflicts } = await tickets.api("GET", "/api/events/default/conflicts");
+  assert.deepEqual(conflicts.map(({ result }) => result).sort(), ["already_used", "not_registered"]);
+});
 
 test("whoever revokes a key is told which others end with it, and whether it is their own", async (t) => {
   const tickets = await withTickets(t);

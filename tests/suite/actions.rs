@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::client::{Client, Reply};
 use crate::database::{Kind, Obstacle};
 use crate::service::{Service, Ticket, assert_members, walk, with};
+use crate::stranded::{handed, written};
 
 on_both_databases! {
     every_action_is_recorded_once_with_its_author,
@@ -107,6 +108,14 @@ impl Office {
                 (Method::POST, "/api/enrol".to_owned(), json!({ "token": token }))
             }
             Action::KeyRevoked => (Method::DELETE, format!("/api/keys/{}", self.device().await), Value::Null),
+            Action::ScansTaken => (Method::POST, format!("/api/keys/{}/take", self.device().await), Value::Null),
+            Action::ScansHandedIn => {
+                let body = json!({ "name": "North door", "role": "gate", "event": "gala", "offline": true });
+                let made = self.service.organizer.post("/api/keys", body).await.is(201);
+                let scans = vec![written(&self.service, &self.ticket, 0)];
+                let path = format!("/api/keys/{}/scans", made["key_id"].as_str().expect("a key has an id"));
+                (Method::POST, path, handed(&made, "gala", &scans))
+            }
             Action::PhoneLost | Action::Renewed => {
                 let body = json!({ "name": "North door", "role": "gate", "event": "gala", "offline": true });
                 let made = self.service.organizer.post("/api/keys", body).await.is(201);

@@ -81,6 +81,7 @@ mod smoke;
 mod sql_files;
 mod stats;
 mod stopping;
+mod stranded;
 mod system;
 mod tickets;
 mod told;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::client::{Client, Reply};
 use crate::service::{Service, Ticket, with};
+use crate::stranded::{handed, written};
 
 on_both_databases! {
     the_table_says_who_can_do_what,
@@ -164,6 +165,14 @@ impl World<'_> {
                 Deed::at(path).json(json!({ "name": "New", "role": "gate", "event": event, "gate": gate }))
             }
             ("GET", "/api/keys") => Deed::at(format!("{path}?limit=500")).shows(self.device().await),
+            ("POST", "/api/keys/{key_id}/scans") => {
+                let body = json!({ "name": "Door", "role": "gate", "event": event, "gate": gate, "offline": true });
+                let made = service.organizer.post("/api/keys", body).await.is(201);
+                let (ticket, _) = self.ticket().await;
+                let path = path.replace("{key_id}", made["key_id"].as_str().expect("a key has an id"));
+                let body = handed(&made, event, &[written(service, &ticket, 0)]);
+                Deed::at(path).json(body).shows("\"result\":\"accepted\"")
+            }
             ("GET" | "POST" | "DELETE", path) if path.starts_with("/api/keys/{key_id}") => {
                 Deed::at(path.replace("{key_id}", &self.device().await))
             }

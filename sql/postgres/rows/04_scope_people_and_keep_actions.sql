@@ -13,8 +13,11 @@ set search = '2 anas mother ana|', seat_key = lower(seat), gate_key = lower(gate
 where ticket_id = '00000000-0000-7000-8000-0000000000b2';
 
 update keys
-set created_by = '00000000-0000-7000-8000-0000000000c1', manifest_at = 1777657800000
+set created_by = '00000000-0000-7000-8000-0000000000c1', manifest_at = 1777657800000, taken_at = 1777657900000
 where key_id = '00000000-0000-7000-8000-0000000000c3';
+
+insert into former_secrets (secret_hash, key_id, ended_at)
+values ('\xf0', '00000000-0000-7000-8000-0000000000c3', 1777657850000);
 
 insert into actions (action_id, at, action, key_id, event_id, ticket_id, subject_id, count)
 values

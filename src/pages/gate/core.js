@@ -7,6 +7,7 @@ import { clockSince, now } from "../shared/clock.js";
 import { Device, isOwn, names, newId, passed } from "./device.js";
 import { inOrder, place } from "../shared/fold.js";
 import { forget, recall, remember } from "../shared/memory.js";
+import { prove } from "./seal.js";
 import { stepAt } from "../shared/totp.js";
 
 /** How long the service has for its verdict, in milliseconds, */
@@ -19,6 +20,8 @@ const PATIENCE_ALONE = 10_000;
 const BATCH = { most: 200, wrong: 30, timeout: 60_000 };
 /** In seconds. */
 const MINUTE = 60;
+/** How long after it was refused an ended key is tried again, in seconds. */
+const RARELY = 300;
 /** What is longer is no ticket, and too much of it is no batch. */
 const LONGEST_CODE = 64;
 /** A manifest may be megabytes, and the network slow: it may take its time, as long as something comes. */
@@ -101,7 +104,7 @@ export class Gate extends EventTarget {
    * `online`: whether the service answered the last time, or null; `offlineReady`: whether this device can decide by
    * itself; `tickets` it knows, as of `refreshedAt`, or whether that list was `tooOld`; scans that are `queued` for the
    * service, those that it `refused` for good, and those that are `stranded`, by the key that they were made under and that
-   * sends nothing more; whether the event has `ended`; the `problem` that the service has with sending or refreshing;
+   * has ended; whether the event has `ended`; the `problem` that the service has with sending or refreshing;
    * whether this device keeps anything (`storage`), and whether there is no room left (`full`).
    */
   get state() {
@@ -162,10 +165,24 @@ export class Gate extends EventTarget {
     if (this.#own) await this.#forget(this.#own);
   }
 
-  /** Some scans whose key sends nothing more, as an organizer sends them: `{numbers, batch}`. */
+  /** The scans of a key that has ended as a file for the organizer, who hands it in: `{numbers, file}`. */
   async stranded(key_id) {
-    const { items } = await this.#kept.unsent(key_id, BATCH.most);
-    return { numbers: items.map(({ number }) => number), batch: { scans: items.map(({ body }) => body) } };
+    const [{ items }, holder] = await Promise.all([this.#kept.unsent(key_id, { most: Infinity, wrong: Infinity }), this.#kept.key(key_id)]);
+    const numbers = items.map(({ number }) => number);
+    // Of release 0.1.0 no key is left to prove it by.
+    if (!holder?.key) return { numbers, file: { scans: items.map(({ body }) => body) } };
+    const { name, gate, event } = { ...holder, event: holder.event ?? "default" };
+    const write = async ({ body }) => {
+      const scan = JSON.stringify(written(body));
+      return { scan, proof: await prove(holder.key, ["unsent scan", key_id, event, scan].join("\n")) };
+    };
+    return { numbers, file: { key_id, event, name, gate, scans: await Promise.all(items.map(write)) } };
+  }
+
+  /** Tries at once to send scans of keys that have ended: an organizer may have agreed to take them. */
+  async sendStranded() {
+    for (const { key_id } of this.#stranded) this.#later.delete(key_id);
+    await this.sync();
   }
 
   /** Takes such scans off the device, when a person has kept them. */
@@ -226,7 +243,7 @@ export class Gate extends EventTarget {
       await this.#catchUp().catch(() => {});
       await this.#expire();
       if (this.#manifest) await this.#kept.saw(this.#time());
-      if (!this.#own && this.#queued === 0) return;
+      if (!this.#own && this.#queued === 0 && this.#stranded.length === 0) return;
       if (this.#online !== true) await this.#learnTime();
       await this.#drain().catch(() => {});
       if (this.#own) await this.#once("manifest", () => this.#refreshWhole());
@@ -417,8 +434,9 @@ export class Gate extends EventTarget {
         await this.#sendOf(holder);
       } catch (error) {
         if (!(error instanceof Problem) || error.isAway) throw error;
-        // A key that has ended has told so elsewhere.
+        // A key that has ended has told so elsewhere. It may be taken yet: an organizer may agree, or it has only expired.
         if (error.status !== 401) problem = error;
+        else this.#later.set(holder.key_id, { until: performance.now() + 1000 * (holder.ended ? RARELY : 0) });
       }
     }
     this.#problems.queue = problem;
@@ -435,13 +453,7 @@ export class Gate extends EventTarget {
     for (;;) {
       const { items, wrong, tick } = await this.#kept.unsent(holder.key_id, BATCH);
       if (items.length === 0) break;
-      // Nothing was scanned in the future: the device's clock was, and is right now.
-      const latest = new Date(now()).toISOString();
-      const scans = items.map(({ body }) => ({
-        ...body,
-        code: body.code?.trim().slice(0, LONGEST_CODE),
-        scanned_at: body.scanned_at > latest ? latest : body.scanned_at,
-      }));
+      const scans = items.map(({ body }) => ({ ...body, code: body.code?.trim().slice(0, LONGEST_CODE), scanned_at: madeAt(body) }));
       const request = { json: { scans }, timeout: BATCH.timeout, holder };
       const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request).catch((problem) => {
         // What was written of it is replayed then, so each time the service comes further.
@@ -714,6 +726,16 @@ async function alone(name, patience, work) {
 /** Asks the browser not to throw away what is kept when room is short. */
 function persist() {
   navigator.storage?.persist?.().catch(() => {});
+}
+
+/** When a scan was made. Nothing was scanned in the future: the device's clock was, and is right now. */
+const madeAt = ({ scanned_at }) => [scanned_at, new Date(now()).toISOString()].sort()[0];
+
+/** What a file says of a scan: which ticket, without the code. On paper that is good until the service knows of it. */
+function written(body) {
+  const { scan_id, at_gate, direction, offline_result, note } = body;
+  const { ticket_id, seat, gate } = understood(body);
+  return { scan_id, ticket_id, seat, gate, note, at_gate, direction, scanned_at: madeAt(body), offline_result };
 }
 
 /** What was shown at the gate: the ticket that it names, and the code that speaks for it. */

@@ -234,14 +234,14 @@ export class Device {
     });
     const { device, choices, manifest, recent, seen, erased, given, all } = read;
     const mine = all.find(({ key_id }) => key_id === device?.key_id);
-    const stranded = all.filter(({ sealed, unsent }) => !sealed && unsent > 0);
+    const isStranded = ({ sealed, ended }) => ended || !sealed;
     return {
       ...{ device, choices, manifest, seen, erased },
       // What cannot be opened is as good as gone.
       own: mine?.sealed ? await this.#whole("own", mine).catch(() => null) : null,
       recent: await this.#verdicts(recent ?? []),
-      queued: all.reduce((sum, { sealed, unsent }) => sum + (sealed ? unsent : 0), 0),
-      stranded,
+      queued: all.reduce((sum, key) => sum + (isStranded(key) ? 0 : key.unsent), 0),
+      stranded: all.filter((key) => isStranded(key) && key.unsent > 0),
       refused: given.map(({ body, refusal, why }) => ({ scan_id: body.scan_id, detail: refusal, ...why })),
     };
   }
@@ -261,12 +261,12 @@ export class Device {
 
   /**
    * Ends what an enrolment began: forgets who it is, as long as it is this, and the key, unless there are scans for it to
-   * send. A `dead` key sends nothing more, and what it should have sent waits for a person.
+   * send. A `dead` key opens nothing more; it proves whose scans these are, until the service has them.
    */
   end({ key_id, enrolment }, dead) {
     return this.#transact("readwrite", async (stores) => {
       const [device, key] = await Promise.all([done(stores.kept.get("device")), done(stores.keys.get(key_id))]);
-      if (dead && key?.enrolment === enrolment) await done(stores.keys.put({ ...key, sealed: undefined }));
+      if (dead && key?.enrolment === enrolment) await done(stores.keys.put({ ...key, ended: true }));
       if (device?.enrolment === enrolment) forget(stores);
       await prune(stores);
     });
@@ -338,15 +338,22 @@ export class Device {
 
   // ---- the queue
 
-  /** The keys that have scans to send, each with its secret, that of this device first. */
+  /** The keys that have scans to send, each with its secret, that of this device first and those that have ended last. */
   async senders() {
     const waiting = await this.#transact("readonly", async ({ kept, queue, keys }) => {
       const [device, all] = await Promise.all([done(kept.get("device")), done(keys.getAll())]);
       const counted = await Promise.all(all.map(async (key) => [key, (await unsentOf(queue, key.key_id)).length]));
       const some = counted.filter(([{ sealed }, unsent]) => sealed && unsent > 0).map(([key]) => key);
-      return some.sort((one, other) => (other.key_id === device?.key_id) - (one.key_id === device?.key_id));
+      const place = ({ key_id, ended }) => (ended ? 2 : Number(key_id !== device?.key_id));
+      return some.sort((one, other) => place(one) - place(other));
     });
     return Promise.all(waiting.map((key) => this.#whole("own", key)));
+  }
+
+  /** A key that is kept, with its secret, if it is known. */
+  async key(key_id) {
+    const key = await this.#transact("readonly", ({ keys }) => done(keys.get(key_id)));
+    return key && this.#whole("own", key);
   }
 
   /** The oldest scans made under a key that the service has not got, how many have a code that was `wrong`, and the `tick`. */

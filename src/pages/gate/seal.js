@@ -33,3 +33,12 @@ export const nonceOf = (sealed) => sealed.subarray(0, IV).join();
 export async function fingerprint(secret) {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret))).subarray(0, IV).join();
 }
+
+/** Proves that whoever has this key of a device wrote a text: as `proves` in src/auth.rs wants it, in base64url. */
+export async function prove(key, text) {
+  const bytes = Uint8Array.from(atob(key.replace("rtk_", "").replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
+  const hash = await crypto.subtle.digest("SHA-256", bytes);
+  const mac = await crypto.subtle.importKey("raw", hash, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  const made = new Uint8Array(await crypto.subtle.sign("HMAC", mac, new TextEncoder().encode(text)));
+  return btoa(String.fromCharCode(...made)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+}

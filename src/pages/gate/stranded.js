@@ -1,4 +1,5 @@
-// Scans whose key has ended before they were sent: a person takes them away as a file, which an organizer's key can send.
+// Scans whose key has ended before they were sent: they go out by themselves once an organizer agrees, or a person takes them
+// away as a file, which the organizer hands in.
 
 import { element, find } from "../shared/dom.js";
 import { save } from "../shared/save.js";
@@ -17,6 +18,10 @@ export function showStranded({ state }) {
 
 export function openStranded(gate) {
   fill(gate);
+  find("#stranded-send").onclick = async () => {
+    await gate.sendStranded();
+    fill(gate);
+  };
   if (!find("#stranded-sheet").open) find("#stranded-sheet").showModal();
 }
 
@@ -30,9 +35,9 @@ function row(gate, { key_id, event, event_name, name, gate: place, unsent }) {
   const words = [name, place, event_name ?? event].filter(Boolean).map((word) => [element("bdi", {}, word), " "]).flat();
   const button = (name, onclick, disabled = false) => element("button", { type: "button", onclick, disabled }, text(name));
   const keep = async () => {
-    const { numbers, batch } = await gate.stranded(key_id);
+    const { numbers, file } = await gate.stranded(key_id);
     saved.set(key_id, numbers);
-    save(new Blob([JSON.stringify(batch)], { type: "application/json" }), `${event ?? "default"}-scans.json`);
+    save(new Blob([JSON.stringify(file)], { type: "application/json" }), `${event ?? "default"}-scans.json`);
     fill(gate);
   };
   const remove = async () => {

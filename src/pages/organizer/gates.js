@@ -3,6 +3,7 @@
 import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, onSubmit, open, tell } from "./form.js";
+import * as handin from "./handin.js";
 import * as lost from "./lost.js";
 import { all, call, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
@@ -17,6 +18,7 @@ export async function show() {
   const { event } = session;
   const [keys, { gates }] = await Promise.all([all("/api/keys", "keys"), call("GET", here("/stats"))]);
   if (event !== session.event) return;
+  handin.show();
   const ours = keys.filter((key) => key.event === event.slug || key.event === null).reverse();
   const card = (key) => cardOf(key, keys);
   const good = ours.filter(isGood);
@@ -57,6 +59,8 @@ function cardOf(key, keys) {
     maker ? text("organizer.key_made_by", { name: isolated(maker.name) }) : null,
     key.newest_scan_at || isDevice ? newest(key) : null,
     key[end] ? text(`organizer.key_${end}`, { time: moment(key[end]) }) : null,
+    key.replaced_at ? text("organizer.key_replaced_at", { time: moment(key.replaced_at) }) : null,
+    key.taken_at ? text("organizer.key_taken_at", { time: moment(key.taken_at) }) : null,
   ];
   return element("li", { className: "card" },
     element("h2", {}, bdi(key.name)),
@@ -70,6 +74,7 @@ function actions(key, keys) {
   return [
     isGood(key) && isOfADevice(key) && button("enrol", () => attempt(() => enrol(key))),
     isGood(key) && button("revoke", () => revoke(key, madeBy(key, keys).filter(isGood)), "danger"),
+    isOfADevice(key) && key.offline && (!isGood(key) || key.replaced_at) && button("take", () => take(key)),
     // Also of one whose key is revoked already, or has ended: it may know codes.
     isOfADevice(key) && button("lost", () => lost.ask(key), "danger"),
   ].filter(Boolean);
@@ -80,6 +85,20 @@ function newest({ newest_scan_at: time }) {
   const age = now() - Date.parse(time);
   const when = age < RECENT ? ago(age) : dayAndTime(time, session.event.time_zone);
   return text("organizer.newest_scan", { when });
+}
+
+/** Agrees to what devices that have the key no more had scanned. They send it by themselves then. */
+function take(key) {
+  confirm({
+    title: text("organizer.take_title", { name: isolated(key.name) }),
+    words: ["take_what", "take_who", "take_until", "take_file"].map((name) => text(`organizer.${name}`)),
+    action: text("organizer.take"),
+    async work() {
+      await call("POST", `/api/keys/${key.key_id}/take`);
+      tell(text("organizer.take_done"));
+      attempt(show);
+    },
+  });
 }
 
 /** `made` are the keys that end with it. */

@@ -9,12 +9,12 @@ use super::{BEGIN, Backend, Connection, Db};
 use crate::error::Error;
 use crate::limits::ENROLMENT;
 use crate::model::{Action, Event, Key, Millis};
-use crate::store::{Act, Author, Guarded, Keys, ListedKey, Result};
+use crate::store::{Act, Author, FoundKey, Guarded, Keys, ListedKey, Result};
 
 macro_rules! key_columns {
     () => {
         "k.key_id, k.name, k.role, k.event_id, e.slug as event, k.gate, k.offline, k.created_at, k.created_by, \
-         k.expires_at, k.revoked_at"
+         k.expires_at, k.revoked_at, k.taken_at"
     };
 }
 
@@ -34,12 +34,31 @@ macro_rules! where_good {
 
 #[async_trait]
 impl Keys for Backend {
-    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<Key>> {
+    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<FoundKey>> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(select_keys!("where k.secret_hash = $1"))
-            .bind(secret_hash)
-            .fetch_optional(lease.connection())
-            .await;
+        let outcome = sqlx::query_as(concat!(
+            "select ",
+            key_columns!(),
+            ", (select f.ended_at from former_secrets f where f.secret_hash = $1) as replaced_at \
+             from keys k left join events e on e.event_id = k.event_id \
+             where k.key_id = coalesce((select c.key_id from keys c where c.secret_hash = $1), \
+             (select f.key_id from former_secrets f where f.secret_hash = $1))"
+        ))
+        .bind(secret_hash)
+        .fetch_optional(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn list_secrets(&self, key_id: Uuid) -> Result<Vec<Vec<u8>>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_scalar(
+            "select secret_hash from keys where key_id = $1 \
+             union all select secret_hash from former_secrets where key_id = $1",
+        )
+        .bind(key_id)
+        .fetch_all(lease.connection())
+        .await;
         lease.settle(outcome.map_err(Error::from)).await
     }
 
@@ -80,7 +99,8 @@ impl Keys for Backend {
         let outcome = sqlx::query_as(concat!(
             "select ",
             key_columns!(),
-            ", n.newest_scan_at from keys k left join events e on e.event_id = k.event_id \
+            ", n.newest_scan_at, (select max(f.ended_at) from former_secrets f where f.key_id = k.key_id) as replaced_at \
+             from keys k left join events e on e.event_id = k.event_id \
              left join (select s.key_id, max(s.received_at) as newest_scan_at from scans s \
              where s.event_id between $4 and $5 and ",
             kept_scan!(),
@@ -160,10 +180,19 @@ impl Keys for Backend {
     ) -> Result<bool> {
         let update = sqlx::query(concat!("update keys set enrol_hash = $3, enrol_expires_at = $4 ", where_good!()));
         let update = update.bind(key_id).bind(author.now).bind(enrol_hash).bind(expires_at);
-        change_key(self, key_id, update, author, Action::KeyOffered).await
+        change_key(self, key_id, [update], author, Action::KeyOffered).await
     }
 
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool> {
+        // Who has had no list has decided nothing. Whoever comes second finds that the first has kept it.
+        let keep = sqlx::query(concat!(
+            "insert into former_secrets (secret_hash, key_id, ended_at) select secret_hash, key_id, $2 from keys ",
+            where_good!(),
+            " and enrol_hash = $3 and enrol_expires_at > $2 and manifest_at is not null on conflict do nothing"
+        ))
+        .bind(key_id)
+        .bind(now)
+        .bind(enrol_hash);
         // Compare-and-set: whoever comes second waits for the row, and then finds no token in it.
         let update = sqlx::query(concat!(
             "update keys set secret_hash = $4, enrol_hash = null, enrol_expires_at = null ",
@@ -174,7 +203,13 @@ impl Keys for Backend {
         .bind(now)
         .bind(enrol_hash)
         .bind(secret_hash);
-        change_key(self, key_id, update, Author { key_id: Some(key_id), now }, Action::KeyEnrolled).await
+        change_key(self, key_id, [keep, update], Author { key_id: Some(key_id), now }, Action::KeyEnrolled).await
+    }
+
+    async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()> {
+        let update = sqlx::query("update keys set taken_at = $2 where key_id = $1").bind(key_id).bind(author.now);
+        let is_there = change_key(self, key_id, [update], author, Action::ScansTaken).await?;
+        if is_there { Ok(()) } else { Err(Error::KeyNotFound) }
     }
 }
 
@@ -217,21 +252,24 @@ async fn revoke_descent(connection: &mut Connection, key_id: Uuid, author: Autho
     Ok(revoked.into_iter().map(|(revoked_id, _)| revoked_id).collect())
 }
 
-/// Changes a key, and records it where there was something to change. Returns whether there was.
-async fn change_key(
+/// Changes a key, and records it where the last of the statements found something to change. Returns whether it did.
+async fn change_key<const N: usize>(
     backend: &Backend,
     key_id: Uuid,
-    update: Update<'_>,
+    updates: [Update<'_>; N],
     author: Author,
     action: Action,
 ) -> Result<bool> {
     let mut lease = backend.writer().await?.begin(BEGIN).await?;
     let outcome = async {
         let connection = lease.connection();
-        if action == Action::KeyOffered {
+        if author.key_id != Some(key_id) {
             refuse_revoked(connection, author).await?;
         }
-        let changed = update.execute(&mut *connection).await?.rows_affected() > 0;
+        let mut changed = false;
+        for update in updates {
+            changed = update.execute(&mut *connection).await?.rows_affected() > 0;
+        }
         if changed {
             let event_id: Option<Uuid> = sqlx::query_scalar("select event_id from keys where key_id = $1")
                 .bind(key_id)
