@@ -424,6 +424,7 @@ async fn a_schema_that_is_not_known_is_neither_backed_up_nor_restored(service: S
     assert!(said.contains("has schema version 99, which is of a later release"), "{said}");
 
     service.database.execute("delete from _sqlx_migrations where version = 99").await.expect("it is there");
+    service.database.execute("drop table former_secrets").await.expect("it is there");
     service.database.execute("drop table keys").await.expect("it is there");
     let said = Run::of(&mut backup(&service, &directory)).failed(1);
     assert!(said.contains("is not a database of this service") && said.contains("keys"), "{said}");

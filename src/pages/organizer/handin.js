@@ -102,5 +102,6 @@ function count(result, { said }, counts, reasons) {
     return;
   }
   const isConflict = said.offline_result === "accepted" && !["accepted", "undone"].includes(result.result);
-  counts[result.replayed ? "known" : isConflict ? "conflicts" : "recorded"] += 1;
+  if (result.replayed) counts.known += 1;
+  else counts[isConflict ? "conflicts" : "recorded"] += 1;
 }
