@@ -96,8 +96,8 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
         return Err(Error::field("scans", Fault::TooManyScans { most: BATCH_SCANS }));
     }
     let event = call.event().await?;
-    let read = |item: &Box<RawValue>| read_item(item, call.now).map_err(|error| (claimed_id(item.get()), error));
-    let requests = body.scans.iter().map(read).collect();
+    let read = |item: &RawValue| read_item(item, call.now).map_err(|error| (claimed_id(item.get()), error));
+    let requests = body.scans.iter().map(|item| read(item)).collect();
     let results = decide_all(&call, caller, &event.slug, requests).await?;
     response::json(StatusCode::OK, &BatchReply { results })
 }
