@@ -1,19 +1,22 @@
 // The QR codes in a picture, for browsers that read none by themselves.
 
-import { BitMatrix, Decoder, Detector } from "../shared/vendor/qr-decode.js";
+import { isAcross } from "./aim.js";
+import { Decoder, Detector } from "../shared/vendor/qr-decode.js";
 
 /**
  * The ways to look at a picture, each good for other troubles: halved, it costs a quarter; smooth, noise is gone; sharp, blur
  * is; over a narrow surrounding, uneven light is. `reach` is how far the surroundings of a point go, in points.
  */
 const HALF = { halve: true, smooth: false, sharpen: 3, reach: 12 };
-const FULL = [
-  { halve: false, smooth: false, sharpen: 2, reach: 20 },
+const SHARP = { halve: false, smooth: false, sharpen: 2, reach: 20 };
+const SMOOTH = { halve: false, smooth: true, sharpen: 0, reach: 20 };
+const OTHERS = [
   { halve: false, smooth: true, sharpen: 3, reach: 12 },
   { halve: false, smooth: true, sharpen: 3, reach: 20 },
   { halve: false, smooth: false, sharpen: 2, reach: 12 },
-  { halve: false, smooth: true, sharpen: 0, reach: 20 },
 ];
+/** With more noise than that, a deviation, it is smoothed first. */
+const NOISY = 2.5;
 /** A picture of so many points across is looked at halved first. */
 const LARGE = 800;
 
@@ -22,6 +25,12 @@ export class Looker {
   #detector = new Detector();
   #decoder = new Decoder();
   #turn = 0;
+  #clock;
+
+  /** `clock` gives milliseconds. */
+  constructor(clock = () => performance.now()) {
+    this.#clock = clock;
+  }
 
   /**
    * What it finds in a picture, as a canvas gives it, within about so many milliseconds: `codes`, each with its text, the place
@@ -29,43 +38,44 @@ export class Looker {
    * least, unless a code lies across the middle. In the next picture it goes on with the ways that it did not come to.
    */
   look(picture, budget = 60) {
-    const end = performance.now() + budget;
+    const end = this.#clock() + budget;
     const { width, height } = picture;
     const found = { codes: [], unread: [] };
-    const full = { light: lightOf(picture), width, height };
-    const first = this.#turn;
-    const ways = [...(width > LARGE ? [HALF] : []), FULL[0], ...FULL.slice(1).map((_, at, { length }) => FULL[1 + ((first + at) % length)])];
-    for (const [at, way] of ways.entries()) {
-      if (at > 1 && performance.now() > end) break;
-      if (way !== HALF && way !== FULL[0]) this.#turn += 1;
-      this.#search(full, way, end, found);
+    const views = new Views(picture);
+    for (const [at, way] of this.#ways(views).entries()) {
+      if (at > 1 && this.#clock() > end) break;
+      if (OTHERS.includes(way)) this.#turn += 1;
+      this.#search(views, way, end, found);
       if (found.codes.length > 0 && (at > 0 || found.codes.some((code) => isAcross(code, width, height)))) break;
     }
     found.unread = found.unread.filter((one) => found.codes.every((code) => Math.hypot(one.x - code.x, one.y - code.y) > code.side));
     return found;
   }
 
-  /** Adds what one way of looking finds, dark on light and light on dark. */
-  #search(full, { halve, smooth, sharpen, reach }, end, found) {
-    let { light, width, height } = halve ? halved(full) : full;
-    const scale = full.width / width;
-    if (smooth) light = smoothed(light, width, height);
-    if (sharpen) light = sharpened(light, width, height, sharpen);
+  /** All ways, the likeliest first; which of the others comes next changes from picture to picture. */
+  #ways(views) {
+    const { light, width, height } = views.get();
+    const noisy = noiseOf(light, width, height) > NOISY;
+    const first = this.#turn % OTHERS.length;
+    const others = [...OTHERS.slice(first), ...OTHERS.slice(0, first)];
+    return [...(width > LARGE ? [HALF] : []), ...(noisy ? [SMOOTH, SHARP, ...others] : [SHARP, ...others, SMOOTH])];
+  }
+
+  /** Adds what one way of looking finds, dark on light and, among the first ways, light on dark. */
+  #search(views, way, end, found) {
+    const { halve, smooth, sharpen, reach } = way;
+    const { light, width, height } = views.get(halve, smooth, sharpen);
     const around = means(light, width, height, reach);
     const margin = Math.max(1, noiseOf(light, width, height));
-    for (const sign of [1, -1]) {
-      const bits = new BitMatrix(width, height);
-      for (let y = 0, at = 0; y < height; y++) {
-        for (let x = 0; x < width; x++, at++) if ((around[at] - light[at]) * sign > margin) bits.set(x, y);
-      }
-      this.#detect(bits, scale, end, found);
+    for (const sign of OTHERS.includes(way) ? [1] : [1, -1]) {
+      this.#detect(new Cells(light, around, width, height, sign, margin), views.width / width, end, found);
     }
   }
 
-  #detect(bits, scale, end, { codes, unread }) {
+  #detect(cells, scale, end, { codes, unread }) {
     const taken = new Set();
     const missed = [];
-    const detected = this.#detector.detect(bits);
+    const detected = this.#detector.detect(cells);
     for (let next = detected.next(); !next.done; ) {
       const place = placeOf(next.value, scale);
       const text = this.#decode(next.value.matrix);
@@ -75,7 +85,7 @@ export class Looker {
       if (text && !codes.some((code) => code.text === text && Math.hypot(code.x - place.x, code.y - place.y) < code.side)) {
         codes.push({ text, ...place });
       }
-      if (performance.now() > end && codes.length > 0) break;
+      if (this.#clock() > end && codes.length > 0) break;
       next = detected.next(Boolean(text));
     }
     // Three corners of two codes look like a third.
@@ -91,9 +101,44 @@ export class Looker {
   }
 }
 
-/** Whether a code lies across the middle of the picture. */
-export function isAcross({ x, y, side }, width, height) {
-  return Math.hypot(x - width / 2, y - height / 2) < side * 0.75;
+/** Which points are dark, or light where `sign` is -1, for their surroundings: what the detector takes for a matrix of bits. */
+class Cells {
+  #cells;
+
+  constructor(light, around, width, height, sign, margin) {
+    this.width = width;
+    this.height = height;
+    const cells = new Uint8Array(light.length);
+    for (let at = 0; at < cells.length; at++) cells[at] = (around[at] - light[at]) * sign > margin ? 1 : 0;
+    this.#cells = cells;
+  }
+
+  get(x, y) {
+    return x < 0 || x >= this.width ? 0 : this.#cells[(y | 0) * this.width + (x | 0)] | 0;
+  }
+}
+
+/** A picture in brightness, and what was made of it so far. */
+class Views {
+  #made = new Map();
+
+  constructor(picture) {
+    this.width = picture.width;
+    this.#made.set("", { light: lightOf(picture), width: picture.width, height: picture.height });
+  }
+
+  get(halve, smooth, sharpen) {
+    let view = this.#made.get("");
+    if (halve) view = this.#kept("half", () => halved(view));
+    if (smooth) view = this.#kept("smooth", () => ({ ...view, light: smoothed(view.light, view.width) }));
+    if (!sharpen) return view;
+    return this.#kept(`${halve} ${smooth} ${sharpen}`, () => ({ ...view, light: sharpened(view.light, view.width, sharpen) }));
+  }
+
+  #kept(name, make) {
+    if (!this.#made.has(name)) this.#made.set(name, make());
+    return this.#made.get(name);
+  }
 }
 
 function placeOf(detected, scale) {
@@ -119,48 +164,54 @@ function halved({ light, width, height }) {
   return { light: half, width: across, height: down };
 }
 
-/** Each point as a mean of itself and its neighbours, which count less. */
-function smoothed(light, width, height) {
+/** Each point as a mean of itself and its neighbours, which count less. The outermost points stay as they are. */
+function smoothed(light, width) {
   const rows = new Uint16Array(light.length);
-  for (let y = 0, at = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, at++) rows[at] = light[x ? at - 1 : at] + 2 * light[at] + light[x + 1 < width ? at + 1 : at];
-  }
-  const smooth = new Uint8Array(light.length);
-  for (let y = 0, at = 0; y < height; y++) {
-    const [above, below] = [y ? -width : 0, y + 1 < height ? width : 0];
-    for (let x = 0; x < width; x++, at++) smooth[at] = (rows[at + above] + 2 * rows[at] + rows[at + below] + 8) >> 4;
+  for (let at = 1; at < light.length - 1; at++) rows[at] = light[at - 1] + 2 * light[at] + light[at + 1];
+  const smooth = light.slice();
+  for (let at = width; at < light.length - width; at++) {
+    smooth[at] = (rows[at - width] + 2 * rows[at] + rows[at + width] + 8) >> 4;
   }
   return smooth;
 }
 
-function sharpened(light, width, height, strength) {
-  const smooth = smoothed(smoothed(light, width, height), width, height);
-  const sharp = new Uint8ClampedArray(light.length);
-  for (let at = 0; at < light.length; at++) sharp[at] = light[at] + strength * (light[at] - smooth[at]);
+/** How each point differs from its wider neighbourhood, so many times more. */
+function sharpened(light, width, strength) {
+  const rows = new Uint16Array(light.length);
+  for (let at = 2; at < light.length - 2; at++) {
+    rows[at] = light[at - 2] + light[at + 2] + 4 * (light[at - 1] + light[at + 1]) + 6 * light[at];
+  }
+  const sharp = new Uint8ClampedArray(light);
+  for (let at = 2 * width; at < light.length - 2 * width; at++) {
+    const near = rows[at - 2 * width] + rows[at + 2 * width] + 4 * (rows[at - width] + rows[at + width]) + 6 * rows[at];
+    sharp[at] = light[at] + strength * (light[at] - (near >> 8));
+  }
   return sharp;
 }
 
 /** How light it is around each point: the mean of a square that goes so many points to each side. */
 function means(light, width, height, reach) {
-  const columns = new Uint32Array(width);
+  const columns = new Int32Array(width);
   const around = new Uint8Array(light.length);
   let rows = 0;
-  const count = (y, sign) => {
-    rows += sign;
-    for (let x = 0, at = y * width; x < width; x++, at++) columns[x] += sign * light[at];
-  };
-  for (let y = 0; y < Math.min(reach, height); y++) count(y, 1);
-  for (let y = 0, at = 0; y < height; y++) {
-    if (y + reach < height) count(y + reach, 1);
-    if (y > reach) count(y - reach - 1, -1);
-    let [sum, number] = [0, 0];
-    for (let x = -reach; x < width; x++) {
-      if (x + reach < width) [sum, number] = [sum + columns[x + reach], number + 1];
-      if (x > reach) [sum, number] = [sum - columns[x - reach - 1], number - 1];
-      if (x >= 0) around[at++] = sum / (number * rows);
-    }
+  for (let y = -reach; y < height; y++) {
+    const [enters, leaves] = [(y + reach) * width, (y - reach - 1) * width];
+    if (y + reach < height) for (let x = 0; x < width; x++) columns[x] += light[enters + x];
+    if (y > reach) for (let x = 0; x < width; x++) columns[x] -= light[leaves + x];
+    rows += (y + reach < height ? 1 : 0) - (y > reach ? 1 : 0);
+    if (y >= 0) meansOfRow(columns, rows, reach, around.subarray(y * width, (y + 1) * width));
   }
   return around;
+}
+
+function meansOfRow(columns, rows, reach, around) {
+  const width = columns.length;
+  let sum = 0;
+  for (let x = -reach; x < width; x++) {
+    if (x + reach < width) sum += columns[x + reach];
+    if (x > reach) sum -= columns[x - reach - 1];
+    if (x >= 0) around[x] = sum / (rows * (Math.min(x + reach + 1, width) - Math.max(0, x - reach)));
+  }
 }
 
 /** About the deviation of what the sensor adds: of how points differ from the mean of their neighbours, the median. */

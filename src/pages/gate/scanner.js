@@ -1,72 +1,76 @@
-// The camera, and QR codes in its picture.
+// The camera, and the QR code in its picture that is meant.
 
 import { recall, remember } from "../shared/memory.js";
+import { Aim } from "./aim.js";
 
 const CAMERA = "gate-camera";
 // Between two looks at the picture, in milliseconds: when codes come, and when none came for a while.
-const BUSY = 60;
+const BUSY = 30;
 const IDLE = 200;
 const IDLE_AFTER = 30_000;
-// What the vendored decoder gets to see: the middle of the picture, by turns all of it and a closer look at half of it.
-const SIDE = 640;
-const PARTS = [1, 0.5];
+// How wide a picture the vendored decoder gets to see at most, in points; larger ones are made smaller.
+const WIDEST = 1280;
+
+/**
+ * Both decoders give, for what the video shows: `codes`, each with its text, the place of its middle and the length of its side,
+ * `unread`, the same of codes that could not be read, and the `width` and `height` that places are told in.
+ */
 
 /** Whether the browser reads QR codes by itself; then its decoder, otherwise null. */
 async function nativeDecoder() {
   try {
     if (!(await BarcodeDetector.getSupportedFormats()).includes("qr_code")) return null;
     const detector = new BarcodeDetector({ formats: ["qr_code"] });
-    return async (video) => nearestToMiddle(await detector.detect(video), video)?.rawValue;
+    return async (video) => {
+      const { videoWidth: width, videoHeight: height } = video;
+      const all = (await detector.detect(video)).map(({ rawValue: text, boundingBox: box }) => {
+        return { text, x: box.x + box.width / 2, y: box.y + box.height / 2, side: Math.max(box.width, box.height) };
+      });
+      return { codes: all.filter(({ text }) => text), unread: all.filter(({ text }) => !text), width, height };
+    };
   } catch {
     return null;
   }
 }
 
-function nearestToMiddle(codes, video) {
-  const distance = ({ boundingBox: { x, y, width, height } }) =>
-    Math.hypot(x + width / 2 - video.videoWidth / 2, y + height / 2 - video.videoHeight / 2);
-  return codes.sort((a, b) => distance(a) - distance(b))[0];
-}
-
 /** The decoder that we bring, for browsers without one. */
 async function vendoredDecoder() {
-  const { decodeQR } = await import("../shared/vendor/qr-decode.js");
+  const { Looker } = await import("./look.js");
+  const looker = new Looker();
   const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = SIDE;
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  let turn = 0;
   return (video) => {
-    const { videoWidth: width, videoHeight: height } = video;
-    const part = Math.min(width, height) * PARTS[turn++ % PARTS.length];
-    context.drawImage(video, (width - part) / 2, (height - part) / 2, part, part, 0, 0, SIDE, SIDE);
-    try {
-      return decodeQR(context.getImageData(0, 0, SIDE, SIDE));
-    } catch {
-      return undefined; // It throws when there is no code in the picture.
-    }
+    const scale = Math.min(1, WIDEST / Math.max(video.videoWidth, video.videoHeight));
+    const [width, height] = [Math.round(video.videoWidth * scale), Math.round(video.videoHeight * scale)];
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    context.drawImage(video, 0, 0, width, height);
+    return { ...looker.look(context.getImageData(0, 0, width, height)), width, height };
   };
 }
 
 const end = (stream) => stream?.getTracks().forEach((track) => track.stop());
 
 /**
- * Shows the camera in a `<video>` and calls `seen(text)` for every code in every picture that it looks at, and `lost()`
- * when the camera went away by itself.
+ * Shows the camera in a `<video>` and calls `seen(text)` for the code that is meant in every picture that it looks at, `unsure()`
+ * where there are codes and nobody can tell which, and `lost()` when the camera went away by itself.
  */
 export class Scanner {
   paused = false;
   #video;
   #seen;
+  #unsure;
   #lost;
+  #aim = new Aim();
   #stream = null;
   #decode = null;
   #failures = 0;
   #newest = 0;
   #stops = 0;
 
-  constructor(video, { seen, lost }) {
+  constructor(video, { seen, unsure, lost }) {
     this.#video = video;
     this.#seen = seen;
+    this.#unsure = unsure;
     this.#lost = lost;
   }
 
@@ -154,10 +158,11 @@ export class Scanner {
     while (this.#stream === stream) {
       await this.#picture();
       if (this.paused || this.#stream !== stream) continue;
-      const text = await this.#read();
-      if (!text || this.paused) continue;
-      this.#newest = Date.now();
-      this.#seen(text);
+      const { text, unsure } = await this.#read();
+      if (this.paused || this.#stream !== stream) continue;
+      if (text || unsure) this.#newest = Date.now();
+      if (text) this.#seen(text);
+      else if (unsure) this.#unsure();
     }
   }
 
@@ -173,14 +178,14 @@ export class Scanner {
 
   async #read() {
     try {
-      const text = await this.#decode(this.#video);
+      const { codes, unread, width, height } = await this.#decode(this.#video);
       this.#failures = 0;
-      return text;
+      return this.#aim.choose({ codes, unread }, width, height);
     } catch {
       // Some phones say that they read codes and then never do.
       this.#failures += 1;
       if (this.#failures % 5 === 0) this.#decode = await vendoredDecoder().catch(() => this.#decode);
-      return undefined;
+      return {};
     }
   }
 }
