@@ -401,10 +401,19 @@ const [WIDTH, HEIGHT] = [640, 480];
 export const camera = {
   /** Holds a picture (PNG, such as `await locator.screenshot()`) before the camera. */
   async show(png) {
+    this.put(await this.frame(png));
+  },
+
+  /** What `put` holds before the camera at once. */
+  async frame(png) {
     const page = await (await browser()).newPage();
     const luma = await page.evaluate(drawLuma, { picture: png.toString("base64"), width: WIDTH, height: HEIGHT });
     await page.close();
-    writeFrame(Buffer.from(luma, "base64"));
+    return Buffer.from(luma, "base64");
+  },
+
+  put(frame) {
+    writeFrame(frame);
   },
 
   /** Grey, as a hand before the lens. */

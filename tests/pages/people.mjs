@@ -116,12 +116,17 @@ export class Gate extends Person {
 
   /** A hand-held scanner types what it reads, faster than keys can be sent to a browser one by one. */
   async reads(code) {
-    await this.page.evaluate((keys) => {
+    await this.typesAll(code);
+    return this.verdict();
+  }
+
+  /** The same with some codes, one right after the other, whatever becomes of them. */
+  typesAll(...codes) {
+    return this.page.evaluate((keys) => {
       for (const key of keys) {
         document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
       }
-    }, [...code, "Enter"]);
-    return this.verdict();
+    }, codes.flatMap((code) => [...code, "Enter"]));
   }
 
   /** Somebody reads six digits out; the last of what a QR code shows are these. */

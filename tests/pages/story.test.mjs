@@ -23,7 +23,7 @@ forBothDatabases("from the import to the door", async (t, service) => {
   assert.match(await gate.scans(await holder.code()), new RegExp(`${en("result.accepted")}[^]*Bob Poe[^]*A-2`));
   await gate.goesOn();
   await holder.sees(en("ticket.used"));
-  assert.match(await gate.types("A-2", digits), new RegExp(en("result.already_used")));
+  assert.match(await gate.types("A-2", digits), new RegExp(en("result.just_admitted")));
 
   await organizer.open("board");
   await organizer.sees(en("result.already_used"));
@@ -82,14 +82,14 @@ forBothDatabases("a gate without a network", async (t, service) => {
   const first = await gate.scans(await holder.code());
   assert.match(first, new RegExp(`${en("result.accepted")}[^]*ana[^]*${en("gate.tag_offline")}`));
   await gate.goesOn();
-  assert.match(await gate.types("A-1", service.code(ana)), new RegExp(en("result.already_used")));
+  assert.match(await gate.types("A-1", service.code(ana)), new RegExp(en("result.just_admitted")));
   await gate.goesOn();
 
   await gate.page.reload();
   await gate.sees(en("gate.offline"));
   assert.match(await gate.reads(service.code(bob)), new RegExp(`${en("result.accepted")}[^]*bob`));
   await gate.goesOn();
-  assert.match(await gate.types("A-2", service.code(bob)), new RegExp(en("result.already_used")));
+  assert.match(await gate.types("A-2", service.code(bob)), new RegExp(en("result.just_admitted")));
   await gate.goesOn();
   await gate.sees(en("gate.queued", { n: 4 }));
   assert.match(await gate.reads("no code of ours"), new RegExp(en("result.unknown_ticket")));

@@ -198,6 +198,17 @@ export class Gate extends EventTarget {
     return this.#inTurn({ ...body, ...(atGate ? { at_gate: atGate } : {}) });
   }
 
+  /** Notes in the list of this device that so many scans were not taken. The service learns nothing of them: nothing was decided. */
+  async missed(count) {
+    if (!this.device) return;
+    for (let scan = 0; scan < count; scan += 1) {
+      const request = { scan_id: newId(), direction: this.direction, scanned_at: new Date(now()).toISOString() };
+      const verdict = { ...blank(request), result: "not_taken" };
+      await this.#kept?.remember(verdict).catch(() => {});
+      await this.#changed(verdict);
+    }
+  }
+
   /** The same scan once more, when nobody could decide it. */
   retry(verdict) {
     if (!verdict.undecided) return verdict;
@@ -356,12 +367,8 @@ export class Gate extends EventTarget {
 
   async #undecided(request, problem) {
     const { status, code, detail, errors } = problem;
-    const verdict = {
-      ...{ scan_id: request.scan_id, result: null, message: "", ticket: null, at_gate: request.at_gate ?? null },
-      ...{ direction: request.direction, scanned_at: request.scanned_at, first_used_at: null, first_used_gate: null },
-      ...{ right_gate: null, seconds_off: null, replayed: false, undone_at: null },
-      ...{ offline: false, undecided: true, problem: { status, code, detail, errors, isAway: problem.isAway }, request },
-    };
+    const why = { undecided: true, problem: { status, code, detail, errors, isAway: problem.isAway }, request };
+    const verdict = { ...blank(request), ...why };
     await this.#keep((kept) => kept.remember(verdict), { verdict, counts: false });
     await this.#changed(verdict);
     return { ...verdict, problem };
@@ -722,6 +729,13 @@ async function alone(name, patience, work) {
     return work();
   }
 }
+
+/** A verdict that says nothing yet. */
+const blank = ({ scan_id, at_gate, direction, scanned_at }) => ({
+  ...{ scan_id, result: null, message: "", ticket: null, at_gate: at_gate ?? null, direction, scanned_at },
+  ...{ first_used_at: null, first_used_gate: null, right_gate: null, seconds_off: null, replayed: false, undone_at: null },
+  ...{ offline: false, undecided: false, problem: null },
+});
 
 /** Asks the browser not to throw away what is kept when room is short. */
 function persist() {

@@ -6,33 +6,51 @@ import { Gate } from "./core.js";
 import { samePlace } from "../shared/fold.js";
 import { enrol, readOffer, sayEnrolProblem, showOffer, takeToken, tokenIn } from "./enrol.js";
 import { confirmed, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./sheets.js";
-import { kindOf, VerdictDialog } from "./verdict.js";
+import { kindOf, nameOf, VerdictDialog } from "./verdict.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { keepOffline } from "../shared/offline.js";
 import { explainAll } from "../shared/problem.js";
 import { Repeats } from "./repeats.js";
 import { Scanner } from "./scanner.js";
-import { isLocked, onLocked } from "./sound.js";
+import { isLocked, onLocked, signal } from "./sound.js";
 import { openStranded, showStranded } from "./stranded.js";
-import { ago, duration, number, text, timeOfDay } from "../shared/text.js";
+import { ago, duration, isolated, number, text, timeOfDay } from "../shared/text.js";
 import { onScannerTyping } from "./wedge.js";
 
 const SYNC_EVERY = 15_000;
+/** So many scans wait for the verdicts before them: more are no queue of people. */
+const WAITING = 8;
+/** In milliseconds: how long "not taken" is on the screen, */
+const MISSED_SHOWN = 6000;
+/** how long its sound waits for that of a verdict, */
+const AFTER_VERDICT = 900;
+/** and after how long the word on a ticket that was in sight goes. */
+const STILL_SHOWN = 1000;
+/** So long ago, in milliseconds, somebody has just been admitted. */
+const JUST = 5 * 60_000;
 /** Kept when somebody decided that this gate takes the tickets of all gates. */
 const ANY_GATE = "gate-any";
 /** Of the device's clock, in milliseconds: what it was set is worth a word, and it went on unseen for so long that it may be wrong. */
 const CLOCK_WAS_SET = 5000;
 const CLOCK_IS_DOUBTED = 60_000;
 
+// A scanner types from the first moment on. What it reads before there is somebody to decide is decided then.
+const early = [];
+let take = (code) => early.push(code);
+onScannerTyping((code) => take(code));
+
 const token = takeToken();
 const gate = await Gate.open();
 const repeats = new Repeats();
 const scanner = new Scanner(find("#video"), { seen, lost: () => showCameraProblem({ name: "NotFoundError" }) });
 const verdicts = new VerdictDialog({ closed: verdictClosed, retry });
-const typing = new TypeSheet((typed) => present(typed));
+const typing = new TypeSheet((typed) => wait({ code: null, presented: typed }));
 const scans = new ScansSheet(gate);
 let counts = null;
+/** Whether an answer of the service is awaited. */
 let asking = false;
+/** Scans that wait for the verdicts before them, `{code, presented}`; `code` is null for what was typed. */
+const waiting = [];
 let enrolling = false;
 /** The token of the offer that is on the screen, until somebody has answered. */
 let offered = null;
@@ -66,6 +84,7 @@ function show() {
   find("#enrol-unsent").hidden = gate.state.queued === 0;
   find("#enrol-unsent").textContent = text("gate.enrol_unsent", { n: number(gate.state.queued) });
   showStranded(gate);
+  if (current !== "scan") missedAll("gate");
   if (current === "scan") showState();
   if (before === current) return;
   if (current === "choose") showGates();
@@ -196,19 +215,46 @@ const isCameraWanted = () => document.body.dataset.screen === "scan" || enrollin
 
 // From a code to a verdict.
 
-/** A code before the camera, or typed by a hand-held scanner. */
-function seen(code, how) {
+/** A code before the camera, or typed by a hand-held scanner. None is passed over without a word. */
+function seen(code, how = {}) {
   if (enrolling) return offer(tokenIn(code), code);
-  if (asking || isSheetOpen() || document.body.dataset.screen !== "scan") return;
-  if (repeats.has(code, how) || (verdicts.shown && !verdicts.gives)) return;
+  if (how.handHeld && screen() === "enrol" && tokenIn(code)) return offer(tokenIn(code), code);
+  const repeat = repeats.sees(code, how);
+  if (repeat) return answerAgain(repeat, how);
+  const why = obstacle();
+  if (why) return passedOver(code, why, how);
   mark("seen");
-  // Links hold secrets that are no business of the scans' record, and no code that admits.
-  if (/^(https?|otpauth):/i.test(code)) decided({ result: "not_a_code", direction: gate.direction }, code);
-  else present({ code }, code);
+  repeats.asked(code);
+  wait({ code, presented: { code } });
 }
 
-async function present(presented, code = null) {
-  await decide(() => gate.scan(presented), code, presented);
+/** Why no scan can be taken just now, as the texts know it, or null. */
+function obstacle() {
+  if (document.body.dataset.screen !== "scan") return "gate";
+  if (isSheetOpen()) return "sheet";
+  if (verdicts.blocks) return "verdict";
+  return waiting.length >= WAITING ? "busy" : null;
+}
+
+function wait(scan) {
+  waiting.push(scan);
+  takeNext();
+}
+
+let turn = 0;
+
+/** Decides the scan that has waited longest, as soon as the admission before it can have been seen. */
+function takeNext() {
+  clearTimeout(turn);
+  if (asking || waiting.length === 0) return;
+  if (verdicts.needs > 0) turn = setTimeout(takeNext, verdicts.needs);
+  else present(waiting.shift());
+}
+
+function present({ code, presented }) {
+  // Links hold secrets that are no business of the scans' record, and no code that admits.
+  if (/^(https?|otpauth):/i.test(code ?? "")) decided({ result: "not_a_code", direction: gate.direction }, code);
+  else decide(() => gate.scan(presented), code, presented);
 }
 
 async function retry(verdict) {
@@ -230,20 +276,90 @@ async function decide(ask, code, presented) {
     pill("");
   }
   if (gate.device) decided({ ...verdict, presented }, code);
+  else tellMissed("gate", [code, ...waiting.splice(0).map((scan) => scan.code)]);
 }
 
+/** Shows a verdict, which is that of this code. If it stays, whoever was scanned behind it is told to be scanned again. */
 function decided(verdict, code) {
-  verdicts.show(verdict, timeZone());
+  verdicts.show({ ...verdict, just: isJustAdmitted(verdict) }, timeZone());
   mark("shown");
-  if (code) repeats.decided(code, verdict);
-  else repeats.forget();
-  scanner.paused = verdict.result === "accepted";
+  unsayMissed();
+  repeats.decided(code, verdict);
+  if (verdicts.blocks) missedAll("verdict");
+  else takeNext();
 }
 
-function verdictClosed(verdict) {
-  repeats.dismissed(verdict);
-  scanner.paused = false;
+/** Whether a ticket that is refused as used came in by this device, and only a moment ago. */
+function isJustAdmitted({ result, ticket }) {
+  if (result !== "already_used" || !ticket) return false;
+  return gate.recent.some((other) => other.result === "accepted" && other.direction === "entry" && !other.undone_at
+    && other.ticket?.ticket_id === ticket.ticket_id && now() - Date.parse(other.scanned_at) < JUST);
+}
+
+function verdictClosed() {
+  repeats.dismissed();
+  unsayMissed();
   refreshCounts();
+}
+
+let stillThere = 0;
+
+/** A code that was taken already: its verdict is on the screen, or will be, or it stays in the picture after it. */
+function answerAgain({ verdict, shown, twice }, { handHeld }) {
+  if (handHeld && shown && !twice) return signal(kindOf(verdict));
+  if (shown || asking || verdict?.result !== "accepted") return;
+  const time = Date.parse(verdict.scanned_at);
+  pill(text(`gate.still_${verdict.direction}`, { name: isolated(nameOf(verdict)), ago: ago(now() - time) }));
+  clearTimeout(stillThere);
+  stillThere = setTimeout(() => pill(""), STILL_SHOWN);
+}
+
+// What was not taken.
+
+const held = new Map();
+
+/**
+ * A code that cannot be taken. One that the camera sees behind a fresh refusal is seen again as soon as it may be taken, so
+ * that only what is gone by then was not.
+ */
+function passedOver(code, why, { handHeld }) {
+  if (handHeld) return tellMissed(why, [code]);
+  if (why !== "verdict" || !verdicts.givesIn) {
+    if (repeats.tellsMissed(code)) tellMissed(why, [code]);
+  } else if (!held.has(code)) {
+    held.set(code, setTimeout(() => {
+      held.delete(code);
+      if (!repeats.sees(code) && repeats.tellsMissed(code)) tellMissed(why, [code]);
+    }, verdicts.givesIn + STILL_SHOWN));
+  }
+}
+
+/** None of those who wait is taken. */
+function missedAll(why) {
+  const codes = waiting.splice(0).map(({ code }) => code);
+  if (codes.length > 0) tellMissed(why, codes);
+}
+
+let missedTimer = 0;
+
+/** Says of some scans, by sound, word and in the list, that they were not taken. */
+function tellMissed(why, codes) {
+  for (const code of codes) if (code !== null) repeats.drop(code);
+  gate.missed(codes.length);
+  setTimeout(() => signal("undecided"), why === "verdict" || asking ? AFTER_VERDICT : 0);
+  const count = codes.length > 1 ? ` × ${number(codes.length)}` : "";
+  const missed = find("#missed");
+  missed.replaceChildren(element("b", {}, `${text("result.not_taken")}${count}`), " ", text(`gate.missed_${why}`));
+  // What is outside an open dialog is behind it.
+  (find("#verdict[open]") ?? [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body).append(missed);
+  missed.hidden = false;
+  clearTimeout(missedTimer);
+  missedTimer = setTimeout(unsayMissed, MISSED_SHOWN);
+}
+
+function unsayMissed() {
+  clearTimeout(missedTimer);
+  find("#missed").hidden = true;
 }
 
 /** For whoever measures how long the last verdict took. */
@@ -266,6 +382,7 @@ async function offer(token, link) {
   const key = await readOffer(gate, token);
   asking = false;
   stopEnrolling();
+  takeNext();
   offered = key && token;
   if (key) showOffer(key, gate);
   show();
@@ -407,7 +524,6 @@ function listen() {
   addEventListener("online", work);
   onLocked(() => pill(""));
   document.addEventListener("visibilitychange", visibilityChanged);
-  onScannerTyping((code) => seen(code, { handHeld: true }));
 }
 
 listen();
@@ -415,5 +531,7 @@ pill("");
 keepAwake();
 if (token) await offer(token);
 else show();
+take = (code) => seen(code, { handHeld: true });
+early.splice(0).forEach(take);
 work();
 setInterval(work, SYNC_EVERY);

@@ -2,50 +2,104 @@
 
 import { parse } from "./admission.js";
 
-/** After a refusal was put away, its code is looked at again only so much later, in milliseconds. */
+/** Out of sight for so long, in milliseconds, a ticket has gone; seen again, it has come again. */
+const GONE = 4000;
+/** A ticket that was refused and stays is asked about again so long after its verdict was put away. */
 const REFUSED = 4000;
-/** After an admission the phone often stays before the camera, and shows its next code. */
-const ADMITTED = 10_000;
+/** A hand-held scanner may read a code several times for one pull of its trigger, this close together. */
+const TWICE = 700;
 /** These may become an admission with the ticket's next code, at once. */
 const NEXT_CODE_HELPS = new Set(["stale_code", "wrong_code"]);
+/** So many tickets are remembered: more than are in sight within `GONE`. */
+const MOST = 50;
 
-/** A QR up to its last part, which changes; anything else whole. */
-const ticketOf = (code) => (parse(code) ? code.slice(0, code.lastIndexOf(".")) : code);
+/** The ticket of a QR, whichever of its codes it shows; anything else is what it is. */
+const ticketOf = (code) => parse(code)?.ticket_id ?? code;
 
 export class Repeats {
-  #code = null;
-  #until = 0;
-  #seenAt = 0;
-  #wholeCode = false;
+  /**
+   * By ticket, the newest last: its `code`, when it was `readAt`, since when it is out of sight (`seenAt`: nobody looks past a
+   * verdict), the `verdict` on it, and `until` when that holds.
+   */
+  #known = new Map();
+  /** By ticket, when it was seen last of those that were not taken. */
+  #missed = new Map();
 
-  /** What was decided about a code last. It is not asked again as long as the verdict is shown, nor shortly after. */
-  decided(code, { result, undecided }) {
-    this.#code = code;
-    this.#wholeCode = NEXT_CODE_HELPS.has(result) || undecided;
-    this.#until = Infinity;
+  /** A code is being asked about. */
+  asked(code) {
+    this.#keep(ticketOf(code), { code, verdict: null, until: Infinity, readAt: performance.now() });
   }
 
-  /** The verdict is no longer shown. */
-  dismissed({ result }) {
-    this.#seenAt = Date.now(); // Nobody looked meanwhile.
-    this.#until = Date.now() + (result === "accepted" ? ADMITTED : REFUSED);
+  /** What was decided about a code, or about a ticket that was typed, which is on the screen from now on. */
+  decided(code, verdict) {
+    this.#putAway(0);
+    const ticket = code === null ? verdict.ticket?.ticket_id : ticketOf(code);
+    if (ticket) this.#keep(ticket, { code, verdict, until: Infinity, readAt: this.#known.get(ticket)?.readAt ?? 0 });
+  }
+
+  /** No verdict is shown any more. */
+  dismissed() {
+    this.#putAway(REFUSED);
+  }
+
+  /** A code was not taken after all. */
+  drop(code) {
+    this.#known.delete(ticketOf(code));
   }
 
   /** From now on every code counts. */
   forget() {
-    this.#code = null;
+    this.#known.clear();
+    this.#missed.clear();
   }
 
   /**
-   * Whether a code that is seen now is one just decided. One that was gone for a while has come again. Somebody holds a
-   * hand-held scanner: what it reads after the verdict was put away, and any other code, is meant as another scan.
+   * Takes note of a code that is seen now. Gives null when that is a scan. Otherwise it is one that was taken already,
+   * and this is what is known of it: `verdict`, null while it is asked for; whether that is `shown` now; and whether it was
+   * read `twice`, by one pull of a trigger.
+   *
+   * An admitted ticket that never left the picture is no other scan, whichever of its codes it shows by now: the same person
+   * is standing there. Somebody holds a hand-held scanner: what it reads is meant, unless the answer is on the screen.
    */
-  has(code, { handHeld = false } = {}) {
-    if (handHeld) return code === this.#code && this.#until === Infinity;
-    const same = this.#wholeCode ? code === this.#code : ticketOf(code) === ticketOf(this.#code ?? "");
-    if (!same) return false;
-    const gone = Date.now() - this.#seenAt > REFUSED && this.#until !== Infinity;
-    this.#seenAt = Date.now();
-    return Date.now() < this.#until && !gone;
+  sees(code, { handHeld = false } = {}) {
+    const known = this.#known.get(ticketOf(code));
+    if (!known) return null;
+    const moment = performance.now();
+    const unseen = moment - known.seenAt;
+    const twice = moment - known.readAt < TWICE;
+    Object.assign(known, { seenAt: moment, readAt: moment });
+    const { verdict, until } = known;
+    const isOpen = until === Infinity;
+    const told = { verdict, shown: verdict !== null && isOpen, twice };
+    // A green screen does not say to whoever is next that the same code, scanned once more, admits nobody.
+    if (handHeld) return code === known.code && (twice || (isOpen && verdict?.result !== "accepted")) ? told : null;
+    if (code !== known.code && (verdict?.undecided || NEXT_CODE_HELPS.has(verdict?.result))) return null;
+    if (isOpen) return told;
+    if (unseen > GONE) return null;
+    return verdict.result === "accepted" || moment < until ? told : null;
+  }
+
+  /** Whether somebody has to be told that this code was not taken: once, for as long as it stays in the picture. */
+  tellsMissed(code) {
+    const ticket = ticketOf(code);
+    const moment = performance.now();
+    const isNew = !(moment - this.#missed.get(ticket) < GONE);
+    if (isNew) for (const [other, at] of this.#missed) if (moment - at >= GONE) this.#missed.delete(other);
+    this.#missed.set(ticket, moment);
+    return isNew;
+  }
+
+  #keep(ticket, known) {
+    this.#known.delete(ticket);
+    this.#known.set(ticket, { ...known, seenAt: performance.now() });
+    if (this.#known.size > MOST) this.#known.delete(this.#known.keys().next().value);
+  }
+
+  /** What was on the screen holds for so long from now on. Nobody looked meanwhile. */
+  #putAway(holds) {
+    const moment = performance.now();
+    for (const known of this.#known.values()) {
+      if (known.verdict && known.until === Infinity) Object.assign(known, { until: moment + holds, seenAt: moment });
+    }
   }
 }

@@ -8,6 +8,8 @@ import { ago, dayAndTime, duration, hasText, isolated, text, timeOfDay } from ".
 
 /** How long an admission stays; everything else stays until somebody has read it. */
 const SHOWN = 1500;
+/** For so long it stays even when the next one waits, so that somebody can have seen it. */
+const SEEN = 400;
 const DAY = 24 * 60 * 60 * 1000;
 /** The look and sound of each result. Whoever gets `attention` may come in after a step that the detail tells. */
 const KINDS = {
@@ -24,6 +26,7 @@ const KINDS = {
   undone: "refused",
   // The page's own.
   not_a_code: "attention",
+  not_taken: "undecided",
 };
 
 /** Which of the five looks and sounds a verdict has. A result that this page does not know lets nobody in. */
@@ -35,8 +38,9 @@ export function kindOf({ undecided, result, direction }) {
 
 /** Its word: "Admitted". */
 export function wordOf(verdict) {
-  const kind = kindOf(verdict);
-  return text(`result.${kind === "undecided" || kind === "left" ? kind : verdict.result}`);
+  if (verdict.undecided) return text("result.undecided");
+  if (verdict.just) return text("result.just_admitted");
+  return text(`result.${kindOf(verdict) === "left" ? "left" : verdict.result}`);
 }
 
 export const nameOf = ({ ticket }) => ticket?.full_name ?? ticket?.username ?? "";
@@ -102,9 +106,28 @@ export class VerdictDialog {
     this.#dialog.addEventListener("close", () => this.#dialog.open || this.close());
   }
 
-  /** Whether another code may take the place of what is shown: never of an admission, nor of what nobody can have read. */
-  get gives() {
-    return Boolean(this.shown) && performance.now() - this.#since > SHOWN && kindOf(this.shown) !== "undecided";
+  /** Whether no other verdict may take the place of what is shown: of no decision, or of a refusal that nobody can have read. */
+  get blocks() {
+    return Boolean(this.shown) && (kindOf(this.shown) === "undecided" || this.givesIn > 0);
+  }
+
+  /** In how many milliseconds a refusal gives way to the next code; 0 for what gives way now, or never by itself. */
+  get givesIn() {
+    const isRefusal = this.shown && !this.#isAdmission && kindOf(this.shown) !== "undecided";
+    return isRefusal ? Math.max(0, SHOWN - this.#age) : 0;
+  }
+
+  /** For how many milliseconds an admission must be shown still, before the next verdict takes its place. */
+  get needs() {
+    return this.#isAdmission ? Math.max(0, SEEN - this.#age) : 0;
+  }
+
+  get #isAdmission() {
+    return Boolean(this.shown) && this.shown.result === "accepted" && !this.shown.undecided;
+  }
+
+  get #age() {
+    return performance.now() - this.#since;
   }
 
   show(verdict, timeZone) {
@@ -123,15 +146,15 @@ export class VerdictDialog {
     if (!this.#dialog.open) this.#dialog.showModal();
     signal(kind);
     clearTimeout(this.#timer);
-    if (verdict.result === "accepted" && !verdict.undecided) this.#timer = setTimeout(() => this.close(), SHOWN);
+    if (this.#isAdmission) this.#timer = setTimeout(() => this.close(), SHOWN);
   }
 
   close() {
     clearTimeout(this.#timer);
-    const verdict = this.shown;
+    const wasShown = this.shown !== null;
     this.shown = null;
     this.#dialog.close();
-    if (verdict) this.#closed(verdict);
+    if (wasShown) this.#closed();
   }
 }
 
