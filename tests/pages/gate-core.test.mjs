@@ -1,5 +1,6 @@
 // The gate without its page: what it decides, keeps and sends, in a real browser, against the real service.
 import assert from "node:assert/strict";
+import { randomBytes, randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { CLOCK, SCANS, admitted, device, gist, offline, online, recorded, tickets, undecided } from "./gate-core-harness.mjs";
 import { eventually, forBothDatabases, marked, service } from "./harness.mjs";
@@ -1065,4 +1066,53 @@ test("a manifest that breaks off is none, and one of 20,000 tickets does not hol
   await tab.leave();
   const { queued, tickets: known } = await tab.state();
   assert.deepEqual({ queued, known }, { queued: 1, known: 0 });
+});
+
+/** A manifest with as many tickets of others as it takes, each with a holder and a key. */
+function grown(manifest, tickets) {
+  const others = Array.from({ length: tickets - manifest.tickets.length }, (_, seat) => ({
+    ...manifest.tickets[0],
+    ...{ ticket_id: randomUUID(), seat: `O${seat}`, username: `other-${seat}`, full_name: `Person Number ${seat}` },
+    key: Array.from(randomBytes(32), (byte) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[byte % 32]).join(""),
+  }));
+  const inOrder = [...others, ...manifest.tickets].sort((one, other) => (one.ticket_id < other.ticket_id ? -1 : 1));
+  return { ...manifest, tickets: inOrder };
+}
+
+test("with 50,000 tickets a device is soon ready, and decides as fast as with few, whatever was decided before", async (t) => {
+  const host = await service(t);
+  const registrations = await tickets(host, ...Array.from({ length: 40 }, (_, seat) => `A${seat}`));
+  const tab = await (await device(t, host)).open();
+  await tab.page.route("**/manifest", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: grown(await response.json(), 50_000) });
+  });
+  const begun = performance.now();
+  await tab.enrol((await host.enrolment()).enrol_url);
+  const longest = tab.standstill();
+  await tab.ready();
+  const ready = performance.now() - begun;
+  t.diagnostic(`ready after ${Math.round(ready)} ms; the page stood still for ${Math.round(await longest)} ms at most`);
+  assert.equal((await tab.state()).tickets, 50_000);
+  await host.stop();
+  await tab.scan("no ticket");
+  const times = [];
+  for (const code of registrations.map((registration) => host.code(registration))) {
+    const [result, took] = await tab.page.evaluate(async (code) => {
+      const begun = performance.now();
+      const { result } = await globalThis.gate.scan({ code });
+      const took = performance.now() - begun;
+      globalThis.gate.counts(); // As the page does, while the next one is scanned.
+      return [result, took];
+    }, code);
+    assert.equal(result, "accepted");
+    times.push(Math.round(took));
+  }
+  times.sort((one, other) => one - other);
+  t.diagnostic(`milliseconds for a verdict: median ${times[20]}, longest ${times[39]}`);
+  const { tickets: all, admitted } = await tab.counts();
+  assert.deepEqual({ all, admitted }, { all: 50_000, admitted: 40 });
+  // Far from what it takes, as this machine may be busy, and far below what a look at each ticket takes.
+  assert.ok(ready < 60_000, `${ready} ms`);
+  assert.ok(times[20] < 300, `${times[20]} ms`);
 });

@@ -4,7 +4,7 @@
 import { decide, find, parse, told } from "./admission.js";
 import { Problem, ask, parsed, send } from "../shared/api.js";
 import { clockSince, now } from "../shared/clock.js";
-import { Device, isOwn, names, newId, passed } from "./device.js";
+import { Device, names, newId, passed } from "./device.js";
 import { inOrder, place } from "../shared/fold.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { prove } from "./seal.js";
@@ -504,6 +504,8 @@ export class Gate extends EventTarget {
     };
     let etag = null;
     let head = null;
+    // While one list is written, the next is read and sealed.
+    let writing = Promise.resolve();
     try {
       wait();
       const path = `/api/events/${this.#event}/manifest${since}`;
@@ -515,7 +517,10 @@ export class Gate extends EventTarget {
       etag = response.headers.get("etag");
       for await (const part of manifestParts(response, wait)) {
         if (Array.isArray(part)) {
-          await this.#kept.put(this.#event, begun.tick, part);
+          const last = writing;
+          writing = this.#kept.put(this.#event, begun.tick, part);
+          writing.catch(() => {}); // It is awaited below, or nobody wants to know.
+          await last;
           continue;
         }
         head = part;
@@ -523,6 +528,7 @@ export class Gate extends EventTarget {
         // Another event has taken the name: nothing of the old one holds.
         if (begun.event && begun.event.event_id !== head.event.event_id) return await this.#refresh({ anew: true });
       }
+      await writing;
     } finally {
       clearTimeout(timer);
     }
@@ -534,27 +540,18 @@ export class Gate extends EventTarget {
   }
 
   async #ownCounts() {
+    const { gates } = await this.#kept.counts();
     const none = { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 };
-    const gates = new Map();
-    const known = new Map();
-    const nameOf = (gate) => known.get(gate) ?? known.set(gate, place(gate)).get(gate);
-    for await (const tickets of this.#kept.tickets()) {
-      for (const ticket of tickets) {
-        if (!isOwn(ticket)) continue;
-        const name = nameOf(ticket.gate);
-        if (!gates.has(name)) gates.set(name, { gate: ticket.gate, ...none });
-        const counts = gates.get(name);
-        counts.tickets += 1;
-        counts.registered += Number(ticket.registered);
-        counts.admitted += Number(ticket.used_at !== null);
-        counts.expected += Number(ticket.registered && ticket.status === "valid");
-        counts.inside += Number(ticket.inside);
-      }
+    // One gate may be written in several ways.
+    const merged = new Map();
+    for (const [gate, counts] of gates) {
+      const known = merged.get(place(gate)) ?? merged.set(place(gate), { gate, ...none }).get(place(gate));
+      for (const name of Object.keys(none)) known[name] += counts[name];
     }
-    const all = [...gates.values()].sort((one, other) => inOrder(one.gate, other.gate));
+    const all = [...merged.values()].sort((one, other) => inOrder(one.gate, other.gate));
     const sum = (name) => all.reduce((total, counts) => total + counts[name], 0);
-    const totals = Object.fromEntries(Object.keys(none).map((name) => [name, sum(name)]));
-    return { ...totals, gates: all, offline: true };
+    const totals = Object.keys(none).map((name) => [name, sum(name)]);
+    return { ...Object.fromEntries(totals), gates: all, offline: true };
   }
 
   // ---- the service
@@ -780,8 +777,8 @@ function seen({ ticket_id, seat, gate, status, username, full_name, inside, used
 async function* manifestParts(response, wait) {
   const OPENING = '"tickets":[';
   const BETWEEN = ',{"ticket_id":';
-  /** Characters of some 500 tickets: no more than that at once, so that nobody waits. */
-  const PART = 125_000;
+  /** Characters of some 200 tickets: no more than that at once, however much comes at once, so that nobody waits. */
+  const PART = 60_000;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   let begun = false;
@@ -798,12 +795,15 @@ async function* manifestParts(response, wait) {
         text = text.slice(begins);
         begun = true;
       }
-      const ends = done ? text.lastIndexOf("]}") : text.lastIndexOf(BETWEEN);
-      if (done && (!begun || ends < 0 || ends !== text.length - 2)) throw new TypeError("the manifest broke off");
-      if (!begun || ends < 0 || (!done && text.length < PART)) continue;
-      yield JSON.parse(`[${text.slice(0, ends)}]`);
-      text = text.slice(ends + 1);
+      while (begun && text.length > PART) {
+        const ends = text.lastIndexOf(BETWEEN, PART);
+        if (ends <= 0) break;
+        yield JSON.parse(`[${text.slice(0, ends)}]`);
+        text = text.slice(ends + 1);
+      }
     }
+    if (!begun || !text.endsWith("]}")) throw new TypeError("the manifest broke off");
+    yield JSON.parse(`[${text.slice(0, -2)}]`);
   } finally {
     reader.cancel().catch(() => {});
   }

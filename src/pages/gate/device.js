@@ -16,7 +16,6 @@ import { canSeal, fingerprint, newCipher, nonceOf, seal, unseal } from "./seal.j
 const NAME = "gate";
 const STORES = ["kept", "tickets", "queue", "keys"];
 const RECENT = 50;
-const OF_A_CHUNK = 2000;
 /** What is in clear, of a ticket and of a scan. */
 const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "tick", "mark"];
 const SCAN = ["scan_id", "direction", "scanned_at", "offline_result"];
@@ -229,7 +228,7 @@ export class Device {
         ...[done(queue.index("refusal").getAll()), done(keys.getAll())],
         ...names.map((name) => done(kept.get(name))),
       ]);
-      for (const key of all) key.unsent = (await unsentOf(queue, key.key_id)).length;
+      for (const key of all) key.unsent = await countUnsent(queue, key.key_id);
       return { ...Object.fromEntries(names.map((name, index) => [name, values[index]])), given, all };
     });
     const { device, choices, manifest, recent, seen, erased, given, all } = read;
@@ -311,7 +310,7 @@ export class Device {
       const [manifest, ticket] = await Promise.all([done(kept.get("manifest")), found(tickets, seen.shown)]);
       if (!manifest?.ready || !same(manifest.event, seen.event) || !same(ticket, seen.ticket)) return false;
       await done(queue.add({ ...item, body, sealed }));
-      if (letPass(item)) await done(tickets.put(passed(ticket, item)));
+      if (letPass(item)) await write({ kept, tickets }, [[ticket, passed(ticket, item)]]);
       await remember(kept, verdict, told);
       return true;
     });
@@ -342,7 +341,7 @@ export class Device {
   async senders() {
     const waiting = await this.#transact("readonly", async ({ kept, queue, keys }) => {
       const [device, all] = await Promise.all([done(kept.get("device")), done(keys.getAll())]);
-      const counted = await Promise.all(all.map(async (key) => [key, (await unsentOf(queue, key.key_id)).length]));
+      const counted = await Promise.all(all.map(async (key) => [key, await countUnsent(queue, key.key_id)]));
       const some = counted.filter(([{ sealed }, unsent]) => sealed && unsent > 0).map(([key]) => key);
       const place = ({ key_id, ended }) => (ended ? 2 : Number(key_id !== device?.key_id));
       return some.sort((one, other) => place(one) - place(other));
@@ -359,7 +358,7 @@ export class Device {
   /** The oldest scans made under a key that the service has not got, how many have a code that was `wrong`, and the `tick`. */
   async unsent(key_id, most) {
     const { waiting, tick } = await this.#transact("readonly", async ({ kept, queue }) =>
-      ({ waiting: (await unsentOf(queue, key_id)).slice(0, most.most), tick: await now(kept) }));
+      ({ waiting: await unsentOf(queue, key_id, most.most), tick: await now(kept) }));
     const items = [];
     let wrong = 0;
     for (const item of waiting) {
@@ -454,7 +453,10 @@ export class Device {
       const manifest = await done(kept.get("manifest"));
       // What a download that broke off left behind may be half of it.
       const begun = anew || !manifest?.as_of ? { ready: false, refreshed_at: time } : manifest;
-      if (!begun.as_of) tickets.clear();
+      if (!begun.as_of) {
+        tickets.clear();
+        kept.delete("counts");
+      }
       await done(kept.put({ ...begun, tick }, "manifest"));
       return { ...begun, tick };
     });
@@ -465,33 +467,34 @@ export class Device {
     const marked = await Promise.all(fresh.map(async (ticket) => (ticket.key ? { ...ticket, mark: await fingerprint(ticket.key) } : ticket)));
     const parts = marked.map((ticket) => split({ ...ticket, read: read(ticket), tick }, STATE));
     const work = async ({ kept, tickets, queue }, sealed) => {
-      await stillOf(kept, tick);
+      const { as_of } = await stillOf(kept, tick);
       const waiting = (await done(queue.getAll())).filter((item) => item.event === event && letPass(item));
-      const before = await Promise.all(fresh.map(({ ticket_id }) => done(tickets.get(ticket_id))));
-      parts.forEach(([clear], index) => tickets.put(over(merged({ ...clear, sealed: sealed[index] }, before[index]), waiting)));
+      const before = await knownOf(tickets, fresh, as_of === undefined);
+      const changes = parts.map(([clear], index) => {
+        const known = before.get(clear.ticket_id);
+        const ticket = over(merged({ ...clear, sealed: sealed[index] }, known), waiting);
+        before.set(ticket.ticket_id, ticket); // A manifest may tell of one twice, when it changed meanwhile.
+        return [known, ticket];
+      });
+      await write({ kept, tickets }, changes);
     };
     return this.#sealing(parts.map(([clear, rest]) => (isOwn(clear) ? ["list", rest] : null)), work, { durability: "relaxed" });
   }
 
   /** Ends a refresh: from now on the manifest is as new as `manifest` says. */
   refreshed(manifest) {
-    return this.#transact("readwrite", async ({ kept, tickets }) => {
+    return this.#transact("readwrite", async ({ kept }) => {
       await stillOf(kept, manifest.tick);
-      await done(kept.put({ ...manifest, tickets: await done(tickets.count()) }, "manifest"));
+      await done(kept.put({ ...manifest, tickets: (await countsIn(kept)).tickets }, "manifest"));
       // The service told the time, whatever it was here before.
       await done(kept.put(manifest.refreshed_at, "seen"));
       kept.delete("erased");
     });
   }
 
-  /** The tickets that are kept, some at a time, without what is sealed of them. */
-  async *tickets() {
-    for (let range = null; ; ) {
-      const some = await this.#transact("readonly", ({ tickets }) => done(tickets.getAll(range, OF_A_CHUNK)));
-      yield some;
-      if (some.length < OF_A_CHUNK) return;
-      range = IDBKeyRange.lowerBound(some.at(-1).ticket_id, true);
-    }
+  /** How many tickets are kept, and of each of this device's own gates how many have come: `{tickets, gates}`. */
+  counts() {
+    return this.#transact("readonly", ({ kept }) => countsIn(kept));
   }
 }
 
@@ -526,7 +529,7 @@ async function beGate({ kept, keys }, device, sealed) {
 }
 
 function eraseList(kept, tickets) {
-  for (const name of ["manifest", "recent", "list"]) kept.delete(name);
+  for (const name of ["manifest", "recent", "list", "counts"]) kept.delete(name);
   tickets.clear();
 }
 
@@ -535,15 +538,25 @@ function forget({ kept, tickets }) {
   eraseList(kept, tickets);
 }
 
-const unsentOf = async (queue, key_id) =>
-  (await done(queue.index("key_id").getAll(key_id))).filter(({ refusal }) => !refusal);
+/** The oldest scans of a key that wait for the service, so many at most. */
+async function unsentOf(queue, key_id, most) {
+  const refused = await refusedOf(queue, key_id);
+  const some = await done(queue.index("key_id").getAll(key_id, most + refused));
+  return some.filter(({ refusal }) => !refusal).slice(0, most);
+}
+
+/** How many they are, without reading them. */
+const countUnsent = async (queue, key_id) => (await done(queue.index("key_id").count(key_id))) - (await refusedOf(queue, key_id));
+
+const refusedOf = async (queue, key_id) =>
+  (await done(queue.index("refusal").getAll())).filter((item) => item.key_id === key_id).length;
 
 /** Forgets the keys of gates that this device was and that have nothing to send any more. */
 async function prune({ kept, queue, keys }) {
   const [device, all] = await Promise.all([done(kept.get("device")), done(keys.getAll())]);
   let needed = device ? 1 : 0;
   for (const { key_id } of all.filter(({ key_id }) => key_id !== device?.key_id)) {
-    if ((await unsentOf(queue, key_id)).length > 0) needed += 1;
+    if ((await countUnsent(queue, key_id)) > 0) needed += 1;
     else await done(keys.delete(key_id));
   }
   if (needed === 0) await done(kept.delete("own"));
@@ -564,6 +577,7 @@ async function next(kept) {
 async function stillOf(kept, tick) {
   const manifest = await done(kept.get("manifest"));
   if (manifest?.tick !== tick) throw new Error("the manifest was erased, or another refresh began");
+  return manifest;
 }
 
 async function found(tickets, { ticket_id, seat, gate }) {
@@ -585,6 +599,16 @@ const over = (ticket, waiting) => {
   return own.reduce(passed, ticket);
 };
 
+/** What is kept of these tickets, by their ids. In a first download that is next to nothing, and one look finds it. */
+async function knownOf(tickets, fresh, first) {
+  const ids = fresh.map(({ ticket_id }) => ticket_id).sort();
+  const most = ids.length + 1;
+  let known = first && ids.length > 0 ? await done(tickets.getAll(IDBKeyRange.bound(ids[0], ids.at(-1)), most)) : null;
+  // The lists come in the order of the ids. If they do not, there is more between them than they have.
+  if (!known || known.length === most) known = await Promise.all(ids.map((id) => done(tickets.get(id))));
+  return new Map(known.filter(Boolean).map((ticket) => [ticket.ticket_id, ticket]));
+}
+
 /** A ticket as the manifest has it, unless the service told newer while the manifest was on its way. */
 function merged(fresh, known) {
   if (!isOwn(known) || known.mark !== fresh.mark || known.tick < fresh.tick) return fresh;
@@ -605,7 +629,37 @@ async function learn({ kept, tickets, queue }, event, answer, asked, step) {
   const told = { ...known, ...said };
   const state = known.tick > asked ? stricter(known, told) : {};
   const learned = { ...told, ...state, last_step: later(known.last_step, step), tick: await next(kept) };
-  await done(tickets.put(over(learned, await unsent(queue, event, learned))));
+  await write({ kept, tickets }, [[known, over(learned, await unsent(queue, event, learned))]]);
+}
+
+/**
+ * Puts tickets in their place. `changes` are pairs, of what was there and what is now; by them the counts are kept, so that
+ * nobody has to go through all tickets.
+ */
+async function write({ kept, tickets }, changes) {
+  const counts = await countsIn(kept);
+  for (const [before, ticket] of changes) {
+    counts.tickets += before ? 0 : 1;
+    count(counts.gates, before, -1);
+    count(counts.gates, ticket, 1);
+    tickets.put(ticket);
+  }
+  await done(kept.put(counts, "counts"));
+}
+
+const countsIn = async (kept) => (await done(kept.get("counts"))) ?? { tickets: 0, gates: new Map() };
+
+/** Counts a ticket in, or, with -1, out again. */
+export function count(gates, ticket, by) {
+  if (!isOwn(ticket)) return;
+  const counts = gates.get(ticket.gate) ?? { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 };
+  counts.tickets += by;
+  counts.registered += by * ticket.registered;
+  counts.admitted += by * (ticket.used_at !== null);
+  counts.expected += by * (ticket.registered && ticket.status === "valid");
+  counts.inside += by * ticket.inside;
+  if (counts.tickets === 0) gates.delete(ticket.gate);
+  else gates.set(ticket.gate, counts);
 }
 
 /** Of two states of a ticket, nobody knows which is the newer: the one that lets nobody in whom either would not. */
