@@ -42,7 +42,7 @@ onScannerTyping((code) => take(code));
 const token = takeToken();
 const gate = await Gate.open();
 const repeats = new Repeats();
-const scanner = new Scanner(find("#video"), { seen, lost: () => showCameraProblem({ name: "NotFoundError" }) });
+const scanner = new Scanner(find("#video"), { seen, unsure, lost: () => showCameraProblem({ name: "NotFoundError" }) });
 const verdicts = new VerdictDialog({ closed: verdictClosed, retry });
 const typing = new TypeSheet((typed) => wait({ code: null, presented: typed }));
 const scans = new ScansSheet(gate);
@@ -56,6 +56,8 @@ let enrolling = false;
 let offered = null;
 let leaving = false;
 let corrected = 0;
+/** When the word about several codes goes. */
+let advice = null;
 /** Whether the page opens without a network, as soon as that is known. */
 let isKept = null;
 let isKeeping = false;
@@ -255,6 +257,14 @@ function present({ code, presented }) {
   // Links hold secrets that are no business of the scans' record, and no code that admits.
   if (/^(https?|otpauth):/i.test(code ?? "")) decided({ result: "not_a_code", direction: gate.direction }, code);
   else decide(() => gate.scan(presented), code, presented);
+}
+
+/** Several codes before the camera, and nobody can tell which is meant. */
+function unsure() {
+  if (asking || isSheetOpen() || verdicts.shown) return;
+  pill(text("gate.one_code"));
+  clearTimeout(advice);
+  advice = setTimeout(() => asking || pill(""), 1500);
 }
 
 async function retry(verdict) {
