@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Aim } from "../../src/pages/gate/aim.js";
 import { Looker } from "../../src/pages/gate/look.js";
+import { camera, service } from "./harness.mjs";
+import { DECODERS, Gate, en } from "./people.mjs";
 import { NAMES, picture } from "./pictures.mjs";
 
 const [WIDTH, HEIGHT] = [640, 480];
@@ -93,3 +95,37 @@ test("a second code is taken when it was out of sight, and not for one look that
 test("a code alone is taken wherever it is in the picture", () => {
   assert.deepEqual(choose(new Aim(), [code(RT1("a"), 590)]), { text: RT1("a") });
 });
+
+for (const [decoder, script] of Object.entries(DECODERS)) {
+  test(`of two tickets before the camera one is admitted, and the other when it is held there, with ${decoder}`, async (t) => {
+    const tickets = await service(t);
+    await tickets.api("POST", "/api/events/default/tickets", "seat,gate\nA-1,North\nA-2,North\n");
+    const [ana, bob] = [
+      await tickets.register({ seat: "A-1", gate: "North", username: "ana" }),
+      await tickets.register({ seat: "A-2", gate: "North", username: "bob" }),
+    ];
+    const gate = await Gate.at(t, tickets, { script });
+    const show = (texts, kind = "two") => camera.sees(picture({ kind, number: 0, texts }));
+    show([tickets.code(ana), tickets.code(bob)]);
+    assert.match(await gate.verdict(), /A-1/);
+    show([null, tickets.code(bob)]);
+    await gate.goesOn();
+    await gate.sees(en("gate.one_code"));
+    const used = async () => (await tickets.rows("/api/events/default/tickets.csv")).filter(({ status }) => status === "used").map(({ seat }) => seat);
+    assert.deepEqual(await used(), ["A-1"]);
+    show([tickets.code(bob)], "plain");
+    assert.match(await gate.verdict(), /A-2/);
+    assert.deepEqual(await used(), ["A-1", "A-2"]);
+  });
+
+  for (const kind of ["aside", "inverted", "pale"]) {
+    test(`a ticket is admitted that is ${kind}, with ${decoder}`, async (t) => {
+      const tickets = await service(t);
+      await tickets.api("POST", "/api/events/default/tickets", "seat,gate\nA-1,North\n");
+      const ana = await tickets.register({ seat: "A-1", gate: "North", username: "ana" });
+      const gate = await Gate.at(t, tickets, { script });
+      camera.sees(picture({ kind, number: 0, texts: [tickets.code(ana)] }));
+      assert.match(await gate.verdict(), new RegExp(en("result.accepted")));
+    });
+  }
+}

@@ -69,9 +69,9 @@ function ticketCode(chance) {
 /**
  * Picture `number` of a kind, at `frame` of the second in which somebody holds it there: each frame is drawn a little
  * elsewhere, with its own noise. Gives `{width, height, data}` as a canvas would, and `text`, the code that is nearest to the
- * middle.
+ * middle. `texts` are other codes than those by chance; one that is null is not there.
  */
-export function picture({ kind, number, frame = 0, seed = 1 }) {
+export function picture({ kind, number, frame = 0, seed = 1, texts }) {
   const chance = new Chance(seed * 1_000_003 + NAMES.indexOf(kind) * 10_007 + number * 101);
   const [width, height] = SIZES[number % SIZES.length];
   const spec = {
@@ -81,11 +81,12 @@ export function picture({ kind, number, frame = 0, seed = 1 }) {
   };
   const code = { text: ticketCode(chance), ...place(chance, spec, width, height) };
   const codes = spec.second ? [code, { ...code, text: ticketCode(chance), ...beside(chance, code, spec, width, height) }] : [code];
+  for (const [at, text] of (texts ?? []).entries()) codes[at].text = text;
   const scratches = cracks(chance, spec);
   const light = { x: chance.from(6, 22), y: chance.from(6, 22) };
   const canvas = wall(chance, width, height);
   const moment = new Chance(seed * 7919 + number * 31 + frame * 1_299_709 + 5);
-  for (const one of codes) drawPhone(canvas, held(one, moment, frame, width), spec, { scratches, light, moment, frame });
+  for (const one of codes.filter(({ text }) => text)) drawPhone(canvas, held(one, moment, frame, width), spec, { scratches, light, moment, frame });
   return { ...developed(canvas, spec, moment, frame), text: code.text };
 }
 
