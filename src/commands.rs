@@ -1,6 +1,21 @@
 //! The command line, one file a command. A command reads the settings, makes the [`App`] and calls what the endpoints
 //! call, as [`Caller::ENVIRONMENT`](crate::auth::Caller::ENVIRONMENT): whoever has the database needs no key.
 
+/// Says something on standard output: `println!` would panic where nobody reads it, or where there is no room. Whoever has
+/// read enough, such as `head`, ends the command without an error (`exit_code`).
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::commands::write_line(&mut std::io::stdout(), format_args!($($words)*))?
+    };
+}
+
+/// Says something on standard error, if anybody reads it.
+macro_rules! note {
+    ($($words:tt)*) => {
+        $crate::commands::write_line(&mut std::io::stderr(), format_args!($($words)*)).unwrap_or_default()
+    };
+}
+
 pub mod backup;
 pub mod change_secret;
 pub mod code;
@@ -14,8 +29,9 @@ pub mod restore;
 pub mod serve;
 pub mod smoke;
 
+use std::fmt;
 use std::fs::DirBuilder;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +45,12 @@ use crate::auth::Caller;
 use crate::config::{SETTINGS, SettingError, Settings};
 use crate::model::{Event, Millis};
 
+/// A line for whoever reads it, written at once.
+pub(crate) fn write_line(output: &mut impl Write, words: fmt::Arguments<'_>) -> std::io::Result<()> {
+    output.write_all(format!("{words}\n").as_bytes())?;
+    output.flush()
+}
+
 /// Says in one line on standard error what went wrong: 2 is a setting or an argument that cannot be used, 1 the rest.
 pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
@@ -38,7 +60,7 @@ pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             if error.is::<SettingError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -93,7 +115,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("{} remains: {error}", self.0.display());
+            note!("{} remains: {error}", self.0.display());
         }
     }
 }

@@ -105,21 +105,57 @@ pub enum Fault {
     /// The same in an array.
     #[strum(message = "names a seat at a gate that is named before")]
     SeatRepeated,
-    #[strum(message = "cannot be read as CSV")]
-    NotCsv,
-    #[strum(message = "has a column that is not one of {known}")]
-    UnknownColumn { known: Vec<String> },
+    #[strum(message = "has a reference that is named before")]
+    ReferenceRepeated,
+    /// The first line of a file is the one place where what was sent is told: without the names nobody finds the columns.
+    #[strum(message = "has columns that are not known: {columns}. Known are {known}; map or ignore the others")]
+    UnknownColumn { columns: Vec<String>, known: Vec<String> },
     #[strum(message = "names the column {column} twice")]
     ColumnTwice { column: String },
-    #[strum(message = "must name the column {column}")]
-    ColumnMissing { column: String },
+    #[strum(message = "names none of the columns {known}")]
+    NoColumn { known: Vec<String> },
     #[strum(message = "must have {expected} fields, as the header has, not {found}")]
     WrongFieldCount { expected: usize, found: usize },
-    #[strum(message = "has a full_name or email but no username")]
-    UsernameMissing,
+    #[strum(message = "begins a quote that does not end")]
+    UnclosedQuote,
+    #[strum(message = "must be one e-mail address, and has several")]
+    TwoEmails,
     /// The person whom a line names is known with another address, or with none, or an earlier line has another.
     #[strum(message = "names a person who is known with another email, or with none")]
     PersonDiffers,
+    #[strum(message = "has the same reference as line {line}")]
+    ReferenceTwice { line: u64 },
+    #[strum(message = "this reference has a ticket already")]
+    ReferenceTaken,
+    /// Without a seat and a reference nothing tells a second ticket from the first one again.
+    #[strum(message = "names a person who has a ticket already; give the new one a seat or a reference")]
+    HasTicket,
+    #[strum(message = "is a ticket of another person; transfer it")]
+    OtherHolder,
+    #[strum(message = "has the reference of a ticket at another seat or gate")]
+    OtherSeat,
+    #[strum(message = "has a seat whose ticket has another reference")]
+    OtherReference,
+    #[strum(message = "and {more} more faults")]
+    MoreFaults { more: usize },
+    #[strum(message = "is an old workbook of Excel; save it as .xlsx or as CSV")]
+    OldExcel,
+    #[strum(message = "is a workbook with a password; save it without one, or as CSV")]
+    LockedWorkbook,
+    #[strum(message = "is an OpenDocument file; save it as .xlsx or as CSV")]
+    OpenDocument,
+    #[strum(message = "is a file of Numbers; export it as CSV or for Excel")]
+    AppleNumbers,
+    #[strum(message = "is a PDF; export the list as CSV or .xlsx where it comes from")]
+    Pdf,
+    #[strum(message = "is a web page; download the list itself as CSV or .xlsx")]
+    WebPage,
+    #[strum(message = "is no list; save it as CSV or .xlsx")]
+    NotAList,
+    #[strum(message = "is a workbook that is damaged; open it, and save it again or as CSV")]
+    BrokenWorkbook,
+    #[strum(message = "has too much in it; save the sheet alone, as CSV")]
+    LargeWorkbook,
 }
 
 impl Fault {
@@ -256,6 +292,11 @@ impl FieldError {
         error.params.insert("column".to_owned(), column.into());
         error.message = format!("{column} {}", error.message);
         error
+    }
+
+    /// The stable name of what is wrong.
+    pub fn code(&self) -> &'static str {
+        self.code
     }
 
     /// In English, to be read after the field.

@@ -57,6 +57,10 @@ pub const BATCH_BODY: usize = 512 * 1024;
 pub const CSV_BODY: usize = 16 * 1024 * 1024;
 /// Bytes of a body at most where no key is asked for.
 pub const KEYLESS_BODY: usize = 1024;
+/// Bytes that a workbook may unpack to. A row of six cells has about 300; the same as CSV has an eighth.
+pub const WORKBOOK_UNPACKED: usize = 8 * CSV_BODY;
+/// Tickets that one line makes at most.
+pub const QUANTITY: usize = 50;
 /// Tickets in one imported file at most. The shortest lines would make 16 MiB millions, and each takes memory.
 pub const IMPORT_TICKETS: usize = 250_000;
 
@@ -127,6 +131,8 @@ impl ClientLimits {
 /// A seat or a gate.
 pub const PLACE: usize = 64;
 pub const USERNAME: usize = 64;
+/// A seller's own id of a ticket.
+pub const REFERENCE: usize = 64;
 /// The name of an event in paths.
 pub const SLUG: usize = 64;
 /// The name of an event, and of a person.

@@ -205,6 +205,51 @@ words! {
 }
 
 words! {
+    /// What a list does about a ticket that is there already.
+    Existing {
+        /// Nothing is imported.
+        Refuse = "refuse",
+        /// The ticket stays as it is.
+        Skip = "skip",
+        /// Its name and its reference are corrected, and what is missing of its person is added. Its seat, its codes and its
+        /// state stay.
+        Update = "update",
+    }
+}
+
+impl Default for Existing {
+    fn default() -> Self {
+        Self::Refuse
+    }
+}
+
+words! {
+    /// What a list does about columns that nobody knows.
+    Unknown {
+        /// Nothing is imported.
+        Refuse = "refuse",
+        /// They are left out.
+        Ignore = "ignore",
+    }
+}
+
+impl Default for Unknown {
+    fn default() -> Self {
+        Self::Refuse
+    }
+}
+
+words! {
+    /// A yes or a no in a query.
+    Flag {
+        /// Yes.
+        Yes = "true",
+        /// No.
+        No = "false",
+    }
+}
+
+words! {
     /// Which way a person passes the gate.
     Direction {
         /// The person comes in.
@@ -258,6 +303,8 @@ words! {
         Renewed = "renewed",
         /// Gave a ticket to another person.
         Transferred = "transferred",
+        /// Corrected the name on a ticket, or its reference, or gave it to a person, by a list that came again.
+        Corrected = "corrected",
         /// Read what to print for a ticket, which made its paper good.
         Printed = "printed",
         /// Revoked a ticket.
@@ -520,6 +567,9 @@ pub struct Ticket {
     /// The name on the ticket: the one that came with it, else the holder's, when one is known.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     pub full_name: Option<String>,
+    /// The seller's own id of the ticket, unique in its event; null where it came without one.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::REFERENCE }>>"))]
+    pub reference: Option<String>,
     #[serde(skip)]
     #[sqlx(flatten)]
     pub address: Address,

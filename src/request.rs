@@ -178,6 +178,17 @@ pub fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+/// Whether a body is a list of tickets. Browsers on Windows say of CSV too that it is Excel's.
+pub fn is_list(headers: &HeaderMap) -> bool {
+    const LISTS: [&str; 4] = [
+        "text/csv",
+        "text/tab-separated-values",
+        "application/vnd.ms-excel",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ];
+    LISTS.contains(&media_type(headers).as_str())
+}
+
 /// Reads a text as a JSON object.
 pub fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     parse_json(text).map(|Object(value)| value)

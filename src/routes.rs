@@ -20,7 +20,7 @@ use crate::limits::{BATCH_BODY, BODY, CSV_BODY, KEYLESS_BODY, TURN_WAIT};
 use crate::logs::{self, RequestLine};
 use crate::model::{Millis, Role, ScanResult};
 use crate::quota::Held;
-use crate::request::{Call, Params, RequestBody, media_type, read_body};
+use crate::request::{Call, Params, RequestBody, is_list, read_body};
 use crate::response::{self, Response};
 
 /// What an import, a batch and whatever else changes much has.
@@ -270,7 +270,7 @@ async fn receive(
     }
     let (most, mut share) = match (caller, route.limits.csv) {
         (None, _) => (KEYLESS_BODY, None),
-        (Some(caller), Some(csv)) if media_type(&parts.headers) == "text/csv" => (csv, Some(app.files.open(caller))),
+        (Some(caller), Some(csv)) if is_list(&parts.headers) => (csv, Some(app.files.open(caller))),
         (Some(caller), _) => (route.limits.body, Some(app.bodies.open(caller))),
     };
     let body = read_body(body, most, app.clients.sending, &mut share).await?;

@@ -38,7 +38,7 @@ const NOBODY: Uuid = Uuid::nil();
 /// happens, or nothing.
 #[async_trait]
 pub trait Store:
-    Keys + Users + Events + Issues + Tickets + Admissions + Scans + Losses + Actions + Send + Sync
+    Keys + Users + Events + Issues + Lists + Tickets + Admissions + Scans + Losses + Actions + Send + Sync
 {
     async fn health(&self) -> Result<Health>;
 
@@ -395,18 +395,91 @@ pub struct Arrivals {
 #[async_trait]
 pub trait Issues {
     /// Creates all of these tickets, which appear at once, or none, and with them those of their holders whom nobody knows
-    /// among the people of `people_of`: that event's own, or the installation's. Others can write meanwhile. `progress` is
-    /// told how many tickets are written so far. [`Error::SeatTaken`], and [`Error::InvalidPayload`] where a holder is
-    /// known with another address, name the tickets by their place in the slice.
+    /// among the people of `people_of`: that event's own, or the installation's; and makes the corrections. Others can write
+    /// meanwhile. `progress` is told how many tickets are written so far. [`Error::SeatTaken`], and
+    /// [`Error::InvalidPayload`] where a holder is known with another address, name the tickets by their place in the slice.
     async fn create_tickets(
         &self,
         event_id: Uuid,
         people_of: Option<Uuid>,
-        people: &[NewUser],
-        tickets: &[NewTicket],
+        list: &Issuance,
         author: Author,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created>;
+}
+
+/// What a list has to know of what is there.
+#[async_trait]
+pub trait Lists {
+    /// The gates of an event's tickets, and the greatest number that is a seat at each.
+    async fn list_gates(&self, event_id: Uuid) -> Result<Vec<GateSeats>>;
+    /// The tickets of an event that are there already of those that a list names, each with the place of what names it.
+    async fn find_issued(&self, event_id: Uuid, wanted: &[Wanted]) -> Result<Vec<Issued>>;
+    /// The tickets of an event that these people hold, in the order of their ids, each with the place of its holder.
+    async fn find_held(&self, event_id: Uuid, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<Issued>>;
+    /// Those of these people who are known, each with their place.
+    async fn find_people(&self, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<KnownPerson>>;
+}
+
+/// What a list makes of an event's tickets.
+#[derive(Default)]
+pub struct Issuance {
+    /// The holders of the new tickets, each once.
+    pub people: Vec<NewUser>,
+    pub tickets: Vec<NewTicket>,
+    pub corrections: Vec<Correction>,
+    /// What is to be known of people of whom it is not known yet.
+    pub details: Vec<NewUser>,
+}
+
+/// What changes of a ticket that is there; what is `None` stays.
+pub struct Correction {
+    pub ticket_id: Uuid,
+    pub reference: Option<String>,
+    /// The name on the ticket; the inner `None` is the holder's own.
+    pub holder_name: Option<Option<String>>,
+    /// Who gets the ticket, if nobody holds it.
+    pub username: Option<String>,
+}
+
+/// How a list names a ticket that may be there: by its reference, or by its seat and gate.
+pub struct Wanted {
+    pub reference: Option<String>,
+    pub place: Option<(String, String)>,
+}
+
+/// A ticket that is there, as far as a list has to know it.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Issued {
+    /// The place in the list of what was asked for.
+    pub place: i64,
+    pub ticket_id: Uuid,
+    pub seat: String,
+    pub gate: String,
+    pub reference: Option<String>,
+    pub status: Status,
+    pub username: Option<String>,
+    /// The event whose own person the holder is.
+    pub holder_event_id: Option<Uuid>,
+    /// The holder's own name.
+    pub own_name: Option<String>,
+    /// The name on the ticket.
+    pub full_name: Option<String>,
+}
+
+/// Somebody whom a list names.
+#[derive(sqlx::FromRow)]
+pub struct KnownPerson {
+    pub place: i64,
+    pub full_name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// A gate, and the greatest number that is a seat there.
+#[derive(sqlx::FromRow)]
+pub struct GateSeats {
+    pub gate: String,
+    pub last_number: Option<i64>,
 }
 
 #[async_trait]
@@ -529,6 +602,7 @@ pub struct NewTicket {
     pub gate: String,
     pub seed: Seed,
     pub holder: Option<NewUser>,
+    pub reference: Option<String>,
 }
 
 /// A holder, who is made where there is none of this name.
@@ -551,6 +625,10 @@ pub struct Created {
     pub registered: u64,
     /// Users created for them.
     pub users_created: u64,
+    /// Tickets that were there already, and were corrected.
+    pub updated: u64,
+    /// Tickets that were there already, and stayed as they were.
+    pub skipped: u64,
 }
 
 /// Which tickets of an event to list, in the order of their ids, which is the order of their creation.

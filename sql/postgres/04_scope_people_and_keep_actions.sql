@@ -34,11 +34,15 @@ create index if not exists events_deleted_at_idx on events (deleted_at) where de
 
 alter table users add column if not exists issue_id uuid;
 
--- `issue_id` is the action by which the ticket was made, `seeded_at` when its present seed was (null: with the ticket).
+-- `issue_id` is the action by which the ticket was made, `seeded_at` when its present seed was (null: with the ticket),
+-- `reference` the seller's own id of it, by which a list can come again.
 alter table tickets
     add column if not exists holder_name text,
+    add column if not exists reference text,
     add column if not exists issue_id uuid,
     add column if not exists seeded_at bigint;
+
+create unique index if not exists tickets_reference_key on tickets (event_id, reference) where reference is not null;
 
 -- One holder's tickets are read in the order of their ids, some at a time; on SQLite each index has the id already.
 do $$

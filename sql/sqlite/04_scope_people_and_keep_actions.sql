@@ -14,6 +14,8 @@ create index events_deleted_at_idx on events (deleted_at) where deleted_at is no
 alter table users add column issue_id blob;
 
 alter table tickets add column holder_name text;
+alter table tickets add column reference text;
+create unique index tickets_reference_key on tickets (event_id, reference) where reference is not null;
 alter table tickets add column issue_id blob;
 alter table tickets add column seeded_at bigint;
 

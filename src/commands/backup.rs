@@ -70,7 +70,7 @@ async fn take(app: &App, to: Option<PathBuf>, scratch: Scratch) -> anyhow::Resul
     let directory = to.or(app.settings.backup_dir.clone());
     let directory = directory.ok_or_else(|| refuse("BACKUP_DIR", "is not set; set it, or use --to"))?;
     let backup = backup::take(app, &directory, scratch.url.as_deref()).await?;
-    println!(
+    say!(
         "{}: {} bytes, {} tickets, {} scans, in {} ms",
         backup.path.display(),
         backup.bytes,
@@ -110,8 +110,8 @@ async fn verify(app: &Arc<App>, file: Option<PathBuf>, scratch: Scratch) -> anyh
             .await?
         }
     };
-    println!("{} can be restored and served:", file.display());
-    println!("{}", contents.describe(app));
+    say!("{} can be restored and served:", file.display());
+    say!("{}", contents.describe(app));
     anyhow::ensure!(contents.secret_fit(app) != SecretFit::Differs, "the backup needs another TICKET_SECRET");
     Ok(())
 }

@@ -47,7 +47,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let new_seed = || Ok(Seed(random_bytes()?));
         Ok(app.store().reseed_tickets(secret.fingerprint(), new_seed, Caller::ENVIRONMENT.author(app.now())).await?)
     })?;
-    println!("{}", told(&reseeded));
+    say!("{}", told(&reseeded));
     Ok(())
 }
 

@@ -44,9 +44,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let code = secret.key.code(step_at(arguments.at.unwrap_or_else(Millis::now)));
     if arguments.qr {
         let ticket_id = arguments.ticket_id.or(secret.ticket_id).context("--qr needs --ticket-id")?;
-        println!("{}", QrCode { ticket_id, code: Code::Rotating(code) });
+        say!("{}", QrCode { ticket_id, code: Code::Rotating(code) });
     } else {
-        println!("{code}");
+        say!("{code}");
     }
     Ok(())
 }

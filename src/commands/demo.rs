@@ -10,12 +10,12 @@ use tokio::net::TcpListener;
 use crate::app::App;
 use crate::auth::{Caller, NewSecret};
 use crate::config::Settings;
+use crate::endpoints::imports;
 use crate::endpoints::keys::{self, NewKey};
-use crate::endpoints::tickets;
 use crate::limits::{ENROLMENT, told};
-use crate::model::{Event, Millis, Role, Slug, Text};
+use crate::model::{Event, Existing, Millis, Role, Slug, Text, Unknown};
 use crate::store::{DEFAULT_EVENT, TicketFilter};
-use crate::{links, logs, serve, sheet};
+use crate::{links, logs, serve};
 
 /// Two people who hold a ticket each, and two tickets that nobody holds.
 const TICKETS: &str = "\
@@ -47,15 +47,10 @@ pub fn run() -> anyhow::Result<()> {
         logs::start(&settings);
         let app = Arc::new(App::new(settings, Box::new(Millis::now)));
         let event = super::find_event(&app, DEFAULT_EVENT).await?;
-        tickets::import(
-            &app,
-            &Caller::ENVIRONMENT,
-            &event,
-            sheet::read_tickets(TICKETS.as_bytes(), usize::MAX)?,
-            &|_| {},
-        )
-        .await?;
-        println!("{}", introduction(&Places::of(&app, &event).await?, &key));
+        let how = imports::How::new(None, Unknown::Refuse, Existing::Refuse, usize::MAX);
+        let plan = imports::plan(&app, &Caller::ENVIRONMENT, &event, TICKETS, how).await?;
+        plan.carry_out(&app, &Caller::ENVIRONMENT, &event, &|_| {}).await?;
+        say!("{}", introduction(&Places::of(&app, &event).await?, &key));
         serve::http_on(app, listener).await
     })
 }

@@ -1,4 +1,4 @@
-//! `import`: the tickets of a CSV file, as `POST /api/events/{event}/tickets` takes them, but of any size.
+//! `import`: a list of tickets, as `POST /api/events/{event}/tickets` takes it, but of any size.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -6,39 +6,82 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::auth::Caller;
-use crate::endpoints::tickets;
-use crate::sheet;
+use crate::endpoints::imports::{self, Columns, How};
+use crate::model::{Existing, Unknown};
 use crate::store::DEFAULT_EVENT;
 
-/// Tickets from one line of progress to the next, elsewhere than on a terminal.
-const LINE: usize = 10_000;
+/// Lines of progress in all, elsewhere than on a terminal.
+const LINES: usize = 4;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Columns seat, gate and, to register too, username, full_name, email; `-` is standard input
+    /// CSV or .xlsx with a column seat, gate, username, full_name, first_name, last_name, email, reference, order,
+    /// order_position, quantity or status, or as a ticket seller or a form exports it; `-` is standard input
     file: PathBuf,
     /// The event the tickets admit to
     #[arg(long, default_value = DEFAULT_EVENT)]
     event: String,
+    /// What each column is, in their order, such as `full_name,email,-,quantity`; `-` leaves one out [default: what their
+    /// names say]
+    #[arg(long, value_parser = columns)]
+    columns: Option<Columns>,
+    /// What is done about columns that nobody knows
+    #[arg(long, default_value = "refuse", value_parser = words(Unknown::ALL, Unknown::as_str))]
+    unknown: Unknown,
+    /// What a line does whose ticket is there already
+    #[arg(long, default_value = "refuse", value_parser = words(Existing::ALL, Existing::as_str))]
+    existing: Existing,
+    /// Show what would happen, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Reads one of the words of an enum.
+fn words<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    word: fn(T) -> &'static str,
+) -> impl clap::builder::TypedValueParser<Value = T> {
+    let of = move |text: String| all.iter().copied().find(|&value| word(value) == text).ok_or("no such word");
+    PossibleValuesParser::new(all.iter().map(|&value| word(value))).try_map(of)
+}
+
+fn columns(text: &str) -> Result<Columns, String> {
+    text.parse().map_err(|fault: crate::fault::Fault| fault.message())
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let app = super::app()?;
     let name = arguments.file.display().to_string();
-    let rows = sheet::read_tickets(&read(&arguments.file)?, usize::MAX).context(name.clone())?;
-    let progress = Progress::new(rows.len());
+    let file = read(&arguments.file)?;
+    let how = How::new(arguments.columns, arguments.unknown, arguments.existing, usize::MAX);
+    let caller = Caller::ENVIRONMENT;
     let created = super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;
-        tickets::import(&app, &Caller::ENVIRONMENT, &event, rows, &|done| progress.show(done)).await.context(name)
+        let plan = imports::plan(&app, &caller, &event, file, how).await.context(name.clone())?;
+        if arguments.dry_run {
+            let preview = serde_json::to_string_pretty(&plan.preview())?;
+            say!("{preview}");
+            return Ok(None);
+        }
+        let progress = Progress::new(plan.tickets());
+        plan.carry_out(&app, &caller, &event, &|done| progress.show(done)).await.context(name).map(Some)
     })?;
-    drop(progress);
-    println!(
+    let Some(created) = created else { return Ok(()) };
+    say!(
         "{} tickets created in the event {}, {} of them registered; {} new users.",
-        created.created, arguments.event, created.registered, created.users_created
+        created.created,
+        arguments.event,
+        created.registered,
+        created.users_created
     );
+    if created.updated + created.skipped > 0 {
+        say!("Of those that were there, {} corrected, {} left as they are.", created.updated, created.skipped);
+    }
     Ok(())
 }
 
@@ -51,7 +94,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| file.display().to_string())
 }
 
-/// A bar on a terminal, a line now and then elsewhere; on standard error.
+/// A bar on a terminal, a few lines elsewhere; on standard error.
 struct Progress {
     tickets: usize,
     told: AtomicUsize,
@@ -71,9 +114,9 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_position(done as u64),
             None => {
-                let told = self.told.swap(done, Ordering::Relaxed);
-                if done == self.tickets || done / LINE > told / LINE {
-                    eprintln!("{done} of {} tickets", self.tickets);
+                let quarter = done * LINES / self.tickets.max(1);
+                if self.told.fetch_max(quarter, Ordering::Relaxed) < quarter {
+                    note!("{done} of {} tickets", self.tickets);
                 }
             }
         }

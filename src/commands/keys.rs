@@ -102,7 +102,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::List => list(&app).await,
             Command::Revoke { key_id } => {
                 let revoked = app.in_time(keys::revoke(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
-                println!("Revoked: {revoked}. A running service may trust them for {} more.", told(KEY_REMEMBERED));
+                say!("Revoked: {revoked}. A running service may trust them for {} more.", told(KEY_REMEMBERED));
                 Ok(())
             }
             Command::Lost(arguments) => lose(app, arguments).await,
@@ -117,20 +117,18 @@ async fn lose(app: Arc<App>, arguments: LostArguments) -> anyhow::Result<()> {
     loop {
         let done = within(RENEWAL, keys::lose(&app, &Caller::ENVIRONMENT, key_id, app.now())).await?;
         renewed += done.renewed;
-        eprintln!("Renewed {renewed} tickets, {} left", done.remaining);
+        note!("Renewed {renewed} tickets, {} left", done.remaining);
         if done.remaining == 0 {
             break;
         }
     }
-    eprintln!("The key is revoked. A running service may let it scan for {} more.", told(KEY_REMEMBERED));
+    note!("The key is revoked. A running service may let it scan for {} more.", told(KEY_REMEMBERED));
     let key = keys::find_key(&app, &Caller::ENVIRONMENT, key_id).await?;
     if let Some(since) = scanned_since {
         list_scans(&app, &key, since).await?;
     }
     let address = &app.settings.public_url;
-    eprintln!(
-        "The links begin with {address} (PUBLIC_URL): if that is not where people go, set it and run this again."
-    );
+    note!("The links begin with {address} (PUBLIC_URL): if that is not where people go, set it and run this again.");
     let links = keys::changed_links(Arc::clone(&app), key_id, None).await?;
     export::write(&app, &keys::changed_links_exported(&key), links, output.as_deref()).await
 }
@@ -143,7 +141,7 @@ async fn list_scans(app: &App, key: &Key, since: Millis) -> anyhow::Result<()> {
             let [seat, gate] = [&scan.seat, &scan.gate].map(|place| place.as_deref().unwrap_or("-"));
             let undone = if scan.undone_at.is_some() { "  undone" } else { "" };
             let (scan_id, result, at) = (scan.scan_id, scan.result.as_str(), scan.received_at);
-            eprintln!("{at}  {scan_id}  {}  {result}  {seat}  {gate}{undone}", scan.direction.as_str());
+            note!("{at}  {scan_id}  {}  {result}  {seat}  {gate}{undone}", scan.direction.as_str());
         }
         after = page.last().map(|scan| scan.scan_id);
         if (page.len() as i64) < PAGE {
@@ -157,9 +155,9 @@ async fn create(app: &App, arguments: NewKeyArguments) -> anyhow::Result<()> {
     let NewKeyArguments { name, role, event, gate, offline, expires_at } = arguments;
     let new = NewKey { name, role, event, gate, offline, expires_at };
     let made = app.in_time(keys::create(app, &Caller::ENVIRONMENT, new, app.now())).await?;
-    eprintln!("{}", describe(&made.details));
-    eprintln!("The key, shown only now:");
-    println!("{}", made.key);
+    note!("{}", describe(&made.details));
+    note!("The key, shown only now:");
+    say!("{}", made.key);
     Ok(())
 }
 

@@ -7,15 +7,15 @@ pub fn run() -> anyhow::Result<()> {
     let database = Settings::from_env()?.database;
     let applied = super::block_on(async { Ok(store::migrate(&database).await?) })?;
     for name in &applied {
-        println!("applied: {name}");
+        say!("applied: {name}");
     }
     if applied.is_empty() {
-        println!("The schema is this release's already; nothing to do.");
+        say!("The schema is this release's already; nothing to do.");
     } else {
-        println!("The schema is this release's now.");
+        say!("The schema is this release's now.");
     }
     if let Database::Postgres { grant_to: Some(login), .. } = &database {
-        println!("{login} may use it: it is a member of ticket_service.");
+        say!("{login} may use it: it is a member of ticket_service.");
     }
     Ok(())
 }

@@ -38,10 +38,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             None => None,
         };
         let contents = backup::restore(&app, &arguments.file).await?;
-        println!("Restored {} into {}:", arguments.file.display(), app.settings.database);
-        println!("{}", contents.describe(&app));
+        say!("Restored {} into {}:", arguments.file.display(), app.settings.database);
+        say!("{}", contents.describe(&app));
         let restored = backup::read_state(&app.settings.database).await.context("it is restored, but")?;
-        println!("{}", restored.describe(before.as_ref(), app.now()));
+        say!("{}", restored.describe(before.as_ref(), app.now()));
         Ok(())
     })
 }

@@ -24,7 +24,7 @@ pub fn run() -> anyhow::Result<()> {
         let key =
             organizer_key(&file).map_err(|error| refuse("ORGANIZER_KEY", format!("{}: {error}", file.display())))?;
         // Not a line of the log, which may go elsewhere or be filtered: this is for the person who starts the service.
-        eprintln!("The organizer's key is in {}", file.display());
+        note!("The organizer's key is in {}", file.display());
         settings.organizer_key = Some(key);
     }
     if settings.is_distrusted() {

@@ -108,7 +108,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
             stopped.store(true, Ordering::Relaxed);
-            eprintln!("stopping, as soon as what was made is removed");
+            note!("stopping, as soon as what was made is removed");
         });
         let work = move || {
             let _ = run.evening();

@@ -1,7 +1,5 @@
 //! Tickets: creating, listing, changing, exporting.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,19 +9,20 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::actions::export;
+use super::imports;
 use super::users::PeopleQuery;
 use crate::app::App;
 use crate::auth::{Caller, random_bytes};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
-use crate::limits::{IMPORT_TICKETS, SEARCH};
+use crate::limits::{REFERENCE, SEARCH};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
-use crate::model::{Action, Event, Place, Seed, Status, Ticket, Username};
-use crate::request::{Call, media_type};
+use crate::model::{Action, Event, Place, Seed, Status, Text, Ticket, Username};
+use crate::request::{Call, is_list};
 use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine, TicketLine};
-use crate::store::{Act, Created, NewTicket, NewUser, PersonName, TicketChange, TicketFilter};
+use crate::store::{Act, Issuance, NewTicket, PersonName, TicketChange, TicketFilter};
 use crate::totp::{self, Code, LinkSecret, QrCode};
 
 /// A ticket to make.
@@ -36,36 +35,32 @@ pub(crate) struct Seat {
     seat: Place,
     /// The only gate that will admit this ticket.
     gate: Place,
+    /// The seller's own id of the ticket, unique in the event.
+    reference: Option<Text<REFERENCE>>,
 }
 
-/// `POST /api/events/{event}/tickets`: one ticket, an array of them, or a CSV file; all or nothing.
+/// `POST /api/events/{event}/tickets`: one ticket, an array of them, or a list; all or nothing.
 pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
-    let created = if media_type(&call.parts.headers) == "text/csv" {
-        // Only now: a file that is long on its way keeps no other import waiting.
-        let place = call.app.imports.open_for(call.caller()?, Some(event.event_id));
-        let _place = place.with(1).map_err(|_| Error::ImportInProgress)?;
-        let file = call.body.clone();
-        let rows = off_the_workers(move || sheet::read_tickets(&file, IMPORT_TICKETS)).await?;
-        import(call.app, call.caller()?, &event, rows, &|_| {}).await?
-    } else {
-        let seats = read_seats(&call)?;
-        let tickets = new_tickets(seats.into_iter().map(|seat| (seat.seat, seat.gate, None)))?;
-        let caller = call.caller()?;
-        let made = call.app.store().create_tickets(
-            event.event_id,
-            caller.event_id,
-            &[],
-            &tickets,
-            caller.author(call.now),
-            &|_| {},
-        );
-        made.await.map_err(|error| {
-            name_places(error, |place| if call.is_array() { format!("[{place}]") } else { "seat".to_owned() })
-        })?
-    };
-    response::json(StatusCode::CREATED, &created)
+    if is_list(&call.parts.headers) {
+        return match imports::import(&call, &event).await? {
+            Ok(created) => response::json(StatusCode::CREATED, &created),
+            Err(preview) => response::json(StatusCode::OK, &preview),
+        };
+    }
+    let _: ListsOnly = call.query()?;
+    let list = Issuance { tickets: new_tickets(read_seats(&call)?)?, ..Issuance::default() };
+    let caller = call.caller()?;
+    let store = call.app.store();
+    let made = store.create_tickets(event.event_id, caller.event_id, &list, caller.author(call.now), &|_| {});
+    let name = |place| if call.is_array() { format!("[{place}]") } else { "seat".to_owned() };
+    response::json(StatusCode::CREATED, &made.await.map_err(|error| name_places(error, name))?)
 }
+
+/// The query of what is no list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListsOnly {}
 
 /// Reads one seat, or an array of seats that differ.
 fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
@@ -77,82 +72,35 @@ fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
         return Err(Error::field("body", Fault::NoTickets));
     }
     let mut seen = std::collections::HashSet::new();
-    match seats.iter().position(|seat| !seen.insert((&seat.seat, &seat.gate))) {
-        Some(place) => Err(Error::field(format!("[{place}]"), Fault::SeatRepeated)),
+    if let Some(place) = seats.iter().position(|seat| !seen.insert((&seat.seat, &seat.gate))) {
+        return Err(Error::field(format!("[{place}]"), Fault::SeatRepeated));
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut references = seats.iter().map(|seat| seat.reference.as_ref());
+    match references.position(|reference| reference.is_some_and(|reference| !seen.insert(reference.0.as_str()))) {
+        Some(place) => Err(Error::field(format!("[{place}]"), Fault::ReferenceRepeated)),
         None => Ok(seats),
     }
 }
 
-/// Creates the tickets of a CSV file, registered where the file names people: those that the caller makes and knows. The
-/// command line calls it too.
-pub async fn import(
-    app: &App,
-    caller: &Caller,
-    event: &Event,
-    rows: Vec<sheet::TicketRow>,
-    progress: &(dyn Fn(usize) + Send + Sync),
-) -> Result<Created, Error> {
-    if rows.iter().any(|row| row.holder.is_some()) {
-        app.in_time(app.claimed_secret()).await?;
-    }
-    let (lines, people, tickets) = off_the_workers(move || {
-        let (lines, people) = (rows.iter().map(|row| row.line).collect::<Vec<_>>(), people_of(&rows));
-        let tickets = new_tickets(rows.into_iter().map(|row| (row.seat, row.gate, row.holder)))?;
-        Ok((lines, people, tickets))
-    })
-    .await?;
-    app.store()
-        .create_tickets(event.event_id, caller.event_id, &people, &tickets, caller.author(app.now()), progress)
-        .await
-        .map_err(|error| name_places(error, |place| format!("line {}", lines[place])))
-}
-
-/// Does what keeps a processor busy for long where no scan waits behind it.
-async fn off_the_workers<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    // Why it panicked may hold what was sent; the panic hook has logged where it was.
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal("reading an import panicked".into()))?
-}
-
-/// The people of a file, each once, with the first name and the first address that it gives them.
-fn people_of(rows: &[sheet::TicketRow]) -> Vec<NewUser> {
-    let mut people: Vec<NewUser> = Vec::new();
-    let mut places = HashMap::new();
-    for holder in rows.iter().filter_map(|row| row.holder.as_ref()) {
-        match places.entry(holder.username.to_ascii_lowercase()) {
-            Entry::Vacant(place) => {
-                place.insert(people.len());
-                people.push(holder.clone());
-            }
-            Entry::Occupied(place) => {
-                let known = &mut people[*place.get()];
-                known.full_name = known.full_name.take().or_else(|| holder.full_name.clone());
-                known.email = known.email.take().or_else(|| holder.email.clone());
-            }
-        }
-    }
-    people
-}
-
-fn new_tickets(seats: impl Iterator<Item = (Place, Place, Option<NewUser>)>) -> Result<Vec<NewTicket>, Error> {
-    seats
-        .map(|(seat, gate, holder)| {
-            Ok(NewTicket {
-                ticket_id: Uuid::now_v7(),
-                seat: seat.into_string(),
-                gate: gate.into_string(),
-                seed: Seed(random_bytes()?),
-                holder,
-            })
+fn new_tickets(seats: Vec<Seat>) -> Result<Vec<NewTicket>, Error> {
+    let new = |Seat { seat, gate, reference }: Seat| {
+        Ok(NewTicket {
+            ticket_id: Uuid::now_v7(),
+            seat: seat.into_string(),
+            gate: gate.into_string(),
+            seed: Seed(random_bytes()?),
+            holder: None,
+            reference: reference.map(|reference| reference.0),
         })
-        .collect()
+    };
+    seats.into_iter().map(new).collect()
 }
 
 /// Says what is wrong with tickets in the words of the request: the store knows only their place in the order.
-fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
+pub(super) fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
     let renamed = |errors: Vec<FieldError>| {
-        let named = errors.into_iter().take(sheet::ERRORS_TOLD).map(|mut error| {
+        let named = errors.into_iter().take(sheet::import::ERRORS_TOLD).map(|mut error| {
             if let Ok(place) = error.field.parse() {
                 error.field = name(place);
             }

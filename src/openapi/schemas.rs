@@ -10,13 +10,13 @@ use strum::{EnumMessage as _, IntoEnumIterator as _};
 
 use super::refusals;
 use crate::app::FullHealth;
-use crate::endpoints::{batches, events, keys, manifest, scans, stats, system, tickets, users};
+use crate::endpoints::{batches, events, imports, keys, manifest, scans, stats, system, tickets, users};
 use crate::fault::Fault;
 use crate::limits;
 use crate::list::{Cursor, Limit, PageQuery};
 use crate::model::{
-    Action, Direction, Email, Event, Millis, Place, Reentry, Role, ScanResult, Slug, Status, Text, Ticket, TimeZone,
-    User, Username,
+    Action, Direction, Email, Event, Existing, Flag, Millis, Place, Reentry, Role, ScanResult, Slug, Status, Text,
+    Ticket, TimeZone, Unknown, User, Username,
 };
 use crate::response::Problem;
 use crate::store::{Conflict, Created, KeyScan, ListedAction, ListedKey, Renewal};
@@ -36,7 +36,7 @@ pub fn components() -> Map<String, Value> {
         add::<(ListedAction, ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::OfferedKey, keys::EnrolledKey)>(
             all,
         );
-        add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent)>(all);
+        add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview)>(all);
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
@@ -94,7 +94,7 @@ fn told() -> [(&'static str, &'static str, Value); 5] {
 pub fn queries() -> Map<String, Value> {
     generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(PageQuery, keys::KeyScansQuery, tickets::ListQuery, manifest::ManifestQuery, system::HealthQuery)>(all);
-        add::<(users::PeopleQuery, users::UserTicketsQuery, events::DeleteQuery)>(all);
+        add::<(users::PeopleQuery, users::UserTicketsQuery, events::DeleteQuery, imports::ImportQuery)>(all);
     })
 }
 
@@ -328,6 +328,9 @@ named_words! {
     Action as "ActionName", |_| String::new();
     Direction as "Direction", |_| String::new();
     Reentry as "Reentry", |_| String::new();
+    Existing as "Existing", |_| String::new();
+    Unknown as "UnknownColumns", |_| String::new();
+    Flag as "Flag", |_| String::new();
     Role as "Role", |_| String::new();
     ScanResult as "ScanResult", |word| {
         let result: ScanResult = word.parse().expect("it is one of them");

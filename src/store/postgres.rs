@@ -21,6 +21,31 @@ macro_rules! lock_tickets {
     };
 }
 
+/// The members of a JSON array that is a parameter: `n.value` with the `n.place` of each, counted from 0.
+macro_rules! members {
+    ($parameter:literal) => {
+        concat!(
+            "(select m.value, m.place - 1 as place from jsonb_array_elements(",
+            $parameter,
+            "::jsonb) with ordinality as m (value, place)) as n"
+        )
+    };
+}
+
+/// An id that stands in JSON, as [`members!`] has it.
+macro_rules! id_in {
+    ($text:literal) => {
+        concat!("(", $text, ")::uuid")
+    };
+}
+
+/// The number that a text is, which has no sign and at most nine digits; else null.
+macro_rules! number_in {
+    ($text:literal) => {
+        concat!("case when ", $text, " ~ '^[0-9]{1,9}$' then ", $text, "::bigint end")
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
@@ -266,14 +291,14 @@ async fn insert_tickets(
     sqlx::query(concat!(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name, \
-         seat_key, gate_key, search) \
+         seat_key, gate_key, reference, search) \
          select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
          n.seed, $2, $2, case when n.username is not null then $2 end, $9, \
-         case when n.full_name is distinct from u.full_name then n.full_name end, n.seat_key, n.gate_key, ",
+         case when n.full_name is distinct from u.full_name then n.full_name end, n.seat_key, n.gate_key, n.reference, ",
         search_unless_more_is_known!("n.full_name", "n.email", "n.search"),
         " from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $11::text[], $12::text[], \
-         $13::text[], $14::text[], $15::text[]) \
-         as n (ticket_id, seat, gate, seed, username, full_name, email, seat_key, gate_key, search) \
+         $13::text[], $14::text[], $15::text[], $16::text[]) \
+         as n (ticket_id, seat, gate, seed, username, full_name, email, seat_key, gate_key, search, reference) \
          left join users u on lower(u.username) = lower(n.username) and coalesce(u.event_id, $8) = coalesce($10, $8) \
          and (u.issue_id = $9 or ",
         issued_user!(),
@@ -294,6 +319,7 @@ async fn insert_tickets(
     .bind(folds.iter().map(|folded| folded.seat_key.as_str()).collect::<Vec<_>>())
     .bind(folds.iter().map(|folded| folded.gate_key.as_str()).collect::<Vec<_>>())
     .bind(folds.iter().map(|folded| folded.search.as_str()).collect::<Vec<_>>())
+    .bind(references(tickets))
     .execute(connection)
     .await
     .map(drop)
@@ -370,6 +396,15 @@ fn seats(tickets: &[NewTicket]) -> Vec<&str> {
 
 fn gates(tickets: &[NewTicket]) -> Vec<&str> {
     tickets.iter().map(|ticket| ticket.gate.as_str()).collect()
+}
+
+fn references(tickets: &[NewTicket]) -> Vec<Option<&str>> {
+    tickets.iter().map(|ticket| ticket.reference.as_deref()).collect()
+}
+
+/// A parameter for `members!`.
+fn json(rows: &impl serde::Serialize) -> std::result::Result<String, sqlx::Error> {
+    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// What an event has much of, the tickets first: they name their holders. The service may not delete actions, which go with

@@ -21,6 +21,35 @@ macro_rules! lock_tickets {
     };
 }
 
+/// The members of a JSON array that is a parameter: `n.value` with the `n.place` of each, counted from 0.
+macro_rules! members {
+    ($parameter:literal) => {
+        concat!("(select m.value, m.key as place from json_each(", $parameter, ") as m) as n")
+    };
+}
+
+/// An id that stands in JSON, as [`members!`] has it.
+macro_rules! id_in {
+    ($text:literal) => {
+        concat!("unhex(", $text, ")")
+    };
+}
+
+/// The number that a text is, which has no sign and at most nine digits; else null.
+macro_rules! number_in {
+    ($text:literal) => {
+        concat!(
+            "case when ",
+            $text,
+            " not glob '*[^0-9]*' and length(",
+            $text,
+            ") between 1 and 9 then cast(",
+            $text,
+            " as integer) end"
+        )
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
@@ -274,17 +303,17 @@ async fn insert_tickets(
             let (id, seed, email) = (hex(ticket.ticket_id.as_bytes()), hex(&ticket.seed.0), new.map(|new| &new.email));
             let Folded { search, seat_key, gate_key, .. } = Folded::of_new(ticket, people_of.is_some());
             // Not one in another: SQLite reads a path into a value several times as long.
-            (id, &ticket.seat, &ticket.gate, seed, username, name, email, seat_key, gate_key, search)
+            (id, &ticket.seat, &ticket.gate, seed, username, name, email, seat_key, gate_key, search, &ticket.reference)
         })
         .collect();
     sqlx::query(concat!(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name, \
-         seat_key, gate_key, search) \
+         seat_key, gate_key, reference, search) \
          select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
          n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end, $5, \
          case when n.value ->> 5 is distinct from u.full_name then n.value ->> 5 end, \
-         n.value ->> 7, n.value ->> 8, ",
+         n.value ->> 7, n.value ->> 8, n.value ->> 10, ",
         search_unless_more_is_known!("n.value ->> 5", "n.value ->> 6", "n.value ->> 9"),
         " from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
          and u.event_id is not distinct from $6 and (u.issue_id = $5 or ",

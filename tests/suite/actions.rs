@@ -38,6 +38,7 @@ impl Deed {
     async fn done(&self) -> Reply {
         match &self.body {
             Value::Null => self.client.bare(self.method.clone(), &self.path).await,
+            Value::String(list) => self.client.post_csv(&self.path, list.as_str()).await,
             body => self.client.send_as(self.method.clone(), &self.path, "application/json", body.to_string()).await,
         }
     }
@@ -80,6 +81,10 @@ impl Office {
             }
             Action::Reissued => (Method::POST, of_ticket("reissue"), Value::Null),
             Action::Transferred => (Method::POST, of_ticket("transfer"), json!({ "username": "ana" })),
+            Action::Corrected => {
+                let list = "seat,gate,reference\nA-1,North,R-1\n";
+                (Method::POST, format!("{GALA}/tickets?existing=update"), list.into())
+            }
             Action::Printed => (Method::POST, of_ticket("print"), Value::Null),
             Action::Revoked => (Method::POST, of_ticket("revoke"), Value::Null),
             Action::LinkShown => (Method::GET, of_ticket("link"), Value::Null),

@@ -1,7 +1,7 @@
 //! Deletions of large events: nobody waits for them, and nobody sees what is left of one that was stopped.
 
 use register_ticket_api::app::App;
-use register_ticket_api::store::Author;
+use register_ticket_api::store::{Author, Issuance};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -155,7 +155,8 @@ async fn nothing_more_is_written_of_a_deleted_event(service: Service) {
     let act = register_ticket_api::store::Act::new(register_ticket_api::model::Action::TicketsExported, event_id);
     let refused = store.record_action(author, &act).await.expect_err("it is deleted");
     assert_eq!(refused.code(), "event_not_found");
-    let refused = store.create_tickets(event_id, None, &[], &[], author, &|_| {}).await.expect_err("it is deleted");
+    let refused =
+        store.create_tickets(event_id, None, &Issuance::default(), author, &|_| {}).await.expect_err("it is deleted");
     assert_eq!(refused.code(), "event_not_found");
     let refused = store.change_event(event_id, &Default::default(), author).await.expect_err("it is deleted");
     assert_eq!(refused.code(), "event_not_found");

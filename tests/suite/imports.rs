@@ -19,6 +19,14 @@ on_both_databases! {
     another_name_is_kept_with_the_ticket,
     the_name_on_a_ticket_goes_with_its_holder,
     a_bound_key_imports_people_of_its_event,
+    a_list_is_read_as_excel_writes_it,
+    a_dry_run_tells_what_would_happen_and_does_nothing,
+    columns_are_mapped_or_left_out_where_nobody_knows_them,
+    general_admission_needs_a_name_an_address_or_a_number,
+    a_list_that_comes_again_says_what_it_does_with_what_is_there,
+    an_update_corrects_names_and_references_and_nothing_else,
+    names_that_are_read_the_same_are_the_same,
+    what_is_exported_is_imported_again,
 }
 
 const TICKETS: &str = "/api/events/default/tickets";
@@ -29,7 +37,7 @@ async fn a_file_creates_tickets_and_their_holders(service: Service) {
                 A2,North,ANA,,\n\
                 \"Box \"\"B\"\", 1\",South,,,\n";
     let created = service.organizer.post_csv(TICKETS, file).await.is(201);
-    assert_eq!(created, json!({ "created": 3, "registered": 2, "users_created": 1 }));
+    assert_eq!(created, json!({ "created": 3, "registered": 2, "users_created": 1, "updated": 0, "skipped": 0 }));
     let held = "select count(*) from tickets where user_id is not null and registered_at is not null";
     assert_eq!(service.database.count(held).await, 2);
     let user = service.organizer.get("/api/users/ana").await.is(200);
@@ -68,24 +76,23 @@ async fn a_holder_who_exists_already_keeps_their_data(service: Service) {
 }
 
 async fn a_wrong_line_is_named_and_keeps_all_from_being_created(service: Service) {
-    let cases: [(&str, &[u8]); 18] = [
+    let cases: [(&str, &[u8]); 17] = [
         ("line 1", b""),
         ("line 1", b"seat,gate\n"),
-        ("line 1", b"seat\nA1\n"),
+        ("line 1", b"row\nA1\n"),
         ("line 1", b"A1,North\nA2,North\n"),
         ("line 1", b"seat,gate,row\nA1,North,1\n"),
         ("line 1", b"seat,gate,seat\nA1,North,A1\n"),
         ("line 2", b"seat,gate\nA1\n"),
         ("line 2", b"seat,gate\nA1,North,1\n"),
-        ("line 2", b"seat,gate\n,North\n"),
         ("line 3", b"seat,gate\nA1,North\nA1,North\n"),
-        ("line 3", b"seat,gate\r\nA1,North\r\n,North\r\n"),
-        ("line 4", b"seat,gate\n\nA1,North\n,North\n"),
-        ("line 4", b"seat,gate\nA1,North\n\n,North\n"),
-        ("line 4", b"seat,gate\r\nA1,North\r\n\r\n,North\r\n"),
+        ("line 3", b"seat,email\r\nA1,\r\nA2,x\r\n"),
+        ("line 4", b"seat,email\n\nA1,\nA2,x\n"),
+        ("line 4", b"seat,email\nA1,\n\nA2,x\n"),
+        ("line 4", b"seat,email\r\nA1,\r\n\r\nA2,x\r\n"),
         ("line 2", b"seat,gate,username\nA1,North,two words\n"),
-        ("line 2", b"seat,gate,username,full_name\nA1,North,,Nobody\n"),
-        ("line 3", b"seat,gate\nA1,North\n\xff\xfe,North\n"),
+        ("line 3", b"seat,gate\nA1,North\n\"A2,North\nA3,North\n"),
+        ("file", b"%PDF-1.7\n"),
         ("line 2", b"seat,gate\nA\x001,North\n"),
     ];
     for (line, file) in cases {
@@ -96,13 +103,18 @@ async fn a_wrong_line_is_named_and_keeps_all_from_being_created(service: Service
 }
 
 async fn all_wrong_lines_are_named_up_to_a_hundred(service: Service) {
-    let reply = service.unchanged(service.organizer.post_csv(TICKETS, "seat,gate\n,a\nA1,a\n,a\n")).await;
+    let reply = service.unchanged(service.organizer.post_csv(TICKETS, "seat,email\nA0,a\nA1,\nA2,a\n")).await;
     let problem = reply.is_refused(422, "invalid_payload");
     assert_eq!(lines(&problem), ["line 2", "line 4"]);
 
-    let file = format!("seat,gate\n{}", ",a\n".repeat(1_000));
+    let file = format!("email\n{}", "a\n".repeat(1_000));
     let reply = service.unchanged(service.organizer.post_csv(TICKETS, file)).await;
-    assert_eq!(lines(&reply.is_refused(422, "invalid_payload")).len(), 100);
+    let problem = reply.is_refused(422, "invalid_payload");
+    assert_eq!(lines(&problem).len(), 101);
+    assert_members(
+        &problem["errors"][100],
+        json!({ "field": "file", "code": "more_faults", "params": { "more": 900 } }),
+    );
 }
 
 async fn a_taken_seat_is_named_by_its_line(service: Service) {
@@ -124,7 +136,10 @@ async fn a_large_file_is_created_whole_or_not_at_all(service: Service) {
 
     let file = format!("seat,gate,username\n{}", rows(501).replace("5500,", "extra,"));
     let created = service.organizer.post_csv(TICKETS, file).await.is(201);
-    assert_eq!(created, json!({ "created": 5_500, "registered": 5_500, "users_created": 10 }));
+    assert_eq!(
+        created,
+        json!({ "created": 5_500, "registered": 5_500, "users_created": 10, "updated": 0, "skipped": 0 })
+    );
     assert_eq!(service.database.count("select count(*) from tickets").await, 5_501);
 }
 
@@ -239,7 +254,7 @@ async fn a_bound_key_imports_people_of_its_event(service: Service) {
 
     let file = "seat,gate,username,full_name,email\nA1,North,ana,Ana Ruiz,ana@real.example\n";
     let created = alpha.post_csv("/api/events/alpha/tickets", file).await.is(201);
-    assert_eq!(created, json!({ "created": 1, "registered": 1, "users_created": 1 }));
+    assert_eq!(created, json!({ "created": 1, "registered": 1, "users_created": 1, "updated": 0, "skipped": 0 }));
     let links = alpha.get("/api/events/alpha/links.csv").await.text();
     assert!(links.contains("\"A1\",\"North\",\"ana\",\"Ana Ruiz\",\"ana@real.example\","), "{links}");
     let own = alpha.get("/api/users/ana").await.is(200);
@@ -249,4 +264,307 @@ async fn a_bound_key_imports_people_of_its_event(service: Service) {
     let created = alpha.post_csv("/api/events/alpha/tickets", file).await.is(201);
     assert_eq!(created["users_created"], 0);
     assert_members(&beta.get("/api/users/ana").await.is(200), json!({ "full_name": "Mallory", "event": "beta" }));
+}
+
+async fn a_list_is_read_as_excel_writes_it(service: Service) {
+    let sofia = "seat;gate;username;full_name\r\nA1;North;sofia;Sofía Núñez\r\n";
+    let (windows, mac) = (encoding_rs::WINDOWS_1252.encode(sofia).0, encoding_rs::MACINTOSH.encode(sofia).0);
+    let tabs = sofia.replace(';', "\t");
+    let utf16: Vec<u8> = format!("\u{feff}{tabs}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let forms: [(&str, &str, Vec<u8>); 5] = [
+        ("windows-1252", ";", windows.into_owned()),
+        ("macintosh", ";", mac.into_owned()),
+        ("utf-16", "\t", utf16),
+        ("utf-8", ";", format!("\u{feff}\"sep=;\"\r\n{sofia}").into_bytes()),
+        (
+            "utf-8",
+            ",",
+            b"seat,gate,username,full_name,,\nA1,North,sofia,Sof\xc3\xada N\xc3\xba\xc3\xb1ez,,\n,,,,,\n".to_vec(),
+        ),
+    ];
+    for (number, (encoding, separator, file)) in forms.into_iter().enumerate() {
+        let told = service.organizer.post_csv(format!("{TICKETS}?dry_run=true"), file.clone()).await.is(200);
+        assert_members(&told, json!({ "encoding": encoding, "separator": separator, "sheet": null, "errors": [] }));
+        assert_eq!(told["rows"][0][3], "Sofía Núñez", "{encoding}");
+        let slug = format!("gala-{number}");
+        service.event(json!({ "slug": slug, "name": slug })).await;
+        service.organizer.post_csv(format!("/api/events/{slug}/tickets"), file).await.is(201);
+        let list = service.organizer.get(format!("/api/events/{slug}/tickets")).await.is(200);
+        assert_members(&list["tickets"][0], json!({ "seat": "A1", "gate": "North", "full_name": "Sofía Núñez" }));
+    }
+    let workbook = include_bytes!("lists/guests.xlsx");
+    let told =
+        service.organizer.post_csv(format!("{TICKETS}?dry_run=true&unknown=ignore"), &workbook[..]).await.is(200);
+    assert_members(
+        &told,
+        json!({ "encoding": "xlsx", "separator": null, "sheet": "Gäste", "lines": 3, "numbered": 2, "errors": [] }),
+    );
+    let first = json!(["12", "North", "Sofía Núñez", "sofia@example.org", "34600111222", "1990-05-01", "0007", "1"]);
+    assert_eq!(told["rows"][0], first);
+    let refused = service.organizer.post_csv(TICKETS, &workbook[..]).await.is_refused(422, "invalid_payload");
+    assert_members(&refused["errors"][0], json!({ "field": "line 2", "code": "unknown_column" }));
+    assert_eq!(refused["errors"][0]["params"]["columns"], json!(["Born"]));
+    service.organizer.post_csv(format!("{TICKETS}?unknown=ignore"), &workbook[..]).await.is(201);
+    let list = service.organizer.get(TICKETS).await.is(200);
+    let told = list["tickets"].as_array().expect("there are tickets").iter();
+    let told: Vec<Value> =
+        told.map(|ticket| json!([ticket["seat"], ticket["full_name"], ticket["reference"]])).collect();
+    let expected = json!([
+        ["12", "Sofía Núñez", "0007"],
+        ["A-1", "Müller & Söhne <VIP>", "007"],
+        ["1", "王小明", "100000000000"],
+        ["2", "王小明", "100000000000-2"],
+    ]);
+    assert_eq!(Value::from(told), expected);
+}
+
+async fn a_dry_run_tells_what_would_happen_and_does_nothing(service: Service) {
+    service.seat("default", "A1", "North").await;
+    service.user("ben").await;
+    let file = "Asiento;Puerta;Correo;Talla\nA1;North;;\nA2;North;ana@example.org;M\nA3;North;nowhere;L\n";
+    let reply = service.unchanged(service.organizer.post_csv(format!("{TICKETS}?dry_run=true"), file)).await;
+    let told = reply.is(200);
+    let column = |name: &str, field: Option<&str>, known: bool| json!({ "name": name, "field": field, "known": known });
+    let columns = json!([
+        column("Asiento", Some("seat"), true),
+        column("Puerta", Some("gate"), true),
+        column("Correo", Some("email"), true),
+        column("Talla", None, false),
+    ]);
+    assert_members(&told, json!({ "columns": columns, "lines": 3, "left_out": 0, "wrong": 3 }));
+    let counts = json!({ "created": 1, "registered": 1, "users_created": 1, "updated": 0, "skipped": 0 });
+    assert_eq!(told["counts"], counts);
+    let codes: Vec<Value> =
+        told["errors"].as_array().unwrap().iter().map(|error| json!([error["field"], error["code"]])).collect();
+    let expected = json!([["line 1", "unknown_column"], ["line 2", "seat_taken"], ["line 4", "not_an_email"]]);
+    assert_eq!(Value::from(codes), expected);
+    for query in ["dry_run=yes", "existing=maybe", "unknown=x", "columns=seat,nonsense", "more=1"] {
+        service.organizer.post_csv(format!("{TICKETS}?{query}"), file).await.is_refused(422, "invalid_payload");
+    }
+    service
+        .organizer
+        .post(format!("{TICKETS}?dry_run=true"), json!({ "seat": "B", "gate": "N" }))
+        .await
+        .is_refused(422, "invalid_payload");
+}
+
+async fn columns_are_mapped_or_left_out_where_nobody_knows_them(service: Service) {
+    let file = "Wer kommt?,Wie oft?,Hemd\nAna,2,M\n";
+    let refused = service.organizer.post_csv(TICKETS, file).await.is_refused(422, "invalid_payload");
+    assert_eq!(refused["errors"][0]["params"]["columns"], json!(["Wer kommt?", "Wie oft?", "Hemd"]));
+    let refused =
+        service.organizer.post_csv(format!("{TICKETS}?unknown=ignore"), file).await.is_refused(422, "invalid_payload");
+    assert_eq!(refused["errors"][0]["code"], "no_column");
+    let mapped = format!("{TICKETS}?columns=full_name,quantity,-");
+    assert_eq!(service.organizer.post_csv(mapped, file).await.is(201)["created"], 2);
+    let list = service.organizer.get(TICKETS).await.is(200);
+    assert_members(&list["tickets"][1], json!({ "seat": "2", "gate": "Entrance", "full_name": "Ana" }));
+}
+
+async fn general_admission_needs_a_name_an_address_or_a_number(service: Service) {
+    let file =
+        "name,email,quantity\nAna Ruiz,,\nAna Ruiz,,\nSeán O'Brien,o'brien@example.org,2\n,bo@example.org,\n,,3\n";
+    let made = service.organizer.post_csv(TICKETS, file).await.is(201);
+    assert_members(&made, json!({ "created": 8, "registered": 5, "users_created": 4 }));
+    let list = service.organizer.get(TICKETS).await.is(200);
+    let tickets = list["tickets"].as_array().expect("there are tickets");
+    let seats: Vec<&str> = tickets.iter().filter_map(|ticket| ticket["seat"].as_str()).collect();
+    assert_eq!(seats, ["1", "2", "3", "4", "5", "6", "7", "8"]);
+    assert!(tickets.iter().all(|ticket| ticket["gate"] == "Entrance"));
+    let usernames: Vec<&str> = tickets.iter().filter_map(|ticket| ticket["username"].as_str()).collect();
+    assert!(usernames[0].starts_with("ana.ruiz-") && usernames[1] == format!("{}-2", usernames[0]), "{usernames:?}");
+    assert!(usernames[2].starts_with("obrien@example.org-") && usernames[3] == usernames[2]);
+    assert_eq!(usernames[4], "bo@example.org");
+    let brien = service.organizer.get(format!("/api/users/{}", usernames[2])).await.is(200);
+    assert_members(&brien, json!({ "full_name": "Seán O'Brien", "email": "o'brien@example.org" }));
+
+    // The event's only gate, and on from the greatest number there; with two there is no only one.
+    assert_eq!(service.organizer.post_csv(TICKETS, "seat,name\n20,Cy\n,Dee\n").await.is(201)["created"], 2);
+    service.organizer.post_csv(TICKETS, "gate,quantity\nNorth,1\n,1\n").await.is(201);
+    let list = service.organizer.get(TICKETS).await.is(200);
+    let last: Vec<Value> =
+        list["tickets"].as_array().unwrap()[8..].iter().map(|ticket| json!([ticket["seat"], ticket["gate"]])).collect();
+    assert_eq!(Value::from(last), json!([["20", "Entrance"], ["21", "Entrance"], ["1", "North"], ["22", "Entrance"]]));
+
+    // The same list again makes nobody twice.
+    let again = service
+        .unchanged(service.organizer.post_csv(TICKETS, "name,email\nAna Ruiz,\nAna Ruiz,\n,bo@example.org\n"))
+        .await;
+    let problem = again.is_refused(409, "seat_taken");
+    assert_eq!(
+        (lines(&problem), &problem["errors"][0]["code"]),
+        (vec!["line 2", "line 3", "line 4"], &json!("has_ticket"))
+    );
+    let more = "name,email\nAna Ruiz,\nAna Ruiz,\n,bo@example.org\n,bo@example.org\nNew One,\n";
+    let made = service.organizer.post_csv(format!("{TICKETS}?existing=skip"), more).await.is(201);
+    assert_members(&made, json!({ "created": 2, "registered": 2, "users_created": 1, "skipped": 3 }));
+}
+
+async fn a_list_that_comes_again_says_what_it_does_with_what_is_there(service: Service) {
+    let rows = |range: std::ops::RangeInclusive<usize>| {
+        range.map(|row| format!("R{row},p{row}@example.org,Person {row}\n")).collect::<String>()
+    };
+    let header = "reference,email,name\n";
+    assert_eq!(service.organizer.post_csv(TICKETS, format!("{header}{}", rows(1..=40))).await.is(201)["created"], 40);
+    let file = format!("{header}{}", rows(1..=55));
+    let reply = service.unchanged(service.organizer.post_csv(TICKETS, &*file)).await;
+    let problem = reply.is_refused(409, "seat_taken");
+    assert_eq!((lines(&problem).len(), &problem["errors"][39]["code"]), (40, &json!("reference_taken")));
+    let made = service.organizer.post_csv(format!("{TICKETS}?existing=skip"), &*file).await.is(201);
+    assert_eq!(made, json!({ "created": 15, "registered": 15, "users_created": 15, "updated": 0, "skipped": 40 }));
+    let made =
+        service.unchanged(service.organizer.post_csv(format!("{TICKETS}?existing=update"), &*file)).await.is(201);
+    assert_members(&made, json!({ "created": 0, "updated": 0, "skipped": 55 }));
+    assert_eq!(service.database.count("select count(distinct reference) from tickets").await, 55);
+    // By JSON too a reference is one ticket's.
+    let taken = json!({ "seat": "X", "gate": "North", "reference": "R1" });
+    service.organizer.post(TICKETS, taken).await.is_refused(409, "seat_taken");
+    let twice = json!([{ "seat": "X", "gate": "N", "reference": "Z" }, { "seat": "Y", "gate": "N", "reference": "Z" }]);
+    let refused = service.organizer.post(TICKETS, twice).await.is_refused(422, "invalid_payload");
+    assert_eq!(refused["errors"][0]["code"], "reference_repeated");
+    // Another event may have the same.
+    service.event(json!({ "slug": "gala", "name": "Gala" })).await;
+    service.organizer.post_csv("/api/events/gala/tickets", "reference\nR1\n").await.is(201);
+}
+
+async fn an_update_corrects_names_and_references_and_nothing_else(service: Service) {
+    let first = "seat,gate,username,full_name\nA1,North,ana,Ana Ruis\nA2,North,ana,Ben Ruis\nA3,North,,\nA4,North,cy,Cy\nA5,North,dee,Dee\n";
+    service.organizer.post_csv(TICKETS, first).await.is(201);
+    let list = service.organizer.get(TICKETS).await.is(200);
+    let id = |place: usize| list["tickets"][place]["ticket_id"].as_str().unwrap_or_default().to_owned();
+    service.organizer.bare(http::Method::POST, format!("/api/tickets/{}/revoke", id(3))).await.is(200);
+    let code = service.organizer.get(format!("/api/tickets/{}/link", id(1))).await.is(200);
+
+    let update = format!("{TICKETS}?existing=update");
+    let file = "seat,gate,username,full_name,email,reference\n\
+                A1,North,ana,Ana Ruiz,ana@example.org,R1\nA2,North,ANA,Ben Ruiz,,R2\nA3,North,eve,Eve Poe,,\nA4,North,cy,Other,,R4\nA5,North,dee,Dee,,\n";
+    let made = service.organizer.post_csv(&*update, file).await.is(201);
+    assert_eq!(made, json!({ "created": 0, "registered": 1, "users_created": 1, "updated": 3, "skipped": 2 }));
+    let list = service.organizer.get(TICKETS).await.is(200);
+    let told = list["tickets"].as_array().expect("there are tickets").iter();
+    let told: Vec<Value> = told
+        .map(|ticket| {
+            json!([ticket["seat"], ticket["username"], ticket["full_name"], ticket["reference"], ticket["status"]])
+        })
+        .collect();
+    let expected = json!([
+        ["A1", "ana", "Ana Ruiz", "R1", "valid"],
+        ["A2", "ana", "Ben Ruiz", "R2", "valid"],
+        ["A3", "eve", "Eve Poe", null, "valid"],
+        ["A4", "cy", "Cy", null, "revoked"],
+        ["A5", "dee", "Dee", null, "valid"],
+    ]);
+    assert_eq!(Value::from(told), expected);
+    assert_eq!(
+        service.organizer.get(format!("/api/tickets/{}/link", id(1))).await.is(200),
+        code,
+        "codes and links stay"
+    );
+    assert_eq!(service.organizer.get("/api/users/ana").await.is(200)["email"], "ana@example.org");
+    let actions = service.organizer.get(format!("/api/tickets/{}/actions", id(0))).await.is(200);
+    assert_eq!(
+        actions["actions"].as_array().and_then(|all| all.last()).map(|act| act["action"].clone()),
+        Some(json!("corrected"))
+    );
+
+    for (row, code) in [
+        ("A9,North,ana,,,R1", "other_seat"),
+        ("A1,South,ana,,,R1", "other_seat"),
+        ("A1,North,dee,,,", "other_holder"),
+        ("A1,North,ana,,,R9", "other_reference"),
+        ("A1,North,ana,,,R2", "other_reference"),
+        ("A1,North,ana,,mallory@example.org,", "person_differs"),
+    ] {
+        let file = format!("seat,gate,username,full_name,email,reference\nB1,North,new,New,,\n{row}\n");
+        let reply = service.unchanged(service.organizer.post_csv(&*update, file)).await;
+        let problem = reply.is_refused(422, "invalid_payload");
+        assert_members(&problem["errors"][0], json!({ "field": "line 3", "code": code }));
+    }
+    // By the reference alone, whoever has the ticket: a companion's name is corrected.
+    let made = service.organizer.post_csv(&*update, "reference,name\nR2,Benito Ruiz\nR1,Ana Ruiz\n").await.is(201);
+    assert_members(&made, json!({ "created": 0, "users_created": 0, "updated": 1, "skipped": 1 }));
+    assert_eq!(service.organizer.get(format!("/api/tickets/{}", id(1))).await.is(200)["full_name"], "Benito Ruiz");
+}
+
+async fn names_that_are_read_the_same_are_the_same(service: Service) {
+    let person = json!({ "username": "ana", "full_name": "Ana Núñez", "email": "ana@example.org" });
+    service.organizer.post("/api/users", person).await.is(201);
+    let file = "seat,username,full_name\n1,ana,ana nu\u{301}n\u{303}ez\n2,ana,ANA  NÚÑEZ\n3,ana,Ben Núñez\n4,new,Zoë\n5,new,ZOE\u{308}\n";
+    service.organizer.post_csv(TICKETS, file).await.is(201);
+    let list = service.organizer.get(TICKETS).await.is(200);
+    let names: Vec<&str> =
+        list["tickets"].as_array().unwrap().iter().filter_map(|ticket| ticket["full_name"].as_str()).collect();
+    assert_eq!(names, ["Ana Núñez", "Ana Núñez", "Ben Núñez", "Zoë", "Zoë"]);
+    assert_eq!(service.organizer.get("/api/users/ana").await.is(200)["email"], "ana@example.org");
+}
+
+/// Texts that spreadsheets, separators and quotes make trouble of.
+async fn what_is_exported_is_imported_again(service: Service) {
+    let hard = [
+        "-5",
+        "'-5",
+        "''=1",
+        "=1+1",
+        "a;=1",
+        "\"x\"",
+        "\"",
+        "a,b;c\td",
+        "'",
+        "@",
+        "sep=;",
+        "ＡＢ",
+        "＝1",
+        "\u{200b}=1",
+        "Sofía",
+        "x'-1",
+        "007",
+        "1e5",
+        "true",
+    ];
+    let rows: Vec<(String, String)> = hard
+        .iter()
+        .map(|text| text.replace('\t', " "))
+        .zip(hard.iter().rev().map(|text| text.replace('\t', " ")))
+        .collect();
+    for (number, (seat, name)) in rows.iter().enumerate() {
+        let username = format!("-user{number}");
+        let email = format!("'{number}@example.org");
+        service
+            .organizer
+            .post("/api/users", json!({ "username": username, "full_name": name, "email": email }))
+            .await
+            .is(201);
+        service
+            .organizer
+            .post(TICKETS, json!({ "seat": seat, "gate": name, "reference": format!("={seat}") }))
+            .await
+            .is(201);
+        let registration = json!({ "seat": seat, "gate": name });
+        service.organizer.post(format!("/api/users/{username}/tickets"), registration).await.is(201);
+    }
+    let exported = service.organizer.get("/api/events/default/tickets.csv").await.text();
+    assert!(exported.starts_with('\u{feff}'), "for Excel");
+    let told = |list: Value| -> Vec<Value> {
+        let tickets = list["tickets"].as_array().cloned().unwrap_or_default().into_iter();
+        tickets
+            .map(|ticket| {
+                json!([ticket["seat"], ticket["gate"], ticket["username"], ticket["full_name"], ticket["reference"]])
+            })
+            .collect()
+    };
+    service.event(json!({ "slug": "again", "name": "Again" })).await;
+    let made = service.organizer.post_csv("/api/events/again/tickets", exported.clone()).await.is(201);
+    assert_members(&made, json!({ "created": hard.len(), "registered": hard.len(), "users_created": 0 }));
+    let (before, after) = (
+        service.organizer.get(TICKETS).await.is(200),
+        service.organizer.get("/api/events/again/tickets").await.is(200),
+    );
+    assert_eq!(told(before), told(after));
+    // Into its own event it changes nothing.
+    let same =
+        service.unchanged(service.organizer.post_csv(format!("{TICKETS}?existing=update"), exported)).await.is(201);
+    assert_members(&same, json!({ "created": 0, "updated": 0, "skipped": hard.len() }));
+    let links = service.organizer.get("/api/events/default/links.csv").await.text();
+    let made = service.organizer.post_csv("/api/events/again/tickets?existing=skip", links).await.is(201);
+    assert_members(&made, json!({ "created": 0, "skipped": hard.len() }));
 }

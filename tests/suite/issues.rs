@@ -10,7 +10,7 @@ use http::StatusCode;
 use register_ticket_api::app::App;
 use register_ticket_api::error::Error;
 use register_ticket_api::model::{Millis, Seed};
-use register_ticket_api::store::{Author, Created, NewTicket, NewUser};
+use register_ticket_api::store::{Author, Created, Issuance, NewTicket, NewUser};
 use register_ticket_api::totp::{Code, QrCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -60,12 +60,13 @@ impl Held {
         let app = Arc::new(App::new(settings(&service.database, &[]), Box::new(move || clock.now())));
         let tickets: Vec<NewTicket> = (0..MANY).map(new_ticket).collect();
         let people: Vec<NewUser> = tickets.iter().filter_map(|ticket| ticket.holder.clone()).collect();
-        let (written, rows, now) = (Arc::new(Notify::new()), tickets.clone(), service.now());
+        let list = Issuance { people, tickets: tickets.clone(), ..Issuance::default() };
+        let (written, now) = (Arc::new(Notify::new()), service.now());
         let tell = Arc::clone(&written);
         let mut import = async move {
             let event = app.store().find_event(event).await?.expect("it is there").open(None)?;
             let author = Author { key_id: None, now };
-            app.store().create_tickets(event.event_id, None, &people, &rows, author, &|_| tell.notify_one()).await
+            app.store().create_tickets(event.event_id, None, &list, author, &|_| tell.notify_one()).await
         }
         .boxed();
         tokio::select! {
@@ -88,6 +89,7 @@ fn new_ticket(number: usize) -> NewTicket {
         gate: "North".to_owned(),
         seed: Seed([7; 20]),
         holder: Some(NewUser { username, full_name: None, email: None }),
+        reference: None,
     }
 }
 
@@ -130,7 +132,7 @@ async fn nobody_sees_a_ticket_before_all_are_there(service: Service) {
     }
 
     let created = held.import.await.expect("nothing stands in its way");
-    assert_eq!(created, Created { created: 2_500, registered: 2_500, users_created: 2_499 });
+    assert_eq!(created, Created { created: 2_500, registered: 2_500, users_created: 2_499, updated: 0, skipped: 0 });
     let stats = service.organizer.get("/api/events/default/stats").await.is(200);
     assert_members(&stats, json!({ "tickets": MANY, "registered": MANY }));
     let after = all_that_is_seen(&service, None).await;
@@ -211,7 +213,10 @@ async fn an_import_that_was_stopped_leaves_nothing_and_the_next_one_works(servic
     // Whether it goes on is not known yet.
     file().await.is_refused(429, "import_in_progress");
     service.clock.advance(STOPPED);
-    assert_eq!(file().await.is(201), json!({ "created": MANY, "registered": MANY, "users_created": MANY }));
+    assert_eq!(
+        file().await.is(201),
+        json!({ "created": MANY, "registered": MANY, "users_created": MANY, "updated": 0, "skipped": 0 })
+    );
     assert_eq!(service.database.count("select count(*) from tickets").await, MANY as i64);
     assert_eq!(service.database.count("select count(*) from users").await, MANY as i64 + 1);
     assert_eq!(service.database.count("select count(*) from events where issuing is not null").await, 0);

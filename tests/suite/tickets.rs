@@ -33,7 +33,7 @@ async fn a_ticket_is_created_valid_and_without_a_holder(service: Service) {
 async fn an_array_creates_many(service: Service) {
     let seats: Vec<Value> = (1..=250).map(|seat| json!({ "seat": seat.to_string(), "gate": "North" })).collect();
     let created = service.organizer.post(TICKETS, seats.into()).await.is(201);
-    assert_eq!(created, json!({ "created": 250, "registered": 0, "users_created": 0 }));
+    assert_eq!(created, json!({ "created": 250, "registered": 0, "users_created": 0, "updated": 0, "skipped": 0 }));
     assert_eq!(service.database.count("select count(*) from tickets").await, 250);
     assert_eq!(service.database.count("select count(distinct seed) from tickets").await, 250);
 }

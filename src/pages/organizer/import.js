@@ -1,17 +1,21 @@
-// Importing a file of tickets: what is in it is shown before it is sent.
+// Importing a list of tickets: the service says what it reads in the file and what it would do, before it does it.
 
 import { element, find } from "../shared/dom.js";
-import { alarm, bdi, explain, onSubmit } from "./form.js";
-import { parse } from "./csv.js";
+import { alarm, attempt, bdi, explain, onSubmit } from "./form.js";
 import { explainField } from "../shared/problem.js";
-import { LONG, call, here } from "./session.js";
-import { number, text } from "../shared/text.js";
+import { LONG, call, here, session } from "./session.js";
+import { counted, isolated, number, text } from "../shared/text.js";
 
-const COLUMNS = ["seat", "gate", "username", "full_name", "email"];
-const SHOWN = 5;
+/** How a file is written, where that has a name. */
+const FORMS = { "utf-8": "UTF-8", "utf-16": "UTF-16", "windows-1252": "Windows-1252", macintosh: "Mac Roman", xlsx: "Excel (.xlsx)" };
+const COUNTS = ["created", "registered", "users_created", "updated", "skipped"];
 const form = find("#import");
 const preview = find("#preview");
 const result = find("#imported");
+const button = find("button.primary", form);
+/** What each column is, as somebody said; until then the service recognises them. */
+let columns = null;
+let asked = 0;
 
 export function show() {
   form.reset();
@@ -19,64 +23,132 @@ export function show() {
   result.replaceChildren();
 }
 
+export const hide = show;
+
 function empty() {
+  asked++;
+  columns = null;
   preview.hidden = true;
-  find("button", form).disabled = true;
+  preview.replaceChildren();
+  button.disabled = true;
 }
 
-form.elements.file.onchange = async ({ target }) => {
-  empty();
-  result.replaceChildren();
-  const [file] = target.files;
+function query(more = {}) {
+  const all = new URLSearchParams({ existing: form.elements.existing.value, ...more });
+  if (columns) all.set("columns", columns.join(","));
+  return here(`/tickets?${all}`);
+}
+
+/** The bytes of the file; null where it is no longer the one that was chosen. */
+async function bytes(file) {
+  try {
+    return await file.arrayBuffer();
+  } catch {
+    return null;
+  }
+}
+
+/** Has the service read the file, and shows what it would do. */
+async function look() {
+  const [file] = form.elements.file.files;
   if (!file) return;
-  const { rows: [names = [], ...rows], separator } = parse(await file.text());
-  preview.replaceChildren(...describe(names, rows, separator));
+  const mine = ++asked;
+  button.disabled = true;
+  result.replaceChildren();
   preview.hidden = false;
-  find("button", form).disabled = rows.length === 0 || missing(names).length > 0;
-};
+  if (!columns) preview.replaceChildren(element("p", { role: "status" }, text("organizer.reading")));
+  const told = await read(file);
+  if (mine !== asked) return;
+  const active = document.activeElement?.id;
+  preview.replaceChildren(...told.nodes);
+  if (active && preview.querySelector(`#${active}`)) find(`#${active}`).focus();
+  button.disabled = !told.isGood;
+}
 
-const missing = (names) => ["seat", "gate"].filter((column) => !names.some((name) => name.toLowerCase() === column));
+async function read(file) {
+  const csv = await bytes(file);
+  if (!csv) return { nodes: [warning(text("organizer.file_changed"))] };
+  try {
+    const seen = await call("POST", query({ dry_run: true }), { csv, timeout: LONG });
+    return { nodes: describe(seen), isGood: seen.errors.length === 0 };
+  } catch (problem) {
+    return { nodes: refusal(problem) };
+  }
+}
 
-function describe(names, rows, separator) {
-  const known = names.map((name) => name.toLowerCase());
-  const holders = known.indexOf("username");
-  const unknown = names.filter((name) => !COLUMNS.includes(name.toLowerCase()));
-  const told = [
-    element("p", {}, element("strong", {}, text("organizer.rows", { rows: number(rows.length) })), " ",
-      text("organizer.rows_with", { holders: number(rows.filter((row) => row[holders]).length), separator })),
-  ];
-  if (missing(names).length) told.push(warning(text("organizer.columns_missing", { columns: missing(names).join(", ") })));
-  if (unknown.length) told.push(warning(text("organizer.columns_unknown", { columns: unknown.join(", ") })));
-  if (rows.length) told.push(table(names, rows.slice(0, SHOWN)));
-  if (rows.length > SHOWN) told.push(element("p", { className: "quiet" }, text("organizer.first_rows", { rows: SHOWN })));
+function describe(seen) {
+  const form = FORMS[seen.encoding] ?? seen.encoding;
+  const told = [element("p", {}, element("strong", {}, counted("organizer.read_lines", seen.lines, { form })),
+    ...(seen.sheet === null ? [] : [" ", text("organizer.read_sheet", { sheet: isolated(seen.sheet) })]))];
+  if (["windows-1252", "macintosh"].includes(seen.encoding)) told.push(element("p", { className: "bad" }, text("organizer.read_letters")));
+  told.push(table(seen));
+  if (seen.rows.length < seen.lines) told.push(element("p", { className: "quiet" }, counted("organizer.first_rows", seen.rows.length)));
+  if (seen.columns.some(({ known }) => !known)) {
+    told.push(element("button", { type: "button", id: "leave-unknown", onclick: choose }, text("organizer.leave_unknown")));
+  }
+  const what = [...done(seen.counts),
+    ...(seen.left_out ? [counted("organizer.will_leave", seen.left_out)] : []),
+    ...(seen.numbered ? [counted("organizer.will_number", seen.numbered)] : [])];
+  if (seen.errors.length === 0) told.push(element("p", { id: "will", role: "status" }, `${what.join(", ") || text("organizer.nothing_new")}.`));
+  else told.push(warning(counted("organizer.wrong", seen.wrong)), faults(seen.errors));
   return told;
 }
+
+/** What is done, or would be, in words. */
+const done = (counts) => COUNTS.filter((name) => counts[name] > 0).map((name) => counted(`organizer.will_${name}`, counts[name]));
 
 /** No `.problem`, which goes when the form is sent: the file is still chosen. */
 const warning = (words) => element("p", { className: "bad", role: "alert" }, words);
 
-function table(names, rows) {
+/** The first lines, under what each column was taken for, which can be chosen otherwise. */
+function table({ columns: names, fields, rows }) {
+  const heads = names.map(({ name, field, known }, place) => {
+    const menu = element("select", { id: `column-${place}`, "aria-label": text("organizer.column_is", { name: isolated(name) }), onchange: choose },
+      ...["", ...fields].map((each) => new Option(text(`organizer.column_${each || "none"}`), each)));
+    menu.value = field ?? "";
+    return element("th", { scope: "col", className: known ? "good" : "bad" }, `${known ? "✓" : "✗"} `, bdi(name), menu);
+  });
   const made = element("table", {},
     element("caption", { className: "visually-hidden" }, text("organizer.preview")),
-    element("thead", {}, element("tr", {}, ...names.map((name) => {
-      const isKnown = COLUMNS.includes(name.toLowerCase());
-      return element("th", { scope: "col", className: isKnown ? "good" : "bad" }, `${isKnown ? "✓" : "✗"} `, bdi(name));
-    }))),
+    element("thead", {}, element("tr", {}, ...heads)),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((field) => element("td", {}, bdi(field)))))));
   return element("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": text("organizer.preview") }, made);
 }
 
+/** The columns are what the menus say. */
+function choose() {
+  columns = [...preview.querySelectorAll("select")].map((menu) => menu.value);
+  attempt(look);
+}
+
+form.elements.file.onchange = () => {
+  empty();
+  attempt(look);
+};
+form.elements.existing.onchange = () => attempt(look);
+
+const section = form.closest("section");
+section.ondragover = (event) => event.preventDefault();
+section.ondrop = (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files.length === 0) return;
+  form.elements.file.files = event.dataTransfer.files;
+  form.elements.file.onchange();
+};
+
 onSubmit(form, async ({ file }) => {
-  result.replaceChildren();
+  result.replaceChildren(element("progress", { "aria-label": text("organizer.import") }));
+  const { slug } = session.event;
+  const csv = await bytes(file);
+  if (!csv) return result.replaceChildren(alarm(text("organizer.file_changed")));
   try {
-    const created = await call("POST", here("/tickets"), { csv: file, timeout: LONG });
+    const counts = await call("POST", query(), { csv, timeout: LONG });
     form.reset();
     empty();
+    const what = done(counts).join(", ") || text("organizer.nothing_new");
     result.replaceChildren(
-      element("p", { className: "card good", role: "status" }, text("organizer.imported", {
-        created: number(created.created), registered: number(created.registered), users: number(created.users_created),
-      })),
-      element("a", { className: "button primary", href: location.hash.replace("import", "tickets") }, text("organizer.to_tickets")));
+      element("p", { className: "card good", role: "status" }, text("organizer.imported", { what })),
+      element("a", { className: "button primary", href: `#tickets/${slug}` }, text("organizer.to_tickets")));
   } catch (problem) {
     result.replaceChildren(...refusal(problem));
     result.focus();
@@ -85,12 +157,17 @@ onSubmit(form, async ({ file }) => {
 
 /** All or nothing: what is wrong, line by line. */
 function refusal(problem) {
-  const lines = (problem.errors ?? []).map((error) => element("tr", {},
-    element("th", { scope: "row" }, error.field.replace(/^line /, `${text("organizer.line")} `)),
-    element("td", {}, explainField(error))));
-  if (lines.length === 0) return [alarm(explain(problem))];
-  return [
-    alarm(text("organizer.nothing_imported", { lines: number(lines.length) })),
-    element("table", {}, element("caption", { className: "visually-hidden" }, text("organizer.wrong_lines")), element("tbody", {}, ...lines)),
-  ];
+  const { errors = [] } = problem;
+  if (errors.length === 0) return [alarm(explain(problem))];
+  const more = errors.find(({ code }) => code === "more_faults")?.params.more;
+  return [alarm(counted("organizer.nothing_imported", more ? errors.length - 1 + more : errors.length)), faults(errors)];
+}
+
+function faults(errors) {
+  const place = (field) => (field.startsWith("line ") ? field.replace("line", text("organizer.line")) : text("organizer.whole_file"));
+  const lines = errors.map((error) => {
+    const params = error.params?.known && { ...error.params, known: error.params.known.map((field) => text(`organizer.column_${field}`)) };
+    return element("tr", {}, element("th", { scope: "row" }, place(error.field)), element("td", {}, explainField({ ...error, params: params ?? error.params })));
+  });
+  return element("table", { className: "faults" }, element("caption", { className: "visually-hidden" }, text("organizer.wrong_lines")), element("tbody", {}, ...lines));
 }

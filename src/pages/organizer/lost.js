@@ -1,8 +1,8 @@
 // A gate's phone is lost: its key is revoked, and the tickets that it can make codes of are renewed, some at a time.
 
-import { parse } from "./csv.js";
 import { element, find } from "../shared/dom.js";
 import { bdi, onSubmit, open } from "./form.js";
+import { records } from "./links.js";
 import { save } from "../shared/save.js";
 import { LONG, all, call, download, session } from "./session.js";
 import { dayAndTime, isolated, number, text } from "../shared/text.js";
@@ -26,7 +26,7 @@ onSubmit(form, async ({ since }) => {
   const key = lost;
   await renew(key);
   const links = await download(`/api/keys/${key.key_id}/links.csv`);
-  const changed = parse(await links.text()).rows.length - 1;
+  const changed = records(await links.text()).length;
   const scans = since ? await scannedSince(key, momentOf(since, session.event.time_zone)) : [];
   const said = changed ? text("organizer.lost_done", { links: number(changed) }) : text("organizer.lost_none");
   result.replaceChildren(element("p", { className: "good", role: "status" }, said), ...scans);

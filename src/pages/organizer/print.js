@@ -1,9 +1,9 @@
 // Sheets to print: the QR codes of ticket links, or tickets that admit by themselves, for people without a phone.
 
-import { records } from "./csv.js";
 import { element, find, say } from "../shared/dom.js";
 import { inOrder } from "../shared/fold.js";
 import { bdi, explain } from "./form.js";
+import { records } from "./links.js";
 import { call, download, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
 import { dayAndTime, number, text } from "../shared/text.js";

@@ -24,6 +24,7 @@ export function openTicket(ticket, onChange) {
   const facts = {
     holder: ticket.full_name ? `${isolated(ticket.full_name)} (${ticket.username})` : ticket.username ?? text("organizer.nobody"),
     status: text(`organizer.status_${stateOf(ticket)}`),
+    reference: ticket.reference,
     registered_at: moment(ticket.registered_at),
     used_at: moment(ticket.used_at),
     now: ticket.used_at ? text(ticket.inside ? "organizer.is_inside" : "organizer.is_outside") : null,

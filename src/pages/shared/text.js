@@ -10,6 +10,14 @@ export function text(name, values = {}) {
   return (texts[name] ?? name).replace(/\{(\w+)\}/g, (whole, value) => [values[value] ?? whole].flat().join(", "));
 }
 
+const plural = new Intl.PluralRules(language);
+
+/** The text of a number of things, `{count}`: `NAME_one` where the language says so, else `NAME_other`. */
+export function counted(name, count, values = {}) {
+  const form = `${name}_${plural.select(count)}`;
+  return text(form in texts ? form : `${name}_other`, { count: number(count), ...values });
+}
+
 /** Whether the page has a text of this name. */
 export const hasText = (name) => name in texts;
 

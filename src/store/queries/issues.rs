@@ -12,12 +12,13 @@ use uuid::Uuid;
 
 use super::actions::record_as;
 use super::events::clear_stopped;
+use super::lists::{correct, find_references};
 use super::search::fold_event;
 use super::{BEGIN, BEGIN_BRIEF, Backend, Connection, LOCK_EVENT, unless_held};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::model::{Action, Millis};
-use crate::store::{Act, Author, Created, Issues, NewTicket, NewUser, PersonName, Result};
+use crate::store::{Act, Author, Created, Issuance, Issues, NewTicket, NewUser, PersonName, Result};
 
 /// Tickets that are written by one transaction; of more, each has so many at first, and then what `give_way` says.
 pub(in crate::store) const CHUNK: usize = 1_000;
@@ -66,25 +67,27 @@ impl Issues for Backend {
         &self,
         event_id: Uuid,
         people_of: Option<Uuid>,
-        people: &[NewUser],
-        tickets: &[NewTicket],
+        list: &Issuance,
         author: Author,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Created> {
+        let tickets = list.tickets.as_slice();
         clear_abandoned(self, Met::In(event_id), author.now).await?;
         fold_event(self, event_id).await?;
         let (issue_id, started) = (Uuid::now_v7(), Instant::now());
         let mut issue = Issue { event_id, people_of, issue_id, author, started, wrote: author.now };
         let outcome = if tickets.len() > CHUNK {
-            issue.in_chunks(self, people, tickets, progress).await
+            issue.in_chunks(self, list, progress).await
         } else {
-            issue.at_once(self, people, tickets).await
+            issue.at_once(self, list).await
         };
         match outcome {
             Ok(users_created) => {
                 progress(tickets.len());
-                let registered = tickets.iter().filter(|ticket| ticket.holder.is_some()).count() as u64;
-                Ok(Created { created: tickets.len() as u64, registered, users_created })
+                let new = tickets.iter().filter(|ticket| ticket.holder.is_some()).count();
+                let given = list.corrections.iter().filter(|correction| correction.username.is_some()).count();
+                let (created, updated) = (tickets.len() as u64, list.corrections.len() as u64);
+                Ok(Created { created, registered: (new + given) as u64, users_created, updated, skipped: 0 })
             }
             // To write without asking first is faster; which seats are taken is asked when one is.
             Err(Error::SeatTaken(_)) => Err(taken_seats(self, event_id, tickets).await?),
@@ -140,18 +143,22 @@ impl Issue {
     }
 
     /// Returns how many people were made.
-    async fn at_once(&self, backend: &Backend, people: &[NewUser], tickets: &[NewTicket]) -> Result<u64> {
+    async fn at_once(&self, backend: &Backend, list: &Issuance) -> Result<u64> {
+        let Issuance { people, tickets, .. } = list;
         let mut lease = backend.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             let connection = lease.connection();
             sqlx::query(LOCK_EVENT).bind(self.event_id).execute(&mut *connection).await?;
-            self.record(connection, tickets.len(), self.author.now).await?;
+            if !tickets.is_empty() || list.corrections.is_empty() {
+                self.record(connection, tickets.len(), self.author.now).await?;
+            }
             let users_created = self.write(connection, Rows::People(people)).await?;
             if people.len() >= MANY_PEOPLE {
                 super::analyze(connection).await?;
             }
             self.refuse_other_people(connection, tickets).await?;
             self.write(connection, Rows::Tickets(tickets)).await?;
+            correct(connection, self.event_id, self.people_of, list, self.author).await?;
             Ok(users_created)
         }
         .await;
@@ -162,10 +169,10 @@ impl Issue {
     async fn in_chunks(
         &mut self,
         backend: &Backend,
-        people: &[NewUser],
-        tickets: &[NewTicket],
+        list: &Issuance,
         progress: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<u64> {
+        let Issuance { people, tickets, .. } = list;
         clear_stopped(backend, self.author.now).await;
         self.begin(backend).await?;
         let outcome = async {
@@ -177,7 +184,7 @@ impl Issue {
             let others = self.refuse_other_people(lease.connection(), tickets).await;
             lease.settle(others).await?;
             self.write_hidden(backend, Rows::Tickets(tickets), progress).await?;
-            self.appear(backend, tickets.len()).await?;
+            self.appear(backend, list).await?;
             Ok(users_created)
         }
         .await;
@@ -271,8 +278,8 @@ impl Issue {
         if errors.is_empty() { Ok(()) } else { Err(Error::InvalidPayload(errors)) }
     }
 
-    /// Makes all that was written appear, at once.
-    async fn appear(&self, backend: &Backend, tickets: usize) -> Result<()> {
+    /// Makes all that was written appear, at once, and what is corrected with it.
+    async fn appear(&self, backend: &Backend, list: &Issuance) -> Result<()> {
         let mut lease = backend.writer().await?.begin(BEGIN_BRIEF).await?;
         let outcome = async {
             let connection = lease.connection();
@@ -283,7 +290,8 @@ impl Issue {
             );
             let ours = ours.bind(self.event_id).bind(self.issue_id).bind(self.wrote);
             self.must_be_ours(ours.execute(&mut *connection).await?.rows_affected())?;
-            self.record(connection, tickets, self.now()).await
+            self.record(connection, list.tickets.len(), self.now()).await?;
+            correct(connection, self.event_id, self.people_of, list, Author { now: self.now(), ..self.author }).await
         }
         .await;
         lease.settle(outcome).await

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     BEGIN, BEGIN_BRIEF, Backend, Db, FIND, LOCK_EVENT, LOCK_TICKET, LOCK_USER, ROWS_OF_AN_EVENT, analyze,
-    find_other_people, find_taken, give_way, insert_people, insert_tickets, lock_guesses, record_accepted, register,
+    find_other_people, find_taken, give_way, insert_people, insert_tickets, json, lock_guesses, record_accepted, register,
     take_event, update_seeds, write_folds,
 };
 use crate::error::Error;
@@ -23,7 +23,7 @@ macro_rules! ticket_columns {
     () => {
         "t.ticket_id, t.event_id, e.slug as event, t.user_id, t.seat, t.gate, t.seed, t.status, u.username, \
          case when u.event_id is not null then e.slug end as holder_event, u.event_id as holder_event_id, u.email, \
-         coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, t.version, t.created_at, \
+         coalesce(t.holder_name, u.full_name) as full_name, t.reference, t.inside, t.last_step, t.version, t.created_at, \
          t.registered_at, t.used_at, t.printed_at, t.seeded_at"
     };
 }
@@ -107,6 +107,7 @@ mod events;
 #[macro_use]
 pub mod issues;
 mod keys;
+mod lists;
 mod scans;
 pub mod search;
 #[macro_use]

@@ -17,6 +17,7 @@ create table new_tickets (
     used_at bigint,
     printed_at bigint,
     holder_name text,
+    reference text,
     issue_id blob,
     seeded_at bigint,
     search text,
@@ -32,12 +33,12 @@ create table new_tickets (
 
 insert into new_tickets (
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
-    registered_at, used_at, printed_at, holder_name, issue_id, seeded_at,
+    registered_at, used_at, printed_at, holder_name, reference, issue_id, seeded_at,
     search, seat_key, gate_key
 )
 select
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
-    registered_at, used_at, printed_at, holder_name, issue_id, seeded_at,
+    registered_at, used_at, printed_at, holder_name, reference, issue_id, seeded_at,
     search, seat_key, gate_key
 from tickets;
 
@@ -48,6 +49,7 @@ create index tickets_event_id_idx on tickets (event_id, ticket_id, search, gate_
 create index tickets_place_idx on tickets (seat_key, gate_key, event_id);
 create index tickets_unfolded_idx on tickets (event_id, ticket_id) where search is null;
 create index tickets_user_id_idx on tickets (user_id) where user_id is not null;
+create unique index tickets_reference_key on tickets (event_id, reference) where reference is not null;
 
 create trigger tickets_forget_search after update of user_id, holder_name on tickets when new.search is not null
 begin

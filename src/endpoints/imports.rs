@@ -1,0 +1,566 @@
+//! Lists of tickets: what a list would make of an event, and making it. The command line and the organizer's page are answered
+//! by the same functions.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::{Caller, random_bytes};
+use crate::error::Error;
+use crate::fault::{Fault, FieldError};
+use crate::limits::IMPORT_TICKETS;
+use crate::model::{Event, Existing, Flag, Place, Seed, Status, Unknown};
+use crate::request::Call;
+use crate::sheet::columns::Field;
+use crate::sheet::import::{Column, Faults, Person, TicketRow, as_read, username_of_name};
+use crate::sheet::{Encoding, List, Reading};
+use crate::store::{Correction, Created, GateSeats, Issuance, Issued, KnownPerson, NewTicket, NewUser, Wanted};
+
+/// The gate of tickets for which a list names none, where the event has not exactly one.
+const ENTRANCE: &str = "Entrance";
+
+/// How a list is read, and what is made of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ImportQuery {
+    /// Whether to answer what would happen, and do nothing. For lists only.
+    dry_run: Option<Flag>,
+    /// What each column of the list is, in their order, separated by commas; nothing or `-` leaves one out. Without it the
+    /// columns are recognised by their names.
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    columns: Option<Columns>,
+    /// What is done about columns that nobody knows: `refuse` where it is absent.
+    unknown: Option<Unknown>,
+    /// What a line does whose ticket is there already: `refuse` where it is absent.
+    existing: Option<Existing>,
+}
+
+/// What each column is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Columns(Vec<Option<Field>>);
+
+impl TryFrom<String> for Columns {
+    type Error = Fault;
+
+    fn try_from(text: String) -> Result<Self, Fault> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for Columns {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let field = |name: &str| match name.trim() {
+            "" | "-" => Ok(None),
+            name => name.parse().map(Some).map_err(|_| Fault::NotOneOf { words: Field::names() }),
+        };
+        text.split(',').map(field).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// How a list is read and what it does with tickets that are there.
+#[derive(Clone, Default)]
+pub struct How {
+    pub reading: Reading,
+    pub existing: Existing,
+}
+
+impl How {
+    pub fn new(columns: Option<Columns>, unknown: Unknown, existing: Existing, most: usize) -> Self {
+        let ignore_unknown = unknown == Unknown::Ignore;
+        Self { reading: Reading { columns: columns.map(|columns| columns.0), ignore_unknown, most }, existing }
+    }
+}
+
+/// What a list would make of an event.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ImportPreview"))]
+pub struct Preview {
+    /// How the file is written.
+    encoding: Encoding,
+    /// What separates its fields; null for a workbook.
+    separator: Option<char>,
+    /// The sheet that was read; null for what is no workbook.
+    sheet: Option<String>,
+    /// Its columns, in their order.
+    columns: Vec<Column>,
+    /// All that a column can be.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    fields: Vec<String>,
+    /// The first lines as they were read, field by field.
+    rows: Vec<Vec<String>>,
+    /// Lines in all, without the one that names the columns and those that are empty.
+    lines: usize,
+    /// Lines that say themselves that they are no tickets, such as those of cancelled orders.
+    left_out: usize,
+    /// Tickets without a seat, which would get the next number that is free.
+    numbered: usize,
+    /// What would be made, when nothing is wrong.
+    counts: Created,
+    /// How much is wrong, and
+    wrong: usize,
+    /// what, as a refusal would tell it.
+    errors: Vec<FieldError>,
+}
+
+/// A list against what is there.
+pub struct Plan {
+    /// As it was read, without its rows.
+    list: List,
+    numbered: usize,
+    skipped: u64,
+    users_created: u64,
+    issuance: Issuance,
+    /// The line of each new ticket.
+    ticket_lines: Vec<u64>,
+}
+
+impl Plan {
+    /// Tickets that are to be made.
+    pub fn tickets(&self) -> usize {
+        self.issuance.tickets.len()
+    }
+
+    /// What the list would do.
+    pub fn preview(self) -> Preview {
+        let counts = self.counts();
+        let List { encoding, separator, sheet, columns, sample, lines, left_out, faults, .. } = self.list;
+        Preview {
+            encoding,
+            separator,
+            sheet,
+            columns,
+            fields: Field::names(),
+            rows: sample,
+            lines,
+            left_out,
+            numbered: self.numbered,
+            counts,
+            wrong: faults.count(),
+            errors: faults.into_told(),
+        }
+    }
+
+    fn counts(&self) -> Created {
+        let Issuance { tickets, corrections, .. } = &self.issuance;
+        let new = tickets.iter().filter(|ticket| ticket.holder.is_some()).count();
+        let given = corrections.iter().filter(|correction| correction.username.is_some()).count();
+        Created {
+            created: tickets.len() as u64,
+            registered: (new + given) as u64,
+            users_created: self.users_created,
+            updated: corrections.len() as u64,
+            skipped: self.skipped,
+        }
+    }
+
+    /// Does it: all of it, or nothing.
+    pub async fn carry_out(
+        self,
+        app: &App,
+        caller: &Caller,
+        event: &Event,
+        progress: &(dyn Fn(usize) + Send + Sync),
+    ) -> Result<Created, Error> {
+        let counts = self.counts();
+        let Self { issuance, ticket_lines, list: List { faults, .. }, skipped, .. } = self;
+        if !faults.is_empty() {
+            let errors = faults.into_told();
+            let is_there = |error: &FieldError| {
+                ["seat_taken", "reference_taken", "has_ticket", "more_faults"].contains(&error.code())
+            };
+            return Err(if errors.iter().all(is_there) {
+                Error::SeatTaken(errors)
+            } else {
+                Error::InvalidPayload(errors)
+            });
+        }
+        if issuance.tickets.is_empty() && issuance.corrections.is_empty() && issuance.details.is_empty() {
+            return Ok(counts);
+        }
+        if counts.registered > 0 {
+            app.in_time(app.claimed_secret()).await?;
+        }
+        let author = caller.author(app.now());
+        let created = app.store().create_tickets(event.event_id, caller.event_id, &issuance, author, progress).await;
+        let name = |place: usize| format!("line {}", ticket_lines[place]);
+        Ok(Created { skipped, ..created.map_err(|error| super::tickets::name_places(error, name))? })
+    }
+}
+
+/// `POST /api/events/{event}/tickets` with a list.
+pub(super) async fn import(call: &Call<'_>, event: &Event) -> Result<Result<Created, Preview>, Error> {
+    let query: ImportQuery = call.query()?;
+    let caller = call.caller()?;
+    // Only now: a file that is long on its way keeps no other import waiting.
+    let place = call.app.imports.open_for(caller, Some(event.event_id));
+    let _place = place.with(1).map_err(|_| Error::ImportInProgress)?;
+    let (unknown, existing) = (query.unknown.unwrap_or_default(), query.existing.unwrap_or_default());
+    let how = How::new(query.columns, unknown, existing, IMPORT_TICKETS);
+    let plan = plan(call.app, caller, event, call.body.clone(), how).await?;
+    if query.dry_run == Some(Flag::Yes) {
+        return Ok(Err(plan.preview()));
+    }
+    plan.carry_out(call.app, caller, event, &|_| {}).await.map(Ok)
+}
+
+/// Reads a list, and looks what is there of it.
+pub async fn plan(
+    app: &Arc<App>,
+    caller: &Caller,
+    event: &Event,
+    file: impl AsRef<[u8]> + Send + 'static,
+    how: How,
+) -> Result<Plan, Error> {
+    let How { reading, existing } = how;
+    let list = off_the_workers(move || List::read(file.as_ref(), &reading)).await?;
+    let (event_id, people_of, store) = (event.event_id, caller.event_id, app.store());
+    let gates = app.in_time(store.list_gates(event_id)).await?;
+    let draft = off_the_workers(move || Ok(Draft::new(list, gates, event_id, existing))).await?;
+    let issued = store.find_issued(event_id, &draft.wanted()).await?;
+    let held = store.find_held(event_id, people_of, &draft.unseated()).await?;
+    let known = store.find_people(people_of, &draft.usernames).await?;
+    off_the_workers(move || draft.compare(people_of, issued, held, &known)).await
+}
+
+/// Does what keeps a processor busy for long where no scan waits behind it.
+async fn off_the_workers<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    // Why it panicked may hold what was sent; the panic hook has logged where it was.
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal("reading an import panicked".into()))?
+}
+
+/// A list of which each ticket has a gate, and each person a username.
+struct Draft {
+    list: List,
+    existing: Existing,
+    /// The greatest number that is a seat at each gate.
+    numbers: HashMap<String, i64>,
+    /// The people of the list, each once, as they are looked for.
+    usernames: Vec<String>,
+    /// The place of each among them.
+    places: HashMap<String, usize>,
+}
+
+impl Draft {
+    fn new(mut list: List, gates: Vec<GateSeats>, event_id: Uuid, existing: Existing) -> Self {
+        let gate = only_gate(&list.rows, &gates);
+        let mut numbers: HashMap<String, i64> =
+            gates.into_iter().map(|gate| (gate.gate, gate.last_number.unwrap_or(0))).collect();
+        let (mut usernames, mut places, mut namesakes) = (Vec::new(), HashMap::new(), HashMap::new());
+        let mut line_before = (0, String::new());
+        for row in &mut list.rows {
+            let gate = row.gate.get_or_insert_with(|| gate.clone()).as_str().to_owned();
+            if let Some(number) = row.seat.as_ref().and_then(|seat| plain_number(seat.as_str())) {
+                let last = numbers.entry(gate).or_default();
+                *last = number.max(*last);
+            }
+            let Some(person) = &mut row.person else { continue };
+            if person.username.is_none() {
+                // The tickets of one line are of one person; another line with the same name is somebody else.
+                if line_before.0 != row.line {
+                    let name = person.full_name.as_deref().unwrap_or_default();
+                    let number = namesakes.entry(as_read(name)).and_modify(|number| *number += 1).or_insert(1);
+                    line_before = (row.line, username_of_name(name, event_id.as_bytes(), *number));
+                }
+                person.username = Some(line_before.1.clone());
+            }
+            let username = person.username.clone().unwrap_or_default();
+            places.entry(username.to_ascii_lowercase()).or_insert_with(|| {
+                usernames.push(username);
+                usernames.len() - 1
+            });
+        }
+        Self { list, existing, numbers, usernames, places }
+    }
+
+    /// How the store is asked for what may be there.
+    fn wanted(&self) -> Vec<Wanted> {
+        let place = |row: &TicketRow| Some((row.seat.clone()?.into_string(), row.gate.clone()?.into_string()));
+        let rows = self.list.rows.iter();
+        rows.map(|row| Wanted { reference: row.reference.clone(), place: place(row) }).collect()
+    }
+
+    /// The people of whom a ticket is wanted that nothing else names.
+    fn unseated(&self) -> Vec<String> {
+        let mut seen = HashSet::new();
+        let people = self.list.rows.iter().filter(|row| is_unseated(row)).filter_map(|row| username_of(row));
+        people.filter(|username| seen.insert(username.to_ascii_lowercase())).map(ToOwned::to_owned).collect()
+    }
+
+    fn place_of(&self, username: &str) -> Option<usize> {
+        self.places.get(&username.to_ascii_lowercase()).copied()
+    }
+
+    fn compare(
+        mut self,
+        people_of: Option<Uuid>,
+        issued: Vec<Issued>,
+        held: Vec<Issued>,
+        known: &[KnownPerson],
+    ) -> Result<Plan, Error> {
+        let rows = std::mem::take(&mut self.list.rows);
+        let mut people: Vec<Option<&KnownPerson>> = vec![None; self.usernames.len()];
+        known.iter().for_each(|person| people[person.place as usize] = Some(person));
+        let mut comparison = Comparison {
+            existing: self.existing,
+            people_of,
+            there: There::new(rows.len(), issued, held),
+            people,
+            new: vec![None; self.usernames.len()],
+            issuance: Issuance::default(),
+            ticket_lines: Vec::new(),
+            numbered: 0,
+            skipped: 0,
+            faults: std::mem::take(&mut self.list.faults),
+        };
+        for (place, row) in rows.into_iter().enumerate() {
+            let person = username_of(&row).and_then(|username| self.place_of(username));
+            comparison.meet(place, row, person, &mut self.numbers)?;
+        }
+        let Comparison { mut issuance, ticket_lines, skipped, numbered, faults, people, new, .. } = comparison;
+        let is_new = people.iter().zip(&new).filter(|(known, new)| known.is_none() && new.is_some());
+        let users_created = is_new.count() as u64;
+        issuance.people = new.into_iter().flatten().collect();
+        self.list.faults = faults;
+        Ok(Plan { list: self.list, numbered, skipped, users_created, issuance, ticket_lines })
+    }
+}
+
+/// Whether nothing but its person tells a ticket from others.
+fn is_unseated(row: &TicketRow) -> bool {
+    row.seat.is_none() && row.reference.is_none()
+}
+
+fn username_of(row: &TicketRow) -> Option<&str> {
+    row.person.as_ref()?.username.as_deref()
+}
+
+fn plain_number(seat: &str) -> Option<i64> {
+    let is_number = seat.len() <= 9 && seat.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| seat.parse().ok()).flatten()
+}
+
+/// The gate of tickets that name none: the only one there is, of the event and of the list.
+fn only_gate(rows: &[TicketRow], gates: &[GateSeats]) -> Place {
+    let named = rows.iter().filter_map(|row| row.gate.as_ref()).map(Place::as_str);
+    let all: HashSet<&str> = named.chain(gates.iter().map(|gate| gate.gate.as_str())).collect();
+    let mut all = all.into_iter();
+    let only = all.next().filter(|_| all.next().is_none()).unwrap_or(ENTRANCE);
+    // A name that is not empty is a place.
+    Place::try_from(only.to_owned()).unwrap_or_else(|_| unreachable!("{ENTRANCE} is a place"))
+}
+
+/// The tickets that are there, by what names them.
+struct There {
+    /// Of each row, by its reference or by its seat.
+    named: HashMap<usize, Vec<Issued>>,
+    /// Of people by their usernames, the oldest first.
+    held: HashMap<String, Vec<Issued>>,
+    taken: HashSet<Uuid>,
+    rows: usize,
+}
+
+impl There {
+    fn new(rows: usize, issued: Vec<Issued>, held: Vec<Issued>) -> Self {
+        let mut there = Self { named: HashMap::new(), held: HashMap::new(), taken: HashSet::new(), rows };
+        for ticket in issued {
+            there.taken.insert(ticket.ticket_id);
+            let named = there.named.entry(ticket.place as usize).or_default();
+            if named.iter().all(|other| other.ticket_id != ticket.ticket_id) {
+                named.push(ticket);
+            }
+        }
+        for ticket in held {
+            let holder = ticket.username.as_deref().unwrap_or_default().to_ascii_lowercase();
+            there.held.entry(holder).or_default().push(ticket);
+        }
+        there
+    }
+
+    /// The tickets that a row names. One that names none by itself means the next one of its person, at its gate.
+    fn of(&mut self, place: usize, row: &TicketRow) -> Vec<Issued> {
+        debug_assert!(place < self.rows);
+        if !is_unseated(row) {
+            return self.named.remove(&place).unwrap_or_default();
+        }
+        let Some(held) = username_of(row).and_then(|username| self.held.get(&username.to_ascii_lowercase())) else {
+            return Vec::new();
+        };
+        let gate = row.gate.as_ref().map(Place::as_str);
+        let free = held.iter().find(|ticket| gate == Some(&ticket.gate) && !self.taken.contains(&ticket.ticket_id));
+        let found: Vec<Issued> = free.cloned().into_iter().collect();
+        self.taken.extend(found.iter().map(|ticket| ticket.ticket_id));
+        found
+    }
+}
+
+/// Rows, one after the other, against what is there.
+struct Comparison<'a> {
+    existing: Existing,
+    people_of: Option<Uuid>,
+    there: There,
+    /// What is known of each person of the list, and
+    people: Vec<Option<&'a KnownPerson>>,
+    /// what the list says of those who get a ticket.
+    new: Vec<Option<NewUser>>,
+    issuance: Issuance,
+    ticket_lines: Vec<u64>,
+    numbered: usize,
+    skipped: u64,
+    faults: Faults,
+}
+
+impl Comparison<'_> {
+    fn meet(
+        &mut self,
+        place: usize,
+        mut row: TicketRow,
+        person: Option<usize>,
+        numbers: &mut HashMap<String, i64>,
+    ) -> Result<(), Error> {
+        let there = self.there.of(place, &row);
+        let line = row.line;
+        if let Err(fault) = self.check_person(&mut row, person) {
+            self.faults.add(line, FieldError::line(line, fault));
+            return Ok(());
+        }
+        match there.as_slice() {
+            [] => self.make(row, person, numbers)?,
+            [ticket] => match self.existing {
+                Existing::Refuse => self.faults.add(line, FieldError::line(line, is_there(&row, ticket))),
+                Existing::Skip => self.skipped += 1,
+                Existing::Update => match self.correction(&row, ticket) {
+                    Err(fault) => self.faults.add(line, FieldError::line(line, fault)),
+                    Ok(None) => self.skipped += 1,
+                    Ok(Some(correction)) => {
+                        if correction.username.is_some() {
+                            self.remember(&row, person);
+                        }
+                        self.issuance.corrections.push(correction);
+                    }
+                },
+            },
+            // Its reference is that of one ticket, its seat that of another.
+            _ => self.faults.add(line, FieldError::line(line, Fault::OtherReference)),
+        }
+        Ok(())
+    }
+
+    /// Whether the row's person is who is known by that name. What an update may add is added.
+    fn check_person(&mut self, row: &mut TicketRow, place: Option<usize>) -> Result<(), Fault> {
+        let (Some(person), Some(known)) = (&mut row.person, place.and_then(|place| self.people[place])) else {
+            return Ok(());
+        };
+        let differs = person
+            .email
+            .as_deref()
+            .is_some_and(|email| known.email.as_deref().is_none_or(|known| !known.eq_ignore_ascii_case(email)));
+        if differs && (self.existing != Existing::Update || known.email.is_some()) {
+            return Err(Fault::PersonDiffers);
+        }
+        let adds_name = self.existing == Existing::Update && known.full_name.is_none() && person.full_name.is_some();
+        if differs || adds_name {
+            let full_name = person.full_name.clone().filter(|_| known.full_name.is_none());
+            let username = person.username.clone().unwrap_or_default();
+            self.issuance.details.push(NewUser { username, full_name, email: person.email.take() });
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, row: TicketRow, person: Option<usize>, numbers: &mut HashMap<String, i64>) -> Result<(), Error> {
+        self.remember(&row, person);
+        let gate = row.gate.map(Place::into_string).unwrap_or_default();
+        let seat = match row.seat {
+            Some(seat) => seat.into_string(),
+            None => {
+                let number = numbers.entry(gate.clone()).or_default();
+                *number += 1;
+                self.numbered += 1;
+                number.to_string()
+            }
+        };
+        let own = person.and_then(|place| self.own_name(place));
+        let holder = row.person.map(|person| {
+            let Person { username, full_name, email, .. } = person;
+            let is_same = |name: &String| own.as_ref().is_some_and(|own| as_read(own) == as_read(name));
+            NewUser {
+                username: username.unwrap_or_default(),
+                full_name: full_name.filter(|name| !is_same(name)),
+                email,
+            }
+        });
+        let (ticket_id, seed) = (Uuid::now_v7(), Seed(random_bytes()?));
+        self.issuance.tickets.push(NewTicket { ticket_id, seat, gate, seed, holder, reference: row.reference });
+        self.ticket_lines.push(row.line);
+        Ok(())
+    }
+
+    /// The name that the holder will be known by.
+    fn own_name(&self, place: usize) -> Option<String> {
+        let known = self.people[place].map(|known| known.full_name.clone());
+        known.unwrap_or_else(|| self.new[place].as_ref().and_then(|new| new.full_name.clone()))
+    }
+
+    /// Notes the holder, with the first name and the first address that the list gives them.
+    fn remember(&mut self, row: &TicketRow, place: Option<usize>) {
+        let (Some(place), Some(person)) = (place, &row.person) else { return };
+        let username = person.username.clone().unwrap_or_default();
+        let new = self.new[place].get_or_insert(NewUser { username, full_name: None, email: None });
+        new.full_name = new.full_name.take().or_else(|| person.full_name.clone());
+        new.email = new.email.take().or_else(|| person.email.clone());
+    }
+
+    /// What changes of a ticket that is there; nothing of its seat, its codes and its state.
+    fn correction(&self, row: &TicketRow, ticket: &Issued) -> Result<Option<Correction>, Fault> {
+        let moves = |place: &Option<Place>, there: &str| place.as_ref().is_some_and(|place| place.as_str() != there);
+        if moves(&row.seat, &ticket.seat) || (row.seat.is_some() && moves(&row.gate, &ticket.gate)) {
+            return Err(Fault::OtherSeat);
+        }
+        let reference = row.reference.clone().filter(|reference| ticket.reference.as_ref() != Some(reference));
+        if reference.is_some() && ticket.reference.is_some() {
+            return Err(Fault::OtherReference);
+        }
+        // Nothing brings a revoked ticket back but its reissue.
+        if ticket.status == Status::Revoked {
+            return Ok(None);
+        }
+        let (mut holder_name, mut username) = (None, None);
+        if let Some(person) = &row.person {
+            match &ticket.username {
+                None => username = person.username.clone().filter(|_| ticket.status == Status::Valid),
+                Some(holder) if !self.is_holder(person, holder, ticket) => return Err(Fault::OtherHolder),
+                Some(_) => {}
+            }
+            let name = person.full_name.as_ref().filter(|name| ticket.full_name.as_ref() != Some(name));
+            let is_own = |name: &String| ticket.own_name.as_ref() == Some(name);
+            holder_name = name.map(|name| Some(name.clone()).filter(|name| !is_own(name)));
+        }
+        let changes = reference.is_some() || holder_name.is_some() || username.is_some();
+        Ok(changes.then_some(Correction { ticket_id: ticket.ticket_id, reference, holder_name, username }))
+    }
+
+    /// Whether the holder of a ticket is who a row names. Who is named by name alone is whoever has the ticket: the name may
+    /// be what is corrected.
+    fn is_holder(&self, person: &Person, holder: &str, ticket: &Issued) -> bool {
+        let is_same = person.username.as_ref().is_some_and(|username| username.eq_ignore_ascii_case(holder));
+        person.is_name_only || (is_same && ticket.holder_event_id == self.people_of)
+    }
+}
+
+/// Why a row cannot be made anew.
+fn is_there(row: &TicketRow, ticket: &Issued) -> Fault {
+    match row {
+        row if is_unseated(row) => Fault::HasTicket,
+        row if row.reference.is_some() && row.reference == ticket.reference => Fault::ReferenceTaken,
+        _ => Fault::SeatTaken,
+    }
+}

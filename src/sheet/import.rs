@@ -1,0 +1,1017 @@
+//! A list of tickets as it comes in: which column is what, and what each line asks for. The one reader of the interface, of the
+//! command line and of the organizer's page.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+
+use csv::StringRecord;
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::columns::{self, Field, Known, fold};
+use super::formula;
+use super::text::{Encoding, Source};
+use crate::error::Error;
+use crate::fault::{Fault, FieldError};
+use crate::limits::{NAME, QUANTITY, REFERENCE, USERNAME};
+use crate::model::{Email, Place, Text, Username};
+
+/// Faults of one file that are told at most: enough to see what is wrong, short enough to read.
+pub const ERRORS_TOLD: usize = 100;
+/// Lines of a file that are shown as they were read.
+const SAMPLE: usize = 5;
+/// Above the line that names the columns there may be a title.
+const TITLES: usize = 5;
+/// Names of columns that are told of a file, and characters of each.
+const NAMES_TOLD: usize = 20;
+const NAME_TOLD: usize = 60;
+
+/// How a file is to be read.
+#[derive(Clone, Default)]
+pub struct Reading {
+    /// What each column is, in their order, where the names do not say it; none is left out.
+    pub columns: Option<Vec<Option<Field>>>,
+    /// Whether columns that nobody knows are left out rather than refused.
+    pub ignore_unknown: bool,
+    /// Tickets at most.
+    pub most: usize,
+}
+
+/// A column of a file, and what it was taken for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "SheetColumn"))]
+pub struct Column {
+    /// Its name in the file.
+    name: String,
+    /// What it holds; null where it is left out.
+    #[serde(serialize_with = "field_name")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    field: Option<Field>,
+    /// Whether anybody knows what it is: what nobody knows stops the import, unless it is mapped or ignored.
+    known: bool,
+}
+
+fn field_name<S: serde::Serializer>(field: &Option<Field>, serializer: S) -> Result<S::Ok, S::Error> {
+    field.map(Field::name).serialize(serializer)
+}
+
+/// A file, read.
+pub struct List {
+    pub encoding: Encoding,
+    pub separator: Option<char>,
+    pub sheet: Option<String>,
+    pub columns: Vec<Column>,
+    /// The first lines, field by field.
+    pub sample: Vec<Vec<String>>,
+    /// Lines that are not empty, but for the header.
+    pub lines: usize,
+    /// Lines that are no tickets by their own word, such as those of orders that were cancelled.
+    pub left_out: usize,
+    pub rows: Vec<TicketRow>,
+    pub faults: Faults,
+}
+
+/// What a line says of one ticket.
+#[derive(Clone, Debug)]
+pub struct TicketRow {
+    /// Counted from 1, the header included, as an editor shows it.
+    pub line: u64,
+    pub seat: Option<Place>,
+    pub gate: Option<Place>,
+    pub person: Option<Person>,
+    pub reference: Option<String>,
+}
+
+/// Whose ticket it is to be: at least one of these is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Person {
+    /// Given, or the address, or what is made of it.
+    pub username: Option<String>,
+    pub full_name: Option<String>,
+    pub email: Option<String>,
+    /// Whether the line gives the name alone.
+    pub is_name_only: bool,
+}
+
+/// What is wrong with a file: some of it, and how much it is.
+#[derive(Default)]
+pub struct Faults {
+    told: Vec<(u64, FieldError)>,
+    count: usize,
+}
+
+impl Faults {
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// `line` is where it belongs in the order.
+    pub fn add(&mut self, line: u64, error: FieldError) {
+        self.count += 1;
+        if self.told.len() < 2 * ERRORS_TOLD {
+            self.told.push((line, error));
+        }
+    }
+
+    fn line(&mut self, line: u64, fault: Fault) {
+        self.add(line, FieldError::line(line, fault));
+    }
+
+    /// The first of them in the order of their lines, and how many there are besides.
+    pub fn into_told(mut self) -> Vec<FieldError> {
+        self.told.sort_by_key(|(line, _)| *line);
+        let mut told: Vec<FieldError> = self.told.into_iter().take(ERRORS_TOLD).map(|(_, error)| error).collect();
+        if let Some(more) = self.count.checked_sub(told.len()).filter(|&more| more > 0) {
+            told.push(FieldError::new("file", Fault::MoreFaults { more }));
+        }
+        told
+    }
+}
+
+impl List {
+    /// Reads a file to its end, whatever is wrong with its lines. Refuses what is no list.
+    pub fn read(file: &[u8], how: &Reading) -> Result<Self, Error> {
+        let source = Source::read(file).map_err(|error| Error::InvalidPayload(vec![error]))?;
+        let mut list = Self {
+            encoding: source.encoding,
+            separator: (source.encoding != Encoding::Workbook).then_some(char::from(source.separator)),
+            sheet: source.sheet.clone(),
+            columns: Vec::new(),
+            sample: Vec::new(),
+            lines: 0,
+            left_out: 0,
+            rows: Vec::new(),
+            faults: Faults::default(),
+        };
+        let (header_at, header) = header_of(&source);
+        list.read_columns(header_at, &header, how);
+        list.read_lines(&source, header_at, &header, how.most);
+        if list.lines == 0 && list.faults.is_empty() {
+            list.faults.line(header_at.max(1), Fault::NoTickets);
+        }
+        Ok(list)
+    }
+
+    fn read_columns(&mut self, line: u64, header: &StringRecord, how: &Reading) {
+        let line = line.max(1);
+        let names: Vec<&str> = header.iter().collect();
+        self.columns = match &how.columns {
+            Some(fields) => mapped(&names, fields),
+            None => recognised(&names),
+        };
+        let width = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        if let Some(fields) = &how.columns
+            && !(width..=names.len()).contains(&fields.len())
+        {
+            let count = Fault::WrongFieldCount { expected: width, found: fields.len() };
+            self.faults.add(0, FieldError::new("columns", count));
+        }
+        for field in Field::names() {
+            if self.columns.iter().filter(|column| column.field.is_some_and(|known| known.name() == field)).count() > 1
+            {
+                self.faults.line(line, Fault::ColumnTwice { column: field });
+            }
+        }
+        let unknown = self.columns.iter().filter(|column| !column.known).take(NAMES_TOLD);
+        let columns: Vec<String> = unknown.map(|column| column.name.chars().take(NAME_TOLD).collect()).collect();
+        let known = Field::names();
+        if !columns.is_empty() && !how.ignore_unknown {
+            self.faults.line(line, Fault::UnknownColumn { columns, known });
+        } else if !self.columns.iter().any(|column| column.field.is_some_and(|field| field != Field::Status)) {
+            self.faults.line(line, Fault::NoColumn { known });
+        }
+    }
+
+    fn read_lines(&mut self, source: &Source<'_>, header_at: u64, header: &StringRecord, most: usize) {
+        let is_ours = is_our_export(header);
+        let broken = unclosed_quote(source);
+        let ragged = source.encoding == Encoding::Workbook;
+        let mut reader = LineReader { columns: &self.columns, ragged, width: header.len(), orders: HashMap::new() };
+        let mut seen = Seen::default();
+        let (mut rows, mut faults) = (Vec::new(), std::mem::take(&mut self.faults));
+        for (line, record) in Records::of(source) {
+            if line <= header_at {
+                continue;
+            }
+            if let Some((_, quote)) = broken.filter(|(record, _)| line >= *record) {
+                faults.line(quote, Fault::UnclosedQuote);
+                self.lines += 1;
+                break;
+            }
+            let record =
+                if is_ours { record.iter().map(|field| formula::undone(field).into_owned()).collect() } else { record };
+            self.lines += 1;
+            if self.sample.len() < SAMPLE {
+                self.sample.push(record.iter().map(ToOwned::to_owned).collect());
+            }
+            match reader.read(line, &record, &mut faults) {
+                Line::Tickets(tickets) => {
+                    if rows.len() + tickets.len() > most {
+                        faults.line(line, Fault::TooManyTickets { most });
+                        break;
+                    }
+                    tickets.iter().for_each(|row| seen.meet(row, &mut faults));
+                    rows.extend(tickets);
+                }
+                Line::Void => self.left_out += 1,
+                Line::Wrong => {}
+            }
+        }
+        (self.rows, self.faults) = (rows, faults);
+    }
+}
+
+/// The columns as somebody says they are.
+fn mapped(names: &[&str], fields: &[Option<Field>]) -> Vec<Column> {
+    let field = |place: usize| fields.get(place).copied().flatten();
+    names
+        .iter()
+        .enumerate()
+        .map(|(place, name)| Column { name: (*name).to_owned(), field: field(place), known: true })
+        .collect()
+}
+
+/// The columns as their names say. Of several for one field the one of the lowest rank is it.
+fn recognised(names: &[&str]) -> Vec<Column> {
+    let found: Vec<Option<Known>> = names.iter().map(|name| columns::find(name)).collect();
+    let best = |field| found.iter().filter_map(|known| rank_of(*known, field)).min();
+    let column = |(name, known): (&&str, &Option<Known>)| {
+        let field = match known {
+            Some(Known::Field(field, rank)) if best(*field) == Some(*rank) => Some(*field),
+            _ => None,
+        };
+        Column { name: (*name).to_owned(), field, known: known.is_some() || name.is_empty() }
+    };
+    names.iter().zip(&found).map(column).collect()
+}
+
+fn rank_of(known: Option<Known>, wanted: Field) -> Option<usize> {
+    match known {
+        Some(Known::Field(field, rank)) if field == wanted => Some(rank),
+        _ => None,
+    }
+}
+
+/// Whether the service wrote the file: then it put apostrophes before what a spreadsheet would run.
+fn is_our_export(header: &StringRecord) -> bool {
+    let has = |column: &str| header.iter().any(|name| name == column);
+    has("seat") && has("gate") && (has("ticket_id") || has("ticket_url"))
+}
+
+/// The records of a file that are not empty, with their lines.
+struct Records<'a> {
+    records: csv::StringRecordsIntoIter<Cursor<&'a str>>,
+    lines: Lines<'a>,
+}
+
+impl<'a> Records<'a> {
+    fn of(source: &'a Source<'_>) -> Self {
+        let mut reader = csv::ReaderBuilder::new();
+        reader.delimiter(source.separator).has_headers(false).trim(csv::Trim::All).flexible(true);
+        let file = source.text.as_bytes();
+        let rows = (source.encoding == Encoding::Workbook).then(|| source.rows.iter());
+        let lines = Lines { file, counted: 0, line: 1 + source.before, rows };
+        Self { records: reader.from_reader(Cursor::new(&*source.text)).into_records(), lines }
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = (u64, StringRecord);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // What is text can be read as CSV, whatever it is.
+        self.records.by_ref().map_while(Result::ok).find_map(|record| {
+            let line = self.lines.of(&record);
+            record.iter().any(|field| !field.is_empty()).then_some((line, record))
+        })
+    }
+}
+
+/// The line that names the columns, and where it is: the first that names two that are known, or else one, or else the first.
+/// Above it there may be a title.
+fn header_of(source: &Source<'_>) -> (u64, StringRecord) {
+    let named = |record: &StringRecord| record.iter().filter(|name| columns::find(name).is_some()).count().min(2);
+    let first: Vec<(u64, StringRecord)> = Records::of(source).take(TITLES).collect();
+    // Of equals the last is taken, so the order is turned round.
+    first.into_iter().rev().max_by_key(|(_, record)| named(record)).unwrap_or_default()
+}
+
+/// Finds the lines of records, one after the other. The reader's own count is behind: where it says that a record
+/// begins, there may be the rest of a line break yet, and empty lines.
+struct Lines<'a> {
+    file: &'a [u8],
+    counted: usize,
+    line: u64,
+    /// Those of a workbook, whose cells may have line breaks of their own.
+    rows: Option<std::slice::Iter<'a, u32>>,
+}
+
+impl Lines<'_> {
+    fn of(&mut self, record: &StringRecord) -> u64 {
+        if let Some(rows) = &mut self.rows {
+            return rows.next().map_or(self.line, |&row| row.into());
+        }
+        let reached = record.position().map_or(self.counted, |position| position.byte() as usize);
+        let breaks = self.file[reached..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        self.line += breaks_in(&self.file[self.counted..reached + breaks]);
+        self.counted = reached + breaks;
+        self.line
+    }
+}
+
+/// Line breaks, which are `\n`, `\r\n`, or, as old Macs write them, `\r`.
+fn breaks_in(text: &[u8]) -> u64 {
+    let feeds = text.iter().filter(|&&byte| byte == b'\n').count();
+    let returns =
+        text.iter().enumerate().filter(|&(at, &byte)| byte == b'\r' && text.get(at + 1) != Some(&b'\n')).count();
+    (feeds + returns) as u64
+}
+
+/// The line of the last record and the line where its last quote begins, if nothing ends it: then all that follows is in it.
+fn unclosed_quote(source: &Source<'_>) -> Option<(u64, u64)> {
+    let text = source.text.as_bytes();
+    let mut records = Records::of(source);
+    let (mut at, mut first) = (0, 1);
+    for (line, record) in records.by_ref() {
+        (at, first) = (record.position().map_or(at, |position| position.byte() as usize), line);
+    }
+    let (mut open, mut may_begin) = (None, true);
+    for (place, &byte) in text.iter().enumerate().skip(at) {
+        match (byte, open) {
+            (b'"', None) if may_begin => open = Some(place),
+            // A second quote right behind begins it again.
+            (b'"', Some(_)) => open = None,
+            (b'"', None) if place > 0 && text[place - 1] == b'"' => open = Some(place),
+            _ => {}
+        }
+        may_begin = open.is_none() && (byte == source.separator || byte == b'\n' || byte == b'\r');
+    }
+    let skipped = text[at..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    open.map(|quote| (first, first + breaks_in(&text[(at + skipped).min(quote)..quote])))
+}
+
+/// What a line is.
+enum Line {
+    Tickets(Vec<TicketRow>),
+    Void,
+    Wrong,
+}
+
+/// Reads lines by the columns that they have.
+struct LineReader<'a> {
+    columns: &'a [Column],
+    width: usize,
+    /// Whether cells that are empty at the end of a line may be missing.
+    ragged: bool,
+    /// The seller's orders so far, and the tickets of each.
+    orders: HashMap<String, usize>,
+}
+
+/// The line that is read, and what is wrong with it: all of it, at once.
+struct Cells<'a> {
+    line: u64,
+    record: &'a StringRecord,
+    columns: &'a [Column],
+    faults: Vec<FieldError>,
+}
+
+impl<'a> Cells<'a> {
+    /// What a line has in a column; none where that is empty, or there is no such column.
+    fn text(&self, field: Field) -> Option<&'a str> {
+        let place = self.columns.iter().position(|column| column.field == Some(field))?;
+        self.record.get(place).filter(|text| !text.is_empty())
+    }
+
+    fn fault(&mut self, field: Field, fault: Fault) {
+        self.faults.push(FieldError::column(self.line, field.name(), fault));
+    }
+
+    fn checked<T: TryFrom<String, Error = Fault>>(&mut self, field: Field) -> Option<T> {
+        let text = self.text(field)?.to_owned();
+        T::try_from(text).map_err(|fault| self.fault(field, fault)).ok()
+    }
+}
+
+impl LineReader<'_> {
+    fn read(&mut self, line: u64, record: &StringRecord, faults: &mut Faults) -> Line {
+        let mut cells = Cells { line, record, columns: self.columns, faults: Vec::new() };
+        if let Err(fault) = self.check_width(record) {
+            faults.line(line, fault);
+            return Line::Wrong;
+        }
+        if cells.text(Field::Status).is_some_and(columns::is_void) {
+            return Line::Void;
+        }
+        let seat: Option<Place> = cells.checked(Field::Seat);
+        let gate: Option<Place> = cells.checked(Field::Gate);
+        let person = read_person(&mut cells);
+        let quantity = read_quantity(&mut cells);
+        let reference = self.read_reference(&mut cells);
+        let names_nothing =
+            seat.is_none() && person.is_none() && reference.is_none() && cells.text(Field::Quantity).is_none();
+        if cells.faults.is_empty() && names_nothing && gate.is_none() {
+            if !self.columns.iter().any(|column| column.field.is_some()) {
+                // The header is what is wrong.
+                return Line::Wrong;
+            }
+            // Such as a line of sums at the end.
+            cells.faults.push(FieldError::line(line, Fault::Empty));
+        }
+        if !cells.faults.is_empty() {
+            cells.faults.into_iter().for_each(|fault| faults.add(line, fault));
+            return Line::Wrong;
+        }
+        let numbered = |number: usize| {
+            reference.as_ref().map(|(reference, before)| match before + number {
+                1 => reference.clone(),
+                number => format!("{reference}-{number}"),
+            })
+        };
+        let ticket = |number| TicketRow {
+            line,
+            seat: seat.clone(),
+            gate: gate.clone(),
+            person: person.clone(),
+            reference: numbered(number),
+        };
+        Line::Tickets((1..=quantity).map(ticket).collect())
+    }
+
+    /// Refuses a line that has more than the header names, or too little to have a seat and a gate.
+    fn check_width(&self, record: &StringRecord) -> Result<(), Fault> {
+        let needs = |field| matches!(field, Some(Field::Seat | Field::Gate));
+        let least = self.columns.iter().rposition(|column| needs(column.field)).map_or(0, |last| last + 1);
+        let too_much = record.iter().skip(self.width).any(|text| !text.is_empty());
+        if too_much || (record.len() < least && !self.ragged) {
+            return Err(Fault::WrongFieldCount { expected: self.width, found: record.len() });
+        }
+        Ok(())
+    }
+
+    /// The ticket's reference, and how many tickets of its order there are before it.
+    fn read_reference(&mut self, cells: &mut Cells<'_>) -> Option<(String, usize)> {
+        if cells.text(Field::Reference).is_some() {
+            let reference: Text<REFERENCE> = cells.checked(Field::Reference)?;
+            return Some((reference.0, 0));
+        }
+        let order: Text<REFERENCE> = cells.checked(Field::Order)?;
+        if let Some(position) = cells.text(Field::OrderPosition) {
+            let reference = format!("{}-{position}", order.0);
+            let checked = Text::<REFERENCE>::try_from(reference);
+            return checked.map_err(|fault| cells.fault(Field::OrderPosition, fault)).ok().map(|text| (text.0, 0));
+        }
+        let quantity = cells.text(Field::Quantity).and_then(whole_number).unwrap_or(1);
+        let tickets = self.orders.entry(order.0.clone()).or_default();
+        let before = *tickets;
+        *tickets += quantity;
+        Some((order.0, before))
+    }
+}
+
+fn read_quantity(cells: &mut Cells<'_>) -> usize {
+    let Some(text) = cells.text(Field::Quantity) else { return 1 };
+    // A seat is one ticket.
+    let most = if cells.text(Field::Seat).is_some() { 1 } else { QUANTITY };
+    match whole_number(text) {
+        Some(quantity) if (1..=most).contains(&quantity) => quantity,
+        _ => {
+            cells.fault(Field::Quantity, Fault::OutOfRange { least: 1, most });
+            1
+        }
+    }
+}
+
+/// A number as forms and spreadsheets have it: `2`, and `2.0` of those that know no others.
+fn whole_number(text: &str) -> Option<usize> {
+    let digits = text.strip_suffix(".0").or(text.strip_suffix(",0")).unwrap_or(text);
+    digits.parse().ok()
+}
+
+fn read_person(cells: &mut Cells<'_>) -> Option<Person> {
+    let (named, email) = read_email(cells);
+    let username: Option<Username> = cells.checked(Field::Username);
+    let full_name = read_name(cells).or(named);
+    let username = username.map(|name| name.as_str().to_owned()).or_else(|| email.as_deref().map(username_of_email));
+    let is_name_only = username.is_none() && full_name.is_some();
+    let person = Person { username, full_name, email, is_name_only };
+    (person != Person::default()).then_some(person)
+}
+
+/// The name, in one column or in two.
+fn read_name(cells: &mut Cells<'_>) -> Option<String> {
+    let (field, text) = match cells.text(Field::FullName) {
+        Some(name) => (Field::FullName, name.to_owned()),
+        None => {
+            let parts = [Field::FirstName, Field::LastName].map(|field| cells.text(field));
+            let field = if parts[0].is_some() { Field::FirstName } else { Field::LastName };
+            (field, parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+        }
+    };
+    if text.is_empty() {
+        return None;
+    }
+    // Somebody pressed Enter in a cell.
+    let text =
+        if text.contains(['\n', '\r', '\t']) { text.split_whitespace().collect::<Vec<_>>().join(" ") } else { text };
+    Text::<NAME>::try_from(text).map_err(|fault| cells.fault(field, fault)).ok().map(|name| name.0)
+}
+
+/// The address, and the name that may stand beside it, as in `Ana Roe <ana@example.org>`.
+fn read_email(cells: &mut Cells<'_>) -> (Option<String>, Option<String>) {
+    let Some(text) = cells.text(Field::Email).filter(|text| !columns::is_nobody(text)) else { return (None, None) };
+    match address_of(text) {
+        Ok((name, email)) => (name.filter(|name| Text::<NAME>::try_from(name.clone()).is_ok()), Some(email.0)),
+        Err(fault) => {
+            cells.fault(Field::Email, fault);
+            (None, None)
+        }
+    }
+}
+
+/// Reads an address as people paste it.
+fn address_of(text: &str) -> Result<(Option<String>, Email), Fault> {
+    let bare = |text: &str| -> String {
+        let text = text.trim_matches(|end: char| {
+            end.is_whitespace() || matches!(end, ';' | ',' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+        });
+        let text = match text.get(..7) {
+            Some(scheme) if scheme.eq_ignore_ascii_case("mailto:") => text[7..].split('?').next().unwrap_or_default(),
+            _ => text,
+        };
+        text.to_owned()
+    };
+    let (name, address) =
+        match text.trim_end_matches([' ', ';', ',']).strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
+            Some((name, address)) => (Some(name.trim().trim_matches(['"', '\'']).trim().to_owned()), bare(address)),
+            None => (None, bare(text)),
+        };
+    let has_several = |text: &str| {
+        let parts = text.split(|part: char| part.is_whitespace() || ",;/|<>".contains(part));
+        parts.filter(|part| part.trim_matches('@').contains('@')).count() > 1
+    };
+    if has_several(text) {
+        return Err(Fault::TwoEmails);
+    }
+    Ok((name.filter(|name| !name.is_empty() && !name.contains('@')), Email::try_from(address)?))
+}
+
+/// A username for an address: itself, where that can be one.
+fn username_of_email(email: &str) -> String {
+    if Username::try_from(email.to_owned()).is_ok() {
+        return email.to_owned();
+    }
+    let plain = email.chars().filter(|&character| character.is_ascii_alphanumeric() || "._@+-".contains(character));
+    let most = USERNAME - 1 - FINGERPRINT;
+    format!("{}-{}", plain.take(most).collect::<String>(), fingerprint(&[email.to_lowercase().as_bytes()]))
+}
+
+/// A username for somebody of whom no more is known than the name: readable, and the same for the same name wherever the same
+/// `scope` is, such as an event. The first of a list with this name is 1.
+pub fn username_of_name(name: &str, scope: &[u8], number: usize) -> String {
+    let words = name
+        .split_whitespace()
+        .map(fold)
+        .map(|word| word.chars().filter(char::is_ascii_alphanumeric).collect::<String>());
+    let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
+    let mut readable: String = words.join(".").chars().take(40).collect();
+    if readable.is_empty() {
+        readable.push_str("guest");
+    }
+    let mark = fingerprint(&[scope, as_read(name).as_bytes()]);
+    if number == 1 { format!("{readable}-{mark}") } else { format!("{readable}-{mark}-{number}") }
+}
+
+const FINGERPRINT: usize = 8;
+
+fn fingerprint(parts: &[&[u8]]) -> String {
+    let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
+    HEXLOWER.encode(&hash[..FINGERPRINT / 2])
+}
+
+/// A name as people read it: what differs in case, in spaces or in how its accents are stored is the same name.
+pub fn as_read(name: &str) -> String {
+    use unicode_normalization::UnicodeNormalization as _;
+    name.split_whitespace().collect::<Vec<_>>().join(" ").nfc().collect::<String>().to_lowercase()
+}
+
+/// What the lines of a file may have once.
+#[derive(Default)]
+struct Seen {
+    seats: HashMap<(Place, Option<Place>), u64>,
+    references: HashMap<String, u64>,
+    addresses: HashMap<String, String>,
+}
+
+impl Seen {
+    fn meet(&mut self, row: &TicketRow, faults: &mut Faults) {
+        if let Some(seat) = &row.seat
+            && let Some(first) = self.seats.insert((seat.clone(), row.gate.clone()), row.line)
+        {
+            faults.line(row.line, Fault::SeatTwice { line: first });
+        }
+        if let Some(reference) = &row.reference
+            && let Some(first) = self.references.insert(reference.clone(), row.line)
+        {
+            faults.line(row.line, Fault::ReferenceTwice { line: first });
+        }
+        if let Some(Person { username: Some(username), email: Some(email), .. }) = &row.person {
+            let known = self.addresses.entry(username.to_ascii_lowercase()).or_insert_with(|| email.clone());
+            if !known.eq_ignore_ascii_case(email) {
+                faults.line(row.line, Fault::PersonDiffers);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ALL: Reading = Reading { columns: None, ignore_unknown: false, most: usize::MAX };
+
+    fn list(file: impl AsRef<[u8]>) -> List {
+        List::read(file.as_ref(), &ALL).unwrap()
+    }
+
+    /// Each fault as `field: message`.
+    fn faults(file: impl AsRef<[u8]>) -> Vec<String> {
+        match List::read(file.as_ref(), &ALL) {
+            Ok(list) => {
+                list.faults.into_told().iter().map(|error| format!("{}: {}", error.field, error.message())).collect()
+            }
+            Err(error) => error.errors().iter().map(|error| format!("{}: {}", error.field, error.message())).collect(),
+        }
+    }
+
+    /// Line, seat and gate.
+    fn places(file: impl AsRef<[u8]>) -> Vec<(u64, String, String)> {
+        let file = file.as_ref();
+        assert_eq!(faults(file), [""; 0], "{}", String::from_utf8_lossy(file));
+        let text = |place: Option<Place>| place.map(Place::into_string).unwrap_or_default();
+        list(file).rows.into_iter().map(|row| (row.line, text(row.seat), text(row.gate))).collect()
+    }
+
+    /// The person of the only row.
+    fn person(header: &str, row: &str) -> (Option<String>, Option<String>, Option<String>) {
+        let file = format!("{header}\n{row}\n");
+        assert_eq!(faults(&file), [""; 0], "{row}");
+        let Person { username, full_name, email, .. } = list(&file).rows.remove(0).person.unwrap();
+        (username, full_name, email)
+    }
+
+    #[test]
+    fn every_usual_form_of_a_file_is_read() {
+        let rows = vec![(2, "A1".into(), "North".into()), (3, "A2".into(), "South".into())];
+        for file in [
+            "seat,gate\nA1,North\nA2,South\n",
+            "seat,gate\nA1,North\nA2,South",
+            "seat,gate\r\nA1,North\r\nA2,South\r\n",
+            "seat,gate\rA1,North\rA2,South\r",
+            "seat;gate\nA1;North\nA2;South\n",
+            "seat\tgate\nA1\tNorth\nA2\tSouth\n",
+            "\u{feff}seat,gate\nA1,North\nA2,South\n",
+            "\u{feff}seat;gate\r\nA1;North\r\nA2;South",
+            "gate,seat\nNorth,A1\nSouth,A2\n",
+            " Seat , GATE \n A1 ,\tNorth\n A2 , South \n",
+            "\"seat\",\"gate\"\n\"A1\",\"North\"\n\"A2\",South\n",
+            "seat,gate,username\nA1,North,\nA2,South,\"\"\n",
+            "seat,gate,username\nA1,North\nA2,South\n",
+            "seat,gate\nA1,North\nA2,South\n\n\r\n",
+            "seat,gate,,\nA1,North,,\nA2,South,,\n,,,\n",
+            "seat,gate,,\nA1,North\nA2,South,\n",
+            "Asiento;Puerta\nA1;North\nA2;South\n",
+            "Sitzplatz;Eingang\nA1;North\nA2;South\n",
+        ] {
+            assert_eq!(places(file), rows, "{file:?}");
+        }
+        let moved = vec![(3, "A1".into(), "North".into()), (4, "A2".into(), "South".into())];
+        for file in [
+            "sep=;\nseat;gate\nA1;North\nA2;South\n",
+            "\u{feff}\"sep=,\"\r\nseat,gate\r\nA1,North\r\nA2,South\r\n",
+            "Guests of the gala,\nseat,gate\nA1,North\nA2,South\n",
+            ",,\nseat,gate,\nA1,North,\nA2,South,\n",
+        ] {
+            assert_eq!(places(file), moved, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_holder_may_come_with_the_ticket() {
+        let header = "email,seat,full_name,gate,username";
+        let some = |text: &str| Some(text.to_owned());
+        let ana = person(header, "ana@example.org,A1,\"Roe, \"\"Ana\"\"\",North,ana");
+        assert_eq!(ana, (some("ana"), some("Roe, \"Ana\""), some("ana@example.org")));
+        assert_eq!(person(header, ",A2,,North,bo"), (some("bo"), None, None));
+        assert_eq!(person("first name,last name", "Ana,Roe"), (None, some("Ana Roe"), None));
+        assert_eq!(person("Nachname;Vorname", "Roe;"), (None, some("Roe"), None));
+        assert_eq!(person("name", "\"Ana\nRoe\""), (None, some("Ana Roe"), None));
+        assert_eq!(person("email,name", "anonymous,Ana"), (None, some("Ana"), None));
+    }
+
+    #[test]
+    fn an_address_is_read_as_people_write_it() {
+        for (cell, email) in [
+            ("ana@example.org", "ana@example.org"),
+            ("ana+gala@example.org", "ana+gala@example.org"),
+            ("ana@mail.box.example.co.uk", "ana@mail.box.example.co.uk"),
+            ("Ana.Roe@Example.ORG", "Ana.Roe@Example.ORG"),
+            (" ana@example.org \u{a0}", "ana@example.org"),
+            ("ana@example.org;", "ana@example.org"),
+            ("\u{200b}ana@example.org", "ana@example.org"),
+            ("mailto:ana@example.org", "ana@example.org"),
+            ("MAILTO:ana@example.org?subject=Gala", "ana@example.org"),
+            ("<ana@example.org>", "ana@example.org"),
+        ] {
+            assert_eq!(
+                person("email", &format!("\"{cell}\"")),
+                (Some(email.into()), None, Some(email.into())),
+                "{cell}"
+            );
+        }
+        for (cell, email, begins) in [
+            ("o'brien@example.org", "o'brien@example.org", "obrien@example.org-"),
+            ("ana@münchen.example", "ana@münchen.example", "ana@mnchen.example-"),
+            ("ana/b=c@example.org", "ana/b=c@example.org", "anabc@example.org-"),
+        ] {
+            let (username, _, found) = person("email", cell);
+            let username = username.unwrap();
+            assert_eq!(found.as_deref(), Some(email));
+            assert!(username.starts_with(begins) && username.len() == begins.len() + FINGERPRINT, "{username}");
+            assert_eq!(
+                person("email", &cell.to_uppercase()).0.unwrap().split('-').next_back(),
+                username.split('-').next_back()
+            );
+        }
+        let long = format!("{}@example.org", "a".repeat(60));
+        assert_eq!(person("email", &long).0.unwrap().len(), USERNAME);
+        let named = |cell: &str| person("email", &format!("\"{}\"", cell.replace('"', "\"\""))).1;
+        assert_eq!(named("Ana Roe <ana@example.org>").as_deref(), Some("Ana Roe"));
+        assert_eq!(named("\"Roe, Ana\" <mailto:ana@example.org>").as_deref(), Some("Roe, Ana"));
+        assert_eq!(person("email,name", "Ana R <ana@example.org>,Ana Roe").1.as_deref(), Some("Ana Roe"));
+        for cell in [
+            "a@example.org, b@example.org",
+            "a@example.org;b@example.org",
+            "a@example.org b@example.org",
+            "a@x.org/b@x.org",
+        ] {
+            assert_eq!(
+                faults(format!("email\n\"{cell}\"\n")),
+                ["line 2: email must be one e-mail address, and has several"]
+            );
+        }
+        for cell in ["nowhere", "@example.org", "ana@", "a b@example.org", "ana@@example.org"] {
+            assert_eq!(
+                faults(format!("email\n\"{cell}\"\n")),
+                ["line 2: email must be an e-mail address of at most 254 characters"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_alone_makes_a_username_that_stays() {
+        let made = |name: &str, number| username_of_name(name, b"gala", number);
+        assert!(made("Sofía de la Peña", 1).starts_with("sofia.de.la.pena-"));
+        assert_eq!(made("Sofía", 1), made("sofi\u{301}a ", 1), "as people read it");
+        assert_ne!(made("Sofía", 1), made("Sofia", 1));
+        assert_ne!(made("Sofía", 1), username_of_name("Sofía", b"another", 1));
+        assert_eq!(made("Sofía", 2), format!("{}-2", made("Sofía", 1)));
+        for name in ["王小明", "!!!", &"Long ".repeat(40)] {
+            assert!(Username::try_from(made(name, 250_000)).is_ok(), "{}", made(name, 250_000));
+        }
+        assert!(made("王小明", 1).starts_with("guest-"));
+    }
+
+    #[test]
+    fn the_exports_of_sellers_and_forms_are_understood() {
+        // seat, username or the name that one is made of, full name, email, reference
+        for (file, expected) in [
+            (
+                "Order code,Attendee name,Attendee name: Given name,Attendee name: Family name,Product,Price,Checked in,Checked out,Automatically checked in,Secret,E-mail,Company,Voucher code,Order date,Requires special attention,Comment,Seat ID,Seat name,Seat zone,Seat row,Seat number\n\
+                 ABCDE,Ana Roe,Ana,Roe,Ticket,10.00,,,No,x,ana@example.org,,,2026-05-01,No,,S1,\"Row 1, Seat 2\",Main,1,2\n",
+                json!(["Row 1, Seat 2", "Ana Roe", "ana@example.org", "ABCDE"]),
+            ),
+            (
+                "Event slug;Event name;Order code;Position ID;Status;Email;Phone number;Order date;Product;Attendee name;Attendee email;Ticket secret\n\
+                 gala;Gala;ABCDE;2;Paid;buyer@example.org;;2026-05-01;Ticket;Ana Roe;ana@example.org;x\n",
+                json!(["", "Ana Roe", "ana@example.org", "ABCDE-2"]),
+            ),
+            (
+                "Number,Ticket Created Date,Ticket,Ticket Full Name,Ticket First Name,Ticket Last Name,Ticket Email,Ticket Company Name,Event,Void Status,Price,Ticket Reference,Tags,Unique Ticket URL,Order Reference,Order Name,Order Email\n\
+                 1,2026-05-01,Early,Ana Roe,Ana,Roe,ana@example.org,,Gala,,10,VXQM-1,,https://t.example.org,VXQM,Buyer,buyer@example.org\n",
+                json!(["", "Ana Roe", "ana@example.org", "VXQM-1"]),
+            ),
+            (
+                "api_id,name,first_name,last_name,email,phone_number,created_at,approval_status,checked_in_at,qr_code_url,ticket_type_id,ticket_name\n\
+                 gst-1,Ana Roe,Ana,Roe,ana@example.org,,2026-05-01T00:00:00Z,approved,,https://x,tt-1,Standard\n\
+                 gst-2,Ben Roe,Ben,Roe,ben@example.org,,2026-05-01T00:00:00Z,declined,,https://x,tt-1,Standard\n",
+                json!(["", "Ana Roe", "ana@example.org", "gst-1"]),
+            ),
+            (
+                "Order #,Order Date,First Name,Last Name,Email,Quantity,Price Tier,Ticket Type,Attendee #,Group,Order Type,Currency,Total Paid,Fees Paid,Eventbrite Fees,Eventbrite Payment Processing,Attendee Status,Buyer Last Name,Buyer First Name,Buyer Email\n\
+                 77,2026-05-01,Ana,Roe,ana@example.org,1,,GA,9001,,Free Order,EUR,0,0,0,0,Attending,Poe,Bo,bo@example.org\n\
+                 77,2026-05-01,Ben,Roe,ben@example.org,1,,GA,9002,,Free Order,EUR,0,0,0,0,Not Attending,Poe,Bo,bo@example.org\n",
+                json!(["", "Ana Roe", "ana@example.org", "9001"]),
+            ),
+            (
+                "Marca temporal,Dirección de correo electrónico,¿Cuál es tu nombre?,¿Cuántas entradas?\n\
+                 01/05/2026 10:00:00,ana@example.org,Ana Roe,1\n",
+                json!(["", "Ana Roe", "ana@example.org", null]),
+            ),
+            (
+                "ID\tStart time\tCompletion time\tEmail\tName\tYour name\tYour email address\n\
+                 1\t46143.4\t46143.5\tanonymous\t\tAna Roe\tana@example.org\n",
+                json!(["", "Ana Roe", "ana@example.org", null]),
+            ),
+        ] {
+            assert_eq!(faults(file), [""; 0], "{file}");
+            let read = list(file);
+            assert_eq!((read.rows.len(), read.lines - read.left_out), (1, 1), "{file}");
+            let row = &read.rows[0];
+            let person = row.person.clone().unwrap();
+            let seat = row.seat.clone().map(Place::into_string).unwrap_or_default();
+            assert_eq!(json!([seat, person.full_name, person.email, row.reference]), expected, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_quantity_is_so_many_tickets_each_with_a_reference_of_its_own() {
+        let references = |file: &str| -> Vec<Value> {
+            assert_eq!(faults(file), [""; 0], "{file}");
+            list(file).rows.iter().map(|row| json!(row.reference)).collect()
+        };
+        assert_eq!(references("name,quantity\nAna,3\n"), [Value::Null, Value::Null, Value::Null]);
+        assert_eq!(references("reference,quantity\nX,2\nY,1.0\n"), ["X", "X-2", "Y"]);
+        assert_eq!(references("order,name\nX,Ana\nX,Ben\nY,Cy\nX,Dee\n"), ["X", "X-2", "Y", "X-3"]);
+        assert_eq!(references("order,quantity\nX,2\nX,2\n"), ["X", "X-2", "X-3", "X-4"]);
+        for quantity in ["0", "51", "-1", "two", "1.5", "99999999999999999999"] {
+            assert_eq!(
+                faults(format!("quantity\n{quantity}\n")),
+                ["line 2: quantity must be a number from 1 to 50"],
+                "{quantity}"
+            );
+        }
+        assert_eq!(faults("seat,quantity\nA1,2\n"), ["line 2: quantity must be a number from 1 to 1"]);
+        assert_eq!(faults("reference\nX\nX\n"), ["line 3: has the same reference as line 2"]);
+    }
+
+    #[test]
+    fn columns_are_what_somebody_says_they_are() {
+        let how = |columns: &str, ignore_unknown| {
+            let field = |name: &str| name.parse().ok();
+            Reading { columns: Some(columns.split(',').map(field).collect()), ignore_unknown, most: 9 }
+        };
+        let file = "Wer?,Wo?,seat\nAna,North,x\n";
+        let list = List::read(file.as_bytes(), &how("full_name,gate,", false)).unwrap();
+        assert!(list.faults.is_empty());
+        let row = &list.rows[0];
+        assert_eq!((row.seat.is_none(), row.gate.as_ref().map(Place::as_str)), (true, Some("North")));
+        let list = List::read(file.as_bytes(), &how("full_name,gate", false)).unwrap();
+        assert_eq!(list.faults.into_told()[0].field, "columns");
+        let list = List::read(file.as_bytes(), &Reading { ignore_unknown: true, most: 9, columns: None }).unwrap();
+        assert!(list.faults.is_empty());
+        assert_eq!(
+            serde_json::to_value(&list.columns).unwrap()[0],
+            json!({ "name": "Wer?", "field": null, "known": false })
+        );
+        let list = List::read(b"Wer?\nAna\n", &Reading { ignore_unknown: true, most: 9, columns: None }).unwrap();
+        assert_eq!(list.faults.into_told()[0].code(), "no_column");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        const CHARACTERS: &str = "must have no control characters and no space at either end";
+        let known = Field::names().join(", ");
+        let (none, unknown) = (format!("line 1: names none of the columns {known}"), |columns: &str| {
+            format!("line 1: has columns that are not known: {columns}. Known are {known}; map or ignore the others")
+        });
+        let email = |line: u64| format!("line {line}: email must be an e-mail address of at most 254 characters");
+        for (file, errors) in [
+            ("", vec![none.as_str()]),
+            ("\u{feff}", vec![&none]),
+            ("inside\ntrue\n", vec![&none]),
+            ("seat,inside\nA1,true\n,true\n", vec!["line 3: must not be empty"]),
+            ("seat,gate", vec!["line 1: must hold at least one ticket"]),
+            ("seat,gate\r\n\r\n", vec!["line 1: must hold at least one ticket"]),
+            ("seat,gate,row,Why?\nA1,North,1,\n", vec![&unknown("row, Why?")]),
+            ("A1,North\nA2,North\n", vec![&unknown("A1, North")]),
+            ("seat,gate,Seat\nA1,North,A1\n", vec!["line 1: names the column seat twice"]),
+            (
+                "seat,gate\nA1\nA2,North,x\n",
+                vec![
+                    "line 2: must have 2 fields, as the header has, not 1",
+                    "line 3: must have 2 fields, as the header has, not 3",
+                ],
+            ),
+            ("seat,gate\nA1,North\nA2,North\nA1,North\n", vec!["line 4: names the same seat and gate as line 2"]),
+            ("seat,gate,username\nA1,North,Attendance\n", vec!["line 2: username is a reserved name"]),
+            ("seat,gate\n\"A\0\",North\n", vec![&format!("line 2: seat {CHARACTERS}")]),
+            // The lines of the file, as an editor counts them, whatever the line breaks and the fields contain.
+            ("seat,email\r\nA1,\r\nA2,x\r\n", vec![&email(3)]),
+            ("seat,email\n\n\nA1,\n\r\n\nA2,x\n", vec![&email(7)]),
+            ("seat,email\rA1,\r\rA2,x\r", vec![&email(4)]),
+            ("sep=;\nseat;email\nA1;x\n", vec![&email(3)]),
+            (
+                "seat,email\n\"A\n1\",x@y\r\n\"A\r\n2\",\nA3,x\n",
+                vec![&format!("line 2: seat {CHARACTERS}"), &format!("line 4: seat {CHARACTERS}"), &email(6)],
+            ),
+            // All that is wrong with a line, at once.
+            (
+                "seat,gate,username,email,quantity\n\"A\0\",N,a b,x,70\n",
+                vec![
+                    &format!("line 2: seat {CHARACTERS}"),
+                    "line 2: email must be an e-mail address of at most 254 characters",
+                    "line 2: username must have 1 to 64 of the characters A-Z a-z 0-9 . _ @ + -",
+                    "line 2: quantity must be a number from 1 to 1",
+                ],
+            ),
+            // A quote that nothing ends takes the rest of the file with it.
+            ("seat,gate\nA1,North\n\"A2,North\nA3,North\n", vec!["line 3: begins a quote that does not end"]),
+            ("seat,gate\nA1,North\nA2,\"Nor\"\"th\nA3,North\n", vec!["line 3: begins a quote that does not end"]),
+            ("seat,gate\n\"A\n1\",\"North\nA3,North\n", vec!["line 3: begins a quote that does not end"]),
+        ] {
+            assert_eq!(faults(file), errors, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_refused_by_a_code_with_its_column() {
+        let long = "n".repeat(65);
+        let told = |file: &str| -> Value {
+            let list = List::read(file.as_bytes(), &Reading { most: 3, ..Reading::default() }).unwrap();
+            let mut told = serde_json::to_value(list.faults.into_told()).unwrap();
+            for error in told.as_array_mut().unwrap() {
+                error.as_object_mut().unwrap().remove("message");
+            }
+            told
+        };
+        for (file, line, code, params) in [
+            (format!("seat,gate\nA1,{long}\n").as_str(), 2, "too_long", json!({ "column": "gate", "most": 64 })),
+            ("seat,gate\n\nA1,\"a\nb\"\n", 3, "bad_characters", json!({ "column": "gate" })),
+            ("seat,gate,username\nA1,N,a b\n", 2, "not_a_username", json!({ "column": "username", "most": 64 })),
+            ("seat,gate,username\nA1,N,attendance\n", 2, "reserved", json!({ "column": "username" })),
+            ("seat,gate,username,email\nA1,N,a,b\n", 2, "not_an_email", json!({ "column": "email", "most": 254 })),
+            ("seat,gate\nA1,N\nA2,N\nA1,N\n", 4, "seat_twice", json!({ "line": 2 })),
+            ("seat,gate\nA1,N\nA2,N\nA3,N\nA4,N\n", 5, "too_many_tickets", json!({ "most": 3 })),
+            ("gate,quantity\nN,4\n", 2, "too_many_tickets", json!({ "most": 3 })),
+            ("seat,gate\nA1\n", 2, "wrong_field_count", json!({ "expected": 2, "found": 1 })),
+            ("seat,gate,row\nA1,N,\n", 1, "unknown_column", json!({ "columns": ["row"], "known": Field::names() })),
+            ("gate,GATE\nN,N\n", 1, "column_twice", json!({ "column": "gate" })),
+            ("seat,gate\n", 1, "no_tickets", json!({})),
+        ] {
+            assert_eq!(
+                told(file),
+                json!([{ "field": format!("line {line}"), "code": code, "params": params }]),
+                "{file:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn so_many_faults_are_told_and_how_many_there_are_besides() {
+        let file = format!("email\n{}", "nowhere\n".repeat(ERRORS_TOLD + 1_050));
+        let told = faults(file);
+        assert_eq!(told.len(), ERRORS_TOLD + 1);
+        assert!(told[ERRORS_TOLD - 1].starts_with(&format!("line {}: ", ERRORS_TOLD + 1)));
+        assert_eq!(told[ERRORS_TOLD], "file: and 1050 more faults");
+    }
+
+    #[test]
+    fn no_error_repeats_a_field_of_the_file() {
+        let file = "seat,gate,username,full_name,email,quantity\nS3CRET\x07,G,,,,\nS,S3CRET\x07,,,,\nS1,G,S3CRET!,,,\n\
+                    S2,G,u,S3CRET\x07,,\nS3,G,u,,S3CRET,\nS4,G,u,,,S3CRET\n";
+        let errors = faults(file);
+        assert_eq!(errors.len(), 6);
+        assert!(!errors.concat().contains("S3CRET"), "{errors:?}");
+    }
+
+    #[test]
+    fn what_says_itself_that_it_is_no_ticket_is_left_out() {
+        let read = list("name,status\nAna,valid\nBen,revoked\nCy,used\nDee,Cancelled\n");
+        assert_eq!((read.rows.len(), read.left_out, read.lines), (2, 2, 4));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(file: Vec<u8>) {
+            let _ = List::read(&file, &ALL);
+        }
+
+        #[test]
+        fn reading_what_looks_like_a_list_never_panics(lines in "(\u{feff})?(sep=;\n)?seat[,;]email(\r?\n[\"',;A1é\r\n \0=@]{0,12}){0,8}") {
+            let count = breaks_in(lines.as_bytes());
+            if let Ok(read) = List::read(lines.as_bytes(), &ALL) {
+                prop_assert!(read.rows.iter().all(|row| (2..=count + 1).contains(&row.line)), "{:?}", read.rows);
+                prop_assert!(!read.rows.is_empty() || !read.faults.is_empty());
+            }
+        }
+    }
+}

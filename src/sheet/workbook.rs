@@ -1,0 +1,605 @@
+//! Workbooks of Excel (.xlsx, ECMA-376): the first sheet that has rows, as CSV, with each cell as people see it. It is read
+//! piece by piece, and what unpacks to much more than a list of people does is refused: a few KiB can unpack to GiB.
+
+use std::collections::HashMap;
+use std::io::{self, BufReader, Read};
+use std::ops::Range;
+
+use flate2::read::DeflateDecoder;
+use quick_xml::events::{BytesStart, Event};
+
+use super::text::{Encoding, Source};
+use crate::fault::Fault;
+use crate::limits::WORKBOOK_UNPACKED;
+
+/// Columns of a sheet at most.
+const COLUMNS: usize = 256;
+/// The longest text between two tags. A cell has at most 32,767 characters.
+const BETWEEN_TAGS: usize = 512 * 1024;
+
+type Result<T> = std::result::Result<T, Fault>;
+
+pub(super) fn read(file: &[u8]) -> Result<Source<'static>> {
+    read_within(file, WORKBOOK_UNPACKED)
+}
+
+/// `most` is the bytes that it may unpack to, of which its texts may be an eighth.
+fn read_within(file: &[u8], most: usize) -> Result<Source<'static>> {
+    let mut archive = Archive::open(file, most).ok_or(Fault::BrokenWorkbook)?;
+    let book = Book::read(&mut archive)?;
+    for (name, part) in &book.sheets {
+        let (csv, rows) = book.sheet(&mut archive, part)?;
+        if !rows.is_empty() {
+            let text = String::from_utf8(csv).map_err(|_| Fault::BrokenWorkbook)?;
+            let (sheet, encoding) = (Some(name.clone()), Encoding::Workbook);
+            return Ok(Source { text: text.into(), separator: b',', encoding, sheet, rows, before: 0 });
+        }
+    }
+    Err(Fault::NoTickets)
+}
+
+/// What a file in the archive is: how it is packed, and where.
+struct Part {
+    is_deflated: bool,
+    packed: Range<usize>,
+}
+
+/// The archive (PKWARE's APPNOTE, without encryption, parts and 64-bit sizes, which no workbook of this size needs).
+struct Archive<'a> {
+    file: &'a [u8],
+    parts: HashMap<String, Part>,
+    /// Bytes that may yet be unpacked, and
+    left: usize,
+    /// those that all texts may have, and the sheet as CSV.
+    texts: usize,
+}
+
+impl<'a> Archive<'a> {
+    /// Reads the directory at the end of the file; none where it is not one.
+    fn open(file: &'a [u8], most: usize) -> Option<Self> {
+        let number = |at: usize, bytes: usize| -> Option<usize> {
+            let bytes = file.get(at..at.checked_add(bytes)?)?;
+            Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte)))
+        };
+        let last = file.len().checked_sub(22)?;
+        let end = (last.saturating_sub(0xffff)..=last).rev().find(|&at| file[at..].starts_with(b"PK\x05\x06"))?;
+        let (count, mut at) = (number(end + 10, 2)?, number(end + 16, 4)?);
+        let mut parts = HashMap::new();
+        for _ in 0..count {
+            let (method, length, local) = (number(at + 10, 2)?, number(at + 20, 4)?, number(at + 42, 4)?);
+            let (name, extra, comment) = (number(at + 28, 2)?, number(at + 30, 2)?, number(at + 32, 2)?);
+            let path = String::from_utf8_lossy(file.get(at + 46..at + 46 + name)?).into_owned();
+            let start = local + 30 + number(local + 26, 2)? + number(local + 28, 2)?;
+            let packed = start..start.checked_add(length)?;
+            file.get(packed.clone())?;
+            parts.insert(path, Part { is_deflated: method == 8, packed });
+            at += 46 + name + extra + comment;
+        }
+        Some(Self { file, parts, left: most, texts: most / 8 })
+    }
+
+    /// Has `meet` see each event of a part in XML. A part that is not there has none.
+    fn events(&mut self, path: &str, mut meet: impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {
+        let Some(part) = self.parts.get(path) else { return Ok(()) };
+        let packed = &self.file[part.packed.clone()];
+        let unpacked: Box<dyn Read + '_> =
+            if part.is_deflated { Box::new(DeflateDecoder::new(packed)) } else { Box::new(packed) };
+        let bounded = Bounded { unpacked, left: &mut self.left, since_tag: 0 };
+        let mut reader = quick_xml::Reader::from_reader(BufReader::new(bounded));
+        let mut buffer = Vec::new();
+        loop {
+            let event = reader.read_event_into(&mut buffer).map_err(|error| match error {
+                quick_xml::Error::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => Fault::LargeWorkbook,
+                _ => Fault::BrokenWorkbook,
+            })?;
+            if matches!(event, Event::Eof) {
+                return Ok(());
+            }
+            meet(event)?;
+            buffer.clear();
+        }
+    }
+}
+
+/// Fails where more comes than a workbook may have, in all or in one piece.
+struct Bounded<'a> {
+    unpacked: Box<dyn Read + 'a>,
+    left: &'a mut usize,
+    since_tag: usize,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.unpacked.read(buffer)?;
+        self.since_tag = match buffer[..read].iter().rposition(|&byte| byte == b'<') {
+            Some(tag) => read - tag,
+            None => self.since_tag + read,
+        };
+        match self.left.checked_sub(read) {
+            Some(left) if self.since_tag <= BETWEEN_TAGS => {
+                *self.left = left;
+                Ok(read)
+            }
+            _ => Err(io::ErrorKind::FileTooLarge.into()),
+        }
+    }
+}
+
+/// What a workbook says of all its sheets.
+#[derive(Default)]
+struct Book {
+    /// Names and parts, those that people see.
+    sheets: Vec<(String, String)>,
+    /// One after the other, and where each ends.
+    texts: String,
+    ends: Vec<usize>,
+    /// How numbers are shown, by the style of their cell.
+    formats: Vec<Shown>,
+    /// Whether days are counted from 1904.
+    since_1904: bool,
+}
+
+impl Book {
+    fn read(archive: &mut Archive<'_>) -> Result<Self> {
+        let mut book = Self::default();
+        let mut targets = HashMap::new();
+        archive.events("xl/_rels/workbook.xml.rels", |event| {
+            if let Event::Start(tag) | Event::Empty(tag) = event
+                && let (Some(id), Some(target)) = (attribute(&tag, "Id"), attribute(&tag, "Target"))
+            {
+                let inside = target.strip_prefix('/').map_or_else(|| format!("xl/{target}"), ToOwned::to_owned);
+                targets.insert(id, inside);
+            }
+            Ok(())
+        })?;
+        archive.events("xl/workbook.xml", |event| {
+            let (Event::Start(tag) | Event::Empty(tag)) = event else { return Ok(()) };
+            match tag.local_name().as_ref() {
+                "workbookPr" => {
+                    book.since_1904 = matches!(attribute(&tag, "date1904").as_deref(), Some("1" | "true"));
+                }
+                "sheet" if attribute(&tag, "state").is_none_or(|state| state == "visible") => {
+                    let target = attribute(&tag, "id").and_then(|id| targets.get(&id));
+                    if let (Some(name), Some(target)) = (attribute(&tag, "name"), target) {
+                        book.sheets.push((name, target.clone()));
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        book.read_formats(archive)?;
+        book.read_texts(archive)?;
+        Ok(book)
+    }
+
+    fn read_formats(&mut self, archive: &mut Archive<'_>) -> Result<()> {
+        let (mut codes, mut is_of_cells) = (HashMap::new(), false);
+        let formats = &mut self.formats;
+        archive.events("xl/styles.xml", |event| {
+            match event {
+                Event::Start(tag) | Event::Empty(tag) => match tag.local_name().as_ref() {
+                    "numFmt" => {
+                        if let (Some(id), Some(code)) = (attribute(&tag, "numFmtId"), attribute(&tag, "formatCode")) {
+                            codes.insert(id, Shown::by(&code));
+                        }
+                    }
+                    "cellXfs" => is_of_cells = true,
+                    "xf" if is_of_cells => {
+                        let id = attribute(&tag, "numFmtId").unwrap_or_default();
+                        formats.push(codes.get(&id).copied().unwrap_or_else(|| Shown::built_in(&id)));
+                    }
+                    _ => {}
+                },
+                Event::End(tag) if tag.local_name().as_ref() == "cellXfs" => is_of_cells = false,
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    fn read_texts(&mut self, archive: &mut Archive<'_>) -> Result<()> {
+        let (mut is_text, mut is_phonetic, most) = (false, false, archive.texts);
+        archive.events("xl/sharedStrings.xml", |event| {
+            match &event {
+                Event::Start(tag) if tag.local_name().as_ref() == "t" => is_text = !is_phonetic,
+                Event::Start(tag) if tag.local_name().as_ref() == "rPh" => is_phonetic = true,
+                Event::End(tag) => match tag.local_name().as_ref() {
+                    "t" => is_text = false,
+                    "rPh" => is_phonetic = false,
+                    "si" => self.ends.push(self.texts.len()),
+                    _ => {}
+                },
+                Event::Empty(tag) if tag.local_name().as_ref() == "si" => self.ends.push(self.texts.len()),
+                _ if is_text => append(&event, &mut self.texts)?,
+                _ => {}
+            }
+            if self.texts.len() > most { Err(Fault::LargeWorkbook) } else { Ok(()) }
+        })
+    }
+
+    fn text(&self, number: &str) -> Option<&str> {
+        let number: usize = number.parse().ok()?;
+        let start = number.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        self.texts.get(start..*self.ends.get(number)?)
+    }
+
+    /// A sheet as CSV, and the number of each row that is not empty.
+    fn sheet(&self, archive: &mut Archive<'_>, part: &str) -> Result<(Vec<u8>, Vec<u32>)> {
+        let mut sheet = Sheet {
+            book: self,
+            most: archive.texts,
+            csv: csv::WriterBuilder::new().flexible(true).from_writer(Vec::new()),
+            rows: Vec::new(),
+            row: 0,
+            cells: Vec::new(),
+            cell: Cell::default(),
+        };
+        archive.events(part, |event| sheet.meet(&event))?;
+        Ok((sheet.csv.into_inner().map_err(|_| Fault::BrokenWorkbook)?, sheet.rows))
+    }
+}
+
+struct Sheet<'a> {
+    book: &'a Book,
+    /// Bytes of CSV.
+    most: usize,
+    csv: csv::Writer<Vec<u8>>,
+    rows: Vec<u32>,
+    row: u32,
+    /// Those of the row so far.
+    cells: Vec<String>,
+    cell: Cell,
+}
+
+/// The cell that is being read.
+#[derive(Default)]
+struct Cell {
+    column: usize,
+    kind: String,
+    style: usize,
+    is_formula: bool,
+    is_value: bool,
+    is_phonetic: bool,
+    value: Option<String>,
+}
+
+impl Sheet<'_> {
+    fn meet(&mut self, event: &Event<'_>) -> Result<()> {
+        match event {
+            Event::Start(tag) => self.begin(tag),
+            Event::Empty(tag) => {
+                self.begin(tag)?;
+                self.end(tag.local_name().as_ref())
+            }
+            Event::End(tag) => self.end(tag.local_name().as_ref()),
+            _ if self.cell.is_value && !self.cell.is_phonetic => append(event, self.cell.value.get_or_insert_default()),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, tag: &BytesStart<'_>) -> Result<()> {
+        match tag.local_name().as_ref() {
+            "row" => {
+                self.row = attribute(tag, "r").and_then(|row| row.parse().ok()).unwrap_or(self.row + 1);
+                self.cells.clear();
+            }
+            "c" => {
+                let column = attribute(tag, "r").and_then(|place| column_of(&place)).unwrap_or(self.cells.len());
+                if column >= COLUMNS {
+                    return Err(Fault::LargeWorkbook);
+                }
+                let style = attribute(tag, "s").and_then(|style| style.parse().ok()).unwrap_or(0);
+                self.cell = Cell { column, style, kind: attribute(tag, "t").unwrap_or_default(), ..Cell::default() };
+            }
+            "f" => self.cell.is_formula = true,
+            "v" | "t" => self.cell.is_value = true,
+            "rPh" => self.cell.is_phonetic = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, name: &str) -> Result<()> {
+        match name {
+            "v" | "t" => self.cell.is_value = false,
+            "rPh" => self.cell.is_phonetic = false,
+            "c" => {
+                let cell = std::mem::take(&mut self.cell);
+                let text = self.shown(&cell)?;
+                if !text.is_empty() {
+                    self.cells.resize((cell.column + 1).max(self.cells.len()), String::new());
+                    self.cells[cell.column] = text;
+                }
+            }
+            "row" if self.cells.iter().any(|cell| !cell.trim().is_empty()) => {
+                self.csv.write_record(&self.cells).map_err(|_| Fault::BrokenWorkbook)?;
+                self.rows.push(self.row);
+                if self.csv.get_ref().len() > self.most {
+                    return Err(Fault::LargeWorkbook);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn shown(&self, cell: &Cell) -> Result<String> {
+        let Some(value) = &cell.value else {
+            // Who wrote the formula did not work it out.
+            return if cell.is_formula { Err(Fault::BrokenWorkbook) } else { Ok(String::new()) };
+        };
+        Ok(match cell.kind.as_str() {
+            "s" => unescaped(self.book.text(value.trim()).ok_or(Fault::BrokenWorkbook)?),
+            "inlineStr" | "str" => unescaped(value),
+            "b" => if value.trim() == "1" { "TRUE" } else { "FALSE" }.to_owned(),
+            "e" | "d" => value.clone(),
+            _ => {
+                let shown = self.book.formats.get(cell.style).copied().unwrap_or(Shown::Plain);
+                shown.number(value.trim(), self.book.since_1904)
+            }
+        })
+    }
+}
+
+/// How a number is shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shown {
+    Plain,
+    /// With zeros before it, so many digits.
+    Digits(usize),
+    /// With so many digits behind the point.
+    Decimals(usize),
+    Moment,
+}
+
+impl Shown {
+    /// The formats that every workbook has without saying them (ECMA-376, part 1, 18.8.30).
+    fn built_in(id: &str) -> Self {
+        match id.parse::<u32>() {
+            Ok(14..=22 | 27..=36 | 45..=47 | 50..=58) => Self::Moment,
+            Ok(2 | 4 | 39 | 40) => Self::Decimals(2),
+            Ok(1 | 3 | 37 | 38) => Self::Decimals(0),
+            _ => Self::Plain,
+        }
+    }
+
+    fn by(code: &str) -> Self {
+        let (mut plain, mut rest) = (String::new(), code.split(';').next().unwrap_or_default().chars());
+        while let Some(character) = rest.next() {
+            match character {
+                '"' => rest.by_ref().take_while(|&end| end != '"').for_each(drop),
+                '[' => rest.by_ref().take_while(|&end| end != ']').for_each(drop),
+                '\\' | '_' | '*' => drop(rest.next()),
+                _ => plain.push(character),
+            }
+        }
+        let plain = plain.trim().to_ascii_lowercase();
+        let is_number = |text: &str| text.chars().all(|character| "#0,.".contains(character));
+        match plain.split_once('.') {
+            _ if plain.contains("general") => Self::Plain,
+            _ if plain.contains(['d', 'm', 'y', 'h', 's']) => Self::Moment,
+            None if !plain.is_empty() && plain.chars().all(|digit| digit == '0') => Self::Digits(plain.len()),
+            Some((_, behind)) if is_number(&plain) && !behind.contains('#') => Self::Decimals(behind.len()),
+            None if is_number(&plain) && plain.ends_with('0') => Self::Decimals(0),
+            _ => Self::Plain,
+        }
+    }
+
+    fn number(self, value: &str, since_1904: bool) -> String {
+        let Ok(number) = value.parse::<f64>() else { return value.to_owned() };
+        match self {
+            Self::Moment => moment(number, since_1904).unwrap_or_else(|| value.to_owned()),
+            Self::Digits(digits) if number >= 0.0 => format!("{number:0digits$.0}"),
+            Self::Decimals(decimals) => format!("{number:.decimals$}"),
+            // Never with an exponent; and as Excel does, with 15 digits.
+            _ if number.fract() == 0.0 && number.abs() < 1e15 => format!("{number:.0}"),
+            _ => {
+                let digits = format!("{number:.14e}").parse::<f64>().unwrap_or(number);
+                format!("{digits}")
+            }
+        }
+    }
+}
+
+/// A count of days as a date, with the time of day where it has one. Excel has a day in 1900 that never was.
+fn moment(days: f64, since_1904: bool) -> Option<String> {
+    let minutes = (days * 1_440.0).round() as i64;
+    let (whole, minute) = (minutes.div_euclid(1_440), minutes.rem_euclid(1_440));
+    let clock = format!("{:02}:{:02}", minute / 60, minute % 60);
+    if whole == 0 && minute > 0 {
+        return Some(clock);
+    }
+    let first = match whole {
+        _ if since_1904 => jiff::civil::date(1904, 1, 1),
+        ..60 => jiff::civil::date(1899, 12, 31),
+        _ => jiff::civil::date(1899, 12, 30),
+    };
+    let day = first.checked_add(jiff::Span::new().try_days(whole).ok()?).ok()?;
+    Some(if minute > 0 { format!("{day} {clock}") } else { day.to_string() })
+}
+
+/// The column of a place such as `AB12`, counted from 0.
+fn column_of(place: &str) -> Option<usize> {
+    let letters = place.bytes().take_while(u8::is_ascii_alphabetic).take(4);
+    let number = letters.fold(0, |number, letter| number * 26 + usize::from(letter.to_ascii_uppercase() - b'A') + 1);
+    number.checked_sub(1)
+}
+
+/// An attribute by its name, whatever is before the colon in it.
+fn attribute(tag: &BytesStart<'_>, name: &str) -> Option<String> {
+    let found = tag.attributes().flatten().find(|attribute| attribute.key.local_name().as_ref() == name)?;
+    quick_xml::escape::unescape(&found.value).ok().map(Into::into)
+}
+
+/// Adds what an event has of a text.
+fn append(event: &Event<'_>, text: &mut String) -> Result<()> {
+    match event {
+        Event::Text(part) => text.push_str(part),
+        Event::CData(part) => text.push_str(part),
+        Event::GeneralRef(name) => {
+            let entity = format!("&{};", &**name);
+            text.push_str(&quick_xml::escape::unescape(&entity).map_err(|_| Fault::BrokenWorkbook)?);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A text without the escapes for what XML cannot hold, such as `_x000D_` for a carriage return.
+fn unescaped(text: &str) -> String {
+    let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find("_x") {
+        let code = rest.get(at + 2..at + 6).filter(|_| rest.get(at + 6..at + 7) == Some("_"));
+        let character = code.and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32);
+        plain.push_str(&rest[..at]);
+        plain.push(character.unwrap_or('_'));
+        rest = &rest[at + if character.is_some() { 7 } else { 1 }..];
+    }
+    plain + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An archive of these parts, deflated.
+    fn archive(parts: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let (mut file, mut directory) = (Vec::new(), Vec::new());
+        let size = |length: usize| u32::try_from(length).unwrap().to_le_bytes();
+        for (name, content) in parts {
+            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(content).unwrap();
+            let packed = encoder.finish().unwrap();
+            let start = size(file.len());
+            let about =
+                [&[20, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &size(packed.len()), &size(content.len())].concat();
+            let name_length = u16::try_from(name.len()).unwrap().to_le_bytes();
+            file.extend([b"PK\x03\x04", &about[..], &name_length, &[0, 0], name.as_bytes(), &packed].concat());
+            directory
+                .extend([b"PK\x01\x02\x14\x00", &about[..], &name_length, &[0; 12], &start, name.as_bytes()].concat());
+        }
+        let count = u16::try_from(parts.len()).unwrap().to_le_bytes();
+        let (start, length) = (size(file.len()), size(directory.len()));
+        file.extend([&directory[..], b"PK\x05\x06\0\0\0\0", &count, &count, &length, &start, &[0, 0]].concat());
+        file
+    }
+
+    /// A workbook with one sheet, of these rows, and with these texts and formats.
+    fn workbook(rows: &str, texts: &str, formats: &str) -> Vec<u8> {
+        let xml = |text: String| format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{text}").into_bytes();
+        let sheet = xml(
+            format!("<x:worksheet xmlns:x=\"m\"><x:sheetData>{rows}</x:sheetData></x:worksheet>").replace("x:", "")
+        );
+        archive(&[
+            (
+                "xl/workbook.xml",
+                xml("<workbook><sheets><sheet name=\"A &amp; B\" r:id=\"r1\"/></sheets></workbook>".into()),
+            ),
+            (
+                "xl/_rels/workbook.xml.rels",
+                xml("<Relationships><Relationship Id=\"r1\" Target=\"/xl/one.xml\"/></Relationships>".into()),
+            ),
+            ("xl/styles.xml", xml(format!("<styleSheet>{formats}</styleSheet>"))),
+            ("xl/sharedStrings.xml", xml(format!("<sst>{texts}</sst>"))),
+            ("xl/one.xml", sheet),
+        ])
+    }
+
+    fn lines(file: &[u8]) -> Vec<String> {
+        read(file).unwrap().text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn a_cell_is_read_as_people_see_it() {
+        let formats = "<numFmts><numFmt numFmtId=\"200\" formatCode=\"00000\"/><numFmt numFmtId=\"201\" formatCode=\"yyyy\\-mm\\-dd\"/>\
+                       <numFmt numFmtId=\"202\" formatCode=\"&quot;days&quot; 0\"/></numFmts><cellStyleXfs><xf numFmtId=\"14\"/></cellStyleXfs>\
+                       <cellXfs><xf numFmtId=\"0\"/><xf numFmtId=\"200\"/><xf numFmtId=\"201\"/><xf numFmtId=\"22\"/><xf numFmtId=\"2\"/>\
+                       <xf numFmtId=\"202\"/></cellXfs>";
+        let texts = "<si><t>Ana &amp; Bo</t></si><si><r><t>So</t></r><r><t xml:space=\"preserve\">fía </t></r><rPh><t>x</t></rPh></si>\
+                     <si/><si><t>a_x000D_b_x005F_x0041_</t></si>";
+        for (cell, shown) in [
+            ("<c r=\"A1\"><v>12</v></c>", "12"),
+            ("<c r=\"A1\"><v>12.0</v></c>", "12"),
+            ("<c r=\"A1\"><v>1.25</v></c>", "1.25"),
+            ("<c r=\"A1\"><v>0.30000000000000004</v></c>", "0.3"),
+            ("<c r=\"A1\"><v>3.4600111222E10</v></c>", "34600111222"),
+            ("<c r=\"A1\" s=\"1\"><v>123</v></c>", "00123"),
+            ("<c r=\"A1\" s=\"2\"><v>46143</v></c>", "2026-05-01"),
+            ("<c r=\"A1\" s=\"3\"><v>46143.75</v></c>", "2026-05-01 18:00"),
+            ("<c r=\"A1\" s=\"2\"><v>59</v></c>", "1900-02-28"),
+            ("<c r=\"A1\" s=\"4\"><v>12.5</v></c>", "12.50"),
+            ("<c r=\"A1\" s=\"5\"><v>3</v></c>", "3"),
+            ("<c r=\"A1\" t=\"s\"><v>0</v></c>", "Ana & Bo"),
+            ("<c r=\"A1\" t=\"s\"><v>1</v></c>", "Sofía "),
+            ("<c r=\"A1\" t=\"s\"><v>3</v></c>", "\"a\rb_x0041_\""),
+            ("<c r=\"A1\" t=\"inlineStr\"><is><t>Zoë</t></is></c>", "Zoë"),
+            ("<c r=\"A1\" t=\"str\"><f>A2&amp;A3</f><v>worked out</v></c>", "worked out"),
+            ("<c r=\"A1\" t=\"b\"><v>1</v></c>", "TRUE"),
+            ("<c r=\"C1\"><v>3</v></c>", ",,3"),
+            ("<c><v>1</v></c><c><v>2</v></c>", "1,2"),
+        ] {
+            let file = workbook(&format!("<row r=\"1\">{cell}</row>"), texts, formats);
+            assert_eq!(read(&file).unwrap().text.trim_end_matches('\n'), shown, "{cell}");
+        }
+        let source =
+            read(&workbook("<row r=\"3\"/><row r=\"7\"><c><v>1</v></c></row><row><c><v>2</v></c></row>", "", ""))
+                .unwrap();
+        assert_eq!((source.rows, source.sheet.as_deref()), (vec![7, 8], Some("A & B")));
+    }
+
+    #[test]
+    fn what_is_no_workbook_or_too_much_is_refused() {
+        let cell = |content: &str| workbook(&format!("<row r=\"1\">{content}</row>"), "<si><t>x</t></si>", "");
+        let good = cell("<c r=\"A1\"><v>1</v></c>");
+        assert_eq!(lines(&good), ["1"]);
+        let bomb = |name: &str, start: &str, length: usize, piece: &str| {
+            let content = [start, &piece.repeat(length / piece.len())].concat().into_bytes();
+            archive(&[
+                ("xl/workbook.xml", b"<workbook><sheets><sheet name=\"A\" r:id=\"r1\"/></sheets></workbook>".to_vec()),
+                ("xl/_rels/workbook.xml.rels", b"<R><Relationship Id=\"r1\" Target=\"one.xml\"/></R>".to_vec()),
+                (name, content),
+            ])
+        };
+        for (file, fault) in [
+            (good[..good.len() - 30].to_vec(), Fault::BrokenWorkbook),
+            (cell("<c t=\"s\"><v>1</v></c>"), Fault::BrokenWorkbook),
+            (cell("<c><f>A2</f></c>"), Fault::BrokenWorkbook),
+            (cell("<c r=\"ZZ1\"><v>1</v></c>"), Fault::LargeWorkbook),
+            (cell(""), Fault::NoTickets),
+            (bomb("xl/one.xml", "<row>", 2 << 20, "<c/>"), Fault::LargeWorkbook),
+            (bomb("xl/one.xml", "<row><c><v>", 1 << 20, "1"), Fault::LargeWorkbook),
+            (
+                bomb(
+                    "xl/one.xml",
+                    "",
+                    900 << 10,
+                    "<row><c t=\"str\"><v>0123456789</v></c><c t=\"str\"><v>0123456789</v></c></row>",
+                ),
+                Fault::LargeWorkbook,
+            ),
+            (
+                bomb("xl/sharedStrings.xml", "<sst>", 900 << 10, "<si><t>0123456789012345</t></si>"),
+                Fault::LargeWorkbook,
+            ),
+        ] {
+            assert!(file.len() < 64 << 10, "it is small before it is unpacked");
+            assert_eq!(read_within(&file, 1 << 20).err(), Some(fault));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_workbook_never_panics(at in 0_usize..1_000, byte: u8, cut in 0_usize..1_000) {
+            let mut file = workbook("<row r=\"1\"><c r=\"A1\" t=\"s\"><v>0</v></c></row>", "<si><t>x</t></si>", "");
+            let length = file.len();
+            file[at % length] = byte;
+            let _ = read(&file);
+            let _ = read(&file[..cut % length]);
+        }
+    }
+}

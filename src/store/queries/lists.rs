@@ -1,0 +1,202 @@
+//! What a list has to know of what is there, before it makes anything, and what it corrects.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::actions::record;
+use super::issues::LARGE_CHUNK;
+use super::{Backend, Connection, json};
+use crate::error::Error;
+use crate::model::{Action, Status};
+use crate::store::{Act, Author, Correction, GateSeats, Issuance, Issued, KnownPerson, Lists, NewUser, Result, Wanted};
+
+/// A statement that finds tickets for members of a JSON array, `$2`.
+macro_rules! select_issued {
+    ($join:expr) => {
+        concat!(
+            "select n.place, t.ticket_id, t.seat, t.gate, t.reference, t.status, u.username, \
+             u.event_id as holder_event_id, u.full_name as own_name, coalesce(t.holder_name, u.full_name) as full_name \
+             from ",
+            members!("$2"),
+            $join,
+            " join events e on e.event_id = t.event_id and ",
+            issued_ticket!()
+        )
+    };
+}
+
+const BY_REFERENCE: &str = concat!(
+    select_issued!(" join tickets t on t.event_id = $1 and t.reference = n.value ->> 0"),
+    " left join users u on u.user_id = t.user_id"
+);
+const BY_PLACE: &str = concat!(
+    select_issued!(" join tickets t on t.event_id = $1 and t.seat = n.value ->> 1 and t.gate = n.value ->> 2"),
+    " left join users u on u.user_id = t.user_id"
+);
+
+#[async_trait]
+impl Lists for Backend {
+    async fn list_gates(&self, event_id: Uuid) -> Result<Vec<GateSeats>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(concat!(
+            "select t.gate, max(",
+            number_in!("t.seat"),
+            ") as last_number from events e join tickets t on t.event_id = e.event_id and ",
+            issued_ticket!(),
+            " where e.event_id = $1 group by t.gate order by t.gate"
+        ))
+        .bind(event_id)
+        .fetch_all(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn find_issued(&self, event_id: Uuid, wanted: &[Wanted]) -> Result<Vec<Issued>> {
+        let mut found: Vec<Issued> = Vec::new();
+        for (number, chunk) in wanted.chunks(LARGE_CHUNK).enumerate() {
+            let rows: Vec<_> = chunk
+                .iter()
+                .map(|Wanted { reference, place }| {
+                    (reference, place.as_ref().map(|place| &place.0), place.as_ref().map(|place| &place.1))
+                })
+                .collect();
+            let rows = json(&rows)?;
+            for statement in [BY_REFERENCE, BY_PLACE] {
+                let mut lease = self.reader().await?;
+                let outcome = sqlx::query_as(statement).bind(event_id).bind(&rows).fetch_all(lease.connection()).await;
+                let page: Vec<Issued> = lease.settle(outcome.map_err(Error::from)).await?;
+                found.extend(page.into_iter().map(|each| Issued { place: each.place + first(number), ..each }));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn find_held(&self, event_id: Uuid, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<Issued>> {
+        let mut found: Vec<Issued> = Vec::new();
+        for (number, chunk) in usernames.chunks(LARGE_CHUNK).enumerate() {
+            let mut lease = self.reader().await?;
+            let outcome = sqlx::query_as(concat!(
+                select_issued!(
+                    " join users u on lower(u.username) = lower(n.value ->> 0) and u.event_id is not distinct from $3 \
+                     join tickets t on t.user_id = u.user_id and t.event_id = $1"
+                ),
+                " where ",
+                issued_user!(),
+                " order by t.ticket_id"
+            ))
+            .bind(event_id)
+            .bind(json(&in_rows(chunk))?)
+            .bind(people_of)
+            .fetch_all(lease.connection())
+            .await;
+            let page: Vec<Issued> = lease.settle(outcome.map_err(Error::from)).await?;
+            found.extend(page.into_iter().map(|each| Issued { place: each.place + first(number), ..each }));
+        }
+        Ok(found)
+    }
+
+    async fn find_people(&self, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<KnownPerson>> {
+        let mut found: Vec<KnownPerson> = Vec::new();
+        for (number, chunk) in usernames.chunks(LARGE_CHUNK).enumerate() {
+            let mut lease = self.reader().await?;
+            let outcome = sqlx::query_as(concat!(
+                "select n.place, u.full_name, u.email from ",
+                members!("$1"),
+                " join users u on lower(u.username) = lower(n.value ->> 0) and u.event_id is not distinct from $2 and ",
+                issued_user!()
+            ))
+            .bind(json(&in_rows(chunk))?)
+            .bind(people_of)
+            .fetch_all(lease.connection())
+            .await;
+            let page: Vec<KnownPerson> = lease.settle(outcome.map_err(Error::from)).await?;
+            found.extend(page.into_iter().map(|each| KnownPerson { place: each.place + first(number), ..each }));
+        }
+        Ok(found)
+    }
+}
+
+/// The place of the first of a chunk.
+fn first(chunk: usize) -> i64 {
+    (chunk * LARGE_CHUNK) as i64
+}
+
+/// Each in a row of its own, as `n.value ->> 0` reads it.
+fn in_rows(texts: &[String]) -> Vec<[&str; 1]> {
+    texts.iter().map(|text| [text.as_str()]).collect()
+}
+
+/// Corrects tickets and people that are there. What nobody may hold any more when it is to be given to somebody fails all.
+pub(super) async fn correct(
+    connection: &mut Connection,
+    event_id: Uuid,
+    people_of: Option<Uuid>,
+    list: &Issuance,
+    author: Author,
+) -> Result<()> {
+    add_details(connection, people_of, &list.details).await?;
+    for chunk in list.corrections.chunks(LARGE_CHUNK) {
+        let row = |correction: &Correction| {
+            let Correction { ticket_id, reference, holder_name, username } = correction;
+            (
+                ticket_id.simple().to_string(),
+                reference.clone(),
+                holder_name.is_some(),
+                holder_name.clone().flatten(),
+                username.clone(),
+            )
+        };
+        let rows: Vec<_> = chunk.iter().map(row).collect();
+        let outcome = sqlx::query(concat!(
+            "update tickets as t set reference = coalesce(n.reference, t.reference), \
+             holder_name = case when n.is_named then n.holder_name else t.holder_name end, \
+             user_id = coalesce(t.user_id, n.user_id), \
+             registered_at = case when t.user_id is null and n.user_id is not null then $4 else t.registered_at end, \
+             changed_at = $4, version = t.version + 1 \
+             from (select ",
+            id_in!("n.value ->> 0"),
+            " as ticket_id, n.value ->> 1 as reference, n.value ->> 2 in ('true', '1') as is_named, \
+             n.value ->> 3 as holder_name, n.value ->> 4 as username, u.user_id from ",
+            members!("$2"),
+            " left join users u on lower(u.username) = lower(n.value ->> 4) and u.event_id is not distinct from $3 and ",
+            issued_user!(),
+            ") as n where t.ticket_id = n.ticket_id and t.event_id = $1 \
+             and (n.username is null or (t.user_id is null and n.user_id is not null and t.status = $5))"
+        ))
+        .bind(event_id)
+        .bind(json(&rows)?)
+        .bind(people_of)
+        .bind(author.now)
+        .bind(Status::Valid)
+        .execute(&mut *connection)
+        .await;
+        if outcome?.rows_affected() != chunk.len() as u64 {
+            // Somebody has changed one since it was looked at.
+            return Err(Error::ImportInProgress);
+        }
+        for correction in chunk {
+            let act = Act::new(Action::Corrected, event_id).ticket(correction.ticket_id);
+            record(connection, author, &act).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds names and addresses to people of whom none is known.
+async fn add_details(connection: &mut Connection, people_of: Option<Uuid>, details: &[NewUser]) -> Result<()> {
+    for chunk in details.chunks(LARGE_CHUNK) {
+        let rows: Vec<_> = chunk.iter().map(|new| (&new.username, &new.full_name, &new.email)).collect();
+        sqlx::query(concat!(
+            "update users as u set full_name = coalesce(u.full_name, n.value ->> 1), email = coalesce(u.email, n.value ->> 2) \
+             from ",
+            members!("$1"),
+            " where lower(u.username) = lower(n.value ->> 0) and u.event_id is not distinct from $2 and ",
+            issued_user!()
+        ))
+        .bind(json(&rows)?)
+        .bind(people_of)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
