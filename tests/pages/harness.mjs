@@ -127,7 +127,7 @@ class Service {
   /** The rows of a CSV export, as objects. None of the tests' values has quotes in it, or a comma between two. */
   async rows(path) {
     const fields = (line) => line.slice(1, -1).split('","');
-    const [head, ...lines] = (await this.api("GET", path)).trim().split(/\r?\n/).map(fields);
+    const [head, ...lines] = (await this.api("GET", path)).replace(/^\ufeff/, "").trim().split(/\r?\n/).map(fields);
     return lines.map((values) => Object.fromEntries(head.map((name, column) => [name, values[column]])));
   }
 

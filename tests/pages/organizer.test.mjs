@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
 import fs from "node:fs";
+import os from "node:os";
 import { test } from "node:test";
 import { LANGUAGES, accessible, desktop, eventually, forBothDatabases, marked, phone, service, texts } from "./harness.mjs";
 
@@ -153,69 +154,122 @@ test("the times of an event that runs are not moved away, and the form says so",
   assert.equal((await tickets.api("GET", "/api/events/gala")).version, 1);
 });
 
+/** What an import did, or would do, in words. */
+const counts = (words, ...told) => told.map(([name, count]) => words(`organizer.will_${name}_${count === 1 ? "one" : "other"}`, { count })).join(", ");
+
 test("a file is shown before it is sent, and goes in as a whole or not at all", async (t) => {
   const tickets = await service(t);
   const page = await signedIn(t, tickets, { view: "import" });
-  const choose = (csv) =>
-    page.getByLabel(en("organizer.file")).setInputFiles({ name: "t.csv", mimeType: "text/csv", buffer: Buffer.from(csv) });
-  await choose("seat;gate;username;phone\nA-1;North;ana;1\n");
-  await sees(page, en("organizer.columns_unknown", { columns: "phone" }));
-  await press(page, "import_now");
-  await sees(page, en("field.unknown_column", { known: "seat, gate, username, full_name, email" }));
-  await sees(page, en("organizer.columns_unknown", { columns: "phone" }));
-  await choose("seat;username\nA-1;ana\n");
-  await sees(page, en("organizer.columns_missing", { columns: "gate" }));
-  assert.ok(await page.getByRole("button", { name: en("organizer.import_now") }).isDisabled());
-  await choose("\ufeffseat;gate;username\r\nA-1;North;ana\r\nA-2;;\r\nA-3;North;not a name\r\n");
-  await sees(page, en("organizer.rows", { rows: 3 }));
-  await sees(page, en("organizer.rows_with", { holders: 2, separator: ";" }));
-  await press(page, "import_now");
-  await sees(page, en("organizer.nothing_imported", { lines: 2 }));
-  await sees(page, /^Line 3$/);
-  await sees(page, /^Line 4$/);
+  const file = page.getByLabel(en("organizer.file"));
+  const choose = (csv) => file.setInputFiles({ name: "t.csv", mimeType: "text/csv", buffer: Buffer.from(csv) });
+  const go = page.getByRole("button", { name: en("organizer.import_now") });
+  const menu = (name) => page.getByLabel(en("organizer.column_is", { name: `\u2068${name}\u2069` }));
+  await choose("seat;gate;username;shoes\nA-1;North;ana;1\n");
+  await sees(page, en("field.unknown_column", { columns: "shoes" }));
+  assert.ok(await go.isDisabled());
   await accessible(page);
+  await press(page, "leave_unknown");
+  await page.locator("#will").waitFor();
+  assert.equal(await page.locator("#will").innerText(), `${counts(en, ["created", 1], ["registered", 1], ["users_created", 1])}.`);
+  assert.ok(await go.isEnabled());
+
+  // Whatever the columns are called, somebody can say what they are.
+  await choose("Wer?;Wie viele?\nAna;2\nBo;1\n");
+  await sees(page, en("field.unknown_column", { columns: "Wer?, Wie viele?" }));
+  await menu("Wer?").selectOption("full_name");
+  await sees(page, counts(en, ["created", 2], ["registered", 2], ["users_created", 2]));
+  await menu("Wie viele?").focus();
+  await menu("Wie viele?").selectOption("quantity");
+  await sees(page, counts(en, ["created", 3], ["registered", 3], ["users_created", 2], ["number", 3]));
+  assert.ok(await menu("Wie viele?").evaluate((element) => element === document.activeElement), "the menu is still at hand");
+
+  await choose(Buffer.from("seat;gate;full_name\r\nA-1;North;Sof\xeda\r\n", "latin1"));
+  await sees(page, en("organizer.read_lines_one", { form: "Windows-1252" }));
+  await sees(page, en("organizer.read_letters"));
+  await sees(page, "Sofía");
+  await choose("%PDF-1.7");
+  await sees(page, en("field.pdf"));
+  assert.ok(await go.isDisabled());
+  await file.setInputFiles(new URL("../suite/lists/guests.xlsx", import.meta.url).pathname);
+  await sees(page, en("organizer.read_sheet", { sheet: "\u2068Gäste\u2069" }));
+
+  await choose("\ufeffseat;gate;username\r\nA-1;North;ana\r\nA-2;;\r\nA-3;North;not a name\r\nA-3;North;\r\n");
+  await sees(page, en("organizer.read_lines_other", { count: 4, form: "UTF-8" }));
+  await sees(page, en("organizer.wrong_one"));
+  await sees(page, /^Line 4$/);
   assert.equal((await tickets.api("GET", "/api/events/default/stats")).tickets, 0);
   await choose("seat;gate;username\nA-1;North;ana\nA-2;South;\n");
   await press(page, "import_now");
-  await sees(page, en("organizer.imported", { created: 2, registered: 1, users: 1 }));
+  await sees(page, en("organizer.imported", { what: counts(en, ["created", 2], ["registered", 1], ["users_created", 1]) }));
   assert.equal((await tickets.api("GET", "/api/events/default/stats")).tickets, 2);
+
+  // The list comes again, with one more.
+  await choose("seat;gate;username\nA-1;North;ana\nA-2;South;\nA-4;South;\n");
+  await sees(page, en("field.seat_taken"));
+  await page.getByLabel(en("organizer.existing")).selectOption("skip");
+  await sees(page, counts(en, ["created", 1], ["skipped", 2]));
+  await press(page, "import_now");
+  await sees(page, en("organizer.imported", { what: counts(en, ["created", 1], ["skipped", 2]) }));
+});
+
+test("a file that was changed after it was chosen says so", async (t) => {
+  const tickets = await service(t);
+  const page = await signedIn(t, tickets, { view: "import" });
+  const path = `${await fs.promises.mkdtemp(`${os.tmpdir()}/list-`)}/list.csv`;
+  t.after(() => fs.promises.rm(path));
+  await fs.promises.writeFile(path, "seat,gate\nA-1,North\n");
+  await page.getByLabel(en("organizer.file")).setInputFiles(path);
+  await page.locator("#will").waitFor();
+  await fs.promises.writeFile(path, "seat,gate\nA-1,North\nA-2,North\nA-3,North\n");
+  await press(page, "import_now");
+  await sees(page, en("organizer.file_changed"));
+  assert.equal((await tickets.api("GET", "/api/events/default/stats")).tickets, 0);
+});
+
+test("a file can be dropped on the page", async (t) => {
+  const tickets = await service(t);
+  const page = await signedIn(t, tickets, { view: "import" });
+  const dropped = await page.evaluateHandle(() => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File(["name\nAna\n"], "list.csv", { type: "text/csv" }));
+    return transfer;
+  });
+  await page.locator("section[data-view=import]").dispatchEvent("drop", { dataTransfer: dropped });
+  await sees(page, counts(en, ["created", 1], ["registered", 1], ["users_created", 1], ["number", 1]));
 });
 
 test("what is wrong with a line is told in the page's language", async (t) => {
   const es = texts("es");
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "import", text: es, locale: "es" });
-  const importing = async (csv) => {
+  const reading = async (csv) => {
     await page.getByLabel(es("organizer.file")).setInputFiles({ name: "t.csv", mimeType: "text/csv", buffer: Buffer.from(csv) });
-    await page.getByRole("button", { name: es("organizer.import_now") }).click();
-    await page.locator("#imported [role=alert]").waitFor();
-    return (await page.locator("#imported tr").allInnerTexts()).map((row) => row.replace(/\s+/g, " "));
+    await page.locator("#preview .faults").waitFor();
+    return (await page.locator("#preview .faults tr").allInnerTexts()).map((row) => row.replace(/\s+/g, " ").trim());
   };
   const line = (number, code, values, column) => `${es("organizer.line")} ${number} ${column ? `${column}: ` : ""}${es(`field.${code}`, values)}`;
-  const lines = ["C-1,,,,", `${"n".repeat(65)},North,,,`, '"C\n3",North,,,', "C-4,North,not a name,,", "C-5,North,attendance,,", "C-6,North,,,",
-    "C-6,North,,,", "C-7,North,cy,,nobody", "C-8,North,,Cy,", "C-9,North"];
-  assert.deepEqual(await importing(`seat,gate,username,full_name,email\n${lines.join("\n")}\n`), [
-    line(2, "empty", {}, "gate"),
-    line(3, "too_long", { most: 64 }, "seat"),
-    line(4, "bad_characters", {}, "seat"),
-    line(6, "not_a_username", { most: 64 }, "username"),
-    line(7, "reserved", {}, "username"),
-    line(9, "seat_twice", { line: 8 }),
-    line(10, "not_an_email", { most: 254 }, "email"),
-    line(11, "username_missing"),
-    line(12, "wrong_field_count", { expected: 5, found: 2 }),
+  const lines = [`${"n".repeat(65)},North,,,`, '"C\n3",North,,,', "C-4,North,not a name,,", "C-5,North,attendance,,", "C-6,North,,,",
+    "C-6,North,,,", "C-7,North,cy,,nobody", "C-8,North,,,a@b.example c@d.example", "C-9"];
+  assert.deepEqual(await reading(`seat,gate,username,full_name,email\n${lines.join("\n")}\n`), [
+    line(2, "too_long", { most: 64 }, "seat"),
+    line(3, "bad_characters", {}, "seat"),
+    line(5, "not_a_username", { most: 64 }, "username"),
+    line(6, "reserved", {}, "username"),
+    line(8, "seat_twice", { line: 7 }),
+    line(9, "not_an_email", { most: 254 }, "email"),
+    line(10, "two_emails", {}, "email"),
+    line(11, "wrong_field_count", { expected: 5, found: 1 }),
   ]);
-  assert.deepEqual(await importing("seat,gate\nA-1,North\n"), [line(2, "seat_taken")]);
-  const known = "seat, gate, username, full_name, email";
-  assert.deepEqual(await importing("seat,gate,phone\nD-1,North,1\n"), [line(1, "unknown_column", { known })]);
-  assert.deepEqual(await importing("seat,gate,Seat\nD-1,North,1\n"), [line(1, "column_twice", {}, "seat")]);
-  assert.deepEqual(await importing(Buffer.from("seat,gate\nD-\xd1,North\n", "latin1")), [line(2, "not_utf8")]);
-  assert.equal(await page.locator("#imported [lang=en]").count(), 0, "nothing is left in the service's words");
+  assert.deepEqual(await reading("seat,gate\nA-1,North\n"), [line(2, "seat_taken")]);
+  assert.deepEqual(await reading("seat,gate,shoes\nD-1,North,1\n"), [line(1, "unknown_column", { columns: "shoes" })]);
+  assert.deepEqual(await reading("seat,gate,Seat\nD-1,North,1\n"), [line(1, "column_twice", {}, "seat")]);
+  assert.deepEqual(await reading("<!doctype html><html>"), [`${es("organizer.whole_file")} ${es("field.web_page")}`]);
+  assert.equal(await page.locator("#preview [lang=en]").count(), 0, "nothing is left in the service's words");
 
   const newer = { status: 422, code: "newer", detail: "2 things.", errors: [{ field: "line 2", code: "newest", params: {}, message: "is news" }] };
-  await page.route("**/tickets", (route) => route.fulfill({ status: 422, contentType: "application/problem+json", headers: marked(), json: newer }));
-  assert.deepEqual(await importing("seat,gate\nD-1,North\n"), [`${es("organizer.line")} 2 is news`]);
-  assert.equal(await page.locator("#imported [lang=en]").innerText(), "is news", "a code that the page does not know is told in English");
+  await page.route("**/tickets?*", (route) => route.fulfill({ status: 422, contentType: "application/problem+json", headers: marked(), json: newer }));
+  assert.deepEqual(await reading("seat,gate\nD-1,North\n"), [`${es("organizer.line")} 2 is news`]);
+  assert.equal(await page.locator("#preview [lang=en]").innerText(), "is news", "a code that the page does not know is told in English");
 });
 
 test("what is wrong with a field is told beside it, in the page's language", async (t) => {

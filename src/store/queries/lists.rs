@@ -141,7 +141,7 @@ pub(super) async fn correct(
             (
                 ticket_id.simple().to_string(),
                 reference.clone(),
-                holder_name.is_some(),
+                holder_name.as_ref().map(|_| "named"),
                 holder_name.clone().flatten(),
                 username.clone(),
             )
@@ -155,7 +155,7 @@ pub(super) async fn correct(
              changed_at = $4, version = t.version + 1 \
              from (select ",
             id_in!("n.value ->> 0"),
-            " as ticket_id, n.value ->> 1 as reference, n.value ->> 2 in ('true', '1') as is_named, \
+            " as ticket_id, n.value ->> 1 as reference, n.value ->> 2 is not null as is_named, \
              n.value ->> 3 as holder_name, n.value ->> 4 as username, u.user_id from ",
             members!("$2"),
             " left join users u on lower(u.username) = lower(n.value ->> 4) and u.event_id is not distinct from $3 and ",
