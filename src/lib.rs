@@ -9,7 +9,7 @@
 //! function ([`admission`]) of what the database knows and of the code that was shown ([`totp`]).
 //!
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
-//! (bodies, answers, lists), [`sheet`] (CSV), [`error`] and [`fault`] (every refusal, of a request and of a field),
+//! (bodies, answers, lists), [`sheet`] (lists in, CSV out), [`error`] and [`fault`] (every refusal, of a request and of a field),
 //! [`fold`] (text as people read it),
 //! [`logs`], [`metrics`], [`quota`] (what one key may take), [`backup`], and [`commands`], the command line.
 //!
@@ -27,7 +27,7 @@
 //! gate links backup                                one scan from reading to writing; addresses; backups
 //! request logs                                     what an endpoint gets, what is logged of it
 //! app                                              the state a request needs
-//! quota auth sheet store pages                     shares; keys; CSV; the database; templates and texts
+//! quota auth sheet store pages                     shares; keys; lists; the database; templates and texts
 //! admission totp                                   the decision and the codes, pure
 //! list response metrics model error                the ground
 //! fault config limits fold
@@ -41,6 +41,9 @@
 //! - A request is decided by one reading of the clock, [`app::App::now`]; what it calls is told the time. (Its key is looked
 //!   at once more before, when its body is still on its way.)
 //! - No secret is in a log line, an error, or a `Debug` output.
+
+// They panic where nobody reads them: `say!` and `note!` in commands.rs do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod admission;
 pub mod app;

@@ -217,12 +217,6 @@ words! {
     }
 }
 
-impl Default for Existing {
-    fn default() -> Self {
-        Self::Refuse
-    }
-}
-
 words! {
     /// What a list does about columns that nobody knows.
     Unknown {
@@ -230,12 +224,6 @@ words! {
         Refuse = "refuse",
         /// They are left out.
         Ignore = "ignore",
-    }
-}
-
-impl Default for Unknown {
-    fn default() -> Self {
-        Self::Refuse
     }
 }
 

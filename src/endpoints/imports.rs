@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::auth::{Caller, random_bytes};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
+use crate::fold;
 use crate::limits::IMPORT_TICKETS;
 use crate::model::{Event, Existing, Flag, Place, Seed, Status, Unknown};
 use crate::request::Call;
@@ -65,7 +66,7 @@ impl std::str::FromStr for Columns {
 }
 
 /// How a list is read and what it does with tickets that are there.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct How {
     pub reading: Reading,
     pub existing: Existing,
@@ -202,7 +203,7 @@ pub(super) async fn import(call: &Call<'_>, event: &Event) -> Result<Result<Crea
     // Only now: a file that is long on its way keeps no other import waiting.
     let place = call.app.imports.open_for(caller, Some(event.event_id));
     let _place = place.with(1).map_err(|_| Error::ImportInProgress)?;
-    let (unknown, existing) = (query.unknown.unwrap_or_default(), query.existing.unwrap_or_default());
+    let (unknown, existing) = (query.unknown.unwrap_or(Unknown::Refuse), query.existing.unwrap_or(Existing::Refuse));
     let how = How::new(query.columns, unknown, existing, IMPORT_TICKETS);
     let plan = plan(call.app, caller, event, call.body.clone(), how).await?;
     if query.dry_run == Some(Flag::Yes) {
@@ -254,11 +255,15 @@ impl Draft {
     fn new(mut list: List, gates: Vec<GateSeats>, event_id: Uuid, existing: Existing) -> Self {
         let gate = only_gate(&list.rows, &gates);
         let mut numbers: HashMap<String, i64> =
-            gates.into_iter().map(|gate| (gate.gate, gate.last_number.unwrap_or(0))).collect();
+            HashMap::new();
+        for gate in gates {
+            let last = numbers.entry(fold::place(&gate.gate)).or_default();
+            *last = gate.last_number.unwrap_or(0).max(*last);
+        }
         let (mut usernames, mut places, mut namesakes) = (Vec::new(), HashMap::new(), HashMap::new());
         let mut line_before = (0, String::new());
         for row in &mut list.rows {
-            let gate = row.gate.get_or_insert_with(|| gate.clone()).as_str().to_owned();
+            let gate = fold::place(row.gate.get_or_insert_with(|| gate.clone()).as_str());
             if let Some(number) = row.seat.as_ref().and_then(|seat| plain_number(seat.as_str())) {
                 let last = numbers.entry(gate).or_default();
                 *last = number.max(*last);
@@ -396,7 +401,8 @@ impl There {
             return Vec::new();
         };
         let gate = row.gate.as_ref().map(Place::as_str);
-        let free = held.iter().find(|ticket| gate == Some(&ticket.gate) && !self.taken.contains(&ticket.ticket_id));
+        let is_here = |ticket: &&Issued| gate.is_some_and(|gate| fold::same_place(gate, &ticket.gate));
+        let free = held.iter().filter(is_here).find(|ticket| !self.taken.contains(&ticket.ticket_id));
         let found: Vec<Issued> = free.cloned().into_iter().collect();
         self.taken.extend(found.iter().map(|ticket| ticket.ticket_id));
         found
@@ -463,7 +469,7 @@ impl Comparison<'_> {
         let differs = person
             .email
             .as_deref()
-            .is_some_and(|email| known.email.as_deref().is_none_or(|known| !known.eq_ignore_ascii_case(email)));
+            .is_some_and(|email| known.email.as_deref().is_none_or(|known| known.to_lowercase() != email.to_lowercase()));
         if differs && (self.existing != Existing::Update || known.email.is_some()) {
             return Err(Fault::PersonDiffers);
         }
@@ -482,7 +488,7 @@ impl Comparison<'_> {
         let seat = match row.seat {
             Some(seat) => seat.into_string(),
             None => {
-                let number = numbers.entry(gate.clone()).or_default();
+                let number = numbers.entry(fold::place(&gate)).or_default();
                 *number += 1;
                 self.numbered += 1;
                 number.to_string()
@@ -521,7 +527,7 @@ impl Comparison<'_> {
 
     /// What changes of a ticket that is there; nothing of its seat, its codes and its state.
     fn correction(&self, row: &TicketRow, ticket: &Issued) -> Result<Option<Correction>, Fault> {
-        let moves = |place: &Option<Place>, there: &str| place.as_ref().is_some_and(|place| place.as_str() != there);
+        let moves = |place: &Option<Place>, there: &str| place.as_ref().is_some_and(|place| !fold::same_place(place.as_str(), there));
         if moves(&row.seat, &ticket.seat) || (row.seat.is_some() && moves(&row.gate, &ticket.gate)) {
             return Err(Fault::OtherSeat);
         }

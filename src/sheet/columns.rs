@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 use strum::{EnumIter, EnumString, IntoEnumIterator as _, IntoStaticStr};
-use unicode_normalization::UnicodeNormalization as _;
 
 /// What a column holds, by the name that `?columns=` has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr)]
@@ -95,23 +94,9 @@ pub fn is_nobody(email: &str) -> bool {
     NAMES.nobody.contains(&fold(email))
 }
 
-/// A name as it is compared: letters and digits, without case and accents.
+/// A name as it is compared: its words without case and accents, and without what is between them.
 pub fn fold(name: &str) -> String {
-    let mut folded = String::with_capacity(name.len());
-    for character in name.nfkd().filter(|character| character.is_alphanumeric()) {
-        match character {
-            'ß' | 'ẞ' => folded.push_str("ss"),
-            'æ' | 'Æ' => folded.push_str("ae"),
-            'œ' | 'Œ' => folded.push_str("oe"),
-            'ø' | 'Ø' => folded.push('o'),
-            'ł' | 'Ł' => folded.push('l'),
-            'đ' | 'Đ' | 'ð' | 'Ð' => folded.push('d'),
-            'þ' | 'Þ' => folded.push_str("th"),
-            'ı' => folded.push('i'),
-            _ => folded.extend(character.to_lowercase()),
-        }
-    }
-    folded
+    crate::fold::words(name).concat()
 }
 
 #[cfg(test)]

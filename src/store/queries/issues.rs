@@ -434,10 +434,12 @@ async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -
     let mut lease = backend.reader().await?;
     let outcome = super::find_taken(lease.connection(), event_id, tickets, false).await;
     let places = lease.settle(outcome.map_err(Error::from)).await?;
-    if places.is_empty() {
+    let references = find_references(backend, event_id, tickets).await?;
+    if places.is_empty() && references.is_empty() {
         // Another import has taken them, and may yet give them back.
         return Ok(Error::ImportInProgress);
     }
-    let taken = |place: &i64| FieldError::new(place.to_string(), Fault::SeatTaken);
-    Ok(Error::SeatTaken(places.iter().map(taken).collect()))
+    let taken = |place: i64| FieldError::new(place.to_string(), Fault::SeatTaken);
+    let referred = |place: i64| FieldError::new(place.to_string(), Fault::ReferenceTaken);
+    Ok(Error::SeatTaken(places.into_iter().map(taken).chain(references.into_iter().map(referred)).collect()))
 }

@@ -5,10 +5,12 @@ use uuid::Uuid;
 
 use super::actions::record;
 use super::issues::LARGE_CHUNK;
+use super::search::fold_event;
 use super::{Backend, Connection, json};
 use crate::error::Error;
+use crate::fold;
 use crate::model::{Action, Status};
-use crate::store::{Act, Author, Correction, GateSeats, Issuance, Issued, KnownPerson, Lists, NewUser, Result, Wanted};
+use crate::store::{Act, Author, Correction, GateSeats, Issuance, Issued, KnownPerson, Lists, NewTicket, NewUser, Result, Wanted};
 
 /// A statement that finds tickets for members of a JSON array, `$2`.
 macro_rules! select_issued {
@@ -30,7 +32,7 @@ const BY_REFERENCE: &str = concat!(
     " left join users u on u.user_id = t.user_id"
 );
 const BY_PLACE: &str = concat!(
-    select_issued!(" join tickets t on t.event_id = $1 and t.seat = n.value ->> 1 and t.gate = n.value ->> 2"),
+    select_issued!(" join tickets t on t.event_id = $1 and t.seat_key = n.value ->> 1 and t.gate_key = n.value ->> 2"),
     " left join users u on u.user_id = t.user_id"
 );
 
@@ -52,12 +54,14 @@ impl Lists for Backend {
     }
 
     async fn find_issued(&self, event_id: Uuid, wanted: &[Wanted]) -> Result<Vec<Issued>> {
+        fold_event(self, event_id).await?;
         let mut found: Vec<Issued> = Vec::new();
         for (number, chunk) in wanted.chunks(LARGE_CHUNK).enumerate() {
             let rows: Vec<_> = chunk
                 .iter()
                 .map(|Wanted { reference, place }| {
-                    (reference, place.as_ref().map(|place| &place.0), place.as_ref().map(|place| &place.1))
+                    let (seat, gate) = place.as_ref().map(|(seat, gate)| (fold::place(seat), fold::place(gate))).unzip();
+                    (reference, seat, gate)
                 })
                 .collect();
             let rows = json(&rows)?;
@@ -114,6 +118,16 @@ impl Lists for Backend {
         }
         Ok(found)
     }
+}
+
+/// The places in the slice of those tickets whose reference has a ticket already.
+pub(super) async fn find_references(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Vec<i64>> {
+    let rows: Vec<_> = tickets.iter().map(|ticket| (&ticket.reference, (), ())).collect();
+    let mut lease = backend.reader().await?;
+    let outcome =
+        sqlx::query_as(BY_REFERENCE).bind(event_id).bind(json(&rows)?).fetch_all(lease.connection()).await;
+    let found: Vec<Issued> = lease.settle(outcome.map_err(Error::from)).await?;
+    Ok(found.into_iter().map(|ticket| ticket.place).collect())
 }
 
 /// The place of the first of a chunk.
