@@ -854,7 +854,7 @@ test("files are saved under the event's name, and the key is in no address", asy
   await press(page, "scans_csv");
   const file = await download;
   assert.equal(file.suggestedFilename(), "default-scans.csv");
-  assert.match(fs.readFileSync(await file.path(), "utf8"), /^"scan_id",/);
+  assert.match(fs.readFileSync(await file.path(), "utf8"), /^\ufeff"scan_id",/);
 });
 
 for (const language of LANGUAGES) {

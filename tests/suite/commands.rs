@@ -370,14 +370,55 @@ async fn import_reads_standard_input_and_takes_an_event(service: Service) {
     assert_eq!(list["tickets"].as_array().map(Vec::len), Some(1));
 }
 
+async fn import_maps_columns_and_says_what_it_would_do(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    directory.file("guests.csv", "Wer?,Wie viele?,Hemd\nAna,2,M\n");
+    let before = database.snapshot().await;
+    let mapped = ["import", "guests.csv", "--columns", "full_name,quantity,-"];
+    let told = Run::of(&mut on(database, &directory, &[&mapped[..], &["--dry-run"]].concat())).printed();
+    let told: Value = serde_json::from_str(&told).expect("it is JSON");
+    assert_eq!(
+        told["counts"],
+        json!({ "created": 2, "registered": 2, "users_created": 1, "updated": 0, "skipped": 0 })
+    );
+    assert_eq!(database.snapshot().await, before);
+    let told = Run::of(&mut on(database, &directory, &mapped)).printed();
+    assert_eq!(told, "2 tickets created in the event default, 2 of them registered; 1 new users.\n");
+    let again = Run::of(&mut on(database, &directory, &[&mapped[..], &["--existing", "skip"]].concat())).printed();
+    assert!(again.ends_with("\nOf those that were there, 0 corrected, 2 left as they are.\n"), "{again}");
+    for wrong in [["--columns", "nonsense"], ["--existing", "maybe"], ["--unknown", "x"]] {
+        Run::of(&mut on(database, &directory, &[&["import", "guests.csv"][..], &wrong[..]].concat())).failed(2);
+    }
+}
+
+async fn no_command_panics_where_nobody_reads_what_it_says(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    directory.file("seats.csv", SHEET);
+    for (command, full) in
+        [(&["import", "seats.csv"][..], 0), (&["export", "tickets"][..], 0), (&["keys", "list"][..], 0)]
+    {
+        let mut closed = on(database, &directory, command);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = closed.stdout(writer).stderr(Stdio::piped()).output().expect("the program runs");
+        assert_eq!(ended.status.code(), Some(full), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
+        let mut full = on(database, &directory, &["migrate"]);
+        let device = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let ended = full.stdout(device).stderr(Stdio::piped()).output().expect("the program runs");
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!((ended.status.code(), told.as_str()), (Some(1), "error: No space left on device (os error 28)\n"));
+    }
+}
+
 async fn import_names_the_wrong_lines_and_creates_nothing(service: Service) {
     let (database, directory) = (&service.database, Directory::new());
     service.seat("default", "A-9", "North").await;
     let before = database.snapshot().await;
     let cases = [
         (
-            "seat,gate\nA-1,North\n,North\nA-1,North\n",
-            "error: seats.csv: 2 things are wrong:\n  line 3: seat must not be empty\n  line 4: names the same seat and gate as line 2\n",
+            "seat,gate,email\nA-1,North,\nA-2,North,nowhere\nA-1,North,\n",
+            "error: seats.csv: 2 things are wrong:\n  line 3: email must be an e-mail address of at most 254 characters\n  \
+             line 4: names the same seat and gate as line 2\n",
         ),
         (
             "seat,gate\nA-1,North\nA-9,North\n",
@@ -385,8 +426,9 @@ async fn import_names_the_wrong_lines_and_creates_nothing(service: Service) {
              seat at this gate has a ticket already\n",
         ),
         (
-            "place\nA-1\n",
-            "error: seats.csv: line 1: has a column that is not one of seat, gate, username, full_name, email\n",
+            "seat,sock\nA-1,x\n",
+            "error: seats.csv: line 1: has columns that are not known: sock. Known are seat, gate, username, full_name, \
+             first_name, last_name, email, reference, order, order_position, quantity, status; map or ignore the others\n",
         ),
     ];
     for (sheet, expected) in cases {
@@ -548,6 +590,8 @@ async fn a_schema_of_a_later_release_is_left_alone(service: Service) {
 on_both_databases!(
     import_creates_and_registers_the_tickets_of_a_file,
     import_reads_standard_input_and_takes_an_event,
+    import_maps_columns_and_says_what_it_would_do,
+    no_command_panics_where_nobody_reads_what_it_says,
     import_names_the_wrong_lines_and_creates_nothing,
     export_is_what_the_service_sends,
     a_key_of_the_command_line_is_shown_once_and_can_be_revoked,

@@ -8,7 +8,7 @@ use register_ticket_api::limits::{
     EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, IMPORT_TICKETS, IMPORTS_AT_WORK, KEY_AFTER_EVENT,
     KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LARGE_AT_WORK, LIST_KEPT,
     LISTS_IN_FLIGHT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PLACE, SLUG, Share,
-    TURN_WAIT, UNDO_WINDOW, USERNAME, told,
+    TURN_WAIT, UNDO_WINDOW, USERNAME, WORKBOOK_UNPACKED, told,
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
@@ -102,7 +102,12 @@ fn the_manuals_repeat_each_limit_as_it_is() {
         &[
             format!("may trust a revoked key for {} more", told(KEY_REMEMBERED)),
             format!("(at most {} apart)", told(CLOCKS_APART)),
-            format!("a batch {}; CSV {}, {thousands} tickets", size(BATCH_BODY), size(CSV_BODY)),
+            format!(
+                "a batch {}; a list of tickets {}, {thousands} tickets, and a workbook no more than {} unpacked",
+                size(BATCH_BODY),
+                size(CSV_BODY),
+                size(WORKBOOK_UNPACKED)
+            ),
             format!("Without a key {}.", size(KEYLESS_BODY)),
             format!("{} at once, {} of them of one address", CLIENTS.connections, CLIENTS.of_one_address),
             format!("head of a request | 16 KiB, {} s", CLIENTS.head.as_secs()),
