@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use data_encoding::BASE64;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -16,7 +18,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use lambda_http::RequestExt as _;
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
+use lambda_http::request::LambdaRequest;
+use lambda_http::{LambdaEvent, RequestExt as _, Service as _};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -164,7 +170,67 @@ pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
             Ok::<_, Infallible>(routes::handle_and(&app, request, collected).await)
         }
     });
-    lambda_http::run(handler).await.map_err(|error| anyhow::anyhow!("{error}"))
+    let adapter = lambda_http::Adapter::from(handler);
+    let invoked = lambda_http::service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>| {
+        let mut adapter = adapter.clone();
+        async move {
+            let Some(event) = read_event(&payload)? else {
+                tracing::info!(status = 400, "an event that is no request");
+                return Ok(Answer::Refused { status_code: 400 });
+            };
+            let answer = adapter.call(LambdaEvent::new(event, context)).await?;
+            Ok::<_, lambda_http::Error>(Answer::Of(answer))
+        }
+    });
+    lambda_http::lambda_runtime::run(invoked).await.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// What the platform gets.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer<T> {
+    Of(T),
+    /// As hyper refuses what is no HTTP.
+    #[serde(rename_all = "camelCase")]
+    Refused {
+        status_code: u16,
+    },
+}
+
+/// Reads an event of API Gateway or of a function URL. None is one that is no request: `lambda_http` would panic, and the
+/// platform answer 502 for it. Anything else that Lambda can be asked to do is an error.
+fn read_event(event: &RawValue) -> Result<Option<LambdaRequest>, lambda_http::Error> {
+    #[derive(Deserialize)]
+    struct Kind {
+        version: String,
+    }
+    let is_request = |kind: Kind| kind.version == "2.0";
+    match serde_json::from_str(event.get()) {
+        Ok(LambdaRequest::ApiGatewayV2(mut event)) => {
+            // Where to is known from the path. Of these two, which a client writes, a URL would be made.
+            event.headers.remove(header::HOST);
+            event.request_context.domain_name = None;
+            Ok(is_understood(&event).then_some(LambdaRequest::ApiGatewayV2(event)))
+        }
+        Err(_) if serde_json::from_str(event.get()).is_ok_and(is_request) => Ok(None),
+        Ok(_) => Err("an event of another kind".into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a request can be made of an event.
+fn is_understood(event: &ApiGatewayV2httpRequest) -> bool {
+    let path = event.raw_path.as_deref().unwrap_or_default();
+    let query = event.raw_query_string.as_deref().unwrap_or_default();
+    let stage = event.request_context.stage.as_deref().unwrap_or_default();
+    let body = event.body.as_deref().filter(|_| event.is_base64_encoded).unwrap_or_default();
+    // As long as at the other entrance; escapes make at most three times as much of it.
+    path.len() + query.len() + stage.len() <= HEADER_LIMIT
+        && (path.is_empty() || path.starts_with('/'))
+        && format!("/?{query}").parse::<PathAndQuery>().is_ok()
+        // Padding in the middle is good for this decoder, and not for that of `lambda_http`.
+        && !body.trim_end_matches('=').contains('=')
+        && BASE64.decode(body.as_bytes()).is_ok()
 }
 
 /// The API's stage is not part of our paths, but `lambda_http` leaves it in, or puts it there.
@@ -212,4 +278,136 @@ fn sent_length(headers: &HeaderMap, body: &[u8]) -> usize {
         return body.len().div_ceil(3) * 4;
     }
     body.len() + body.iter().filter(|&&byte| byte == b'"' || byte == b'\\' || byte < b' ').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A request as API Gateway sends it.
+    fn event() -> Value {
+        serde_json::from_str(include_str!("../tests/suite/lambda/post_json.json")).unwrap()
+    }
+
+    /// What becomes of an event; that this does not panic is what matters.
+    fn request_of(event: &Value) -> Result<Option<lambda_http::Request>, String> {
+        let event = serde_json::value::to_raw_value(event).unwrap();
+        read_event(&event).map(|event| event.map(Into::into)).map_err(|error| error.to_string())
+    }
+
+    /// Text with whatever may break a URL, a header or base64.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["\\PC{0,12}", "[ \"<>%#?/\\\\:@=&,\u{0}-\u{1f}a-z0-9]{0,24}", "[A-Za-z0-9+/=]{0,9}"]
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(2, 8, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::hash_map(text(), inner, 0..3)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// The places of an event that a client, or a mistake in the gateway's settings, writes.
+    const PLACES: &[&str] = &[
+        "/rawPath",
+        "/rawQueryString",
+        "/body",
+        "/isBase64Encoded",
+        "/headers",
+        "/headers/host",
+        "/headers/x-forwarded-proto",
+        "/headers/content-type",
+        "/cookies",
+        "/queryStringParameters",
+        "/requestContext",
+        "/requestContext/stage",
+        "/requestContext/domainName",
+        "/requestContext/http",
+        "/requestContext/http/method",
+        "/requestContext/http/sourceIp",
+        "/version",
+    ];
+
+    fn put(event: &mut Value, place: &str, value: Value) {
+        let (parent, name) = place.rsplit_once('/').unwrap();
+        if let Some(parent) = event.pointer_mut(parent).and_then(Value::as_object_mut) {
+            parent.insert(name.into(), value);
+        }
+    }
+
+    #[test]
+    fn what_lambda_http_would_panic_at_is_no_request() {
+        let long = format!("/{}", "a".repeat(70_000));
+        for (place, value) in [
+            ("/rawQueryString", json!("q=a b")),
+            ("/rawQueryString", json!("q=\"")),
+            ("/rawQueryString", json!("q=<")),
+            ("/rawQueryString", json!("q=\u{1}")),
+            ("/rawQueryString", json!(long)),
+            ("/rawPath", json!(long)),
+            ("/rawPath", json!("@:x")),
+            ("/headers", json!({ "x": "a\nb" })),
+            ("/requestContext/http/method", json!("NO GET")),
+        ] {
+            let mut event = event();
+            put(&mut event, place, value);
+            assert!(matches!(request_of(&event), Ok(None)), "{place}");
+        }
+        for body in ["=", "a", "aa==aa==", "*", "aa=", "ab=="] {
+            let event = {
+                let mut event = event();
+                put(&mut event, "/isBase64Encoded", json!(true));
+                put(&mut event, "/body", json!(body));
+                event
+            };
+            assert!(matches!(request_of(&event), Ok(None)), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_proxies_and_clients_write_beside_the_path_leads_nowhere_else() {
+        for (place, value) in [
+            ("/headers/x-forwarded-proto", json!("https,http")),
+            ("/headers/host", json!("a b")),
+            ("/headers/host", json!("example.org/other?")),
+            ("/requestContext/domainName", json!(":")),
+        ] {
+            let mut event = event();
+            put(&mut event, place, value);
+            let request = request_of(&event).unwrap().unwrap();
+            assert_eq!(request.uri().path(), "/api/users", "{place}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn no_event_panics(
+            changes in prop::collection::vec((prop::sample::select(PLACES), prop_oneof![text().prop_map(Value::from), any_value()]), 1..4)
+        ) {
+            let mut event = event();
+            for (place, value) in changes {
+                put(&mut event, place, value);
+            }
+            let _ = request_of(&event);
+        }
+
+        #[test]
+        fn nothing_panics_that_is_no_event_at_all(value in any_value()) {
+            let _ = request_of(&value);
+        }
+    }
 }

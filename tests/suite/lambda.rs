@@ -291,11 +291,29 @@ async fn a_body_that_is_too_large_is_refused(service: Service) {
 #[tokio::test]
 async fn an_event_of_another_kind_fails_alone() {
     let mut lambda = Lambda::start().await;
-    let with_a_space = with(get("/health"), json!({ "rawQueryString": "q=a b" }));
-    for event in [json!({}), json!(null), json!({ "Records": [{ "eventSource": "aws:s3" }] }), with_a_space] {
+    for event in [json!({}), json!(null), json!({ "Records": [{ "eventSource": "aws:s3" }] })] {
         assert_eq!(lambda.invoke(&event).kind, "error", "{event}");
     }
     assert_eq!(lambda.invoke(&event!("get")).status(), 200);
+    assert!(lambda.process.is_running());
+}
+
+#[tokio::test]
+async fn an_event_that_is_no_request_is_refused() {
+    let mut lambda = Lambda::start().await;
+    let long = format!("/{}", "a".repeat(70_000));
+    let mut of_two_proxies = get("/health");
+    of_two_proxies["headers"]["x-forwarded-proto"] = "https,http".into();
+    for (change, status) in [
+        (json!({ "rawQueryString": "q=a b" }), 400),
+        (json!({ "rawQueryString": "q=\u{7f}<\"" }), 400),
+        (json!({ "rawPath": long }), 400),
+        (json!({ "isBase64Encoded": true, "body": "no base64" }), 400),
+        (json!({ "headers": { "x": "a\nb" } }), 400),
+        (json!({}), 200),
+    ] {
+        lambda.invoke(&with(of_two_proxies.clone(), change)).is_answer(status);
+    }
     assert!(lambda.process.is_running());
 }
 
