@@ -1,7 +1,7 @@
 //! Every setting once: its variable, its default, its meaning.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -25,7 +25,7 @@ const fn setting(variable: &'static str, default: &'static str, meaning: &'stati
 /// Every variable that the service reads.
 pub const SETTINGS: &[Setting] = &[
     setting("PORT", "8080", "the port to listen on"),
-    setting("HOST", "0.0.0.0", "the address to listen on"),
+    setting("HOST", "::", "the address to listen on; `::` is every address, those of IPv4 too"),
     setting("DATABASE_URL", "sqlite:data/tickets.db", "a postgres:// or sqlite: URL; goes before DB_HOST"),
     setting("DB_HOST", "", "PostgreSQL's host, or the directory of its unix socket"),
     setting("DB_PORT", "5432", "PostgreSQL's port"),
@@ -288,7 +288,7 @@ impl Settings {
             if on_cloud_run { Some("on Cloud Run") } else { read("AWS_LAMBDA_RUNTIME_API").map(|_| "on AWS Lambda") };
         let port = parsed(&read, "PORT", 8080)?;
         Ok(Self {
-            host: parsed(&read, "HOST", Ipv4Addr::UNSPECIFIED.into())?,
+            host: parsed(&read, "HOST", Ipv6Addr::UNSPECIFIED.into())?,
             port,
             database: database(&read, vanishing_disk)?,
             // The pool reserves memory for all of them at once, so the greatest number is bounded.
@@ -611,7 +611,7 @@ mod tests {
     #[test]
     fn every_setting_has_a_default() {
         let settings = read(&[]).unwrap();
-        assert_eq!(settings.host.to_string(), "0.0.0.0");
+        assert_eq!(settings.host.to_string(), "::");
         assert_eq!(settings.port, 8080);
         assert_eq!(sqlite_path(&[]), Path::new("data/tickets.db"));
         assert_eq!(settings.organizer_key_file().unwrap(), Path::new("data/organizer.key"));

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How long a client may leave what we sent unread before the kernel ends its connection.
 #[cfg(target_os = "linux")]
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// EAFNOSUPPORT, which has no `io::ErrorKind`.
+const AFNOSUPPORT: i32 = if cfg!(target_os = "linux") { 97 } else { 47 };
 /// Bytes of a request's head at most; hyper reads no more than this ahead.
 const HEADER_LIMIT: usize = 16 * 1024;
 /// What is left for requests in flight after SIGTERM: Cloud Run kills after 10 s.
@@ -49,7 +51,14 @@ const GRACE: Duration = Duration::from_millis(9_500);
 /// Serves HTTP/1.1 where the settings say.
 pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
     let address = SocketAddr::new(app.settings.host, app.settings.port);
-    let listener = listen(address).with_context(|| format!("PORT: cannot listen on {address}"))?;
+    let listener = match listen(address) {
+        // A machine without IPv6.
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_family(&error) => {
+            listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
+        outcome => outcome,
+    };
+    let listener = listener.with_context(|| format!("PORT: cannot listen on {address}"))?;
     http_on(app, listener).await
 }
 
@@ -75,8 +84,10 @@ pub async fn http_until(app: Arc<App>, listener: TcpListener, stop: impl Future<
     loop {
         let accept = async {
             let (stream, peer) = listener.accept().await?;
-            let is_proxy = app.settings.trusted_proxies.connects_from(peer.ip());
-            Ok((stream, peer.ip(), connections.admit(peer.ip(), is_proxy).await))
+            // A client of IPv4 comes to a listener of both as `::ffff:192.0.2.7`.
+            let peer = peer.ip().to_canonical();
+            let is_proxy = app.settings.trusted_proxies.connects_from(peer);
+            Ok((stream, peer, connections.admit(peer, is_proxy).await))
         };
         let accepted: io::Result<_> = tokio::select! {
             accepted = accept => accepted,
@@ -138,8 +149,17 @@ async fn answer(
     Ok(response::holding(response, asked))
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// Whether there is no such family of addresses on this machine.
+fn lacks_family(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(AFNOSUPPORT)
+}
+
+/// Listens on an address; on `::` for IPv4 too, whatever the system's own choice is.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        socket2::SockRef::from(&socket).set_only_v6(false)?;
+    }
     // As `TcpListener::bind` does: a restart need not wait for what is left of the old connections.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

@@ -1,6 +1,6 @@
 //! What strangers can take of the service, which is little, and what is left to those who have a key.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::client::Client;
+use crate::database::{Kind, TestDatabase};
 use crate::hostile::example;
-use crate::process::{Connection, PATIENCE, head, within};
+use crate::process::{Connection, PATIENCE, Process, head, within};
 use crate::service::{ORGANIZER_KEY, Service, settings};
 
 on_both_databases! {
@@ -344,5 +345,24 @@ fn an_address_is_told_by_the_nearest_proxy_that_is_trusted() {
         ("", "127.0.0.1", &[("forwarded", "for=1.1.1.1"), (x, "198.51.100.1")], "198.51.100.1"),
     ] {
         assert_eq!(sender(trusted, peer, headers), expected, "{trusted}, {peer}, {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_host_both_families_are_answered_and_named_as_they_are() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let port = [("PORT".to_owned(), "0".to_owned())];
+    let process = Process::start(database.environment().into_iter().chain(port));
+    let line = process.logged("listening").await;
+    // A machine without IPv6 has the one family.
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    assert_eq!(line.contains("[::]:"), has_ipv6, "{line}");
+    let port = line.split_once("]:").or(line.split_once("0.0.0.0:")).expect("it says where").1;
+    let port: u16 = port.split('"').next().and_then(|port| port.parse().ok()).expect("a port");
+    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    for address in addresses.into_iter().filter(|address| address.is_ipv4() || has_ipv6) {
+        let client = Client::remote(&format!("http://{}", SocketAddr::new(address, port)));
+        client.with_key("rtk_nobodys").get("/api/keys").await.is_refused(401, "unauthenticated");
+        process.logged(&format!("sender=\"{address}\"")).await;
     }
 }
