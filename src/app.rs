@@ -62,6 +62,10 @@ pub struct FullHealth {
     /// Whether the clocks of the service and of the database agree.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub clock: &'static str,
+    /// Whether the database keeps what it acknowledged when its machine loses power: not so where PostgreSQL runs with `fsync`
+    /// or `full_page_writes` off.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
+    pub durability: &'static str,
 }
 
 /// The newest full check. The lock lets one check at a time reach the database; the others wait for its result.

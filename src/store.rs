@@ -165,6 +165,8 @@ pub struct Health {
     pub migrated: bool,
     /// The database's clock.
     pub now: Millis,
+    /// Whether what it acknowledged outlives a crash.
+    pub durable: bool,
 }
 
 #[async_trait]

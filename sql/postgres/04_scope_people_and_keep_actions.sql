@@ -44,6 +44,60 @@ alter table tickets
 
 create unique index if not exists tickets_reference_key on tickets (event_id, reference) where reference is not null;
 
+-- As in file 2, but for its lock: with `for update` it waited for whoever wrote a scan of the ticket, and they for it.
+create or replace procedure sp_register_ticket_to_user(
+    p_ticket_id uuid,
+    p_user_id uuid,
+    p_now bigint default null
+)
+language plpgsql
+as $$
+declare
+    v_now bigint := coalesce(p_now, (extract(epoch from clock_timestamp()) * 1000)::bigint);
+    v_ticket tickets%rowtype;
+begin
+    select * into v_ticket from tickets where ticket_id = p_ticket_id for no key update;
+    if not found then
+        raise exception 'there is no ticket %', p_ticket_id using errcode = 'RT001';
+    end if;
+    perform 1 from users where user_id = p_user_id for key share;
+    if not found then
+        raise exception 'there is no user %', p_user_id using errcode = 'RT002';
+    end if;
+    if v_ticket.user_id is not null then
+        raise exception 'ticket % is registered already', p_ticket_id using errcode = 'RT003';
+    end if;
+    if v_ticket.status <> 'valid' then
+        raise exception 'ticket % is %', p_ticket_id, v_ticket.status using errcode = 'RT004';
+    end if;
+    update tickets
+    set user_id = p_user_id, registered_at = v_now, changed_at = v_now, version = version + 1
+    where ticket_id = p_ticket_id;
+end;
+$$;
+
+-- The order of what happened, which no clock tells. `scans.ticket_version` is the ticket's version after an accepted scan (null:
+-- before there was this column), `tickets.reissued_version` after its last reissue. `change` is the number of the transaction
+-- that wrote a ticket last: a gate asks for what has changed since its list was read.
+alter table scans add column if not exists ticket_version bigint;
+alter table tickets
+    add column if not exists reissued_version bigint,
+    add column if not exists change bigint;
+
+create or replace function fn_number_change()
+returns trigger
+language plpgsql
+as $$
+begin
+    new.change := pg_current_xact_id()::text::bigint;
+    return new;
+end;
+$$;
+
+create or replace trigger tickets_change
+    before insert or update on tickets
+    for each row execute function fn_number_change();
+
 -- One holder's tickets are read in the order of their ids, some at a time; on SQLite each index has the id already.
 do $$
 begin

@@ -66,26 +66,30 @@ pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
 
 async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
-    let (database, migrations, clock) = match ask_database(call).await {
+    let (database, migrations, clock, durability) = match ask_database(call).await {
         Ok(health) => {
             if !health.migrated {
                 tracing::warn!("full health check: the schema is behind, run `register-ticket-api migrate`");
             }
             let apart = Duration::from_millis(health.now.0.abs_diff(call.app.now().0));
-            (true, health.migrated, apart <= CLOCKS_APART)
+            if !health.durable {
+                tracing::warn!("full health check: PostgreSQL runs with `fsync` or `full_page_writes` off");
+            }
+            (true, health.migrated, apart <= CLOCKS_APART, health.durable)
         }
         Err(error) => {
             tracing::warn!(%error, "full health check");
-            (false, false, false)
+            (false, false, false, false)
         }
     };
     FullHealth {
-        status: word(database && migrations && clock),
+        status: word(database && migrations && clock && durability),
         version: env!("CARGO_PKG_VERSION"),
         revision: call.app.settings.revision.clone(),
         database: word(database),
         migrations: word(migrations),
         clock: word(clock),
+        durability: word(durability),
     }
 }
 

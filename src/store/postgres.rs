@@ -79,7 +79,8 @@ const BEGIN_BRIEF: &str = "begin; set local lock_timeout = '5s'";
 const FIND: &str = "strpos";
 /// Lets one transaction at a time make tickets of an event; scans go on.
 const LOCK_EVENT: &str = "select 1 from events where event_id = $1 and deleted_at is null for no key update";
-const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for update";
+/// Not `for update`: two who both have the ticket by a foreign key, because they write scans of it, would wait for each other.
+const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for no key update";
 const LOCK_USER: &str =
     "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2 for update";
 
@@ -120,18 +121,35 @@ impl PostgresStore {
 /// Every statement has its index. A plan made while a table was nearly empty, and kept with its prepared statement, would
 /// go on reading the whole table after it has grown, until its statistics are made anew. What no index serves then counts
 /// as so expensive that PostgreSQL would compile it first, which takes longer than reading it.
+///
+/// What was acknowledged is on the disk, here or, where the server asks for more, elsewhere too.
 macro_rules! session_settings {
-    ($set:literal) => {
-        concat!($set, " enable_seqscan = off; ", $set, " jit = off")
+    ($set:literal, $local:literal) => {
+        concat!(
+            $set,
+            " enable_seqscan = off; ",
+            $set,
+            " jit = off; select set_config('synchronous_commit', 'on', ",
+            $local,
+            ") where current_setting('synchronous_commit') = 'off'"
+        )
     };
 }
 
+/// What is met that another one has just written is the written, not a failure: exactly once is compare-and-set, and needs no
+/// more.
+const GREETING: &str =
+    concat!("set default_transaction_isolation = 'read committed'; ", session_settings!("set", "false"));
+
 fn greet(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(), sqlx::Error>> {
-    Box::pin(async { connection.execute(session_settings!("set")).await.map(drop) })
+    Box::pin(async { connection.execute(GREETING).await.map(drop) })
 }
 
 /// Begins a transaction in a session that was somebody else's before. What they prepared there has the names that we give.
-const BEGIN_LENT: &str = concat!("deallocate all; begin; ", session_settings!("set local"));
+const BEGIN_LENT: &str = concat!(
+    "deallocate all; begin isolation level read committed; ",
+    session_settings!("set local", "true")
+);
 
 /// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40); a
 /// server that is read-only after a failover (25006), and a plan that a migration made invalid (0A000), each of which the
@@ -155,11 +173,15 @@ async fn health(connection: &mut PgConnection) -> Result<Health> {
         let (schema, migrations) = newest(FILE);
         let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
             .bind(schema)
-            .fetch_one(connection)
+            .fetch_one(&mut *connection)
             .await?;
         applied == migrations
     };
-    Ok(Health { migrated, now })
+    let durable =
+        sqlx::query_scalar("select current_setting('fsync')::boolean and current_setting('full_page_writes')::boolean")
+            .fetch_one(connection)
+            .await?;
+    Ok(Health { migrated, now, durable })
 }
 
 async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid, now: Millis) -> Result<()> {
@@ -210,7 +232,7 @@ async fn record_accepted(
 async fn lock_guesses(connection: &mut PgConnection, scan: &Scan) -> std::result::Result<(), sqlx::Error> {
     let (_, key) = scan.key_id.unwrap_or_default().as_u64_pair();
     sqlx::query(
-        "with ticket as materialized (select 1 from tickets where ticket_id = $1 for update) \
+        "with ticket as materialized (select 1 from tickets where ticket_id = $1 for no key update) \
          select pg_advisory_xact_lock($2) from ticket",
     )
     .bind(scan.ticket_id)

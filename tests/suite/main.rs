@@ -76,6 +76,7 @@ mod roles;
 mod scans;
 mod search;
 mod secret;
+mod servers;
 mod slow;
 mod smoke;
 mod sql_files;

@@ -13,6 +13,7 @@ use crate::service::{Service, Ticket, with};
 on_both_databases! {
     of_32_scans_of_a_ticket_exactly_one_is_accepted,
     of_16_times_the_same_scan_one_is_decided_and_15_replayed,
+    of_a_wrong_code_sent_16_times_under_one_scan_id_one_is_decided_and_15_replayed,
     of_8_tickets_under_one_scan_id_one_is_admitted_and_7_can_come_again,
     a_transfer_racing_a_scan_never_lets_both_holders_in,
     a_revocation_racing_a_scan_always_holds,
@@ -49,6 +50,20 @@ async fn of_16_times_the_same_scan_one_is_decided_and_15_replayed(service: Servi
     assert_eq!(replies.iter().filter(|reply| reply.is(200)["replayed"] == true).count(), 15);
     assert_eq!(service.database.count("select count(*) from scans").await, 1);
     assert_eq!(service.version("A1").await, before + 1);
+}
+
+async fn of_a_wrong_code_sent_16_times_under_one_scan_id_one_is_decided_and_15_replayed(service: Service) {
+    let [one, other] = [service.ticket("A1").await, service.ticket("A2").await];
+    for round in 0..ROUNDS {
+        let ticket = if round % 2 == 0 { &one } else { &other };
+        let (scan_id, digits) = (Uuid::now_v7(), ticket.wrong_code(service.now()));
+        let body = json!({ "scan_id": scan_id, "seat": ticket.seat, "gate": ticket.gate, "totp_code": digits });
+        let replies = at_once(&service, SCANS, vec![body; 16]).await;
+        assert_eq!(count(&replies, "wrong_code"), 16);
+        assert_eq!(replies.iter().filter(|reply| reply.is(422)["replayed"] == true).count(), 15);
+        service.clock.advance(60_000);
+    }
+    assert_eq!(service.database.count("select count(*) from scans").await, ROUNDS as i64);
 }
 
 async fn of_8_tickets_under_one_scan_id_one_is_admitted_and_7_can_come_again(service: Service) {

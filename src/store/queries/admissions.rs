@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use super::scans::get_any_scan;
 use super::tickets::{find_read_at, optional_ticket};
-use super::{BEGIN, Backend, Connection, Db, Row, is_foreign_key_violation, is_unique_violation};
+use super::{
+    BEGIN, Backend, Connection, Db, Row, is_foreign_key_violation, is_serialization_failure, is_unique_violation,
+};
 use crate::admission::ATTEMPTS;
 use crate::error::Error;
 use crate::limits::KEY_ATTEMPTS;
@@ -213,6 +215,7 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
         refusals: row.try_get("refusals")?,
         key_refusals: row.try_get("key_refusals")?,
         newest_accepted_at: row.try_get("newest_accepted_at")?,
+            Err(error) if is_serialization_failure(&error) => Ok(Recorded::Outdated),
         first_used_gate: row.try_get("first_used_gate")?,
         secret_fingerprint: row.try_get("secret_fingerprint")?,
     })

@@ -164,3 +164,9 @@ fn unless_held(error: sqlx::Error, held: Error) -> Error {
     let is_held = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"));
     if is_held { held } else { error.into() }
 }
+/// Whether PostgreSQL took a transaction back because of others at work (SQLSTATE), so that it may be tried again.
+fn is_serialization_failure(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| ["40001", "40P01"].contains(&&*code))
+}
+

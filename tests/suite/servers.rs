@@ -1,0 +1,100 @@
+//! What PostgreSQL's server, database and role make of a session, and what the service makes of that.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use register_ticket_api::app::App;
+use register_ticket_api::config::Settings;
+use register_ticket_api::model::Millis;
+use register_ticket_api::store;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::client::Client;
+use crate::database::{Kind, Rows};
+use crate::service::{Service, assert_members};
+
+#[tokio::test]
+async fn a_session_is_what_exactly_once_needs_whatever_the_database_says() {
+    let service = Service::start(Kind::Postgres).await;
+    let name = service.database.text("", "select current_database()::text").await;
+    let told = ["synchronous_commit = off", "default_transaction_isolation = 'serializable'", "enable_seqscan = on"];
+    let told: String = told.map(|setting| format!("alter database {name} set {setting};")).concat();
+    let noted = "create table seen (setting text); \
+        create function note() returns trigger language plpgsql security definer as $$ begin \
+        insert into seen select format('%s %s %s', current_setting('synchronous_commit'), \
+        current_setting('transaction_isolation'), current_setting('enable_seqscan')); return new; end $$; \
+        create trigger note before insert on users for each row execute function note();";
+    service.database.execute(&format!("{told}{noted}")).await.expect("the owner may");
+    // Its sessions begin now.
+    service.another(&[]).organizer.post("/api/users", json!({ "username": "ana" })).await.is(201);
+    assert_eq!(service.database.text("", "select setting from seen").await, "on read committed off");
+}
+
+#[tokio::test]
+async fn a_serialization_failure_is_decided_again() {
+    let service = Service::start(Kind::Postgres).await;
+    for (number, (state, table)) in
+        [("40001", "scans"), ("40P01", "scans"), ("40001", "tickets"), ("40P01", "tickets")].into_iter().enumerate()
+    {
+        let ticket = service.ticket(&format!("A{number}")).await;
+        let change = if table == "scans" { "insert" } else { "update" };
+        let once = format!(
+            "create sequence failures; create function fail() returns trigger language plpgsql security definer as $$ \
+             begin if nextval('failures') = 1 then raise 'others were at work' using errcode = '{state}'; end if; \
+             return new; end $$; \
+             create trigger fail before {change} on {table} for each row execute function fail()"
+        );
+        service.database.execute(&once).await.expect("the owner may");
+        let scan = service.organizer.post("/api/events/default/scans", service.scan(&ticket)).await;
+        assert_eq!(scan.is_scan(200, "accepted")["replayed"], false);
+        service.database.execute("drop function fail cascade; drop sequence failures").await.expect("they are there");
+    }
+}
+
+/// A server of its own.
+struct Cluster(PathBuf);
+
+impl Cluster {
+    fn script(&self, verb: &str, settings: &str) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/postgres");
+        let run =
+            Command::new(script).arg(verb).arg(&self.0).env("SETTINGS", settings).output().expect("it is a program");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8(run.stdout).expect("it prints text")
+    }
+
+    /// Starts it, and returns the address for the owner.
+    fn start(settings: &str) -> (Self, String) {
+        let cluster = Self(std::env::temp_dir().join(format!("server-{}", Uuid::new_v4().simple())));
+        let printed = cluster.script("start", settings);
+        let url =
+            printed.lines().find_map(|line| line.strip_prefix("export TEST_DATABASE_URL=")).expect("it is printed");
+        (cluster, url.to_owned())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.script("stop", "");
+        std::fs::remove_dir_all(&self.0).expect("it is there");
+    }
+}
+
+#[tokio::test]
+async fn full_health_fails_where_the_server_forgets_what_it_acknowledged() {
+    for (setting, status, durability) in
+        [("fsync=off", 503, "failed"), ("full_page_writes=off", 503, "failed"), ("synchronous_commit=off", 200, "ok")]
+    {
+        let (_cluster, url) = Cluster::start(setting);
+        Rows::open(&url).await.execute("create database tickets").await.expect("the owner may");
+        let url = format!("{}/tickets", url.trim_end_matches("/postgres"));
+        let settings = Settings::read(|name| (name == "DATABASE_URL").then(|| url.clone())).expect("they are right");
+        store::migrate(&settings.database).await.expect("a new database can be migrated");
+        let app = Arc::new(App::new(settings, Box::new(Millis::now)));
+        let health = Client::of(&app).get("/health?full=1").await.is(status);
+        let checks = json!({ "database": "ok", "migrations": "ok", "clock": "ok", "durability": durability });
+        assert_members(&health, checks);
+    }
+}
