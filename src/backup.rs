@@ -48,8 +48,8 @@ const CONTENTS: &str = "select (select max(version) from _sqlx_migrations where 
     (select count(*) from scans) as scans, (select max(received_at) from scans) as newest_scan, \
     (select value from settings where name = 'ticket_secret') as secret_fingerprint";
 
-/// The first schema whose imports are written bit by bit, hidden until the last.
-const HIDES_IMPORTS: i64 = 4;
+/// The first schema whose imports are written bit by bit, hidden until the last, and whose changes are numbered.
+const HAS_HISTORY: i64 = 4;
 
 /// Deletes what an import had written that was at work when a backup was taken: it does not go on in the restored database.
 const FORGET_IMPORTS: &str = "\
@@ -63,8 +63,8 @@ fn said(error: sqlx::Error) -> anyhow::Error {
 }
 
 impl Contents {
-    fn may_hide_imports(&self) -> bool {
-        self.schema_version >= Some(HIDES_IMPORTS)
+    fn is_of_a_history(&self) -> bool {
+        self.schema_version >= Some(HAS_HISTORY)
     }
 
     fn check_schema(&self, known: i64) -> anyhow::Result<()> {

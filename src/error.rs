@@ -1,5 +1,7 @@
 //! Every way a request can be refused or fail. A refusal of a *scan* is not an error but a verdict: see `admission`.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use strum::{EnumIter, IntoStaticStr};
 
@@ -23,7 +25,8 @@ pub enum Error {
     /// It is too early or too late for the manifest: a reason of its own for `forbidden`.
     #[strum(serialize = "forbidden")]
     #[cfg_attr(test, schemars(skip))]
-    ManifestClosed,
+    // Holds in how long it can be had, where it is too early.
+    ManifestClosed(Option<Duration>),
     /// There is nothing at this path.
     NotFound,
     /// There is no such event.
@@ -114,7 +117,7 @@ impl Error {
         match self {
             Self::MalformedJson(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) | Self::ManifestClosed => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::ManifestClosed(_) => StatusCode::FORBIDDEN,
             Self::NotFound
             | Self::EventNotFound
             | Self::UserNotFound
@@ -161,7 +164,7 @@ impl Error {
                     .into()
             }
             Self::Forbidden(why) => (*why).into(),
-            Self::ManifestClosed => format!(
+            Self::ManifestClosed(_) => format!(
                 "The manifest can be had from {} before the event's start to {} after its end.",
                 told(MANIFEST_BEFORE_START),
                 told(MANIFEST_AFTER_END)
@@ -246,6 +249,9 @@ impl Error {
             Self::ImportInProgress | Self::Busy(_) => Some(5),
             Self::TicketSecretMismatch => Some(60),
             Self::TooManyWrongCodes => u32::try_from(ATTEMPTS_WINDOW.as_secs()).ok(),
+            Self::ManifestClosed(opens_in) => {
+                opens_in.map(|wait| u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX))
+            }
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::{ATTEMPTS_WINDOW, KEY_ATTEMPTS, OFFLINE_AHEAD, OFFLINE_WINDOW};
+use crate::limits::{ATTEMPTS_WINDOW, CLOCKS_APART, KEY_ATTEMPTS, OFFLINE_AHEAD, OFFLINE_WINDOW};
 use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
 use crate::store::{Guesses, Mark, Recorded, ScanContext, TicketName};
 use crate::totp::{Code, QrCode, TicketSecret};
@@ -124,7 +124,12 @@ impl ScanRequest {
     /// gates do not meet the limit of a ticket.
     fn guesses(&self, caller: &Caller, now: Millis) -> Guesses {
         let since = matches!(self.code(caller), Some(Code::Rotating(_))).then_some(now - ATTEMPTS_WINDOW);
-        Guesses { of_ticket_since: since.filter(|_| !self.offline()), of_key_since: since, key_id: caller.key_id }
+        Guesses {
+            of_ticket_since: since.filter(|_| !self.offline()),
+            of_key_since: since,
+            until: Some(now + CLOCKS_APART),
+            key_id: caller.key_id,
+        }
     }
 
     fn manual(&self) -> bool {

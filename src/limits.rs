@@ -32,6 +32,10 @@ pub const MANIFEST_AFTER_END: Duration = Duration::from_hours(6);
 /// How old the list that a device keeps of it gets at most, without a word from the service.
 pub const LIST_KEPT: Duration = Duration::from_hours(48);
 
+/// How far ahead it is noted that a device has keys of codes: one note serves for all pages that are read in the meantime,
+/// and the clock of the process that makes a seed may be ahead of ours.
+pub const NOTED_AHEAD: Duration = Duration::from_mins(2);
+
 /// How long after its start, and after its newest admission, an event without an end goes on.
 pub const EVENT_WITHOUT_END: Duration = Duration::from_hours(24);
 

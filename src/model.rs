@@ -471,6 +471,12 @@ impl Event {
             && self.ends_at.is_none_or(|end| now <= end + MANIFEST_AFTER_END)
     }
 
+    /// In how long its manifest can be had, where it is too early for it.
+    pub fn manifest_opens_in(&self, now: Millis) -> Option<Duration> {
+        let opens = self.starts_at? - MANIFEST_BEFORE_START;
+        (now < opens).then(|| Duration::from_millis(opens.0.abs_diff(now.0)))
+    }
+
     /// Whether it is running, a device may have its list, or somebody was admitted and those who did may still be at work:
     /// as long after its end, and after the newest admission, as the list can be had.
     pub fn is_in_use(&self, used: &Use, now: Millis) -> bool {

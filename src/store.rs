@@ -277,13 +277,14 @@ pub trait Events {
 
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
     async fn stats(&self, event_id: Uuid) -> Result<Stats>;
-    /// The keys of which at least `least` codes were refused in this event after `since`, the most first, and how many of
-    /// them after `window`.
+    /// The keys of which at least `least` codes were refused in this event from `since` to `now`, the most first, and how many
+    /// of them after `window`.
     async fn list_guessing_keys(
         &self,
         event_id: Uuid,
         since: Millis,
         window: Millis,
+        now: Millis,
         least: i64,
     ) -> Result<Vec<GuessingKey>>;
 }
@@ -314,11 +315,45 @@ impl EventChange {
     }
 }
 
-/// What identifies the state of an event's tickets, for the manifest's ETag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+/// What identifies the state of an event's tickets.
+#[derive(Debug, sqlx::FromRow)]
 pub struct ManifestState {
     pub tickets: i64,
     pub versions: i64,
+    /// What tells this database from others, and from itself before it was restored.
+    history: Vec<u8>,
+    /// The number of the first change that may be missing in what is read.
+    change: i64,
+}
+
+impl ManifestState {
+    /// The bits of a cursor that count changes; those above tell the history. Together they are fewer than the 53 that a
+    /// number has in JavaScript.
+    const COUNTING: u32 = 32;
+    const HISTORIES: i64 = 1 << 20;
+    /// Cursors of 0.1.0 were times, in milliseconds: they lie below the first history.
+    const FIRST_HISTORY: i64 = 1 << 10;
+
+    /// Tells this database's history from others, most likely.
+    pub fn history(&self) -> i64 {
+        let random = self.history.iter().take(4).fold(0, |number, byte| (number << 8) | i64::from(*byte));
+        Self::FIRST_HISTORY + random % (Self::HISTORIES - Self::FIRST_HISTORY)
+    }
+
+    fn begin(&self) -> i64 {
+        self.history() << Self::COUNTING
+    }
+
+    /// Stands for this state: whoever has it and asks later gets what changed in between. No clock is in it.
+    pub fn cursor(&self) -> i64 {
+        self.begin() + self.change
+    }
+
+    /// The first change that is new to whoever has a cursor. None where it is of another history, or of the future of this
+    /// one: then everything may be new.
+    pub fn change_since(&self, cursor: i64) -> Option<i64> {
+        (self.begin()..=self.cursor()).contains(&cursor).then(|| cursor - self.begin())
+    }
 }
 
 pub struct Stats {
@@ -488,11 +523,11 @@ pub struct GateSeats {
 pub trait Tickets {
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
     async fn list_user_tickets(&self, user_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>>;
-    /// An event's tickets in the order of their ids, or those of them that changed at a moment or later.
+    /// An event's tickets in the order of their ids, or those of them that a change with this number or a later one wrote.
     async fn list_manifest(
         &self,
         event_id: Uuid,
-        changed_since: Option<Millis>,
+        change: Option<i64>,
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<ManifestTicket>>;
@@ -570,6 +605,8 @@ pub struct ManifestTicket {
     pub gate: String,
     #[sqlx(try_from = "Vec<u8>")]
     pub seed: Seed,
+    /// When that was made.
+    pub seeded_at: Millis,
     pub status: Status,
     /// The holder's; every holder has one.
     pub username: Option<String>,
@@ -699,6 +736,8 @@ pub trait Admissions {
 /// Which refused codes count against a scan: those received after a moment. Where there is none, none does.
 #[derive(Clone, Copy, Default)]
 pub struct Guesses {
+    /// None that is said to have been received later than this counts: its clock was wrong.
+    pub until: Option<Millis>,
     /// Those of the same ticket, batches apart,
     pub of_ticket_since: Option<Millis>,
     /// and those of the same key, in batches too.
@@ -928,15 +967,14 @@ mod tests {
         "from scans a where a.ticket_id = t.ticket_id",
         "from scans p where p.scan_id = $2",
         "select \", scan_columns!(), \" from scans s where s.scan_id = $1\"",
-        "select scan_id from scans where ticket_id = $1",
-        "select count(*) from scans where ticket_id = $1",
+        "from scans a join tickets t on t.ticket_id = a.ticket_id where a.ticket_id = $1",
         "select max(received_at) from scans where event_id = $1",
         "left join events e on e.event_id = k.event_id",
         "select issuing from events where event_id = $1",
         "from events e where e.issuing is not null",
         "from events w where w.issuing = u.issue_id",
         "from events d where d.deleted_at is not null",
-        "from events where deleted_at < $1",
+        "from events where deleted_at < $1 or deleted_at > $2",
         "delete from events where event_id = $1 and deleted_at is not null",
         "select count(*) from tickets t join events e on e.event_id = t.event_id where t.user_id = $1 and t.ticket_id > $2 and t.ticket_id <= $3 and t.issue_id = e.issuing",
     ];

@@ -95,8 +95,13 @@ end;
 $$;
 
 create or replace trigger tickets_change
-    before insert or update on tickets
+    before update of version on tickets
     for each row execute function fn_number_change();
+
+-- What an import writes changes when it appears.
+create or replace trigger tickets_new
+    before insert on tickets
+    for each row when (new.issue_id is null) execute function fn_number_change();
 
 -- One holder's tickets are read in the order of their ids, some at a time; on SQLite each index has the id already.
 do $$
@@ -191,6 +196,7 @@ create table if not exists actions (
     ticket_id uuid,
     subject_id uuid,
     count bigint,
+    change bigint,
     constraint actions_pkey primary key (action_id),
     constraint actions_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade
 );
@@ -203,7 +209,11 @@ create index if not exists actions_ticket_id_idx on actions (ticket_id) where ti
 -- What was done to all tickets of an event at once.
 create index if not exists actions_of_all_idx on actions (event_id, at)
     where ticket_id is null and subject_id is null and action in ('reissued', 'links_exported');
-create index if not exists actions_issued_idx on actions (event_id, at) where action = 'issued';
+create index if not exists actions_issued_idx on actions (event_id, change) where action = 'issued';
+
+create or replace trigger actions_change
+    before insert on actions
+    for each row when (new.action = 'issued') execute function fn_number_change();
 
 -- Which tickets the loss of a key's device has renewed.
 create index if not exists actions_loss_idx on actions (subject_id, ticket_id) where action in ('renewed', 'phone_lost');
@@ -211,6 +221,11 @@ create index if not exists actions_loss_idx on actions (subject_id, ticket_id) w
 -- Part of every link to a ticket's page, so that whoever has the key of a ticket's codes has not its link.
 insert into settings (name, value)
 values ('link_salt', decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'))
+on conflict do nothing;
+
+-- What tells this database's numbers of changes from those of what it was restored from.
+insert into settings (name, value)
+values ('history', decode(left(replace(gen_random_uuid()::text, '-', ''), 8), 'hex'))
 on conflict do nothing;
 
 do $$

@@ -32,6 +32,9 @@ create trigger tickets_forget_search after update of user_id, holder_name on tic
 begin
     update tickets set search = null where ticket_id = new.ticket_id;
 end;
+alter table scans add column ticket_version bigint;
+alter table tickets add column reissued_version bigint;
+alter table tickets add column change bigint;
 
 alter table keys add column created_by blob;
 alter table keys add column manifest_at bigint;
@@ -64,6 +67,7 @@ create table actions (
     ticket_id blob,
     subject_id blob,
     count bigint,
+    change bigint,
     constraint actions_pkey primary key (action_id),
     constraint actions_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade
 ) without rowid;
@@ -74,8 +78,36 @@ create index actions_ticket_id_idx on actions (ticket_id) where ticket_id is not
 create index actions_of_all_idx on actions (event_id, at)
     where ticket_id is null and subject_id is null and action in ('reissued', 'links_exported');
 create index actions_loss_idx on actions (subject_id, ticket_id) where action in ('renewed', 'phone_lost');
-create index actions_issued_idx on actions (event_id, at) where action = 'issued';
+create index actions_issued_idx on actions (event_id, change) where action = 'issued';
+
+-- The number of the newest change. One writes at a time, so whoever reads it has all changes up to it.
+insert into settings (name, value)
+values ('change', 0)
+on conflict do nothing;
+
+create trigger tickets_change after update of version on tickets when new.version <> old.version
+begin
+    update settings set value = value + 1 where name = 'change';
+    update tickets set change = (select value from settings where name = 'change') where ticket_id = new.ticket_id;
+end;
+
+-- What an import writes changes when it appears.
+create trigger tickets_new after insert on tickets when new.issue_id is null
+begin
+    update settings set value = value + 1 where name = 'change';
+    update tickets set change = (select value from settings where name = 'change') where ticket_id = new.ticket_id;
+end;
+
+create trigger actions_change after insert on actions when new.action = 'issued'
+begin
+    update settings set value = value + 1 where name = 'change';
+    update actions set change = (select value from settings where name = 'change') where action_id = new.action_id;
+end;
 
 insert into settings (name, value)
 values ('link_salt', randomblob(32))
+on conflict do nothing;
+
+insert into settings (name, value)
+values ('history', randomblob(4))
 on conflict do nothing;

@@ -21,6 +21,12 @@ use crate::config::Database;
 use crate::model::Millis;
 use crate::store::{self, postgres_schema};
 
+/// The lists that gates have may be newer than a restored database, so from now on it counts its changes in another history,
+/// and by the numbers of this server's transactions.
+const BEGIN_HISTORY: &str = "\
+    update settings set value = decode(left(replace(gen_random_uuid()::text, '-', ''), 8), 'hex') where name = 'history'; \
+    update tickets set change = null; update actions set change = null where change is not null";
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Dumps a database that others may be writing to, as it is at one moment, and keeps the dump once a database on the
@@ -56,7 +62,7 @@ pub async fn restore(file: &Path, database: &Database) -> anyhow::Result<Content
     make_room(owner).await?;
     load(file, owner).await.with_context(|| file.display().to_string())?;
     let contents = inspect(owner).await?;
-    let contents = if contents.may_hide_imports() { forget_imports(owner).await? } else { contents };
+    let contents = if contents.is_of_a_history() { begin_anew(owner).await? } else { contents };
     store::migrate(database).await?;
     store::reapply(database).await.context("giving the service its rights")?;
     let schema_version = contents.schema_version;
@@ -131,7 +137,9 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
         let rows = match table {
             "_sqlx_migrations" => continue,
             "events" => "select exists (select from public.events where slug <> 'default')".to_owned(),
-            "settings" => "select exists (select from public.settings where name <> 'link_salt')".to_owned(),
+            "settings" => {
+                "select exists (select from public.settings where name not in ('link_salt', 'history'))".to_owned()
+            }
             _ => format!("select exists (select from public.{table})"),
         };
         let holds: bool = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut *transaction).await?;
@@ -139,7 +147,8 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
         anyhow::ensure!(!holds, "the database {database} holds {table} already; restore into an empty one");
     }
     let tables = TABLES.map(|table| format!("public.{table}")).join(", ");
-    let routines = "sp_register_ticket_to_user, fn_mark_ticket_as_used, fn_analyze_tickets, fn_forget_search";
+    let routines = "sp_register_ticket_to_user, fn_mark_ticket_as_used, fn_analyze_tickets, fn_forget_search, \
+                    fn_number_change";
     let drop = format!("drop table if exists {tables}; drop routine if exists {routines}");
     sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *transaction).await?;
     transaction.commit().await?;
@@ -168,11 +177,14 @@ async fn inspect(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     Ok(contents)
 }
 
-/// Deletes what imports had hidden, and returns what is left.
-async fn forget_imports(options: &PgConnectOptions) -> anyhow::Result<Contents> {
+/// Deletes what imports had hidden, begins another history, and returns what is left.
+async fn begin_anew(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     let mut connection = connect(options).await?;
-    // One message is one transaction.
-    sqlx::raw_sql(FORGET_IMPORTS).execute(&mut connection).await.map_err(said)?;
+    let mut transaction = connection.begin().await.map_err(said)?;
+    for statements in [FORGET_IMPORTS, BEGIN_HISTORY] {
+        sqlx::raw_sql(statements).execute(&mut *transaction).await.map_err(said)?;
+    }
+    transaction.commit().await.map_err(said)?;
     connection.close().await?;
     inspect(options).await
 }

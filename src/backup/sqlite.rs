@@ -14,6 +14,9 @@ use super::{CONTENTS, Contents, FORGET_IMPORTS, at_work, said, unblocked};
 use crate::model::Millis;
 use crate::store::sqlite_schema;
 
+/// The lists that gates have may be newer than a restored database, so from now on it counts its changes in another history.
+const BEGIN_HISTORY: &str = "update settings set value = randomblob(4) where name = 'history'";
+
 /// How long the copy waits for a moment in which it may begin to read; readers and writers go on while it reads.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -87,7 +90,7 @@ pub async fn restore(backup: &Path, target: &Path) -> anyhow::Result<Contents> {
     let unpacked = unblocked(move || archive::decompress(&from, &to)).await;
     unpacked.with_context(|| format!("unpacking {} for {}", backup.display(), target.display()))?;
     let contents = inspect(&restored.0).await.with_context(|| backup.display().to_string())?;
-    let contents = if contents.may_hide_imports() { forget_imports(&restored.0).await? } else { contents };
+    let contents = if contents.is_of_a_history() { begin_anew(&restored.0).await? } else { contents };
     refuse_existing(target)?;
     folder.keep_as(&restored, target)?;
     drop(restored);
@@ -96,12 +99,14 @@ pub async fn restore(backup: &Path, target: &Path) -> anyhow::Result<Contents> {
     Ok(contents)
 }
 
-/// Deletes what imports had hidden, and returns what is left.
-async fn forget_imports(file: &Path) -> anyhow::Result<Contents> {
+/// Deletes what imports had hidden, begins another history, and returns what is left.
+async fn begin_anew(file: &Path) -> anyhow::Result<Contents> {
     let options = SqliteConnectOptions::new().filename(file).disable_statement_logging();
     let mut connection = options.connect().await.map_err(said)?;
     let mut transaction = connection.begin().await.map_err(said)?;
-    sqlx::raw_sql(FORGET_IMPORTS).execute(&mut *transaction).await.map_err(said)?;
+    for statements in [FORGET_IMPORTS, BEGIN_HISTORY] {
+        sqlx::raw_sql(statements).execute(&mut *transaction).await.map_err(said)?;
+    }
     transaction.commit().await.map_err(said)?;
     connection.close().await?;
     inspect(file).await

@@ -15,22 +15,16 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::fold;
-use crate::limits::GateLimits;
+use crate::limits::{GateLimits, NOTED_AHEAD};
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Role, Status};
 #[cfg(test)]
 use crate::model::{Place, Text, Username};
 use crate::request::Call;
 use crate::response::{self, Response, accepts_gzip};
-use crate::store::ManifestTicket;
+use crate::store::{ManifestState, ManifestTicket};
 use crate::totp::{self, TicketSecret};
 
-/// How far `as_of` lies in the past: a change that was begun before the manifest was read may be committed after it.
-/// Longer than the longest request. An import may take longer: its tickets count as changed when they appeared.
-const OVERLAP: Duration = Duration::from_mins(2);
-/// How far ahead it is noted that a device has keys of codes: one note serves for all pages that are read in the meantime,
-/// and the clock of the process that makes a seed may be ahead of ours.
-const NOTED_AHEAD: Duration = Duration::from_mins(2);
 /// When it is noted again: before what is noted comes so near.
 const NOTED_AGAIN: Duration = Duration::from_mins(1);
 
@@ -39,7 +33,7 @@ const NOTED_AGAIN: Duration = Duration::from_mins(1);
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ManifestQuery {
-    /// The `as_of` of an earlier manifest, in milliseconds since the epoch: only tickets changed from then on.
+    /// The `as_of` of an earlier manifest: only tickets changed since then, or all where the service cannot tell (`whole`).
     #[cfg_attr(test, schemars(with = "u64"))]
     since: Option<Since>,
 }
@@ -47,13 +41,15 @@ pub(crate) struct ManifestQuery {
 /// The `as_of` of a manifest that the gate has.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-struct Since(Millis);
+struct Since(i64);
 
 impl TryFrom<String> for Since {
     type Error = Fault;
 
     fn try_from(text: String) -> Result<Self, Fault> {
-        text.parse().map(Millis).map(Self).map_err(|_| Fault::NotAnAsOf)
+        // Rust would take a sign too. What is larger than any of ours is of no history.
+        let number: Option<u64> = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        number.map(|number| Self(number.try_into().unwrap_or(i64::MAX))).ok_or(Fault::NotAnAsOf)
     }
 }
 
@@ -149,11 +145,14 @@ struct OwnEntry<'a> {
 #[expect(dead_code, reason = "it is written piece by piece")]
 pub(crate) struct Manifest {
     event: Event,
-    /// To be sent as `since`, milliseconds since the epoch.
+    /// To be sent as `since`: the number of a state of the tickets. It is no time, and only to be given back.
     as_of: u64,
+    /// Whether these are all of the event's tickets: a device forgets what is not among them. With `since` too, where it is
+    /// older than a restored backup, or of release 0.1.0.
+    whole: bool,
     codes: Codes,
     limits: GateLimits,
-    /// The event's tickets; with `since`, only those changed from then on.
+    /// The event's tickets, or those changed since.
     tickets: Vec<Entry<'static>>,
 }
 
@@ -166,12 +165,19 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     }
     let event = call.event().await?;
     if !event.has_manifest(call.now) {
-        return Err(Error::ManifestClosed);
+        return Err(Error::ManifestClosed(event.manifest_opens_in(call.now)));
     }
     let secret = Arc::clone(call.app.claimed_secret().await?);
     let state = call.app.store().manifest_state(event.event_id).await?;
-    // The id tells an event from one of the same name that was deleted.
-    let etag = format!("W/\"{}-{}-{}-{}\"", event.event_id.simple(), event.version, state.tickets, state.versions);
+    // The id tells an event from one of the same name that was deleted, and the cursor's history one that was restored.
+    let etag = format!(
+        "W/\"{}-{}-{}-{}-{}\"",
+        event.event_id.simple(),
+        event.version,
+        state.tickets,
+        state.versions,
+        state.history()
+    );
     let mut response = if matches_etag(&call, &etag) {
         let mut unchanged = response::no_content();
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
@@ -182,8 +188,8 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
             Arc::clone(call.app),
             secret,
             &event,
-            call.now,
-            query.since.map(|since| since.0),
+            &state,
+            query.since.and_then(|since| state.change_since(since.0)),
             Reader::of(caller),
         )?;
         if accepts_gzip(&call.parts.headers) {
@@ -236,15 +242,17 @@ async fn read_page(
     app: &App,
     reader: &Reader,
     event_id: Uuid,
-    since: Option<Millis>,
+    change: Option<i64>,
     after: Option<Uuid>,
 ) -> Result<Vec<ManifestTicket>, Error> {
-    let tickets = app.store().list_manifest(event_id, since, after, PAGE).await?;
-    let Some(key_id) = reader.key_id.filter(|_| tickets.iter().any(|ticket| reader.gets_key_of(ticket))) else {
+    let tickets = app.store().list_manifest(event_id, change, after, PAGE).await?;
+    let given = tickets.iter().filter(|ticket| reader.gets_key_of(ticket));
+    let Some((key_id, newest)) = reader.key_id.zip(given.map(|ticket| ticket.seeded_at).max()) else {
         return Ok(tickets);
     };
-    // Read anew for each page, like the page itself: a download may take minutes.
-    let now = app.now();
+    // Read anew for each page, like the page itself: a download may take minutes. A clock that was ahead when a seed was
+    // made, or is behind now, hides none.
+    let now = app.now().max(newest);
     let is_good = app.store().note_manifest(key_id, now + NOTED_AGAIN, now + NOTED_AHEAD).await?;
     if is_good { Ok(tickets) } else { Err(Error::Unauthenticated) }
 }
@@ -255,14 +263,16 @@ fn manifest(
     app: Arc<App>,
     secret: Arc<TicketSecret>,
     event: &Event,
-    now: Millis,
-    since: Option<Millis>,
+    state: &ManifestState,
+    change: Option<i64>,
     reader: Reader,
 ) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + 'static, Error> {
     let mut head = String::from("{\"event\":");
     head.push_str(&json(event)?);
     head.push_str(",\"as_of\":");
-    head.push_str(&(now - OVERLAP).0.to_string());
+    head.push_str(&state.cursor().to_string());
+    head.push_str(",\"whole\":");
+    head.push_str(if change.is_none() { "true" } else { "false" });
     head.push_str(",\"codes\":");
     head.push_str(&json(&Codes::TOLD)?);
     head.push_str(",\"limits\":");
@@ -274,7 +284,7 @@ fn manifest(
     let of = reader.clone();
     let read = move |after| {
         let (app, reader) = (Arc::clone(&app), of.clone());
-        async move { app.in_time(read_page(&app, &reader, event_id, since, after)).await }
+        async move { app.in_time(read_page(&app, &reader, event_id, change, after)).await }
     };
     let tickets = list::pages(read, |ticket: &ManifestTicket| ticket.ticket_id).map(move |tickets| {
         for ticket in &tickets? {

@@ -98,7 +98,7 @@ pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
     let mut stats = store.stats(event.event_id).await?;
     let guessing = if call.caller()?.role.holds(Role::Supervisor) {
         let (shown, window) = (call.now - GUESSES_SHOWN, call.now - ATTEMPTS_WINDOW);
-        let keys = store.list_guessing_keys(event.event_id, shown, window, GUESSES_NOTED).await?;
+        let keys = store.list_guessing_keys(event.event_id, shown, window, call.now, GUESSES_NOTED).await?;
         Some(keys.into_iter().map(Guessing::from).collect())
     } else {
         None

@@ -14,10 +14,28 @@ macro_rules! key_share {
     };
 }
 
+/// The number of the first change that may be missing in what a statement reads, which has two numbers of changes itself: the
+/// one after them, or that of the oldest transaction that is at work in this database. Those of other databases of the server
+/// are told from ours by their locks; of one that has ended just now nobody can say.
+macro_rules! next_change {
+    ($one:expr, $other:expr) => {
+        concat!(
+            "least(greatest(",
+            $one,
+            ", ",
+            $other,
+            ") + 1, (select min(x.xid::text::bigint) from pg_snapshot_xip(pg_current_snapshot()) as x (xid) \
+             where not exists (select 1 from pg_locks l join pg_stat_activity s on s.pid = l.pid \
+             join pg_database d on d.oid = s.datid where l.transactionid = x.xid::xid and l.mode = 'ExclusiveLock' \
+             and d.datname <> current_database())))"
+        )
+    };
+}
+
 /// Keeps the tickets `t` that were selected until the end of the transaction.
 macro_rules! lock_tickets {
     () => {
-        " for update of t"
+        " for no key update of t"
     };
 }
 
@@ -118,6 +136,8 @@ impl PostgresStore {
     }
 }
 
+/// What a session must be, whatever the server, the database and the role make of it.
+///
 /// Every statement has its index. A plan made while a table was nearly empty, and kept with its prepared statement, would
 /// go on reading the whole table after it has grown, until its statistics are made anew. What no index serves then counts
 /// as so expensive that PostgreSQL would compile it first, which takes longer than reading it.
@@ -204,7 +224,7 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
 /// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
 /// taken takes the mark back with it.
 const MARK_AND_INSERT_SCAN: &str = concat!(
-    "with marked as (select fn_mark_ticket_as_used($3, $22, $23, $24, $16, $15) as done where ",
+    "with marked as (select fn_mark_ticket_as_used($3, $24, $25, $26, $16, $15) as done where ",
     few_refusals!(),
     ") ",
     insert_scan!(),
@@ -218,7 +238,7 @@ async fn record_accepted(
     mark: &Mark,
     guesses: &Guesses,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, guesses)
+    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, Some(mark.version + 1), guesses)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)

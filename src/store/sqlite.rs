@@ -14,6 +14,13 @@ macro_rules! key_share {
     };
 }
 
+/// The number of the first change that is missing in what a statement reads, which has two numbers of changes itself.
+macro_rules! next_change {
+    ($one:expr, $other:expr) => {
+        concat!("max(", $one, ", ", $other, ") + 1")
+    };
+}
+
 /// Keeps the tickets `t` that were selected until the end of the transaction.
 macro_rules! lock_tickets {
     () => {
@@ -201,10 +208,10 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
 /// while the file is locked.
 const MARK_AND_INSERT_SCAN: &str = concat!(
     "begin immediate; ",
-    "update tickets set status = 'used', inside = $24, ",
-    "last_step = max(coalesce(last_step, $23), coalesce($23, last_step)), used_at = coalesce(used_at, $16), ",
+    "update tickets set status = 'used', inside = $26, ",
+    "last_step = max(coalesce(last_step, $25), coalesce($25, last_step)), used_at = coalesce(used_at, $16), ",
     "changed_at = $15, version = version + 1 ",
-    "where ticket_id = $3 and version = $22 and status <> 'revoked' and ",
+    "where ticket_id = $3 and version = $24 and status <> 'revoked' and ",
     few_refusals!(),
     "; ",
     insert_scan!(),
@@ -219,7 +226,7 @@ async fn record_accepted(
     mark: &Mark,
     guesses: &Guesses,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, guesses)
+    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, Some(mark.version + 1), guesses)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)

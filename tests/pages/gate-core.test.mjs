@@ -1039,6 +1039,37 @@ test("a browser that keeps nothing works with the service, and says that it cann
   assert.deepEqual(gist(await tab.retry((await tab.recent())[0])), online("accepted"));
 });
 
+test("too early by the service's clock keeps the list, and of a whole list what is not in it goes", async (t) => {
+  const host = await service(t);
+  const [stays, goes] = await tickets(host, "A1", "A2");
+  const tab = await (await device(t, host)).enrolled(host);
+  const instead = async (answer) => {
+    await tab.page.unroute("**/manifest**");
+    await tab.page.route("**/manifest**", async (route) => {
+      const response = await route.fetch({ url: route.request().url().split("?")[0], headers: { ...route.request().headers(), "if-none-match": "" } });
+      await route.fulfill({ response, ...(await answer(response)) });
+    });
+    await tab.sync();
+  };
+  const early = { status: 403, title: "Forbidden", type: "about:blank", detail: "Too early.", code: "forbidden" };
+  await instead((response) => ({
+    status: 403,
+    headers: { ...response.headers(), "retry-after": "3600", "content-type": "application/problem+json" },
+    body: JSON.stringify(early),
+  }));
+  assert.deepEqual([(await tab.state()).problem?.code, (await tab.state()).offlineReady, (await tab.state()).tickets], ["forbidden", true, 2]);
+
+  // As after a restore: nobody has issued the second ticket.
+  await instead(async (response) => {
+    const manifest = await response.json();
+    return { body: JSON.stringify({ ...manifest, tickets: manifest.tickets.filter(({ seat }) => seat === "A1") }) };
+  });
+  await eventually(async () => assert.equal((await tab.state()).tickets, 1));
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(goes))), offline("unknown_ticket"));
+  assert.deepEqual(gist(await tab.scan(host.code(stays))), offline("accepted"));
+});
+
 test("a manifest that breaks off is none, and one of 20,000 tickets does not hold up a scan", async (t) => {
   const host = await service(t);
   const seats = Array.from({ length: 20_000 }, (_, seat) => `S${seat},North\n`).join("");

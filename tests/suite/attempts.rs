@@ -10,6 +10,8 @@ use crate::service::{Service, Ticket, with};
 on_both_databases! {
     after_eleven_refused_codes_a_ticket_rests,
     after_a_minute_its_codes_are_good_again,
+    guesses_of_a_clock_that_was_ahead_lock_nothing_after_it_was_set_right,
+    guesses_that_another_process_dates_seconds_ahead_count,
     what_was_too_much_is_neither_kept_nor_replayed,
     only_refused_codes_of_the_same_ticket_count,
     paper_and_whom_a_supervisor_knows_come_in_while_somebody_guesses,
@@ -45,6 +47,30 @@ async fn after_a_minute_its_codes_are_good_again(service: Service) {
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(429, "too_many_attempts");
     service.clock.advance(1);
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
+}
+
+async fn guesses_of_a_clock_that_was_ahead_lock_nothing_after_it_was_set_right(service: Service) {
+    let gate = service.gate().await;
+    service.clock.advance(3_600_000);
+    let mut tickets = Vec::new();
+    for seat in 0..6 {
+        tickets.push(service.ticket(&format!("A{seat}")).await);
+        guess(&service, &gate, &tickets[seat], 10).await;
+    }
+    gate.post(SCANS, service.scan(&tickets[0])).await.is_refused(429, "too_many_wrong_codes");
+    service.clock.advance(-3_600_000);
+    guess(&service, &gate, &tickets[0], 1).await;
+    gate.post(SCANS, service.scan(&tickets[0])).await.is_scan(200, "accepted");
+    let stats = service.organizer.get("/api/events/default/stats").await.is(200);
+    assert_eq!(stats["guessing"], json!([]));
+}
+
+async fn guesses_that_another_process_dates_seconds_ahead_count(service: Service) {
+    let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
+    service.clock.advance(4_000);
+    guess(&service, &gate, &ticket, 11).await;
+    service.clock.advance(-4_000);
+    service.unchanged(gate.post(SCANS, service.scan(&ticket))).await.is_scan(429, "too_many_attempts");
 }
 
 async fn what_was_too_much_is_neither_kept_nor_replayed(service: Service) {

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use http::Method;
+use http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::commands::{Directory, Run, on};
@@ -37,6 +37,7 @@ on_both_databases! {
     of_old_backups_seven_days_and_four_weeks_are_kept,
     the_command_gets_the_file_and_its_failure_undoes_nothing,
     verify_tells_whether_the_secret_fits,
+    a_gate_gets_the_whole_list_of_a_restored_database,
 }
 
 const FIRST: &[(&str, &str)] = &[("TICKET_SECRET", "the first secret of the test suite")];
@@ -150,6 +151,26 @@ async fn a_backup_restores_every_row_and_the_service_runs_on_it(service: Service
     server.anonymous().get("/health?full=1").await.is(200);
     assert_eq!(server.organizer().get("/api/events/default/stats").await.is(200)["admitted"], 1);
     server.organizer().post("/api/users", json!({ "username": "new" })).await.is(201);
+}
+
+/// What the gate knows was in the future of the backup: tickets that are gone, and used ones that are valid again.
+async fn a_gate_gets_the_whole_list_of_a_restored_database(service: Service) {
+    const MANIFEST: &str = "/api/events/default/manifest";
+    let directory = Directory::new();
+    evening(&service).await;
+    let file = take(&service, &directory);
+    let known = service.organizer.get(MANIFEST).await;
+    let as_of = known.is(200)["as_of"].clone();
+    let target = Target::of(&service, &directory).await;
+    target.restore(&directory, &file).printed();
+    let server = Server::start(target.environment()).await;
+    let restored = server.organizer().get(format!("{MANIFEST}?since={as_of}")).await.is(200);
+    assert_eq!(restored["whole"], true);
+    assert_eq!(restored["tickets"].as_array().map(Vec::len), Some(20));
+    let since = format!("{MANIFEST}?since={}", restored["as_of"]);
+    assert_eq!(server.organizer().get(&since).await.is(200)["tickets"], json!([]));
+    let etag = Request::builder().uri(MANIFEST).header("if-none-match", known.header("etag"));
+    server.organizer().send(etag, "").await.is(200);
 }
 
 async fn a_backup_amid_scans_has_every_scan_acknowledged_before_it(service: Service) {

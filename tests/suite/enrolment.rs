@@ -14,6 +14,7 @@ on_both_databases! {
     the_key_is_new_at_each_enrolment,
     a_token_is_good_once,
     a_token_is_good_for_15_minutes,
+    a_token_of_a_clock_that_was_ahead_is_worth_nothing,
     asking_again_replaces_the_token,
     another_process_remembers_the_old_key_for_30_seconds,
     a_key_that_ended_meanwhile_is_not_enrolled,
@@ -139,6 +140,15 @@ async fn a_token_is_good_for_15_minutes(service: Service) {
     let in_time = token(&offer(&service, &created).await.is(200));
     service.clock.advance(15 * MINUTE - 1);
     enrol(&service, &in_time).await.is(200);
+}
+
+async fn a_token_of_a_clock_that_was_ahead_is_worth_nothing(service: Service) {
+    let key = supervisor(&service).await;
+    service.clock.advance(60 * 60 * 1_000);
+    let token = token(&offer(&service, &key).await.is(200));
+    service.clock.advance(-60 * 60 * 1_000);
+    service.unchanged(show(&service, &token)).await.is_refused(410, "enrolment_expired");
+    service.unchanged(enrol(&service, &token)).await.is_refused(410, "enrolment_expired");
 }
 
 async fn asking_again_replaces_the_token(service: Service) {

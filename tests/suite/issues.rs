@@ -341,9 +341,9 @@ async fn an_import_that_was_taken_for_stopped_writes_nothing_more(service: Servi
 
 async fn an_import_reaches_gates_that_ask_for_what_changed_since_it_began(service: Service) {
     let gate = service.offline_gate().await;
-    let since = Millis(service.now().0 + 1);
     let held = Held::of(&service).await;
-    let read = async || gate.get(format!("{MANIFEST}?since={}", since.0)).await.is(200)["tickets"].clone();
+    let since = gate.get(MANIFEST).await.is(200)["as_of"].clone();
+    let read = async || gate.get(format!("{MANIFEST}?since={since}")).await.is(200)["tickets"].clone();
     assert_eq!(read().await, Value::Array(Vec::new()));
     held.import.await.expect("nothing stands in its way");
     assert_eq!(read().await.as_array().map(Vec::len), Some(MANY));

@@ -20,6 +20,7 @@ use crate::service::{Service, assert_members, settings, walk};
 on_both_databases! {
     what_a_lost_phone_knows_is_worth_nothing,
     what_was_made_after_the_last_list_stays,
+    a_lost_phone_knows_what_it_was_sent_whatever_the_clocks,
     a_report_that_is_repeated_renews_no_ticket_twice,
     two_reports_at_once_share_the_tickets,
     only_tickets_that_the_phone_could_list_are_renewed,
@@ -204,6 +205,21 @@ async fn what_was_made_after_the_last_list_stays(service: Service) {
         assert_eq!(after[seat], before[seat]);
     }
     show(&service, ticket.qr(service.now()), "entry").await.is_scan(200, "accepted");
+}
+
+/// Secrets that were made while a clock was ahead, a list that was sent while it was right or behind.
+async fn a_lost_phone_knows_what_it_was_sent_whatever_the_clocks(service: Service) {
+    for (at_issue, at_list) in [(60 * MINUTE, 0), (0, -60 * MINUTE), (60 * MINUTE, -60 * MINUTE)] {
+        service.clock.advance(at_issue);
+        let seat = format!("{at_issue}{at_list}");
+        issue(&service, &format!("{seat},North,ana\n")).await;
+        service.clock.advance(at_list - at_issue);
+        let phone = Phone::new(&service, json!({})).await;
+        phone.client.get(MANIFEST).await.is(200);
+        service.clock.advance(-at_list);
+        let changed = phone.lost(&service).await;
+        assert!(changed.contains_key(&seat), "{seat}: {changed:?}");
+    }
 }
 
 async fn a_report_that_is_repeated_renews_no_ticket_twice(service: Service) {

@@ -15,6 +15,9 @@ on_both_databases! {
     undoing_a_reentry_keeps_the_ticket_used_and_outside,
     a_second_undo_changes_nothing,
     only_the_newest_accepted_scan_can_be_undone,
+    the_last_scan_is_the_last_whatever_the_clocks,
+    of_a_reissued_ticket_only_its_own_scans_count_whatever_the_clocks,
+    a_scan_of_the_future_cannot_be_undone,
     a_refused_scan_cannot_be_undone,
     undo_is_possible_within_its_window,
     undo_after_a_revocation_leaves_the_ticket_revoked,
@@ -91,6 +94,52 @@ async fn only_the_newest_accepted_scan_can_be_undone(service: Service) {
     undo(&supervisor, &exit).await.is(200);
     let undone = undo(&supervisor, &entry).await.is(200);
     assert_eq!(undone["ticket"]["status"], "valid");
+}
+
+/// Entry and exit through a process whose clock is ahead, re-entry through one that is right.
+async fn the_last_scan_is_the_last_whatever_the_clocks(service: Service) {
+    service.organizer.patch("/api/events/default", json!({ "reentry": "after_exit" })).await.is(200);
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    let entry = enter(&service, &supervisor, &ticket).await;
+    service.clock.advance(32_000);
+    let exit = leave(&service, &supervisor, &ticket).await;
+    service.clock.advance(-2_000);
+    let by_hand = json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "manual": true, "note": "x" });
+    let reentry = supervisor.post("/api/events/default/scans", by_hand).await.is_scan(200, "accepted");
+    for scan in [&entry, &exit] {
+        service.unchanged(undo(&supervisor, scan)).await.is_refused(409, "not_undoable");
+    }
+    for (scan, inside, status) in [(&reentry, false, "used"), (&exit, true, "used"), (&entry, false, "valid")] {
+        let undone = undo(&supervisor, scan).await.is(200);
+        assert_members(&undone["ticket"], json!({ "inside": inside, "status": status }));
+    }
+    let versions = service.database.count("select count(distinct ticket_version) from scans where result = 'accepted'");
+    assert_eq!(versions.await, 3);
+}
+
+async fn of_a_reissued_ticket_only_its_own_scans_count_whatever_the_clocks(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    service.clock.advance(4_000);
+    let old = enter(&service, &supervisor, &ticket).await;
+    for change in ["revoke", "reissue"] {
+        service.organizer.bare(Method::POST, format!("/api/tickets/{}/{change}", ticket.ticket_id)).await.is(200);
+    }
+    service.clock.advance(-4_000);
+    let by_hand = json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "manual": true, "note": "x" });
+    let new = supervisor.post("/api/events/default/scans", by_hand).await.is_scan(200, "accepted");
+    service.unchanged(undo(&supervisor, &old)).await.is_refused(409, "not_undoable");
+    let undone = undo(&supervisor, &new).await.is(200);
+    assert_members(&undone["ticket"], json!({ "status": "valid", "used_at": null }));
+    service.unchanged(undo(&supervisor, &old)).await.is_refused(409, "not_undoable");
+}
+
+/// What is recent lies between then and now: nobody knows when it was that a clock was ahead.
+async fn a_scan_of_the_future_cannot_be_undone(service: Service) {
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    service.clock.advance(3_600_000);
+    let scan = enter(&service, &supervisor, &ticket).await;
+    service.clock.advance(-3_600_000);
+    service.unchanged(undo(&supervisor, &scan)).await.is_refused(409, "undo_expired");
 }
 
 async fn a_refused_scan_cannot_be_undone(service: Service) {

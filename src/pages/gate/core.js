@@ -533,10 +533,11 @@ export class Gate extends EventTarget {
       clearTimeout(timer);
     }
     // A first download takes its time, and what was scanned meanwhile may be missing: it is whole after one `since`.
-    const whole = begun.as_of !== undefined;
-    const { event, as_of, codes, limits } = head;
-    await this.#kept.refreshed({ event, as_of, codes, limits, etag, tick: begun.tick, refreshed_at: now(), ready: whole });
-    if (!whole) await this.#refresh();
+    const complete = begun.as_of !== undefined;
+    const { event, as_of, codes, limits, whole } = head;
+    const manifest = { event, as_of, codes, limits, etag, tick: begun.tick, refreshed_at: now(), ready: complete };
+    await this.#kept.refreshed(manifest, whole);
+    if (!complete) await this.#refresh();
   }
 
   async #ownCounts() {
@@ -599,7 +600,9 @@ export class Gate extends EventTarget {
     problem.retryAfter = Number(response.headers.get("retry-after"));
     if (about) this.#problems[about] = problem;
     if (response.status === 401 && holder) await this.#forget(holder, { dead: true });
-    if (response.status === 403 && about === "manifest" && this.#manifest?.as_of) await this.#kept.erase();
+    // Where it says when the manifest can be had again, it is too early by its clock: what was had before stays as long as it may.
+    const isOver = response.status === 403 && about === "manifest" && !problem.retryAfter;
+    if (isOver && this.#manifest?.as_of) await this.#kept.erase();
     throw problem;
   }
 

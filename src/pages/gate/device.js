@@ -481,10 +481,11 @@ export class Device {
     return this.#sealing(parts.map(([clear, rest]) => (isOwn(clear) ? ["list", rest] : null)), work, { durability: "relaxed" });
   }
 
-  /** Ends a refresh: from now on the manifest is as new as `manifest` says. */
-  refreshed(manifest) {
-    return this.#transact("readwrite", async ({ kept }) => {
+  /** Ends a refresh: from now on the manifest is as new as `manifest` says. If it was `whole`, what was not in it is gone. */
+  refreshed(manifest, whole = false) {
+    return this.#transact("readwrite", async ({ kept, tickets }) => {
       await stillOf(kept, manifest.tick);
+      if (whole) await deleteOlder(kept, tickets, manifest.tick);
       await done(kept.put({ ...manifest, tickets: (await countsIn(kept)).tickets }, "manifest"));
       // The service told the time, whatever it was here before.
       await done(kept.put(manifest.refreshed_at, "seen"));
@@ -578,6 +579,22 @@ async function stillOf(kept, tick) {
   const manifest = await done(kept.get("manifest"));
   if (manifest?.tick !== tick) throw new Error("the manifest was erased, or another refresh began");
   return manifest;
+}
+
+/** Deletes the tickets that have had no news since a tick. */
+async function deleteOlder(kept, tickets, tick) {
+  const counts = await countsIn(kept);
+  for (let range = null, some = []; range === null || some.length === OF_A_CHUNK; ) {
+    some = await done(tickets.getAll(range, OF_A_CHUNK));
+    for (const old of some.filter((ticket) => ticket.tick < tick)) {
+      counts.tickets -= 1;
+      count(counts.gates, old, -1);
+      tickets.delete(old.ticket_id);
+    }
+    if (some.length > 0) range = IDBKeyRange.lowerBound(some.at(-1).ticket_id, true);
+    else break;
+  }
+  await done(kept.put(counts, "counts"));
 }
 
 async function found(tickets, { ticket_id, seat, gate }) {

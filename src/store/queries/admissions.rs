@@ -17,12 +17,14 @@ use crate::store::{Admissions, Guarded, Guesses, Mark, Recorded, Result, ScanCon
 
 /// How many codes of a ticket were refused since a moment, those of offline gates apart; since null, none.
 macro_rules! count_refusals {
-    ($ticket:literal, $since:literal) => {
+    ($ticket:literal, $since:literal, $until:literal) => {
         concat!(
             "(select count(*) from scans r where r.ticket_id = ",
             $ticket,
             " and r.received_at > ",
             $since,
+            " and r.received_at <= ",
+            $until,
             " and r.result in ('wrong_code', 'stale_code') and r.offline_result is null)"
         )
     };
@@ -30,7 +32,7 @@ macro_rules! count_refusals {
 
 /// How many codes of a key were refused since a moment, those of offline gates among them; since null, none.
 macro_rules! count_refusals_of_key {
-    ($key:literal, $since:literal) => {
+    ($key:literal, $since:literal, $until:literal) => {
         concat!(
             "(select count(*) from scans r where ",
             key_or_environment!("r.key_id"),
@@ -38,6 +40,8 @@ macro_rules! count_refusals_of_key {
             key_or_environment!($key),
             " and r.received_at > ",
             $since,
+            " and r.received_at <= ",
+            $until,
             " and r.result in ('wrong_code', 'stale_code'))"
         )
     };
@@ -46,7 +50,12 @@ macro_rules! count_refusals_of_key {
 /// Whether so few codes were refused that a scan is written, as [`bind_scan`] says.
 macro_rules! few_refusals {
     () => {
-        concat!(count_refusals!("$3", "$18"), " <= $19 and ", count_refusals_of_key!("$17", "$20"), " < $21")
+        concat!(
+            count_refusals!("$3", "$19", "$23"),
+            " <= $20 and ",
+            count_refusals_of_key!("$17", "$21", "$23"),
+            " < $22"
+        )
     };
 }
 
@@ -57,12 +66,14 @@ macro_rules! select_scan_context {
             "select e.event_id as of_event_id, e.reentry, ",
             ticket_columns!(),
             ", ",
-            count_refusals!("t.ticket_id", "$3"),
+            count_refusals!("t.ticket_id", "$3", "$6"),
             " as refusals, ",
-            count_refusals_of_key!("$4", "$5"),
+            count_refusals_of_key!("$4", "$5", "$6"),
             " as key_refusals",
             ", (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id and a.result = 'accepted' ",
-            "and a.undone_at is null) as newest_accepted_at",
+            "and a.undone_at is null and ",
+            of_this_use!(),
+            ") as newest_accepted_at",
             ", ",
             first_use!(),
             ", ",
@@ -77,14 +88,15 @@ macro_rules! select_scan_context {
     };
 }
 
-/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$17`. Of an event that
+/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$18`. Of an event that
 /// was deleted meanwhile none is written.
 macro_rules! insert_scan {
     () => {
         concat!(
             "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
-             manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id) \
-             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 \
+             manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id, \
+             ticket_version) \
+             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18 \
              from (select event_id from events where event_id = $2 and deleted_at is null",
             key_share!(),
             ") as e"
@@ -95,11 +107,12 @@ macro_rules! insert_scan {
 /// Writes a scan unless too many codes were refused.
 const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", few_refusals!());
 
-/// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$18`
-/// and `$19` of the ticket, `$20` and `$21` of the key.
+/// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$19`
+/// and `$20` of the ticket, `$21` and `$22` of the key; and until when, `$23`.
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,
+    ticket_version: Option<i64>,
     guesses: &Guesses,
 ) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
     query
@@ -120,10 +133,12 @@ pub fn bind_scan<'q>(
         .bind(scan.received_at)
         .bind(scan.decided_at)
         .bind(scan.key_id)
+        .bind(ticket_version)
         .bind(guesses.of_ticket_since)
         .bind(ATTEMPTS)
         .bind(guesses.of_key_since)
         .bind(KEY_ATTEMPTS)
+        .bind(guesses.until)
 }
 
 #[async_trait]
@@ -171,6 +186,7 @@ impl Admissions for Backend {
             Err(error) if is_unique_violation(&error) => Ok(Recorded::ScanIdTaken),
             // Its event is deleted, and its ticket with it: whoever reads again finds that.
             Err(error) if is_foreign_key_violation(&error) => Ok(Recorded::Outdated),
+            Err(error) if is_serialization_failure(&error) => Ok(Recorded::Outdated),
             Err(error) => Err(Error::from(error)),
         };
         lease.settle(outcome).await
@@ -185,12 +201,12 @@ async fn read_context(
     guesses: &Guesses,
 ) -> Result<Option<ScanContext>> {
     let query = match ticket {
-        TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $6")),
-        TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $6 and t.gate = $7")),
+        TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $7")),
+        TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $7 and t.gate = $8")),
         TicketName::None => sqlx::query(select_scan_context!("t.ticket_id is null")),
     };
     let query = query.bind(event).bind(scan_id).bind(guesses.of_ticket_since);
-    let query = query.bind(guesses.key_id).bind(guesses.of_key_since);
+    let query = query.bind(guesses.key_id).bind(guesses.of_key_since).bind(guesses.until);
     let query = match ticket {
         TicketName::Id(ticket_id) => query.bind(ticket_id),
         TicketName::Seat { seat, gate } => query.bind(*seat).bind(*gate),
@@ -215,7 +231,6 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
         refusals: row.try_get("refusals")?,
         key_refusals: row.try_get("key_refusals")?,
         newest_accepted_at: row.try_get("newest_accepted_at")?,
-            Err(error) if is_serialization_failure(&error) => Ok(Recorded::Outdated),
         first_used_gate: row.try_get("first_used_gate")?,
         secret_fingerprint: row.try_get("secret_fingerprint")?,
     })
@@ -227,7 +242,7 @@ async fn record_refused(
     scan: &Scan,
     guesses: &Guesses,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let written = bind_scan(sqlx::query(INSERT_SCAN), scan, guesses).execute(connection).await?;
+    let written = bind_scan(sqlx::query(INSERT_SCAN), scan, None, guesses).execute(connection).await?;
     Ok(written.rows_affected())
 }
 
@@ -237,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_refusals_that_are_counted_are_those_that_refuse_the_code() {
-        for counted in [count_refusals!("$1", "$2"), count_refusals_of_key!("$1", "$2")] {
+        for counted in [count_refusals!("$1", "$2", "$3"), count_refusals_of_key!("$1", "$2", "$3")] {
             for result in ScanResult::ALL {
                 assert_eq!(
                     counted.contains(&format!("'{}'", result.as_str())),

@@ -15,7 +15,7 @@ use super::issues::{Met, clear_abandoned, delete_in_chunks};
 use super::{BEGIN, Backend, Connection, ROWS_OF_AN_EVENT, unless_held, unless_unique};
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::LIST_KEPT;
+use crate::limits::{CLOCKS_APART, LIST_KEPT};
 use crate::model::{Action, Event, Millis, Use};
 use crate::store::{
     Act, Arrivals, Author, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, GuessingKey, ManifestState, Result,
@@ -161,8 +161,13 @@ impl Events for Backend {
     async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState> {
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(concat!(
-            "select count(*) as tickets, cast(coalesce(sum(t.version), 0) as bigint) as versions \
-             from events e join tickets t on t.event_id = e.event_id and ",
+            "select count(*) as tickets, cast(coalesce(sum(t.version), 0) as bigint) as versions, \
+             (select s.value from settings s where s.name = 'history') as history, ",
+            next_change!(
+                "coalesce(max(t.change), 0)",
+                "coalesce((select max(a.change) from actions a where a.event_id = $1 and a.action = 'issued'), 0)"
+            ),
+            " as change from events e join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
             " where e.event_id = $1"
         ))
@@ -183,13 +188,14 @@ impl Events for Backend {
         event_id: Uuid,
         since: Millis,
         window: Millis,
+        now: Millis,
         least: i64,
     ) -> Result<Vec<GuessingKey>> {
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(concat!(
             "select g.key_id, k.name, k.gate, g.refused_codes, g.within_window from (select s.key_id, \
              count(*) as refused_codes, sum(case when s.received_at > $3 then 1 else 0 end) as within_window \
-             from scans s where s.event_id = $1 and s.received_at > $2 and s.result in ('wrong_code', 'stale_code') and ",
+             from scans s where s.event_id = $1 and s.received_at > $2 and s.received_at <= $5 and s.result in ('wrong_code', 'stale_code') and ",
             kept_scan!(),
             " group by s.key_id having count(*) >= $4) as g left join keys k on k.key_id = g.key_id \
              order by g.refused_codes desc, g.key_id"
@@ -198,6 +204,7 @@ impl Events for Backend {
         .bind(since)
         .bind(window)
         .bind(least)
+        .bind(now + CLOCKS_APART)
         .fetch_all(lease.connection())
         .await;
         lease.settle(outcome.map_err(Error::from)).await
@@ -241,10 +248,9 @@ async fn clear(backend: &Backend, event_id: Uuid) -> Result<()> {
 pub(super) async fn clear_stopped(backend: &Backend, now: Millis) {
     let stopped = async {
         let mut lease = backend.reader().await?;
-        let outcome = sqlx::query_scalar("select event_id from events where deleted_at < $1 order by deleted_at")
-            .bind(now - STOPPED)
-            .fetch_all(lease.connection())
-            .await;
+        let find = "select event_id from events where deleted_at < $1 or deleted_at > $2 order by deleted_at";
+        let outcome =
+            sqlx::query_scalar(find).bind(now - STOPPED).bind(now + CLOCKS_APART).fetch_all(lease.connection()).await;
         let events: Vec<Uuid> = lease.settle(outcome.map_err(Error::from)).await?;
         for event_id in events {
             clear(backend, event_id).await?;
@@ -259,9 +265,11 @@ pub(super) async fn clear_stopped(backend: &Backend, now: Millis) {
 /// What has happened in an event so far.
 async fn read_use(connection: &mut Connection, event_id: Uuid, now: Millis) -> Result<Use> {
     let admitted_at = sqlx::query_scalar(
-        "select max(received_at) from scans where event_id = $1 and result = 'accepted' and undone_at is null",
+        "select max(received_at) from scans where event_id = $1 and result = 'accepted' and undone_at is null \
+         and received_at <= $2",
     )
     .bind(event_id)
+    .bind(now + CLOCKS_APART)
     .fetch_one(&mut *connection)
     .await?;
     // Which lists the device of a key of all events has is not noted.

@@ -17,6 +17,7 @@ use super::search::fold_event;
 use super::{BEGIN, BEGIN_BRIEF, Backend, Connection, LOCK_EVENT, unless_held};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
+use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Millis};
 use crate::store::{Act, Author, Created, Issuance, Issues, NewTicket, NewUser, PersonName, Result};
 
@@ -361,7 +362,7 @@ pub(super) async fn clear_abandoned(backend: &Backend, met: Met<'_>, now: Millis
     let issues: Vec<(Uuid, Uuid, Millis)> = lease.settle(outcome.map_err(Error::from)).await?;
     let mut at_work = 0;
     for (event_id, issue_id, wrote) in issues {
-        if now - ABANDONED < wrote {
+        if now - ABANDONED < wrote && wrote <= now + CLOCKS_APART {
             at_work += 1;
         } else {
             take_back(backend, event_id, issue_id, Some(wrote)).await?;

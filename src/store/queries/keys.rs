@@ -7,7 +7,7 @@ use super::actions::record;
 use super::events::find_event;
 use super::{BEGIN, Backend, Connection, Db};
 use crate::error::Error;
-use crate::limits::ENROLMENT;
+use crate::limits::{CLOCKS_APART, ENROLMENT};
 use crate::model::{Action, Event, Key, Millis};
 use crate::store::{Act, Author, FoundKey, Guarded, Keys, ListedKey, Result};
 
@@ -135,11 +135,12 @@ impl Keys for Backend {
         let outcome = async {
             let key: Option<Key> = sqlx::query_as(select_keys!(
                 "where k.key_id = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > $2) \
-                 and k.enrol_hash = $3 and k.enrol_expires_at > $2"
+                 and k.enrol_hash = $3 and k.enrol_expires_at > $2 and k.enrol_expires_at <= $4"
             ))
             .bind(key_id)
             .bind(now)
             .bind(enrol_hash)
+            .bind(now + ENROLMENT + CLOCKS_APART)
             .fetch_optional(lease.connection())
             .await?;
             let Some(key) = key else { return Ok(None) };
@@ -188,21 +189,24 @@ impl Keys for Backend {
         let keep = sqlx::query(concat!(
             "insert into former_secrets (secret_hash, key_id, ended_at) select secret_hash, key_id, $2 from keys ",
             where_good!(),
-            " and enrol_hash = $3 and enrol_expires_at > $2 and manifest_at is not null on conflict do nothing"
-        ))
-        .bind(key_id)
-        .bind(now)
-        .bind(enrol_hash);
-        // Compare-and-set: whoever comes second waits for the row, and then finds no token in it.
-        let update = sqlx::query(concat!(
-            "update keys set secret_hash = $4, enrol_hash = null, enrol_expires_at = null ",
-            where_good!(),
-            " and enrol_hash = $3 and enrol_expires_at > $2"
+            " and enrol_hash = $3 and enrol_expires_at > $2 and enrol_expires_at <= $4 \
+             and manifest_at is not null on conflict do nothing"
         ))
         .bind(key_id)
         .bind(now)
         .bind(enrol_hash)
-        .bind(secret_hash);
+        .bind(now + ENROLMENT + CLOCKS_APART);
+        // Compare-and-set: whoever comes second waits for the row, and then finds no token in it.
+        let update = sqlx::query(concat!(
+            "update keys set secret_hash = $4, enrol_hash = null, enrol_expires_at = null ",
+            where_good!(),
+            " and enrol_hash = $3 and enrol_expires_at > $2 and enrol_expires_at <= $5"
+        ))
+        .bind(key_id)
+        .bind(now)
+        .bind(enrol_hash)
+        .bind(secret_hash)
+        .bind(now + ENROLMENT + CLOCKS_APART);
         change_key(self, key_id, [keep, update], Author { key_id: Some(key_id), now }, Action::KeyEnrolled).await
     }
 

@@ -9,7 +9,7 @@ use super::actions::record;
 use super::{BEGIN, Backend, Connection, Db};
 use crate::error::Error;
 use crate::fold;
-use crate::limits::CLOCKS_APART;
+use crate::limits::{CLOCKS_APART, NOTED_AHEAD};
 use crate::model::{Action, Millis, Seed, Ticket};
 use crate::store::{Act, Author, Losses, NewSeed, Renewal, Result};
 
@@ -58,9 +58,13 @@ impl Loss {
                 .fetch_optional(connection)
                 .await?
                 .ok_or(Error::KeyNotFound)?;
-        // After the revocation nothing was sent; but whoever made a seed before it may have stamped it later.
+        // After the revocation nothing was sent; but whoever made a seed before it may have stamped it later. What was
+        // noted for long after it was noted of seeds that a wrong clock had stamped: then that holds.
         let revoked_at = revoked_at.ok_or_else(|| Error::Internal("a key that is good is not lost".into()))?;
-        let until = manifest_at.map(|at| at.min(revoked_at + 2 * CLOCKS_APART));
+        let until = manifest_at.map(|at| {
+            let noted_as_usual = at <= revoked_at + NOTED_AHEAD + CLOCKS_APART;
+            if noted_as_usual { at.min(revoked_at + 2 * CLOCKS_APART) } else { at }
+        });
         Ok(Self { key_id, event_id, gate, until, undoable_since })
     }
 

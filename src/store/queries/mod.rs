@@ -61,6 +61,22 @@ macro_rules! kept_scan {
     };
 }
 
+/// Whether the accepted scan `a` of the ticket `t` is of its present use: a reissued ticket is unused, and what was accepted
+/// before belongs to the ticket it was. Where no version tells, because 0.1.0 wrote the scan, the time has to.
+macro_rules! of_this_use {
+    () => {
+        "case when a.ticket_version is not null then a.ticket_version > coalesce(t.reissued_version, 0) \
+         else t.reissued_version is null and a.decided_at >= t.used_at end"
+    };
+}
+
+/// The order in which scans of the same ticket were accepted, the newest first; those of 0.1.0 came before.
+macro_rules! newest_first {
+    () => {
+        "a.ticket_version desc nulls last, a.decided_at desc, a.received_at desc, a.scan_id desc"
+    };
+}
+
 /// What a new ticket is found by, unless its holder `u` is known by more than came with it: then it is made when they are
 /// searched.
 macro_rules! search_unless_more_is_known {
@@ -80,9 +96,12 @@ macro_rules! search_unless_more_is_known {
 /// Where the ticket `t` was used first.
 macro_rules! first_use {
     () => {
-        "(select coalesce(a.at_gate, t.gate) from scans a where a.ticket_id = t.ticket_id \
-         and a.result = 'accepted' and a.direction = 'entry' and a.undone_at is null \
-         and a.decided_at >= t.used_at order by a.decided_at limit 1) as first_used_gate"
+        concat!(
+            "(select coalesce(a.at_gate, t.gate) from scans a where a.ticket_id = t.ticket_id \
+             and a.result = 'accepted' and a.direction = 'entry' and a.undone_at is null and ",
+            of_this_use!(),
+            " order by a.ticket_version nulls first, a.decided_at limit 1) as first_used_gate"
+        )
     };
 }
 
@@ -155,6 +174,12 @@ fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_foreign_key_violation())
 }
 
+/// Whether PostgreSQL took a transaction back because of others at work (SQLSTATE), so that it may be tried again.
+fn is_serialization_failure(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| ["40001", "40P01"].contains(&&*code))
+}
+
 fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
     if is_unique_violation(&error) { taken } else { error.into() }
 }
@@ -164,9 +189,3 @@ fn unless_held(error: sqlx::Error, held: Error) -> Error {
     let is_held = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"));
     if is_held { held } else { error.into() }
 }
-/// Whether PostgreSQL took a transaction back because of others at work (SQLSTATE), so that it may be tried again.
-fn is_serialization_failure(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| ["40001", "40P01"].contains(&&*code))
-}
-

@@ -8,6 +8,7 @@ use super::actions::record;
 use super::tickets::{lock_ticket, optional_ticket};
 use super::{BEGIN, Backend, Connection, Row};
 use crate::error::Error;
+use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Direction, Key, Millis, Scan, Status, Ticket};
 use crate::store::{Act, Author, Conflict, Guarded, KeyScan, Result, Scans};
 
@@ -40,12 +41,10 @@ impl Scans for Backend {
             if scan.undone_at.is_some() {
                 return Ok(scan);
             }
-            // A reissued ticket is unused: what was accepted before belongs to the ticket it was.
-            let of_this_use = ticket.used_at.is_some_and(|used_at| used_at <= scan.decided_at);
-            if !of_this_use || newest_accepted(connection, ticket.ticket_id).await? != Some(scan_id) {
+            if newest_accepted(connection, ticket.ticket_id).await? != Some(scan_id) {
                 return Err(Error::NotUndoable);
             }
-            if scan.received_at < not_before {
+            if !(not_before..=now + CLOCKS_APART).contains(&scan.received_at) {
                 return Err(Error::UndoExpired);
             }
             sqlx::query("update scans set undone_at = $2, undone_by = $3 where scan_id = $1")
@@ -131,7 +130,9 @@ impl Scans for Backend {
                  s.key_id, k.name as key_name, s.first_used_at, s.first_used_gate, \
                  (select f.name from scans a left join keys f on f.key_id = a.key_id where a.ticket_id = s.ticket_id \
                  and a.result = 'accepted' and a.direction = 'entry' and a.decided_at = s.first_used_at \
-                 order by a.received_at desc limit 1) as first_key_name, ",
+                 order by ",
+                newest_first!(),
+                " limit 1) as first_key_name, ",
                 ticket_columns!(),
                 " from scans s join events e on e.event_id = s.event_id and e.deleted_at is null \
                  left join tickets t on t.ticket_id = s.ticket_id left join users u on u.user_id = t.user_id \
@@ -174,11 +175,16 @@ pub(super) async fn get_any_scan(connection: &mut Connection, scan_id: Uuid) -> 
     Ok(scan)
 }
 
+/// The newest accepted scan of a ticket's present use.
 async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Uuid>> {
-    let newest = sqlx::query_scalar(
-        "select scan_id from scans where ticket_id = $1 and result = 'accepted' and undone_at is null \
-         order by decided_at desc, received_at desc, scan_id desc limit 1",
-    )
+    let newest = sqlx::query_scalar(concat!(
+        "select a.scan_id from scans a join tickets t on t.ticket_id = a.ticket_id where a.ticket_id = $1 \
+         and a.result = 'accepted' and a.undone_at is null and ",
+        of_this_use!(),
+        " order by ",
+        newest_first!(),
+        " limit 1"
+    ))
     .bind(ticket_id)
     .fetch_optional(connection)
     .await?;
@@ -187,12 +193,12 @@ async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result
 
 /// Gives a ticket back the state it had before its newest accepted scan, which is marked as undone already.
 async fn take_back(connection: &mut Connection, ticket: &Ticket, scan: &Scan, now: Millis) -> Result<()> {
-    let entered_before: i64 = sqlx::query_scalar(
-        "select count(*) from scans where ticket_id = $1 and result = 'accepted' and direction = 'entry' \
-         and undone_at is null and decided_at >= $2",
-    )
+    let entered_before: i64 = sqlx::query_scalar(concat!(
+        "select count(*) from scans a join tickets t on t.ticket_id = a.ticket_id where a.ticket_id = $1 \
+         and a.result = 'accepted' and a.direction = 'entry' and a.undone_at is null and ",
+        of_this_use!()
+    ))
     .bind(ticket.ticket_id)
-    .bind(ticket.used_at)
     .fetch_one(&mut *connection)
     .await?;
     let unused = scan.direction == Direction::Entry && entered_before == 0;

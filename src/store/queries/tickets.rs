@@ -78,25 +78,25 @@ impl Tickets for Backend {
     async fn list_manifest(
         &self,
         event_id: Uuid,
-        changed_since: Option<Millis>,
+        change: Option<i64>,
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<ManifestTicket>> {
         let mut lease = self.reader().await?;
-        // An import's tickets changed when they were written, but are there only since it was recorded.
+        // An import's tickets were written before, but are there only since it was recorded.
         let outcome = sqlx::query_as(concat!(
-            "select t.ticket_id, t.seat, t.gate, t.seed, t.status, u.username, \
-             coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, \
+            "select t.ticket_id, t.seat, t.gate, t.seed, coalesce(t.seeded_at, t.created_at) as seeded_at, t.status, \
+             u.username, coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, \
              t.used_at, t.printed_at from events e join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
             " left join users u on u.user_id = t.user_id \
-             where e.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.changed_at >= $3 or t.issue_id in \
-             (select a.action_id from actions a where a.event_id = $1 and a.action = 'issued' and a.at >= $3)) \
+             where e.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.change >= $3 or t.issue_id in \
+             (select a.action_id from actions a where a.event_id = $1 and a.action = 'issued' and a.change >= $3)) \
              order by t.ticket_id limit $4"
         ))
         .bind(event_id)
         .bind(after.unwrap_or_default())
-        .bind(changed_since)
+        .bind(change)
         .bind(limit)
         .fetch_all(lease.connection())
         .await;
@@ -273,6 +273,7 @@ async fn write_change(connection: &mut Connection, ticket: &Ticket, change: &Tic
         }
         TicketChange::Reissue { seed } => {
             set("update tickets set seed = $3, seeded_at = $2, last_step = null, status = 'valid', inside = $4, used_at = null, printed_at = null, \
+             reissued_version = version + 1, \
              registered_at = case when user_id is null then null else registered_at end, changed_at = $2, \
              version = version + 1 where ticket_id = $1")
             .bind(seed.0.as_slice())

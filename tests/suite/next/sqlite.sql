@@ -23,6 +23,8 @@ create table new_tickets (
     search text,
     seat_key text,
     gate_key text,
+    reissued_version bigint,
+    change bigint,
     constraint tickets_pkey primary key (ticket_id),
     constraint tickets_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade,
     constraint tickets_user_id_fkey foreign key (user_id) references users (user_id),
@@ -34,12 +36,12 @@ create table new_tickets (
 insert into new_tickets (
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
     registered_at, used_at, printed_at, holder_name, reference, issue_id, seeded_at,
-    search, seat_key, gate_key
+    search, seat_key, gate_key, reissued_version, change
 )
 select
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
     registered_at, used_at, printed_at, holder_name, reference, issue_id, seeded_at,
-    search, seat_key, gate_key
+    search, seat_key, gate_key, reissued_version, change
 from tickets;
 
 drop table tickets;
@@ -54,4 +56,17 @@ create unique index tickets_reference_key on tickets (event_id, reference) where
 create trigger tickets_forget_search after update of user_id, holder_name on tickets when new.search is not null
 begin
     update tickets set search = null where ticket_id = new.ticket_id;
+end;
+
+create trigger tickets_change after update of version on tickets when new.version <> old.version
+begin
+    update settings set value = value + 1 where name = 'change';
+    update tickets set change = (select value from settings where name = 'change') where ticket_id = new.ticket_id;
+end;
+
+-- What an import writes changes when it appears.
+create trigger tickets_new after insert on tickets when new.issue_id is null
+begin
+    update settings set value = value + 1 where name = 'change';
+    update tickets set change = (select value from settings where name = 'change') where ticket_id = new.ticket_id;
 end;
