@@ -10,6 +10,14 @@ use register_ticket_api::response::MARK;
 use register_ticket_api::routes::ROUTES;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::service::{Service, with};
+
+on_both_databases! {
+    a_query_is_taken_as_it_is_described,
+    a_body_is_taken_as_it_is_described,
+}
 
 static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("../../src/openapi.json")).expect("the document is JSON"));
@@ -46,9 +54,14 @@ fn check_request(request: &Request<Vec<u8>>, answer: &[u8]) {
     let operation = operation_pointer(request.method(), path);
     let query: Vec<(String, String)> =
         serde_urlencoded::from_str(request.uri().query().unwrap_or_default()).expect("the query is one");
-    for (name, _) in query {
-        let described = parameters(&operation).any(|parameter| parameter["in"] == "query" && parameter["name"] == name);
-        assert!(described, "{sent}: the parameter `{name}` is not described");
+    for (name, text) in query {
+        let place = parameters(&operation)
+            .position(|parameter| parameter["in"] == "query" && parameter["name"] == name)
+            .unwrap_or_else(|| panic!("{sent}: the parameter `{name}` is not described"));
+        assert!(
+            takes(&format!("{operation}/parameters/{place}/schema"), &text),
+            "{sent}: `{name}` may not be `{text}`"
+        );
     }
 
     let body = format!("{operation}/requestBody");
@@ -82,6 +95,12 @@ fn understood(batch: &[u8], answer: &[u8]) -> Value {
     let scans = batch["scans"].iter().zip(results).filter(|(_, result)| result["status"] == 200);
     let scans = scans.map(|(scan, _)| serde_json::from_str(scan.get()).expect("it was read"));
     json!({ "scans": scans.collect::<Vec<Value>>() })
+}
+
+/// Whether a value of the query is what a schema says: the text, or what it is in JSON.
+fn takes(schema: &str, text: &str) -> bool {
+    let number = serde_json::from_str(text).ok().filter(Value::is_number);
+    number.into_iter().chain([json!(text)]).any(|value| validator(schema).is_valid(&value))
 }
 
 fn parameters(operation: &str) -> impl Iterator<Item = &'static Value> {
@@ -225,4 +244,140 @@ fn the_document_describes_exactly_the_route_table() {
         .collect();
     let routed: BTreeSet<String> = ROUTES.iter().map(|route| operation((route.method.as_str(), route.path))).collect();
     assert_eq!(described, routed);
+}
+
+/// The path of an operation, about what is there.
+fn of_what_is_there(path: &str, ticket_id: Uuid, key_id: &str) -> String {
+    let path = path.replace("{event}", "default").replace("{username}", "ana").replace("{key_id}", key_id);
+    path.replace("{ticket_id}", &ticket_id.to_string())
+}
+
+fn operations() -> impl Iterator<Item = (Method, &'static str, &'static Value)> {
+    let paths = DOCUMENT["paths"].as_object().expect("paths is an object").iter();
+    paths.flat_map(|(path, operations)| {
+        let operations = operations.as_object().expect("a path is an object").iter();
+        operations
+            .filter_map(move |(method, told)| Some((method.to_uppercase().parse().ok()?, path.as_str(), told)))
+            .filter(|(method, ..)| *method != "PARAMETERS")
+    })
+}
+
+/// What is refused although a schema takes it, as it is of this form; what else is wrong with it only the service knows.
+const OF_FORM: &[&str] = &["wrong_type", "unknown", "required"];
+
+/// Each answer is held against the document by the client, and what succeeds too.
+async fn a_query_is_taken_as_it_is_described(service: Service) {
+    service.user("ana").await;
+    let ticket = service.ticket("A1").await;
+    let key = service.organizer.post("/api/keys", json!({ "name": "x", "role": "gate" })).await.is(201);
+    let mut asked = 0;
+    for (method, path, told) in operations() {
+        let path = of_what_is_there(path, ticket.ticket_id, key["key_id"].as_str().expect("an id"));
+        let reads = matches!(method, Method::GET | Method::DELETE) && !path.contains('{');
+        if !reads || (method == Method::DELETE && path != "/api/events/default") {
+            continue;
+        }
+        let described = told["parameters"].as_array().into_iter().flatten().filter(|told| told["in"] == "query");
+        let names = described.filter_map(|told| told["name"].as_str()).chain(["a"]);
+        for name in names {
+            for value in [
+                "",
+                "0",
+                "1",
+                "-1",
+                "%2B1",
+                "1.5",
+                "1e3",
+                "null",
+                "true",
+                "x",
+                "99999999999999999999",
+                "%00",
+                "%F0%9F%8E%AB",
+            ] {
+                for query in [format!("{name}={value}"), format!("{name}={value}&{name}={value}")] {
+                    // Who reads no query leaves alone what is in it, and `/health` what it does not know.
+                    let is_free = name == "a" && (path == "/health" || told["responses"].get("422").is_none());
+                    if !is_free {
+                        service.organizer.bare(method.clone(), format!("{path}?{query}")).await;
+                    }
+                    asked += 1;
+                }
+            }
+        }
+    }
+    assert!(asked > 400, "only {asked} were asked");
+    service.anonymous.get("/health?full=0&full=0").await.is_refused(422, "invalid_payload");
+}
+
+/// A body of each operation that takes JSON, which is good.
+fn bodies(ticket: &crate::service::Ticket, service: &Service) -> Vec<(&'static str, &'static str, Value)> {
+    let offline = json!({ "scanned_at": service.time(0), "offline_result": "wrong_code" });
+    let time = service.time(3_600_000);
+    vec![
+        ("POST", "/api/users", json!({ "username": "luis", "full_name": "Luis", "email": "l@example.org" })),
+        ("PATCH", "/api/users/{username}", json!({ "full_name": "Ana", "email": "a@example.org" })),
+        ("POST", "/api/users/{username}/tickets", json!({ "seat": "free", "gate": "North" })),
+        (
+            "POST",
+            "/api/users/attendance",
+            json!({ "seat": "A1", "gate": "North", "totp_code": "000000", "event": "default", "scan_id": Uuid::now_v7() }),
+        ),
+        (
+            "POST",
+            "/api/events",
+            json!({ "slug": "e", "name": "E", "time_zone": "UTC", "starts_at": service.time(0), "ends_at": time, "reentry": "none" }),
+        ),
+        (
+            "PATCH",
+            "/api/events/{event}",
+            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "reentry": "none" }),
+        ),
+        ("POST", "/api/events/{event}/tickets", json!([{ "seat": "new", "gate": "North" }])),
+        ("POST", "/api/tickets/{ticket_id}/transfer", json!({ "username": "ana" })),
+        ("POST", "/api/events/{event}/scans", service.scan(ticket)),
+        ("POST", "/api/events/{event}/scans/batch", json!({ "scans": [with(service.scan(ticket), offline)] })),
+        (
+            "POST",
+            "/api/keys",
+            json!({ "name": "x", "role": "gate", "event": "default", "gate": "North", "offline": true, "expires_at": time }),
+        ),
+        ("POST", "/api/enrol", json!({ "token": "x" })),
+        ("POST", "/api/enrol/offer", json!({ "token": "x" })),
+    ]
+}
+
+async fn a_body_is_taken_as_it_is_described(service: Service) {
+    service.user("ana").await;
+    service.seat("default", "free", "North").await;
+    let ticket = service.ticket("A1").await;
+    let bodies = bodies(&ticket, &service);
+    for (method, path, told) in operations() {
+        let takes_json = told["requestBody"]["content"].get("application/json").is_some();
+        let ours = bodies.iter().filter(|(own, of, _)| method == *own && *of == path).count();
+        assert_eq!(ours, usize::from(takes_json), "{method} {path}");
+    }
+    let values =
+        || [json!(null), json!(true), json!(0), json!(-1), json!(1.5), json!(""), json!("x"), json!([]), json!({})];
+    for (method, of, body) in bodies {
+        let path = of_what_is_there(of, ticket.ticket_id, "");
+        let schema =
+            format!("/paths/{}/{}/requestBody/content/application~1json/schema", escaped(of), method.to_lowercase());
+        let fields: Vec<String> =
+            body.as_object().into_iter().flat_map(|body| body.keys().cloned()).chain(["unknown".into()]).collect();
+        for field in fields {
+            for value in values() {
+                let changed =
+                    if body.is_object() { with(body.clone(), json!({ &field: value })) } else { json!([value]) };
+                let request = Request::builder().method(method).uri(&path).header("content-type", "application/json");
+                let reply = service.organizer.send(request, changed.to_string()).await;
+                assert!(reply.status.as_u16() < 500, "{method} {path} {changed}: {}", reply.text());
+                let answer: Value = serde_json::from_str(&reply.text()).unwrap_or_default();
+                let of_form = |error: &Value| OF_FORM.iter().any(|code| error["code"] == *code);
+                let is_refused = answer["errors"].as_array().is_some_and(|errors| errors.iter().any(of_form));
+                let is_valid = validator(&schema).is_valid(&changed);
+                assert!(!(is_refused && is_valid), "{method} {path} {changed}: {}", reply.text());
+            }
+        }
+    }
 }
