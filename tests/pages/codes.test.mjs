@@ -11,13 +11,17 @@ const [WIDTH, HEIGHT] = [640, 480];
 /** Longer than any look takes: how fast this machine is today decides nothing here. */
 const PATIENT = 60_000;
 
-function read(shown, aim = new Aim(), looker = new Looker()) {
-  return aim.choose(looker.look(shown, PATIENT), shown.width, shown.height);
+/** What two looks at the same picture come to: the first alone is not enough for a code aside. */
+function read(shown) {
+  const [aim, { codes, unread }] = [new Aim(), new Looker().look(shown, PATIENT)];
+  aim.choose({ codes, unread }, shown.width, shown.height);
+  return aim.choose({ codes, unread }, shown.width, shown.height);
 }
 
 const RT1 = (letter, digits = "123456") => `RT1.${letter.repeat(21)}A.${digits}`;
 const code = (text, x, side = 100) => ({ text, x, y: HEIGHT / 2, side });
 const choose = (aim, codes, unread = []) => aim.choose({ codes, unread }, WIDTH, HEIGHT);
+const twice = (aim, codes, unread) => choose(aim, codes, unread) && choose(aim, codes, unread);
 
 test("of hard pictures few are missed, and none is read wrong", () => {
   const missed = [];
@@ -62,18 +66,18 @@ test("two codes equally near are none, also when one of them goes", () => {
 });
 
 test("the same ticket twice in a picture is one ticket", () => {
-  assert.deepEqual(choose(new Aim(), [code(RT1("a"), 220), code(RT1("a", "654321"), 425)]), { text: RT1("a") });
+  assert.deepEqual(twice(new Aim(), [code(RT1("a"), 220), code(RT1("a", "654321"), 425)]), { text: RT1("a") });
 });
 
 test("a code that nobody can read, and that is nearer, is not passed over", () => {
-  assert.deepEqual(choose(new Aim(), [code(RT1("a"), 500)], [code("", 320)]), { unsure: true });
+  assert.deepEqual(twice(new Aim(), [code(RT1("a"), 500)], [code("", 320)]), { unsure: true });
   assert.deepEqual(choose(new Aim(), [code(RT1("a"), 320)], [code("", 600)]), { text: RT1("a") });
 });
 
 test("a second code is not taken by itself when the first has gone, nor with the ticket's next code", () => {
   const aim = new Aim();
   choose(aim, [code(RT1("a"), 320), code(RT1("b"), 500)]);
-  assert.deepEqual(choose(aim, [code(RT1("b"), 500)]), { unsure: true });
+  assert.deepEqual(twice(aim, [code(RT1("b"), 500)]), { unsure: true });
   assert.deepEqual(choose(aim, [code(RT1("b", "654321"), 480)]), { unsure: true });
 });
 
@@ -87,13 +91,20 @@ test("a second code is taken when it was out of sight, and not for one look that
   const aim = new Aim();
   choose(aim, [code(RT1("a"), 320), code(RT1("b"), 500)]);
   choose(aim, []);
-  assert.deepEqual(choose(aim, [code(RT1("b"), 500)]), { unsure: true });
+  assert.deepEqual(twice(aim, [code(RT1("b"), 500)]), { unsure: true });
   for (let look = 0; look < 16; look++) choose(aim, []);
-  assert.deepEqual(choose(aim, [code(RT1("b"), 500)]), { text: RT1("b") });
+  assert.deepEqual(twice(aim, [code(RT1("b"), 500)]), { text: RT1("b") });
+});
+
+test("a code aside is taken at the second look, as the first may have missed one that is nearer", () => {
+  const aim = new Aim();
+  assert.deepEqual(choose(aim, [code(RT1("a"), 590)]), {});
+  assert.deepEqual(choose(aim, [code(RT1("b"), 320), code(RT1("a"), 590)]), { text: RT1("b") });
+  assert.deepEqual(twice(aim, [code(RT1("a"), 590)]), { unsure: true });
 });
 
 test("a code alone is taken wherever it is in the picture", () => {
-  assert.deepEqual(choose(new Aim(), [code(RT1("a"), 590)]), { text: RT1("a") });
+  assert.deepEqual(twice(new Aim(), [code(RT1("a"), 590)]), { text: RT1("a") });
 });
 
 for (const [decoder, script] of Object.entries(DECODERS)) {

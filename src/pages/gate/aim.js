@@ -18,30 +18,36 @@ const ticketOf = (text) => parse(text)?.ticket_id ?? text;
 export class Aim {
   /** Codes that were in a picture with a nearer one: how many looks have missed each since. */
   #beside = new Map();
+  /** The ticket that was nearest in the last look. */
+  #nearest = null;
 
   /**
    * The code that is meant, of all `codes` (each with `text`, `x`, `y`, `side`) and of what is there but `unread`; or
-   * `unsure` where nobody can tell. Without codes it is neither. A code that was beside another one is not meant
-   * until somebody points at it, or it has been out of sight.
+   * `unsure` where nobody can tell. Without codes it is neither. A code aside is meant when two looks in turn found none that is
+   * nearer, as one of them may have missed it. One that was beside another is not meant until somebody points at it, or
+   * it has been out of sight.
    */
   choose({ codes, unread }, width, height) {
     const gap = ({ x, y }) => Math.hypot(x - width / 2, y - height / 2);
     const [nearest, ...others] = codes.sort((a, b) => gap(a) - gap(b));
+    const ticket = nearest ? ticketOf(nearest.text) : null;
+    const again = this.#nearest === ticket;
+    this.#nearest = ticket;
     if (!nearest) {
       this.#seen([]);
       return {};
     }
-    const ticket = ticketOf(nearest.text);
     const second = others.find(({ text }) => ticketOf(text) !== ticket);
     const clear = gap(nearest) + CLEARLY * nearest.side;
     const unsure = (second && gap(second) < clear) || unread.some((one) => gap(one) < clear);
-    const waits = this.#beside.has(ticket) && !isAcross(nearest, width, height);
+    const across = isAcross(nearest, width, height);
+    const waits = this.#beside.has(ticket) && !across;
     this.#seen(codes.map(({ text }) => ticketOf(text)));
     // Where two are equally near, neither is meant later because the other one has gone.
     for (const { text } of unsure && second ? codes : others) this.#beside.set(ticketOf(text), 0);
     if (unsure || waits) return { unsure: true };
     this.#beside.delete(ticket);
-    return { text: nearest.text };
+    return across || again ? { text: nearest.text } : {};
   }
 
   #seen(tickets) {

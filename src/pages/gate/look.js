@@ -17,6 +17,8 @@ const OTHERS = [
 ];
 /** With more noise than that, a deviation, it is smoothed first. */
 const NOISY = 2.5;
+/** A search that takes so many times longer than it should, in a picture full of what looks like codes, is given up. */
+const PATIENCE = 5;
 /** A picture of so many points across is looked at halved first. */
 const LARGE = 800;
 
@@ -39,13 +41,17 @@ export class Looker {
    */
   look(picture, budget = 60) {
     const end = this.#clock() + budget;
+    const last = end + PATIENCE * budget;
     const { width, height } = picture;
     const found = { codes: [], unread: [] };
     const views = new Views(picture);
     for (const [at, way] of this.#ways(views).entries()) {
       if (at > 1 && this.#clock() > end) break;
       if (OTHERS.includes(way)) this.#turn += 1;
-      this.#search(views, way, end, found);
+      const cut = this.#search(views, way, last, found);
+      // What is nearer may not have been come to.
+      if (cut) found.codes = found.codes.filter((code) => isAcross(code, width, height));
+      if (cut) break;
       if (found.codes.length > 0 && (at > 0 || found.codes.some((code) => isAcross(code, width, height)))) break;
     }
     found.unread = found.unread.filter((one) => found.codes.every((code) => Math.hypot(one.x - code.x, one.y - code.y) > code.side));
@@ -61,18 +67,21 @@ export class Looker {
     return [...(width > LARGE ? [HALF] : []), ...(noisy ? [SMOOTH, SHARP, ...others] : [SHARP, ...others, SMOOTH])];
   }
 
-  /** Adds what one way of looking finds, dark on light and, among the first ways, light on dark. */
-  #search(views, way, end, found) {
+  /** Adds what one way of looking finds, dark on light and, among the first ways, light on dark. Returns what `#detect` does. */
+  #search(views, way, last, found) {
     const { halve, smooth, sharpen, reach } = way;
     const { light, width, height } = views.get(halve, smooth, sharpen);
     const around = means(light, width, height, reach);
     const margin = Math.max(1, noiseOf(light, width, height));
     for (const sign of OTHERS.includes(way) ? [1] : [1, -1]) {
-      this.#detect(new Cells(light, around, width, height, sign, margin), views.width / width, end, found);
+      const cells = new Cells(light, around, width, height, sign, margin);
+      if (this.#detect(cells, views.width / width, last, found)) return true;
     }
+    return false;
   }
 
-  #detect(cells, scale, end, { codes, unread }) {
+  /** Adds what is in some cells, and returns whether it came to the last moment before it came to the end. */
+  #detect(cells, scale, last, { codes, unread }) {
     const taken = new Set();
     const missed = [];
     const detected = this.#detector.detect(cells);
@@ -85,11 +94,12 @@ export class Looker {
       if (text && !codes.some((code) => code.text === text && Math.hypot(code.x - place.x, code.y - place.y) < code.side)) {
         codes.push({ text, ...place });
       }
-      if (this.#clock() > end && codes.length > 0) break;
+      if (this.#clock() > last) return true;
       next = detected.next(Boolean(text));
     }
     // Three corners of two codes look like a third.
     for (const { corners, ...place } of missed) if (!corners.some((corner) => taken.has(corner))) unread.push(place);
+    return false;
   }
 
   #decode(matrix) {
