@@ -196,18 +196,19 @@ function shade(u, v, { rows, spec, scratches, shine }) {
   if (spec.inverted && outU <= 10) value = 255 - value;
   for (const points of scratches) {
     for (let at = 1; at < points.length; at++) {
-      if (gap(u, v, points[at - 1], points[at]) < spec.crackWidth / 2) value = at % 2 ? 190 : 60;
+      if (isNear(u, v, points[at - 1], points[at], spec.crackWidth / 2)) value = at % 2 ? 190 : 60;
     }
   }
   if (spec.glare) value += spec.glareLight * Math.exp(-(((u - shine.x) / spec.glare) ** 2 + ((v - shine.y) / spec.glare / 1.6) ** 2));
   return value;
 }
 
-/** From a point to a line between two. */
-function gap(x, y, [x1, y1], [x2, y2]) {
+/** Whether a point is nearer than so much to a line between two. */
+function isNear(x, y, [x1, y1], [x2, y2], reach) {
+  if (x < Math.min(x1, x2) - reach || x > Math.max(x1, x2) + reach || y < Math.min(y1, y2) - reach || y > Math.max(y1, y2) + reach) return false;
   const along = ((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / ((x2 - x1) ** 2 + (y2 - y1) ** 2);
   const part = Math.min(1, Math.max(0, along));
-  return Math.hypot(x - x1 - part * (x2 - x1), y - y1 - part * (y2 - y1));
+  return (x - x1 - part * (x2 - x1)) ** 2 + (y - y1 - part * (y2 - y1)) ** 2 < reach ** 2;
 }
 
 /** What lens, sensor and compression make of the light. */
@@ -236,22 +237,21 @@ function blurred(light, width, height, deviation) {
   const reach = Math.ceil(2.5 * deviation);
   const weights = Array.from({ length: 2 * reach + 1 }, (_, at) => Math.exp(-((at - reach) ** 2) / (2 * deviation ** 2)));
   const total = weights.reduce((sum, weight) => sum + weight);
-  const once = (from, stepX, stepY) => {
+  const once = (from, step, stride, line, lines) => {
     const to = new Float32Array(from.length);
-    for (let y = 0; y < height; y++) {
-      for (let x = 0; x < width; x++) {
+    for (let row = 0; row < lines; row++) {
+      for (let along = 0; along < line; along++) {
         let sum = 0;
         for (let k = -reach; k <= reach; k++) {
-          const nearX = Math.min(width - 1, Math.max(0, x + k * stepX));
-          const nearY = Math.min(height - 1, Math.max(0, y + k * stepY));
-          sum += weights[k + reach] * from[nearY * width + nearX];
+          const at = Math.min(line - 1, Math.max(0, along + k));
+          sum += weights[k + reach] * from[row * stride + at * step];
         }
-        to[y * width + x] = sum / total;
+        to[row * stride + along * step] = sum / total;
       }
     }
     return to;
   };
-  return once(once(light, 1, 0), 0, 1);
+  return once(once(light, 1, width, width, height), width, 1, height, width);
 }
 
 function smeared(light, width, height, length, angle) {
