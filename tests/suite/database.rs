@@ -285,8 +285,8 @@ impl Rows {
     }
 
     pub async fn snapshot(&mut self) -> String {
-        // Whatever the schema has, but sqlx's own table, which TICKET_SECRET is in use, and the numbers of changes, which belong
-        // to a server.
+        // Whatever the schema has, but sqlx's own table, which TICKET_SECRET is in use, the numbers of changes, which belong to a
+        // server, and the words that a search makes of the rest before it looks.
         let tables = match self {
             Self::Sqlite(_) => {
                 "select name from sqlite_master where type = 'table' and name <> '_sqlx_migrations' \
@@ -300,11 +300,11 @@ impl Rows {
         let mut snapshot = String::new();
         for table in self.texts(tables).await {
             let query = match self {
-                Self::Postgres(_) => format!("select (to_jsonb(t) - 'change')::text from {table} t order by 1"),
+                Self::Postgres(_) => format!("select (to_jsonb(t) - 'change' - 'search')::text from {table} t order by 1"),
                 Self::Sqlite(_) => {
                     let row = format!(
                         "select group_concat('quote(' || name || ')', ' || '','' || ') from pragma_table_info('{table}') \
-                         where name <> 'change'"
+                         where name not in ('change', 'search')"
                     );
                     format!("select {} from {table} order by 1", self.texts(&row).await[0])
                 }
