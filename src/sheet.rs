@@ -389,7 +389,9 @@ mod tests {
     /// Texts as the service takes them, with much of what spreadsheets, quotes and separators are made of.
     fn place() -> impl Strategy<Value = String> {
         prop_oneof!["[-=+@＝'\"a][-=+@,;|'\"،a é\u{200b}]{0,8}[-=+'\"a]", "\\PC{1,12}"]
-            .prop_filter_map("as the service keeps it", |text| crate::model::Place::try_from(text).ok().map(|place| place.into_string()))
+            .prop_filter_map("as the service keeps it", |text| {
+                crate::model::Place::try_from(text).ok().map(|place| place.into_string())
+            })
     }
 
     proptest! {

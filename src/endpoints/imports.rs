@@ -254,8 +254,7 @@ struct Draft {
 impl Draft {
     fn new(mut list: List, gates: Vec<GateSeats>, event_id: Uuid, existing: Existing) -> Self {
         let gate = only_gate(&list.rows, &gates);
-        let mut numbers: HashMap<String, i64> =
-            HashMap::new();
+        let mut numbers: HashMap<String, i64> = HashMap::new();
         for gate in gates {
             let last = numbers.entry(fold::place(&gate.gate)).or_default();
             *last = gate.last_number.unwrap_or(0).max(*last);
@@ -466,10 +465,9 @@ impl Comparison<'_> {
         let (Some(person), Some(known)) = (&mut row.person, place.and_then(|place| self.people[place])) else {
             return Ok(());
         };
-        let differs = person
-            .email
-            .as_deref()
-            .is_some_and(|email| known.email.as_deref().is_none_or(|known| known.to_lowercase() != email.to_lowercase()));
+        let differs = person.email.as_deref().is_some_and(|email| {
+            known.email.as_deref().is_none_or(|known| known.to_lowercase() != email.to_lowercase())
+        });
         if differs && (self.existing != Existing::Update || known.email.is_some()) {
             return Err(Fault::PersonDiffers);
         }
@@ -527,7 +525,9 @@ impl Comparison<'_> {
 
     /// What changes of a ticket that is there; nothing of its seat, its codes and its state.
     fn correction(&self, row: &TicketRow, ticket: &Issued) -> Result<Option<Correction>, Fault> {
-        let moves = |place: &Option<Place>, there: &str| place.as_ref().is_some_and(|place| !fold::same_place(place.as_str(), there));
+        let moves = |place: &Option<Place>, there: &str| {
+            place.as_ref().is_some_and(|place| !fold::same_place(place.as_str(), there))
+        };
         if moves(&row.seat, &ticket.seat) || (row.seat.is_some() && moves(&row.gate, &ticket.gate)) {
             return Err(Fault::OtherSeat);
         }

@@ -166,10 +166,8 @@ fn greet(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(),
 }
 
 /// Begins a transaction in a session that was somebody else's before. What they prepared there has the names that we give.
-const BEGIN_LENT: &str = concat!(
-    "deallocate all; begin isolation level read committed; ",
-    session_settings!("set local", "true")
-);
+const BEGIN_LENT: &str =
+    concat!("deallocate all; begin isolation level read committed; ", session_settings!("set local", "true"));
 
 /// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40); a
 /// server that is read-only after a failover (25006), and a plan that a migration made invalid (0A000), each of which the

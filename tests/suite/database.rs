@@ -300,7 +300,9 @@ impl Rows {
         let mut snapshot = String::new();
         for table in self.texts(tables).await {
             let query = match self {
-                Self::Postgres(_) => format!("select (to_jsonb(t) - 'change' - 'search')::text from {table} t order by 1"),
+                Self::Postgres(_) => {
+                    format!("select (to_jsonb(t) - 'change' - 'search')::text from {table} t order by 1")
+                }
                 Self::Sqlite(_) => {
                     let row = format!(
                         "select group_concat('quote(' || name || ')', ' || '','' || ') from pragma_table_info('{table}') \

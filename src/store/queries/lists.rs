@@ -10,7 +10,9 @@ use super::{Backend, Connection, json};
 use crate::error::Error;
 use crate::fold;
 use crate::model::{Action, Status};
-use crate::store::{Act, Author, Correction, GateSeats, Issuance, Issued, KnownPerson, Lists, NewTicket, NewUser, Result, Wanted};
+use crate::store::{
+    Act, Author, Correction, GateSeats, Issuance, Issued, KnownPerson, Lists, NewTicket, NewUser, Result, Wanted,
+};
 
 /// A statement that finds tickets for members of a JSON array, `$2`.
 macro_rules! select_issued {
@@ -60,7 +62,8 @@ impl Lists for Backend {
             let rows: Vec<_> = chunk
                 .iter()
                 .map(|Wanted { reference, place }| {
-                    let (seat, gate) = place.as_ref().map(|(seat, gate)| (fold::place(seat), fold::place(gate))).unzip();
+                    let (seat, gate) =
+                        place.as_ref().map(|(seat, gate)| (fold::place(seat), fold::place(gate))).unzip();
                     (reference, seat, gate)
                 })
                 .collect();
@@ -124,8 +127,7 @@ impl Lists for Backend {
 pub(super) async fn find_references(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Vec<i64>> {
     let rows: Vec<_> = tickets.iter().map(|ticket| (&ticket.reference, (), ())).collect();
     let mut lease = backend.reader().await?;
-    let outcome =
-        sqlx::query_as(BY_REFERENCE).bind(event_id).bind(json(&rows)?).fetch_all(lease.connection()).await;
+    let outcome = sqlx::query_as(BY_REFERENCE).bind(event_id).bind(json(&rows)?).fetch_all(lease.connection()).await;
     let found: Vec<Issued> = lease.settle(outcome.map_err(Error::from)).await?;
     Ok(found.into_iter().map(|ticket| ticket.place).collect())
 }
