@@ -598,10 +598,64 @@ test("what a hand-held scanner reads again after the verdict is another scan", a
 test("a hand-held scanner may think that the phone's keyboard is American", async (t) => {
   const { tickets } = await house(t);
   const gate = await Gate.at(t, tickets);
-  const id = "A-_B".padEnd(22, "c");
+  const id = `${"A-_B".padEnd(21, "c")}w`;
   const sent = gate.page.waitForRequest((request) => request.url().endsWith("/scans"));
   await saw(gate, await gate.reads(`RT1.${id}.123456`.replace("-", "'").replace("_", "?")), "refused", en("result.unknown_ticket"));
   assert.equal((await sent).postDataJSON().code, `RT1.${id}.123456`);
+});
+
+/** What a German phone reads from a scanner that types as an American keyboard. */
+const onGerman = (code) => [...code].map((key) => ({ y: "z", z: "y", Y: "Z", Z: "Y", "-": "ß", _: "?" })[key] ?? key).join("");
+const tail = (code, key = "Enter") => [...[...code].map((key) => ({ key })), { key }];
+
+for (const offline of [true, false]) {
+  const how = offline ? "by its list" : "by asking";
+  test(`a gate finds out ${how} what a scanner with another keyboard meant, and no code counts as wrong`, async (t) => {
+    const { tickets, people, gate } = await queue(t, { key: { offline } });
+    if (offline) await gate.readyForOffline("10");
+    for (const [index, person] of people.entries()) {
+      await saw(gate, await gate.reads(onGerman(tickets.code(person))), "accepted", `Person ${index + 1}`);
+    }
+    const scans = await tickets.rows("/api/events/default/scans.csv");
+    assert.equal(scans.filter(({ result }) => result === "accepted").length, 6);
+    assert.deepEqual(scans.filter(({ result }) => !["accepted", "unknown_ticket"].includes(result)), []);
+    if (offline) assert.equal(scans.length, 6, "the list says which it is, and the service is asked once");
+    await saw(gate, await gate.reads(onGerman(`RT1.${"y".repeat(21)}w.123456`)), "refused", en("result.unknown_ticket"));
+  });
+}
+
+test("a scanner that loses every shift is understood by a gate with a list, and told to one without", async (t) => {
+  const { tickets, people, gate } = await queue(t, {});
+  await gate.readyForOffline("10");
+  const code = tickets.code(people[0]);
+  await saw(gate, await gate.reads(code.toLowerCase().replaceAll("_", "-")), "accepted", "Person 1");
+  const { printed_code } = await tickets.api("POST", `/api/tickets/${people[1].ticket_id}/print`);
+  await saw(gate, await gate.reads(printed_code.toLowerCase().replaceAll("_", "-")), "accepted", "Person 2");
+  const other = await Gate.at(t, tickets, ONLINE);
+  await saw(other, await other.reads(tickets.code(people[2]).toLowerCase().replaceAll("_", "-")), "refused", en("result.unknown_keys"));
+  const { admitted } = await tickets.api("GET", "/api/events/default/stats");
+  assert.equal(admitted, 2);
+});
+
+test("a scanner may end with Tab or with nothing, and type into a field: what it typed is a scan all the same", async (t) => {
+  const { tickets, people, gate } = await queue(t);
+  const [first, second, third] = people.map((person) => tickets.code(person));
+  await gate.presses(tail(first, "Tab"));
+  assert.ok((await gate.verdict()).includes("Person 1"));
+  await gate.goesOn();
+  await gate.presses(tail(second).slice(0, -1));
+  assert.ok((await gate.verdict()).includes("Person 2"));
+  await gate.goesOn();
+  await gate.press(en("gate.type"));
+  await gate.page.getByLabel(en("gate.seat"), { exact: true }).fill("Q-");
+  await gate.page.locator("#type-seat").pressSequentially(third);
+  await gate.page.keyboard.press("Enter");
+  await gate.page.locator("#missed").getByText(en("gate.missed_sheet")).waitFor();
+  assert.equal(await gate.page.locator("#type-seat").inputValue(), "Q-", "the field has what the person typed");
+  await gate.press(en("gate.cancel"));
+  await gate.presses(tail(third.slice(0, 20)).slice(0, -1));
+  await gate.page.locator("#missed").getByText(en("gate.missed_broken")).waitFor();
+  assert.equal((await tickets.api("GET", "/api/events/default/stats")).admitted, 2);
 });
 
 test("a supervisor admits without a code, with a reason, and takes it back", async (t) => {

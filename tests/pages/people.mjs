@@ -120,6 +120,15 @@ export class Gate extends Person {
     return this.verdict();
   }
 
+  /** Keys that somebody or something presses where the focus is: what each gives, and where it lies. */
+  presses(keys) {
+    return this.page.evaluate((keys) => {
+      for (const key of keys) {
+        document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { ...key, bubbles: true, cancelable: true }));
+      }
+    }, keys);
+  }
+
   /** The same with some codes, one right after the other, whatever becomes of them. */
   typesAll(...codes) {
     return this.page.evaluate((keys) => {

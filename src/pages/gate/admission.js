@@ -93,7 +93,7 @@ function secondsOff(step, now) {
 }
 
 /** What only the paper of a ticket shows. */
-const proof = async (base32) => base64url(await derive(base32, "print", 10));
+export const proof = async (base32) => base64url(await derive(base32, "print", 10));
 
 /** The forms of a ticket's QR, as src/totp.rs has them: what it begins with, and how its last part is read. */
 const FORMS = {
@@ -115,11 +115,17 @@ export function parse(text) {
   return code ? { ticket_id: uuid(id), code } : null;
 }
 
+/** The ticket that a text of our form names, whatever its code. */
+export const ticketIn = (text) => uuid(bytes(text.split(".")[1]));
+
 /** 16 bytes as a UUID is written. */
 export function uuid(bytes) {
   const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
+
+/** A UUID as a QR has it. */
+export const written = (id) => base64url(Uint8Array.from(id.replaceAll("-", "").match(/../g), (byte) => Number.parseInt(byte, 16)));
 
 /** The bytes of base64url, or null when it is not the one spelling that they have. */
 function bytes(text) {

@@ -1,12 +1,13 @@
 // What a gate does, without anything that is seen: it asks the service, decides by itself when the service is away, keeps
 // what it decided, and tells the service later. Doubt never admits; what was decided here is on the disk before it is shown.
 
-import { decide, find, parse, told } from "./admission.js";
+import { decide, find, parse, proof, ticketIn, told } from "./admission.js";
 import { Problem, ask, parsed, send } from "../shared/api.js";
 import { clockSince, now } from "../shared/clock.js";
 import { Device, names, newId, passed } from "./device.js";
 import { inOrder, place } from "../shared/fold.js";
 import { forget, recall, remember } from "../shared/memory.js";
+import { folded } from "./readings.js";
 import { prove } from "./seal.js";
 import { stepAt } from "../shared/totp.js";
 
@@ -29,6 +30,8 @@ const STALLED = 30_000;
 /** How long one tab waits for another with the queue or the manifest. One in the background may hold them for ever. */
 const HELD = { queue: BATCH.timeout, manifest: 300_000 };
 const TRIES = 3;
+/** Spellings of what a scanner typed that the service is asked about, where there is no list. None counts as a wrong code. */
+const SPELLINGS = 4;
 /** Remembered, with the id of the tab, while the storage lacks something that counts. */
 const UNKEPT = "gate-unkept";
 /** A clock that goes back by no more was only put right. */
@@ -191,11 +194,14 @@ export class Gate extends EventTarget {
     await this.#changed();
   }
 
-  /** Shows a scan to whoever decides: `{code}`, `{seat, gate, totp_code}` or `{seat, gate, manual: true, note}`. */
-  scan(presented) {
+  /**
+   * Shows a scan to whoever decides: `{code}`, `{seat, gate, totp_code}` or `{seat, gate, manual: true, note}`. A code that was typed
+   * by a scanner has `readings`, or some that are `loose`, as readings.js tells them.
+   */
+  scan({ readings = [], loose = [], ...presented }) {
     const body = { scan_id: newId(), ...presented, direction: this.direction };
     const atGate = this.device?.gate ?? this.atGate;
-    return this.#inTurn({ ...body, ...(atGate ? { at_gate: atGate } : {}) });
+    return this.#inTurn({ ...body, ...(atGate ? { at_gate: atGate } : {}) }, { readings, loose });
   }
 
   /** Notes in the list of this device that so many scans were not taken. The service learns nothing of them: nothing was decided. */
@@ -268,10 +274,40 @@ export class Gate extends EventTarget {
   // ---- a scan
 
   /** One scan after the other, so that no two of them take the same ticket for unused. */
-  #inTurn(body) {
-    const verdict = this.#turn.then(() => this.#scan({ ...body, scanned_at: new Date(this.#time()).toISOString() }));
+  #inTurn(body, typed) {
+    const verdict = this.#turn.then(() => this.#spelled({ ...body, scanned_at: new Date(this.#time()).toISOString() }, typed));
     this.#turn = verdict.catch(() => {});
     return verdict;
+  }
+
+  /** A scan with what was typed spelled as a ticket of the list, or, where that has none of them, in the ways that are likeliest. */
+  async #spelled(body, { readings, loose } = { readings: [], loose: [] }) {
+    const isPlain = loose.length === 0 && readings.length < 2;
+    const known = isPlain ? [] : ((await this.#inList(body, readings, loose).catch(() => null)) ?? []);
+    // Of two tickets nobody knows which was shown.
+    if (known.length > 1) return this.#undecided(body, new Problem(400, { code: "invalid_payload" }));
+    const [first, ...others] = known.length > 0 ? known : [readings[0] ?? body.code, ...readings.slice(1, SPELLINGS)];
+    let verdict = await this.#scan({ ...body, ...(first === undefined ? {} : { code: first }) });
+    for (const code of others) {
+      if (verdict.result !== "unknown_ticket" || verdict.offline) break;
+      verdict = await this.#scan({ ...body, scan_id: newId(), code });
+    }
+    return verdict;
+  }
+
+  /** Which spellings are tickets of the list; of several those whose code is right. */
+  async #inList({ scanned_at }, readings, loose) {
+    const spellings = new Set(loose.length === 0 ? readings : [...readings, ...(await this.#kept.spellings(loose))]);
+    const found = [];
+    for (const spelling of spellings) {
+      const { manifest, ticket } = await this.#kept.look(this.#event, { ticket_id: ticketIn(spelling) });
+      const code = ticket && (await spelledFor(ticket, spelling));
+      if (code) found.push({ code, manifest, ticket });
+    }
+    if (found.length < 2) return found.map(({ code }) => code);
+    const right = await Promise.all(found.map(({ code, manifest, ticket }) => isRight(ticket, parse(code).code, Date.parse(scanned_at), manifest)));
+    const proven = found.filter((_, index) => right[index]);
+    return (proven.length > 0 ? proven : found).map(({ code }) => code);
   }
 
   async #scan(body) {
@@ -736,6 +772,20 @@ const blank = ({ scan_id, at_gate, direction, scanned_at }) => ({
   ...{ first_used_at: null, first_used_gate: null, right_gate: null, seconds_off: null, replayed: false, undone_at: null },
   ...{ offline: false, undecided: false, problem: null },
 });
+
+/** A code spelled as that of its ticket: of one on paper that lost its shifts, the device knows how it is written. */
+async function spelledFor(ticket, spelling) {
+  const [form, id, rest] = spelling.split(".");
+  if (form !== "RP1" || !ticket.key) return spelling;
+  const written = await proof(ticket.key);
+  return folded(written) === folded(rest) ? `${form}.${id}.${written}` : spelling;
+}
+
+async function isRight({ key }, { digits, printed }, time, manifest) {
+  if (!key) return false;
+  if (printed) return (await proof(key)) === printed;
+  return (await find(key, digits, time, manifest.codes))?.seconds_off === null;
+}
 
 /** Asks the browser not to throw away what is kept when room is short. */
 function persist() {

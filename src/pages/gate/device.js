@@ -9,8 +9,9 @@
 // look at it (ids, places, states, times), and all the rest of it is in `sealed`. Two ciphers seal: `list` whatever tells of
 // tickets and people, and it goes when that has to go; `own` the keys of this device and its scans, until they are sent.
 
-import { uuid } from "./admission.js";
+import { uuid, written } from "./admission.js";
 import { place } from "../shared/fold.js";
+import { folded } from "./readings.js";
 import { canSeal, fingerprint, newCipher, nonceOf, seal, unseal } from "./seal.js";
 
 const NAME = "gate";
@@ -333,6 +334,17 @@ export class Device {
   /** Adds a verdict to the newest, or replaces that of the same scan. */
   remember(verdict) {
     return this.#sealing([["list", verdict]], ({ kept }, [sealed]) => remember(kept, verdict, sealed));
+  }
+
+  /**
+   * The tickets of the list that are meant by codes which lost all their shifts, each as its QR has it. It looks at the ids of all:
+   * only for a scanner that is set so wrong.
+   */
+  async spellings(loose) {
+    const parts = new Map(loose.map((code) => code.split(".")).map(([form, id, rest]) => [id, { form: form.toUpperCase(), rest }]));
+    const ids = await this.#transact("readonly", ({ tickets }) => done(tickets.getAllKeys()));
+    const meant = ids.map((id) => [written(id), parts.get(folded(written(id)))]).filter(([, part]) => part);
+    return meant.map(([id, { form, rest }]) => `${form}.${id}.${rest}`);
   }
 
   // ---- the queue

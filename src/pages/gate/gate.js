@@ -36,8 +36,8 @@ const CLOCK_IS_DOUBTED = 60_000;
 
 // A scanner types from the first moment on. What it reads before there is somebody to decide is decided then.
 const early = [];
-let take = (code) => early.push(code);
-onScannerTyping((code) => take(code));
+let take = (typed) => early.push(typed);
+onScannerTyping({ scanned: (typed) => take(typed), broken: () => tellMissed("broken", [null]) });
 
 const token = takeToken();
 const gate = await Gate.open();
@@ -227,7 +227,7 @@ function seen(code, how = {}) {
   if (why) return passedOver(code, why, how);
   mark("seen");
   repeats.asked(code);
-  wait({ code, presented: { code } });
+  wait({ code, presented: { code, ...how.spelled } });
 }
 
 /** Why no scan can be taken just now, as the texts know it, or null. */
@@ -312,16 +312,26 @@ function verdictClosed() {
   refreshCounts();
 }
 
-let stillThere = 0;
+let passing = 0;
 
 /** A code that was taken already: its verdict is on the screen, or will be, or it stays in the picture after it. */
 function answerAgain({ verdict, shown, twice }, { handHeld }) {
   if (handHeld && shown && !twice) return signal(kindOf(verdict));
   if (shown || asking || verdict?.result !== "accepted") return;
   const time = Date.parse(verdict.scanned_at);
-  pill(text(`gate.still_${verdict.direction}`, { name: isolated(nameOf(verdict)), ago: ago(now() - time) }));
-  clearTimeout(stillThere);
-  stillThere = setTimeout(() => pill(""), STILL_SHOWN);
+  passingWord(text(`gate.still_${verdict.direction}`, { name: isolated(nameOf(verdict)), ago: ago(now() - time) }));
+}
+
+/** Several codes are before the camera, and nobody can tell which is meant. */
+function unsure() {
+  if (!asking) passingWord(text("gate.unsure"));
+}
+
+/** A word that goes by itself when nothing repeats it. */
+function passingWord(word) {
+  pill(word);
+  clearTimeout(passing);
+  passing = setTimeout(() => pill(""), STILL_SHOWN);
 }
 
 // What was not taken.
@@ -541,7 +551,7 @@ pill("");
 keepAwake();
 if (token) await offer(token);
 else show();
-take = (code) => seen(code, { handHeld: true });
+take = ({ code, ...spelled }) => seen(code, { handHeld: true, spelled });
 early.splice(0).forEach(take);
 work();
 setInterval(work, SYNC_EVERY);

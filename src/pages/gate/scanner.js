@@ -55,7 +55,6 @@ const end = (stream) => stream?.getTracks().forEach((track) => track.stop());
  * where there are codes and nobody can tell which, and `lost()` when the camera went away by itself.
  */
 export class Scanner {
-  paused = false;
   #video;
   #seen;
   #unsure;
@@ -157,9 +156,8 @@ export class Scanner {
   async #look(stream) {
     while (this.#stream === stream) {
       await this.#picture();
-      if (this.paused || this.#stream !== stream) continue;
       const { text, unsure } = await this.#read();
-      if (this.paused || this.#stream !== stream) continue;
+      if (this.#stream !== stream) continue;
       if (text || unsure) this.#newest = Date.now();
       if (text) this.#seen(text);
       else if (unsure) this.#unsure();

@@ -66,6 +66,7 @@ function detailOf(verdict, timeZone) {
   if (result === "wrong_code" && off) {
     return text(off < 0 ? "result.wrong_code_slow" : "result.wrong_code_fast", { amount: duration(Math.abs(off)) });
   }
+  if (result === "unknown_ticket" && presented?.loose?.length > 0) return text("result.unknown_keys");
   const name = `result.${result}_detail`;
   return hasText(name) ? text(name) : "";
 }
