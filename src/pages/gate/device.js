@@ -554,7 +554,7 @@ function forget({ kept, tickets }) {
 /** The oldest scans of a key that wait for the service, so many at most. */
 async function unsentOf(queue, key_id, most) {
   const refused = await refusedOf(queue, key_id);
-  const some = await done(queue.index("key_id").getAll(key_id, most + refused));
+  const some = await done(queue.index("key_id").getAll(key_id, Number.isFinite(most) ? most + refused : undefined));
   return some.filter(({ refusal }) => !refusal).slice(0, most);
 }
 

@@ -71,12 +71,13 @@ export class Repeats {
     const { verdict, until } = known;
     const isOpen = until === Infinity;
     const told = { verdict, shown: verdict !== null && isOpen, twice };
+    const isAdmitted = verdict?.result === "accepted";
     // A green screen does not say to whoever is next that the same code, scanned once more, admits nobody.
-    if (handHeld) return code === known.code && (twice || (isOpen && verdict?.result !== "accepted")) ? told : null;
+    if (handHeld) return code === known.code && (isAdmitted ? twice : isOpen) ? told : null;
     if (code !== known.code && (verdict?.undecided || NEXT_CODE_HELPS.has(verdict?.result))) return null;
     if (isOpen) return told;
     if (unseen > GONE) return null;
-    return verdict.result === "accepted" || moment < until ? told : null;
+    return isAdmitted || moment < until ? told : null;
   }
 
   /** Whether somebody has to be told that this code was not taken: once, for as long as it stays in the picture. */
