@@ -196,7 +196,7 @@ fn weighted(range: &str) -> Option<(&str, u16)> {
     Some((tag.trim().split('-').next()?, (weight * 1_000.0) as u16))
 }
 
-/// A QR code as SVG, with the quiet zone of four modules that scanners need. Empty where the text is too long for one.
+/// A QR code as SVG, black on a white ground of its own, with the quiet zone of four modules that scanners need. Empty where the text is too long for one.
 pub fn qr(text: &str) -> String {
     const QUIET: i32 = 4;
     let Ok(code) = QrCode::encode_text(text, QrCodeEcc::Medium) else { return String::new() };
@@ -212,7 +212,8 @@ pub fn qr(text: &str) -> String {
         }
     }
     let size = code.size() + 2 * QUIET;
-    format!("<svg class=\"qr\" viewBox=\"0 0 {size} {size}\" shape-rendering=\"crispEdges\"><path d=\"{path}\"/></svg>")
+    let ground = format!("<rect width=\"{size}\" height=\"{size}\" fill=\"#fff\"/>");
+    format!("<svg class=\"qr\" viewBox=\"0 0 {size} {size}\" shape-rendering=\"crispEdges\">{ground}<path d=\"{path}\" fill=\"#000\"/></svg>")
 }
 
 /// Makes a text safe in HTML, between tags and in quoted attributes.

@@ -22,3 +22,22 @@ browser() {
   fi
   export CHROMIUM
 }
+
+# The engines of other makers: Firefox, and WebKit as GTK's browsers have it, which needs a screen. Ubuntu's package `firefox`
+# installs a snap, for which a tree may have no snapd: whoever has none names a Firefox in FIREFOX.
+other_browsers() {
+  local name
+  for name in firefox-esr firefox; do
+    [ -n "${FIREFOX-}" ] || FIREFOX=$(command -v $name) || :
+  done
+  if [ -z "$FIREFOX" ]; then
+    apt_install firefox-esr || apt_install firefox || die "Firefox is missing: install it, or name another in FIREFOX"
+    FIREFOX=$(command -v firefox-esr || command -v firefox)
+  fi
+  "$FIREFOX" --version >/dev/null || die "$FIREFOX does not start: install another Firefox, and name it in FIREFOX"
+  export FIREFOX
+  if ! command -v WebKitWebDriver >/dev/null || ! command -v Xvfb >/dev/null; then
+    apt_install webkit2gtk-driver xvfb gstreamer1.0-plugins-base gstreamer1.0-plugins-good ||
+      die "WebKitWebDriver or Xvfb is missing (Debian: webkit2gtk-driver, xvfb)"
+  fi
+}

@@ -11,7 +11,8 @@ import os from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { chromium, firefox } from "playwright-core";
+import { WebKit } from "./webkit.mjs";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const BINARY = process.env.SERVICE_BINARY ?? path.join(ROOT, "target/debug/register-ticket-api");
@@ -251,14 +252,15 @@ const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).f
 /** The languages of the pages, such as `en`. */
 export const LANGUAGES = fs.readdirSync(path.join(ROOT, "src/pages/text")).map((file) => path.basename(file, ".json"));
 
-const read = (language) => JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));
+/** The texts of a language by their names, with gaps. */
+export const rawTexts = (language) => JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));
 
 /**
  * The texts of the pages in a language, with their values filled in: `texts("en")("gate.role_gate", {…})`. One with a limit of
  * the service is a pattern: which figure it is, a unit test holds.
  */
 export function texts(language) {
-  const known = read(language);
+  const known = rawTexts(language);
   return (name, values = {}) => {
     assert.ok(name in known, `there is no text ${name}`);
     const filled = known[name].replace(/\{(\w+)\}/g, (whole, value) => values[value] ?? whole);
@@ -284,7 +286,6 @@ export async function eventually(check, patience = PATIENCE) {
 
 // ---- the browser
 
-let launched = null;
 const cameraFile = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "camera-")), "camera.y4m");
 
 /** How each browser of the tests is started. */
@@ -304,14 +305,27 @@ export const LAUNCH = {
   ],
 };
 
-/** The browser of this file's tests. */
-export function browser() {
-  launched ??= chromium.launch(LAUNCH);
-  return launched;
+/** How each engine is started. Playwright drives a stock Firefox by WebDriver BiDi; it cannot drive a stock WebKit. */
+const ENGINES = {
+  chromium: () => chromium.launch(LAUNCH),
+  firefox: () =>
+    firefox.launch({
+      channel: "moz-firefox",
+      executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr",
+      firefoxUserPrefs: { "ui.prefersReducedMotion": 1 },
+    }),
+  webkit: () => WebKit.launch(),
+};
+const launched = {};
+
+/** The browser of this file's tests, with an engine of those above. */
+export function browser(engine = "chromium") {
+  launched[engine] ??= ENGINES[engine]();
+  return launched[engine];
 }
 
 after(async () => {
-  await (await launched)?.close();
+  for (const started of Object.values(launched)) await (await started).close();
   fs.rmSync(path.dirname(cameraFile), { recursive: true });
 });
 
@@ -322,20 +336,18 @@ export const phone = (t, service, options) =>
 /** A page on a desk. */
 export const desktop = (t, service, options) => device(t, service, { viewport: { width: 1280, height: 800 }, ...options });
 
-async function device(t, service, options) {
+async function device(t, service, { engine = "chromium", isMobile, ...options }) {
   camera.nothing(); // so that the file is there when the camera is opened
-  const context = await (
-    await browser()
-  ).newContext({
+  const started = await browser(engine);
+  const context = await started.newContext({
     baseURL: service.url,
     locale: "en-GB",
     timezoneId: "Europe/Madrid",
-    reducedMotion: "reduce",
-    permissions: ["camera"],
+    ...(engine === "chromium" && { isMobile, reducedMotion: "reduce", permissions: ["camera"] }), // the others do not know these
     ...options,
   });
   context.setDefaultTimeout(PATIENCE);
-  const complaints = watch(context, service);
+  const complaints = context.complaints ?? watch(context, service);
   t.after(async () => {
     await context.close();
     assert.deepEqual(complaints, [], "the pages made no error");
@@ -372,7 +384,7 @@ function watch(context, place) {
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** What a page shows of a text that is missing: its name. */
-const GROUPS = new Set(Object.keys(read("en")).map((name) => name.split(".")[0]));
+const GROUPS = new Set(Object.keys(rawTexts("en")).map((name) => name.split(".")[0]));
 const NAME_OF_A_TEXT = new RegExp(`\\b(${[...GROUPS].join("|")})\\.[a-z_]+\\b`, "g");
 
 /** Fails when axe-core finds a violation of WCAG 2.2 AA in what the page shows now, or a text is missing there. */
@@ -414,6 +426,12 @@ export const camera = {
 
   put(frame) {
     writeFrame(frame);
+  },
+
+  /** Shows a picture as large as its own, as `picture` in pictures.mjs draws it. */
+  sees({ width, height, data }) {
+    assert.deepEqual([width, height], [WIDTH, HEIGHT]);
+    writeFrame(Buffer.from(data.filter((_, at) => at % 4 === 0)));
   },
 
   /** Shows a picture as large as its own, as `picture` in pictures.mjs draws it. */

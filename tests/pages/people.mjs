@@ -114,6 +114,13 @@ export class Gate extends Person {
     return verdict;
   }
 
+  /** The same with a browser that has no camera, and gets none but what its page draws. */
+  async scansDrawn(drawing) {
+    await this.page.evaluate(drawCamera, drawing);
+    await this.press(en("gate.camera_again"));
+    return this.verdict();
+  }
+
   /** A hand-held scanner types what it reads, faster than keys can be sent to a browser one by one. */
   async reads(code) {
     await this.typesAll(code);
@@ -182,6 +189,14 @@ export class Holder extends Person {
     return this.page.locator("#enlarge").screenshot();
   }
 
+  /** What its picture is drawn from: the path of the dark modules, and how many there are in a row. */
+  drawing() {
+    return this.page.evaluate(() => {
+      const picture = document.querySelector("#enlarge svg");
+      return { path: picture.querySelector("path").getAttribute("d"), size: picture.viewBox.baseVal.width };
+    });
+  }
+
   async digits() {
     return (await this.page.locator("#code").innerText()).replace(/\s/g, "");
   }
@@ -212,3 +227,48 @@ export const DECODERS = {
     delete globalThis.BarcodeDetector;
   },
 };
+
+/** What a browser has to do for all of them. `options` are those of their devices. */
+export async function fromTheImportToTheDoor(t, service, options) {
+  const organizer = await Organizer.at(t, service, options);
+  await organizer.imports("seat,gate,username,full_name,email\nA-1,North,ana,Ana Roe,ana@example.org\nA-2,North,,,\nB-1,South,,,\n");
+  await organizer.sees(en("organizer.will_created_other", { count: 3 }));
+  const link = await organizer.makesGateKey({ name: "North door", gate: "North" });
+  const gate = await Gate.at(t, service, { link, ...options });
+  assert.equal(await gate.page.evaluate(() => location.hash), "", "the token has left the address");
+  await gate.sees("North");
+
+  const ticket = await organizer.registers({ seat: "A-2", username: "bob", fullName: "Bob Poe" });
+  const holder = await Holder.at(t, service, ticket, options);
+  await holder.sees("Bob Poe");
+  const digits = await holder.digits();
+  const verdict = options ? await gate.scansDrawn(await holder.drawing()) : await gate.scans(await holder.code());
+  assert.match(verdict, new RegExp(`${en("result.accepted")}[^]*Bob Poe[^]*A-2`));
+  await gate.goesOn();
+  await holder.sees(en("ticket.used"));
+  assert.match(await gate.types("A-2", digits), new RegExp(en("result.just_admitted")));
+
+  await organizer.open("board");
+  await organizer.sees(en("result.already_used"));
+}
+
+/** Runs in the gate's page: from now on a camera sees this picture, until there is a verdict. */
+function drawCamera({ path, size }) {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 640, height: 480 });
+  const context = canvas.getContext("2d");
+  const modules = new Path2D(path);
+  let seen = false;
+  navigator.mediaDevices.getUserMedia = async () => {
+    setInterval(() => {
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.fillStyle = "#fff";
+      context.fillRect(0, 0, 640, 480);
+      seen ||= document.querySelector("#verdict").open;
+      if (seen) return;
+      context.setTransform(360 / size, 0, 0, 360 / size, 140, 60);
+      context.fillStyle = "#000";
+      context.fill(modules);
+    }, 50);
+    return canvas.captureStream(20);
+  };
+}

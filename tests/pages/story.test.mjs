@@ -3,31 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LANGUAGES, accessible, eventually, forBothDatabases, service, texts } from "./harness.mjs";
-import { DECODERS, Gate, Holder, Organizer, en } from "./people.mjs";
+import { DECODERS, Gate, Holder, Organizer, en, fromTheImportToTheDoor } from "./people.mjs";
 
 const SEATS = "seat,gate,username,full_name,email\n";
 
-forBothDatabases("from the import to the door", async (t, service) => {
-  const organizer = await Organizer.at(t, service);
-  await organizer.imports(`${SEATS}A-1,North,ana,Ana Roe,ana@example.org\nA-2,North,,,\nB-1,South,,,\n`);
-  await organizer.sees(en("organizer.will_created_other", { count: 3 }));
-  const link = await organizer.makesGateKey({ name: "North door", gate: "North" });
-  const gate = await Gate.at(t, service, { link });
-  assert.equal(new URL(gate.page.url()).hash, "", "the token has left the address");
-  await gate.sees("North");
-
-  const ticket = await organizer.registers({ seat: "A-2", username: "bob", fullName: "Bob Poe" });
-  const holder = await Holder.at(t, service, ticket);
-  await holder.sees("Bob Poe");
-  const digits = await holder.digits();
-  assert.match(await gate.scans(await holder.code()), new RegExp(`${en("result.accepted")}[^]*Bob Poe[^]*A-2`));
-  await gate.goesOn();
-  await holder.sees(en("ticket.used"));
-  assert.match(await gate.types("A-2", digits), new RegExp(en("result.just_admitted")));
-
-  await organizer.open("board");
-  await organizer.sees(en("result.already_used"));
-});
+forBothDatabases("from the import to the door", fromTheImportToTheDoor);
 
 for (const [decoder, script] of Object.entries(DECODERS)) {
   test(`the camera reads a ticket with ${decoder}`, async (t) => {

@@ -204,18 +204,23 @@ test("the screen stays on while there is a code on it", async (t) => {
   await page.waitForFunction(() => !globalThis.isAwake());
 });
 
-test("a touch makes the code as large as the screen, another one small again", async (t) => {
-  const { tickets, ticket } = await oneTicket(t);
-  const page = await open(t, tickets, ticket, { viewport: { width: 640, height: 360 } });
-  const code = page.getByRole("button", { name: en("ticket.enlarge") });
-  const { width } = await code.boundingBox();
-  await code.tap();
-  assert.ok((await code.boundingBox()).width > width);
-  assert.equal(await code.getAttribute("aria-pressed"), "true");
-  await accessible(page);
-  await code.tap();
-  assert.equal((await code.boundingBox()).width, width);
-});
+for (const [width, height] of [[390, 844], [640, 360], [844, 390]]) {
+  test(`a touch makes the code as large as the short side of ${width} × ${height}, another one small again`, async (t) => {
+    const { tickets, ticket } = await oneTicket(t);
+    const page = await open(t, tickets, ticket, { viewport: { width, height } });
+    const code = page.getByRole("button", { name: en("ticket.enlarge") });
+    const small = (await code.boundingBox()).width;
+    await code.tap();
+    const large = await code.boundingBox();
+    assert.ok(large.width >= 0.98 * Math.min(width, height) && large.width > 1.1 * small, `${small}, then ${large.width}`);
+    assert.ok(large.x >= 0 && large.y >= 0 && large.x + large.width <= width && large.y + large.height <= height);
+    assert.equal(await code.getAttribute("aria-pressed"), "true");
+    await sees(page, "Ana Roe");
+    await accessible(page);
+    await code.tap();
+    assert.equal((await code.boundingBox()).width, small);
+  });
+}
 
 test("a print of the page says that it is not a ticket", async (t) => {
   const { tickets, ticket } = await oneTicket(t);

@@ -2,9 +2,11 @@
 // SCREENSHOTS=DIRECTORY kept as a picture.
 
 import assert from "node:assert/strict";
+import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { accessible, desktop, phone, service } from "./harness.mjs";
+import { fits } from "./layout.mjs";
 import { Gate, Holder, Organizer, en } from "./people.mjs";
 
 const SHOTS = process.env.SCREENSHOTS;
@@ -29,7 +31,10 @@ const LOOKS = [["phone", "light"], ["desktop", "dark"], ["phone", "dark"], ["des
 // Two of them show both sizes and both themes; pictures are taken of all.
 for (const [device, colorScheme] of SHOTS ? LOOKS : LOOKS.slice(0, 2)) {
   const page = (t, service, options) => DEVICES[device](t, service, { colorScheme, ...options });
-  const look = (page, state) => lookAt(page, `${state}-${device}-${colorScheme}`);
+  const look = async (page, state) => {
+    await lookAt(page, `${state}-${device}-${colorScheme}`);
+    if (device === "phone" && !SHOTS) await fits(page, state);
+  };
   test(`the ticket, ${device}, ${colorScheme}`, async (t) => holder(t, page, look));
   test(`the gate, ${device}, ${colorScheme}`, async (t) => gate(t, page, look));
   test(`the organizer, ${device}, ${colorScheme}`, async (t) => organizer(t, page, look));
@@ -144,6 +149,32 @@ async function gate(t, page, look) {
   await look(online.page, "gate-undecided");
   await shows(service.code(people.dev), "accepted-offline");
   await look(gate.page, "gate-offline");
+}
+
+/** Every verdict that there is, with the most that it can say: shown at once, and for as long as it is looked at. */
+test("every verdict fits", async (t) => {
+  const { service } = await gala(t);
+  const gate = await Gate.at(t, service, { key: { event: "gala" } });
+  const { ScanResult } = JSON.parse(fs.readFileSync(new URL("../../src/openapi.json", import.meta.url), "utf8")).components.schemas;
+  const results = ScanResult.enum;
+  const person = { full_name: "María del Carmen Fernández de la Vega", seat: "Block 104, row 12, seat 7", gate: "North" };
+  const more = { ticket: person, right_gate: "South", first_used_at: new Date().toISOString(), first_used_gate: "North", seconds_off: -95, offline: true };
+  const verdicts = [...results.map((result) => ({ ...more, result })), { ...more, result: "not_a_code" }];
+  verdicts.push({ ...more, result: "accepted", direction: "exit" }, { undecided: true, problem: { isAway: true } });
+  verdicts.push({ result: "unknown_ticket", presented: person }, { ...more, result: "already_used", offline_result: "accepted" });
+  for (const verdict of verdicts) {
+    await gate.page.evaluate(showForLong, verdict);
+    await fits(gate.page, JSON.stringify(verdict));
+  }
+});
+
+/** Runs in the gate's page. */
+async function showForLong(verdict) {
+  const { VerdictDialog } = await import(new URL("verdict.js", document.querySelector("script[src]").src));
+  const { setTimeout } = globalThis;
+  globalThis.setTimeout = () => 0; // so that it does not go by itself
+  new VerdictDialog({ closed() {}, retry() {} }).show(verdict, "Europe/Madrid");
+  globalThis.setTimeout = setTimeout;
 }
 
 async function organizer(t, page, look) {

@@ -3,13 +3,15 @@
 import { svg } from "./dom.js";
 import { encodeQR } from "./vendor/qr.js";
 
-/** A QR code as `<svg class="qr">` with the quiet zone of 4 modules that the standard asks for; `label` tells it in words. */
+/** A QR code as `<svg class="qr">`, black on a white ground of its own with the quiet zone of 4 modules that the standard asks for; `label` tells it in words. */
 export function qrSvg(text, label) {
   const rows = encodeQR(text, "raw", { ecc: "medium", border: 4 });
   // So that neighbouring modules have no hairline between them.
   const crisp = { "shape-rendering": "crispEdges" };
   const told = label ? { role: "img", "aria-label": label } : {};
-  return svg("svg", { class: "qr", viewBox: `0 0 ${rows.length} ${rows.length}`, ...crisp, ...told }, svg("path", { d: rows.map(runs).join("") }));
+  const { length } = rows;
+  return svg("svg", { class: "qr", viewBox: `0 0 ${length} ${length}`, ...crisp, ...told },
+    svg("rect", { width: length, height: length, fill: "#fff" }), svg("path", { d: rows.map(runs).join(""), fill: "#000" }));
 }
 
 /** The dark runs of one row, each a rectangle. */

@@ -1,0 +1,236 @@
+// What every page must do on small screens and with large letters: nothing cut, nothing on top of something else, no word
+// broken, nothing to scroll sideways, everything large enough for a thumb.
+
+import assert from "node:assert/strict";
+import { LANGUAGES, rawTexts } from "./harness.mjs";
+
+const SIZES = [[360, 640], [390, 844], [844, 390]];
+/** What a browser's setting makes of 16 pixels: as it comes, and at 200 %. */
+const FONTS = [16, 32];
+
+/** What a page says, in words that are a third longer than the longest that any language has for it. */
+const TRANSLATIONS = [...LANGUAGES.filter((language) => language !== "en").map(rawTexts), longer(rawTexts("en"))];
+
+function longer(known) {
+  const long = (text) => text.replace(/\S+/g, (word, at) => (word.includes("{") || at % 3 ? word : `${word} ${word}`));
+  return Object.fromEntries(Object.entries(known).map(([name, text]) => [name, long(text)]));
+}
+
+/** Fails when what an English page shows does not fit, at any size, in any language. Leaves the page as it was. */
+export async function fits(page, name) {
+  const size = page.viewportSize();
+  const devtools = await page.context().newCDPSession(page);
+  const faults = [];
+  for (const [width, height] of SIZES) {
+    await page.setViewportSize({ width, height });
+    for (const standard of FONTS) {
+      await devtools.send("Page.setFontSizes", { fontSizes: { standard, fixed: (standard * 13) / 16 } });
+      const found = await page.evaluate(measure, { english: rawTexts("en"), translations: TRANSLATIONS });
+      faults.push(...found.map((fault) => `${width} × ${height}, ${(standard / 16) * 100} %: ${fault}`));
+    }
+  }
+  await devtools.send("Page.setFontSizes", { fontSizes: { standard: 16, fixed: 13 } });
+  await devtools.detach();
+  await page.setViewportSize(size);
+  assert.deepEqual([...new Set(faults)], [], `${name} fits`);
+}
+
+/** Runs in the page: what does not fit, with its own texts and with others in their place. */
+function measure({ english, translations }) {
+  const DEVIATION = 1.5; // pixels, of rounding
+  const THUMB = 44;
+  const box = (left, top, right, bottom) => ({ left, top, right, bottom });
+  const plain = (text) => text.replace(/\s+/g, " ").trim();
+  const nameOf = (element) => {
+    const who = element.id ? `#${element.id}` : `${element.tagName.toLowerCase()}${element.className?.split ? `.${element.className}` : ""}`;
+    return `${who} “${plain(element.textContent).slice(0, 40)}”`;
+  };
+  const dialogs = [...document.querySelectorAll("dialog[open]")];
+  const root = dialogs.at(-1) ?? document.body;
+  const styles = new Map();
+  const styleOf = (element) => {
+    if (!styles.has(element)) styles.set(element, getComputedStyle(element));
+    return styles.get(element);
+  };
+  const isShown = (element) =>
+    element.checkVisibility({ visibilityProperty: true, contentVisibilityAuto: true }) && !element.closest(".visually-hidden, svg, noscript");
+  const ancestors = function* (element) {
+    for (let at = element; at; at = at.parentElement) yield at;
+  };
+  const isApart = (element) => ["fixed", "sticky"].includes(styleOf(element).position);
+  const layerOf = (element) => [...ancestors(element)].find((at) => isApart(at) || at === root) ?? root;
+  /** What scrolls an element: below its edge it is not seen. */
+  const frameOf = (element) => [...ancestors(element)].find((at) => at === root || /auto|scroll/.test(styleOf(at).overflowY)) ?? root;
+  const isCutOnPurpose = (element) =>
+    [...ancestors(element)].some((at) => styleOf(at).webkitLineClamp !== "none" || styleOf(at).textOverflow === "ellipsis");
+
+  /** Where an element can be seen, by scrolling where that is possible: sideways only where it is meant to be. */
+  function room(element) {
+    const room = box(0, 0, innerWidth, innerHeight);
+    let fixed = false;
+    for (const at of ancestors(element)) {
+      if (styleOf(at).position === "fixed") fixed = true;
+      const { overflowX, overflowY } = styleOf(at);
+      const scrolls = /auto|scroll/;
+      if (scrolls.test(overflowX) && at !== root && at.tabIndex >= 0) Object.assign(room, { left: -Infinity, right: Infinity });
+      if (scrolls.test(overflowY) && at !== document.body && at.clientHeight > THUMB) return Object.assign(room, { top: -Infinity, bottom: Infinity });
+    }
+    const { overflowY } = styleOf(document.body);
+    if (!fixed && overflowY !== "hidden") Object.assign(room, { top: -scrollY, bottom: Infinity });
+    return room;
+  }
+
+  /** What hides the part of an element that sticks out. */
+  function cutBy(element, rect) {
+    const { left, top, right, bottom } = room(element);
+    if (rect.left < left - DEVIATION || rect.right > right + DEVIATION) return "the screen's side";
+    if (rect.top < top - DEVIATION || rect.bottom > bottom + DEVIATION) return "the screen's end";
+    for (const at of ancestors(element)) {
+      const { overflowX, overflowY, position } = styleOf(at);
+      if (position === "fixed") break; // nothing around it cuts it
+      if (at === element) continue;
+      if (at === document.documentElement || at === document.body) break;
+      const outer = at.getBoundingClientRect();
+      if (/hidden|clip/.test(overflowX) && (rect.left < outer.left - DEVIATION || rect.right > outer.right + DEVIATION)) return nameOf(at);
+      if (/hidden|clip/.test(overflowY) && (rect.top < outer.top - DEVIATION || rect.bottom > outer.bottom + DEVIATION)) return nameOf(at);
+    }
+    return null;
+  }
+
+  const faults = new Set();
+  const fault = (what, element, more = "") => faults.add(`${what}: ${nameOf(element)} ${more}`.trim());
+
+  function texts() {
+    const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (walker.nextNode()) {
+      const node = walker.currentNode;
+      if (plain(node.data) && isShown(node.parentElement)) found.push(node);
+    }
+    return found;
+  }
+
+  function checkTexts(nodes) {
+    for (const node of nodes) {
+      const element = node.parentElement;
+      if (["OPTION", "SCRIPT", "STYLE", "TEXTAREA"].includes(element.tagName) || isCutOnPurpose(element)) continue;
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      const cut = cutBy(element, range.getBoundingClientRect());
+      if (cut) fault("cut", element, `by ${cut}`);
+      for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{M}]+/gu)) {
+        if (word.length > 24) continue; // no language of the pages has such a word
+        range.setStart(node, index);
+        range.setEnd(node, index + word.length);
+        const parts = [...range.getClientRects()].filter(({ width }) => width > 0);
+        if (parts.some(({ top, height }) => top > parts[0].top + height / 2)) fault("broken word", element, word);
+      }
+    }
+  }
+
+  const ownerOf = (node) => (node.nodeType === Node.TEXT_NODE ? node.parentElement : node);
+
+  /** Texts and fields that lie on each other. What stays while the rest scrolls below it is a layer of its own. */
+  function checkOverlaps(nodes) {
+    const boxes = nodes.filter((node) => !isCutOnPurpose(node.parentElement)).flatMap((node) => {
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      return [...range.getClientRects()].map((rect) => ({ node, rect, layer: layerOf(node.parentElement), frame: frameOf(node.parentElement) }));
+    });
+    for (const field of root.querySelectorAll("input, select, textarea")) {
+      if (isShown(field) && field.type !== "checkbox") boxes.push({ node: field, rect: field.getBoundingClientRect(), layer: layerOf(field), frame: frameOf(field) });
+    }
+    boxes.sort((a, b) => a.rect.top - b.rect.top);
+    boxes.forEach((one, at) => {
+      for (let next = at + 1; next < boxes.length && boxes[next].rect.top < one.rect.bottom - 3; next += 1) {
+        const other = boxes[next];
+        const wide = Math.min(one.rect.right, other.rect.right) - Math.max(one.rect.left, other.rect.left);
+        const high = Math.min(one.rect.bottom, other.rect.bottom) - other.rect.top;
+        const lines = Math.min(one.rect.height, other.rect.height);
+        if (one.node !== other.node && one.layer === other.layer && one.frame === other.frame && wide > 2 && high > lines * 0.3) {
+          fault("overlaps", ownerOf(one.node), nameOf(ownerOf(other.node)));
+        }
+      }
+    });
+  }
+
+  function checkTargets() {
+    const css = "a[href], a[data-view], button, input, select, textarea, summary, [tabindex='0']";
+    for (const target of root.querySelectorAll(css)) {
+      if (!isShown(target)) continue;
+      const rect = target.getBoundingClientRect();
+      const cut = cutBy(target, rect);
+      if (cut && target.tabIndex >= 0 && !target.matches("[role=region]")) fault("cut", target, `by ${cut}`);
+      if (target.matches("[role=region]") || (target.tagName === "A" && styleOf(target).display === "inline")) continue;
+      const area = target.matches("[type=checkbox], [type=radio]") ? withSurroundings(target) : rect;
+      if (area.width < THUMB - 0.5 || area.height < THUMB - 0.5) {
+        fault("small", target, `${Math.round(area.width)} × ${Math.round(area.height)}`);
+      }
+    }
+  }
+
+  /** A box to tick is small; its label, and the room around it, are not. */
+  function withSurroundings(box) {
+    const { marginTop, marginBottom, marginLeft, marginRight } = styleOf(box);
+    const { width, height } = box.getBoundingClientRect();
+    const [label] = box.labels;
+    const beside = label?.getBoundingClientRect() ?? { width: 0, height: 0 };
+    return {
+      width: Math.max(width + parseFloat(marginLeft) + parseFloat(marginRight), width + beside.width),
+      height: Math.max(height + parseFloat(marginTop) + parseFloat(marginBottom), beside.height),
+    };
+  }
+
+  /** What stays in its place leaves room for what moves. */
+  function checkLayers() {
+    const staying = [...root.querySelectorAll("*")].filter((element) => isShown(element) && isApart(element) && element.innerText.trim());
+    const heights = staying.filter((element) => !staying.some((other) => other !== element && other.contains(element))).map((element) => element.getBoundingClientRect().height);
+    // What covers all of it is a page by itself.
+    const total = heights.filter((height) => height < innerHeight - 1).reduce((sum, height) => sum + height, 0);
+    if (total > innerHeight / 2 && root.scrollHeight > innerHeight) faults.add(`what stays takes ${Math.round(total)} of ${innerHeight}`);
+  }
+
+  function check() {
+    styles.clear();
+    const { scrollWidth, clientWidth } = document.documentElement;
+    if (scrollWidth > clientWidth) {
+      const wide = [...root.querySelectorAll("*")].filter((element) => element.getBoundingClientRect().right > clientWidth + 1);
+      faults.add(`the page is ${scrollWidth} wide, by ${wide.slice(0, 3).map(nameOf).join(", ")}`);
+    }
+    if (root !== document.body && root.scrollWidth > root.clientWidth) fault(`${root.scrollWidth} wide`, root);
+    const nodes = texts();
+    checkTexts(nodes);
+    checkOverlaps(nodes);
+    checkTargets();
+    checkLayers();
+  }
+
+  const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const GAP = /\{[\w.]+\}/g;
+  /** The texts with gaps. One that has hardly more than gaps could be anything. */
+  const patterns = Object.entries(english)
+    .filter(([, text]) => text.search(GAP) >= 0 && /\p{L}{3}/u.test(text.replace(GAP, "")))
+    .map(([name, text]) => [name, text.match(GAP), new RegExp(`^${text.split(GAP).map(escaped).join("(.+?)")}$`, "s")]);
+
+  /** The same text in another language, with what fills its gaps. */
+  function filled(data, others) {
+    for (const [name, gaps, pattern] of patterns) {
+      const match = pattern.exec(data);
+      if (match) return gaps.reduce((text, gap, at) => text.replace(gap, match[at + 1]), others[name]);
+    }
+    return undefined;
+  }
+
+  /** Says the same in other words, runs `during`, and takes it back. */
+  function inOtherWords(others, during) {
+    const exact = new Map(Object.entries(english).map(([name, text]) => [plain(text), others[name]]));
+    const said = new Map(texts().map((node) => [node, node.data]));
+    for (const [node, data] of said) node.data = exact.get(plain(data)) ?? filled(plain(data), others) ?? data;
+    during();
+    for (const [node, data] of said) node.data = data;
+  }
+
+  check();
+  for (const others of translations) inOtherWords(others, check);
+  return [...faults];
+}
