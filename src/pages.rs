@@ -213,7 +213,9 @@ pub fn qr(text: &str) -> String {
     }
     let size = code.size() + 2 * QUIET;
     let ground = format!("<rect width=\"{size}\" height=\"{size}\" fill=\"#fff\"/>");
-    format!("<svg class=\"qr\" viewBox=\"0 0 {size} {size}\" shape-rendering=\"crispEdges\">{ground}<path d=\"{path}\" fill=\"#000\"/></svg>")
+    format!(
+        "<svg class=\"qr\" viewBox=\"0 0 {size} {size}\" shape-rendering=\"crispEdges\">{ground}<path d=\"{path}\" fill=\"#000\"/></svg>"
+    )
 }
 
 /// Makes a text safe in HTML, between tags and in quoted attributes.
