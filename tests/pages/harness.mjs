@@ -434,12 +434,6 @@ export const camera = {
     writeFrame(Buffer.from(data.filter((_, at) => at % 4 === 0)));
   },
 
-  /** Shows a picture as large as its own, as `picture` in pictures.mjs draws it. */
-  sees({ width, height, data }) {
-    assert.deepEqual([width, height], [WIDTH, HEIGHT]);
-    writeFrame(Buffer.from(data.filter((_, at) => at % 4 === 0)));
-  },
-
   /** Grey, as a hand before the lens. */
   nothing() {
     writeFrame(Buffer.alloc(WIDTH * HEIGHT, 128));

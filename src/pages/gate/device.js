@@ -17,6 +17,8 @@ import { canSeal, fingerprint, newCipher, nonceOf, seal, unseal } from "./seal.j
 const NAME = "gate";
 const STORES = ["kept", "tickets", "queue", "keys"];
 const RECENT = 50;
+/** Tickets that one look at the whole list reads at once. */
+const CHUNK = 1000;
 /** What is in clear, of a ticket and of a scan. */
 const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "tick", "mark"];
 const SCAN = ["scan_id", "direction", "scanned_at", "offline_result"];
@@ -596,8 +598,8 @@ async function stillOf(kept, tick) {
 /** Deletes the tickets that have had no news since a tick. */
 async function deleteOlder(kept, tickets, tick) {
   const counts = await countsIn(kept);
-  for (let range = null, some = []; range === null || some.length === OF_A_CHUNK; ) {
-    some = await done(tickets.getAll(range, OF_A_CHUNK));
+  for (let range = null, some = []; range === null || some.length === CHUNK; ) {
+    some = await done(tickets.getAll(range, CHUNK));
     for (const old of some.filter((ticket) => ticket.tick < tick)) {
       counts.tickets -= 1;
       count(counts.gates, old, -1);

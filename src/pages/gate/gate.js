@@ -56,8 +56,6 @@ let enrolling = false;
 let offered = null;
 let leaving = false;
 let corrected = 0;
-/** When the word about several codes goes. */
-let advice = null;
 /** Whether the page opens without a network, as soon as that is known. */
 let isKept = null;
 let isKeeping = false;
@@ -259,14 +257,6 @@ function present({ code, presented }) {
   else decide(() => gate.scan(presented), code, presented);
 }
 
-/** Several codes before the camera, and nobody can tell which is meant. */
-function unsure() {
-  if (asking || isSheetOpen() || verdicts.shown) return;
-  pill(text("gate.one_code"));
-  clearTimeout(advice);
-  advice = setTimeout(() => asking || pill(""), 1500);
-}
-
 async function retry(verdict) {
   if (asking) return; // A second touch, while the first is on its way.
   await decide(() => gate.retry(verdict), verdict.request?.code ?? null, verdict.request);
@@ -324,7 +314,7 @@ function answerAgain({ verdict, shown, twice }, { handHeld }) {
 
 /** Several codes are before the camera, and nobody can tell which is meant. */
 function unsure() {
-  if (!asking) passingWord(text("gate.unsure"));
+  if (!asking && !isSheetOpen() && !verdicts.shown) passingWord(text("gate.one_code"));
 }
 
 /** A word that goes by itself when nothing repeats it. */

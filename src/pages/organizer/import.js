@@ -4,7 +4,7 @@ import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, explain, onSubmit } from "./form.js";
 import { explainField } from "../shared/problem.js";
 import { LONG, call, here, session } from "./session.js";
-import { counted, isolated, number, text } from "../shared/text.js";
+import { counted, isolated, text } from "../shared/text.js";
 
 /** How a file is written, where that has a name. */
 const FORMS = { "utf-8": "UTF-8", "utf-16": "UTF-16", "windows-1252": "Windows-1252", macintosh: "Mac Roman", xlsx: "Excel (.xlsx)" };
