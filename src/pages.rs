@@ -579,12 +579,13 @@ mod tests {
     }
 
     #[test]
-    fn a_qr_is_one_path_with_four_modules_around() {
+    fn a_qr_is_one_path_on_its_own_white_ground_with_four_modules_around() {
         let svg = qr("RT1.ABEiM0RVZneImaq7zN3u_w.050471");
         assert!(svg.starts_with(r#"<svg class="qr" viewBox="0 0 37 37" "#), "{svg}");
+        assert!(svg.contains(r##"<rect width="37" height="37" fill="#fff"/>"##), "{svg}");
         // The first row of the first finder pattern.
         assert!(svg.contains(r#"<path d="M4 4h7v1h-7z"#), "{svg}");
-        assert_eq!(svg.matches('<').count(), 3, "{svg}");
+        assert_eq!(svg.matches('<').count(), 4, "{svg}");
         assert_eq!(qr(&"é".repeat(3_000)), "", "there is no QR code so large");
     }
 }
