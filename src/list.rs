@@ -51,8 +51,9 @@ impl TryFrom<String> for Limit {
     type Error = Fault;
 
     fn try_from(text: String) -> Result<Self, Fault> {
+        // Rust would take a sign too.
         match text.parse() {
-            Ok(limit @ 1..=Self::GREATEST) => Ok(Self(limit)),
+            Ok(limit @ 1..=Self::GREATEST) if !text.starts_with('+') => Ok(Self(limit)),
             _ => Err(Fault::OutOfRange { least: 1, most: Self::GREATEST }),
         }
     }

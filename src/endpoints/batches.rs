@@ -199,10 +199,10 @@ impl WrittenScan {
 
 /// `POST /api/keys/{key_id}/scans`: what an organizer hands in, who so agrees to it, is recorded as of the device that made it.
 pub async fn hand_in_scans(call: Call<'_>) -> Result<Response, Error> {
+    let body: HandedScans = call.json()?;
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     let organizer = call.caller()?;
     let key = find_key(call.app, organizer, key_id).await?;
-    let body: HandedScans = call.json()?;
     if body.scans.len() > BATCH_SCANS {
         return Err(Error::field("scans", Fault::TooManyScans { most: BATCH_SCANS }));
     }

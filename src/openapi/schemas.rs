@@ -43,6 +43,7 @@ pub fn components() -> Map<String, Value> {
         add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
         add::<(events::NewEvent, events::Changes, users::Changes, keys::NewKey, keys::EnrolmentBody)>(all);
         add::<(scans::AttendanceBody, scans::ScanBody, ScanRequest, batches::BatchBody, batches::HandedScans)>(all);
+        add::<(Existing, Flag, Unknown)>(all);
     });
     for (name, schema) in requests {
         let other = schemas.insert(name.clone(), schema.clone());

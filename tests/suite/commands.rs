@@ -558,7 +558,7 @@ async fn a_key_that_cannot_be_is_refused(service: Service) {
     assert_eq!(database.snapshot().await, before);
 }
 
-const DROP_TABLES: &str = "drop table actions; drop table scans; drop table keys; drop table tickets; drop table users; drop table events; \
+const DROP_TABLES: &str = "drop table actions; drop table scans; drop table former_secrets; drop table keys; drop table tickets; drop table users; drop table events; \
                            drop table settings; drop table _sqlx_migrations";
 
 async fn migrations_at_the_same_time_apply_each_file_once(service: Service) {

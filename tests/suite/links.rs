@@ -86,7 +86,7 @@ async fn the_links_of_an_event_are_those_of_its_holders(service: Service) {
     assert_eq!(reply.header("content-disposition"), "attachment; filename=\"links-default.csv\"");
     let text = reply.text();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], r#""seat","gate","username","full_name","email","ticket_url""#);
+    assert_eq!(lines[0].trim_start_matches('\u{feff}'), r#""seat","gate","username","full_name","email","ticket_url""#);
     let first = r#""B1","North","ana","Ruiz, Ana","ana@example.com","http://localhost:8080/t/"#;
     assert!(lines[1].starts_with(first), "{text}");
     assert!(lines[2].starts_with(r#""A1","South","luis","","","http://localhost:8080/t/"#), "{text}");
