@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::actions::record_as;
 use super::events::clear_stopped;
 use super::lists::{correct, find_references};
-use super::search::fold_event;
+use super::search::fold_places;
 use super::{BEGIN, BEGIN_BRIEF, Backend, Connection, LOCK_EVENT, unless_held};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
@@ -74,7 +74,7 @@ impl Issues for Backend {
     ) -> Result<Created> {
         let tickets = list.tickets.as_slice();
         clear_abandoned(self, Met::In(event_id), author.now).await?;
-        fold_event(self, event_id).await?;
+        fold_places(self, event_id).await?;
         let (issue_id, started) = (Uuid::now_v7(), Instant::now());
         let mut issue = Issue { event_id, people_of, issue_id, author, started, wrote: author.now };
         let outcome = if tickets.len() > CHUNK {

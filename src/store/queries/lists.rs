@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::actions::record;
 use super::issues::LARGE_CHUNK;
-use super::search::fold_event;
+use super::search::fold_places;
 use super::{Backend, Connection, json};
 use crate::error::Error;
 use crate::fold;
@@ -56,7 +56,7 @@ impl Lists for Backend {
     }
 
     async fn find_issued(&self, event_id: Uuid, wanted: &[Wanted]) -> Result<Vec<Issued>> {
-        fold_event(self, event_id).await?;
+        fold_places(self, event_id).await?;
         let mut found: Vec<Issued> = Vec::new();
         for (number, chunk) in wanted.chunks(LARGE_CHUNK).enumerate() {
             let rows: Vec<_> = chunk

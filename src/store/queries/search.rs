@@ -74,6 +74,23 @@ fn cut(text: &mut String, most: usize) {
     text.truncate(end.unwrap_or_default());
 }
 
+/// Gives the seats of an event the keys that they are compared by, where a release has made tickets that does not know of
+/// them. What tickets are found by is left to who searches.
+pub(super) async fn fold_places(backend: &Backend, event_id: Uuid) -> Result<()> {
+    let mut lease = backend.reader().await?;
+    let outcome: std::result::Result<Option<i32>, _> = sqlx::query_scalar(
+        "select 1 from tickets where event_id between $1 and $1 and search is null and seat_key is null \
+         order by event_id, ticket_id limit 1",
+    )
+    .bind(event_id)
+    .fetch_optional(lease.connection())
+    .await;
+    match lease.settle(outcome.map_err(Error::from)).await? {
+        Some(_) => fold_event(backend, event_id).await,
+        None => Ok(()),
+    }
+}
+
 /// Folds what is not folded yet of an event. Whoever gives up meanwhile leaves less to the next.
 pub(super) async fn fold_event(backend: &Backend, event_id: Uuid) -> Result<()> {
     loop {
