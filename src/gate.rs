@@ -274,7 +274,7 @@ fn subject(secret: &TicketSecret, ticket: &Ticket, context: &ScanContext, reques
 fn status_then(ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Status {
     let reissued = request.offline() && ticket.seeded_at > Some(request.scanned_at);
     match ticket.status {
-        Status::Valid if reissued && context.newest_accepted_at.is_some() => Status::Used,
+        Status::Valid if reissued && context.has_admitted => Status::Used,
         status => status,
     }
 }

@@ -769,6 +769,8 @@ pub struct ScanContext {
     /// and of the key.
     pub key_refusals: i64,
     pub newest_accepted_at: Option<Millis>,
+    /// Whether the ticket, or one that it was before it was reissued, has admitted.
+    pub has_admitted: bool,
     /// Where the ticket was used first.
     pub first_used_gate: Option<String>,
     /// Of the `TICKET_SECRET` that this database was used with first.

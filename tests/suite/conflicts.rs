@@ -34,10 +34,12 @@ async fn a_ticket_admitted_at_two_gates_offline_is_a_conflict(service: Service) 
 
     let keys = service.organizer.get("/api/keys").await.is(200);
     let list = service.organizer.get(CONFLICTS).await.is(200);
+    let mut ticket_of_list = refused["ticket"].clone();
+    ticket_of_list["reference"] = Value::Null;
     assert_eq!(
         list["conflicts"],
         json!([{
-            "scan_id": again["scan_id"], "ticket": with(refused["ticket"].clone(), json!({ "reference": null })), "at_gate": null, "direction": "entry",
+            "scan_id": again["scan_id"], "ticket": ticket_of_list, "at_gate": null, "direction": "entry",
             "offline_result": "accepted", "result": "already_used", "scanned_at": again["scanned_at"],
             "received_at": service.time(0), "key_id": keys["keys"][1]["key_id"], "key_name": "Phone 2",
             "first_used_at": admitted["scanned_at"], "first_used_gate": "North", "first_key_name": "Phone 1",

@@ -47,7 +47,9 @@ async fn the_right_code_admits(service: Service) {
     let admitted = &scan["ticket"];
     let used = json!({ "status": "used", "inside": true, "used_at": now, "username": ticket.username });
     assert_members(admitted, used);
-    let shown = service.organizer.get(format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
+    let mut shown = service.organizer.get(format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
+    // A seller's own id is no business of a gate's.
+    shown.as_object_mut().expect("a ticket").remove("reference");
     assert_eq!(&shown, admitted);
     let step = service.now().0 / 30_000;
     let used = format!("select count(*) from tickets where status = 'used' and last_step = {step}");

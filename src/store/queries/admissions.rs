@@ -73,7 +73,8 @@ macro_rules! select_scan_context {
             ", (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id and a.result = 'accepted' ",
             "and a.undone_at is null and ",
             of_this_use!(),
-            ") as newest_accepted_at",
+            ") as newest_accepted_at, exists (select 1 from scans a where a.ticket_id = t.ticket_id ",
+            "and a.result = 'accepted' and a.undone_at is null) as has_admitted",
             ", ",
             first_use!(),
             ", ",
@@ -231,6 +232,7 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
         refusals: row.try_get("refusals")?,
         key_refusals: row.try_get("key_refusals")?,
         newest_accepted_at: row.try_get("newest_accepted_at")?,
+        has_admitted: row.try_get("has_admitted")?,
         first_used_gate: row.try_get("first_used_gate")?,
         secret_fingerprint: row.try_get("secret_fingerprint")?,
     })
