@@ -17,8 +17,8 @@ const OTHERS = [
 ];
 /** With more noise than that, a deviation, it is smoothed first. */
 const NOISY = 2.5;
-/** A search that takes so many times longer than it should, in a picture full of what looks like codes, is given up. */
-const PATIENCE = 5;
+/** One search that takes longer, in a picture full of what looks like codes, is given up; a slow phone needs 150. */
+const LONGEST = 400;
 /** A picture of so many points across is looked at halved first. */
 const LARGE = 800;
 
@@ -41,14 +41,13 @@ export class Looker {
    */
   look(picture, budget = 60) {
     const end = this.#clock() + budget;
-    const last = end + PATIENCE * budget;
     const { width, height } = picture;
     const found = { codes: [], unread: [] };
     const views = new Views(picture);
     for (const [at, way] of this.#ways(views).entries()) {
       if (at > 1 && this.#clock() > end) break;
       if (OTHERS.includes(way)) this.#turn += 1;
-      const cut = this.#search(views, way, last, found);
+      const cut = this.#search(views, way, found);
       // What is nearer may not have been come to.
       if (cut) found.codes = found.codes.filter((code) => isAcross(code, width, height));
       if (cut) break;
@@ -68,20 +67,21 @@ export class Looker {
   }
 
   /** Adds what one way of looking finds, dark on light and, among the first ways, light on dark. Returns what `#detect` does. */
-  #search(views, way, last, found) {
+  #search(views, way, found) {
     const { halve, smooth, sharpen, reach } = way;
     const { light, width, height } = views.get(halve, smooth, sharpen);
     const around = means(light, width, height, reach);
     const margin = Math.max(1, noiseOf(light, width, height));
     for (const sign of OTHERS.includes(way) ? [1] : [1, -1]) {
       const cells = new Cells(light, around, width, height, sign, margin);
-      if (this.#detect(cells, views.width / width, last, found)) return true;
+      if (this.#detect(cells, views.width / width, found)) return true;
     }
     return false;
   }
 
-  /** Adds what is in some cells, and returns whether it came to the last moment before it came to the end. */
-  #detect(cells, scale, last, { codes, unread }) {
+  /** Adds what is in some cells, and returns whether it gave up before it came to the end. */
+  #detect(cells, scale, { codes, unread }) {
+    const last = this.#clock() + LONGEST;
     const taken = new Set();
     const missed = [];
     const detected = this.#detector.detect(cells);
