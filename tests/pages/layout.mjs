@@ -118,8 +118,8 @@ function measure({ english, translations }) {
       range.selectNodeContents(node);
       const cut = cutBy(element, range.getBoundingClientRect());
       if (cut) fault("cut", element, `by ${cut}`);
-      for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{M}]+/gu)) {
-        if (word.length > 24) continue; // no language of the pages has such a word
+      for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{M}_]+/gu)) {
+        if (word.length > 24 || word.includes("_")) continue; // no word of a language: a name, such as of a setting
         range.setStart(node, index);
         range.setEnd(node, index + word.length);
         const parts = [...range.getClientRects()].filter(({ width }) => width > 0);
