@@ -374,8 +374,8 @@ function watch(context, place) {
   context.on("response", (response) => {
     const { pathname } = new URL(response.url());
     const refusal = pathname.startsWith("/api/") || pathname.startsWith("/t/") ? 500 : 400;
-    const isTheProxys = place.asked && !("register-ticket-api" in response.headers());
-    if (response.status() >= refusal && !isTheProxys) complaints.push(`${response.status()} for ${pathname}`);
+    const byProxy = place.asked && !("register-ticket-api" in response.headers());
+    if (response.status() >= refusal && !byProxy) complaints.push(`${response.status()} for ${pathname}`);
   });
   return complaints;
 }
