@@ -681,7 +681,7 @@ async function write({ kept, tickets }, changes) {
 const countsIn = async (kept) => (await done(kept.get("counts"))) ?? { tickets: 0, gates: new Map() };
 
 /** Counts a ticket in, or, with -1, out again. */
-export function count(gates, ticket, by) {
+function count(gates, ticket, by) {
   if (!isOwn(ticket)) return;
   const counts = gates.get(ticket.gate) ?? { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 };
   counts.tickets += by;

@@ -321,7 +321,7 @@ function unsure() {
 function passingWord(word) {
   pill(word);
   clearTimeout(passing);
-  passing = setTimeout(() => pill(""), STILL_SHOWN);
+  passing = setTimeout(() => asking || pill(""), STILL_SHOWN);
 }
 
 // What was not taken.
