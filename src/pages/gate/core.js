@@ -305,7 +305,7 @@ export class Gate extends EventTarget {
       if (code) found.push({ code, manifest, ticket });
     }
     if (found.length < 2) return found.map(({ code }) => code);
-    const right = await Promise.all(found.map(({ code, manifest, ticket }) => isRight(ticket, parse(code).code, Date.parse(scanned_at), manifest)));
+    const right = await Promise.all(found.map(({ code, manifest, ticket }) => isRight(ticket, parse(code)?.code ?? {}, Date.parse(scanned_at), manifest)));
     const proven = found.filter((_, index) => right[index]);
     return (proven.length > 0 ? proven : found).map(({ code }) => code);
   }
@@ -778,11 +778,12 @@ async function spelledFor(ticket, spelling) {
   const [form, id, rest] = spelling.split(".");
   if (form !== "RP1" || !ticket.key) return spelling;
   const written = await proof(ticket.key);
-  return folded(written) === folded(rest) ? `${form}.${id}.${written}` : spelling;
+  if (folded(written) === folded(rest)) return `${form}.${id}.${written}`;
+  return parse(spelling) && spelling;
 }
 
 async function isRight({ key }, { digits, printed }, time, manifest) {
-  if (!key) return false;
+  if (!key || (!digits && !printed)) return false;
   if (printed) return (await proof(key)) === printed;
   return (await find(key, digits, time, manifest.codes))?.seconds_off === null;
 }

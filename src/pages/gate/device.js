@@ -343,10 +343,12 @@ export class Device {
    * only for a scanner that is set so wrong.
    */
   async spellings(loose) {
-    const parts = new Map(loose.map((code) => code.split(".")).map(([form, id, rest]) => [id, { form: form.toUpperCase(), rest }]));
+    const parts = loose.map((code) => code.split("."));
     const ids = await this.#transact("readonly", ({ tickets }) => done(tickets.getAllKeys()));
-    const meant = ids.map((id) => [written(id), parts.get(folded(written(id)))]).filter(([, part]) => part);
-    return meant.map(([id, { form, rest }]) => `${form}.${id}.${rest}`);
+    return ids.map(written).flatMap((one) => {
+      const name = folded(one);
+      return parts.filter(([, id]) => id === name).map(([form, , rest]) => `${form.toUpperCase()}.${one}.${rest}`);
+    });
   }
 
   // ---- the queue
