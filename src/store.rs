@@ -452,9 +452,9 @@ pub trait Lists {
     async fn list_gates(&self, event_id: Uuid) -> Result<Vec<GateSeats>>;
     /// The tickets of an event that are there already of those that a list names, each with the place of what names it.
     async fn find_issued(&self, event_id: Uuid, wanted: &[Wanted]) -> Result<Vec<Issued>>;
-    /// The tickets of an event that these people hold, in the order of their ids, each with the place of its holder.
+    /// The tickets of an event that these people hold, in the order of their ids.
     async fn find_held(&self, event_id: Uuid, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<Issued>>;
-    /// Those of these people who are known, each with their place.
+    /// Those of these people who are known.
     async fn find_people(&self, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<KnownPerson>>;
 }
 
@@ -489,7 +489,8 @@ pub struct Wanted {
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Issued {
     /// The place in the list of what was asked for.
-    pub place: i64,
+    #[sqlx(skip)]
+    pub place: usize,
     pub ticket_id: Uuid,
     pub seat: String,
     pub gate: String,
@@ -507,7 +508,7 @@ pub struct Issued {
 /// Somebody whom a list names.
 #[derive(sqlx::FromRow)]
 pub struct KnownPerson {
-    pub place: i64,
+    pub username: String,
     pub full_name: Option<String>,
     pub email: Option<String>,
 }

@@ -313,7 +313,11 @@ impl Draft {
     ) -> Result<Plan, Error> {
         let rows = std::mem::take(&mut self.list.rows);
         let mut people: Vec<Option<&KnownPerson>> = vec![None; self.usernames.len()];
-        known.iter().for_each(|person| people[person.place as usize] = Some(person));
+        for person in known {
+            if let Some(place) = self.place_of(&person.username) {
+                people[place] = Some(person);
+            }
+        }
         let mut comparison = Comparison {
             existing: self.existing,
             people_of,
@@ -378,7 +382,7 @@ impl There {
         let mut there = Self { named: HashMap::new(), held: HashMap::new(), taken: HashSet::new(), rows };
         for ticket in issued {
             there.taken.insert(ticket.ticket_id);
-            let named = there.named.entry(ticket.place as usize).or_default();
+            let named = there.named.entry(ticket.place).or_default();
             if named.iter().all(|other| other.ticket_id != ticket.ticket_id) {
                 named.push(ticket);
             }

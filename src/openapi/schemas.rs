@@ -37,6 +37,8 @@ pub fn components() -> Map<String, Value> {
             all,
         );
         add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview)>(all);
+        // In queries.
+        add::<(Existing, Flag, Unknown)>(all);
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {

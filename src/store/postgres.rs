@@ -50,6 +50,21 @@ macro_rules! members {
     };
 }
 
+/// Whether a value is among what is made of the members `m.value` of a JSON array that is a parameter. A join would let the
+/// planner compare each member with each row, where it takes a table for nearly empty.
+macro_rules! among {
+    ($value:literal, $of_member:expr, $parameter:literal) => {
+        concat!(
+            $value,
+            " = any(array(select ",
+            $of_member,
+            " from jsonb_array_elements(",
+            $parameter,
+            "::jsonb) as m (value)))"
+        )
+    };
+}
+
 /// An id that stands in JSON, as [`members!`] has it.
 macro_rules! id_in {
     ($text:literal) => {

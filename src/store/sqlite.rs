@@ -35,6 +35,13 @@ macro_rules! members {
     };
 }
 
+/// Whether a value is among what is made of the members `m.value` of a JSON array that is a parameter.
+macro_rules! among {
+    ($value:literal, $of_member:expr, $parameter:literal) => {
+        concat!($value, " in (select ", $of_member, " from json_each(", $parameter, ") as m)")
+    };
+}
+
 /// An id that stands in JSON, as [`members!`] has it.
 macro_rules! id_in {
     ($text:literal) => {

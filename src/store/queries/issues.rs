@@ -441,6 +441,6 @@ async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -
         return Ok(Error::ImportInProgress);
     }
     let taken = |place: i64| FieldError::new(place.to_string(), Fault::SeatTaken);
-    let referred = |place: i64| FieldError::new(place.to_string(), Fault::ReferenceTaken);
+    let referred = |place: usize| FieldError::new(place.to_string(), Fault::ReferenceTaken);
     Ok(Error::SeatTaken(places.into_iter().map(taken).chain(references.into_iter().map(referred)).collect()))
 }

@@ -1,5 +1,8 @@
 //! What a list has to know of what is there, before it makes anything, and what it corrects.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -14,29 +17,24 @@ use crate::store::{
     Act, Author, Correction, GateSeats, Issuance, Issued, KnownPerson, Lists, NewTicket, NewUser, Result, Wanted,
 };
 
-/// A statement that finds tickets for members of a JSON array, `$2`.
+/// A statement that finds tickets of an event, `$1`, by a JSON array, `$2`.
 macro_rules! select_issued {
-    ($join:expr) => {
+    ($($rest:expr),+) => {
         concat!(
-            "select n.place, t.ticket_id, t.seat, t.gate, t.reference, t.status, u.username, \
-             u.event_id as holder_event_id, u.full_name as own_name, coalesce(t.holder_name, u.full_name) as full_name \
-             from ",
-            members!("$2"),
-            $join,
-            " join events e on e.event_id = t.event_id and ",
-            issued_ticket!()
+            "select t.ticket_id, t.seat, t.gate, t.reference, t.status, u.username, u.event_id as holder_event_id, \
+             u.full_name as own_name, coalesce(t.holder_name, u.full_name) as full_name \
+             from tickets t join events e on e.event_id = t.event_id and ",
+            issued_ticket!(),
+            " left join users u on u.user_id = t.user_id where t.event_id = $1 and ",
+            $($rest),+
         )
     };
 }
 
-const BY_REFERENCE: &str = concat!(
-    select_issued!(" join tickets t on t.event_id = $1 and t.reference = n.value ->> 0"),
-    " left join users u on u.user_id = t.user_id"
-);
-const BY_PLACE: &str = concat!(
-    select_issued!(" join tickets t on t.event_id = $1 and t.seat_key = n.value ->> 1 and t.gate_key = n.value ->> 2"),
-    " left join users u on u.user_id = t.user_id"
-);
+const BY_REFERENCE: &str = select_issued!(among!("t.reference", "m.value ->> 0", "$2"));
+/// And some more: a seat of one at the gate of another.
+const BY_PLACE: &str =
+    select_issued!(among!("t.seat_key", "m.value ->> 1", "$2"), " and ", among!("t.gate_key", "m.value ->> 2", "$2"));
 
 #[async_trait]
 impl Lists for Backend {
@@ -59,20 +57,25 @@ impl Lists for Backend {
         fold_places(self, event_id).await?;
         let mut found: Vec<Issued> = Vec::new();
         for (number, chunk) in wanted.chunks(LARGE_CHUNK).enumerate() {
-            let rows: Vec<_> = chunk
-                .iter()
-                .map(|Wanted { reference, place }| {
-                    let (seat, gate) =
-                        place.as_ref().map(|(seat, gate)| (fold::place(seat), fold::place(gate))).unzip();
-                    (reference, seat, gate)
-                })
-                .collect();
-            let rows = json(&rows)?;
-            for statement in [BY_REFERENCE, BY_PLACE] {
-                let mut lease = self.reader().await?;
-                let outcome = sqlx::query_as(statement).bind(event_id).bind(&rows).fetch_all(lease.connection()).await;
-                let page: Vec<Issued> = lease.settle(outcome.map_err(Error::from)).await?;
-                found.extend(page.into_iter().map(|each| Issued { place: each.place + first(number), ..each }));
+            let keys = |wanted: &Wanted| {
+                let place = wanted.place.as_ref().map(|(seat, gate)| (fold::place(seat), fold::place(gate)));
+                (wanted.reference.clone(), place)
+            };
+            let (references, places): (Vec<_>, Vec<_>) = chunk.iter().map(keys).unzip();
+            let row = |(reference, place): (&Option<String>, &Option<(String, String)>)| {
+                let (seat, gate) = place.clone().unzip();
+                (reference.clone(), seat, gate)
+            };
+            let rows = json(&references.iter().zip(&places).map(row).collect::<Vec<_>>())?;
+            let (references, places) = (by_value(references), by_value(places));
+            let first = number * LARGE_CHUNK;
+            for ticket in self.issued(BY_REFERENCE, event_id, &rows).await? {
+                let place = ticket.reference.as_ref().and_then(|reference| references.get(reference));
+                found.extend(place.map(|place| Issued { place: first + place, ..ticket }));
+            }
+            for ticket in self.issued(BY_PLACE, event_id, &rows).await? {
+                let place = places.get(&(fold::place(&ticket.seat), fold::place(&ticket.gate)));
+                found.extend(place.map(|place| Issued { place: first + place, ..ticket }));
             }
         }
         Ok(found)
@@ -80,16 +83,11 @@ impl Lists for Backend {
 
     async fn find_held(&self, event_id: Uuid, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<Issued>> {
         let mut found: Vec<Issued> = Vec::new();
-        for (number, chunk) in usernames.chunks(LARGE_CHUNK).enumerate() {
+        for chunk in usernames.chunks(LARGE_CHUNK) {
             let mut lease = self.reader().await?;
-            let outcome = sqlx::query_as(concat!(
-                select_issued!(
-                    " join users u on lower(u.username) = lower(n.value ->> 0) and u.event_id is not distinct from $3 \
-                     join tickets t on t.user_id = u.user_id and t.event_id = $1"
-                ),
-                " where ",
-                issued_user!(),
-                " order by t.ticket_id"
+            let outcome = sqlx::query_as(select_issued!(
+                among!("lower(u.username)", "lower(m.value ->> 0)", "$2"),
+                " and u.event_id is not distinct from $3 order by t.ticket_id"
             ))
             .bind(event_id)
             .bind(json(&in_rows(chunk))?)
@@ -97,19 +95,19 @@ impl Lists for Backend {
             .fetch_all(lease.connection())
             .await;
             let page: Vec<Issued> = lease.settle(outcome.map_err(Error::from)).await?;
-            found.extend(page.into_iter().map(|each| Issued { place: each.place + first(number), ..each }));
+            found.extend(page);
         }
         Ok(found)
     }
 
     async fn find_people(&self, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<KnownPerson>> {
         let mut found: Vec<KnownPerson> = Vec::new();
-        for (number, chunk) in usernames.chunks(LARGE_CHUNK).enumerate() {
+        for chunk in usernames.chunks(LARGE_CHUNK) {
             let mut lease = self.reader().await?;
             let outcome = sqlx::query_as(concat!(
-                "select n.place, u.full_name, u.email from ",
-                members!("$1"),
-                " join users u on lower(u.username) = lower(n.value ->> 0) and u.event_id is not distinct from $2 and ",
+                "select u.username, u.full_name, u.email from users u where ",
+                among!("lower(u.username)", "lower(m.value ->> 0)", "$1"),
+                " and u.event_id is not distinct from $2 and ",
                 issued_user!()
             ))
             .bind(json(&in_rows(chunk))?)
@@ -117,24 +115,31 @@ impl Lists for Backend {
             .fetch_all(lease.connection())
             .await;
             let page: Vec<KnownPerson> = lease.settle(outcome.map_err(Error::from)).await?;
-            found.extend(page.into_iter().map(|each| KnownPerson { place: each.place + first(number), ..each }));
+            found.extend(page);
         }
         Ok(found)
     }
 }
 
-/// The places in the slice of those tickets whose reference has a ticket already.
-pub(super) async fn find_references(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Vec<i64>> {
-    let rows: Vec<_> = tickets.iter().map(|ticket| (&ticket.reference, (), ())).collect();
-    let mut lease = backend.reader().await?;
-    let outcome = sqlx::query_as(BY_REFERENCE).bind(event_id).bind(json(&rows)?).fetch_all(lease.connection()).await;
-    let found: Vec<Issued> = lease.settle(outcome.map_err(Error::from)).await?;
-    Ok(found.into_iter().map(|ticket| ticket.place).collect())
+impl Backend {
+    /// What one of the statements above finds.
+    async fn issued(&self, statement: &'static str, event_id: Uuid, rows: &str) -> Result<Vec<Issued>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(statement).bind(event_id).bind(rows).fetch_all(lease.connection()).await;
+        lease.settle(outcome.map_err(Error::from)).await
+    }
 }
 
-/// The place of the first of a chunk.
-fn first(chunk: usize) -> i64 {
-    (chunk * LARGE_CHUNK) as i64
+/// The place of each value.
+fn by_value<T: Eq + Hash>(values: Vec<Option<T>>) -> HashMap<T, usize> {
+    values.into_iter().enumerate().filter_map(|(place, value)| Some((value?, place))).collect()
+}
+
+/// The places in the slice of those tickets whose reference has a ticket already.
+pub(super) async fn find_references(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Vec<usize>> {
+    let wanted = |ticket: &NewTicket| Wanted { reference: ticket.reference.clone(), place: None };
+    let found = backend.find_issued(event_id, &tickets.iter().map(wanted).collect::<Vec<_>>()).await?;
+    Ok(found.into_iter().map(|ticket| ticket.place).collect())
 }
 
 /// Each in a row of its own, as `n.value ->> 0` reads it.
@@ -163,21 +168,22 @@ pub(super) async fn correct(
             )
         };
         let rows: Vec<_> = chunk.iter().map(row).collect();
+        // Worked out once: the planner may take it for short, and compare each of its rows with each ticket.
         let outcome = sqlx::query(concat!(
-            "update tickets as t set reference = coalesce(n.reference, t.reference), \
-             holder_name = case when n.is_named then n.holder_name else t.holder_name end, \
-             user_id = coalesce(t.user_id, n.user_id), \
-             registered_at = case when t.user_id is null and n.user_id is not null then $4 else t.registered_at end, \
-             changed_at = $4, version = t.version + 1 \
-             from (select ",
+            "with n as materialized (select ",
             id_in!("n.value ->> 0"),
             " as ticket_id, n.value ->> 1 as reference, n.value ->> 2 is not null as is_named, \
              n.value ->> 3 as holder_name, n.value ->> 4 as username, u.user_id from ",
             members!("$2"),
             " left join users u on lower(u.username) = lower(n.value ->> 4) and u.event_id is not distinct from $3 and ",
             issued_user!(),
-            ") as n where t.ticket_id = n.ticket_id and t.event_id = $1 \
-             and (n.username is null or (t.user_id is null and n.user_id is not null and t.status = $5))"
+            ") update tickets as t set reference = coalesce(n.reference, t.reference), \
+             holder_name = case when n.is_named then n.holder_name else t.holder_name end, \
+             user_id = coalesce(t.user_id, n.user_id), \
+             registered_at = case when t.user_id is null and n.user_id is not null then $4 else t.registered_at end, \
+             changed_at = $4, version = t.version + 1 from n where t.ticket_id = n.ticket_id and t.event_id = $1 and ",
+            among!("t.ticket_id", id_in!("m.value ->> 0"), "$2"),
+            " and (n.username is null or (t.user_id is null and n.user_id is not null and t.status = $5))"
         ))
         .bind(event_id)
         .bind(json(&rows)?)
@@ -203,10 +209,13 @@ async fn add_details(connection: &mut Connection, people_of: Option<Uuid>, detai
     for chunk in details.chunks(LARGE_CHUNK) {
         let rows: Vec<_> = chunk.iter().map(|new| (&new.username, &new.full_name, &new.email)).collect();
         sqlx::query(concat!(
-            "update users as u set full_name = coalesce(u.full_name, n.value ->> 1), email = coalesce(u.email, n.value ->> 2) \
-             from ",
+            "with n as materialized (select lower(n.value ->> 0) as username, n.value ->> 1 as full_name, \
+             n.value ->> 2 as email from ",
             members!("$1"),
-            " where lower(u.username) = lower(n.value ->> 0) and u.event_id is not distinct from $2 and ",
+            ") update users as u set full_name = coalesce(u.full_name, n.full_name), email = coalesce(u.email, n.email) \
+             from n where lower(u.username) = n.username and u.event_id is not distinct from $2 and ",
+            among!("lower(u.username)", "lower(m.value ->> 0)", "$1"),
+            " and ",
             issued_user!()
         ))
         .bind(json(&rows)?)
