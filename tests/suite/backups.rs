@@ -863,7 +863,7 @@ async fn a_plain_dump_is_taken_too() {
 async fn what_the_server_put_into_the_database_beside_ours_is_not_restored() {
     let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
     evening(&service).await;
-    let of_the_server = "create schema of_the_server; create extension pgcrypto schema of_the_server; \
+    let of_the_server = "create schema of_the_server; create extension citext schema of_the_server; \
                          create table of_the_server.jobs (id int)";
     service.database.execute(of_the_server).await.expect("the owner may");
     let before = service.database.snapshot().await;
@@ -873,7 +873,7 @@ async fn what_the_server_put_into_the_database_beside_ours_is_not_restored() {
     let mut rows = target.rows().await;
     assert_eq!(rows.snapshot().await, before);
     assert_eq!(rows.count("select count(*) from pg_namespace where nspname = 'of_the_server'").await, 0);
-    assert_eq!(rows.count("select count(*) from pg_extension where extname = 'pgcrypto'").await, 0);
+    assert_eq!(rows.count("select count(*) from pg_extension where extname = 'citext'").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,5 @@
 -- Test data: the event `testdata`, two users and six valid tickets, with fixed ids and random seeds.
 -- sql/postgres/cleanup/01_drop_test_records.sql removes exactly this.
-create extension if not exists pgcrypto;
 
 insert into events (event_id, slug, name, created_at)
 values ('00000000-0000-7000-8000-00000000e001', 'testdata', 'Test data', (extract(epoch from now()) * 1000)::bigint)
@@ -18,7 +17,7 @@ select
     '00000000-0000-7000-8000-00000000e001',
     'A' || n,
     case when n <= 3 then 'North' else 'South' end,
-    gen_random_bytes(20),
+    substr(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 1, 20),
     (extract(epoch from now()) * 1000)::bigint,
     (extract(epoch from now()) * 1000)::bigint
 from generate_series(1, 6) as n

@@ -43,11 +43,12 @@ macro_rules! deleted_events {
     };
 }
 
-/// Whether the user `u` is there. Who holds a ticket that is there is there too.
+/// Whether the user `u` is there. Who holds a ticket that is there is there too. With its `limit` the inner statement stays
+/// one look into an index: for `not exists`, PostgreSQL may read the whole table into a hash.
 macro_rules! issued_user {
     () => {
         concat!(
-            "not exists (select 1 from events w where w.issuing = u.issue_id) and (u.event_id in ",
+            "(select w.event_id from events w where w.issuing = u.issue_id limit 1) is null and (u.event_id in ",
             deleted_events!(),
             ") is not true"
         )
