@@ -275,7 +275,8 @@ pub trait Events {
     /// before this.
     async fn clear_event(&self, event_id: Uuid, now: Millis) -> Result<()>;
 
-    async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState>;
+    /// The state of an event's tickets, and what is counted of those of one gate, or of all.
+    async fn manifest_state(&self, event_id: Uuid, gate: Option<&str>) -> Result<ManifestState>;
     async fn stats(&self, event_id: Uuid) -> Result<Stats>;
     /// The keys of which at least `least` codes were refused in this event from `since` to `now`, the most first, and how many
     /// of them after `window`.
@@ -324,6 +325,25 @@ pub struct ManifestState {
     history: Vec<u8>,
     /// The number of the first change that may be missing in what is read.
     change: i64,
+    #[sqlx(flatten)]
+    pub counts: GateState,
+}
+
+/// What a gate compares with its own list, when it has heard of no change.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(inline))]
+pub struct GateState {
+    /// Tickets with a `status`.
+    #[sqlx(rename = "own_tickets")]
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub tickets: i64,
+    /// Those of them with a `used_at`.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub admitted: i64,
+    /// Those whose holder is inside.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub inside: i64,
 }
 
 impl ManifestState {

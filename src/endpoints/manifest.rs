@@ -22,6 +22,8 @@ use crate::model::{Event, Millis, Role, Status};
 use crate::model::{Place, Text, Username};
 use crate::request::Call;
 use crate::response::{self, Response, accepts_gzip};
+#[cfg(test)]
+use crate::store::GateState;
 use crate::store::{ManifestState, ManifestTicket};
 use crate::totp::{self, TicketSecret};
 
@@ -150,6 +152,9 @@ pub(crate) struct Manifest {
     /// Whether these are all of the event's tickets: a device forgets what is not among them. With `since` too, where it is
     /// older than a restored backup, or of release 0.1.0.
     whole: bool,
+    /// What is counted in that state of all tickets of which this key is told the `status`. A device that hears of no change
+    /// since (304), and whose own list counts otherwise, gets the whole list anew, and says where they differed.
+    counts: GateState,
     codes: Codes,
     limits: GateLimits,
     /// The event's tickets, or those changed since.
@@ -168,7 +173,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         return Err(Error::ManifestClosed(event.manifest_opens_in(call.now)));
     }
     let secret = Arc::clone(call.app.claimed_secret().await?);
-    let state = call.app.store().manifest_state(event.event_id).await?;
+    let state = call.app.store().manifest_state(event.event_id, caller.gate.as_deref()).await?;
     // The id tells an event from one of the same name that was deleted, and the cursor's history one that was restored.
     let etag = format!(
         "W/\"{}-{}-{}-{}-{}\"",
@@ -273,6 +278,8 @@ fn manifest(
     head.push_str(&state.cursor().to_string());
     head.push_str(",\"whole\":");
     head.push_str(if change.is_none() { "true" } else { "false" });
+    head.push_str(",\"counts\":");
+    head.push_str(&json(&state.counts)?);
     head.push_str(",\"codes\":");
     head.push_str(&json(&Codes::TOLD)?);
     head.push_str(",\"limits\":");

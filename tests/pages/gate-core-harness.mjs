@@ -124,6 +124,11 @@ class Tab {
     return this.page.evaluate((scan_id) => globalThis.gate.undo(scan_id), scan_id);
   }
 
+  /** Takes what the service had otherwise off the list. */
+  seenDiffering() {
+    return this.page.evaluate(() => globalThis.gate.seenDiffering());
+  }
+
   /** Takes a scan that the service refused off the list. */
   dismiss(scan_id) {
     return this.page.evaluate((scan_id) => globalThis.gate.dismiss(scan_id), scan_id);

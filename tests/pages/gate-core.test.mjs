@@ -1023,6 +1023,37 @@ test("what changes at the service reaches the device, and an undone scan admits 
   assert.deepEqual(await tab.corrected(), []);
 });
 
+test("a device that has a ticket otherwise than the service says which, and goes by the service", async (t) => {
+  const host = await service(t);
+  const [first, second] = await tickets(host, "A1", "A2");
+  const tab = await (await device(t, host)).enrolled(host);
+  const answer = await tab.scan(host.code(first));
+  await tab.sync();
+  assert.deepEqual((await tab.state()).differing, []);
+
+  // As of a database that forgot what it had acknowledged: the service does not know of it, and of no change either.
+  await tab.page.route("**/scans", (route) => {
+    const { scan_id } = route.request().postDataJSON();
+    const { ticket_id, seat } = second;
+    return route.fulfill({ headers: marked(), json: { ...answer, scan_id, ticket: { ...answer.ticket, ticket_id, seat } } });
+  });
+  assert.deepEqual(gist(await tab.scan(host.code(second))), online("accepted"));
+  await tab.page.unroute("**/scans");
+  await tab.sync(); // after which its list is as new as that verdict
+  await tab.sync();
+  assert.deepEqual((await tab.state()).differing, [{ seat: "A2", gate: "North" }]);
+  const { admitted, inside } = await tab.counts();
+  assert.deepEqual({ admitted, inside }, { admitted: 1, inside: 1 });
+  const asked = [];
+  tab.page.on("request", (request) => request.url().includes("manifest") && asked.push(request.url()));
+  await tab.sync();
+  assert.equal(asked.length, 1, "the two agree now");
+  await host.stop();
+  assert.deepEqual(gist(await tab.scan(host.code(second, 30))), offline("accepted"));
+  await tab.seenDiffering();
+  assert.deepEqual((await tab.state()).differing, []);
+});
+
 test("a browser that keeps nothing works with the service, and says that it cannot without", async (t) => {
   const host = await service(t);
   const [first, second] = await tickets(host, "A1", "A2");
@@ -1059,12 +1090,17 @@ test("too early by the service's clock keeps the list, and of a whole list what 
   }));
   assert.deepEqual([(await tab.state()).problem?.code, (await tab.state()).offlineReady, (await tab.state()).tickets], ["forbidden", true, 2]);
 
-  // As after a restore: nobody has issued the second ticket.
+  // As after a restore: nobody has issued the second ticket, and nobody has come in with the first.
+  const before = await host.api("GET", "/api/events/default/manifest");
+  assert.deepEqual(gist(await tab.scan(host.code(stays, -30))), online("accepted"));
+  await tab.page.unroute("**/manifest**");
+  await tab.sync();
   await instead(async (response) => {
     const manifest = await response.json();
-    return { body: JSON.stringify({ ...manifest, tickets: manifest.tickets.filter(({ seat }) => seat === "A1") }) };
+    return { body: JSON.stringify({ ...manifest, tickets: before.tickets.filter(({ seat }) => seat === "A1") }) };
   });
   await eventually(async () => assert.equal((await tab.state()).tickets, 1));
+  assert.deepEqual((await tab.state()).differing.map(({ seat }) => seat), ["A1", "A2"]);
   await host.stop();
   assert.deepEqual(gist(await tab.scan(host.code(goes))), offline("unknown_ticket"));
   assert.deepEqual(gist(await tab.scan(host.code(stays))), offline("accepted"));

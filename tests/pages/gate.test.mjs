@@ -217,6 +217,30 @@ test("scans whose key has ended are saved as a file that an organizer hands in, 
   assert.ok(await page.locator("#stranded").isHidden());
 });
 
+test("a device that cannot go online saves its scans as a file, and what it sends after all is recorded once", async (t) => {
+  const { tickets, ana } = await house(t);
+  const { key_id, enrol_url } = await tickets.enrolment();
+  const gate = await Gate.at(t, tickets, { link: enrol_url });
+  const { page } = gate;
+  await gate.readyForOffline("4");
+  await page.route("**/scans**", (route) => route.abort());
+  await saw(gate, await gate.reads(tickets.code(ana)), "accepted", en("gate.tag_offline"));
+  await page.locator("#verdict").waitFor({ state: "hidden" });
+  await gate.press(en("gate.more"));
+  await gate.press(en("gate.save_unsent"));
+  await page.getByText(en("gate.unsent_hint")).waitFor();
+  await accessible(page);
+  const saved = page.waitForEvent("download");
+  await gate.press(en("gate.stranded_save"));
+  const { event, scans } = JSON.parse(fs.readFileSync(await (await saved).path(), "utf8"));
+  const { results } = await tickets.api("POST", `/api/keys/${key_id}/scans`, { event, scans });
+  assert.deepEqual(results.map(({ result }) => result), ["accepted"]);
+  await page.unroute("**/scans**");
+  await gate.press(en("gate.stranded_send"));
+  await page.locator("#stranded-sheet").waitFor({ state: "hidden" });
+  assert.deepEqual((await tickets.rows("/api/events/default/scans.csv")).map(({ result }) => result), ["accepted"]);
+});
+
 test("a gate says how old its list is, and that it is too old", async (t) => {
   const { tickets, bob } = await house(t);
   const script = `{ const [clock, monotonic] = [Date.now, performance.now.bind(performance)];

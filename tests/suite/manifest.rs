@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Reply};
 use crate::database::Kind;
-use crate::service::{Service, Ticket, gate_limits};
+use crate::service::{Service, Ticket, gate_limits, with};
 
 on_both_databases! {
     the_manifest_holds_what_a_gate_needs_to_decide,
+    a_gate_is_told_what_is_counted_of_its_own_tickets,
     a_key_bound_to_a_gate_gets_only_the_keys_of_that_gate,
     an_unchanged_manifest_is_not_sent_again,
     every_change_makes_another_etag,
@@ -107,6 +108,23 @@ async fn every_change_makes_another_etag(service: Service) {
     look("a new ticket").await;
     service.organizer.patch("/api/events/default", json!({ "name": "Renamed" })).await.is(200);
     look("a change of the event").await;
+}
+
+async fn a_gate_is_told_what_is_counted_of_its_own_tickets(service: Service) {
+    let body = json!({ "name": "north", "role": "gate", "offline": true, "gate": " NORTH", "event": "default" });
+    let (gate, all) = (service.key(body).await, service.offline_gate().await);
+    let ticket = service.ticket("A1").await;
+    service.seat("default", "A2", "North").await;
+    service.seat("default", "A3", "South").await;
+    let counts = async |client: &Client| client.get(MANIFEST).await.is(200)["counts"].clone();
+    assert_eq!(counts(&gate).await, json!({ "tickets": 2, "admitted": 0, "inside": 0 }));
+    gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    assert_eq!(counts(&gate).await, json!({ "tickets": 2, "admitted": 1, "inside": 1 }));
+    assert_eq!(counts(&all).await, json!({ "tickets": 3, "admitted": 1, "inside": 1 }));
+    service.organizer.patch("/api/events/default", json!({ "reentry": "after_exit" })).await.is(200);
+    let exit = with(service.scan(&ticket), json!({ "direction": "exit" }));
+    gate.post("/api/events/default/scans", exit).await.is_scan(200, "accepted");
+    assert_eq!(counts(&gate).await, json!({ "tickets": 2, "admitted": 1, "inside": 0 }));
 }
 
 async fn since_leaves_out_what_did_not_change(service: Service) {

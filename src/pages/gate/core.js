@@ -72,7 +72,9 @@ export class Gate extends EventTarget {
   #queued = 0;
   #refused = [];
   #stranded = [];
+  #waiting = [];
   #erased = null;
+  #differing = [];
   /** The latest time that is known to have been, when that was by the page's own clock, and since which refresh. */
   #seen = { time: 0, at: 0, refresh: null };
   /** Why the queue or the manifest does not move. */
@@ -106,8 +108,8 @@ export class Gate extends EventTarget {
   /**
    * `online`: whether the service answered the last time, or null; `offlineReady`: whether this device can decide by
    * itself; `tickets` it knows, as of `refreshedAt`, or whether that list was `tooOld`; scans that are `queued` for the
-   * service, those that it `refused` for good, and those that are `stranded`, by the key that they were made under and that
-   * has ended; whether the event has `ended`; the `problem` that the service has with sending or refreshing;
+   * service, those that it `refused` for good; by the key that they were made under, those that are `waiting` in the queue, and those
+   * that are `stranded` because it has ended; the places of tickets that were `differing` in the service's list; whether the event has `ended`; the `problem` that the service has with sending or refreshing;
    * whether this device keeps anything (`storage`), and whether there is no room left (`full`).
    */
   get state() {
@@ -120,7 +122,9 @@ export class Gate extends EventTarget {
       tooOld: this.#erased === "old",
       queued: this.#queued,
       refused: this.#refused,
+      waiting: this.#waiting,
       stranded: this.#stranded,
+      differing: this.#differing,
       ended,
       problem: this.#problems.queue ?? (ended ? null : this.#problems.manifest),
       storage: this.#kept !== null,
@@ -168,7 +172,7 @@ export class Gate extends EventTarget {
     if (this.#own) await this.#forget(this.#own);
   }
 
-  /** The scans of a key that has ended as a file for the organizer, who hands it in: `{numbers, file}`. */
+  /** The unsent scans of a key as a file for the organizer, who hands it in: `{numbers, file}`. */
   async stranded(key_id) {
     const [{ items }, holder] = await Promise.all([this.#kept.unsent(key_id, { most: Infinity, wrong: Infinity }), this.#kept.key(key_id)]);
     const numbers = items.map(({ number }) => number);
@@ -236,6 +240,12 @@ export class Gate extends EventTarget {
   /** Takes a scan that the service refused for good off the list, when a person has seen it. */
   async dismiss(scan_id) {
     await this.#keep((kept) => kept.dismiss(scan_id), { counts: false });
+    await this.#changed();
+  }
+
+  /** Takes tickets that the service had otherwise off the list, when a person has seen which they are. */
+  async seenDiffering() {
+    await this.#keep((kept) => kept.seenDiffering(), { counts: false });
     await this.#changed();
   }
 
@@ -527,11 +537,12 @@ export class Gate extends EventTarget {
     if (anew && recall(UNKEPT) === doubted) forget(UNKEPT);
   }
 
-  async #refresh({ anew = false } = {}) {
+  /** `anew` begins with nothing; `whole` puts the whole list over that which is kept. */
+  async #refresh({ anew = false, whole = false } = {}) {
     if (!this.#kept || !this.device?.offline) return;
     const begun = await this.#kept.refresh({ anew, time: now() });
-    const since = begun.as_of ? `?since=${encodeURIComponent(begun.as_of)}` : "";
-    const headers = begun.etag ? { "if-none-match": begun.etag } : {};
+    const since = begun.as_of && !whole ? `?since=${encodeURIComponent(begun.as_of)}` : "";
+    const headers = begun.etag && !whole ? { "if-none-match": begun.etag } : {};
     const stalled = new AbortController();
     let timer = 0;
     const wait = () => {
@@ -541,13 +552,16 @@ export class Gate extends EventTarget {
     let etag = null;
     let head = null;
     // While one list is written, the next is read and sealed.
-    let writing = Promise.resolve();
+    let writing = Promise.resolve([]);
+    const differing = [];
     try {
       wait();
       const path = `/api/events/${this.#event}/manifest${since}`;
       const response = await this.#respond("GET", path, { headers, signal: stalled.signal }, "manifest");
       if (response.status === 304) {
         await this.#kept.refreshed({ ...begun, ready: true, refreshed_at: now() });
+        // Once for each state: it may be that the two count the same list in two ways.
+        if (begun.whole !== begun.etag && !(await this.#kept.agrees(this.#event, begun))) await this.#refresh({ whole: true });
         return;
       }
       etag = response.headers.get("etag");
@@ -556,7 +570,7 @@ export class Gate extends EventTarget {
           const last = writing;
           writing = this.#kept.put(this.#event, begun.tick, part);
           writing.catch(() => {}); // It is awaited below, or nobody wants to know.
-          await last;
+          differing.push(...(await last));
           continue;
         }
         head = part;
@@ -564,15 +578,17 @@ export class Gate extends EventTarget {
         // Another event has taken the name: nothing of the old one holds.
         if (begun.event && begun.event.event_id !== head.event.event_id) return await this.#refresh({ anew: true });
       }
-      await writing;
+      differing.push(...(await writing));
     } finally {
       clearTimeout(timer);
     }
     // A first download takes its time, and what was scanned meanwhile may be missing: it is whole after one `since`.
     const complete = begun.as_of !== undefined;
-    const { event, as_of, codes, limits, whole } = head;
-    const manifest = { event, as_of, codes, limits, etag, tick: begun.tick, refreshed_at: now(), ready: complete };
-    await this.#kept.refreshed(manifest, whole);
+    const { event, as_of, counts, codes, limits } = head;
+    const manifest = { event, as_of, counts, codes, limits, etag, tick: begun.tick, refreshed_at: now(), ready: complete };
+    // A whole list over another: the service knows no way from that one to its own.
+    const replaces = complete && head.whole;
+    await this.#kept.refreshed({ ...manifest, whole: replaces ? etag : null }, { whole: head.whole, differing: replaces ? differing : null });
     if (!complete) await this.#refresh();
   }
 
@@ -710,8 +726,9 @@ export class Gate extends EventTarget {
   }
 
   async #load() {
-    const { device, own, choices, manifest, recent, queued, refused, stranded, seen, erased } = await this.#kept.load();
-    this.#queued = queued;
+    const { device, own, choices, manifest, recent, waiting, refused, stranded, seen, erased, differing } = await this.#kept.load();
+    this.#queued = waiting.reduce((sum, { unsent }) => sum + unsent, 0);
+    this.#waiting = waiting;
     this.#refused = refused;
     this.#stranded = stranded;
     // Once something could not be kept, memory knows better.
@@ -724,6 +741,7 @@ export class Gate extends EventTarget {
     this.recent = [...unkept, ...recent.filter(isOld)].slice(0, 50);
     this.#manifest = manifest ?? null;
     this.#erased = erased ?? null;
+    this.#differing = differing;
     const refresh = manifest?.refreshed_at ?? null;
     if (seen && refresh !== this.#seen.refresh) this.#seen = { time: seen, at: performance.now(), refresh };
     this.dispatchEvent(new Event("state"));

@@ -222,11 +222,12 @@ export class Device {
 
   /**
    * What a page needs at its start, and after another tab changed something. `own` is the key of this device, if it is a
-   * gate; `seen` the latest time that is known to have been; `erased` why there is no list, if there was one.
+   * gate; `seen` the latest time that is known to have been; `erased` why there is no list, if there was one; `differing` the
+   * places of tickets that the service had otherwise than this device.
    */
   async load() {
     const read = await this.#transact("readonly", async ({ kept, queue, keys }) => {
-      const names = ["device", "choices", "manifest", "recent", "seen", "erased"];
+      const names = ["device", "choices", "manifest", "recent", "seen", "erased", "differing"];
       const [given, all, ...values] = await Promise.all([
         ...[done(queue.index("refusal").getAll()), done(keys.getAll())],
         ...names.map((name) => done(kept.get(name))),
@@ -234,15 +235,15 @@ export class Device {
       for (const key of all) key.unsent = await countUnsent(queue, key.key_id);
       return { ...Object.fromEntries(names.map((name, index) => [name, values[index]])), given, all };
     });
-    const { device, choices, manifest, recent, seen, erased, given, all } = read;
+    const { device, choices, manifest, recent, seen, erased, differing = [], given, all } = read;
     const mine = all.find(({ key_id }) => key_id === device?.key_id);
     const isStranded = ({ sealed, ended }) => ended || !sealed;
     return {
-      ...{ device, choices, manifest, seen, erased },
+      ...{ device, choices, manifest, seen, erased, differing },
       // What cannot be opened is as good as gone.
       own: mine?.sealed ? await this.#whole("own", mine).catch(() => null) : null,
       recent: await this.#verdicts(recent ?? []),
-      queued: all.reduce((sum, key) => sum + (isStranded(key) ? 0 : key.unsent), 0),
+      waiting: all.filter((key) => !isStranded(key) && key.unsent > 0),
       stranded: all.filter((key) => isStranded(key) && key.unsent > 0),
       refused: given.map(({ body, refusal, why }) => ({ scan_id: body.scan_id, detail: refusal, ...why })),
     };
@@ -478,7 +479,7 @@ export class Device {
     });
   }
 
-  /** Puts tickets of a refresh in their place. */
+  /** Puts tickets of a refresh in their place. Resolves to the places of those that were here, or are there, otherwise. */
   async put(event, tick, fresh) {
     const marked = await Promise.all(fresh.map(async (ticket) => (ticket.key ? { ...ticket, mark: await fingerprint(ticket.key) } : ticket)));
     const parts = marked.map((ticket) => split({ ...ticket, read: read(ticket), tick }, STATE));
@@ -493,20 +494,43 @@ export class Device {
         return [known, ticket];
       });
       await write({ kept, tickets }, changes);
+      return changes.filter(([known, ticket]) => isOtherwise(known, ticket)).map(([, { seat, gate }]) => ({ seat, gate }));
     };
     return this.#sealing(parts.map(([clear, rest]) => (isOwn(clear) ? ["list", rest] : null)), work, { durability: "relaxed" });
   }
 
-  /** Ends a refresh: from now on the manifest is as new as `manifest` says. If it was `whole`, what was not in it is gone. */
-  refreshed(manifest, whole = false) {
+  /**
+   * Ends a refresh: from now on the manifest is as new as `manifest` says. If it was `whole`, what was not in it is gone, and
+   * where it replaced another, the tickets at `places` were `differing`.
+   */
+  refreshed(manifest, { whole = false, differing = null } = {}) {
     return this.#transact("readwrite", async ({ kept, tickets }) => {
       await stillOf(kept, manifest.tick);
-      if (whole) await deleteOlder(kept, tickets, manifest.tick);
+      const gone = whole ? await deleteOlder(kept, tickets, manifest.tick) : [];
+      if (differing) await keepDiffering(kept, [...differing, ...gone]);
       await done(kept.put({ ...manifest, tickets: (await countsIn(kept)).tickets }, "manifest"));
       // The service told the time, whatever it was here before.
       await done(kept.put(manifest.refreshed_at, "seen"));
       kept.delete("erased");
     });
+  }
+
+  /**
+   * Whether the list of this `manifest`, of which the service knows no change, counts as the service does. Where there are scans
+   * that it has not got, or news since the question, nobody can tell.
+   */
+  agrees(event, { tick, counts }) {
+    return this.#transact("readonly", async ({ kept, queue }) => {
+      const waiting = (await done(queue.getAll())).some((item) => item.event === event && letPass(item));
+      if (!counts || waiting || (await now(kept)) !== tick) return true;
+      const own = [...(await countsIn(kept)).gates.values()];
+      return ["tickets", "admitted", "inside"].every((name) => own.reduce((sum, one) => sum + one[name], 0) === counts[name]);
+    });
+  }
+
+  /** Takes off the list what the service had otherwise, when a person has seen it. */
+  seenDiffering() {
+    return this.#transact("readwrite", ({ kept }) => done(kept.delete("differing")));
   }
 
   /** How many tickets are kept, and of each of this device's own gates how many have come: `{tickets, gates}`. */
@@ -546,7 +570,7 @@ async function beGate({ kept, keys }, device, sealed) {
 }
 
 function eraseList(kept, tickets) {
-  for (const name of ["manifest", "recent", "list", "counts"]) kept.delete(name);
+  for (const name of ["manifest", "recent", "list", "counts", "differing"]) kept.delete(name);
   tickets.clear();
 }
 
@@ -597,20 +621,36 @@ async function stillOf(kept, tick) {
   return manifest;
 }
 
-/** Deletes the tickets that have had no news since a tick. */
+/** Deletes the tickets that have had no news since a tick, and counts the others anew. Returns the places of this gate's. */
 async function deleteOlder(kept, tickets, tick) {
-  const counts = await countsIn(kept);
+  const counts = { tickets: 0, gates: new Map() };
+  const gone = [];
   for (let range = null, some = []; range === null || some.length === CHUNK; ) {
     some = await done(tickets.getAll(range, CHUNK));
-    for (const old of some.filter((ticket) => ticket.tick < tick)) {
-      counts.tickets -= 1;
-      count(counts.gates, old, -1);
-      tickets.delete(old.ticket_id);
+    for (const ticket of some) {
+      if (ticket.tick >= tick) {
+        counts.tickets += 1;
+        count(counts.gates, ticket, 1);
+        continue;
+      }
+      if (isOwn(ticket)) gone.push({ seat: ticket.seat, gate: ticket.gate });
+      tickets.delete(ticket.ticket_id);
     }
     if (some.length > 0) range = IDBKeyRange.lowerBound(some.at(-1).ticket_id, true);
     else break;
   }
   await done(kept.put(counts, "counts"));
+  return gone;
+}
+
+/** Whether the service has a ticket otherwise than it was kept here: whether it came in, or whether it is there at all. */
+const isOtherwise = (known, ticket) =>
+  isOwn(ticket) && (!isOwn(known) || known.status !== ticket.status || known.inside !== ticket.inside);
+
+async function keepDiffering(kept, places) {
+  const before = (await done(kept.get("differing"))) ?? [];
+  const others = before.filter((one) => !places.some((place) => same(one, place)));
+  await done(kept.put([...others, ...places], "differing"));
 }
 
 async function found(tickets, { ticket_id, seat, gate }) {

@@ -28,6 +28,8 @@ const AFTER_VERDICT = 900;
 const STILL_SHOWN = 1000;
 /** So long ago, in milliseconds, somebody has just been admitted. */
 const JUST = 5 * 60_000;
+/** Tickets that are named in one notice. */
+const PLACES_SHOWN = 8;
 /** Kept when somebody decided that this gate takes the tickets of all gates. */
 const ANY_GATE = "gate-any";
 /** Of the device's clock, in milliseconds: what it was set is worth a word, and it went on unseen for so long that it may be wrong. */
@@ -121,13 +123,14 @@ function showState() {
 const isTooEarly = ({ status }) => status === 403 && Date.parse(gate.device?.starts_at) > now();
 
 function showNotices(kind) {
-  const { tickets, refreshedAt, tooOld, queued, refused, problem, storage, full, ended } = gate.state;
+  const { tickets, refreshedAt, tooOld, queued, refused, differing, problem, storage, full, ended } = gate.state;
   const list = refreshedAt && { tickets: number(tickets), time: timeOfDay(refreshedAt, timeZone()), ago: ago(now() - refreshedAt) };
   const notices = [
     kind === "blind" && ["bad", text(tooOld ? "gate.list_too_old" : "gate.blind_notice")],
     kind === "offline" && ["warn", text("gate.offline_notice", list)],
     queued > 0 && ["warn", text("gate.queued", { n: number(queued) })],
     refused.length > 0 && ["bad", text("gate.refused", { n: number(refused.length) }), () => openMore(gate, timeZone())],
+    differing.length > 0 && ["bad", text("gate.differing", { n: number(differing.length), places: placesOf(differing) }), () => gate.seenDiffering()],
     corrected > 0 && ["bad", text("gate.corrected", { n: number(corrected) }), openScans],
     problem && (isTooEarly(problem) ? ["warn", text("gate.too_early")] : ["bad", explainAll(problem)]),
     !storage && ["bad", text("gate.no_storage")],
@@ -138,6 +141,12 @@ function showNotices(kind) {
   ];
   find("#notices").replaceChildren(...notices.filter(Boolean).map(([className, told, onclick]) =>
     onclick ? element("button", { type: "button", className, onclick }, told) : element("p", { className }, ...[told].flat())));
+}
+
+/** The first of some places, as people read them. */
+function placesOf(places) {
+  const shown = places.slice(0, PLACES_SHOWN).map(({ seat }) => isolated(seat)).join(", ");
+  return places.length > PLACES_SHOWN ? `${shown}, …` : shown;
 }
 
 /** What is wrong with the device's clock, while nobody can tell the time. */
@@ -495,6 +504,7 @@ function listen() {
   onClick("#offer-accept", accept);
   onClick("#offer-decline", decline);
   onClick("#stranded", () => openStranded(gate));
+  onClick("#save-unsent", () => openStranded(gate));
   find("#choose-form").addEventListener("submit", (event) => {
     event.preventDefault();
     choose(find("#choose-name").value.trim());

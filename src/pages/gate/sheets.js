@@ -184,7 +184,7 @@ export function openMore(gate, timeZone) {
   find("#facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) =>
     [element("dt", {}, text(name)), element("dd", {}, element("bdi", {}, value))]));
   showRefused(gate);
-  find("#send-now").hidden = state.queued === 0;
+  find("#send-now").hidden = find("#save-unsent").hidden = state.queued === 0;
   find("#change-gate").hidden = device.gate !== null;
   find("#sound").setAttribute("aria-pressed", !isMuted());
   find("#more-sheet").showModal();

@@ -1,5 +1,5 @@
-// Scans whose key has ended before they were sent: they go out by themselves once an organizer agrees, or a person takes them
-// away as a file, which the organizer hands in.
+// Scans that are not sent yet. They go out by themselves: with a good key once the device is online, with one that has ended
+// once an organizer agrees. Or a person takes them away as a file, which the organizer hands in.
 
 import { element, find } from "../shared/dom.js";
 import { save } from "../shared/save.js";
@@ -26,12 +26,14 @@ export function openStranded(gate) {
 }
 
 function fill(gate) {
-  const { stranded } = gate.state;
-  find("#stranded-list").replaceChildren(...stranded.map((key) => row(gate, key)));
-  if (stranded.length === 0) find("#stranded-sheet").close();
+  const { stranded, waiting } = gate.state;
+  find("#stranded-hint").hidden = stranded.length === 0;
+  find("#unsent-hint").hidden = waiting.length === 0;
+  find("#stranded-list").replaceChildren(...stranded.map((key) => row(gate, key, true)), ...waiting.map((key) => row(gate, key, false)));
+  if (stranded.length + waiting.length === 0) find("#stranded-sheet").close();
 }
 
-function row(gate, { key_id, event, event_name, name, gate: place, unsent }) {
+function row(gate, { key_id, event, event_name, name, gate: place, unsent }, hasEnded) {
   const words = [name, place, event_name ?? event].filter(Boolean).map((word) => [element("bdi", {}, word), " "]).flat();
   const button = (name, onclick, disabled = false) => element("button", { type: "button", onclick, disabled }, text(name));
   const keep = async () => {
@@ -47,5 +49,7 @@ function row(gate, { key_id, event, event_name, name, gate: place, unsent }) {
     fill(gate);
   };
   return element("li", { className: "scan" }, element("span", { className: "what" }, element("b", {}, number(unsent)), ...words),
-    button("gate.stranded_save", keep), button("gate.stranded_remove", remove, !saved.has(key_id)));
+    button("gate.stranded_save", keep),
+    // What a good key sends after all is recorded once.
+    ...(hasEnded ? [button("gate.stranded_remove", remove, !saved.has(key_id))] : []));
 }

@@ -12,9 +12,11 @@ use uuid::Uuid;
 
 use super::actions::record;
 use super::issues::{Met, clear_abandoned, delete_in_chunks};
+use super::search::fold_places;
 use super::{BEGIN, Backend, Connection, ROWS_OF_AN_EVENT, unless_held, unless_unique};
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::fold;
 use crate::limits::{CLOCKS_APART, LIST_KEPT};
 use crate::model::{Action, Event, Millis, Use};
 use crate::store::{
@@ -158,10 +160,16 @@ impl Events for Backend {
         Ok(())
     }
 
-    async fn manifest_state(&self, event_id: Uuid) -> Result<ManifestState> {
+    async fn manifest_state(&self, event_id: Uuid, gate: Option<&str>) -> Result<ManifestState> {
+        if gate.is_some() {
+            fold_places(self, event_id).await?;
+        }
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(concat!(
             "select count(*) as tickets, cast(coalesce(sum(t.version), 0) as bigint) as versions, \
+             count(case when coalesce(t.gate_key = $2, true) then 1 end) as own_tickets, \
+             count(case when coalesce(t.gate_key = $2, true) then t.used_at end) as admitted, \
+             count(case when coalesce(t.gate_key = $2, true) and t.inside then 1 end) as inside, \
              (select s.value from settings s where s.name = 'history') as history, ",
             next_change!(
                 "coalesce(max(t.change), 0)",
@@ -172,6 +180,7 @@ impl Events for Backend {
             " where e.event_id = $1"
         ))
         .bind(event_id)
+        .bind(gate.map(fold::place))
         .fetch_one(lease.connection())
         .await;
         lease.settle(outcome.map_err(Error::from)).await
