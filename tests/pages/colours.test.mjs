@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { chromium } from "playwright-core";
-import { LAUNCH, accessible, desktop, phone, service } from "./harness.mjs";
+import { LAUNCH, accessible, desktop, eventually, phone, service } from "./harness.mjs";
 import { Gate, Organizer, en } from "./people.mjs";
 
 let launched = null;
@@ -40,6 +40,9 @@ async function reader(t, tickets) {
   }, screenshot.toString("base64"));
 }
 
+/** A screenshot of a place, whose code may just be replaced by the next. */
+const picture = (place) => eventually(() => place.screenshot());
+
 async function registered(t) {
   const tickets = await service(t);
   await tickets.api("POST", "/api/events/default/tickets", { seat: "A-1", gate: "North" });
@@ -52,7 +55,7 @@ for (const colorScheme of ["light", "dark"]) {
     const { tickets, ana } = await registered(t);
     const read = await reader(t, tickets);
     const isCode = async (place, expected) => {
-      const { texts, corner, blackest } = await read(await place.screenshot());
+      const { texts, corner, blackest } = await read(await picture(place));
       assert.equal(texts.length, 1);
       assert.match(texts[0], expected);
       assert.ok(corner > 240 && blackest < 32, `${blackest} on ${corner}`);
@@ -100,7 +103,7 @@ test("a code keeps its colours where the system chooses them", async (t) => {
   const read = await reader(t, tickets);
   const ticket = await phone(t, tickets, { forcedColors: "active", colorScheme: "dark", deviceScaleFactor: 1 });
   await ticket.goto(ana.provisioning.ticket_url);
-  const { texts, corner } = await read(await ticket.locator("#enlarge .qr").screenshot());
+  const { texts, corner } = await read(await picture(ticket.locator("#enlarge .qr")));
   assert.equal(texts.length, 1);
   assert.ok(corner > 240);
 });
