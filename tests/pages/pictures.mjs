@@ -30,6 +30,7 @@ const KINDS = {
   moire: (chance) => ({ moire: chance.from(0.08, 0.3), moirePitch: chance.from(1.9, 2.4) }),
   jpeg: (chance) => ({ quality: Math.round(chance.from(4, 16)), module: chance.from(2.4, 5) }),
   darkmode: (chance) => ({ quiet: chance.from(0.6, 2.5), screen: chance.from(8, 30), angle: chance.from(-0.5, 0.5) }),
+  near: (chance, height) => ({ module: (chance.from(0.5, 0.9) * height) / 29, quiet: 2 }),
 };
 
 /** The kinds of hard pictures, by name. */
@@ -77,7 +78,7 @@ export function picture({ kind, number, frame = 0, seed = 1, texts }) {
   const spec = {
     ...{ angle: chance.from(-0.15, 0.15), tilt: chance.from(0, 0.3), towards: chance.from(0, 7), module: chance.from(2.6, 5) },
     ...{ blur: 0.25, motion: 0, motionAngle: 0, quiet: 4, screen: LIGHT, gain: 0.8, offset: 5, noise: 1.5, quality: 88 },
-    ...KINDS[kind](chance),
+    ...KINDS[kind](chance, height),
   };
   const code = { text: ticketCode(chance), ...place(chance, spec, width, height) };
   const codes = spec.second ? [code, { ...code, text: ticketCode(chance), ...beside(chance, code, spec, width, height) }] : [code];
@@ -94,7 +95,9 @@ export function picture({ kind, number, frame = 0, seed = 1, texts }) {
 function place(chance, { aside, second, module }, width, height) {
   const [x, y] = [width / 2, height / 2];
   if (second) return { x: x + chance.from(-0.08, 0.08) * width, y: y + chance.from(-0.1, 0.1) * height };
-  if (!aside) return { x: x + chance.from(-0.12, 0.12) * width, y: y + chance.from(-0.12, 0.12) * height };
+  // A code that fills the picture is not cut off.
+  const within = (middle) => Math.max(0, Math.min(0.24 * middle, middle - 16 * module));
+  if (!aside) return { x: x + chance.from(-1, 1) * within(x), y: y + chance.from(-1, 1) * within(y) };
   const room = 18 * module;
   const [signX, signY] = [chance.next() < 0.5 ? -1 : 1, chance.next() < 0.5 ? -1 : 1];
   return { x: x + signX * aside * Math.max(0, x - room), y: y + signY * chance.from(0.4, 1) * Math.max(0, y - room) };

@@ -4,16 +4,19 @@ import { isAcross } from "./aim.js";
 import { Decoder, Detector } from "../shared/vendor/qr-decode.js";
 
 /**
- * The ways to look at a picture, each good for other troubles: halved, it costs a quarter; smooth, noise is gone; sharp, blur
- * is; over a narrow surrounding, uneven light is. `reach` is how far the surroundings of a point go, in points.
+ * The ways to look at a picture, each good for other troubles: halved so many times, it costs a quarter each time, and what fills the
+ * picture is seen whole; smooth, noise is gone; sharp, blur is; over a narrow surrounding, uneven light is. `reach` is how
+ * far the surroundings of a point go, in points: a code is found whose modules are narrower than half of that.
  */
-const HALF = { halve: true, smooth: false, sharpen: 3, reach: 12 };
-const SHARP = { halve: false, smooth: false, sharpen: 2, reach: 20 };
-const SMOOTH = { halve: false, smooth: true, sharpen: 0, reach: 20 };
+const COARSE = { halve: 1, smooth: false, sharpen: 0, reach: 20 };
+const COARSER = { ...COARSE, halve: 2 };
+const HALF = { halve: 1, smooth: false, sharpen: 3, reach: 12 };
+const SHARP = { halve: 0, smooth: false, sharpen: 2, reach: 20 };
+const SMOOTH = { halve: 0, smooth: true, sharpen: 0, reach: 20 };
 const OTHERS = [
-  { halve: false, smooth: true, sharpen: 3, reach: 12 },
-  { halve: false, smooth: true, sharpen: 3, reach: 20 },
-  { halve: false, smooth: false, sharpen: 2, reach: 12 },
+  { halve: 0, smooth: true, sharpen: 3, reach: 12 },
+  { halve: 0, smooth: true, sharpen: 3, reach: 20 },
+  { halve: 0, smooth: false, sharpen: 2, reach: 12 },
 ];
 /** With more noise than that, a deviation, it is smoothed first. */
 const NOISY = 2.5;
@@ -36,8 +39,8 @@ export class Looker {
 
   /**
    * What it finds in a picture, as a canvas gives it, within about so many milliseconds: `codes`, each with its text, the place
-   * of its middle and the length of its side; `unread`, the same of what looks like a code and could not be read. It looks twice at
-   * least, unless a code lies across the middle. In the next picture it goes on with the ways that it did not come to.
+   * of its middle and the length of its side; `unread`, the same of what looks like a code and could not be read. After a coarse look it
+   * looks twice at least, unless a code lies across the middle. In the next picture it goes on with the ways that it did not come to.
    */
   look(picture, budget = 60) {
     const end = this.#clock() + budget;
@@ -45,13 +48,13 @@ export class Looker {
     const found = { codes: [], unread: [] };
     const views = new Views(picture);
     for (const [at, way] of this.#ways(views).entries()) {
-      if (at > 1 && this.#clock() > end) break;
+      if (at > 2 && this.#clock() > end) break;
       if (OTHERS.includes(way)) this.#turn += 1;
       const cut = this.#search(views, way, found);
       // What is nearer may not have been come to.
       if (cut) found.codes = found.codes.filter((code) => isAcross(code, width, height));
       if (cut) break;
-      if (found.codes.length > 0 && (at > 0 || found.codes.some((code) => isAcross(code, width, height)))) break;
+      if (found.codes.length > 0 && (at > 1 || found.codes.some((code) => isAcross(code, width, height)))) break;
     }
     found.unread = found.unread.filter((one) => found.codes.every((code) => Math.hypot(one.x - code.x, one.y - code.y) > code.side));
     return found;
@@ -63,7 +66,7 @@ export class Looker {
     const noisy = noiseOf(light, width, height) > NOISY;
     const first = this.#turn % OTHERS.length;
     const others = [...OTHERS.slice(first), ...OTHERS.slice(0, first)];
-    return [...(width > LARGE ? [HALF] : []), ...(noisy ? [SMOOTH, SHARP, ...others] : [SHARP, ...others, SMOOTH])];
+    return [...(width > LARGE ? [COARSER, HALF] : [COARSE]), ...(noisy ? [SMOOTH, SHARP, ...others] : [SHARP, ...others, SMOOTH])];
   }
 
   /** Adds what one way of looking finds, dark on light and, among the first ways, light on dark. Returns what `#detect` does. */
@@ -139,8 +142,8 @@ class Views {
 
   get(halve, smooth, sharpen) {
     let view = this.#made.get("");
-    if (halve) view = this.#kept("half", () => halved(view));
-    if (smooth) view = this.#kept("smooth", () => ({ ...view, light: smoothed(view.light, view.width) }));
+    for (let times = 1; times <= halve; times++) view = this.#kept(`${times}`, () => halved(view));
+    if (smooth) view = this.#kept(`${halve} smooth`, () => ({ ...view, light: smoothed(view.light, view.width) }));
     if (!sharpen) return view;
     return this.#kept(`${halve} ${smooth} ${sharpen}`, () => ({ ...view, light: sharpened(view.light, view.width, sharpen) }));
   }
