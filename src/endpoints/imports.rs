@@ -499,12 +499,9 @@ impl Comparison<'_> {
         let own = person.and_then(|place| self.own_name(place));
         let holder = row.person.map(|person| {
             let Person { username, full_name, email, .. } = person;
-            let is_same = |name: &String| own.as_ref().is_some_and(|own| as_read(own) == as_read(name));
-            NewUser {
-                username: username.unwrap_or_default(),
-                full_name: full_name.filter(|name| !is_same(name)),
-                email,
-            }
+            // What people read as the holder's own name is that name, and not one of the ticket's.
+            let on_ticket = |name: String| own.filter(|own| as_read(own) == as_read(&name)).unwrap_or(name);
+            NewUser { username: username.unwrap_or_default(), full_name: full_name.map(on_ticket), email }
         });
         let (ticket_id, seed) = (Uuid::now_v7(), Seed(random_bytes()?));
         self.issuance.tickets.push(NewTicket { ticket_id, seat, gate, seed, holder, reference: row.reference });

@@ -32,8 +32,8 @@ macro_rules! due_tickets {
             " where (t.event_id, t.ticket_id) > ($1, $2) and t.event_id <= $3 and ($4 is null or t.gate_key is null or t.gate_key = $4) \
              and coalesce(t.seeded_at, t.created_at) <= $5 \
              and (t.status = 'valid' or t.status = 'used' and (e.reentry <> 'none' or t.changed_at > $7)) \
-             and (select a.ticket_id from actions a where a.subject_id = $6 and a.ticket_id = t.ticket_id \
-             and a.action in ('renewed', 'phone_lost') limit 1) is null ",
+             and not coalesce((select true from actions a where a.subject_id = $6 and a.ticket_id = t.ticket_id \
+             and a.action in ('renewed', 'phone_lost') limit 1), false) ",
             $rest
         )
     };
