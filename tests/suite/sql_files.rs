@@ -259,6 +259,35 @@ async fn no_table_is_read_whole_even_if_statistics_call_it_empty() {
     assert_eq!(database.count(read_whole).await, 2);
 }
 
+/// Where the planner believes that a condition leaves next to nothing, it sorts all of an event's tickets for each page.
+#[tokio::test]
+async fn no_page_reads_all_tickets_of_an_event() {
+    const TICKETS: i64 = 4_000;
+    let service = Service::start(Kind::Postgres).await;
+    let rows: String = (0..TICKETS).map(|n| format!("{n},North,u{n},Person {n}\n")).collect();
+    let list = format!("seat,gate,username,full_name\n{rows}");
+    service.organizer.post_csv("/api/events/default/tickets", list).await.is(201);
+    for table in ["tickets", "users"] {
+        service.database.execute(&format!("analyze {table}")).await.expect("the owner may analyze");
+    }
+    let (database, clock) = (Arc::clone(&service.database), service.clock.clone());
+    drop(service);
+    // A connection reports what it has read when it ends, if not before.
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and usename <> current_user";
+    let fetched = async || {
+        within(PATIENCE, "the connections' end", async || (database.count(others).await == 0).then_some(())).await;
+        database.count("select idx_tup_fetch from pg_stat_user_tables where relname = 'tickets'").await
+    };
+    for path in ["manifest", "tickets.csv", "links.csv"] {
+        let before = fetched().await;
+        let reader = Service::on(Arc::clone(&database), clock.clone(), &[]);
+        assert_eq!(reader.organizer.get(format!("/api/events/default/{path}")).await.status, 200);
+        drop(reader);
+        let read = fetched().await - before;
+        assert!((TICKETS..3 * TICKETS).contains(&read), "{path}: {read}");
+    }
+}
+
 fn sqlstate(outcome: Result<(), sqlx::Error>) -> String {
     let error = outcome.expect_err("the statement is refused");
     error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned()
