@@ -1143,7 +1143,7 @@ function grown(manifest, tickets) {
     key: Array.from(randomBytes(32), (byte) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[byte % 32]).join(""),
   }));
   const inOrder = [...others, ...manifest.tickets].sort((one, other) => (one.ticket_id < other.ticket_id ? -1 : 1));
-  return { ...manifest, tickets: inOrder };
+  return { ...manifest, counts: { ...manifest.counts, tickets }, tickets: inOrder };
 }
 
 test("with 50,000 tickets a device is soon ready, and decides as fast as with few, whatever was decided before", async (t) => {
