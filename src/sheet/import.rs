@@ -503,19 +503,23 @@ fn read_person(cells: &mut Cells<'_>) -> Option<Person> {
     (person != Person::default()).then_some(person)
 }
 
-/// The name, in one column or in two.
+/// The name, in one column or in two. What many lists call the name is a half of it, where the other half stands beside it:
+/// `Nombre` and `Apellidos`, `Vorname` and `Name`.
 fn read_name(cells: &mut Cells<'_>) -> Option<String> {
-    let (field, text) = match cells.text(Field::FullName) {
-        Some(name) => (Field::FullName, name.to_owned()),
-        None => {
-            let parts = [Field::FirstName, Field::LastName].map(|field| cells.text(field));
-            let field = if parts[0].is_some() { Field::FirstName } else { Field::LastName };
-            (field, parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
-        }
+    let [first, full, last] = [Field::FirstName, Field::FullName, Field::LastName].map(|field| cells.text(field));
+    let holds = |name: &str, part: &str| {
+        let words = crate::fold::words(name);
+        crate::fold::words(part).iter().all(|word| words.contains(word))
     };
-    if text.is_empty() {
-        return None;
-    }
+    let parts = match (first, full, last) {
+        (Some(half), Some(name), None) | (None, Some(name), Some(half)) if !holds(name, half) => [first, full, last],
+        (_, Some(_), _) => [None, full, None],
+        _ => [first, None, last],
+    };
+    let field =
+        [Field::FirstName, Field::FullName, Field::LastName].into_iter().zip(parts).find(|(_, part)| part.is_some());
+    let field = field?.0;
+    let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
     // Somebody pressed Enter in a cell.
     let text =
         if text.contains(['\n', '\r', '\t']) { text.split_whitespace().collect::<Vec<_>>().join(" ") } else { text };
@@ -713,6 +717,15 @@ mod tests {
         assert_eq!(person("first name,last name", "Ana,Roe"), (None, some("Ana Roe"), None));
         assert_eq!(person("Nachname;Vorname", "Roe;"), (None, some("Roe"), None));
         assert_eq!(person("name", "\"Ana\nRoe\""), (None, some("Ana Roe"), None));
+        for (header, line) in [
+            ("Nombre;Apellidos", "Ana;Roe"),
+            ("Vorname;Name", "Ana;Roe"),
+            ("Nom;Pr\u{e9}nom", "Roe;Ana"),
+            ("Name;Last name", "Ana Roe;ROE"),
+            ("name;first_name;last_name", "Ana Roe;Anna;Row"),
+        ] {
+            assert_eq!(person(header, line), (None, some("Ana Roe"), None), "{header}");
+        }
         assert_eq!(person("email,name", "anonymous,Ana"), (None, some("Ana"), None));
     }
 

@@ -293,7 +293,13 @@ impl Sheet<'_> {
                 self.cell = Cell { column, style, kind: attribute(tag, "t").unwrap_or_default(), ..Cell::default() };
             }
             "f" => self.cell.is_formula = true,
-            "v" | "t" => self.cell.is_value = true,
+            "v" | "t" => {
+                self.cell.is_value = true;
+                // A formula may give an empty text.
+                if self.cell.kind == "str" {
+                    self.cell.value.get_or_insert_default();
+                }
+            }
             "rPh" => self.cell.is_phonetic = true,
             _ => {}
         }
@@ -539,6 +545,8 @@ mod tests {
             ("<c r=\"A1\" t=\"s\"><v>3</v></c>", "\"a\rb_x0041_\""),
             ("<c r=\"A1\" t=\"inlineStr\"><is><t>Zoë</t></is></c>", "Zoë"),
             ("<c r=\"A1\" t=\"str\"><f>A2&amp;A3</f><v>worked out</v></c>", "worked out"),
+            ("<c r=\"A1\" t=\"str\"><f>IF(A2,1,\"\")</f><v></v></c><c r=\"B1\"><v>1</v></c>", ",1"),
+            ("<c r=\"A1\" t=\"str\"><f>A2</f><v/></c><c r=\"B1\"><v>1</v></c>", ",1"),
             ("<c r=\"A1\" t=\"b\"><v>1</v></c>", "TRUE"),
             ("<c r=\"C1\"><v>3</v></c>", ",,3"),
             ("<c><v>1</v></c><c><v>2</v></c>", "1,2"),

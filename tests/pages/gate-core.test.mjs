@@ -1054,6 +1054,16 @@ test("a device that has a ticket otherwise than the service says which, and goes
   assert.deepEqual((await tab.state()).differing, []);
 });
 
+test("of a code that is read in several ways, all of one ticket, the service says what is wrong", async (t) => {
+  const host = await service(t);
+  const [ticket] = await tickets(host, "A1");
+  const { printed_code } = await host.api("POST", `/api/tickets/${ticket.ticket_id}/print`);
+  await host.api("POST", `/api/tickets/${ticket.ticket_id}/reissue`);
+  const tab = await (await device(t, host)).enrolled(host);
+  const other = printed_code.replace(/.$/, (last) => (last === "A" ? "Q" : "A"));
+  assert.deepEqual(gist(await tab.scan({ readings: [printed_code, other] })), online("wrong_code"));
+});
+
 test("a browser that keeps nothing works with the service, and says that it cannot without", async (t) => {
   const host = await service(t);
   const [first, second] = await tickets(host, "A1", "A2");

@@ -305,7 +305,7 @@ export class Gate extends EventTarget {
     return verdict;
   }
 
-  /** Which spellings are tickets of the list; of several those whose code is right. */
+  /** Which spellings are tickets of the list: one of each ticket; of several tickets those whose code is right. */
   async #inList({ scanned_at }, readings, loose) {
     const spellings = new Set(loose.length === 0 ? readings : [...readings, ...(await this.#kept.spellings(loose))]);
     const found = [];
@@ -317,7 +317,9 @@ export class Gate extends EventTarget {
     if (found.length < 2) return found.map(({ code }) => code);
     const right = await Promise.all(found.map(({ code, manifest, ticket }) => isRight(ticket, parse(code)?.code ?? {}, Date.parse(scanned_at), manifest)));
     const proven = found.filter((_, index) => right[index]);
-    return (proven.length > 0 ? proven : found).map(({ code }) => code);
+    const meant = new Map();
+    for (const one of proven.length > 0 ? proven : found) if (!meant.has(one.ticket.ticket_id)) meant.set(one.ticket.ticket_id, one.code);
+    return [...meant.values()];
   }
 
   async #scan(body) {
