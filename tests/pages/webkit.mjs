@@ -9,7 +9,7 @@ import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 
-const PATIENCE = 20_000;
+const PATIENCE = 60_000;
 /** The name by which WebDriver sends an element. */
 const ELEMENT = "element-6066-11e4-a52e-4f735466cecf";
 
