@@ -44,7 +44,7 @@ onScannerTyping({ scanned: (typed) => take(typed), broken: () => tellMissed("bro
 const token = takeToken();
 const gate = await Gate.open();
 const repeats = new Repeats();
-const scanner = new Scanner(find("#video"), { looked: () => repeats.looks(), seen, unsure, lost: () => showCameraProblem({ name: "NotFoundError" }) });
+const scanner = new Scanner(find("#video"), { seen, unsure, lost: () => showCameraProblem({ name: "NotFoundError" }) });
 const verdicts = new VerdictDialog({ closed: verdictClosed, retry });
 const typing = new TypeSheet((typed) => wait({ code: null, presented: typed }));
 const scans = new ScansSheet(gate);

@@ -4,10 +4,6 @@ import { parse } from "./admission.js";
 
 /** Out of sight for so long, in milliseconds, a ticket has gone; seen again, it has come again. */
 const GONE = 4000;
-/** More than lies between two looks at the picture; what is longer is a pause, in which a busy phone showed none, */
-const LOOK = 1000;
-/** and after which nobody knows who left. */
-const PAUSE = 30_000;
 /** A ticket that was refused and stays is asked about again so long after its verdict was put away. */
 const REFUSED = 4000;
 /** A hand-held scanner may read a code several times for one pull of its trigger, this close together. */
@@ -28,15 +24,6 @@ export class Repeats {
   #known = new Map();
   /** By ticket, when it was seen last of those that were not taken. */
   #missed = new Map();
-  #lookedAt = 0;
-
-  /** A picture is looked at, whatever is in it. Nobody has gone out of sight while nobody looked. */
-  looks() {
-    const moment = performance.now();
-    const pause = moment - this.#lookedAt - LOOK;
-    if (pause > 0 && pause < PAUSE) for (const known of this.#known.values()) known.seenAt += pause;
-    this.#lookedAt = moment;
-  }
 
   /** A code is being asked about. */
   asked(code) {

@@ -51,12 +51,11 @@ async function vendoredDecoder() {
 const end = (stream) => stream?.getTracks().forEach((track) => track.stop());
 
 /**
- * Shows the camera in a `<video>` and calls `looked()` after every picture that it looks at, then `seen(text)` for the code that is meant in it, `unsure()`
+ * Shows the camera in a `<video>` and calls `seen(text)` for the code that is meant in every picture that it looks at, `unsure()`
  * where there are codes and nobody can tell which, and `lost()` when the camera went away by itself.
  */
 export class Scanner {
   #video;
-  #looked;
   #seen;
   #unsure;
   #lost;
@@ -67,9 +66,8 @@ export class Scanner {
   #newest = 0;
   #stops = 0;
 
-  constructor(video, { looked, seen, unsure, lost }) {
+  constructor(video, { seen, unsure, lost }) {
     this.#video = video;
-    this.#looked = looked;
     this.#seen = seen;
     this.#unsure = unsure;
     this.#lost = lost;
@@ -160,7 +158,6 @@ export class Scanner {
       await this.#picture();
       const { text, unsure } = await this.#read();
       if (this.#stream !== stream) continue;
-      this.#looked();
       if (text || unsure) this.#newest = Date.now();
       if (text) this.#seen(text);
       else if (unsure) this.#unsure();
