@@ -12,6 +12,8 @@ use super::text::{Encoding, Source};
 use crate::fault::Fault;
 use crate::limits::WORKBOOK_UNPACKED;
 
+/// Bytes of the name of a file within the archive at most.
+const NAME_OF_A_FILE: usize = 1_000;
 /// Columns of a sheet at most.
 const COLUMNS: usize = 256;
 /// The longest text between two tags. A cell has at most 32,767 characters.
@@ -161,6 +163,10 @@ impl Book {
                 "sheet" if attribute(&tag, "state").is_none_or(|state| state == "visible") => {
                     let target = attribute(&tag, "id").and_then(|id| targets.get(&id));
                     if let (Some(name), Some(target)) = (attribute(&tag, "name"), target) {
+                        // Each may be the name of the same long one, which a few bytes repeat.
+                        if book.sheets.len() == COLUMNS || target.len() > NAME_OF_A_FILE {
+                            return Err(Fault::LargeWorkbook);
+                        }
                         book.sheets.push((name, target.clone()));
                     }
                 }
