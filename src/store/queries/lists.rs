@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use async_trait::async_trait;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::actions::record;
@@ -34,7 +35,7 @@ macro_rules! select_issued {
 const BY_REFERENCE: &str = select_issued!(among!("t.reference", "m.value ->> 0", "$2"));
 /// And some more: a seat of one at the gate of another.
 const BY_PLACE: &str =
-    select_issued!(among!("t.seat_key", "m.value ->> 1", "$2"), " and ", among!("t.gate_key", "m.value ->> 2", "$2"));
+    select_issued!(among!("t.seat_key", "m.value ->> 0", "$2"), " and ", among!("t.gate_key", "m.value ->> 1", "$2"));
 
 #[async_trait]
 impl Lists for Backend {
@@ -57,22 +58,18 @@ impl Lists for Backend {
         fold_places(self, event_id).await?;
         let mut found: Vec<Issued> = Vec::new();
         for (number, chunk) in wanted.chunks(LARGE_CHUNK).enumerate() {
-            let keys = |wanted: &Wanted| {
-                let place = wanted.place.as_ref().map(|(seat, gate)| (fold::place(seat), fold::place(gate)));
-                (wanted.reference.clone(), place)
-            };
-            let (references, places): (Vec<_>, Vec<_>) = chunk.iter().map(keys).unzip();
-            let row = |(reference, place): (&Option<String>, &Option<(String, String)>)| {
-                let (seat, gate) = place.clone().unzip();
-                (reference.clone(), seat, gate)
-            };
-            let rows = json(&references.iter().zip(&places).map(row).collect::<Vec<_>>())?;
-            let (references, places) = (by_value(references), by_value(places));
+            let references = by_value(chunk.iter().map(|wanted| wanted.reference.clone()));
+            let places =
+                by_value(chunk.iter().map(|Wanted { place, .. }| {
+                    place.as_ref().map(|(seat, gate)| (fold::place(seat), fold::place(gate)))
+                }));
             let first = number * LARGE_CHUNK;
+            let rows: Vec<_> = references.keys().map(|reference| (reference,)).collect();
             for ticket in self.issued(BY_REFERENCE, event_id, &rows).await? {
                 let place = ticket.reference.as_ref().and_then(|reference| references.get(reference));
                 found.extend(place.map(|place| Issued { place: first + place, ..ticket }));
             }
+            let rows: Vec<_> = places.keys().collect();
             for ticket in self.issued(BY_PLACE, event_id, &rows).await? {
                 let place = places.get(&(fold::place(&ticket.seat), fold::place(&ticket.gate)));
                 found.extend(place.map(|place| Issued { place: first + place, ..ticket }));
@@ -122,8 +119,12 @@ impl Lists for Backend {
 }
 
 impl Backend {
-    /// What one of the statements above finds.
-    async fn issued(&self, statement: &'static str, event_id: Uuid, rows: &str) -> Result<Vec<Issued>> {
+    /// What one of the statements above finds by these rows.
+    async fn issued(&self, statement: &'static str, event_id: Uuid, rows: &[impl Serialize]) -> Result<Vec<Issued>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = json(&rows)?;
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(statement).bind(event_id).bind(rows).fetch_all(lease.connection()).await;
         lease.settle(outcome.map_err(Error::from)).await
@@ -131,8 +132,8 @@ impl Backend {
 }
 
 /// The place of each value.
-fn by_value<T: Eq + Hash>(values: Vec<Option<T>>) -> HashMap<T, usize> {
-    values.into_iter().enumerate().filter_map(|(place, value)| Some((value?, place))).collect()
+fn by_value<T: Eq + Hash>(values: impl Iterator<Item = Option<T>>) -> HashMap<T, usize> {
+    values.enumerate().filter_map(|(place, value)| Some((value?, place))).collect()
 }
 
 /// The places in the slice of those tickets whose reference has a ticket already.
