@@ -506,19 +506,18 @@ fn read_person(cells: &mut Cells<'_>) -> Option<Person> {
 /// The name, in one column or in two. What many lists call the name is a half of it, where the other half stands beside it:
 /// `Nombre` and `Apellidos`, `Vorname` and `Name`.
 fn read_name(cells: &mut Cells<'_>) -> Option<String> {
-    let [first, full, last] = [Field::FirstName, Field::FullName, Field::LastName].map(|field| cells.text(field));
+    let fields = [Field::FirstName, Field::FullName, Field::LastName];
+    let [first, full, last] = fields.map(|field| cells.text(field));
     let holds = |name: &str, part: &str| {
         let words = crate::fold::words(name);
         crate::fold::words(part).iter().all(|word| words.contains(word))
     };
-    let parts = match (first, full, last) {
-        (Some(half), Some(name), None) | (None, Some(name), Some(half)) if !holds(name, half) => [first, full, last],
-        (_, Some(_), _) => [None, full, None],
-        _ => [first, None, last],
+    let is_half = |name: &str| match (first, last) {
+        (Some(half), None) | (None, Some(half)) => !holds(name, half),
+        _ => false,
     };
-    let field =
-        [Field::FirstName, Field::FullName, Field::LastName].into_iter().zip(parts).find(|(_, part)| part.is_some());
-    let field = field?.0;
+    let parts = if full.is_some_and(|name| !is_half(name)) { [None, full, None] } else { [first, full, last] };
+    let field = fields.into_iter().zip(parts).find_map(|(field, part)| part.map(|_| field))?;
     let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
     // Somebody pressed Enter in a cell.
     let text =
