@@ -185,14 +185,20 @@ test("no page shows a gate within itself", async (t) => {
   assert.deepEqual(asked.filter((path) => path.startsWith("/api/")), [], "it did not even begin");
 });
 
-test("scans whose key has ended are saved as a file that an organizer hands in, and only then deleted", async (t) => {
+/** A gate with a list that has admitted somebody, of whom the service has not heard. */
+async function unsent(t) {
   const { tickets, ana } = await house(t);
   const { key_id, enrol_url } = await tickets.enrolment();
   const gate = await Gate.at(t, tickets, { link: enrol_url });
-  const { page } = gate;
   await gate.readyForOffline("4");
-  await page.route("**/scans**", (route) => route.abort());
+  await gate.page.route("**/scans**", (route) => route.abort());
   await saw(gate, await gate.reads(tickets.code(ana)), "accepted", en("gate.tag_offline"));
+  return { tickets, key_id, gate };
+}
+
+test("scans whose key has ended are saved as a file that an organizer hands in, and only then deleted", async (t) => {
+  const { tickets, key_id, gate } = await unsent(t);
+  const { page } = gate;
   await tickets.api("DELETE", `/api/keys/${key_id}`);
   await page.unroute("**/scans**");
   await page.evaluate(() => dispatchEvent(new Event("online")));
@@ -218,13 +224,8 @@ test("scans whose key has ended are saved as a file that an organizer hands in, 
 });
 
 test("a device that cannot go online saves its scans as a file, and what it sends after all is recorded once", async (t) => {
-  const { tickets, ana } = await house(t);
-  const { key_id, enrol_url } = await tickets.enrolment();
-  const gate = await Gate.at(t, tickets, { link: enrol_url });
+  const { tickets, key_id, gate } = await unsent(t);
   const { page } = gate;
-  await gate.readyForOffline("4");
-  await page.route("**/scans**", (route) => route.abort());
-  await saw(gate, await gate.reads(tickets.code(ana)), "accepted", en("gate.tag_offline"));
   await page.locator("#verdict").waitFor({ state: "hidden" });
   await gate.press(en("gate.more"));
   await gate.press(en("gate.save_unsent"));

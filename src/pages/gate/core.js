@@ -69,7 +69,6 @@ export class Gate extends EventTarget {
   #catching = null;
   #manifest = null;
   #online = null;
-  #queued = 0;
   #refused = [];
   #stranded = [];
   #waiting = [];
@@ -107,10 +106,11 @@ export class Gate extends EventTarget {
 
   /**
    * `online`: whether the service answered the last time, or null; `offlineReady`: whether this device can decide by
-   * itself; `tickets` it knows, as of `refreshedAt`, or whether that list was `tooOld`; scans that are `queued` for the
-   * service, those that it `refused` for good; by the key that they were made under, those that are `waiting` in the queue, and those
-   * that are `stranded` because it has ended; the places of tickets that were `differing` in the service's list; whether the event has `ended`; the `problem` that the service has with sending or refreshing;
-   * whether this device keeps anything (`storage`), and whether there is no room left (`full`).
+   * itself; `tickets` it knows, as of `refreshedAt`, or whether that list was `tooOld`; how many scans are `queued` for the
+   * service, and by the key that they were made under, those that are `waiting` in the queue and those that are `stranded`
+   * because it has ended; scans that the service `refused` for good; the places of tickets that were `differing` in the
+   * service's list; whether the event has `ended`; the `problem` that the service has with sending or refreshing; whether
+   * this device keeps anything (`storage`), and whether there is no room left (`full`).
    */
   get state() {
     const ended = this.#whyOver(this.#manifest) === "ended";
@@ -130,6 +130,10 @@ export class Gate extends EventTarget {
       storage: this.#kept !== null,
       full: this.#full,
     };
+  }
+
+  get #queued() {
+    return this.#waiting.reduce((sum, { unsent }) => sum + unsent, 0);
   }
 
   /** Whether it may undo, and admit without a code. */
@@ -563,7 +567,7 @@ export class Gate extends EventTarget {
       if (response.status === 304) {
         await this.#kept.refreshed({ ...begun, ready: true, refreshed_at: now() });
         // Once for each state: it may be that the two count the same list in two ways.
-        if (begun.whole !== begun.etag && !(await this.#kept.agrees(this.#event, begun))) await this.#refresh({ whole: true });
+        if (begun.replaced !== begun.etag && !(await this.#kept.agrees(this.#event, begun))) await this.#refresh({ whole: true });
         return;
       }
       etag = response.headers.get("etag");
@@ -590,7 +594,7 @@ export class Gate extends EventTarget {
     const manifest = { event, as_of, counts, codes, limits, etag, tick: begun.tick, refreshed_at: now(), ready: complete };
     // A whole list over another: the service knows no way from that one to its own.
     const replaces = complete && head.whole;
-    await this.#kept.refreshed({ ...manifest, whole: replaces ? etag : null }, { whole: head.whole, differing: replaces ? differing : null });
+    await this.#kept.refreshed({ ...manifest, replaced: replaces ? etag : null }, { whole: head.whole, differing: replaces ? differing : null });
     if (!complete) await this.#refresh();
   }
 
@@ -729,7 +733,6 @@ export class Gate extends EventTarget {
 
   async #load() {
     const { device, own, choices, manifest, recent, waiting, refused, stranded, seen, erased, differing } = await this.#kept.load();
-    this.#queued = waiting.reduce((sum, { unsent }) => sum + unsent, 0);
     this.#waiting = waiting;
     this.#refused = refused;
     this.#stranded = stranded;

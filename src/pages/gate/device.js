@@ -485,7 +485,7 @@ export class Device {
     const parts = marked.map((ticket) => split({ ...ticket, read: read(ticket), tick }, STATE));
     const work = async ({ kept, tickets, queue }, sealed) => {
       const { as_of } = await stillOf(kept, tick);
-      const waiting = (await done(queue.getAll())).filter((item) => item.event === event && letPass(item));
+      const waiting = await allUnsent(queue, event);
       const before = await knownOf(tickets, fresh, as_of === undefined);
       const changes = parts.map(([clear], index) => {
         const known = before.get(clear.ticket_id);
@@ -501,7 +501,7 @@ export class Device {
 
   /**
    * Ends a refresh: from now on the manifest is as new as `manifest` says. If it was `whole`, what was not in it is gone, and
-   * where it replaced another, the tickets at `places` were `differing`.
+   * where it replaced another, the tickets at these places were `differing`. `replaced` in it is its own tag then.
    */
   refreshed(manifest, { whole = false, differing = null } = {}) {
     return this.#transact("readwrite", async ({ kept, tickets }) => {
@@ -521,8 +521,8 @@ export class Device {
    */
   agrees(event, { tick, counts }) {
     return this.#transact("readonly", async ({ kept, queue }) => {
-      const waiting = (await done(queue.getAll())).some((item) => item.event === event && letPass(item));
-      if (!counts || waiting || (await now(kept)) !== tick) return true;
+      const waiting = await allUnsent(queue, event);
+      if (!counts || waiting.length > 0 || (await now(kept)) !== tick) return true;
       const own = [...(await countsIn(kept)).gates.values()];
       return ["tickets", "admitted", "inside"].every((name) => own.reduce((sum, one) => sum + one[name], 0) === counts[name]);
     });
@@ -649,8 +649,8 @@ const isOtherwise = (known, ticket) =>
 
 async function keepDiffering(kept, places) {
   const before = (await done(kept.get("differing"))) ?? [];
-  const others = before.filter((one) => !places.some((place) => same(one, place)));
-  await done(kept.put([...others, ...places], "differing"));
+  const known = new Map([...before, ...places].map((place) => [JSON.stringify(place), place]));
+  await done(kept.put([...known.values()], "differing"));
 }
 
 async function found(tickets, { ticket_id, seat, gate }) {
@@ -665,6 +665,9 @@ async function unsent(queue, event, ticket) {
   const lists = await Promise.all(names(ticket).map((name) => done(queue.index("names").getAll(name))));
   return lists.flat().filter((item) => item.event === event && letPass(item));
 }
+
+/** All scans of an event that let somebody pass and that the service has not got. */
+const allUnsent = async (queue, event) => (await done(queue.getAll())).filter((item) => item.event === event && letPass(item));
 
 /** A ticket after the scans of the queue that are its own. */
 const over = (ticket, waiting) => {

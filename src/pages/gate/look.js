@@ -4,9 +4,9 @@ import { isAcross } from "./aim.js";
 import { Decoder, Detector } from "../shared/vendor/qr-decode.js";
 
 /**
- * The ways to look at a picture, each good for other troubles: halved so many times, it costs a quarter each time, and what fills the
- * picture is seen whole; smooth, noise is gone; sharp, blur is; over a narrow surrounding, uneven light is. `reach` is how
- * far the surroundings of a point go, in points: a code is found whose modules are narrower than half of that.
+ * The ways to look at a picture, each good for other troubles: halved so many times, it costs a quarter each time, and what
+ * fills the picture is seen whole; smooth, noise is gone; sharp, blur is; over a narrow surrounding, uneven light is. `reach`
+ * is how far the surroundings of a point go, in points: a code is found whose modules are narrower than half of that.
  */
 const COARSE = { halve: 1, smooth: false, sharpen: 0, reach: 20 };
 const COARSER = { ...COARSE, halve: 2 };
@@ -39,8 +39,9 @@ export class Looker {
 
   /**
    * What it finds in a picture, as a canvas gives it, within about so many milliseconds: `codes`, each with its text, the place
-   * of its middle and the length of its side; `unread`, the same of what looks like a code and could not be read. After a coarse look it
-   * looks twice at least, unless a code lies across the middle. In the next picture it goes on with the ways that it did not come to.
+   * of its middle and the length of its side; `unread`, the same of what looks like a code and could not be read. After a
+   * coarse look it looks twice at least, unless a code lies across the middle. In the next picture it goes on with the ways
+   * that it did not come to.
    */
   look(picture, budget = 60) {
     const end = this.#clock() + budget;
