@@ -101,10 +101,12 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// What the secret of an ended key is good for at this moment, if for anything.
+    /// What the secret of an ended key is good for at this moment, if for anything. An organizer's consent is to what had ended
+    /// when it was given: not to the device that had the key after the one that was meant.
     fn of(FoundKey { key, replaced_at }: &FoundKey, now: Millis) -> Option<Self> {
         let withdrawn = key.revoked_at.max(*replaced_at);
-        let agreed = key.taken_at.filter(|&at| withdrawn <= Some(at) && now < at + OFFLINE_WINDOW);
+        let ended = withdrawn.or(key.expires_at);
+        let agreed = key.taken_at.filter(|&at| ended.is_some_and(|end| end <= at) && now < at + OFFLINE_WINDOW);
         let expired = key.expires_at.filter(|&at| withdrawn.is_none() && now < at + OFFLINE_WINDOW);
         match (agreed, expired) {
             (Some(until), _) => Some(Self { until, agreed: true }),

@@ -16,6 +16,7 @@ on_both_databases! {
     a_revoked_key_sends_nothing_until_an_organizer_agrees,
     what_was_revoked_with_its_maker_is_taken_with_consent,
     a_consent_ends_and_a_later_revocation_ends_it_at_once,
+    a_consent_is_to_the_device_before_and_not_to_the_one_whose_key_was_good,
     the_device_before_keeps_its_proof_when_another_one_enrols,
     a_key_that_never_had_a_list_leaves_no_proof,
     what_a_lost_phone_admitted_marks_the_renewed_ticket,
@@ -190,6 +191,27 @@ async fn a_consent_ends_and_a_later_revocation_ends_it_at_once(service: Service)
     gate.post(BATCH, json!({ "scans": [scan] })).await.is(200);
     service.clock.advance(1);
     gate.post(BATCH, json!({ "scans": [scan] })).await.is_refused(401, "unauthenticated");
+}
+
+async fn a_consent_is_to_the_device_before_and_not_to_the_one_whose_key_was_good(service: Service) {
+    let made = offline_key(&service, json!({ "expires_at": service.time(HOUR) })).await;
+    let tickets = [service.ticket("A1").await, service.ticket("A2").await, service.ticket("A3").await];
+    let before = holder(&service, &made);
+    before.get(MANIFEST).await.is(200);
+    let left = offline(&service, &tickets[0], 0);
+    service.clock.advance(MINUTE);
+    let device = holder(&service, &enrol(&service, &made).await);
+    device.get(MANIFEST).await.is(200);
+    let guess = json!({ "code": tickets[1].qr(service.now()).replace(&tickets[1].code(service.now()), "000000") });
+    let guessed = with(offline(&service, &tickets[1], 0), guess);
+    service.clock.advance(MINUTE);
+    agree(&service, &made).await;
+    service.clock.advance(MINUTE);
+    let good = offline(&service, &tickets[2], 0);
+    service.clock.advance(HOUR);
+    assert_members(&send(&before, &left).await, json!({ "result": "accepted" }));
+    assert_members(&send(&device, &good).await, json!({ "result": "accepted" }));
+    assert_members(&send(&device, &guessed).await, json!({ "result": "wrong_code" }));
 }
 
 async fn the_device_before_keeps_its_proof_when_another_one_enrols(service: Service) {
