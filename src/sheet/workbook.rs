@@ -12,8 +12,10 @@ use super::text::{Encoding, Source};
 use crate::fault::Fault;
 use crate::limits::WORKBOOK_UNPACKED;
 
-/// Bytes of the name of a file within the archive at most.
-const NAME_OF_A_FILE: usize = 1_000;
+/// Bytes of the code by which a number is shown, at most; Excel takes 255 characters.
+const LONGEST_FORMAT: usize = 1_000;
+/// Rows of a sheet at most, as in Excel.
+const ROWS: u32 = 1 << 20;
 /// Columns of a sheet at most.
 const COLUMNS: usize = 256;
 /// The longest text between two tags. A cell has at most 32,767 characters.
@@ -127,6 +129,30 @@ impl Read for Bounded<'_> {
     }
 }
 
+/// Counts what is kept of a part: a few bytes that are packed, or told again and again, may stand for as much as there is memory.
+struct Kept {
+    bytes: usize,
+    most: usize,
+}
+
+impl Kept {
+    /// Bytes that an entry takes beside its texts.
+    const ENTRY: usize = 16;
+
+    fn at_most(most: usize) -> Self {
+        Self { bytes: 0, most }
+    }
+
+    fn add(&mut self, bytes: usize) -> Result<()> {
+        self.bytes += bytes;
+        if self.bytes > self.most { Err(Fault::LargeWorkbook) } else { Ok(()) }
+    }
+
+    fn entry(&mut self, texts: &[&str]) -> Result<()> {
+        self.add(texts.iter().map(|text| text.len()).sum::<usize>() + Self::ENTRY)
+    }
+}
+
 /// What a workbook says of all its sheets.
 #[derive(Default)]
 struct Book {
@@ -145,11 +171,13 @@ impl Book {
     fn read(archive: &mut Archive<'_>) -> Result<Self> {
         let mut book = Self::default();
         let mut targets = HashMap::new();
+        let mut kept = Kept::at_most(archive.texts);
         archive.events("xl/_rels/workbook.xml.rels", |event| {
             if let Event::Start(tag) | Event::Empty(tag) = event
                 && let (Some(id), Some(target)) = (attribute(&tag, "Id"), attribute(&tag, "Target"))
             {
                 let inside = target.strip_prefix('/').map_or_else(|| format!("xl/{target}"), ToOwned::to_owned);
+                kept.entry(&[&id, &inside])?;
                 targets.insert(id, inside);
             }
             Ok(())
@@ -163,10 +191,7 @@ impl Book {
                 "sheet" if attribute(&tag, "state").is_none_or(|state| state == "visible") => {
                     let target = attribute(&tag, "id").and_then(|id| targets.get(&id));
                     if let (Some(name), Some(target)) = (attribute(&tag, "name"), target) {
-                        // Each may be the name of the same long one, which a few bytes repeat.
-                        if book.sheets.len() == COLUMNS || target.len() > NAME_OF_A_FILE {
-                            return Err(Fault::LargeWorkbook);
-                        }
+                        kept.entry(&[&name, target])?;
                         book.sheets.push((name, target.clone()));
                     }
                 }
@@ -181,18 +206,20 @@ impl Book {
 
     fn read_formats(&mut self, archive: &mut Archive<'_>) -> Result<()> {
         let (mut codes, mut is_of_cells) = (HashMap::new(), false);
-        let formats = &mut self.formats;
+        let (formats, mut kept) = (&mut self.formats, Kept::at_most(archive.texts));
         archive.events("xl/styles.xml", |event| {
             match event {
                 Event::Start(tag) | Event::Empty(tag) => match tag.local_name().as_ref() {
                     "numFmt" => {
                         if let (Some(id), Some(code)) = (attribute(&tag, "numFmtId"), attribute(&tag, "formatCode")) {
+                            kept.entry(&[&id])?;
                             codes.insert(id, Shown::by(&code));
                         }
                     }
                     "cellXfs" => is_of_cells = true,
                     "xf" if is_of_cells => {
                         let id = attribute(&tag, "numFmtId").unwrap_or_default();
+                        kept.entry(&[])?;
                         formats.push(codes.get(&id).copied().unwrap_or_else(|| Shown::built_in(&id)));
                     }
                     _ => {}
@@ -205,22 +232,29 @@ impl Book {
     }
 
     fn read_texts(&mut self, archive: &mut Archive<'_>) -> Result<()> {
-        let (mut is_text, mut is_phonetic, most) = (false, false, archive.texts);
+        let (mut is_text, mut is_phonetic, mut kept) = (false, false, Kept::at_most(archive.texts));
         archive.events("xl/sharedStrings.xml", |event| {
+            let before = self.texts.len();
             match &event {
                 Event::Start(tag) if tag.local_name().as_ref() == "t" => is_text = !is_phonetic,
                 Event::Start(tag) if tag.local_name().as_ref() == "rPh" => is_phonetic = true,
                 Event::End(tag) => match tag.local_name().as_ref() {
                     "t" => is_text = false,
                     "rPh" => is_phonetic = false,
-                    "si" => self.ends.push(self.texts.len()),
+                    "si" => {
+                        kept.entry(&[])?;
+                        self.ends.push(before);
+                    }
                     _ => {}
                 },
-                Event::Empty(tag) if tag.local_name().as_ref() == "si" => self.ends.push(self.texts.len()),
+                Event::Empty(tag) if tag.local_name().as_ref() == "si" => {
+                    kept.entry(&[])?;
+                    self.ends.push(before);
+                }
                 _ if is_text => append(&event, &mut self.texts)?,
                 _ => {}
             }
-            if self.texts.len() > most { Err(Fault::LargeWorkbook) } else { Ok(()) }
+            kept.add(self.texts.len() - before)
         })
     }
 
@@ -239,6 +273,7 @@ impl Book {
             rows: Vec::new(),
             row: 0,
             cells: Vec::new(),
+            kept: Kept::at_most(archive.texts),
             cell: Cell::default(),
         };
         archive.events(part, |event| sheet.meet(&event))?;
@@ -255,6 +290,8 @@ struct Sheet<'a> {
     row: u32,
     /// Those of the row so far.
     cells: Vec<String>,
+    /// What has been read of them, those too that another one takes the place of.
+    kept: Kept,
     cell: Cell,
 }
 
@@ -287,8 +324,14 @@ impl Sheet<'_> {
     fn begin(&mut self, tag: &BytesStart<'_>) -> Result<()> {
         match tag.local_name().as_ref() {
             "row" => {
-                self.row = attribute(tag, "r").and_then(|row| row.parse().ok()).unwrap_or(self.row + 1);
+                let told = attribute(tag, "r").and_then(|row| row.parse().ok());
+                // One that says to lie before the last is the next.
+                self.row = told.filter(|&row| row > self.row).unwrap_or(self.row + 1);
+                if self.row > ROWS {
+                    return Err(Fault::LargeWorkbook);
+                }
                 self.cells.clear();
+                self.kept.bytes = 0;
             }
             "c" => {
                 let column = attribute(tag, "r").and_then(|place| column_of(&place)).unwrap_or(self.cells.len());
@@ -320,6 +363,7 @@ impl Sheet<'_> {
                 let cell = std::mem::take(&mut self.cell);
                 let text = self.shown(&cell)?;
                 if !text.is_empty() {
+                    self.kept.add(text.len())?;
                     self.cells.resize((cell.column + 1).max(self.cells.len()), String::new());
                     self.cells[cell.column] = text;
                 }
@@ -377,6 +421,9 @@ impl Shown {
     }
 
     fn by(code: &str) -> Self {
+        if code.len() > LONGEST_FORMAT {
+            return Self::Plain;
+        }
         let (mut plain, mut rest) = (String::new(), code.split(';').next().unwrap_or_default().chars());
         while let Some(character) = rest.next() {
             match character {
@@ -564,6 +611,15 @@ mod tests {
             read(&workbook("<row r=\"3\"/><row r=\"7\"><c><v>1</v></c></row><row><c><v>2</v></c></row>", "", ""))
                 .unwrap();
         assert_eq!((source.rows, source.sheet.as_deref()), (vec![7, 8], Some("A & B")));
+        let twice =
+            read(&workbook("<row r=\"1\"><c><v>1</v></c></row><row r=\"1\"><c><v>2</v></c></row>", "", "")).unwrap();
+        assert_eq!((twice.rows, twice.text.lines().count()), (vec![1, 2], 2), "no row is lost");
+    }
+
+    #[test]
+    fn a_number_is_shown_whatever_its_format_says() {
+        assert_eq!(Shown::by(&"0".repeat(LONGEST_FORMAT)).number("7", false).len(), LONGEST_FORMAT);
+        assert_eq!(Shown::by(&"0".repeat(400_000)).number("7", false), "7");
     }
 
     #[test]
@@ -579,11 +635,33 @@ mod tests {
                 (name, content),
             ])
         };
+        let told_again = |cell: &str| {
+            let text = format!("<si><t>{}</t></si>", "x".repeat(1_000));
+            workbook(&format!("<row r=\"1\">{}</row>", cell.repeat(200)), &text, "")
+        };
+        let many_sheets = archive(&[
+            (
+                "xl/workbook.xml",
+                format!("<workbook><sheets>{}</sheets></workbook>", "<sheet name=\"A\" r:id=\"r1\"/>".repeat(200))
+                    .into_bytes(),
+            ),
+            (
+                "xl/_rels/workbook.xml.rels",
+                format!("<R><Relationship Id=\"r1\" Target=\"{}\"/></R>", "x".repeat(1_000)).into_bytes(),
+            ),
+        ]);
         for (file, fault) in [
             (good[..good.len() - 30].to_vec(), Fault::BrokenWorkbook),
             (cell("<c t=\"s\"><v>1</v></c>"), Fault::BrokenWorkbook),
             (cell("<c><f>A2</f></c>"), Fault::BrokenWorkbook),
             (cell("<c r=\"ZZ1\"><v>1</v></c>"), Fault::LargeWorkbook),
+            // One text in many cells, and in one cell again and again.
+            (told_again("<c t=\"s\"><v>0</v></c>"), Fault::LargeWorkbook),
+            (told_again("<c r=\"A1\" t=\"s\"><v>0</v></c>"), Fault::LargeWorkbook),
+            (bomb("xl/styles.xml", "<styleSheet><cellXfs>", 900 << 10, "<xf/>"), Fault::LargeWorkbook),
+            (bomb("xl/sharedStrings.xml", "<sst>", 900 << 10, "<si/>"), Fault::LargeWorkbook),
+            (many_sheets, Fault::LargeWorkbook),
+            (workbook("<row r=\"4294967295\"/><row><c><v>1</v></c></row>", "", ""), Fault::LargeWorkbook),
             (cell(""), Fault::NoTickets),
             (bomb("xl/one.xml", "<row>", 2 << 20, "<c/>"), Fault::LargeWorkbook),
             (bomb("xl/one.xml", "<row><c><v>", 1 << 20, "1"), Fault::LargeWorkbook),
