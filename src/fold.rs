@@ -45,7 +45,7 @@ pub fn same_place(one: &str, other: &str) -> bool {
 
 /// The words of a text, by which it is found: in lower case, without accents.
 pub fn words(text: &str) -> Vec<String> {
-    let unmarked: String = plain(text).filter(|character| !is_apostrophe(*character)).collect();
+    let unmarked: String = plain(text).filter(|character| !is_apostrophe(*character)).nfd().collect();
     let folded = unaccented(&unmarked);
     let words = folded.split(is_separator).filter(|word| !word.is_empty());
     words.map(str::to_owned).collect()
@@ -59,9 +59,10 @@ pub fn order(one: &str, other: &str) -> Ordering {
 }
 
 /// The letters of a text, decomposed (NFKD) and in lower case, without what cannot be seen, with one kind of dashes and of
-/// apostrophes.
+/// apostrophes. Marks that come together so are in their order again (Unicode Standard Annex 15, section 1.3).
 fn plain(text: &str) -> impl Iterator<Item = char> {
-    text.nfkd().filter(|character| !is_invisible(*character)).flat_map(char::to_lowercase).flat_map(|character| {
+    let seen = text.nfkd().filter(|character| !is_invisible(*character)).flat_map(char::to_lowercase);
+    let plain = seen.flat_map(|character| {
         let (first, second) = match character {
             '\u{2010}'..='\u{2015}' | '\u{2212}' => ('-', None),
             '\u{2018}' | '\u{2019}' | '\u{2bc}' => ('\'', None),
@@ -70,7 +71,8 @@ fn plain(text: &str) -> impl Iterator<Item = char> {
             other => (other, None),
         };
         [Some(first), second].into_iter().flatten()
-    })
+    });
+    plain.nfd()
 }
 
 fn push_word(folded: &mut String, word: &str) {

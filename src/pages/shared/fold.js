@@ -22,7 +22,8 @@ export function place(text) {
     .replace(/[\u2010-\u2015\u2212]/g, "-")
     .replace(/[\u2018\u2019\u02bc]/g, "'")
     .replace(/ς/g, "σ")
-    .replace(/ß/g, "ss");
+    .replace(/ß/g, "ss")
+    .normalize("NFD");
   const folded = plain.replace(/[\p{Alphabetic}\p{M}]+/gu, (word) =>
     word.replace(/\p{M}/gu, "").match(/./gsu)?.length > 2 ? unaccented(word) : word,
   );
