@@ -156,6 +156,8 @@ pub enum Fault {
     BrokenWorkbook,
     #[strum(message = "has too much in it; save the sheet alone, as CSV")]
     LargeWorkbook,
+    #[strum(message = "has more than {most} columns; delete those that are not needed")]
+    TooManyColumns { most: usize },
 }
 
 impl Fault {

@@ -61,6 +61,8 @@ pub const BATCH_BODY: usize = 512 * 1024;
 pub const CSV_BODY: usize = 16 * 1024 * 1024;
 /// Bytes of a body at most where no key is asked for.
 pub const KEYLESS_BODY: usize = 1024;
+/// Columns of a list.
+pub const COLUMNS: usize = 256;
 /// Bytes that a workbook may unpack to. A row of six cells has about 300; the same as CSV has an eighth.
 pub const WORKBOOK_UNPACKED: usize = 8 * CSV_BODY;
 /// Tickets that one line makes at most.

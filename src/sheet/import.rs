@@ -14,7 +14,7 @@ use super::formula;
 use super::text::{Encoding, Source};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
-use crate::limits::{NAME, QUANTITY, REFERENCE, USERNAME};
+use crate::limits::{COLUMNS, NAME, QUANTITY, REFERENCE, USERNAME};
 use crate::model::{Email, Place, Text, Username};
 
 /// Faults of one file that are told at most: enough to see what is wrong, short enough to read.
@@ -150,6 +150,10 @@ impl List {
             faults: Faults::default(),
         };
         let (header_at, header) = header_of(&source);
+        if header.len() > COLUMNS {
+            let many = FieldError::line(header_at, Fault::TooManyColumns { most: COLUMNS });
+            return Err(Error::InvalidPayload(vec![many]));
+        }
         list.read_columns(header_at, &header, how);
         list.read_lines(&source, header_at, &header, how.most);
         if list.lines == 0 && list.faults.is_empty() {
@@ -296,7 +300,8 @@ impl Iterator for Records<'_> {
 /// The line that names the columns, and where it is: the first that names two that are known, or else one, or else the first.
 /// Above it there may be a title.
 fn header_of(source: &Source<'_>) -> (u64, StringRecord) {
-    let named = |record: &StringRecord| record.iter().filter(|name| columns::find(name).is_some()).count().min(2);
+    let named =
+        |record: &StringRecord| record.iter().take(COLUMNS).filter(|name| columns::find(name).is_some()).count().min(2);
     let first: Vec<(u64, StringRecord)> = Records::of(source).take(TITLES).collect();
     // Of equals the last is taken, so the order is turned round.
     first.into_iter().rev().max_by_key(|(_, record)| named(record)).unwrap_or_default()
@@ -704,6 +709,14 @@ mod tests {
         ] {
             assert_eq!(places(file), moved, "{file:?}");
         }
+    }
+
+    #[test]
+    fn a_list_of_more_columns_than_anybody_needs_is_refused_at_once() {
+        let header = |columns: usize| format!("seat{}\n", ",".repeat(columns - 1));
+        assert_eq!(places(&format!("{}A1", header(COLUMNS))).len(), 1);
+        let refused = List::read(format!("{}A1", header(COLUMNS + 1)).as_bytes(), &ALL).err();
+        assert!(refused.is_some_and(|error| error.to_string().contains("more than 256 columns")));
     }
 
     #[test]

@@ -10,14 +10,12 @@ use quick_xml::events::{BytesStart, Event};
 
 use super::text::{Encoding, Source};
 use crate::fault::Fault;
-use crate::limits::WORKBOOK_UNPACKED;
+use crate::limits::{COLUMNS, WORKBOOK_UNPACKED};
 
 /// Bytes of the code by which a number is shown, at most; Excel takes 255 characters.
 const LONGEST_FORMAT: usize = 1_000;
 /// Rows of a sheet at most, as in Excel.
 const ROWS: u32 = 1 << 20;
-/// Columns of a sheet at most.
-const COLUMNS: usize = 256;
 /// The longest text between two tags. A cell has at most 32,767 characters.
 const BETWEEN_TAGS: usize = 512 * 1024;
 
