@@ -714,7 +714,7 @@ mod tests {
     #[test]
     fn a_list_of_more_columns_than_anybody_needs_is_refused_at_once() {
         let header = |columns: usize| format!("seat{}\n", ",".repeat(columns - 1));
-        assert_eq!(places(&format!("{}A1", header(COLUMNS))).len(), 1);
+        assert_eq!(places(format!("{}A1", header(COLUMNS))).len(), 1);
         let refused = List::read(format!("{}A1", header(COLUMNS + 1)).as_bytes(), &ALL).err();
         assert!(refused.is_some_and(|error| error.to_string().contains("more than 256 columns")));
     }
