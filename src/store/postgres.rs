@@ -504,9 +504,8 @@ pub(super) async fn migrate(
     grant_to: Option<&str>,
     migrations: &[Migration],
 ) -> Result<Vec<&'static str>> {
-    let options = owner.clone().disable_statement_logging();
     let mut connection =
-        options.connect().await.map_err(|error| Error::DatabaseUnavailable(format!("connecting: {error}")))?;
+        as_owner(owner).await.map_err(|error| Error::DatabaseUnavailable(format!("connecting: {error}")))?;
     connection.lock().await?;
     let applied = apply_missing(&mut connection, migrations, FILE).await?;
     let granted = grant(&mut connection, grant_to).await;
@@ -516,9 +515,16 @@ pub(super) async fn migrate(
     Ok(applied)
 }
 
+/// A session of the owner. Roles belong to the whole cluster, so a migration sees what others commit meanwhile.
+async fn as_owner(owner: &PgConnectOptions) -> std::result::Result<PgConnection, sqlx::Error> {
+    let mut connection = owner.clone().disable_statement_logging().connect().await?;
+    connection.execute("set default_transaction_isolation = 'read committed'").await?;
+    Ok(connection)
+}
+
 /// Folds the texts of all tickets of which they are not folded yet, some by one transaction.
 pub(super) async fn fold_all(owner: &PgConnectOptions) -> Result<()> {
-    let mut connection = owner.clone().disable_statement_logging().connect().await?;
+    let mut connection = as_owner(owner).await?;
     loop {
         let mut transaction = connection.begin_with(BEGIN).await?;
         let locked = Instant::now();
@@ -533,7 +539,7 @@ pub(super) async fn fold_all(owner: &PgConnectOptions) -> Result<()> {
 
 /// The files can be run again without harm.
 pub(super) async fn reapply(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<()> {
-    let mut connection = owner.clone().disable_statement_logging().connect().await?;
+    let mut connection = as_owner(owner).await?;
     let mut transaction = connection.begin().await?;
     for (_, sql) in of(MIGRATIONS, FILE) {
         sqlx::raw_sql(sql).execute(&mut *transaction).await?;

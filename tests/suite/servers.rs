@@ -82,15 +82,42 @@ impl Drop for Cluster {
     }
 }
 
+/// Makes a database, and returns its address.
+async fn new_database(url: &str, name: &str) -> String {
+    Rows::open(url).await.execute(&format!("create database {name}")).await.expect("the owner may");
+    format!("{}/{name}", url.trim_end_matches("/postgres"))
+}
+
+fn settings_of(url: &str) -> Settings {
+    Settings::read(|name| (name == "DATABASE_URL").then(|| url.to_owned())).expect("they are right")
+}
+
+#[tokio::test]
+async fn a_role_that_another_migration_makes_meanwhile_gets_its_rights() {
+    let (_cluster, url) = Cluster::start("default_transaction_isolation=serializable");
+    let (one, another) = (new_database(&url, "one").await, new_database(&url, "another").await);
+    let mut other = Rows::open(&one).await;
+    other.execute("begin; create role ticket_service nologin").await.expect("the owner may");
+    let settings = settings_of(&another);
+    let migration = tokio::spawn(async move { store::migrate(&settings.database).await });
+    let mut seen = Rows::open(&another).await;
+    let waiting = "select count(*) from pg_stat_activity where query ~ 'create role' and wait_event = 'transactionid'";
+    while seen.count(waiting).await == 0 {
+        assert!(!migration.is_finished(), "the migration waits for the role");
+    }
+    other.execute("commit").await.expect("nobody else makes it");
+    migration.await.expect("it does not panic").expect("a new database can be migrated");
+    let may = "select count(*) from pg_class where relname = 'tickets' and has_table_privilege('ticket_service', oid, 'update')";
+    assert_eq!(seen.count(may).await, 1);
+}
+
 #[tokio::test]
 async fn full_health_fails_where_the_server_forgets_what_it_acknowledged() {
     for (setting, status, durability) in
         [("fsync=off", 503, "failed"), ("full_page_writes=off", 503, "failed"), ("synchronous_commit=off", 200, "ok")]
     {
         let (_cluster, url) = Cluster::start(setting);
-        Rows::open(&url).await.execute("create database tickets").await.expect("the owner may");
-        let url = format!("{}/tickets", url.trim_end_matches("/postgres"));
-        let settings = Settings::read(|name| (name == "DATABASE_URL").then(|| url.clone())).expect("they are right");
+        let settings = settings_of(&new_database(&url, "tickets").await);
         store::migrate(&settings.database).await.expect("a new database can be migrated");
         let app = Arc::new(App::new(settings, Box::new(Millis::now)));
         let health = Client::of(&app).get("/health?full=1").await.is(status);
