@@ -203,7 +203,7 @@ impl Error {
                  admitted or a device has its list, until {} after its end.",
                 told(MANIFEST_AFTER_END)
             ),
-            Self::SeatTaken(_) => "A ticket for this seat at this gate exists already; nothing was created.".into(),
+            Self::SeatTaken(_) => "There are such tickets already; nothing was created.".into(),
             Self::TicketAlreadyRegistered => "The ticket has a holder already; transfer it instead.".into(),
             Self::TicketNotRegistered => "Nobody holds this ticket; register it first.".into(),
             Self::TicketRevoked => "The ticket is revoked; reissue it first.".into(),

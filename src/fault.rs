@@ -114,6 +114,22 @@ pub enum Fault {
     ColumnTwice { column: String },
     #[strum(message = "names none of the columns {known}")]
     NoColumn { known: Vec<String> },
+    /// There is no line that names the columns.
+    #[strum(message = "is a ticket already, and no line names the columns; say what they are")]
+    NoHeader,
+    /// Neither a word for a ticket nor one for none.
+    #[strum(
+        message = "has words for a status that are not known: {words}. Map the column to nothing, or ignore what is not known, \
+                       and they are tickets"
+    )]
+    UnknownStatus { words: Vec<String> },
+    #[strum(message = "must be 1, because the line names a seat")]
+    SeatIsOneTicket,
+    /// Such as `#N/A`.
+    #[strum(message = "is what a spreadsheet writes for a formula that failed")]
+    FailedFormula,
+    #[strum(message = "is empty")]
+    EmptyFile,
     #[strum(message = "must have {expected} fields, as the header has, not {found}")]
     WrongFieldCount { expected: usize, found: usize },
     #[strum(message = "begins a quote that does not end")]
@@ -158,6 +174,32 @@ pub enum Fault {
     LargeWorkbook,
     #[strum(message = "has more than {most} columns; delete those that are not needed")]
     TooManyColumns { most: usize },
+
+    // What is not wrong, and should be known of a list.
+    #[strum(message = "lines left out, because they say that they are no tickets: {count}")]
+    LinesLeftOut { count: usize },
+    #[strum(message = "lines left out that are sums: {lines}")]
+    SumsLeftOut { lines: Vec<u64> },
+    #[strum(
+        message = "tickets that are good, though a line that was left out says that they are not: {count}. Revoke them by hand"
+    )]
+    StillGood { count: usize },
+    #[strum(message = "rows that are hidden or filtered out in the workbook are read as well: {count}")]
+    HiddenRows { count: usize },
+    #[strum(message = "other sheets of the workbook, which are not read: {sheets}")]
+    OtherSheets { sheets: Vec<String> },
+    #[strum(message = "is not Unicode, so the letters are a guess; look at the names, or save it as CSV UTF-8")]
+    GuessedLetters,
+    #[strum(
+        message = "has letters such as `Ã±`: UTF-8 was read as something else before it was saved. Export the list anew"
+    )]
+    MangledLetters,
+    #[strum(message = "seats that look like a date, as Excel makes one of 1-2: lines {lines}")]
+    SeatsLikeDates { lines: Vec<u64> },
+    #[strum(message = "tickets of the event that no line names, and that stay good: {count}")]
+    NotInList { count: u64 },
+    #[strum(message = "tickets that stay another person's: lines {lines}")]
+    OtherHolders { lines: Vec<u64> },
 }
 
 impl Fault {
@@ -272,7 +314,8 @@ pub struct FieldError {
     pub field: String,
     /// The stable name of what is wrong with it, for programs.
     code: &'static str,
-    /// What a text for this code needs to know: numbers, words, lists of words. `column` is the one of the line that is wrong.
+    /// What a text for this code needs to know: numbers, words, lists of words. `column` is the one of the line that is wrong,
+    /// and `named` what the file calls it.
     params: Map<String, Value>,
     /// The same in English, for people. Its wording may change.
     message: String,
@@ -288,11 +331,12 @@ impl FieldError {
         Self::new(format!("line {line}"), fault)
     }
 
-    /// One column of a line.
-    pub fn column(line: u64, column: &str, fault: Fault) -> Self {
+    /// One column of a line, which the file calls `named`.
+    pub fn column(line: u64, column: &str, named: &str, fault: Fault) -> Self {
         let mut error = Self::line(line, fault);
         error.params.insert("column".to_owned(), column.into());
-        error.message = format!("{column} {}", error.message);
+        error.params.insert("named".to_owned(), named.into());
+        error.message = format!("{named} {}", error.message);
         error
     }
 
@@ -391,12 +435,9 @@ mod tests {
         let told = serde_json::to_value(FieldError::new("name", Fault::TooLong { most: 200 })).unwrap();
         let message = "must have at most 200 characters";
         assert_eq!(told, json!({ "field": "name", "code": "too_long", "params": { "most": 200 }, "message": message }));
-        let told = serde_json::to_value(FieldError::column(12, "gate", Fault::Empty)).unwrap();
-        let message = "gate must not be empty";
-        assert_eq!(
-            told,
-            json!({ "field": "line 12", "code": "empty", "params": { "column": "gate" }, "message": message })
-        );
+        let told = serde_json::to_value(FieldError::column(12, "gate", "Puerta", Fault::Empty)).unwrap();
+        let (message, params) = ("Puerta must not be empty", json!({ "column": "gate", "named": "Puerta" }));
+        assert_eq!(told, json!({ "field": "line 12", "code": "empty", "params": params, "message": message }));
         let told = serde_json::to_value(FieldError::line(2, Fault::NotUtf8)).unwrap();
         assert_eq!(told, json!({ "field": "line 2", "code": "not_utf8", "params": {}, "message": "is not UTF-8" }));
     }

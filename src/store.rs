@@ -533,11 +533,13 @@ pub struct KnownPerson {
     pub email: Option<String>,
 }
 
-/// A gate, and the greatest number that is a seat there.
+/// A gate, the greatest number that is a seat there, and how many tickets it has.
 #[derive(sqlx::FromRow)]
 pub struct GateSeats {
     pub gate: String,
     pub last_number: Option<i64>,
+    /// Tickets that are not revoked.
+    pub standing: i64,
 }
 
 #[async_trait]
@@ -677,7 +679,7 @@ pub struct NewUser {
 /// What a creation of tickets did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "ImportCounts"))]
+#[cfg_attr(test, schemars(rename = "PlannedCounts"))]
 pub struct Created {
     /// Tickets made.
     pub created: u64,

@@ -47,8 +47,8 @@ pub fn run() -> anyhow::Result<()> {
         logs::start(&settings);
         let app = Arc::new(App::new(settings, Box::new(Millis::now)));
         let event = super::find_event(&app, DEFAULT_EVENT).await?;
-        let how = imports::How::new(None, Unknown::Refuse, Existing::Refuse, usize::MAX);
-        let plan = imports::plan(&app, &Caller::ENVIRONMENT, &event, TICKETS, how).await?;
+        let how = imports::How::new(None, Unknown::Refuse, Existing::Refuse, false, usize::MAX);
+        let plan = imports::plan(&app, &Caller::ENVIRONMENT, &event, TICKETS, how, None).await?;
         plan.carry_out(&app, &Caller::ENVIRONMENT, &event, &|_| {}).await?;
         say!("{}", introduction(&Places::of(&app, &event).await?, &key));
         serve::http_on(app, listener).await

@@ -11,7 +11,7 @@ use clap::builder::TypedValueParser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::auth::Caller;
-use crate::endpoints::imports::{self, Columns, How};
+use crate::endpoints::imports::{self, Columns, How, Imported};
 use crate::model::{Existing, Unknown};
 use crate::store::DEFAULT_EVENT;
 
@@ -20,7 +20,7 @@ const LINES: usize = 4;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// CSV or .xlsx with a column seat, gate, username, full_name, first_name, last_name, email, reference, order,
+    /// CSV or .xlsx with a column seat, row, gate, username, full_name, first_name, last_name, email, reference, order,
     /// order_position, quantity or status, or as a ticket seller or a form exports it; `-` is standard input
     file: PathBuf,
     /// The event the tickets admit to
@@ -36,6 +36,9 @@ pub struct Arguments {
     /// What a line does whose ticket is there already
     #[arg(long, default_value = "refuse", value_parser = words(Existing::ALL, Existing::as_str))]
     existing: Existing,
+    /// No line names the columns: the first is a ticket already
+    #[arg(long)]
+    no_header: bool,
     /// Show what would happen, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -58,11 +61,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let app = super::app()?;
     let name = arguments.file.display().to_string();
     let file = read(&arguments.file)?;
-    let how = How::new(arguments.columns, arguments.unknown, arguments.existing, usize::MAX);
+    let how = How::new(arguments.columns, arguments.unknown, arguments.existing, arguments.no_header, usize::MAX);
     let caller = Caller::ENVIRONMENT;
-    let created = super::block_on(async {
+    let imported = super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;
-        let plan = imports::plan(&app, &caller, &event, file, how).await.context(name.clone())?;
+        let plan = imports::plan(&app, &caller, &event, file, how, None).await.context(name.clone())?;
         if arguments.dry_run {
             let preview = serde_json::to_string_pretty(&plan.preview())?;
             say!("{preview}");
@@ -71,7 +74,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let progress = Progress::new(plan.tickets());
         plan.carry_out(&app, &caller, &event, &|done| progress.show(done)).await.context(name).map(Some)
     })?;
-    let Some(created) = created else { return Ok(()) };
+    let Some(Imported { counts: created, notices }) = imported else { return Ok(()) };
     say!(
         "{} tickets created in the event {}, {} of them registered; {} new users.",
         created.created,
@@ -81,6 +84,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     );
     if created.updated + created.skipped > 0 {
         say!("Of those that were there, {} corrected, {} left as they are.", created.updated, created.skipped);
+    }
+    for notice in notices {
+        note!("{}: {}", notice.field, notice.message());
     }
     Ok(())
 }

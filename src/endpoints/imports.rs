@@ -14,12 +14,15 @@ use crate::fault::{Fault, FieldError};
 use crate::fold;
 use crate::limits::IMPORT_TICKETS;
 use crate::model::{Event, Existing, Flag, Place, Seed, Status, Unknown};
+use crate::quota::Held;
 use crate::request::Call;
 use crate::sheet::columns::Field;
 use crate::sheet::import::{Column, Faults, Person, TicketRow, as_read, username_of_name};
 use crate::sheet::{Encoding, List, Reading};
 use crate::store::{Correction, Created, GateSeats, Issuance, Issued, KnownPerson, NewTicket, NewUser, Wanted};
 
+/// Lines that a notice names at most.
+const LINES_TOLD: usize = 20;
 /// The gate of tickets for which a list names none, where the event has not exactly one.
 const ENTRANCE: &str = "Entrance";
 
@@ -38,6 +41,8 @@ pub(crate) struct ImportQuery {
     unknown: Option<Unknown>,
     /// What a line does whose ticket is there already: `refuse` where it is absent.
     existing: Option<Existing>,
+    /// `false` where no line names the columns, and the first is a ticket already. Found out where it is absent.
+    header: Option<Flag>,
 }
 
 /// What each column is.
@@ -73,9 +78,9 @@ pub struct How {
 }
 
 impl How {
-    pub fn new(columns: Option<Columns>, unknown: Unknown, existing: Existing, most: usize) -> Self {
-        let ignore_unknown = unknown == Unknown::Ignore;
-        Self { reading: Reading { columns: columns.map(|columns| columns.0), ignore_unknown, most }, existing }
+    pub fn new(columns: Option<Columns>, unknown: Unknown, existing: Existing, no_header: bool, most: usize) -> Self {
+        let (columns, ignore_unknown) = (columns.map(|columns| columns.0), unknown == Unknown::Ignore);
+        Self { reading: Reading { columns, ignore_unknown, no_header, most }, existing }
     }
 }
 
@@ -109,6 +114,20 @@ pub struct Preview {
     wrong: usize,
     /// what, as a refusal would tell it.
     errors: Vec<FieldError>,
+    /// What is not wrong, and should be known.
+    notices: Vec<FieldError>,
+}
+
+/// What an import did.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ImportCounts"))]
+pub struct Imported {
+    #[serde(flatten)]
+    pub counts: Created,
+    /// What is not wrong, and should be known. Absent when there is nothing, and when what was sent is no list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<FieldError>,
 }
 
 /// A list against what is there.
@@ -132,7 +151,7 @@ impl Plan {
     /// What the list would do.
     pub fn preview(self) -> Preview {
         let counts = self.counts();
-        let List { encoding, separator, sheet, columns, sample, lines, left_out, faults, .. } = self.list;
+        let List { encoding, separator, sheet, columns, sample, lines, left_out, faults, notices, .. } = self.list;
         Preview {
             encoding,
             separator,
@@ -146,6 +165,7 @@ impl Plan {
             counts,
             wrong: faults.count(),
             errors: faults.into_told(),
+            notices: told(notices),
         }
     }
 
@@ -169,9 +189,10 @@ impl Plan {
         caller: &Caller,
         event: &Event,
         progress: &(dyn Fn(usize) + Send + Sync),
-    ) -> Result<Created, Error> {
+    ) -> Result<Imported, Error> {
         let counts = self.counts();
-        let Self { issuance, ticket_lines, list: List { faults, .. }, skipped, .. } = self;
+        let Self { issuance, ticket_lines, list: List { faults, notices, .. }, skipped, .. } = self;
+        let notices = told(notices);
         if !faults.is_empty() {
             let errors = faults.into_told();
             let is_there = |error: &FieldError| {
@@ -184,7 +205,7 @@ impl Plan {
             });
         }
         if issuance.tickets.is_empty() && issuance.corrections.is_empty() && issuance.details.is_empty() {
-            return Ok(counts);
+            return Ok(Imported { counts, notices });
         }
         if counts.registered > 0 {
             app.in_time(app.claimed_secret()).await?;
@@ -192,51 +213,72 @@ impl Plan {
         let author = caller.author(app.now());
         let created = app.store().create_tickets(event.event_id, caller.event_id, &issuance, author, progress).await;
         let name = |place: usize| format!("line {}", ticket_lines[place]);
-        Ok(Created { skipped, ..created.map_err(|error| super::tickets::name_places(error, name))? })
+        let created = created.map_err(|error| super::tickets::name_places(error, name))?;
+        Ok(Imported { counts: Created { skipped, ..created }, notices })
     }
 }
 
+fn told(notices: Vec<Fault>) -> Vec<FieldError> {
+    notices.into_iter().map(|notice| FieldError::new("file", notice)).collect()
+}
+
 /// `POST /api/events/{event}/tickets` with a list.
-pub(super) async fn import(call: &Call<'_>, event: &Event) -> Result<Result<Created, Preview>, Error> {
+pub(super) async fn import(call: &Call<'_>, event: &Event) -> Result<Result<Imported, Preview>, Error> {
     let query: ImportQuery = call.query()?;
     let caller = call.caller()?;
     // Only now: a file that is long on its way keeps no other import waiting.
     let place = call.app.imports.open_for(caller, Some(event.event_id));
-    let _place = place.with(1).map_err(|_| Error::ImportInProgress)?;
+    let place = Arc::new(place.with(1).map_err(|_| Error::ImportInProgress)?);
     let (unknown, existing) = (query.unknown.unwrap_or(Unknown::Refuse), query.existing.unwrap_or(Existing::Refuse));
-    let how = How::new(query.columns, unknown, existing, IMPORT_TICKETS);
-    let plan = plan(call.app, caller, event, call.body.clone(), how).await?;
+    let how = How::new(query.columns, unknown, existing, query.header == Some(Flag::No), IMPORT_TICKETS);
+    let plan = plan(call.app, caller, event, call.body.clone(), how, Some(&place)).await?;
     if query.dry_run == Some(Flag::Yes) {
         return Ok(Err(plan.preview()));
     }
     plan.carry_out(call.app, caller, event, &|_| {}).await.map(Ok)
 }
 
-/// Reads a list, and looks what is there of it.
+/// Reads a list, and looks what is there of it. `place` is what the request holds of the shares of imports.
 pub async fn plan(
     app: &Arc<App>,
     caller: &Caller,
     event: &Event,
     file: impl AsRef<[u8]> + Send + 'static,
     how: How,
+    place: Option<&Arc<Held>>,
 ) -> Result<Plan, Error> {
     let How { reading, existing } = how;
-    let list = off_the_workers(move || List::read(file.as_ref(), &reading)).await?;
+    let list = off_the_workers(place, move || List::read(file.as_ref(), &reading)).await?;
     let (event_id, people_of, store) = (event.event_id, caller.event_id, app.store());
     let gates = app.in_time(store.list_gates(event_id)).await?;
-    let draft = off_the_workers(move || Ok(Draft::new(list, gates, event_id, existing))).await?;
-    let issued = store.find_issued(event_id, &draft.wanted()).await?;
+    let draft = off_the_workers(place, move || Ok(Draft::new(list, gates, event_id, existing))).await?;
+    let issued = store.find_issued(event_id, &wanted(&draft.list.rows)).await?;
+    let void = store.find_issued(event_id, &wanted(&draft.list.void)).await?;
     let held = store.find_held(event_id, people_of, &draft.unseated()).await?;
     let known = store.find_people(people_of, &draft.usernames).await?;
-    off_the_workers(move || draft.compare(people_of, issued, held, &known)).await
+    off_the_workers(place, move || draft.compare(people_of, issued, &void, held, &known)).await
 }
 
-/// Does what keeps a processor busy for long where no scan waits behind it.
+/// Does what keeps a processor busy for long where no scan waits behind it. It goes on when the request is given up, and so
+/// long holds its place.
 async fn off_the_workers<T: Send + 'static>(
+    place: Option<&Arc<Held>>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    let place = place.cloned();
+    let work = move || {
+        let done = work();
+        drop(place);
+        done
+    };
     // Why it panicked may hold what was sent; the panic hook has logged where it was.
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal("reading an import panicked".into()))?
+}
+
+/// How the store is asked for what may be there.
+fn wanted(rows: &[TicketRow]) -> Vec<Wanted> {
+    let place = |row: &TicketRow| Some((row.seat.clone()?.into_string(), row.gate.clone()?.into_string()));
+    rows.iter().map(|row| Wanted { reference: row.reference.clone(), place: place(row) }).collect()
 }
 
 /// A list of which each ticket has a gate, and each person a username.
@@ -245,6 +287,8 @@ struct Draft {
     existing: Existing,
     /// The greatest number that is a seat at each gate.
     numbers: HashMap<String, i64>,
+    /// Tickets of the event that are not revoked.
+    standing: u64,
     /// The people of the list, each once, as they are looked for.
     usernames: Vec<String>,
     /// The place of each among them.
@@ -254,18 +298,25 @@ struct Draft {
 impl Draft {
     fn new(mut list: List, gates: Vec<GateSeats>, event_id: Uuid, existing: Existing) -> Self {
         let gate = only_gate(&list.rows, &gates);
-        let mut numbers: HashMap<String, i64> = HashMap::new();
+        let (mut numbers, mut standing): (HashMap<String, i64>, u64) = (HashMap::new(), 0);
         for gate in gates {
             let last = numbers.entry(fold::place(&gate.gate)).or_default();
             *last = gate.last_number.unwrap_or(0).max(*last);
+            standing += gate.standing.unsigned_abs();
         }
         let (mut usernames, mut places, mut namesakes) = (Vec::new(), HashMap::new(), HashMap::new());
-        let mut line_before = (0, String::new());
+        let (mut seats, mut line_before) = (HashMap::new(), (0, String::new()));
+        list.void.iter_mut().filter(|row| row.gate.is_none()).for_each(|row| row.gate = Some(gate.clone()));
         for row in &mut list.rows {
             let gate = fold::place(row.gate.get_or_insert_with(|| gate.clone()).as_str());
-            if let Some(number) = row.seat.as_ref().and_then(|seat| plain_number(seat.as_str())) {
-                let last = numbers.entry(gate).or_default();
-                *last = number.max(*last);
+            if let Some(seat) = &row.seat {
+                if let Some(number) = plain_number(seat.as_str()) {
+                    let last = numbers.entry(gate.clone()).or_default();
+                    *last = number.max(*last);
+                }
+                if let Some(line) = seats.insert((fold::place(seat.as_str()), gate), row.line) {
+                    list.faults.add(row.line, FieldError::line(row.line, Fault::SeatTwice { line }));
+                }
             }
             let Some(person) = &mut row.person else { continue };
             if person.username.is_none() {
@@ -283,14 +334,7 @@ impl Draft {
                 usernames.len() - 1
             });
         }
-        Self { list, existing, numbers, usernames, places }
-    }
-
-    /// How the store is asked for what may be there.
-    fn wanted(&self) -> Vec<Wanted> {
-        let place = |row: &TicketRow| Some((row.seat.clone()?.into_string(), row.gate.clone()?.into_string()));
-        let rows = self.list.rows.iter();
-        rows.map(|row| Wanted { reference: row.reference.clone(), place: place(row) }).collect()
+        Self { list, existing, numbers, standing, usernames, places }
     }
 
     /// The people of whom a ticket is wanted that nothing else names.
@@ -298,6 +342,16 @@ impl Draft {
         let mut seen = HashSet::new();
         let people = self.list.rows.iter().filter(|row| is_unseated(row)).filter_map(|row| username_of(row));
         people.filter(|username| seen.insert(username.to_ascii_lowercase())).map(ToOwned::to_owned).collect()
+    }
+
+    /// Tells of tickets that are good, though a line says that they are not, and no other line that they are.
+    fn notice_good(&mut self, void: &[Issued], issued: &[Issued]) {
+        let named: HashSet<Uuid> = issued.iter().map(|ticket| ticket.ticket_id).collect();
+        let good = void.iter().filter(|ticket| ticket.status == Status::Valid && !named.contains(&ticket.ticket_id));
+        let count = good.map(|ticket| ticket.ticket_id).collect::<HashSet<_>>().len();
+        if count > 0 {
+            self.list.notices.push(Fault::StillGood { count });
+        }
     }
 
     fn place_of(&self, username: &str) -> Option<usize> {
@@ -308,9 +362,11 @@ impl Draft {
         mut self,
         people_of: Option<Uuid>,
         issued: Vec<Issued>,
+        void: &[Issued],
         held: Vec<Issued>,
         known: &[KnownPerson],
     ) -> Result<Plan, Error> {
+        self.notice_good(void, &issued);
         let rows = std::mem::take(&mut self.list.rows);
         let mut people: Vec<Option<&KnownPerson>> = vec![None; self.usernames.len()];
         for person in known {
@@ -328,17 +384,27 @@ impl Draft {
             ticket_lines: Vec::new(),
             numbered: 0,
             skipped: 0,
+            matched: HashSet::new(),
+            others: Vec::new(),
             faults: std::mem::take(&mut self.list.faults),
         };
         for (place, row) in rows.into_iter().enumerate() {
             let person = username_of(&row).and_then(|username| self.place_of(username));
             comparison.meet(place, row, person, &mut self.numbers)?;
         }
-        let Comparison { mut issuance, ticket_lines, skipped, numbered, faults, people, new, .. } = comparison;
+        let Comparison { mut issuance, ticket_lines, skipped, numbered, faults, people, new, matched, others, .. } =
+            comparison;
         let is_new = people.iter().zip(&new).filter(|(known, new)| known.is_none() && new.is_some());
         let users_created = is_new.count() as u64;
         issuance.people = new.into_iter().flatten().collect();
         self.list.faults = faults;
+        let count = self.standing.saturating_sub(matched.len() as u64);
+        if self.existing == Existing::Update && count > 0 {
+            self.list.notices.push(Fault::NotInList { count });
+        }
+        if !others.is_empty() {
+            self.list.notices.push(Fault::OtherHolders { lines: others });
+        }
         Ok(Plan { list: self.list, numbered, skipped, users_created, issuance, ticket_lines })
     }
 }
@@ -352,8 +418,11 @@ fn username_of(row: &TicketRow) -> Option<&str> {
     row.person.as_ref()?.username.as_deref()
 }
 
+/// The seats that are numbers have so many digits at most, here and where the store looks for the last of them.
+const NUMBER: usize = 15;
+
 fn plain_number(seat: &str) -> Option<i64> {
-    let is_number = seat.len() <= 9 && seat.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = seat.len() <= NUMBER && seat.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| seat.parse().ok()).flatten()
 }
 
@@ -425,6 +494,10 @@ struct Comparison<'a> {
     ticket_lines: Vec<u64>,
     numbered: usize,
     skipped: u64,
+    /// The tickets that lines name, but for those that are revoked,
+    matched: HashSet<Uuid>,
+    /// and lines whose ticket stays another person's.
+    others: Vec<u64>,
     faults: Faults,
 }
 
@@ -438,6 +511,8 @@ impl Comparison<'_> {
     ) -> Result<(), Error> {
         let there = self.there.of(place, &row);
         let line = row.line;
+        let standing = there.iter().filter(|ticket| ticket.status != Status::Revoked);
+        self.matched.extend(standing.map(|ticket| ticket.ticket_id));
         if let Err(fault) = self.check_person(&mut row, person) {
             self.faults.add(line, FieldError::line(line, fault));
             return Ok(());
@@ -446,7 +521,13 @@ impl Comparison<'_> {
             [] => self.make(row, person, numbers)?,
             [ticket] => match self.existing {
                 Existing::Refuse => self.faults.add(line, FieldError::line(line, is_there(&row, ticket))),
-                Existing::Skip => self.skipped += 1,
+                Existing::Skip => {
+                    self.skipped += 1;
+                    let is_another = matches!(self.correction(&row, ticket), Err(Fault::OtherHolder));
+                    if is_another && self.others.len() < LINES_TOLD {
+                        self.others.push(line);
+                    }
+                }
                 Existing::Update => match self.correction(&row, ticket) {
                     Err(fault) => self.faults.add(line, FieldError::line(line, fault)),
                     Ok(None) => self.skipped += 1,

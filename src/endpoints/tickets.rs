@@ -44,7 +44,7 @@ pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     if is_list(&call.parts.headers) {
         return match imports::import(&call, &event).await? {
-            Ok(created) => response::json(StatusCode::CREATED, &created),
+            Ok(imported) => response::json(StatusCode::CREATED, &imported),
             Err(preview) => response::json(StatusCode::OK, &preview),
         };
     }

@@ -36,7 +36,7 @@ pub fn components() -> Map<String, Value> {
         add::<(ListedAction, ListedKey, keys::KeyWithSecret, keys::Enrolment, keys::OfferedKey, keys::EnrolledKey)>(
             all,
         );
-        add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview)>(all);
+        add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview, imports::Imported)>(all);
         // In queries.
         add::<(Existing, Flag, Unknown)>(all);
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);

@@ -11,6 +11,8 @@ use strum::{EnumIter, EnumString, IntoEnumIterator as _, IntoStaticStr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Field {
+    /// The row of the seat, which the seat's name begins with.
+    Row,
     Seat,
     Gate,
     Username,
@@ -53,6 +55,8 @@ struct Names {
     fields: HashMap<String, Vec<Vec<String>>>,
     left: Vec<String>,
     void: HashSet<String>,
+    good: HashSet<String>,
+    sums: HashSet<String>,
     nobody: HashSet<String>,
 }
 
@@ -60,8 +64,9 @@ static NAMES: LazyLock<Names> = LazyLock::new(|| {
     // A test reads it.
     let mut names: Names =
         serde_json::from_str(include_str!("columns.json")).unwrap_or_else(|error| panic!("columns.json: {error}"));
-    names.void = names.void.iter().map(|word| fold(word)).collect();
-    names.nobody = names.nobody.iter().map(|word| fold(word)).collect();
+    for words in [&mut names.void, &mut names.good, &mut names.sums, &mut names.nobody] {
+        *words = words.iter().map(|word| fold(word)).collect();
+    }
     names
 });
 
@@ -84,9 +89,27 @@ pub fn find(name: &str) -> Option<Known> {
     (name.len() <= 200).then(|| KNOWN.get(&fold(name)).copied()).flatten()
 }
 
-/// Whether a seller's word says that this is no ticket, or not yet.
-pub fn is_void(status: &str) -> bool {
-    NAMES.void.contains(&fold(status))
+/// What a seller's word for a status says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Good,
+    /// This is no ticket, or not yet.
+    Void,
+    Unknown,
+}
+
+pub fn standing(status: &str) -> Standing {
+    let word = fold(status);
+    match () {
+        () if NAMES.void.contains(&word) => Standing::Void,
+        () if word.is_empty() || NAMES.good.contains(&word) => Standing::Good,
+        () => Standing::Unknown,
+    }
+}
+
+/// Whether a cell says that its line is a sum.
+pub fn is_sum(text: &str) -> bool {
+    NAMES.sums.contains(&fold(text))
 }
 
 /// Whether a form has written this where somebody gave no address.
@@ -149,7 +172,14 @@ mod tests {
         for name in ["", "?", "shoe size", "A1"] {
             assert_eq!(find(name), None, "{name}");
         }
-        assert!(is_void("Refunded/Canceled") && is_void("pending_approval") && !is_void("Attending"));
+        for (words, meaning) in [
+            (["Refunded/Canceled", "pending_approval", "wc-on-hold", "Pendiente de pago"], Standing::Void),
+            (["Attending", "valid", "wc-completed", "Bezahlt"], Standing::Good),
+            (["Mitglied", "yes and no", "???x", "VIP"], Standing::Unknown),
+        ] {
+            assert!(words.iter().all(|word| standing(word) == meaning), "{words:?}");
+        }
+        assert!(is_sum("TOTAL:") && is_sum("Suma total") && !is_sum("Toto Tal"));
         assert!(is_nobody("anonymous") && !is_nobody("ana@example.org"));
     }
 }

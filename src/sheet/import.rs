@@ -1,15 +1,16 @@
 //! A list of tickets as it comes in: which column is what, and what each line asks for. The one reader of the interface, of the
 //! command line and of the organizer's page.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Cursor;
 
 use csv::StringRecord;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use strum::IntoEnumIterator as _;
 
-use super::columns::{self, Field, Known, fold};
+use super::columns::{self, Field, Known, Standing, fold};
 use super::formula;
 use super::text::{Encoding, Source};
 use crate::error::Error;
@@ -32,8 +33,10 @@ const NAME_TOLD: usize = 60;
 pub struct Reading {
     /// What each column is, in their order, where the names do not say it; none is left out.
     pub columns: Option<Vec<Option<Field>>>,
-    /// Whether columns that nobody knows are left out rather than refused.
+    /// Whether columns that nobody knows are left out rather than refused, and the tickets good whose status nobody knows.
     pub ignore_unknown: bool,
+    /// Whether the first line is a ticket, and none names the columns.
+    pub no_header: bool,
     /// Tickets at most.
     pub most: usize,
 }
@@ -70,7 +73,11 @@ pub struct List {
     /// Lines that are no tickets by their own word, such as those of orders that were cancelled.
     pub left_out: usize,
     pub rows: Vec<TicketRow>,
+    /// What those say that were left out and name a ticket.
+    pub void: Vec<TicketRow>,
     pub faults: Faults,
+    /// What is not wrong and should be known, of the file as a whole.
+    pub notices: Vec<Fault>,
 }
 
 /// What a line says of one ticket.
@@ -138,6 +145,9 @@ impl List {
     /// Reads a file to its end, whatever is wrong with its lines. Refuses what is no list.
     pub fn read(file: &[u8], how: &Reading) -> Result<Self, Error> {
         let source = Source::read(file).map_err(|error| Error::InvalidPayload(vec![error]))?;
+        if source.text.trim().is_empty() {
+            return Err(Error::field("file", Fault::EmptyFile));
+        }
         let mut list = Self {
             encoding: source.encoding,
             separator: (source.encoding != Encoding::Workbook).then_some(char::from(source.separator)),
@@ -147,15 +157,17 @@ impl List {
             lines: 0,
             left_out: 0,
             rows: Vec::new(),
+            void: Vec::new(),
             faults: Faults::default(),
+            notices: notices_of(&source),
         };
-        let (header_at, header) = header_of(&source);
+        let (header_at, header) = if how.no_header { no_header(&source) } else { header_of(&source) };
         if header.len() > COLUMNS {
             let many = FieldError::line(header_at, Fault::TooManyColumns { most: COLUMNS });
             return Err(Error::InvalidPayload(vec![many]));
         }
         list.read_columns(header_at, &header, how);
-        list.read_lines(&source, header_at, &header, how.most);
+        list.read_lines(&source, header_at, &header, how);
         if list.lines == 0 && list.faults.is_empty() {
             list.faults.line(header_at.max(1), Fault::NoTickets);
         }
@@ -170,6 +182,7 @@ impl List {
             None => recognised(&names),
         };
         let width = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        let is_nameless = width == 0 && !names.is_empty();
         if let Some(fields) = &how.columns
             && !(width..=names.len()).contains(&fields.len())
         {
@@ -188,19 +201,21 @@ impl List {
         if !columns.is_empty() && !how.ignore_unknown {
             self.faults.line(line, Fault::UnknownColumn { columns, known });
         } else if !self.columns.iter().any(|column| column.field.is_some_and(|field| field != Field::Status)) {
-            self.faults.line(line, Fault::NoColumn { known });
+            let fault = if is_nameless { Fault::NoHeader } else { Fault::NoColumn { known } };
+            self.faults.line(line, fault);
         }
     }
 
-    fn read_lines(&mut self, source: &Source<'_>, header_at: u64, header: &StringRecord, most: usize) {
+    fn read_lines(&mut self, source: &Source<'_>, header_at: u64, header: &StringRecord, how: &Reading) {
+        let most = how.most;
         let is_ours = is_our_export(header);
         let broken = unclosed_quote(source);
-        let ragged = source.encoding == Encoding::Workbook;
-        let mut reader = LineReader { columns: &self.columns, ragged, width: header.len(), orders: HashMap::new() };
+        let mut reader = LineReader::new(&self.columns, header.len());
         let mut seen = Seen::default();
         let (mut rows, mut faults) = (Vec::new(), std::mem::take(&mut self.faults));
         for (line, record) in Records::of(source) {
-            if line <= header_at {
+            // Who joins lists joins their headers.
+            if line <= header_at || record == *header {
                 continue;
             }
             if let Some((_, quote)) = broken.filter(|(record, _)| line >= *record) {
@@ -223,12 +238,52 @@ impl List {
                     tickets.iter().for_each(|row| seen.meet(row, &mut faults));
                     rows.extend(tickets);
                 }
-                Line::Void => self.left_out += 1,
-                Line::Wrong => {}
+                Line::Void(ticket) => {
+                    self.left_out += 1;
+                    self.void.extend(ticket.filter(|_| self.void.len() < most));
+                }
+                Line::Sum | Line::Wrong => {}
             }
+        }
+        let LineReader { statuses, sums, dates, .. } = reader;
+        if !statuses.is_empty() && !how.ignore_unknown {
+            faults.line(header_at.max(1), Fault::UnknownStatus { words: statuses.into_iter().collect() });
+        }
+        if !sums.is_empty() {
+            self.notices.push(Fault::SumsLeftOut { lines: sums });
+        }
+        if !dates.is_empty() {
+            self.notices.push(Fault::SeatsLikeDates { lines: dates });
+        }
+        if self.left_out > 0 {
+            self.notices.push(Fault::LinesLeftOut { count: self.left_out });
         }
         (self.rows, self.faults) = (rows, faults);
     }
+}
+
+/// What should be known of a file before any of its lines is read.
+fn notices_of(source: &Source<'_>) -> Vec<Fault> {
+    let mut notices = Vec::new();
+    if matches!(source.encoding, Encoding::Windows1252 | Encoding::Macintosh) {
+        notices.push(Fault::GuessedLetters);
+    }
+    if is_mangled(&source.text) {
+        notices.push(Fault::MangledLetters);
+    }
+    if !source.other_sheets.is_empty() {
+        notices.push(Fault::OtherSheets { sheets: source.other_sheets.clone() });
+    }
+    if source.hidden > 0 {
+        notices.push(Fault::HiddenRows { count: source.hidden });
+    }
+    notices
+}
+
+/// Whether UTF-8 was taken for something else before the file was saved: `SofÃ­a`.
+fn is_mangled(text: &str) -> bool {
+    text.match_indices('Ã')
+        .any(|(at, sign)| text[at + sign.len()..].starts_with(|next| ('\u{a0}'..='\u{bf}').contains(&next)))
 }
 
 /// The columns as somebody says they are.
@@ -298,13 +353,21 @@ impl Iterator for Records<'_> {
 }
 
 /// The line that names the columns, and where it is: the first that names two that are known, or else one, or else the first.
-/// Above it there may be a title.
+/// Above it there may be a title. Where the first has an address there is none.
 fn header_of(source: &Source<'_>) -> (u64, StringRecord) {
     let named =
         |record: &StringRecord| record.iter().take(COLUMNS).filter(|name| columns::find(name).is_some()).count().min(2);
     let first: Vec<(u64, StringRecord)> = Records::of(source).take(TITLES).collect();
     // Of equals the last is taken, so the order is turned round.
-    first.into_iter().rev().max_by_key(|(_, record)| named(record)).unwrap_or_default()
+    let (line, record) = first.into_iter().rev().max_by_key(|(_, record)| named(record)).unwrap_or_default();
+    let is_ticket = named(&record) == 0 && record.iter().any(|text| Email::try_from(text.to_owned()).is_ok());
+    if is_ticket { no_header(source) } else { (line, record) }
+}
+
+/// A line before the first, as wide as that, which names nothing.
+fn no_header(source: &Source<'_>) -> (u64, StringRecord) {
+    let width = Records::of(source).take(TITLES).map(|(_, record)| record.len()).max();
+    (0, vec![""; width.unwrap_or_default()].into())
 }
 
 /// Finds the lines of records, one after the other. The reader's own count is behind: where it says that a record
@@ -364,7 +427,9 @@ fn unclosed_quote(source: &Source<'_>) -> Option<(u64, u64)> {
 /// What a line is.
 enum Line {
     Tickets(Vec<TicketRow>),
-    Void,
+    /// None by its own word, and what it names.
+    Void(Option<TicketRow>),
+    Sum,
     Wrong,
 }
 
@@ -372,10 +437,14 @@ enum Line {
 struct LineReader<'a> {
     columns: &'a [Column],
     width: usize,
-    /// Whether cells that are empty at the end of a line may be missing.
-    ragged: bool,
     /// The seller's orders so far, and the tickets of each.
     orders: HashMap<String, usize>,
+    /// Words for a status that nobody knows, some of them;
+    statuses: BTreeSet<String>,
+    /// lines that are sums,
+    sums: Vec<u64>,
+    /// and those whose seat looks like a date.
+    dates: Vec<u64>,
 }
 
 /// The line that is read, and what is wrong with it: all of it, at once.
@@ -394,26 +463,67 @@ impl<'a> Cells<'a> {
     }
 
     fn fault(&mut self, field: Field, fault: Fault) {
-        self.faults.push(FieldError::column(self.line, field.name(), fault));
+        let named = self.columns.iter().find(|column| column.field == Some(field)).map(|column| column.name.as_str());
+        let named = named.filter(|name| !name.is_empty()).map(|name| name.chars().take(NAME_TOLD).collect::<String>());
+        self.faults.push(FieldError::column(self.line, field.name(), named.as_deref().unwrap_or(field.name()), fault));
     }
 
     fn checked<T: TryFrom<String, Error = Fault>>(&mut self, field: Field) -> Option<T> {
         let text = self.text(field)?.to_owned();
+        self.check(field, text)
+    }
+
+    fn check<T: TryFrom<String, Error = Fault>>(&mut self, field: Field, text: String) -> Option<T> {
         T::try_from(text).map_err(|fault| self.fault(field, fault)).ok()
+    }
+
+    fn refused(self, faults: &mut Faults) -> Line {
+        self.faults.into_iter().for_each(|fault| faults.add(self.line, fault));
+        Line::Wrong
+    }
+
+    /// The seat, which begins with its row where that stands by itself.
+    fn seat(&mut self) -> Option<Place> {
+        let seat = self.text(Field::Seat)?;
+        let seat = self.text(Field::Row).map_or_else(|| seat.to_owned(), |row| format!("{row}-{seat}"));
+        self.check(Field::Seat, seat)
     }
 }
 
-impl LineReader<'_> {
+impl<'a> LineReader<'a> {
+    fn new(columns: &'a [Column], width: usize) -> Self {
+        let (orders, statuses) = (HashMap::new(), BTreeSet::new());
+        Self { columns, width, orders, statuses, sums: Vec::new(), dates: Vec::new() }
+    }
+
     fn read(&mut self, line: u64, record: &StringRecord, faults: &mut Faults) -> Line {
         let mut cells = Cells { line, record, columns: self.columns, faults: Vec::new() };
         if let Err(fault) = self.check_width(record) {
             faults.line(line, fault);
             return Line::Wrong;
         }
-        if cells.text(Field::Status).is_some_and(columns::is_void) {
-            return Line::Void;
+        match cells.text(Field::Status).map(|word| (word, columns::standing(word))) {
+            Some((_, Standing::Void)) => return Line::Void(void_ticket(&mut cells)),
+            Some((word, Standing::Unknown)) if self.statuses.len() < NAMES_TOLD => {
+                self.statuses.insert(word.chars().take(NAME_TOLD).collect());
+            }
+            _ => {}
         }
-        let seat: Option<Place> = cells.checked(Field::Seat);
+        if is_sum(&cells) {
+            note(&mut self.sums, line);
+            return Line::Sum;
+        }
+        for field in Field::iter().filter(|field| cells.text(*field).is_some_and(is_failed_formula)).collect::<Vec<_>>()
+        {
+            cells.fault(field, Fault::FailedFormula);
+        }
+        if !cells.faults.is_empty() {
+            return cells.refused(faults);
+        }
+        let seat = cells.seat();
+        if seat.as_ref().is_some_and(|seat| is_like_a_date(seat.as_str())) {
+            note(&mut self.dates, line);
+        }
         let gate: Option<Place> = cells.checked(Field::Gate);
         let person = read_person(&mut cells);
         let quantity = read_quantity(&mut cells);
@@ -425,12 +535,10 @@ impl LineReader<'_> {
                 // The header is what is wrong.
                 return Line::Wrong;
             }
-            // Such as a line of sums at the end.
             cells.faults.push(FieldError::line(line, Fault::Empty));
         }
         if !cells.faults.is_empty() {
-            cells.faults.into_iter().for_each(|fault| faults.add(line, fault));
-            return Line::Wrong;
+            return cells.refused(faults);
         }
         let numbered = |number: usize| {
             reference.as_ref().map(|(reference, before)| match before + number {
@@ -448,15 +556,10 @@ impl LineReader<'_> {
         Line::Tickets((1..=quantity).map(ticket).collect())
     }
 
-    /// Refuses a line that has more than the header names, or too little to have a seat and a gate.
+    /// Refuses a line that has more than the header names. Excel leaves out what is empty at the end of a line.
     fn check_width(&self, record: &StringRecord) -> Result<(), Fault> {
-        let needs = |field| matches!(field, Some(Field::Seat | Field::Gate));
-        let least = self.columns.iter().rposition(|column| needs(column.field)).map_or(0, |last| last + 1);
         let too_much = record.iter().skip(self.width).any(|text| !text.is_empty());
-        if too_much || (record.len() < least && !self.ragged) {
-            return Err(Fault::WrongFieldCount { expected: self.width, found: record.len() });
-        }
-        Ok(())
+        if too_much { Err(Fault::WrongFieldCount { expected: self.width, found: record.len() }) } else { Ok(()) }
     }
 
     /// The ticket's reference, and how many tickets of its order there are before it.
@@ -479,22 +582,80 @@ impl LineReader<'_> {
     }
 }
 
+/// Notes a line, if it is one of the first.
+fn note(lines: &mut Vec<u64>, line: u64) {
+    if lines.len() < NAMES_TOLD {
+        lines.push(line);
+    }
+}
+
+/// What a line names that is no ticket, by which one that was made of it before is found.
+fn void_ticket(cells: &mut Cells<'_>) -> Option<TicketRow> {
+    let (seat, gate) = (cells.seat(), cells.checked(Field::Gate));
+    let reference = match (cells.checked(Field::Reference), cells.text(Field::Order), cells.text(Field::OrderPosition))
+    {
+        (Some(Text::<REFERENCE>(reference)), ..) => Some(reference),
+        (None, Some(order), Some(position)) => Some(format!("{order}-{position}")),
+        _ => None,
+    };
+    let names_it = seat.is_some() || reference.is_some();
+    names_it.then_some(TicketRow { line: cells.line, seat, gate, person: None, reference })
+}
+
+/// Whether the line is the sum of the others: no person is called so without an address.
+fn is_sum(cells: &Cells<'_>) -> bool {
+    let first = [Field::Row, Field::Seat, Field::FullName, Field::FirstName, Field::LastName, Field::Gate];
+    let is_sum = first.into_iter().filter_map(|field| cells.text(field)).any(columns::is_sum);
+    is_sum && cells.text(Field::Email).is_none() && cells.text(Field::Username).is_none()
+}
+
+/// What Excel and its like write where a formula has no value.
+fn is_failed_formula(text: &str) -> bool {
+    ["#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"].contains(&text)
+}
+
+/// Whether this is what spreadsheets make of `1-2`: a date of a workbook, `02-Jan`, `2. Jan`, `Jan-02`.
+fn is_like_a_date(text: &str) -> bool {
+    const MONTHS: [&str; 26] = [
+        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec", "ene", "abr", "ago", "dic",
+        "mrz", "mär", "mai", "okt", "dez", "gen", "mag", "giu", "lug", "set",
+    ];
+    let parts: Vec<String> =
+        text.split(|part: char| "-./ ".contains(part)).filter(|part| !part.is_empty()).map(str::to_lowercase).collect();
+    let is_number =
+        |text: &str, lengths: &[usize]| lengths.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [year, month, day] => [year, month, day].into_iter().all(|part| is_number(part, &[2, 4])) && year.len() == 4,
+        [one, other] => {
+            (MONTHS.contains(one) && is_number(other, &[1, 2])) || (MONTHS.contains(other) && is_number(one, &[1, 2]))
+        }
+        _ => false,
+    }
+}
+
 fn read_quantity(cells: &mut Cells<'_>) -> usize {
     let Some(text) = cells.text(Field::Quantity) else { return 1 };
-    // A seat is one ticket.
-    let most = if cells.text(Field::Seat).is_some() { 1 } else { QUANTITY };
+    let has_seat = cells.text(Field::Seat).is_some();
     match whole_number(text) {
-        Some(quantity) if (1..=most).contains(&quantity) => quantity,
+        Some(1) => 1,
+        Some(quantity) if has_seat && quantity > 1 => {
+            cells.fault(Field::Quantity, Fault::SeatIsOneTicket);
+            1
+        }
+        Some(quantity) if (1..=QUANTITY).contains(&quantity) => quantity,
         _ => {
-            cells.fault(Field::Quantity, Fault::OutOfRange { least: 1, most });
+            cells.fault(Field::Quantity, Fault::OutOfRange { least: 1, most: QUANTITY });
             1
         }
     }
 }
 
-/// A number as forms and spreadsheets have it: `2`, and `2.0` of those that know no others.
+/// A number as forms and spreadsheets have it: `2`, and `2.0` or `2,00` of those that know no others.
 fn whole_number(text: &str) -> Option<usize> {
-    let digits = text.strip_suffix(".0").or(text.strip_suffix(",0")).unwrap_or(text);
+    let digits = match text.split_once(['.', ',']) {
+        Some((whole, behind)) if !behind.is_empty() && behind.bytes().all(|byte| byte == b'0') => whole,
+        _ => text,
+    };
     digits.parse().ok()
 }
 
@@ -610,18 +771,12 @@ pub fn as_read(name: &str) -> String {
 /// What the lines of a file may have once.
 #[derive(Default)]
 struct Seen {
-    seats: HashMap<(Place, Option<Place>), u64>,
     references: HashMap<String, u64>,
     addresses: HashMap<String, String>,
 }
 
 impl Seen {
     fn meet(&mut self, row: &TicketRow, faults: &mut Faults) {
-        if let Some(seat) = &row.seat
-            && let Some(first) = self.seats.insert((seat.clone(), row.gate.clone()), row.line)
-        {
-            faults.line(row.line, Fault::SeatTwice { line: first });
-        }
         if let Some(reference) = &row.reference
             && let Some(first) = self.references.insert(reference.clone(), row.line)
         {
@@ -643,7 +798,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: Reading = Reading { columns: None, ignore_unknown: false, most: usize::MAX };
+    const ALL: Reading = Reading { columns: None, ignore_unknown: false, no_header: false, most: usize::MAX };
 
     fn list(file: impl AsRef<[u8]>) -> List {
         List::read(file.as_ref(), &ALL).unwrap()
@@ -846,6 +1001,12 @@ mod tests {
                 json!(["", "Ana Roe", "ana@example.org", "9001"]),
             ),
             (
+                "order_id,order_number,order_date,paid_date,status,order_total,customer_email,billing_first_name,billing_last_name,billing_phone,customer_note\n\
+                 7,700,2026-05-01,2026-05-01,completed,20,ana@example.org,Ana,Roe,600,\n\
+                 8,701,2026-05-01,,on-hold,20,ben@example.org,Ben,Roe,600,\n",
+                json!(["", "Ana Roe", "ana@example.org", "700"]),
+            ),
+            (
                 "Marca temporal,Dirección de correo electrónico,¿Cuál es tu nombre?,¿Cuántas entradas?\n\
                  01/05/2026 10:00:00,ana@example.org,Ana Roe,1\n",
                 json!(["", "Ana Roe", "ana@example.org", null]),
@@ -883,7 +1044,8 @@ mod tests {
                 "{quantity}"
             );
         }
-        assert_eq!(faults("seat,quantity\nA1,2\n"), ["line 2: quantity must be a number from 1 to 1"]);
+        assert_eq!(references("name,quantity\nAna,\"2,00\"\n").len(), 2);
+        assert_eq!(faults("seat,quantity\nA1,2\n"), ["line 2: quantity must be 1, because the line names a seat"]);
         assert_eq!(faults("reference\nX\nX\n"), ["line 3: has the same reference as line 2"]);
     }
 
@@ -891,7 +1053,7 @@ mod tests {
     fn columns_are_what_somebody_says_they_are() {
         let how = |columns: &str, ignore_unknown| {
             let field = |name: &str| name.parse().ok();
-            Reading { columns: Some(columns.split(',').map(field).collect()), ignore_unknown, most: 9 }
+            Reading { columns: Some(columns.split(',').map(field).collect()), ignore_unknown, most: 9, ..ALL }
         };
         let file = "Wer?,Wo?,seat\nAna,North,x\n";
         let list = List::read(file.as_bytes(), &how("full_name,gate,", false)).unwrap();
@@ -900,13 +1062,13 @@ mod tests {
         assert_eq!((row.seat.is_none(), row.gate.as_ref().map(Place::as_str)), (true, Some("North")));
         let list = List::read(file.as_bytes(), &how("full_name,gate", false)).unwrap();
         assert_eq!(list.faults.into_told()[0].field, "columns");
-        let list = List::read(file.as_bytes(), &Reading { ignore_unknown: true, most: 9, columns: None }).unwrap();
+        let list = List::read(file.as_bytes(), &Reading { ignore_unknown: true, ..ALL }).unwrap();
         assert!(list.faults.is_empty());
         assert_eq!(
             serde_json::to_value(&list.columns).unwrap()[0],
             json!({ "name": "Wer?", "field": null, "known": false })
         );
-        let list = List::read(b"Wer?\nAna\n", &Reading { ignore_unknown: true, most: 9, columns: None }).unwrap();
+        let list = List::read(b"Wer?\nAna\n", &Reading { ignore_unknown: true, ..ALL }).unwrap();
         assert_eq!(list.faults.into_told()[0].code(), "no_column");
     }
 
@@ -919,23 +1081,25 @@ mod tests {
         });
         let email = |line: u64| format!("line {line}: email must be an e-mail address of at most 254 characters");
         for (file, errors) in [
-            ("", vec![none.as_str()]),
-            ("\u{feff}", vec![&none]),
+            ("", vec!["file: is empty"]),
+            ("\u{feff} \r\n", vec!["file: is empty"]),
+            ("what,else\n", vec![&unknown("what, else")]),
             ("inside\ntrue\n", vec![&none]),
             ("seat,inside\nA1,true\n,true\n", vec!["line 3: must not be empty"]),
             ("seat,gate", vec!["line 1: must hold at least one ticket"]),
             ("seat,gate\r\n\r\n", vec!["line 1: must hold at least one ticket"]),
-            ("seat,gate,row,Why?\nA1,North,1,\n", vec![&unknown("row, Why?")]),
+            ("seat,gate,shoe,Why?\nA1,North,1,\n", vec![&unknown("shoe, Why?")]),
             ("A1,North\nA2,North\n", vec![&unknown("A1, North")]),
             ("seat,gate,Seat\nA1,North,A1\n", vec!["line 1: names the column seat twice"]),
+            ("seat,gate\nA2,North,x\n", vec!["line 2: must have 2 fields, as the header has, not 3"]),
+            ("Asiento,Correo\nA1,x\n", vec!["line 2: Correo must be an e-mail address of at most 254 characters"]),
             (
-                "seat,gate\nA1\nA2,North,x\n",
+                "seat,email\n#REF!,#N/A\n",
                 vec![
-                    "line 2: must have 2 fields, as the header has, not 1",
-                    "line 3: must have 2 fields, as the header has, not 3",
+                    "line 2: seat is what a spreadsheet writes for a formula that failed",
+                    "line 2: email is what a spreadsheet writes for a formula that failed",
                 ],
             ),
-            ("seat,gate\nA1,North\nA2,North\nA1,North\n", vec!["line 4: names the same seat and gate as line 2"]),
             ("seat,gate,username\nA1,North,Attendance\n", vec!["line 2: username is a reserved name"]),
             ("seat,gate\n\"A\0\",North\n", vec![&format!("line 2: seat {CHARACTERS}")]),
             // The lines of the file, as an editor counts them, whatever the line breaks and the fields contain.
@@ -954,7 +1118,7 @@ mod tests {
                     &format!("line 2: seat {CHARACTERS}"),
                     "line 2: email must be an e-mail address of at most 254 characters",
                     "line 2: username must have 1 to 64 of the characters A-Z a-z 0-9 . _ @ + -",
-                    "line 2: quantity must be a number from 1 to 1",
+                    "line 2: quantity must be 1, because the line names a seat",
                 ],
             ),
             // A quote that nothing ends takes the rest of the file with it.
@@ -978,16 +1142,38 @@ mod tests {
             told
         };
         for (file, line, code, params) in [
-            (format!("seat,gate\nA1,{long}\n").as_str(), 2, "too_long", json!({ "column": "gate", "most": 64 })),
-            ("seat,gate\n\nA1,\"a\nb\"\n", 3, "bad_characters", json!({ "column": "gate" })),
-            ("seat,gate,username\nA1,N,a b\n", 2, "not_a_username", json!({ "column": "username", "most": 64 })),
-            ("seat,gate,username\nA1,N,attendance\n", 2, "reserved", json!({ "column": "username" })),
-            ("seat,gate,username,email\nA1,N,a,b\n", 2, "not_an_email", json!({ "column": "email", "most": 254 })),
-            ("seat,gate\nA1,N\nA2,N\nA1,N\n", 4, "seat_twice", json!({ "line": 2 })),
+            (
+                format!("seat,gate\nA1,{long}\n").as_str(),
+                2,
+                "too_long",
+                json!({ "column": "gate", "named": "gate", "most": 64 }),
+            ),
+            ("seat,Tor\n\nA1,\"a\nb\"\n", 3, "bad_characters", json!({ "column": "gate", "named": "Tor" })),
+            (
+                "seat,gate,User\nA1,N,a b\n",
+                2,
+                "not_a_username",
+                json!({ "column": "username", "named": "User", "most": 64 }),
+            ),
+            (
+                "seat,gate,username\nA1,N,attendance\n",
+                2,
+                "reserved",
+                json!({ "column": "username", "named": "username" }),
+            ),
+            (
+                "seat,gate,username,Mail\nA1,N,a,b\n",
+                2,
+                "not_an_email",
+                json!({ "column": "email", "named": "Mail", "most": 254 }),
+            ),
+            ("reference\nX\nY\nX\n", 4, "reference_twice", json!({ "line": 2 })),
             ("seat,gate\nA1,N\nA2,N\nA3,N\nA4,N\n", 5, "too_many_tickets", json!({ "most": 3 })),
             ("gate,quantity\nN,4\n", 2, "too_many_tickets", json!({ "most": 3 })),
-            ("seat,gate\nA1\n", 2, "wrong_field_count", json!({ "expected": 2, "found": 1 })),
-            ("seat,gate,row\nA1,N,\n", 1, "unknown_column", json!({ "columns": ["row"], "known": Field::names() })),
+            ("seat,gate\nA1,N,O\n", 2, "wrong_field_count", json!({ "expected": 2, "found": 3 })),
+            ("seat,gate,shoe\nA1,N,\n", 1, "unknown_column", json!({ "columns": ["shoe"], "known": Field::names() })),
+            ("seat,status\nA1,vip\nA2,void\n", 1, "unknown_status", json!({ "words": ["vip"] })),
+            ("ana@example.org,Ana\n", 1, "no_header", json!({})),
             ("gate,GATE\nN,N\n", 1, "column_twice", json!({ "column": "gate" })),
             ("seat,gate\n", 1, "no_tickets", json!({})),
         ] {
@@ -1021,6 +1207,66 @@ mod tests {
     fn what_says_itself_that_it_is_no_ticket_is_left_out() {
         let read = list("name,status\nAna,valid\nBen,revoked\nCy,used\nDee,Cancelled\n");
         assert_eq!((read.rows.len(), read.left_out, read.lines), (2, 2, 4));
+        assert_eq!(read.notices, [Fault::LinesLeftOut { count: 2 }]);
+        let unknown = "name,status\nAna,vip\n";
+        assert_eq!(faults(unknown).len(), 1);
+        let read = List::read(unknown.as_bytes(), &Reading { ignore_unknown: true, ..ALL }).unwrap();
+        assert_eq!((read.rows.len(), read.faults.is_empty()), (1, true));
+    }
+
+    #[test]
+    fn a_list_loses_nobody_for_want_of_a_header() {
+        let columns = Some(vec![Some(Field::FullName), Some(Field::Email)]);
+        let file = "Ana Roe,ana@example.org\nBen Roe,ben@example.org\n";
+        let read = List::read(file.as_bytes(), &Reading { columns: columns.clone(), ..ALL }).unwrap();
+        assert_eq!(read.rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 2]);
+        assert!(read.faults.is_empty());
+        let names = "Ana Roe\nBen Roe\n";
+        for (no_header, lines) in [(true, vec![1, 2]), (false, vec![2])] {
+            let columns = Some(vec![Some(Field::FullName)]);
+            let read = List::read(names.as_bytes(), &Reading { columns, no_header, ..ALL }).unwrap();
+            assert_eq!(read.rows.iter().map(|row| row.line).collect::<Vec<_>>(), lines);
+        }
+        // A question of a form may have an address in it.
+        assert!(faults("Questions? help@example.org,What\nAna,A1\n")[0].contains("not known: Questions? help"));
+    }
+
+    #[test]
+    fn sums_and_headers_that_come_again_are_nobody() {
+        let read = list("name,seat,quantity\nAna,,1\nname,seat,quantity\nBen,,2\nTOTAL:,,3\n,Summe,3\n");
+        assert_eq!((read.rows.len(), read.lines), (3, 4));
+        assert_eq!(read.notices, [Fault::SumsLeftOut { lines: vec![5, 6] }]);
+        // Somebody may be called so.
+        assert_eq!(list("name,email\nTotal,total@example.org\n").rows.len(), 1);
+    }
+
+    #[test]
+    fn what_excel_leaves_out_at_the_end_of_a_line_is_empty() {
+        assert_eq!(places("name,seat,gate\nAna,A1,North\nBen,A2\nCy\n").len(), 3);
+    }
+
+    #[test]
+    fn letters_that_were_mangled_before_are_told() {
+        assert_eq!(list("name\nSofÃ\u{ad}a MuÃ±oz\n").notices, [Fault::MangledLetters]);
+        assert_eq!(list("name\nSÃO JOÃO, Ãngela\n").notices, []);
+    }
+
+    #[test]
+    fn a_row_and_a_seat_are_one_seat() {
+        assert_eq!(
+            places("Fila;Asiento;Puerta\n3;12;N\n;7;N\n"),
+            [(2, "3-12".into(), "N".into()), (3, "7".into(), "N".into()),]
+        );
+    }
+
+    #[test]
+    fn a_seat_that_looks_like_a_date_is_told() {
+        for seat in ["2026-02-01", "01-Feb", "1. Feb", "Feb-01", "02-ene", "3-Mai"] {
+            assert_eq!(list(format!("seat\n{seat}\n")).notices, [Fault::SeatsLikeDates { lines: vec![2] }], "{seat}");
+        }
+        for seat in ["1-2", "A-01", "Mai 123", "MAR", "12-34-56", "Row 3"] {
+            assert_eq!(list(format!("seat\n{seat}\n")).notices, [], "{seat}");
+        }
     }
 
     proptest! {

@@ -41,6 +41,10 @@ pub(super) struct Source<'a> {
     pub rows: Vec<u32>,
     /// Lines that come before the text.
     pub before: u64,
+    /// Rows among those that are hidden, of a workbook,
+    pub hidden: usize,
+    /// and its other sheets that people see.
+    pub other_sheets: Vec<String>,
 }
 
 impl<'a> Source<'a> {
@@ -58,7 +62,8 @@ impl<'a> Source<'a> {
             None => (0, None, text),
         };
         let separator = told.unwrap_or_else(|| separator_of(&text));
-        Ok(Self { text, separator, encoding, sheet: None, rows: Vec::new(), before })
+        let (rows, other_sheets) = (Vec::new(), Vec::new());
+        Ok(Self { text, separator, encoding, sheet: None, rows, before, hidden: 0, other_sheets })
     }
 }
 

@@ -14,8 +14,13 @@ use crate::limits::{COLUMNS, WORKBOOK_UNPACKED};
 
 /// Bytes of the code by which a number is shown, at most; Excel takes 255 characters.
 const LONGEST_FORMAT: usize = 1_000;
+/// Sheets that are told beside the one that was read, and characters of a name at most, as in Excel.
+const SHEETS_TOLD: usize = 20;
+const SHEET_NAME: usize = 31;
 /// Rows of a sheet at most, as in Excel.
 const ROWS: u32 = 1 << 20;
+/// Groups of merged cells at most.
+const MERGED: usize = 1 << 16;
 /// The longest text between two tags. A cell has at most 32,767 characters.
 const BETWEEN_TAGS: usize = 512 * 1024;
 
@@ -30,11 +35,13 @@ fn read_within(file: &[u8], most: usize) -> Result<Source<'static>> {
     let mut archive = Archive::open(file, most).ok_or(Fault::BrokenWorkbook)?;
     let book = Book::read(&mut archive)?;
     for (name, part) in &book.sheets {
-        let (csv, rows) = book.sheet(&mut archive, part)?;
+        let Filled { csv, rows, hidden } = book.sheet(&mut archive, part)?;
         if !rows.is_empty() {
-            let text = String::from_utf8(csv).map_err(|_| Fault::BrokenWorkbook)?;
+            let text = String::from_utf8(csv).map_err(|_| Fault::BrokenWorkbook)?.into();
             let (sheet, encoding) = (Some(name.clone()), Encoding::Workbook);
-            return Ok(Source { text: text.into(), separator: b',', encoding, sheet, rows, before: 0 });
+            let others = book.sheets.iter().filter(|(_, other)| other != part).take(SHEETS_TOLD);
+            let other_sheets = others.map(|(name, _)| name.chars().take(SHEET_NAME).collect()).collect();
+            return Ok(Source { text, separator: b',', encoding, sheet, rows, before: 0, hidden, other_sheets });
         }
     }
     Err(Fault::NoTickets)
@@ -262,21 +269,91 @@ impl Book {
         self.texts.get(start..*self.ends.get(number)?)
     }
 
-    /// A sheet as CSV, and the number of each row that is not empty.
-    fn sheet(&self, archive: &mut Archive<'_>, part: &str) -> Result<(Vec<u8>, Vec<u32>)> {
+    /// What is in a sheet.
+    fn sheet(&self, archive: &mut Archive<'_>, part: &str) -> Result<Filled> {
         let mut sheet = Sheet {
             book: self,
             most: archive.texts,
-            csv: csv::WriterBuilder::new().flexible(true).from_writer(Vec::new()),
+            csv: writer(),
             rows: Vec::new(),
+            hidden: 0,
             row: 0,
+            is_hidden: false,
             cells: Vec::new(),
             kept: Kept::at_most(archive.texts),
             cell: Cell::default(),
+            merged: Vec::new(),
         };
         archive.events(part, |event| sheet.meet(&event))?;
-        Ok((sheet.csv.into_inner().map_err(|_| Fault::BrokenWorkbook)?, sheet.rows))
+        let Sheet { csv, rows, hidden, mut merged, .. } = sheet;
+        let csv = csv.into_inner().map_err(|_| Fault::BrokenWorkbook)?;
+        if merged.is_empty() {
+            return Ok(Filled { csv, rows, hidden });
+        }
+        merged.sort_unstable_by_key(|area| (area.rows.start, area.column));
+        Ok(Filled { csv: fill(&csv, &rows, &merged, archive.texts)?, rows, hidden })
     }
+}
+
+/// A sheet as CSV, the number of each row that is not empty, and how many of them are hidden.
+struct Filled {
+    csv: Vec<u8>,
+    rows: Vec<u32>,
+    hidden: usize,
+}
+
+fn writer() -> csv::Writer<Vec<u8>> {
+    csv::WriterBuilder::new().flexible(true).from_writer(Vec::new())
+}
+
+/// Cells of several rows that are one to people. Only the first of them has what they show.
+#[derive(Debug, PartialEq)]
+struct Merged {
+    rows: Range<u32>,
+    column: usize,
+}
+
+impl Merged {
+    /// Of a reference such as `C3:C7`; none within one row.
+    fn read(reference: &str) -> Option<Self> {
+        let (first, last) = reference.split_once(':')?;
+        let row = |cell: &str| cell.trim_start_matches(|letter: char| letter.is_ascii_alphabetic()).parse::<u32>().ok();
+        let rows = row(first)?..row(last)?.checked_add(1)?;
+        let column = column_of(first).filter(|&column| column < COLUMNS)?;
+        (rows.len() > 1).then_some(Self { rows, column })
+    }
+}
+
+/// Writes what merged cells show into each of their rows. `merged` is in the order of its first rows.
+fn fill(csv: &[u8], rows: &[u32], merged: &[Merged], most: usize) -> Result<Vec<u8>> {
+    let mut records = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(csv).into_records();
+    let (mut filled, mut next) = (writer(), merged.iter().peekable());
+    // Those that have begun and not ended, with what they show.
+    let mut open: Vec<(&Merged, String)> = Vec::new();
+    for &row in rows {
+        let record = records.next().and_then(std::result::Result::ok).ok_or(Fault::BrokenWorkbook)?;
+        let mut cells: Vec<String> = record.iter().map(ToOwned::to_owned).collect();
+        open.retain(|(area, _)| area.rows.end > row);
+        for (area, shown) in &open {
+            cells.resize(cells.len().max(area.column + 1), String::new());
+            if cells[area.column].is_empty() {
+                cells[area.column].clone_from(shown);
+            }
+        }
+        while let Some(area) = next.next_if(|area| area.rows.start <= row) {
+            let shown = cells.get(area.column).filter(|_| area.rows.start == row);
+            open.extend(shown.filter(|text| !text.is_empty()).map(|text| (area, text.clone())));
+            // They do not overlap.
+            if open.len() > COLUMNS {
+                return Err(Fault::BrokenWorkbook);
+            }
+        }
+        filled.write_record(&cells).map_err(|_| Fault::BrokenWorkbook)?;
+        if filled.get_ref().len() > most {
+            return Err(Fault::LargeWorkbook);
+        }
+    }
+    filled.into_inner().map_err(|_| Fault::BrokenWorkbook)
 }
 
 struct Sheet<'a> {
@@ -285,12 +362,15 @@ struct Sheet<'a> {
     most: usize,
     csv: csv::Writer<Vec<u8>>,
     rows: Vec<u32>,
+    hidden: usize,
     row: u32,
+    is_hidden: bool,
     /// Those of the row so far.
     cells: Vec<String>,
     /// What has been read of them, those too that another one takes the place of.
     kept: Kept,
     cell: Cell,
+    merged: Vec<Merged>,
 }
 
 /// The cell that is being read.
@@ -328,8 +408,15 @@ impl Sheet<'_> {
                 if self.row > ROWS {
                     return Err(Fault::LargeWorkbook);
                 }
+                self.is_hidden = matches!(attribute(tag, "hidden").as_deref(), Some("1" | "true"));
                 self.cells.clear();
                 self.kept.bytes = 0;
+            }
+            "mergeCell" => {
+                self.merged.extend(attribute(tag, "ref").and_then(|area| Merged::read(&area)));
+                if self.merged.len() > MERGED {
+                    return Err(Fault::LargeWorkbook);
+                }
             }
             "c" => {
                 let column = attribute(tag, "r").and_then(|place| column_of(&place)).unwrap_or(self.cells.len());
@@ -343,9 +430,7 @@ impl Sheet<'_> {
             "v" | "t" => {
                 self.cell.is_value = true;
                 // A formula may give an empty text.
-                if self.cell.kind == "str" {
-                    self.cell.value.get_or_insert_default();
-                }
+                self.cell.value.get_or_insert_default();
             }
             "rPh" => self.cell.is_phonetic = true,
             _ => {}
@@ -369,6 +454,7 @@ impl Sheet<'_> {
             "row" if self.cells.iter().any(|cell| !cell.trim().is_empty()) => {
                 self.csv.write_record(&self.cells).map_err(|_| Fault::BrokenWorkbook)?;
                 self.rows.push(self.row);
+                self.hidden += usize::from(self.is_hidden);
                 if self.csv.get_ref().len() > self.most {
                     return Err(Fault::LargeWorkbook);
                 }
@@ -569,6 +655,40 @@ mod tests {
 
     fn lines(file: &[u8]) -> Vec<String> {
         read(file).unwrap().text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn merged_cells_are_in_each_of_their_rows() {
+        let cell = |place: &str, text: &str| format!("<c r=\"{place}\" t=\"inlineStr\"><is><t>{text}</t></is></c>");
+        let row = |number: usize, cells: &[(&str, &str)]| {
+            let cells = cells.iter().map(|(column, text)| cell(&format!("{column}{number}"), text)).collect::<String>();
+            format!("<row r=\"{number}\">{cells}</row>")
+        };
+        let rows = [
+            row(1, &[("A", "name"), ("B", "seat"), ("C", "gate")]),
+            row(2, &[("A", "Ana"), ("B", "A1"), ("C", "North")]),
+            row(3, &[("B", "A2")]),
+            row(5, &[("A", "Ben"), ("B", "A3")]),
+            row(6, &[("A", "Cy"), ("B", "A4")]),
+        ];
+        let merges = |areas: &[&str]| -> String {
+            let areas: String = areas.iter().map(|area| format!("<mergeCell ref=\"{area}\"/>")).collect();
+            format!("{}</sheetData><mergeCells>{areas}</mergeCells><sheetData>", rows.concat())
+        };
+        let file = workbook(&merges(&["C2:C5", "A2:A3", "A1:C1", "E7:E9", "A:B"]), "", "");
+        let filled = ["name,seat,gate", "Ana,A1,North", "Ana,A2,North", "Ben,A3,North", "Cy,A4"];
+        assert_eq!(lines(&file), filled);
+        for areas in [vec!["A2:A1048577"; COLUMNS + 1], vec!["A2:A3"; MERGED + 1]] {
+            assert!(read(&workbook(&merges(&areas), "", "")).is_err());
+        }
+    }
+
+    #[test]
+    fn hidden_rows_and_other_sheets_are_told() {
+        let rows = "<row><c t=\"str\"><v>seat</v></c></row><row hidden=\"1\"><c t=\"str\"><v>A1</v></c></row>\
+                    <row hidden=\"true\"/><row hidden=\"0\"><c t=\"str\"><v>A2</v></c></row>";
+        let read = read(&workbook(rows, "", "")).map(|source| (source.hidden, source.other_sheets.len()));
+        assert_eq!(read.unwrap(), (1, 0));
     }
 
     #[test]

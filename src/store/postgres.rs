@@ -75,7 +75,7 @@ macro_rules! id_in {
 /// The number that a text is, which has no sign and at most nine digits; else null.
 macro_rules! number_in {
     ($text:literal) => {
-        concat!("case when ", $text, " ~ '^[0-9]{1,9}$' then ", $text, "::bigint end")
+        concat!("case when ", $text, " ~ '^[0-9]{1,15}$' then ", $text, "::bigint end")
     };
 }
 

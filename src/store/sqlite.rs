@@ -57,7 +57,7 @@ macro_rules! number_in {
             $text,
             " not glob '*[^0-9]*' and length(",
             $text,
-            ") between 1 and 9 then cast(",
+            ") between 1 and 15 then cast(",
             $text,
             " as integer) end"
         )

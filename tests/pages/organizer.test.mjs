@@ -183,9 +183,20 @@ test("a file is shown before it is sent, and goes in as a whole or not at all", 
   await sees(page, counts(en, ["created", 3], ["registered", 3], ["users_created", 2], ["number", 3]));
   assert.ok(await menu("Wie viele?").evaluate((element) => element === document.activeElement), "the menu is still at hand");
 
+  // A list of names has no header.
+  await choose("Cy\nDee\n");
+  await menu("Cy").selectOption("full_name");
+  await sees(page, counts(en, ["created", 1], ["registered", 1], ["users_created", 1], ["number", 1]));
+  await page.getByLabel(en("organizer.first_line_is_ticket")).check();
+  await sees(page, counts(en, ["created", 2], ["registered", 2], ["users_created", 2], ["number", 2]));
+
+  await choose("name,status\nCy,paid\nDee,refunded\nTotal,\n");
+  await sees(page, en("field.lines_left_out", { count: 1 }));
+  await sees(page, en("field.sums_left_out", { lines: 4 }));
+
   await choose(Buffer.from("seat;gate;full_name\r\nA-1;North;Sof\xeda\r\n", "latin1"));
   await sees(page, en("organizer.read_lines_one", { form: "Windows-1252" }));
-  await sees(page, en("organizer.read_letters"));
+  await sees(page, en("field.guessed_letters"));
   await sees(page, "Sofía");
   await choose("%PDF-1.7");
   await sees(page, en("field.pdf"));
@@ -249,7 +260,7 @@ test("what is wrong with a line is told in the page's language", async (t) => {
   };
   const line = (number, code, values, column) => `${es("organizer.line")} ${number} ${column ? `${column}: ` : ""}${es(`field.${code}`, values)}`;
   const lines = [`${"n".repeat(65)},North,,,`, '"C\n3",North,,,', "C-4,North,not a name,,", "C-5,North,attendance,,", "C-6,North,,,",
-    "C-6,North,,,", "C-7,North,cy,,nobody", "C-8,North,,,a@b.example c@d.example", "C-9"];
+    "C-6,North,,,", "C-7,North,cy,,nobody", "C-8,North,,,a@b.example c@d.example", "C-9,North,,,,x"];
   assert.deepEqual(await reading(`seat,gate,username,full_name,email\n${lines.join("\n")}\n`), [
     line(2, "too_long", { most: 64 }, "seat"),
     line(3, "bad_characters", {}, "seat"),
@@ -258,7 +269,7 @@ test("what is wrong with a line is told in the page's language", async (t) => {
     line(8, "seat_twice", { line: 7 }),
     line(9, "not_an_email", { most: 254 }, "email"),
     line(10, "two_emails", {}, "email"),
-    line(11, "wrong_field_count", { expected: 5, found: 1 }),
+    line(11, "wrong_field_count", { expected: 5, found: 6 }),
   ]);
   assert.deepEqual(await reading("seat,gate\nA-1,North\n"), [line(2, "seat_taken")]);
   assert.deepEqual(await reading("seat,gate,shoes\nD-1,North,1\n"), [line(1, "unknown_column", { columns: "shoes" })]);

@@ -422,12 +422,12 @@ async fn import_names_the_wrong_lines_and_creates_nothing(service: Service) {
         ),
         (
             "seat,gate\nA-1,North\nA-9,North\n",
-            "error: seats.csv: A ticket for this seat at this gate exists already; nothing was created.\n  line 3: this \
+            "error: seats.csv: There are such tickets already; nothing was created.\n  line 3: this \
              seat at this gate has a ticket already\n",
         ),
         (
             "seat,sock\nA-1,x\n",
-            "error: seats.csv: line 1: has columns that are not known: sock. Known are seat, gate, username, full_name, \
+            "error: seats.csv: line 1: has columns that are not known: sock. Known are row, seat, gate, username, full_name, \
              first_name, last_name, email, reference, order, order_position, quantity, status; map or ignore the others\n",
         ),
     ];

@@ -27,6 +27,10 @@ on_both_databases! {
     an_update_corrects_names_and_references_and_nothing_else,
     names_that_are_read_the_same_are_the_same,
     what_is_exported_is_imported_again,
+    a_seat_that_two_lines_name_is_told_however_they_write_it,
+    a_list_that_comes_again_tells_what_it_does_not_change,
+    seats_are_numbered_after_the_greatest_number,
+    an_import_that_is_given_up_holds_its_place_until_its_file_is_read,
 }
 
 const TICKETS: &str = "/api/events/default/tickets";
@@ -76,14 +80,13 @@ async fn a_holder_who_exists_already_keeps_their_data(service: Service) {
 }
 
 async fn a_wrong_line_is_named_and_keeps_all_from_being_created(service: Service) {
-    let cases: [(&str, &[u8]); 17] = [
-        ("line 1", b""),
+    let cases: [(&str, &[u8]); 16] = [
+        ("file", b""),
         ("line 1", b"seat,gate\n"),
-        ("line 1", b"row\nA1\n"),
+        ("line 1", b"shoe\nA1\n"),
         ("line 1", b"A1,North\nA2,North\n"),
-        ("line 1", b"seat,gate,row\nA1,North,1\n"),
+        ("line 1", b"seat,gate,shoe\nA1,North,1\n"),
         ("line 1", b"seat,gate,seat\nA1,North,A1\n"),
-        ("line 2", b"seat,gate\nA1\n"),
         ("line 2", b"seat,gate\nA1,North,1\n"),
         ("line 3", b"seat,gate\nA1,North\nA1,North\n"),
         ("line 3", b"seat,email\r\nA1,\r\nA2,x\r\n"),
@@ -567,4 +570,70 @@ async fn what_is_exported_is_imported_again(service: Service) {
     let links = service.organizer.get("/api/events/default/links.csv").await.text();
     let made = service.organizer.post_csv("/api/events/again/tickets?existing=skip", links).await.is(201);
     assert_members(&made, json!({ "created": 0, "skipped": hard.len() }));
+}
+
+async fn a_seat_that_two_lines_name_is_told_however_they_write_it(service: Service) {
+    for file in ["seat,gate\nA1,\nA1,Entrance\n", "seat\n12\n\u{ff11}\u{ff12}\n", "row,seat\nA,1\n,a-1\n"] {
+        let refused = service.organizer.post_csv(TICKETS, file).await.is_refused(422, "invalid_payload");
+        let error = &refused["errors"][0];
+        assert_members(error, json!({ "field": "line 3", "code": "seat_twice", "params": { "line": 2 } }));
+        let told = service.organizer.post_csv(format!("{TICKETS}?dry_run=true"), file).await.is(200);
+        assert_eq!(told["errors"][0], *error);
+    }
+}
+
+/// The code and the parameters of each error or notice.
+fn told(told: &Value) -> Value {
+    let told = told.as_array().expect("something is told").iter();
+    told.map(|told| json!([told["code"], told["params"]])).collect()
+}
+
+async fn a_list_that_comes_again_tells_what_it_does_not_change(service: Service) {
+    let first = "reference,email,status\nR1,ana@x.org,paid\nR2,ben@x.org,paid\nR3,cy@x.org,paid\nR4,dee@x.org,paid\n";
+    let made = service.organizer.post_csv(TICKETS, first).await.is(201);
+    assert_eq!((&made["created"], &made["notices"]), (&json!(4), &Value::Null));
+    // R1 is another's now, R2 cancelled, R3 sold again under the same name, R4 not there.
+    let second =
+        "reference,email,status\nR1,eve@x.org,paid\nR2,ben@x.org,refunded\nR3,cy@x.org,refunded\nR3,cy@x.org,paid\n";
+    let skipped = service.organizer.post_csv(format!("{TICKETS}?existing=skip"), second).await.is(201);
+    let left_out = json!(["lines_left_out", { "count": 2 }]);
+    let (good, others) = (json!(["still_good", { "count": 1 }]), json!(["other_holders", { "lines": [2] }]));
+    assert_eq!(told(&skipped["notices"]), json!([left_out, good, others]));
+    let refused = service.organizer.post_csv(format!("{TICKETS}?existing=update"), second).await;
+    assert_eq!(told(&refused.is_refused(422, "invalid_payload")["errors"]), json!([["other_holder", {}]]));
+    let third = "reference,email,status\nR1,ana@x.org,paid\n";
+    let updated = service.organizer.post_csv(format!("{TICKETS}?existing=update"), third).await.is(201);
+    assert_eq!(told(&updated["notices"]), json!([["not_in_list", { "count": 3 }]]));
+}
+
+async fn seats_are_numbered_after_the_greatest_number(service: Service) {
+    service.organizer.post_csv(TICKETS, "seat\n999999999\n").await.is(201);
+    for number in 1_000_000_000..1_000_000_003_u64 {
+        service.organizer.post_csv(TICKETS, "full_name\nAna\n".replace("Ana", &format!("Ana {number}"))).await.is(201);
+        let found = service.organizer.get(format!("{TICKETS}?q={number}")).await.is(200);
+        assert_eq!(found["tickets"][0]["seat"], number.to_string());
+    }
+}
+
+async fn an_import_that_is_given_up_holds_its_place_until_its_file_is_read(service: Service) {
+    let long: std::sync::Arc<str> = format!("seat,status\n{}", "A,void\n".repeat(1_000_000)).into();
+    let short = async || service.organizer.post_csv(format!("{TICKETS}?dry_run=true"), "seat\nB1\n").await.status;
+    let begin = || {
+        let (organizer, long) = (service.organizer.clone(), long.clone());
+        let whole = async move { organizer.post_csv(format!("{TICKETS}?dry_run=true"), long.as_bytes()).await };
+        tokio::spawn(whole)
+    };
+    let mut import = begin();
+    while short().await == 200 {
+        // What asks for the place may have had it.
+        if import.is_finished() {
+            import = begin();
+        }
+    }
+    import.abort();
+    assert!(import.await.is_err_and(|error| error.is_cancelled()));
+    assert_eq!(short().await, 429, "its file is being read yet");
+    while short().await != 200 {
+        tokio::task::yield_now().await;
+    }
 }

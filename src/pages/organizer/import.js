@@ -15,6 +15,8 @@ const result = find("#imported");
 const button = find("button.primary", form);
 /** What each column is, as somebody said; until then the service recognises them. */
 let columns = null;
+/** Whether somebody said that the first line is a ticket already. */
+let noHeader = false;
 let asked = 0;
 
 export function show() {
@@ -28,6 +30,7 @@ export const hide = show;
 function empty() {
   asked++;
   columns = null;
+  noHeader = false;
   preview.hidden = true;
   preview.replaceChildren();
   button.disabled = true;
@@ -36,6 +39,7 @@ function empty() {
 function query(more = {}) {
   const all = new URLSearchParams({ existing: form.elements.existing.value, ...more });
   if (columns) all.set("columns", columns.join(","));
+  if (noHeader) all.set("header", false);
   return here(`/tickets?${all}`);
 }
 
@@ -80,19 +84,24 @@ function describe(seen) {
   const form = FORMS[seen.encoding] ?? seen.encoding;
   const told = [element("p", {}, element("strong", {}, counted("organizer.read_lines", seen.lines, { form })),
     ...(seen.sheet === null ? [] : [" ", text("organizer.read_sheet", { sheet: isolated(seen.sheet) })]))];
-  if (["windows-1252", "macintosh"].includes(seen.encoding)) told.push(element("p", { className: "bad" }, text("organizer.read_letters")));
-  told.push(table(seen));
+  told.push(...notices(seen), table(seen));
   if (seen.rows.length < seen.lines) told.push(element("p", { className: "quiet" }, counted("organizer.first_rows", seen.rows.length)));
+  if (columns || noHeader || seen.columns.some(({ known }) => !known)) {
+    const box = element("input", { type: "checkbox", id: "first-line", checked: noHeader, onchange: choose });
+    told.push(element("p", {}, element("label", {}, box, " ", text("organizer.first_line_is_ticket"))));
+  }
   if (seen.columns.some(({ known }) => !known)) {
     told.push(element("button", { type: "button", id: "leave-unknown", onclick: choose }, text("organizer.leave_unknown")));
   }
   const what = [...done(seen.counts),
-    ...(seen.left_out ? [counted("organizer.will_leave", seen.left_out)] : []),
     ...(seen.numbered ? [counted("organizer.will_number", seen.numbered)] : [])];
   if (seen.errors.length === 0) told.push(element("p", { id: "will", role: "status" }, `${what.join(", ") || text("organizer.nothing_new")}.`));
   else told.push(warning(counted("organizer.wrong", seen.wrong)), faults(seen.errors));
   return told;
 }
+
+/** What is not wrong, and should be known. */
+const notices = ({ notices: all = [] }) => all.map((notice) => element("p", { className: "bad notice" }, explainField(notice)));
 
 /** What is done, or would be, in words. */
 const done = (counts) => COUNTS.filter((name) => counts[name] > 0).map((name) => counted(`organizer.will_${name}`, counts[name]));
@@ -102,7 +111,9 @@ const warning = (words) => element("p", { className: "bad", role: "alert" }, wor
 
 /** The first lines, under what each column was taken for, which can be chosen otherwise. */
 function table({ columns: names, fields, rows }) {
-  const heads = names.map(({ name, field, known }, place) => {
+  const heads = names.map(({ name: written, field, known }, place) => {
+    // As a spreadsheet calls it.
+    const name = written || String.fromCharCode(65 + place % 26);
     const menu = element("select", { id: `column-${place}`, "aria-label": text("organizer.column_is", { name: isolated(name) }), onchange: choose },
       ...["", ...fields].map((each) => new Option(text(`organizer.column_${each || "none"}`), each)));
     menu.value = field ?? "";
@@ -118,6 +129,7 @@ function table({ columns: names, fields, rows }) {
 /** The columns are what the menus say. */
 function choose() {
   columns = [...preview.querySelectorAll("select")].map((menu) => menu.value);
+  noHeader = find("#first-line", preview)?.checked ?? false;
   attempt(look);
 }
 
@@ -142,12 +154,13 @@ onSubmit(form, async ({ file }) => {
   const csv = await bytes(file);
   if (!csv) return result.replaceChildren(alarm(text("organizer.file_changed")));
   try {
-    const counts = await call("POST", query(), { csv, timeout: LONG });
+    const imported = await call("POST", query(), { csv, timeout: LONG });
     form.reset();
     empty();
-    const what = done(counts).join(", ") || text("organizer.nothing_new");
+    const what = done(imported).join(", ") || text("organizer.nothing_new");
     result.replaceChildren(
       element("p", { className: "card good", role: "status" }, text("organizer.imported", { what })),
+      ...notices(imported),
       element("a", { className: "button primary", href: `#tickets/${slug}` }, text("organizer.to_tickets")));
   } catch (problem) {
     result.replaceChildren(...refusal(problem));

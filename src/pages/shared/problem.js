@@ -23,5 +23,5 @@ export function explainAll(problem) {
 export function explainField({ code, params = {}, message }) {
   const name = `field.${code}`;
   if (!hasText(name)) return english(message);
-  return element("span", {}, params.column ? `${params.column}: ` : "", text(name, params));
+  return element("span", {}, params.column ? `${params.named ?? params.column}: ` : "", text(name, params));
 }

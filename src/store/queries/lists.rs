@@ -44,7 +44,7 @@ impl Lists for Backend {
         let outcome = sqlx::query_as(concat!(
             "select t.gate, max(",
             number_in!("t.seat"),
-            ") as last_number from events e join tickets t on t.event_id = e.event_id and ",
+            ") as last_number, count(case when t.status <> 'revoked' then 1 end) as standing from events e join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
             " where e.event_id = $1 group by t.gate order by t.gate"
         ))
