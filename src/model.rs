@@ -597,6 +597,11 @@ pub struct Address {
 }
 
 impl Address {
+    #[cfg(test)]
+    pub fn of_anybody(email: &str) -> Self {
+        Self { email: Some(email.to_owned()), holder_event_id: None }
+    }
+
     /// The address, for a key that is bound to this event or to none. A bound key is told those of its event's own people.
     pub fn told_to(&self, bound_to: Option<Uuid>) -> Option<&str> {
         let may_know = bound_to.is_none() || bound_to == self.holder_event_id;

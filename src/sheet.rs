@@ -210,7 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Address, Direction, Seed, Status};
+    use crate::model::{Address, Direction, Email, Seed, Status, Username};
 
     fn ticket(seat: &str, gate: &str, full_name: &str) -> Ticket {
         Ticket {
@@ -278,6 +278,18 @@ mod tests {
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").expect("it begins with a byte order mark");
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text);
         reader.records().map(|record| record.unwrap().iter().map(ToOwned::to_owned).collect()).collect()
+    }
+
+    #[test]
+    fn no_ticket_that_was_written_is_taken_for_anything_else() {
+        for seat in ["Total", "#N/A", "seat"] {
+            let mut ticket = ticket(seat, "gate", "");
+            (ticket.status, ticket.username, ticket.full_name) = (Status::Valid, None, None);
+            let mut writer = Writer::new::<TicketLine>();
+            writer.line(&TicketLine::new(&ticket, None)).unwrap();
+            let list = List::read(&writer.take().unwrap(), &Reading { most: 9, ..Reading::default() }).unwrap();
+            assert!(list.faults.is_empty() && list.rows.len() == 1, "{seat}");
+        }
     }
 
     #[test]
@@ -419,9 +431,16 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read_again(seat in place(), gate in place(), name in place(), reference in place()) {
+        fn what_is_written_is_read_again(
+            seat in place(), gate in place(), name in place(), reference in place(),
+            username in "[-A-Za-z0-9._@+]{1,64}", email in "[-=+'A-Za-z0-9ñ.]{1,9}@[a-z0-9]{1,9}[.]example",
+        ) {
+            let (Ok(username), Ok(email)) = (Username::try_from(username), Email::try_from(email)) else { return Ok(()) };
+            let (username, email) = (username.as_str().to_owned(), email.0);
             let mut ticket = ticket(&seat, &gate, &name);
-            (ticket.status, ticket.username, ticket.reference) = (Status::Valid, Some("ana".into()), Some(reference.clone()));
+            (ticket.status, ticket.username, ticket.reference) =
+                (Status::Valid, Some(username.clone()), Some(reference.clone()));
+            ticket.address = Address::of_anybody(&email);
             let mut writer = Writer::new::<TicketLine>();
             writer.line(&TicketLine::new(&ticket, None)).unwrap();
             let list = List::read(&writer.take().unwrap(), &Reading { most: 9, ..Reading::default() }).unwrap();
@@ -431,6 +450,7 @@ mod tests {
             let read = (row.seat.clone().unwrap().into_string(), row.gate.clone().unwrap().into_string());
             prop_assert_eq!(read, (seat, gate));
             prop_assert_eq!((person.full_name, row.reference.clone()), (Some(name), Some(reference)));
+            prop_assert_eq!((person.username, person.email), (Some(username), Some(email)));
         }
     }
 }

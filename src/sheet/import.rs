@@ -210,7 +210,7 @@ impl List {
         let most = how.most;
         let is_ours = is_our_export(header);
         let broken = unclosed_quote(source);
-        let mut reader = LineReader::new(&self.columns, header.len());
+        let mut reader = LineReader::new(&self.columns, header.len(), is_ours);
         let mut seen = Seen::default();
         let (mut rows, mut faults) = (Vec::new(), std::mem::take(&mut self.faults));
         for (line, record) in Records::of(source) {
@@ -437,6 +437,8 @@ enum Line {
 struct LineReader<'a> {
     columns: &'a [Column],
     width: usize,
+    /// Whether the service wrote the file: then each line is a ticket, whatever it says.
+    is_ours: bool,
     /// The seller's orders so far, and the tickets of each.
     orders: HashMap<String, usize>,
     /// Words for a status that nobody knows, some of them;
@@ -491,9 +493,9 @@ impl<'a> Cells<'a> {
 }
 
 impl<'a> LineReader<'a> {
-    fn new(columns: &'a [Column], width: usize) -> Self {
+    fn new(columns: &'a [Column], width: usize, is_ours: bool) -> Self {
         let (orders, statuses) = (HashMap::new(), BTreeSet::new());
-        Self { columns, width, orders, statuses, sums: Vec::new(), dates: Vec::new() }
+        Self { columns, width, is_ours, orders, statuses, sums: Vec::new(), dates: Vec::new() }
     }
 
     fn read(&mut self, line: u64, record: &StringRecord, faults: &mut Faults) -> Line {
@@ -509,14 +511,13 @@ impl<'a> LineReader<'a> {
             }
             _ => {}
         }
-        if is_sum(&cells) {
+        if !self.is_ours && is_sum(&cells) {
             note(&mut self.sums, line);
             return Line::Sum;
         }
-        for field in Field::iter().filter(|field| cells.text(*field).is_some_and(is_failed_formula)).collect::<Vec<_>>()
-        {
-            cells.fault(field, Fault::FailedFormula);
-        }
+        let has_failed = |field: &Field| !self.is_ours && cells.text(*field).is_some_and(is_failed_formula);
+        let failed: Vec<Field> = Field::iter().filter(has_failed).collect();
+        failed.into_iter().for_each(|field| cells.fault(field, Fault::FailedFormula));
         if !cells.faults.is_empty() {
             return cells.refused(faults);
         }
