@@ -1173,25 +1173,32 @@ test("with 50,000 tickets a device is soon ready, and decides as fast as with fe
   const ready = performance.now() - begun;
   t.diagnostic(`ready after ${Math.round(ready)} ms; the page stood still for ${Math.round(await longest)} ms at most`);
   assert.equal((await tab.state()).tickets, 50_000);
+  const medians = {};
+  const measure = async (where, some) => {
+    const times = [];
+    for (const code of some.map((registration) => host.code(registration))) {
+      const [result, took] = await tab.page.evaluate(async (code) => {
+        const begun = performance.now();
+        const { result } = await globalThis.gate.scan({ code });
+        const took = performance.now() - begun;
+        globalThis.gate.counts(); // As the page does, while the next one is scanned.
+        return [result, took];
+      }, code);
+      assert.equal(result, "accepted");
+      times.push(Math.round(took));
+    }
+    times.sort((one, other) => one - other);
+    medians[where] = times[times.length / 2];
+    t.diagnostic(`milliseconds for a verdict ${where}: median ${medians[where]}, longest ${times.at(-1)}`);
+  };
+  await tab.scan("no ticket");
+  await measure("online", registrations.slice(0, 20));
   await host.stop();
   await tab.scan("no ticket");
-  const times = [];
-  for (const code of registrations.map((registration) => host.code(registration))) {
-    const [result, took] = await tab.page.evaluate(async (code) => {
-      const begun = performance.now();
-      const { result } = await globalThis.gate.scan({ code });
-      const took = performance.now() - begun;
-      globalThis.gate.counts(); // As the page does, while the next one is scanned.
-      return [result, took];
-    }, code);
-    assert.equal(result, "accepted");
-    times.push(Math.round(took));
-  }
-  times.sort((one, other) => one - other);
-  t.diagnostic(`milliseconds for a verdict: median ${times[20]}, longest ${times[39]}`);
+  await measure("offline", registrations.slice(20));
   const { tickets: all, admitted } = await tab.counts();
   assert.deepEqual({ all, admitted }, { all: 50_000, admitted: 40 });
   // Far from what it takes, as this machine may be busy, and far below what a look at each ticket takes.
   assert.ok(ready < 60_000, `${ready} ms`);
-  assert.ok(times[20] < 300, `${times[20]} ms`);
+  for (const [where, median] of Object.entries(medians)) assert.ok(median < 300, `${where}: ${median} ms`);
 });
