@@ -1165,11 +1165,13 @@ test("with 50,000 tickets a device is soon ready, and decides as fast as with fe
   await tab.page.route("**/manifest", async (route) => {
     const response = await route.fetch();
     await route.fulfill({ response, json: grown(await response.json(), 50_000) });
+    begun = performance.now();
   });
-  const begun = performance.now();
+  let begun;
   await tab.enrol((await host.enrolment()).enrol_url);
   const longest = tab.standstill();
   await tab.ready();
+  // From when the list is on its way: what the test itself takes to make it is not the device's.
   const ready = performance.now() - begun;
   t.diagnostic(`ready after ${Math.round(ready)} ms; the page stood still for ${Math.round(await longest)} ms at most`);
   assert.equal((await tab.state()).tickets, 50_000);
@@ -1199,6 +1201,6 @@ test("with 50,000 tickets a device is soon ready, and decides as fast as with fe
   const { tickets: all, admitted } = await tab.counts();
   assert.deepEqual({ all, admitted }, { all: 50_000, admitted: 40 });
   // Far from what it takes, as this machine may be busy, and far below what a look at each ticket takes.
-  assert.ok(ready < 60_000, `${ready} ms`);
+  assert.ok(ready < 30_000, `${ready} ms`);
   for (const [where, median] of Object.entries(medians)) assert.ok(median < 300, `${where}: ${median} ms`);
 });
