@@ -125,8 +125,10 @@ pub enum Fault {
     UnknownStatus { words: Vec<String> },
     #[strum(message = "must be 1, because the line names a seat")]
     SeatIsOneTicket,
-    /// Such as `#N/A`.
-    #[strum(message = "is what a spreadsheet writes for a formula that failed")]
+    /// Such as `#N/A`, or what a program wrote that cannot calculate.
+    #[strum(
+        message = "is a formula that failed, or was never worked out; open the file in a spreadsheet and save it again"
+    )]
     FailedFormula,
     #[strum(message = "is empty")]
     EmptyFile,
@@ -198,8 +200,14 @@ pub enum Fault {
     SeatsLikeDates { lines: Vec<u64> },
     #[strum(message = "tickets of the event that no line names, and that stay good: {count}")]
     NotInList { count: u64 },
-    #[strum(message = "tickets that stay another person's: lines {lines}")]
-    OtherHolders { lines: Vec<u64> },
+    #[strum(
+        message = "tickets that stay as they are, though the list has another person, reference or seat: lines {lines}"
+    )]
+    NotAsInList { lines: Vec<u64> },
+    #[strum(message = "tickets that are revoked and stay so: lines {lines}")]
+    StillRevoked { lines: Vec<u64> },
+    #[strum(message = "no seat, in a list that has seats; they get the next free number: lines {lines}")]
+    SeatsNumbered { lines: Vec<u64> },
 }
 
 impl Fault {

@@ -107,7 +107,7 @@ fn is_accent(character: char) -> bool {
 }
 
 /// What text has for computers: soft hyphens, joiners, directions, variants.
-fn is_invisible(character: char) -> bool {
+pub fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}'
         | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')

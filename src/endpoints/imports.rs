@@ -1,7 +1,7 @@
 //! Lists of tickets: what a list would make of an event, and making it. The command line and the organizer's page are answered
 //! by the same functions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -252,11 +252,10 @@ pub async fn plan(
     let (event_id, people_of, store) = (event.event_id, caller.event_id, app.store());
     let gates = app.in_time(store.list_gates(event_id)).await?;
     let draft = off_the_workers(place, move || Ok(Draft::new(list, gates, event_id, existing))).await?;
-    let issued = store.find_issued(event_id, &wanted(&draft.list.rows)).await?;
-    let void = store.find_issued(event_id, &wanted(&draft.list.void)).await?;
+    let issued = store.find_issued(event_id, &draft.wanted()).await?;
     let held = store.find_held(event_id, people_of, &draft.unseated()).await?;
     let known = store.find_people(people_of, &draft.usernames).await?;
-    off_the_workers(place, move || draft.compare(people_of, issued, &void, held, &known)).await
+    off_the_workers(place, move || draft.compare(people_of, issued, held, &known)).await
 }
 
 /// Does what keeps a processor busy for long where no scan waits behind it. It goes on when the request is given up, and so
@@ -273,12 +272,6 @@ async fn off_the_workers<T: Send + 'static>(
     };
     // Why it panicked may hold what was sent; the panic hook has logged where it was.
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal("reading an import panicked".into()))?
-}
-
-/// How the store is asked for what may be there.
-fn wanted(rows: &[TicketRow]) -> Vec<Wanted> {
-    let place = |row: &TicketRow| Some((row.seat.clone()?.into_string(), row.gate.clone()?.into_string()));
-    rows.iter().map(|row| Wanted { reference: row.reference.clone(), place: place(row) }).collect()
 }
 
 /// A list of which each ticket has a gate, and each person a username.
@@ -306,10 +299,9 @@ impl Draft {
         }
         let (mut usernames, mut places, mut namesakes) = (Vec::new(), HashMap::new(), HashMap::new());
         let (mut seats, mut line_before) = (HashMap::new(), (0, String::new()));
-        list.void.iter_mut().filter(|row| row.gate.is_none()).for_each(|row| row.gate = Some(gate.clone()));
         for row in &mut list.rows {
             let gate = fold::place(row.gate.get_or_insert_with(|| gate.clone()).as_str());
-            if let Some(seat) = &row.seat {
+            if let Some(seat) = row.seat.as_ref().filter(|_| !row.is_void) {
                 if let Some(number) = plain_number(seat.as_str()) {
                     let last = numbers.entry(gate.clone()).or_default();
                     *last = number.max(*last);
@@ -334,7 +326,16 @@ impl Draft {
                 usernames.len() - 1
             });
         }
+        // Of two rows that name one ticket the later one is found by it: it is never the one that is none.
+        list.rows.sort_by_key(|row| !row.is_void);
         Self { list, existing, numbers, standing, usernames, places }
+    }
+
+    /// How the store is asked for what may be there.
+    fn wanted(&self) -> Vec<Wanted> {
+        let place = |row: &TicketRow| Some((row.seat.clone()?.into_string(), row.gate.clone()?.into_string()));
+        let rows = self.list.rows.iter();
+        rows.map(|row| Wanted { reference: row.reference.clone(), place: place(row) }).collect()
     }
 
     /// The people of whom a ticket is wanted that nothing else names.
@@ -342,16 +343,6 @@ impl Draft {
         let mut seen = HashSet::new();
         let people = self.list.rows.iter().filter(|row| is_unseated(row)).filter_map(|row| username_of(row));
         people.filter(|username| seen.insert(username.to_ascii_lowercase())).map(ToOwned::to_owned).collect()
-    }
-
-    /// Tells of tickets that are good, though a line says that they are not, and no other line that they are.
-    fn notice_good(&mut self, void: &[Issued], issued: &[Issued]) {
-        let named: HashSet<Uuid> = issued.iter().map(|ticket| ticket.ticket_id).collect();
-        let good = void.iter().filter(|ticket| ticket.status == Status::Valid && !named.contains(&ticket.ticket_id));
-        let count = good.map(|ticket| ticket.ticket_id).collect::<HashSet<_>>().len();
-        if count > 0 {
-            self.list.notices.push(Fault::StillGood { count });
-        }
     }
 
     fn place_of(&self, username: &str) -> Option<usize> {
@@ -362,11 +353,9 @@ impl Draft {
         mut self,
         people_of: Option<Uuid>,
         issued: Vec<Issued>,
-        void: &[Issued],
         held: Vec<Issued>,
         known: &[KnownPerson],
     ) -> Result<Plan, Error> {
-        self.notice_good(void, &issued);
         let rows = std::mem::take(&mut self.list.rows);
         let mut people: Vec<Option<&KnownPerson>> = vec![None; self.usernames.len()];
         for person in known {
@@ -386,25 +375,32 @@ impl Draft {
             skipped: 0,
             matched: HashSet::new(),
             others: Vec::new(),
+            revoked: Vec::new(),
             faults: std::mem::take(&mut self.list.faults),
         };
-        for (place, row) in rows.into_iter().enumerate() {
+        let (void, tickets): (Vec<_>, Vec<_>) = rows.into_iter().enumerate().partition(|(_, row)| row.is_void);
+        for (place, row) in tickets {
             let person = username_of(&row).and_then(|username| self.place_of(username));
             comparison.meet(place, row, person, &mut self.numbers)?;
         }
-        let Comparison { mut issuance, ticket_lines, skipped, numbered, faults, people, new, matched, others, .. } =
-            comparison;
+        // What no other line means by then.
+        let void = void.iter().flat_map(|(place, row)| comparison.there.of(*place, row));
+        let good: HashSet<Uuid> = void.filter(|it| it.status == Status::Valid).map(|it| it.ticket_id).collect();
+        let Comparison { mut issuance, ticket_lines, skipped, numbered, faults, people, new, .. } = comparison;
+        let Comparison { matched, others, revoked, .. } = comparison;
+        let still_good = good.difference(&matched).count();
+        let missing = self.standing.saturating_sub(matched.union(&good).count() as u64);
         let is_new = people.iter().zip(&new).filter(|(known, new)| known.is_none() && new.is_some());
         let users_created = is_new.count() as u64;
         issuance.people = new.into_iter().flatten().collect();
         self.list.faults = faults;
-        let count = self.standing.saturating_sub(matched.len() as u64);
-        if self.existing == Existing::Update && count > 0 {
-            self.list.notices.push(Fault::NotInList { count });
-        }
-        if !others.is_empty() {
-            self.list.notices.push(Fault::OtherHolders { lines: others });
-        }
+        let notices = [
+            (still_good > 0, Fault::StillGood { count: still_good }),
+            (missing > 0 && self.existing != Existing::Refuse, Fault::NotInList { count: missing }),
+            (!others.is_empty(), Fault::NotAsInList { lines: others }),
+            (!revoked.is_empty(), Fault::StillRevoked { lines: revoked }),
+        ];
+        self.list.notices.extend(notices.into_iter().filter_map(|(is_so, notice)| is_so.then_some(notice)));
         Ok(Plan { list: self.list, numbered, skipped, users_created, issuance, ticket_lines })
     }
 }
@@ -440,8 +436,8 @@ fn only_gate(rows: &[TicketRow], gates: &[GateSeats]) -> Place {
 struct There {
     /// Of each row, by its reference or by its seat.
     named: HashMap<usize, Vec<Issued>>,
-    /// Of people by their usernames, the oldest first.
-    held: HashMap<String, Vec<Issued>>,
+    /// Of people by their usernames and the gate, the oldest first.
+    held: HashMap<(String, String), VecDeque<Issued>>,
     taken: HashSet<Uuid>,
     rows: usize,
 }
@@ -458,7 +454,7 @@ impl There {
         }
         for ticket in held {
             let holder = ticket.username.as_deref().unwrap_or_default().to_ascii_lowercase();
-            there.held.entry(holder).or_default().push(ticket);
+            there.held.entry((holder, fold::place(&ticket.gate))).or_default().push_back(ticket);
         }
         there
     }
@@ -469,15 +465,16 @@ impl There {
         if !is_unseated(row) {
             return self.named.remove(&place).unwrap_or_default();
         }
-        let Some(held) = username_of(row).and_then(|username| self.held.get(&username.to_ascii_lowercase())) else {
+        let (Some(username), Some(gate)) = (username_of(row), &row.gate) else { return Vec::new() };
+        let Some(held) = self.held.get_mut(&(username.to_ascii_lowercase(), fold::place(gate.as_str()))) else {
             return Vec::new();
         };
-        let gate = row.gate.as_ref().map(Place::as_str);
-        let is_here = |ticket: &&Issued| gate.is_some_and(|gate| fold::same_place(gate, &ticket.gate));
-        let free = held.iter().filter(is_here).find(|ticket| !self.taken.contains(&ticket.ticket_id));
-        let found: Vec<Issued> = free.cloned().into_iter().collect();
-        self.taken.extend(found.iter().map(|ticket| ticket.ticket_id));
-        found
+        while let Some(ticket) = held.pop_front() {
+            if self.taken.insert(ticket.ticket_id) {
+                return vec![ticket];
+            }
+        }
+        Vec::new()
     }
 }
 
@@ -496,8 +493,10 @@ struct Comparison<'a> {
     skipped: u64,
     /// The tickets that lines name, but for those that are revoked,
     matched: HashSet<Uuid>,
-    /// and lines whose ticket stays another person's.
+    /// lines whose ticket stays otherwise than they have it,
     others: Vec<u64>,
+    /// and those whose ticket stays revoked.
+    revoked: Vec<u64>,
     faults: Faults,
 }
 
@@ -517,15 +516,17 @@ impl Comparison<'_> {
             self.faults.add(line, FieldError::line(line, fault));
             return Ok(());
         }
+        if there.iter().any(|ticket| ticket.status == Status::Revoked) {
+            note(&mut self.revoked, line);
+        }
         match there.as_slice() {
             [] => self.make(row, person, numbers)?,
             [ticket] => match self.existing {
                 Existing::Refuse => self.faults.add(line, FieldError::line(line, is_there(&row, ticket))),
                 Existing::Skip => {
                     self.skipped += 1;
-                    let is_another = matches!(self.correction(&row, ticket), Err(Fault::OtherHolder));
-                    if is_another && self.others.len() < LINES_TOLD {
-                        self.others.push(line);
+                    if !matches!(self.correction(&row, ticket), Ok(None)) {
+                        note(&mut self.others, line);
                     }
                 }
                 Existing::Update => match self.correction(&row, ticket) {
@@ -641,6 +642,13 @@ impl Comparison<'_> {
     fn is_holder(&self, person: &Person, holder: &str, ticket: &Issued) -> bool {
         let is_same = person.username.as_ref().is_some_and(|username| username.eq_ignore_ascii_case(holder));
         person.is_name_only || (is_same && ticket.holder_event_id == self.people_of)
+    }
+}
+
+/// Notes a line, if it is one of the first.
+fn note(lines: &mut Vec<u64>, line: u64) {
+    if lines.len() < LINES_TOLD {
+        lines.push(line);
     }
 }
 

@@ -112,14 +112,16 @@ pub fn is_sum(text: &str) -> bool {
     NAMES.sums.contains(&fold(text))
 }
 
-/// Whether a form has written this where somebody gave no address.
+/// Whether a form or a person has written this where somebody gave no address.
 pub fn is_nobody(email: &str) -> bool {
-    NAMES.nobody.contains(&fold(email))
+    let word = fold(email);
+    word.is_empty() || NAMES.nobody.contains(&word)
 }
 
-/// A name as it is compared: its words without case and accents, and without what is between them.
+/// A name as it is compared: its words without case and accents, and without what is between them. `Attendee #` is no
+/// `Attendee`.
 pub fn fold(name: &str) -> String {
-    crate::fold::words(name).concat()
+    crate::fold::words(&name.replace('#', " number ")).concat()
 }
 
 #[cfg(test)]
@@ -180,6 +182,7 @@ mod tests {
             assert!(words.iter().all(|word| standing(word) == meaning), "{words:?}");
         }
         assert!(is_sum("TOTAL:") && is_sum("Suma total") && !is_sum("Toto Tal"));
-        assert!(is_nobody("anonymous") && !is_nobody("ana@example.org"));
+        assert!(is_nobody("anonymous") && is_nobody("-") && !is_nobody("ana@example.org"));
+        assert_ne!(find("Attendee"), find("Attendee #"));
     }
 }

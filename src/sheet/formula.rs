@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::fold;
+
 /// What begins a formula, also as East Asian keyboards write it.
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 /// After what a cell may begin: the separators of all languages, line breaks, and the quotes around a cell.
@@ -14,7 +16,7 @@ const TAKEN_AWAY: [char; 3] = ['\t', '\r', '\n'];
 
 /// What spreadsheets pass over at the start of a cell.
 fn is_passed_over(character: char) -> bool {
-    character.is_whitespace() || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+    character.is_whitespace() || fold::is_invisible(character)
 }
 
 /// A text that no spreadsheet runs.

@@ -22,8 +22,14 @@ use crate::model::{Email, Place, Text, Username};
 pub const ERRORS_TOLD: usize = 100;
 /// Lines of a file that are shown as they were read.
 const SAMPLE: usize = 5;
+/// Characters of a cell that are shown.
+const SHOWN: usize = 200;
+/// Bytes of a cell that anything is looked for in: more than any field may have.
+const LONGEST_CELL: usize = 4_096;
+/// Bytes of a line's texts for which one ticket counts as one: the memory of a list is that of its texts.
+const LIGHT: usize = 256;
 /// Above the line that names the columns there may be a title.
-const TITLES: usize = 5;
+const TITLES: usize = 15;
 /// Names of columns that are told of a file, and characters of each.
 const NAMES_TOLD: usize = 20;
 const NAME_TOLD: usize = 60;
@@ -73,8 +79,6 @@ pub struct List {
     /// Lines that are no tickets by their own word, such as those of orders that were cancelled.
     pub left_out: usize,
     pub rows: Vec<TicketRow>,
-    /// What those say that were left out and name a ticket.
-    pub void: Vec<TicketRow>,
     pub faults: Faults,
     /// What is not wrong and should be known, of the file as a whole.
     pub notices: Vec<Fault>,
@@ -89,6 +93,19 @@ pub struct TicketRow {
     pub gate: Option<Place>,
     pub person: Option<Person>,
     pub reference: Option<String>,
+    /// Whether the line says that it is no ticket.
+    pub is_void: bool,
+}
+
+impl TicketRow {
+    /// How many tickets this one counts for, as memory goes.
+    fn weight(&self) -> usize {
+        let place = |place: &Option<Place>| place.as_ref().map_or(0, |place| place.as_str().len());
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let person = self.person.as_ref();
+        let person = person.map_or(0, |it| text(&it.username) + text(&it.full_name) + text(&it.email));
+        1 + (place(&self.seat) + place(&self.gate) + text(&self.reference) + person) / LIGHT
+    }
 }
 
 /// Whose ticket it is to be: at least one of these is there.
@@ -157,7 +174,6 @@ impl List {
             lines: 0,
             left_out: 0,
             rows: Vec::new(),
-            void: Vec::new(),
             faults: Faults::default(),
             notices: notices_of(&source),
         };
@@ -197,10 +213,15 @@ impl List {
         }
         let unknown = self.columns.iter().filter(|column| !column.known).take(NAMES_TOLD);
         let columns: Vec<String> = unknown.map(|column| column.name.chars().take(NAME_TOLD).collect()).collect();
-        let known = Field::names();
-        if !columns.is_empty() && !how.ignore_unknown {
-            self.faults.line(line, Fault::UnknownColumn { columns, known });
-        } else if !self.columns.iter().any(|column| column.field.is_some_and(|field| field != Field::Status)) {
+        let (known, is_told) = (Field::names(), !columns.is_empty());
+        let unknown = Fault::UnknownColumn { columns, known: known.clone() };
+        if is_told && how.ignore_unknown {
+            self.notices.push(unknown);
+        } else if is_told {
+            self.faults.line(line, unknown);
+            return;
+        }
+        if !self.columns.iter().any(|column| column.field.is_some_and(|field| field != Field::Status)) {
             let fault = if is_nameless { Fault::NoHeader } else { Fault::NoColumn { known } };
             self.faults.line(line, fault);
         }
@@ -211,7 +232,7 @@ impl List {
         let is_ours = is_our_export(header);
         let broken = unclosed_quote(source);
         let mut reader = LineReader::new(&self.columns, header.len(), is_ours);
-        let mut seen = Seen::default();
+        let (mut seen, mut made) = (Seen::default(), 0);
         let (mut rows, mut faults) = (Vec::new(), std::mem::take(&mut self.faults));
         for (line, record) in Records::of(source) {
             // Who joins lists joins their headers.
@@ -227,39 +248,48 @@ impl List {
                 if is_ours { record.iter().map(|field| formula::undone(field).into_owned()).collect() } else { record };
             self.lines += 1;
             if self.sample.len() < SAMPLE {
-                self.sample.push(record.iter().map(ToOwned::to_owned).collect());
+                self.sample.push(record.iter().take(COLUMNS).map(shown).collect());
             }
             match reader.read(line, &record, &mut faults) {
                 Line::Tickets(tickets) => {
-                    if rows.len() + tickets.len() > most {
+                    made += tickets.iter().map(TicketRow::weight).sum::<usize>();
+                    if made > most {
                         faults.line(line, Fault::TooManyTickets { most });
                         break;
                     }
                     tickets.iter().for_each(|row| seen.meet(row, &mut faults));
                     rows.extend(tickets);
                 }
-                Line::Void(ticket) => {
+                Line::Void(tickets) => {
                     self.left_out += 1;
-                    self.void.extend(ticket.filter(|_| self.void.len() < most));
+                    // What is there of them is only told, so not of more than a list may have.
+                    let left = most.saturating_sub(rows.len());
+                    rows.extend(tickets.into_iter().take(left));
                 }
                 Line::Sum | Line::Wrong => {}
             }
         }
-        let LineReader { statuses, sums, dates, .. } = reader;
+        let LineReader { statuses, sums, dates, unseated, .. } = reader;
+        let unknown = Fault::UnknownStatus { words: statuses.iter().cloned().collect() };
         if !statuses.is_empty() && !how.ignore_unknown {
-            faults.line(header_at.max(1), Fault::UnknownStatus { words: statuses.into_iter().collect() });
+            faults.line(header_at.max(1), unknown.clone());
         }
-        if !sums.is_empty() {
-            self.notices.push(Fault::SumsLeftOut { lines: sums });
-        }
-        if !dates.is_empty() {
-            self.notices.push(Fault::SeatsLikeDates { lines: dates });
-        }
-        if self.left_out > 0 {
-            self.notices.push(Fault::LinesLeftOut { count: self.left_out });
-        }
+        let has_seats = rows.iter().any(|row: &TicketRow| row.seat.is_some());
+        let notices = [
+            (!statuses.is_empty() && how.ignore_unknown, unknown),
+            (!sums.is_empty(), Fault::SumsLeftOut { lines: sums }),
+            (!dates.is_empty(), Fault::SeatsLikeDates { lines: dates }),
+            (!unseated.is_empty() && has_seats, Fault::SeatsNumbered { lines: unseated }),
+            (self.left_out > 0, Fault::LinesLeftOut { count: self.left_out }),
+        ];
+        self.notices.extend(notices.into_iter().filter_map(|(is_so, notice)| is_so.then_some(notice)));
         (self.rows, self.faults) = (rows, faults);
     }
+}
+
+/// As much of a text of the file as is shown.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }
 
 /// What should be known of a file before any of its lines is read.
@@ -292,7 +322,7 @@ fn mapped(names: &[&str], fields: &[Option<Field>]) -> Vec<Column> {
     names
         .iter()
         .enumerate()
-        .map(|(place, name)| Column { name: (*name).to_owned(), field: field(place), known: true })
+        .map(|(place, name)| Column { name: shown(name), field: field(place), known: true })
         .collect()
 }
 
@@ -305,7 +335,7 @@ fn recognised(names: &[&str]) -> Vec<Column> {
             Some(Known::Field(field, rank)) if best(*field) == Some(*rank) => Some(*field),
             _ => None,
         };
-        Column { name: (*name).to_owned(), field, known: known.is_some() || name.is_empty() }
+        Column { name: shown(name), field, known: known.is_some() || name.is_empty() }
     };
     names.iter().zip(&found).map(column).collect()
 }
@@ -427,8 +457,8 @@ fn unclosed_quote(source: &Source<'_>) -> Option<(u64, u64)> {
 /// What a line is.
 enum Line {
     Tickets(Vec<TicketRow>),
-    /// None by its own word, and what it names.
-    Void(Option<TicketRow>),
+    /// None by its own word, with those that it would be.
+    Void(Vec<TicketRow>),
     Sum,
     Wrong,
 }
@@ -445,8 +475,10 @@ struct LineReader<'a> {
     statuses: BTreeSet<String>,
     /// lines that are sums,
     sums: Vec<u64>,
-    /// and those whose seat looks like a date.
+    /// whose seat looks like a date,
     dates: Vec<u64>,
+    /// and that name no seat: some of each.
+    unseated: Vec<u64>,
 }
 
 /// The line that is read, and what is wrong with it: all of it, at once.
@@ -486,16 +518,24 @@ impl<'a> Cells<'a> {
 
     /// The seat, which begins with its row where that stands by itself.
     fn seat(&mut self) -> Option<Place> {
-        let seat = self.text(Field::Seat)?;
-        let seat = self.text(Field::Row).map_or_else(|| seat.to_owned(), |row| format!("{row}-{seat}"));
-        self.check(Field::Seat, seat)
+        let has_row = self.columns.iter().any(|column| column.field == Some(Field::Row));
+        match (self.text(Field::Row), self.text(Field::Seat)) {
+            (Some(row), Some(seat)) => self.check(Field::Seat, format!("{row}-{seat}")),
+            (None, Some(seat)) if !has_row => self.check(Field::Seat, seat.to_owned()),
+            (None, None) => None,
+            // Half of a seat would be another one.
+            (row, _) => {
+                self.fault(if row.is_some() { Field::Seat } else { Field::Row }, Fault::Empty);
+                None
+            }
+        }
     }
 }
 
 impl<'a> LineReader<'a> {
     fn new(columns: &'a [Column], width: usize, is_ours: bool) -> Self {
         let (orders, statuses) = (HashMap::new(), BTreeSet::new());
-        Self { columns, width, is_ours, orders, statuses, sums: Vec::new(), dates: Vec::new() }
+        Self { columns, width, is_ours, orders, statuses, sums: Vec::new(), dates: Vec::new(), unseated: Vec::new() }
     }
 
     fn read(&mut self, line: u64, record: &StringRecord, faults: &mut Faults) -> Line {
@@ -504,13 +544,15 @@ impl<'a> LineReader<'a> {
             faults.line(line, fault);
             return Line::Wrong;
         }
-        match cells.text(Field::Status).map(|word| (word, columns::standing(word))) {
-            Some((_, Standing::Void)) => return Line::Void(void_ticket(&mut cells)),
-            Some((word, Standing::Unknown)) if self.statuses.len() < NAMES_TOLD => {
-                self.statuses.insert(word.chars().take(NAME_TOLD).collect());
-            }
-            _ => {}
+        let long: Vec<Field> =
+            Field::iter().filter(|field| cells.text(*field).is_some_and(|text| text.len() > LONGEST_CELL)).collect();
+        if !long.is_empty() {
+            long.into_iter().for_each(|field| cells.fault(field, Fault::TooLong { most: NAME }));
+            return cells.refused(faults);
         }
+        let word = cells.text(Field::Status);
+        let standing = word.map_or(Standing::Good, columns::standing);
+        let is_void = standing == Standing::Void;
         if !self.is_ours && is_sum(&cells) {
             note(&mut self.sums, line);
             return Line::Sum;
@@ -518,8 +560,11 @@ impl<'a> LineReader<'a> {
         let has_failed = |field: &Field| !self.is_ours && cells.text(*field).is_some_and(is_failed_formula);
         let failed: Vec<Field> = Field::iter().filter(has_failed).collect();
         failed.into_iter().for_each(|field| cells.fault(field, Fault::FailedFormula));
-        if !cells.faults.is_empty() {
+        if !cells.faults.is_empty() && !is_void {
             return cells.refused(faults);
+        }
+        if let Some(word) = word.filter(|_| standing == Standing::Unknown && self.statuses.len() < NAMES_TOLD) {
+            self.statuses.insert(word.chars().take(NAME_TOLD).collect());
         }
         let seat = cells.seat();
         if seat.as_ref().is_some_and(|seat| is_like_a_date(seat.as_str())) {
@@ -531,10 +576,18 @@ impl<'a> LineReader<'a> {
         let reference = self.read_reference(&mut cells);
         let names_nothing =
             seat.is_none() && person.is_none() && reference.is_none() && cells.text(Field::Quantity).is_none();
+        if is_void {
+            cells.faults.clear();
+        } else if seat.is_none() && !names_nothing {
+            note(&mut self.unseated, line);
+        }
         if cells.faults.is_empty() && names_nothing && gate.is_none() {
             if !self.columns.iter().any(|column| column.field.is_some()) {
                 // The header is what is wrong.
                 return Line::Wrong;
+            }
+            if is_void {
+                return Line::Void(Vec::new());
             }
             cells.faults.push(FieldError::line(line, Fault::Empty));
         }
@@ -553,8 +606,10 @@ impl<'a> LineReader<'a> {
             gate: gate.clone(),
             person: person.clone(),
             reference: numbered(number),
+            is_void,
         };
-        Line::Tickets((1..=quantity).map(ticket).collect())
+        let tickets = (1..=quantity).map(ticket).collect();
+        if is_void { Line::Void(tickets) } else { Line::Tickets(tickets) }
     }
 
     /// Refuses a line that has more than the header names. Excel leaves out what is empty at the end of a line.
@@ -575,7 +630,7 @@ impl<'a> LineReader<'a> {
             let checked = Text::<REFERENCE>::try_from(reference);
             return checked.map_err(|fault| cells.fault(Field::OrderPosition, fault)).ok().map(|text| (text.0, 0));
         }
-        let quantity = cells.text(Field::Quantity).and_then(whole_number).unwrap_or(1);
+        let quantity = cells.text(Field::Quantity).and_then(whole_number).unwrap_or(1).min(QUANTITY);
         let tickets = self.orders.entry(order.0.clone()).or_default();
         let before = *tickets;
         *tickets += quantity;
@@ -590,24 +645,11 @@ fn note(lines: &mut Vec<u64>, line: u64) {
     }
 }
 
-/// What a line names that is no ticket, by which one that was made of it before is found.
-fn void_ticket(cells: &mut Cells<'_>) -> Option<TicketRow> {
-    let (seat, gate) = (cells.seat(), cells.checked(Field::Gate));
-    let reference = match (cells.checked(Field::Reference), cells.text(Field::Order), cells.text(Field::OrderPosition))
-    {
-        (Some(Text::<REFERENCE>(reference)), ..) => Some(reference),
-        (None, Some(order), Some(position)) => Some(format!("{order}-{position}")),
-        _ => None,
-    };
-    let names_it = seat.is_some() || reference.is_some();
-    names_it.then_some(TicketRow { line: cells.line, seat, gate, person: None, reference })
-}
-
-/// Whether the line is the sum of the others: no person is called so without an address.
+/// Whether the line is the sum of the others: all that it names says so. Nobody is called so alone, without a seat and an address.
 fn is_sum(cells: &Cells<'_>) -> bool {
-    let first = [Field::Row, Field::Seat, Field::FullName, Field::FirstName, Field::LastName, Field::Gate];
-    let is_sum = first.into_iter().filter_map(|field| cells.text(field)).any(columns::is_sum);
-    is_sum && cells.text(Field::Email).is_none() && cells.text(Field::Username).is_none()
+    let naming = Field::iter().filter(|field| ![Field::Quantity, Field::Status].contains(field));
+    let mut named = naming.filter_map(|field| cells.text(field)).peekable();
+    named.peek().is_some() && named.all(columns::is_sum)
 }
 
 /// What Excel and its like write where a formula has no value.
@@ -626,7 +668,10 @@ fn is_like_a_date(text: &str) -> bool {
     let is_number =
         |text: &str, lengths: &[usize]| lengths.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [year, month, day] => [year, month, day].into_iter().all(|part| is_number(part, &[2, 4])) && year.len() == 4,
+        [one, two, three] => {
+            let is_date = [one, two, three].into_iter().all(|part| is_number(part, &[1, 2, 4]));
+            is_date && (one.len() == 4) != (three.len() == 4) && two.len() <= 2
+        }
         [one, other] => {
             (MONTHS.contains(one) && is_number(other, &[1, 2])) || (MONTHS.contains(other) && is_number(one, &[1, 2]))
         }
@@ -803,6 +848,10 @@ mod tests {
 
     fn list(file: impl AsRef<[u8]>) -> List {
         List::read(file.as_ref(), &ALL).unwrap()
+    }
+
+    fn tickets(list: &List) -> usize {
+        list.rows.iter().filter(|row| !row.is_void).count()
     }
 
     /// Each fault as `field: message`.
@@ -1020,7 +1069,7 @@ mod tests {
         ] {
             assert_eq!(faults(file), [""; 0], "{file}");
             let read = list(file);
-            assert_eq!((read.rows.len(), read.lines - read.left_out), (1, 1), "{file}");
+            assert_eq!((tickets(&read), read.lines - read.left_out), (1, 1), "{file}");
             let row = &read.rows[0];
             let person = row.person.clone().unwrap();
             let seat = row.seat.clone().map(Place::into_string).unwrap_or_default();
@@ -1097,8 +1146,8 @@ mod tests {
             (
                 "seat,email\n#REF!,#N/A\n",
                 vec![
-                    "line 2: seat is what a spreadsheet writes for a formula that failed",
-                    "line 2: email is what a spreadsheet writes for a formula that failed",
+                    "line 2: seat is a formula that failed, or was never worked out; open the file in a spreadsheet and save it again",
+                    "line 2: email is a formula that failed, or was never worked out; open the file in a spreadsheet and save it again",
                 ],
             ),
             ("seat,gate,username\nA1,North,Attendance\n", vec!["line 2: username is a reserved name"]),
@@ -1207,7 +1256,7 @@ mod tests {
     #[test]
     fn what_says_itself_that_it_is_no_ticket_is_left_out() {
         let read = list("name,status\nAna,valid\nBen,revoked\nCy,used\nDee,Cancelled\n");
-        assert_eq!((read.rows.len(), read.left_out, read.lines), (2, 2, 4));
+        assert_eq!((tickets(&read), read.left_out, read.lines), (2, 2, 4));
         assert_eq!(read.notices, [Fault::LinesLeftOut { count: 2 }]);
         let unknown = "name,status\nAna,vip\n";
         assert_eq!(faults(unknown).len(), 1);
@@ -1238,7 +1287,9 @@ mod tests {
         assert_eq!((read.rows.len(), read.lines), (3, 4));
         assert_eq!(read.notices, [Fault::SumsLeftOut { lines: vec![5, 6] }]);
         // Somebody may be called so.
-        assert_eq!(list("name,email\nTotal,total@example.org\n").rows.len(), 1);
+        for line in ["Total,,total@example.org,", "Suma,P\u{e9}rez,,", "Total,,,A1"] {
+            assert_eq!(list(format!("first name,last name,email,seat\n{line}\n")).rows.len(), 1, "{line}");
+        }
     }
 
     #[test]
@@ -1255,14 +1306,41 @@ mod tests {
     #[test]
     fn a_row_and_a_seat_are_one_seat() {
         assert_eq!(
-            places("Fila;Asiento;Puerta\n3;12;N\n;7;N\n"),
-            [(2, "3-12".into(), "N".into()), (3, "7".into(), "N".into()),]
+            faults("Row,Seat,Name\n3,,Ana\n,7,Ben\n"),
+            ["line 2: Seat must not be empty", "line 3: Row must not be empty",]
+        );
+        assert_eq!(
+            places("Fila;Asiento;Puerta\n3;12;N\n;;N\n"),
+            [(2, "3-12".into(), "N".into()), (3, String::new(), "N".into())]
         );
     }
 
     #[test]
+    fn nothing_is_looked_for_in_what_no_field_can_hold() {
+        let many = (0..600_000).map(|number| format!("{number:06} ")).collect::<String>();
+        for (columns, cell) in
+            [("name,first name", &many), ("status,name", &"\u{fdfa}".repeat(300_000)), ("email,name", &many)]
+        {
+            let told = faults(format!("{columns}\n{cell},{cell}\n"));
+            assert!(told[0].contains("must have at most 200 characters"), "{columns}: {told:?}");
+        }
+        assert_eq!(faults(format!("order,quantity\n{0}X,{1}\n{0}X,1\n", "", usize::MAX)).len(), 1);
+        let read = list(format!("name,{}\n{}\n", "?".repeat(9_000), "Ana,") + &"x".repeat(9_000));
+        assert!(read.sample.concat().iter().chain([&read.columns[1].name]).all(|text| text.len() <= SHOWN));
+    }
+
+    #[test]
+    fn long_texts_count_for_several_tickets() {
+        let made = |name: &str| {
+            let reading = Reading { most: 50, ..ALL };
+            List::read(format!("name,quantity\n{name},50\n").as_bytes(), &reading).unwrap().faults.is_empty()
+        };
+        assert!(made("Ana Roe") && !made(&"é".repeat(190)));
+    }
+
+    #[test]
     fn a_seat_that_looks_like_a_date_is_told() {
-        for seat in ["2026-02-01", "01-Feb", "1. Feb", "Feb-01", "02-ene", "3-Mai"] {
+        for seat in ["2026-02-01", "01/02/2026", "1.2.2026", "01-Feb", "1. Feb", "Feb-01", "02-ene", "3-Mai"] {
             assert_eq!(list(format!("seat\n{seat}\n")).notices, [Fault::SeatsLikeDates { lines: vec![2] }], "{seat}");
         }
         for seat in ["1-2", "A-01", "Mai 123", "MAR", "12-34-56", "Row 3"] {

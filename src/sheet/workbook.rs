@@ -1,7 +1,7 @@
 //! Workbooks of Excel (.xlsx, ECMA-376): the first sheet that has rows, as CSV, with each cell as people see it. It is read
 //! piece by piece, and what unpacks to much more than a list of people does is refused: a few KiB can unpack to GiB.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
 
@@ -19,10 +19,18 @@ const SHEETS_TOLD: usize = 20;
 const SHEET_NAME: usize = 31;
 /// Rows of a sheet at most, as in Excel.
 const ROWS: u32 = 1 << 20;
+/// What stands for a formula without a value: as Excel shows one that it cannot calculate.
+const NOT_WORKED_OUT: &str = "#CALC!";
 /// Groups of merged cells at most.
 const MERGED: usize = 1 << 16;
-/// The longest text between two tags. A cell has at most 32,767 characters.
+/// The longest text between two tags.
 const BETWEEN_TAGS: usize = 512 * 1024;
+/// Bytes of a cell at most: in Excel it has 32,767 characters.
+const LONGEST_CELL: usize = 4 * 32_767;
+/// Digits behind the point at most, as in Excel.
+const DECIMALS: usize = 30;
+/// Tags that are open at once, at most. Those of a workbook are ten deep.
+const DEPTH: usize = 100;
 
 type Result<T> = std::result::Result<T, Fault>;
 
@@ -38,9 +46,10 @@ fn read_within(file: &[u8], most: usize) -> Result<Source<'static>> {
         let Filled { csv, rows, hidden } = book.sheet(&mut archive, part)?;
         if !rows.is_empty() {
             let text = String::from_utf8(csv).map_err(|_| Fault::BrokenWorkbook)?.into();
-            let (sheet, encoding) = (Some(name.clone()), Encoding::Workbook);
+            let told = |name: &String| name.chars().take(SHEET_NAME).collect();
+            let (sheet, encoding) = (Some(told(name)), Encoding::Workbook);
             let others = book.sheets.iter().filter(|(_, other)| other != part).take(SHEETS_TOLD);
-            let other_sheets = others.map(|(name, _)| name.chars().take(SHEET_NAME).collect()).collect();
+            let other_sheets = others.map(|(name, _)| told(name)).collect();
             return Ok(Source { text, separator: b',', encoding, sheet, rows, before: 0, hidden, other_sheets });
         }
     }
@@ -95,14 +104,18 @@ impl<'a> Archive<'a> {
             if part.is_deflated { Box::new(DeflateDecoder::new(packed)) } else { Box::new(packed) };
         let bounded = Bounded { unpacked, left: &mut self.left, since_tag: 0 };
         let mut reader = quick_xml::Reader::from_reader(BufReader::new(bounded));
-        let mut buffer = Vec::new();
+        let (mut buffer, mut depth) = (Vec::new(), 0);
         loop {
             let event = reader.read_event_into(&mut buffer).map_err(|error| match error {
                 quick_xml::Error::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => Fault::LargeWorkbook,
                 _ => Fault::BrokenWorkbook,
             })?;
-            if matches!(event, Event::Eof) {
-                return Ok(());
+            match event {
+                Event::Eof => return Ok(()),
+                Event::Start(_) if depth == DEPTH => return Err(Fault::BrokenWorkbook),
+                Event::Start(_) => depth += 1,
+                Event::End(_) => depth -= 1,
+                _ => {}
             }
             meet(event)?;
             buffer.clear();
@@ -328,23 +341,24 @@ impl Merged {
 fn fill(csv: &[u8], rows: &[u32], merged: &[Merged], most: usize) -> Result<Vec<u8>> {
     let mut records = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(csv).into_records();
     let (mut filled, mut next) = (writer(), merged.iter().peekable());
-    // Those that have begun and not ended, with what they show.
-    let mut open: Vec<(&Merged, String)> = Vec::new();
+    // By their columns, those that have begun and not ended, with what they show.
+    let mut open: BTreeMap<usize, (&Merged, String)> = BTreeMap::new();
     for &row in rows {
         let record = records.next().and_then(std::result::Result::ok).ok_or(Fault::BrokenWorkbook)?;
         let mut cells: Vec<String> = record.iter().map(ToOwned::to_owned).collect();
-        open.retain(|(area, _)| area.rows.end > row);
-        for (area, shown) in &open {
-            cells.resize(cells.len().max(area.column + 1), String::new());
-            if cells[area.column].is_empty() {
-                cells[area.column].clone_from(shown);
+        open.retain(|_, (area, _)| area.rows.end > row);
+        for (&column, (_, shown)) in &open {
+            cells.resize(cells.len().max(column + 1), String::new());
+            if cells[column].is_empty() {
+                cells[column].clone_from(shown);
             }
         }
         while let Some(area) = next.next_if(|area| area.rows.start <= row) {
-            let shown = cells.get(area.column).filter(|_| area.rows.start == row);
-            open.extend(shown.filter(|text| !text.is_empty()).map(|text| (area, text.clone())));
-            // They do not overlap.
-            if open.len() > COLUMNS {
+            let shown = cells.get(area.column).filter(|text| area.rows.start == row && !text.is_empty());
+            if let Some(shown) = shown
+                && open.insert(area.column, (area, shown.clone())).is_some()
+            {
+                // They do not overlap.
                 return Err(Fault::BrokenWorkbook);
             }
         }
@@ -367,7 +381,7 @@ struct Sheet<'a> {
     is_hidden: bool,
     /// Those of the row so far.
     cells: Vec<String>,
-    /// What has been read of them, those too that another one takes the place of.
+    /// What has been read of all, those too that another one takes the place of, or that are of rows without anything to see.
     kept: Kept,
     cell: Cell,
     merged: Vec<Merged>,
@@ -394,7 +408,11 @@ impl Sheet<'_> {
                 self.end(tag.local_name().as_ref())
             }
             Event::End(tag) => self.end(tag.local_name().as_ref()),
-            _ if self.cell.is_value && !self.cell.is_phonetic => append(event, self.cell.value.get_or_insert_default()),
+            _ if self.cell.is_value && !self.cell.is_phonetic => {
+                let value = self.cell.value.get_or_insert_default();
+                append(event, value)?;
+                if value.len() > LONGEST_CELL { Err(Fault::LargeWorkbook) } else { Ok(()) }
+            }
             _ => Ok(()),
         }
     }
@@ -410,7 +428,6 @@ impl Sheet<'_> {
                 }
                 self.is_hidden = matches!(attribute(tag, "hidden").as_deref(), Some("1" | "true"));
                 self.cells.clear();
-                self.kept.bytes = 0;
             }
             "mergeCell" => {
                 self.merged.extend(attribute(tag, "ref").and_then(|area| Merged::read(&area)));
@@ -430,7 +447,9 @@ impl Sheet<'_> {
             "v" | "t" => {
                 self.cell.is_value = true;
                 // A formula may give an empty text.
-                self.cell.value.get_or_insert_default();
+                if self.cell.kind == "str" || !self.cell.is_formula {
+                    self.cell.value.get_or_insert_default();
+                }
             }
             "rPh" => self.cell.is_phonetic = true,
             _ => {}
@@ -445,6 +464,9 @@ impl Sheet<'_> {
             "c" => {
                 let cell = std::mem::take(&mut self.cell);
                 let text = self.shown(&cell)?;
+                if text.len() > LONGEST_CELL {
+                    return Err(Fault::LargeWorkbook);
+                }
                 if !text.is_empty() {
                     self.kept.add(text.len())?;
                     self.cells.resize((cell.column + 1).max(self.cells.len()), String::new());
@@ -467,7 +489,7 @@ impl Sheet<'_> {
     fn shown(&self, cell: &Cell) -> Result<String> {
         let Some(value) = &cell.value else {
             // Who wrote the formula did not work it out.
-            return if cell.is_formula { Err(Fault::BrokenWorkbook) } else { Ok(String::new()) };
+            return Ok(if cell.is_formula { NOT_WORKED_OUT.to_owned() } else { String::new() });
         };
         Ok(match cell.kind.as_str() {
             "s" => unescaped(self.book.text(value.trim()).ok_or(Fault::BrokenWorkbook)?),
@@ -522,15 +544,21 @@ impl Shown {
         match plain.split_once('.') {
             _ if plain.contains("general") => Self::Plain,
             _ if plain.contains(['d', 'm', 'y', 'h', 's']) => Self::Moment,
-            None if !plain.is_empty() && plain.chars().all(|digit| digit == '0') => Self::Digits(plain.len()),
-            Some((_, behind)) if is_number(&plain) && !behind.contains('#') => Self::Decimals(behind.len()),
+            None if !plain.is_empty() && plain.chars().all(|digit| digit == '0') => {
+                Self::Digits(plain.len().min(DECIMALS))
+            }
+            Some((_, behind)) if is_number(&plain) && !behind.contains('#') => {
+                Self::Decimals(behind.len().min(DECIMALS))
+            }
             None if is_number(&plain) && plain.ends_with('0') => Self::Decimals(0),
             _ => Self::Plain,
         }
     }
 
     fn number(self, value: &str, since_1904: bool) -> String {
-        let Ok(number) = value.parse::<f64>() else { return value.to_owned() };
+        let Some(number) = value.parse::<f64>().ok().filter(|number| number.is_finite()) else {
+            return value.to_owned();
+        };
         match self {
             Self::Moment => moment(number, since_1904).unwrap_or_else(|| value.to_owned()),
             Self::Digits(digits) if number >= 0.0 => format!("{number:0digits$.0}"),
@@ -678,9 +706,25 @@ mod tests {
         let file = workbook(&merges(&["C2:C5", "A2:A3", "A1:C1", "E7:E9", "A:B"]), "", "");
         let filled = ["name,seat,gate", "Ana,A1,North", "Ana,A2,North", "Ben,A3,North", "Cy,A4"];
         assert_eq!(lines(&file), filled);
-        for areas in [vec!["A2:A1048577"; COLUMNS + 1], vec!["A2:A3"; MERGED + 1]] {
+        for areas in [vec!["A2:A1048577"; 2], vec!["A8:A9"; MERGED + 1]] {
             assert!(read(&workbook(&merges(&areas), "", "")).is_err());
         }
+    }
+
+    #[test]
+    fn what_takes_more_than_it_is_worth_is_refused() {
+        let text = |length: usize| format!("<si><t>{}</t></si>", " ".repeat(length));
+        let blank = "<row><c t=\"s\"><v>0</v></c></row>".repeat(1_000);
+        assert_eq!(read(&workbook(&blank, &text(100_000), "")).err(), Some(Fault::LargeWorkbook));
+        let one = "<row><c t=\"s\"><v>0</v></c></row>";
+        assert_eq!(read(&workbook(one, &text(LONGEST_CELL + 1), "")).err(), Some(Fault::LargeWorkbook));
+        let pieces = format!("<row><c><v>{}</v></c></row>", "<![CDATA[xxxxxxxxxx]]>".repeat(LONGEST_CELL / 10 + 1));
+        assert_eq!(read(&workbook(&pieces, "", "")).err(), Some(Fault::LargeWorkbook));
+        assert_eq!(read(&workbook(&"<a>".repeat(DEPTH), "", "")).err(), Some(Fault::BrokenWorkbook));
+        let decimals = format!("<numFmts><numFmt numFmtId=\"200\" formatCode=\"0.{}\"/></numFmts>", "0".repeat(900));
+        let formats = format!("{decimals}<cellXfs><xf numFmtId=\"200\"/></cellXfs>");
+        let shown = lines(&workbook("<row><c s=\"0\"><v>1</v></c></row>", "", &formats));
+        assert_eq!(shown[0].len(), 2 + DECIMALS);
     }
 
     #[test]
@@ -736,7 +780,7 @@ mod tests {
 
     #[test]
     fn a_number_is_shown_whatever_its_format_says() {
-        assert_eq!(Shown::by(&"0".repeat(LONGEST_FORMAT)).number("7", false).len(), LONGEST_FORMAT);
+        assert_eq!(Shown::by(&"0".repeat(LONGEST_FORMAT)).number("7", false).len(), DECIMALS);
         assert_eq!(Shown::by(&"0".repeat(400_000)).number("7", false), "7");
     }
 
@@ -745,6 +789,10 @@ mod tests {
         let cell = |content: &str| workbook(&format!("<row r=\"1\">{content}</row>"), "<si><t>x</t></si>", "");
         let good = cell("<c r=\"A1\"><v>1</v></c>");
         assert_eq!(lines(&good), ["1"]);
+        assert_eq!(
+            lines(&cell("<c><f>A2</f></c><c><f>A2</f><v/></c><c t=\"str\"><f>A2</f><v/></c>")),
+            ["#CALC!,#CALC!"]
+        );
         let bomb = |name: &str, start: &str, length: usize, piece: &str| {
             let content = [start, &piece.repeat(length / piece.len())].concat().into_bytes();
             archive(&[
@@ -771,7 +819,6 @@ mod tests {
         for (file, fault) in [
             (good[..good.len() - 30].to_vec(), Fault::BrokenWorkbook),
             (cell("<c t=\"s\"><v>1</v></c>"), Fault::BrokenWorkbook),
-            (cell("<c><f>A2</f></c>"), Fault::BrokenWorkbook),
             (cell("<c r=\"ZZ1\"><v>1</v></c>"), Fault::LargeWorkbook),
             // One text in many cells, and in one cell again and again.
             (told_again("<c t=\"s\"><v>0</v></c>"), Fault::LargeWorkbook),

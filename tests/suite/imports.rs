@@ -29,6 +29,8 @@ on_both_databases! {
     what_is_exported_is_imported_again,
     a_seat_that_two_lines_name_is_told_however_they_write_it,
     a_list_that_comes_again_tells_what_it_does_not_change,
+    a_line_that_is_no_ticket_any_more_tells_of_the_ticket_that_is,
+    a_seat_that_was_sold_again_or_is_revoked_is_told,
     seats_are_numbered_after_the_greatest_number,
     an_import_that_is_given_up_holds_its_place_until_its_file_is_read,
 }
@@ -442,7 +444,8 @@ async fn an_update_corrects_names_and_references_and_nothing_else(service: Servi
     let file = "seat,gate,username,full_name,email,reference\n\
                 A1,North,ana,Ana Ruiz,ana@example.org,R1\nA2,North,ANA,Ben Ruiz,,R2\nA3,North,eve,Eve Poe,,\nA4,North,cy,Other,,R4\nA5,North,dee,Dee,,\n";
     let made = service.organizer.post_csv(&*update, file).await.is(201);
-    assert_eq!(made, json!({ "created": 0, "registered": 1, "users_created": 1, "updated": 3, "skipped": 2 }));
+    assert_members(&made, json!({ "created": 0, "registered": 1, "users_created": 1, "updated": 3, "skipped": 2 }));
+    assert_eq!(told(&made["notices"]), json!([["still_revoked", { "lines": [5] }]]));
     let list = service.organizer.get(TICKETS).await.is(200);
     let told = list["tickets"].as_array().expect("there are tickets").iter();
     let told: Vec<Value> = told
@@ -573,7 +576,7 @@ async fn what_is_exported_is_imported_again(service: Service) {
 }
 
 async fn a_seat_that_two_lines_name_is_told_however_they_write_it(service: Service) {
-    for file in ["seat,gate\nA1,\nA1,Entrance\n", "seat\n12\n\u{ff11}\u{ff12}\n", "row,seat\nA,1\n,a-1\n"] {
+    for file in ["seat,gate\nA1,\nA1,Entrance\n", "seat\n12\n\u{ff11}\u{ff12}\n", "row,seat\nA,1\na,1\n"] {
         let refused = service.organizer.post_csv(TICKETS, file).await.is_refused(422, "invalid_payload");
         let error = &refused["errors"][0];
         assert_members(error, json!({ "field": "line 3", "code": "seat_twice", "params": { "line": 2 } }));
@@ -596,9 +599,9 @@ async fn a_list_that_comes_again_tells_what_it_does_not_change(service: Service)
     let second =
         "reference,email,status\nR1,eve@x.org,paid\nR2,ben@x.org,refunded\nR3,cy@x.org,refunded\nR3,cy@x.org,paid\n";
     let skipped = service.organizer.post_csv(format!("{TICKETS}?existing=skip"), second).await.is(201);
-    let left_out = json!(["lines_left_out", { "count": 2 }]);
-    let (good, others) = (json!(["still_good", { "count": 1 }]), json!(["other_holders", { "lines": [2] }]));
-    assert_eq!(told(&skipped["notices"]), json!([left_out, good, others]));
+    let (left_out, good) = (json!(["lines_left_out", { "count": 2 }]), json!(["still_good", { "count": 1 }]));
+    let (missing, others) = (json!(["not_in_list", { "count": 1 }]), json!(["not_as_in_list", { "lines": [2] }]));
+    assert_eq!(told(&skipped["notices"]), json!([left_out, good, missing, others]));
     let refused = service.organizer.post_csv(format!("{TICKETS}?existing=update"), second).await;
     assert_eq!(told(&refused.is_refused(422, "invalid_payload")["errors"]), json!([["other_holder", {}]]));
     let third = "reference,email,status\nR1,ana@x.org,paid\n";
@@ -616,7 +619,7 @@ async fn seats_are_numbered_after_the_greatest_number(service: Service) {
 }
 
 async fn an_import_that_is_given_up_holds_its_place_until_its_file_is_read(service: Service) {
-    let long: std::sync::Arc<str> = format!("seat,status\n{}", "A,void\n".repeat(1_000_000)).into();
+    let long: std::sync::Arc<str> = format!("seat,status\n{}", "Total,\n".repeat(1_000_000)).into();
     let short = async || service.organizer.post_csv(format!("{TICKETS}?dry_run=true"), "seat\nB1\n").await.status;
     let begin = || {
         let (organizer, long) = (service.organizer.clone(), long.clone());
@@ -636,4 +639,40 @@ async fn an_import_that_is_given_up_holds_its_place_until_its_file_is_read(servi
     while short().await != 200 {
         tokio::task::yield_now().await;
     }
+}
+
+async fn a_line_that_is_no_ticket_any_more_tells_of_the_ticket_that_is(service: Service) {
+    for (number, (columns, one, two)) in [
+        ("order,name", "X,Ana", "X,Ben"),
+        ("email", "ana@x.org", "ben@x.org"),
+        ("name", "Ana", "Ana"),
+        ("seat,gate", "A1,North", "A2,North"),
+        ("order,order_position", "X,1", "X,2"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let slug = format!("gala-{number}");
+        service.event(json!({ "slug": slug, "name": slug })).await;
+        let tickets = format!("/api/events/{slug}/tickets");
+        let file = |status: &str| format!("{columns},status\n{one},{status}\n{two},paid\n");
+        assert_eq!(service.organizer.post_csv(&tickets, file("paid")).await.is(201)["created"], 2, "{columns}");
+        let again = format!("{tickets}?existing=update");
+        let answer = service.organizer.post_csv(&again, file("cancelled")).await.is(201);
+        assert_members(&answer, json!({ "created": 0, "updated": 0 }));
+        let expected = json!([["lines_left_out", { "count": 1 }], ["still_good", { "count": 1 }]]);
+        assert_eq!(told(&answer["notices"]), expected, "{columns}");
+    }
+}
+
+async fn a_seat_that_was_sold_again_or_is_revoked_is_told(service: Service) {
+    let first = "reference,name,seat\nR1,Ana,A1\nR2,Luis,A2\nR3,Cy,A3\n";
+    service.organizer.post_csv(TICKETS, first).await.is(201);
+    let list = service.organizer.get(TICKETS).await.is(200);
+    let cy = list["tickets"][2]["ticket_id"].as_str().expect("it has an id");
+    service.organizer.post(format!("/api/tickets/{cy}/revoke"), json!({})).await.is(200);
+    let second = "reference,name,seat\nR1,Ana,A1\nR5,Mar,A2\nR3,Cy,A3\n";
+    let skipped = service.organizer.post_csv(format!("{TICKETS}?existing=skip"), second).await.is(201);
+    let expected = json!([["not_as_in_list", { "lines": [3] }], ["still_revoked", { "lines": [4] }]]);
+    assert_eq!(told(&skipped["notices"]), expected);
 }
