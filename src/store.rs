@@ -748,7 +748,8 @@ pub trait Admissions {
         guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>>;
     /// Writes a scan, and with it the mark on its ticket, in one round trip. Where its code was looked at it writes nothing
-    /// if by now too many were refused, of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`):
+    /// if by now too many were refused, of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`), or of
+    /// either where the verdict tells that the code is one of the future (`admission::FUTURE_TOLD`):
     /// scans that were decided at the same time do not see each other when they read. Of refused codes each sees here
     /// those before it; a right one sees all that were answered, and misses at most what other connections are writing.
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded>;

@@ -78,7 +78,7 @@ struct Codes {
     zones: i64,
     /// Refused codes of a ticket after which its codes are not looked at for a while.
     attempts: i64,
-    /// Refused codes of a ticket from which a code of the future is called wrong.
+    /// Refused codes, of a ticket or of a key, from which a code of the future is called wrong.
     future_told: i64,
 }
 
