@@ -9,7 +9,8 @@ use crate::totp::{Code, Match, TotpKey};
 
 /// Refusals for its code on record within [`crate::limits::ATTEMPTS_WINDOW`] beyond which a ticket's codes are not looked at.
 pub const ATTEMPTS: i64 = 10;
-/// Refusals on record from which a code of the future is called wrong: telling would help somebody who guesses.
+/// Refusals on record, of the ticket or of the key, from which a code of the future is called wrong: telling would help
+/// somebody who guesses.
 pub const FUTURE_TOLD: i64 = 3;
 
 /// What is known of a ticket when it is scanned.
@@ -37,6 +38,8 @@ pub struct Presented<'a> {
     pub direction: Direction,
     /// Whether the gate decided offline, so that its attempts neither count nor are limited.
     pub offline: bool,
+    /// Whether whoever showed it may learn that a code is one of the future, as long as the ticket has few refusals.
+    pub tells_future: bool,
 }
 
 /// The decision, with what the gate should tell.
@@ -77,16 +80,17 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
     if guessable && ticket.refusals > ATTEMPTS && !presented.offline {
         return Decision::refuse(ScanResult::TooManyAttempts);
     }
+    let is_told = |seconds_off| seconds_off < 0 || (presented.tells_future && ticket.refusals < FUTURE_TOLD);
     let step = match presented.code {
         None => None,
         Some(Code::Printed(proof)) if ticket.printed && ticket.key.made(proof) => None,
         Some(Code::Printed(_)) => return Decision::refuse(ScanResult::WrongCode),
         Some(Code::Rotating(digits)) => match ticket.key.find(digits, now) {
             Match::Current { step } => Some(step),
-            Match::Stale { seconds_off } if seconds_off < 0 || ticket.refusals < FUTURE_TOLD => {
+            Match::Stale { seconds_off } if is_told(seconds_off) => {
                 return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::StaleCode) };
             }
-            Match::Zone { seconds_off } if seconds_off < 0 || ticket.refusals < FUTURE_TOLD => {
+            Match::Zone { seconds_off } if is_told(seconds_off) => {
                 return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::WrongCode) };
             }
             Match::Stale { .. } | Match::Zone { .. } | Match::None => return Decision::refuse(ScanResult::WrongCode),
@@ -196,7 +200,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::totp::{DRIFT, PERIOD, PrintProof, QUARTER, ZONES, step_at};
+    use crate::totp::{DRIFT, PERIOD, PrintProof, QUARTER, STALE_WINDOW, ZONES, step_at};
 
     const CASES: &str = include_str!("../tests/suite/admission_cases.json");
 
@@ -232,6 +236,7 @@ mod tests {
         at_gate: Option<String>,
         direction: Direction,
         offline: bool,
+        tells_future: bool,
     }
 
     #[derive(Clone, Debug, Deserialize)]
@@ -277,6 +282,7 @@ mod tests {
             at_gate: scan.at_gate.as_deref(),
             direction: scan.direction,
             offline: scan.offline,
+            tells_future: scan.tells_future,
         };
         decide(ticket.map(TicketCase::subject).as_ref(), &presented, Millis(now))
     }
@@ -402,12 +408,18 @@ mod tests {
                 newest,
                 reentry,
             ),
-            (proptest::option::weighted(0.9, code), proptest::option::of(gate), direction, any::<bool>()),
+            (
+                proptest::option::weighted(0.9, code),
+                proptest::option::of(gate),
+                direction,
+                any::<bool>(),
+                any::<bool>(),
+            ),
             now,
         )
             .prop_map(|(ticket, presented, now)| {
                 let (key, gate, status, registered, inside, printed, last, refusals, newest, reentry) = ticket;
-                let (code, at_gate, direction, offline) = presented;
+                let (code, at_gate, direction, offline, tells_future) = presented;
                 let current = step_at(Millis(now));
                 let totp_key = TotpKey::new(key);
                 let paper = |proof: PrintProof| CodeCase::Printed { printed: BASE64URL_NOPAD.encode(&proof) };
@@ -432,7 +444,7 @@ mod tests {
                     newest_accepted_at: newest.map(|offset| now.saturating_add(offset)),
                     reentry,
                 };
-                (ticket, PresentedCase { code, at_gate, direction, offline }, now)
+                (ticket, PresentedCase { code, at_gate, direction, offline, tells_future }, now)
             })
     }
 
@@ -481,8 +493,24 @@ mod tests {
             if let Some(seconds_off) = decision.seconds_off {
                 let expected = if seconds_off.abs() < QUARTER { ScanResult::StaleCode } else { ScanResult::WrongCode };
                 prop_assert_eq!(decision.result, expected);
-                prop_assert!(seconds_off < 0 || ticket.refusals < FUTURE_TOLD);
+                prop_assert!(seconds_off < 0 || (scan.tells_future && ticket.refusals < FUTURE_TOLD));
             }
+        }
+
+        #[test]
+        fn where_the_future_is_not_told_a_code_of_it_is_decided_as_any_wrong_one(
+            (ticket, scan, now) in anything(),
+            away in prop_oneof![DRIFT + 1..=STALE_WINDOW, (1..=ZONES).prop_map(|quarters| quarters * QUARTER / PERIOD)],
+        ) {
+            let of = |digits, step_offset| {
+                let code = Some(CodeCase::Rotating { digits, step_offset });
+                decided(Some(&ticket), &PresentedCase { code, tells_future: false, ..scan.clone() }, now)
+            };
+            let future = ticket.subject().key.code((step_at(Millis(now)) + away).max(0));
+            // A code may be of the future and, by chance, of the past or of now.
+            let found = ticket.subject().key.find(&future, Millis(now));
+            prop_assume!(matches!(found, Match::Stale { seconds_off: 1.. } | Match::Zone { seconds_off: 1.. }));
+            prop_assert_eq!(of(future, Some(away)), of("no code".into(), None));
         }
 
         #[test]

@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::admission::{self, Decision, Presented, Subject};
+use crate::admission::{self, Decision, FUTURE_TOLD, Presented, Subject};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
@@ -216,6 +216,8 @@ fn decide(
         at_gate: at_gate.map(String::as_str),
         direction: request.direction,
         offline: request.offline(),
+        // Who tries the codes of many tickets, or sends many at once, is told no more. A key that has ended sends batches only.
+        tells_future: !request.offline() && context.key_refusals < FUTURE_TOLD,
     };
     let mut decision = admission::decide(subject.as_ref(), &presented, as_of);
     // Whom the gate refused did not come in, so nothing is marked: its verdict stands.

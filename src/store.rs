@@ -316,10 +316,11 @@ impl EventChange {
     }
 }
 
-/// What identifies the state of an event's tickets.
+/// What identifies the state of an event's tickets, as far as a gate is told of it.
 #[derive(Debug, sqlx::FromRow)]
 pub struct ManifestState {
     pub tickets: i64,
+    /// Of those of the gate: what is told of others never changes.
     pub versions: i64,
     /// What tells this database from others, and from itself before it was restored.
     history: Vec<u8>,
@@ -546,11 +547,13 @@ pub struct GateSeats {
 pub trait Tickets {
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
     async fn list_user_tickets(&self, user_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>>;
-    /// An event's tickets in the order of their ids, or those of them that a change with this number or a later one wrote.
+    /// An event's tickets in the order of their ids, or those of them that a change with this number or a later one wrote. Of
+    /// another gate than this those that are new: all that is told of them never changes.
     async fn list_manifest(
         &self,
         event_id: Uuid,
         change: Option<i64>,
+        gate: Option<&str>,
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<ManifestTicket>>;
@@ -750,7 +753,8 @@ pub trait Admissions {
         guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>>;
     /// Writes a scan, and with it the mark on its ticket, in one round trip. Where its code was looked at it writes nothing
-    /// if by now too many were refused, of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`):
+    /// if by now too many were refused, of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`), or of
+    /// either where the verdict tells that the code is one of the future (`admission::FUTURE_TOLD`):
     /// scans that were decided at the same time do not see each other when they read. Of refused codes each sees here
     /// those before it; a right one sees all that were answered, and misses at most what other connections are writing.
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded>;

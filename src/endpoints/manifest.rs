@@ -35,7 +35,8 @@ const NOTED_AGAIN: Duration = Duration::from_mins(1);
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ManifestQuery {
-    /// The `as_of` of an earlier manifest: only tickets changed since then, or all where the service cannot tell (`whole`).
+    /// The `as_of` of an earlier manifest: only tickets changed since then, and of another gate than the key's only new ones; or
+    /// all where the service cannot tell (`whole`).
     #[cfg_attr(test, schemars(with = "u64"))]
     since: Option<Since>,
 }
@@ -78,7 +79,7 @@ struct Codes {
     zones: i64,
     /// Refused codes of a ticket after which its codes are not looked at for a while.
     attempts: i64,
-    /// Refused codes of a ticket from which a code of the future is called wrong.
+    /// Refused codes, of a ticket or of a key, from which a code of the future is called wrong.
     future_told: i64,
 }
 
@@ -157,7 +158,7 @@ pub(crate) struct Manifest {
     counts: GateState,
     codes: Codes,
     limits: GateLimits,
-    /// The event's tickets, or those changed since.
+    /// The event's tickets; or those changed since, and of another gate than the key's the new ones.
     tickets: Vec<Entry<'static>>,
 }
 
@@ -250,7 +251,7 @@ async fn read_page(
     change: Option<i64>,
     after: Option<Uuid>,
 ) -> Result<Vec<ManifestTicket>, Error> {
-    let tickets = app.store().list_manifest(event_id, change, after, PAGE).await?;
+    let tickets = app.store().list_manifest(event_id, change, reader.gate.as_deref(), after, PAGE).await?;
     let given = tickets.iter().filter(|ticket| reader.gets_key_of(ticket));
     let Some((key_id, newest)) = reader.key_id.zip(given.map(|ticket| ticket.seeded_at).max()) else {
         return Ok(tickets);

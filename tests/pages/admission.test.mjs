@@ -53,7 +53,7 @@ test("the digits in the table are those of their step, as the device makes them"
 });
 
 test("of another gate's ticket a device knows only where it belongs", async () => {
-  const presented = { code: { digits: "050471" }, at_gate: "North", direction: "entry", offline: true };
+  const presented = { code: { digits: "050471" }, at_gate: "North", direction: "entry", offline: true, tells_future: true };
   const decision = await decide({ ticket_id: "1", seat: "A1", gate: "South" }, presented, table.base.now, codes);
   assert.equal(decision.result, "wrong_gate");
 });

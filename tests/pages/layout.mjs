@@ -16,8 +16,29 @@ function longer(known) {
   return Object.fromEntries(Object.entries(known).map(([name, text]) => [name, long(text)]));
 }
 
+/** By the name that a page gives itself: which of its parts were shown to `fits`. */
+const looked = new Map();
+
+/** Runs in the page: its name, all parts that come and go as a whole, and those that are shown. What is behind a dialog is not. */
+function partsOf() {
+  const parts = [...document.querySelectorAll("dialog, section")];
+  const nameOf = (part) => part.id || part.dataset.view || part.className;
+  const open = parts.filter((part) => part.open).slice(-1);
+  const shown = open.length > 0 ? open : parts.filter((part) => part.checkVisibility());
+  const name = document.querySelector("meta[name=register-ticket-api]").content;
+  return { name, all: parts.map(nameOf), shown: shown.map(nameOf) };
+}
+
+/** Fails unless every dialog, sheet, view and notice that a page has was shown to `fits`, on whichever pages of that name. */
+export async function allLookedAt(page) {
+  const { name, all } = await page.evaluate(partsOf);
+  assert.deepEqual(all.filter((part) => !looked.get(name)?.has(part)), [], `all parts of the page ${name} were looked at`);
+}
+
 /** Fails when what an English page shows does not fit, at any size, in any language. Leaves the page as it was. */
 export async function fits(page, name) {
+  const { name: kind, shown } = await page.evaluate(partsOf);
+  looked.set(kind, new Set([...(looked.get(kind) ?? []), ...shown]));
   const size = page.viewportSize();
   const devtools = await page.context().newCDPSession(page);
   const faults = [];
@@ -91,6 +112,8 @@ function measure({ english, translations }) {
       if (at === element) continue;
       if (at === document.documentElement || at === document.body) break;
       const outer = at.getBoundingClientRect();
+      // Within what scrolls all can be seen that does not lie before its beginning.
+      if (/auto|scroll/.test(overflowY) && at.clientHeight > THUMB) return rect.top < outer.top - at.scrollTop - DEVIATION ? nameOf(at) : null;
       if (/hidden|clip/.test(overflowX) && (rect.left < outer.left - DEVIATION || rect.right > outer.right + DEVIATION)) return nameOf(at);
       if (/hidden|clip/.test(overflowY) && (rect.top < outer.top - DEVIATION || rect.bottom > outer.bottom + DEVIATION)) return nameOf(at);
     }

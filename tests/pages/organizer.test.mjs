@@ -303,6 +303,20 @@ test("what is wrong with a field is told beside it, in the page's language", asy
   assert.equal(await page.locator(".problem[lang=en], .problem [lang=en]").count(), 0);
 });
 
+test("a time that ends with a full stop ends a sentence", async (t) => {
+  const es = texts("es");
+  const tickets = await service(t);
+  const page = await signedIn(t, tickets, { text: es, locale: "es-CO" });
+  const told = await page.evaluate(async () => {
+    const { text, timeOfDay } = await import(new URL("../shared/text.js", document.querySelector("script[type=module]").src));
+    const at = (name) => text(name, { time: timeOfDay("2027-01-15T08:00Z", "UTC"), name: "Ana", count: 3 });
+    return ["organizer.stale", "organizer.check_key_ends", "organizer.check_some"].map(at);
+  });
+  assert.match(told[0], /8:00\s?a\.\s?m\.$/);
+  assert.match(told[1], /a\.\s?m\. Cree/);
+  assert.match(told[2], /a\.\s?m\. Por mirar: 3$/);
+});
+
 test("tickets are found by a part of a name, a gate or a status, page after page", async (t) => {
   const rows = Array.from({ length: 120 }, (_, at) => `S-${at},${at % 2 ? "North" : "South"},p${at},Person ${at}`);
   const tickets = await withTickets(t, `seat,gate,username,full_name\n${rows.join("\n")}\n`);

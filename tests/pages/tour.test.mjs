@@ -5,8 +5,8 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
-import { accessible, desktop, phone, service } from "./harness.mjs";
-import { fits } from "./layout.mjs";
+import { accessible, desktop, phone, rawTexts, service } from "./harness.mjs";
+import { allLookedAt, fits } from "./layout.mjs";
 import { Gate, Holder, Organizer, en } from "./people.mjs";
 
 const SHOTS = process.env.SCREENSHOTS;
@@ -31,10 +31,12 @@ const LOOKS = [["phone", "light"], ["desktop", "dark"], ["phone", "dark"], ["des
 // Two of them show both sizes and both themes; pictures are taken of all.
 for (const [device, colorScheme] of SHOTS ? LOOKS : LOOKS.slice(0, 2)) {
   const page = (t, service, options) => DEVICES[device](t, service, { colorScheme, ...options });
+  const measures = device === "phone" && !SHOTS;
   const look = async (page, state) => {
     await lookAt(page, `${state}-${device}-${colorScheme}`);
-    if (device === "phone" && !SHOTS) await fits(page, state);
+    if (measures) await fits(page, state);
   };
+  look.all = (page) => measures && allLookedAt(page);
   test(`the ticket, ${device}, ${colorScheme}`, async (t) => holder(t, page, look));
   test(`the gate, ${device}, ${colorScheme}`, async (t) => gate(t, page, look));
   test(`the organizer, ${device}, ${colorScheme}`, async (t) => organizer(t, page, look));
@@ -81,10 +83,16 @@ async function holder(t, page, look) {
   await ticket.getByText(en("ticket.used"), { exact: true }).waitFor();
   await look(ticket, "ticket-used");
   await ticket.goto(people.ben.provisioning.ticket_url);
+  const reissued = await service.api("POST", `/api/tickets/${people.ben.ticket_id}/reissue`);
+  await ticket.evaluate(() => dispatchEvent(new Event("online")));
+  await ticket.getByText(en("gone.title")).waitFor();
+  await look(ticket, "ticket-reissued");
+  await ticket.goto(reissued.provisioning.ticket_url);
   await service.api("POST", `/api/tickets/${people.ben.ticket_id}/revoke`);
   await ticket.reload();
   await ticket.getByText(en("ticket.revoked"), { exact: true }).waitFor();
   await look(ticket, "ticket-revoked");
+  await look.all(ticket);
   await ticket.goto("/t/no-such-ticket");
   await ticket.getByText(en("gone.title")).waitFor();
   await look(ticket, "ticket-gone");
@@ -96,6 +104,11 @@ async function gate(t, page, look) {
   await newcomer.goto("/gate");
   await newcomer.getByText(en("gate.enrol_title")).waitFor();
   await look(newcomer, "gate-enrol");
+
+  await newcomer.goto((await service.enrolment({ event: "gala", gate: null })).enrol_url);
+  await newcomer.getByRole("button", { name: en("gate.offer_accept") }).click();
+  await newcomer.getByRole("button", { name: "North" }).waitFor();
+  await look(newcomer, "gate-choose");
 
   const gate = await Gate.at(t, service, { page, key: { event: "gala", role: "supervisor" } });
   const shows = async (code, state) => {
@@ -149,6 +162,15 @@ async function gate(t, page, look) {
   await look(online.page, "gate-undecided");
   await shows(service.code(people.dev), "accepted-offline");
   await look(gate.page, "gate-offline");
+  await gate.press(en("gate.more"));
+  await look(gate.page, "gate-more-offline");
+  await gate.press(en("gate.save_unsent"));
+  await gate.page.locator("#stranded-hint").evaluate((hint) => (hint.hidden = false)); // as of a key that has ended
+  await look(gate.page, "gate-unsent");
+  await gate.press(en("gate.close"), gate.page.locator("#stranded-sheet"));
+  await gate.press(en("gate.leave"));
+  await look(gate.page, "gate-leave");
+  await look.all(gate.page);
 }
 
 /** Every verdict that there is, with the most that it can say: shown at once, and for as long as it is looked at. */
@@ -165,6 +187,109 @@ test("every verdict fits", async (t) => {
   for (const verdict of verdicts) {
     await gate.page.evaluate(showForLong, verdict);
     await fits(gate.page, JSON.stringify(verdict));
+  }
+});
+
+const PAGES = new URL("../../src/pages/", import.meta.url);
+const source = (name) => fs.readFileSync(new URL(name, PAGES), "utf8");
+
+/** The texts in English of these names, with something for each gap. */
+function told(names) {
+  const gaps = { n: "1,250", tickets: "48,000", time: "10:45 pm", ago: "3 hours ago", amount: "90 min", period: "30", status: "503", places: "Row 12, seat 7, Row 12, seat 8, Row 14, seat 31, …" };
+  return names.map((name) => rawTexts("en")[name].replace(/\{(?:limit\.)?(\w+)\}/g, (_, gap) => gaps[gap] ?? "48"));
+}
+
+const named = (pattern) => Object.keys(rawTexts("en")).filter((name) => pattern.test(name));
+
+test("every banner of the gate fits", async (t) => {
+  const { service } = await gala(t);
+  const { page } = await Gate.at(t, service, { key: { event: "gala" } });
+  const written = /function showNotices[^]*?\nfunction openScans/.exec(source("gate/gate.js"))[0];
+  const notices = told([...written.matchAll(/text\([^"]*?"(gate\.\w+)"(?: : "(gate\.\w+)")?/g)].flatMap(([, ...names]) => names.filter(Boolean)));
+  assert.ok(notices.length > 12, notices.join());
+  for (const notice of notices) {
+    await page.evaluate((notice) => document.querySelector("#notices").replaceChildren(Object.assign(document.createElement("button"), { className: "bad", textContent: notice })), notice);
+    await fits(page, notice);
+  }
+  // As many as come at once when things go wrong.
+  const some = told(["gate.offline_notice", "gate.queued", "gate.refused", "gate.page_not_kept", "gate.clock_set_ahead"]);
+  await page.evaluate((some) => document.querySelector("#notices").replaceChildren(...some.map((notice) =>
+    Object.assign(document.createElement("p"), { className: "warn", textContent: notice }))), some);
+  await fits(page, "five banners");
+  for (const why of told(named(/^gate\.camera_(?!again)/))) {
+    await page.evaluate((why) => {
+      document.querySelector("#camera-problem-text").textContent = why;
+      document.querySelector("#camera-problem").hidden = false;
+    }, why);
+    await fits(page, why);
+  }
+  for (const id of ["enrol-problem", "stranded"]) {
+    await page.evaluate(([id, words]) => Object.assign(document.getElementById(id), { hidden: false, textContent: words }), [id, ...told(["gate.stranded"])]);
+    await fits(page, `#${id} of a gate`);
+  }
+  await page.evaluate(() => {
+    for (const id of ["camera-problem", "enrol-problem", "stranded"]) document.getElementById(id).hidden = true;
+    document.querySelector("#notices").replaceChildren();
+    document.querySelector("#missed").hidden = false;
+  });
+  for (const why of told(named(/^gate\.missed_/))) {
+    await page.evaluate(([word, why]) => {
+      const bold = Object.assign(document.createElement("b"), { textContent: word });
+      document.querySelector("#missed").replaceChildren(bold, " ", why);
+    }, [...told(["result.not_taken"]), why]);
+    await fits(page, why);
+  }
+});
+
+test("whatever is wrong with enrolling fits", async (t) => {
+  const { service } = await gala(t);
+  const page = await phone(t, service);
+  await page.goto("/gate");
+  await page.getByText(en("gate.enrol_title")).waitFor();
+  for (const why of told(["gate.enrol_away", "gate.enrol_ended", "gate.enrol_not_a_link", "gate.stranded", "gate.enrol_unsent"])) {
+    await page.evaluate((why) => {
+      for (const id of ["enrol-problem", "stranded", "enrol-unsent"]) {
+        document.getElementById(id).textContent = why;
+        document.getElementById(id).hidden = false;
+      }
+    }, why);
+    await fits(page, why);
+  }
+});
+
+test("whatever a ticket says of connection and clock fits", async (t) => {
+  const { service, people } = await gala(t);
+  const { page } = await Holder.at(t, service, people.ana.provisioning.ticket_url);
+  await page.getByText(en("ticket.ready")).waitFor();
+  const [zone] = told(["ticket.clock_zone"]);
+  for (const clock of told(["ticket.clock_fast", "ticket.clock_slow"])) {
+    for (const connection of told(["ticket.offline", "ticket.offline_no_code"])) {
+      await page.evaluate((lines) => lines.forEach(([id, words]) => document.getElementById(id).replaceChildren(...words)),
+        [["connection", [connection]], ["clock", [clock, " ", zone]]]);
+      await fits(page, `${connection} ${clock}`);
+    }
+  }
+});
+
+/** Pages that are the same for everybody, as the service fills them in: of each file whose page runs nothing. */
+test("every page that only says something fits", async (t) => {
+  const { service } = await gala(t);
+  const page = await phone(t, service);
+  await page.goto("/");
+  const [, assets] = /href="([^"]*)\/shared\/base\.css"/.exec(await page.content());
+  const files = fs.readdirSync(PAGES, { recursive: true }).filter((file) => file.endsWith(".html"));
+  const plain = files.filter((file) => !source(file).includes("<script"));
+  assert.deepEqual(plain.map((file) => path.basename(file, ".html")).sort(), ["away", "gone", "home", "refused"]);
+  for (const file of plain) {
+    for (const [title, why] of [["nothing.title", "nothing.why"], ["refused.title", "refused.why"]]) {
+      const values = { assets, lang: "en", retry: "600", status: "405", detail: "The method PATCH is not allowed for /api/events/spring-gala/tickets." };
+      const fill = (_, name) => values[name] ?? told([{ title, why }[name] ?? name])[0];
+      const body = source(file).replace(/\{\{([\w.]+)\}\}/g, fill);
+      await page.route("**/said", (route) => route.fulfill({ contentType: "text/html", body }));
+      await page.goto("/said");
+      await fits(page, `${file}, ${title}`);
+      await page.unroute("**/said");
+    }
   }
 });
 
@@ -206,6 +331,11 @@ async function organizer(t, page, look) {
   await look(organizer.page, "organizer-link");
   await organizer.press(en("organizer.close"), organizer.dialog(en("organizer.link_how")));
   await organizer.press(en("organizer.close"));
+  await organizer.press("A-4");
+  await organizer.press(en("organizer.register"));
+  await look(organizer.page, "organizer-holder");
+  await organizer.press(en("organizer.cancel"));
+  await organizer.press(en("organizer.close"));
   await organizer.chooses("seat,gate,username\nC-1,East,gus\nA-1,North,hana\n");
   await organizer.sees(en("organizer.wrong_one"));
   await look(organizer.page, "organizer-import");
@@ -215,6 +345,10 @@ async function organizer(t, page, look) {
   await organizer.sees(en("organizer.sheet_link"));
   await look(organizer.page, "organizer-print");
 
+  await organizer.open("gates");
+  await organizer.press(en("organizer.new_key"));
+  await look(organizer.page, "organizer-key");
+  await organizer.press(en("organizer.cancel"));
   await organizer.makesGateKey({ name: "North door", gate: "North" });
   await organizer.sees(en("organizer.no_scan"));
   await look(organizer.page, "organizer-gates");
@@ -222,6 +356,12 @@ async function organizer(t, page, look) {
   await organizer.sees(en("organizer.enrol_how"));
   await look(organizer.page, "organizer-enrol");
   await organizer.press(en("organizer.close"));
+  await organizer.press(en("organizer.lost"));
+  await look(organizer.page, "organizer-lost");
+  await organizer.press(en("organizer.close"));
+  await organizer.press(en("organizer.revoke"));
+  await look(organizer.page, "organizer-confirm");
+  await organizer.press(en("organizer.cancel"));
 
   await service.scan(people.ana, service.code(people.ana));
   await service.scan(people.ana, service.code(people.ana));
@@ -233,6 +373,7 @@ async function organizer(t, page, look) {
   await organizer.open("check");
   await organizer.sees(en("organizer.check_database_ok"));
   await look(organizer.page, "organizer-check");
+  await look.all(organizer.page);
 }
 
 /** The statistics of an evening, which cannot be made in a minute. */

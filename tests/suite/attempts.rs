@@ -23,6 +23,8 @@ on_both_databases! {
     a_key_that_rests_admits_paper_and_by_hand_and_gets_its_verdicts_again,
     wrong_paper_counts_towards_the_limit_of_the_key,
     a_batch_meets_the_limit_of_its_key_and_each_time_comes_further,
+    after_three_refused_codes_a_key_is_told_nothing_of_the_future_of_any_ticket,
+    a_batch_is_told_nothing_of_the_future,
 }
 
 const SCANS: &str = "/api/events/default/scans";
@@ -247,6 +249,42 @@ async fn a_batch_meets_the_limit_of_its_key_and_each_time_comes_further(service:
     assert_eq!(answer["results"].as_array().map(Vec::len), Some(131));
     assert_eq!(answer["results"][130]["result"], "accepted");
     assert_eq!(service.database.count("select count(*) from scans").await, 131);
+}
+
+/// Whoever guesses spreads it over many tickets, so that none of them has three refusals.
+async fn after_three_refused_codes_a_key_is_told_nothing_of_the_future_of_any_ticket(service: Service) {
+    let (gate, other) = (service.gate().await, service.gate().await);
+    let told = async |client: &Client, ticket: &Ticket, away: i64| {
+        let scan = client.post(SCANS, of(&service, ticket, away)).await.is_scan(422, "wrong_code");
+        assert_eq!(scan["ticket"]["username"], Value::Null);
+        scan["seconds_off"].clone()
+    };
+    for seat in 0..3 {
+        assert_eq!(told(&gate, &service.ticket(&format!("A{seat}")).await, 3_600_000).await, 3_600);
+    }
+    let (fourth, fifth) = (service.ticket("A3").await, service.ticket("A4").await);
+    assert_eq!(told(&gate, &fourth, 3_600_000).await, Value::Null);
+    assert_eq!(told(&gate, &fourth, 120_000).await, Value::Null, "and a code of minutes ahead is not even stale");
+    assert_eq!(told(&gate, &fourth, -3_600_000).await, -3_600);
+    gate.post(SCANS, of(&service, &fifth, -120_000)).await.is_scan(422, "stale_code");
+    assert_eq!(told(&other, &fifth, 3_600_000).await, 3_600, "another key has its own three");
+    service.clock.advance(60_000);
+    assert_eq!(told(&gate, &fourth, 3_600_000).await, 3_600);
+}
+
+async fn a_batch_is_told_nothing_of_the_future(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    let late = |scan: Value| with(scan, json!({ "scanned_at": service.time(0), "offline_result": "stale_code" }));
+    let scans = [120_000, 3_600_000, -3_600_000].map(|away| late(of(&service, &ticket, away)));
+    let answer = gate.post(&format!("{SCANS}/batch"), json!({ "scans": scans })).await.is(200);
+    let told = |place: usize| json!([answer["results"][place]["result"], answer["results"][place]["seconds_off"]]);
+    assert_eq!([told(0), told(1)], [json!(["wrong_code", null]), json!(["wrong_code", null])]);
+    assert_eq!(told(2), json!(["wrong_code", -3_600]));
+}
+
+/// A scan with the code that the ticket shows so many milliseconds away from now.
+fn of(service: &Service, ticket: &Ticket, away: i64) -> Value {
+    with(wrong(service, ticket), json!({ "totp_code": ticket.code(service.moment(away)) }))
 }
 
 fn by_hand(seat: &str) -> Value {

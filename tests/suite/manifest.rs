@@ -14,6 +14,7 @@ on_both_databases! {
     an_unchanged_manifest_is_not_sent_again,
     every_change_makes_another_etag,
     since_leaves_out_what_did_not_change,
+    since_and_the_etag_tell_a_gate_nothing_of_what_happens_at_another,
     since_goes_by_no_clock,
     an_as_of_that_is_not_of_this_list_is_answered_with_all_of_it,
     an_import_is_new_since_it_appeared,
@@ -140,6 +141,29 @@ async fn since_leaves_out_what_did_not_change(service: Service) {
     let changed = gate.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
     assert_eq!(seats(&changed), ["A1"]);
     assert_eq!(changed["tickets"][0]["status"], "used");
+}
+
+async fn since_and_the_etag_tell_a_gate_nothing_of_what_happens_at_another(service: Service) {
+    let body = json!({ "name": "x", "role": "gate", "event": "default", "gate": " NORTH", "offline": true });
+    let (north, all) = (service.key(body).await, service.offline_gate().await);
+    let here = service.ticket_of("default", "A1", "North").await;
+    let there = [service.ticket_of("default", "B1", "South").await, service.ticket_of("default", "B2", "South").await];
+    let first = north.get(MANIFEST).await;
+    let as_of = first.is(200)["as_of"].clone();
+    assert_eq!(seats(&first.is(200)), ["A1", "B1", "B2"]);
+    service.organizer.post("/api/events/default/scans", service.scan(&there[0])).await.is_scan(200, "accepted");
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/reissue", there[1].ticket_id)).await.is(200);
+    get(&north, "if-none-match", first.header("etag")).await.is(304);
+    let since = async |client: &Client| client.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
+    assert_eq!(seats(&since(&north).await), Vec::<&str>::new());
+    assert_eq!(seats(&since(&all).await), ["B1", "B2"]);
+    // What is new there is told, as nobody could be sent to the right door otherwise; and all of its own.
+    service.organizer.post("/api/events/default/scans", service.scan(&here)).await.is_scan(200, "accepted");
+    service.seat("default", "B3", "South").await;
+    get(&north, "if-none-match", first.header("etag")).await.is(200);
+    let news = since(&north).await;
+    assert_eq!(seats(&news), ["A1", "B3"]);
+    assert_eq!((&news["tickets"][0]["status"], &news["tickets"][1]["status"]), (&json!("used"), &Value::Null));
 }
 
 /// Used, revoked and reissued tickets, whatever the clocks of those who wrote them.

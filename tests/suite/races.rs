@@ -23,6 +23,7 @@ on_both_databases! {
     of_16_devices_one_is_enrolled,
     of_40_guesses_at_once_eleven_are_looked_at,
     of_90_guesses_at_once_of_many_tickets_a_key_has_sixty,
+    of_20_codes_of_the_future_at_once_three_are_told,
     a_refusal_leaves_nothing_locked,
 }
 
@@ -210,6 +211,17 @@ async fn of_90_guesses_at_once_of_many_tickets_a_key_has_sixty(service: Service)
         reply.is_refused(429, "too_many_wrong_codes");
     }
     assert_eq!(service.database.count("select count(*) from scans").await, 60);
+}
+
+async fn of_20_codes_of_the_future_at_once_three_are_told(service: Service) {
+    let mut bodies = Vec::new();
+    for seat in 0..20 {
+        let ticket = service.ticket(&format!("A{seat}")).await;
+        let digits = ticket.code(service.moment(120_000));
+        bodies.push(json!({ "scan_id": Uuid::now_v7(), "seat": ticket.seat, "gate": "North", "totp_code": digits }));
+    }
+    let replies = at_once(&service, SCANS, bodies).await;
+    assert_eq!((count(&replies, "stale_code"), count(&replies, "wrong_code")), (3, 17));
 }
 
 /// What one process refuses, another may do at once: the refused transaction has ended with its answer.

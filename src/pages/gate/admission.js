@@ -12,10 +12,11 @@ const refuse = (result) => ({ result, step: null, seconds_off: null });
 /**
  * Decides one scan as of `now`, in milliseconds. `ticket` is null when there is no such ticket in this event: `{key, gate,
  * status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry}`. `presented` is `{code, at_gate,
- * direction, offline}`, its code `{digits}` or `{printed}`, or null when a supervisor vouches. `codes` are those of the
- * manifest: the steps that a clock may be off (`drift`), the steps around a refused code in which it is looked for
- * (`stale_window`) or the quarters of an hour (`zones`, which lists of 0.1.0 lack), and of the refused codes of the last minute how many let the next be looked at (`attempts`), and from
- * how many on a code of the future is called wrong (`future_told`).
+ * direction, offline, tells_future}`, its code `{digits}` or `{printed}`, or null when a supervisor vouches. `tells_future` says
+ * whether whoever showed it may learn that a code is one of the future. `codes` are those of the manifest: the steps that a clock
+ * may be off (`drift`), the steps around a refused code in which it is looked for (`stale_window`) or the quarters of an hour
+ * (`zones`, which lists of 0.1.0 lack), and of the refused codes of the last minute how many let the next be looked at
+ * (`attempts`), and from how many on a code of the future is called wrong all the same (`future_told`).
  */
 export async function decide(ticket, presented, now, codes) {
   if (!ticket) return refuse("unknown_ticket");
@@ -28,7 +29,8 @@ export async function decide(ticket, presented, now, codes) {
   if (presented.code?.digits !== undefined) {
     if (ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");
     const found = await find(ticket.key, presented.code.digits, now, codes);
-    if (!found || (found.seconds_off > 0 && ticket.refusals >= codes.future_told)) return refuse("wrong_code");
+    const isTold = found && (!(found.seconds_off > 0) || (presented.tells_future && ticket.refusals < codes.future_told));
+    if (!isTold) return refuse("wrong_code");
     if (found.step === null) return { ...refuse("wrong_code"), seconds_off: found.seconds_off };
     if (found.seconds_off !== null) return { ...refuse("stale_code"), seconds_off: found.seconds_off };
     step = found.step;

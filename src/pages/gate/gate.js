@@ -44,7 +44,9 @@ onScannerTyping({ scanned: (typed) => take(typed), broken: () => tellMissed("bro
 const token = takeToken();
 const gate = await Gate.open();
 const repeats = new Repeats();
-const scanner = new Scanner(find("#video"), { seen, unsure, lost: () => showCameraProblem({ name: "NotFoundError" }) });
+const scanner = new Scanner(find("#video"), {
+  looked: (codes) => repeats.looks(codes), seen, unsure, lost: () => showCameraProblem({ name: "NotFoundError" }),
+});
 const verdicts = new VerdictDialog({ closed: verdictClosed, retry });
 const typing = new TypeSheet((typed) => wait({ code: null, presented: typed }));
 const scans = new ScansSheet(gate);

@@ -4,6 +4,10 @@ import { parse } from "./admission.js";
 
 /** Out of sight for so long, in milliseconds, a ticket has gone; seen again, it has come again. */
 const GONE = 4000;
+/** A look at the camera's picture stands for no more time than this: a busy phone looks seldom, and sees nobody go meanwhile. */
+const LOOK = 1000;
+/** When nobody looked for so long, whoever is there now may be another, with a copy: everything counts anew. */
+const PAUSE = 30_000;
 /** A ticket that was refused and stays is asked about again so long after its verdict was put away. */
 const REFUSED = 4000;
 /** A hand-held scanner may read a code several times for one pull of its trigger, this close together. */
@@ -18,12 +22,28 @@ const ticketOf = (code) => parse(code)?.ticket_id ?? code;
 
 export class Repeats {
   /**
-   * By ticket, the newest last: its `code`, when it was `readAt`, since when it is out of sight (`seenAt`: nobody looks past a
-   * verdict), the `verdict` on it, and `until` when that holds.
+   * By ticket, the newest last: its `code`, when it was `readAt`, since when it is out of sight (`seenAt`, by the time that was
+   * looked: nobody looks past a verdict), the `verdict` on it, and `until` when that holds.
    */
   #known = new Map();
-  /** By ticket, when it was seen last of those that were not taken. */
+  /** By ticket, when it was seen last of those that were not taken, by the time that was looked. */
   #missed = new Map();
+  /** For how long the scanner has looked, and when it did so last. */
+  #looked = 0;
+  #lookedAt = performance.now();
+
+  /** The scanner has looked at a picture, and read these codes in it, whichever of them is meant. */
+  looks(codes) {
+    const moment = performance.now();
+    const passed = moment - this.#lookedAt;
+    this.#looked += passed > PAUSE ? passed : Math.min(passed, LOOK);
+    this.#lookedAt = moment;
+    for (const code of codes) {
+      const known = this.#known.get(ticketOf(code));
+      // Of one that had gone it is for `sees` to say that it has come again.
+      if (known && this.#looked - known.seenAt <= GONE) known.seenAt = this.#looked;
+    }
+  }
 
   /** A code is being asked about. */
   asked(code) {
@@ -65,9 +85,9 @@ export class Repeats {
     const known = this.#known.get(ticketOf(code));
     if (!known) return null;
     const moment = performance.now();
-    const unseen = moment - known.seenAt;
+    const unseen = this.#looked - known.seenAt;
     const twice = moment - known.readAt < TWICE;
-    Object.assign(known, { seenAt: moment, readAt: moment });
+    Object.assign(known, { seenAt: this.#looked, readAt: moment });
     const { verdict, until } = known;
     const isOpen = until === Infinity;
     const told = { verdict, shown: verdict !== null && isOpen, twice };
@@ -83,16 +103,15 @@ export class Repeats {
   /** Whether somebody has to be told that this code was not taken: once, for as long as it stays in the picture. */
   tellsMissed(code) {
     const ticket = ticketOf(code);
-    const moment = performance.now();
-    const isNew = !(moment - this.#missed.get(ticket) < GONE);
-    if (isNew) for (const [other, at] of this.#missed) if (moment - at >= GONE) this.#missed.delete(other);
-    this.#missed.set(ticket, moment);
+    const isNew = !(this.#looked - this.#missed.get(ticket) < GONE);
+    if (isNew) for (const [other, at] of this.#missed) if (this.#looked - at >= GONE) this.#missed.delete(other);
+    this.#missed.set(ticket, this.#looked);
     return isNew;
   }
 
   #keep(ticket, known) {
     this.#known.delete(ticket);
-    this.#known.set(ticket, { ...known, seenAt: performance.now() });
+    this.#known.set(ticket, { ...known, seenAt: this.#looked });
     if (this.#known.size > MOST) this.#known.delete(this.#known.keys().next().value);
   }
 
@@ -100,7 +119,7 @@ export class Repeats {
   #putAway(holds) {
     const moment = performance.now();
     for (const known of this.#known.values()) {
-      if (known.verdict && known.until === Infinity) Object.assign(known, { until: moment + holds, seenAt: moment });
+      if (known.verdict && known.until === Infinity) Object.assign(known, { until: moment + holds, seenAt: this.#looked });
     }
   }
 }

@@ -51,11 +51,13 @@ async function vendoredDecoder() {
 const end = (stream) => stream?.getTracks().forEach((track) => track.stop());
 
 /**
- * Shows the camera in a `<video>` and calls `seen(text)` for the code that is meant in every picture that it looks at, `unsure()`
- * where there are codes and nobody can tell which, and `lost()` when the camera went away by itself.
+ * Shows the camera in a `<video>` and calls `looked(texts)` with all codes of every picture that it looks at, then `seen(text)` for
+ * the one that is meant, or `unsure()` where there are codes and nobody can tell which; and `lost()` when the camera went away by
+ * itself.
  */
 export class Scanner {
   #video;
+  #looked;
   #seen;
   #unsure;
   #lost;
@@ -66,8 +68,9 @@ export class Scanner {
   #newest = 0;
   #stops = 0;
 
-  constructor(video, { seen, unsure, lost }) {
+  constructor(video, { looked, seen, unsure, lost }) {
     this.#video = video;
+    this.#looked = looked;
     this.#seen = seen;
     this.#unsure = unsure;
     this.#lost = lost;
@@ -156,8 +159,9 @@ export class Scanner {
   async #look(stream) {
     while (this.#stream === stream) {
       await this.#picture();
-      const { text, unsure } = await this.#read();
+      const { texts, text, unsure } = await this.#read();
       if (this.#stream !== stream) continue;
+      if (texts) this.#looked(texts);
       if (text || unsure) this.#newest = Date.now();
       if (text) this.#seen(text);
       else if (unsure) this.#unsure();
@@ -178,7 +182,7 @@ export class Scanner {
     try {
       const { codes, unread, width, height } = await this.#decode(this.#video);
       this.#failures = 0;
-      return this.#aim.choose({ codes, unread }, width, height);
+      return { texts: codes.map(({ text }) => text), ...this.#aim.choose({ codes, unread }, width, height) };
     } catch {
       // Some phones say that they read codes and then never do.
       this.#failures += 1;

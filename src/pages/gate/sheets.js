@@ -84,14 +84,17 @@ export class TypeSheet {
 export class ScansSheet {
   #gate;
   #timeZone;
+  #wasAway = false;
 
   constructor(gate) {
     this.#gate = gate;
+    // That nobody answered is true no more when somebody does.
+    gate.addEventListener("state", () => this.#wasAway && gate.state.online && this.#say());
   }
 
   open(timeZone) {
     this.#timeZone = timeZone;
-    this.#say("");
+    this.#say();
     this.refresh();
     find("#scans-sheet").showModal();
   }
@@ -130,11 +133,13 @@ export class ScansSheet {
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.#say(...(error.isAway ? [text("gate.undo_away")] : explainAll(error)));
+      this.#wasAway = error.isAway;
     }
     this.refresh();
   }
 
   #say(...words) {
+    this.#wasAway = false;
     find("#scans-problem").replaceChildren(...words);
     find("#scans-problem").hidden = words.length === 0;
   }

@@ -5,9 +5,15 @@ export const language = document.documentElement.lang;
 /** How this person writes times and numbers: in that language, as their country does. */
 const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
 
-/** A text by its name, with `{name}` in it replaced by `values.name`, of which a list is told with commas. */
+/**
+ * A text by its name, with `{name}` in it replaced by `values.name`, of which a list is told with commas. Where that ends with a full
+ * stop, as "8:00 a.m.", none follows it.
+ */
 export function text(name, values = {}) {
-  return (texts[name] ?? name).replace(/\{(\w+)\}/g, (whole, value) => [values[value] ?? whole].flat().join(", "));
+  return (texts[name] ?? name).replace(/\{(\w+)\}(\.(?!\.))?/g, (_, value, stop = "") => {
+    const told = [values[value] ?? `{${value}}`].flat().join(", ");
+    return told.endsWith(".") ? told : told + stop;
+  });
 }
 
 const plural = new Intl.PluralRules(language);

@@ -9,7 +9,7 @@ use super::tickets::{find_read_at, optional_ticket};
 use super::{
     BEGIN, Backend, Connection, Db, Row, is_foreign_key_violation, is_serialization_failure, is_unique_violation,
 };
-use crate::admission::ATTEMPTS;
+use crate::admission::{ATTEMPTS, FUTURE_TOLD};
 use crate::error::Error;
 use crate::limits::KEY_ATTEMPTS;
 use crate::model::Scan;
@@ -116,6 +116,9 @@ pub fn bind_scan<'q>(
     ticket_version: Option<i64>,
     guesses: &Guesses,
 ) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
+    // Of those sent at once no more are told that a code is one of the future than of those sent one by one.
+    let tells_future = scan.seconds_off > Some(0);
+    let (of_ticket, of_key) = if tells_future { (FUTURE_TOLD - 1, FUTURE_TOLD) } else { (ATTEMPTS, KEY_ATTEMPTS) };
     query
         .bind(scan.scan_id)
         .bind(scan.event_id)
@@ -136,9 +139,9 @@ pub fn bind_scan<'q>(
         .bind(scan.key_id)
         .bind(ticket_version)
         .bind(guesses.of_ticket_since)
-        .bind(ATTEMPTS)
+        .bind(of_ticket)
         .bind(guesses.of_key_since)
-        .bind(KEY_ATTEMPTS)
+        .bind(of_key)
         .bind(guesses.until)
 }
 

@@ -166,7 +166,8 @@ impl Events for Backend {
         }
         let mut lease = self.reader().await?;
         let outcome = sqlx::query_as(concat!(
-            "select count(*) as tickets, cast(coalesce(sum(t.version), 0) as bigint) as versions, \
+            "select count(*) as tickets, \
+             cast(coalesce(sum(case when coalesce(t.gate_key = $2, true) then t.version end), 0) as bigint) as versions, \
              count(case when coalesce(t.gate_key = $2, true) then 1 end) as own_tickets, \
              count(case when coalesce(t.gate_key = $2, true) then t.used_at end) as admitted, \
              count(case when coalesce(t.gate_key = $2, true) and t.inside then 1 end) as inside, \

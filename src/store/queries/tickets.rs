@@ -79,25 +79,29 @@ impl Tickets for Backend {
         &self,
         event_id: Uuid,
         change: Option<i64>,
+        gate: Option<&str>,
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<ManifestTicket>> {
         let mut lease = self.reader().await?;
-        // An import's tickets were written before, but are there only since it was recorded.
+        // An import's tickets were written before, but are there only since it was recorded. Of those of release 0.1.0 nobody
+        // knows whether they are new.
         let outcome = sqlx::query_as(concat!(
             "select t.ticket_id, t.seat, t.gate, t.seed, coalesce(t.seeded_at, t.created_at) as seeded_at, t.status, \
              u.username, coalesce(t.holder_name, u.full_name) as full_name, t.inside, t.last_step, \
              t.used_at, t.printed_at from events e join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
             " left join users u on u.user_id = t.user_id \
-             where e.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.change >= $3 or t.issue_id in \
-             (select a.action_id from actions a where a.event_id = $1 and a.action = 'issued' and a.change >= $3)) \
+             where e.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.issue_id in \
+             (select a.action_id from actions a where a.event_id = $1 and a.action = 'issued' and a.change >= $3) \
+             or t.change >= $3 and (t.issue_id is null or coalesce(t.gate_key = $5, true))) \
              order by t.ticket_id limit $4"
         ))
         .bind(event_id)
         .bind(after.unwrap_or_default())
         .bind(change)
         .bind(limit)
+        .bind(gate.map(fold::place))
         .fetch_all(lease.connection())
         .await;
         lease.settle(outcome.map_err(Error::from)).await
