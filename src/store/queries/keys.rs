@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::actions::record;
 use super::events::find_event;
-use super::{BEGIN, Backend, Connection, Db};
+use super::{BEGIN, Backend, Connection, Db, kept_secrets};
 use crate::error::Error;
 use crate::limits::{CLOCKS_APART, ENROLMENT};
 use crate::model::{Action, Event, Key, Millis};
@@ -34,11 +34,13 @@ macro_rules! where_good {
 
 #[async_trait]
 impl Keys for Backend {
-    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<FoundKey>> {
+    async fn find_key(&self, secret_hash: &[u8]) -> Result<FoundKey> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(concat!(
+        let found: std::result::Result<Option<FoundKey>, _> = sqlx::query_as(concat!(
             "select ",
             key_columns!(),
+            ", ",
+            link_salt!(),
             ", (select f.ended_at from former_secrets f where f.secret_hash = $1) as replaced_at \
              from keys k left join events e on e.event_id = k.event_id \
              where k.key_id = coalesce((select c.key_id from keys c where c.secret_hash = $1), \
@@ -47,7 +49,16 @@ impl Keys for Backend {
         .bind(secret_hash)
         .fetch_optional(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from)).await
+        let outcome = match found {
+            Ok(Some(found)) => Ok(found),
+            // By the same connection: it is this database that does not know it.
+            Ok(None) => match kept_secrets(lease.connection()).await {
+                Ok(kept) => Err(Error::Unauthenticated(kept.database())),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error.into()),
+        };
+        lease.settle(outcome).await
     }
 
     async fn list_secrets(&self, key_id: Uuid) -> Result<Vec<Vec<u8>>> {
@@ -225,7 +236,7 @@ async fn refuse_revoked(connection: &mut Connection, author: Author) -> Result<(
     let Some(key_id) = author.key_id else { return Ok(()) };
     let update = sqlx::query(concat!("update keys set created_by = created_by ", where_good!()));
     let taken = update.bind(key_id).bind(author.now).execute(connection).await?;
-    if taken.rows_affected() == 0 { Err(Error::Unauthenticated) } else { Ok(()) }
+    if taken.rows_affected() == 0 { Err(Error::Unauthenticated(None)) } else { Ok(()) }
 }
 
 /// Revokes those that are not yet revoked of a key, the keys that it made, and so on, and takes back what they offered.
