@@ -249,7 +249,11 @@ impl KeyRing {
         }
         let forgotten = self.lock().forgotten;
         let _place = self.place().await?;
-        let found = store.find_key(&hash).await?;
+        let mut found = store.find_key(&hash).await?;
+        if found.key.created_at > now {
+            store.note_made_before(found.key.key_id, now).await?;
+            found.key.created_at = now - OFFLINE_WINDOW;
+        }
         let caller = Caller::with(&found, now);
         self.remember(hash, found, now, forgotten);
         caller

@@ -209,6 +209,9 @@ pub trait Keys {
     /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key. The
     /// secret before is kept, where its device had a list, to prove what it scanned.
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool>;
+    /// Notes that a key was there at `now`, and for longer than any scan may be old: its creation lies in the future, because
+    /// the clock was ahead then.
+    async fn note_made_before(&self, key_id: Uuid, now: Millis) -> Result<()>;
     /// Agrees to take what was scanned until now with secrets of a key that have ended.
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()>;
 }

@@ -7,7 +7,7 @@ use super::actions::record;
 use super::events::find_event;
 use super::{BEGIN, Backend, Connection, Db, kept_secrets};
 use crate::error::Error;
-use crate::limits::{CLOCKS_APART, ENROLMENT};
+use crate::limits::{CLOCKS_APART, ENROLMENT, OFFLINE_WINDOW};
 use crate::model::{Action, Event, Key, Millis};
 use crate::store::{Act, Author, FoundKey, Guarded, Keys, ListedKey, Result};
 
@@ -221,8 +221,24 @@ impl Keys for Backend {
         change_key(self, key_id, [keep, update], Author { key_id: Some(key_id), now }, Action::KeyEnrolled).await
     }
 
+    async fn note_made_before(&self, key_id: Uuid, now: Millis) -> Result<()> {
+        let mut lease = self.writer().await?;
+        let outcome = sqlx::query("update keys set created_at = $3 where key_id = $1 and created_at > $2")
+            .bind(key_id)
+            .bind(now)
+            .bind(now - OFFLINE_WINDOW)
+            .execute(lease.connection())
+            .await;
+        lease.settle(outcome.map(drop).map_err(Error::from)).await
+    }
+
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()> {
-        let update = sqlx::query("update keys set taken_at = $2 where key_id = $1").bind(key_id).bind(author.now);
+        // After the revocation, also where the clock was ahead then. There is no other device with this key since.
+        let update = sqlx::query(
+            "update keys set taken_at = case when revoked_at > $2 then revoked_at else $2 end where key_id = $1",
+        )
+        .bind(key_id)
+        .bind(author.now);
         let is_there = change_key(self, key_id, [update], author, Action::ScansTaken).await?;
         if is_there { Ok(()) } else { Err(Error::KeyNotFound) }
     }
