@@ -122,7 +122,7 @@ impl SecretFit {
         match self {
             Self::Unused => "not in use yet",
             Self::Fits => "fits",
-            Self::NotSet => "does not fit: it is not set here, and these tickets were made with one",
+            Self::NotSet => "cannot be verified: it is not set here, and these tickets were made with one",
             Self::Differs => "does not fit: these tickets were made with another one, or without",
         }
     }

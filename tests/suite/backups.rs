@@ -678,7 +678,9 @@ async fn verify_tells_whether_the_secret_fits(service: Service) {
     service.another(FIRST).ticket("A1").await;
     let file = take(&service, &directory);
     assert_eq!(fact(&verify(&file, FIRST[0].1).printed(), "TICKET_SECRET"), "fits");
-    assert!(fact(&verify(&file, "").printed(), "TICKET_SECRET").contains("is not set here"));
+    let run = verify(&file, "");
+    assert!(run.errors.contains("not verified: whether codes can be made"), "{run:?}");
+    assert!(fact(&run.printed(), "TICKET_SECRET").contains("cannot be verified: it is not set here"));
     let run = verify(&file, "another secret of the test suite");
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.output.contains("made with another one"), "{run:?}");
