@@ -76,7 +76,7 @@ pub fn run() -> anyhow::Result<()> {
 async fn look_at_database(app: Arc<App>) {
     match app.settings.sqlite_file() {
         // A database that the first request will make was used with no secret, and is not made for this.
-        Some(file) if !file.exists() => return warn_of_no_secret(&app),
+        Some(file) if !file.exists() => warn_of_no_secret(&app),
         Some(_) => {
             check_secret(&app).await;
             if let Err(error) = store::migrate(&app.settings.database).await {
