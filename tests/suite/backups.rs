@@ -20,7 +20,7 @@ use crate::issues::Held;
 use crate::migrations::newest;
 use crate::once::{scan_now, tickets};
 use crate::process::{PATIENCE, Server, within};
-use crate::service::Service;
+use crate::service::{Service, with};
 
 on_both_databases! {
     a_backup_restores_every_row_and_the_service_runs_on_it,
@@ -390,7 +390,7 @@ async fn what_devices_that_were_enrolled_since_a_backup_have_not_sent_is_taken_a
     let tickets = tickets(&service, 5).await;
     // By the clock of the program, too, they have not ended.
     let far = json!({ "starts_at": "2098-01-01T00:00:00Z", "ends_at": "2098-01-02T00:00:00Z" });
-    service.organizer.patch("/api/events/default", far).await.is(200);
+    service.organizer.patch("/api/events/default", far.clone()).await.is(200);
     let make = async |event: &str| {
         let key = json!({ "name": "phone", "role": "gate", "event": event, "offline": true });
         service.organizer.post("/api/keys", key).await.is(201)
@@ -407,7 +407,7 @@ async fn what_devices_that_were_enrolled_since_a_backup_have_not_sent_is_taken_a
     let [new, revoked] = [make("default").await, make("default").await];
     let revoked_id = revoked["key_id"].as_str().expect("an id");
     service.organizer.delete(format!("/api/keys/{revoked_id}")).await.is(204);
-    service.event(json!({ "slug": "since", "name": "Since" })).await;
+    service.event(with(json!({ "slug": "since", "name": "Since" }), far)).await;
     let elsewhere = make("since").await;
     let url = service.database.owner_url();
     let before = if service.database.kind == Kind::Sqlite { &url } else { url.rsplit_once('/').expect("a name").1 };
