@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{DatabaseId, Error};
 use crate::fold;
 use crate::limits::{KEY_REMEMBERED, OFFLINE_AHEAD, OFFLINE_WINDOW};
 use crate::model::{Key, Millis, Role};
@@ -88,6 +88,8 @@ pub struct Caller {
     pub expires_at: Option<Millis>,
     /// Where it has ended.
     pub ended: Option<Ended>,
+    /// The database that knows the key; none for the key of the environment.
+    pub database: Option<DatabaseId>,
 }
 
 /// What an ended key is good for yet: to say what its device had decided by itself.
@@ -103,7 +105,7 @@ pub struct Ended {
 impl Ended {
     /// What the secret of an ended key is good for at this moment, if for anything. An organizer's consent is to what had ended
     /// when it was given: not to the device that had the key after the one that was meant.
-    fn of(FoundKey { key, replaced_at }: &FoundKey, now: Millis) -> Option<Self> {
+    fn of(FoundKey { key, replaced_at, .. }: &FoundKey, now: Millis) -> Option<Self> {
         let withdrawn = key.revoked_at.max(*replaced_at);
         let ended = withdrawn.or(key.expires_at);
         let agreed = key.taken_at.filter(|&at| ended.is_some_and(|end| end <= at) && now < at + OFFLINE_WINDOW);
@@ -127,17 +129,19 @@ impl Caller {
         created_at: None,
         expires_at: None,
         ended: None,
+        database: None,
     };
 
     /// The holder of a key, while it is good, or as far as it is good for anything yet.
     fn with(found: &FoundKey, now: Millis) -> Result<Self, Error> {
-        let FoundKey { key, replaced_at } = found;
+        let FoundKey { key, replaced_at, database } = found;
+        let database = Some(*database);
         let expired = key.expires_at.is_some_and(|expiry| expiry <= now);
         if key.revoked_at.is_none() && replaced_at.is_none() && !expired {
-            return Ok(Self::of(key));
+            return Ok(Self { database, ..Self::of(key) });
         }
-        let ended = Ended::of(found, now).ok_or(Error::Unauthenticated)?;
-        Ok(Self { ended: Some(ended), ..Self::of(key) })
+        let ended = Ended::of(found, now).ok_or(Error::Unauthenticated(database))?;
+        Ok(Self { ended: Some(ended), database, ..Self::of(key) })
     }
 
     /// The device of a key, by what it left in a file, which an organizer hands in.
@@ -155,6 +159,7 @@ impl Caller {
             created_at: Some(key.created_at),
             expires_at: key.expires_at,
             ended: None,
+            database: None,
         }
     }
 
@@ -221,7 +226,7 @@ impl KeyRing {
     /// Finds who sent a request, by a key that is good. Asks the database only for keys it has not seen within the last 30 s.
     pub async fn authenticate(&self, headers: &HeaderMap, store: &dyn Store, now: Millis) -> Result<Caller, Error> {
         let caller = self.authenticate_late(headers, store, now).await?;
-        if caller.ended.is_some() { Err(Error::Unauthenticated) } else { Ok(caller) }
+        if caller.ended.is_some() { Err(Error::Unauthenticated(caller.database)) } else { Ok(caller) }
     }
 
     /// The same, also by one that has ended and is good for something yet.
@@ -231,12 +236,12 @@ impl KeyRing {
         store: &dyn Store,
         now: Millis,
     ) -> Result<Caller, Error> {
-        let token = bearer(headers).ok_or(Error::Unauthenticated)?;
+        let token = bearer(headers).ok_or(Error::Unauthenticated(None))?;
         let environment: Hash = Sha256::digest(token).into();
         if self.organizer.is_some_and(|organizer| organizer.ct_eq(&environment).into()) {
             return Ok(Caller::ENVIRONMENT);
         }
-        let secret = token.strip_prefix(PREFIX).and_then(secret_bytes).ok_or(Error::Unauthenticated)?;
+        let secret = token.strip_prefix(PREFIX).and_then(secret_bytes).ok_or(Error::Unauthenticated(None))?;
         let hash: Hash = Sha256::digest(secret).into();
 
         if let Some(caller) = self.recall(&hash, now) {
@@ -244,7 +249,11 @@ impl KeyRing {
         }
         let forgotten = self.lock().forgotten;
         let _place = self.place().await?;
-        let found = store.find_key(&hash).await?.ok_or(Error::Unauthenticated)?;
+        let mut found = store.find_key(&hash).await?;
+        if found.key.created_at > now {
+            store.note_made_before(found.key.key_id, now).await?;
+            found.key.created_at = now - OFFLINE_WINDOW;
+        }
         let caller = Caller::with(&found, now);
         self.remember(hash, found, now, forgotten);
         caller
@@ -324,12 +333,15 @@ mod tests {
         }
     }
 
+    fn found(key: Key) -> FoundKey {
+        FoundKey { key, replaced_at: None, database: vec![].into() }
+    }
+
     /// A ring that remembers `key` since `NOW`, and the header that carries it.
     fn remembering(key: &Key) -> (KeyRing, HeaderMap) {
         let secret = NewSecret::random().unwrap();
         let ring = KeyRing::new(Some(ENVIRONMENT_KEY));
-        let found = FoundKey { key: key.clone(), replaced_at: None };
-        ring.remember(secret.hash.try_into().unwrap(), found, NOW, 0);
+        ring.remember(secret.hash.try_into().unwrap(), found(key.clone()), NOW, 0);
         (ring, headers(&format!("Bearer {}", secret.text)))
     }
 
@@ -345,7 +357,7 @@ mod tests {
         let a_directory = SqliteStore::new("src".into(), 1, Duration::from_secs(1));
         match ring.authenticate(headers, &a_directory, now).await {
             Ok(caller) => Answer::Known(caller.key_id),
-            Err(Error::Unauthenticated) => Answer::Unauthenticated,
+            Err(Error::Unauthenticated(_)) => Answer::Unauthenticated,
             Err(_) => Answer::Asked,
         }
     }
@@ -448,7 +460,7 @@ mod tests {
         let ring = KeyRing::new(None);
         let forgotten = ring.lock().forgotten;
         ring.forget(|known| known.key_id == key().key_id);
-        ring.remember([0; 32], FoundKey { key: key(), replaced_at: None }, NOW, forgotten);
+        ring.remember([0; 32], found(key()), NOW, forgotten);
         assert!(ring.recall(&[0; 32], NOW).is_none());
     }
 
@@ -458,7 +470,7 @@ mod tests {
         for number in 0..=REMEMBERED_AT_MOST {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&number.to_le_bytes());
-            ring.remember(hash, FoundKey { key: key(), replaced_at: None }, NOW, 0);
+            ring.remember(hash, found(key()), NOW, 0);
             assert!(ring.recall(&hash, NOW).is_some());
             assert!(ring.lock().keys.len() <= REMEMBERED_AT_MOST);
         }

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::config::Database;
 use crate::model::Millis;
 use archive::Folder;
-use revived::State;
+use revived::{Before, State};
 
 /// How long `BACKUP_COMMAND` may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -122,7 +122,7 @@ impl SecretFit {
         match self {
             Self::Unused => "not in use yet",
             Self::Fits => "fits",
-            Self::NotSet => "does not fit: it is not set here, and these tickets were made with one",
+            Self::NotSet => "cannot be verified: it is not set here, and these tickets were made with one",
             Self::Differs => "does not fit: these tickets were made with another one, or without",
         }
     }
@@ -263,6 +263,16 @@ pub async fn read_state(database: &Database) -> anyhow::Result<State> {
         Database::Sqlite(file) => sqlite::read_state(file).await.with_context(|| file.display().to_string()),
         Database::Postgres { owner, .. } => postgres::read_state(owner).await,
     }
+}
+
+/// Keeps what keys of the database before are not known in the one that was restored, so that what their devices have not sent
+/// can be taken.
+pub async fn keep_ended(database: &Database, before: State, now: Millis) -> anyhow::Result<Before> {
+    let kept = match database {
+        Database::Sqlite(file) => sqlite::keep_ended(file, &before, now).await?,
+        Database::Postgres { owner, .. } => postgres::keep_ended(owner, &before, now).await?,
+    };
+    Ok(Before { state: before, kept })
 }
 
 pub use postgres::in_scratch;

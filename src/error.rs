@@ -1,12 +1,34 @@
 //! Every way a request can be refused or fail. A refusal of a *scan* is not an error but a verdict: see `admission`.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
+use sha2::{Digest as _, Sha256};
 use strum::{EnumIter, IntoStaticStr};
 
 use crate::fault::{Fault, FieldError};
 use crate::limits::{ATTEMPTS_WINDOW, ENROLMENT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, UNDO_WINDOW, told};
+
+/// Which database answers: what it has in common with its backups, restored ones too, and with no other database. No secret can
+/// be told from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DatabaseId(u64);
+
+/// From what the database adds to links, which is 32 random bytes.
+impl From<Vec<u8>> for DatabaseId {
+    fn from(link_salt: Vec<u8>) -> Self {
+        let digest = Sha256::new().chain_update("which database\n").chain_update(link_salt).finalize();
+        Self(digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte)))
+    }
+}
+
+impl fmt::Display for DatabaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// Why a request has no success to show. `status` and `code` are stable; the texts are for people. A variant's name is its
 /// code, and what is said of it here says the OpenAPI document.
@@ -19,7 +41,8 @@ pub enum Error {
     // Holds where it ceases to be.
     MalformedJson(String),
     /// There is no key, or it is unknown, expired or revoked.
-    Unauthenticated,
+    // Holds which database does not know it, where one was asked.
+    Unauthenticated(Option<DatabaseId>),
     /// The key may not do this, or not for this event.
     Forbidden(&'static str),
     /// It is too early or too late for the manifest: a reason of its own for `forbidden`.
@@ -35,6 +58,11 @@ pub enum Error {
     UserNotFound,
     /// There is no such ticket: no such id or link, or no such seat at this gate of the event.
     TicketNotFound,
+    /// There is no such link: a reason of its own for `ticket_not_found`.
+    #[strum(serialize = "ticket_not_found")]
+    #[cfg_attr(test, schemars(skip))]
+    // Holds which database does not know it.
+    DeadLink(Option<DatabaseId>),
     /// There is no such scan.
     ScanNotFound,
     /// There is no such key.
@@ -116,12 +144,13 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::MalformedJson(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::ManifestClosed(_) => StatusCode::FORBIDDEN,
             Self::NotFound
             | Self::EventNotFound
             | Self::UserNotFound
             | Self::TicketNotFound
+            | Self::DeadLink(_)
             | Self::ScanNotFound
             | Self::KeyNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -159,7 +188,7 @@ impl Error {
     pub fn detail(&self) -> String {
         match self {
             Self::MalformedJson(place) => format!("The body is not valid JSON: {place}."),
-            Self::Unauthenticated => {
+            Self::Unauthenticated(_) => {
                 "Send a valid key as `Authorization: Bearer <key>`; this one is missing, unknown, expired or revoked."
                     .into()
             }
@@ -172,7 +201,7 @@ impl Error {
             Self::NotFound => "There is nothing at this path; see /openapi.json.".into(),
             Self::EventNotFound => "There is no such event.".into(),
             Self::UserNotFound => "There is no such user.".into(),
-            Self::TicketNotFound => "There is no such ticket.".into(),
+            Self::TicketNotFound | Self::DeadLink(_) => "There is no such ticket.".into(),
             Self::ScanNotFound => "There is no such scan.".into(),
             Self::KeyNotFound => "There is no such key.".into(),
             Self::KeyNotEnrollable => {
@@ -256,6 +285,14 @@ impl Error {
         }
     }
 
+    /// The database that refused, where that is for good: who was known to another one is not meant.
+    pub fn database(&self) -> Option<DatabaseId> {
+        match self {
+            Self::Unauthenticated(database) | Self::DeadLink(database) => *database,
+            _ => None,
+        }
+    }
+
     /// What the log alone may know.
     pub fn cause(&self) -> Option<&str> {
         match self {
@@ -267,10 +304,10 @@ impl Error {
     }
 }
 
-impl std::fmt::Display for Error {
+impl fmt::Display for Error {
     /// For the log and the command line: the cause, which there is the reader's own to know, or what is wrong with each
     /// line.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => return f.write_str(cause),
             Self::InvalidPayload(errors) if errors.len() > 1 => write!(f, "{} things are wrong:", errors.len())?,
@@ -299,7 +336,7 @@ pub(crate) mod tests {
         let fields = || vec![FieldError::line(2, Fault::Empty), FieldError::line(3, Fault::Empty)];
         vec![
             (Error::MalformedJson("line 1, column 2".into()), 400, "malformed_json"),
-            (Error::Unauthenticated, 401, "unauthenticated"),
+            (Error::Unauthenticated(None), 401, "unauthenticated"),
             (Error::Forbidden("No."), 403, "forbidden"),
             (Error::NotFound, 404, "not_found"),
             (Error::EventNotFound, 404, "event_not_found"),

@@ -98,8 +98,11 @@ impl ScanRequest {
             return Err(Error::Forbidden("Nothing speaks for this scan."));
         }
         let oldest = if caller.is_agreed() { Millis(i64::MIN) } else { now - OFFLINE_WINDOW };
-        let oldest = oldest.max(caller.created_at.unwrap_or(oldest));
-        let latest = caller.ended.map_or(now + OFFLINE_AHEAD, |ended| ended.until);
+        // A key that was made in the future was made by a clock that was ahead: who has it proves that it is there.
+        let made = caller.created_at.filter(|&at| at <= now);
+        let oldest = oldest.max(made.unwrap_or(oldest));
+        let latest = now + OFFLINE_AHEAD;
+        let latest = caller.ended.map_or(latest, |ended| latest.min(ended.until));
         if self.offline() && !(oldest..=latest).contains(&self.scanned_at) {
             let (hours, seconds) = (OFFLINE_WINDOW.as_secs() / 3_600, OFFLINE_AHEAD.as_secs());
             return Err(Error::field("scanned_at", Fault::OutsideWindow { hours, seconds }));

@@ -249,6 +249,7 @@ mod tests {
             created_at: None,
             expires_at: None,
             ended: None,
+            database: None,
         };
         let traceparent = format!("00-{TRACE_ID}-00f067aa00000001-01");
         let line = RequestLine {

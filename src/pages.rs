@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::limits::{ATTEMPTS_WINDOW, KEY_ATTEMPTS};
     use crate::model::{Action, Direction, Role, ScanResult};
-    use crate::response::MARK;
+    use crate::response::{DATABASE, MARK};
 
     /// What `endpoints::pages` gives a template besides what each has.
     const PASSED: &[(&str, &[&str])] = &[
@@ -251,6 +251,7 @@ mod tests {
             "ticket.html",
             &[
                 "code",
+                "database",
                 "event",
                 "gate",
                 "holder",
@@ -445,11 +446,11 @@ mod tests {
 
     #[test]
     fn pages_and_worker_know_the_mark_of_the_service_and_every_page_has_it() {
-        let known = format!("const MARK = \"{MARK}\";");
+        let known = [format!("const MARK = \"{MARK}\";"), format!("const DATABASE = \"{DATABASE}\";")];
         for (file, script) in
             [("api.js", include_str!("pages/shared/api.js")), ("worker.js", include_str!("pages/worker.js"))]
         {
-            assert!(script.contains(&known), "{file} lacks {known}");
+            known.iter().for_each(|known| assert!(script.contains(known), "{file} lacks {known}"));
         }
         for (file, template) in sources("src/pages", &["html"]) {
             let kind = file.trim_end_matches(".html");

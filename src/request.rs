@@ -38,7 +38,7 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub fn caller(&self) -> Result<&'a Caller, Error> {
-        self.caller.ok_or(Error::Unauthenticated)
+        self.caller.ok_or(Error::Unauthenticated(None))
     }
 
     /// The author of what this request changes.

@@ -9,13 +9,13 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{DatabaseId, Error};
 use crate::fault::FieldError;
 use crate::model::{Millis, ScanResult};
 
@@ -23,6 +23,11 @@ use crate::model::{Millis, ScanResult};
 /// pages act on nothing else, and take the time from it, in milliseconds since 1970: proxies write a `Date` of their own.
 /// The same name has the `<meta>` of a page that tells its kind.
 pub const MARK: &str = "register-ticket-api";
+
+/// The header that says which database knows the key of a request, or does not know it, or a ticket's link. The pages give
+/// themselves up only where theirs says so: an operator may have put another one in its place by mistake.
+pub const DATABASE: &str = "register-ticket-database";
+const DATABASE_NAME: HeaderName = HeaderName::from_static(DATABASE);
 
 /// A body that hyper streams and `lambda_http` collects.
 pub type Body = UnsyncBoxBody<Bytes, Error>;
@@ -133,7 +138,7 @@ pub fn problem(error: &Error) -> Response {
         Error::MethodNotAllowed(allow) => {
             headers.extend(HeaderValue::from_str(allow).ok().map(|allow| (header::ALLOW, allow)));
         }
-        Error::Unauthenticated => {
+        Error::Unauthenticated(_) => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         _ => {}
@@ -152,6 +157,11 @@ pub fn secure(response: &mut Response, https: bool, now: Millis) {
     if https {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
+}
+
+/// Says which database has answered.
+pub fn name_database(response: &mut Response, database: DatabaseId) {
+    response.headers_mut().extend(HeaderValue::try_from(database.to_string()).ok().map(|id| (DATABASE_NAME, id)));
 }
 
 /// Whether the answer may be compressed (RFC 9110, section 12.5.3).
@@ -332,7 +342,7 @@ mod tests {
     fn refusals_have_the_headers_of_their_status() {
         let refused = problem(&Error::MethodNotAllowed("GET, HEAD".into()));
         assert_eq!(refused.headers()[header::ALLOW], "GET, HEAD");
-        let refused = problem(&Error::Unauthenticated);
+        let refused = problem(&Error::Unauthenticated(None));
         assert_eq!(refused.headers()[header::WWW_AUTHENTICATE], "Bearer");
     }
 

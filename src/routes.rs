@@ -213,6 +213,10 @@ pub async fn handle_and<B: RequestBody>(
         Err(error) => (response::problem(&error), Some(error)),
     };
     response::secure(&mut response, app.settings.is_https(), app.now());
+    let refused = error.as_ref().and_then(Error::database);
+    if let Some(database) = refused.or_else(|| visit.caller.as_ref()?.database) {
+        response::name_database(&mut response, database);
+    }
     observe(app, &parts, &visit, &response, error.as_ref());
     response
 }

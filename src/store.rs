@@ -16,10 +16,10 @@ use uuid::Uuid;
 pub use postgres::PostgresStore;
 pub(crate) use postgres::schema as postgres_schema;
 pub use sqlite::SqliteStore;
-pub(crate) use sqlite::{make_directory_of, schema as sqlite_schema};
+pub(crate) use sqlite::{log_without_file, make_directory_of, schema as sqlite_schema};
 
 use crate::config::{Database, Settings};
-use crate::error::Error;
+use crate::error::{DatabaseId, Error};
 #[cfg(test)]
 use crate::model::Place;
 use crate::model::{Action, Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User};
@@ -55,6 +55,13 @@ pub struct KeptSecrets {
     pub secret_fingerprint: Option<Vec<u8>>,
     /// What links of ticket pages are made with besides: 32 random bytes.
     pub link_salt: Option<Vec<u8>>,
+}
+
+impl KeptSecrets {
+    /// Which database this is.
+    pub fn database(&self) -> Option<DatabaseId> {
+        self.link_salt.clone().map(DatabaseId::from)
+    }
 }
 
 /// A row of an event, which only that event's keys and those of no event may see: it is given out to nobody who does not
@@ -171,8 +178,8 @@ pub struct Health {
 
 #[async_trait]
 pub trait Keys {
-    /// The key that this secret is, or was until another device got it.
-    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<FoundKey>>;
+    /// The key that this secret is, or was until another device got it. [`Error::Unauthenticated`] where there is none.
+    async fn find_key(&self, secret_hash: &[u8]) -> Result<FoundKey>;
     /// The hashes of all secrets that a key has and had.
     async fn list_secrets(&self, key_id: Uuid) -> Result<Vec<Vec<u8>>>;
     /// Keeps a new key, if the key that makes it is still good.
@@ -202,6 +209,9 @@ pub trait Keys {
     /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key. The
     /// secret before is kept, where its device had a list, to prove what it scanned.
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool>;
+    /// Notes that a key was there at `now`, and for longer than any scan may be old: its creation lies in the future, because
+    /// the clock was ahead then.
+    async fn note_made_before(&self, key_id: Uuid, now: Millis) -> Result<()>;
     /// Agrees to take what was scanned until now with secrets of a key that have ended.
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()>;
 }
@@ -213,6 +223,9 @@ pub struct FoundKey {
     pub key: Key,
     /// When another device got the key with another secret; none for the secret that it has now.
     pub replaced_at: Option<Millis>,
+    /// The database that knows it.
+    #[sqlx(rename = "link_salt", try_from = "Vec<u8>")]
+    pub database: DatabaseId,
 }
 
 /// A key, and when its holder was last at work.
@@ -558,8 +571,8 @@ pub trait Tickets {
         limit: i64,
     ) -> Result<Vec<ManifestTicket>>;
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Guarded<Ticket>>>;
-    /// Reads all that a ticket's page shows, in one round trip.
-    async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<Option<TicketPage>>;
+    /// Reads all that a ticket's page shows, in one round trip. [`Error::DeadLink`] where there is no such ticket.
+    async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<TicketPage>;
     /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
     async fn register_ticket(
         &self,

@@ -2,6 +2,7 @@
 //! from it. The dump's own format has no checksum, so it is compressed here, where gzip's tells what was altered later.
 //! Passwords reach the programs in the environment, which others on the machine cannot read.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,7 +16,9 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::archive::{self, Folder};
-use super::revived::{KEYS, State, TICKETS, USERS};
+use super::revived::{
+    FORMER, KEEP_KEY, KEEP_MANIFEST, KEEP_SECRET, KEYS, MANIFESTS, State, TICKETS, USERS, keep_ended, state_of,
+};
 use super::{CONTENTS, Contents, FORGET_IMPORTS, check_schema, said, unblocked, unless_stopped};
 use crate::config::Database;
 use crate::model::Millis;
@@ -26,6 +29,8 @@ use crate::store::{self, postgres_schema};
 const BEGIN_HISTORY: &str = "\
     update settings set value = decode(left(replace(gen_random_uuid()::text, '-', ''), 8), 'hex') where name = 'history'; \
     update tickets set change = null; update actions set change = null where change is not null";
+
+const HAS_FORMER: &str = "select to_regclass('former_secrets') is not null";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -192,13 +197,19 @@ async fn begin_anew(options: &PgConnectOptions) -> anyhow::Result<Contents> {
 /// What of a database can come back to life.
 pub async fn read_state(options: &PgConnectOptions) -> anyhow::Result<State> {
     let mut connection = connect(options).await?;
-    let state = State {
-        keys: sqlx::query_as(KEYS).fetch_all(&mut connection).await.map_err(said)?,
-        tickets: sqlx::query_as(TICKETS).fetch_all(&mut connection).await.map_err(said)?,
-        users: sqlx::query_as(USERS).fetch_all(&mut connection).await.map_err(said)?,
-    };
+    let state = state_of!(&mut connection, HAS_FORMER);
     connection.close().await?;
     Ok(state)
+}
+
+/// Keeps the keys that another database has and this one, which was restored, has not, as revoked ones.
+pub async fn keep_ended(options: &PgConnectOptions, before: &State, now: Millis) -> anyhow::Result<HashSet<Uuid>> {
+    let mut connection = connect(options).await?;
+    let mut transaction = connection.begin().await.map_err(said)?;
+    let kept = keep_ended!(&mut *transaction, before, now, HAS_FORMER);
+    transaction.commit().await.map_err(said)?;
+    connection.close().await?;
+    Ok(kept)
 }
 
 /// Works in a new database, which is dropped whatever becomes of the work, a stop signal included.

@@ -8,15 +8,93 @@ use uuid::Uuid;
 
 use crate::model::{Millis, Status};
 
-pub(super) const KEYS: &str = "select k.key_id, k.name, k.role, e.slug as event, k.gate, k.created_at, k.expires_at, \
-    k.revoked_at, k.secret_hash from keys k left join events e on e.event_id = k.event_id order by k.key_id";
+pub(super) const KEYS: &str = "select k.key_id, k.name, k.role, k.event_id, e.slug as event, k.gate, k.offline, k.created_at, \
+    k.expires_at, k.revoked_at, k.secret_hash from keys k left join events e on e.event_id = k.event_id order by k.key_id";
 /// An event that is being deleted has a space in its slug, as no other has.
 pub(super) const TICKETS: &str = "select t.ticket_id, e.slug as event, t.seat, t.gate, t.seed, t.status, t.user_id, t.printed_at \
     from tickets t join events e on e.event_id = t.event_id where e.slug not like '% %' order by t.ticket_id";
 pub(super) const USERS: &str = "select user_id, username from users order by user_id";
 
-/// What of a database can come back to life. Of any release: no column is newer than 0.1.0. Without `Debug`: it has seeds.
+/// What is in a schema that has `former_secrets`: what keys were before, and until when their devices have keys of tickets.
+pub(super) const FORMER: &str = "select secret_hash, key_id from former_secrets";
+pub(super) const MANIFESTS: &str = "select key_id, manifest_at from keys where manifest_at is not null";
+
+/// Keeps a key that is not there, as a revoked one, where its event is there.
+pub(super) const KEEP_KEY: &str = "insert into keys \
+    (key_id, name, role, event_id, gate, offline, secret_hash, created_at, expires_at, revoked_at) \
+    select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 \
+    where $4 is null or exists (select 1 from events e where e.event_id = $4) on conflict do nothing";
+/// Keeps a secret that no key is here, as one that its key was.
+pub(super) const KEEP_SECRET: &str = "insert into former_secrets (secret_hash, key_id, ended_at) select $1, $2, $3 \
+    where exists (select 1 from keys k where k.key_id = $2) \
+    and not exists (select 1 from keys k where k.secret_hash = $1) on conflict do nothing";
+pub(super) const KEEP_MANIFEST: &str = "update keys set manifest_at = $2 where key_id = $1";
+
+/// Reads the state of a database of either kind by a connection to it; `$has_former` asks whether it has `former_secrets`.
+macro_rules! state_of {
+    ($connection:expr, $has_former:expr) => {{
+        let connection = $connection;
+        let has_former: bool = sqlx::query_scalar($has_former).fetch_one(&mut *connection).await.map_err(said)?;
+        let (mut former, mut manifests) = (Vec::new(), Vec::new());
+        if has_former {
+            former = sqlx::query_as(FORMER).fetch_all(&mut *connection).await.map_err(said)?;
+            manifests = sqlx::query_as(MANIFESTS).fetch_all(&mut *connection).await.map_err(said)?;
+        }
+        State {
+            keys: sqlx::query_as(KEYS).fetch_all(&mut *connection).await.map_err(said)?,
+            tickets: sqlx::query_as(TICKETS).fetch_all(&mut *connection).await.map_err(said)?,
+            users: sqlx::query_as(USERS).fetch_all(&mut *connection).await.map_err(said)?,
+            former,
+            manifests,
+        }
+    }};
+}
+
+/// Keeps what keys the database before has and this one has not, so that their devices can prove what they have not sent: all of
+/// it as what has ended, which takes an organizer's consent. The ids of the keys.
+macro_rules! keep_ended {
+    ($connection:expr, $before:expr, $now:expr, $has_former:expr) => {{
+        let (connection, before, now) = ($connection, $before, $now);
+        let mut kept = HashSet::new();
+        for key in &before.keys {
+            let made = sqlx::query(KEEP_KEY)
+                .bind(key.key_id)
+                .bind(&key.name)
+                .bind(&key.role)
+                .bind(key.event_id)
+                .bind(key.gate.as_deref())
+                .bind(key.offline)
+                .bind(&key.secret_hash)
+                .bind(key.created_at)
+                .bind(key.expires_at)
+                .bind(key.revoked_at.unwrap_or(now));
+            if made.execute(&mut *connection).await.map_err(said)?.rows_affected() == 1 {
+                kept.insert(key.key_id);
+            }
+        }
+        let has_former: bool = sqlx::query_scalar($has_former).fetch_one(&mut *connection).await.map_err(said)?;
+        if has_former {
+            for (secret_hash, key_id) in before.secrets() {
+                let keep = sqlx::query(KEEP_SECRET).bind(secret_hash).bind(key_id).bind(now);
+                keep.execute(&mut *connection).await.map_err(said)?;
+            }
+            for (key_id, manifest_at) in before.manifests.iter().filter(|(key_id, _)| kept.contains(key_id)) {
+                let keep = sqlx::query(KEEP_MANIFEST).bind(key_id).bind(manifest_at);
+                keep.execute(&mut *connection).await.map_err(said)?;
+            }
+        }
+        kept
+    }};
+}
+
+pub(super) use {keep_ended, state_of};
+
+/// What of a database can come back to life. Of any release. Without `Debug`: it has seeds.
 pub struct State {
+    /// Secrets that keys were before, with those keys.
+    pub(super) former: Vec<(Vec<u8>, Uuid)>,
+    /// Until when devices have keys of tickets, by their own keys.
+    pub(super) manifests: Vec<(Uuid, Millis)>,
     pub(super) keys: Vec<KeyRow>,
     pub(super) tickets: Vec<TicketRow>,
     pub(super) users: Vec<(Uuid, String)>,
@@ -24,15 +102,17 @@ pub struct State {
 
 #[derive(sqlx::FromRow)]
 pub(super) struct KeyRow {
-    key_id: Uuid,
-    name: String,
-    role: String,
+    pub(super) key_id: Uuid,
+    pub(super) name: String,
+    pub(super) role: String,
+    pub(super) event_id: Option<Uuid>,
     event: Option<String>,
-    gate: Option<String>,
-    created_at: Millis,
-    expires_at: Option<Millis>,
-    revoked_at: Option<Millis>,
-    secret_hash: Vec<u8>,
+    pub(super) gate: Option<String>,
+    pub(super) offline: bool,
+    pub(super) created_at: Millis,
+    pub(super) expires_at: Option<Millis>,
+    pub(super) revoked_at: Option<Millis>,
+    pub(super) secret_hash: Vec<u8>,
 }
 
 impl KeyRow {
@@ -73,10 +153,22 @@ impl TicketRow {
     }
 }
 
+/// The database that a restored one takes the place of, and the keys of it that were kept there as revoked.
+pub struct Before {
+    pub state: State,
+    pub kept: HashSet<Uuid>,
+}
+
 impl State {
-    /// Tells what is good in this database, which was restored: all of it, or, beside the database that it takes the place
+    /// The secrets that keys are or were, with those keys.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = (&[u8], Uuid)> {
+        let present = self.keys.iter().map(|key| (key.secret_hash.as_slice(), key.key_id));
+        present.chain(self.former.iter().map(|(secret_hash, key_id)| (secret_hash.as_slice(), *key_id)))
+    }
+
+    /// Tells what is good in this database, as it was restored: all of it, or, beside the database that it takes the place
     /// of, what was not good there any more.
-    pub fn describe(&self, before: Option<&Self>, now: Millis) -> String {
+    pub fn describe(&self, before: Option<&Before>, now: Millis) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = match before {
@@ -98,6 +190,15 @@ impl State {
             "that were revoked, tickets that were reissued, transferred, revoked or used, people who were erased."
         )?;
         writeln!(text, "--before, with the database that this one takes the place of, tells exactly that.")?;
+        writeln!(
+            text,
+            "What devices that were enrolled since have not sent cannot be taken: their keys are not known here. Save it on"
+        )?;
+        writeln!(
+            text,
+            "the device, and admit those tickets by hand; or restore once more with --before, which keeps these keys as"
+        )?;
+        writeln!(text, "revoked ones, so that it can be taken.")?;
         writeln!(text, "{} keys are good:", good.len())?;
         for key in &good {
             writeln!(text, "  {}", key.describe())?;
@@ -106,7 +207,8 @@ impl State {
         write!(text, "{HOW_TO_REVOKE}")
     }
 
-    fn describe_revived(&self, before: &Self, now: Millis, text: &mut String) -> std::fmt::Result {
+    fn describe_revived(&self, before: &Before, now: Millis, text: &mut String) -> std::fmt::Result {
+        let Before { state: before, kept } = before;
         let (keys, tickets, users) =
             (self.keys_since(before, now), self.tickets_since(before), self.users_since(before));
         writeln!(text, "{} keys are good again:", keys.len())?;
@@ -121,18 +223,27 @@ impl State {
         for username in &users {
             writeln!(text, "  {username}")?;
         }
-        self.describe_lost(before, now, text)?;
+        self.describe_lost(before, kept, now, text)?;
         write!(text, "{HOW_TO_REVOKE}")
     }
 
     /// What was good in the database before and is not here.
-    fn describe_lost(&self, before: &Self, now: Millis, text: &mut String) -> std::fmt::Result {
+    fn describe_lost(&self, before: &Self, kept: &HashSet<Uuid>, now: Millis, text: &mut String) -> std::fmt::Result {
         let here: HashSet<Uuid> = self.keys.iter().map(|key| key.key_id).collect();
         let keys: Vec<&KeyRow> =
             before.keys.iter().filter(|key| key.is_good(now) && !here.contains(&key.key_id)).collect();
-        writeln!(text, "{} keys of since are gone; enrol their devices again:", keys.len())?;
+        writeln!(
+            text,
+            "{} keys of since are good no more; enrol their devices again. They are kept here as revoked: what a device has",
+            keys.len()
+        )?;
+        writeln!(
+            text,
+            "not sent, an organizer may take (/organizer, Gates: \"Take its unsent scans\", or the device's file):"
+        )?;
         for key in &keys {
-            writeln!(text, "  {}", key.describe())?;
+            let lost = if kept.contains(&key.key_id) { "" } else { "  (its event is not here, nor is anything of it)" };
+            writeln!(text, "  {}{lost}", key.describe())?;
         }
         let tickets = self.tickets_lost(before);
         writeln!(text, "{} tickets are worth less than they were:", tickets.len())?;
@@ -167,9 +278,10 @@ impl State {
         let since = |key: &KeyRow| match there.get(&key.key_id) {
             None => Some("was gone".to_owned()),
             Some(KeyRow { revoked_at: Some(at), .. }) => Some(format!("was revoked {at}")),
-            Some(other) if other.secret_hash != key.secret_hash => {
-                Some("had another secret, of a later enrolment".to_owned())
-            }
+            Some(other) if other.secret_hash != key.secret_hash => Some(
+                "had another secret, of a later enrolment; an organizer may take what that device has not sent"
+                    .to_owned(),
+            ),
             Some(_) => None,
         };
         self.keys.iter().filter(|key| key.is_good(now)).filter_map(|key| Some((key, since(key)?))).collect()

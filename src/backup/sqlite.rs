@@ -1,5 +1,6 @@
 //! SQLite's side of backups: a copy of a database that is in use, and a look into one that is not.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,15 +8,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
+use uuid::Uuid;
 
 use super::archive::{self, Folder};
-use super::revived::{KEYS, State, TICKETS, USERS};
+use super::revived::{
+    FORMER, KEEP_KEY, KEEP_MANIFEST, KEEP_SECRET, KEYS, MANIFESTS, State, TICKETS, USERS, keep_ended, state_of,
+};
 use super::{CONTENTS, Contents, FORGET_IMPORTS, at_work, said, unblocked};
 use crate::model::Millis;
 use crate::store::sqlite_schema;
 
 /// The lists that gates have may be newer than a restored database, so from now on it counts its changes in another history.
 const BEGIN_HISTORY: &str = "update settings set value = randomblob(4) where name = 'history'";
+
+const HAS_FORMER: &str = "select exists (select 1 from sqlite_schema where name = 'former_secrets')";
 
 /// How long the copy waits for a moment in which it may begin to read; readers and writers go on while it reads.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,13 +77,20 @@ async fn inspect(file: &Path) -> anyhow::Result<Contents> {
 pub async fn read_state(file: &Path) -> anyhow::Result<State> {
     let options = SqliteConnectOptions::new().filename(file).read_only(true).disable_statement_logging();
     let mut connection = options.connect().await.map_err(said)?;
-    let state = State {
-        keys: sqlx::query_as(KEYS).fetch_all(&mut connection).await.map_err(said)?,
-        tickets: sqlx::query_as(TICKETS).fetch_all(&mut connection).await.map_err(said)?,
-        users: sqlx::query_as(USERS).fetch_all(&mut connection).await.map_err(said)?,
-    };
+    let state = state_of!(&mut connection, HAS_FORMER);
     connection.close().await?;
     Ok(state)
+}
+
+/// Keeps the keys that another database has and this one, which was restored, has not, as revoked ones.
+pub async fn keep_ended(file: &Path, before: &State, now: Millis) -> anyhow::Result<HashSet<Uuid>> {
+    let options = SqliteConnectOptions::new().filename(file).disable_statement_logging();
+    let mut connection = options.connect().await.map_err(said)?;
+    let mut transaction = connection.begin().await.map_err(said)?;
+    let kept = keep_ended!(&mut *transaction, before, now, HAS_FORMER);
+    transaction.commit().await.map_err(said)?;
+    connection.close().await?;
+    Ok(kept)
 }
 
 /// Puts a backup where no database is.

@@ -114,6 +114,9 @@ async fn verify(app: &Arc<App>, file: Option<PathBuf>, scratch: Scratch) -> anyh
     };
     say!("{} can be restored and served:", file.display());
     say!("{}", contents.describe(app));
+    if contents.secret_fit(app) == SecretFit::NotSet {
+        note!("not verified: whether codes can be made, as TICKET_SECRET is not set here; set it to verify that, too");
+    }
     anyhow::ensure!(contents.secret_fit(app) != SecretFit::Differs, "the backup needs another TICKET_SECRET");
     Ok(())
 }

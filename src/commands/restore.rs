@@ -18,8 +18,8 @@ pub struct Arguments {
     /// Restore into this file, or this postgres:// URL as the owner [default: the database of the settings]
     #[arg(long, value_name = "DATABASE")]
     to: Option<String>,
-    /// The database that the restored one takes the place of, to tell what is good again that was not any more: a file, or
-    /// a postgres:// URL or the name of a database on the same server
+    /// The database that the restored one takes the place of, to tell what is good again that was not any more, and to keep its
+    /// keys as revoked ones: a file, or a postgres:// URL or the name of a database on the same server
     #[arg(long, value_name = "DATABASE")]
     before: Option<String>,
 }
@@ -40,7 +40,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let contents = backup::restore(&app, &arguments.file).await?;
         say!("Restored {} into {}:", arguments.file.display(), app.settings.database);
         say!("{}", contents.describe(&app));
-        let restored = backup::read_state(&app.settings.database).await.context("it is restored, but")?;
+        let (database, but) = (&app.settings.database, "it is restored, but");
+        let restored = backup::read_state(database).await.context(but)?;
+        let before = match before {
+            Some(before) => Some(backup::keep_ended(database, before, app.now()).await.context(but)?),
+            None => None,
+        };
         say!("{}", restored.describe(before.as_ref(), app.now()));
         Ok(())
     })

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::NewSecret;
 use crate::config::{SHORTEST_SECRET, Settings, refuse};
 use crate::model::Millis;
-use crate::store::make_directory_of;
+use crate::store::{self, log_without_file, make_directory_of};
 use crate::{backup, logs, serve};
 
 pub fn run() -> anyhow::Result<()> {
@@ -33,10 +33,16 @@ pub fn run() -> anyhow::Result<()> {
             "browsers keep cameras and offline pages from plain http: set PUBLIC_URL to an https address"
         );
     }
-    if settings.ticket_secret.is_none() {
+    if let Some(log) = settings.sqlite_file().and_then(log_without_file) {
+        tracing::error!(
+            log = %log.display(),
+            "the database is not there, but its write-ahead log is, which is a part of it: bring the file back"
+        );
+    } else if let Some(file) = settings.sqlite_file().filter(|file| !file.exists()) {
         tracing::warn!(
-            "TICKET_SECRET is not set: whoever gets a copy of the database, such as a backup, can make codes. Set one, \
-             `openssl rand -hex 32`, before the first ticket is registered; later `register-ticket-api change-secret` does"
+            file = %file.display(),
+            "there is no database: the first request makes a new, empty one, which knows no ticket and no key. Where there \
+             was one before, stop the service: the path is wrong, or the volume is not there"
         );
     }
     if let Some(sslmode) = settings.database.weak_sslmode() {
@@ -49,10 +55,13 @@ pub fn run() -> anyhow::Result<()> {
     let app = Arc::new(App::new(settings, Box::new(Millis::now)));
     super::block_on(async {
         if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty()) {
+            warn_of_no_secret(&app);
             serve::lambda(app).await
         } else {
             if app.settings.is_resident {
-                tokio::spawn(check_secret(Arc::clone(&app)));
+                tokio::spawn(look_at_database(Arc::clone(&app)));
+            } else {
+                warn_of_no_secret(&app);
             }
             if let Some(directory) = app.settings.daily_backups().map(Path::to_owned) {
                 tokio::spawn(backup::daily::run(Arc::clone(&app), directory));
@@ -62,13 +71,33 @@ pub fn run() -> anyhow::Result<()> {
     })
 }
 
-/// Says a wrong `TICKET_SECRET` at the start, if the database answers then, and not first at the door. Beside the start, which
-/// waits for no database; not where the process has no time but that of requests.
-async fn check_secret(app: Arc<App>) {
-    // A database that the first request will make was used with no secret, and is not made for this.
-    if app.settings.sqlite_file().is_some_and(|file| !file.exists()) {
-        return;
+/// Looks at the database beside the start, which waits for none; not where the process has no time but that of requests. A file
+/// of an earlier release is brought to this one, so that its tickets are found as people type their seats.
+async fn look_at_database(app: Arc<App>) {
+    match app.settings.sqlite_file() {
+        // A database that the first request will make was used with no secret, and is not made for this.
+        Some(file) if !file.exists() => warn_of_no_secret(&app),
+        Some(_) => {
+            check_secret(&app).await;
+            if let Err(error) = store::migrate(&app.settings.database).await {
+                tracing::error!(%error, "the database cannot be brought to this release");
+            }
+        }
+        None => check_secret(&app).await,
     }
+}
+
+fn warn_of_no_secret(app: &App) {
+    if app.settings.ticket_secret.is_none() {
+        tracing::warn!(
+            "TICKET_SECRET is not set: whoever gets a copy of the database, such as a backup, can make codes. Set one, \
+             `openssl rand -hex 32`, before the first ticket is registered; later `register-ticket-api change-secret` does"
+        );
+    }
+}
+
+/// Says a wrong `TICKET_SECRET` at the start, if the database answers then, and not first at the door.
+async fn check_secret(app: &App) {
     if let Ok(kept) = app.in_time(app.store().kept_secrets()).await
         && let Err(error) = app.checked_secret(kept.secret_fingerprint.as_deref())
     {
@@ -77,6 +106,8 @@ async fn check_secret(app: Arc<App>) {
             "TICKET_SECRET is not the one that the tickets of this database were made with: nobody will be admitted. Set \
              the right one, or change it for all tickets with `register-ticket-api change-secret`"
         );
+    } else {
+        warn_of_no_secret(app);
     }
 }
 

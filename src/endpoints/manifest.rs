@@ -260,7 +260,7 @@ async fn read_page(
     // made, or is behind now, hides none.
     let now = app.now().max(newest);
     let is_good = app.store().note_manifest(key_id, now + NOTED_AGAIN, now + NOTED_AHEAD).await?;
-    if is_good { Ok(tickets) } else { Err(Error::Unauthenticated) }
+    if is_good { Ok(tickets) } else { Err(Error::Unauthenticated(None)) }
 }
 
 /// The manifest, page by page. Each page is read anew, so a ticket that changes meanwhile may be newer than the ETag;

@@ -67,6 +67,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
     let language = Language::of(&call.parts.headers);
     let path = ticket_path(&call);
     let step = step_at(call.now);
+    let database = read.kept.database();
     let mut values = vec![
         ("event", read.event_name.clone()),
         ("seat", ticket.seat.clone()),
@@ -83,6 +84,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         ("ticket", BASE64URL_NOPAD.encode(ticket.ticket_id.as_bytes())),
         ("refresh", ((step + 1) * PERIOD + 1 - call.now.0 / Millis::SECOND).to_string()),
         ("manifest", format!("{path}/app.webmanifest")),
+        ("database", database.map(|id| id.to_string()).unwrap_or_default()),
     ];
     // Nothing that makes a code where no code admits.
     let codes = if ticket.status == Status::Revoked {
@@ -94,7 +96,11 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         [code, qr(&shown.to_string()), qr(&otpauth), otpauth, key.base32()]
     };
     values.extend(["code", "qr", "otpauth_qr", "otpauth", "key"].into_iter().zip(codes));
-    ticket_page(call.parts, StatusCode::OK, include_str!("../pages/ticket/ticket.html"), &values)
+    let mut response = ticket_page(call.parts, StatusCode::OK, include_str!("../pages/ticket/ticket.html"), &values)?;
+    if let Some(database) = database {
+        response::name_database(&mut response, database);
+    }
+    Ok(response)
 }
 
 /// `GET /t/{token}/app.webmanifest`: with it a phone keeps the ticket's page like an app.
@@ -132,11 +138,11 @@ fn ticket_path(call: &Call<'_>) -> String {
 /// The ticket whose page a token opens. What is not of a token's form costs no look into the database.
 async fn find_ticket(call: &Call<'_>) -> Result<(TicketPage, TotpKey), Error> {
     let token = call.params.get("token").and_then(PageToken::parse).ok_or(Error::TicketNotFound)?;
-    let read = call.app.store().read_ticket_page(token.ticket_id).await?.ok_or(Error::TicketNotFound)?;
+    let read = call.app.store().read_ticket_page(token.ticket_id).await?;
     // With another secret every link would look dead.
     let secret = call.app.checked_links(&read.kept)?;
     if !secret.opens(&token, read.ticket.seed) {
-        return Err(Error::TicketNotFound);
+        return Err(Error::DeadLink(read.kept.database()));
     }
     let key = secret.codes.key_of(token.ticket_id, read.ticket.seed);
     Ok((read, key))

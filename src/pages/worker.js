@@ -4,6 +4,8 @@
 
 /** What every answer of the service has as a header, and every page as the name of a `<meta>` that tells its kind. */
 const MARK = "register-ticket-api";
+/** In which header an answer says which database knows a link, or does not know it. */
+const DATABASE = "register-ticket-database";
 /** Milliseconds after which a page that is kept opens without waiting for the service. */
 const PATIENCE = 2500;
 /** How long it may take to load a page with its files, to be kept. */
@@ -64,6 +66,9 @@ async function fresh(request, page) {
   const html = await answer.clone().text();
   const kind = html.includes("</html>") ? new RegExp(`<meta name="${MARK}" content="(\\w+)">`).exec(html)?.[1] : null;
   if (answer.status === 404 && kind === "gone") {
+    // Of another database than that of the page that is kept, it says nothing of this link.
+    const known = (await kept(page))?.headers.get(DATABASE);
+    if (known && answer.headers.get(DATABASE) !== known) return undefined;
     await caches.delete(`page:${page}`);
     return answer;
   }

@@ -69,13 +69,13 @@ macro_rules! number_in {
 mod queries;
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Sqlite, SqliteConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -119,7 +119,8 @@ pub struct SqliteStore {
     path: PathBuf,
     readers: Pool<Sqlite>,
     writer: Pool<Sqlite>,
-    migrated: OnceCell<()>,
+    /// The file that was opened first, by its device and number there, once its schema is up to date.
+    opened: OnceCell<(u64, u64)>,
 }
 
 impl SqliteStore {
@@ -128,7 +129,7 @@ impl SqliteStore {
         let options = options(&path).busy_timeout(timeout * 4 / 5);
         let pool = |most| Pool::new(options.clone(), Session::Own(|_| Box::pin(async { Ok(()) })), most, timeout);
         let (readers, writer) = (pool(pool_max), pool(1));
-        Self { path, readers, writer, migrated: OnceCell::new() }
+        Self { path, readers, writer, opened: OnceCell::new() }
     }
 
     /// Brings the schema up to date, once. Looks first, which needs no lock, so that a process can begin to read while
@@ -136,14 +137,32 @@ impl SqliteStore {
     async fn open(&self) -> Result<()> {
         let look = async || {
             let mut lease = self.readers.lease().await?;
-            let outcome = health(lease.connection()).await;
+            let outcome = look(lease.connection()).await;
             lease.settle(outcome).await
         };
-        let migrate = async || match look().await {
-            Ok(Health { migrated: true, .. }) => Ok(()),
-            _ => migrate(&self.path, MIGRATIONS).await.map(drop),
+        let open = async || {
+            if !look().await.is_ok_and(|health| health.migrated) {
+                migrate(&self.path, MIGRATIONS).await?;
+            }
+            self.file_there()
         };
-        self.migrated.get_or_try_init(migrate).await.map(drop)
+        let opened = self.opened.get_or_try_init(open).await?;
+        if self.file_there().is_ok_and(|there| there == *opened) {
+            return Ok(());
+        }
+        // What were written now would be lost, or stand in a file that nobody looks for, and other connections would read
+        // another one.
+        Err(Error::DatabaseUnavailable(format!(
+            "{} is not the file that was opened: it was moved, deleted or replaced; put it back, or restart the service",
+            self.path.display()
+        )))
+    }
+
+    /// Which file is at the path now. Only asked: to open it here and close it again would end SQLite's locks on it.
+    fn file_there(&self) -> Result<(u64, u64)> {
+        let file = std::fs::metadata(&self.path);
+        let file = file.map_err(|error| Error::DatabaseUnavailable(format!("{}: {error}", self.path.display())))?;
+        Ok((file.dev(), file.ino()))
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {
@@ -174,7 +193,26 @@ pub(super) fn is_passing(code: &str) -> bool {
     code.len() < 5 && code.parse::<u32>().is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xff)))
 }
 
+/// Looks also whether somebody can write: a file that may only be read is opened, too.
 async fn health(connection: &mut SqliteConnection) -> Result<Health> {
+    let patience: i64 = sqlx::query_scalar("pragma busy_timeout").fetch_one(&mut *connection).await?;
+    // Whoever is writing now shows that one can.
+    connection.execute("pragma busy_timeout = 0").await?;
+    match connection.execute("begin immediate").await {
+        Ok(_) => {
+            // Of a file that may only be read, the transaction would be one that reads.
+            let written = connection.execute("update settings set value = value where name is null").await;
+            connection.execute("rollback").await?;
+            written?;
+        }
+        Err(error) if is_busy(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    connection.execute(AssertSqlSafe(format!("pragma busy_timeout = {patience}"))).await?;
+    look(connection).await
+}
+
+async fn look(connection: &mut SqliteConnection) -> Result<Health> {
     let now =
         sqlx::query_scalar("select cast(unixepoch('subsec') * 1000 as integer)").fetch_one(&mut *connection).await?;
     let (schema, migrations) = newest(FILE);
@@ -449,6 +487,14 @@ pub(crate) fn make_directory_of(file: &Path) -> std::io::Result<()> {
     }
 }
 
+/// The write-ahead log of a file that is not there. SQLite would delete it with the first look into a new file, and what is in it
+/// alone. The log is looked for first: of a new database the file is there before it.
+pub(crate) fn log_without_file(file: &Path) -> Option<PathBuf> {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    Some(PathBuf::from(log)).filter(|log| log.exists() && !file.exists())
+}
+
 /// Makes the file where it is missing, for this user alone; SQLite gives the files beside it the same rights.
 fn make_file(path: &Path) -> std::io::Result<()> {
     make_directory_of(path)?;
@@ -459,6 +505,12 @@ fn make_file(path: &Path) -> std::io::Result<()> {
 /// `begin immediate` transaction, so that a second process waits and then finds everything done.
 pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec<&'static str>> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
+    if let Some(log) = log_without_file(path) {
+        return Err(unusable(format!(
+            "is not there, and {} is, which is a part of it; bring the file back",
+            log.display()
+        )));
+    }
     make_file(path).map_err(|error| unusable(error.to_string()))?;
     // SQLite changes a constraint by a new table in the old one's place. With foreign keys on, dropping the old one would
     // delete whatever refers to it; within a transaction they can no longer be switched off.
@@ -489,16 +541,18 @@ pub(super) async fn fold_all(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether another one is at work on the file: SQLite's primary result code 5.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|refusal| refusal.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
+}
+
 /// How long two may be at making the same file.
 const MADE: Duration = Duration::from_secs(5);
 
 /// Opens a file that may be new. Of two who give it its write-ahead log at once SQLite tells one that it is busy, without
 /// the wait that it has for locks.
 async fn connect(options: &SqliteConnectOptions) -> std::result::Result<SqliteConnection, sqlx::Error> {
-    let is_busy = |error: &sqlx::Error| {
-        let code = error.as_database_error().and_then(|refusal| refusal.code()?.parse::<u32>().ok());
-        code.is_some_and(|code| code & 0xff == 5)
-    };
     let started = Instant::now();
     loop {
         match options.connect().await {
@@ -567,6 +621,29 @@ mod tests {
                 "{plan:#?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_may_only_be_read_is_not_well_and_one_that_is_written_is() {
+        let path = std::env::temp_dir().join(format!("health-{}.db", Uuid::new_v4()));
+        migrate(&path, MIGRATIONS).await.unwrap();
+        let mut writer = options(&path).connect().await.unwrap();
+        let mut connection = options(&path).busy_timeout(Duration::from_secs(7)).connect().await.unwrap();
+        writer.execute("begin immediate").await.unwrap();
+        assert!(health(&mut connection).await.is_ok_and(|health| health.migrated));
+        let patience: i64 = sqlx::query_scalar("pragma busy_timeout").fetch_one(&mut connection).await.unwrap();
+        assert_eq!(patience, 7_000);
+        writer.execute("rollback").await.unwrap();
+        connection.execute("begin immediate; rollback").await.expect("nothing is left begun");
+        // As SQLite opens a file that this process may not write.
+        let mut reader = options(&path).read_only(true).connect().await.unwrap();
+        assert!(look(&mut reader).await.is_ok_and(|health| health.migrated));
+        let error = health(&mut reader).await.err().unwrap();
+        assert!(error.to_string().contains("readonly"), "{error}");
+        for connection in [writer, connection, reader] {
+            connection.close().await.unwrap();
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[tokio::test]

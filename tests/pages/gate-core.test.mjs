@@ -1,6 +1,9 @@
 // The gate without its page: what it decides, keeps and sends, in a real browser, against the real service.
 import assert from "node:assert/strict";
 import { randomBytes, randomUUID } from "node:crypto";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { test } from "node:test";
 import { CLOCK, SCANS, admitted, device, gist, offline, online, recorded, tickets, undecided } from "./gate-core-harness.mjs";
 import { eventually, forBothDatabases, marked, service } from "./harness.mjs";
@@ -204,6 +207,38 @@ test("what answers in the place of the service is not the service: the gate deci
   assert.deepEqual(await tab.corrected(), []);
   assert.deepEqual((await tab.state()).refused, []);
   assert.equal(await admitted(host), others.length);
+});
+
+test("another database in the place of the right one ends no gate: it decides by its list until the right one is back", async (t) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "pages-"));
+  t.after(() => fs.rmSync(directory, { recursive: true }));
+  const place = path.join(directory, "volume");
+  const host = await service(t, { settings: { DATABASE_URL: `sqlite:${place}/tickets.db` } });
+  const [first, second] = await tickets(host, "A1", "A2");
+  const phone = await device(t, host);
+  const tab = await phone.enrolled(host);
+  await host.stop();
+  fs.renameSync(place, `${place} elsewhere`);
+  await host.start();
+  assert.equal((await host.api("GET", "/api/events/default/tickets")).tickets.length, 0, "an empty one");
+  await tab.sync();
+  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
+  // Opened anew, too: what it knows of its database is kept.
+  const anew = await phone.open();
+  await anew.sync();
+  const { online, offlineReady, queued, stranded } = await anew.state();
+  assert.deepEqual({ online, offlineReady, queued, stranded }, { online: false, offlineReady: true, queued: 1, stranded: [] });
+  await host.stop();
+  fs.rmSync(place, { recursive: true });
+  fs.renameSync(`${place} elsewhere`, place);
+  await host.start();
+  await anew.drained();
+  assert.equal(await admitted(host), 1);
+  assert.equal((await anew.scan(host.code(second))).result, "accepted");
+  // But its own database's word counts.
+  await host.api("DELETE", `/api/keys/${tab.key_id}`);
+  assert.equal((await anew.scan(host.code(second, 30))).problem.code, "unauthenticated");
+  assert.equal(await anew.page.evaluate(() => globalThis.gate.device), null);
 });
 
 test("a key that was revoked opens nothing more, and what it let in is not lost", async (t) => {

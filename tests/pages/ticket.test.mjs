@@ -2,14 +2,17 @@
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { test } from "node:test";
 import { accessible, eventually, phone, service, texts } from "./harness.mjs";
 
 const en = texts("en");
 
 /** A service with one ticket, seat A-1 at the gate North. `settings` are those of its event. */
-async function oneTicket(t, settings) {
-  const tickets = await service(t);
+async function oneTicket(t, settings, environment = {}) {
+  const tickets = await service(t, { settings: environment });
   if (settings) await tickets.api("PATCH", "/api/events/default", settings);
   await tickets.api("POST", "/api/events/default/tickets", { seat: "A-1", gate: "North" });
   const ticket = await tickets.register({ seat: "A-1", gate: "North", username: "ana", full_name: "Ana Roe" });
@@ -53,6 +56,31 @@ test("without a network the page opens, and goes on to the next code", async (t)
   await shows(page, tickets, ticket);
   await page.clock.fastForward(30_000);
   await shows(page, tickets, ticket, 30);
+});
+
+test("another database in the place of the right one ends no ticket, open and opened anew", async (t) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "pages-"));
+  t.after(() => fs.rmSync(directory, { recursive: true }));
+  const place = path.join(directory, "volume");
+  const { tickets, ticket } = await oneTicket(t, null, { DATABASE_URL: `sqlite:${place}/tickets.db` });
+  const page = await open(t, tickets, ticket);
+  await sees(page, en("ticket.ready"));
+  await tickets.stop();
+  fs.renameSync(place, `${place} elsewhere`);
+  await tickets.start();
+  assert.equal((await tickets.api("GET", "/api/events/default/tickets")).tickets.length, 0, "an empty one");
+  await ask(page);
+  await sees(page, en("ticket.offline"));
+  await page.reload();
+  await sees(page, en("ticket.offline"));
+  await shows(page, tickets, ticket);
+  await tickets.stop();
+  fs.rmSync(place, { recursive: true });
+  fs.renameSync(`${place} elsewhere`, place);
+  await tickets.start();
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/reissue`);
+  await ask(page);
+  await sees(page, en("gone.title"));
 });
 
 for (const [seconds, name] of [[95, "slow"], [-95, "fast"]]) {

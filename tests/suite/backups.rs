@@ -20,7 +20,7 @@ use crate::issues::Held;
 use crate::migrations::newest;
 use crate::once::{scan_now, tickets};
 use crate::process::{PATIENCE, Server, within};
-use crate::service::Service;
+use crate::service::{Service, with};
 
 on_both_databases! {
     a_backup_restores_every_row_and_the_service_runs_on_it,
@@ -30,6 +30,8 @@ on_both_databases! {
     a_restore_ends_with_what_is_good_again,
     a_restore_beside_the_database_of_before_tells_what_was_not_good_there,
     a_restore_beside_the_database_of_before_tells_what_is_no_longer_good,
+    what_devices_that_were_enrolled_since_a_backup_have_not_sent_is_taken_after_its_restore,
+    a_device_knows_its_database_again_when_a_backup_was_restored,
     a_backup_that_was_cut_or_altered_is_refused,
     a_schema_that_is_not_known_is_neither_backed_up_nor_restored,
     a_failed_backup_leaves_those_before_it_and_nothing_of_its_own,
@@ -277,6 +279,7 @@ async fn a_restore_ends_with_what_is_good_again(service: Service) {
     assert!(line.contains("organizer") && line.contains("Office") && line.contains("expires 2098"), "{line}");
     assert!(!said.contains(&id(&revoked)) && !said.contains(&ended), "{said}");
     assert!(said.contains("20 tickets are good, with the codes, links and paper of then"), "{said}");
+    assert!(said.contains("What devices that were enrolled since have not sent cannot be taken"), "{said}");
     assert!(said.contains("--before") && said.contains("register-ticket-api keys revoke KEY_ID"), "{said}");
 }
 
@@ -365,7 +368,7 @@ async fn a_restore_beside_the_database_of_before_tells_what_is_no_longer_good(se
     let run = Run::of(directory.program(&["restore", file, "--before", before]).envs(target.environment()));
     let said = run.printed();
     let told = |id: &str| said.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{id}: {said}"));
-    assert!(said.contains("1 keys of since are gone"), "{said}");
+    assert!(said.contains("1 keys of since are good no more"), "{said}");
     assert!(told(&made).contains("made since  event default  gate North"), "{said}");
     assert!(said.contains("4 tickets are worth less than they were:"), "{said}");
     let (undone, printed) = (undone.ticket_id.to_string(), printed.ticket_id.to_string());
@@ -379,6 +382,91 @@ async fn a_restore_beside_the_database_of_before_tells_what_is_no_longer_good(se
         assert!(told(&ticket).contains(&format!("({how}: ")), "{said}");
     }
     assert!(!said.contains(&same.ticket_id.to_string()), "{said}");
+}
+
+async fn what_devices_that_were_enrolled_since_a_backup_have_not_sent_is_taken_after_its_restore(service: Service) {
+    const BATCH: &str = "/api/events/default/scans/batch";
+    let directory = Directory::new();
+    let tickets = tickets(&service, 5).await;
+    // By the clock of the program, too, they have not ended.
+    let far = json!({ "starts_at": "2098-01-01T00:00:00Z", "ends_at": "2098-01-02T00:00:00Z" });
+    service.organizer.patch("/api/events/default", far.clone()).await.is(200);
+    let make = async |event: &str| {
+        let key = json!({ "name": "phone", "role": "gate", "event": event, "offline": true });
+        service.organizer.post("/api/keys", key).await.is(201)
+    };
+    let passes = async |key: &Value| {
+        let offer = format!("/api/keys/{}/enrol", key["key_id"].as_str().expect("an id"));
+        let offer = service.organizer.bare(Method::POST, offer).await.is(200);
+        let token = offer["enrol_url"].as_str().and_then(|url| url.split_once("enrol=")).expect("a token").1;
+        service.anonymous.post("/api/enrol", json!({ "token": token })).await.is(200)
+    };
+    let moved = make("default").await;
+    let file = take(&service, &directory);
+    let moved = passes(&moved).await;
+    let [new, revoked] = [make("default").await, make("default").await];
+    let revoked_id = revoked["key_id"].as_str().expect("an id");
+    service.organizer.delete(format!("/api/keys/{revoked_id}")).await.is(204);
+    service.event(with(json!({ "slug": "since", "name": "Since" }), far)).await;
+    let elsewhere = make("since").await;
+    let url = service.database.owner_url();
+    let before = if service.database.kind == Kind::Sqlite { &url } else { url.rsplit_once('/').expect("a name").1 };
+
+    let target = Target::of(&service, &directory).await;
+    let file = file.to_str().expect("the test's own name");
+    let restore = Run::of(directory.program(&["restore", file, "--before", before]).envs(target.environment()));
+    let said = restore.printed();
+    assert!(said.contains("2 keys of since are good no more"), "{said}");
+    let told = |key: &Value| {
+        let id = key["key_id"].as_str().expect("an id");
+        said.lines().find(|line| line.contains(id)).unwrap_or_default().to_owned()
+    };
+    assert!(told(&elsewhere).contains("its event is not here") && !told(&new).contains("its event"), "{said}");
+    assert!(told(&moved).contains("an organizer may take what that device has not sent"), "{said}");
+
+    let server = Server::start(target.environment()).await;
+    let at = service.now();
+    for (key, ticket) in [(&new, &tickets[0]), (&moved, &tickets[1]), (&revoked, &tickets[2])] {
+        let id = key["key_id"].as_str().expect("an id");
+        let device = server.anonymous().with_key(key["key"].as_str().expect("its secret"));
+        let scan = json!({
+            "scan_id": uuid::Uuid::now_v7(), "code": ticket.qr(at), "scanned_at": at, "offline_result": "accepted",
+        });
+        let batch = json!({ "scans": [scan] });
+        device.get("/api/events/default/stats").await.is_refused(401, "unauthenticated");
+        device.post(BATCH, batch.clone()).await.is_refused(401, "unauthenticated");
+        server.organizer().bare(Method::POST, format!("/api/keys/{id}/take")).await.is(200);
+        // Another process would know of it within 30 s; this one was told.
+        let taken = device.post(BATCH, batch).await.is(200);
+        assert_eq!(taken["results"][0]["result"], "accepted", "{taken}");
+        device.get("/api/events/default/stats").await.is_refused(401, "unauthenticated");
+    }
+    for (key, ticket) in [(&new, &tickets[3]), (&moved, &tickets[4])] {
+        let id = key["key_id"].as_str().expect("an id");
+        let handed = crate::stranded::handed(key, "default", &[crate::stranded::written(&service, ticket, 0)]);
+        let taken = server.organizer().post(format!("/api/keys/{id}/scans"), handed).await.is(200);
+        assert_eq!(taken["results"][0]["result"], "accepted", "{taken}");
+    }
+    let id = elsewhere["key_id"].as_str().expect("an id");
+    server.organizer().bare(Method::POST, format!("/api/keys/{id}/take")).await.is_refused(404, "key_not_found");
+    assert_eq!(server.organizer().get("/api/events/default/stats").await.is(200)["admitted"], 5);
+}
+
+/// It gives itself up where its own database does not know it any more, and nowhere else.
+async fn a_device_knows_its_database_again_when_a_backup_was_restored(service: Service) {
+    const STATS: &str = "/api/events/default/stats";
+    let directory = Directory::new();
+    let file = take(&service, &directory);
+    let since = service.gate().await;
+    let known = since.get(STATS).await;
+    let database = known.header("register-ticket-database");
+    assert!(!database.is_empty());
+    let target = Target::of(&service, &directory).await;
+    target.restore(&directory, &file).printed();
+    let unknown = format!("rtk_{}", "A".repeat(43));
+    let refused = Server::start(target.environment()).await.anonymous().with_key(&unknown).get(STATS).await;
+    refused.is_refused(401, "unauthenticated");
+    assert_eq!(refused.header("register-ticket-database"), database);
 }
 
 /// The file with other bytes in it, under another name.
@@ -590,7 +678,9 @@ async fn verify_tells_whether_the_secret_fits(service: Service) {
     service.another(FIRST).ticket("A1").await;
     let file = take(&service, &directory);
     assert_eq!(fact(&verify(&file, FIRST[0].1).printed(), "TICKET_SECRET"), "fits");
-    assert!(fact(&verify(&file, "").printed(), "TICKET_SECRET").contains("is not set here"));
+    let run = verify(&file, "");
+    assert!(run.errors.contains("not verified: whether codes can be made"), "{run:?}");
+    assert!(fact(&run.printed(), "TICKET_SECRET").contains("cannot be verified: it is not set here"));
     let run = verify(&file, "another secret of the test suite");
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.output.contains("made with another one"), "{run:?}");

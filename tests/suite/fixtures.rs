@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use crate::client::{Client, Reply};
 use crate::commands::{Directory, Run, on};
-use crate::database::{Kind, TestDatabase};
+use crate::database::{Kind, Rows, TestDatabase};
+use crate::process::{PATIENCE, Server, within};
 use crate::service::{Service, TestClock, Ticket};
 
 on_both_databases! {
@@ -255,4 +256,25 @@ async fn pages_are_where_they_were(service: &Service, evening: &Evening) {
     assert_eq!(shown.status, 200);
     assert!(shown.text().contains("Spring Gala") && shown.text().contains("Ana Ruiz"), "{}", shown.text());
     assert_eq!(page(&json!(evening.old_link)).await.status, 404);
+}
+
+/// Not first by `migrate`, nor by whoever searches: people type their seats at the door.
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_brings_a_file_of_an_earlier_release_to_this_one() {
+    for folder in releases(Kind::Sqlite) {
+        let database = TestDatabase::create_empty(Kind::Sqlite).await;
+        let url = database.url();
+        let file = url.strip_prefix("sqlite:").expect("a file");
+        std::fs::copy(folder.join("tickets.db"), file).expect("it can be copied");
+        let mut environment = database.environment();
+        environment.push(("TICKET_SECRET".to_owned(), read(&folder).ticket_secret));
+        let _server = Server::start(environment).await;
+        let prepared = async || {
+            let mut rows = Rows::open(&url).await;
+            let columns = "select count(*) from pragma_table_info('tickets') where name in ('search', 'seat_key')";
+            let left = "select count(*) from tickets where search is null or seat_key is null";
+            (rows.count(columns).await == 2 && rows.count(left).await == 0).then_some(())
+        };
+        within(PATIENCE, "its tickets are found as people type their seats", prepared).await;
+    }
 }

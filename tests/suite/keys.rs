@@ -27,6 +27,7 @@ on_both_databases! {
     keys_are_listed_page_by_page,
     the_list_tells_the_newest_scan_of_each_key,
     what_is_no_key_is_unauthenticated,
+    an_answer_says_which_database_knows_a_key_or_does_not,
 }
 
 const HOUR: i64 = 3_600_000;
@@ -299,4 +300,34 @@ async fn create(service: &Service, body: Value) -> Value {
 
 fn key_path(created: &Value) -> String {
     format!("/api/keys/{}", created["key_id"].as_str().expect("a key has an id"))
+}
+
+/// By which a device tells a database that somebody has put in the place of its own.
+async fn an_answer_says_which_database_knows_a_key_or_does_not(service: Service) {
+    const DATABASE: &str = "register-ticket-database";
+    let (gate, gone) = (service.gate().await, create(&service, json!({ "name": "gone", "role": "gate" })).await);
+    let known = gate.get(STATS).await;
+    known.is(200);
+    let database = known.header(DATABASE);
+    assert_eq!(database.len(), 16, "{database:?}");
+    service.organizer.delete(format!("/api/keys/{}", gone["key_id"].as_str().expect("an id"))).await.is(204);
+    let other = Service::start(service.database.kind).await;
+    let unknown = other.key(json!({ "name": "other", "role": "gate" })).await;
+    let elsewhere = unknown.get(STATS).await;
+    elsewhere.is(200);
+    assert_ne!(elsewhere.header(DATABASE), database);
+    // Revoked in another process, that knows it or not; and one that this database never knew.
+    let holds = |client: &Client, key: &Value| client.with_key(key["key"].as_str().expect("its secret"));
+    let unknown_here = json!({ "key": format!("rtk_{}", "A".repeat(43)) });
+    for client in [&service.anonymous, &service.another(&[]).anonymous] {
+        for key in [&gone, &unknown_here] {
+            let refused = holds(client, key).get(STATS).await;
+            refused.is_refused(401, "unauthenticated");
+            assert_eq!(refused.header(DATABASE), database);
+        }
+    }
+    let refused = holds(&other.anonymous, &gone).get(STATS).await;
+    refused.is_refused(401, "unauthenticated");
+    assert_eq!(refused.header(DATABASE), elsewhere.header(DATABASE));
+    assert_eq!(service.anonymous.with_key("no key").get(STATS).await.header(DATABASE), "", "nobody was asked");
 }

@@ -19,6 +19,7 @@ on_both_databases! {
     links_go_on_from_page_to_page,
     the_keys_of_a_manifest_open_no_page,
     every_process_makes_the_same_link,
+    a_page_says_which_database_knows_its_link_or_does_not,
 }
 
 const LINKS: &str = "/api/events/default/links.csv";
@@ -150,4 +151,26 @@ async fn every_process_makes_the_same_link(service: Service) {
         assert_eq!(other.anonymous.get(format!("/t/{page}")).await.status, 200);
         assert_eq!(other.organizer.get(&path).await.is(200), link);
     }
+}
+
+/// By which a page tells a database that somebody has put in the place of its own.
+async fn a_page_says_which_database_knows_its_link_or_does_not(service: Service) {
+    const DATABASE: &str = "register-ticket-database";
+    let ticket = service.ticket("A1").await;
+    let path = format!("/api/tickets/{}/link", ticket.ticket_id);
+    let link = service.organizer.get(&path).await.is(200);
+    let page = link["ticket_url"].as_str().and_then(|url| url.split_once("/t/")).expect("a link").1;
+    let page = format!("/t/{page}");
+    let shown = service.anonymous.get(&page).await;
+    let database = shown.header(DATABASE);
+    assert_eq!(database.len(), 16);
+    assert!(shown.text().contains(&format!("data-database=\"{database}\"")), "{}", shown.text());
+    let other = Service::start(service.database.kind).await;
+    let elsewhere = other.anonymous.get(&page).await;
+    assert_eq!(elsewhere.status, 404);
+    assert_eq!(elsewhere.header(DATABASE).len(), 16);
+    assert_ne!(elsewhere.header(DATABASE), database);
+    service.organizer.bare(Method::POST, format!("/api/tickets/{}/reissue", ticket.ticket_id)).await.is(200);
+    let dead = service.anonymous.get(&page).await;
+    assert_eq!((dead.status.as_u16(), dead.header(DATABASE)), (404, database));
 }

@@ -30,6 +30,8 @@ on_both_databases! {
     what_the_gate_refused_stays_refused_in_a_file,
     only_a_supervisors_file_holds_manual_admissions,
     answers_about_an_ended_key_tell_no_names,
+    a_key_that_was_made_while_the_clock_was_ahead_loses_no_scan,
+    a_consent_counts_though_the_clock_was_ahead_when_the_key_was_revoked,
 }
 
 const MINUTE: i64 = 60_000;
@@ -462,4 +464,46 @@ async fn answers_about_an_ended_key_tell_no_names(service: Service) {
             json!({ "username": null, "full_name": null, "used_at": null, "seat": "A1" }),
         );
     }
+}
+
+async fn a_key_that_was_made_while_the_clock_was_ahead_loses_no_scan(service: Service) {
+    let tickets = [service.ticket("A1").await, service.ticket("A2").await, service.ticket("A3").await];
+    service.clock.advance(2 * HOUR);
+    let key = offline_key(&service, json!({})).await;
+    service.clock.advance(-2 * HOUR);
+    let gate = holder(&service, &key);
+    service.clock.advance(10 * MINUTE);
+    let soon = offline(&service, &tickets[0], -5 * MINUTE);
+    assert_members(&send(&gate, &soon).await, json!({ "result": "accepted" }));
+    // Sent when the key was made by the clock of then, too, and by a process that never saw it in the future.
+    let late = offline(&service, &tickets[1], MINUTE);
+    service.clock.advance(4 * HOUR);
+    let another = service.another(&[]);
+    assert_members(&send(&holder(&another, &key), &late).await, json!({ "result": "accepted" }));
+    let too_old = offline(&service, &tickets[2], -72 * HOUR - 1);
+    assert_members(&send(&gate, &too_old).await, json!({ "status": 422, "code": "invalid_payload" }));
+    let ahead = offline(&service, &tickets[2], MINUTE);
+    assert_members(&send(&gate, &ahead).await, json!({ "status": 422, "code": "invalid_payload" }));
+    // In a file, too, of a device that nobody has seen since.
+    service.clock.advance(2 * HOUR);
+    let unseen = offline_key(&service, json!({})).await;
+    service.clock.advance(-2 * HOUR);
+    let file = handed(&unseen, "default", &[written(&service, &tickets[2], -MINUTE)]);
+    assert_members(&hand_in(&service, &unseen, file).await[0], json!({ "result": "accepted" }));
+}
+
+async fn a_consent_counts_though_the_clock_was_ahead_when_the_key_was_revoked(service: Service) {
+    let key = offline_key(&service, json!({})).await;
+    let tickets = [service.ticket("A1").await, service.ticket("A2").await];
+    service.clock.advance(HOUR);
+    let scan = offline(&service, &tickets[0], -MINUTE);
+    service.clock.advance(2 * HOUR);
+    revoke(&service, &key).await;
+    service.clock.advance(-2 * HOUR);
+    let gate = holder(&service, &key);
+    gate.post(BATCH, json!({ "scans": [scan] })).await.is_refused(401, "unauthenticated");
+    agree(&service, &key).await;
+    assert_members(&send(&gate, &scan).await, json!({ "result": "accepted" }));
+    let ahead = offline(&service, &tickets[1], MINUTE);
+    assert_members(&send(&gate, &ahead).await, json!({ "status": 422, "code": "invalid_payload" }));
 }

@@ -8,7 +8,10 @@ use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::service::{Service, assert_members, settings, with};
+use crate::commands::Directory;
+use crate::database::Kind;
+use crate::process::Server;
+use crate::service::{ORGANIZER_KEY, Service, assert_members, settings, with};
 
 on_both_databases! {
     health_needs_no_database,
@@ -106,4 +109,67 @@ fn value<'a>(text: &'a str, start: &str, label: &str) -> &'a str {
 async fn the_document_is_served_as_it_is(service: Service) {
     let served = service.anonymous.get("/openapi.json").await;
     assert_eq!(served.text(), include_str!("../../src/openapi.json"));
+}
+
+/// What is written to a file that is elsewhere, or nowhere, is lost; and what stands in its place is another database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_moved_deleted_or_replaced_is_not_written_and_full_health_says_so() {
+    for how in ["moved", "deleted", "replaced"] {
+        let service = Service::start(Kind::Sqlite).await;
+        let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
+        let on_time = Client::of(&Arc::new(App::new(settings(&service.database, &[]), Box::new(Millis::now))));
+        on_time.get("/health").await.is(200);
+        // Opened before.
+        on_time.with_key("rtk_").get("/api/events").await.is(401);
+        on_time.with_key(ORGANIZER_KEY).get("/api/events").await.is(200);
+        let url = service.database.url();
+        let file = std::path::PathBuf::from(url.strip_prefix("sqlite:").expect("a file"));
+        let aside = file.with_file_name("aside.db");
+        match how {
+            "moved" => std::fs::rename(&file, &aside).expect("it is there"),
+            "deleted" => {
+                std::fs::hard_link(&file, &aside).expect("it is there");
+                std::fs::remove_file(&file).expect("it is there");
+            }
+            _ => {
+                std::fs::rename(&file, &aside).expect("it is there");
+                std::fs::copy(&aside, &file).expect("it can be copied");
+            }
+        }
+        let scan = service.scan(&ticket);
+        gate.post("/api/events/default/scans", scan.clone()).await.is_refused(503, "database_unavailable");
+        let full = on_time.get("/health?full=1").await.is(503);
+        assert_members(&full, json!({ "status": "failed", "database": "failed" }));
+        std::fs::rename(&aside, &file).expect("it is there");
+        gate.post("/api/events/default/scans", scan).await.is_scan(200, "accepted");
+    }
+}
+
+#[tokio::test]
+async fn serve_says_that_there_is_no_database_yet_and_only_then() {
+    let directory = Directory::new();
+    let file = directory.0.join("tickets.db");
+    let environment = [("DATABASE_URL".to_owned(), format!("sqlite:{}", file.display()))];
+    let first = Server::start(environment.clone()).await;
+    let line = first.process.logged("there is no database").await;
+    assert!(line.contains("WARN") && line.contains("tickets.db") && line.contains("path"), "{line}");
+    first.organizer().get("/api/events").await.is(200);
+    drop(first);
+    let again = Server::start(environment).await;
+    assert!(!again.process.log().contains("there is no database"), "{}", again.process.log());
+}
+
+/// Somebody moved a file without the log beside it, in which the newest scans are.
+#[tokio::test]
+async fn no_file_is_made_where_the_log_of_one_is_left() {
+    let directory = Directory::new();
+    let file = directory.0.join("tickets.db");
+    let log = directory.file("tickets.db-wal", "the newest scans");
+    let environment = [("DATABASE_URL".to_owned(), format!("sqlite:{}", file.display()))];
+    let server = Server::start(environment).await;
+    let line = server.process.logged("is a part of it").await;
+    assert!(line.contains("ERROR") && line.contains("tickets.db-wal"), "{line}");
+    server.organizer().get("/api/events").await.is_refused(503, "database_unavailable");
+    assert!(!file.exists());
+    assert_eq!(std::fs::read_to_string(log).expect("it is left alone"), "the newest scans");
 }

@@ -2,7 +2,7 @@
 // what it decided, and tells the service later. Doubt never admits; what was decided here is on the disk before it is shown.
 
 import { decide, find, parse, proof, ticketIn, told } from "./admission.js";
-import { Problem, ask, parsed, send } from "../shared/api.js";
+import { Problem, ask, databaseOf, isOfAnother, parsed, send } from "../shared/api.js";
 import { clockSince, now } from "../shared/clock.js";
 import { Device, names, newId, passed } from "./device.js";
 import { inOrder, place } from "../shared/fold.js";
@@ -58,7 +58,7 @@ export class Gate extends EventTarget {
   /** The gate that was chosen on the device, where the key is bound to none. */
   atGate = null;
 
-  /** The key of this device: `key_id`, `key`, and the `enrolment` that gave it. */
+  /** The key of this device: `key_id`, `key`, the `enrolment` that gave it, and the `database` that has known it. */
   #own = null;
   /** Null where the browser keeps nothing: then there is no deciding here. */
   #kept = null;
@@ -646,8 +646,10 @@ export class Gate extends EventTarget {
       this.#online = true;
       Object.assign(this.#seen, { time: now(), at: performance.now() });
       if (about) this.#problems[about] = null;
+      await this.#learnDatabase(holder, response);
       return response;
     }
+    if (response.status === 401 && isOfAnother(response, holder?.database)) throw this.#away();
     const body = await parsed(response.clone()).catch(() => null);
     // A proxy or a captive portal refuses too, but not like this.
     if (response.status >= 500 || response.status === 408 || !(body?.code || body?.result)) {
@@ -664,6 +666,14 @@ export class Gate extends EventTarget {
     const isOver = response.status === 403 && about === "manifest" && !problem.retryAfter;
     if (isOver && this.#manifest?.as_of) await this.#kept.erase();
     throw problem;
+  }
+
+  /** Which database knows a key, so that no other one ends it. */
+  async #learnDatabase(holder, response) {
+    const database = holder && databaseOf(response);
+    if (!database || database === holder.database) return;
+    holder.database = database;
+    await this.#keep((kept) => kept.knows(holder), { counts: false });
   }
 
   // ---- what is kept

@@ -275,6 +275,14 @@ export class Device {
     });
   }
 
+  /** Keeps which database knows a key. */
+  knows({ key_id, enrolment, database }) {
+    return this.#transact("readwrite", async ({ keys }) => {
+      const key = await done(keys.get(key_id));
+      if (key?.enrolment === enrolment) await done(keys.put({ ...key, database }));
+    }, { durability: "relaxed" });
+  }
+
   /** Forgets the list of tickets and who passed, and with their cipher whatever is left of them on the disk. */
   erase(why) {
     return this.#transact("readwrite", ({ kept, tickets }) => {

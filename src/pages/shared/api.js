@@ -8,6 +8,18 @@ import { observe, stamp } from "./clock.js";
  */
 const MARK = "register-ticket-api";
 
+/** In which header an answer says which database knows the key or the link of a request, or does not know it. */
+const DATABASE = "register-ticket-database";
+
+/** The database that an answer is of, or null. */
+export const databaseOf = (response) => response.headers.get(DATABASE);
+
+/**
+ * Whether an answer that refuses for good is none: it is of another database than the one that is `known`, if any is. Somebody has
+ * put that in the place of the right one, such as an empty file at a wrong path.
+ */
+export const isOfAnother = (response, known) => Boolean(known) && databaseOf(response) !== known;
+
 /** What the service refused, as it told it (RFC 9457), or that it could not be reached: then `status` is 0. */
 export class Problem extends Error {
   constructor(status, { code = "", detail = "", errors = [] } = {}) {

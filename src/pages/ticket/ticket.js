@@ -1,6 +1,6 @@
 // The ticket page: shows the code of the moment, and asks the service now and then what became of the ticket.
 
-import { pageOf, send } from "../shared/api.js";
+import { Problem, isOfAnother, pageOf, send } from "../shared/api.js";
 import { now, secondsSlow } from "../shared/clock.js";
 import { find, say } from "../shared/dom.js";
 import { forgetOffline, keepOffline } from "../shared/offline.js";
@@ -97,6 +97,7 @@ async function poll() {
 async function refresh() {
   const response = await send("GET", location.pathname, { timeout: POLL });
   const { page, kind } = await pageOf(response, "ticket", "gone");
+  if (kind === "gone" && isOfAnother(response, ticket.dataset.database)) throw new Problem(0);
   if (kind === "gone") return end();
   const fresh = page.getElementById("ticket");
   const before = JSON.stringify(ticket.dataset);

@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::actions::record;
 use super::events::find_event;
-use super::{BEGIN, Backend, Connection, Db};
+use super::{BEGIN, Backend, Connection, Db, kept_secrets};
 use crate::error::Error;
-use crate::limits::{CLOCKS_APART, ENROLMENT};
+use crate::limits::{CLOCKS_APART, ENROLMENT, OFFLINE_WINDOW};
 use crate::model::{Action, Event, Key, Millis};
 use crate::store::{Act, Author, FoundKey, Guarded, Keys, ListedKey, Result};
 
@@ -34,11 +34,13 @@ macro_rules! where_good {
 
 #[async_trait]
 impl Keys for Backend {
-    async fn find_key(&self, secret_hash: &[u8]) -> Result<Option<FoundKey>> {
+    async fn find_key(&self, secret_hash: &[u8]) -> Result<FoundKey> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(concat!(
+        let found: std::result::Result<Option<FoundKey>, _> = sqlx::query_as(concat!(
             "select ",
             key_columns!(),
+            ", ",
+            link_salt!(),
             ", (select f.ended_at from former_secrets f where f.secret_hash = $1) as replaced_at \
              from keys k left join events e on e.event_id = k.event_id \
              where k.key_id = coalesce((select c.key_id from keys c where c.secret_hash = $1), \
@@ -47,7 +49,16 @@ impl Keys for Backend {
         .bind(secret_hash)
         .fetch_optional(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from)).await
+        let outcome = match found {
+            Ok(Some(found)) => Ok(found),
+            // By the same connection: it is this database that does not know it.
+            Ok(None) => match kept_secrets(lease.connection()).await {
+                Ok(kept) => Err(Error::Unauthenticated(kept.database())),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error.into()),
+        };
+        lease.settle(outcome).await
     }
 
     async fn list_secrets(&self, key_id: Uuid) -> Result<Vec<Vec<u8>>> {
@@ -210,8 +221,24 @@ impl Keys for Backend {
         change_key(self, key_id, [keep, update], Author { key_id: Some(key_id), now }, Action::KeyEnrolled).await
     }
 
+    async fn note_made_before(&self, key_id: Uuid, now: Millis) -> Result<()> {
+        let mut lease = self.writer().await?;
+        let outcome = sqlx::query("update keys set created_at = $3 where key_id = $1 and created_at > $2")
+            .bind(key_id)
+            .bind(now)
+            .bind(now - OFFLINE_WINDOW)
+            .execute(lease.connection())
+            .await;
+        lease.settle(outcome.map(drop).map_err(Error::from)).await
+    }
+
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()> {
-        let update = sqlx::query("update keys set taken_at = $2 where key_id = $1").bind(key_id).bind(author.now);
+        // After the revocation, also where the clock was ahead then. There is no other device with this key since.
+        let update = sqlx::query(
+            "update keys set taken_at = case when revoked_at > $2 then revoked_at else $2 end where key_id = $1",
+        )
+        .bind(key_id)
+        .bind(author.now);
         let is_there = change_key(self, key_id, [update], author, Action::ScansTaken).await?;
         if is_there { Ok(()) } else { Err(Error::KeyNotFound) }
     }
@@ -225,7 +252,7 @@ async fn refuse_revoked(connection: &mut Connection, author: Author) -> Result<(
     let Some(key_id) = author.key_id else { return Ok(()) };
     let update = sqlx::query(concat!("update keys set created_by = created_by ", where_good!()));
     let taken = update.bind(key_id).bind(author.now).execute(connection).await?;
-    if taken.rows_affected() == 0 { Err(Error::Unauthenticated) } else { Ok(()) }
+    if taken.rows_affected() == 0 { Err(Error::Unauthenticated(None)) } else { Ok(()) }
 }
 
 /// Revokes those that are not yet revoked of a key, the keys that it made, and so on, and takes back what they offered.

@@ -116,10 +116,17 @@ macro_rules! fingerprint {
     };
 }
 
+/// What the database adds to links of ticket pages, by which it is also told from others.
+macro_rules! link_salt {
+    () => {
+        "(select s.value from settings s where s.name = 'link_salt') as link_salt"
+    };
+}
+
 /// The columns of [`KeptSecrets`](crate::store::KeptSecrets).
 macro_rules! kept_secrets {
     () => {
-        concat!(fingerprint!(), ", (select s.value from settings s where s.name = 'link_salt') as link_salt")
+        concat!(fingerprint!(), ", ", link_salt!())
     };
 }
 

@@ -8,7 +8,7 @@ use super::actions::record;
 use super::issues::LARGE_CHUNK;
 use super::search::fold_event;
 use super::users::find_holder;
-use super::{BEGIN, Backend, Connection, FIND, LOCK_TICKET, Row};
+use super::{BEGIN, Backend, Connection, FIND, LOCK_TICKET, Row, kept_secrets};
 use crate::error::Error;
 use crate::fold;
 use crate::model::{Action, Millis, Status, Ticket};
@@ -114,16 +114,25 @@ impl Tickets for Backend {
         Ok(ticket.map(|ticket| Guarded::new(ticket.event_id, ticket)))
     }
 
-    async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<Option<TicketPage>> {
+    async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<TicketPage> {
         let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(select_tickets_and!(
+        let found: std::result::Result<Option<TicketPage>, _> = sqlx::query_as(select_tickets_and!(
             concat!(", e.name as event_name, e.time_zone, e.starts_at, e.reentry, ", first_use!(), ", ", kept_secrets!());
             "where t.ticket_id = $1"
         ))
         .bind(ticket_id)
         .fetch_optional(lease.connection())
         .await;
-        lease.settle(outcome.map_err(Error::from)).await
+        let outcome = match found {
+            Ok(Some(found)) => Ok(found),
+            // By the same connection: it is this database that does not know it.
+            Ok(None) => match kept_secrets(lease.connection()).await {
+                Ok(kept) => Err(Error::DeadLink(kept.database())),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error.into()),
+        };
+        lease.settle(outcome).await
     }
 
     async fn register_ticket(
