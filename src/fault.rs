@@ -204,6 +204,10 @@ pub enum Fault {
         message = "tickets that stay as they are, though the list has another person, reference or seat: lines {lines}"
     )]
     NotAsInList { lines: Vec<u64> },
+    #[strum(
+        message = "names on tickets that change, while whose they are, their links and their codes stay: lines {lines}"
+    )]
+    Renamed { lines: Vec<u64> },
     #[strum(message = "tickets that are revoked and stay so: lines {lines}")]
     StillRevoked { lines: Vec<u64> },
     #[strum(message = "no seat, in a list that has seats; they get the next free number: lines {lines}")]

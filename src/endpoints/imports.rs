@@ -375,6 +375,7 @@ impl Draft {
             skipped: 0,
             matched: HashSet::new(),
             others: Vec::new(),
+            renamed: Vec::new(),
             revoked: Vec::new(),
             faults: std::mem::take(&mut self.list.faults),
         };
@@ -387,7 +388,7 @@ impl Draft {
         let void = void.iter().flat_map(|(place, row)| comparison.there.of(*place, row));
         let good: HashSet<Uuid> = void.filter(|it| it.status == Status::Valid).map(|it| it.ticket_id).collect();
         let Comparison { mut issuance, ticket_lines, skipped, numbered, faults, people, new, .. } = comparison;
-        let Comparison { matched, others, revoked, .. } = comparison;
+        let Comparison { matched, others, renamed, revoked, .. } = comparison;
         let still_good = good.difference(&matched).count();
         let missing = self.standing.saturating_sub(matched.union(&good).count() as u64);
         let is_new = people.iter().zip(&new).filter(|(known, new)| known.is_none() && new.is_some());
@@ -398,6 +399,7 @@ impl Draft {
             (still_good > 0, Fault::StillGood { count: still_good }),
             (missing > 0 && self.existing != Existing::Refuse, Fault::NotInList { count: missing }),
             (!others.is_empty(), Fault::NotAsInList { lines: others }),
+            (!renamed.is_empty(), Fault::Renamed { lines: renamed }),
             (!revoked.is_empty(), Fault::StillRevoked { lines: revoked }),
         ];
         self.list.notices.extend(notices.into_iter().filter_map(|(is_so, notice)| is_so.then_some(notice)));
@@ -495,6 +497,8 @@ struct Comparison<'a> {
     matched: HashSet<Uuid>,
     /// lines whose ticket stays otherwise than they have it,
     others: Vec<u64>,
+    /// those that give their ticket another name, of nobody in particular,
+    renamed: Vec<u64>,
     /// and those whose ticket stays revoked.
     revoked: Vec<u64>,
     faults: Faults,
@@ -535,6 +539,9 @@ impl Comparison<'_> {
                     Ok(Some(correction)) => {
                         if correction.username.is_some() {
                             self.remember(&row, person);
+                        }
+                        if correction.holder_name.is_some() && row.person.as_ref().is_some_and(|it| it.is_name_only) {
+                            note(&mut self.renamed, line);
                         }
                         self.issuance.corrections.push(correction);
                     }

@@ -269,20 +269,16 @@ impl List {
                 Line::Sum | Line::Wrong => {}
             }
         }
-        let LineReader { statuses, sums, dates, unseated, .. } = reader;
-        let unknown = Fault::UnknownStatus { words: statuses.iter().cloned().collect() };
-        if !statuses.is_empty() && !how.ignore_unknown {
-            faults.line(header_at.max(1), unknown.clone());
+        let unknown = reader.unknown_statuses();
+        if let Some(unknown) = unknown.clone().filter(|_| !how.ignore_unknown) {
+            faults.line(header_at.max(1), unknown);
         }
+        self.notices.extend(unknown.filter(|_| how.ignore_unknown));
         let has_seats = rows.iter().any(|row: &TicketRow| row.seat.is_some());
-        let notices = [
-            (!statuses.is_empty() && how.ignore_unknown, unknown),
-            (!sums.is_empty(), Fault::SumsLeftOut { lines: sums }),
-            (!dates.is_empty(), Fault::SeatsLikeDates { lines: dates }),
-            (!unseated.is_empty() && has_seats, Fault::SeatsNumbered { lines: unseated }),
-            (self.left_out > 0, Fault::LinesLeftOut { count: self.left_out }),
-        ];
-        self.notices.extend(notices.into_iter().filter_map(|(is_so, notice)| is_so.then_some(notice)));
+        self.notices.extend(reader.notices(has_seats));
+        if self.left_out > 0 {
+            self.notices.push(Fault::LinesLeftOut { count: self.left_out });
+        }
         (self.rows, self.faults) = (rows, faults);
     }
 }
@@ -538,61 +534,88 @@ impl<'a> LineReader<'a> {
         Self { columns, width, is_ours, orders, statuses, sums: Vec::new(), dates: Vec::new(), unseated: Vec::new() }
     }
 
+    fn unknown_statuses(&self) -> Option<Fault> {
+        let words: Vec<String> = self.statuses.iter().cloned().collect();
+        (!words.is_empty()).then_some(Fault::UnknownStatus { words })
+    }
+
+    /// What should be known of the lines that were read.
+    fn notices(self, has_seats: bool) -> impl Iterator<Item = Fault> {
+        let notices = [
+            (!self.sums.is_empty(), Fault::SumsLeftOut { lines: self.sums }),
+            (!self.dates.is_empty(), Fault::SeatsLikeDates { lines: self.dates }),
+            (!self.unseated.is_empty() && has_seats, Fault::SeatsNumbered { lines: self.unseated }),
+        ];
+        notices.into_iter().filter_map(|(is_so, notice)| is_so.then_some(notice))
+    }
+
     fn read(&mut self, line: u64, record: &StringRecord, faults: &mut Faults) -> Line {
-        let mut cells = Cells { line, record, columns: self.columns, faults: Vec::new() };
-        if let Err(fault) = self.check_width(record) {
-            faults.line(line, fault);
+        // Where the header names nothing, it is what is wrong.
+        if !self.columns.iter().any(|column| column.field.is_some()) {
             return Line::Wrong;
         }
-        let long: Vec<Field> =
-            Field::iter().filter(|field| cells.text(*field).is_some_and(|text| text.len() > LONGEST_CELL)).collect();
-        if !long.is_empty() {
-            long.into_iter().for_each(|field| cells.fault(field, Fault::TooLong { most: NAME }));
+        let mut cells = Cells { line, record, columns: self.columns, faults: Vec::new() };
+        self.check(&mut cells);
+        if !cells.faults.is_empty() {
             return cells.refused(faults);
         }
-        let word = cells.text(Field::Status);
-        let standing = word.map_or(Standing::Good, columns::standing);
-        let is_void = standing == Standing::Void;
         if !self.is_ours && is_sum(&cells) {
             note(&mut self.sums, line);
             return Line::Sum;
         }
-        let has_failed = |field: &Field| !self.is_ours && cells.text(*field).is_some_and(is_failed_formula);
-        let failed: Vec<Field> = Field::iter().filter(has_failed).collect();
-        failed.into_iter().for_each(|field| cells.fault(field, Fault::FailedFormula));
-        if !cells.faults.is_empty() && !is_void {
-            return cells.refused(faults);
+        let is_void = self.is_void(&cells);
+        let tickets = self.read_tickets(&mut cells, is_void);
+        match cells.faults.is_empty() {
+            true if is_void => Line::Void(tickets),
+            true => Line::Tickets(tickets),
+            // What is wrong with what is no ticket is nobody's concern.
+            false if is_void => Line::Void(Vec::new()),
+            false => cells.refused(faults),
         }
-        if let Some(word) = word.filter(|_| standing == Standing::Unknown && self.statuses.len() < NAMES_TOLD) {
+    }
+
+    /// Refuses a line that has more than the header names, and what no field can hold. Excel leaves out what is empty at the end of
+    /// a line.
+    fn check(&self, cells: &mut Cells<'_>) {
+        if cells.record.iter().skip(self.width).any(|text| !text.is_empty()) {
+            let fault = Fault::WrongFieldCount { expected: self.width, found: cells.record.len() };
+            cells.faults.push(FieldError::line(cells.line, fault));
+        }
+        for field in Field::iter() {
+            match cells.text(field) {
+                Some(text) if text.len() > LONGEST_CELL => cells.fault(field, Fault::TooLong { most: NAME }),
+                Some(text) if !self.is_ours && is_failed_formula(text) => cells.fault(field, Fault::FailedFormula),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the line says that it is no ticket.
+    fn is_void(&mut self, cells: &Cells<'_>) -> bool {
+        let Some(word) = cells.text(Field::Status) else { return false };
+        let standing = columns::standing(word);
+        if standing == Standing::Unknown && self.statuses.len() < NAMES_TOLD {
             self.statuses.insert(word.chars().take(NAME_TOLD).collect());
         }
-        let seat = cells.seat();
-        if seat.as_ref().is_some_and(|seat| is_like_a_date(seat.as_str())) {
-            note(&mut self.dates, line);
-        }
+        standing == Standing::Void
+    }
+
+    fn read_tickets(&mut self, cells: &mut Cells<'_>, is_void: bool) -> Vec<TicketRow> {
+        let (line, seat) = (cells.line, cells.seat());
         let gate: Option<Place> = cells.checked(Field::Gate);
-        let person = read_person(&mut cells);
-        let quantity = read_quantity(&mut cells);
-        let reference = self.read_reference(&mut cells);
+        let person = read_person(cells);
+        let quantity = read_quantity(cells);
+        let reference = self.read_reference(cells);
         let names_nothing =
             seat.is_none() && person.is_none() && reference.is_none() && cells.text(Field::Quantity).is_none();
-        if is_void {
-            cells.faults.clear();
-        } else if seat.is_none() && !names_nothing {
-            note(&mut self.unseated, line);
-        }
-        if cells.faults.is_empty() && names_nothing && gate.is_none() {
-            if !self.columns.iter().any(|column| column.field.is_some()) {
-                // The header is what is wrong.
-                return Line::Wrong;
-            }
-            if is_void {
-                return Line::Void(Vec::new());
-            }
+        if names_nothing && gate.is_none() && cells.faults.is_empty() {
             cells.faults.push(FieldError::line(line, Fault::Empty));
         }
-        if !cells.faults.is_empty() {
-            return cells.refused(faults);
+        match &seat {
+            _ if is_void || names_nothing => {}
+            None => note(&mut self.unseated, line),
+            Some(seat) if is_like_a_date(seat.as_str()) => note(&mut self.dates, line),
+            Some(_) => {}
         }
         let numbered = |number: usize| {
             reference.as_ref().map(|(reference, before)| match before + number {
@@ -608,14 +631,7 @@ impl<'a> LineReader<'a> {
             reference: numbered(number),
             is_void,
         };
-        let tickets = (1..=quantity).map(ticket).collect();
-        if is_void { Line::Void(tickets) } else { Line::Tickets(tickets) }
-    }
-
-    /// Refuses a line that has more than the header names. Excel leaves out what is empty at the end of a line.
-    fn check_width(&self, record: &StringRecord) -> Result<(), Fault> {
-        let too_much = record.iter().skip(self.width).any(|text| !text.is_empty());
-        if too_much { Err(Fault::WrongFieldCount { expected: self.width, found: record.len() }) } else { Ok(()) }
+        (1..=quantity).map(ticket).collect()
     }
 
     /// The ticket's reference, and how many tickets of its order there are before it.

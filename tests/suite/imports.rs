@@ -675,4 +675,7 @@ async fn a_seat_that_was_sold_again_or_is_revoked_is_told(service: Service) {
     let skipped = service.organizer.post_csv(format!("{TICKETS}?existing=skip"), second).await.is(201);
     let expected = json!([["not_as_in_list", { "lines": [3] }], ["still_revoked", { "lines": [4] }]]);
     assert_eq!(told(&skipped["notices"]), expected);
+    let third = "reference,name,seat\nR1,Ana,A1\nR2,Mar,A2\n";
+    let updated = service.organizer.post_csv(format!("{TICKETS}?existing=update"), third).await.is(201);
+    assert_eq!(told(&updated["notices"]), json!([["renamed", { "lines": [3] }]]));
 }
