@@ -160,8 +160,8 @@ async fn take_into(app: &App, folder: &Folder, scratch: Option<&PgConnectOptions
         }
     };
     let elapsed = started.elapsed();
-    // Only now that a new one is there.
-    let pruned = folder.prune(now, ending);
+    // Only now that a new one is there. One without tickets, as of a wrong path, takes the place of none.
+    let pruned = if contents.tickets == 0 { Ok(()) } else { folder.prune(now, ending) };
     let backup = Backup { bytes: path.metadata()?.len(), elapsed, path, contents, pruned };
     tracing::info!(
         file = %backup.path.display(),

@@ -196,9 +196,9 @@ impl State {
         )?;
         writeln!(
             text,
-            "the device, and admit those tickets by hand; or restore once more with --before, which keeps these keys as"
+            "the device, and admit those tickets by hand; or take a backup now, and restore that with --before, which keeps"
         )?;
-        writeln!(text, "revoked ones, so that it can be taken.")?;
+        writeln!(text, "these keys as revoked ones, so that it can be taken.")?;
         writeln!(text, "{} keys are good:", good.len())?;
         for key in &good {
             writeln!(text, "  {}", key.describe())?;
@@ -234,12 +234,12 @@ impl State {
             before.keys.iter().filter(|key| key.is_good(now) && !here.contains(&key.key_id)).collect();
         writeln!(
             text,
-            "{} keys of since are good no more; enrol their devices again. They are kept here as revoked: what a device has",
+            "{} keys of since are good no more; enrol their devices again. Where their event is here they are kept as revoked:",
             keys.len()
         )?;
         writeln!(
             text,
-            "not sent, an organizer may take (/organizer, Gates: \"Take its unsent scans\", or the device's file):"
+            "what a device has not sent, an organizer may take (/organizer, Gates: \"Take its unsent scans\", or its file):"
         )?;
         for key in &keys {
             let lost = if kept.contains(&key.key_id) { "" } else { "  (its event is not here, nor is anything of it)" };
@@ -257,6 +257,9 @@ impl State {
     fn tickets_lost<'a>(&self, before: &'a Self) -> Vec<(&'a TicketRow, &'static str)> {
         let here: HashMap<Uuid, &TicketRow> = self.tickets.iter().map(|ticket| (ticket.ticket_id, ticket)).collect();
         let how = |ticket: &TicketRow| match here.get(&ticket.ticket_id) {
+            None if ticket.status == Status::Used => {
+                Some("made and used since: issue it again, and admit it by its seat")
+            }
             None => Some("made since: issue it again"),
             Some(other) if other.user_id.is_none() => Some("registered since: register it again"),
             Some(other) if other.status == Status::Revoked => Some("reissued since: reissue it again"),
@@ -317,4 +320,6 @@ const HOW_TO_REVOKE: &str = "\
 To make worthless again what shall not be good, before anybody is let in:
   register-ticket-api keys revoke KEY_ID
   POST /api/tickets/TICKET_ID/reissue or …/revoke, DELETE /api/users/USERNAME
-  register-ticket-api change-secret gives every ticket that is not used up new codes";
+  register-ticket-api change-secret gives every ticket that is not used up new codes
+A ticket that `was used` admits once more, also after its reissue. So that nobody comes in twice, admit it by its seat, without a
+code, before the doors go on: docs/runbook.md, Restore, has the lines";

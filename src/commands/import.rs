@@ -67,8 +67,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let event = super::find_event(&app, &arguments.event).await?;
         let plan = imports::plan(&app, &caller, &event, file, how, None).await.context(name.clone())?;
         if arguments.dry_run {
-            let preview = serde_json::to_string_pretty(&plan.preview())?;
-            say!("{preview}");
+            let preview = plan.preview();
+            say!("{}", serde_json::to_string_pretty(&preview)?);
+            anyhow::ensure!(preview.is_good(), "{name}: what is wrong is in `errors`; nothing would be imported");
             return Ok(None);
         }
         let progress = Progress::new(plan.tickets());

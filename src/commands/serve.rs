@@ -18,11 +18,9 @@ use crate::{backup, logs, serve};
 pub fn run() -> anyhow::Result<()> {
     let mut settings = Settings::from_env()?;
     logs::start(&settings);
-    let mut is_first_start = false;
     if settings.organizer_key.is_none()
         && let Some(file) = settings.organizer_key_file()
     {
-        is_first_start = !file.exists();
         let key =
             organizer_key(&file).map_err(|error| refuse("ORGANIZER_KEY", format!("{}: {error}", file.display())))?;
         // Not a line of the log, which may go elsewhere or be filtered: this is for the person who starts the service.
@@ -40,7 +38,7 @@ pub fn run() -> anyhow::Result<()> {
             log = %log.display(),
             "the database is not there, but its write-ahead log is, which is a part of it: bring the file back"
         );
-    } else if let Some(file) = settings.sqlite_file().filter(|file| !is_first_start && !file.exists()) {
+    } else if let Some(file) = settings.sqlite_file().filter(|file| !file.exists()) {
         tracing::warn!(
             file = %file.display(),
             "there is no database: the first request makes a new, empty one, which knows no ticket and no key. Where there \

@@ -118,6 +118,13 @@ pub struct Preview {
     notices: Vec<FieldError>,
 }
 
+impl Preview {
+    /// Whether the list could be imported.
+    pub fn is_good(&self) -> bool {
+        self.wrong == 0
+    }
+}
+
 /// What an import did.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -1041,7 +1041,8 @@ test("what changes at the service reaches the device, and an undone scan admits 
   const [first] = await tickets(host, "A1");
   const tab = await (await device(t, host)).enrolled(host, { role: "supervisor" });
   const [second] = await tickets(host, "A2");
-  const { scan_id } = await tab.scan(host.code(first));
+  const code = host.code(first);
+  const { scan_id } = await tab.scan(code);
   await host.api("PATCH", "/api/events/default", { reentry: "after_exit" });
   await tab.sync();
   assert.equal((await tab.state()).tickets, 2);
@@ -1049,7 +1050,7 @@ test("what changes at the service reaches the device, and an undone scan admits 
   assert.ok(undone.undone_at);
   assert.equal((await tab.recent())[0].undone_at, undone.undone_at);
   await host.stop();
-  assert.deepEqual(gist(await tab.scan(host.code(first))), offline("stale_code"), "an undone entry leaves its code spent");
+  assert.deepEqual(gist(await tab.scan(code)), offline("stale_code"), "an undone entry leaves its code spent");
   assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("accepted"));
   assert.deepEqual(gist(await tab.scan(host.code(second))), offline("accepted"));
   assert.deepEqual(gist(await tab.scan(host.code(second), "exit")), offline("accepted"));
@@ -1236,6 +1237,6 @@ test("with 50,000 tickets a device is soon ready, and decides as fast as with fe
   const { tickets: all, admitted } = await tab.counts();
   assert.deepEqual({ all, admitted }, { all: 50_000, admitted: 40 });
   // Far from what it takes, as this machine may be busy, and far below what a look at each ticket takes.
-  assert.ok(ready < 30_000, `${ready} ms`);
-  for (const [where, median] of Object.entries(medians)) assert.ok(median < 300, `${where}: ${median} ms`);
+  assert.ok(ready < 20_000, `${ready} ms`);
+  for (const [where, median] of Object.entries(medians)) assert.ok(median < 100, `${where}: ${median} ms`);
 });

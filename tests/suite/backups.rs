@@ -631,7 +631,11 @@ async fn of_old_backups_seven_days_and_four_weeks_are_kept(service: Service) {
     // Nothing is removed while there is no new one.
     limited(backup(&service, &directory), 0, false);
     assert_eq!(directory.names("backups").len(), 35);
+    // Nor for one without a ticket: somebody gave a wrong path, and backs it up before they look on.
+    take(&service, &directory);
+    assert_eq!(directory.names("backups").len(), 36);
 
+    service.seat("default", "A1", "North").await;
     let new = take(&service, &directory);
     foreign.push(new.file_name().expect("a name").to_str().expect("UTF-8").to_owned());
     // The new one is one of the seven days. The others are the last of the month, and before them the Sundays.

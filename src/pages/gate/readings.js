@@ -22,6 +22,8 @@ export const KEYBOARDS = {
   swedish: ["1234567890+´qwertyuiopå¨asdfghjklöäzxcvbnm,.-<", '!"#¤%&/()=?`QWERTYUIOPÅ^ASDFGHJKLÖÄZXCVBNM;:_>'],
   danish: ["1234567890+´qwertyuiopå¨asdfghjklæøzxcvbnm,.-<", '!"#¤%&/()=?`QWERTYUIOPÅ^ASDFGHJKLÆØZXCVBNM;:_>'],
   norwegian: ["1234567890+\\qwertyuiopå¨asdfghjkløæzxcvbnm,.-<", '!"#¤%&/()=?`QWERTYUIOPÅ^ASDFGHJKLØÆZXCVBNM;:_>'],
+  czech: ["+ěščřžýáíé=´qwertzuiopú)asdfghjklů§yxcvbnm,.-\\", '1234567890%ˇQWERTZUIOP/(ASDFGHJKL"!YXCVBNM?:_|'],
+  slovak: ["+ľščťžýáíé=´qwertzuiopúäasdfghjklô§yxcvbnm,.-&", '1234567890%ˇQWERTZUIOP/(ASDFGHJKL"!YXCVBNM?:_*'],
 };
 const ALL = Object.values(KEYBOARDS);
 /** The keys by their positions, as `KeyboardEvent.code` names them, in the same order. */
