@@ -17,12 +17,10 @@ use crate::model::{Event, Existing, Flag, Place, Seed, Status, Unknown};
 use crate::quota::Held;
 use crate::request::Call;
 use crate::sheet::columns::Field;
-use crate::sheet::import::{Column, Faults, Person, TicketRow, as_read, username_of_name};
+use crate::sheet::import::{Column, Faults, Person, TicketRow, as_read, note, username_of_name};
 use crate::sheet::{Encoding, List, Reading};
 use crate::store::{Correction, Created, GateSeats, Issuance, Issued, KnownPerson, NewTicket, NewUser, Wanted};
 
-/// Lines that a notice names at most.
-const LINES_TOLD: usize = 20;
 /// The gate of tickets for which a list names none, where the event has not exactly one.
 const ENTRANCE: &str = "Entrance";
 
@@ -656,13 +654,6 @@ impl Comparison<'_> {
     fn is_holder(&self, person: &Person, holder: &str, ticket: &Issued) -> bool {
         let is_same = person.username.as_ref().is_some_and(|username| username.eq_ignore_ascii_case(holder));
         person.is_name_only || (is_same && ticket.holder_event_id == self.people_of)
-    }
-}
-
-/// Notes a line, if it is one of the first.
-fn note(lines: &mut Vec<u64>, line: u64) {
-    if lines.len() < LINES_TOLD {
-        lines.push(line);
     }
 }
 

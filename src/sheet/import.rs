@@ -654,8 +654,8 @@ impl<'a> LineReader<'a> {
     }
 }
 
-/// Notes a line, if it is one of the first.
-fn note(lines: &mut Vec<u64>, line: u64) {
+/// Notes a line that a notice may name, if it is one of the first.
+pub fn note(lines: &mut Vec<u64>, line: u64) {
     if lines.len() < NAMES_TOLD {
         lines.push(line);
     }
