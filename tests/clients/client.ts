@@ -75,7 +75,8 @@ const made = success(await client.POST("/api/events", { body: { slug: event, nam
 assert.equal(made.time_zone, "UTC");
 const seats = ["A-1", "A-2", "A-3", "A-4"].map((seat) => ({ seat, gate: "North" }));
 const counts = success(await client.POST("/api/events/{event}/tickets", { params: { path: { event } }, body: seats }));
-assert.equal(counts.created, 4);
+// With a list it may be the answer of a dry run.
+assert.equal("created" in counts && counts.created, 4);
 success(await client.POST("/api/users", { body: { username: "tea", full_name: "Tea" } }));
 const ticket = await register("tea", "A-1");
 const other = await register("tea", "A-2");
