@@ -12,7 +12,7 @@ use strum::IntoEnumIterator as _;
 
 use super::columns::{self, Field, Known, Standing, fold};
 use super::formula;
-use super::text::{Encoding, Source};
+use super::text::{Encoding, Source, start_of};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::limits::{COLUMNS, NAME, QUANTITY, REFERENCE, USERNAME};
@@ -212,7 +212,7 @@ impl List {
             }
         }
         let unknown = self.columns.iter().filter(|column| !column.known).take(NAMES_TOLD);
-        let columns: Vec<String> = unknown.map(|column| column.name.chars().take(NAME_TOLD).collect()).collect();
+        let columns: Vec<String> = unknown.map(|column| start_of(&column.name, NAME_TOLD)).collect();
         let (known, is_told) = (Field::names(), !columns.is_empty());
         let unknown = Fault::UnknownColumn { columns, known: known.clone() };
         if is_told && how.ignore_unknown {
@@ -248,7 +248,7 @@ impl List {
                 if is_ours { record.iter().map(|field| formula::undone(field).into_owned()).collect() } else { record };
             self.lines += 1;
             if self.sample.len() < SAMPLE {
-                self.sample.push(record.iter().take(COLUMNS).map(shown).collect());
+                self.sample.push(record.iter().take(COLUMNS).map(|text| start_of(text, SHOWN)).collect());
             }
             match reader.read(line, &record, &mut faults) {
                 Line::Tickets(tickets) => {
@@ -283,11 +283,6 @@ impl List {
     }
 }
 
-/// As much of a text of the file as is shown.
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN).collect()
-}
-
 /// What should be known of a file before any of its lines is read.
 fn notices_of(source: &Source<'_>) -> Vec<Fault> {
     let mut notices = Vec::new();
@@ -318,7 +313,7 @@ fn mapped(names: &[&str], fields: &[Option<Field>]) -> Vec<Column> {
     names
         .iter()
         .enumerate()
-        .map(|(place, name)| Column { name: shown(name), field: field(place), known: true })
+        .map(|(place, name)| Column { name: start_of(name, SHOWN), field: field(place), known: true })
         .collect()
 }
 
@@ -331,7 +326,7 @@ fn recognised(names: &[&str]) -> Vec<Column> {
             Some(Known::Field(field, rank)) if best(*field) == Some(*rank) => Some(*field),
             _ => None,
         };
-        Column { name: shown(name), field, known: known.is_some() || name.is_empty() }
+        Column { name: start_of(name, SHOWN), field, known: known.is_some() || name.is_empty() }
     };
     names.iter().zip(&found).map(column).collect()
 }
@@ -494,7 +489,7 @@ impl<'a> Cells<'a> {
 
     fn fault(&mut self, field: Field, fault: Fault) {
         let named = self.columns.iter().find(|column| column.field == Some(field)).map(|column| column.name.as_str());
-        let named = named.filter(|name| !name.is_empty()).map(|name| name.chars().take(NAME_TOLD).collect::<String>());
+        let named = named.filter(|name| !name.is_empty()).map(|name| start_of(name, NAME_TOLD));
         self.faults.push(FieldError::column(self.line, field.name(), named.as_deref().unwrap_or(field.name()), fault));
     }
 
@@ -595,7 +590,7 @@ impl<'a> LineReader<'a> {
         let Some(word) = cells.text(Field::Status) else { return false };
         let standing = columns::standing(word);
         if standing == Standing::Unknown && self.statuses.len() < NAMES_TOLD {
-            self.statuses.insert(word.chars().take(NAME_TOLD).collect());
+            self.statuses.insert(start_of(word, NAME_TOLD));
         }
         standing == Standing::Void
     }

@@ -72,6 +72,11 @@ fn whole(fault: Fault) -> FieldError {
     FieldError::new("file", fault)
 }
 
+/// So many characters of a text of the file, which may be as long as that.
+pub(super) fn start_of(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}
+
 const ZIP: &[u8] = b"PK\x03\x04";
 
 /// What a file is that is no list of lines, by how such files begin.

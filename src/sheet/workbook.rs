@@ -8,7 +8,7 @@ use std::ops::Range;
 use flate2::read::DeflateDecoder;
 use quick_xml::events::{BytesStart, Event};
 
-use super::text::{Encoding, Source};
+use super::text::{Encoding, Source, start_of};
 use crate::fault::Fault;
 use crate::limits::{COLUMNS, WORKBOOK_UNPACKED};
 
@@ -46,10 +46,9 @@ fn read_within(file: &[u8], most: usize) -> Result<Source<'static>> {
         let Filled { csv, rows, hidden } = book.sheet(&mut archive, part)?;
         if !rows.is_empty() {
             let text = String::from_utf8(csv).map_err(|_| Fault::BrokenWorkbook)?.into();
-            let told = |name: &String| name.chars().take(SHEET_NAME).collect();
-            let (sheet, encoding) = (Some(told(name)), Encoding::Workbook);
+            let (sheet, encoding) = (Some(start_of(name, SHEET_NAME)), Encoding::Workbook);
             let others = book.sheets.iter().filter(|(_, other)| other != part).take(SHEETS_TOLD);
-            let other_sheets = others.map(|(name, _)| told(name)).collect();
+            let other_sheets = others.map(|(name, _)| start_of(name, SHEET_NAME)).collect();
             return Ok(Source { text, separator: b',', encoding, sheet, rows, before: 0, hidden, other_sheets });
         }
     }
