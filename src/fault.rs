@@ -212,6 +212,9 @@ pub enum Fault {
     StillRevoked { lines: Vec<u64> },
     #[strum(message = "no seat, in a list that has seats; they get the next free number: lines {lines}")]
     SeatsNumbered { lines: Vec<u64> },
+    /// Of a seller's long names of products.
+    #[strum(message = "categories of more than {most} characters, which are cut: lines {lines}")]
+    CategoriesCut { most: usize, lines: Vec<u64> },
 }
 
 impl Fault {

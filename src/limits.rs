@@ -139,6 +139,10 @@ pub const PLACE: usize = 64;
 pub const USERNAME: usize = 64;
 /// A seller's own id of a ticket.
 pub const REFERENCE: usize = 64;
+/// What kind a ticket is.
+pub const CATEGORY: usize = 40;
+/// What the gate should know of a ticket.
+pub const TICKET_NOTE: usize = 200;
 /// The name of an event in paths.
 pub const SLUG: usize = 64;
 /// The name of an event, and of a person.

@@ -211,7 +211,7 @@ words! {
         Refuse = "refuse",
         /// The ticket stays as it is.
         Skip = "skip",
-        /// Its name and its reference are corrected, and what is missing of its person is added. Its seat, its codes and its
+        /// Its name, reference, category and note are corrected, and what is missing of its person is added. Its seat, its codes and its
         /// state stay.
         Update = "update",
     }
@@ -564,6 +564,12 @@ pub struct Ticket {
     /// The seller's own id of the ticket, unique in its event; null where it came without one.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::REFERENCE }>>"))]
     pub reference: Option<String>,
+    /// What kind of ticket it is, such as `Under 12`; null where it came without one.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::CATEGORY }>>"))]
+    pub category: Option<String>,
+    /// What the gate should know, and is shown with the verdict; null where there is nothing.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::TICKET_NOTE }>>"))]
+    pub note: Option<String>,
     #[serde(skip)]
     #[sqlx(flatten)]
     pub address: Address,

@@ -33,6 +33,8 @@ pub struct TicketLine<'a> {
     registered_at: Option<Millis>,
     used_at: Option<Millis>,
     reference: Option<Harmless<'a>>,
+    category: Option<Harmless<'a>>,
+    note: Option<Harmless<'a>>,
 }
 
 impl<'a> TicketLine<'a> {
@@ -51,6 +53,8 @@ impl<'a> TicketLine<'a> {
             registered_at: ticket.registered_at,
             used_at: ticket.used_at,
             reference: ticket.reference.as_deref().map(Harmless),
+            category: ticket.category.as_deref().map(Harmless),
+            note: ticket.note.as_deref().map(Harmless),
         }
     }
 }
@@ -226,6 +230,8 @@ mod tests {
             holder_event: None,
             full_name: Some(full_name.into()),
             reference: None,
+            category: None,
+            note: None,
             address: Address::default(),
             inside: true,
             last_step: None,
@@ -296,7 +302,8 @@ mod tests {
     fn a_ticket_is_one_record_under_its_header() {
         let records = written(&TicketLine::new(&ticket("A,\"1\"", "North\n", "=1+1"), None));
         let header =
-            "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at,reference";
+            "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at,reference,\
+             category,note";
         assert_eq!(records[0].join(","), header);
         assert_eq!(
             records[1],
@@ -311,6 +318,8 @@ mod tests {
                 "true",
                 "1970-01-01T00:00:00.000Z",
                 "1970-01-01T00:00:00.001Z",
+                "",
+                "",
                 "",
                 "",
             ]

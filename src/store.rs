@@ -511,6 +511,17 @@ pub struct Correction {
     pub holder_name: Option<Option<String>>,
     /// Who gets the ticket, if nobody holds it.
     pub username: Option<String>,
+    pub category: Option<String>,
+    pub note: Option<String>,
+}
+
+impl Correction {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        let Self { ticket_id: _, reference, holder_name, username, category, note } = self;
+        let texts = [reference, username, category, note];
+        holder_name.is_none() && texts.into_iter().all(Option::is_none)
+    }
 }
 
 /// How a list names a ticket that may be there: by its reference, or by its seat and gate.
@@ -537,6 +548,8 @@ pub struct Issued {
     pub own_name: Option<String>,
     /// The name on the ticket.
     pub full_name: Option<String>,
+    pub category: Option<String>,
+    pub note: Option<String>,
 }
 
 /// Somebody whom a list names.
@@ -651,6 +664,8 @@ pub struct ManifestTicket {
     pub username: Option<String>,
     /// The name on the ticket.
     pub full_name: Option<String>,
+    pub category: Option<String>,
+    pub note: Option<String>,
     pub inside: bool,
     pub last_step: Option<i64>,
     pub used_at: Option<Millis>,
@@ -681,6 +696,8 @@ pub struct NewTicket {
     pub seed: Seed,
     pub holder: Option<NewUser>,
     pub reference: Option<String>,
+    pub category: Option<String>,
+    pub note: Option<String>,
 }
 
 /// A holder, who is made where there is none of this name.

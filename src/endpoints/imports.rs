@@ -598,7 +598,8 @@ impl Comparison<'_> {
             NewUser { username: username.unwrap_or_default(), full_name: full_name.map(on_ticket), email }
         });
         let (ticket_id, seed) = (Uuid::now_v7(), Seed(random_bytes()?));
-        self.issuance.tickets.push(NewTicket { ticket_id, seat, gate, seed, holder, reference: row.reference });
+        let TicketRow { reference, category, note, .. } = row;
+        self.issuance.tickets.push(NewTicket { ticket_id, seat, gate, seed, holder, reference, category, note });
         self.ticket_lines.push(row.line);
         Ok(())
     }
@@ -645,8 +646,11 @@ impl Comparison<'_> {
             let is_own = |name: &String| ticket.own_name.as_ref() == Some(name);
             holder_name = name.map(|name| Some(name.clone()).filter(|name| !is_own(name)));
         }
-        let changes = reference.is_some() || holder_name.is_some() || username.is_some();
-        Ok(changes.then_some(Correction { ticket_id: ticket.ticket_id, reference, holder_name, username }))
+        let category = row.category.clone().filter(|category| ticket.category.as_ref() != Some(category));
+        let note = row.note.clone().filter(|note| ticket.note.as_ref() != Some(note));
+        let correction =
+            Correction { ticket_id: ticket.ticket_id, reference, holder_name, username, category, note };
+        Ok((!correction.is_empty()).then_some(correction))
     }
 
     /// Whether the holder of a ticket is who a row names. Who is named by name alone is whoever has the ticket: the name may

@@ -127,6 +127,14 @@ struct OwnEntry<'a> {
     /// The holder's name, when one is known, under the same conditions.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     full_name: Option<&'a str>,
+    /// What kind of ticket it is. Absent where it came without one, when nobody holds it, or it is revoked; so is the note.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Text<{ crate::limits::CATEGORY }>"))]
+    category: Option<&'a str>,
+    /// What the gate should know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Text<{ crate::limits::TICKET_NOTE }>"))]
+    note: Option<&'a str>,
     /// Whether the holder is inside now: came in and has not gone out.
     inside: bool,
     /// The time step (seconds since the epoch divided by 30) of the newest code that was accepted; null when none was.
@@ -308,13 +316,16 @@ fn manifest(
 }
 
 fn entry<'a>(secret: &TicketSecret, ticket: &'a ManifestTicket, reader: &Reader) -> Entry<'a> {
-    // Who is turned away whatever the code is named to supervisors only.
-    let named = may_be_admitted(ticket) || reader.supervises;
+    // Who is turned away whatever the code is named to supervisors only, and more is told of nobody but who may come in.
+    let may_come = may_be_admitted(ticket);
+    let named = may_come || reader.supervises;
     let own = reader.is_at_gate_of(ticket).then(|| OwnEntry {
         status: ticket.status,
         registered: ticket.username.is_some(),
         username: ticket.username.as_deref().filter(|_| named),
         full_name: ticket.full_name.as_deref().filter(|_| named),
+        category: ticket.category.as_deref().filter(|_| may_come),
+        note: ticket.note.as_deref().filter(|_| may_come),
         inside: ticket.inside,
         last_step: ticket.last_step,
         used_at: ticket.used_at,

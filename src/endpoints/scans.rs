@@ -190,6 +190,12 @@ struct ScannedTicket {
     /// when it is not told.
     #[cfg_attr(test, schemars(with = "Option<Slug>"))]
     holder_event: Option<String>,
+    /// What kind of ticket it is; null where it came without one, or when it is not told.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::CATEGORY }>>"))]
+    category: Option<String>,
+    /// What the gate should know; null where there is nothing, or when it is not told.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::TICKET_NOTE }>>"))]
+    note: Option<String>,
     /// Whether the holder is inside now: came in and has not gone out. Null when it is not told.
     inside: Option<bool>,
     /// When the ticket was made; null when it is not told.
@@ -213,6 +219,8 @@ impl ScannedTicket {
             username: ticket.username.filter(|_| named),
             full_name: ticket.full_name.filter(|_| named),
             holder_event: ticket.holder_event.filter(|_| named),
+            category: ticket.category.filter(|_| all),
+            note: ticket.note.filter(|_| all),
             inside: all.then_some(ticket.inside),
             created_at: all.then_some(ticket.created_at),
             registered_at: ticket.registered_at.filter(|_| all),

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::auth::{Caller, random_bytes};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
-use crate::limits::{REFERENCE, SEARCH};
+use crate::limits::{CATEGORY, REFERENCE, SEARCH, TICKET_NOTE};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
 use crate::model::{Action, Event, Place, Seed, Status, Text, Ticket, Username};
@@ -37,6 +37,10 @@ pub(crate) struct Seat {
     gate: Place,
     /// The seller's own id of the ticket, unique in the event.
     reference: Option<Text<REFERENCE>>,
+    /// What kind of ticket it is.
+    category: Option<Text<CATEGORY>>,
+    /// What the gate should know: it is shown with the verdict.
+    note: Option<Text<TICKET_NOTE>>,
 }
 
 /// `POST /api/events/{event}/tickets`: one ticket, an array of them, or a list; all or nothing.
@@ -84,7 +88,7 @@ fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
 }
 
 fn new_tickets(seats: Vec<Seat>) -> Result<Vec<NewTicket>, Error> {
-    let new = |Seat { seat, gate, reference }: Seat| {
+    let new = |Seat { seat, gate, reference, category, note }: Seat| {
         Ok(NewTicket {
             ticket_id: Uuid::now_v7(),
             seat: seat.into_string(),
@@ -92,6 +96,8 @@ fn new_tickets(seats: Vec<Seat>) -> Result<Vec<NewTicket>, Error> {
             seed: Seed(random_bytes()?),
             holder: None,
             reference: reference.map(|reference| reference.0),
+            category: category.map(|category| category.0),
+            note: note.map(|note| note.0),
         })
     };
     seats.into_iter().map(new).collect()

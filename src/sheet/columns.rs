@@ -26,6 +26,10 @@ pub enum Field {
     /// Which one of the tickets of its order it is.
     OrderPosition,
     Quantity,
+    /// What kind of ticket it is, as the gate shows it.
+    Category,
+    /// What the gate should know.
+    Note,
     /// A seller's word for whether the ticket is one.
     Status,
 }

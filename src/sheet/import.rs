@@ -15,7 +15,7 @@ use super::formula;
 use super::text::{Encoding, Source, start_of};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
-use crate::limits::{COLUMNS, NAME, QUANTITY, REFERENCE, USERNAME};
+use crate::limits::{CATEGORY, COLUMNS, NAME, QUANTITY, REFERENCE, TICKET_NOTE, USERNAME};
 use crate::model::{Email, Place, Text, Username};
 
 /// Faults of one file that are told at most: enough to see what is wrong, short enough to read.
@@ -93,6 +93,8 @@ pub struct TicketRow {
     pub gate: Option<Place>,
     pub person: Option<Person>,
     pub reference: Option<String>,
+    pub category: Option<String>,
+    pub note: Option<String>,
     /// Whether the line says that it is no ticket.
     pub is_void: bool,
 }
@@ -104,7 +106,8 @@ impl TicketRow {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let person = self.person.as_ref();
         let person = person.map_or(0, |it| text(&it.username) + text(&it.full_name) + text(&it.email));
-        1 + (place(&self.seat) + place(&self.gate) + text(&self.reference) + person) / LIGHT
+        let own = text(&self.reference) + text(&self.category) + text(&self.note);
+        1 + (place(&self.seat) + place(&self.gate) + own + person) / LIGHT
     }
 }
 
@@ -468,8 +471,10 @@ struct LineReader<'a> {
     sums: Vec<u64>,
     /// whose seat looks like a date,
     dates: Vec<u64>,
-    /// and that name no seat: some of each.
+    /// that name no seat,
     unseated: Vec<u64>,
+    /// and whose category is longer than one may be: some of each.
+    cut: Vec<u64>,
 }
 
 /// The line that is read, and what is wrong with it: all of it, at once.
@@ -526,7 +531,8 @@ impl<'a> Cells<'a> {
 impl<'a> LineReader<'a> {
     fn new(columns: &'a [Column], width: usize, is_ours: bool) -> Self {
         let (orders, statuses) = (HashMap::new(), BTreeSet::new());
-        Self { columns, width, is_ours, orders, statuses, sums: Vec::new(), dates: Vec::new(), unseated: Vec::new() }
+        let (sums, dates, unseated, cut) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { columns, width, is_ours, orders, statuses, sums, dates, unseated, cut }
     }
 
     fn unknown_statuses(&self) -> Option<Fault> {
@@ -540,6 +546,7 @@ impl<'a> LineReader<'a> {
             (!self.sums.is_empty(), Fault::SumsLeftOut { lines: self.sums }),
             (!self.dates.is_empty(), Fault::SeatsLikeDates { lines: self.dates }),
             (!self.unseated.is_empty() && has_seats, Fault::SeatsNumbered { lines: self.unseated }),
+            (!self.cut.is_empty(), Fault::CategoriesCut { most: CATEGORY, lines: self.cut }),
         ];
         notices.into_iter().filter_map(|(is_so, notice)| is_so.then_some(notice))
     }
@@ -601,9 +608,10 @@ impl<'a> LineReader<'a> {
         let person = read_person(cells);
         let quantity = read_quantity(cells);
         let reference = self.read_reference(cells);
+        let (category, for_the_gate) = (self.read_category(cells), read_note(cells));
         let names_nothing =
             seat.is_none() && person.is_none() && reference.is_none() && cells.text(Field::Quantity).is_none();
-        if names_nothing && gate.is_none() && cells.faults.is_empty() {
+        if names_nothing && gate.is_none() && category.is_none() && cells.faults.is_empty() {
             cells.faults.push(FieldError::line(line, Fault::Empty));
         }
         match &seat {
@@ -624,9 +632,24 @@ impl<'a> LineReader<'a> {
             gate: gate.clone(),
             person: person.clone(),
             reference: numbered(number),
+            category: category.clone(),
+            note: for_the_gate.clone(),
             is_void,
         };
         (1..=quantity).map(ticket).collect()
+    }
+
+    /// The category, which sellers may have given the name of a product as long as they like.
+    fn read_category(&mut self, cells: &mut Cells<'_>) -> Option<String> {
+        let text = one_line(cells.text(Field::Category)?);
+        let shown = match text.char_indices().nth(CATEGORY) {
+            Some(_) => {
+                note(&mut self.cut, cells.line);
+                format!("{}…", text.chars().take(CATEGORY - 1).collect::<String>().trim_end())
+            }
+            None => text,
+        };
+        cells.check::<Text<CATEGORY>>(Field::Category, shown).map(|category| category.0)
     }
 
     /// The ticket's reference, and how many tickets of its order there are before it.
@@ -742,10 +765,21 @@ fn read_name(cells: &mut Cells<'_>) -> Option<String> {
     let parts = if full.is_some_and(|name| !is_half(name)) { [None, full, None] } else { [first, full, last] };
     let field = fields.into_iter().zip(parts).find_map(|(field, part)| part.map(|_| field))?;
     let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    // Somebody pressed Enter in a cell.
-    let text =
-        if text.contains(['\n', '\r', '\t']) { text.split_whitespace().collect::<Vec<_>>().join(" ") } else { text };
-    Text::<NAME>::try_from(text).map_err(|fault| cells.fault(field, fault)).ok().map(|name| name.0)
+    Text::<NAME>::try_from(one_line(&text)).map_err(|fault| cells.fault(field, fault)).ok().map(|name| name.0)
+}
+
+/// What the gate should know.
+fn read_note(cells: &mut Cells<'_>) -> Option<String> {
+    let text = one_line(cells.text(Field::Note)?);
+    cells.check::<Text<TICKET_NOTE>>(Field::Note, text).map(|note| note.0)
+}
+
+/// A text without the line breaks of somebody who pressed Enter in a cell.
+fn one_line(text: &str) -> String {
+    match text.contains(['\n', '\r', '\t']) {
+        true => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        false => text.to_owned(),
+    }
 }
 
 /// The address, and the name that may stand beside it, as in `Ana Roe <ana@example.org>`.

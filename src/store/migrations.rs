@@ -44,6 +44,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: Some(include_str!("../../sql/postgres/04_scope_people_and_keep_actions.sql")),
         sqlite: Some(include_str!("../../sql/sqlite/04_scope_people_and_keep_actions.sql")),
     },
+    Migration {
+        number: 5,
+        name: "tell more of tickets",
+        postgres: Some(include_str!("../../sql/postgres/05_tell_more_of_tickets.sql")),
+        sqlite: Some(include_str!("../../sql/sqlite/05_tell_more_of_tickets.sql")),
+    },
 ];
 
 /// Which of a migration's files is meant: `|migration| migration.sqlite`.

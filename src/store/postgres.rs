@@ -346,14 +346,14 @@ async fn insert_tickets(
     sqlx::query(concat!(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name, \
-         seat_key, gate_key, reference, search) \
+         seat_key, gate_key, reference, category, note, search) \
          select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
          n.seed, $2, $2, case when n.username is not null then $2 end, $9, \
-         case when n.full_name is distinct from u.full_name then n.full_name end, n.seat_key, n.gate_key, n.reference, ",
+         case when n.full_name is distinct from u.full_name then n.full_name end, n.seat_key, n.gate_key, n.reference, n.category, n.note, ",
         search_unless_more_is_known!("n.full_name", "n.email", "n.search"),
         " from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $11::text[], $12::text[], \
-         $13::text[], $14::text[], $15::text[], $16::text[]) \
-         as n (ticket_id, seat, gate, seed, username, full_name, email, seat_key, gate_key, search, reference) \
+         $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]) \
+         as n (ticket_id, seat, gate, seed, username, full_name, email, seat_key, gate_key, search, reference, category, note) \
          left join users u on lower(u.username) = lower(n.username) and coalesce(u.event_id, $8) = coalesce($10, $8) \
          and (u.issue_id = $9 or ",
         issued_user!(),
@@ -374,7 +374,9 @@ async fn insert_tickets(
     .bind(folds.iter().map(|folded| folded.seat_key.as_str()).collect::<Vec<_>>())
     .bind(folds.iter().map(|folded| folded.gate_key.as_str()).collect::<Vec<_>>())
     .bind(folds.iter().map(|folded| folded.search.as_str()).collect::<Vec<_>>())
-    .bind(references(tickets))
+    .bind(texts(tickets, |ticket| ticket.reference.as_deref()))
+    .bind(texts(tickets, |ticket| ticket.category.as_deref()))
+    .bind(texts(tickets, |ticket| ticket.note.as_deref()))
     .execute(connection)
     .await
     .map(drop)
@@ -453,8 +455,8 @@ fn gates(tickets: &[NewTicket]) -> Vec<&str> {
     tickets.iter().map(|ticket| ticket.gate.as_str()).collect()
 }
 
-fn references(tickets: &[NewTicket]) -> Vec<Option<&str>> {
-    tickets.iter().map(|ticket| ticket.reference.as_deref()).collect()
+fn texts(tickets: &[NewTicket], text: fn(&NewTicket) -> Option<&str>) -> Vec<Option<&str>> {
+    tickets.iter().map(text).collect()
 }
 
 /// A parameter for `members!`.

@@ -355,17 +355,18 @@ async fn insert_tickets(
             let (id, seed, email) = (hex(ticket.ticket_id.as_bytes()), hex(&ticket.seed.0), new.map(|new| &new.email));
             let Folded { search, seat_key, gate_key, .. } = Folded::of_new(ticket, people_of.is_some());
             // Not one in another: SQLite reads a path into a value several times as long.
-            (id, &ticket.seat, &ticket.gate, seed, username, name, email, seat_key, gate_key, search, &ticket.reference)
+            let NewTicket { seat, gate, reference, category, note, .. } = ticket;
+            (id, seat, gate, seed, username, name, email, seat_key, gate_key, search, reference, category, note)
         })
         .collect();
     sqlx::query(concat!(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name, \
-         seat_key, gate_key, reference, search) \
+         seat_key, gate_key, reference, category, note, search) \
          select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
          n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end, $5, \
          case when n.value ->> 5 is distinct from u.full_name then n.value ->> 5 end, \
-         n.value ->> 7, n.value ->> 8, n.value ->> 10, ",
+         n.value ->> 7, n.value ->> 8, n.value ->> 10, n.value ->> 11, n.value ->> 12, ",
         search_unless_more_is_known!("n.value ->> 5", "n.value ->> 6", "n.value ->> 9"),
         " from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
          and u.event_id is not distinct from $6 and (u.issue_id = $5 or ",

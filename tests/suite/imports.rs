@@ -25,6 +25,7 @@ on_both_databases! {
     general_admission_needs_a_name_an_address_or_a_number,
     a_list_that_comes_again_says_what_it_does_with_what_is_there,
     an_update_corrects_names_and_references_and_nothing_else,
+    what_a_seller_calls_a_ticket_is_its_category,
     names_that_are_read_the_same_are_the_same,
     what_is_exported_is_imported_again,
     a_seat_that_two_lines_name_is_told_however_they_write_it,
@@ -492,6 +493,33 @@ async fn an_update_corrects_names_and_references_and_nothing_else(service: Servi
     assert_eq!(service.organizer.get(format!("/api/tickets/{}", id(1))).await.is(200)["full_name"], "Benito Ruiz");
 }
 
+async fn what_a_seller_calls_a_ticket_is_its_category(service: Service) {
+    let long = "Early bird with a drink, the cloakroom and a seat";
+    let list = format!("Name,Ticket type,Note\nAna,Under 12,\"By the\nramp\"\nBo,{long},\nCy,,\n");
+    let made = service.organizer.post_csv(TICKETS, list).await.is(201);
+    assert_eq!(told(&made["notices"]), json!([["categories_cut", { "most": 40, "lines": [4] }]]));
+    let all = async || -> Vec<Value> {
+        let list = service.organizer.get(TICKETS).await.is(200);
+        let tickets = list["tickets"].as_array().expect("there are tickets").iter();
+        tickets.map(|ticket| json!([ticket["full_name"], ticket["category"], ticket["note"]])).collect()
+    };
+    let cut = "Early bird with a drink, the cloakroom…";
+    let expected = [json!(["Ana", "Under 12", "By the ramp"]), json!(["Bo", cut, null]), json!(["Cy", null, null])];
+    assert_eq!(all().await, expected);
+
+    // What comes again corrects what it names, and what it says nothing of stays.
+    let update = format!("{TICKETS}?existing=update");
+    let list = "seat,gate,category,note\n1,Entrance,Adult,\n2,Entrance,,Came by bus\n3,Entrance,,\n";
+    let made = service.organizer.post_csv(update, list).await.is(201);
+    assert_members(&made, json!({ "created": 0, "updated": 2, "skipped": 1 }));
+    let expected = [json!(["Ana", "Adult", "By the ramp"]), json!(["Bo", cut, "Came by bus"]), json!(["Cy", null, null])];
+    assert_eq!(all().await, expected);
+
+    let too_long = format!("name,note\nDee,{}\n", "n".repeat(201));
+    let problem = service.organizer.post_csv(TICKETS, too_long).await.is_refused(422, "invalid_payload");
+    assert_members(&problem["errors"][0], json!({ "field": "line 2, note", "code": "too_long" }));
+}
+
 async fn names_that_are_read_the_same_are_the_same(service: Service) {
     let person = json!({ "username": "ana", "full_name": "Ana Núñez", "email": "ana@example.org" });
     service.organizer.post("/api/users", person).await.is(201);
@@ -542,7 +570,7 @@ async fn what_is_exported_is_imported_again(service: Service) {
             .is(201);
         service
             .organizer
-            .post(TICKETS, json!({ "seat": seat, "gate": name, "reference": format!("={seat}") }))
+            .post(TICKETS, json!({ "seat": seat, "gate": name, "reference": format!("={seat}"), "category": name, "note": seat }))
             .await
             .is(201);
         let registration = json!({ "seat": seat, "gate": name });
@@ -554,7 +582,8 @@ async fn what_is_exported_is_imported_again(service: Service) {
         let tickets = list["tickets"].as_array().cloned().unwrap_or_default().into_iter();
         tickets
             .map(|ticket| {
-                json!([ticket["seat"], ticket["gate"], ticket["username"], ticket["full_name"], ticket["reference"]])
+                let columns = ["seat", "gate", "username", "full_name", "reference", "category", "note"];
+                columns.map(|column| ticket[column].clone()).into()
             })
             .collect()
     };

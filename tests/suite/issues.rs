@@ -90,6 +90,8 @@ fn new_ticket(number: usize) -> NewTicket {
         seed: Seed([7; 20]),
         holder: Some(NewUser { username, full_name: None, email: None }),
         reference: None,
+        category: None,
+        note: None,
     }
 }
 

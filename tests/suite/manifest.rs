@@ -321,14 +321,24 @@ async fn only_tickets_that_could_be_admitted_have_their_key(service: Service) {
 }
 
 async fn who_is_turned_away_whatever_the_code_is_named_to_supervisors_only(service: Service) {
-    let [_, _, revoked, _] = every_kind(&service).await;
+    let [valid, _, revoked, erased] = every_kind(&service).await;
+    let mut list = "seat,gate,category,note\n".to_owned();
+    for ticket in [&valid, &revoked, &erased] {
+        list.push_str(&format!("{},North,Under 12,Walks with a stick\n", ticket.seat));
+    }
+    service.organizer.post_csv("/api/events/default/tickets?existing=update", list).await.is(201);
     for (role, username) in [("gate", Value::Null), ("supervisor", json!(revoked.username))] {
         let client = service.key(json!({ "name": "x", "role": role, "offline": true })).await;
         let manifest = client.get(MANIFEST).await.is(200);
         let tickets = manifest["tickets"].as_array().expect("tickets");
-        let entry = tickets.iter().find(|ticket| ticket["seat"] == "revoked").expect("it is in the list");
+        let at = |seat: &str| tickets.iter().find(|ticket| ticket["seat"] == seat).expect("it is in the list");
+        let entry = at("revoked");
         let told = json!([entry["status"], entry["registered"], entry["username"]]);
         assert_eq!(told, json!(["revoked", true, username]));
+        assert_members(at("valid"), json!({ "category": "Under 12", "note": "Walks with a stick" }));
+        for seat in ["revoked", "erased", "free"] {
+            assert!(at(seat).get("category").is_none() && at(seat).get("note").is_none(), "{seat}: {}", at(seat));
+        }
     }
 }
 

@@ -16,6 +16,7 @@ on_both_databases! {
 
 const SCANS: &str = "/api/events/default/scans";
 const NAME: &str = "Ana Ruiz";
+const NOTE: &str = "Walks with a stick";
 
 /// What is told of a ticket, from the least to the most.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -32,7 +33,7 @@ fn tells(scan: &Value, told: Told) {
     assert_members(ticket, json!({ "event": "default", "gate": "North" }));
     assert!(ticket["seat"].is_string() && ticket["ticket_id"].is_string(), "{scan}");
     let holder = ["username", "full_name"];
-    let state = ["status", "inside", "created_at", "registered_at"];
+    let state = ["status", "inside", "created_at", "registered_at", "category", "note"];
     for (names, least) in [(&holder[..], Told::Holder), (&state, Told::Everything)] {
         for name in names {
             assert_eq!(!ticket[*name].is_null(), told >= least, "{name}: {scan}");
@@ -43,10 +44,11 @@ fn tells(scan: &Value, told: Told) {
         assert!(scan["first_used_gate"].is_null(), "{scan}");
     }
     assert_eq!(scan.to_string().contains(NAME), told >= Told::Holder, "{scan}");
+    assert_eq!(scan.to_string().contains(NOTE), told == Told::Everything, "{scan}");
 }
 
 async fn named(service: &Service, seat: &str) -> Ticket {
-    let row = format!("seat,gate,username,full_name\n{seat},North,u-{seat},{NAME}\n");
+    let row = format!("seat,gate,username,full_name,category,note\n{seat},North,u-{seat},{NAME},Under 12,{NOTE}\n");
     service.organizer.post_csv("/api/events/default/tickets", row).await.is(201);
     let list = service.organizer.get(format!("/api/events/default/tickets?q={seat}")).await.is(200);
     let path = format!("/api/tickets/{}", list["tickets"][0]["ticket_id"].as_str().unwrap_or_default());

@@ -97,10 +97,10 @@ async fn the_tickets_of_a_user_are_listed_page_by_page(service: Service) {
 }
 
 async fn erasing_a_user_removes_the_person_and_keeps_the_counts(service: Service) {
-    let file = "seat,gate,username,full_name,email\n\
-                A1,North,ana.ruiz,Ana Ruiz,ana@example.com\n\
-                A2,North,ana.ruiz,,\n\
-                A3,North,luis,,\n";
+    let file = "seat,gate,username,full_name,email,note\n\
+                A1,North,ana.ruiz,Ana Ruiz,ana@example.com,Has a wheelchair\n\
+                A2,North,ana.ruiz,,,\n\
+                A3,North,luis,,,\n";
     service.organizer.post_csv("/api/events/default/tickets", file).await.is(201);
     let supervisor = service.supervisor().await;
     let by_hand = json!({
@@ -113,7 +113,7 @@ async fn erasing_a_user_removes_the_person_and_keeps_the_counts(service: Service
     service.organizer.delete("/api/users/Ana.Ruiz").await.is(204);
 
     let rows = service.database.snapshot().await.to_lowercase();
-    for trace in ["ana.ruiz", "ana ruiz", "ana@example.com", "passport"] {
+    for trace in ["ana.ruiz", "ana ruiz", "ana@example.com", "passport", "wheelchair"] {
         assert!(!rows.contains(trace), "{trace} is still there: {rows}");
     }
     // A1 came, A2 was still expected, A3 is somebody else's.

@@ -851,11 +851,11 @@ async function stepOf(ticket, digits, manifest) {
 }
 
 /** A ticket as the service shows it, as far as `told` says. */
-function seen({ ticket_id, seat, gate, status, username, full_name, inside, used_at }, event, told) {
+function seen({ ticket_id, seat, gate, status, username, full_name, category = null, note = null, inside, used_at }, event, told) {
   return {
     ...{ ticket_id, event, seat, gate, created_at: null, registered_at: null },
     ...(told !== "place" && { username, full_name }),
-    ...(told === "everything" && { status, inside, used_at }),
+    ...(told === "everything" && { status, category, note, inside, used_at }),
   };
 }
 

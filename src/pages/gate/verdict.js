@@ -141,6 +141,8 @@ export class VerdictDialog {
     find("#verdict-order").textContent = orderOf(verdict);
     find("#verdict-name").textContent = nameOf(verdict);
     find("#verdict-seat").replaceChildren(...seatOf(verdict));
+    find("#verdict-category").textContent = verdict.ticket?.category ?? "";
+    find("#verdict-note").textContent = verdict.ticket?.note ?? "";
     find("#verdict-detail").replaceChildren(...[detailOf(verdict, timeZone)].flat());
     find("#verdict-tags").replaceChildren(...tagsOf(verdict).map((tag) => element("li", {}, tag)));
     find("#verdict-retry").hidden = !verdict.undecided;

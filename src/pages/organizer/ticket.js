@@ -25,6 +25,8 @@ export function openTicket(ticket, onChange) {
     holder: ticket.full_name ? `${isolated(ticket.full_name)} (${ticket.username})` : ticket.username ?? text("organizer.nobody"),
     status: text(`organizer.status_${stateOf(ticket)}`),
     reference: ticket.reference,
+    category: ticket.category,
+    note: ticket.note,
     registered_at: moment(ticket.registered_at),
     used_at: moment(ticket.used_at),
     now: ticket.used_at ? text(ticket.inside ? "organizer.is_inside" : "organizer.is_outside") : null,

@@ -25,6 +25,8 @@ create table new_tickets (
     gate_key text,
     reissued_version bigint,
     change bigint,
+    category text,
+    note text,
     constraint tickets_pkey primary key (ticket_id),
     constraint tickets_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade,
     constraint tickets_user_id_fkey foreign key (user_id) references users (user_id),
@@ -36,12 +38,12 @@ create table new_tickets (
 insert into new_tickets (
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
     registered_at, used_at, printed_at, holder_name, reference, issue_id, seeded_at,
-    search, seat_key, gate_key, reissued_version, change
+    search, seat_key, gate_key, reissued_version, change, category, note
 )
 select
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
     registered_at, used_at, printed_at, holder_name, reference, issue_id, seeded_at,
-    search, seat_key, gate_key, reissued_version, change
+    search, seat_key, gate_key, reissued_version, change, category, note
 from tickets;
 
 drop table tickets;
