@@ -33,6 +33,8 @@ pub enum Fault {
     BadCharacters,
     #[strum(message = "must be a number from {least} to {most}")]
     OutOfRange { least: usize, most: usize },
+    #[strum(message = "must name at most {most} categories")]
+    TooManyCategories { most: usize },
     #[strum(message = "expected one of {words}")]
     NotOneOf { words: Vec<String> },
     #[strum(message = "expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")]

@@ -132,6 +132,11 @@ impl ClientLimits {
     };
 }
 
+/// People that a place holds at most, as an event may say.
+pub const CAPACITY: i64 = 1_000_000;
+/// Categories of an event that may have a colour, and that are counted each by itself.
+pub const CATEGORIES: usize = 50;
+
 // The longest texts, in characters.
 
 /// A seat or a gate.

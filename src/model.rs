@@ -1,5 +1,6 @@
 //! The words of the domain, as they are stored and as they are sent.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -10,7 +11,10 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::fold;
-use crate::limits::{EMAIL, EVENT_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, PLACE, SLUG, USERNAME};
+use crate::limits::{
+    CAPACITY, CATEGORIES, CATEGORY, EMAIL, EVENT_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, PLACE, SLUG,
+    USERNAME,
+};
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 string in UTC, in a database the number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
@@ -201,6 +205,28 @@ words! {
         None = "none",
         /// Whoever went out through a scan with direction `exit` may come in again.
         AfterExit = "after_exit",
+    }
+}
+
+words! {
+    /// A colour in which gates show a category. They are told apart from each other, and from those of the verdicts.
+    Colour {
+        /// Blue.
+        Blue = "blue",
+        /// Violet.
+        Violet = "violet",
+        /// Pink.
+        Pink = "pink",
+        /// Brown.
+        Brown = "brown",
+        /// Teal.
+        Teal = "teal",
+        /// Grey.
+        Grey = "grey",
+        /// Black.
+        Black = "black",
+        /// White.
+        White = "white",
     }
 }
 
@@ -437,9 +463,68 @@ pub struct Event {
     /// When it ends, after its start; null when not set.
     pub ends_at: Option<Millis>,
     pub reentry: Reentry,
+    /// How many people the place holds; null when not set. Pages warn by it, and no ticket is refused by it.
+    #[cfg_attr(test, schemars(with = "Option<Capacity>"))]
+    pub capacity: Option<i64>,
+    /// The colours in which gates show categories, by the category.
+    #[sqlx(try_from = "String")]
+    pub category_colours: CategoryColours,
     /// Grows by one with every change.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub version: i64,
+}
+
+/// The colours in which gates show categories, by the category: at most [`CATEGORIES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, Colour>")]
+pub struct CategoryColours(BTreeMap<String, Colour>);
+
+impl CategoryColours {
+    /// The colour of a category, whatever its case and its accents.
+    pub fn of(&self, category: &str) -> Option<Colour> {
+        let same = |name: &str| fold::same_place(name, category);
+        self.0.iter().find(|(name, _)| same(name)).map(|(_, colour)| *colour)
+    }
+
+    /// As a database keeps them.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl TryFrom<BTreeMap<String, Colour>> for CategoryColours {
+    type Error = Fault;
+
+    fn try_from(colours: BTreeMap<String, Colour>) -> Result<Self, Fault> {
+        if colours.len() > CATEGORIES {
+            return Err(Fault::TooManyCategories { most: CATEGORIES });
+        }
+        let tidy = |(category, colour): (String, Colour)| Ok((read_text(&category, CATEGORY)?, colour));
+        colours.into_iter().map(tidy).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// As a database has them.
+impl TryFrom<String> for CategoryColours {
+    type Error = serde_json::Error;
+
+    fn try_from(json: String) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(&json)
+    }
+}
+
+/// A number of people, from 1 to [`CAPACITY`].
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Capacity(pub i64);
+
+impl TryFrom<i64> for Capacity {
+    type Error = Fault;
+
+    fn try_from(people: i64) -> Result<Self, Fault> {
+        let is_possible = (1..=CAPACITY).contains(&people);
+        is_possible.then_some(Self(people)).ok_or(Fault::OutOfRange { least: 1, most: CAPACITY as usize })
+    }
 }
 
 /// What has happened in an event, for what depends on whether it is at work.
@@ -567,6 +652,9 @@ pub struct Ticket {
     /// What kind of ticket it is, such as `Under 12`; null where it came without one.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::CATEGORY }>>"))]
     pub category: Option<String>,
+    /// The colours of its event's categories, as JSON; none where it has no category.
+    #[serde(skip)]
+    pub category_colours: Option<String>,
     /// What the gate should know, and is shown with the verdict; null where there is nothing.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::TICKET_NOTE }>>"))]
     pub note: Option<String>,
@@ -592,6 +680,14 @@ pub struct Ticket {
     /// When its present seed was made; none: with the ticket.
     #[serde(skip)]
     pub seeded_at: Option<Millis>,
+}
+
+impl Ticket {
+    /// The colour in which gates show its category.
+    pub fn category_colour(&self) -> Option<Colour> {
+        let colours = CategoryColours::try_from(self.category_colours.clone()?).ok()?;
+        colours.of(self.category.as_deref()?)
+    }
 }
 
 /// The e-mail address of a ticket's holder, which is told to nobody who does not say which event their key is bound to.
@@ -1056,6 +1152,8 @@ mod tests {
             starts_at,
             ends_at,
             reentry: Reentry::None,
+            capacity: None,
+            category_colours: CategoryColours::default(),
             version: 1,
         };
         for (start, end, is_good) in [

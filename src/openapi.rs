@@ -18,7 +18,7 @@ use crate::endpoints::scans::status_of;
 use crate::error::Error;
 use crate::error::tests::every_error;
 use crate::limits::{
-    ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CSV_BODY, ENROLMENT, EVENT_WITHOUT_END, GUESSES_NOTED,
+    ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CATEGORIES, CSV_BODY, ENROLMENT, EVENT_WITHOUT_END, GUESSES_NOTED,
     GUESSES_SHOWN, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END,
     MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, UNDO_WINDOW, told,
 };
@@ -505,6 +505,7 @@ fn limits_told() -> Vec<(&'static str, String)> {
         ("KEY_OF_ORGANIZER", told(KEY_OF_ORGANIZER)),
         ("KEY_REMEMBERED", told(KEY_REMEMBERED)),
         ("KEY_WITHOUT_END", told(KEY_WITHOUT_END)),
+        ("CATEGORIES", CATEGORIES.to_string()),
         ("GUESSES_NOTED", GUESSES_NOTED.to_string()),
         ("GUESSES_SHOWN", told(GUESSES_SHOWN)),
         ("GREATEST", Limit::GREATEST.to_string()),

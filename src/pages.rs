@@ -16,7 +16,7 @@ use http::{HeaderMap, header};
 use qrcodegen::{QrCode, QrCodeEcc};
 
 use crate::limits::{
-    CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, KEY_NAME, LIST_KEPT, MANIFEST_AFTER_END,
+    CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, KEY_NAME, LIST_KEPT, MANIFEST_AFTER_END,
     MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG, USERNAME,
 };
 use crate::model::Millis;
@@ -75,6 +75,7 @@ fn limit(name: &str) -> Option<u64> {
         "email" => EMAIL as u64,
         "note" => NOTE as u64,
         "search" => SEARCH as u64,
+        "capacity" => CAPACITY.unsigned_abs(),
         "enrolment_minutes" => ENROLMENT.as_secs() / 60,
         "guesses_minutes" => GUESSES_SHOWN.as_secs() / 60,
         "manifest_hours" => MANIFEST_BEFORE_START.as_secs() / 3_600,
@@ -240,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::limits::{ATTEMPTS_WINDOW, KEY_ATTEMPTS};
-    use crate::model::{Action, Direction, Role, ScanResult};
+    use crate::model::{Action, Colour, Direction, Role, ScanResult};
     use crate::response::{DATABASE, MARK};
 
     /// What `endpoints::pages` gives a template besides what each has.
@@ -392,6 +393,16 @@ mod tests {
         for role in devices().map(|role| role.as_str()) {
             let choice = format!("<option value=\"{role}\">{{{{organizer.role_{role}_long}}}}</option>");
             assert!(form.contains(&choice), "organizer.html lacks {choice}");
+        }
+    }
+
+    #[test]
+    fn the_board_offers_each_colour() {
+        let colours: Vec<&str> = Colour::ALL.iter().map(|colour| colour.as_str()).collect();
+        let list = format!("const COLOURS = [\"{}\"];", colours.join("\", \""));
+        assert!(include_str!("pages/organizer/board.js").contains(&list), "board.js lacks {list}");
+        for colour in colours {
+            assert!(include_str!("pages/gate/gate.css").contains(&format!("[data-colour=\"{colour}\"]")), "{colour}");
         }
     }
 

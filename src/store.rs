@@ -22,7 +22,9 @@ use crate::config::{Database, Settings};
 use crate::error::{DatabaseId, Error};
 #[cfg(test)]
 use crate::model::Place;
-use crate::model::{Action, Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User};
+use crate::model::{
+    Action, CategoryColours, Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User,
+};
 use migrations::{MIGRATIONS, Migration};
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -311,6 +313,8 @@ pub struct EventChange {
     pub starts_at: Option<Option<Millis>>,
     pub ends_at: Option<Option<Millis>>,
     pub reentry: Option<Reentry>,
+    pub capacity: Option<Option<i64>>,
+    pub category_colours: Option<CategoryColours>,
 }
 
 impl EventChange {
@@ -325,6 +329,10 @@ impl EventChange {
         event.starts_at = self.starts_at.unwrap_or(event.starts_at);
         event.ends_at = self.ends_at.unwrap_or(event.ends_at);
         event.reentry = self.reentry.unwrap_or(event.reentry);
+        event.capacity = self.capacity.unwrap_or(event.capacity);
+        if let Some(colours) = &self.category_colours {
+            event.category_colours.clone_from(colours);
+        }
         event.check_times()
     }
 }
@@ -391,7 +399,7 @@ impl ManifestState {
 }
 
 pub struct Stats {
-    pub gates: Vec<GateCounts>,
+    pub groups: Vec<CountedGroup>,
     pub refused: BTreeMap<String, i64>,
     pub undone: i64,
     pub arrivals: Vec<Arrivals>,
@@ -408,14 +416,11 @@ pub struct GuessingKey {
     pub within_window: i64,
 }
 
-/// The numbers of one gate.
-#[derive(Debug, serde::Serialize, sqlx::FromRow)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct GateCounts {
-    /// The gate.
-    #[cfg_attr(test, schemars(with = "Place"))]
+/// What is counted of the tickets of one category at one gate.
+#[derive(Debug, sqlx::FromRow)]
+pub struct CountedGroup {
     pub gate: String,
-    #[serde(flatten)]
+    pub category: Option<String>,
     #[sqlx(flatten)]
     pub counts: Counts,
 }

@@ -5,3 +5,8 @@ set local lock_timeout = '2s';
 alter table tickets
     add column if not exists category text,
     add column if not exists note text;
+
+-- How many people the place holds, and as JSON the colours in which gates show categories.
+alter table events
+    add column if not exists capacity bigint,
+    add column if not exists category_colours text not null default '{}';

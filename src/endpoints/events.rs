@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::limits::NAME;
 use crate::list::{self, PageQuery};
-use crate::model::{Event, Millis, Reentry, Slug, Text, TimeZone};
+use crate::model::{Capacity, CategoryColours, Event, Millis, Reentry, Slug, Text, TimeZone};
 use crate::request::{Call, present};
 use crate::response::{self, Response};
 use crate::store::EventChange;
@@ -29,6 +29,10 @@ pub(crate) struct NewEvent {
     ends_at: Option<Millis>,
     /// `none` when absent.
     reentry: Option<Reentry>,
+    /// How many people the place holds.
+    capacity: Option<Capacity>,
+    /// The colours in which gates show categories, by the category.
+    category_colours: Option<CategoryColours>,
 }
 
 /// `POST /api/events`.
@@ -43,6 +47,8 @@ pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
         starts_at: new.starts_at,
         ends_at: new.ends_at,
         reentry: new.reentry.unwrap_or(Reentry::None),
+        capacity: new.capacity.map(|capacity| capacity.0),
+        category_colours: new.category_colours.unwrap_or_default(),
         version: 1,
     };
     event.check_times()?;
@@ -101,6 +107,14 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Reentry"))]
     reentry: Option<Reentry>,
+    /// How many people the place holds; null clears it.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Capacity>"))]
+    capacity: Option<Option<Capacity>>,
+    /// The colours in which gates show categories, by the category: all of them anew.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "CategoryColours"))]
+    category_colours: Option<CategoryColours>,
 }
 
 /// `PATCH /api/events/{event}`.
@@ -113,6 +127,8 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
         starts_at: changes.starts_at,
         ends_at: changes.ends_at,
         reentry: changes.reentry,
+        capacity: changes.capacity.map(|capacity| capacity.map(|capacity| capacity.0)),
+        category_colours: changes.category_colours,
     };
     response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change, call.author()?).await?)
 }

@@ -648,8 +648,7 @@ impl Comparison<'_> {
         }
         let category = row.category.clone().filter(|category| ticket.category.as_ref() != Some(category));
         let note = row.note.clone().filter(|note| ticket.note.as_ref() != Some(note));
-        let correction =
-            Correction { ticket_id: ticket.ticket_id, reference, holder_name, username, category, note };
+        let correction = Correction { ticket_id: ticket.ticket_id, reference, holder_name, username, category, note };
         Ok((!correction.is_empty()).then_some(correction))
     }
 

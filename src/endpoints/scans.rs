@@ -19,7 +19,7 @@ use crate::limits::{ATTEMPTS_WINDOW, NOTE, UNDO_WINDOW};
 use crate::list::{self, PAGE};
 #[cfg(test)]
 use crate::model::Username;
-use crate::model::{Action, Direction, Millis, Place, Scan, ScanResult, Slug, Status, Text, Ticket};
+use crate::model::{Action, Colour, Direction, Millis, Place, Scan, ScanResult, Slug, Status, Text, Ticket};
 use crate::request::Call;
 use crate::response::{self, Response, with_scan};
 use crate::sheet::{self, ScanLine};
@@ -193,6 +193,8 @@ struct ScannedTicket {
     /// What kind of ticket it is; null where it came without one, or when it is not told.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::CATEGORY }>>"))]
     category: Option<String>,
+    /// The colour in which the event shows that category, when it has one.
+    category_colour: Option<Colour>,
     /// What the gate should know; null where there is nothing, or when it is not told.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::TICKET_NOTE }>>"))]
     note: Option<String>,
@@ -210,6 +212,7 @@ impl ScannedTicket {
     fn new(ticket: Ticket, told: Told) -> Self {
         let all = told == Told::Everything;
         let named = told >= Told::Holder;
+        let category_colour = ticket.category_colour().filter(|_| all);
         Self {
             ticket_id: ticket.ticket_id,
             event: ticket.event,
@@ -219,6 +222,7 @@ impl ScannedTicket {
             username: ticket.username.filter(|_| named),
             full_name: ticket.full_name.filter(|_| named),
             holder_event: ticket.holder_event.filter(|_| named),
+            category_colour,
             category: ticket.category.filter(|_| all),
             note: ticket.note.filter(|_| all),
             inside: all.then_some(ticket.inside),

@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use http::StatusCode;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::fold;
-use crate::limits::{ATTEMPTS_WINDOW, GUESSES_NOTED, GUESSES_SHOWN, KEY_ATTEMPTS};
+use crate::limits::{ATTEMPTS_WINDOW, CATEGORIES, GUESSES_NOTED, GUESSES_SHOWN, KEY_ATTEMPTS};
 use crate::model::Role;
 #[cfg(test)]
-use crate::model::{Place, Slug, Text};
+use crate::model::{Capacity, Place, Slug, Text};
 use crate::request::Call;
 use crate::response::{self, Response};
-use crate::store::{Arrivals, Counts, GateCounts, GuessingKey};
+use crate::store::{Arrivals, CountedGroup, Counts, GuessingKey};
 use uuid::Uuid;
 
 /// The numbers of an event.
@@ -36,6 +35,11 @@ pub(crate) struct EventStats {
     undone: i64,
     /// The same for each gate.
     gates: Vec<GateCounts>,
+    /// And for each category, where tickets have one: those of most tickets, at most [`crate::limits::CATEGORIES`].
+    categories: Vec<CategoryCounts>,
+    /// How many people the place holds, as the event says; null when it does not.
+    #[cfg_attr(test, schemars(with = "Option<Capacity>"))]
+    capacity: Option<i64>,
     /// Admissions by minute, in order of time.
     arrivals: Vec<Arrivals>,
     /// The keys whose codes were refused [`crate::limits::GUESSES_NOTED`] times or more within the last
@@ -43,6 +47,28 @@ pub(crate) struct EventStats {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Vec<Guessing>"))]
     guessing: Option<Vec<Guessing>>,
+}
+
+/// The numbers of one gate.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct GateCounts {
+    /// The gate.
+    #[cfg_attr(test, schemars(with = "Place"))]
+    gate: String,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+/// The numbers of one category.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct CategoryCounts {
+    /// The category; null for the tickets that have none.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::CATEGORY }>>"))]
+    category: Option<String>,
+    #[serde(flatten)]
+    counts: Counts,
 }
 
 /// A key with which somebody seems to try codes.
@@ -72,30 +98,47 @@ impl From<GuessingKey> for Guessing {
     }
 }
 
-/// The gates in the order in which people look for them; those that people read as the same are one, by the name that most of
-/// its tickets have.
-fn as_read(mut gates: Vec<GateCounts>) -> Vec<GateCounts> {
-    gates.sort_by(|one, other| one.counts.tickets.cmp(&other.counts.tickets).reverse().then(one.gate.cmp(&other.gate)));
-    let mut read: Vec<GateCounts> = Vec::with_capacity(gates.len());
+/// What is counted by a name, in the order in which people look for it; names that people read as the same are one, which is
+/// the one that most of its tickets have.
+fn as_read<'a>(groups: impl Iterator<Item = (&'a str, &'a Counts)>) -> Vec<(String, Counts)> {
+    let mut groups: Vec<_> = groups.collect();
+    groups.sort_by(|(one, counts), (other, others)| others.tickets.cmp(&counts.tickets).then(one.cmp(other)));
+    let mut read: Vec<(String, Counts)> = Vec::new();
     let mut places = HashMap::new();
-    for gate in gates {
-        match places.entry(fold::place(&gate.gate)) {
-            Entry::Vacant(place) => {
-                place.insert(read.len());
-                read.push(gate);
-            }
-            Entry::Occupied(place) => read[*place.get()].counts.add(&gate.counts),
+    for (name, counts) in groups {
+        let place = *places.entry(fold::place(name)).or_insert(read.len());
+        if place == read.len() {
+            read.push((name.to_owned(), Counts::default()));
         }
+        read[place].1.add(counts);
     }
-    read.sort_by(|one, other| fold::order(&one.gate, &other.gate));
+    read.sort_by(|(one, _), (other, _)| fold::order(one, other));
     read
+}
+
+/// The categories of which there are most tickets. Those without one are there where others have one.
+fn by_category(groups: &[CountedGroup]) -> Vec<CategoryCounts> {
+    if groups.iter().all(|group| group.category.is_none()) {
+        return Vec::new();
+    }
+    let mut read = as_read(groups.iter().map(|group| (group.category.as_deref().unwrap_or_default(), &group.counts)));
+    if read.len() > CATEGORIES {
+        read.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.tickets));
+        read.truncate(CATEGORIES);
+        read.sort_by(|(one, _), (other, _)| fold::order(one, other));
+    }
+    let named = |(name, counts): (String, Counts)| CategoryCounts {
+        category: Some(name).filter(|name| !name.is_empty()),
+        counts,
+    };
+    read.into_iter().map(named).collect()
 }
 
 /// `GET /api/events/{event}/stats`.
 pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let store = call.app.store();
-    let mut stats = store.stats(event.event_id).await?;
+    let stats = store.stats(event.event_id).await?;
     let guessing = if call.caller()?.role.holds(Role::Supervisor) {
         let (shown, window) = (call.now - GUESSES_SHOWN, call.now - ATTEMPTS_WINDOW);
         let keys = store.list_guessing_keys(event.event_id, shown, window, call.now, GUESSES_NOTED).await?;
@@ -103,21 +146,17 @@ pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
     } else {
         None
     };
-    stats.gates = as_read(stats.gates);
-    let sum = |count: fn(&Counts) -> i64| stats.gates.iter().map(|gate| count(&gate.counts)).sum();
-    let counts = Counts {
-        tickets: sum(|counts| counts.tickets),
-        registered: sum(|counts| counts.registered),
-        admitted: sum(|counts| counts.admitted),
-        expected: sum(|counts| counts.expected),
-        inside: sum(|counts| counts.inside),
-    };
+    let mut counts = Counts::default();
+    stats.groups.iter().for_each(|group| counts.add(&group.counts));
+    let gates = as_read(stats.groups.iter().map(|group| (group.gate.as_str(), &group.counts)));
     let stats = EventStats {
         event: event.slug,
         counts,
         refused: stats.refused,
         undone: stats.undone,
-        gates: stats.gates,
+        gates: gates.into_iter().map(|(gate, counts)| GateCounts { gate, counts }).collect(),
+        categories: by_category(&stats.groups),
+        capacity: event.capacity,
         arrivals: stats.arrivals,
         guessing,
     };

@@ -15,8 +15,8 @@ use crate::fault::Fault;
 use crate::limits;
 use crate::list::{Cursor, Limit, PageQuery};
 use crate::model::{
-    Action, Direction, Email, Event, Existing, Flag, Millis, Place, Reentry, Role, ScanResult, Slug, Status, Text,
-    Ticket, TimeZone, Unknown, User, Username,
+    Action, Capacity, CategoryColours, Colour, Direction, Email, Event, Existing, Flag, Millis, Place, Reentry, Role,
+    ScanResult, Slug, Status, Text, Ticket, TimeZone, Unknown, User, Username,
 };
 use crate::response::Problem;
 use crate::store::{Conflict, Created, KeyScan, ListedAction, ListedKey, Renewal};
@@ -37,15 +37,15 @@ pub fn components() -> Map<String, Value> {
             all,
         );
         add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview, imports::Imported)>(all);
-        // In queries.
-        add::<(Existing, Flag, Unknown)>(all);
+        // In queries, and in maps.
+        add::<(Existing, Flag, Unknown, Colour)>(all);
         add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
         add::<(events::NewEvent, events::Changes, users::Changes, keys::NewKey, keys::EnrolmentBody)>(all);
         add::<(scans::AttendanceBody, scans::ScanBody, ScanRequest, batches::BatchBody, batches::HandedScans)>(all);
-        add::<(Existing, Flag, Unknown)>(all);
+        add::<(Existing, Flag, Unknown, Colour)>(all);
     });
     for (name, schema) in requests {
         let other = schemas.insert(name.clone(), schema.clone());
@@ -330,6 +330,7 @@ macro_rules! named_words {
 named_words! {
     Action as "ActionName", |_| String::new();
     Direction as "Direction", |_| String::new();
+    Colour as "Colour", |_| String::new();
     Reentry as "Reentry", |_| String::new();
     Existing as "Existing", |_| String::new();
     Unknown as "UnknownColumns", |_| String::new();
@@ -399,6 +400,11 @@ macro_rules! values {
 
 values! {
     [] Cursor: |_| json_schema!({ "type": "string" });
+    [] Capacity: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::CAPACITY });
+    [] CategoryColours: |_| json_schema!({
+        "type": "object", "maxProperties": limits::CATEGORIES,
+        "propertyNames": { "minLength": 1, "maxLength": limits::CATEGORY }, "additionalProperties": reference("Colour"),
+    });
     [] Email: |_| json_schema!({
         "type": "string", "minLength": 3, "maxLength": limits::EMAIL, "pattern": r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+$",
     });

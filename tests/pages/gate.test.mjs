@@ -864,6 +864,24 @@ test("a clock that is set by hand is said where nobody can tell the time, and no
   await accessible(gate.page);
 });
 
+test("a verdict shows what kind of ticket it is, in the colour that was chosen, and the note, offline too", async (t) => {
+  const { tickets, ana, bob } = await house(t, { capacity: 1, category_colours: { "UNDER 12": "teal" } });
+  const list = "seat,gate,category,note\nA-1,North,Under 12,Walks with a stick\nA-2,North,Under 12,\n";
+  await tickets.api("POST", "/api/events/default/tickets?existing=update", list);
+  const gate = await Gate.at(t, tickets);
+  await gate.readyForOffline("4");
+  const colour = () => gate.page.evaluate(() => getComputedStyle(document.querySelector("#verdict-category")).backgroundColor);
+  const verdict = await gate.reads(tickets.code(ana));
+  assert.equal(await colour(), "rgb(0, 101, 91)");
+  await saw(gate, verdict, "accepted", "Under 12", "Walks with a stick");
+  await gate.sees(en("crowd.full", { inside: 1, capacity: 1 }));
+  await tickets.stop();
+  const offline = await gate.reads(tickets.code(bob));
+  assert.equal(await colour(), "rgb(0, 101, 91)");
+  await saw(gate, offline, "accepted", "Under 12", en("gate.tag_offline"));
+  assert.equal(await gate.page.locator("#verdict-note").textContent(), "", "of somebody else there is none");
+});
+
 test("where the clock went on out of sight a refused code may be right, and the gate says so", async (t) => {
   const { tickets, ana } = await house(t);
   const script = `{ const real = Date.now; Date.now = () => real() + (globalThis.ahead ?? 0);

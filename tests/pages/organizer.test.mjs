@@ -799,6 +799,28 @@ test("the board counts by itself, and says when it no longer can", async (t) => 
   await page.locator("#stale").waitFor({ state: "hidden" });
 });
 
+test("the board counts by category, gives each its colour, and warns when the place is full", async (t) => {
+  const tickets = await service(t);
+  await tickets.api("POST", "/api/events/default/tickets", "name,gate,category\nAna,North,Adult\nBo,North,Under 12\nCy,South,adult\n");
+  const page = await signedIn(t, tickets, { view: "events" });
+  await page.getByRole("button", { name: en("organizer.edit"), exact: true }).click();
+  await page.getByLabel(en("organizer.capacity"), { exact: true }).fill("1");
+  await page.getByRole("button", { name: en("organizer.save"), exact: true }).click();
+  await sees(page, en("organizer.saved_event"));
+  await page.getByRole("link", { name: en("organizer.board"), exact: true }).click();
+  await page.getByLabel(en("organizer.colour_of", { category: "\u2068Adult\u2069" })).selectOption("violet");
+  await eventually(async () => {
+    const { capacity, category_colours: colours } = await tickets.api("GET", "/api/events/default");
+    assert.deepEqual({ capacity, colours }, { capacity: 1, colours: { Adult: "violet" } });
+  });
+  await page.locator("h1:visible").click();
+  const scan = { scan_id: crypto.randomUUID(), seat: "1", gate: "North", manual: true, note: "no phone" };
+  await tickets.api("POST", "/api/events/default/scans", scan);
+  await sees(page, en("crowd.full", { inside: 1, capacity: 1 }));
+  await eventually(async () => assert.deepEqual(await page.locator("#by-category tbody tr").allInnerTexts().then((rows) => rows.map((row) => row.split(/\s+/).slice(0, 3).join(" "))), ["Adult 1 1", "Under 12 0"]));
+  await accessible(page);
+});
+
 test("the check before the doors open says what is missing", async (t) => {
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "check" });

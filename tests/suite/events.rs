@@ -39,7 +39,10 @@ const AFTER_END: i64 = MANIFEST_AFTER_END.as_millis() as i64;
 
 async fn an_event_is_created_with_its_defaults(service: Service) {
     let event = service.organizer.post("/api/events", json!({ "slug": "spring", "name": "Spring" })).await.is(201);
-    assert_members(&event, json!({ "time_zone": "UTC", "reentry": "none", "starts_at": null, "version": 1 }));
+    assert_members(
+        &event,
+        json!({ "time_zone": "UTC", "reentry": "none", "starts_at": null, "version": 1, "capacity": null, "category_colours": {} }),
+    );
     let shown = with(event, json!({ "ticket_secret_set": false }));
     assert_eq!(service.organizer.get("/api/events/spring").await.is(200), shown);
     let with_secret = service.another(&[("TICKET_SECRET", "the first secret of the test suite")]).organizer;
@@ -69,6 +72,10 @@ async fn an_event_with_a_wrong_field_is_refused(service: Service) {
         ("starts_at", json!({ "slug": "x", "name": "x", "starts_at": 1_777_658_400 })),
         ("ends_at", json!({ "slug": "x", "name": "x", "starts_at": service.time(HOUR), "ends_at": service.time(0) })),
         ("reentry", json!({ "slug": "x", "name": "x", "reentry": "always" })),
+        ("capacity", json!({ "slug": "x", "name": "x", "capacity": 0 })),
+        ("capacity", json!({ "slug": "x", "name": "x", "capacity": 1_000_001 })),
+        ("category_colours", json!({ "slug": "x", "name": "x", "category_colours": { "": "blue" } })),
+        ("category_colours.VIP", json!({ "slug": "x", "name": "x", "category_colours": { "VIP": "red" } })),
         ("price", json!({ "slug": "x", "name": "x", "price": 7 })),
     ];
     for (field, body) in cases {
@@ -82,13 +89,17 @@ async fn a_change_leaves_alone_what_it_does_not_name(service: Service) {
     let event = json!({ "slug": "spring", "name": "Spring", "starts_at": start, "ends_at": end });
     let created = service.organizer.post("/api/events", event).await.is(201);
 
-    let changes = json!({ "time_zone": "Europe/Madrid", "reentry": "after_exit" });
+    let changes = json!({ "time_zone": "Europe/Madrid", "reentry": "after_exit", "capacity": 150, "category_colours": { "VIP": "violet" } });
     let changed = service.organizer.patch("/api/events/spring", changes.clone()).await.is(200);
     let version = created["version"].as_i64().expect("a number") + 1;
     assert_eq!(changed, with(with(created, changes), json!({ "version": version })));
 
-    let cleared = service.organizer.patch("/api/events/spring", json!({ "ends_at": null })).await.is(200);
-    assert_members(&cleared, json!({ "starts_at": start, "ends_at": null }));
+    let cleared =
+        service.organizer.patch("/api/events/spring", json!({ "ends_at": null, "capacity": null })).await.is(200);
+    assert_members(
+        &cleared,
+        json!({ "starts_at": start, "ends_at": null, "capacity": null, "category_colours": { "VIP": "violet" } }),
+    );
     let shown = with(cleared, json!({ "ticket_secret_set": false }));
     assert_eq!(service.organizer.get("/api/events/spring").await.is(200), shown);
 }

@@ -72,13 +72,13 @@ async fn tickets_are_exported_in_the_order_of_their_creation(service: Service) {
     assert_eq!(reply.header("content-disposition"), "attachment; filename=\"tickets-default.csv\"");
     let text = reply.text();
     let lines = records(&text);
-    let header =
-        "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at,reference";
+    let header = "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at,reference,\
+         category,note";
     assert_eq!(lines[0].join(","), header);
     let now = service.time(0);
-    let first = ["B1", "North", "valid", "ana", "Ruiz, Ana", "ana@example.com", "false", &now, &now, "", ""];
+    let first = ["B1", "North", "valid", "ana", "Ruiz, Ana", "ana@example.com", "false", &now, &now, "", "", "", ""];
     assert_eq!(lines[1][1..], first);
-    assert_eq!(lines[2][1..], ["A1", "South", "valid", "", "", "", "false", &now, "", "", ""]);
+    assert_eq!(lines[2][1..], ["A1", "South", "valid", "", "", "", "false", &now, "", "", "", "", ""]);
     assert_eq!(lines.len(), 3);
 }
 

@@ -512,7 +512,8 @@ async fn what_a_seller_calls_a_ticket_is_its_category(service: Service) {
     let list = "seat,gate,category,note\n1,Entrance,Adult,\n2,Entrance,,Came by bus\n3,Entrance,,\n";
     let made = service.organizer.post_csv(update, list).await.is(201);
     assert_members(&made, json!({ "created": 0, "updated": 2, "skipped": 1 }));
-    let expected = [json!(["Ana", "Adult", "By the ramp"]), json!(["Bo", cut, "Came by bus"]), json!(["Cy", null, null])];
+    let expected =
+        [json!(["Ana", "Adult", "By the ramp"]), json!(["Bo", cut, "Came by bus"]), json!(["Cy", null, null])];
     assert_eq!(all().await, expected);
 
     let too_long = format!("name,note\nDee,{}\n", "n".repeat(201));
@@ -570,7 +571,10 @@ async fn what_is_exported_is_imported_again(service: Service) {
             .is(201);
         service
             .organizer
-            .post(TICKETS, json!({ "seat": seat, "gate": name, "reference": format!("={seat}"), "category": name, "note": seat }))
+            .post(
+                TICKETS,
+                json!({ "seat": seat, "gate": name, "reference": format!("={seat}"), "category": name, "note": seat }),
+            )
             .await
             .is(201);
         let registration = json!({ "seat": seat, "gate": name });

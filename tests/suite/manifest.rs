@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Reply};
 use crate::database::Kind;
-use crate::service::{Service, Ticket, gate_limits, with};
+use crate::service::{Service, Ticket, assert_members, gate_limits, with};
 
 on_both_databases! {
     the_manifest_holds_what_a_gate_needs_to_decide,

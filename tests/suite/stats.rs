@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::service::{Service, with};
+use crate::service::{Service, assert_members, with};
 
 on_both_databases! {
     an_event_without_tickets_counts_nothing,
     the_numbers_of_an_evening_add_up,
+    each_category_is_counted_by_itself,
     organizers_and_supervisors_see_with_which_key_somebody_guesses,
     a_key_that_rests_is_seen_as_such,
 }
@@ -20,7 +21,7 @@ async fn an_event_without_tickets_counts_nothing(service: Service) {
         stats,
         json!({
             "event": "default", "tickets": 0, "registered": 0, "admitted": 0, "expected": 0, "inside": 0, "refused": {}, "undone": 0,
-            "gates": [], "arrivals": [],
+            "gates": [], "categories": [], "capacity": null, "arrivals": [],
         })
     );
 }
@@ -65,11 +66,34 @@ async fn the_numbers_of_an_evening_add_up(service: Service) {
         json!({
             "event": "default", "tickets": 6, "registered": 5, "admitted": 2, "expected": 1, "inside": 1,
             "refused": { "already_used": 2, "unknown_ticket": 1 }, "undone": 1,
-            "guessing": [],
+            "guessing": [], "categories": [], "capacity": null,
             "gates": [gate("east", 1, 0, 0, 0, 0), gate("North", 1, 1, 1, 0, 1), gate("South", 4, 4, 1, 1, 0)],
             "arrivals": [{ "minute": first_minute, "admitted": 1 }, { "minute": second_minute, "admitted": 1 }],
         })
     );
+}
+
+async fn each_category_is_counted_by_itself(service: Service) {
+    service.organizer.patch("/api/events/default", json!({ "capacity": 2 })).await.is(200);
+    let list = "name,gate,category\nAna,North,Adult\nBo,North,Under 12\nCy,South,adult\nDee,South,\nEli,South,Adult\n";
+    service.organizer.post_csv("/api/events/default/tickets", list).await.is(201);
+    let by_hand =
+        json!({ "scan_id": Uuid::now_v7(), "seat": "1", "gate": "South", "manual": true, "note": "no phone" });
+    service.organizer.post("/api/events/default/scans", by_hand).await.is_scan(200, "accepted");
+    let stats = service.gate().await.get("/api/events/default/stats").await.is(200);
+    let of = |category: Value, tickets: i64, admitted: i64| json!({ "category": category, "tickets": tickets, "registered": tickets, "admitted": admitted, "expected": tickets - admitted, "inside": admitted });
+    assert_eq!(
+        stats["categories"],
+        json!([of(json!(null), 1, 0), of(json!("Adult"), 3, 1), of(json!("Under 12"), 1, 0)])
+    );
+    assert_members(&stats, json!({ "tickets": 5, "inside": 1, "capacity": 2 }));
+
+    // Somebody took names for categories.
+    let many: String = (0..60).map(|number| format!("East,Person {number}\n")).collect();
+    service.organizer.post_csv("/api/events/default/tickets", format!("gate,category\n{many}")).await.is(201);
+    let stats = service.organizer.get("/api/events/default/stats").await.is(200);
+    let categories = stats["categories"].as_array().expect("a list");
+    assert!(categories.len() == 50 && categories.iter().any(|one| one["category"] == "Adult"), "{categories:?}");
 }
 
 async fn organizers_and_supervisors_see_with_which_key_somebody_guesses(service: Service) {

@@ -33,7 +33,7 @@ fn tells(scan: &Value, told: Told) {
     assert_members(ticket, json!({ "event": "default", "gate": "North" }));
     assert!(ticket["seat"].is_string() && ticket["ticket_id"].is_string(), "{scan}");
     let holder = ["username", "full_name"];
-    let state = ["status", "inside", "created_at", "registered_at", "category", "note"];
+    let state = ["status", "inside", "created_at", "registered_at", "category", "category_colour", "note"];
     for (names, least) in [(&holder[..], Told::Holder), (&state, Told::Everything)] {
         for name in names {
             assert_eq!(!ticket[*name].is_null(), told >= least, "{name}: {scan}");
@@ -48,6 +48,9 @@ fn tells(scan: &Value, told: Told) {
 }
 
 async fn named(service: &Service, seat: &str) -> Ticket {
+    // Of the same category, as people read it.
+    let colours = json!({ "category_colours": { "UNDER 12": "teal" } });
+    service.organizer.patch("/api/events/default", colours).await.is(200);
     let row = format!("seat,gate,username,full_name,category,note\n{seat},North,u-{seat},{NAME},Under 12,{NOTE}\n");
     service.organizer.post_csv("/api/events/default/tickets", row).await.is(201);
     let list = service.organizer.get(format!("/api/events/default/tickets?q={seat}")).await.is(200);

@@ -5,7 +5,7 @@ import { decide, find, parse, proof, ticketIn, told } from "./admission.js";
 import { Problem, ask, databaseOf, isOfAnother, parsed, send } from "../shared/api.js";
 import { clockSince, now } from "../shared/clock.js";
 import { Device, names, newId, passed } from "./device.js";
-import { inOrder, place } from "../shared/fold.js";
+import { inOrder, place, samePlace } from "../shared/fold.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { folded } from "./readings.js";
 import { prove } from "./seal.js";
@@ -392,7 +392,7 @@ export class Gate extends EventTarget {
         scan_id: body.scan_id,
         result,
         message: "",
-        ticket: ticket && seen(result === "accepted" ? passed(ticket, item) : ticket, this.#event, told(result, this.supervises)),
+        ticket: ticket && seen(result === "accepted" ? passed(ticket, item) : ticket, manifest.event, told(result, this.supervises)),
         at_gate: body.at_gate ?? null,
         direction: body.direction,
         scanned_at: body.scanned_at,
@@ -612,7 +612,9 @@ export class Gate extends EventTarget {
     const all = [...merged.values()].sort((one, other) => inOrder(one.gate, other.gate));
     const sum = (name) => all.reduce((total, counts) => total + counts[name], 0);
     const totals = Object.keys(none).map((name) => [name, sum(name)]);
-    return { ...Object.fromEntries(totals), gates: all, offline: true };
+    // Of another gate's tickets nobody here knows who is inside.
+    const capacity = this.device.gate ? null : (this.#manifest?.event.capacity ?? null);
+    return { ...Object.fromEntries(totals), gates: all, capacity, offline: true };
   }
 
   // ---- the service
@@ -853,10 +855,16 @@ async function stepOf(ticket, digits, manifest) {
 /** A ticket as the service shows it, as far as `told` says. */
 function seen({ ticket_id, seat, gate, status, username, full_name, category = null, note = null, inside, used_at }, event, told) {
   return {
-    ...{ ticket_id, event, seat, gate, created_at: null, registered_at: null },
+    ...{ ticket_id, event: event.slug, seat, gate, created_at: null, registered_at: null },
     ...(told !== "place" && { username, full_name }),
-    ...(told === "everything" && { status, category, note, inside, used_at }),
+    ...(told === "everything" && { status, category, category_colour: colourOf(category, event), note, inside, used_at }),
   };
+}
+
+/** The colour in which an event shows a category, whatever its case and accents. */
+function colourOf(category, { category_colours: colours = {} }) {
+  const [, colour = null] = Object.entries(colours).find(([name]) => category !== null && samePlace(name, category)) ?? [];
+  return colour;
 }
 
 /**

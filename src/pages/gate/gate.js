@@ -1,6 +1,7 @@
 // The gate: what it scans, whom it lets in. `core.js` decides; this shows.
 
 import { clockSince, now } from "../shared/clock.js";
+import { crowd } from "../shared/crowd.js";
 import { element, find, say } from "../shared/dom.js";
 import { Gate } from "./core.js";
 import { samePlace } from "../shared/fold.js";
@@ -181,7 +182,9 @@ async function refreshCounts() {
   }
   const own = counts.gates.find((one) => samePlace(one.gate, ownGate())) ?? counts;
   const count = (name) => element("span", {}, element("b", {}, number(own[name])), ` ${text(`gate.${name}`)}`);
-  find("#counts").replaceChildren(...["admitted", "expected", "inside"].map(count));
+  const full = crowd(counts);
+  const warning = full ? [element("span", { className: full.isFull ? "bad" : "warn" }, full.words)] : [];
+  find("#counts").replaceChildren(...["admitted", "expected", "inside"].map(count), ...warning);
 }
 
 const knownGates = () => counts?.gates.map((one) => one.gate) ?? [];

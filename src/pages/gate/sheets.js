@@ -2,6 +2,7 @@
 
 import { Problem } from "../shared/api.js";
 import { now } from "../shared/clock.js";
+import { crowd } from "../shared/crowd.js";
 import { element, find, svg } from "../shared/dom.js";
 import { samePlace } from "../shared/fold.js";
 import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./verdict.js";
@@ -163,6 +164,8 @@ export function openCounts(counts, ownGate) {
     ...[admitted, expected, inside].map((value) => element("td", { className: "number" }, number(value))));
   const rows = counts.gates.map((gate) => row(gate, samePlace(gate.gate, ownGate)));
   find("#counts-rows").replaceChildren(...rows, row({ ...counts, gate: text("gate.all_gates") }));
+  const full = crowd(counts);
+  Object.assign(find("#crowd"), { textContent: full?.words ?? "", className: full?.isFull ? "bad" : "warn", hidden: !full });
   find("#counts-note").textContent = text(counts.offline ? "gate.counts_offline" : "gate.counts_online");
   find("#counts-sheet").showModal();
 }

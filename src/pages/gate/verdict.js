@@ -141,7 +141,9 @@ export class VerdictDialog {
     find("#verdict-order").textContent = orderOf(verdict);
     find("#verdict-name").textContent = nameOf(verdict);
     find("#verdict-seat").replaceChildren(...seatOf(verdict));
-    find("#verdict-category").textContent = verdict.ticket?.category ?? "";
+    const category = find("#verdict-category");
+    category.textContent = verdict.ticket?.category ?? "";
+    category.dataset.colour = verdict.ticket?.category_colour ?? "";
     find("#verdict-note").textContent = verdict.ticket?.note ?? "";
     find("#verdict-detail").replaceChildren(...[detailOf(verdict, timeZone)].flat());
     find("#verdict-tags").replaceChildren(...tagsOf(verdict).map((tag) => element("li", {}, tag)));

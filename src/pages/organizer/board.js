@@ -2,8 +2,10 @@
 
 import { bars, draw } from "./chart.js";
 import { now } from "../shared/clock.js";
+import { crowd } from "../shared/crowd.js";
 import { element, find, say } from "../shared/dom.js";
-import { bdi, explain } from "./form.js";
+import { attempt, bdi, explain } from "./form.js";
+import { samePlace } from "../shared/fold.js";
 import { all, call, here, session } from "./session.js";
 import { dayAndTime, hasText, isolated, number, text, timeOfDay } from "../shared/text.js";
 
@@ -11,6 +13,8 @@ const EVERY = 5_000;
 const STALE = 15_000;
 const MINUTE = 60_000;
 const CONFLICTS_EVERY = 30_000;
+/** As src/model.rs has them: a test compares them. */
+const COLOURS = ["blue", "violet", "pink", "brown", "teal", "grey", "black", "white"];
 
 let timer;
 let isShown = false;
@@ -80,9 +84,46 @@ function drawAll() {
     element("div", { className: "card" }, element("dt", {}, text(`organizer.${name}`)),
       element("dd", {}, element("strong", {}, number(count)), rest && element("span", { className: "quiet" }, rest)))));
   fill("#by-gate", gates.map(({ gate, ...each }) => [bdi(gate), each.admitted, each.inside, each.expected]), "organizer.no_tickets");
+  drawCrowd();
+  drawCategories();
   fill("#refused", refusals.map(([reason, count]) => [reasonText(reason), count]), "organizer.none_refused");
   drawGuessing();
   drawChart();
+}
+
+function drawCrowd() {
+  const full = crowd(newest);
+  Object.assign(find("#crowd"), { className: full?.isFull ? "problem" : "warn", hidden: !full });
+  say(find("#crowd"), full?.words ?? "");
+}
+
+function drawCategories() {
+  const { categories } = newest;
+  find("#categories").hidden = categories.length === 0;
+  // Whoever is choosing a colour just now goes on.
+  if (find("#by-category").contains(document.activeElement)) return;
+  fill("#by-category", categories.map(({ category, ...each }) =>
+    [category === null ? text("organizer.no_category") : bdi(category), each.admitted, each.inside, each.expected]), "organizer.no_tickets");
+  for (const [row, { category }] of categories.entries()) {
+    find("#by-category tbody").rows[row].append(element("td", {}, category === null ? "" : colourMenu(category)));
+  }
+}
+
+/** The colour of a category, to be chosen. */
+function colourMenu(category) {
+  const { category_colours: colours, slug } = session.event;
+  const known = Object.keys(colours).find((name) => samePlace(name, category));
+  const menu = element("select", {
+    "aria-label": text("organizer.colour_of", { category: isolated(category) }),
+    onchange: () => attempt(async () => {
+      const changed = { ...session.event.category_colours };
+      delete changed[known];
+      if (menu.value) changed[category] = menu.value;
+      Object.assign(session.event, await call("PATCH", `/api/events/${slug}`, { json: { category_colours: changed } }));
+    }),
+  }, ...["", ...COLOURS].map((colour) => new Option(text(`organizer.colour_${colour || "none"}`), colour)));
+  menu.value = colours[known] ?? "";
+  return menu;
 }
 
 /** The keys with which somebody seems to try codes. */

@@ -45,6 +45,7 @@ function edit(event) {
     Object.assign(name, { value: event.name });
     Object.assign(slug, { value: event.slug });
     form.elements.reentry.value = event.reentry;
+    form.elements.capacity.value = event.capacity ?? "";
     for (const time of ["starts_at", "ends_at"]) form.elements[time].value = event[time] ? localOf(event[time], event.time_zone) : "";
   }
   const zones = find("#zones");
@@ -85,7 +86,8 @@ onSubmit(form, async (values) => {
   if (!isTimeZone(values.time_zone)) throw wrongField("time_zone", "not_a_time_zone");
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
   const { slug: newSlug, ...rest } = values;
-  const event = { ...rest, starts_at: moment(values.starts_at), ends_at: moment(values.ends_at) };
+  const capacity = values.capacity ? Number(values.capacity) : null;
+  const event = { ...rest, capacity, starts_at: moment(values.starts_at), ends_at: moment(values.ends_at) };
   if (event.starts_at && event.ends_at && event.ends_at <= event.starts_at) throw wrongField("ends_at", "ends_before_start");
   if (changed) await call("PATCH", `/api/events/${changed.slug}`, { json: event });
   else await call("POST", "/api/events", { json: { slug: newSlug, ...event } });

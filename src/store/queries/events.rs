@@ -20,8 +20,8 @@ use crate::fold;
 use crate::limits::{CLOCKS_APART, LIST_KEPT};
 use crate::model::{Action, Event, Millis, Use};
 use crate::store::{
-    Act, Arrivals, Author, DEFAULT_EVENT, EventChange, Events, GateCounts, Guarded, GuessingKey, ManifestState, Result,
-    Stats,
+    Act, Arrivals, Author, CountedGroup, DEFAULT_EVENT, EventChange, Events, Guarded, GuessingKey, ManifestState,
+    Result, Stats,
 };
 
 /// Whoever deleted an event so long ago has no request any more: what is left of it is nobody's.
@@ -32,7 +32,7 @@ const FOR_OTHERS: Duration = Duration::from_secs(10);
 
 macro_rules! event_columns {
     () => {
-        "event_id, slug, name, time_zone, starts_at, ends_at, reentry, version"
+        "event_id, slug, name, time_zone, starts_at, ends_at, reentry, capacity, category_colours, version"
     };
 }
 
@@ -43,8 +43,8 @@ impl Events for Backend {
         let outcome = async {
             let connection = lease.connection();
             sqlx::query(
-            "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, reentry, version, created_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, reentry, version, created_at, capacity, category_colours) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(event.event_id)
         .bind(&event.slug)
@@ -55,6 +55,8 @@ impl Events for Backend {
         .bind(event.reentry)
         .bind(event.version)
         .bind(author.now)
+        .bind(event.capacity)
+        .bind(event.category_colours.to_json())
         .execute(&mut *connection)
         .await
         .map_err(|error| unless_unique(error, Error::EventExists))?;
@@ -98,7 +100,7 @@ impl Events for Backend {
             }
             sqlx::query(
                 "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, reentry = $6, \
-                 version = $7 where event_id = $1",
+                 version = $7, capacity = $8, category_colours = $9 where event_id = $1",
             )
             .bind(event_id)
             .bind(&event.name)
@@ -107,6 +109,8 @@ impl Events for Backend {
             .bind(event.ends_at)
             .bind(event.reentry)
             .bind(event.version)
+            .bind(event.capacity)
+            .bind(event.category_colours.to_json())
             .execute(&mut *connection)
             .await?;
             record(connection, author, &Act::new(Action::EventChanged, event_id)).await?;
@@ -305,13 +309,13 @@ async fn has_tickets(connection: &mut Connection, event_id: Uuid) -> Result<bool
 }
 
 async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
-    let gates: Vec<GateCounts> = sqlx::query_as(concat!(
-        "select t.gate, count(*) as tickets, count(t.registered_at) as registered, count(t.used_at) as admitted, \
+    let groups: Vec<CountedGroup> = sqlx::query_as(concat!(
+        "select t.gate, t.category, count(*) as tickets, count(t.registered_at) as registered, count(t.used_at) as admitted, \
          sum(case when t.user_id is not null and t.status = 'valid' then 1 else 0 end) as expected, \
          sum(case when t.inside then 1 else 0 end) as inside \
          from events e join tickets t on t.event_id = e.event_id and ",
         issued_ticket!(),
-        " where e.event_id = $1 group by t.gate"
+        " where e.event_id = $1 group by t.gate, t.category"
     ))
     .bind(event_id)
     .fetch_all(&mut *connection)
@@ -340,5 +344,5 @@ async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Resu
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;
-    Ok(Stats { gates, refused: BTreeMap::from_iter(refused), undone, arrivals })
+    Ok(Stats { groups, refused: BTreeMap::from_iter(refused), undone, arrivals })
 }

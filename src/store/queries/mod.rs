@@ -23,7 +23,8 @@ macro_rules! ticket_columns {
     () => {
         "t.ticket_id, t.event_id, e.slug as event, t.user_id, t.seat, t.gate, t.seed, t.status, u.username, \
          case when u.event_id is not null then e.slug end as holder_event, u.event_id as holder_event_id, u.email, \
-         coalesce(t.holder_name, u.full_name) as full_name, t.reference, t.category, t.note, t.inside, t.last_step, t.version, t.created_at, \
+         coalesce(t.holder_name, u.full_name) as full_name, t.reference, t.category, \
+         case when t.category is not null then e.category_colours end as category_colours, t.note, t.inside, t.last_step, t.version, t.created_at, \
          t.registered_at, t.used_at, t.printed_at, t.seeded_at"
     };
 }
