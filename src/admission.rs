@@ -3,6 +3,9 @@
 //! Before it comes only the replay of a `scan_id`, which needs no decision. The order of the checks is part of the
 //! contract; `tests/suite/admission_cases.json` holds it as a table, which the gate page runs too.
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
 use crate::fold;
 use crate::model::{Direction, Millis, Reentry, Role, ScanResult, Status};
 use crate::totp::{Code, Match, TotpKey};
@@ -12,6 +15,8 @@ pub const ATTEMPTS: i64 = 10;
 /// Refusals on record, of the ticket or of the key, from which a code of the future is called wrong: telling would help
 /// somebody who guesses.
 pub const FUTURE_TOLD: i64 = 3;
+/// The hour by which the day of an event begins: whoever comes after midnight comes to the evening before.
+pub const DAY_TURNS: i8 = 5;
 
 /// What is known of a ticket when it is scanned.
 pub struct Subject {
@@ -28,12 +33,26 @@ pub struct Subject {
     /// For a scan that is decided late: when the ticket's newest accepted scan was.
     pub newest_accepted_at: Option<Millis>,
     pub reentry: Reentry,
+    /// When it last admitted its holder.
+    pub entered_at: Option<Millis>,
+    /// The event's time zone, by whose clocks its days turn.
+    pub time_zone: String,
+    /// When the event's doors open,
+    pub opens_at: Option<Millis>,
+    /// and close.
+    pub closes_at: Option<Millis>,
+    /// From when the ticket itself admits,
+    pub valid_from: Option<Millis>,
+    /// and until when.
+    pub valid_until: Option<Millis>,
 }
 
 /// What somebody showed at a gate, and where.
 pub struct Presented<'a> {
-    /// `None` when a supervisor vouches.
+    /// `None` when a supervisor vouches, or when no code is looked at any more.
     pub code: Option<&'a Code>,
+    /// Whether a supervisor vouches, who may admit at any time.
+    pub vouched: bool,
     pub at_gate: Option<&'a str>,
     pub direction: Direction,
     /// Whether the gate decided offline, so that its attempts neither count nor are limited.
@@ -44,7 +63,6 @@ pub struct Presented<'a> {
 
 /// The decision, with what the gate should tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Decision {
     pub result: ScanResult,
     /// The step to remember when the scan is accepted.
@@ -52,11 +70,15 @@ pub struct Decision {
     /// For `stale_code`: negative when the code is from the past. `None` means "wait for the next code". For `wrong_code`: it
     /// would be good exactly so many quarters of an hour away, as of a phone whose clock was set by hand for another zone.
     pub seconds_off: Option<i64>,
+    /// For `too_early`: from when the ticket admits.
+    pub opens_at: Option<Millis>,
+    /// For `too_late`: until when it did.
+    pub closed_at: Option<Millis>,
 }
 
 impl Decision {
     pub(crate) fn refuse(result: ScanResult) -> Self {
-        Self { result, step: None, seconds_off: None }
+        Self { result, step: None, seconds_off: None, opens_at: None, closed_at: None }
     }
 }
 
@@ -96,9 +118,15 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
             Match::Stale { .. } | Match::Zone { .. } | Match::None => return Decision::refuse(ScanResult::WrongCode),
         },
     };
+    if presented.direction == Direction::Entry
+        && !presented.vouched
+        && let Some(untimely) = untimely(ticket, now)
+    {
+        return untimely;
+    }
     let late = ticket.newest_accepted_at.is_some_and(|newest| now < newest);
     match presented.direction {
-        Direction::Entry if late || !may_enter(ticket, presented.code) => {
+        Direction::Entry if late || !may_enter(ticket, presented.code, now) => {
             return Decision::refuse(ScanResult::AlreadyUsed);
         }
         Direction::Exit if late || !ticket.inside => {
@@ -115,18 +143,45 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
             return Decision::refuse(ScanResult::StaleCode);
         }
     }
-    Decision { result: ScanResult::Accepted, step, seconds_off: None }
+    Decision { step, ..Decision::refuse(ScanResult::Accepted) }
 }
 
-fn may_enter(ticket: &Subject, code: Option<&Code>) -> bool {
-    match ticket.status {
-        Status::Valid => true,
-        // Paper can be copied, and stays outside when its holder goes in: it admits once.
-        Status::Used => {
-            ticket.reentry == Reentry::AfterExit && !ticket.inside && !matches!(code, Some(Code::Printed(_)))
-        }
-        Status::Revoked => false,
+/// The refusal of whoever comes before both the event and the ticket have begun, or after either has ended. Nobody who is
+/// too late is told to come back.
+fn untimely(ticket: &Subject, now: Millis) -> Option<Decision> {
+    let closed_at = [ticket.closes_at, ticket.valid_until].into_iter().flatten().min().filter(|end| now >= *end);
+    let opens_at = ticket.opens_at.max(ticket.valid_from).filter(|start| now < *start);
+    match (closed_at, opens_at) {
+        (Some(_), _) => Some(Decision { closed_at, ..Decision::refuse(ScanResult::TooLate) }),
+        (None, Some(_)) => Some(Decision { opens_at, ..Decision::refuse(ScanResult::TooEarly) }),
+        (None, None) => None,
     }
+}
+
+fn may_enter(ticket: &Subject, code: Option<&Code>, now: Millis) -> bool {
+    match (ticket.status, ticket.reentry) {
+        (Status::Valid, _) => true,
+        // Paper can be copied, and stays outside when its holder goes in: it admits once.
+        (Status::Used, Reentry::AfterExit) => !ticket.inside && !matches!(code, Some(Code::Printed(_))),
+        (Status::Used, Reentry::OnceADay) => is_another_day(ticket, now),
+        (Status::Used, Reentry::None) | (Status::Revoked, _) => false,
+    }
+}
+
+/// Whether the day of the ticket's last entry is over. Where nobody knows which day that was, it is not.
+fn is_another_day(ticket: &Subject, now: Millis) -> bool {
+    let day = |moment| event_day(moment, &ticket.time_zone);
+    match (ticket.entered_at.and_then(day), day(now)) {
+        (Some(entered), Some(today)) => today > entered,
+        _ => false,
+    }
+}
+
+/// The day of an event to which a moment belongs: by the clocks of its time zone, and from [`DAY_TURNS`] on.
+fn event_day(moment: Millis, time_zone: &str) -> Option<Date> {
+    let zone = TimeZone::get(time_zone).ok()?;
+    let local = jiff::Timestamp::from_millisecond(moment.0).ok()?.to_zoned(zone).datetime();
+    if local.hour() < DAY_TURNS { local.date().yesterday().ok() } else { Some(local.date()) }
 }
 
 /// How much the answer to a scan tells of its ticket.
@@ -151,8 +206,14 @@ pub const fn told(result: ScanResult, role: Role) -> Told {
     }
 }
 
-/// What the gate tells a person, for every verdict.
-pub fn message(result: ScanResult, direction: Direction, seconds_off: Option<i64>, right_gate: Option<&str>) -> String {
+/// What the gate tells a person, for every verdict. `turned_at` is when a ticket that came at the wrong time admits, or did.
+pub fn message(
+    result: ScanResult,
+    direction: Direction,
+    seconds_off: Option<i64>,
+    right_gate: Option<&str>,
+    turned_at: Option<Millis>,
+) -> String {
     match result {
         ScanResult::Accepted => match direction {
             Direction::Entry => "Admitted.".into(),
@@ -180,6 +241,14 @@ pub fn message(result: ScanResult, direction: Direction, seconds_off: Option<i64
         ScanResult::WrongGate => match right_gate {
             Some(gate) => format!("The ticket is for another gate: go to {gate}."),
             None => "The ticket is for another gate.".into(),
+        },
+        ScanResult::TooEarly => match turned_at {
+            Some(start) => format!("Too early: the ticket admits from {start} on."),
+            None => "Too early for this ticket.".into(),
+        },
+        ScanResult::TooLate => match turned_at {
+            Some(end) => format!("Too late: the ticket admitted until {end}."),
+            None => "Too late for this ticket.".into(),
         },
         ScanResult::NotRegistered => "Nobody holds this ticket.".into(),
         ScanResult::NotInside => "This ticket is not inside.".into(),
@@ -211,7 +280,25 @@ mod tests {
         now: i64,
         ticket: Option<TicketCase>,
         presented: PresentedCase,
-        expected: Decision,
+        expected: ExpectedCase,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ExpectedCase {
+        result: ScanResult,
+        step: Option<i64>,
+        seconds_off: Option<i64>,
+        opens_at: Option<i64>,
+        closed_at: Option<i64>,
+    }
+
+    impl ExpectedCase {
+        fn decision(&self) -> Decision {
+            let Self { result, step, seconds_off, .. } = *self;
+            let (opens_at, closed_at) = (self.opens_at.map(Millis), self.closed_at.map(Millis));
+            Decision { result, step, seconds_off, opens_at, closed_at }
+        }
     }
 
     #[derive(Clone, Debug, Deserialize)]
@@ -227,12 +314,19 @@ mod tests {
         refusals: i64,
         newest_accepted_at: Option<i64>,
         reentry: Reentry,
+        entered_at: Option<i64>,
+        time_zone: String,
+        opens_at: Option<i64>,
+        closes_at: Option<i64>,
+        valid_from: Option<i64>,
+        valid_until: Option<i64>,
     }
 
     #[derive(Clone, Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct PresentedCase {
         code: Option<CodeCase>,
+        vouched: bool,
         at_gate: Option<String>,
         direction: Direction,
         offline: bool,
@@ -271,6 +365,12 @@ mod tests {
                 refusals: self.refusals,
                 newest_accepted_at: self.newest_accepted_at.map(Millis),
                 reentry: self.reentry,
+                entered_at: self.entered_at.map(Millis),
+                time_zone: self.time_zone.clone(),
+                opens_at: self.opens_at.map(Millis),
+                closes_at: self.closes_at.map(Millis),
+                valid_from: self.valid_from.map(Millis),
+                valid_until: self.valid_until.map(Millis),
             }
         }
     }
@@ -279,6 +379,7 @@ mod tests {
         let code = scan.code.as_ref().map(CodeCase::code);
         let presented = Presented {
             code: code.as_ref(),
+            vouched: scan.vouched,
             at_gate: scan.at_gate.as_deref(),
             direction: scan.direction,
             offline: scan.offline,
@@ -318,7 +419,7 @@ mod tests {
         let mut results = HashSet::new();
         for case in cases() {
             let decision = decided(case.ticket.as_ref(), &case.presented, case.now);
-            assert_eq!(decision, case.expected, "{}", case.name);
+            assert_eq!(decision, case.expected.decision(), "{}", case.name);
             results.insert(decision.result);
             assert!(names.insert(case.name.clone()), "two cases: {}", case.name);
         }
@@ -345,7 +446,7 @@ mod tests {
 
     #[test]
     fn the_message_says_what_to_do() {
-        let says = |result, off, gate| message(result, Direction::Entry, off, gate);
+        let says = |result, off, gate| message(result, Direction::Entry, off, gate, Some(Millis(0)));
         assert!(says(ScanResult::StaleCode, Some(-95), None).contains("95 s slow"));
         assert!(says(ScanResult::StaleCode, Some(31), None).contains("31 s fast"));
         assert!(says(ScanResult::WrongCode, Some(-3_600), None).contains("60 min ago"));
@@ -353,7 +454,9 @@ mod tests {
         assert!(says(ScanResult::StaleCode, None, None).contains("wait for the next code"));
         assert!(says(ScanResult::WrongGate, None, Some("South")).contains("go to South"));
         let entry = says(ScanResult::Accepted, None, None);
-        assert_ne!(entry, message(ScanResult::Accepted, Direction::Exit, None, None));
+        assert_ne!(entry, message(ScanResult::Accepted, Direction::Exit, None, None, None));
+        assert!(says(ScanResult::TooEarly, None, None).contains("from 1970-01-01T00:00:00.000Z on"));
+        assert!(says(ScanResult::TooLate, None, None).contains("until 1970-01-01T00:00:00.000Z"));
     }
 
     #[test]
@@ -395,6 +498,9 @@ mod tests {
         ];
         let steps = proptest::option::of(-3..=3_i64);
         let newest = proptest::option::of(-2..=2_i64);
+        let hours = [(); 4].map(|()| proptest::option::weighted(0.2, -2..=2_i64));
+        let entered = proptest::option::weighted(0.9, -100_000_000..=1_i64);
+        let zone = proptest::sample::select(&["Europe/Madrid", "America/New_York", "nowhere"][..]);
         (
             (
                 any::<[u8; 20]>(),
@@ -407,9 +513,11 @@ mod tests {
                 0..14_i64,
                 newest,
                 reentry,
+                (hours, entered, zone),
             ),
             (
                 proptest::option::weighted(0.9, code),
+                any::<bool>(),
                 proptest::option::of(gate),
                 direction,
                 any::<bool>(),
@@ -418,8 +526,11 @@ mod tests {
             now,
         )
             .prop_map(|(ticket, presented, now)| {
-                let (key, gate, status, registered, inside, printed, last, refusals, newest, reentry) = ticket;
-                let (code, at_gate, direction, offline, tells_future) = presented;
+                let (key, gate, status, registered, inside, printed, last, refusals, newest, reentry, times) = ticket;
+                let (code, vouched, at_gate, direction, offline, tells_future) = presented;
+                let near = |offset: Option<i64>| offset.map(|offset| now.saturating_add(offset));
+                let (hours, entered, zone) = times;
+                let [opens_at, closes_at, valid_from, valid_until] = hours.map(near);
                 let current = step_at(Millis(now));
                 let totp_key = TotpKey::new(key);
                 let paper = |proof: PrintProof| CodeCase::Printed { printed: BASE64URL_NOPAD.encode(&proof) };
@@ -441,10 +552,17 @@ mod tests {
                     printed,
                     last_step: last.map(|offset| current + offset),
                     refusals,
-                    newest_accepted_at: newest.map(|offset| now.saturating_add(offset)),
+                    newest_accepted_at: near(newest),
                     reentry,
+                    entered_at: near(entered),
+                    time_zone: zone.to_owned(),
+                    opens_at,
+                    closes_at,
+                    valid_from,
+                    valid_until,
                 };
-                (ticket, PresentedCase { code, at_gate, direction, offline, tells_future }, now)
+                let vouched = vouched && code.is_none();
+                (ticket, PresentedCase { code, vouched, at_gate, direction, offline, tells_future }, now)
             })
     }
 
@@ -465,9 +583,23 @@ mod tests {
             prop_assert!(scan.at_gate.is_none_or(|gate| fold::same_place(&gate, &ticket.gate)));
             prop_assert!(ticket.newest_accepted_at.is_none_or(|newest| now >= newest));
             match scan.direction {
-                Direction::Entry => prop_assert!(
-                    ticket.status == Status::Valid || (ticket.reentry == Reentry::AfterExit && !ticket.inside)
-                ),
+                Direction::Entry => {
+                    let is_new_day = || {
+                        let day = |moment| event_day(Millis(moment), &ticket.time_zone);
+                        ticket.entered_at.is_some_and(|entered| day(entered).is_some() && day(entered) < day(now))
+                    };
+                    let may_enter = match ticket.reentry {
+                        _ if ticket.status == Status::Valid => true,
+                        Reentry::None => false,
+                        Reentry::AfterExit => !ticket.inside,
+                        Reentry::OnceADay => is_new_day(),
+                    };
+                    prop_assert!(may_enter);
+                    let starts = [ticket.opens_at, ticket.valid_from];
+                    let ends = [ticket.closes_at, ticket.valid_until];
+                    prop_assert!(scan.vouched || starts.into_iter().flatten().all(|start| start <= now));
+                    prop_assert!(scan.vouched || ends.into_iter().flatten().all(|end| now < end));
+                }
                 Direction::Exit => prop_assert!(ticket.inside),
             }
             match (scan.code.as_ref().map(CodeCase::code), decision.step) {
@@ -475,7 +607,10 @@ mod tests {
                 (Some(Code::Printed(proof)), None) => {
                     prop_assert!(ticket.printed);
                     prop_assert_eq!(ticket.subject().key.print_proof(), proof);
-                    prop_assert!(scan.direction == Direction::Exit || ticket.status == Status::Valid);
+                    let is_paper_of_today = ticket.reentry == Reentry::OnceADay;
+                    prop_assert!(
+                        scan.direction == Direction::Exit || ticket.status == Status::Valid || is_paper_of_today
+                    );
                 }
                 (Some(Code::Rotating(digits)), Some(step)) => {
                     prop_assert!((step - step_at(Millis(now))).abs() <= DRIFT);

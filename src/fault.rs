@@ -39,6 +39,9 @@ pub enum Fault {
     NotOneOf { words: Vec<String> },
     #[strum(message = "expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")]
     NotATime,
+    /// The same in a list, where dates and times are as spreadsheets have them.
+    #[strum(message = "must be a date, or a date and a time, such as 2026-05-01 18:00")]
+    NotADate,
     #[strum(message = "expected a UUID")]
     NotAUuid,
     #[strum(message = "must have 1 to {most} of the characters A-Z a-z 0-9 . _ @ + -")]
@@ -56,7 +59,8 @@ pub enum Fault {
     NotACursor,
     #[strum(message = "must be the `as_of` of a manifest")]
     NotAnAsOf,
-    #[strum(message = "must be after starts_at")]
+    /// The end of an event, of its doors, or of a ticket.
+    #[strum(message = "must be after the start")]
     EndsBeforeStart,
     #[strum(message = "must be in the future")]
     NotInFuture,

@@ -181,6 +181,9 @@ pub async fn scan(
                 ticket.status = Status::Used;
                 ticket.inside = mark.inside;
                 ticket.used_at = ticket.used_at.or(Some(scan.decided_at));
+                if mark.inside {
+                    ticket.entered_at = Some(scan.decided_at);
+                }
             }
             return Ok(Scanned { scan, ticket, replayed: false });
         }
@@ -216,6 +219,7 @@ fn decide(
     let subject = ticket.map(|ticket| subject(secret, ticket, context, request));
     let presented = Presented {
         code: request.code(caller),
+        vouched: request.manual(),
         at_gate: at_gate.map(String::as_str),
         direction: request.direction,
         offline: request.offline(),
@@ -247,8 +251,10 @@ fn decide(
         manual: request.manual(),
         note: request.shown.note().map(str::to_owned),
         seconds_off: decision.seconds_off,
-        first_used_at: used_before.and_then(|ticket| ticket.used_at),
+        first_used_at: used_before.and_then(|ticket| ticket.admitted_at(context.reentry)),
         first_used_gate: used_before.and(context.first_used_gate.clone()),
+        opens_at: decision.opens_at,
+        closed_at: decision.closed_at,
         scanned_at: request.made_at(now),
         received_at: now,
         decided_at: as_of,
@@ -271,6 +277,12 @@ fn subject(secret: &TicketSecret, ticket: &Ticket, context: &ScanContext, reques
         refusals: context.refusals,
         newest_accepted_at: context.newest_accepted_at.filter(|_| request.offline()),
         reentry: context.reentry,
+        entered_at: ticket.entered_at,
+        time_zone: context.time_zone.clone(),
+        opens_at: context.opens_at,
+        closes_at: context.closes_at,
+        valid_from: ticket.valid_from,
+        valid_until: ticket.valid_until,
     }
 }
 

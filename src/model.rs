@@ -38,7 +38,12 @@ impl Millis {
 
     /// Reads RFC 3339, with any offset; what is finer than a millisecond is cut off.
     pub fn parse(text: &str) -> Option<Self> {
-        let time = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+        Self::writable(text.parse().ok()?)
+    }
+
+    /// A moment that can be written.
+    pub fn writable(moment: jiff::Timestamp) -> Option<Self> {
+        let time = moment.as_millisecond();
         Self::WRITABLE.contains(&time).then_some(Self(time))
     }
 }
@@ -205,6 +210,9 @@ words! {
         None = "none",
         /// Whoever went out through a scan with direction `exit` may come in again.
         AfterExit = "after_exit",
+        /// Each ticket admits once on each day, which begins at 05:00 in the event's time zone, whether its holder went out through
+        /// a scan or not.
+        OnceADay = "once_a_day",
     }
 }
 
@@ -237,8 +245,8 @@ words! {
         Refuse = "refuse",
         /// The ticket stays as it is.
         Skip = "skip",
-        /// Its name, reference, category and note are corrected, and what is missing of its person is added. Its seat, its codes and its
-        /// state stay.
+        /// Its name, reference, category, note and times are corrected, and what is missing of its person is added. Its seat, its codes
+        /// and its state stay.
         Update = "update",
     }
 }
@@ -377,6 +385,10 @@ words! {
         StaleCode = "stale_code",
         /// The ticket is for another gate.
         WrongGate = "wrong_gate",
+        /// Before the event's doors open, or before the ticket admits.
+        TooEarly = "too_early",
+        /// After the event's doors have closed, or the ticket's time is over.
+        TooLate = "too_late",
         /// Nobody holds this ticket.
         NotRegistered = "not_registered",
         /// An exit without an entry.
@@ -402,6 +414,8 @@ impl ScanResult {
             Self::Accepted
             | Self::AlreadyUsed
             | Self::WrongGate
+            | Self::TooEarly
+            | Self::TooLate
             | Self::NotRegistered
             | Self::NotInside
             | Self::Revoked
@@ -415,7 +429,13 @@ impl ScanResult {
     /// answer may tell whom the ticket is of: see `admission::told`.
     pub const fn needs_the_code(self) -> bool {
         match self {
-            Self::Accepted | Self::AlreadyUsed | Self::NotInside | Self::StaleCode | Self::Undone => true,
+            Self::Accepted
+            | Self::AlreadyUsed
+            | Self::NotInside
+            | Self::StaleCode
+            | Self::TooEarly
+            | Self::TooLate
+            | Self::Undone => true,
             Self::WrongCode
             | Self::WrongGate
             | Self::NotRegistered
@@ -435,6 +455,8 @@ impl ScanResult {
             | Self::WrongCode
             | Self::StaleCode
             | Self::WrongGate
+            | Self::TooEarly
+            | Self::TooLate
             | Self::NotRegistered
             | Self::NotInside
             | Self::Revoked
@@ -462,6 +484,10 @@ pub struct Event {
     pub starts_at: Option<Millis>,
     /// When it ends, after its start; null when not set.
     pub ends_at: Option<Millis>,
+    /// When its doors open: an entry before is `too_early`. Null when they are open until they close.
+    pub opens_at: Option<Millis>,
+    /// When its doors close: an entry from then on is `too_late`. Null when they stay open.
+    pub closes_at: Option<Millis>,
     pub reentry: Reentry,
     /// How many people the place holds; null when not set. Pages warn by it, and no ticket is refused by it.
     #[cfg_attr(test, schemars(with = "Option<Capacity>"))]
@@ -536,12 +562,10 @@ pub struct Use {
 }
 
 impl Event {
-    /// Refuses an event that ends before it starts.
+    /// Refuses an event that ends before it starts, or whose doors close before they open.
     pub fn check_times(&self) -> Result<(), Error> {
-        match (self.starts_at, self.ends_at) {
-            (Some(start), Some(end)) if end <= start => Err(Error::field("ends_at", Fault::EndsBeforeStart)),
-            _ => Ok(()),
-        }
+        check_order(self.starts_at, self.ends_at).map_err(|fault| Error::field("ends_at", fault))?;
+        check_order(self.opens_at, self.closes_at).map_err(|fault| Error::field("closes_at", fault))
     }
 
     /// Whether it has started and not ended.
@@ -586,6 +610,14 @@ impl Event {
         }
         let is_start = changed.starts_at != self.starts_at && changed.starts_at.is_none_or(|start| now < start);
         Err(Error::field(if is_start && !ends { "starts_at" } else { "ends_at" }, Fault::GatesAtWork))
+    }
+}
+
+/// Refuses an end that does not come after its start.
+pub fn check_order(start: Option<Millis>, end: Option<Millis>) -> Result<(), Fault> {
+    match (start, end) {
+        (Some(start), Some(end)) if end <= start => Err(Fault::EndsBeforeStart),
+        _ => Ok(()),
     }
 }
 
@@ -658,6 +690,10 @@ pub struct Ticket {
     /// What the gate should know, and is shown with the verdict; null where there is nothing.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::TICKET_NOTE }>>"))]
     pub note: Option<String>,
+    /// From when it admits; null where the event's doors alone say so.
+    pub valid_from: Option<Millis>,
+    /// Until when it admits, after its `valid_from`; null where the event's doors alone say so.
+    pub valid_until: Option<Millis>,
     #[serde(skip)]
     #[sqlx(flatten)]
     pub address: Address,
@@ -673,8 +709,10 @@ pub struct Ticket {
     pub created_at: Millis,
     /// When the ticket was registered to a person; null when it never was. It stays when the person is erased.
     pub registered_at: Option<Millis>,
-    /// When the ticket admitted its holder; null when it has not.
+    /// When the ticket first admitted its holder; null when it has not.
     pub used_at: Option<Millis>,
+    /// When it last did so.
+    pub entered_at: Option<Millis>,
     #[serde(skip)]
     pub printed_at: Option<Millis>,
     /// When its present seed was made; none: with the ticket.
@@ -687,6 +725,14 @@ impl Ticket {
     pub fn category_colour(&self) -> Option<Colour> {
         let colours = CategoryColours::try_from(self.category_colours.clone()?).ok()?;
         colours.of(self.category.as_deref()?)
+    }
+
+    /// When it admitted its holder: first, and where it does so each day, last.
+    pub fn admitted_at(&self, reentry: Reentry) -> Option<Millis> {
+        match reentry {
+            Reentry::OnceADay => self.entered_at,
+            Reentry::None | Reentry::AfterExit => self.used_at,
+        }
     }
 }
 
@@ -729,6 +775,10 @@ pub struct Scan {
     pub seconds_off: Option<i64>,
     pub first_used_at: Option<Millis>,
     pub first_used_gate: Option<String>,
+    /// For `too_early`: from when the ticket admits.
+    pub opens_at: Option<Millis>,
+    /// For `too_late`: until when it did.
+    pub closed_at: Option<Millis>,
     /// By the clock of the device.
     pub scanned_at: Millis,
     /// By the clock of the service.
@@ -1151,11 +1201,14 @@ mod tests {
             time_zone: "UTC".into(),
             starts_at,
             ends_at,
+            opens_at: starts_at,
+            closes_at: None,
             reentry: Reentry::None,
             capacity: None,
             category_colours: CategoryColours::default(),
             version: 1,
         };
+        let doors = |opens_at, closes_at| Event { opens_at, closes_at, ..event(None, None) };
         for (start, end, is_good) in [
             (None, None, true),
             (Some(Millis(5)), None, true),
@@ -1165,6 +1218,7 @@ mod tests {
             (Some(Millis(6)), Some(Millis(5)), false),
         ] {
             assert_eq!(event(start, end).check_times().is_ok(), is_good, "{start:?} {end:?}");
+            assert_eq!(doors(start, end).check_times().is_ok(), is_good, "{start:?} {end:?}");
         }
     }
 

@@ -15,6 +15,7 @@ use flate2::read::GzDecoder;
 use http::{HeaderMap, header};
 use qrcodegen::{QrCode, QrCodeEcc};
 
+use crate::admission::DAY_TURNS;
 use crate::limits::{
     CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, KEY_NAME, LIST_KEPT, MANIFEST_AFTER_END,
     MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG, USERNAME,
@@ -84,6 +85,7 @@ fn limit(name: &str) -> Option<u64> {
         "clock_seconds" => CLOCKS_APART.as_secs(),
         "csv_mib" => CSV_BODY as u64 / (1024 * 1024),
         "period" => PERIOD.unsigned_abs(),
+        "day_turns" => DAY_TURNS.unsigned_abs().into(),
         _ => return None,
     })
 }
@@ -241,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::limits::{ATTEMPTS_WINDOW, KEY_ATTEMPTS};
-    use crate::model::{Action, Colour, Direction, Role, ScanResult};
+    use crate::model::{Action, Colour, Direction, Reentry, Role, ScanResult};
     use crate::response::{DATABASE, MARK};
 
     /// What `endpoints::pages` gives a template besides what each has.
@@ -373,7 +375,8 @@ mod tests {
         });
         let directions = Direction::ALL.iter().map(|direction| format!("gate.{}", direction.as_str()));
         let actions = Action::ALL.iter().map(|action| format!("organizer.action_{}", action.as_str()));
-        for name in results.chain(roles.flatten()).chain(directions).chain(actions) {
+        let reentry = Reentry::ALL.iter().map(|reentry| format!("organizer.reentry_{}", reentry.as_str()));
+        for name in results.chain(roles.flatten()).chain(directions).chain(actions).chain(reentry) {
             for language in &LANGUAGES {
                 assert!(language.texts.contains_key(&name), "`{}` lacks `{name}`", language.tag);
             }

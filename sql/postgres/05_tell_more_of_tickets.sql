@@ -1,10 +1,24 @@
--- What a seller and an organizer say of a ticket besides: what kind it is, and what the gate should know. Scans wait while
--- the table is locked; rather than that it fails, and is run again.
+-- What a seller and an organizer say of a ticket besides: what kind it is, what the gate should know, and when it admits.
+-- Scans wait while the tables are locked; rather than that it fails, and is run again.
 set local lock_timeout = '2s';
+
+-- When the doors of an event open and close. An event of several days may admit each ticket once a day.
+alter table events
+    add column if not exists opens_at bigint,
+    add column if not exists closes_at bigint,
+    drop constraint if exists events_reentry_check,
+    add constraint events_reentry_check check (reentry in ('none', 'after_exit', 'once_a_day'));
 
 alter table tickets
     add column if not exists category text,
-    add column if not exists note text;
+    add column if not exists note text,
+    add column if not exists valid_from bigint,
+    add column if not exists valid_until bigint;
+
+-- Of an entry that came too early, from when its ticket admits; of one that came too late, until when it did.
+alter table scans
+    add column if not exists opens_at bigint,
+    add column if not exists closed_at bigint;
 
 -- How many people the place holds, and as JSON the colours in which gates show categories.
 alter table events

@@ -21,7 +21,8 @@ const LINES: usize = 4;
 #[derive(Args)]
 pub struct Arguments {
     /// CSV or .xlsx with a column seat, row, gate, username, full_name, first_name, last_name, email, reference, order,
-    /// order_position, quantity, category, note or status, or as a ticket seller or a form exports it; `-` is standard input
+    /// order_position, quantity, category, note, valid_from, valid_until or status, or as a ticket seller or a form exports it; `-`
+    /// is standard input
     file: PathBuf,
     /// The event the tickets admit to
     #[arg(long, default_value = DEFAULT_EVENT)]

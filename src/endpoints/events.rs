@@ -27,6 +27,10 @@ pub(crate) struct NewEvent {
     starts_at: Option<Millis>,
     /// When it ends, after its start.
     ends_at: Option<Millis>,
+    /// When its doors open: an entry before is `too_early`.
+    opens_at: Option<Millis>,
+    /// When its doors close, after they opened: an entry from then on is `too_late`.
+    closes_at: Option<Millis>,
     /// `none` when absent.
     reentry: Option<Reentry>,
     /// How many people the place holds.
@@ -46,6 +50,8 @@ pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
         time_zone: new.time_zone.map_or_else(|| "UTC".to_owned(), |zone| zone.0),
         starts_at: new.starts_at,
         ends_at: new.ends_at,
+        opens_at: new.opens_at,
+        closes_at: new.closes_at,
         reentry: new.reentry.unwrap_or(Reentry::None),
         capacity: new.capacity.map(|capacity| capacity.0),
         category_colours: new.category_colours.unwrap_or_default(),
@@ -103,6 +109,14 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Millis>"))]
     ends_at: Option<Option<Millis>>,
+    /// When its doors open; null clears it.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Millis>"))]
+    opens_at: Option<Option<Millis>>,
+    /// When its doors close, after they opened; null clears it.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Millis>"))]
+    closes_at: Option<Option<Millis>>,
     /// Whether a person who left may come in again.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Reentry"))]
@@ -126,6 +140,8 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
         time_zone: changes.time_zone.map(|zone| zone.0),
         starts_at: changes.starts_at,
         ends_at: changes.ends_at,
+        opens_at: changes.opens_at,
+        closes_at: changes.closes_at,
         reentry: changes.reentry,
         capacity: changes.capacity.map(|capacity| capacity.map(|capacity| capacity.0)),
         category_colours: changes.category_colours,

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::fold;
 use crate::limits::IMPORT_TICKETS;
-use crate::model::{Event, Existing, Flag, Place, Seed, Status, Unknown};
+use crate::model::{Event, Existing, Flag, Place, Seed, Status, Unknown, check_order};
 use crate::quota::Held;
 use crate::request::Call;
 use crate::sheet::columns::Field;
@@ -78,7 +79,7 @@ pub struct How {
 impl How {
     pub fn new(columns: Option<Columns>, unknown: Unknown, existing: Existing, no_header: bool, most: usize) -> Self {
         let (columns, ignore_unknown) = (columns.map(|columns| columns.0), unknown == Unknown::Ignore);
-        Self { reading: Reading { columns, ignore_unknown, no_header, most }, existing }
+        Self { reading: Reading { columns, ignore_unknown, no_header, most, time_zone: None }, existing }
     }
 }
 
@@ -253,6 +254,7 @@ pub async fn plan(
     place: Option<&Arc<Held>>,
 ) -> Result<Plan, Error> {
     let How { reading, existing } = how;
+    let reading = Reading { time_zone: TimeZone::get(&event.time_zone).ok(), ..reading };
     let list = off_the_workers(place, move || List::read(file.as_ref(), &reading)).await?;
     let (event_id, people_of, store) = (event.event_id, caller.event_id, app.store());
     let gates = app.in_time(store.list_gates(event_id)).await?;
@@ -598,8 +600,19 @@ impl Comparison<'_> {
             NewUser { username: username.unwrap_or_default(), full_name: full_name.map(on_ticket), email }
         });
         let (ticket_id, seed) = (Uuid::now_v7(), Seed(random_bytes()?));
-        let TicketRow { reference, category, note, .. } = row;
-        self.issuance.tickets.push(NewTicket { ticket_id, seat, gate, seed, holder, reference, category, note });
+        let TicketRow { reference, category, note, valid_from, valid_until, .. } = row;
+        self.issuance.tickets.push(NewTicket {
+            ticket_id,
+            seat,
+            gate,
+            seed,
+            holder,
+            reference,
+            category,
+            note,
+            valid_from,
+            valid_until,
+        });
         self.ticket_lines.push(row.line);
         Ok(())
     }
@@ -648,7 +661,12 @@ impl Comparison<'_> {
         }
         let category = row.category.clone().filter(|category| ticket.category.as_ref() != Some(category));
         let note = row.note.clone().filter(|note| ticket.note.as_ref() != Some(note));
-        let correction = Correction { ticket_id: ticket.ticket_id, reference, holder_name, username, category, note };
+        let valid_from = row.valid_from.filter(|_| ticket.valid_from != row.valid_from);
+        let valid_until = row.valid_until.filter(|_| ticket.valid_until != row.valid_until);
+        check_order(row.valid_from.or(ticket.valid_from), row.valid_until.or(ticket.valid_until))?;
+        let ticket_id = ticket.ticket_id;
+        let correction =
+            Correction { ticket_id, reference, holder_name, username, category, note, valid_from, valid_until };
         Ok((!correction.is_empty()).then_some(correction))
     }
 

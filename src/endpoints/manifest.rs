@@ -81,6 +81,9 @@ struct Codes {
     attempts: i64,
     /// Refused codes, of a ticket or of a key, from which a code of the future is called wrong.
     future_told: i64,
+    /// The hour by which a day of the event begins, in its time zone.
+    #[cfg_attr(test, schemars(extend("const" = admission::DAY_TURNS)))]
+    day_turns: i8,
 }
 
 impl Codes {
@@ -93,6 +96,7 @@ impl Codes {
         zones: totp::ZONES,
         attempts: admission::ATTEMPTS,
         future_told: admission::FUTURE_TOLD,
+        day_turns: admission::DAY_TURNS,
     };
 }
 
@@ -135,13 +139,25 @@ struct OwnEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Text<{ crate::limits::TICKET_NOTE }>"))]
     note: Option<&'a str>,
+    /// From when it admits. Absent where the event's doors alone say so, when nobody holds it, or it is revoked; so is the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Millis"))]
+    valid_from: Option<Millis>,
+    /// Until when it admits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Millis"))]
+    valid_until: Option<Millis>,
     /// Whether the holder is inside now: came in and has not gone out.
     inside: bool,
     /// The time step (seconds since the epoch divided by 30) of the newest code that was accepted; null when none was.
     last_step: Option<i64>,
-    /// When the ticket admitted its holder; null when it has not.
+    /// When the ticket first admitted its holder; null when it has not.
     used_at: Option<Millis>,
-    /// Whether the ticket was printed, so that its paper admits: once, without a rotating code.
+    /// When it last did so. Absent where that was the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Millis"))]
+    entered_at: Option<Millis>,
+    /// Whether the ticket was printed, so that its paper admits: once, or once a day, without a rotating code.
     printed: bool,
     /// The TOTP key, 20 bytes in base32 without padding. It is a secret. Absent when nobody holds the ticket, or it is
     /// revoked: its codes are refused whatever they are.
@@ -326,9 +342,12 @@ fn entry<'a>(secret: &TicketSecret, ticket: &'a ManifestTicket, reader: &Reader)
         full_name: ticket.full_name.as_deref().filter(|_| named),
         category: ticket.category.as_deref().filter(|_| may_come),
         note: ticket.note.as_deref().filter(|_| may_come),
+        valid_from: ticket.valid_from.filter(|_| may_come),
+        valid_until: ticket.valid_until.filter(|_| may_come),
         inside: ticket.inside,
         last_step: ticket.last_step,
         used_at: ticket.used_at,
+        entered_at: ticket.entered_at.filter(|_| ticket.entered_at != ticket.used_at),
         printed: ticket.printed_at.is_some(),
         key: reader.gets_key_of(ticket).then(|| secret.key_of(ticket.ticket_id, ticket.seed).base32()),
     });

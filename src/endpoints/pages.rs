@@ -67,7 +67,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
     let language = Language::of(&call.parts.headers);
     let path = ticket_path(&call);
     let step = step_at(call.now);
-    let database = read.kept.database();
+    let (database, used_at) = (read.kept.database(), ticket.admitted_at(read.reentry));
     let mut values = vec![
         ("event", read.event_name.clone()),
         ("seat", ticket.seat.clone()),
@@ -77,8 +77,8 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         ("inside", ticket.inside.to_string()),
         ("reentry", read.reentry.as_str().to_owned()),
         ("starts", language.moment(read.starts_at, time_zone)),
-        ("used_at", ticket.used_at.map(|time| time.to_string()).unwrap_or_default()),
-        ("used_when", language.moment(ticket.used_at, time_zone)),
+        ("used_at", used_at.map(|time| time.to_string()).unwrap_or_default()),
+        ("used_when", language.moment(used_at, time_zone)),
         ("used_gate", read.first_used_gate.clone().unwrap_or_default()),
         ("time_zone", time_zone.clone()),
         ("ticket", BASE64URL_NOPAD.encode(ticket.ticket_id.as_bytes())),

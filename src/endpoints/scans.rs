@@ -142,7 +142,7 @@ pub(crate) struct ScanReply {
     /// When the device made the scan, by its own clock; when it did not say, or its clock was far off, when the service
     /// received it.
     scanned_at: Millis,
-    /// With `already_used`: when the ticket admitted its holder. Null where it does not apply.
+    /// With `already_used`: when the ticket admitted its holder, with `once_a_day` on this day. Null where it does not apply.
     first_used_at: Option<Millis>,
     /// With `already_used`: the gate where that was, when known. Null where it does not apply.
     #[cfg_attr(test, schemars(with = "Option<Place>"))]
@@ -150,6 +150,10 @@ pub(crate) struct ScanReply {
     /// With `wrong_gate`: the gate of the ticket. Null where it does not apply.
     #[cfg_attr(test, schemars(with = "Option<Place>"))]
     right_gate: Option<String>,
+    /// With `too_early`: when to come back, because the ticket admits from then on. Null where it does not apply.
+    opens_at: Option<Millis>,
+    /// With `too_late`: until when the ticket admitted. Null where it does not apply.
+    closed_at: Option<Millis>,
     /// With `stale_code`: how far the code is from this moment, in whole seconds. Negative: from the past (a screenshot, or a
     /// slow clock). Positive: from the future (a fast clock). Null when the code is right but this ticket must wait for the
     /// next one. With `wrong_code`: a multiple of 900 when the code would be good exactly so far away, because the clock or the
@@ -198,14 +202,20 @@ struct ScannedTicket {
     /// What the gate should know; null where there is nothing, or when it is not told.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::TICKET_NOTE }>>"))]
     note: Option<String>,
+    /// From when it admits; null where the event's doors alone say so, or when it is not told.
+    valid_from: Option<Millis>,
+    /// Until when it admits; null where the event's doors alone say so, or when it is not told.
+    valid_until: Option<Millis>,
     /// Whether the holder is inside now: came in and has not gone out. Null when it is not told.
     inside: Option<bool>,
     /// When the ticket was made; null when it is not told.
     created_at: Option<Millis>,
     /// When the ticket was registered to a person; null when it never was, or when it is not told.
     registered_at: Option<Millis>,
-    /// When the ticket admitted its holder; null when it has not, or when it is not told.
+    /// When the ticket first admitted its holder; null when it has not, or when it is not told.
     used_at: Option<Millis>,
+    /// When it last did so.
+    entered_at: Option<Millis>,
 }
 
 impl ScannedTicket {
@@ -225,10 +235,13 @@ impl ScannedTicket {
             category_colour,
             category: ticket.category.filter(|_| all),
             note: ticket.note.filter(|_| all),
+            valid_from: ticket.valid_from.filter(|_| all),
+            valid_until: ticket.valid_until.filter(|_| all),
             inside: all.then_some(ticket.inside),
             created_at: all.then_some(ticket.created_at),
             registered_at: ticket.registered_at.filter(|_| all),
             used_at: ticket.used_at.filter(|_| all),
+            entered_at: ticket.entered_at.filter(|_| all),
         }
     }
 }
@@ -248,10 +261,15 @@ impl ScanReply {
             None => told(if elsewhere { ScanResult::WrongGate } else { scan.result }, caller.role),
         };
         let all = told == Told::Everything;
+        let opens_at = scan.opens_at.filter(|_| all);
+        let closed_at = scan.closed_at.filter(|_| all);
+        let turned_at = opens_at.or(closed_at);
+        let message =
+            admission::message(scan.result, scan.direction, scan.seconds_off, right_gate.as_deref(), turned_at);
         Self {
             scan_id: scan.scan_id,
             result: scan.result,
-            message: admission::message(scan.result, scan.direction, scan.seconds_off, right_gate.as_deref()),
+            message,
             ticket: ticket.map(|ticket| ScannedTicket::new(ticket, told)),
             at_gate: scan.at_gate,
             direction: scan.direction,
@@ -259,6 +277,8 @@ impl ScanReply {
             first_used_at: scan.first_used_at.filter(|_| all),
             first_used_gate: scan.first_used_gate.filter(|_| all),
             right_gate,
+            opens_at,
+            closed_at,
             seconds_off: scan.seconds_off,
             replayed,
             undone_at: scan.undone_at,
@@ -285,6 +305,8 @@ pub(crate) fn status_of(result: ScanResult) -> StatusCode {
         ScanResult::Accepted => StatusCode::OK,
         ScanResult::AlreadyUsed
         | ScanResult::WrongGate
+        | ScanResult::TooEarly
+        | ScanResult::TooLate
         | ScanResult::NotRegistered
         | ScanResult::NotInside
         | ScanResult::Undone => StatusCode::CONFLICT,

@@ -18,7 +18,7 @@ use crate::fault::{Fault, FieldError};
 use crate::limits::{CATEGORY, REFERENCE, SEARCH, TICKET_NOTE};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
-use crate::model::{Action, Event, Place, Seed, Status, Text, Ticket, Username};
+use crate::model::{Action, Event, Millis, Place, Seed, Status, Text, Ticket, Username, check_order};
 use crate::request::{Call, is_list};
 use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine, TicketLine};
@@ -41,6 +41,10 @@ pub(crate) struct Seat {
     category: Option<Text<CATEGORY>>,
     /// What the gate should know: it is shown with the verdict.
     note: Option<Text<TICKET_NOTE>>,
+    /// From when it admits. Of this and the event's `opens_at` the later counts.
+    valid_from: Option<Millis>,
+    /// Until when it admits, after `valid_from`. Of this and the event's `closes_at` the earlier counts.
+    valid_until: Option<Millis>,
 }
 
 /// `POST /api/events/{event}/tickets`: one ticket, an array of them, or a list; all or nothing.
@@ -69,7 +73,9 @@ struct ListsOnly {}
 /// Reads one seat, or an array of seats that differ.
 fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
     let Some(seats) = call.json_array::<Seat>() else {
-        return Ok(vec![call.json()?]);
+        let seat: Seat = call.json()?;
+        check_order(seat.valid_from, seat.valid_until).map_err(|fault| Error::field("valid_until", fault))?;
+        return Ok(vec![seat]);
     };
     let seats = seats?;
     if seats.is_empty() {
@@ -80,15 +86,18 @@ fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
         return Err(Error::field(format!("[{place}]"), Fault::SeatRepeated));
     }
     let mut seen = std::collections::HashSet::new();
-    let mut references = seats.iter().map(|seat| seat.reference.as_ref());
-    match references.position(|reference| reference.is_some_and(|reference| !seen.insert(reference.0.as_str()))) {
-        Some(place) => Err(Error::field(format!("[{place}]"), Fault::ReferenceRepeated)),
-        None => Ok(seats),
+    for (place, seat) in seats.iter().enumerate() {
+        let fault = |fault| Error::field(format!("[{place}]"), fault);
+        if seat.reference.as_ref().is_some_and(|reference| !seen.insert(reference.0.as_str())) {
+            return Err(fault(Fault::ReferenceRepeated));
+        }
+        check_order(seat.valid_from, seat.valid_until).map_err(fault)?;
     }
+    Ok(seats)
 }
 
 fn new_tickets(seats: Vec<Seat>) -> Result<Vec<NewTicket>, Error> {
-    let new = |Seat { seat, gate, reference, category, note }: Seat| {
+    let new = |Seat { seat, gate, reference, category, note, valid_from, valid_until }: Seat| {
         Ok(NewTicket {
             ticket_id: Uuid::now_v7(),
             seat: seat.into_string(),
@@ -98,6 +107,8 @@ fn new_tickets(seats: Vec<Seat>) -> Result<Vec<NewTicket>, Error> {
             reference: reference.map(|reference| reference.0),
             category: category.map(|category| category.0),
             note: note.map(|note| note.0),
+            valid_from,
+            valid_until,
         })
     };
     seats.into_iter().map(new).collect()

@@ -30,6 +30,10 @@ pub enum Field {
     Category,
     /// What the gate should know.
     Note,
+    /// From when the ticket admits,
+    ValidFrom,
+    /// and until when.
+    ValidUntil,
     /// A seller's word for whether the ticket is one.
     Status,
 }

@@ -6,6 +6,8 @@ use std::io::Cursor;
 
 use csv::StringRecord;
 use data_encoding::HEXLOWER;
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use strum::IntoEnumIterator as _;
@@ -13,10 +15,11 @@ use strum::IntoEnumIterator as _;
 use super::columns::{self, Field, Known, Standing, fold};
 use super::formula;
 use super::text::{Encoding, Source, start_of};
+use crate::admission::DAY_TURNS;
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::limits::{CATEGORY, COLUMNS, NAME, QUANTITY, REFERENCE, TICKET_NOTE, USERNAME};
-use crate::model::{Email, Place, Text, Username};
+use crate::model::{Email, Millis, Place, Text, Username, check_order};
 
 /// Faults of one file that are told at most: enough to see what is wrong, short enough to read.
 pub const ERRORS_TOLD: usize = 100;
@@ -45,6 +48,8 @@ pub struct Reading {
     pub no_header: bool,
     /// Tickets at most.
     pub most: usize,
+    /// Where times are those of the clocks, unless they say where they are: in the event's time zone, else in UTC.
+    pub time_zone: Option<TimeZone>,
 }
 
 /// A column of a file, and what it was taken for.
@@ -95,6 +100,8 @@ pub struct TicketRow {
     pub reference: Option<String>,
     pub category: Option<String>,
     pub note: Option<String>,
+    pub valid_from: Option<Millis>,
+    pub valid_until: Option<Millis>,
     /// Whether the line says that it is no ticket.
     pub is_void: bool,
 }
@@ -234,7 +241,7 @@ impl List {
         let most = how.most;
         let is_ours = is_our_export(header);
         let broken = unclosed_quote(source);
-        let mut reader = LineReader::new(&self.columns, header.len(), is_ours);
+        let mut reader = LineReader::new(&self.columns, header.len(), is_ours, how.time_zone.clone());
         let (mut seen, mut made) = (Seen::default(), 0);
         let (mut rows, mut faults) = (Vec::new(), std::mem::take(&mut self.faults));
         for (line, record) in Records::of(source) {
@@ -463,6 +470,7 @@ struct LineReader<'a> {
     width: usize,
     /// Whether the service wrote the file: then each line is a ticket, whatever it says.
     is_ours: bool,
+    time_zone: TimeZone,
     /// The seller's orders so far, and the tickets of each.
     orders: HashMap<String, usize>,
     /// Words for a status that nobody knows, some of them;
@@ -529,10 +537,11 @@ impl<'a> Cells<'a> {
 }
 
 impl<'a> LineReader<'a> {
-    fn new(columns: &'a [Column], width: usize, is_ours: bool) -> Self {
+    fn new(columns: &'a [Column], width: usize, is_ours: bool, time_zone: Option<TimeZone>) -> Self {
+        let time_zone = time_zone.unwrap_or(TimeZone::UTC);
         let (orders, statuses) = (HashMap::new(), BTreeSet::new());
         let (sums, dates, unseated, cut) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { columns, width, is_ours, orders, statuses, sums, dates, unseated, cut }
+        Self { columns, width, is_ours, time_zone, orders, statuses, sums, dates, unseated, cut }
     }
 
     fn unknown_statuses(&self) -> Option<Fault> {
@@ -609,6 +618,7 @@ impl<'a> LineReader<'a> {
         let quantity = read_quantity(cells);
         let reference = self.read_reference(cells);
         let (category, for_the_gate) = (self.read_category(cells), read_note(cells));
+        let (valid_from, valid_until) = self.read_times(cells);
         let names_nothing =
             seat.is_none() && person.is_none() && reference.is_none() && cells.text(Field::Quantity).is_none();
         if names_nothing && gate.is_none() && category.is_none() && cells.faults.is_empty() {
@@ -634,6 +644,8 @@ impl<'a> LineReader<'a> {
             reference: numbered(number),
             category: category.clone(),
             note: for_the_gate.clone(),
+            valid_from,
+            valid_until,
             is_void,
         };
         (1..=quantity).map(ticket).collect()
@@ -650,6 +662,22 @@ impl<'a> LineReader<'a> {
             None => text,
         };
         cells.check::<Text<CATEGORY>>(Field::Category, shown).map(|category| category.0)
+    }
+
+    /// From when, and until when, the ticket admits. A date alone is the event's day.
+    fn read_times(&self, cells: &mut Cells<'_>) -> (Option<Millis>, Option<Millis>) {
+        let mut time = |field, days| {
+            let time = moment_of(cells.text(field)?, days, &self.time_zone);
+            if time.is_none() {
+                cells.fault(field, Fault::NotADate);
+            }
+            time
+        };
+        let (from, until) = (time(Field::ValidFrom, 0), time(Field::ValidUntil, 1));
+        if let Err(fault) = check_order(from, until) {
+            cells.fault(Field::ValidUntil, fault);
+        }
+        (from, until)
     }
 
     /// The ticket's reference, and how many tickets of its order there are before it.
@@ -774,6 +802,34 @@ fn read_note(cells: &mut Cells<'_>) -> Option<String> {
     cells.check::<Text<TICKET_NOTE>>(Field::Note, text).map(|note| note.0)
 }
 
+/// A moment as RFC 3339 or as spreadsheets have it. A date alone is when the event's day begins that comes so many days after
+/// it: the day of a date ends with the next one's beginning.
+fn moment_of(text: &str, days: i64, time_zone: &TimeZone) -> Option<Millis> {
+    if let Some(moment) = Millis::parse(text) {
+        return Some(moment);
+    }
+    let text = year_first(text);
+    let pieces = Pieces::parse(&text).ok()?;
+    // What says where it is, and is no moment, is nothing that we know.
+    if pieces.offset().is_some() || pieces.time_zone_annotation().is_some() {
+        return None;
+    }
+    let local = match pieces.time() {
+        Some(time) => pieces.date().to_datetime(time),
+        None => pieces.date().checked_add(jiff::Span::new().days(days)).ok()?.at(DAY_TURNS, 0, 0, 0),
+    };
+    Millis::writable(local.to_zoned(time_zone.clone()).ok()?.timestamp())
+}
+
+/// `1.5.2026 18:00` as `2026-05-01 18:00`: wherever dates have dots their day comes first. Of those with slashes nobody knows.
+fn year_first(text: &str) -> String {
+    let (date, time) = text.find([' ', ',']).map_or((text, ""), |end| text.split_at(end));
+    match date.split('.').collect::<Vec<_>>().as_slice() {
+        [day, month, year] => format!("{year}-{month:0>2}-{day:0>2}{}", time.trim_start_matches(',')),
+        _ => text.to_owned(),
+    }
+}
+
 /// A text without the line breaks of somebody who pressed Enter in a cell.
 fn one_line(text: &str) -> String {
     match text.contains(['\n', '\r', '\t']) {
@@ -889,7 +945,8 @@ mod tests {
 
     use super::*;
 
-    const ALL: Reading = Reading { columns: None, ignore_unknown: false, no_header: false, most: usize::MAX };
+    const ALL: Reading =
+        Reading { columns: None, ignore_unknown: false, no_header: false, most: usize::MAX, time_zone: None };
 
     fn list(file: impl AsRef<[u8]>) -> List {
         List::read(file.as_ref(), &ALL).unwrap()

@@ -237,7 +237,7 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
 /// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
 /// taken takes the mark back with it.
 const MARK_AND_INSERT_SCAN: &str = concat!(
-    "with marked as (select fn_mark_ticket_as_used($3, $24, $25, $26, $16, $15) as done where ",
+    "with marked as (select fn_mark_ticket_as_used($3, $26, $27, $28, $16, $15) as done where ",
     few_refusals!(),
     ") ",
     insert_scan!(),
@@ -346,14 +346,16 @@ async fn insert_tickets(
     sqlx::query(concat!(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name, \
-         seat_key, gate_key, reference, category, note, search) \
+         seat_key, gate_key, reference, category, note, valid_from, valid_until, search) \
          select n.ticket_id, $1, case when n.username is not null then coalesce(u.user_id, $8) end, n.seat, n.gate, \
          n.seed, $2, $2, case when n.username is not null then $2 end, $9, \
-         case when n.full_name is distinct from u.full_name then n.full_name end, n.seat_key, n.gate_key, n.reference, n.category, n.note, ",
+         case when n.full_name is distinct from u.full_name then n.full_name end, n.seat_key, n.gate_key, n.reference, n.category, \
+         n.note, n.valid_from, n.valid_until, ",
         search_unless_more_is_known!("n.full_name", "n.email", "n.search"),
         " from unnest($3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::text[], $11::text[], $12::text[], \
-         $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]) \
-         as n (ticket_id, seat, gate, seed, username, full_name, email, seat_key, gate_key, search, reference, category, note) \
+         $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::bigint[], $20::bigint[]) \
+         as n (ticket_id, seat, gate, seed, username, full_name, email, seat_key, gate_key, search, reference, category, \
+         note, valid_from, valid_until) \
          left join users u on lower(u.username) = lower(n.username) and coalesce(u.event_id, $8) = coalesce($10, $8) \
          and (u.issue_id = $9 or ",
         issued_user!(),
@@ -377,6 +379,8 @@ async fn insert_tickets(
     .bind(texts(tickets, |ticket| ticket.reference.as_deref()))
     .bind(texts(tickets, |ticket| ticket.category.as_deref()))
     .bind(texts(tickets, |ticket| ticket.note.as_deref()))
+    .bind(tickets.iter().map(|ticket| ticket.valid_from).collect::<Vec<_>>())
+    .bind(tickets.iter().map(|ticket| ticket.valid_until).collect::<Vec<_>>())
     .execute(connection)
     .await
     .map(drop)

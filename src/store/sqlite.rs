@@ -253,10 +253,10 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
 /// while the file is locked.
 const MARK_AND_INSERT_SCAN: &str = concat!(
     "begin immediate; ",
-    "update tickets set status = 'used', inside = $26, ",
-    "last_step = max(coalesce(last_step, $25), coalesce($25, last_step)), used_at = coalesce(used_at, $16), ",
+    "update tickets set status = 'used', inside = $28, ",
+    "last_step = max(coalesce(last_step, $27), coalesce($27, last_step)), used_at = coalesce(used_at, $16), ",
     "changed_at = $15, version = version + 1 ",
-    "where ticket_id = $3 and version = $24 and status <> 'revoked' and ",
+    "where ticket_id = $3 and version = $26 and status <> 'revoked' and ",
     few_refusals!(),
     "; ",
     insert_scan!(),
@@ -356,17 +356,22 @@ async fn insert_tickets(
             let Folded { search, seat_key, gate_key, .. } = Folded::of_new(ticket, people_of.is_some());
             // Not one in another: SQLite reads a path into a value several times as long.
             let NewTicket { seat, gate, reference, category, note, .. } = ticket;
-            (id, seat, gate, seed, username, name, email, seat_key, gate_key, search, reference, category, note)
+            let [from, until] = [ticket.valid_from, ticket.valid_until].map(|time| time.map(|time| time.0));
+            (
+                id, seat, gate, seed, username, name, email, seat_key, gate_key, search, reference, category, note,
+                from, until,
+            )
         })
         .collect();
     sqlx::query(concat!(
         "insert into tickets \
          (ticket_id, event_id, user_id, seat, gate, seed, created_at, changed_at, registered_at, issue_id, holder_name, \
-         seat_key, gate_key, reference, category, note, search) \
+         seat_key, gate_key, reference, category, note, valid_from, valid_until, search) \
          select unhex(n.value ->> 0), $1, case when n.value ->> 4 is not null then coalesce(u.user_id, $4) end, \
          n.value ->> 1, n.value ->> 2, unhex(n.value ->> 3), $2, $2, case when n.value ->> 4 is not null then $2 end, $5, \
          case when n.value ->> 5 is distinct from u.full_name then n.value ->> 5 end, \
-         n.value ->> 7, n.value ->> 8, n.value ->> 10, n.value ->> 11, n.value ->> 12, ",
+         n.value ->> 7, n.value ->> 8, n.value ->> 10, n.value ->> 11, n.value ->> 12, n.value ->> 13, \
+         n.value ->> 14, ",
         search_unless_more_is_known!("n.value ->> 5", "n.value ->> 6", "n.value ->> 9"),
         " from json_each($3) as n left join users u on lower(u.username) = lower(n.value ->> 4) \
          and u.event_id is not distinct from $6 and (u.issue_id = $5 or ",

@@ -4,6 +4,7 @@ Needs SERVICE_URL and ORGANIZER_KEY in the environment.
 """
 
 import base64
+import datetime
 import hmac
 import os
 import struct
@@ -12,7 +13,7 @@ import uuid
 from typing import TypeVar
 
 from register_ticket_api_client import AuthenticatedClient
-from register_ticket_api_client.api.events import create_event
+from register_ticket_api_client.api.events import change_event, create_event
 from register_ticket_api_client.api.gate import record_attendance, scan_ticket, undo_scan
 from register_ticket_api_client.api.tickets import create_tickets, revoke_ticket
 from register_ticket_api_client.api.users import create_user, register_ticket
@@ -20,6 +21,7 @@ from register_ticket_api_client.models import (
     AttendanceRequestForm,
     Direction,
     Event,
+    EventChange,
     ImportCounts,
     NewEvent,
     NewTicket,
@@ -107,6 +109,16 @@ scans(ScanResult.UNKNOWN_TICKET, 404, "A-9", "000000")
 assert scans(ScanResult.WRONG_GATE, 409, "A-2", code(other), at_gate="South").right_gate == "North"
 scans(ScanResult.NOT_INSIDE, 409, "A-2", code(other), direction=Direction.EXIT)
 assert scans(ScanResult.STALE_CODE, 422, "A-2", code(other, -300)).seconds_off < 0
+now = datetime.datetime.now(datetime.UTC)
+hour = datetime.timedelta(hours=1)
+for result, doors in [
+    (ScanResult.TOO_EARLY, EventChange(opens_at=now + hour)),
+    (ScanResult.TOO_LATE, EventChange(opens_at=None, closes_at=now - hour)),
+]:
+    answered(Event, 200, change_event.sync_detailed(EVENT, client=client, body=doors))
+    scan = scans(result, 409, "A-2", code(other))
+    assert (scan.opens_at or scan.closed_at) is not None
+answered(Event, 200, change_event.sync_detailed(EVENT, client=client, body=EventChange(closes_at=None)))
 wrong = next(digits for digits in ("000000", "111111") if digits not in [code(other, 30 * step) for step in range(-20, 21)])
 for _ in range(10):
     assert scans(ScanResult.WRONG_CODE, 422, "A-2", wrong).ticket.status is None

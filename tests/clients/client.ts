@@ -97,6 +97,14 @@ await scans("unknown_ticket", 404, "A-9", "000000");
 assert.equal((await scans("wrong_gate", 409, "A-2", code(other), { at_gate: "South" })).right_gate, "North");
 await scans("not_inside", 409, "A-2", code(other), { direction: "exit" });
 assert.ok((await scans("stale_code", 422, "A-2", code(other, -300))).seconds_off! < 0);
+const hours = (count: number) => new Date(Date.now() + count * 3_600_000).toISOString();
+const change = async (body: Schemas["EventChange"]) =>
+  success(await client.PATCH("/api/events/{event}", { params: { path: { event } }, body }));
+await change({ opens_at: hours(1) });
+assert.ok((await scans("too_early", 409, "A-2", code(other))).opens_at);
+await change({ opens_at: null, closes_at: hours(-1) });
+assert.ok((await scans("too_late", 409, "A-2", code(other))).closed_at);
+await change({ closes_at: null });
 const near = Array.from({ length: 41 }, (_, step) => code(other, 30 * (step - 20)));
 const wrong = ["000000", "111111"].find((digits) => !near.includes(digits))!;
 for (let attempt = 0; attempt < 9; attempt++) await scans("wrong_code", 422, "A-2", wrong);
@@ -105,7 +113,7 @@ await scans("too_many_attempts", 429, "A-2", wrong);
 const all: Record<Schemas["ScanResult"], true> = {
   ...{ accepted: true, already_used: true, wrong_code: true, stale_code: true, wrong_gate: true },
   ...{ not_registered: true, not_inside: true, revoked: true, unknown_ticket: true, too_many_attempts: true },
-  undone: true,
+  ...{ too_early: true, too_late: true, undone: true },
 };
 assert.deepEqual([...seen].sort(), Object.keys(all).sort());
 

@@ -44,6 +44,11 @@ test("without the key no code is decided on", async () => {
   await assert.rejects(decide(ticket, table.base.presented, table.base.now, codes));
 });
 
+test("where the browser does not know the event's time zone, nobody is let in on another day", async () => {
+  const ticket = { ...table.base.ticket, key: table.base.ticket.key_base32, status: "used", reentry: "once_a_day", entered_at: 0, time_zone: "nowhere" };
+  await assert.rejects(decide(ticket, table.base.presented, table.base.now, codes), RangeError);
+});
+
 test("the digits in the table are those of their step, as the device makes them", async () => {
   for (const { name, ticket, presented, now } of cases) {
     if (!ticket || typeof presented.code?.step_offset !== "number") continue;

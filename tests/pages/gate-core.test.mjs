@@ -1061,6 +1061,43 @@ test("what changes at the service reaches the device, and an undone scan admits 
   assert.deepEqual(await tab.corrected(), []);
 });
 
+test("who comes at the wrong time, or twice on a day, is refused without the service too", async (t) => {
+  const host = await service(t);
+  const HOUR = 3_600_000;
+  const [first, second] = await tickets(host, "A1", "A2");
+  const [opens_at, valid_until] = [1, -1].map((hours) => new Date(Date.now() + hours * HOUR).toISOString());
+  await host.api("POST", "/api/events/default/tickets?existing=update", `seat,gate,valid_until\nA2,North,${valid_until}\n`);
+  await host.api("PATCH", "/api/events/default", { opens_at });
+  const tab = await (await device(t, host, { script: CLOCK })).enrolled(host, { role: "supervisor" });
+  await host.stop();
+  const early = await tab.scan(host.code(first));
+  assert.deepEqual(gist(early), offline("too_early"));
+  assert.deepEqual([early.opens_at, early.closed_at, early.ticket.status], [opens_at, null, "valid"]);
+  const late = await tab.scan(host.code(second));
+  assert.deepEqual(gist(late), offline("too_late"));
+  assert.deepEqual([late.opens_at, late.closed_at, late.ticket.valid_until], [null, valid_until, valid_until]);
+  assert.deepEqual(gist(await tab.scan({ seat: "A2", gate: "North", manual: true, note: "one of the band" })), offline("accepted"));
+  await host.start();
+  await tab.drained();
+  assert.deepEqual(await tab.corrected(), [], "the service says the same");
+
+  await host.api("PATCH", "/api/events/default", { opens_at: null, reentry: "once_a_day" });
+  await tab.sync();
+  const { ticket } = await tab.scan(host.code(first));
+  await tab.sync();
+  await host.stop();
+  const again = await tab.scan(host.code(first, 30));
+  assert.deepEqual(gist(again), offline("already_used"));
+  assert.equal(again.first_used_at, ticket.entered_at);
+  await tab.passes(24 * HOUR);
+  const next = await tab.scan(host.code(first, 24 * 3600));
+  assert.deepEqual(gist(next), offline("accepted"), "another day");
+  assert.deepEqual([next.ticket.used_at, next.ticket.entered_at], [ticket.used_at, next.scanned_at]);
+  const twice = await tab.scan(host.code(first, 24 * 3600 + 30));
+  assert.deepEqual(gist(twice), offline("already_used"));
+  assert.equal(twice.first_used_at, next.scanned_at, "of this day");
+});
+
 test("a device that has a ticket otherwise than the service says which, and goes by the service", async (t) => {
   const host = await service(t);
   const [first, second] = await tickets(host, "A1", "A2");

@@ -765,6 +765,27 @@ test("a device whose key has no gate asks for it, and keeps it", async (t) => {
   await saw(gate, await gate.reads(tickets.code(eve)), "accepted", "Eve Moe");
 });
 
+test("who comes at the wrong time is told when to come back, and on which day", async (t) => {
+  const { tickets, ana } = await house(t);
+  const timeZone = "Europe/Madrid";
+  const told = (time, how) => new Intl.DateTimeFormat("en-GB", { ...how, timeZone }).format(time);
+  const DAY = { weekday: "short", day: "numeric", month: "short", hour: "numeric", minute: "2-digit" };
+  const after = (hours) => new Date(Date.now() + hours * 3_600_000);
+  const [valid, closed] = [after(72), after(-72)];
+  await tickets.api("POST", "/api/events/default/tickets", { seat: "Z-1", gate: "North", valid_from: valid });
+  const zoe = await tickets.register({ seat: "Z-1", gate: "North", username: "zoe" });
+  const gate = await Gate.at(t, tickets, ONLINE);
+  await saw(gate, await gate.reads(tickets.code(zoe)), "attention", en("result.too_early"), en("result.too_early_ticket", { time: told(valid, DAY) }));
+  // A minute from now, which is today but for one minute of the day.
+  const [opens, now] = [after(1 / 60), new Date()];
+  const isToday = told(opens, { dateStyle: "short" }) === told(now, { dateStyle: "short" });
+  await tickets.api("PATCH", "/api/events/default", { opens_at: opens });
+  const doors = en("result.too_early_doors", { time: told(opens, isToday ? { timeStyle: "short" } : DAY) });
+  await saw(gate, await gate.reads(tickets.code(ana)), "attention", en("result.too_early"), doors, "Ana Roe");
+  await tickets.api("PATCH", "/api/events/default", { opens_at: null, closes_at: closed });
+  await saw(gate, await gate.reads(tickets.code(ana)), "refused", en("result.too_late"), en("result.too_late_doors", { time: told(closed, DAY) }));
+});
+
 test("the way out looks different for as long as it is on", async (t) => {
   const { tickets, ana } = await house(t, { reentry: "after_exit" });
   const gate = await Gate.at(t, tickets);

@@ -116,18 +116,28 @@ test("an event's times are those of its zone; only its typed name deletes it", a
   await sees(page, en("field.ends_before_start"));
   await accessible(page);
   await field(page, "ends").fill("2027-07-15T23:00");
+  await field(page, "opens").fill("2027-07-15T19:00");
+  await field(page, "closes").fill("2027-07-15T19:00");
+  await pressInDialog(page, "save");
+  await sees(page, en("field.ends_before_start"));
+  await field(page, "closes").fill("2027-07-15T22:30");
   await pressInDialog(page, "save");
   await sees(page, en("organizer.saved_event"));
   const event = await tickets.api("GET", "/api/events/fete-d-ete");
   assert.equal(event.starts_at, "2027-07-16T02:00:00.000Z");
   assert.equal(event.ends_at, "2027-07-16T05:00:00.000Z");
+  assert.equal(event.opens_at, "2027-07-16T01:00:00.000Z");
+  assert.equal(event.closes_at, "2027-07-16T04:30:00.000Z");
 
   const card = page.locator("#events .here");
   await press(card, "edit");
   assert.equal(await field(page, "starts").inputValue(), "2027-07-15T20:00");
-  await field(page, "reentry").selectOption("after_exit");
+  assert.equal(await field(page, "opens").inputValue(), "2027-07-15T19:00");
+  await field(page, "closes").fill("");
+  await field(page, "reentry").selectOption("once_a_day");
   await pressInDialog(page, "save");
-  await eventually(async () => assert.equal((await tickets.api("GET", "/api/events/fete-d-ete")).reentry, "after_exit"));
+  await eventually(async () => assert.equal((await tickets.api("GET", "/api/events/fete-d-ete")).reentry, "once_a_day"));
+  assert.equal((await tickets.api("GET", "/api/events/fete-d-ete")).closes_at, null);
 
   await tickets.api("POST", "/api/events/fete-d-ete/tickets", { seat: "A-1", gate: "North" });
   await press(card, "delete");

@@ -163,6 +163,17 @@ test("with re-entry the code stays, and the page says what it is for", async (t)
   await shows(page, tickets, ticket);
 });
 
+test("a ticket that admits once a day keeps its code for the next day, and says so", async (t) => {
+  const { tickets, ticket } = await oneTicket(t, { reentry: "once_a_day" });
+  const page = await open(t, tickets, ticket);
+  await scan(tickets, tickets.code(ticket));
+  await ask(page);
+  await sees(page, en("ticket.daily"));
+  assert.equal(await page.getByText(en("ticket.inside")).isVisible(), false);
+  await shows(page, tickets, ticket);
+  await accessible(page);
+});
+
 test("a revoked ticket has no code", async (t) => {
   const { tickets, ticket } = await oneTicket(t);
   const page = await open(t, tickets, ticket);

@@ -181,7 +181,7 @@ test("every verdict fits", async (t) => {
   const results = ScanResult.enum;
   const person = { full_name: "María del Carmen Fernández de la Vega", seat: "Block 104, row 12, seat 7", gate: "North" };
   Object.assign(person, { category: "Reduced, under 12 years, with an adult", category_colour: "pink", note: "Walks with a stick. ".repeat(10).trim() });
-  const more = { ticket: person, right_gate: "South", first_used_at: new Date().toISOString(), first_used_gate: "North", seconds_off: -95, offline: true };
+  const more = { ticket: person, right_gate: "South", first_used_at: new Date().toISOString(), first_used_gate: "North", seconds_off: -95, opens_at: "2127-09-29T16:00:00.000Z", closed_at: "2025-09-24T21:30:00.000Z", offline: true };
   const verdicts = [...results.map((result) => ({ ...more, result })), { ...more, result: "not_a_code" }];
   verdicts.push({ ...more, result: "accepted", direction: "exit" }, { undecided: true, problem: { isAway: true } });
   verdicts.push({ result: "unknown_ticket", presented: person }, { ...more, result: "already_used", offline_result: "accepted" });

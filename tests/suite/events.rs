@@ -71,6 +71,8 @@ async fn an_event_with_a_wrong_field_is_refused(service: Service) {
         ("starts_at", json!({ "slug": "x", "name": "x", "starts_at": "tomorrow" })),
         ("starts_at", json!({ "slug": "x", "name": "x", "starts_at": 1_777_658_400 })),
         ("ends_at", json!({ "slug": "x", "name": "x", "starts_at": service.time(HOUR), "ends_at": service.time(0) })),
+        ("opens_at", json!({ "slug": "x", "name": "x", "opens_at": "18:00" })),
+        ("closes_at", json!({ "slug": "x", "name": "x", "opens_at": service.time(0), "closes_at": service.time(0) })),
         ("reentry", json!({ "slug": "x", "name": "x", "reentry": "always" })),
         ("capacity", json!({ "slug": "x", "name": "x", "capacity": 0 })),
         ("capacity", json!({ "slug": "x", "name": "x", "capacity": 1_000_001 })),

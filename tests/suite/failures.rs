@@ -67,6 +67,8 @@ async fn a_scan_whose_event_is_deleted_before_it_is_written_is_read_again(servic
             manual: false,
             note: None,
             seconds_off: None,
+            opens_at: None,
+            closed_at: None,
             first_used_at: None,
             first_used_gate: None,
             scanned_at: now,

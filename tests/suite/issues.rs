@@ -92,6 +92,8 @@ fn new_ticket(number: usize) -> NewTicket {
         reference: None,
         category: None,
         note: None,
+        valid_from: None,
+        valid_until: None,
     }
 }
 

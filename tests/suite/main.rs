@@ -85,6 +85,7 @@ mod stopping;
 mod stranded;
 mod system;
 mod tickets;
+mod times;
 mod told;
 mod transport;
 mod undo;

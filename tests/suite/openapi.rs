@@ -326,12 +326,12 @@ fn bodies(ticket: &crate::service::Ticket, service: &Service) -> Vec<(&'static s
         (
             "POST",
             "/api/events",
-            json!({ "slug": "e", "name": "E", "time_zone": "UTC", "starts_at": service.time(0), "ends_at": time, "reentry": "none" }),
+            json!({ "slug": "e", "name": "E", "time_zone": "UTC", "starts_at": service.time(0), "ends_at": time, "opens_at": time, "closes_at": null, "reentry": "none" }),
         ),
         (
             "PATCH",
             "/api/events/{event}",
-            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "reentry": "none" }),
+            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "opens_at": time, "closes_at": null, "reentry": "none" }),
         ),
         ("POST", "/api/events/{event}/tickets", json!([{ "seat": "new", "gate": "North" }])),
         ("POST", "/api/tickets/{ticket_id}/transfer", json!({ "username": "ana" })),

@@ -66,6 +66,14 @@ async fn a_scan_for_each_result(service: &Service) -> Vec<(&'static str, Value)>
         (named(service, "used").await, named(service, "valid").await, named(service, "revoked").await);
     let (guessed, erased) = (named(service, "guessed").await, named(service, "erased").await);
     let taken_back = named(service, "undone").await;
+    let (early, late) = (named(service, "early").await, named(service, "late").await);
+    let hour = 3_600_000;
+    let times = format!(
+        "seat,gate,valid_from,valid_until\nearly,North,{},\nlate,North,,{}\n",
+        service.time(hour),
+        service.time(-hour)
+    );
+    service.organizer.post_csv("/api/events/default/tickets?existing=update", times).await.is(201);
     service.organizer.post(SCANS, service.scan(&used)).await.is_scan(200, "accepted");
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
     service.organizer.delete("/api/users/u-erased").await.is(204);
@@ -86,6 +94,8 @@ async fn a_scan_for_each_result(service: &Service) -> Vec<(&'static str, Value)>
         ("not_inside", with(service.scan(&valid), json!({ "direction": "exit" }))),
         ("stale_code", with(service.scan(&valid), json!({ "code": valid.qr(service.moment(-120_000)) }))),
         ("undone", undone),
+        ("too_early", service.scan(&early)),
+        ("too_late", service.scan(&late)),
         ("wrong_code", with(service.scan(&valid), wrong)),
         ("wrong_gate", with(service.scan(&valid), json!({ "at_gate": "South" }))),
         ("revoked", service.scan(&revoked)),
@@ -104,7 +114,8 @@ async fn only_with_the_right_code_an_answer_tells_more_than_seat_and_gate(servic
     let all: Vec<&str> = ScanResult::ALL.iter().map(|result| result.as_str()).collect();
     assert!(scans.len() == all.len() && scans.iter().all(|(result, _)| all.contains(result)), "one for each result");
     for (result, scan) in scans {
-        let proven = ["accepted", "already_used", "not_inside", "stale_code", "undone"].contains(&result);
+        let proven = ["accepted", "already_used", "not_inside", "stale_code", "too_early", "too_late", "undone"];
+        let proven = proven.contains(&result);
         let anew = || match result {
             "undone" | "accepted" => scan.clone(),
             _ => with(scan.clone(), json!({ "scan_id": Uuid::now_v7() })),

@@ -1,8 +1,19 @@
 -- A ticket of which more is known. The same rows as in sql/postgres/rows/05_tell_more_of_tickets.sql.
 update tickets
-set category = 'Under 12', note = 'Comes with her grandmother'
+set category = 'Under 12', note = 'Comes with her grandmother', valid_from = 1777572000000, valid_until = 4102444800000
 where ticket_id = x'000000000000700080000000000000b2';
 
 update events
 set capacity = 5, category_colours = '{"Under 12":"teal"}'
 where event_id = x'000000000000700080000000000000e1';
+
+-- An event of several days, with its doors, and two who came at the wrong time.
+update events
+set reentry = 'once_a_day', opens_at = 1777651200000, closes_at = 1777669200000
+where event_id = x'000000000000700080000000000000e2';
+
+insert into scans (scan_id, event_id, ticket_id, at_gate, direction, result, opens_at, closed_at, scanned_at, received_at,
+    decided_at, key_id)
+values
+    (x'00000000000070008000000000000f51', x'000000000000700080000000000000e1', x'000000000000700080000000000000b2', 'North', 'entry', 'too_early', 1777654800000, null, 1777651300000, 1777651300000, 1777651300000, x'000000000000700080000000000000c3'),
+    (x'00000000000070008000000000000f52', x'000000000000700080000000000000e1', x'000000000000700080000000000000b2', 'North', 'entry', 'too_late', null, 1777669200000, 1777669300000, 1777669300000, 1777669300000, x'000000000000700080000000000000c3');

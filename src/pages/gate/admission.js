@@ -7,16 +7,18 @@ import { STEP, base64url, code, derive, importKey, stepAt } from "../shared/totp
 const QUARTER = 900;
 const PERIOD = STEP / 1000;
 
-const refuse = (result) => ({ result, step: null, seconds_off: null });
+const refuse = (result) => ({ result, step: null, seconds_off: null, opens_at: null, closed_at: null });
 
 /**
- * Decides one scan as of `now`, in milliseconds. `ticket` is null when there is no such ticket in this event: `{key, gate,
- * status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry}`. `presented` is `{code, at_gate,
- * direction, offline, tells_future}`, its code `{digits}` or `{printed}`, or null when a supervisor vouches. `tells_future` says
- * whether whoever showed it may learn that a code is one of the future. `codes` are those of the manifest: the steps that a clock
+ * Decides one scan as of `now`, in milliseconds, as all times here are. `ticket` is null when there is no such ticket in this event:
+ * `{key, gate, status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry, entered_at, valid_from,
+ * valid_until}`, and of its event `time_zone`, `opens_at` and `closes_at`. `presented` is `{code, vouched, at_gate, direction,
+ * offline, tells_future}`, its code `{digits}` or `{printed}`, or null when a supervisor has `vouched`. `tells_future` says whether
+ * whoever showed it may learn that a code is one of the future. `codes` are those of the manifest: the steps that a clock
  * may be off (`drift`), the steps around a refused code in which it is looked for (`stale_window`) or the quarters of an hour
  * (`zones`, which lists of 0.1.0 lack), and of the refused codes of the last minute how many let the next be looked at
- * (`attempts`), and from how many on a code of the future is called wrong all the same (`future_told`).
+ * (`attempts`), from how many on a code of the future is called wrong all the same (`future_told`), and by which hour a day of the
+ * event begins (`day_turns`).
  */
 export async function decide(ticket, presented, now, codes) {
   if (!ticket) return refuse("unknown_ticket");
@@ -39,16 +41,18 @@ export async function decide(ticket, presented, now, codes) {
   }
   const late = ticket.newest_accepted_at !== null && now < ticket.newest_accepted_at;
   const entry = presented.direction === "entry";
-  if (entry && (late || !mayEnter(ticket, presented.code))) return refuse("already_used");
+  const wrongTime = entry && !presented.vouched && untimely(ticket, now);
+  if (wrongTime) return wrongTime;
+  if (entry && (late || !mayEnter(ticket, presented.code, now, codes))) return refuse("already_used");
   if (!entry && (late || !ticket.inside)) return refuse("not_inside");
   if (step !== null && ticket.last_step !== null && step < ticket.last_step + (entry ? 1 : 0)) {
     return refuse("stale_code");
   }
-  return { result: "accepted", step, seconds_off: null };
+  return { ...refuse("accepted"), step };
 }
 
 /** What only the right code, or a supervisor who vouches, comes to. */
-const PROVEN = ["accepted", "already_used", "not_inside", "stale_code", "undone"];
+const PROVEN = ["accepted", "already_used", "not_inside", "stale_code", "too_early", "too_late", "undone"];
 
 /** How much a verdict tells of its ticket: its `place`, with it the `holder`, or `everything`. */
 export function told(result, supervises) {
@@ -56,10 +60,35 @@ export function told(result, supervises) {
   return supervises ? "holder" : "place";
 }
 
-function mayEnter(ticket, code) {
+/** The refusal of whoever comes too early or too late, or null. Nobody who is too late is told to come back. */
+function untimely({ opens_at, closes_at, valid_from, valid_until }, now) {
+  const given = (times) => times.filter((time) => time !== null);
+  const end = Math.min(...given([closes_at, valid_until]));
+  const start = Math.max(...given([opens_at, valid_from]));
+  if (now >= end) return { ...refuse("too_late"), closed_at: end };
+  return now < start ? { ...refuse("too_early"), opens_at: start } : null;
+}
+
+function mayEnter(ticket, code, now, { day_turns }) {
   if (ticket.status !== "used") return ticket.status === "valid";
+  if (ticket.reentry === "once_a_day") {
+    const day = (moment) => eventDay(moment, ticket.time_zone, day_turns);
+    return ticket.entered_at !== null && day(now) > day(ticket.entered_at);
+  }
   // Paper can be copied, and stays outside when its holder goes in: it admits once.
   return ticket.reentry === "after_exit" && !ticket.inside && code?.printed === undefined;
+}
+
+/**
+ * The day of an event to which a moment belongs, as a number: by the clocks of its time zone, and from the hour `turns` on. Throws
+ * where the browser does not know the zone.
+ */
+function eventDay(moment, timeZone, turns) {
+  const numeric = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric" };
+  const format = new Intl.DateTimeFormat("en", { ...numeric, calendar: "gregory", numberingSystem: "latn", hourCycle: "h23", timeZone });
+  const parts = format.formatToParts(moment).map(({ type, value }) => [type, Number(value)]);
+  const { year, month, day, hour } = Object.fromEntries(parts);
+  return Date.UTC(year, month - 1, hour < turns ? day - 1 : day);
 }
 
 /**

@@ -376,11 +376,11 @@ export class Gate extends EventTarget {
       if (body.manual && !this.supervises) {
         return this.#undecided(body, new Problem(403, { code: "forbidden" }));
       }
-      const subject = ticket && { ...ticket, refusals: 0, newest_accepted_at: null, reentry: manifest.event.reentry };
+      const subject = ticket && subjectOf(ticket, manifest.event);
       // Of the future too: whoever has the device has the keys that make all codes.
       const how = { direction: body.direction, offline: true, tells_future: true };
-      const presented = { code: shown.code, at_gate: body.at_gate ?? null, ...how };
-      const { result, step, seconds_off } = await decide(subject, presented, Date.parse(body.scanned_at), manifest.codes);
+      const presented = { code: shown.code, vouched: Boolean(body.manual), at_gate: body.at_gate ?? null, ...how };
+      const { result, step, seconds_off, opens_at, closed_at } = await decide(subject, presented, Date.parse(body.scanned_at), manifest.codes);
       const item = {
         event: this.#event,
         key_id: this.#own.key_id,
@@ -396,10 +396,12 @@ export class Gate extends EventTarget {
         at_gate: body.at_gate ?? null,
         direction: body.direction,
         scanned_at: body.scanned_at,
-        first_used_at: result === "already_used" ? ticket.used_at : null,
+        first_used_at: result === "already_used" ? admittedAt(ticket, manifest.event) : null,
         // Nobody is let in at another gate.
         first_used_gate: result === "already_used" && ticket.used_at ? ticket.gate : null,
         right_gate: result === "wrong_gate" ? ticket.gate : null,
+        opens_at: timeOf(opens_at),
+        closed_at: timeOf(closed_at),
         seconds_off,
         replayed: false,
         undone_at: null,
@@ -806,8 +808,8 @@ async function alone(name, patience, work) {
 /** A verdict that says nothing yet. */
 const blank = ({ scan_id, at_gate, direction, scanned_at }) => ({
   ...{ scan_id, result: null, message: "", ticket: null, at_gate: at_gate ?? null, direction, scanned_at },
-  ...{ first_used_at: null, first_used_gate: null, right_gate: null, seconds_off: null, replayed: false, undone_at: null },
-  ...{ offline: false, undecided: false, problem: null },
+  ...{ first_used_at: null, first_used_gate: null, right_gate: null, opens_at: null, closed_at: null, seconds_off: null },
+  ...{ replayed: false, undone_at: null, offline: false, undecided: false, problem: null },
 });
 
 /** A code spelled as that of its ticket: of one on paper that lost its shifts, the device knows how it is written. */
@@ -846,6 +848,20 @@ function understood({ code, seat, gate, totp_code }) {
   return parse(code) ?? { code: { digits: "" } };
 }
 
+const moment = (time) => (time ? Date.parse(time) : null);
+const timeOf = (moment) => moment && new Date(moment).toISOString();
+
+/** A ticket of the list as a decision takes it, with what its event says. Where it has come in once, that was the last time too. */
+function subjectOf(ticket, { time_zone, reentry, opens_at, closes_at }) {
+  const { used_at, entered_at = used_at, valid_from, valid_until } = ticket;
+  const times = Object.entries({ entered_at, valid_from, valid_until, opens_at, closes_at });
+  const moments = Object.fromEntries(times.map(([name, time]) => [name, moment(time)]));
+  return { ...ticket, refusals: 0, newest_accepted_at: null, time_zone, reentry, ...moments };
+}
+
+/** When a ticket admitted its holder: first, and where it does so each day, last. */
+const admittedAt = ({ used_at, entered_at = used_at }, { reentry }) => (reentry === "once_a_day" ? entered_at : used_at);
+
 /** The step of a code that the service accepted, or one that is surely not before it. */
 async function stepOf(ticket, digits, manifest) {
   const found = ticket?.key && manifest ? await find(ticket.key, digits, now(), manifest.codes).catch(() => null) : null;
@@ -853,11 +869,12 @@ async function stepOf(ticket, digits, manifest) {
 }
 
 /** A ticket as the service shows it, as far as `told` says. */
-function seen({ ticket_id, seat, gate, status, username, full_name, category = null, note = null, inside, used_at }, event, told) {
+function seen({ ticket_id, seat, gate, username, full_name, status, inside, used_at, ...more }, event, told) {
+  const { entered_at = used_at, category = null, note = null, valid_from = null, valid_until = null } = more;
   return {
     ...{ ticket_id, event: event.slug, seat, gate, created_at: null, registered_at: null },
     ...(told !== "place" && { username, full_name }),
-    ...(told === "everything" && { status, category, category_colour: colourOf(category, event), note, inside, used_at }),
+    ...(told === "everything" && { status, category, category_colour: colourOf(category, event), note, valid_from, valid_until, inside, used_at, entered_at }),
   };
 }
 

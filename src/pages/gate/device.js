@@ -20,7 +20,7 @@ const RECENT = 50;
 /** Tickets that one look at the whole list reads at once. */
 const CHUNK = 1000;
 /** What is in clear, of a ticket and of a scan. */
-const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "tick", "mark"];
+const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "entered_at", "tick", "mark"];
 const SCAN = ["scan_id", "direction", "scanned_at", "offline_result"];
 /** What a transaction resolves to that has to be begun anew. */
 const AGAIN = Symbol("again");
@@ -51,6 +51,7 @@ export const passed = (ticket, { step, body }) => ({
   inside: body.direction === "entry",
   last_step: later(ticket.last_step, step),
   used_at: ticket.used_at ?? body.scanned_at,
+  entered_at: body.direction === "entry" ? body.scanned_at : ticket.entered_at,
 });
 
 /** Of another gate's ticket no more is told than where it belongs. */
@@ -696,13 +697,13 @@ async function knownOf(tickets, fresh, first) {
 /** A ticket as the manifest has it, unless the service told newer while the manifest was on its way. */
 function merged(fresh, known) {
   if (!isOwn(known) || known.mark !== fresh.mark || known.tick < fresh.tick) return fresh;
-  const { status, inside, used_at, last_step, tick } = known;
-  return { ...fresh, status, inside, used_at, last_step: later(fresh.last_step, last_step), tick };
+  const { status, inside, used_at, entered_at, last_step, tick } = known;
+  return { ...fresh, status, inside, used_at, entered_at, last_step: later(fresh.last_step, last_step), tick };
 }
 
 /** What an answer says of the state of its ticket. Where it may not tell all, that is what its result says, or nothing. */
-function saidBy({ result, ticket: { status, inside, used_at } }) {
-  if (status) return { status, inside, used_at };
+function saidBy({ result, ticket: { status, inside, used_at, entered_at } }) {
+  if (status) return { status, inside, used_at, entered_at };
   return { revoked: { status: "revoked" }, not_registered: { registered: false } }[result];
 }
 
@@ -751,6 +752,7 @@ const stricter = (one, other) => ({
   status: ["revoked", "used", "valid"].find((status) => one.status === status || other.status === status),
   inside: one.inside || other.inside,
   used_at: one.used_at ?? other.used_at,
+  entered_at: [one, other].map(({ entered_at, used_at }) => entered_at ?? used_at ?? "").sort()[1] || null,
 });
 
 async function remember(kept, { scan_id: fresh }, sealed) {

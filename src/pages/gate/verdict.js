@@ -4,7 +4,7 @@ import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
 import { explainAll } from "../shared/problem.js";
 import { signal } from "./sound.js";
-import { ago, dayAndTime, duration, hasText, isolated, text, timeOfDay } from "../shared/text.js";
+import { ago, dayAndTime, duration, hasText, isolated, text, timeAndOtherDay, timeOfDay } from "../shared/text.js";
 
 /** How long an admission stays; everything else stays until somebody has read it. */
 const SHOWN = 1500;
@@ -18,6 +18,8 @@ const KINDS = {
   wrong_code: "refused",
   stale_code: "attention",
   wrong_gate: "attention",
+  too_early: "attention",
+  too_late: "refused",
   not_registered: "refused",
   not_inside: "refused",
   revoked: "refused",
@@ -85,8 +87,13 @@ function usedDetail({ first_used_at: at, first_used_gate: gate }, timeZone) {
   return text(gate ? "result.already_used_detail" : "result.already_used_somewhere", values);
 }
 
-const orderOf = ({ result, right_gate: gate }) =>
-  result === "wrong_gate" && gate ? text("result.wrong_gate_order", { gate: isolated(gate) }) : "";
+function orderOf({ result, right_gate: gate, opens_at: opens, closed_at: closed, ticket }, timeZone) {
+  if (result === "wrong_gate" && gate) return text("result.wrong_gate_order", { gate: isolated(gate) });
+  const turn = { too_early: opens, too_late: closed }[result];
+  if (!turn) return "";
+  const whose = [ticket?.valid_from, ticket?.valid_until].includes(turn) ? "ticket" : "doors";
+  return text(`result.${result}_${whose}`, { time: timeAndOtherDay(turn, timeZone, now()) });
+}
 
 /** The dialog that shows verdicts. `closed()` is called when one is gone, `retry(verdict)` when it shall be asked again. */
 export class VerdictDialog {
@@ -138,7 +145,7 @@ export class VerdictDialog {
     this.#dialog.dataset.kind = kind;
     find("#verdict-shape").setAttribute("href", `#shape-${kind}`);
     find("#verdict-word").textContent = wordOf(verdict);
-    find("#verdict-order").textContent = orderOf(verdict);
+    find("#verdict-order").textContent = orderOf(verdict, timeZone);
     find("#verdict-name").textContent = nameOf(verdict);
     find("#verdict-seat").replaceChildren(...seatOf(verdict));
     const category = find("#verdict-category");

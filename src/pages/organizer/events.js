@@ -9,6 +9,7 @@ import { isTimeZone, localOf, momentOf } from "./zone.js";
 const dialog = find("#event-dialog");
 const form = find("form", dialog);
 const { name, slug, time_zone: zone } = form.elements;
+const TIMES = ["starts_at", "ends_at", "opens_at", "closes_at"];
 let changed = null;
 
 export function show() {
@@ -46,7 +47,7 @@ function edit(event) {
     Object.assign(slug, { value: event.slug });
     form.elements.reentry.value = event.reentry;
     form.elements.capacity.value = event.capacity ?? "";
-    for (const time of ["starts_at", "ends_at"]) form.elements[time].value = event[time] ? localOf(event[time], event.time_zone) : "";
+    for (const time of TIMES) form.elements[time].value = event[time] ? localOf(event[time], event.time_zone) : "";
   }
   const zones = find("#zones");
   if (!zones.children.length) zones.append(...(Intl.supportedValuesOf?.("timeZone") ?? []).map((each) => new Option(each)));
@@ -87,8 +88,10 @@ onSubmit(form, async (values) => {
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
   const { slug: newSlug, ...rest } = values;
   const capacity = values.capacity ? Number(values.capacity) : null;
-  const event = { ...rest, capacity, starts_at: moment(values.starts_at), ends_at: moment(values.ends_at) };
-  if (event.starts_at && event.ends_at && event.ends_at <= event.starts_at) throw wrongField("ends_at", "ends_before_start");
+  const event = { ...rest, capacity, ...Object.fromEntries(TIMES.map((time) => [time, moment(values[time])])) };
+  for (const [start, end] of [["starts_at", "ends_at"], ["opens_at", "closes_at"]]) {
+    if (event[start] && event[end] && event[end] <= event[start]) throw wrongField(end, "ends_before_start");
+  }
   if (changed) await call("PATCH", `/api/events/${changed.slug}`, { json: event });
   else await call("POST", "/api/events", { json: { slug: newSlug, ...event } });
   dialog.close();

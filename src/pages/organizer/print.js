@@ -62,12 +62,13 @@ async function links(tickets) {
 /** One after the other: each makes its paper good at the door. Those that cannot be are named. */
 async function codes(tickets) {
   const made = [];
+  const how = text(session.event.reentry === "once_a_day" ? "organizer.sheet_code_daily" : "organizer.sheet_code");
   for (const { ticket_id: id, seat } of tickets) {
     if (wanted?.tickets !== tickets) return [];
     told.textContent = text("organizer.printing", { done: number(made.length), all: number(tickets.length) });
     try {
       const ticket = await call("POST", `/api/tickets/${id}/print`);
-      made.push({ ...ticket, holder: ticket.full_name ?? ticket.username, code: ticket.printed_code, how: text("organizer.sheet_code") });
+      made.push({ ...ticket, holder: ticket.full_name ?? ticket.username, code: ticket.printed_code, how });
     } catch (problem) {
       if (problem.status !== 409) throw problem;
       missing.push([`${seat}: `, explain(problem)]);

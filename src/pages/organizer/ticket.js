@@ -27,8 +27,11 @@ export function openTicket(ticket, onChange) {
     reference: ticket.reference,
     category: ticket.category,
     note: ticket.note,
+    valid_from: moment(ticket.valid_from),
+    valid_until: moment(ticket.valid_until),
     registered_at: moment(ticket.registered_at),
     used_at: moment(ticket.used_at),
+    entered_at: ticket.entered_at === ticket.used_at ? null : moment(ticket.entered_at),
     now: ticket.used_at ? text(ticket.inside ? "organizer.is_inside" : "organizer.is_outside") : null,
   };
   find("#ticket-facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) =>
@@ -59,7 +62,7 @@ export const stateOf = ({ status, username }) => (status === "valid" && !usernam
 
 /** Whether it has a link that lets somebody in, maybe again. */
 export const hasLink = ({ status, username }) =>
-  Boolean(username) && (status === "valid" || (status === "used" && session.event.reentry === "after_exit"));
+  Boolean(username) && (status === "valid" || (status === "used" && session.event.reentry !== "none"));
 
 /** What the state of a ticket allows, and whose people its holder is among. */
 function actions(ticket) {

@@ -4,6 +4,7 @@ const texts = JSON.parse(document.getElementById("texts").textContent);
 export const language = document.documentElement.lang;
 /** How this person writes times and numbers: in that language, as their country does. */
 const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
+const HALF_A_YEAR = 182 * 86_400_000;
 
 /**
  * A text by its name, with `{name}` in it replaced by `values.name`, of which a list is told with commas. Where that ends with a full
@@ -41,6 +42,15 @@ export const timeOfDay = (moment, timeZone) => format({ timeStyle: "short", time
 /** Day, hour and minute. */
 export const dayAndTime = (moment, timeZone) =>
   format({ dateStyle: "medium", timeStyle: "short", timeZone }).format(new Date(moment));
+
+/** Hour and minute, and before them the day, where it is another one than that of `now`; far away with its year. */
+export function timeAndOtherDay(moment, timeZone, now) {
+  const day = format({ dateStyle: "short", timeZone });
+  if (day.format(new Date(moment)) === day.format(now)) return timeOfDay(moment, timeZone);
+  const year = Math.abs(Date.parse(moment) - now) > HALF_A_YEAR ? "numeric" : undefined;
+  const named = { weekday: "short", day: "numeric", month: "short", year };
+  return format({ ...named, hour: "numeric", minute: "2-digit", timeZone }).format(new Date(moment));
+}
 
 const numbers = new Intl.NumberFormat(locale);
 export const number = (value) => numbers.format(value);

@@ -29,10 +29,10 @@ let online = true;
 /** Whether the page opens without a network, as soon as that is known. */
 let ready = null;
 
-/** Whether the ticket still needs its code: an event with re-entry asks for it at the exit, and again at the entry. */
+/** Whether the ticket still needs its code: an event with re-entry asks for it at the exit, and again at the next entry. */
 function needsCode() {
   const { status, reentry } = ticket.dataset;
-  return status === "valid" || (status === "used" && reentry === "after_exit");
+  return status === "valid" || (status === "used" && reentry !== "none");
 }
 
 // Codes.

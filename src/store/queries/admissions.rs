@@ -51,10 +51,10 @@ macro_rules! count_refusals_of_key {
 macro_rules! few_refusals {
     () => {
         concat!(
-            count_refusals!("$3", "$19", "$23"),
-            " <= $20 and ",
-            count_refusals_of_key!("$17", "$21", "$23"),
-            " < $22"
+            count_refusals!("$3", "$21", "$25"),
+            " <= $22 and ",
+            count_refusals_of_key!("$17", "$23", "$25"),
+            " < $24"
         )
     };
 }
@@ -63,7 +63,7 @@ macro_rules! few_refusals {
 macro_rules! select_scan_context {
     ($ticket:literal) => {
         concat!(
-            "select e.event_id as of_event_id, e.reentry, ",
+            "select e.event_id as of_event_id, e.time_zone, e.opens_at, e.closes_at, e.reentry, ",
             ticket_columns!(),
             ", ",
             count_refusals!("t.ticket_id", "$3", "$6"),
@@ -89,15 +89,15 @@ macro_rules! select_scan_context {
     };
 }
 
-/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$18`. Of an event that
+/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$20`. Of an event that
 /// was deleted meanwhile none is written.
 macro_rules! insert_scan {
     () => {
         concat!(
             "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
              manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id, \
-             ticket_version) \
-             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18 \
+             ticket_version, opens_at, closed_at) \
+             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20 \
              from (select event_id from events where event_id = $2 and deleted_at is null",
             key_share!(),
             ") as e"
@@ -108,8 +108,8 @@ macro_rules! insert_scan {
 /// Writes a scan unless too many codes were refused.
 const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", few_refusals!());
 
-/// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$19`
-/// and `$20` of the ticket, `$21` and `$22` of the key; and until when, `$23`.
+/// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$21`
+/// and `$22` of the ticket, `$23` and `$24` of the key; and until when, `$25`.
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,
@@ -138,6 +138,8 @@ pub fn bind_scan<'q>(
         .bind(scan.decided_at)
         .bind(scan.key_id)
         .bind(ticket_version)
+        .bind(scan.opens_at)
+        .bind(scan.closed_at)
         .bind(guesses.of_ticket_since)
         .bind(of_ticket)
         .bind(guesses.of_key_since)
@@ -229,6 +231,9 @@ async fn read_context(
 fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
     Ok(ScanContext {
         event_id: row.try_get("of_event_id")?,
+        time_zone: row.try_get("time_zone")?,
+        opens_at: row.try_get("opens_at")?,
+        closes_at: row.try_get("closes_at")?,
         reentry: row.try_get("reentry")?,
         ticket: optional_ticket(row)?,
         prior: None,

@@ -32,7 +32,7 @@ const FOR_OTHERS: Duration = Duration::from_secs(10);
 
 macro_rules! event_columns {
     () => {
-        "event_id, slug, name, time_zone, starts_at, ends_at, reentry, capacity, category_colours, version"
+        "event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, capacity, category_colours, version"
     };
 }
 
@@ -43,8 +43,9 @@ impl Events for Backend {
         let outcome = async {
             let connection = lease.connection();
             sqlx::query(
-            "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, reentry, version, created_at, capacity, category_colours) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, \
+             version, created_at, capacity, category_colours) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         )
         .bind(event.event_id)
         .bind(&event.slug)
@@ -52,6 +53,8 @@ impl Events for Backend {
         .bind(&event.time_zone)
         .bind(event.starts_at)
         .bind(event.ends_at)
+        .bind(event.opens_at)
+        .bind(event.closes_at)
         .bind(event.reentry)
         .bind(event.version)
         .bind(author.now)
@@ -99,14 +102,16 @@ impl Events for Backend {
                 known.check_change(&event, &used, author.now)?;
             }
             sqlx::query(
-                "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, reentry = $6, \
-                 version = $7, capacity = $8, category_colours = $9 where event_id = $1",
+                "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, opens_at = $6, closes_at = $7, \
+                 reentry = $8, version = $9, capacity = $10, category_colours = $11 where event_id = $1",
             )
             .bind(event_id)
             .bind(&event.name)
             .bind(&event.time_zone)
             .bind(event.starts_at)
             .bind(event.ends_at)
+            .bind(event.opens_at)
+            .bind(event.closes_at)
             .bind(event.reentry)
             .bind(event.version)
             .bind(event.capacity)

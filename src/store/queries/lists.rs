@@ -23,8 +23,8 @@ macro_rules! select_issued {
     ($($rest:expr),+) => {
         concat!(
             "select t.ticket_id, t.seat, t.gate, t.reference, t.status, u.username, u.event_id as holder_event_id, \
-             u.full_name as own_name, coalesce(t.holder_name, u.full_name) as full_name, t.category, t.note \
-             from tickets t join events e on e.event_id = t.event_id and ",
+             u.full_name as own_name, coalesce(t.holder_name, u.full_name) as full_name, t.category, t.note, \
+             t.valid_from, t.valid_until from tickets t join events e on e.event_id = t.event_id and ",
             issued_ticket!(),
             " left join users u on u.user_id = t.user_id where t.event_id = $1 and ",
             $($rest),+
@@ -159,7 +159,7 @@ pub(super) async fn correct(
     add_details(connection, people_of, &list.details).await?;
     for chunk in list.corrections.chunks(LARGE_CHUNK) {
         let row = |correction: &Correction| {
-            let Correction { ticket_id, reference, holder_name, username, category, note } = correction;
+            let Correction { ticket_id, reference, holder_name, username, category, note, .. } = correction;
             (
                 ticket_id.simple().to_string(),
                 reference.clone(),
@@ -168,6 +168,8 @@ pub(super) async fn correct(
                 username.clone(),
                 category.clone(),
                 note.clone(),
+                correction.valid_from.map(|time| time.0),
+                correction.valid_until.map(|time| time.0),
             )
         };
         let rows: Vec<_> = chunk.iter().map(row).collect();
@@ -176,12 +178,14 @@ pub(super) async fn correct(
             "with n as materialized (select ",
             id_in!("n.value ->> 0"),
             " as ticket_id, n.value ->> 1 as reference, n.value ->> 2 is not null as is_named, \
-             n.value ->> 3 as holder_name, n.value ->> 4 as username, n.value ->> 5 as category, n.value ->> 6 as note, u.user_id from ",
+             n.value ->> 3 as holder_name, n.value ->> 4 as username, n.value ->> 5 as category, n.value ->> 6 as note, \
+             cast(n.value ->> 7 as bigint) as valid_from, cast(n.value ->> 8 as bigint) as valid_until, u.user_id from ",
             members!("$2"),
             " left join users u on lower(u.username) = lower(n.value ->> 4) and u.event_id is not distinct from $3 and ",
             issued_user!(),
             ") update tickets as t set reference = coalesce(n.reference, t.reference), \
              category = coalesce(n.category, t.category), note = coalesce(n.note, t.note), \
+             valid_from = coalesce(n.valid_from, t.valid_from), valid_until = coalesce(n.valid_until, t.valid_until), \
              holder_name = case when n.is_named then n.holder_name else t.holder_name end, \
              user_id = coalesce(t.user_id, n.user_id), \
              registered_at = case when t.user_id is null and n.user_id is not null then $4 else t.registered_at end, \

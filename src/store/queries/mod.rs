@@ -18,17 +18,6 @@ use crate::store::{Health, KeptSecrets, Result, Store};
 type Connection = <Db as sqlx::Database>::Connection;
 type Row = <Db as sqlx::Database>::Row;
 
-/// What a ticket is read from, in `admissions` and `tickets`: a macro is known only below where it stands.
-macro_rules! ticket_columns {
-    () => {
-        "t.ticket_id, t.event_id, e.slug as event, t.user_id, t.seat, t.gate, t.seed, t.status, u.username, \
-         case when u.event_id is not null then e.slug end as holder_event, u.event_id as holder_event_id, u.email, \
-         coalesce(t.holder_name, u.full_name) as full_name, t.reference, t.category, \
-         case when t.category is not null then e.category_colours end as category_colours, t.note, t.inside, t.last_step, t.version, t.created_at, \
-         t.registered_at, t.used_at, t.printed_at, t.seeded_at"
-    };
-}
-
 /// Whether the ticket `t` of the event `e` is there: an import that is at work hides what it writes (`issues`), and an
 /// event that is deleted what is left of it (`events`). By `coalesce` PostgreSQL has no idea how often that is so, and takes it for
 /// half of the tickets. Of `is not true` it believed that it left next to none, and sorted all tickets of an event for a page.
@@ -75,6 +64,35 @@ macro_rules! of_this_use {
     };
 }
 
+/// When the ticket `t` of the event `e` last admitted its holder. Where nobody comes in twice that is when it first did, and
+/// no scan is read.
+macro_rules! last_entry {
+    () => {
+        concat!(
+            "case when e.reentry = 'none' or t.used_at is null then t.used_at else \
+             (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id and a.result = 'accepted' \
+             and a.direction = 'entry' and a.undone_at is null and ",
+            of_this_use!(),
+            ") end as entered_at"
+        )
+    };
+}
+
+/// What a ticket is read from, in `admissions` and `tickets`: a macro is known only below where it stands.
+macro_rules! ticket_columns {
+    () => {
+        concat!(
+            "t.ticket_id, t.event_id, e.slug as event, t.user_id, t.seat, t.gate, t.seed, t.status, u.username, \
+             case when u.event_id is not null then e.slug end as holder_event, u.event_id as holder_event_id, u.email, \
+             coalesce(t.holder_name, u.full_name) as full_name, t.reference, t.category, \
+         case when t.category is not null then e.category_colours end as category_colours, t.note, t.valid_from, \
+             t.valid_until, t.inside, t.last_step, t.version, t.created_at, t.registered_at, t.used_at, t.printed_at, \
+             t.seeded_at, ",
+            last_entry!()
+        )
+    };
+}
+
 /// The order in which scans of the same ticket were accepted, the newest first; those of 0.1.0 came before.
 macro_rules! newest_first {
     () => {
@@ -98,14 +116,29 @@ macro_rules! search_unless_more_is_known {
     };
 }
 
-/// Where the ticket `t` was used first.
-macro_rules! first_use {
-    () => {
+/// Where one of the entries `a` of the ticket `t` was, the first in this order.
+macro_rules! gate_of_entry {
+    ($order:expr) => {
         concat!(
             "(select coalesce(a.at_gate, t.gate) from scans a where a.ticket_id = t.ticket_id \
              and a.result = 'accepted' and a.direction = 'entry' and a.undone_at is null and ",
             of_this_use!(),
-            " order by a.ticket_version nulls first, a.decided_at limit 1) as first_used_gate"
+            " order by ",
+            $order,
+            " limit 1)"
+        )
+    };
+}
+
+/// Where the ticket `t` of the event `e` was used first; where it admits each day, last.
+macro_rules! first_use {
+    () => {
+        concat!(
+            "case when e.reentry = 'once_a_day' then ",
+            gate_of_entry!(newest_first!()),
+            " else ",
+            gate_of_entry!("a.ticket_version nulls first, a.decided_at"),
+            " end as first_used_gate"
         )
     };
 }

@@ -88,8 +88,10 @@ impl Tickets for Backend {
         // knows whether they are new.
         let outcome = sqlx::query_as(concat!(
             "select t.ticket_id, t.seat, t.gate, t.seed, coalesce(t.seeded_at, t.created_at) as seeded_at, t.status, \
-             u.username, coalesce(t.holder_name, u.full_name) as full_name, t.category, t.note, t.inside, t.last_step, \
-             t.used_at, t.printed_at from events e join tickets t on t.event_id = e.event_id and ",
+             u.username, coalesce(t.holder_name, u.full_name) as full_name, t.category, t.note, t.valid_from, t.valid_until, \
+             t.inside, t.last_step, t.used_at, t.printed_at, ",
+            last_entry!(),
+            " from events e join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
             " left join users u on u.user_id = t.user_id \
              where e.event_id = $1 and t.ticket_id > $2 and ($3 is null or t.issue_id in \
