@@ -8,8 +8,12 @@ const SIZES = [[360, 640], [390, 844], [844, 390]];
 /** What a browser's setting makes of 16 pixels: as it comes, and at 200 %. */
 const FONTS = [16, 32];
 
-/** What a page says, in words that are a third longer than the longest that any language has for it. */
-const TRANSLATIONS = [...LANGUAGES.filter((language) => language !== "en").map(rawTexts), longer(rawTexts("en"))];
+const english = rawTexts("en");
+/**
+ * What a page says, in each language and in words that are a third longer than in English. As one text: to hand thousands of them over
+ * to the browser takes longer than to measure them.
+ */
+const WORDS = JSON.stringify({ english, translations: [...LANGUAGES.filter((language) => language !== "en").map(rawTexts), longer(english)] });
 
 function longer(known) {
   const long = (text) => text.replace(/\S+/g, (word, at) => (word.includes("{") || at % 3 ? word : `${word} ${word}`));
@@ -46,7 +50,7 @@ export async function fits(page, name) {
     await page.setViewportSize({ width, height });
     for (const standard of FONTS) {
       await devtools.send("Page.setFontSizes", { fontSizes: { standard, fixed: (standard * 13) / 16 } });
-      const found = await page.evaluate(measure, { english: rawTexts("en"), translations: TRANSLATIONS });
+      const found = await page.evaluate(measure, WORDS);
       faults.push(...found.map((fault) => `${width} × ${height}, ${(standard / 16) * 100} %: ${fault}`));
     }
   }
@@ -57,7 +61,8 @@ export async function fits(page, name) {
 }
 
 /** Runs in the page: what does not fit, with its own texts and with others in their place. */
-function measure({ english, translations }) {
+function measure(words) {
+  const { english, translations } = JSON.parse(words);
   const DEVIATION = 1.5; // pixels, of rounding
   const THUMB = 44;
   const box = (left, top, right, bottom) => ({ left, top, right, bottom });
@@ -143,7 +148,8 @@ function measure({ english, translations }) {
       if (cut) fault("cut", element, `by ${cut}`);
       for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{M}_]+/gu)) {
         if (word.length > 24 || word.includes("_")) continue; // no word of a language: a name, such as of a setting
-        range.setStart(node, index);
+        // Where a word broke at its soft hyphen, the hyphen is shown in the box of what follows.
+        range.setStart(node, node.data[index - 1] === "\u00ad" ? index + 1 : index);
         range.setEnd(node, index + word.length);
         const parts = [...range.getClientRects()].filter(({ width }) => width > 0);
         if (parts.some(({ top, height }) => top > parts[0].top + height / 2)) fault("broken word", element, word);
