@@ -338,7 +338,7 @@ async function organizer(t, page, look) {
   await organizer.press(en("organizer.cancel"));
   await organizer.press(en("organizer.close"));
   await organizer.chooses("seat,gate,username\nC-1,East,gus\nA-1,North,hana\n");
-  await organizer.sees(en("organizer.wrong_one"));
+  await organizer.sees(en("organizer.wrong_one", { count: 1 }));
   await look(organizer.page, "organizer-import");
   await organizer.open("tickets");
   await organizer.page.getByText(en("organizer.hand_out"), { exact: true }).click();
