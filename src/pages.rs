@@ -458,6 +458,60 @@ mod tests {
         }
     }
 
+    /// What another language says as English does.
+    const SHARED: &[&str] = &[
+        "Actions (CSV)",
+        "Downloads",
+        "E-mail",
+        "Event",
+        "Events",
+        "Link",
+        "Name",
+        "Offline",
+        "Online",
+        "Service",
+        "Status",
+        "Ticket",
+        "Tickets",
+        "installation",
+    ];
+
+    #[test]
+    fn no_text_was_left_in_english() {
+        let [english, others @ ..] = &LANGUAGES;
+        let mut met = BTreeSet::new();
+        for other in others {
+            for (name, text) in english.texts.iter().filter(|(name, text)| other.texts[*name] == **text) {
+                let has_words = text.split(['{', '}']).step_by(2).any(|part| part.contains(char::is_alphabetic));
+                assert!(!has_words || SHARED.contains(&&**text), "`{}` has `{name}` as English has it", other.tag);
+                met.insert(&**text);
+            }
+        }
+        let unused: Vec<_> = SHARED.iter().filter(|text| !met.contains(*text)).collect();
+        assert!(unused.is_empty(), "no language shares {unused:?}");
+    }
+
+    #[test]
+    fn a_number_of_one_is_told_too_because_in_french_none_is_as_one() {
+        for language in &LANGUAGES {
+            for (name, many) in language.texts.iter() {
+                let one = name.strip_suffix("_other").and_then(|name| language.texts.get(&format!("{name}_one")));
+                let told = |text: &String| text.contains("{count}");
+                assert!(one.is_none_or(|one| told(one) && told(many)), "`{}`: {name}", language.tag);
+            }
+        }
+    }
+
+    #[test]
+    fn no_line_begins_with_a_mark_that_ends_something() {
+        for language in &LANGUAGES {
+            for (name, text) in language.texts.iter() {
+                let broken = [" :", " ;", " !", " ?", " »", "« "].iter().any(|mark| text.contains(mark));
+                assert!(!broken, "{}: {name}: it needs a space that does not break", language.tag);
+            }
+        }
+    }
+
     #[test]
     fn pages_and_worker_know_the_mark_of_the_service_and_every_page_has_it() {
         let known = [format!("const MARK = \"{MARK}\";"), format!("const DATABASE = \"{DATABASE}\";")];
@@ -528,6 +582,11 @@ mod tests {
             ("qaa, qab", "en"),
             ("*", "en"),
             ("es, *", "es"),
+            ("pt-BR,pt;q=0.9,en-US;q=0.8", "pt"),
+            ("pt-PT, es;q=0.9", "pt"),
+            ("gsw, de-CH;q=0.9, fr-CH;q=0.8, it-CH;q=0.7, en;q=0.6", "de"),
+            ("fr-CA, en;q=0.5", "fr"),
+            ("it", "it"),
             ("*, es;q=0.5", "en"),
             ("en;q=0, *", LANGUAGES[1].tag),
             ("en;q=0, es;q=0.001", "es"),
@@ -561,6 +620,10 @@ mod tests {
         assert_eq!(told("es", "Europe/Madrid"), "sáb 2 may 2026, 00:05");
         assert_eq!(told("en", "America/Bogota"), "Fri 1 May 2026, 17:05");
         assert_eq!(told("es", "America/Bogota"), "vie 1 may 2026, 17:05");
+        assert_eq!(told("de", "Europe/Berlin"), "Sa., 2. Mai 2026, 00:05");
+        assert_eq!(told("fr", "America/Montreal"), "ven. 1 mai 2026, 18:05");
+        assert_eq!(told("it", "Europe/Rome"), "sab 2 mag 2026, 00:05");
+        assert_eq!(told("pt", "America/Sao_Paulo"), "sex., 1 de mai. de 2026, 19:05");
         let spanish = Language::accepted("es");
         for (month, name) in (1..).zip(spanish.text("time.months").split(' ')) {
             let day = Millis::parse(&format!("2026-{month:02}-07T12:00:00Z"));

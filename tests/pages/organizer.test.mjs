@@ -914,32 +914,32 @@ test("files are saved under the event's name, and the key is in no address", asy
   assert.match(fs.readFileSync(await file.path(), "utf8"), /^\ufeff"scan_id",/);
 });
 
-for (const language of LANGUAGES) {
-  for (const [size, device] of Object.entries({ phone, desktop })) {
-    test(`hostile names break no view, on a ${size}, in ${language}`, async (t) => {
-      const text = texts(language);
-      const tickets = await service(t);
-      await tickets.api("POST", "/api/events", { slug: "gala", name: HOSTILE[0] + HOSTILE[1] });
-      const places = HOSTILE.map((name) => ({ seat: name.slice(0, 64), gate: name.slice(0, 64) }));
-      await tickets.api("POST", "/api/events/gala/tickets", places);
-      for (const [at, full_name] of HOSTILE.entries()) {
-        await tickets.register({ ...places[at], event: "gala", username: `p${at}`, full_name });
-        await tickets.api("POST", "/api/keys", { name: full_name.slice(0, 100), role: "gate", event: "gala", gate: places[at].gate });
-      }
-      const page = await signedIn(t, tickets, { device, text, locale: language });
-      for (const view of VIEWS) {
-        await page.goto(`/organizer#${view}/gala`);
-        await page.locator(`section[data-view="${view}"]:not([hidden])`).waitFor();
-        await page.waitForLoadState("networkidle");
-        await accessible(page);
-        assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${view} fits`);
-        assert.equal(await page.locator("main img").count(), 0, view);
-      }
-      await page.goto("/");
-      await sees(page, text("home.what"));
+// Every language and every size, but not each with each: hostile are the names, not the words around them.
+for (const [at, language] of LANGUAGES.entries()) {
+  const [size, device] = at % 2 ? ["desktop", desktop] : ["phone", phone];
+  test(`hostile names break no view, on a ${size}, in ${language}`, async (t) => {
+    const text = texts(language);
+    const tickets = await service(t);
+    await tickets.api("POST", "/api/events", { slug: "gala", name: HOSTILE[0] + HOSTILE[1] });
+    const places = HOSTILE.map((name) => ({ seat: name.slice(0, 64), gate: name.slice(0, 64) }));
+    await tickets.api("POST", "/api/events/gala/tickets", places);
+    for (const [at, full_name] of HOSTILE.entries()) {
+      await tickets.register({ ...places[at], event: "gala", username: `p${at}`, full_name });
+      await tickets.api("POST", "/api/keys", { name: full_name.slice(0, 100), role: "gate", event: "gala", gate: places[at].gate });
+    }
+    const page = await signedIn(t, tickets, { device, text, locale: language });
+    for (const view of VIEWS) {
+      await page.goto(`/organizer#${view}/gala`);
+      await page.locator(`section[data-view="${view}"]:not([hidden])`).waitFor();
+      await page.waitForLoadState("networkidle");
       await accessible(page);
-    });
-  }
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${view} fits`);
+      assert.equal(await page.locator("main img").count(), 0, view);
+    }
+    await page.goto("/");
+    await sees(page, text("home.what"));
+    await accessible(page);
+  });
 }
 
 test("nothing of one event is shown under the name of another", async (t) => {
