@@ -494,7 +494,8 @@ mod tests {
     #[test]
     fn a_number_of_one_is_told_too_because_in_french_none_is_as_one() {
         for language in &LANGUAGES {
-            for (name, many) in language.texts.iter() {
+            // A mail is about one at least.
+            for (name, many) in language.texts.iter().filter(|(name, _)| !name.starts_with("mail.")) {
                 let one = name.strip_suffix("_other").and_then(|name| language.texts.get(&format!("{name}_one")));
                 let told = |text: &String| text.contains("{count}");
                 assert!(one.is_none_or(|one| told(one) && told(many)), "`{}`: {name}", language.tag);
