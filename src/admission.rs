@@ -49,7 +49,7 @@ pub struct Subject {
 
 /// What somebody showed at a gate, and where.
 pub struct Presented<'a> {
-    /// `None` when a supervisor vouches, or when no code is looked at any more.
+    /// `None` when somebody vouches, a supervisor or the scan that admitted the same holder, or when no code is looked at any more.
     pub code: Option<&'a Code>,
     /// Whether a supervisor vouches, who may admit at any time.
     pub vouched: bool,

@@ -75,8 +75,17 @@ pub enum Fault {
     #[strum(message = "is required for a key that is bound to a gate")]
     EventMissing,
     /// Neither of the ways to show a ticket, or two of them.
-    #[strum(message = "send either `code`, or `seat`, `gate` and `totp_code`, or `seat`, `gate`, `manual` and `note`")]
+    #[strum(
+        message = "send either `code`, or `seat`, `gate` and `totp_code`, or `seat`, `gate`, `manual` and `note`, or `ticket_id` and \
+                   `vouched_by`"
+    )]
     NotAScan,
+    /// The scan that is to speak for a ticket in the place of a code.
+    #[strum(
+        message = "must be a scan with this key that admitted the same holder at the same gate by a code or by hand, at most \
+                   {seconds} seconds ago"
+    )]
+    NotVouched { seconds: u64 },
     #[strum(message = "is required for a manual admission, and only for that")]
     NoteIfManual,
     #[strum(message = "is for batches only")]

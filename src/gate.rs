@@ -9,9 +9,10 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::limits::{ATTEMPTS_WINDOW, CLOCKS_APART, KEY_ATTEMPTS, OFFLINE_AHEAD, OFFLINE_WINDOW};
+use crate::fold;
+use crate::limits::{ATTEMPTS_WINDOW, CLOCKS_APART, KEY_ATTEMPTS, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY_WINDOW};
 use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
-use crate::store::{Guesses, Mark, Recorded, ScanContext, TicketName};
+use crate::store::{Guesses, Mark, Recorded, ScanContext, TicketName, Voucher};
 use crate::totp::{Code, QrCode, TicketSecret};
 
 /// How often a scan whose ticket changed under it is decided again.
@@ -38,6 +39,8 @@ pub enum Shown {
     Seat { seat: String, gate: String, code: Option<Code> },
     /// A seat at a gate, whose holder a supervisor admits without a code, and why.
     Vouched { seat: String, gate: String, note: String },
+    /// A ticket of somebody who was admitted with another one just now, and the scan that did it.
+    OfParty { ticket_id: Uuid, vouched_by: Uuid },
     /// Something that is no code of ours.
     Nothing,
 }
@@ -48,6 +51,7 @@ impl Shown {
             Self::Qr(qr) => TicketName::Id(qr.ticket_id),
             Self::Ticket(ticket_id) => TicketName::Id(*ticket_id),
             Self::Seat { seat, gate, .. } | Self::Vouched { seat, gate, .. } => TicketName::Seat { seat, gate },
+            &Self::OfParty { ticket_id, vouched_by } => TicketName::OfParty { ticket_id, vouched_by },
             Self::Nothing => TicketName::None,
         }
     }
@@ -56,7 +60,7 @@ impl Shown {
         match self {
             Self::Qr(QrCode { code, .. }) => Some(code),
             Self::Seat { code, .. } => code.as_ref(),
-            Self::Ticket(_) | Self::Vouched { .. } | Self::Nothing => None,
+            Self::Ticket(_) | Self::Vouched { .. } | Self::OfParty { .. } | Self::Nothing => None,
         }
     }
 
@@ -69,14 +73,22 @@ impl Shown {
     fn note(&self) -> Option<&str> {
         match self {
             Self::Vouched { note, .. } => Some(note),
-            Self::Qr(_) | Self::Ticket(_) | Self::Seat { .. } | Self::Nothing => None,
+            Self::Qr(_) | Self::Ticket(_) | Self::Seat { .. } | Self::OfParty { .. } | Self::Nothing => None,
+        }
+    }
+
+    /// The scan that is to speak for it.
+    fn vouched_by(&self) -> Option<Uuid> {
+        match self {
+            Self::OfParty { vouched_by, .. } => Some(*vouched_by),
+            Self::Qr(_) | Self::Ticket(_) | Self::Seat { .. } | Self::Vouched { .. } | Self::Nothing => None,
         }
     }
 
     /// A name for the ticket that was shown, by which a retry is recognised when there is no such ticket.
     fn claimed(&self) -> Uuid {
         match self.ticket() {
-            TicketName::Id(ticket_id) => ticket_id,
+            TicketName::Id(ticket_id) | TicketName::OfParty { ticket_id, .. } => ticket_id,
             TicketName::Seat { seat, gate } => {
                 let digest = Sha256::new().chain_update(seat).chain_update([0]).chain_update(gate).finalize();
                 let mut bytes = [0; 16];
@@ -123,7 +135,7 @@ impl ScanRequest {
         self.shown.code().filter(|_| !caller.is_agreed())
     }
 
-    /// Which refused codes count against this scan. Whoever shows paper or vouches guesses nothing; and scans of offline
+    /// Which refused codes count against this scan. Whoever shows paper or vouches, or is vouched for, guesses nothing; and scans of offline
     /// gates do not meet the limit of a ticket.
     fn guesses(&self, caller: &Caller, now: Millis) -> Guesses {
         let since = matches!(self.code(caller), Some(Code::Rotating(_))).then_some(now - ATTEMPTS_WINDOW);
@@ -133,6 +145,19 @@ impl ScanRequest {
             until: Some(now + CLOCKS_APART),
             key_id: caller.key_id,
         }
+    }
+
+    /// Whether nothing is wrong with what speaks for it, if that is another scan: it admitted somebody at this ticket's gate a short
+    /// while before. Where an organizer has agreed, the gate has looked at that too.
+    fn is_vouched(&self, caller: &Caller, context: &ScanContext, as_of: Millis) -> bool {
+        if self.shown.vouched_by().is_none() || caller.is_agreed() {
+            return true;
+        }
+        let gate = context.ticket.as_ref().map(|ticket| ticket.gate.as_str());
+        context.voucher.as_ref().zip(gate).is_some_and(|(Voucher { decided_at, gate: other }, gate)| {
+            let window = *decided_at - CLOCKS_APART..=*decided_at + PARTY_WINDOW;
+            fold::same_place(other, gate) && window.contains(&as_of)
+        })
     }
 
     fn manual(&self) -> bool {
@@ -148,6 +173,8 @@ impl ScanRequest {
 pub struct Scanned {
     pub scan: Scan,
     pub ticket: Option<Ticket>,
+    /// The holder's other tickets that this scan may speak for.
+    pub party: Vec<Ticket>,
     /// Whether it was given before, to the same scan.
     pub replayed: bool,
 }
@@ -164,16 +191,23 @@ pub async fn scan(
     let guesses = request.guesses(caller, now);
     for _ in 0..TRIES {
         let context = app.store().read_scan(event, &request.shown.ticket(), request.scan_id, &guesses).await?;
-        let context = caller.open_event(context)?;
+        let mut context = caller.open_event(context)?;
+        let secret = app.checked_secret(context.secret_fingerprint.as_deref());
+        let party = secret.as_ref().map(|secret| company(secret, &mut context, request, now)).unwrap_or_default();
         if let Some(prior) = context.prior {
-            return replay(prior, context.event_id, context.ticket, request);
+            let scanned = replay(prior, context.event_id, context.ticket, request)?;
+            return Ok(with_party(scanned, party, caller, request, now));
         }
         request.check(caller, now)?;
         if context.key_refusals >= KEY_ATTEMPTS {
             return Err(Error::TooManyWrongCodes);
         }
-        let secret = app.checked_secret(context.secret_fingerprint.as_deref())?;
+        let secret = secret?;
         let (scan, mark) = decide(secret, caller, &context, request, now);
+        // In the place of the code: what comes before it needs none.
+        if scan.result.needs_the_code() && !request.is_vouched(caller, &context, scan.decided_at) {
+            return Err(Error::field("vouched_by", Fault::NotVouched { seconds: PARTY_WINDOW.as_secs() }));
+        }
         let mut ticket = context.ticket;
         if !scan.result.is_kept() || app.store().record_scan(&scan, mark.as_ref(), &guesses).await? == Recorded::Done {
             app.metrics.count_scan(scan.result);
@@ -185,10 +219,32 @@ pub async fn scan(
                     ticket.entered_at = Some(scan.decided_at);
                 }
             }
-            return Ok(Scanned { scan, ticket, replayed: false });
+            let scanned = Scanned { scan, ticket, party: Vec::new(), replayed: false };
+            return Ok(with_party(scanned, party, caller, request, now));
         }
     }
     Err(Error::ScanContended)
+}
+
+/// Which of the holder's other tickets would admit now without a code.
+fn company(secret: &TicketSecret, context: &mut ScanContext, request: &ScanRequest, now: Millis) -> Vec<Ticket> {
+    let direction = Direction::Entry;
+    let presented = Presented { code: None, vouched: false, at_gate: None, direction, offline: false, tells_future: false };
+    let mut party = std::mem::take(&mut context.party);
+    party.retain(|ticket| {
+        let subject = subject(secret, ticket, context, request);
+        admission::decide(Some(&subject), &presented, now).result == ScanResult::Accepted
+    });
+    party
+}
+
+/// The same with the holder's other tickets, if this scan may speak for them now, for whoever asks. In a batch nobody waits at the
+/// gate any more.
+fn with_party(scanned: Scanned, party: Vec<Ticket>, caller: &Caller, request: &ScanRequest, now: Millis) -> Scanned {
+    let Scan { result, direction, vouched_by, key_id, decided_at, .. } = scanned.scan;
+    let admits = result == ScanResult::Accepted && direction == Direction::Entry && vouched_by.is_none();
+    let speaks = admits && key_id == caller.key_id && now <= decided_at + PARTY_WINDOW && !request.offline();
+    if speaks { Scanned { party, ..scanned } } else { scanned }
 }
 
 /// The first verdict again, when it is the same scan; or, once it was undone, that.
@@ -203,7 +259,7 @@ fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanReq
     // A ticket that came into being after it was unknown is not part of that verdict.
     let ticket = ticket.filter(|_| prior.ticket_id.is_some());
     let result = if prior.undone_at.is_some() { ScanResult::Undone } else { prior.result };
-    Ok(Scanned { scan: Scan { result, ..prior }, ticket, replayed: true })
+    Ok(Scanned { scan: Scan { result, ..prior }, ticket, party: Vec::new(), replayed: true })
 }
 
 fn decide(
@@ -250,6 +306,7 @@ fn decide(
         offline_result: request.offline_result,
         manual: request.manual(),
         note: request.shown.note().map(str::to_owned),
+        vouched_by: request.shown.vouched_by(),
         seconds_off: decision.seconds_off,
         first_used_at: used_before.and_then(|ticket| ticket.admitted_at(context.reentry)),
         first_used_gate: used_before.and(context.first_used_gate.clone()),

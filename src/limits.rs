@@ -18,6 +18,11 @@ pub const GUESSES_SHOWN: Duration = Duration::from_mins(10);
 /// and from how many of them on. A gate meets a screenshot now and then.
 pub const GUESSES_NOTED: i64 = 20;
 
+/// How long a scan that admitted somebody vouches for their other tickets.
+pub const PARTY_WINDOW: Duration = Duration::from_mins(2);
+/// Tickets of a holder that are told with an admission.
+pub const PARTY: usize = 50;
+
 /// How old a scan in a batch may be.
 pub const OFFLINE_WINDOW: Duration = Duration::from_hours(72);
 /// How far the clock of a gate that sends a batch may be ahead.
@@ -166,6 +171,10 @@ pub const SEARCH: usize = 200;
 pub struct GateLimits {
     /// How long after its receipt a scan can be undone.
     undo_seconds: u64,
+    /// How long after an admission the holder's other tickets can be admitted by it.
+    party_seconds: u64,
+    /// So many of them at most.
+    party_tickets: u64,
     /// How long after the event's end the manifest can be had; from then on the device forgets it.
     manifest_after_end_seconds: u64,
     /// How long after its last refresh the device forgets the manifest.
@@ -175,6 +184,8 @@ pub struct GateLimits {
 impl GateLimits {
     pub const TOLD: Self = Self {
         undo_seconds: UNDO_WINDOW.as_secs(),
+        party_seconds: PARTY_WINDOW.as_secs(),
+        party_tickets: PARTY as u64,
         manifest_after_end_seconds: MANIFEST_AFTER_END.as_secs(),
         list_kept_seconds: LIST_KEPT.as_secs(),
     };

@@ -425,7 +425,7 @@ impl ScanResult {
         }
     }
 
-    /// Whether only the right code, if perhaps at the wrong moment, or a supervisor who vouches comes so far. Then the
+    /// Whether only the right code, if perhaps at the wrong moment, or somebody who vouches comes so far. Then the
     /// answer may tell whom the ticket is of: see `admission::told`.
     pub const fn needs_the_code(self) -> bool {
         match self {
@@ -772,6 +772,8 @@ pub struct Scan {
     pub offline_result: Option<ScanResult>,
     pub manual: bool,
     pub note: Option<String>,
+    /// The scan that spoke for it in the place of a code.
+    pub vouched_by: Option<Uuid>,
     pub seconds_off: Option<i64>,
     pub first_used_at: Option<Millis>,
     pub first_used_gate: Option<String>,

@@ -20,7 +20,7 @@ use crate::error::tests::every_error;
 use crate::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CATEGORIES, CSV_BODY, ENROLMENT, EVENT_WITHOUT_END, GUESSES_NOTED,
     GUESSES_SHOWN, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END,
-    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, UNDO_WINDOW, told,
+    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY, PARTY_WINDOW, UNDO_WINDOW, told,
 };
 use crate::list::Limit;
 use crate::model::{Role, ScanResult, Slug, Username};
@@ -513,6 +513,8 @@ fn limits_told() -> Vec<(&'static str, String)> {
         ("MANIFEST_BEFORE_START", told(MANIFEST_BEFORE_START)),
         ("OFFLINE_AHEAD", told(OFFLINE_AHEAD)),
         ("OFFLINE_WINDOW", told(OFFLINE_WINDOW)),
+        ("PARTY", PARTY.to_string()),
+        ("PARTY_WINDOW", told(PARTY_WINDOW)),
         ("UNDO_WINDOW", told(UNDO_WINDOW)),
         ("USUAL", Limit::USUAL.to_string()),
     ]

@@ -106,6 +106,7 @@ pub struct ScanLine<'a> {
     key_id: Option<Uuid>,
     undone_at: Option<Millis>,
     undone_by: Option<Uuid>,
+    vouched_by: Option<Uuid>,
 }
 
 impl<'a> ScanLine<'a> {
@@ -127,6 +128,7 @@ impl<'a> ScanLine<'a> {
             key_id: scan.key_id,
             undone_at: scan.undone_at,
             undone_by: scan.undone_by,
+            vouched_by: scan.vouched_by,
         }
     }
 }
@@ -376,11 +378,12 @@ mod tests {
             key_id: None,
             undone_at: Some(Millis(3)),
             undone_by: Some(Uuid::from_u128(4)),
+            vouched_by: Some(Uuid::from_u128(5)),
         };
         let place = ("=A1".to_owned(), "North".to_owned());
         let records = written(&ScanLine::new(&scan, Some(&place)));
         let header = "scan_id,ticket_id,seat,gate,at_gate,direction,result,offline_result,manual,note,scanned_at,\
-                      received_at,key_id,undone_at,undone_by";
+                      received_at,key_id,undone_at,undone_by,vouched_by";
         assert_eq!(records[0].join(","), header);
         assert_eq!(
             records[1],
@@ -400,6 +403,7 @@ mod tests {
                 "",
                 "1970-01-01T00:00:00.003Z",
                 "00000000-0000-0000-0000-000000000004",
+                "00000000-0000-0000-0000-000000000005",
             ]
         );
     }

@@ -676,6 +676,8 @@ pub struct ManifestTicket {
     pub status: Status,
     /// The holder's; every holder has one.
     pub username: Option<String>,
+    /// The slug of the event, where the holder is one of its own people.
+    pub holder_event: Option<String>,
     /// The name on the ticket.
     pub full_name: Option<String>,
     pub category: Option<String>,
@@ -829,6 +831,11 @@ pub enum TicketName<'a> {
         seat: &'a str,
         gate: &'a str,
     },
+    /// By its id, and the scan that is to speak for it.
+    OfParty {
+        ticket_id: Uuid,
+        vouched_by: Uuid,
+    },
     /// Something that is no ticket at all.
     None,
 }
@@ -842,6 +849,11 @@ pub struct ScanContext {
     pub closes_at: Option<Millis>,
     pub reentry: Reentry,
     pub ticket: Option<Ticket>,
+    /// Its holder's other tickets for its gate that might be admitted, so many at most as are told. None where a scan speaks for
+    /// this one.
+    pub party: Vec<Ticket>,
+    /// The scan that speaks for the ticket, if it does.
+    pub voucher: Option<Voucher>,
     /// The scan that has this `scan_id` already.
     pub prior: Option<Scan>,
     /// `wrong_code` and `stale_code` of the ticket, those that count against this scan,
@@ -855,6 +867,13 @@ pub struct ScanContext {
     pub first_used_gate: Option<String>,
     /// Of the `TICKET_SECRET` that this database was used with first.
     pub secret_fingerprint: Option<Vec<u8>>,
+}
+
+/// A scan that admitted a ticket's holder with another ticket, by the same key, and that may speak for this one.
+pub struct Voucher {
+    pub decided_at: Millis,
+    /// That of the other ticket.
+    pub gate: String,
 }
 
 /// The change that an accepted scan makes, if the ticket is still at `version`.
@@ -1027,6 +1046,7 @@ mod tests {
         "from tickets t left join users u on u.user_id = t.user_id where t.search is null",
         "left join users u on u.user_id = t.user_id",
         "left join tickets t on t.ticket_id = s.ticket_id",
+        "from tickets p where p.user_id = t.user_id",
         "select t.issue_id from tickets t where t.ticket_id = $1",
         "select c.action_id from tickets t join actions c on c.event_id = t.event_id",
         "select 1 from tickets where ticket_id = $1",

@@ -15,10 +15,12 @@ alter table tickets
     add column if not exists valid_from bigint,
     add column if not exists valid_until bigint;
 
--- Of an entry that came too early, from when its ticket admits; of one that came too late, until when it did.
+-- Of an entry that came too early, from when its ticket admits; of one that came too late, until when it did. `vouched_by` is
+-- the scan that spoke for this one in the place of a code: it admitted the same holder with another ticket.
 alter table scans
     add column if not exists opens_at bigint,
-    add column if not exists closed_at bigint;
+    add column if not exists closed_at bigint,
+    add column if not exists vouched_by uuid;
 
 -- How many people the place holds, and as JSON the colours in which gates show categories.
 alter table events

@@ -40,6 +40,7 @@ alter table tickets add column valid_until bigint;
 
 alter table scans add column opens_at bigint;
 alter table scans add column closed_at bigint;
+alter table scans add column vouched_by blob;
 
 alter table events add column capacity bigint;
 alter table events add column category_colours text not null default '{}';

@@ -166,6 +166,7 @@ struct HandedScan {
 struct WrittenScan {
     scan_id: Uuid,
     ticket_id: Option<Uuid>,
+    vouched_by: Option<Uuid>,
     seat: Option<Place>,
     gate: Option<Place>,
     note: Option<Text<NOTE>>,
@@ -179,11 +180,12 @@ impl WrittenScan {
     fn read(self) -> Result<ScanRequest, Error> {
         decided_offline(self.offline_result)?;
         let (seat, gate) = (self.seat.map(Place::into_string), self.gate.map(Place::into_string));
-        let shown = match (self.ticket_id, seat, gate, self.note) {
-            (Some(ticket_id), None, None, None) => Shown::Ticket(ticket_id),
-            (None, Some(seat), Some(gate), None) => Shown::Seat { seat, gate, code: None },
-            (None, Some(seat), Some(gate), Some(note)) => Shown::Vouched { seat, gate, note: note.0 },
-            (None, None, None, None) => Shown::Nothing,
+        let shown = match (self.ticket_id, self.vouched_by, seat, gate, self.note) {
+            (Some(ticket_id), None, None, None, None) => Shown::Ticket(ticket_id),
+            (Some(ticket_id), Some(vouched_by), None, None, None) => Shown::OfParty { ticket_id, vouched_by },
+            (None, None, Some(seat), Some(gate), None) => Shown::Seat { seat, gate, code: None },
+            (None, None, Some(seat), Some(gate), Some(note)) => Shown::Vouched { seat, gate, note: note.0 },
+            (None, None, None, None, None) => Shown::Nothing,
             _ => return Err(Error::field("scan", Fault::NotAScan)),
         };
         Ok(ScanRequest {

@@ -19,7 +19,7 @@ use crate::limits::{GateLimits, NOTED_AHEAD};
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Role, Status};
 #[cfg(test)]
-use crate::model::{Place, Text, Username};
+use crate::model::{Place, Slug, Text, Username};
 use crate::request::Call;
 use crate::response::{self, Response, accepts_gzip};
 #[cfg(test)]
@@ -131,6 +131,11 @@ struct OwnEntry<'a> {
     /// The holder's name, when one is known, under the same conditions.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     full_name: Option<&'a str>,
+    /// The slug of the event, where the holder is one of its own people: of the same username, such a one and one of the whole
+    /// installation are two. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Slug"))]
+    holder_event: Option<&'a str>,
     /// What kind of ticket it is. Absent where it came without one, when nobody holds it, or it is revoked; so is the note.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Text<{ crate::limits::CATEGORY }>"))]
@@ -340,6 +345,7 @@ fn entry<'a>(secret: &TicketSecret, ticket: &'a ManifestTicket, reader: &Reader)
         registered: ticket.username.is_some(),
         username: ticket.username.as_deref().filter(|_| named),
         full_name: ticket.full_name.as_deref().filter(|_| named),
+        holder_event: ticket.holder_event.as_deref().filter(|_| named),
         category: ticket.category.as_deref().filter(|_| may_come),
         note: ticket.note.as_deref().filter(|_| may_come),
         valid_from: ticket.valid_from.filter(|_| may_come),

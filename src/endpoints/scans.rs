@@ -49,6 +49,11 @@ pub(crate) struct ScanBody {
     manual: Option<bool>,
     /// Why the person was admitted by hand.
     note: Option<Text<NOTE>>,
+    /// Another ticket of somebody who was just admitted, as the `party` of that answer, or the manifest, names it.
+    ticket_id: Option<Uuid>,
+    /// The scan that speaks for it in the place of a code: the accepted entry, by a code or by hand, with the same key, of a ticket of
+    /// the same holder at the same gate, at most [`crate::limits::PARTY_WINDOW`] before.
+    vouched_by: Option<Uuid>,
     /// The gate where the device stands. A key that is bound to a gate overrides it.
     at_gate: Option<Place>,
     /// `entry` when absent.
@@ -88,15 +93,24 @@ impl ScanBody {
             return Err(Error::field("note", Fault::NoteIfManual));
         }
         let place = |seat: Place, gate: Place| (seat.into_string(), gate.into_string());
-        let shown = match (self.code, self.seat, self.gate, self.totp_code, self.note) {
-            (Some(qr), None, None, None, None) => QrCode::parse(&qr).map_or(Shown::Nothing, Shown::Qr),
-            (None, Some(seat), Some(gate), Some(digits), None) => {
+        let direction = self.direction.unwrap_or(Direction::Entry);
+        let of_party = (self.ticket_id, self.vouched_by);
+        let shown = match (self.code, self.seat, self.gate, self.totp_code, self.note, of_party) {
+            (Some(qr), None, None, None, None, (None, None)) => QrCode::parse(&qr).map_or(Shown::Nothing, Shown::Qr),
+            (None, Some(seat), Some(gate), Some(digits), None, (None, None)) => {
                 let (seat, gate) = place(seat, gate);
                 Shown::Seat { seat, gate, code: Some(Code::typed(&digits)) }
             }
-            (None, Some(seat), Some(gate), None, Some(note)) => {
+            (None, Some(seat), Some(gate), None, Some(note), (None, None)) => {
                 let (seat, gate) = place(seat, gate);
                 Shown::Vouched { seat, gate, note: note.0 }
+            }
+            (None, None, None, None, None, (Some(ticket_id), Some(vouched_by))) => {
+                if direction == Direction::Exit {
+                    let words = vec![Direction::Entry.as_str().to_owned()];
+                    return Err(Error::field("direction", Fault::NotOneOf { words }));
+                }
+                Shown::OfParty { ticket_id, vouched_by }
             }
             _ => return Err(Error::field("body", Fault::NotAScan)),
         };
@@ -105,7 +119,7 @@ impl ScanBody {
             scan_id: self.scan_id,
             shown,
             at_gate: self.at_gate.map(Place::into_string),
-            direction: self.direction.unwrap_or(Direction::Entry),
+            direction,
             scanned_at: self.scanned_at.unwrap_or(now),
             offline_result: self.offline_result,
         })
@@ -159,6 +173,11 @@ pub(crate) struct ScanReply {
     /// next one. With `wrong_code`: a multiple of 900 when the code would be good exactly so far away, because the clock or the
     /// time zone of a phone was set by hand; otherwise null. Null with any other result.
     seconds_off: Option<i64>,
+    /// The holder's other tickets for this gate that could be admitted now, the first [`crate::limits::PARTY`] of them: each by a scan
+    /// of its own with `ticket_id` and with this `scan_id` as `vouched_by`. Only with `accepted`, of an entry by a code or by hand, for the key that
+    /// made it and as long as it may speak for them; else empty, and so in batches.
+    #[cfg_attr(test, schemars(length(max = crate::limits::PARTY)))]
+    party: Vec<PartyTicket>,
     /// Whether the `scan_id` was sent before: then this is its first verdict, or `undone`. Such an answer has changed nothing.
     replayed: bool,
     /// When the scan was undone; null when it was not.
@@ -218,6 +237,36 @@ struct ScannedTicket {
     entered_at: Option<Millis>,
 }
 
+/// Another ticket of somebody who was admitted.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct PartyTicket {
+    /// The ticket's id.
+    ticket_id: Uuid,
+    /// The seat, unique at its gate within the event.
+    #[cfg_attr(test, schemars(with = "Place"))]
+    seat: String,
+    /// The gate, that of the ticket that was admitted.
+    #[cfg_attr(test, schemars(with = "Place"))]
+    gate: String,
+    /// The name on the ticket, when one is known.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
+    full_name: Option<String>,
+    /// What kind of ticket it is; null where it came without one.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::CATEGORY }>>"))]
+    category: Option<String>,
+    /// What the gate should know; null where there is nothing.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::TICKET_NOTE }>>"))]
+    note: Option<String>,
+}
+
+impl From<Ticket> for PartyTicket {
+    fn from(ticket: Ticket) -> Self {
+        let Ticket { ticket_id, seat, gate, full_name, category, note, .. } = ticket;
+        Self { ticket_id, seat, gate, full_name, category, note }
+    }
+}
+
 impl ScannedTicket {
     fn new(ticket: Ticket, told: Told) -> Self {
         let all = told == Told::Everything;
@@ -248,7 +297,7 @@ impl ScannedTicket {
 
 impl ScanReply {
     /// The answer for this caller.
-    pub(super) fn new(Scanned { scan, ticket, replayed }: Scanned, caller: &Caller) -> Self {
+    pub(super) fn new(Scanned { scan, ticket, party, replayed }: Scanned, caller: &Caller) -> Self {
         let right_gate = match (scan.result, &ticket) {
             (ScanResult::WrongGate, Some(ticket)) => Some(ticket.gate.clone()),
             _ => None,
@@ -280,6 +329,7 @@ impl ScanReply {
             opens_at,
             closed_at,
             seconds_off: scan.seconds_off,
+            party: party.into_iter().filter(|_| all).map(PartyTicket::from).collect(),
             replayed,
             undone_at: scan.undone_at,
         }
@@ -363,7 +413,7 @@ pub async fn undo_scan(call: Call<'_>) -> Result<Response, Error> {
         return Err(Error::Forbidden("Your key is bound to another gate."));
     }
     let scan = store.undo_scan(scan.scan_id, call.now - UNDO_WINDOW, caller.author(call.now)).await?;
-    let undone = Scanned { scan, ticket: Some(ticket().await?), replayed: false };
+    let undone = Scanned { scan, ticket: Some(ticket().await?), party: Vec::new(), replayed: false };
     response::json(StatusCode::OK, &ScanReply::new(undone, caller))
 }
 

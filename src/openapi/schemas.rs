@@ -248,6 +248,13 @@ const SHAPES: &[Shape] = &[
         optional: &["at_gate", "direction", "scanned_at"],
     },
     Shape {
+        name: "ScanOfParty",
+        about: "A scan of another ticket of somebody who was just admitted, for which that admission speaks.",
+        of: "ScanBody",
+        required: &["scan_id", "ticket_id", "vouched_by"],
+        optional: &["at_gate", "direction", "scanned_at"],
+    },
+    Shape {
         name: "BatchScanByCode",
         about: "A scan made offline by what the ticket's QR code shows.",
         of: "ScanBody",
@@ -266,6 +273,13 @@ const SHAPES: &[Shape] = &[
         about: "A scan made offline by hand, without a code. Needs the role `supervisor`.",
         of: "ScanBody",
         required: &["scan_id", "seat", "gate", "manual", "note", "scanned_at", "offline_result"],
+        optional: &["at_gate", "direction"],
+    },
+    Shape {
+        name: "BatchScanOfParty",
+        about: "A scan made offline of another ticket of somebody who was just admitted, for which that admission speaks.",
+        of: "ScanBody",
+        required: &["scan_id", "ticket_id", "vouched_by", "scanned_at", "offline_result"],
         optional: &["at_gate", "direction"],
     },
     Shape {
@@ -297,10 +311,10 @@ macro_rules! unions {
 unions! {
     NewTickets: "One ticket, or an array of tickets." =
         [reference("NewTicket"), json!({ "type": "array", "minItems": 1, "items": reference("NewTicket") })];
-    ScanRequest: "A scan: the QR code, or seat and digits, or a manual admission." =
-        ["ScanByCode", "ScanBySeat", "ScanByHand"].map(reference);
-    BatchScan: "A scan made offline: the QR code, or seat and digits, or a manual admission." =
-        ["BatchScanByCode", "BatchScanBySeat", "BatchScanByHand"].map(reference);
+    ScanRequest: "A scan: the QR code, or seat and digits, or a manual admission, or another ticket of somebody who was admitted." =
+        ["ScanByCode", "ScanBySeat", "ScanByHand", "ScanOfParty"].map(reference);
+    BatchScan: "A scan made offline: the QR code, or seat and digits, or a manual admission, or another ticket of somebody who was admitted." =
+        ["BatchScanByCode", "BatchScanBySeat", "BatchScanByHand", "BatchScanOfParty"].map(reference);
     ListedTicket: "A ticket of the manifest." = ["ManifestTicket", "ManifestOtherTicket"].map(reference);
 }
 

@@ -237,7 +237,7 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
 /// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
 /// taken takes the mark back with it.
 const MARK_AND_INSERT_SCAN: &str = concat!(
-    "with marked as (select fn_mark_ticket_as_used($3, $26, $27, $28, $16, $15) as done where ",
+    "with marked as (select fn_mark_ticket_as_used($3, $27, $28, $29, $17, $16) as done where ",
     few_refusals!(),
     ") ",
     insert_scan!(),

@@ -253,10 +253,10 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
 /// while the file is locked.
 const MARK_AND_INSERT_SCAN: &str = concat!(
     "begin immediate; ",
-    "update tickets set status = 'used', inside = $28, ",
-    "last_step = max(coalesce(last_step, $27), coalesce($27, last_step)), used_at = coalesce(used_at, $16), ",
-    "changed_at = $15, version = version + 1 ",
-    "where ticket_id = $3 and version = $26 and status <> 'revoked' and ",
+    "update tickets set status = 'used', inside = $29, ",
+    "last_step = max(coalesce(last_step, $28), coalesce($28, last_step)), used_at = coalesce(used_at, $17), ",
+    "changed_at = $16, version = version + 1 ",
+    "where ticket_id = $3 and version = $27 and status <> 'revoked' and ",
     few_refusals!(),
     "; ",
     insert_scan!(),

@@ -39,6 +39,104 @@ forBothDatabases("what is decided without the service is what the service says l
   assert.deepEqual((await tab.recent()).map(({ offline }) => offline), Array(6).fill(false), "the service knows of all of them");
 });
 
+/** Tickets at the gate North, all in the hands of one person; gives their registrations. */
+async function family(service, ...seats) {
+  await service.api("POST", "/api/events/default/tickets", `seat,gate\n${seats.map((seat) => `${seat},North\n`).join("")}`);
+  const held = [];
+  for (const seat of seats) held.push(await service.register({ seat, gate: "North", username: "ana", full_name: "Ana Roe" }));
+  return held;
+}
+
+/** A scan of a ticket for which an admission is to speak. */
+const vouched = ({ ticket_id }, { scan_id }) => ({ ticket_id, vouched_by: scan_id });
+const seatsOf = ({ party }) => party.map(({ seat }) => seat);
+
+forBothDatabases("one code lets a family in without the service as with it, and the service says so later", async (t, service) => {
+  const held = await family(service, "A1", "A2", "A3", "A4", "A5", "A6");
+  const [stranger] = await tickets(service, "B1");
+  const tab = await (await device(t, service)).enrolled(service);
+  const first = await tab.scan(service.code(held[0]));
+  assert.deepEqual(seatsOf(first), ["A2", "A3", "A4", "A5", "A6"]);
+  assert.deepEqual(gist(await tab.scan(vouched(held[1], first))), online("accepted"));
+
+  await service.stop();
+  assert.deepEqual(gist(await tab.scan(vouched(held[2], first))), offline("accepted"), "who came in before speaks as well");
+  const second = await tab.scan(service.code(held[3]));
+  assert.deepEqual(second.party.map(({ seat, gate, full_name }) => [seat, gate, full_name]), [["A5", "North", "Ana Roe"], ["A6", "North", "Ana Roe"]]);
+  const third = await tab.scan(vouched(held[4], second));
+  assert.deepEqual([gist(third), seatsOf(third)], [offline("accepted"), []]);
+  assert.deepEqual(gist(await tab.scan(vouched(held[4], second))), offline("already_used"));
+  // For nobody else, and not by who was vouched for.
+  for (const scan of [vouched(stranger, second), vouched(held[5], third), vouched(held[5], { scan_id: randomUUID() })]) {
+    const verdict = await tab.scan(scan);
+    assert.deepEqual(gist(verdict), undecided);
+    assert.equal(verdict.problem.errors[0].code, "not_vouched");
+  }
+
+  await service.start();
+  await tab.drained();
+  assert.deepEqual([await tab.corrected(), (await tab.state()).refused], [[], []]);
+  const rows = await service.rows(SCANS);
+  assert.deepEqual(
+    rows.filter(({ result }) => result === "accepted").map(({ seat, vouched_by }) => [seat, vouched_by]).sort(),
+    [["A1", ""], ["A2", first.scan_id], ["A3", first.scan_id], ["A4", ""], ["A5", second.scan_id]],
+  );
+  assert.equal(await admitted(service), 5);
+});
+
+test("who was let in without the service speaks to the service only once it knows of that", async (t) => {
+  const host = await service(t);
+  const held = await family(host, "A1", "A2", "A3");
+  const tab = await (await device(t, host)).enrolled(host);
+  await tab.page.route("**/scans**", (route) => route.abort());
+  const first = await tab.scan(host.code(held[0]));
+  assert.deepEqual(gist(first), offline("accepted"));
+  await tab.page.unroute("**/scans**");
+  // The service is back, and has not got the first.
+  await tab.page.route("**/scans/batch", (route) => route.abort());
+  assert.deepEqual(gist(await tab.scan(vouched(held[1], first))), offline("accepted"));
+  await tab.page.unroute("**/scans/batch");
+  await tab.drained();
+  assert.deepEqual(gist(await tab.scan(vouched(held[2], first))), online("accepted"));
+  assert.deepEqual(await recorded(host), ["accepted", "accepted, offline accepted", "accepted, offline accepted"]);
+});
+
+test("of a family whose first scan reached the service late the others are on record all the same", async (t) => {
+  const host = await service(t);
+  const held = await family(host, "A1", "A2");
+  const tab = await (await device(t, host)).enrolled(host);
+  // The service refuses what comes so late by its code; the gate had admitted long before.
+  let late;
+  await tab.page.route("**/scans", (route) => {
+    late = route.request().postDataJSON();
+    return route.abort();
+  });
+  const first = await tab.scan(host.code(held[0]));
+  assert.deepEqual(gist(first), offline("accepted"));
+  assert.deepEqual(gist(await tab.scan(vouched(held[1], first))), offline("accepted"));
+  await host.ask("POST", "/api/events/default/scans", { ...late, code: late.code.replace(/\d{6}$/, "000000") });
+  await tab.page.unroute("**/scans");
+  await tab.drained();
+  await tab.drained();
+  const rows = await host.rows(SCANS);
+  const came = rows.find(({ seat, result }) => seat === "A1" && result === "accepted");
+  assert.notEqual(came.scan_id, first.scan_id, "under a new id");
+  assert.equal(rows.find(({ seat }) => seat === "A2").vouched_by, came.scan_id);
+  assert.deepEqual([(await tab.state()).refused, await admitted(host)], [[], 2]);
+});
+
+test("a device that goes by its clock offers and admits nobody for whom the admission speaks no more", async (t) => {
+  const host = await service(t);
+  const held = await family(host, "A1", "A2", "A3");
+  const tab = await (await device(t, host, { script: CLOCK })).enrolled(host);
+  await host.stop();
+  const first = await tab.scan(host.code(held[0]));
+  await tab.passes(119_000);
+  assert.deepEqual(gist(await tab.scan(vouched(held[1], first))), offline("accepted"));
+  await tab.passes(121_000);
+  assert.deepEqual(gist(await tab.scan(vouched(held[2], first))), undecided);
+});
+
 test("a tab that is closed, and one that dies in the middle of a scan, lose nothing", async (t) => {
   const host = await service(t);
   const [first, second] = await tickets(host, "A1", "A2");
@@ -435,7 +533,8 @@ test("of names, keys and codes nothing is kept in clear, and no cipher can be ta
   for (const secret of [...secrets, key, code, code.slice(-6), "Holder of", "holder-A1"]) {
     assert.ok(!text.includes(secret), `${secret} is in clear`);
   }
-  assert.deepEqual([stores.kept.list.cipher, stores.kept.own.cipher], ["AES-GCM, shut", "AES-GCM, shut"]);
+  const { list, own, holders } = stores.kept;
+  assert.deepEqual([list.cipher, own.cipher, holders.cipher], ["AES-GCM, shut", "AES-GCM, shut", "HMAC, shut"]);
   const nonces = [...Object.values(stores.tickets), ...Object.values(stores.queue), ...stores.kept.recent].map(({ sealed }) => sealed.slice(0, 12));
   assert.equal(nonces.length, 5);
   assert.equal(new Set(nonces).size, nonces.length, "each with a nonce of its own");

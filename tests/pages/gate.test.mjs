@@ -388,6 +388,92 @@ test("every verdict has its own colour, shape and words, and says what to do", a
   assert.equal(await gate.page.locator("#scans > li").count(), 8);
 });
 
+/** A service at whose gate four tickets are one person's. */
+async function familyHouse(t, ...options) {
+  const tickets = await service(t);
+  await tickets.api("POST", "/api/events/default/tickets",
+    "seat,gate,username,full_name,category,note\nA-1,North,ana,Ana Roe,,\nA-2,North,ana,Bea Roe,Under 12,Walks with a stick\nA-3,North,ana,,,\nA-4,North,ana,,,\n");
+  const [{ ticket_id }] = (await tickets.api("GET", "/api/events/default/tickets")).tickets;
+  // Its secret is told to whoever makes it.
+  await tickets.api("POST", `/api/tickets/${ticket_id}/revoke`);
+  const ana = await tickets.api("POST", `/api/tickets/${ticket_id}/reissue`);
+  const bob = await tickets.api("POST", "/api/events/default/tickets", "seat,gate\nB-1,North\nB-2,North\n")
+    .then(() => tickets.register({ seat: "B-1", gate: "North", username: "bob", full_name: "Bob Poe" }));
+  return { tickets, ana, bob, gate: await Gate.at(t, tickets, ...options) };
+}
+
+const all = (count) => en(count === 1 ? "gate.party_all_one" : "gate.party_all_other", { count, name: isolated("Ana Roe") });
+
+for (const away of [false, true]) {
+  test(`a family of four is in after one scan and one tap${away ? ", without the network too" : ""}`, async (t) => {
+    const { tickets, ana, gate } = await familyHouse(t);
+    const { page } = gate;
+    await gate.readyForOffline("6");
+    if (away) await page.route("**/api/**", (route) => route.abort());
+    const verdict = await gate.reads(tickets.code(ana));
+    assert.match(verdict, new RegExp(`${en("result.accepted")}[^]*Ana Roe[^]*A-1`));
+    assert.equal(await gate.kind(), "accepted");
+    await page.locator("#party").getByText("Bea Roe").waitFor();
+    assert.match(await page.locator("#party").innerText(), /A-2 · Bea Roe · Under 12 · Walks with a stick/);
+    await accessible(page);
+    await gate.press(all(3));
+    const together = await gate.verdict();
+    assert.ok(together.includes(en("gate.party_admitted", { n: 3 })), together);
+    for (const seat of ["A-2", "A-3", "A-4"]) assert.ok(together.includes(isolated(seat)), together);
+    assert.equal(await gate.kind(), "accepted");
+    await page.locator("#verdict").waitFor({ state: "hidden" });
+    if (away) await page.unroute("**/api/**");
+    await page.evaluate(() => dispatchEvent(new Event("online")));
+    await eventually(async () => assert.equal((await tickets.api("GET", "/api/events/default/stats")).admitted, 4));
+    const rows = await tickets.rows("/api/events/default/scans.csv");
+    assert.equal(rows.filter(({ vouched_by }) => vouched_by === rows.find(({ seat }) => seat === "A-1").scan_id).length, 3);
+  });
+}
+
+test("of a family one may come in, and the rest is offered until the next code takes the place", async (t) => {
+  const { tickets, ana, bob, gate } = await familyHouse(t);
+  const { page } = gate;
+  await gate.reads(tickets.code(ana));
+  await page.locator("#party-ones").getByRole("button", { name: /Bea Roe/ }).click();
+  const second = await gate.verdict();
+  for (const told of ["Bea Roe", "A-2", "Under 12", "Walks with a stick"]) assert.ok(second.includes(told), second);
+  await page.getByRole("button", { name: all(2) }).waitFor();
+  await saw(gate, await gate.reads(tickets.code(bob)), "accepted", "Bob Poe");
+  assert.equal((await tickets.api("GET", "/api/events/default/stats")).admitted, 3);
+});
+
+test("an offer stays until a tap, and goes by itself when the admission speaks no more", async (t) => {
+  // What would happen in a minute or later waits for the test.
+  const script = `{ const soon = setTimeout;
+    globalThis.setTimeout = (act, delay, ...rest) => (delay > 60_000 ? ((globalThis.later = { act, delay }), 0) : soon(act, delay, ...rest)); }`;
+  const { tickets, ana, bob, gate } = await familyHouse(t, { script });
+  const { page } = gate;
+  await gate.reads(tickets.code(ana));
+  await page.locator("#party-all").waitFor();
+  assert.ok((await page.evaluate(() => globalThis.later.delay)) <= 115_000, "while the service surely takes it");
+  // Who misses a button has not put the verdict away.
+  await page.locator("#party-ones").click({ position: { x: 1, y: 1 }, force: true });
+  assert.ok(await page.locator("#party-all").isVisible());
+  await page.evaluate(() => globalThis.later.act());
+  await page.locator("#verdict").waitFor({ state: "hidden" });
+  await saw(gate, await gate.reads(tickets.code(bob)), "accepted", "Bob Poe");
+  await gate.reads(tickets.code(await tickets.register({ seat: "B-2", gate: "North", username: "ana" })));
+  await page.locator("#verdict-word").click();
+  await page.locator("#verdict").waitFor({ state: "hidden" });
+});
+
+test("who of a family is not admitted is named, and does not go by itself", async (t) => {
+  const { tickets, ana, gate } = await familyHouse(t);
+  const { page } = gate;
+  await gate.reads(tickets.code(ana));
+  await page.locator("#party-all").waitFor();
+  const { tickets: list } = await tickets.api("GET", "/api/events/default/tickets");
+  await tickets.api("POST", `/api/tickets/${list.find(({ seat }) => seat === "A-3").ticket_id}/revoke`);
+  await gate.press(all(3));
+  const verdict = await gate.verdict();
+  await saw(gate, verdict, "refused", en("result.revoked"), en("gate.party_admitted", { n: 2 }), en("gate.party_left", { seats: isolated("A-3") }));
+});
+
 /** Waits until the camera has looked at the same picture again, several times. */
 const seesMore = (page) => page.evaluate(() => new Promise((resolve) => {
   const video = document.querySelector("#video");

@@ -19,8 +19,11 @@ A-5,North,dev,Dev Patel,dev@example.org
 B-1,South,emma,Emma Lind,emma@example.org
 B-2,South,farid,Farid Haddad,farid@example.org
 B-3,South,,,
+A-6,North,gil,Gil Sanz,gil@example.org
+A-7,North,gil,Iris Sanz,gil@example.org
+A-8,North,gil,Noa Sanz,gil@example.org
 `;
-const PEOPLE = { ana: "A-1", ben: "A-2", carla: "A-3", dev: "A-5", emma: "B-1" };
+const PEOPLE = { ana: "A-1", ben: "A-2", carla: "A-3", dev: "A-5", emma: "B-1", gil: "A-6" };
 
 const DEVICES = {
   phone: (t, service, options) => phone(t, service, { deviceScaleFactor: 1.5, ...options }), // small pictures
@@ -119,6 +122,7 @@ async function gate(t, page, look) {
   await gate.readyForOffline(issued.length);
   await look(gate.page, "gate");
   await shows(service.code(people.ana), "accepted");
+  await shows(service.code(people.gil), "party");
   await gate.types("A-1", service.code(people.ana));
   await look(gate.page, "gate-already-used");
   await gate.goesOn();
@@ -185,6 +189,9 @@ test("every verdict fits", async (t) => {
   const verdicts = [...results.map((result) => ({ ...more, result })), { ...more, result: "not_a_code" }];
   verdicts.push({ ...more, result: "accepted", direction: "exit" }, { undecided: true, problem: { isAway: true } });
   verdicts.push({ result: "unknown_ticket", presented: person }, { ...more, result: "already_used", offline_result: "accepted" });
+  const party = ["Under 12", "Over 65", "VIP"].map((category) => ({ ...person, ticket_id: category, category, note: "Walks with a stick, and knows the way" }));
+  verdicts.push({ ...more, result: "accepted", party }, { ...more, result: "accepted", party: party.slice(1, 2) });
+  verdicts.push({ ...more, result: "revoked", party: [], together: { admitted: 2, left: party } });
   for (const verdict of verdicts) {
     await gate.page.evaluate(showForLong, verdict);
     await fits(gate.page, JSON.stringify(verdict));
@@ -299,7 +306,7 @@ async function showForLong(verdict) {
   const { VerdictDialog } = await import(new URL("verdict.js", document.querySelector("script[src]").src));
   const { setTimeout } = globalThis;
   globalThis.setTimeout = () => 0; // so that it does not go by itself
-  new VerdictDialog({ closed() {}, retry() {} }).show(verdict, "Europe/Madrid");
+  new VerdictDialog({ closed() {}, retry() {}, admit() {} }).show(verdict, "Europe/Madrid", verdict.party?.length);
   globalThis.setTimeout = setTimeout;
 }
 

@@ -99,7 +99,7 @@ async fn scans_are_exported_in_the_order_of_their_receipt(service: Service) {
     assert_eq!(
         lines[0].join(","),
         "scan_id,ticket_id,seat,gate,at_gate,direction,result,offline_result,manual,note,scanned_at,received_at,key_id,\
-         undone_at,undone_by"
+         undone_at,undone_by,vouched_by"
     );
     let start = format!("ffffffff-0000-7000-8000-000000000001,{},A1,North,,entry,accepted,,false,", ticket.ticket_id);
     assert_eq!(lines[1][..10].join(","), start);

@@ -77,6 +77,7 @@ async fn a_scan_whose_event_is_deleted_before_it_is_written_is_read_again(servic
             key_id: None,
             undone_at: None,
             undone_by: None,
+            vouched_by: None,
         };
         let mark = Mark { version: 1, step: None, inside: true };
         let mark = (result == ScanResult::Accepted).then_some(mark);

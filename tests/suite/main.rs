@@ -64,6 +64,7 @@ mod manifest;
 mod migrations;
 mod once;
 mod pages;
+mod party;
 mod printed;
 mod privileges;
 mod races;

@@ -1,4 +1,4 @@
--- A ticket of which more is known. The same rows as in sql/postgres/rows/05_tell_more_of_tickets.sql.
+-- A ticket of which more is known, and a scan for which another one spoke. The same rows as in sql/postgres/rows/05_tell_more_of_tickets.sql.
 update tickets
 set category = 'Under 12', note = 'Comes with her grandmother', valid_from = 1777572000000, valid_until = 4102444800000
 where ticket_id = x'000000000000700080000000000000b2';
@@ -17,3 +17,7 @@ insert into scans (scan_id, event_id, ticket_id, at_gate, direction, result, ope
 values
     (x'00000000000070008000000000000f51', x'000000000000700080000000000000e1', x'000000000000700080000000000000b2', 'North', 'entry', 'too_early', 1777654800000, null, 1777651300000, 1777651300000, 1777651300000, x'000000000000700080000000000000c3'),
     (x'00000000000070008000000000000f52', x'000000000000700080000000000000e1', x'000000000000700080000000000000b2', 'North', 'entry', 'too_late', null, 1777669200000, 1777669300000, 1777669300000, 1777669300000, x'000000000000700080000000000000c3');
+
+update scans
+set vouched_by = x'00000000000070008000000000000f02'
+where scan_id = x'00000000000070008000000000000f05';

@@ -141,6 +141,11 @@ export class Gate extends EventTarget {
     return SUPERVISORS.includes(this.device?.role);
   }
 
+  /** The limits that the service told last. */
+  get limits() {
+    return { ...this.device?.limits, ...this.#manifest?.limits };
+  }
+
   setDirection(direction) {
     this.direction = direction;
     return this.#keepChoices();
@@ -203,7 +208,8 @@ export class Gate extends EventTarget {
   }
 
   /**
-   * Shows a scan to whoever decides: `{code}`, `{seat, gate, totp_code}` or `{seat, gate, manual: true, note}`. A code that was typed
+   * Shows a scan to whoever decides: `{code}`, `{seat, gate, totp_code}`, `{seat, gate, manual: true, note}`, or `{ticket_id, vouched_by}`
+   * of the `party` of an admission, whose `scan_id` that is. A code that was typed
    * by a scanner has `readings`, or some that are `loose`, as readings.js tells them.
    */
   scan({ readings = [], loose = [], ...presented }) {
@@ -336,8 +342,8 @@ export class Gate extends EventTarget {
     const unknown = { tick: 0, manifest: null, ticket: null, unsent: Array.from({ length: waiting }) };
     const known = (await this.#kept?.look(this.#event, shown).catch(() => null)) ?? unknown;
     let problem = null;
-    // The service does not know of who passed with this ticket here, and would let the next one pass too.
-    if (known.unsent.length === 0) {
+    // The service does not know of who passed with this ticket here, and would let the next one pass too; nor of who vouches.
+    if (known.unsent.length === 0 && !this.#voucher(body)?.offline) {
       try {
         return await this.#asked(body, shown, known);
       } catch (error) {
@@ -356,7 +362,7 @@ export class Gate extends EventTarget {
     const answer = await this.#ask("POST", `/api/events/${this.#event}/scans`, { json: body, timeout });
     // Something else than the service answers like this.
     if (answer.scan_id !== body.scan_id || !answer.result) throw this.#away();
-    const verdict = { ...answer, offline: false, undecided: false, problem: null };
+    const verdict = { ...answer, vouched_by: body.vouched_by, offline: false, undecided: false, problem: null };
     const step = answer.result === "accepted" && shown.code?.digits ? await stepOf(ticket, shown.code.digits, manifest) : null;
     const event = this.#event;
     const between = await this.#keep((kept) => kept.learn(event, verdict, tick, step), { verdict });
@@ -381,6 +387,11 @@ export class Gate extends EventTarget {
       const how = { direction: body.direction, offline: true, tells_future: true };
       const presented = { code: shown.code, vouched: Boolean(body.manual), at_gate: body.at_gate ?? null, ...how };
       const { result, step, seconds_off, opens_at, closed_at } = await decide(subject, presented, Date.parse(body.scanned_at), manifest.codes);
+      const admits = result === "accepted" && body.direction === "entry" && !body.vouched_by;
+      // In the place of the code: what comes before it needs none.
+      if (body.vouched_by && told(result, false) === "everything" && !(await this.#isVouched(body, ticket))) {
+        return this.#undecided(body, notVouched(this.limits));
+      }
       const item = {
         event: this.#event,
         key_id: this.#own.key_id,
@@ -403,8 +414,10 @@ export class Gate extends EventTarget {
         opens_at: timeOf(opens_at),
         closed_at: timeOf(closed_at),
         seconds_off,
+        party: admits ? await this.#party(ticket, manifest, Date.parse(body.scanned_at)) : [],
         replayed: false,
         undone_at: null,
+        vouched_by: body.vouched_by,
         ...{ offline: true, undecided: false, problem: null },
       };
       // Nobody passes of whom nothing is written down.
@@ -419,6 +432,30 @@ export class Gate extends EventTarget {
       }
     }
     return null;
+  }
+
+  /** The verdict that is to vouch for a scan, where this device remembers it. */
+  #voucher({ vouched_by }) {
+    return vouched_by && this.recent.find(({ scan_id }) => scan_id === vouched_by);
+  }
+
+  /** The holder's other tickets for the ticket's gate that would admit at this moment without a code, as the service tells them. */
+  async #party(ticket, { event, codes, limits }, time) {
+    const company = await this.#kept.company(ticket);
+    const presented = { code: null, vouched: false, at_gate: null, direction: "entry", offline: true, tells_future: false };
+    const decisions = await Promise.all(company.map((other) => decide(subjectOf(other, event), presented, time, codes)));
+    const admissible = company.filter((_, index) => decisions[index].result === "accepted").slice(0, limits.party_tickets ?? 0);
+    return admissible.map(({ ticket_id, seat, gate, full_name = null, category = null, note = null }) => ({ ticket_id, seat, gate, full_name, category, note }));
+  }
+
+  /** Whether a scan may speak for this one, as the service sees it: it admitted the same holder at the same gate a short while ago. */
+  async #isVouched(body, ticket) {
+    const voucher = this.#voucher(body);
+    const admits = voucher?.result === "accepted" && voucher.direction === "entry" && !voucher.undone_at && !voucher.vouched_by;
+    if (!admits || !ticket.holder) return false;
+    const { ticket: other } = await this.#kept.look(this.#event, { ticket_id: voucher.ticket.ticket_id });
+    const age = Date.parse(body.scanned_at) - Date.parse(voucher.scanned_at);
+    return other?.holder === ticket.holder && other.ticket_id !== ticket.ticket_id && samePlace(other.gate, ticket.gate) && age <= this.limits.party_seconds * 1000;
   }
 
   async #undecided(request, problem) {
@@ -808,9 +845,13 @@ async function alone(name, patience, work) {
 /** A verdict that says nothing yet. */
 const blank = ({ scan_id, at_gate, direction, scanned_at }) => ({
   ...{ scan_id, result: null, message: "", ticket: null, at_gate: at_gate ?? null, direction, scanned_at },
-  ...{ first_used_at: null, first_used_gate: null, right_gate: null, opens_at: null, closed_at: null, seconds_off: null },
+  ...{ first_used_at: null, first_used_gate: null, right_gate: null, opens_at: null, closed_at: null, seconds_off: null, party: [] },
   ...{ replayed: false, undone_at: null, offline: false, undecided: false, problem: null },
 });
+
+/** What the service says of a ticket for which no scan speaks. */
+const notVouched = ({ party_seconds: seconds }) =>
+  new Problem(422, { code: "invalid_payload", errors: [{ field: "vouched_by", code: "not_vouched", params: { seconds } }] });
 
 /** A code spelled as that of its ticket: of one on paper that lost its shifts, the device knows how it is written. */
 async function spelledFor(ticket, spelling) {
@@ -837,13 +878,14 @@ const madeAt = ({ scanned_at }) => [scanned_at, new Date(now()).toISOString()].s
 
 /** What a file says of a scan: which ticket, without the code. On paper that is good until the service knows of it. */
 function written(body) {
-  const { scan_id, at_gate, direction, offline_result, note } = body;
+  const { scan_id, at_gate, direction, offline_result, note, vouched_by } = body;
   const { ticket_id, seat, gate } = understood(body);
-  return { scan_id, ticket_id, seat, gate, note, at_gate, direction, scanned_at: madeAt(body), offline_result };
+  return { scan_id, ticket_id, vouched_by, seat, gate, note, at_gate, direction, scanned_at: madeAt(body), offline_result };
 }
 
 /** What was shown at the gate: the ticket that it names, and the code that speaks for it. */
-function understood({ code, seat, gate, totp_code }) {
+function understood({ code, ticket_id, seat, gate, totp_code }) {
+  if (ticket_id !== undefined) return { ticket_id, code: null };
   if (code === undefined) return { seat, gate, code: totp_code === undefined ? null : { digits: totp_code } };
   return parse(code) ?? { code: { digits: "" } };
 }

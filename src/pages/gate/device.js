@@ -10,9 +10,9 @@
 // tickets and people, and it goes when that has to go; `own` the keys of this device and its scans, until they are sent.
 
 import { uuid, written } from "./admission.js";
-import { place } from "../shared/fold.js";
+import { place, samePlace } from "../shared/fold.js";
 import { folded } from "./readings.js";
-import { canSeal, fingerprint, newCipher, nonceOf, seal, unseal } from "./seal.js";
+import { canSeal, fingerprint, newCipher, newPseudonyms, nonceOf, pseudonym, seal, unseal } from "./seal.js";
 
 const NAME = "gate";
 const STORES = ["kept", "tickets", "queue", "keys"];
@@ -20,8 +20,8 @@ const RECENT = 50;
 /** Tickets that one look at the whole list reads at once. */
 const CHUNK = 1000;
 /** What is in clear, of a ticket and of a scan. */
-const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "entered_at", "tick", "mark"];
-const SCAN = ["scan_id", "direction", "scanned_at", "offline_result"];
+const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "entered_at", "tick", "mark", "holder"];
+const SCAN = ["scan_id", "direction", "scanned_at", "offline_result", "vouched_by"];
 /** What a transaction resolves to that has to be begun anew. */
 const AGAIN = Symbol("again");
 
@@ -144,11 +144,11 @@ export class Device {
 
   // ---- what is sealed
 
-  /** The cipher of this name, made where there is none. */
-  async #cipher(name) {
+  /** The cipher of this name, or whatever else `make` makes of keys, made where there is none. */
+  async #cipher(name, make = newCipher) {
     const known = await this.#transact("readonly", ({ kept }) => done(kept.get(name)));
     if (known) return known;
-    const fresh = { id: newId(), cipher: await newCipher() };
+    const fresh = { id: newId(), cipher: await make() };
     return this.#transact("readwrite", async ({ kept }) => {
       const others = await done(kept.get(name));
       if (!others) await done(kept.put(fresh, name));
@@ -313,6 +313,14 @@ export class Device {
     return { ...known, seen, ticket: ticket && (await this.#whole("list", ticket)) };
   }
 
+  /** The other tickets of a ticket's holder for its gate that could be admitted now, as the service tells them of whoever was admitted. */
+  async company({ ticket_id, holder, gate }) {
+    if (!holder) return [];
+    const held = await this.#transact("readonly", ({ tickets }) => done(tickets.index("holder").getAll(holder)));
+    const others = held.filter((ticket) => ticket.ticket_id !== ticket_id && samePlace(ticket.gate, gate));
+    return Promise.all(others.map((ticket) => this.#whole("list", ticket)));
+  }
+
   /**
    * Writes down a scan that was decided here, with its verdict. Resolves to false, with nothing written, when the ticket or
    * the manifest is no longer what was `seen`: then it has to be decided again.
@@ -413,6 +421,7 @@ export class Device {
       const recent = (await done(stores.kept.get("recent"))) ?? [];
       const corrected = [];
       const told = new Map();
+      const renamed = new Map();
       for (const [item, answer] of answers) {
         const queued = await done(stores.queue.get(item.number));
         // Another tab may have been faster.
@@ -427,6 +436,7 @@ export class Device {
           : answer.replayed && answer.result !== "accepted" && answer.result !== "undone";
         if (other && letPass(item) && !item.again) {
           const body = { ...queued.body, scan_id: newId() };
+          renamed.set(queued.body.scan_id, body.scan_id);
           await done(stores.queue.put({ ...queued, body, again: true }));
           if (shown) shown.scan_id = body.scan_id;
           continue;
@@ -442,6 +452,7 @@ export class Device {
         if ((answer.result === "accepted") !== letPass(item)) corrected.push(verdictOn(item, answer));
       }
       for (const answer of told.values()) await learn(stores, event, answer, asked, null);
+      if (renamed.size > 0) await renameVouchers(stores.queue, renamed);
       if (recent.length > 0) await done(stores.kept.put(recent, "recent"));
       await prune(stores);
       return corrected;
@@ -490,7 +501,13 @@ export class Device {
 
   /** Puts tickets of a refresh in their place. Resolves to the places of those that were here, or are there, otherwise. */
   async put(event, tick, fresh) {
-    const marked = await Promise.all(fresh.map(async (ticket) => (ticket.key ? { ...ticket, mark: await fingerprint(ticket.key) } : ticket)));
+    const { cipher: pseudonyms } = await this.#cipher("holders", newPseudonyms);
+    const marked = await Promise.all(fresh.map(async (ticket) => {
+      if (!ticket.key) return ticket;
+      // Of one username there may be two people: one of the event's own, and one of the whole installation.
+      const holder = JSON.stringify([ticket.username, ticket.holder_event ?? null]);
+      return { ...ticket, mark: await fingerprint(ticket.key), holder: await pseudonym(pseudonyms, holder) };
+    }));
     const parts = marked.map((ticket) => split({ ...ticket, read: read(ticket), tick }, STATE));
     const work = async ({ kept, tickets, queue }, sealed) => {
       const { as_of } = await stillOf(kept, tick);
@@ -567,7 +584,8 @@ function upgrade({ result: database, transaction }, from) {
     database.deleteObjectStore("tickets");
     for (const name of ["manifest", "recent"]) transaction.objectStore("kept").delete(name);
   }
-  database.createObjectStore("tickets", { keyPath: "ticket_id" }).createIndex("read", "read");
+  const tickets = database.createObjectStore("tickets", { keyPath: "ticket_id" });
+  for (const name of ["read", "holder"]) tickets.createIndex(name, name);
   transaction.objectStore("queue").createIndex("key_id", "key_id");
   database.createObjectStore("keys", { keyPath: "key_id" });
 }
@@ -579,7 +597,7 @@ async function beGate({ kept, keys }, device, sealed) {
 }
 
 function eraseList(kept, tickets) {
-  for (const name of ["manifest", "recent", "list", "counts", "differing"]) kept.delete(name);
+  for (const name of ["manifest", "recent", "list", "holders", "counts", "differing"]) kept.delete(name);
   tickets.clear();
 }
 
@@ -593,6 +611,14 @@ async function unsentOf(queue, key_id, most) {
   const refused = await refusedOf(queue, key_id);
   const some = await done(queue.index("key_id").getAll(key_id, Number.isFinite(most) ? most + refused : undefined));
   return some.filter(({ refusal }) => !refusal).slice(0, most);
+}
+
+/** Has scans of the queue say for whom they are vouched by the new ids of those that vouch: the service has refused them by the old ones. */
+async function renameVouchers(queue, renamed) {
+  for (const item of await done(queue.getAll())) {
+    const vouched_by = renamed.get(item.body.vouched_by);
+    if (vouched_by) await done(queue.put({ ...item, refusal: undefined, why: undefined, body: { ...item.body, vouched_by } }));
+  }
 }
 
 /** How many they are, without reading them. */

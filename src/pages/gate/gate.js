@@ -27,6 +27,8 @@ const MISSED_SHOWN = 6000;
 const AFTER_VERDICT = 900;
 /** and after how long the word on a ticket that was in sight goes. */
 const STILL_SHOWN = 1000;
+/** So long before the service takes it no more, in milliseconds, an offer goes. */
+const OFFER_ENDS = 5000;
 /** So long ago, in milliseconds, somebody has just been admitted. */
 const JUST = 5 * 60_000;
 /** Tickets that are named in one notice. */
@@ -48,7 +50,7 @@ const repeats = new Repeats();
 const scanner = new Scanner(find("#video"), {
   looked: (codes) => repeats.looks(codes), seen, unsure, lost: () => showCameraProblem({ name: "NotFoundError" }),
 });
-const verdicts = new VerdictDialog({ closed: verdictClosed, retry });
+const verdicts = new VerdictDialog({ closed: verdictClosed, retry, admit: admitParty });
 const typing = new TypeSheet((typed) => wait({ code: null, presented: typed }));
 const scans = new ScansSheet(gate);
 let counts = null;
@@ -276,6 +278,31 @@ async function retry(verdict) {
   await decide(() => gate.retry(verdict), verdict.request?.code ?? null, verdict.request);
 }
 
+/** Admits tickets of the party of a verdict, each by a scan of its own, and shows what became of them as one. */
+async function admitParty(shown, tickets) {
+  if (asking) return;
+  await decide(() => admitted(shown, tickets), null);
+}
+
+async function admitted({ scan_id, scanned_at, ticket, party, voucher = { scan_id, scanned_at, ticket } }, tickets) {
+  const verdicts = [];
+  // In their order, as one pulls them through the gate. Where nobody decides, nobody decides on the next either.
+  for (const { ticket_id } of tickets) {
+    if (verdicts.at(-1)?.undecided) break;
+    verdicts.push(await gate.scan({ ticket_id, vouched_by: voucher.scan_id }));
+  }
+  const isIn = ({ result, undecided }) => result === "accepted" && !undecided;
+  const refused = verdicts.find((verdict) => !isIn(verdict));
+  const left = tickets.filter((_, index) => !verdicts[index] || !isIn(verdicts[index]));
+  const told = { voucher, party: party.filter((one) => !tickets.includes(one)) };
+  if (tickets.length === 1) return { ...verdicts[0], ...told };
+  const together = { admitted: tickets.length - left.length, left };
+  if (refused) return { ...refused, ...told, together };
+  const { gate: place } = ticket;
+  const seat = tickets.map(({ seat }) => isolated(seat)).join(", ");
+  return { ...verdicts.at(-1), ...told, together, ticket: { ...voucher.ticket, seat, gate: place, category: null, note: null } };
+}
+
 async function decide(ask, code, presented) {
   asking = true;
   sayEnrolProblem();
@@ -295,12 +322,18 @@ async function decide(ask, code, presented) {
 
 /** Shows a verdict, which is that of this code. If it stays, whoever was scanned behind it is told to be scanned again. */
 function decided(verdict, code) {
-  verdicts.show({ ...verdict, just: isJustAdmitted(verdict) }, timeZone());
+  verdicts.show({ ...verdict, just: isJustAdmitted(verdict) }, timeZone(), offeredFor(verdict));
   mark("shown");
   unsayMissed();
   repeats.decided(code, verdict);
   if (verdicts.blocks) missedAll("verdict");
   else takeNext();
+}
+
+/** For how many milliseconds an admission may speak for the holder's other tickets, as long as the service surely sees it so. */
+function offeredFor({ result, party = [], scanned_at, voucher = { scanned_at } }) {
+  if (result !== "accepted" || party.length === 0) return 0;
+  return Date.parse(voucher.scanned_at) + gate.limits.party_seconds * 1000 - OFFER_ENDS - now();
 }
 
 /** Whether a ticket that is refused as used came in by this device, and only a moment ago. */

@@ -29,6 +29,14 @@ export async function unseal(cipher, sealed) {
 /** Tells sealed things apart, without opening them. */
 export const nonceOf = (sealed) => sealed.subarray(0, IV).join();
 
+/** What makes pseudonyms: a key of the browser's, as that which seals. */
+export const newPseudonyms = () => crypto.subtle.generateKey({ name: "HMAC", hash: "SHA-256", length: 256 }, false, ["sign"]);
+
+/** By which somebody is known again on this device, and is not found out, however short the name. */
+export async function pseudonym(key, name) {
+  return new Uint8Array(await crypto.subtle.sign("HMAC", key, new TextEncoder().encode(name))).subarray(0, IV).join();
+}
+
 /** By which a secret of many random bits is known again, and not found out. */
 export async function fingerprint(secret) {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret))).subarray(0, IV).join();

@@ -4,7 +4,7 @@ import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
 import { explainAll } from "../shared/problem.js";
 import { signal } from "./sound.js";
-import { ago, dayAndTime, duration, hasText, isolated, text, timeAndOtherDay, timeOfDay } from "../shared/text.js";
+import { ago, counted, dayAndTime, duration, hasText, isolated, number, text, timeAndOtherDay, timeOfDay } from "../shared/text.js";
 
 /** How long an admission stays; everything else stays until somebody has read it. */
 const SHOWN = 1500;
@@ -55,6 +55,13 @@ export function tagsOf(verdict) {
   return Object.keys(tags).filter((tag) => tags[tag]).map((tag) => text(`gate.tag_${tag}`, { word }));
 }
 
+/** What became of several tickets that were to be admitted at once. */
+function togetherOf({ together }) {
+  if (!together) return [];
+  const left = together.left.map(({ seat }) => isolated(seat));
+  return [text("gate.party_admitted", { n: number(together.admitted) }), ...(left.length > 0 ? [text("gate.party_left", { seats: left })] : [])];
+}
+
 function detailOf(verdict, timeZone) {
   const { result, seconds_off: off, presented } = verdict;
   if (verdict.undecided) return undecidedDetail(verdict.problem);
@@ -95,7 +102,10 @@ function orderOf({ result, right_gate: gate, opens_at: opens, closed_at: closed,
   return text(`result.${result}_${whose}`, { time: timeAndOtherDay(turn, timeZone, now()) });
 }
 
-/** The dialog that shows verdicts. `closed()` is called when one is gone, `retry(verdict)` when it shall be asked again. */
+/**
+ * The dialog that shows verdicts. `closed()` is called when one is gone, `retry(verdict)` when it shall be asked again, and
+ * `admit(verdict, tickets)` for tickets of its `party`.
+ */
 export class VerdictDialog {
   /** The verdict on the screen, or null. */
   shown = null;
@@ -103,12 +113,15 @@ export class VerdictDialog {
   #timer = 0;
   #since = 0;
   #closed;
+  #admit;
 
-  constructor({ closed, retry }) {
+  constructor({ closed, retry, admit }) {
     this.#closed = closed;
+    this.#admit = admit;
     this.#dialog.addEventListener("click", ({ target }) => {
       if (target.id === "verdict-retry") retry(this.shown);
-      else this.close();
+      // Whoever misses a button of it has not put the verdict away.
+      else if (!target.closest("#party")) this.close();
     });
     // With the Escape key. The event comes late, maybe when the next verdict is shown already.
     this.#dialog.addEventListener("close", () => this.#dialog.open || this.close());
@@ -138,7 +151,8 @@ export class VerdictDialog {
     return performance.now() - this.#since;
   }
 
-  show(verdict, timeZone) {
+  /** `offered` says for how many milliseconds the verdict may speak for its `party`. */
+  show(verdict, timeZone, offered = 0) {
     const kind = kindOf(verdict);
     this.shown = verdict;
     this.#since = performance.now();
@@ -153,12 +167,32 @@ export class VerdictDialog {
     category.dataset.colour = verdict.ticket?.category_colour ?? "";
     find("#verdict-note").textContent = verdict.ticket?.note ?? "";
     find("#verdict-detail").replaceChildren(...[detailOf(verdict, timeZone)].flat());
-    find("#verdict-tags").replaceChildren(...tagsOf(verdict).map((tag) => element("li", {}, tag)));
+    find("#verdict-tags").replaceChildren(...[...togetherOf(verdict), ...tagsOf(verdict)].map((tag) => element("li", {}, tag)));
+    const party = offered > 0 ? verdict.party : [];
+    this.#showParty(verdict, party);
     find("#verdict-retry").hidden = !verdict.undecided;
     if (!this.#dialog.open) this.#dialog.showModal();
     signal(kind);
     clearTimeout(this.#timer);
-    if (this.#isAdmission) this.#timer = setTimeout(() => this.close(), SHOWN);
+    if (this.#isAdmission) this.#timer = setTimeout(() => this.close(), party.length > 0 ? offered : SHOWN);
+  }
+
+  /** Offers to admit the holder's other tickets: all of them, or one. */
+  #showParty(verdict, party) {
+    const offer = (tickets) => () => {
+      find("#party").inert = true;
+      clearTimeout(this.#timer);
+      this.#admit(verdict, tickets);
+    };
+    find("#party").hidden = party.length === 0;
+    find("#party").inert = false;
+    find("#party-all").textContent = counted("gate.party_all", party.length, { name: isolated(nameOf(verdict.voucher ?? verdict)) });
+    find("#party-all").onclick = offer(party);
+    // One alone is told by the button for all.
+    const ones = party.map((ticket) => element("li", {}, party.length > 1
+      ? element("button", { type: "button", onclick: offer([ticket]) }, partyLine(ticket)) : element("p", {}, partyLine(ticket))));
+    find("#party-ones").replaceChildren(...ones);
+    this.#dialog.scrollTop = 0;
   }
 
   close() {
@@ -169,6 +203,10 @@ export class VerdictDialog {
     if (wasShown) this.#closed();
   }
 }
+
+/** A ticket of a party in one line: where, who, of which kind, and what to know. */
+const partyLine = ({ seat, full_name, category, note }) =>
+  element("span", {}, element("bdi", { className: "seat" }, seat), ...[full_name, category, note].filter(Boolean).flatMap((word) => [" · ", element("bdi", {}, word)]));
 
 /** Seat and gate as nodes, each on its own whatever direction it is written in. */
 export function seatOf({ ticket }) {

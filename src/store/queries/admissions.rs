@@ -5,15 +5,15 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::scans::get_any_scan;
-use super::tickets::{find_read_at, optional_ticket};
+use super::tickets::{find_read_at, list_party, optional_ticket};
 use super::{
     BEGIN, Backend, Connection, Db, Row, is_foreign_key_violation, is_serialization_failure, is_unique_violation,
 };
 use crate::admission::{ATTEMPTS, FUTURE_TOLD};
 use crate::error::Error;
 use crate::limits::KEY_ATTEMPTS;
-use crate::model::Scan;
-use crate::store::{Admissions, Guarded, Guesses, Mark, Recorded, Result, ScanContext, TicketName};
+use crate::model::{Millis, Scan};
+use crate::store::{Admissions, Guarded, Guesses, Mark, Recorded, Result, ScanContext, TicketName, Voucher};
 
 /// How many codes of a ticket were refused since a moment, those of offline gates apart; since null, none.
 macro_rules! count_refusals {
@@ -51,10 +51,10 @@ macro_rules! count_refusals_of_key {
 macro_rules! few_refusals {
     () => {
         concat!(
-            count_refusals!("$3", "$21", "$25"),
-            " <= $22 and ",
-            count_refusals_of_key!("$17", "$23", "$25"),
-            " < $24"
+            count_refusals!("$3", "$22", "$26"),
+            " <= $23 and ",
+            count_refusals_of_key!("$18", "$24", "$26"),
+            " < $25"
         )
     };
 }
@@ -62,6 +62,19 @@ macro_rules! few_refusals {
 /// All that a decision needs; `$ticket` says by what the ticket is found.
 macro_rules! select_scan_context {
     ($ticket:literal) => {
+        select_scan_context!(
+            $ticket,
+            concat!(
+                ", (select p.ticket_id from tickets p where p.user_id = t.user_id \
+                 and p.event_id = t.event_id and p.ticket_id <> t.ticket_id and ",
+                may_be_admitted!("p"),
+                " limit 1) is not null as in_company"
+            ),
+            ""
+        )
+    };
+    // Where a scan has to speak for it, `$joins` finds that.
+    ($ticket:literal, $columns:expr, $joins:expr) => {
         concat!(
             "select e.event_id as of_event_id, e.time_zone, e.opens_at, e.closes_at, e.reentry, ",
             ticket_columns!(),
@@ -80,24 +93,44 @@ macro_rules! select_scan_context {
             ", ",
             fingerprint!(),
             ", (select count(*) from scans p where p.scan_id = $2) as prior",
+            $columns,
             " from events e left join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
             " and ",
             $ticket,
+            $joins,
             " left join users u on u.user_id = t.user_id where e.slug = $1 and e.deleted_at is null"
         )
     };
 }
 
-/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$20`. Of an event that
+/// The scan `$8` as `v`, if it admitted the holder of the ticket `t` with another ticket, by the key `$4`. One for which another spoke
+/// speaks for none: a code, or a supervisor, is at the beginning of each admission.
+macro_rules! join_voucher {
+    () => {
+        concat!(
+            " left join scans v on v.scan_id = $8 and v.event_id = e.event_id and v.result = 'accepted' \
+             and v.direction = 'entry' and v.undone_at is null and v.vouched_by is null and ",
+            key_or_environment!("v.key_id"),
+            " = ",
+            key_or_environment!("$4"),
+            " left join tickets w on w.ticket_id = v.ticket_id and w.user_id = t.user_id and w.ticket_id <> t.ticket_id"
+        )
+    };
+}
+
+const SELECT_OF_PARTY: &str =
+    select_scan_context!("t.ticket_id = $7", ", v.decided_at as vouched_at, w.gate as vouched_gate", join_voucher!());
+
+/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$21`. Of an event that
 /// was deleted meanwhile none is written.
 macro_rules! insert_scan {
     () => {
         concat!(
             "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
-             manual, note, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id, \
+             manual, note, vouched_by, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id, \
              ticket_version, opens_at, closed_at) \
-             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20 \
+             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21 \
              from (select event_id from events where event_id = $2 and deleted_at is null",
             key_share!(),
             ") as e"
@@ -108,8 +141,8 @@ macro_rules! insert_scan {
 /// Writes a scan unless too many codes were refused.
 const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", few_refusals!());
 
-/// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$21`
-/// and `$22` of the ticket, `$23` and `$24` of the key; and until when, `$25`.
+/// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$22`
+/// and `$23` of the ticket, `$24` and `$25` of the key; and until when, `$26`.
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,
@@ -130,6 +163,7 @@ pub fn bind_scan<'q>(
         .bind(scan.offline_result)
         .bind(scan.manual)
         .bind(scan.note.as_deref())
+        .bind(scan.vouched_by)
         .bind(scan.seconds_off)
         .bind(scan.first_used_at)
         .bind(scan.first_used_gate.as_deref())
@@ -209,6 +243,7 @@ async fn read_context(
     let query = match ticket {
         TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $7")),
         TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $7 and t.gate = $8")),
+        TicketName::OfParty { .. } => sqlx::query(SELECT_OF_PARTY),
         TicketName::None => sqlx::query(select_scan_context!("t.ticket_id is null")),
     };
     let query = query.bind(event).bind(scan_id).bind(guesses.of_ticket_since);
@@ -216,6 +251,7 @@ async fn read_context(
     let query = match ticket {
         TicketName::Id(ticket_id) => query.bind(ticket_id),
         TicketName::Seat { seat, gate } => query.bind(*seat).bind(*gate),
+        TicketName::OfParty { ticket_id, vouched_by } => query.bind(ticket_id).bind(vouched_by),
         TicketName::None => query,
     };
     let Some(row) = query.fetch_optional(&mut *connection).await? else {
@@ -224,6 +260,11 @@ async fn read_context(
     let mut context = scan_context(&row)?;
     if row.try_get::<i64, _>("prior")? > 0 {
         context.prior = get_any_scan(connection, scan_id).await?;
+    }
+    if matches!(ticket, TicketName::OfParty { .. }) {
+        context.voucher = voucher(&row)?;
+    } else if let (true, Some(ticket)) = (row.try_get("in_company")?, &context.ticket) {
+        context.party = list_party(connection, ticket).await?;
     }
     Ok(Some(context))
 }
@@ -236,6 +277,8 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
         closes_at: row.try_get("closes_at")?,
         reentry: row.try_get("reentry")?,
         ticket: optional_ticket(row)?,
+        party: Vec::new(),
+        voucher: None,
         prior: None,
         refusals: row.try_get("refusals")?,
         key_refusals: row.try_get("key_refusals")?,
@@ -244,6 +287,12 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
         first_used_gate: row.try_get("first_used_gate")?,
         secret_fingerprint: row.try_get("secret_fingerprint")?,
     })
+}
+
+fn voucher(row: &Row) -> std::result::Result<Option<Voucher>, sqlx::Error> {
+    let decided_at: Option<Millis> = row.try_get("vouched_at")?;
+    let gate: Option<String> = row.try_get("vouched_gate")?;
+    Ok(decided_at.zip(gate).map(|(decided_at, gate)| Voucher { decided_at, gate }))
 }
 
 /// Returns how many rows were written.

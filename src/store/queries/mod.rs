@@ -48,6 +48,21 @@ macro_rules! issued_user {
     };
 }
 
+/// Whether a ticket of the event `e` that somebody holds might be admitted without a code, as far as its state says.
+macro_rules! may_be_admitted {
+    ($ticket:literal) => {
+        concat!(
+            "(",
+            $ticket,
+            ".status = 'valid' or ",
+            $ticket,
+            ".status = 'used' and (e.reentry = 'once_a_day' or e.reentry = 'after_exit' and not ",
+            $ticket,
+            ".inside))"
+        )
+    };
+}
+
 /// Whether the scan `s` is there.
 macro_rules! kept_scan {
     () => {

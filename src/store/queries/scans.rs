@@ -15,8 +15,8 @@ use crate::store::{Act, Author, Conflict, Guarded, KeyScan, Result, Scans};
 macro_rules! scan_columns {
     () => {
         "s.scan_id, s.event_id, s.ticket_id, s.presented, s.at_gate, s.direction, s.result, s.offline_result, \
-         s.manual, s.note, s.seconds_off, s.first_used_at, s.first_used_gate, s.opens_at, s.closed_at, s.scanned_at, \
-         s.received_at, s.decided_at, s.key_id, s.undone_at, s.undone_by"
+         s.manual, s.note, s.vouched_by, s.seconds_off, s.first_used_at, s.first_used_gate, s.opens_at, s.closed_at, \
+         s.scanned_at, s.received_at, s.decided_at, s.key_id, s.undone_at, s.undone_by"
     };
 }
 

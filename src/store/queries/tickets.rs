@@ -11,6 +11,7 @@ use super::users::find_holder;
 use super::{BEGIN, Backend, Connection, FIND, LOCK_TICKET, Row, kept_secrets};
 use crate::error::Error;
 use crate::fold;
+use crate::limits::PARTY;
 use crate::model::{Action, Millis, Status, Ticket};
 use crate::store::{
     Act, Author, Guarded, ManifestTicket, NewSeed, PersonName, Reseeded, Result, TicketChange, TicketFilter,
@@ -88,7 +89,8 @@ impl Tickets for Backend {
         // knows whether they are new.
         let outcome = sqlx::query_as(concat!(
             "select t.ticket_id, t.seat, t.gate, t.seed, coalesce(t.seeded_at, t.created_at) as seeded_at, t.status, \
-             u.username, coalesce(t.holder_name, u.full_name) as full_name, t.category, t.note, t.valid_from, t.valid_until, \
+             u.username, case when u.event_id is not null then e.slug end as holder_event, \
+             coalesce(t.holder_name, u.full_name) as full_name, t.category, t.note, t.valid_from, t.valid_until, \
              t.inside, t.last_step, t.used_at, t.printed_at, ",
             last_entry!(),
             " from events e join tickets t on t.event_id = e.event_id and ",
@@ -337,6 +339,24 @@ pub(in crate::store) fn list_statement(filter: &TicketFilter, words: usize) -> S
         ),
         conditions = conditions.concat(),
     )
+}
+
+/// The other tickets of a ticket's holder for its gate that might be admitted.
+pub(super) async fn list_party(connection: &mut Connection, ticket: &Ticket) -> Result<Vec<Ticket>> {
+    let party = sqlx::query_as(select_tickets!(
+        "where t.user_id = $1 and t.event_id = $2 and t.ticket_id <> $3 and coalesce(t.gate_key = $4, t.gate = $5) and ",
+        may_be_admitted!("t"),
+        " order by t.ticket_id limit $6"
+    ))
+    .bind(ticket.user_id)
+    .bind(ticket.event_id)
+    .bind(ticket.ticket_id)
+    .bind(fold::place(&ticket.gate))
+    .bind(&ticket.gate)
+    .bind(PARTY as i64)
+    .fetch_all(connection)
+    .await?;
+    Ok(party)
 }
 
 /// The ticket whose seat and gate people read as these, if there is one such ticket.
