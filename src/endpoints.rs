@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod batches;
 pub mod events;
+pub mod guests;
 pub mod imports;
 pub mod keys;
 pub mod manifest;

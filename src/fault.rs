@@ -29,6 +29,8 @@ pub enum Fault {
     Empty,
     #[strum(message = "must have at most {most} characters")]
     TooLong { most: usize },
+    #[strum(message = "must have at least {least} letters or digits")]
+    TooShort { least: usize },
     #[strum(message = "must have no control characters")]
     BadCharacters,
     #[strum(message = "must be a number from {least} to {most}")]

@@ -23,6 +23,11 @@ pub const PARTY_WINDOW: Duration = Duration::from_mins(2);
 /// Tickets of a holder that are told with an admission.
 pub const PARTY: usize = 50;
 
+/// Guests that are told of those who are looked for by name,
+pub const GUESTS: usize = 10;
+/// and letters that it needs at least.
+pub const GUEST_LETTERS: usize = 2;
+
 /// How old a scan in a batch may be.
 pub const OFFLINE_WINDOW: Duration = Duration::from_hours(72);
 /// How far the clock of a gate that sends a batch may be ahead.
@@ -175,6 +180,8 @@ pub struct GateLimits {
     party_seconds: u64,
     /// So many of them at most.
     party_tickets: u64,
+    /// Guests that are shown of those who are looked for by name.
+    guests: u64,
     /// How long after the event's end the manifest can be had; from then on the device forgets it.
     manifest_after_end_seconds: u64,
     /// How long after its last refresh the device forgets the manifest.
@@ -186,6 +193,7 @@ impl GateLimits {
         undo_seconds: UNDO_WINDOW.as_secs(),
         party_seconds: PARTY_WINDOW.as_secs(),
         party_tickets: PARTY as u64,
+        guests: GUESTS as u64,
         manifest_after_end_seconds: MANIFEST_AFTER_END.as_secs(),
         list_kept_seconds: LIST_KEPT.as_secs(),
     };

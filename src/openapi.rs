@@ -19,8 +19,9 @@ use crate::error::Error;
 use crate::error::tests::every_error;
 use crate::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CATEGORIES, CSV_BODY, ENROLMENT, EVENT_WITHOUT_END, GUESSES_NOTED,
-    GUESSES_SHOWN, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END,
-    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY, PARTY_WINDOW, UNDO_WINDOW, told,
+    GUESSES_SHOWN, GUEST_LETTERS, GUESTS, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED,
+    KEY_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY, PARTY_WINDOW,
+    UNDO_WINDOW, told,
 };
 use crate::list::Limit;
 use crate::model::{Role, ScanResult, Slug, Username};
@@ -282,12 +283,19 @@ impl Assembly {
             let about = self.document.parameters.get(name).unwrap_or_else(|| panic!("document.toml describes no {name}"));
             json!({ "name": name, "in": "path", "required": true, "description": about, "schema": path_parameter(name).0 })
         });
-        let query = operation.query.as_deref().map(|name| &self.queries[name]["properties"]);
-        let in_query = query.and_then(Value::as_object).into_iter().flatten().map(|(name, schema)| {
+        let query = operation.query.as_deref().map(|name| &self.queries[name]);
+        let required = query.and_then(|query| query["required"].as_array()).into_iter().flatten();
+        let required: Vec<&Value> = required.collect();
+        let members = query.and_then(|query| query["properties"].as_object());
+        let in_query = members.into_iter().flatten().map(|(name, schema)| {
             let mut schema = schema.clone();
             schemas::forbid_null(&mut schema);
             let about = schema.as_object_mut().and_then(|schema| schema.remove("description"));
-            json!({ "name": name, "in": "query", "description": about, "schema": schema })
+            let mut parameter = json!({ "name": name, "in": "query", "description": about, "schema": schema });
+            if required.iter().any(|required| *required == name) {
+                parameter["required"] = true.into();
+            }
+            parameter
         });
         // It also has openapi-python-client import what an operation with two bodies needs, which it forgets
         // where nothing is optional (its issue 1451).
@@ -508,6 +516,8 @@ fn limits_told() -> Vec<(&'static str, String)> {
         ("CATEGORIES", CATEGORIES.to_string()),
         ("GUESSES_NOTED", GUESSES_NOTED.to_string()),
         ("GUESSES_SHOWN", told(GUESSES_SHOWN)),
+        ("GUESTS", GUESTS.to_string()),
+        ("GUEST_LETTERS", GUEST_LETTERS.to_string()),
         ("GREATEST", Limit::GREATEST.to_string()),
         ("MANIFEST_AFTER_END", told(MANIFEST_AFTER_END)),
         ("MANIFEST_BEFORE_START", told(MANIFEST_BEFORE_START)),

@@ -17,8 +17,8 @@ use qrcodegen::{QrCode, QrCodeEcc};
 
 use crate::admission::DAY_TURNS;
 use crate::limits::{
-    CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, KEY_NAME, LIST_KEPT, MANIFEST_AFTER_END,
-    MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG, USERNAME,
+    CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, GUEST_LETTERS, GUESTS, KEY_NAME, LIST_KEPT,
+    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG, USERNAME,
 };
 use crate::model::Millis;
 use crate::totp::PERIOD;
@@ -77,6 +77,8 @@ fn limit(name: &str) -> Option<u64> {
         "note" => NOTE as u64,
         "search" => SEARCH as u64,
         "capacity" => CAPACITY.unsigned_abs(),
+        "guests" => GUESTS as u64,
+        "guest_letters" => GUEST_LETTERS as u64,
         "enrolment_minutes" => ENROLMENT.as_secs() / 60,
         "guesses_minutes" => GUESSES_SHOWN.as_secs() / 60,
         "manifest_hours" => MANIFEST_BEFORE_START.as_secs() / 3_600,

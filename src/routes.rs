@@ -14,7 +14,7 @@ use http_body::Body as _;
 
 use crate::app::{App, within};
 use crate::auth::Caller;
-use crate::endpoints::{actions, batches, events, keys, manifest, pages, scans, stats, system, tickets, users};
+use crate::endpoints::{actions, batches, events, guests, keys, manifest, pages, scans, stats, system, tickets, users};
 use crate::error::Error;
 use crate::limits::{BATCH_BODY, BODY, CSV_BODY, KEYLESS_BODY, TURN_WAIT};
 use crate::logs::{self, RequestLine};
@@ -155,6 +155,7 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/events/{event}/scans"         GATE,       SHORT  => scans::record_scan;
     POST   "/api/events/{event}/scans/batch"   GATE,       BATCH  => batches::record_batch;
     POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT  => scans::undo_scan;
+    GET    "/api/events/{event}/guests"        SUPERVISOR, READS  => guests::find_guests;
     GET    "/api/events/{event}/manifest"      GATE,       LIST   => manifest::show_manifest;
     GET    "/api/events/{event}/conflicts"     ORGANIZER,  READS  => batches::list_conflicts;
     GET    "/api/events/{event}/stats"         GATE,       READS  => stats::show_stats;

@@ -37,7 +37,7 @@ const NOTED_AGAIN: Duration = Duration::from_mins(1);
 pub(crate) struct ManifestQuery {
     /// The `as_of` of an earlier manifest: only tickets changed since then, and of another gate than the key's only new ones; or
     /// all where the service cannot tell (`whole`).
-    #[cfg_attr(test, schemars(with = "u64"))]
+    #[cfg_attr(test, schemars(with = "Option<u64>"))]
     since: Option<Since>,
 }
 

@@ -184,12 +184,12 @@ pub(crate) struct ScanReply {
     undone_at: Option<Millis>,
 }
 
-/// The ticket of a scan, as far as the answer may tell of it: what the caller may not know is null. To whom the right code
+/// The ticket of a scan, or of a guest who was looked for, as far as the answer may tell of it: what the caller may not know is null. To whom the right code
 /// was shown is told all. With any other result it is which ticket, its seat and its gate; a supervisor is told the holder
 /// too.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-struct ScannedTicket {
+pub(super) struct ScannedTicket {
     /// The ticket's id.
     ticket_id: Uuid,
     /// The slug of its event.
@@ -268,7 +268,7 @@ impl From<Ticket> for PartyTicket {
 }
 
 impl ScannedTicket {
-    fn new(ticket: Ticket, told: Told) -> Self {
+    pub(super) fn new(ticket: Ticket, told: Told) -> Self {
         let all = told == Told::Everything;
         let named = told >= Told::Holder;
         let category_colour = ticket.category_colour().filter(|_| all);

@@ -10,7 +10,7 @@ use strum::{EnumMessage as _, IntoEnumIterator as _};
 
 use super::refusals;
 use crate::app::FullHealth;
-use crate::endpoints::{batches, events, imports, keys, manifest, scans, stats, system, tickets, users};
+use crate::endpoints::{batches, events, guests, imports, keys, manifest, scans, stats, system, tickets, users};
 use crate::fault::Fault;
 use crate::limits;
 use crate::list::{Cursor, Limit, PageQuery};
@@ -39,7 +39,9 @@ pub fn components() -> Map<String, Value> {
         add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview, imports::Imported)>(all);
         // In queries, and in maps.
         add::<(Existing, Flag, Unknown, Colour)>(all);
-        add::<(batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(all);
+        add::<(guests::Guests, batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(
+            all,
+        );
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
@@ -97,6 +99,7 @@ fn told() -> [(&'static str, &'static str, Value); 5] {
 pub fn queries() -> Map<String, Value> {
     generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(PageQuery, keys::KeyScansQuery, tickets::ListQuery, manifest::ManifestQuery, system::HealthQuery)>(all);
+        add::<guests::GuestsQuery>(all);
         add::<(users::PeopleQuery, users::UserTicketsQuery, events::DeleteQuery, imports::ImportQuery)>(all);
     })
 }

@@ -4,7 +4,7 @@ import { webcrypto } from "node:crypto";
 import fs from "node:fs";
 import { test } from "node:test";
 import { decide, parse, told } from "../../src/pages/gate/admission.js";
-import { inOrder, place, samePlace } from "../../src/pages/shared/fold.js";
+import { inOrder, place, samePlace, words } from "../../src/pages/shared/fold.js";
 import { code, importKey, stepAt } from "../../src/pages/shared/totp.js";
 
 globalThis.crypto ??= webcrypto; // Node 18
@@ -88,6 +88,10 @@ test("a seat and a gate are compared as the service compares them", () => {
   assert.ok(samePlace("Entrada \u00danica", "ENTRADA UNICA") && !samePlace("\u00d1", "N"));
   // A device that is bound to no gate is at none of them.
   for (const none of [null, undefined, ""]) assert.ok(!samePlace("North", none));
+});
+
+test("a guest is found by the words that the service finds them by", () => {
+  for (const [text, found] of folds.words) assert.deepEqual(words(text), found, JSON.stringify(text));
 });
 
 test("people find a place in the order that the service has, but for the alphabet of their language", () => {

@@ -562,6 +562,37 @@ async function erased(tab, host, ticket, ahead) {
   return verdict;
 }
 
+test("of 10,000 names the list is opened without the page standing still, and forgotten when nobody looks any more", async (t) => {
+  const host = await service(t);
+  const rows = Array.from({ length: 10_000 }, (_, place) => `${place},North,u${place},Guest ${place}\n`);
+  await host.api("POST", "/api/events/default/tickets", `seat,gate,username,full_name\n${rows.join("")}`);
+  const tab = await (await device(t, host)).enrolled(host, { role: "supervisor" });
+  await host.stop();
+  const { guests, longest, again } = await tab.page.evaluate(async () => {
+    let longest = 0;
+    let before = performance.now();
+    let looking = true;
+    const watch = async () => {
+      while (looking) {
+        await new Promise((resolve) => setTimeout(resolve));
+        longest = Math.max(longest, performance.now() - before);
+        before = performance.now();
+      }
+    };
+    const watched = watch();
+    const { guests } = await globalThis.gate.guests("guest 9999");
+    looking = false;
+    await watched;
+    const again = await globalThis.gate.guests("GUEST");
+    globalThis.gate.closeGuests();
+    return { guests, longest, again: again.guests.length };
+  });
+  assert.deepEqual(guests.map(({ seat, full_name, status }) => [seat, full_name, status]), [["9999", "Guest 9999", "valid"]]);
+  assert.equal(again, 10, "as many as the service tells");
+  // This machine may stand still for longer than the page.
+  assert.ok(longest < 500, `it stood still for ${longest} ms`);
+});
+
 const HOUR = 3_600_000;
 
 test("a list that is older than 48 hours is erased and admits nobody, until the service is there again", async (t) => {

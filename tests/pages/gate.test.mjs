@@ -474,6 +474,77 @@ test("who of a family is not admitted is named, and does not go by itself", asyn
   await saw(gate, verdict, "refused", en("result.revoked"), en("gate.party_admitted", { n: 2 }), en("gate.party_left", { seats: isolated("A-3") }));
 });
 
+/** A supervisor's gate, at which nobody has a phone. */
+async function supervised(t) {
+  const { tickets } = await house(t);
+  const gate = await Gate.at(t, tickets, { key: { role: "supervisor" } });
+  await gate.readyForOffline("4");
+  return { tickets, gate };
+}
+
+/** Types a part of a name, and waits for who is found. */
+async function looksFor(gate, words, name) {
+  await gate.page.getByLabel(en("gate.guest_name"), { exact: true }).fill(words);
+  await gate.page.locator("#guests").getByText(name).waitFor();
+}
+
+for (const away of [false, true]) {
+  test(`a guest without a phone is found by name and admitted with three taps${away ? ", without the network too" : ""}`, async (t) => {
+    const { tickets, gate } = await supervised(t);
+    const { page } = gate;
+    if (away) await page.route("**/api/**", (route) => route.abort());
+    await gate.press(en("gate.guest"));
+    await looksFor(gate, "ROÉ", "Ana Roe");
+    await accessible(page);
+    assert.match(await page.locator("#guests").innerText(), /Ana Roe\s+A-1 North/);
+    await page.locator("#guests").getByRole("button", { name: /Ana Roe/ }).click();
+    assert.equal(await page.locator("#guest-sheet").getByLabel(en("gate.note"), { exact: true }).inputValue(), en("gate.reason_phone"));
+    await accessible(page);
+    await gate.press(en("gate.admit"), page.locator("#guest-sheet"));
+    await saw(gate, await gate.verdict(), "accepted", "Ana Roe", "A-1");
+    if (away) await page.unroute("**/api/**");
+    await page.evaluate(() => dispatchEvent(new Event("online")));
+    await eventually(async () => {
+      const [scan] = await tickets.rows("/api/events/default/scans.csv");
+      assert.deepEqual([scan?.result, scan?.manual, scan?.note, scan?.seat], ["accepted", "true", en("gate.reason_phone"), "A-1"]);
+    });
+    // Found again, it says what they are.
+    await gate.press(en("gate.guest"));
+    await looksFor(gate, "a-1", en("gate.guest_used"));
+  });
+}
+
+test("a guest of another gate is told where to go, and a reason can be another", async (t) => {
+  const { tickets, gate } = await supervised(t);
+  const { page } = gate;
+  await gate.press(en("gate.guest"));
+  await looksFor(gate, "moe", "Eve Moe");
+  await page.locator("#guests").getByRole("button", { name: /Eve Moe/ }).click();
+  await gate.press(en("gate.cancel"));
+  await page.locator("#guests").getByRole("button", { name: /Eve Moe/ }).click();
+  await gate.press(en("gate.reason_identity"));
+  await gate.press(en("gate.admit"), page.locator("#guest-sheet"));
+  await saw(gate, await gate.verdict(), "attention", en("result.wrong_gate_order", { gate: isolated("South") }), "Eve Moe");
+  const [scan] = await tickets.rows("/api/events/default/scans.csv");
+  assert.deepEqual([scan.result, scan.note], ["wrong_gate", en("gate.reason_identity")]);
+});
+
+test("who is looked for is said not to be there, or that nobody can look, and only supervisors are asked", async (t) => {
+  const { tickets, gate } = await supervised(t);
+  await gate.press(en("gate.guest"));
+  const name = gate.page.getByLabel(en("gate.guest_name"), { exact: true });
+  await gate.sees(en("gate.guest_hint"));
+  await name.fill("nobody");
+  await gate.sees(en("gate.guest_none"));
+  const online = await Gate.at(t, tickets, { key: { role: "supervisor", offline: false } });
+  await online.press(en("gate.guest"));
+  await online.page.route("**/guests**", (route) => route.abort());
+  await online.page.getByLabel(en("gate.guest_name"), { exact: true }).fill("roe");
+  await online.page.locator("#guest-told").getByText(en("gate.blind_notice")).waitFor();
+  const door = await Gate.at(t, tickets);
+  assert.ok(await door.page.locator("#guest").isHidden());
+});
+
 /** Waits until the camera has looked at the same picture again, several times. */
 const seesMore = (page) => page.evaluate(() => new Promise((resolve) => {
   const video = document.querySelector("#video");
@@ -785,7 +856,7 @@ test("a supervisor admits without a code, with a reason, and takes it back", asy
   await gate.page.getByLabel(en("gate.seat"), { exact: true }).fill("A-1");
   await gate.press(en("gate.admit"));
   assert.ok(await gate.page.locator("#confirm").isHidden(), "not without a reason");
-  await gate.page.getByLabel(en("gate.note"), { exact: true }).fill("Phone without battery");
+  await gate.page.locator("#type-sheet").getByLabel(en("gate.note"), { exact: true }).fill("Phone without battery");
   await gate.press(en("gate.admit"));
   const sure = gate.page.getByRole("alertdialog", { name: en("gate.manual_title") });
   await sure.getByText("Phone without battery").waitFor();

@@ -142,6 +142,14 @@ async function gate(t, page, look) {
   const guess = service.code(people.ben).replace(/\d{6}$/, "000000");
   for (let guesses = 0; guesses < 11; guesses += 1) await service.scan(people.ben, guess);
   await shows(service.code(people.ben), "too-many-attempts");
+  await gate.press(en("gate.guest"));
+  await gate.page.getByLabel(en("gate.guest_name"), { exact: true }).fill("sanz");
+  await gate.page.locator("#guests").getByText("Noa Sanz").waitFor();
+  await look(gate.page, "gate-guests");
+  await gate.page.locator("#guests").getByText("Noa Sanz").click();
+  await look(gate.page, "gate-guest");
+  await gate.press(en("gate.cancel"));
+  await gate.press(en("gate.close"));
   await gate.press(en("gate.type"));
   await look(gate.page, "gate-type");
   await gate.press(en("gate.without_code"));

@@ -5,10 +5,10 @@ use std::time::Duration;
 use register_ticket_api::admission::ATTEMPTS;
 use register_ticket_api::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT,
-    EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, IMPORT_TICKETS, IMPORTS_AT_WORK, KEY_AFTER_EVENT,
-    KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY, LARGE_AT_WORK, LIST_KEPT,
-    LISTS_IN_FLIGHT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY, PARTY_WINDOW,
-    PLACE, SLUG, Share, TURN_WAIT, UNDO_WINDOW, USERNAME, WORKBOOK_UNPACKED, told,
+    EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, GUEST_LETTERS, GUESTS, IMPORT_TICKETS,
+    IMPORTS_AT_WORK, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY,
+    LARGE_AT_WORK, LIST_KEPT, LISTS_IN_FLIGHT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD,
+    OFFLINE_WINDOW, PARTY, PARTY_WINDOW, PLACE, SLUG, Share, TURN_WAIT, UNDO_WINDOW, USERNAME, WORKBOOK_UNPACKED, told,
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
@@ -65,6 +65,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
             ),
             format!("{KEY_ATTEMPTS} codes sent with one key were refused within {} seconds", ATTEMPTS_WINDOW.as_secs()),
             format!("{GUESSES_NOTED} codes or more were refused within the last {}", told(GUESSES_SHOWN)),
+            format!("takes {GUEST_LETTERS} letters or digits at least, and tells {GUESTS} guests at most"),
             format!("could be admitted now, {PARTY} at most"),
             format!("at most {} before and not undone", told(PARTY_WINDOW)),
             format!("up to {STALE_WINDOW} steps away"),

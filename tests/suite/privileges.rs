@@ -139,6 +139,11 @@ impl World<'_> {
                 let (ticket, _) = self.ticket().await;
                 of_event().shows(ticket.secret())
             }
+            ("GET", "/api/events/{event}/guests") => {
+                let (ticket, _) = self.ticket().await;
+                let path = path.replace("{event}", event);
+                Deed::at(format!("{path}?q={}", ticket.username)).shows(ticket.seat)
+            }
             ("GET", path) if path.starts_with("/api/events/{event}") => of_event(),
             ("GET", "/api/actions.csv") => Deed::at(path).shows(format!(",\"{event}\",")),
             ("GET" | "POST", path) if path.starts_with("/api/tickets/{ticket_id}") => {

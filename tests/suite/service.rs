@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use data_encoding::BASE32_NOPAD;
 use register_ticket_api::app::App;
 use register_ticket_api::config::Settings;
-use register_ticket_api::limits::{LIST_KEPT, MANIFEST_AFTER_END, PARTY, PARTY_WINDOW, UNDO_WINDOW};
+use register_ticket_api::limits::{GUESTS, LIST_KEPT, MANIFEST_AFTER_END, PARTY, PARTY_WINDOW, UNDO_WINDOW};
 use register_ticket_api::model::Millis;
 use register_ticket_api::totp::{Code, QrCode, TotpKey, step_at};
 use serde_json::{Map, Value, json};
@@ -271,6 +271,7 @@ pub fn gate_limits() -> Value {
         "undo_seconds": UNDO_WINDOW.as_secs(),
         "party_seconds": PARTY_WINDOW.as_secs(),
         "party_tickets": PARTY,
+        "guests": GUESTS,
         "manifest_after_end_seconds": MANIFEST_AFTER_END.as_secs(),
         "list_kept_seconds": LIST_KEPT.as_secs(),
     })

@@ -5,7 +5,7 @@ import { decide, find, parse, proof, ticketIn, told } from "./admission.js";
 import { Problem, ask, databaseOf, isOfAnother, parsed, send } from "../shared/api.js";
 import { clockSince, now } from "../shared/clock.js";
 import { Device, names, newId, passed } from "./device.js";
-import { inOrder, place, samePlace } from "../shared/fold.js";
+import { inOrder, place, samePlace, words } from "../shared/fold.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { folded } from "./readings.js";
 import { prove } from "./seal.js";
@@ -74,6 +74,8 @@ export class Gate extends EventTarget {
   #waiting = [];
   #erased = null;
   #differing = [];
+  /** The list with its names, while somebody looks for one. */
+  #guests = null;
   /** The latest time that is known to have been, when that was by the page's own clock, and since which refresh. */
   #seen = { time: 0, at: 0, refresh: null };
   /** Why the queue or the manifest does not move. */
@@ -269,6 +271,31 @@ export class Gate extends EventTarget {
       if (!problem.isAway || !this.state.offlineReady) throw problem;
       return this.#ownCounts();
     }
+  }
+
+  /**
+   * Those whose seat or name has these words: `{guests, offline}`, each guest as the service tells a ticket, those at this gate first. By the
+   * list where the service is away; then it stays open in memory until `closeGuests`. Throws a `Problem`.
+   */
+  async guests(text) {
+    const own = ({ gate }) => samePlace(gate, this.device?.gate ?? this.atGate);
+    const sorted = (guests) => [...guests.filter(own), ...guests.filter((guest) => !own(guest))];
+    try {
+      const timeout = this.state.offlineReady ? PATIENCE : PATIENCE_ALONE;
+      const { guests } = await this.#ask("GET", `/api/events/${this.#event}/guests?q=${encodeURIComponent(text)}`, { timeout });
+      return { guests: sorted(guests), offline: false };
+    } catch (problem) {
+      if (!problem.isAway || !this.state.offlineReady) throw problem;
+      const sought = words(text);
+      this.#guests ??= this.#kept.guests();
+      const found = (await this.#guests).filter(({ line }) => sought.every((word) => line.includes(word)));
+      return { guests: sorted(found).slice(0, this.limits.guests), offline: true };
+    }
+  }
+
+  /** Nobody looks for a name any more. */
+  closeGuests() {
+    this.#guests = null;
   }
 
   /** Sends the queue and refreshes the manifest. Never throws: `state` says what is wrong. */

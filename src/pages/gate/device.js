@@ -10,7 +10,7 @@
 // tickets and people, and it goes when that has to go; `own` the keys of this device and its scans, until they are sent.
 
 import { uuid, written } from "./admission.js";
-import { place, samePlace } from "../shared/fold.js";
+import { place, samePlace, words } from "../shared/fold.js";
 import { folded } from "./readings.js";
 import { canSeal, fingerprint, newCipher, newPseudonyms, nonceOf, pseudonym, seal, unseal } from "./seal.js";
 
@@ -19,6 +19,8 @@ const STORES = ["kept", "tickets", "queue", "keys"];
 const RECENT = 50;
 /** Tickets that one look at the whole list reads at once. */
 const CHUNK = 1000;
+/** and one that opens what is sealed in it. */
+const OPENED = 200;
 /** What is in clear, of a ticket and of a scan. */
 const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "entered_at", "tick", "mark", "holder"];
 const SCAN = ["scan_id", "direction", "scanned_at", "offline_result", "vouched_by"];
@@ -351,6 +353,23 @@ export class Device {
     });
   }
 
+  /**
+   * All tickets of the list whose holder is named, opened, each with the `line` of the words by which it is found. That takes a while, so it
+   * gives way after each part, and whoever asks keeps it only as long as somebody looks for a name.
+   */
+  async guests() {
+    const guests = [];
+    for (let range = null, some = []; range === null || some.length === OPENED; ) {
+      some = await this.#transact("readonly", ({ tickets }) => done(tickets.getAll(range, OPENED)));
+      if (some.length === 0) break;
+      range = IDBKeyRange.lowerBound(some.at(-1).ticket_id, true);
+      const opened = await Promise.all(some.filter(isOwn).map((ticket) => this.#whole("list", ticket)));
+      guests.push(...opened.filter(({ username }) => username).map(asGuest));
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    return guests;
+  }
+
   /** Adds a verdict to the newest, or replaces that of the same scan. */
   remember(verdict) {
     return this.#sealing([["list", verdict]], ({ kept }, [sealed]) => remember(kept, verdict, sealed));
@@ -563,6 +582,12 @@ export class Device {
   counts() {
     return this.#transact("readonly", ({ kept }) => countsIn(kept));
   }
+}
+
+/** What is told of a ticket to whoever looks for its holder, as the service tells it, and the `line` by which it is found. */
+function asGuest({ ticket_id, seat, gate, status, inside, used_at, username, full_name = null, category = null, note = null }) {
+  const line = words([seat, full_name ?? "", username].join(" ")).join(" ");
+  return { ticket_id, seat, gate, status, inside, used_at, username, full_name, category, note, line };
 }
 
 function abort(transaction) {

@@ -6,7 +6,7 @@ import { element, find, say } from "../shared/dom.js";
 import { Gate } from "./core.js";
 import { samePlace } from "../shared/fold.js";
 import { enrol, readOffer, sayEnrolProblem, showOffer, takeToken, tokenIn } from "./enrol.js";
-import { confirmed, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./sheets.js";
+import { confirmed, GuestSheet, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./sheets.js";
 import { kindOf, nameOf, VerdictDialog } from "./verdict.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { keepOffline } from "../shared/offline.js";
@@ -52,6 +52,7 @@ const scanner = new Scanner(find("#video"), {
 });
 const verdicts = new VerdictDialog({ closed: verdictClosed, retry, admit: admitParty });
 const typing = new TypeSheet((typed) => wait({ code: null, presented: typed }));
+const guests = new GuestSheet(gate, (chosen) => wait({ code: null, presented: chosen }));
 const scans = new ScansSheet(gate);
 let counts = null;
 /** Whether an answer of the service is awaited. */
@@ -90,6 +91,7 @@ function show() {
   find("#event").textContent = gate.device?.event_name ?? "";
   find("#enrol-unsent").hidden = gate.state.queued === 0;
   find("#enrol-unsent").textContent = text("gate.enrol_unsent", { n: number(gate.state.queued) });
+  find("#guest").hidden = !gate.supervises;
   showStranded(gate);
   if (current !== "scan") missedAll("gate");
   if (current === "scan") showState();
@@ -556,6 +558,7 @@ function listen() {
     });
   }
   onClick("#type", () => typing.open({ gate: ownGate(), gates: knownGates(), isSupervisor: gate.supervises }));
+  onClick("#guest", () => guests.open());
   onClick("#last", openScans);
   onClick("#counts", async () => {
     await refreshCounts();

@@ -3,12 +3,15 @@
 import { Problem } from "../shared/api.js";
 import { now } from "../shared/clock.js";
 import { crowd } from "../shared/crowd.js";
-import { element, find, svg } from "../shared/dom.js";
-import { samePlace } from "../shared/fold.js";
+import { element, find, say, svg } from "../shared/dom.js";
+import { samePlace, words } from "../shared/fold.js";
 import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./verdict.js";
 import { isMuted, mute } from "./sound.js";
 import { explainAll } from "../shared/problem.js";
 import { ago, dayAndTime, number, text, timeOfDay } from "../shared/text.js";
+
+/** Somebody who has not typed for so many milliseconds wants to see what there is. */
+const TYPED = 200;
 
 for (const close of document.querySelectorAll(".sheet .close")) {
   close.addEventListener("click", () => close.closest("dialog").close());
@@ -79,6 +82,102 @@ export class TypeSheet {
   #isSure({ seat, gate, note }) {
     return confirmed(text("gate.manual_title"), text("gate.manual_sure", { seat, gate, note }), text("gate.admit"));
   }
+}
+
+/** Finding a guest by name, for supervisors, to admit them without a code. `presented(what)` gets who was chosen, and why. */
+export class GuestSheet {
+  #dialog = find("#guest-sheet");
+  #name = find("#guest-name");
+  #gate;
+  #timer = 0;
+  /** How often something was looked for: only the newest answer is shown. */
+  #asked = 0;
+  #chosen = null;
+
+  constructor(gate, presented) {
+    this.#gate = gate;
+    this.#name.addEventListener("input", () => {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#look(), TYPED);
+    });
+    find("#guest-find").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#look();
+    });
+    find("#guest-back").addEventListener("click", () => this.#choose(null));
+    find("#guest-reasons").addEventListener("click", ({ target }) => {
+      if (target.matches("button")) find("#guest-reason").value = target.textContent;
+    });
+    find("#guest-admit").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const { seat, gate } = this.#chosen;
+      this.#dialog.close();
+      presented({ seat, gate, manual: true, note: find("#guest-reason").value.trim() });
+    });
+    this.#dialog.addEventListener("close", () => {
+      this.#asked += 1;
+      this.#show([]);
+      gate.closeGuests();
+    });
+  }
+
+  open() {
+    this.#name.value = "";
+    this.#show([]);
+    this.#choose(null);
+    this.#dialog.showModal();
+    this.#name.focus();
+  }
+
+  async #look() {
+    clearTimeout(this.#timer);
+    this.#asked += 1;
+    const asked = this.#asked;
+    const text = this.#name.value.trim();
+    if (words(text).join("").length < this.#name.minLength) return this.#show([]);
+    this.#say("gate.checking");
+    try {
+      const { guests } = await this.#gate.guests(text);
+      if (asked === this.#asked) this.#show(guests, text);
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      if (asked === this.#asked) this.#show([], text, error);
+    }
+  }
+
+  #show(guests, text = "", problem = null) {
+    find("#guests").replaceChildren(...guests.map((guest) =>
+      element("li", {}, element("button", { type: "button", onclick: () => this.#choose(guest) }, ...guestLine(guest)))));
+    if (problem) return this.#say(problem.isAway ? "gate.blind_notice" : null, ...explainAll(problem));
+    if (guests.length >= this.#gate.limits.guests) return this.#say("gate.guest_more");
+    if (text && guests.length > 0) return this.#say(null);
+    return this.#say(text ? "gate.guest_none" : "gate.guest_hint");
+  }
+
+  #say(name, ...words) {
+    say(find("#guest-told"), ...(name ? [text(name)] : words));
+  }
+
+  #choose(guest) {
+    this.#chosen = guest;
+    find("#guest-find").hidden = guest !== null;
+    find("#guest-admit").hidden = guest === null;
+    if (!guest) return;
+    find("#guest-chosen").replaceChildren(...guestLine(guest));
+    find("#guest-reason").value = text("gate.reason_phone");
+    find("#guest-yes").focus();
+  }
+}
+
+/** A guest in one line: who, where, of which kind, and what keeps them out. */
+function guestLine({ full_name, username, seat, gate, category, note, status, used_at }) {
+  const kept = status === "revoked" ? "result.revoked" : used_at && "gate.guest_used";
+  return [
+    element("b", {}, element("bdi", {}, full_name ?? username)), " ",
+    element("span", {}, element("bdi", { className: "seat" }, seat), " ", element("bdi", { className: "gate" }, gate)), " ",
+    ...[category, note].filter(Boolean).flatMap((word) => ["· ", element("bdi", {}, word), " "]),
+    ...(kept ? [element("em", {}, text(kept))] : []),
+  ];
 }
 
 /** The last scans, and how to undo one of them. */

@@ -8,14 +8,11 @@ const LETTERS = { ø: "o", ł: "l", đ: "d", ð: "d", ħ: "h", ı: "i", æ: "ae"
 /** Longer ones are compared as they are kept. */
 const LONGEST_PLACE = 200;
 
-const unaccented = (word) => word.replace(ACCENTS, "").replace(/[øłđðħıæœþ]/g, (letter) => LETTERS[letter]);
+const BETWEEN_WORDS = /[\p{White_Space}\p{Cc}!-/:-@[-`{-~«»¡¿·\u2000-\u206f\u3000-\u303f]+/u;
 
-/**
- * What a seat or a gate is compared by: the same for texts that differ in their case, accents, width, spaces or dashes
- * only. In a word of one or two letters an accent counts: row Ñ is not row N.
- */
-export function place(text) {
-  const plain = text
+/** The letters of a text, decomposed and in lower case, without what cannot be seen, with one kind of dashes and of apostrophes. */
+const plain = (text) =>
+  text
     .normalize("NFKD")
     .replace(INVISIBLE, "")
     .toLowerCase()
@@ -24,12 +21,23 @@ export function place(text) {
     .replace(/ς/g, "σ")
     .replace(/ß/g, "ss")
     .normalize("NFD");
-  const folded = plain.replace(/[\p{Alphabetic}\p{M}]+/gu, (word) =>
+
+const unaccented = (word) => word.replace(ACCENTS, "").replace(/[øłđðħıæœþ]/g, (letter) => LETTERS[letter]);
+
+/**
+ * What a seat or a gate is compared by: the same for texts that differ in their case, accents, width, spaces or dashes
+ * only. In a word of one or two letters an accent counts: row Ñ is not row N.
+ */
+export function place(text) {
+  const folded = plain(text).replace(/[\p{Alphabetic}\p{M}]+/gu, (word) =>
     word.replace(/\p{M}/gu, "").match(/./gsu)?.length > 2 ? unaccented(word) : word,
   );
   const is = [...folded].length > LONGEST_PLACE ? text.normalize("NFC") : folded;
   return is.replace(/\p{White_Space}+/gu, " ").trim();
 }
+
+/** The words of a text, by which it is found: in lower case, without accents. */
+export const words = (text) => unaccented(plain(text).replace(/['`]/g, "").normalize("NFD")).split(BETWEEN_WORDS).filter(Boolean);
 
 /** Whether people read the same seat or gate. */
 export const samePlace = (one, other) => one === other || (!!one && !!other && place(one) === place(other));
