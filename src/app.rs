@@ -10,7 +10,9 @@ use tokio::sync::Mutex;
 use crate::auth::KeyRing;
 use crate::config::Settings;
 use crate::error::Error;
-use crate::limits::{BODIES_IN_FLIGHT, ClientLimits, FILES_IN_FLIGHT, IMPORTS_AT_WORK, LARGE_AT_WORK, LISTS_IN_FLIGHT};
+use crate::limits::{
+    BODIES_IN_FLIGHT, ClientLimits, FILES_IN_FLIGHT, IMPORTS_AT_WORK, LARGE_AT_WORK, LISTS_IN_FLIGHT, MAILS_AT_WORK,
+};
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::quota::Quota;
@@ -39,6 +41,7 @@ pub struct App {
     pub(crate) imports: Arc<Quota>,
     pub(crate) readings: Arc<Quota>,
     pub(crate) works: Arc<Quota>,
+    pub(crate) mails: Arc<Quota>,
     clock: Clock,
 }
 
@@ -91,6 +94,7 @@ impl App {
             imports: Quota::new(IMPORTS_AT_WORK),
             readings: Quota::new(LARGE_AT_WORK),
             works: Quota::new(LARGE_AT_WORK),
+            mails: Quota::new(MAILS_AT_WORK),
             clock,
             settings,
         }

@@ -24,6 +24,7 @@ pub mod export;
 pub mod healthcheck;
 pub mod import;
 pub mod keys;
+pub mod mail;
 pub mod migrate;
 pub mod restore;
 pub mod serve;
@@ -31,13 +32,15 @@ pub mod smoke;
 
 use std::fmt;
 use std::fs::DirBuilder;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal as _, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -116,6 +119,46 @@ impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             note!("{} remains: {error}", self.0.display());
+        }
+    }
+}
+
+/// Lines of progress in all, elsewhere than on a terminal.
+const LINES: usize = 4;
+
+/// A bar on a terminal, a few lines elsewhere; on standard error.
+struct Progress {
+    tickets: usize,
+    told: AtomicUsize,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    fn new(tickets: usize) -> Self {
+        let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} tickets, {eta} left");
+        let bar = std::io::stderr().is_terminal().then(|| {
+            ProgressBar::new(tickets as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { tickets, told: AtomicUsize::new(0), bar }
+    }
+
+    fn show(&self, done: usize) {
+        match &self.bar {
+            Some(bar) => bar.set_position(done as u64),
+            None => {
+                let quarter = done * LINES / self.tickets.max(1);
+                if self.told.fetch_max(quarter, Ordering::Relaxed) < quarter {
+                    note!("{done} of {} tickets", self.tickets);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

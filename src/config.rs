@@ -1,5 +1,6 @@
 //! Every setting once: its variable, its default, its meaning.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
@@ -8,6 +9,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
+use lettre::message::Mailbox;
+use percent_encoding::percent_decode_str;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
@@ -67,6 +70,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("BACKUP_DIR", "", "where backups are kept; on SQLite `serve` then takes one every day"),
     setting("BACKUP_COMMAND", "", "a program, and its first arguments, that sends a backup away; its path comes last"),
+    setting(
+        "SMTP_URL",
+        "",
+        "the mail server, such as smtps://user:password@smtp.example.org; without one no mail is sent",
+    ),
+    setting("MAIL_FROM", "", "who the mail is from, such as Tickets <tickets@example.org>"),
     setting("GOOGLE_CLOUD_PROJECT", "", "completes the trace in log lines on Google Cloud"),
     setting("LOG_FORMAT", "json on Cloud Run, else text", "json or text"),
     setting("REVISION", "", "the commit that the program was built from, for /health; the image has it set"),
@@ -141,6 +150,36 @@ impl Database {
     }
 }
 
+/// The mail server, and who its mail is from. Without `Debug`, which would show the password.
+#[derive(Clone)]
+pub struct Mail {
+    pub host: String,
+    pub port: u16,
+    pub encryption: Encryption,
+    /// The user and the password.
+    pub login: Option<(String, String)>,
+    /// A file of authorities for the server's certificate, besides Mozilla's list.
+    pub root_cert: Option<PathBuf>,
+    pub from: Mailbox,
+}
+
+/// How the way to the mail server is protected. Nothing is sent over a weaker one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// TLS from the first byte.
+    Tls,
+    /// TLS by STARTTLS, before anything is told.
+    StartTls,
+    None,
+}
+
+impl Mail {
+    /// Whether others could read on the way who gets which ticket.
+    pub fn is_open(&self) -> bool {
+        self.encryption == Encryption::None && !is_this_machine(&self.host)
+    }
+}
+
 /// What the service is told from outside.
 #[derive(Clone)]
 pub struct Settings {
@@ -157,6 +196,7 @@ pub struct Settings {
     pub trusted_proxies: Proxies,
     pub backup_dir: Option<PathBuf>,
     pub backup_command: Option<String>,
+    pub mail: Option<Mail>,
     /// Whether the process is given time between requests, and its disk outlives it. Cloud Run and AWS Lambda do neither.
     pub is_resident: bool,
     pub google_cloud_project: Option<String>,
@@ -303,6 +343,7 @@ impl Settings {
             },
             backup_dir: read("BACKUP_DIR").map(PathBuf::from),
             backup_command: read("BACKUP_COMMAND").filter(|command| !command.trim().is_empty()),
+            mail: mail(&read)?,
             is_resident: vanishing_disk.is_none(),
             google_cloud_project: read("GOOGLE_CLOUD_PROJECT"),
             revision: read("REVISION"),
@@ -420,6 +461,63 @@ fn public_url(read: &impl Fn(&str) -> Option<String>, port: u16) -> Result<Strin
         ));
     }
     Ok(url.trim_end_matches('/').to_owned())
+}
+
+fn mail(read: &impl Fn(&str) -> Option<String>) -> Result<Option<Mail>, SettingError> {
+    let (url, from) = match (read("SMTP_URL"), read("MAIL_FROM")) {
+        (None, None) => return Ok(None),
+        (Some(url), Some(from)) => (url, from),
+        (Some(_), None) => return Err(refuse("MAIL_FROM", "must be set where SMTP_URL is")),
+        (None, Some(_)) => return Err(refuse("SMTP_URL", "must be set where MAIL_FROM is")),
+    };
+    // No more is told of them: they have a password, or somebody's address.
+    let from = from.parse().map_err(|_| refuse("MAIL_FROM", "must be such as `Tickets <tickets@example.org>`"))?;
+    let url = url.parse::<Uri>().ok().filter(|uri| matches!(uri.path(), "" | "/"));
+    mail_server(url, from).ok_or_else(|| {
+        let form = "must be smtps:// or smtp://, host and port, such as smtps://user:password@smtp.example.org:465, and after \
+                    a `?` at most tls=required or tls=none, for smtp:// alone, and sslrootcert= with a file that can be read";
+        refuse("SMTP_URL", form)
+    }).map(Some)
+}
+
+/// Over a network everything is encrypted, unless the URL says otherwise.
+fn mail_server(url: Option<Uri>, from: Mailbox) -> Option<Mail> {
+    let url = url?;
+    let host = url.host().filter(|host| !host.is_empty())?;
+    let implicit = match url.scheme_str()? {
+        "smtps" => true,
+        "smtp" => false,
+        _ => return None,
+    };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned);
+    let authority = url.authority()?.as_str();
+    let (login, place) = authority.rsplit_once('@').map_or((None, authority), |(login, place)| (Some(login), place));
+    let login = match login.map(|login| login.split_once(':')) {
+        Some(login) => login.and_then(|(user, password)| Some((decoded(user)?, decoded(password)?))).map(Some)?,
+        None => None,
+    };
+    let port = match place.strip_prefix(host)? {
+        "" if implicit => 465,
+        "" => 587,
+        port => port.strip_prefix(':')?.parse().ok()?,
+    };
+    let host = host.trim_matches(['[', ']']).to_owned();
+    let mut encryption = match implicit {
+        true => Encryption::Tls,
+        false if is_this_machine(&host) => Encryption::None,
+        false => Encryption::StartTls,
+    };
+    let mut root_cert = None;
+    let query: Vec<(String, String)> = serde_urlencoded::from_str(url.query().unwrap_or_default()).ok()?;
+    for (name, value) in query {
+        match (name.as_str(), value.as_str()) {
+            ("tls", "required") if !implicit => encryption = Encryption::StartTls,
+            ("tls", "none") if !implicit => encryption = Encryption::None,
+            ("sslrootcert", file) if Path::new(file).is_file() => root_cert = Some(PathBuf::from(file)),
+            _ => return None,
+        }
+    }
+    Some(Mail { host, port, encryption, login, root_cert, from })
 }
 
 fn database(read: &impl Fn(&str) -> Option<String>, vanishing_disk: Option<&str>) -> Result<Database, SettingError> {
@@ -813,6 +911,60 @@ mod tests {
         assert_eq!(line, "DB_SSLROOTCERT: must be a file that can be read");
     }
 
+    const FROM: (&str, &str) = ("MAIL_FROM", "Tickets <tickets@example.org>");
+
+    #[test]
+    fn a_mail_server_is_named_by_a_url() {
+        use Encryption::{None as Open, StartTls, Tls};
+        for (url, host, port, encryption) in [
+            ("smtps://mail.example.org", "mail.example.org", 465, Tls),
+            ("smtps://mail.example.org:2465/", "mail.example.org", 2465, Tls),
+            ("smtp://mail.example.org", "mail.example.org", 587, StartTls),
+            ("smtp://mail.example.org:25?tls=required", "mail.example.org", 25, StartTls),
+            ("smtp://mail.example.org?tls=none", "mail.example.org", 587, Open),
+            ("smtp://localhost:25", "localhost", 25, Open),
+            ("smtp://[::1]:25?tls=required", "::1", 25, StartTls),
+        ] {
+            let mail = read(&[("SMTP_URL", url), FROM]).unwrap().mail.unwrap();
+            assert_eq!((mail.host.as_str(), mail.port, mail.encryption), (host, port, encryption), "{url}");
+            assert_eq!((mail.login.clone(), mail.from.email.to_string()), (None, "tickets@example.org".to_owned()));
+            assert_eq!(mail.is_open(), url.ends_with("tls=none"), "{url}");
+        }
+        let mail = |url| read(&[("SMTP_URL", url), FROM]).unwrap().mail.unwrap();
+        let login = mail("smtps://tickets%40example.org:p%40ss:w%2Ford@mail.example.org").login;
+        assert_eq!(login, Some(("tickets@example.org".to_owned(), "p@ss:w/ord".to_owned())));
+        let own = mail("smtps://mail.example.org?sslrootcert=Cargo.toml").root_cert;
+        assert_eq!(own.as_deref(), Some(Path::new("Cargo.toml")));
+        assert!(read(&[]).unwrap().mail.is_none());
+    }
+
+    #[test]
+    fn what_is_no_mail_server_is_refused() {
+        for url in [
+            "mail.example.org",
+            "https://mail.example.org",
+            "smtps://",
+            "smtps://user@mail.example.org",
+            "smtps://user:%ff@mail.example.org",
+            "smtps://mail.example.org/inbox",
+            "smtps://mail.example.org:70000",
+            "smtps://mail.example.org?tls=none",
+            "smtp://mail.example.org?tls=maybe",
+            "smtp://mail.example.org?sslrootcert=nowhere.pem",
+            "smtp://mail.example.org?timeout=5",
+        ] {
+            let line = refusal(&[("SMTP_URL", url), FROM]);
+            assert!(line.starts_with("SMTP_URL: must be smtps://"), "{url}: {line}");
+        }
+        for from in ["tickets", "Tickets", "a@b, c@d", "tickets@example.org\r\nBcc: x@example.org"] {
+            let line = refusal(&[("SMTP_URL", "smtps://mail.example.org"), ("MAIL_FROM", from)]);
+            assert_eq!(line, "MAIL_FROM: must be such as `Tickets <tickets@example.org>`", "{from:?}");
+        }
+        assert_eq!(refusal(&[FROM]), "SMTP_URL: must be set where MAIL_FROM is");
+        let alone = refusal(&[("SMTP_URL", "smtps://mail.example.org")]);
+        assert_eq!(alone, "MAIL_FROM: must be set where SMTP_URL is");
+    }
+
     #[test]
     fn no_refusal_shows_a_secret() {
         for variables in [
@@ -827,6 +979,9 @@ mod tests {
             [("PUBLIC_URL", "https://organizer:hunter2@example.org"), ("PORT", "8080")],
             [("DB_PASSWORD", "hunter2"), ("PORT", "web")],
             [("DB_MIGRATE_PASSWORD", "hunter2"), ("PORT", "web")],
+            [("SMTP_URL", "smtps://user:hunter2@mail.example.org"), ("PORT", "8080")],
+            [("SMTP_URL", "smtps://user:hunter2@mail.example.org:port"), FROM],
+            [("SMTP_URL", "smtps://user:hunter2@"), FROM],
         ] {
             let line = refusal(&variables);
             assert!(!line.contains("hunter2"), "{line}");

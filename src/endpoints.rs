@@ -6,6 +6,7 @@ pub mod events;
 pub mod guests;
 pub mod imports;
 pub mod keys;
+pub mod mails;
 pub mod manifest;
 pub mod pages;
 pub mod scans;

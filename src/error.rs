@@ -111,6 +111,8 @@ pub enum Error {
     UndoExpired,
     /// The scan was refused, or is not the ticket's newest accepted scan.
     NotUndoable,
+    /// The service has no mail server: SMTP_URL and MAIL_FROM are not set.
+    MailNotConfigured,
     /// An import is running that stands in the way, or somebody whom this one names was erased meanwhile. Nothing was changed.
     ImportInProgress,
     /// The key, its event or all keys together have as much of bodies, of manifests and exports, or of work on whole events in
@@ -170,7 +172,8 @@ impl Error {
             | Self::UndoExpired
             | Self::NotUndoable
             | Self::KeyNotEnrollable
-            | Self::KeyNotOfDevice => StatusCode::CONFLICT,
+            | Self::KeyNotOfDevice
+            | Self::MailNotConfigured => StatusCode::CONFLICT,
             Self::EnrolmentExpired => StatusCode::GONE,
             Self::ImportInProgress | Self::TooManyWrongCodes => StatusCode::TOO_MANY_REQUESTS,
             Self::ScanContended | Self::TicketSecretMismatch | Self::DatabaseUnavailable(_) | Self::Busy(_) => {
@@ -240,6 +243,9 @@ impl Error {
             Self::ScanIdConflict => "This scan_id belongs to another scan; make a new one for each scan.".into(),
             Self::UndoExpired => format!("A scan can be undone for {}.", told(UNDO_WINDOW)),
             Self::NotUndoable => "Only the newest accepted scan of a ticket can be undone.".into(),
+            Self::MailNotConfigured => {
+                "The service sends no mail: whoever runs it sets SMTP_URL and MAIL_FROM.".into()
+            }
             Self::ImportInProgress => {
                 "An import is running that stands in the way, or somebody whom this one names was erased meanwhile; send it \
                  again."
@@ -364,6 +370,7 @@ pub(crate) mod tests {
             (Error::ScanIdConflict, 409, "scan_id_conflict"),
             (Error::UndoExpired, 409, "undo_expired"),
             (Error::NotUndoable, 409, "not_undoable"),
+            (Error::MailNotConfigured, 409, "mail_not_configured"),
             (Error::ImportInProgress, 429, "import_in_progress"),
             (Error::Busy(CAUSE), 503, "busy"),
             (Error::TooManyWrongCodes, 429, "too_many_wrong_codes"),

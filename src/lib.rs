@@ -10,7 +10,7 @@
 //!
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
 //! (bodies, answers, lists), [`sheet`] (lists in, CSV out), [`error`] and [`fault`] (every refusal, of a request and of a field),
-//! [`fold`] (text as people read it),
+//! [`fold`] (text as people read it), [`mail`] (what is sent to people, and the way there),
 //! [`logs`], [`metrics`], [`quota`] (what one key may take), [`backup`], and [`commands`], the command line.
 //!
 //! # Rooms
@@ -24,7 +24,7 @@
 //! serve connections                                the two entrances; who has a place at the first
 //! routes                                           the route table, limits, handle(): who may call what
 //! endpoints                                        one file a resource: parse, ask, answer
-//! gate links backup                                one scan from reading to writing; addresses; backups
+//! gate mail links backup                           one scan from reading to writing; letters; addresses; backups
 //! request logs                                     what an endpoint gets, what is logged of it
 //! app                                              the state a request needs
 //! quota auth sheet store pages                     shares; keys; lists; the database; templates and texts
@@ -61,6 +61,7 @@ pub mod limits;
 pub mod links;
 pub mod list;
 pub mod logs;
+pub mod mail;
 pub mod metrics;
 pub mod model;
 #[cfg(test)]

@@ -63,6 +63,14 @@ pub const ENROLMENT: Duration = Duration::from_mins(15);
 /// How far the clocks of service and database may be apart: well inside a code's 30 s.
 pub const CLOCKS_APART: Duration = Duration::from_secs(5);
 
+/// Tickets that are mailed by one request at most.
+pub const MAILED_TICKETS: usize = 25;
+/// How long one request waits for the mail server in all: platforms give an answer no more than 29 s.
+pub const MAIL_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a ticket that somebody began to mail is left to them. Longer than any request lasts: whoever has not ended by then
+/// never will, and its holder needs the ticket.
+pub const MAIL_CLAIM: Duration = Duration::from_mins(2);
+
 /// Bytes of a body at most,
 pub const BODY: usize = 64 * 1024;
 /// of a batch, because 500 scans with notes do not fit in an ordinary body,
@@ -101,6 +109,8 @@ pub const IMPORTS_AT_WORK: Share = Share { of_all: 2, of_one_event: 1, of_one_ke
 /// Requests whose work grows with the event: those that read all of it, such as statistics and searches, and apart from
 /// them those that change much of it piece by piece. Each keeps a connection to the database busy, of which there are 5.
 pub const LARGE_AT_WORK: Share = Share { of_all: 3, of_one_event: 2, of_one_key: 2 };
+/// Requests that talk to the mail server, which may be slow.
+pub const MAILS_AT_WORK: Share = Share { of_all: 3, of_one_event: 2, of_one_key: 2 };
 /// How long one of them waits for its turn: most have ended within milliseconds.
 pub const TURN_WAIT: Duration = Duration::from_secs(1);
 
@@ -158,6 +168,8 @@ pub const REFERENCE: usize = 64;
 pub const CATEGORY: usize = 40;
 /// What the gate should know of a ticket.
 pub const TICKET_NOTE: usize = 200;
+/// Where an event takes place.
+pub const LOCATION: usize = 200;
 /// The name of an event in paths.
 pub const SLUG: usize = 64;
 /// The name of an event, and of a person.

@@ -73,7 +73,8 @@ impl TryFrom<String> for Cursor {
     }
 }
 
-fn encode(id: Uuid) -> String {
+/// The cursor of a member, as clients get it.
+pub fn encode(id: Uuid) -> String {
     BASE64URL_NOPAD.encode(id.as_bytes())
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use register_ticket_api::commands::{
-    self, backup, change_secret, code, demo, export, healthcheck, import, keys, migrate, restore, serve, smoke,
+    self, backup, change_secret, code, demo, export, healthcheck, import, keys, mail, migrate, restore, serve, smoke,
 };
 
 /// Registers tickets to people and validates each one at the gate, exactly once, by a code that changes every 30 seconds.
@@ -28,6 +28,8 @@ enum Command {
     Keys(keys::Command),
     /// Create the tickets of a CSV file, all or none
     Import(import::Arguments),
+    /// Send an event's tickets to their holders by mail, each person one mail
+    Mail(mail::Arguments),
     /// Write an event's tickets or scans as CSV
     Export(export::Arguments),
     /// Back up the database while it is used, or rehearse the restoring of a backup
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Migrate => migrate::run(),
         Command::Keys(command) => keys::run(command),
         Command::Import(arguments) => import::run(arguments),
+        Command::Mail(arguments) => mail::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Backup(arguments) => backup::run(arguments),
         Command::Restore(arguments) => restore::run(arguments),

@@ -333,6 +333,8 @@ words! {
         Revoked = "revoked",
         /// Read the address of a ticket's page.
         LinkShown = "link_shown",
+        /// Gave a ticket's link to the mail server, for its holder. Whether it was taken is in no action.
+        Mailed = "mailed",
         /// Took a scan back.
         Undone = "undone",
         /// Created a user.
@@ -369,6 +371,48 @@ words! {
         EventChanged = "event_changed",
         /// Deleted an event.
         EventDeleted = "event_deleted",
+    }
+}
+
+words! {
+    /// What became of the mail with a ticket.
+    MailResult {
+        /// The mail server has taken it.
+        Sent = "sent",
+        /// It would be sent: `dry_run`.
+        Ready = "ready",
+        /// The holder has it already; `again` sends it once more.
+        MailedAlready = "mailed_already",
+        /// Another request is sending it, or broke off while it did: ask again later.
+        InProgress = "in_progress",
+        /// Nobody holds the ticket.
+        NotRegistered = "not_registered",
+        /// The ticket is revoked.
+        Revoked = "revoked",
+        /// The ticket has admitted its holder, and admits nobody again.
+        Used = "used",
+        /// The holder has no e-mail address, or none that this key may know.
+        NoAddress = "no_address",
+        /// The holder's address is none that mail can be sent to.
+        WrongAddress = "wrong_address",
+        /// The mail server did not take it: `smtp_code` and `smtp_status` say why.
+        Refused = "refused",
+        /// The mail server does not answer, not in time, or not with the encryption that is asked for.
+        Unreachable = "unreachable",
+        /// The event has no such ticket.
+        TicketNotFound = "ticket_not_found",
+    }
+}
+
+words! {
+    /// Which tickets a list of those to be mailed has.
+    MailList {
+        /// Those whose holder has an address and was not mailed.
+        Unmailed = "unmailed",
+        /// Those whose holder has an address, mailed or not.
+        WithAddress = "with_address",
+        /// Those whose holder has no address, or none that the key may know.
+        WithoutAddress = "without_address",
     }
 }
 
@@ -495,6 +539,11 @@ pub struct Event {
     /// The colours in which gates show categories, by the category.
     #[sqlx(try_from = "String")]
     pub category_colours: CategoryColours,
+    /// The language of the mails to its people, one of the pages'; null for English.
+    pub language: Option<String>,
+    /// Where it takes place, for people; null when not set.
+    #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::LOCATION }>>"))]
+    pub location: Option<String>,
     /// Grows by one with every change.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub version: i64,
@@ -713,6 +762,8 @@ pub struct Ticket {
     pub used_at: Option<Millis>,
     /// When it last did so.
     pub entered_at: Option<Millis>,
+    /// When the mail server took the mail with its link, for its holder; null when it never did, or the link has died since.
+    pub mailed_at: Option<Millis>,
     #[serde(skip)]
     pub printed_at: Option<Millis>,
     /// When its present seed was made; none: with the ticket.
@@ -1208,6 +1259,8 @@ mod tests {
             reentry: Reentry::None,
             capacity: None,
             category_colours: CategoryColours::default(),
+            language: None,
+            location: None,
             version: 1,
         };
         let doors = |opens_at, closes_at| Event { opens_at, closes_at, ..event(None, None) };

@@ -20,8 +20,8 @@ use crate::error::tests::every_error;
 use crate::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODY, CATEGORIES, CSV_BODY, ENROLMENT, EVENT_WITHOUT_END, GUESSES_NOTED,
     GUESSES_SHOWN, GUEST_LETTERS, GUESTS, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED,
-    KEY_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY, PARTY_WINDOW,
-    UNDO_WINDOW, told,
+    KEY_WITHOUT_END, MAIL_DEADLINE, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY,
+    PARTY_WINDOW, UNDO_WINDOW, told,
 };
 use crate::list::Limit;
 use crate::model::{Role, ScanResult, Slug, Username};
@@ -34,6 +34,7 @@ const RESOURCES: &[(&str, &str)] = &[
     ("users", include_str!("openapi/users.toml")),
     ("events", include_str!("openapi/events.toml")),
     ("tickets", include_str!("openapi/tickets.toml")),
+    ("mails", include_str!("openapi/mails.toml")),
     ("gate", include_str!("openapi/gate.toml")),
     ("exports", include_str!("openapi/exports.toml")),
     ("keys", include_str!("openapi/keys.toml")),
@@ -519,6 +520,7 @@ fn limits_told() -> Vec<(&'static str, String)> {
         ("GUESTS", GUESTS.to_string()),
         ("GUEST_LETTERS", GUEST_LETTERS.to_string()),
         ("GREATEST", Limit::GREATEST.to_string()),
+        ("MAIL_DEADLINE", told(MAIL_DEADLINE)),
         ("MANIFEST_AFTER_END", told(MANIFEST_AFTER_END)),
         ("MANIFEST_BEFORE_START", told(MANIFEST_BEFORE_START)),
         ("OFFLINE_AHEAD", told(OFFLINE_AHEAD)),

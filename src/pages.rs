@@ -18,7 +18,7 @@ use qrcodegen::{QrCode, QrCodeEcc};
 use crate::admission::DAY_TURNS;
 use crate::limits::{
     CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, GUEST_LETTERS, GUESTS, KEY_NAME, LIST_KEPT,
-    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG, USERNAME,
+    LOCATION, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG, USERNAME,
 };
 use crate::model::Millis;
 use crate::totp::PERIOD;
@@ -74,6 +74,7 @@ fn limit(name: &str) -> Option<u64> {
         "name" => NAME as u64,
         "key_name" => KEY_NAME as u64,
         "email" => EMAIL as u64,
+        "location" => LOCATION as u64,
         "note" => NOTE as u64,
         "search" => SEARCH as u64,
         "capacity" => CAPACITY.unsigned_abs(),
@@ -133,6 +134,11 @@ impl Language {
         best.unwrap_or(&LANGUAGES[0])
     }
 
+    /// One of ours, by its tag.
+    pub fn by_tag(tag: &str) -> Option<&'static Self> {
+        LANGUAGES.iter().find(|language| language.tag == tag)
+    }
+
     /// A text by its name; the name itself where it is missing, which a test finds.
     pub fn text<'a>(&'a self, name: &'a str) -> &'a str {
         self.texts.get(name).map_or(name, String::as_str)
@@ -163,6 +169,7 @@ impl Language {
         match name {
             "lang" => self.tag.into(),
             "assets" => ASSETS_PATH.into(),
+            "languages" => LANGUAGES.each_ref().map(|language| language.tag).join(" ").into(),
             _ => match (limit(name), values.iter().find(|(known, _)| *known == name)) {
                 (Some(limit), _) => limit.to_string().into(),
                 (None, Some((_, value))) => value.into(),
@@ -224,7 +231,7 @@ pub fn qr(text: &str) -> String {
 }
 
 /// Makes a text safe in HTML, between tags and in quoted attributes.
-fn escape(text: &str, page: &mut String) {
+pub fn escape(text: &str, page: &mut String) {
     for character in text.chars() {
         match character {
             '&' => page.push_str("&amp;"),
@@ -245,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::limits::{ATTEMPTS_WINDOW, KEY_ATTEMPTS};
-    use crate::model::{Action, Colour, Direction, Reentry, Role, ScanResult};
+    use crate::model::{Action, Colour, Direction, MailResult, Reentry, Role, ScanResult};
     use crate::response::{DATABASE, MARK};
 
     /// What `endpoints::pages` gives a template besides what each has.
@@ -321,7 +328,7 @@ mod tests {
                         }),
                         None => {
                             let name = name.trim_start_matches('&');
-                            ["lang", "assets"].contains(&name)
+                            ["lang", "assets", "languages"].contains(&name)
                                 || passed.contains(&name)
                                 || is_text(name)
                                 || limit(name).is_some()
@@ -378,7 +385,9 @@ mod tests {
         let directions = Direction::ALL.iter().map(|direction| format!("gate.{}", direction.as_str()));
         let actions = Action::ALL.iter().map(|action| format!("organizer.action_{}", action.as_str()));
         let reentry = Reentry::ALL.iter().map(|reentry| format!("organizer.reentry_{}", reentry.as_str()));
-        for name in results.chain(roles.flatten()).chain(directions).chain(actions).chain(reentry) {
+        let unsent = MailResult::ALL.iter().filter(|result| !matches!(result, MailResult::Sent | MailResult::Ready));
+        let mails = unsent.map(|result| format!("organizer.mail_{}", result.as_str()));
+        for name in results.chain(roles.flatten()).chain(directions).chain(actions).chain(reentry).chain(mails) {
             for language in &LANGUAGES {
                 assert!(language.texts.contains_key(&name), "`{}` lacks `{name}`", language.tag);
             }
@@ -534,7 +543,7 @@ mod tests {
     /// Every source that may name a text.
     fn users() -> Vec<(String, String)> {
         let mut users = sources("src/pages", &["html", "js"]);
-        users.extend(["src/pages.rs", "src/endpoints/pages.rs"].map(|path| {
+        users.extend(["src/pages.rs", "src/endpoints/pages.rs", "src/mail/letter.rs"].map(|path| {
             let code = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
             (path.to_owned(), code.split("#[cfg(test)]").next().unwrap_or_default().to_owned())
         }));

@@ -14,7 +14,9 @@ use http_body::Body as _;
 
 use crate::app::{App, within};
 use crate::auth::Caller;
-use crate::endpoints::{actions, batches, events, guests, keys, manifest, pages, scans, stats, system, tickets, users};
+use crate::endpoints::{
+    actions, batches, events, guests, keys, mails, manifest, pages, scans, stats, system, tickets, users,
+};
 use crate::error::Error;
 use crate::limits::{BATCH_BODY, BODY, CSV_BODY, KEYLESS_BODY, TURN_WAIT};
 use crate::logs::{self, RequestLine};
@@ -81,6 +83,8 @@ enum Load {
     Reads,
     /// It may change as much, in short transactions.
     Writes,
+    /// It waits for the mail server.
+    Mails,
 }
 
 type Refuse = fn(&Parts, &Error) -> Response;
@@ -115,6 +119,7 @@ const READS: Limits = Limits { load: Some(Load::Reads), ..SHORT };
 /// Each page of it has `DB_TIMEOUT_MS`.
 const LIST: Limits = Limits { list: true, ..READS };
 const WRITES: Limits = Limits { load: Some(Load::Writes), ..LONG };
+const MAILS: Limits = Limits { load: Some(Load::Mails), ..LONG };
 
 /// Every path of the service. `HEAD` is answered wherever `GET` is.
 pub static ROUTES: &[Route] = routes! {
@@ -159,6 +164,8 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/api/events/{event}/manifest"      GATE,       LIST   => manifest::show_manifest;
     GET    "/api/events/{event}/conflicts"     ORGANIZER,  READS  => batches::list_conflicts;
     GET    "/api/events/{event}/stats"         GATE,       READS  => stats::show_stats;
+    GET    "/api/events/{event}/mails"         ORGANIZER,  READS  => mails::list_mails;
+    POST   "/api/events/{event}/mails"         ORGANIZER,  MAILS  => mails::send_mails;
     GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  LIST   => tickets::export_tickets;
     GET    "/api/events/{event}/scans.csv"     ORGANIZER,  LIST   => scans::export_scans;
     GET    "/api/events/{event}/links.csv"     ORGANIZER,  LIST   => tickets::export_links;
@@ -247,6 +254,7 @@ async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: 
         let turn = match caller.zip(route.limits.load) {
             Some((caller, Load::Reads)) => Some(app.readings.turn(caller, TURN_WAIT).await?),
             Some((caller, Load::Writes)) => Some(app.works.turn(caller, TURN_WAIT).await?),
+            Some((caller, Load::Mails)) => Some(app.mails.turn(caller, TURN_WAIT).await?),
             None => None,
         };
         let response = (route.endpoint)(Call { app, parts, params, body: &body, caller, now }).await?;
@@ -371,7 +379,7 @@ mod tests {
         let settings = Settings::read(|name| (name == "ORGANIZER_KEY").then(|| key.to_owned())).unwrap();
         let app = Arc::new(App::new(settings, Box::new(|| Millis(0))));
         let all = |quota: &Arc<Quota>| quota.open(&Caller::ENVIRONMENT).with(LARGE_AT_WORK.of_one_event).unwrap();
-        let _held = (all(&app.readings), all(&app.works));
+        let _held = (all(&app.readings), all(&app.works), all(&app.mails));
         let large = ROUTES.iter().filter(|route| route.limits.load.is_some());
         let refused = large.map(|route| {
             let path = route.path.replace("{event}", "e").replace("{username}", "u").replace("{key_id}", "k");
@@ -389,8 +397,8 @@ mod tests {
     #[test]
     fn what_writes_for_longer_than_a_moment_has_its_turn_or_a_body_that_bounds_it() {
         for route in ROUTES.iter().filter(|route| route.limits.deadline.is_some()) {
-            let is_bounded =
-                route.limits.load == Some(Load::Writes) || route.limits.csv.is_some() || route.limits.body > BODY;
+            let has_turn = matches!(route.limits.load, Some(Load::Writes | Load::Mails));
+            let is_bounded = has_turn || route.limits.csv.is_some() || route.limits.body > BODY;
             assert!(is_bounded, "{}", route.path);
         }
     }

@@ -37,6 +37,7 @@ pub struct TicketLine<'a> {
     note: Option<Harmless<'a>>,
     valid_from: Option<Millis>,
     valid_until: Option<Millis>,
+    mailed_at: Option<Millis>,
 }
 
 impl<'a> TicketLine<'a> {
@@ -59,6 +60,7 @@ impl<'a> TicketLine<'a> {
             note: ticket.note.as_deref().map(Harmless),
             valid_from: ticket.valid_from,
             valid_until: ticket.valid_until,
+            mailed_at: ticket.mailed_at,
         }
     }
 }
@@ -249,6 +251,7 @@ mod tests {
             registered_at: Some(Millis(1)),
             used_at: None,
             entered_at: None,
+            mailed_at: None,
             printed_at: None,
             seeded_at: None,
         }
@@ -312,7 +315,7 @@ mod tests {
     fn a_ticket_is_one_record_under_its_header() {
         let records = written(&TicketLine::new(&ticket("A,\"1\"", "North\n", "=1+1"), None));
         let header = "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at,reference,\
-             category,note,valid_from,valid_until";
+             category,note,valid_from,valid_until,mailed_at";
         assert_eq!(records[0].join(","), header);
         assert_eq!(
             records[1],

@@ -23,7 +23,7 @@ use crate::error::{DatabaseId, Error};
 #[cfg(test)]
 use crate::model::Place;
 use crate::model::{
-    Action, CategoryColours, Direction, Event, Key, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User,
+    Action, CategoryColours, Direction, Event, Key, MailList, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User,
 };
 use migrations::{MIGRATIONS, Migration};
 
@@ -40,7 +40,7 @@ const NOBODY: Uuid = Uuid::nil();
 /// happens, or nothing.
 #[async_trait]
 pub trait Store:
-    Keys + Users + Events + Issues + Lists + Tickets + Admissions + Scans + Losses + Actions + Send + Sync
+    Keys + Users + Events + Issues + Lists + Tickets + Mails + Admissions + Scans + Losses + Actions + Send + Sync
 {
     async fn health(&self) -> Result<Health>;
 
@@ -317,6 +317,8 @@ pub struct EventChange {
     pub reentry: Option<Reentry>,
     pub capacity: Option<Option<i64>>,
     pub category_colours: Option<CategoryColours>,
+    pub language: Option<Option<String>>,
+    pub location: Option<Option<String>>,
 }
 
 impl EventChange {
@@ -336,6 +338,12 @@ impl EventChange {
         event.capacity = self.capacity.unwrap_or(event.capacity);
         if let Some(colours) = &self.category_colours {
             event.category_colours.clone_from(colours);
+        }
+        if let Some(language) = &self.language {
+            event.language.clone_from(language);
+        }
+        if let Some(location) = &self.location {
+            event.location.clone_from(location);
         }
         event.check_times()
     }
@@ -613,6 +621,56 @@ pub trait Tickets {
     /// Keeps the fingerprint of another `TICKET_SECRET`, and gives every ticket that may still be scanned a new seed. What
     /// tickets are stays, but none is printed any more. All of it, or nothing.
     async fn reseed_tickets(&self, fingerprint: &[u8], new_seed: NewSeed, author: Author) -> Result<Reseeded>;
+}
+
+/// What has to be known of tickets to mail them to their holders. A key that is bound to an event, `bound_to`, knows the
+/// addresses of that event's own people alone.
+#[async_trait]
+pub trait Mails {
+    async fn count_mails(&self, event_id: Uuid, bound_to: Option<Uuid>) -> Result<MailCounts>;
+    /// Tickets of a list in the order of their holders, and of each in that of their ids, after the one with this id.
+    async fn list_mails(
+        &self,
+        event_id: Uuid,
+        bound_to: Option<Uuid>,
+        list: MailList,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Addressed>>;
+    /// Those of these tickets that the event has.
+    async fn find_addressed(&self, event_id: Uuid, ticket_ids: &[Uuid]) -> Result<Vec<Addressed>>;
+    /// Takes tickets, to mail them now, and records it. Returns those that nobody else has taken within `limits::MAIL_CLAIM`, and
+    /// that are as they were read.
+    async fn claim_mails(&self, tickets: &[&Addressed], author: Author) -> Result<Vec<Uuid>>;
+    /// Gives back tickets that were taken at a moment: mailed, or not.
+    async fn settle_mails(&self, ticket_ids: &[Uuid], claimed_at: Millis, mailed: bool) -> Result<()>;
+}
+
+/// A ticket, and what is written to its holder besides.
+#[derive(sqlx::FromRow)]
+pub struct Addressed {
+    #[sqlx(flatten)]
+    pub ticket: Ticket,
+    /// The holder's own name, which need not be the one on the ticket.
+    pub own_name: Option<String>,
+}
+
+/// How far the tickets of an event have got to their holders: of those that admit somebody.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct MailCounts {
+    /// Tickets that their holders were mailed.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub mailed: i64,
+    /// Tickets whose holder has an address and was not mailed.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub unmailed: i64,
+    /// How many people hold these.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub unmailed_people: i64,
+    /// Tickets whose holder has no address, or none that the key may know.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub without_address: i64,
 }
 
 /// Where seeds come from.
@@ -1051,6 +1109,7 @@ mod tests {
         "select c.action_id from tickets t join actions c on c.event_id = t.event_id",
         "select 1 from tickets where ticket_id = $1",
         "select user_id, status from tickets where ticket_id = $1",
+        "select a.user_id, a.ticket_id from tickets a where a.ticket_id = $3",
         "select 1 from users where lower(username) = lower($1)",
         "ticket_id in (select ticket_id from tickets where user_id = $1 and ticket_id > $2 and ticket_id <= $3)",
         "select ticket_id from tickets where user_id = $1 and ticket_id > $2 order by ticket_id limit 1 offset $3",

@@ -1,5 +1,6 @@
--- What a seller and an organizer say of a ticket besides: what kind it is, what the gate should know, and when it admits.
--- Scans wait while the tables are locked; rather than that it fails, and is run again.
+-- What a seller and an organizer say of a ticket besides: what kind it is, what the gate should know, and when it admits; and
+-- when its holder was mailed it, or since when somebody is at it. Scans wait while the tables are locked; rather than that it
+-- fails, and is run again.
 set local lock_timeout = '2s';
 
 -- When the doors of an event open and close. An event of several days may admit each ticket once a day.
@@ -13,7 +14,9 @@ alter table tickets
     add column if not exists category text,
     add column if not exists note text,
     add column if not exists valid_from bigint,
-    add column if not exists valid_until bigint;
+    add column if not exists valid_until bigint,
+    add column if not exists mailed_at bigint,
+    add column if not exists mailing_at bigint;
 
 -- Of an entry that came too early, from when its ticket admits; of one that came too late, until when it did. `vouched_by` is
 -- the scan that spoke for this one in the place of a code: it admitted the same holder with another ticket.
@@ -22,7 +25,10 @@ alter table scans
     add column if not exists closed_at bigint,
     add column if not exists vouched_by uuid;
 
--- How many people the place holds, and as JSON the colours in which gates show categories.
+-- How many people the place holds, as JSON the colours in which gates show categories, in which language people are written to,
+-- where there is one, and the place.
 alter table events
     add column if not exists capacity bigint,
-    add column if not exists category_colours text not null default '{}';
+    add column if not exists category_colours text not null default '{}',
+    add column if not exists language text,
+    add column if not exists location text;

@@ -37,6 +37,8 @@ alter table tickets add column category text;
 alter table tickets add column note text;
 alter table tickets add column valid_from bigint;
 alter table tickets add column valid_until bigint;
+alter table tickets add column mailed_at bigint;
+alter table tickets add column mailing_at bigint;
 
 alter table scans add column opens_at bigint;
 alter table scans add column closed_at bigint;
@@ -44,3 +46,5 @@ alter table scans add column vouched_by blob;
 
 alter table events add column capacity bigint;
 alter table events add column category_colours text not null default '{}';
+alter table events add column language text;
+alter table events add column location text;

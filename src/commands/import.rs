@@ -1,22 +1,18 @@
 //! `import`: a list of tickets, as `POST /api/events/{event}/tickets` takes it, but of any size.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::Progress;
 use crate::auth::Caller;
 use crate::endpoints::imports::{self, Columns, How, Imported};
 use crate::model::{Existing, Unknown};
 use crate::store::DEFAULT_EVENT;
-
-/// Lines of progress in all, elsewhere than on a terminal.
-const LINES: usize = 4;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -100,41 +96,4 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<u8>> {
         return Ok(bytes);
     }
     std::fs::read(file).with_context(|| file.display().to_string())
-}
-
-/// A bar on a terminal, a few lines elsewhere; on standard error.
-struct Progress {
-    tickets: usize,
-    told: AtomicUsize,
-    bar: Option<ProgressBar>,
-}
-
-impl Progress {
-    fn new(tickets: usize) -> Self {
-        let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} tickets, {eta} left");
-        let bar = std::io::stderr().is_terminal().then(|| {
-            ProgressBar::new(tickets as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        Self { tickets, told: AtomicUsize::new(0), bar }
-    }
-
-    fn show(&self, done: usize) {
-        match &self.bar {
-            Some(bar) => bar.set_position(done as u64),
-            None => {
-                let quarter = done * LINES / self.tickets.max(1);
-                if self.told.fetch_max(quarter, Ordering::Relaxed) < quarter {
-                    note!("{done} of {} tickets", self.tickets);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::NewSecret;
-use crate::config::{SHORTEST_SECRET, Settings, refuse};
+use crate::config::{Mail, SHORTEST_SECRET, Settings, refuse};
 use crate::model::Millis;
 use crate::store::{self, log_without_file, make_directory_of};
 use crate::{backup, logs, serve};
@@ -50,6 +50,11 @@ pub fn run() -> anyhow::Result<()> {
             sslmode,
             "others in the network may read what database and service send, or pose as the database: \
              set DB_SSLMODE, or sslmode in DATABASE_URL, to verify-full"
+        );
+    }
+    if settings.mail.as_ref().is_some_and(Mail::is_open) {
+        tracing::warn!(
+            "others in the network may read the tickets in the mails: without tls=none in SMTP_URL they are encrypted"
         );
     }
     let app = Arc::new(App::new(settings, Box::new(Millis::now)));

@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::limits::NAME;
+use crate::fault::Fault;
+use crate::limits::{LOCATION, NAME};
 use crate::list::{self, PageQuery};
 use crate::model::{Capacity, CategoryColours, Event, Millis, Reentry, Slug, Text, TimeZone};
+use crate::pages::{LANGUAGES, Language};
 use crate::request::{Call, present};
 use crate::response::{self, Response};
 use crate::store::EventChange;
@@ -37,6 +39,26 @@ pub(crate) struct NewEvent {
     capacity: Option<Capacity>,
     /// The colours in which gates show categories, by the category.
     category_colours: Option<CategoryColours>,
+    /// The language of the mails to its people, English when absent.
+    language: Option<Tag>,
+    /// Where it takes place.
+    location: Option<Text<LOCATION>>,
+}
+
+/// The tag of a language of the pages.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Tag(String);
+
+impl TryFrom<String> for Tag {
+    type Error = Fault;
+
+    fn try_from(text: String) -> Result<Self, Fault> {
+        match Language::by_tag(&text) {
+            Some(_) => Ok(Self(text)),
+            None => Err(Fault::NotOneOf { words: LANGUAGES.iter().map(|language| language.tag.to_owned()).collect() }),
+        }
+    }
 }
 
 /// `POST /api/events`.
@@ -55,6 +77,8 @@ pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
         reentry: new.reentry.unwrap_or(Reentry::None),
         capacity: new.capacity.map(|capacity| capacity.0),
         category_colours: new.category_colours.unwrap_or_default(),
+        language: new.language.map(|Tag(tag)| tag),
+        location: new.location.map(|location| location.0),
         version: 1,
     };
     event.check_times()?;
@@ -129,6 +153,14 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "CategoryColours"))]
     category_colours: Option<CategoryColours>,
+    /// The language of the mails to its people; null is English.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Tag>"))]
+    language: Option<Option<Tag>>,
+    /// Where it takes place; null clears it.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Text<LOCATION>>"))]
+    location: Option<Option<Text<LOCATION>>>,
 }
 
 /// `PATCH /api/events/{event}`.
@@ -145,6 +177,8 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
         reentry: changes.reentry,
         capacity: changes.capacity.map(|capacity| capacity.map(|capacity| capacity.0)),
         category_colours: changes.category_colours,
+        language: changes.language.map(|language| language.map(|Tag(tag)| tag)),
+        location: changes.location.map(|location| location.map(|location| location.0)),
     };
     response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change, call.author()?).await?)
 }

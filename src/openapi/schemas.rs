@@ -10,14 +10,15 @@ use strum::{EnumMessage as _, IntoEnumIterator as _};
 
 use super::refusals;
 use crate::app::FullHealth;
-use crate::endpoints::{batches, events, guests, imports, keys, manifest, scans, stats, system, tickets, users};
+use crate::endpoints::{batches, events, guests, imports, keys, mails, manifest, scans, stats, system, tickets, users};
 use crate::fault::Fault;
 use crate::limits;
 use crate::list::{Cursor, Limit, PageQuery};
 use crate::model::{
-    Action, Capacity, CategoryColours, Colour, Direction, Email, Event, Existing, Flag, Millis, Place, Reentry, Role,
-    ScanResult, Slug, Status, Text, Ticket, TimeZone, Unknown, User, Username,
+    Action, Capacity, CategoryColours, Colour, Direction, Email, Event, Existing, Flag, MailList, MailResult, Millis,
+    Place, Reentry, Role, ScanResult, Slug, Status, Text, Ticket, TimeZone, Unknown, User, Username,
 };
+use crate::pages::LANGUAGES;
 use crate::response::Problem;
 use crate::store::{Conflict, Created, KeyScan, ListedAction, ListedKey, Renewal};
 
@@ -37,8 +38,9 @@ pub fn components() -> Map<String, Value> {
             all,
         );
         add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview, imports::Imported)>(all);
+        add::<(mails::Outbox, mails::Mailed)>(all);
         // In queries, and in maps.
-        add::<(Existing, Flag, Unknown, Colour)>(all);
+        add::<(Existing, Flag, MailList, Unknown, Colour)>(all);
         add::<(guests::Guests, batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(
             all,
         );
@@ -47,7 +49,7 @@ pub fn components() -> Map<String, Value> {
         add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
         add::<(events::NewEvent, events::Changes, users::Changes, keys::NewKey, keys::EnrolmentBody)>(all);
         add::<(scans::AttendanceBody, scans::ScanBody, ScanRequest, batches::BatchBody, batches::HandedScans)>(all);
-        add::<(Existing, Flag, Unknown, Colour)>(all);
+        add::<(mails::MailRequest, Existing, Flag, MailList, Unknown, Colour)>(all);
     });
     for (name, schema) in requests {
         let other = schemas.insert(name.clone(), schema.clone());
@@ -101,6 +103,7 @@ pub fn queries() -> Map<String, Value> {
         add::<(PageQuery, keys::KeyScansQuery, tickets::ListQuery, manifest::ManifestQuery, system::HealthQuery)>(all);
         add::<guests::GuestsQuery>(all);
         add::<(users::PeopleQuery, users::UserTicketsQuery, events::DeleteQuery, imports::ImportQuery)>(all);
+        add::<mails::MailsQuery>(all);
     })
 }
 
@@ -352,6 +355,8 @@ named_words! {
     Existing as "Existing", |_| String::new();
     Unknown as "UnknownColumns", |_| String::new();
     Flag as "Flag", |_| String::new();
+    MailList as "MailList", |_| String::new();
+    MailResult as "MailResult", |_| String::new();
     Role as "Role", |_| String::new();
     ScanResult as "ScanResult", |word| {
         let result: ScanResult = word.parse().expect("it is one of them");
@@ -437,6 +442,10 @@ values! {
         json_schema!({ "type": "string", "format": "date-time" })
     };
     [] Place: |_| json_schema!({ "type": "string", "minLength": 1, "maxLength": limits::PLACE, "pattern": PLAIN });
+    [] events::Tag: |_| {
+        let tags: Vec<_> = LANGUAGES.iter().map(|language| language.tag).collect();
+        json_schema!({ "type": "string", "enum": tags })
+    };
     [] Slug: |_| json_schema!({ "type": "string", "pattern": format!("^[a-z0-9-]{{1,{}}}$", limits::SLUG) });
     [const LONGEST: usize] Text<LONGEST>:
         |_| json_schema!({ "type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": PLAIN });

@@ -390,8 +390,8 @@ async fn insert_tickets(
 async fn update_seeds(connection: &mut PgConnection, seeds: &[(Uuid, Seed)], now: Millis) -> Result<()> {
     let (ids, seeds): (Vec<Uuid>, Vec<&[u8]>) = seeds.iter().map(|(id, seed)| (*id, seed.0.as_slice())).unzip();
     sqlx::query(
-        "update tickets t set seed = n.seed, seeded_at = $1, last_step = null, printed_at = null, changed_at = $1, \
-         version = version + 1 from unnest($2::uuid[], $3::bytea[]) as n (ticket_id, seed) where t.ticket_id = n.ticket_id",
+        "update tickets t set seed = n.seed, seeded_at = $1, last_step = null, printed_at = null, mailed_at = null, \
+         mailing_at = null, changed_at = $1, version = version + 1 from unnest($2::uuid[], $3::bytea[]) as n (ticket_id, seed) where t.ticket_id = n.ticket_id",
     )
     .bind(now)
     .bind(ids)

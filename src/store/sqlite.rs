@@ -393,8 +393,8 @@ async fn insert_tickets(
 async fn update_seeds(connection: &mut SqliteConnection, seeds: &[(Uuid, Seed)], now: Millis) -> Result<()> {
     let rows: Vec<_> = seeds.iter().map(|(id, seed)| (hex(id.as_bytes()), hex(&seed.0))).collect();
     sqlx::query(
-        "update tickets set seed = unhex(n.value ->> 1), seeded_at = $1, last_step = null, printed_at = null, changed_at = $1, \
-         version = version + 1 from json_each($2) as n where ticket_id = unhex(n.value ->> 0)",
+        "update tickets set seed = unhex(n.value ->> 1), seeded_at = $1, last_step = null, printed_at = null, mailed_at = null, \
+         mailing_at = null, changed_at = $1, version = version + 1 from json_each($2) as n where ticket_id = unhex(n.value ->> 0)",
     )
     .bind(now)
     .bind(json(&rows)?)

@@ -7,6 +7,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { accessible, desktop, phone, rawTexts, service } from "./harness.mjs";
 import { allLookedAt, fits } from "./layout.mjs";
+import { mailServer } from "./mail-server.mjs";
 import { Gate, Holder, Organizer, en } from "./people.mjs";
 
 const SHOTS = process.env.SCREENSHOTS;
@@ -17,7 +18,7 @@ A-3,North,carla,Carla Méndez,carla@example.org
 A-4,North,,,
 A-5,North,dev,Dev Patel,dev@example.org
 B-1,South,emma,Emma Lind,emma@example.org
-B-2,South,farid,Farid Haddad,farid@example.org
+B-2,South,farid,Farid Haddad,nobody@example.org
 B-3,South,,,
 A-6,North,gil,Gil Sanz,gil@example.org
 A-7,North,gil,Iris Sanz,gil@example.org
@@ -54,7 +55,10 @@ async function lookAt(page, name) {
 
 /** An event with a few tickets; some of their holders' registrations by name. */
 async function gala(t) {
-  const tickets = await service(t);
+  const mail = await mailServer({ kept() {} });
+  t.after(() => mail.close());
+  const settings = { SMTP_URL: `smtp://localhost:${mail.port}`, MAIL_FROM: "Spring Gala <gala@example.org>" };
+  const tickets = await service(t, { settings });
   const soon = (hours) => new Date(Date.now() + hours * 3_600_000).toISOString();
   const event = { slug: "gala", name: "Spring Gala", time_zone: "Europe/Madrid", starts_at: soon(1), ends_at: soon(5), reentry: "after_exit" };
   await tickets.api("POST", "/api/events", event);
@@ -340,7 +344,15 @@ async function organizer(t, page, look) {
   await organizer.open("tickets");
   await organizer.sees("Ana Roe");
   await look(organizer.page, "organizer-tickets");
+  await organizer.press(en("organizer.mails_open"));
+  await organizer.page.getByText(en("organizer.mails_first")).click();
+  await look(organizer.page, "organizer-mails");
+  await organizer.press(en("organizer.mails_go"));
+  await organizer.sees(en("organizer.mails_done", { sent: 5 }));
+  await look(organizer.page, "organizer-mailed");
+  await organizer.press(en("organizer.close"));
   await organizer.press("A-1");
+  await organizer.sees(en("organizer.mailed_at"));
   await look(organizer.page, "organizer-ticket");
   await organizer.press(en("organizer.link_title"));
   await organizer.sees(en("organizer.link_how"));

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::client::{Client, Reply};
 use crate::database::{Kind, Obstacle};
+use crate::mails::MailServer;
 use crate::service::{Service, Ticket, assert_members, walk, with};
 use crate::stranded::{handed, written};
 
@@ -32,6 +33,8 @@ struct Deed {
     method: Method,
     path: String,
     body: Value,
+    /// What gets the mail, if it is one.
+    _mail_server: Option<MailServer>,
 }
 
 impl Deed {
@@ -48,6 +51,7 @@ impl Deed {
 struct Office {
     service: Service,
     organizer: Client,
+    key: Value,
     key_id: Value,
     ticket: Ticket,
 }
@@ -59,7 +63,7 @@ impl Office {
         let ticket = service.ticket_of("gala", "A-1", "North").await;
         let key = service.organizer.post("/api/keys", json!({ "name": "Office", "role": "organizer" })).await.is(201);
         let organizer = service.anonymous.with_key(key["key"].as_str().expect("a new key is shown"));
-        Self { service, organizer, key_id: key["key_id"].clone(), ticket }
+        Self { service, organizer, key: key["key"].clone(), key_id: key["key_id"].clone(), ticket }
     }
 
     /// The key of a device, by its id.
@@ -88,6 +92,11 @@ impl Office {
             Action::Printed => (Method::POST, of_ticket("print"), Value::Null),
             Action::Revoked => (Method::POST, of_ticket("revoke"), Value::Null),
             Action::LinkShown => (Method::GET, of_ticket("link"), Value::Null),
+            Action::Mailed => {
+                let address = json!({ "email": "ana@example.org" });
+                self.service.organizer.patch(format!("/api/users/{}", self.ticket.username), address).await.is(200);
+                (Method::POST, format!("{GALA}/mails"), json!({ "tickets": [self.ticket.ticket_id] }))
+            }
             Action::Undone => {
                 let scan = self.service.scan(&self.ticket);
                 self.service.organizer.post(format!("{GALA}/scans"), scan.clone()).await.is_scan(200, "accepted");
@@ -134,7 +143,15 @@ impl Office {
             Action::EventDeleted => (Method::DELETE, format!("{GALA}?confirm=gala"), Value::Null),
         };
         let client = if action == Action::KeyEnrolled { &self.service.anonymous } else { &self.organizer };
-        Deed { client: client.clone(), method, path, body }
+        let deed = Deed { client: client.clone(), method, path, body, _mail_server: None };
+        if action != Action::Mailed {
+            return deed;
+        }
+        let mail_server = MailServer::start();
+        let from = ("MAIL_FROM", "gala@example.org");
+        let mailing = self.service.another(&[("SMTP_URL", mail_server.url().as_str()), from]);
+        let key = self.key.as_str().expect("a new key is shown");
+        Deed { client: mailing.anonymous.with_key(key), _mail_server: Some(mail_server), ..deed }
     }
 
     /// All actions, the oldest first.

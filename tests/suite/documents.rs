@@ -7,8 +7,9 @@ use register_ticket_api::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT,
     EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, GUEST_LETTERS, GUESTS, IMPORT_TICKETS,
     IMPORTS_AT_WORK, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY,
-    LARGE_AT_WORK, LIST_KEPT, LISTS_IN_FLIGHT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD,
-    OFFLINE_WINDOW, PARTY, PARTY_WINDOW, PLACE, SLUG, Share, TURN_WAIT, UNDO_WINDOW, USERNAME, WORKBOOK_UNPACKED, told,
+    LARGE_AT_WORK, LIST_KEPT, LISTS_IN_FLIGHT, MAIL_CLAIM, MAIL_DEADLINE, MAILED_TICKETS, MAILS_AT_WORK,
+    MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY, PARTY_WINDOW, PLACE, SLUG, Share,
+    TURN_WAIT, UNDO_WINDOW, USERNAME, WORKBOOK_UNPACKED, told,
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
@@ -83,6 +84,10 @@ fn the_interface_repeats_each_limit_as_it_is() {
                 size(CSV_BODY),
                 size(KEYLESS_BODY)
             ),
+            format!("to their holders, at most {MAILED_TICKETS} a request"),
+            format!("broke off within the last {}", told(MAIL_CLAIM)),
+            format!("after {} at the latest", told(MAIL_CLAIM)),
+            format!("does not answer, not within {}", told(MAIL_DEADLINE)),
             format!("more slowly than {}/s", size(CLIENTS.sending.bytes / CLIENTS.sending.time.as_secs() as usize)),
         ],
     );
@@ -132,6 +137,13 @@ fn the_manuals_repeat_each_limit_as_it_is() {
                 LARGE_AT_WORK.of_one_event,
                 LARGE_AT_WORK.of_one_key,
                 TURN_WAIT.as_secs()
+            ),
+            format!(
+                "requests that send mail | {}, {} for one event's keys, {} for one key; each {MAILED_TICKETS} tickets, and {} s",
+                MAILS_AT_WORK.of_all,
+                MAILS_AT_WORK.of_one_event,
+                MAILS_AT_WORK.of_one_key,
+                MAIL_DEADLINE.as_secs()
             ),
             format!(
                 "CSV files in flight | {}, {} of one event's keys",

@@ -61,6 +61,7 @@ mod lambda;
 mod links;
 mod log;
 mod losses;
+mod mails;
 mod manifest;
 mod migrations;
 mod once;

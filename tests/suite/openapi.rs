@@ -326,14 +326,19 @@ fn bodies(ticket: &crate::service::Ticket, service: &Service) -> Vec<(&'static s
         (
             "POST",
             "/api/events",
-            json!({ "slug": "e", "name": "E", "time_zone": "UTC", "starts_at": service.time(0), "ends_at": time, "opens_at": time, "closes_at": null, "reentry": "none" }),
+            json!({ "slug": "e", "name": "E", "time_zone": "UTC", "starts_at": service.time(0), "ends_at": time, "opens_at": time, "closes_at": null, "reentry": "none", "language": "es", "location": "Hall" }),
         ),
         (
             "PATCH",
             "/api/events/{event}",
-            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "opens_at": time, "closes_at": null, "reentry": "none" }),
+            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "opens_at": time, "closes_at": null, "reentry": "none", "language": null, "location": null }),
         ),
         ("POST", "/api/events/{event}/tickets", json!([{ "seat": "new", "gate": "North" }])),
+        (
+            "POST",
+            "/api/events/{event}/mails",
+            json!({ "tickets": [ticket.ticket_id], "again": false, "dry_run": true }),
+        ),
         ("POST", "/api/tickets/{ticket_id}/transfer", json!({ "username": "ana" })),
         ("POST", "/api/events/{event}/scans", service.scan(ticket)),
         ("POST", "/api/events/{event}/scans/batch", json!({ "scans": [with(service.scan(ticket), offline)] })),

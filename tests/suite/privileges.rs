@@ -135,6 +135,11 @@ impl World<'_> {
             ("PATCH", "/api/events/{event}") => of_event().json(json!({ "name": "Another name" })),
             ("DELETE", "/api/events/{event}") => Deed::at(format!("/api/events/{event}?confirm={event}")),
             ("POST", "/api/events/{event}/tickets") => of_event().json(place),
+            ("POST", "/api/events/{event}/mails") => {
+                let (ticket, _) = self.ticket().await;
+                let body = json!({ "tickets": [ticket.ticket_id], "dry_run": true });
+                of_event().json(body).shows("\"result\":\"ready\"")
+            }
             ("GET", "/api/events/{event}/manifest") => {
                 let (ticket, _) = self.ticket().await;
                 of_event().shows(ticket.secret())
@@ -297,6 +302,11 @@ fn assert_documented(table: &str) {
     assert!(DOCUMENT.contains(table), "docs/security.md has another table than this:\n{table}");
 }
 
+/// The same service with a mail server, to which nothing is sent.
+fn mailing(service: &Service) -> Service {
+    service.another(&[("SMTP_URL", "smtp://localhost:1"), ("MAIL_FROM", "gala@example.org")])
+}
+
 async fn two_events(service: &Service) {
     for slug in ["gala", "ball"] {
         service.event(json!({ "slug": slug, "name": slug })).await;
@@ -304,6 +314,7 @@ async fn two_events(service: &Service) {
 }
 
 async fn the_table_says_who_can_do_what(service: Service) {
+    let service = mailing(&service);
     two_events(&service).await;
     let mut callers = Vec::new();
     for caller in Caller::all() {
@@ -650,6 +661,7 @@ async fn rows_of_admissions(service: &Service) -> Vec<(String, [&'static str; Pr
 }
 
 async fn the_table_says_what_each_proof_is_good_for(service: Service) {
+    let service = mailing(&service);
     two_events(&service).await;
     for place in PLACES {
         Hands::full(&service, place).await;

@@ -1,10 +1,11 @@
 -- A ticket of which more is known, and a scan for which another one spoke. The same rows as in sql/sqlite/rows/05_tell_more_of_tickets.sql.
 update tickets
-set category = 'Under 12', note = 'Comes with her grandmother', valid_from = 1777572000000, valid_until = 4102444800000
+set category = 'Under 12', note = 'Comes with her grandmother', valid_from = 1777572000000, valid_until = 4102444800000, mailed_at = 1777000000000,
+    mailing_at = 1777000000001
 where ticket_id = '00000000-0000-7000-8000-0000000000b2';
 
 update events
-set capacity = 5, category_colours = '{"Under 12":"teal"}'
+set capacity = 5, category_colours = '{"Under 12":"teal"}', language = 'es', location = 'Teatro Principal, Calle Mayor 1'
 where event_id = '00000000-0000-7000-8000-0000000000e1';
 
 -- An event of several days, with its doors, and two who came at the wrong time.

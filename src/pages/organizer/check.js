@@ -14,6 +14,8 @@ const HOUR = 3_600_000;
 const BACKUP_AGE = 26 * HOUR;
 /** A key that ends so soon is to be replaced in time. */
 const SOON_DAYS = 14;
+/** So many people are named who have no address. */
+const NAMED = 10;
 const ORDER = { wrong: 0, look: 1, ok: 2 };
 const SIGN = { wrong: "✗", look: "!", ok: "✓" };
 
@@ -23,7 +25,7 @@ export async function show() {
   const mine = ++asked;
   const told = find("#check-told");
   told.textContent = text("organizer.loading");
-  const answers = await Promise.all([service, secret, backups, eventTimes, tickets, keys, links, page].map((check) => check().catch(failed)));
+  const answers = await Promise.all([service, secret, backups, eventTimes, tickets, mails, keys, links, page].map((check) => check().catch(failed)));
   if (mine !== asked || !session.event) return;
   const checks = answers.flat().sort((a, b) => ORDER[a.state] - ORDER[b.state]);
   find("#checks").replaceChildren(...checks.map(item));
@@ -96,6 +98,18 @@ async function tickets() {
     else lines.push(line("ok", "gate", values));
   }
   return lines;
+}
+
+/** Whom the service can mail, where it can mail at all: who has no address, and who was not mailed. */
+async function mails() {
+  const { from, mailed, unmailed, without_address: without, tickets } = await call("GET", here("/mails?list=without_address"));
+  if (from === null || mailed + unmailed + without === 0) return [];
+  const names = [...new Set(tickets.map(({ full_name: name, username }) => isolated(name ?? username)))].slice(0, NAMED);
+  if (without > NAMED) names.push("…");
+  return [
+    line(unmailed ? "look" : "ok", "mails", { unmailed: number(unmailed), mailed: number(mailed) }),
+    line(without ? "look" : "ok", "addresses", { tickets: number(without), names }),
+  ];
 }
 
 /** Keys that end soon, but for those of devices where the event ends: the lines of their gates are about these. */

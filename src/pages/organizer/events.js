@@ -3,7 +3,7 @@
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, onSubmit, open, tell, wrongField } from "./form.js";
 import { call, loadEvents, session } from "./session.js";
-import { dayAndTime, isolated, text } from "../shared/text.js";
+import { dayAndTime, isolated, language, text } from "../shared/text.js";
 import { isTimeZone, localOf, momentOf } from "./zone.js";
 
 const dialog = find("#event-dialog");
@@ -47,11 +47,21 @@ function edit(event) {
     Object.assign(slug, { value: event.slug });
     form.elements.reentry.value = event.reentry;
     form.elements.capacity.value = event.capacity ?? "";
+    form.elements.location.value = event.location ?? "";
     for (const time of TIMES) form.elements[time].value = event[time] ? localOf(event[time], event.time_zone) : "";
   }
+  fillLanguages(event ? event.language ?? "en" : language);
   const zones = find("#zones");
   if (!zones.children.length) zones.append(...(Intl.supportedValuesOf?.("timeZone") ?? []).map((each) => new Option(each)));
   open(dialog);
+}
+
+/** The languages of the pages, each by its own name. */
+function fillLanguages(chosen) {
+  const choice = form.elements.language;
+  const nameOf = (tag) => new Intl.DisplayNames([tag], { type: "language" }).of(tag);
+  if (!choice.children.length) choice.append(...choice.dataset.languages.split(" ").map((tag) => new Option(nameOf(tag), tag)));
+  choice.value = chosen;
 }
 
 function remove(event) {
@@ -88,7 +98,8 @@ onSubmit(form, async (values) => {
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
   const { slug: newSlug, ...rest } = values;
   const capacity = values.capacity ? Number(values.capacity) : null;
-  const event = { ...rest, capacity, ...Object.fromEntries(TIMES.map((time) => [time, moment(values[time])])) };
+  const times = Object.fromEntries(TIMES.map((time) => [time, moment(values[time])]));
+  const event = { ...rest, capacity, location: values.location || null, ...times };
   for (const [start, end] of [["starts_at", "ends_at"], ["opens_at", "closes_at"]]) {
     if (event[start] && event[end] && event[end] <= event[start]) throw wrongField(end, "ends_before_start");
   }

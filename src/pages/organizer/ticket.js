@@ -2,6 +2,7 @@
 
 import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, confirm, explain, onSubmit, open, tell, wrongField } from "./form.js";
+import { sendAgain } from "./mails.js";
 import { prepare } from "./print.js";
 import { all, call, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
@@ -30,6 +31,7 @@ export function openTicket(ticket, onChange) {
     valid_from: moment(ticket.valid_from),
     valid_until: moment(ticket.valid_until),
     registered_at: moment(ticket.registered_at),
+    mailed_at: moment(ticket.mailed_at),
     used_at: moment(ticket.used_at),
     entered_at: ticket.entered_at === ticket.used_at ? null : moment(ticket.entered_at),
     now: ticket.used_at ? text(ticket.inside ? "organizer.is_inside" : "organizer.is_outside") : null,
@@ -67,7 +69,8 @@ export const hasLink = ({ status, username }) =>
 /** What the state of a ticket allows, and whose people its holder is among. */
 function actions(ticket) {
   const mayCorrect = ticket.username && (!session.isBound || ticket.holder_event);
-  return [...ofTicket(ticket), ...(mayCorrect ? [["correct", correct]] : [])];
+  const mayMail = ticket.mailed_at && hasLink(ticket);
+  return [...ofTicket(ticket), ...(mayMail ? [["mails_again", mailAgain]] : []), ...(mayCorrect ? [["correct", correct]] : [])];
 }
 
 function ofTicket(ticket) {
@@ -85,6 +88,12 @@ async function link(ticket) {
   } catch (problem) {
     find("#ticket-actions").after(alarm(explain(problem)));
   }
+}
+
+async function mailAgain(ticket) {
+  const why = await sendAgain(ticket);
+  if (why) return find("#ticket-actions").after(alarm(why));
+  finish({}, "organizer.mails_again_done");
 }
 
 /** `done` is what has just made the link. */

@@ -2,6 +2,7 @@
 
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, tell } from "./form.js";
+import { openMails } from "./mails.js";
 import { prepare } from "./print.js";
 import { call, here, session } from "./session.js";
 import { hasLink, newTicket, openTicket, stateOf } from "./ticket.js";
@@ -112,6 +113,7 @@ filter.oninput = () => {
 filter.onsubmit = (event) => event.preventDefault();
 find("#more").onclick = () => attempt(() => load(next));
 find("#new-ticket").onclick = () => newTicket(reload);
+find("#open-mails").onclick = () => openMails(reload);
 find("#tick-all").onchange = ({ target }) => {
   for (const ticket of shown) {
     if (target.checked) selected.set(ticket.ticket_id, ticket);

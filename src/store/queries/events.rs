@@ -32,7 +32,8 @@ const FOR_OTHERS: Duration = Duration::from_secs(10);
 
 macro_rules! event_columns {
     () => {
-        "event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, capacity, category_colours, version"
+        "event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, capacity, category_colours, \
+         language, location, version"
     };
 }
 
@@ -44,8 +45,8 @@ impl Events for Backend {
             let connection = lease.connection();
             sqlx::query(
             "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, \
-             version, created_at, capacity, category_colours) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             version, created_at, capacity, category_colours, language, location) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         )
         .bind(event.event_id)
         .bind(&event.slug)
@@ -60,6 +61,8 @@ impl Events for Backend {
         .bind(author.now)
         .bind(event.capacity)
         .bind(event.category_colours.to_json())
+        .bind(&event.language)
+        .bind(&event.location)
         .execute(&mut *connection)
         .await
         .map_err(|error| unless_unique(error, Error::EventExists))?;
@@ -103,7 +106,8 @@ impl Events for Backend {
             }
             sqlx::query(
                 "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, opens_at = $6, closes_at = $7, \
-                 reentry = $8, version = $9, capacity = $10, category_colours = $11 where event_id = $1",
+                 reentry = $8, version = $9, capacity = $10, category_colours = $11, language = $12, location = $13 \
+                 where event_id = $1",
             )
             .bind(event_id)
             .bind(&event.name)
@@ -116,6 +120,8 @@ impl Events for Backend {
             .bind(event.version)
             .bind(event.capacity)
             .bind(event.category_colours.to_json())
+            .bind(&event.language)
+            .bind(&event.location)
             .execute(&mut *connection)
             .await?;
             record(connection, author, &Act::new(Action::EventChanged, event_id)).await?;

@@ -111,8 +111,8 @@ impl Loss {
     /// Renews one ticket; it may have got another seed since it was found to be due.
     async fn renew(&self, connection: &mut Connection, ticket_id: Uuid, seed: &Seed, author: Author) -> Result<bool> {
         let event_id: Option<Uuid> = sqlx::query_scalar(
-            "update tickets set seed = $2, seeded_at = $3, last_step = null, printed_at = null, changed_at = $3, \
-             version = version + 1 \
+            "update tickets set seed = $2, seeded_at = $3, last_step = null, printed_at = null, mailed_at = null, mailing_at = null, \
+             changed_at = $3, version = version + 1 \
              where ticket_id = $1 and coalesce(seeded_at, created_at) <= $4 \
              and not exists (select 1 from actions a where a.subject_id = $5 and a.ticket_id = $1 \
              and a.action in ('renewed', 'phone_lost')) \

@@ -102,7 +102,7 @@ macro_rules! ticket_columns {
              coalesce(t.holder_name, u.full_name) as full_name, t.reference, t.category, \
          case when t.category is not null then e.category_colours end as category_colours, t.note, t.valid_from, \
              t.valid_until, t.inside, t.last_step, t.version, t.created_at, t.registered_at, t.used_at, t.printed_at, \
-             t.seeded_at, ",
+             t.mailed_at, t.seeded_at, ",
             last_entry!()
         )
     };
@@ -192,6 +192,7 @@ pub mod search;
 #[macro_use]
 pub mod tickets;
 mod losses;
+mod mails;
 mod users;
 
 #[async_trait]

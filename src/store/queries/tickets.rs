@@ -289,7 +289,7 @@ async fn write_change(connection: &mut Connection, ticket: &Ticket, change: &Tic
             set("update tickets set printed_at = $2, changed_at = $2, version = version + 1 where ticket_id = $1")
         }
         TicketChange::Reissue { seed } => {
-            set("update tickets set seed = $3, seeded_at = $2, last_step = null, status = 'valid', inside = $4, used_at = null, printed_at = null, \
+            set("update tickets set seed = $3, seeded_at = $2, last_step = null, status = 'valid', inside = $4, used_at = null, printed_at = null, mailed_at = null, mailing_at = null, \
              reissued_version = version + 1, \
              registered_at = case when user_id is null then null else registered_at end, changed_at = $2, \
              version = version + 1 where ticket_id = $1")
@@ -299,7 +299,7 @@ async fn write_change(connection: &mut Connection, ticket: &Ticket, change: &Tic
         TicketChange::Transfer { seed, to } => {
             let user = find_holder(connection, to, ticket.event_id).await?;
             set("update tickets set seed = $3, seeded_at = $2, last_step = null, user_id = $4, holder_name = null, registered_at = $2, \
-                 printed_at = null, changed_at = $2, version = version + 1 where ticket_id = $1")
+                 printed_at = null, mailed_at = null, mailing_at = null, changed_at = $2, version = version + 1 where ticket_id = $1")
             .bind(seed.0.as_slice())
             .bind(user.user_id)
         }
