@@ -229,7 +229,8 @@ pub async fn scan(
 /// Which of the holder's other tickets would admit now without a code.
 fn company(secret: &TicketSecret, context: &mut ScanContext, request: &ScanRequest, now: Millis) -> Vec<Ticket> {
     let direction = Direction::Entry;
-    let presented = Presented { code: None, vouched: false, at_gate: None, direction, offline: false, tells_future: false };
+    let presented =
+        Presented { code: None, vouched: false, at_gate: None, direction, offline: false, tells_future: false };
     let mut party = std::mem::take(&mut context.party);
     party.retain(|ticket| {
         let subject = subject(secret, ticket, context, request);

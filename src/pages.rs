@@ -484,6 +484,7 @@ mod tests {
         "Status",
         "Ticket",
         "Tickets",
+        "Violet",
         "installation",
     ];
 

@@ -23,7 +23,8 @@ use crate::error::{DatabaseId, Error};
 #[cfg(test)]
 use crate::model::Place;
 use crate::model::{
-    Action, CategoryColours, Direction, Event, Key, MailList, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket, User,
+    Action, CategoryColours, Direction, Event, Key, MailList, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket,
+    User,
 };
 use migrations::{MIGRATIONS, Migration};
 
