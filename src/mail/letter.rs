@@ -201,7 +201,7 @@ fn folded(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Reentry;
+    use crate::model::{CategoryColours, Reentry};
 
     fn event(name: &str, location: &str, language: &str) -> Event {
         Event {
@@ -211,7 +211,11 @@ mod tests {
             time_zone: "Europe/Madrid".into(),
             starts_at: Some(Millis(1_777_658_400_000)),
             ends_at: None,
+            opens_at: None,
+            closes_at: None,
             reentry: Reentry::None,
+            capacity: None,
+            category_colours: CategoryColours::default(),
             language: Some(language.into()),
             location: Some(location.into()),
             version: 3,
