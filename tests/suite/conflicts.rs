@@ -35,7 +35,9 @@ async fn a_ticket_admitted_at_two_gates_offline_is_a_conflict(service: Service) 
     let keys = service.organizer.get("/api/keys").await.is(200);
     let list = service.organizer.get(CONFLICTS).await.is(200);
     let mut ticket_of_list = refused["ticket"].clone();
+    ticket_of_list.as_object_mut().expect("a ticket").remove("category_colour");
     ticket_of_list["reference"] = Value::Null;
+    ticket_of_list["mailed_at"] = Value::Null;
     assert_eq!(
         list["conflicts"],
         json!([{

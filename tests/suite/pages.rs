@@ -489,8 +489,9 @@ fn resolved(base: &str, reference: &str) -> String {
 
 #[tokio::test]
 async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
-    // The gate's page names its decoder too, so that it is kept whole.
     const MOST: usize = 75_000;
+    // The gate's page names its decoder too, so that it is kept whole.
+    const MOST_AT_A_GATE: usize = 80_000;
     let service = service().await;
     let (_, link) = ticket(&service).await;
     let pages = [HOME, ORGANIZER, GATE, &link];
@@ -499,7 +500,8 @@ async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
         let loaded = load(&service.anonymous, page, language).await;
         println!("{page}, {language}: {} bytes in {} files", loaded.bytes, loaded.files.len());
         assert!(loaded.files.len() > 2, "{page} loads nothing");
-        assert!(loaded.bytes <= MOST, "{page}: {} bytes; {:?}", loaded.bytes, loaded.files.keys());
+        let most = if page == GATE { MOST_AT_A_GATE } else { MOST };
+        assert!(loaded.bytes <= most, "{page}: {} bytes; {:?}", loaded.bytes, loaded.files.keys());
 
         let html = &loaded.files[page];
         // What works without a network is kept by the files that it names.
