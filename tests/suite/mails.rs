@@ -203,7 +203,7 @@ async fn a_person_gets_one_mail_with_all_of_their_tickets(service: Service) {
 
 async fn a_mail_is_in_the_language_of_the_event_and_brings_it_for_the_calendar(service: Service) {
     let office = Office::open(service).await;
-    let place = "Teatro Principal; Calle Mayor, 1";
+    let place = "Teatro Principal; Plaza Mayor, 1";
     let change = json!({
         "language": "es", "location": place, "time_zone": "Europe/Madrid", "ends_at": office.service.time(6 * Millis::HOUR),
     });
@@ -226,7 +226,7 @@ async fn a_mail_is_in_the_language_of_the_event_and_brings_it_for_the_calendar(s
         "DTSTART:20260501T210000Z",
         "DTEND:20260502T000000Z",
         "SUMMARY:Spring Gala",
-        "LOCATION:Teatro Principal\\; Calle Mayor\\, 1",
+        "LOCATION:Teatro Principal\\; Plaza Mayor\\, 1",
     ] {
         assert!(lines.contains(&line), "{line}: {content}");
     }
@@ -578,7 +578,7 @@ async fn the_log_has_nothing_of_mails() {
         let own: Vec<_> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         service.database.environment().into_iter().chain(own)
     };
-    let list = "seat,gate,username,full_name,email\nA-1,North,ana,Ana Ruiz,ana@example.org\nN-1,North,noe,,nobody@example.org\n";
+    let list = "seat,gate,username,full_name,email\nA-1,North,ana,Ana Ruiz,ana@example.org\nN-1,North,nil,,nobody@example.org\n";
     service.organizer.post_csv("/api/events/default/tickets", list).await.is(201);
     for (url, results_are) in [
         (mail_server.safe_url("smtp").replace("the%20password", "another"), ["refused", "refused"]),

@@ -5,7 +5,7 @@ set category = 'Under 12', note = 'Comes with her grandmother', valid_from = 177
 where ticket_id = '00000000-0000-7000-8000-0000000000b2';
 
 update events
-set capacity = 5, category_colours = '{"Under 12":"teal"}', language = 'es', location = 'Teatro Principal, Calle Mayor 1'
+set capacity = 5, category_colours = '{"Under 12":"teal"}', language = 'es', location = 'Teatro Principal, Plaza Mayor 1'
 where event_id = '00000000-0000-7000-8000-0000000000e1';
 
 -- An event of several days, with its doors, and two who came at the wrong time.
