@@ -91,9 +91,9 @@ test("who was let in without the service speaks to the service only once it know
   await tab.page.route("**/scans**", (route) => route.abort());
   const first = await tab.scan(host.code(held[0]));
   assert.deepEqual(gist(first), offline("accepted"));
-  await tab.page.unroute("**/scans**");
   // The service is back, and has not got the first.
   await tab.page.route("**/scans/batch", (route) => route.abort());
+  await tab.page.unroute("**/scans**");
   assert.deepEqual(gist(await tab.scan(vouched(held[1], first))), offline("accepted"));
   await tab.page.unroute("**/scans/batch");
   await tab.drained();
