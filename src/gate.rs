@@ -135,8 +135,8 @@ impl ScanRequest {
         self.shown.code().filter(|_| !caller.is_agreed())
     }
 
-    /// Which refused codes count against this scan. Whoever shows paper or vouches, or is vouched for, guesses nothing; and scans of offline
-    /// gates do not meet the limit of a ticket.
+    /// Which refused codes count against this scan. Whoever shows paper, vouches or is vouched for guesses nothing; and scans of
+    /// offline gates do not meet the limit of a ticket.
     fn guesses(&self, caller: &Caller, now: Millis) -> Guesses {
         let since = matches!(self.code(caller), Some(Code::Rotating(_))).then_some(now - ATTEMPTS_WINDOW);
         Guesses {

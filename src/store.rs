@@ -637,7 +637,7 @@ pub trait Mails {
         list: MailList,
         after: Option<Uuid>,
         limit: i64,
-    ) -> Result<Vec<Addressed>>;
+    ) -> Result<Vec<Ticket>>;
     /// Those of these tickets that the event has.
     async fn find_addressed(&self, event_id: Uuid, ticket_ids: &[Uuid]) -> Result<Vec<Addressed>>;
     /// Takes tickets, to mail them now, and records it. Returns those that nobody else has taken within `limits::MAIL_CLAIM`, and

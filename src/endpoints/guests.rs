@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::scans::ScannedTicket;
+use super::tickets::Search;
 use crate::admission::Told;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::fold;
-use crate::limits::{GUEST_LETTERS, GUESTS, SEARCH};
+#[cfg(test)]
+use crate::limits::SEARCH;
+use crate::limits::{GUEST_LETTERS, GUESTS};
 use crate::list::PAGE;
 use crate::model::Ticket;
 use crate::request::Call;
@@ -39,12 +42,7 @@ impl TryFrom<String> for Sought {
     type Error = Fault;
 
     fn try_from(text: String) -> Result<Self, Fault> {
-        if text.chars().count() > SEARCH {
-            return Err(Fault::TooLong { most: SEARCH });
-        }
-        if text.chars().any(char::is_control) {
-            return Err(Fault::BadCharacters);
-        }
+        let Search(text) = text.try_into()?;
         let words = fold::words(&text);
         if words.iter().map(|word| word.chars().count()).sum::<usize>() < GUEST_LETTERS {
             return Err(Fault::TooShort { least: GUEST_LETTERS });

@@ -69,8 +69,7 @@ pub async fn page(
     after: Option<Uuid>,
 ) -> Result<(Vec<Ticket>, Option<Uuid>), Error> {
     let limit = MAILED_TICKETS as i64 + 1;
-    let found = app.store().list_mails(event.event_id, bound_to, list, after, limit).await?;
-    let mut tickets: Vec<Ticket> = found.into_iter().map(|found| found.ticket).collect();
+    let mut tickets = app.store().list_mails(event.event_id, bound_to, list, after, limit).await?;
     let Some(first_of_next) = tickets.get(MAILED_TICKETS).map(|ticket| ticket.user_id) else {
         return Ok((tickets, None));
     };

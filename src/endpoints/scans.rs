@@ -184,9 +184,9 @@ pub(crate) struct ScanReply {
     undone_at: Option<Millis>,
 }
 
-/// The ticket of a scan, or of a guest who was looked for, as far as the answer may tell of it: what the caller may not know is null. To whom the right code
-/// was shown is told all. With any other result it is which ticket, its seat and its gate; a supervisor is told the holder
-/// too.
+/// The ticket of a scan, or of a guest who was looked for, as far as the answer may tell of it: what the caller may not know is
+/// null. To whom the right code was shown is told all. With any other result it is which ticket, its seat and its gate; a
+/// supervisor is told the holder too.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ScannedTicket {

@@ -1,8 +1,7 @@
 //! The numbers of an evening.
 
-use std::collections::BTreeMap;
-
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 
 use http::StatusCode;
 use serde::Serialize;
@@ -98,9 +97,9 @@ impl From<GuessingKey> for Guessing {
     }
 }
 
-/// What is counted by a name, in the order in which people look for it; names that people read as the same are one, which is
-/// the one that most of its tickets have.
-fn as_read<'a>(groups: impl Iterator<Item = (&'a str, &'a Counts)>) -> Vec<(String, Counts)> {
+/// What is counted by a name, in the order in which people look for it: of so many names at most, those of most tickets. Names
+/// that people read as the same are one, which is the one that most of its tickets have.
+fn as_read<'a>(groups: impl Iterator<Item = (&'a str, &'a Counts)>, most: usize) -> Vec<(String, Counts)> {
     let mut groups: Vec<_> = groups.collect();
     groups.sort_by(|(one, counts), (other, others)| others.tickets.cmp(&counts.tickets).then(one.cmp(other)));
     let mut read: Vec<(String, Counts)> = Vec::new();
@@ -112,26 +111,23 @@ fn as_read<'a>(groups: impl Iterator<Item = (&'a str, &'a Counts)>) -> Vec<(Stri
         }
         read[place].1.add(counts);
     }
+    read.sort_by_key(|(_, counts)| Reverse(counts.tickets));
+    read.truncate(most);
     read.sort_by(|(one, _), (other, _)| fold::order(one, other));
     read
 }
 
-/// The categories of which there are most tickets. Those without one are there where others have one.
+/// The categories. Tickets without one are there where others have one.
 fn by_category(groups: &[CountedGroup]) -> Vec<CategoryCounts> {
     if groups.iter().all(|group| group.category.is_none()) {
         return Vec::new();
     }
-    let mut read = as_read(groups.iter().map(|group| (group.category.as_deref().unwrap_or_default(), &group.counts)));
-    if read.len() > CATEGORIES {
-        read.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.tickets));
-        read.truncate(CATEGORIES);
-        read.sort_by(|(one, _), (other, _)| fold::order(one, other));
-    }
+    let counted = groups.iter().map(|group| (group.category.as_deref().unwrap_or_default(), &group.counts));
     let named = |(name, counts): (String, Counts)| CategoryCounts {
         category: Some(name).filter(|name| !name.is_empty()),
         counts,
     };
-    read.into_iter().map(named).collect()
+    as_read(counted, CATEGORIES).into_iter().map(named).collect()
 }
 
 /// `GET /api/events/{event}/stats`.
@@ -148,7 +144,7 @@ pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
     };
     let mut counts = Counts::default();
     stats.groups.iter().for_each(|group| counts.add(&group.counts));
-    let gates = as_read(stats.groups.iter().map(|group| (group.gate.as_str(), &group.counts)));
+    let gates = as_read(stats.groups.iter().map(|group| (group.gate.as_str(), &group.counts)), usize::MAX);
     let stats = EventStats {
         event: event.slug,
         counts,

@@ -155,7 +155,7 @@ pub(crate) struct ListQuery {
 /// A part of a seat or a name to look for: at most [`SEARCH`] characters; empty means everything.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-struct Search(String);
+pub(super) struct Search(pub String);
 
 impl TryFrom<String> for Search {
     type Error = Fault;

@@ -27,6 +27,7 @@ on_both_databases! {
     what_an_ended_key_let_in_stands_by_its_word,
     two_gates_that_admit_one_family_at_once_admit_each_once,
     a_family_comes_back_after_it_went_out,
+    who_comes_together_is_who_may_come_in_at_that_time,
 }
 
 const SCANS: &str = "/api/events/default/scans";
@@ -433,5 +434,23 @@ async fn a_family_comes_back_after_it_went_out(service: Service) {
     service.clock.advance(30 * SECOND);
     let again = gate.post(SCANS, service.scan(&tickets[0])).await.is_scan(200, "accepted");
     assert_eq!(seats(&again), ["A2", "A3"]);
+    gate.post(SCANS, vouched(&tickets[1], &again)).await.is_scan(200, "accepted");
+}
+
+async fn who_comes_together_is_who_may_come_in_at_that_time(service: Service) {
+    service.organizer.patch("/api/events/default", json!({ "reentry": "once_a_day" })).await.is(200);
+    let tickets = family(&service, &["A1", "A2", "A3", "A4"]).await;
+    let later = format!("seat,gate,valid_from\nA4,North,{}\n", service.time(20 * 60 * MINUTE));
+    service.organizer.post_csv("/api/events/default/tickets?existing=update", later).await.is(201);
+    let gate = at(&service, "North").await;
+    let first = gate.post(SCANS, service.scan(&tickets[0])).await.is_scan(200, "accepted");
+    assert_eq!(seats(&first), ["A2", "A3"], "one of them admits tomorrow only");
+    gate.post(SCANS, vouched(&tickets[1], &first)).await.is_scan(200, "accepted");
+    gate.post(SCANS, vouched(&tickets[3], &first)).await.is_scan(409, "too_early");
+    let third = gate.post(SCANS, service.scan(&tickets[2])).await.is_scan(200, "accepted");
+    assert_eq!(seats(&third), [""; 0], "the others came today");
+    service.clock.advance(24 * 60 * MINUTE);
+    let again = gate.post(SCANS, service.scan(&tickets[0])).await.is_scan(200, "accepted");
+    assert_eq!(seats(&again), ["A2", "A3", "A4"]);
     gate.post(SCANS, vouched(&tickets[1], &again)).await.is_scan(200, "accepted");
 }

@@ -13,9 +13,9 @@ const refuse = (result) => ({ result, step: null, seconds_off: null, opens_at: n
  * Decides one scan as of `now`, in milliseconds, as all times here are. `ticket` is null when there is no such ticket in this event:
  * `{key, gate, status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry, entered_at, valid_from,
  * valid_until}`, and of its event `time_zone`, `opens_at` and `closes_at`. `presented` is `{code, vouched, at_gate, direction,
- * offline, tells_future}`, its code `{digits}` or `{printed}`, or null when somebody vouches; `vouched`
- * says whether that is a supervisor. `tells_future` says whether
- * whoever showed it may learn that a code is one of the future. `codes` are those of the manifest: the steps that a clock
+ * offline, tells_future}`, its code `{digits}` or `{printed}`, or null when somebody vouches; `vouched` says whether that is a
+ * supervisor, and `tells_future` whether whoever showed it may learn that a code is one of the future. `codes` are those of the manifest:
+ * the steps that a clock
  * may be off (`drift`), the steps around a refused code in which it is looked for (`stale_window`) or the quarters of an hour
  * (`zones`, which lists of 0.1.0 lack), and of the refused codes of the last minute how many let the next be looked at
  * (`attempts`), from how many on a code of the future is called wrong all the same (`future_told`), and by which hour a day of the

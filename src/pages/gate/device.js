@@ -315,7 +315,7 @@ export class Device {
     return { ...known, seen, ticket: ticket && (await this.#whole("list", ticket)) };
   }
 
-  /** The other tickets of a ticket's holder for its gate that could be admitted now, as the service tells them of whoever was admitted. */
+  /** The other tickets of a ticket's holder for its gate, whatever their state. */
   async company({ ticket_id, holder, gate }) {
     if (!holder) return [];
     const held = await this.#transact("readonly", ({ tickets }) => done(tickets.index("holder").getAll(holder)));

@@ -8,7 +8,7 @@ use super::actions::record;
 use super::{BEGIN, Backend, json};
 use crate::error::Error;
 use crate::limits::{CLOCKS_APART, MAIL_CLAIM};
-use crate::model::{Action, MailList, Millis};
+use crate::model::{Action, MailList, Millis, Ticket};
 use crate::store::{Act, Addressed, Author, MailCounts, Mails, Result};
 
 /// Whether the ticket `t` of the event `e` admits somebody, who may have to be told its link.
@@ -27,8 +27,7 @@ macro_rules! has_address {
 
 macro_rules! list_mails {
     ($condition:expr) => {
-        select_tickets_and!(
-            ", u.full_name as own_name";
+        select_tickets!(
             "where e.event_id = $1 and ",
             to_be_told!(),
             " and ",
@@ -70,7 +69,7 @@ impl Mails for Backend {
         list: MailList,
         after: Option<Uuid>,
         limit: i64,
-    ) -> Result<Vec<Addressed>> {
+    ) -> Result<Vec<Ticket>> {
         let statement = match list {
             MailList::Unmailed => list_mails!(concat!("t.mailed_at is null and ", has_address!())),
             MailList::WithAddress => list_mails!(has_address!()),
