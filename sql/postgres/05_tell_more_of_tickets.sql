@@ -32,3 +32,25 @@ alter table events
     add column if not exists category_colours text not null default '{}',
     add column if not exists language text,
     add column if not exists location text;
+
+-- Whoever comes without a ticket and pays at the door, where the event lets them: a ticket that says so, and what was paid for
+-- it. Prices are in the smallest unit of `currency` (ISO 4217), so that they add up.
+alter table events
+    add column if not exists walk_ups boolean not null default false,
+    add column if not exists walk_up_price bigint,
+    add column if not exists currency text;
+
+alter table tickets
+    add column if not exists walk_up boolean not null default false,
+    add column if not exists paid bigint;
+
+-- After how many days from its end an event forgets its people, and when it did; and when its list was last printed.
+alter table events
+    add column if not exists forget_after_days bigint,
+    add column if not exists forgotten_at bigint,
+    add column if not exists list_printed_at bigint;
+
+-- When the device of a key was last heard of, and how many scans it said it had yet to send.
+alter table keys
+    add column if not exists heard_at bigint,
+    add column if not exists unsent bigint;

@@ -48,3 +48,17 @@ alter table events add column capacity bigint;
 alter table events add column category_colours text not null default '{}';
 alter table events add column language text;
 alter table events add column location text;
+
+alter table events add column walk_ups boolean not null default 0;
+alter table events add column walk_up_price bigint;
+alter table events add column currency text;
+
+alter table tickets add column walk_up boolean not null default 0;
+alter table tickets add column paid bigint;
+
+alter table events add column forget_after_days bigint;
+alter table events add column forgotten_at bigint;
+alter table events add column list_printed_at bigint;
+
+alter table keys add column heard_at bigint;
+alter table keys add column unsent bigint;

@@ -22,3 +22,16 @@ values
 update scans
 set vouched_by = x'00000000000070008000000000000f02'
 where scan_id = x'00000000000070008000000000000f05';
+
+-- An event that takes whoever pays at the door, and forgets its people; a device that was heard of.
+update events
+set walk_ups = 1, walk_up_price = 1200, currency = 'EUR', forget_after_days = 30, forgotten_at = 1780243200000, list_printed_at = 1777650000000
+where event_id = x'000000000000700080000000000000e2';
+
+update tickets
+set walk_up = 1, paid = 1200
+where ticket_id = x'000000000000700080000000000000b2';
+
+update keys
+set heard_at = 1777652000000, unsent = 3
+where key_id = x'000000000000700080000000000000c3';

@@ -31,6 +31,8 @@ create table new_tickets (
     valid_until bigint,
     mailed_at bigint,
     mailing_at bigint,
+    walk_up boolean not null default 0,
+    paid bigint,
     constraint tickets_pkey primary key (ticket_id),
     constraint tickets_event_id_fkey foreign key (event_id) references events (event_id) on delete cascade,
     constraint tickets_user_id_fkey foreign key (user_id) references users (user_id),
@@ -43,13 +45,13 @@ insert into new_tickets (
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
     registered_at, used_at, printed_at, holder_name, reference, issue_id, seeded_at,
     search, seat_key, gate_key, reissued_version, change, category, note, valid_from, valid_until,
-    mailed_at, mailing_at
+    mailed_at, mailing_at, walk_up, paid
 )
 select
     ticket_id, event_id, user_id, seat, gate, seed, status, inside, last_step, version, created_at, changed_at,
     registered_at, used_at, printed_at, holder_name, reference, issue_id, seeded_at,
     search, seat_key, gate_key, reissued_version, change, category, note, valid_from, valid_until,
-    mailed_at, mailing_at
+    mailed_at, mailing_at, walk_up, paid
 from tickets;
 
 drop table tickets;
