@@ -103,6 +103,61 @@ test("nothing that a dialog asks about one event is done to another that an addr
   assert.equal(await page.locator("dialog[open]").count(), 0);
 });
 
+/** Hours from now, as a field of a time of this zone takes them. */
+const inHours = (hours, timeZone) => new Date(Date.now() + hours * 3_600_000).toLocaleString("sv", { timeZone }).replace(" ", "T").slice(0, 16);
+
+forBothDatabases("whoever has no event makes one first, and is told what comes next until the doors are open", async (t, tickets) => {
+  const page = await signedIn(t, tickets, { view: "board", timezoneId: "America/Mexico_City" });
+  await sees(page, en("organizer.first_title"));
+  await accessible(page);
+  const first = page.locator("#first");
+  const fill = (name, value) => first.getByLabel(en(`organizer.${name}`), { exact: true }).fill(value);
+  assert.equal(await first.getByLabel(en("organizer.time_zone"), { exact: true }).inputValue(), "America/Mexico_City");
+  await fill("name", "Default");
+  await fill("time_zone", "Europe/Madrid");
+  await press(page, "first_go");
+  assert.equal((await tickets.api("GET", "/api/events")).events.length, 1, "an event without its times is not made");
+  await fill("starts", inHours(3, "Europe/Madrid"));
+  await fill("ends", inHours(2, "Europe/Madrid"));
+  await press(page, "first_go");
+  await sees(page, en("field.ends_before_start"));
+  await accessible(page);
+  await fill("ends", inHours(6, "Europe/Madrid"));
+  await fill("opens", inHours(2, "Europe/Madrid"));
+  await press(page, "first_go");
+  await sees(page, en("organizer.import_how"));
+  const event = (await tickets.api("GET", "/api/events/default-2"));
+  assert.deepEqual([event.name, event.time_zone, event.language], ["Default", "Europe/Madrid", "en"]);
+  assert.equal(Date.parse(event.starts_at) - Date.parse(event.opens_at), 3_600_000);
+
+  const next = page.locator("#next");
+  const says = (name, values) => next.getByText(en(`organizer.next_${name}`, values)).waitFor();
+  await says("list");
+  assert.equal(await next.getByRole("link").count(), 0, "nothing leads to where one is");
+  await tickets.api("POST", "/api/events/default-2/tickets", "seat,gate,username\nA-1,North,ana\n");
+  await page.getByRole("link", { name: en("organizer.tickets"), exact: true }).click();
+  await says("gate", { gate: "\u2068North\u2069" });
+  await accessible(page);
+  await next.getByRole("link").click();
+  await press(page, "new_key");
+  await field(page, "name").fill("North door");
+  await pressInDialog(page, "make_key");
+  await pressInDialog(page, "close");
+  await says("device", { key: "\u2068North door\u2069" });
+  await tickets.api("PATCH", "/api/events/default-2", { opens_at: null, starts_at: new Date(Date.now() - 60_000).toISOString() });
+  await press(page, "sign_out");
+  await signIn(page, tickets.key);
+  await says("board");
+  await next.getByRole("link").click();
+  await next.waitFor({ state: "hidden" });
+});
+
+test("whoever has tickets in the event that always exists is not asked for another", async (t) => {
+  const page = await signedIn(t, await withTickets(t));
+  await sees(page, en("organizer.no_arrivals"));
+  await page.locator("#next").getByText(en("organizer.next_times")).waitFor();
+});
+
 test("an event's times are those of its zone; only its typed name deletes it", async (t) => {
   const tickets = await service(t);
   const page = await signedIn(t, tickets, { view: "events" });

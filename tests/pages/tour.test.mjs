@@ -340,6 +340,9 @@ async function organizer(t, page, look) {
   await organizer.press(en("organizer.new_event"));
   await look(organizer.page, "organizer-event");
   await organizer.press(en("organizer.cancel"));
+  await organizer.page.evaluate(() => (location.hash = "#first/gala")); // as without an event
+  await organizer.sees(en("organizer.first_title"));
+  await look(organizer.page, "organizer-first");
 
   await organizer.open("tickets");
   await organizer.sees("Ana Roe");

@@ -1,14 +1,15 @@
-// Events: making, changing, deleting them.
+// Events: making the first, making more, changing and deleting them.
 
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, onSubmit, open, tell, wrongField } from "./form.js";
-import { call, loadEvents, session } from "./session.js";
+import { call, here, loadEvents, session } from "./session.js";
 import { dayAndTime, isolated, language, text } from "../shared/text.js";
 import { isTimeZone, localOf, momentOf } from "./zone.js";
 
 const dialog = find("#event-dialog");
 const form = find("form", dialog);
 const { name, slug, time_zone: zone } = form.elements;
+const firstForm = find("#first");
 const TIMES = ["starts_at", "ends_at", "opens_at", "closes_at"];
 let changed = null;
 
@@ -41,7 +42,7 @@ function edit(event) {
   find("#event-title").textContent = text(event ? "organizer.edit_event" : "organizer.new_event");
   slug.readOnly = Boolean(event);
   slug.dataset.typed = "";
-  zone.value = event?.time_zone ?? Intl.DateTimeFormat().resolvedOptions().timeZone;
+  zone.value = event?.time_zone ?? zoneHere();
   if (event) {
     Object.assign(name, { value: event.name });
     Object.assign(slug, { value: event.slug });
@@ -51,9 +52,16 @@ function edit(event) {
     for (const time of TIMES) form.elements[time].value = event[time] ? localOf(event[time], event.time_zone) : "";
   }
   fillLanguages(event ? event.language ?? "en" : language);
+  fillZones();
+  open(dialog);
+}
+
+/** The time zone of this device, which the event is likely to be in. */
+const zoneHere = () => Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+function fillZones() {
   const zones = find("#zones");
   if (!zones.children.length) zones.append(...(Intl.supportedValuesOf?.("timeZone") ?? []).map((each) => new Option(each)));
-  open(dialog);
 }
 
 /** The languages of the pages, each by its own name. */
@@ -93,19 +101,50 @@ name.oninput = () => { if (!changed && !slug.dataset.typed) slug.value = slugOf(
 /** A proposal: the name in the letters that a slug may have. */
 const slugOf = (words) => words.normalize("NFKD").toLowerCase().replace(/\p{M}/gu, "").replace(/[^a-z0-9]+/g, "-").slice(0, 64).replace(/^-|-$/g, "");
 
-onSubmit(form, async (values) => {
+/** The event that a form says. Whatever it does not ask for is what an event has without it. */
+function read(values) {
   if (!isTimeZone(values.time_zone)) throw wrongField("time_zone", "not_a_time_zone");
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
-  const { slug: newSlug, ...rest } = values;
   const capacity = values.capacity ? Number(values.capacity) : null;
   const times = Object.fromEntries(TIMES.map((time) => [time, moment(values[time])]));
-  const event = { ...rest, capacity, location: values.location || null, ...times };
-  for (const [start, end] of [["starts_at", "ends_at"], ["opens_at", "closes_at"]]) {
+  const event = { ...values, capacity, location: values.location || null, ...times };
+  for (const [start, end] of [["starts_at", "ends_at"], ["opens_at", "closes_at"], ["opens_at", "ends_at"]]) {
     if (event[start] && event[end] && event[end] <= event[start]) throw wrongField(end, "ends_before_start");
   }
+  return event;
+}
+
+onSubmit(form, async (values) => {
+  const { slug: newSlug, ...event } = read(values);
   if (changed) await call("PATCH", `/api/events/${changed.slug}`, { json: event });
   else await call("POST", "/api/events", { json: { slug: newSlug, ...event } });
   dialog.close();
   tell(text("organizer.saved_event"));
   await attempt(() => refresh(newSlug));
+});
+
+/** The view of whoever has no event yet. */
+export const first = {
+  show() {
+    fillZones();
+    firstForm.elements.time_zone.value ||= zoneHere();
+  },
+  hide: () => firstForm.reset(),
+};
+
+/** Whether there is no event but the one that always exists, of which nobody has made anything. */
+export async function isFirstMinute() {
+  const [event, ...others] = session.events;
+  if (session.isBound || others.length || event.slug !== "default" || event.starts_at || event.ends_at) return false;
+  return (await call("GET", here("/tickets?limit=1"))).tickets.length === 0;
+}
+
+onSubmit(firstForm, async (values) => {
+  const event = read(values);
+  const wanted = slugOf(event.name) || "event";
+  const slug = session.events.some((each) => each.slug === wanted) ? `${wanted.slice(0, 62)}-2` : wanted;
+  await call("POST", "/api/events", { json: { slug, language, ...event } });
+  tell(text("organizer.saved_event"));
+  await attempt(loadEvents);
+  location.hash = `#import/${slug}`;
 });

@@ -8,12 +8,13 @@ import * as check from "./check.js";
 import * as events from "./events.js";
 import * as gates from "./gates.js";
 import * as imports from "./import.js";
+import * as next from "./next.js";
 import * as print from "./print.js";
 import { download, here, session, signIn, signOut } from "./session.js";
 import * as tickets from "./tickets.js";
 import { isolated, text } from "../shared/text.js";
 
-const views = { events, tickets, import: imports, print, gates, board, check };
+const views = { first: events.first, events, tickets, import: imports, print, gates, board, check };
 const signin = find("#signin");
 let shown = null;
 let eventShown = null;
@@ -39,6 +40,7 @@ async function route() {
     heading.focus();
   }
   shown = view;
+  next.show(view);
   try {
     await views[view].show();
   } catch (problem) {
@@ -69,11 +71,16 @@ function fillBar(view) {
 async function enter() {
   signin.hidden = true;
   find("#bar").hidden = false;
+  // An empty board says nothing to whoever has no event yet. Where the service is away, the board tells.
+  if (/^(#board.*)?$/.test(location.hash) && (await events.isFirstMinute().catch(() => false))) {
+    history.replaceState(null, "", `#first/${session.event.slug}`);
+  }
   await route();
 }
 
 function leave() {
   views[shown]?.hide?.();
+  next.hide();
   shown = eventShown = null;
   empty();
   signOut();

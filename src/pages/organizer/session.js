@@ -17,6 +17,8 @@ export const session = {
   isBound: false,
   /** Called when the key is no longer good. */
   onEnd() {},
+  /** Called when something was done. */
+  onChange() {},
 };
 
 try {
@@ -43,10 +45,12 @@ export function signOut() {
   session.event = null;
 }
 
-/** Asks with the key. A key that the service no longer knows ends the session. */
+/** Asks with the key. A key that the service no longer knows ends the session. `onChange` hears of what may have changed. */
 export async function call(method, path, options) {
   try {
-    return await ask(method, path, { key: session.key, ...options });
+    const answer = await ask(method, path, { key: session.key, ...options });
+    if (method !== "GET") session.onChange();
+    return answer;
   } catch (problem) {
     if (problem.status === 401 && session.event) session.onEnd();
     throw problem;
