@@ -567,9 +567,10 @@ test("of 10,000 names the list is opened without the page standing still, and fo
   await host.api("POST", "/api/events/default/tickets", `seat,gate,username,full_name\n${rows.join("")}`);
   const tab = await (await device(t, host)).enrolled(host, { role: "supervisor" });
   await host.stop();
-  const { guests, longest, again } = await tab.page.evaluate(async () => {
+  const { guests, longest, whole, again } = await tab.page.evaluate(async () => {
     let longest = 0;
-    let before = performance.now();
+    const begun = performance.now();
+    let before = begun;
     let looking = true;
     const watch = async () => {
       while (looking) {
@@ -580,16 +581,17 @@ test("of 10,000 names the list is opened without the page standing still, and fo
     };
     const watched = watch();
     const { guests } = await globalThis.gate.guests("guest 9999");
+    const whole = performance.now() - begun;
     looking = false;
     await watched;
     const again = await globalThis.gate.guests("GUEST");
     globalThis.gate.closeGuests();
-    return { guests, longest, again: again.guests.length };
+    return { guests, longest, whole, again: again.guests.length };
   });
   assert.deepEqual(guests.map(({ seat, full_name, status }) => [seat, full_name, status]), [["9999", "Guest 9999", "valid"]]);
   assert.equal(again, 10, "as many as the service tells");
-  // This machine may stand still for longer than the page.
-  assert.ok(longest < 500, `it stood still for ${longest} ms`);
+  // A busy machine stands still too, so that no figure in milliseconds holds everywhere.
+  assert.ok(longest < whole / 2, `it stood still for ${longest} ms of ${whole}`);
 });
 
 const HOUR = 3_600_000;
