@@ -35,10 +35,15 @@ fn main() -> io::Result<()> {
         checksum.update([0]);
         checksum.update(bytes.len().to_le_bytes());
         checksum.update(&bytes);
-        let compressed = out.join(format!("{place}.gz"));
-        compress(&bytes, &compressed)?;
-        writeln!(table, "    Asset {{ name: {name:?}, gzip: include_bytes!({compressed:?}) }},")
-            .expect("a string grows");
+        let gzip = out.join(format!("{place}.gz"));
+        compress(&bytes, &gzip)?;
+        let brotli = out.join(format!("{place}.br"));
+        compress_more(&bytes, &brotli)?;
+        writeln!(
+            table,
+            "    Asset {{ name: {name:?}, gzip: include_bytes!({gzip:?}), brotli: include_bytes!({brotli:?}) }},"
+        )
+        .expect("a string grows");
     }
     println!("cargo::rerun-if-changed={INTERFACE}");
     compress(&fs::read(INTERFACE)?, &out.join("openapi.json.gz"))?;
@@ -70,6 +75,12 @@ fn languages(out: &Path) -> io::Result<(usize, String)> {
 
 fn compress(bytes: &[u8], to: &Path) -> io::Result<()> {
     zopfli::compress(zopfli::Options::default(), zopfli::Format::Gzip, bytes, File::create(to)?)
+}
+
+/// By RFC 7932, about an eighth less. Browsers take it where nothing between them and the service can spoil it, by TLS.
+fn compress_more(bytes: &[u8], to: &Path) -> io::Result<()> {
+    let settings = brotli::enc::BrotliEncoderParams { size_hint: bytes.len(), ..Default::default() };
+    brotli::BrotliCompress(&mut &bytes[..], &mut File::create(to)?, &settings).map(drop)
 }
 
 /// A script or a style without the comments that have lines of their own, and without indentation. Those lines stay, empty,

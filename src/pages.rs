@@ -28,6 +28,7 @@ pub struct Asset {
     /// Its path below `/assets/{VERSION}/`.
     pub name: &'static str,
     pub gzip: &'static [u8],
+    pub brotli: &'static [u8],
 }
 
 include!(concat!(env!("OUT_DIR"), "/assets.rs"));

@@ -62,15 +62,22 @@ pub fn compressed(
     gzip: Bytes,
     plain: impl FnOnce(&[u8]) -> Result<Bytes, Error>,
 ) -> Result<Response, Error> {
-    let mut response = if accepts_gzip(asked) {
-        let mut response = whole(status, content_type, gzip);
-        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        response
+    let response = if accepts(asked, GZIP) {
+        encoded(status, content_type, gzip, Some(GZIP))
     } else {
-        whole(status, content_type, plain(&gzip)?)
+        encoded(status, content_type, plain(&gzip)?, None)
     };
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     Ok(response)
+}
+
+/// A body in the coding that was chosen for whoever asks.
+pub fn encoded(status: StatusCode, content_type: &'static str, body: Bytes, coding: Option<&'static str>) -> Response {
+    let mut response = whole(status, content_type, body);
+    if let Some(coding) = coding {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+    }
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    response
 }
 
 /// Compresses a body (RFC 1952).
@@ -164,15 +171,19 @@ pub fn name_database(response: &mut Response, database: DatabaseId) {
     response.headers_mut().extend(HeaderValue::try_from(database.to_string()).ok().map(|id| (DATABASE_NAME, id)));
 }
 
-/// Whether the answer may be compressed (RFC 9110, section 12.5.3).
-pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+/// Codings of content (RFC 9110, section 8.4.1, and RFC 7932).
+pub const GZIP: &str = "gzip";
+pub const BROTLI: &str = "br";
+
+/// Whether the answer may have this coding (RFC 9110, section 12.5.3).
+pub fn accepts(headers: &HeaderMap, coding: &str) -> bool {
     let sent = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    sent.flat_map(|list| list.split(',')).any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
+    sent.flat_map(|list| list.split(',')).any(|accepted| {
+        let mut parts = accepted.split(';').map(str::trim);
         let is_zero = |weight: &str| {
             weight.strip_prefix("q=").and_then(|value| value.parse::<f32>().ok()).is_some_and(|value| value <= 0.0)
         };
-        parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip")) && !parts.any(is_zero)
+        parts.next().is_some_and(|name| name.eq_ignore_ascii_case(coding)) && !parts.any(is_zero)
     })
 }
 

@@ -21,7 +21,7 @@ use crate::model::{Event, Millis, Role, Status};
 #[cfg(test)]
 use crate::model::{Place, Slug, Text, Username};
 use crate::request::Call;
-use crate::response::{self, Response, accepts_gzip};
+use crate::response::{self, GZIP, Response, accepts};
 #[cfg(test)]
 use crate::store::GateState;
 use crate::store::{ManifestState, ManifestTicket};
@@ -227,9 +227,9 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
             query.since.and_then(|since| state.change_since(since.0)),
             Reader::of(caller),
         )?;
-        if accepts_gzip(&call.parts.headers) {
+        if accepts(&call.parts.headers, GZIP) {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(GZIP));
             response
         } else {
             response::streamed("application/json", manifest)

@@ -11,7 +11,7 @@ use crate::links::otpauth_url;
 use crate::model::{Millis, Status};
 use crate::pages::{ASSETS_PATH, Asset, Language, qr};
 use crate::request::Call;
-use crate::response::{self, Response};
+use crate::response::{self, BROTLI, Response, accepts};
 use crate::store::TicketPage;
 use crate::totp::{Code, PERIOD, PageToken, QrCode, TotpKey, step_at};
 
@@ -218,7 +218,12 @@ pub async fn show_worker(call: Call<'_>) -> Result<Response, Error> {
 pub async fn show_asset(call: Call<'_>) -> Result<Response, Error> {
     let asset = call.parts.uri.path().strip_prefix(ASSETS_PATH).and_then(|path| Asset::find(path.strip_prefix('/')?));
     let asset = asset.ok_or(Error::NotFound)?;
-    let mut response = file(call.parts, StatusCode::OK, asset.content_type(), asset.gzip.into())?;
+    let mut response = if accepts(&call.parts.headers, BROTLI) {
+        let brotli = response::encoded(StatusCode::OK, asset.content_type(), asset.brotli.into(), Some(BROTLI));
+        guarded(brotli)
+    } else {
+        file(call.parts, StatusCode::OK, asset.content_type(), asset.gzip.into())?
+    };
     set(&mut response, &[("cache-control", "public, max-age=31536000, immutable")]);
     Ok(response)
 }
@@ -251,9 +256,12 @@ fn text(parts: &Parts, status: StatusCode, content_type: &'static str, text: &st
 }
 
 fn file(parts: &Parts, status: StatusCode, content_type: &'static str, gzip: Bytes) -> Result<Response, Error> {
-    let mut response = response::compressed(&parts.headers, status, content_type, gzip, response::gunzip)?;
+    response::compressed(&parts.headers, status, content_type, gzip, response::gunzip).map(guarded)
+}
+
+fn guarded(mut response: Response) -> Response {
     set(&mut response, GUARDS);
-    Ok(response)
+    response
 }
 
 /// What every page and file has: nothing from elsewhere gets in, nothing gets out.

@@ -1,6 +1,6 @@
 //! Clients of the service. Each has one key, or none, and holds what it sends and what it gets against the document.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -99,9 +99,10 @@ impl Client {
             None => body,
             // The answer to HEAD.
             Some(_) if body.is_empty() => body,
+            Some(coding) if coding == "br" => plain(brotli::Decompressor::new(body.as_slice(), 4096)),
             Some(coding) => {
                 assert_eq!(coding, "gzip");
-                gunzipped(&body)
+                plain(flate2::read::GzDecoder::new(body.as_slice()))
             }
         };
         openapi::check(&sent, parts.status, &parts.headers, &body);
@@ -125,9 +126,9 @@ async fn fetch(agent: ureq::Agent, base_url: &str, mut request: Request<Vec<u8>>
     exchange.expect("the service answers")
 }
 
-fn gunzipped(bytes: &[u8]) -> Vec<u8> {
+fn plain(mut body: impl Read) -> Vec<u8> {
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).expect("the body is gzip");
+    body.read_to_end(&mut plain).expect("the body is in the coding that it names");
     plain
 }
 
