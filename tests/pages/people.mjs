@@ -6,7 +6,7 @@ import { camera, desktop, eventually, phone, texts } from "./harness.mjs";
 export const en = texts("en");
 
 /** A page on which somebody finds things by what they say. */
-class Person {
+export class Person {
   constructor(page) {
     this.page = page;
   }

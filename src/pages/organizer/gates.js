@@ -29,7 +29,9 @@ export async function show() {
   oldKeys.hidden = old.length === 0;
   find("summary", oldKeys).textContent = text("organizer.old_keys", { keys: old.length });
   find("ul", oldKeys).replaceChildren(...old.map(card));
-  find("#key-gate").replaceChildren(new Option(text("organizer.any_gate"), ""), ...gates.map(({ gate }) => new Option(gate)));
+  // Where there is one gate, its devices are there: a key for any would ask whoever holds it.
+  const choices = gates.map(({ gate }) => new Option(gate, gate, gates.length === 1));
+  find("#key-gate").replaceChildren(new Option(text("organizer.any_gate"), ""), ...choices);
 }
 
 /** The roles whose keys are for devices, as src/model.rs has them: a test compares them. */
