@@ -147,8 +147,7 @@ impl Language {
 
     /// A moment as people say it, where they are. Empty where there is none.
     pub fn moment(&self, moment: Option<Millis>, time_zone: &str) -> String {
-        let local = moment.and_then(|moment| jiff::Timestamp::from_millisecond(moment.0).ok()?.in_tz(time_zone).ok());
-        let Some(local) = local else { return String::new() };
+        let Some(local) = local(moment, time_zone) else { return String::new() };
         let word = |name, place: i8| self.text(name).split(' ').nth(place.unsigned_abs().into()).unwrap_or_default();
         self.text("time.moment")
             .replace("{weekday}", word("time.weekdays", local.weekday().to_monday_zero_offset()))
@@ -156,6 +155,16 @@ impl Language {
             .replace("{month}", word("time.months", local.month() - 1))
             .replace("{year}", &local.year().to_string())
             .replace("{time}", &format!("{:02}:{:02}", local.hour(), local.minute()))
+    }
+
+    /// A text whose `{time}` is that moment, by the time alone where it is on the day of `day`. Empty where there is no moment.
+    pub fn with_time(&self, name: &str, moment: Option<Millis>, day: Option<Millis>, time_zone: &str) -> String {
+        let Some(at) = local(moment, time_zone) else { return String::new() };
+        let time = match local(day, time_zone) {
+            Some(day) if day.date() == at.date() => format!("{:02}:{:02}", at.hour(), at.minute()),
+            _ => self.moment(moment, time_zone),
+        };
+        self.text(name).replace("{time}", &time)
     }
 
     fn json(&self, groups: &str) -> String {
@@ -199,6 +208,10 @@ impl Language {
         page.push_str(rest);
         page
     }
+}
+
+fn local(moment: Option<Millis>, time_zone: &str) -> Option<jiff::Zoned> {
+    jiff::Timestamp::from_millisecond(moment?.0).ok()?.in_tz(time_zone).ok()
 }
 
 /// One range of `Accept-Language` without its regions, and how much it is liked, in thousandths.
@@ -263,13 +276,17 @@ mod tests {
         (
             "ticket.html",
             &[
+                "category",
                 "code",
+                "colour",
                 "database",
+                "doors",
                 "event",
                 "gate",
                 "holder",
                 "inside",
                 "key",
+                "location",
                 "manifest",
                 "otpauth",
                 "otpauth_qr",
@@ -284,6 +301,7 @@ mod tests {
                 "used_at",
                 "used_gate",
                 "used_when",
+                "validity",
             ],
         ),
     ];
@@ -417,7 +435,7 @@ mod tests {
         let list = format!("const COLOURS = [\"{}\"];", colours.join("\", \""));
         assert!(include_str!("pages/organizer/board.js").contains(&list), "board.js lacks {list}");
         for colour in colours {
-            assert!(include_str!("pages/gate/gate.css").contains(&format!("[data-colour=\"{colour}\"]")), "{colour}");
+            assert!(include_str!("pages/shared/base.css").contains(&format!("[data-colour=\"{colour}\"]")), "{colour}");
         }
     }
 

@@ -758,6 +758,8 @@ pub struct TicketPage {
     pub event_name: String,
     pub time_zone: String,
     pub starts_at: Option<Millis>,
+    pub opens_at: Option<Millis>,
+    pub location: Option<String>,
     pub reentry: Reentry,
     /// Where the ticket was used, as [`Ticket::admitted_at`] says when.
     pub first_used_gate: Option<String>,

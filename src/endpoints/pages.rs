@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::error::Error;
 use crate::links::otpauth_url;
-use crate::model::{Millis, Status};
+use crate::model::{Millis, Status, Ticket};
 use crate::pages::{ASSETS_PATH, Asset, Language, qr};
 use crate::request::Call;
 use crate::response::{self, BROTLI, Response, accepts};
@@ -77,6 +77,11 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         ("inside", ticket.inside.to_string()),
         ("reentry", read.reentry.as_str().to_owned()),
         ("starts", language.moment(read.starts_at, time_zone)),
+        ("doors", language.with_time("result.too_early_doors", read.opens_at, read.starts_at, time_zone)),
+        ("location", read.location.clone().unwrap_or_default()),
+        ("category", ticket.category.clone().unwrap_or_default()),
+        ("colour", ticket.category_colour().map(|colour| colour.as_str().to_owned()).unwrap_or_default()),
+        ("validity", validity(language, ticket, time_zone)),
         ("used_at", used_at.map(|time| time.to_string()).unwrap_or_default()),
         ("used_when", language.moment(used_at, time_zone)),
         ("used_gate", read.first_used_gate.clone().unwrap_or_default()),
@@ -103,6 +108,14 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
     Ok(response)
 }
 
+/// From when on a ticket admits, and until when; empty where that is always.
+fn validity(language: &Language, ticket: &Ticket, time_zone: &str) -> String {
+    let (from, until) = (ticket.valid_from, ticket.valid_until);
+    let from_words = language.with_time("result.too_early_ticket", from, None, time_zone);
+    let until_words = language.with_time("result.too_late_ticket", until, from, time_zone);
+    [from_words, until_words].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" · ")
+}
+
 /// `GET /t/{token}/app.webmanifest`: with it a phone keeps the ticket's page like an app.
 pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
     let (read, _) = find_ticket(&call).await?;
@@ -122,6 +135,8 @@ pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
         "start_url": page,
         "scope": page,
         "display": "standalone",
+        // On Android an icon in the browser: of an app Google makes the package, and would be told the link.
+        "display_override": ["browser"],
         "background_color": "#f5f6f8",
         "theme_color": "#16324f",
         "icons": icons,

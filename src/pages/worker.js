@@ -36,7 +36,9 @@ self.addEventListener("message", (event) => {
   if (!kindAt(page)) return;
   const request = new Request(page, { cache: "no-store", redirect: "error", signal: AbortSignal.timeout(LOADING) });
   const asked = fresh(request, page).catch(() => {}); // What is kept stays.
-  event.waitUntil(asked.then(() => kept(page)).then((found) => event.ports[0]?.postMessage(Boolean(found))));
+  // Who loaded the page past the worker is under it from now on.
+  const claimed = self.clients.claim().catch(() => {});
+  event.waitUntil(Promise.all([asked, claimed]).then(() => kept(page)).then((found) => event.ports[0]?.postMessage(Boolean(found))));
 });
 
 const kindAt = (path) => KEPT.find(([form]) => form.test(path))?.[1];

@@ -39,7 +39,7 @@ async function showsCode(holder, tickets, ticket) {
 async function readyHolder(t) {
   const { tickets, proxy, ana, by } = await house(t);
   const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url, by);
-  await holder.sees(en("ticket.ready"));
+  await holder.isKept();
   await showsCode(holder, tickets, ana);
   return { tickets, proxy, ana, holder };
 }
@@ -141,7 +141,7 @@ test("the time is that of the service's mark, whatever Date a proxy writes", asy
   const { tickets, proxy, ana, by } = await house(t);
   proxy.does = "an hour's wrong Date";
   const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url, by);
-  await holder.sees(en("ticket.ready"));
+  await holder.isKept();
   await during(proxy, "/t/", () => asks(holder.page));
   await showsCode(holder, tickets, ana);
   assert.equal(await holder.page.locator("#clock").innerText(), "");

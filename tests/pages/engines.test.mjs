@@ -16,7 +16,12 @@ for (const engine of ["firefox", "webkit"]) {
     await tickets.api("POST", "/api/events/default/tickets", `${SEATS}A-1,North,,,\n`);
     const ana = await tickets.register({ seat: "A-1", gate: "North", username: "ana" });
     const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url, { engine });
-    await holder.sees(en("ticket.ready"));
+    await holder.isKept();
+    const enlarge = holder.page.getByRole("button", { name: en("ticket.enlarge") });
+    for (const large of ["true", "false"]) {
+      await enlarge.click();
+      await eventually(async () => assert.equal(await enlarge.getAttribute("aria-pressed"), large));
+    }
     const gate = await Gate.at(t, tickets, { engine });
     await gate.readyForOffline(1);
 

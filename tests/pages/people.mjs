@@ -183,12 +183,20 @@ export class Gate extends Person {
   }
 }
 
+/** The page says that it works without a network, for good or for now. */
+export const isKept = (page) =>
+  page.getByText(new RegExp(`${en("ticket.kept_firmly")}|${en("ticket.kept_loosely")}`)).filter({ visible: true }).first().waitFor();
+
 /** With a ticket on the phone. */
 export class Holder extends Person {
   static async at(t, service, link, { page = phone, ...options } = {}) {
     const holder = new Holder(await page(t, service, options));
     await holder.page.goto(link);
     return holder;
+  }
+
+  isKept() {
+    return isKept(this.page);
   }
 
   /** The QR code as the phone shows it. */

@@ -7,6 +7,7 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { accessible, eventually, phone, service, texts } from "./harness.mjs";
+import { isKept } from "./people.mjs";
 
 const en = texts("en");
 
@@ -48,7 +49,7 @@ test("without a network the page opens, and goes on to the next code", async (t)
   const { tickets, ticket } = await oneTicket(t);
   const page = await open(t, tickets, ticket);
   await shows(page, tickets, ticket);
-  await sees(page, en("ticket.ready"));
+  await isKept(page);
   await tickets.stop();
   await page.clock.install();
   await page.reload();
@@ -64,7 +65,7 @@ test("another database in the place of the right one ends no ticket, open and op
   const place = path.join(directory, "volume");
   const { tickets, ticket } = await oneTicket(t, null, { DATABASE_URL: `sqlite:${place}/tickets.db` });
   const page = await open(t, tickets, ticket);
-  await sees(page, en("ticket.ready"));
+  await isKept(page);
   await tickets.stop();
   fs.renameSync(place, `${place} elsewhere`);
   await tickets.start();
@@ -104,7 +105,7 @@ test("a clock that is set by hand without a network changes no code, nor when th
   const { tickets, ticket } = await oneTicket(t);
   const script = `{ const real = Date.now; Date.now = () => real() + Number(localStorage.getItem("ahead")); }`;
   const page = await open(t, tickets, ticket, { script });
-  await sees(page, en("ticket.ready"));
+  await isKept(page);
   await tickets.stop();
   for (const ahead of [3_600_000, -7_200_000, 0]) {
     await page.evaluate((ahead) => localStorage.setItem("ahead", ahead), ahead);
@@ -135,7 +136,7 @@ test("once used it says when and where, in the event's time zone; an undo brings
 test("what the page knew last, it says without a network", async (t) => {
   const { tickets, ticket } = await oneTicket(t);
   const page = await open(t, tickets, ticket);
-  await sees(page, en("ticket.ready"));
+  await isKept(page);
   await scan(tickets, tickets.code(ticket));
   await ask(page);
   await sees(page, en("ticket.used"));
@@ -187,7 +188,7 @@ test("a revoked ticket has no code", async (t) => {
 test("a link that died shows no code, and the phone forgets it", async (t) => {
   const { tickets, ticket } = await oneTicket(t);
   const page = await open(t, tickets, ticket);
-  await sees(page, en("ticket.ready"));
+  await isKept(page);
   await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/reissue`);
   await ask(page);
   await sees(page, en("gone.title"));
@@ -198,7 +199,7 @@ test("a link that died shows no code, and the phone forgets it", async (t) => {
 test("a link that died is forgotten too when it is opened", async (t) => {
   const { tickets, ticket } = await oneTicket(t);
   const page = await open(t, tickets, ticket);
-  await sees(page, en("ticket.ready"));
+  await isKept(page);
   await page.goto("/");
   await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/reissue`);
   await page.goto(ticket.provisioning.ticket_url);
@@ -260,6 +261,110 @@ for (const [width, height] of [[390, 844], [640, 360], [844, 390]]) {
     assert.equal((await code.boundingBox()).width, small);
   });
 }
+
+test("a touch gives the code the whole screen, white in the dark too, with its digits and whose it is, until it is left", async (t) => {
+  const { tickets, ticket } = await oneTicket(t, { location: "Main square" });
+  const page = await open(t, tickets, ticket, { colorScheme: "dark" });
+  const code = page.getByRole("button", { name: en("ticket.enlarge") });
+  await sees(page, "Main square");
+  await code.tap();
+  await eventually(async () => assert.ok(await page.evaluate(() => Boolean(document.fullscreenElement))));
+  const digits = tickets.code(ticket).slice(-6);
+  const said = (await page.evaluate(() => document.querySelector("main").innerText)).split("\n").filter(Boolean);
+  assert.deepEqual(said.slice(-2), [en("ticket.bright"), "A-1 · Ana Roe"]);
+  assert.ok(said.some((line) => /^\d{3} \d{3}$/.test(line)), `${said}, ${digits}`);
+  assert.equal(await page.getByText("Main square").isVisible(), false);
+  const corners = await page.evaluate(() => [[1, 1], [innerWidth - 2, 1], [1, innerHeight - 2], [innerWidth - 2, innerHeight - 2]].map((corner) => {
+    const all = document.elementsFromPoint(...corner).map((element) => getComputedStyle(element).backgroundColor);
+    return all.find((colour) => colour !== "rgba(0, 0, 0, 0)");
+  }));
+  assert.deepEqual(corners, Array(4).fill("rgb(255, 255, 255)"));
+  assert.equal(await page.evaluate(() => [...document.querySelectorAll("meta[name=theme-color]")].find(({ media }) => matchMedia(media).matches).content), "#ffffff");
+  await page.evaluate(() => document.exitFullscreen());
+  await sees(page, "Main square");
+  assert.equal(await code.getAttribute("aria-pressed"), "false");
+});
+
+const KEEPS = {
+  firmly: () => (StorageManager.prototype.persisted = async () => true),
+  loosely: () => (StorageManager.prototype.persisted = StorageManager.prototype.persist = async () => false),
+  in_app: () => {
+    const { userAgent } = navigator;
+    Object.defineProperty(Navigator.prototype, "userAgent", { value: `${userAgent} Instagram 300.0.0.0 Android` });
+  },
+};
+for (const [how, script] of Object.entries(KEEPS)) {
+  test(`the page says how the phone keeps it, and what to do: ${how}`, async (t) => {
+    const { tickets, ticket } = await oneTicket(t);
+    await sees(await open(t, tickets, ticket, { script }), en(`ticket.kept_${how}`));
+  });
+}
+
+const KEEPS_NOT = {
+  "has no worker": () => delete Navigator.prototype.serviceWorker,
+  "refuses it, as in a private window": () => {
+    ServiceWorkerContainer.prototype.register = async () => {
+      throw new DOMException("", "SecurityError");
+    };
+  },
+  "has a worker that is not over the page": () => Object.defineProperty(ServiceWorkerContainer.prototype, "controller", { value: null }),
+  "has no room": () => {
+    ServiceWorker.prototype.postMessage = (_, [port]) => port.postMessage(false);
+  },
+};
+for (const [why, script] of Object.entries(KEEPS_NOT)) {
+  test(`no page says that it is kept where the browser ${why}`, async (t) => {
+    const { tickets, ticket } = await oneTicket(t);
+    const page = await open(t, tickets, ticket, { script });
+    await sees(page, en("ticket.kept_not"));
+    await shows(page, tickets, ticket);
+  });
+}
+
+test("on the home screen a page that is kept is kept firmly", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const script = () => {
+    StorageManager.prototype.persisted = StorageManager.prototype.persist = async () => false;
+    Object.defineProperty(navigator, "standalone", { value: true });
+  };
+  await sees(await open(t, tickets, ticket, { script }), en("ticket.kept_firmly"));
+});
+
+test("a page that was loaded past its worker is kept all the same", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await isKept(page);
+  const devtools = await page.context().newCDPSession(page);
+  await devtools.send("Page.reload", { ignoreCache: true });
+  await isKept(page);
+});
+
+test("place, doors, category and validity are there without a network too", async (t) => {
+  const starts = new Date(Date.now() + 3_600_000).toISOString();
+  const tickets = await service(t);
+  const event = { location: "Main square", starts_at: starts, opens_at: starts, category_colours: { "Under 12": "teal" } };
+  await tickets.api("PATCH", "/api/events/default", event);
+  await tickets.api("POST", "/api/events/default/tickets", { seat: "A-1", gate: "North", category: "Under 12", valid_from: starts });
+  const page = await open(t, tickets, await tickets.register({ seat: "A-1", gate: "North", username: "ana" }));
+  await isKept(page);
+  const told = async () => {
+    for (const text of ["Main square", "Under 12", /^Doors open: \d\d:\d\d$/, /^Valid from: /]) await sees(page, text);
+    assert.equal(await page.getByText("Under 12").evaluate((chip) => getComputedStyle(chip).backgroundColor), "rgb(0, 101, 91)");
+  };
+  await told();
+  await accessible(page);
+  await tickets.api("PATCH", "/api/events/default", { category_colours: {}, location: "Town hall" });
+  await ask(page);
+  await sees(page, "Town hall");
+  await page.waitForFunction(() => document.querySelector(".category").dataset.colour === "");
+  await tickets.api("PATCH", "/api/events/default", event);
+  await page.reload();
+  await told();
+  await eventually(async () => assert.match(await page.evaluate(async () => (await caches.match(location.pathname)).text()), /Main square/));
+  await tickets.stop();
+  await page.reload();
+  await told();
+});
 
 test("a print of the page says that it is not a ticket", async (t) => {
   const { tickets, ticket } = await oneTicket(t);

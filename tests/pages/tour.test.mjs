@@ -74,8 +74,9 @@ async function gala(t) {
 
 async function holder(t, page, look) {
   const { service, people } = await gala(t);
-  const { page: ticket } = await Holder.at(t, service, people.ana.provisioning.ticket_url, { page });
-  await ticket.getByText(en("ticket.ready")).waitFor();
+  const ana = await Holder.at(t, service, people.ana.provisioning.ticket_url, { page });
+  const ticket = ana.page;
+  await ana.isKept();
   await look(ticket, "ticket");
   await ticket.locator("#enlarge").click();
   await look(ticket, "ticket-large");
@@ -279,11 +280,12 @@ test("whatever is wrong with enrolling fits", async (t) => {
 
 test("whatever a ticket says of connection and clock fits", async (t) => {
   const { service, people } = await gala(t);
-  const { page } = await Holder.at(t, service, people.ana.provisioning.ticket_url);
-  await page.getByText(en("ticket.ready")).waitFor();
+  const ana = await Holder.at(t, service, people.ana.provisioning.ticket_url);
+  const { page } = ana;
+  await ana.isKept();
   const [zone] = told(["ticket.clock_zone"]);
   for (const clock of told(["ticket.clock_fast", "ticket.clock_slow"])) {
-    for (const connection of told(["ticket.offline", "ticket.offline_no_code"])) {
+    for (const connection of told(["ticket.offline", "ticket.offline_no_code", "ticket.kept_loosely", "ticket.kept_in_app", "ticket.kept_not"])) {
       await page.evaluate((lines) => lines.forEach(([id, words]) => document.getElementById(id).replaceChildren(...words)),
         [["connection", [connection]], ["clock", [clock, " ", zone]]]);
       await fits(page, `${connection} ${clock}`);

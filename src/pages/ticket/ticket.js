@@ -3,10 +3,11 @@
 import { Problem, isOfAnother, pageOf, send } from "../shared/api.js";
 import { now, secondsSlow } from "../shared/clock.js";
 import { find, say } from "../shared/dom.js";
-import { forgetOffline, keepOffline } from "../shared/offline.js";
+import { forgetOffline } from "../shared/offline.js";
 import { qrSvg } from "../shared/qr.js";
 import { duration, text } from "../shared/text.js";
 import { STEP, code, importKey, stepAt } from "../shared/totp.js";
+import { keeping } from "./keeping.js";
 
 const POLL = 10_000;
 const SLOWEST_POLL = 60_000;
@@ -26,8 +27,8 @@ const makesCodes = Boolean(globalThis.crypto?.subtle);
 let key;
 let shown = makesCodes ? null : stepAt(now());
 let online = true;
-/** Whether the page opens without a network, as soon as that is known. */
-let ready = null;
+/** How the page is kept for when there is no network, as soon as that is known. */
+let kept = null;
 
 /** Whether the ticket still needs its code: an event with re-entry asks for it at the exit, and again at the next entry. */
 function needsCode() {
@@ -82,7 +83,7 @@ async function poll() {
     await refresh();
     online = true;
     pause = POLL;
-    if (ready === false) keep();
+    if (kept === "not") keep();
   } catch {
     online = false;
     pause = Math.min(pause * 2, SLOWEST_POLL);
@@ -103,7 +104,9 @@ async function refresh() {
   const before = JSON.stringify(ticket.dataset);
   Object.assign(ticket.dataset, fresh.dataset);
   for (const field of ticket.querySelectorAll("[data-field]")) {
-    say(field, find(`[data-field="${field.dataset.field}"]`, fresh).textContent);
+    const known = find(`[data-field="${field.dataset.field}"]`, fresh);
+    Object.assign(field.dataset, known.dataset);
+    say(field, known.textContent);
   }
   if (!makesCodes && needsCode()) {
     shown = stepAt(now());
@@ -128,8 +131,7 @@ function changed() {
 
 async function keep() {
   if (ticket.dataset.status === "gone") return;
-  if (ready === false) ready = null;
-  ready = await keepOffline();
+  kept = await keeping();
   tell();
 }
 
@@ -144,7 +146,7 @@ function tell() {
 function connection() {
   if (!needsCode()) return "";
   if (!online) return text(makesCodes ? "ticket.offline" : "ticket.offline_no_code");
-  return ready ? text("ticket.ready") : "";
+  return kept ? text(`ticket.kept_${kept}`) : "";
 }
 
 function clock() {
@@ -175,9 +177,13 @@ async function stayAwake() {
   }
 }
 
+/** All white, and the whole screen where the browser gives it. */
 function setLarge(large) {
   ticket.classList.toggle("large", large);
   enlarge.setAttribute("aria-pressed", large);
+  find("#bright").media = large ? "all" : "not all";
+  const screen = large ? document.documentElement.requestFullscreen?.({ navigationUI: "hide" }) : document.fullscreenElement && document.exitFullscreen();
+  screen?.catch?.(() => {}); // Then it is as large as the page.
 }
 
 const shrink = () => setLarge(false);
@@ -185,6 +191,7 @@ const shrink = () => setLarge(false);
 enlarge.disabled = false;
 enlarge.addEventListener("click", () => setLarge(!ticket.classList.contains("large")));
 document.addEventListener("keydown", (event) => event.key === "Escape" && shrink());
+document.addEventListener("fullscreenchange", () => document.fullscreenElement || shrink());
 
 document.addEventListener("visibilitychange", () => {
   update();

@@ -121,7 +121,7 @@ impl Tickets for Backend {
     async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<TicketPage> {
         let mut lease = self.reader().await?;
         let found: std::result::Result<Option<TicketPage>, _> = sqlx::query_as(select_tickets_and!(
-            concat!(", e.name as event_name, e.time_zone, e.starts_at, e.reentry, ", first_use!(), ", ", kept_secrets!());
+            concat!(", e.name as event_name, e.time_zone, e.starts_at, e.opens_at, e.location, e.reentry, ", first_use!(), ", ", kept_secrets!());
             "where t.ticket_id = $1"
         ))
         .bind(ticket_id)
