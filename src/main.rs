@@ -47,7 +47,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match CommandLine::parse().command.unwrap_or(Command::Serve) {
+    // A service that starts for a request does not make the help of all subcommands first.
+    let command = if std::env::args_os().len() > 1 { CommandLine::parse().command } else { None };
+    let outcome = match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(),
         Command::Demo => demo::run(),
         Command::Migrate => migrate::run(),

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -76,9 +77,13 @@ pub fn run() -> anyhow::Result<()> {
     })
 }
 
-/// Looks at the database beside the start, which waits for none; not where the process has no time but that of requests. A file
+/// How long the first request has the machine for itself.
+const FIRST: Duration = Duration::from_millis(250);
+
+/// Looks at the database after the start, which waits for none; not where the process has no time but that of requests. A file
 /// of an earlier release is brought to this one, so that its tickets are found as people type their seats.
 async fn look_at_database(app: Arc<App>) {
+    tokio::time::sleep(FIRST).await;
     match app.settings.sqlite_file() {
         // A database that the first request will make was used with no secret, and is not made for this.
         Some(file) if !file.exists() => warn_of_no_secret(&app),
