@@ -21,6 +21,7 @@ pub mod change_secret;
 pub mod code;
 pub mod demo;
 pub mod export;
+pub mod forget;
 pub mod healthcheck;
 pub mod import;
 pub mod keys;

@@ -95,6 +95,8 @@ pub enum Error {
     /// It is the event `default`, it is running now, or it is not over and has admitted somebody or given its list to a
     /// device; or somebody is changing something of it at this moment.
     EventInUse,
+    /// The event has forgotten its people: it takes no ticket and no person any more.
+    EventForgotten,
     /// The event has one of these seats at this gate already. Nothing was made.
     SeatTaken(Vec<FieldError>),
     /// Somebody holds the ticket, perhaps this user.
@@ -163,6 +165,7 @@ impl Error {
             Self::UsernameTaken
             | Self::EventExists
             | Self::EventInUse
+            | Self::EventForgotten
             | Self::SeatTaken(_)
             | Self::TicketAlreadyRegistered
             | Self::TicketNotRegistered
@@ -235,6 +238,9 @@ impl Error {
                  admitted or a device has its list, until {} after its end.",
                 told(MANIFEST_AFTER_END)
             ),
+            Self::EventForgotten => {
+                "The event has forgotten its people, and takes no ticket and no person any more; make another event.".into()
+            }
             Self::SeatTaken(_) => "There are such tickets already; nothing was created.".into(),
             Self::TicketAlreadyRegistered => "The ticket has a holder already; transfer it instead.".into(),
             Self::TicketNotRegistered => "Nobody holds this ticket; register it first.".into(),
@@ -362,6 +368,7 @@ pub(crate) mod tests {
             (Error::UsernameTaken, 409, "username_taken"),
             (Error::EventExists, 409, "event_exists"),
             (Error::EventInUse, 409, "event_in_use"),
+            (Error::EventForgotten, 409, "event_forgotten"),
             (Error::SeatTaken(fields()), 409, "seat_taken"),
             (Error::TicketAlreadyRegistered, 409, "ticket_already_registered"),
             (Error::TicketNotRegistered, 409, "ticket_not_registered"),

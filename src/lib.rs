@@ -11,7 +11,7 @@
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
 //! (bodies, answers, lists), [`sheet`] (lists in, CSV out), [`error`] and [`fault`] (every refusal, of a request and of a field),
 //! [`fold`] (text as people read it), [`mail`] (what is sent to people, and the way there),
-//! [`logs`], [`metrics`], [`quota`] (what one key may take), [`backup`], and [`commands`], the command line.
+//! [`logs`], [`metrics`], [`quota`] (what one key may take), [`backup`], [`forgetting`], and [`commands`], the command line.
 //!
 //! # Rooms
 //!
@@ -24,7 +24,7 @@
 //! serve connections                                the two entrances; who has a place at the first
 //! routes                                           the route table, limits, handle(): who may call what
 //! endpoints                                        one file a resource: parse, ask, answer
-//! gate mail links backup                           one scan from reading to writing; letters; addresses; backups
+//! gate mail links backup forgetting                one scan from reading to writing; letters; addresses; backups; who is forgotten
 //! request logs                                     what an endpoint gets, what is logged of it
 //! app                                              the state a request needs
 //! quota auth sheet store pages                     shares; keys; lists; the database; templates and texts
@@ -56,6 +56,7 @@ pub mod endpoints;
 pub mod error;
 pub mod fault;
 pub mod fold;
+pub mod forgetting;
 pub mod gate;
 pub mod limits;
 pub mod links;

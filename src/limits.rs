@@ -60,6 +60,13 @@ pub const KEY_REMEMBERED: Duration = Duration::from_secs(30);
 /// How long the token of an enrolment is good.
 pub const ENROLMENT: Duration = Duration::from_mins(15);
 
+/// Days after its end that an event may keep its people, at most.
+pub const FORGET_AFTER_DAYS: i64 = 3_650;
+
+/// Days after which a backup is gone where one is taken every day, by what `backup::archive` keeps; until then it knows whoever was
+/// forgotten since.
+pub const BACKUP_DAYS: u64 = 35;
+
 /// How far the clocks of service and database may be apart: well inside a code's 30 s.
 pub const CLOCKS_APART: Duration = Duration::from_secs(5);
 

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use register_ticket_api::commands::{
-    self, backup, change_secret, code, demo, export, healthcheck, import, keys, mail, migrate, restore, serve, smoke,
+    self, backup, change_secret, code, demo, export, forget, healthcheck, import, keys, mail, migrate, restore, serve,
+    smoke,
 };
 
 /// Registers tickets to people and validates each one at the gate, exactly once, by a code that changes every 30 seconds.
@@ -32,6 +33,8 @@ enum Command {
     Mail(mail::Arguments),
     /// Write an event's tickets or scans as CSV
     Export(export::Arguments),
+    /// Forget the people of events that ended so many days ago as their `forget_after_days` says
+    Forget(forget::Arguments),
     /// Back up the database while it is used, or rehearse the restoring of a backup
     Backup(backup::Arguments),
     /// Restore a backup where nothing is, and tell what it holds
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Import(arguments) => import::run(arguments),
         Command::Mail(arguments) => mail::run(arguments),
         Command::Export(arguments) => export::run(arguments),
+        Command::Forget(arguments) => forget::run(arguments),
         Command::Backup(arguments) => backup::run(arguments),
         Command::Restore(arguments) => restore::run(arguments),
         Command::ChangeSecret(arguments) => change_secret::run(arguments),

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::fault::Fault;
 use crate::fold;
 use crate::limits::{
-    CAPACITY, CATEGORIES, CATEGORY, EMAIL, EVENT_WITHOUT_END, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, PLACE, SLUG,
-    USERNAME,
+    CAPACITY, CATEGORIES, CATEGORY, EMAIL, EVENT_WITHOUT_END, FORGET_AFTER_DAYS, MANIFEST_AFTER_END,
+    MANIFEST_BEFORE_START, PLACE, SLUG, USERNAME,
 };
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 string in UTC, in a database the number.
@@ -371,6 +371,46 @@ words! {
         EventChanged = "event_changed",
         /// Deleted an event.
         EventDeleted = "event_deleted",
+        /// Forgot an event's people, because its time for that had come.
+        EventForgotten = "event_forgotten",
+    }
+}
+
+impl Action {
+    /// Whether it gives an event a person or a ticket, or gives out a ticket's secret: an event that has forgotten its people takes
+    /// none of it.
+    pub const fn brings_people(self) -> bool {
+        match self {
+            Self::Issued
+            | Self::Registered
+            | Self::Reissued
+            | Self::Transferred
+            | Self::Corrected
+            | Self::Printed
+            | Self::LinkShown
+            | Self::Mailed
+            | Self::UserCreated
+            | Self::UserChanged => true,
+            Self::Renewed
+            | Self::Revoked
+            | Self::Undone
+            | Self::UserErased
+            | Self::TicketsExported
+            | Self::ScansExported
+            | Self::LinksExported
+            | Self::ActionsExported
+            | Self::KeyMade
+            | Self::KeyOffered
+            | Self::KeyEnrolled
+            | Self::KeyRevoked
+            | Self::ScansTaken
+            | Self::ScansHandedIn
+            | Self::PhoneLost
+            | Self::EventCreated
+            | Self::EventChanged
+            | Self::EventDeleted
+            | Self::EventForgotten => false,
+        }
     }
 }
 
@@ -544,6 +584,12 @@ pub struct Event {
     /// Where it takes place, for people; null when not set.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::LOCATION }>>"))]
     pub location: Option<String>,
+    /// How many days after its end, or after its start where it has no end, its people are forgotten; null for never, which it also
+    /// is where the event has neither.
+    #[cfg_attr(test, schemars(with = "Option<Days>"))]
+    pub forget_after_days: Option<i64>,
+    /// When its people were forgotten: from then on it admits nobody and takes no ticket. Null when they were not.
+    pub forgotten_at: Option<Millis>,
     /// Grows by one with every change.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub version: i64,
@@ -602,6 +648,20 @@ impl TryFrom<i64> for Capacity {
     }
 }
 
+/// A number of days, from 1 to [`FORGET_AFTER_DAYS`].
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Days(pub i64);
+
+impl TryFrom<i64> for Days {
+    type Error = Fault;
+
+    fn try_from(days: i64) -> Result<Self, Fault> {
+        let is_possible = (1..=FORGET_AFTER_DAYS).contains(&days);
+        is_possible.then_some(Self(days)).ok_or(Fault::OutOfRange { least: 1, most: FORGET_AFTER_DAYS as usize })
+    }
+}
+
 /// What has happened in an event, for what depends on whether it is at work.
 pub struct Use {
     /// When the newest admission that was not undone was received.
@@ -644,6 +704,13 @@ impl Event {
             None => now < admitted + EVENT_WITHOUT_END,
         });
         self.is_running(now) || is_listed || admits
+    }
+
+    /// When its people are to be forgotten; none where they never are.
+    pub fn forgets_at(&self) -> Option<Millis> {
+        let end = self.ends_at.or(self.starts_at)?;
+        let days = self.forget_after_days?;
+        Some(end + Duration::from_millis(days.saturating_mul(Millis::DAY).unsigned_abs()))
     }
 
     /// Refuses to become an event with other times by which gates that are at work would lose it, or by which it could be
@@ -1245,9 +1312,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_event_ends_after_it_starts() {
-        let event = |starts_at, ends_at| Event {
+    fn event(starts_at: Option<Millis>, ends_at: Option<Millis>) -> Event {
+        Event {
             event_id: Uuid::nil(),
             slug: "fair".into(),
             name: "Fair".into(),
@@ -1261,8 +1327,14 @@ mod tests {
             category_colours: CategoryColours::default(),
             language: None,
             location: None,
+            forget_after_days: None,
+            forgotten_at: None,
             version: 1,
-        };
+        }
+    }
+
+    #[test]
+    fn an_event_ends_after_it_starts() {
         let doors = |opens_at, closes_at| Event { opens_at, closes_at, ..event(None, None) };
         for (start, end, is_good) in [
             (None, None, true),
@@ -1274,6 +1346,21 @@ mod tests {
         ] {
             assert_eq!(event(start, end).check_times().is_ok(), is_good, "{start:?} {end:?}");
             assert_eq!(doors(start, end).check_times().is_ok(), is_good, "{start:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn people_are_forgotten_so_many_days_after_the_end_or_the_start() {
+        let at = |days| Some(Millis(days * Millis::DAY));
+        for (starts_at, ends_at, days, forgets_at) in [
+            (at(10), at(12), Some(30), at(42)),
+            (at(10), None, Some(1), at(11)),
+            (None, at(12), Some(3_650), at(3_662)),
+            (None, None, Some(30), None),
+            (at(10), at(12), None, None),
+        ] {
+            let event = Event { forget_after_days: days, ..event(starts_at, ends_at) };
+            assert_eq!(event.forgets_at(), forgets_at, "{event:?}");
         }
     }
 

@@ -17,8 +17,9 @@ use qrcodegen::{QrCode, QrCodeEcc};
 
 use crate::admission::DAY_TURNS;
 use crate::limits::{
-    CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, GUESSES_SHOWN, GUEST_LETTERS, GUESTS, KEY_NAME, LIST_KEPT,
-    LOCATION, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG, USERNAME,
+    BACKUP_DAYS, CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, FORGET_AFTER_DAYS, GUESSES_SHOWN, GUEST_LETTERS,
+    GUESTS, KEY_NAME, LIST_KEPT, LOCATION, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG,
+    USERNAME,
 };
 use crate::model::Millis;
 use crate::totp::PERIOD;
@@ -89,6 +90,8 @@ fn limit(name: &str) -> Option<u64> {
         "clock_seconds" => CLOCKS_APART.as_secs(),
         "csv_mib" => CSV_BODY as u64 / (1024 * 1024),
         "period" => PERIOD.unsigned_abs(),
+        "forget_days" => FORGET_AFTER_DAYS.unsigned_abs(),
+        "backup_days" => BACKUP_DAYS,
         "day_turns" => DAY_TURNS.unsigned_abs().into(),
         _ => return None,
     })

@@ -41,7 +41,20 @@ const NOBODY: Uuid = Uuid::nil();
 /// happens, or nothing.
 #[async_trait]
 pub trait Store:
-    Keys + Users + Events + Issues + Lists + Tickets + Mails + Admissions + Scans + Losses + Actions + Send + Sync
+    Keys
+    + Users
+    + Events
+    + Forgetting
+    + Issues
+    + Lists
+    + Tickets
+    + Mails
+    + Admissions
+    + Scans
+    + Losses
+    + Actions
+    + Send
+    + Sync
 {
     async fn health(&self) -> Result<Health>;
 
@@ -306,6 +319,30 @@ pub trait Events {
     ) -> Result<Vec<GuessingKey>>;
 }
 
+/// How an event forgets its people: their names, usernames, addresses, references and notes, and what tells who was mailed. What is
+/// counted of it stays.
+#[async_trait]
+pub trait Forgetting {
+    /// Events whose people are to be forgotten by now, and those that have forgotten theirs: of these something may be left,
+    /// where that was stopped, or have come since.
+    async fn list_due(&self, now: Millis) -> Result<Vec<Event>>;
+    /// What forgetting an event's people would erase now.
+    async fn count_people(&self, event_id: Uuid) -> Result<Forgotten>;
+    /// Forgets an event's people. From the first moment on it admits nobody and takes no ticket; what is personal is then erased by
+    /// short transactions, between which others write. Who is stopped on the way repeats it. [`Error::EventInUse`] while people come in or
+    /// somebody writes of it, [`Error::ImportInProgress`] while tickets are imported.
+    async fn forget_event(&self, event_id: Uuid, author: Author) -> Result<Forgotten>;
+}
+
+/// What of an event's people was erased, or would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct Forgotten {
+    /// Tickets that told of somebody.
+    pub tickets: i64,
+    /// People who hold no ticket of another event that has not forgotten its own.
+    pub people: i64,
+}
+
 /// Changes to an event; what is `None` stays, and the inner `None` clears.
 #[derive(Default)]
 pub struct EventChange {
@@ -320,6 +357,7 @@ pub struct EventChange {
     pub category_colours: Option<CategoryColours>,
     pub language: Option<Option<String>>,
     pub location: Option<Option<String>>,
+    pub forget_after_days: Option<Option<i64>>,
 }
 
 impl EventChange {
@@ -346,6 +384,7 @@ impl EventChange {
         if let Some(location) = &self.location {
             event.location.clone_from(location);
         }
+        event.forget_after_days = self.forget_after_days.unwrap_or(event.forget_after_days);
         event.check_times()
     }
 }
@@ -1104,6 +1143,16 @@ mod tests {
     /// What need not ask whether a ticket, a user, a scan or an event is there: they were found before, or everything is
     /// meant.
     const FOUND_OR_ALL: &[&str] = &[
+        "from tickets t where t.user_id = u.user_id)",
+        "from users u where u.event_id is null and",
+        "delete from users as u where",
+        "from scans where event_id = $1 and note is not null",
+        "count(*) from tickets t where t.event_id = $1 and",
+        "select t.user_id from tickets t where t.event_id = $1",
+        "select t.ticket_id from tickets t where t.event_id = $1 and",
+        "from users u where u.event_id = $1 or u.event_id is null",
+        "from tickets t join events e on e.event_id = t.event_id where t.user_id = u.user_id and t.event_id <> $1",
+        "select u.user_id from users u where u.user_id in (",
         "from tickets t left join users u on u.user_id = t.user_id where t.search is null",
         "left join users u on u.user_id = t.user_id",
         "left join tickets t on t.ticket_id = s.ticket_id",

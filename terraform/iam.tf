@@ -1,4 +1,4 @@
-# Who may do what. Each account runs one thing. scripts/bootstrap-gcp makes them, and lets the deployer run things as these, so
+# Who may do what. Each account runs one thing; the service's also `forget`, which is the same program with the same login. scripts/bootstrap-gcp makes them, and lets the deployer run things as these, so
 # that it needs no right over accounts.
 
 locals {

@@ -5,7 +5,7 @@ locals {
   # Production is protected unless somebody says otherwise, as scripts/teardown does.
   deletion_protection = coalesce(var.deletion_protection, local.environment == "prd")
 
-  # Two revisions overlap in a deployment, and each of their instances may fill its pool. 8 are for the migration, the
+  # Two revisions overlap in a deployment, and each of their instances may fill its pool. 8 are for the migration, forgetting, the
   # export, a person with psql, and those that PostgreSQL keeps for superusers.
   connections_needed = 2 * var.max_instances * var.db_pool_max + 8
 

@@ -143,6 +143,36 @@ resource "google_monitoring_alert_policy" "errors" {
   }
 }
 
+resource "google_monitoring_alert_policy" "forget" {
+  display_name          = "${local.name} does not forget"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.notification_channels
+
+  conditions {
+    display_name = "people of a past event are not forgotten, or the job could not be started"
+
+    condition_matched_log {
+      filter = join(" OR ", [
+        "(severity>=ERROR AND resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${google_cloud_run_v2_job.forget.name}\")",
+        "(severity>=ERROR AND resource.type=\"cloud_scheduler_job\" AND resource.labels.job_id=\"${google_cloud_scheduler_job.forget.name}\")",
+      ])
+    }
+  }
+
+  alert_strategy {
+    auto_close = "86400s"
+
+    notification_rate_limit {
+      period = "3600s"
+    }
+  }
+
+  documentation {
+    content = "What to do: ${local.runbook}"
+  }
+}
+
 resource "google_monitoring_alert_policy" "export" {
   display_name          = "${local.name} is not backed up"
   combiner              = "OR"

@@ -51,6 +51,11 @@ output "export_job" {
   value       = google_cloud_run_v2_job.export.name
 }
 
+output "forget_job" {
+  description = "The job that forgets the people of past events; also to be run by hand."
+  value       = google_cloud_run_v2_job.forget.name
+}
+
 output "latest_revision" {
   description = "The newest revision that became ready."
   value       = reverse(split("/", google_cloud_run_v2_service.service.latest_ready_revision))[0]

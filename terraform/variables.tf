@@ -129,6 +129,12 @@ variable "export_schedule" {
   default     = "17 9 * * *"
 }
 
+variable "forget_schedule" {
+  description = "When events that are over for long enough forget their people, in UTC."
+  type        = string
+  default     = "47 7 * * *"
+}
+
 variable "github_repository" {
   description = "OWNER/NAME, for the runbook's address in alerts."
   type        = string

@@ -219,6 +219,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::BACKUP_DAYS;
 
     fn at(text: &str) -> Millis {
         Millis::parse(text).unwrap()
@@ -263,6 +264,17 @@ mod tests {
         let sundays = ["04-19", "04-12", "04-05", "03-29"];
         let expected: Vec<String> = days.iter().chain(&sundays).map(|day| format!("2026-{day}T04:00")).collect();
         assert_eq!(kept_of(&mut daily), expected);
+    }
+
+    #[test]
+    fn no_backup_gets_older_than_people_are_told() {
+        let start = at("2026-01-01T04:00:00Z");
+        let oldest = (100..130).map(|today| {
+            let times: Vec<Millis> = (0..=today).rev().map(|day| Millis(start.0 + day * Millis::DAY)).collect();
+            kept(&times).first().map(|oldest| (times[0].0 - oldest) / Millis::DAY)
+        });
+        // Until the next one is taken it is some hours older.
+        assert_eq!(oldest.max(), Some(Some(BACKUP_DAYS as i64 - 1)));
     }
 
     #[test]

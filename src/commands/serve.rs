@@ -14,7 +14,7 @@ use crate::auth::NewSecret;
 use crate::config::{Mail, SHORTEST_SECRET, Settings, refuse};
 use crate::model::Millis;
 use crate::store::{self, log_without_file, make_directory_of};
-use crate::{backup, logs, serve};
+use crate::{backup, forgetting, logs, serve};
 
 pub fn run() -> anyhow::Result<()> {
     let mut settings = Settings::from_env()?;
@@ -66,6 +66,7 @@ pub fn run() -> anyhow::Result<()> {
         } else {
             if app.settings.is_resident {
                 tokio::spawn(look_at_database(Arc::clone(&app)));
+                tokio::spawn(forgetting::run(Arc::clone(&app)));
             } else {
                 warn_of_no_secret(&app);
             }

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::fault::Fault;
 use crate::limits::{LOCATION, NAME};
 use crate::list::{self, PageQuery};
-use crate::model::{Capacity, CategoryColours, Event, Millis, Reentry, Slug, Text, TimeZone};
+use crate::model::{Capacity, CategoryColours, Days, Event, Millis, Reentry, Slug, Text, TimeZone};
 use crate::pages::{LANGUAGES, Language};
 use crate::request::{Call, present};
 use crate::response::{self, Response};
@@ -43,6 +43,8 @@ pub(crate) struct NewEvent {
     language: Option<Tag>,
     /// Where it takes place.
     location: Option<Text<LOCATION>>,
+    /// How many days after its end its people are forgotten, never when absent.
+    forget_after_days: Option<Days>,
 }
 
 /// The tag of a language of the pages.
@@ -79,6 +81,8 @@ pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
         category_colours: new.category_colours.unwrap_or_default(),
         language: new.language.map(|Tag(tag)| tag),
         location: new.location.map(|location| location.0),
+        forget_after_days: new.forget_after_days.map(|days| days.0),
+        forgotten_at: None,
         version: 1,
     };
     event.check_times()?;
@@ -161,6 +165,10 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Text<LOCATION>>"))]
     location: Option<Option<Text<LOCATION>>>,
+    /// How many days after its end its people are forgotten; null for never. Where they are forgotten already they stay so.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Days>"))]
+    forget_after_days: Option<Option<Days>>,
 }
 
 /// `PATCH /api/events/{event}`.
@@ -179,6 +187,7 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
         category_colours: changes.category_colours,
         language: changes.language.map(|language| language.map(|Tag(tag)| tag)),
         location: changes.location.map(|location| location.map(|location| location.0)),
+        forget_after_days: changes.forget_after_days.map(|days| days.map(|days| days.0)),
     };
     response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change, call.author()?).await?)
 }

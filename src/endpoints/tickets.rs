@@ -50,6 +50,9 @@ pub(crate) struct Seat {
 /// `POST /api/events/{event}/tickets`: one ticket, an array of them, or a list; all or nothing.
 pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
+    if event.forgotten_at.is_some() {
+        return Err(Error::EventForgotten);
+    }
     if is_list(&call.parts.headers) {
         return match imports::import(&call, &event).await? {
             Ok(imported) => response::json(StatusCode::CREATED, &imported),

@@ -218,6 +218,8 @@ mod tests {
             category_colours: CategoryColours::default(),
             language: Some(language.into()),
             location: Some(location.into()),
+            forget_after_days: None,
+            forgotten_at: None,
             version: 3,
         }
     }

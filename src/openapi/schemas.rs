@@ -15,8 +15,8 @@ use crate::fault::Fault;
 use crate::limits;
 use crate::list::{Cursor, Limit, PageQuery};
 use crate::model::{
-    Action, Capacity, CategoryColours, Colour, Direction, Email, Event, Existing, Flag, MailList, MailResult, Millis,
-    Place, Reentry, Role, ScanResult, Slug, Status, Text, Ticket, TimeZone, Unknown, User, Username,
+    Action, Capacity, CategoryColours, Colour, Days, Direction, Email, Event, Existing, Flag, MailList, MailResult,
+    Millis, Place, Reentry, Role, ScanResult, Slug, Status, Text, Ticket, TimeZone, Unknown, User, Username,
 };
 use crate::pages::LANGUAGES;
 use crate::response::Problem;
@@ -423,6 +423,7 @@ macro_rules! values {
 values! {
     [] Cursor: |_| json_schema!({ "type": "string" });
     [] Capacity: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::CAPACITY });
+    [] Days: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::FORGET_AFTER_DAYS });
     [] CategoryColours: |_| json_schema!({
         "type": "object", "maxProperties": limits::CATEGORIES,
         "propertyNames": { "minLength": 1, "maxLength": limits::CATEGORY }, "additionalProperties": reference("Colour"),

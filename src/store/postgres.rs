@@ -39,6 +39,13 @@ macro_rules! lock_tickets {
     };
 }
 
+/// Keeps the people `u` that were selected until the end of the transaction.
+macro_rules! lock_users {
+    () => {
+        " for update of u"
+    };
+}
+
 /// The members of a JSON array that is a parameter: `n.value` with the `n.place` of each, counted from 0.
 macro_rules! members {
     ($parameter:literal) => {
@@ -490,6 +497,11 @@ async fn take_event(connection: &mut PgConnection, event_id: Uuid) -> std::resul
 async fn give_way(rows: usize, _held: Duration) -> usize {
     tokio::task::yield_now().await;
     (rows * 2).min(LARGE_CHUNK)
+}
+
+/// What was erased stays in the files until they are vacuumed, which is the server's own work.
+async fn overwrite(_: &PostgresStore) -> Result<()> {
+    Ok(())
 }
 
 /// Brings the planner's statistics up to date after many tickets or people were written.

@@ -28,6 +28,13 @@ macro_rules! lock_tickets {
     };
 }
 
+/// Keeps the people `u` that were selected until the end of the transaction.
+macro_rules! lock_users {
+    () => {
+        ""
+    };
+}
+
 /// The members of a JSON array that is a parameter: `n.value` with the `n.place` of each, counted from 0.
 macro_rules! members {
     ($parameter:literal) => {
@@ -183,6 +190,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        // What is erased is overwritten, so that nobody finds it in the file.
+        .pragma("secure_delete", "on")
         .row_buffer_size(ROW_BUFFER)
         .disable_statement_logging()
 }
@@ -468,6 +477,14 @@ const HELD: Duration = Duration::from_millis(40);
 async fn give_way(rows: usize, held: Duration) -> usize {
     tokio::time::sleep(held).await;
     if held > HELD { (rows / 2).max(CHUNK / 8) } else { (rows * 2).min(CHUNK) }
+}
+
+/// Overwrites what was erased in the file itself, and leaves nothing of it in its log, unless somebody is reading: then the next who
+/// forgets does.
+async fn overwrite(backend: &SqliteStore) -> Result<()> {
+    let mut lease = backend.writer().await?;
+    let outcome = lease.connection().execute("pragma wal_checkpoint(truncate)").await;
+    lease.settle(outcome.map_err(Error::from)).await.map(drop)
 }
 
 /// SQLite takes the right indexes without statistics.

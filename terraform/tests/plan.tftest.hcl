@@ -240,8 +240,10 @@ run "staging" {
       strcontains(google_monitoring_alert_policy.errors.conditions[0].condition_threshold[0].filter, "resource.labels.service_name=\"register-ticket-api-stg\" AND metric.labels.response_code_class=\"5xx\""),
       strcontains(google_monitoring_alert_policy.export.conditions[0].condition_matched_log[0].filter, "resource.labels.job_name=\"register-ticket-api-export-stg\""),
       strcontains(google_monitoring_alert_policy.export.conditions[0].condition_matched_log[0].filter, "resource.labels.job_id=\"register-ticket-api-export-stg\""),
+      strcontains(google_monitoring_alert_policy.forget.conditions[0].condition_matched_log[0].filter, "resource.labels.job_name=\"register-ticket-api-forget-stg\""),
+      strcontains(google_monitoring_alert_policy.forget.conditions[0].condition_matched_log[0].filter, "resource.labels.job_id=\"register-ticket-api-forget-stg\""),
     ])
-    error_message = "Failures of this service and of its export must be told."
+    error_message = "Failures of this service, of its export and of forgetting must be told."
   }
 
   assert {
@@ -269,6 +271,18 @@ run "staging" {
     ])
     error_message = "The export must run daily, as the account that may write there."
   }
+
+  assert {
+    condition = alltrue([
+      google_cloud_run_v2_job.forget.template[0].template[0].containers[0].args == tolist(["forget"]),
+      google_cloud_run_v2_job.forget.template[0].template[0].containers[0].image == google_cloud_run_v2_service.service.template[0].containers[0].image,
+      google_cloud_run_v2_job.forget.template[0].template[0].service_account == "ticket-service-stg@a-project.iam.gserviceaccount.com",
+      google_cloud_scheduler_job.forget.http_target[0].oauth_token[0].service_account_email == "ticket-service-stg@a-project.iam.gserviceaccount.com",
+      google_cloud_run_v2_job_iam_member.forget.role == "roles/run.invoker",
+      google_cloud_scheduler_job.forget.paused == false,
+    ])
+    error_message = "People of past events must be forgotten daily, by the service's own account and image."
+  }
 }
 
 run "production_is_protected_and_shares_no_name" {
@@ -294,6 +308,7 @@ run "production_is_protected_and_shares_no_name" {
     condition = alltrue([for name in concat(
       [google_cloud_run_v2_service.service.name, google_cloud_run_v2_job.migrate.name, google_cloud_run_v2_job.export.name],
       [google_cloud_scheduler_job.export.name, google_sql_database_instance.database.name, output.export_bucket],
+      [google_cloud_run_v2_job.forget.name, google_cloud_scheduler_job.forget.name],
       [google_cloud_run_v2_service.service.template[0].service_account, google_cloud_run_v2_job.migrate.template[0].template[0].service_account],
       values(output.secret_names),
     ) : strcontains(name, "prd")])
@@ -319,7 +334,7 @@ run "teardown_lifts_the_protection_of_production" {
   }
 }
 
-run "a_stopped_database_is_not_exported" {
+run "a_stopped_database_is_neither_exported_nor_asked_to_forget" {
   command = plan
 
   variables {
@@ -332,8 +347,8 @@ run "a_stopped_database_is_not_exported" {
   }
 
   assert {
-    condition     = google_cloud_scheduler_job.export.paused
-    error_message = "The export of a stopped database would fail every day."
+    condition     = google_cloud_scheduler_job.export.paused && google_cloud_scheduler_job.forget.paused
+    error_message = "The export of a stopped database would fail every day, and so would forgetting."
   }
 }
 

@@ -886,6 +886,29 @@ test("the board counts by category, gives each its colour, and warns when the pl
   await accessible(page);
 });
 
+test("an event says when it forgets its people, that it never does, or that it did", async (t) => {
+  const tickets = await service(t);
+  const page = await signedIn(t, tickets, { view: "events" });
+  const save = async (fields) => {
+    await page.getByRole("button", { name: en("organizer.edit"), exact: true }).click();
+    for (const [field, value] of Object.entries(fields)) await page.getByLabel(en(`organizer.${field}`), { exact: true }).fill(value);
+    await page.getByRole("button", { name: en("organizer.save"), exact: true }).click();
+    await page.locator("#event-dialog").waitFor({ state: "hidden" });
+  };
+  await save({ forget_after_days: "30", time_zone: "UTC" });
+  await sees(page, en("organizer.forgets_never"));
+  await save({ ends: "2030-05-01T23:00" });
+  await sees(page, /^People to be forgotten: .*31 May 2030/);
+  await save({ ends: "2020-05-01T23:00" });
+  await sees(page, /^People to be forgotten: .*31 May 2020/);
+  const forgotten = { ...(await tickets.api("GET", "/api/events/default")), forgotten_at: "2020-06-01T08:00:00.000Z" };
+  await page.route("**/api/events?**", (route) => route.fulfill({ headers: marked(), json: { events: [forgotten], next: null } }));
+  await save({ forget_after_days: "" });
+  await sees(page, /^Its people were forgotten: .*1 June 2020/);
+  await sees(page, /^Backups of the service know them for up to 35 days more/);
+  await accessible(page);
+});
+
 test("the check before the doors open says what is missing", async (t) => {
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "check" });

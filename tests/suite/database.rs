@@ -103,6 +103,18 @@ impl TestDatabase {
         self.rows().await.snapshot().await
     }
 
+    /// Whatever is in the database, with what says nothing to a snapshot.
+    pub async fn everything(&self) -> String {
+        self.rows().await.contents("''", "''").await
+    }
+
+    /// The bytes of the database's files, where it has files of its own.
+    pub fn bytes(&self) -> Vec<u8> {
+        let Place::Directory(directory) = &self.place else { return Vec::new() };
+        let files = std::fs::read_dir(directory).expect("the directory is there");
+        files.flat_map(|file| std::fs::read(file.expect("a file").path()).expect("a file can be read")).collect()
+    }
+
     /// Puts an obstacle in the way of a change, such as `insert on scans`, until it is cleared.
     pub async fn obstruct(&self, change: &str, obstacle: Obstacle) {
         let create = match self.kind {
@@ -287,26 +299,30 @@ impl Rows {
     pub async fn snapshot(&mut self) -> String {
         // Whatever the schema has, but sqlx's own table, which TICKET_SECRET is in use, the numbers of changes, which belong to a
         // server, and the words that a search makes of the rest before it looks.
+        self.contents("'_sqlx_migrations', 'settings'", "'change', 'search'").await
+    }
+
+    /// All rows as text, but of these tables and these columns.
+    async fn contents(&mut self, tables: &str, columns: &str) -> String {
         let tables = match self {
             Self::Sqlite(_) => {
-                "select name from sqlite_master where type = 'table' and name <> '_sqlx_migrations' \
-                                and name <> 'settings' order by name"
+                format!("select name from sqlite_master where type = 'table' and name not in ({tables}) order by name")
             }
-            Self::Postgres(_) => {
-                "select tablename::text from pg_tables where schemaname = 'public' \
-                                  and tablename not in ('_sqlx_migrations', 'settings') order by tablename"
-            }
+            Self::Postgres(_) => format!(
+                "select tablename::text from pg_tables where schemaname = 'public' and tablename not in ({tables}) \
+                 order by tablename"
+            ),
         };
         let mut snapshot = String::new();
-        for table in self.texts(tables).await {
+        for table in self.texts(&tables).await {
             let query = match self {
                 Self::Postgres(_) => {
-                    format!("select (to_jsonb(t) - 'change' - 'search')::text from {table} t order by 1")
+                    format!("select (to_jsonb(t) - array[{columns}])::text from {table} t order by 1")
                 }
                 Self::Sqlite(_) => {
                     let row = format!(
                         "select group_concat('quote(' || name || ')', ' || '','' || ') from pragma_table_info('{table}') \
-                         where name not in ('change', 'search')"
+                         where name not in ({columns})"
                     );
                     format!("select {} from {table} order by 1", self.texts(&row).await[0])
                 }

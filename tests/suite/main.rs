@@ -52,6 +52,7 @@ mod exports;
 mod failures;
 mod faults;
 mod fixtures;
+mod forgetting;
 mod guests;
 mod hostile;
 mod imports;

@@ -11,6 +11,7 @@ const form = find("form", dialog);
 const { name, slug, time_zone: zone } = form.elements;
 const firstForm = find("#first");
 const TIMES = ["starts_at", "ends_at", "opens_at", "closes_at"];
+const NUMBERS = ["capacity", "forget_after_days"];
 let changed = null;
 
 export function show() {
@@ -24,6 +25,7 @@ function card(event) {
     element("h2", {}, bdi(event.name)),
     element("p", { className: "quiet" }, when(event)),
     element("p", { className: "quiet" }, `${event.slug} · ${event.time_zone} · ${text(`organizer.reentry_${event.reentry}`)}`),
+    ...forgetting(event).map((words) => element("p", { className: "quiet" }, words)),
     element("div", { className: "row" },
       element("a", { className: isHere ? "button primary" : "button", href: `#board/${event.slug}` }, text("organizer.open_event")),
       element("button", { type: "button", onclick: () => edit(event) }, text("organizer.edit")),
@@ -34,6 +36,16 @@ function card(event) {
 function when({ starts_at: start, ends_at: end, time_zone: timeZone }) {
   if (!start && !end) return text("organizer.no_times");
   return [start, end].map((time) => (time ? dayAndTime(time, timeZone) : "…")).join(" – ");
+}
+
+/** When an event's people are forgotten, or were. */
+function forgetting({ forgotten_at: forgotten, forget_after_days: days, ends_at: end, starts_at: start, time_zone: timeZone }) {
+  if (forgotten) return [text("organizer.forgotten_at", { time: dayAndTime(forgotten, timeZone) }), text("organizer.forgotten_backups")];
+  if (!days) return [];
+  if (!end && !start) return [text("organizer.forgets_never")];
+  const at = new Date(end ?? start);
+  at.setUTCDate(at.getUTCDate() + days);
+  return [text("organizer.forgets_at", { time: dayAndTime(at.toISOString(), timeZone) })];
 }
 
 function edit(event) {
@@ -47,7 +59,7 @@ function edit(event) {
     Object.assign(name, { value: event.name });
     Object.assign(slug, { value: event.slug });
     form.elements.reentry.value = event.reentry;
-    form.elements.capacity.value = event.capacity ?? "";
+    for (const field of NUMBERS) form.elements[field].value = event[field] ?? "";
     form.elements.location.value = event.location ?? "";
     for (const time of TIMES) form.elements[time].value = event[time] ? localOf(event[time], event.time_zone) : "";
   }
@@ -105,9 +117,9 @@ const slugOf = (words) => words.normalize("NFKD").toLowerCase().replace(/\p{M}/g
 function read(values) {
   if (!isTimeZone(values.time_zone)) throw wrongField("time_zone", "not_a_time_zone");
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
-  const capacity = values.capacity ? Number(values.capacity) : null;
+  const numbers = Object.fromEntries(NUMBERS.map((field) => [field, values[field] ? Number(values[field]) : null]));
   const times = Object.fromEntries(TIMES.map((time) => [time, moment(values[time])]));
-  const event = { ...values, capacity, location: values.location || null, ...times };
+  const event = { ...values, ...numbers, location: values.location || null, ...times };
   for (const [start, end] of [["starts_at", "ends_at"], ["opens_at", "closes_at"], ["opens_at", "ends_at"]]) {
     if (event[start] && event[end] && event[end] <= event[start]) throw wrongField(end, "ends_before_start");
   }

@@ -83,7 +83,7 @@ impl Actions for Backend {
 }
 
 /// Records what is done in the caller's transaction. Returns the action's id. From here to the transaction's end the event
-/// cannot be deleted: who writes more of it records first, and need not look for it again.
+/// can neither be deleted nor forget its people: who writes more of it records first, and need not look for it again.
 pub(super) async fn record(connection: &mut Connection, author: Author, act: &Act) -> Result<Uuid> {
     let action_id = Uuid::now_v7();
     record_as(connection, action_id, author, act).await?;
@@ -95,12 +95,13 @@ pub(super) async fn record_as(connection: &mut Connection, action_id: Uuid, auth
     let statement = match act.event_id {
         Some(_) => concat!(
             insert_action!(),
-            "select $1, $2, $3, $4, e.event_id, $6, $7, $8 from events e where e.event_id = $5 and e.deleted_at is null",
+            "select $1, $2, $3, $4, e.event_id, $6, $7, $8 from events e \
+             where e.event_id = $5 and e.deleted_at is null and not ($9 and e.forgotten_at is not null)",
             key_share!()
         ),
         None => concat!(insert_action!(), "values ($1, $2, $3, $4, $5, $6, $7, $8)"),
     };
-    let written = sqlx::query(statement)
+    let query = sqlx::query(statement)
         .bind(action_id)
         .bind(author.now)
         .bind(act.action)
@@ -108,8 +109,16 @@ pub(super) async fn record_as(connection: &mut Connection, action_id: Uuid, auth
         .bind(act.event_id)
         .bind(act.ticket_id)
         .bind(act.subject_id)
-        .bind(act.count)
-        .execute(connection)
-        .await?;
-    if written.rows_affected() == 0 { Err(Error::EventNotFound) } else { Ok(()) }
+        .bind(act.count);
+    let query = if act.event_id.is_some() { query.bind(act.action.brings_people()) } else { query };
+    let written = query.execute(&mut *connection).await?;
+    if written.rows_affected() == 1 {
+        return Ok(());
+    }
+    let forgotten: Option<Option<Millis>> =
+        sqlx::query_scalar("select forgotten_at from events where event_id = $1 and deleted_at is null")
+            .bind(act.event_id)
+            .fetch_optional(connection)
+            .await?;
+    Err(if forgotten.is_some() { Error::EventForgotten } else { Error::EventNotFound })
 }

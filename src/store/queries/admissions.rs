@@ -123,15 +123,15 @@ const SELECT_OF_PARTY: &str =
     select_scan_context!("t.ticket_id = $7", ", v.decided_at as vouched_at, w.gate as vouched_gate", join_voucher!());
 
 /// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$21`. Of an event that
-/// was deleted meanwhile none is written.
+/// was deleted meanwhile none is written, and to one that has forgotten its people no note, which may tell of somebody.
 macro_rules! insert_scan {
     () => {
         concat!(
             "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
              manual, note, vouched_by, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id, \
              ticket_version, opens_at, closed_at) \
-             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21 \
-             from (select event_id from events where event_id = $2 and deleted_at is null",
+             select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, case when e.forgotten_at is null then $10 end, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21 \
+             from (select event_id, forgotten_at from events where event_id = $2 and deleted_at is null",
             key_share!(),
             ") as e"
         )

@@ -33,7 +33,7 @@ const FOR_OTHERS: Duration = Duration::from_secs(10);
 macro_rules! event_columns {
     () => {
         "event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, capacity, category_colours, \
-         language, location, version"
+         language, location, forget_after_days, forgotten_at, version"
     };
 }
 
@@ -45,8 +45,8 @@ impl Events for Backend {
             let connection = lease.connection();
             sqlx::query(
             "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, \
-             version, created_at, capacity, category_colours, language, location) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+             version, created_at, capacity, category_colours, language, location, forget_after_days) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
         )
         .bind(event.event_id)
         .bind(&event.slug)
@@ -63,6 +63,7 @@ impl Events for Backend {
         .bind(event.category_colours.to_json())
         .bind(&event.language)
         .bind(&event.location)
+        .bind(event.forget_after_days)
         .execute(&mut *connection)
         .await
         .map_err(|error| unless_unique(error, Error::EventExists))?;
@@ -106,7 +107,8 @@ impl Events for Backend {
             }
             sqlx::query(
                 "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, opens_at = $6, closes_at = $7, \
-                 reentry = $8, version = $9, capacity = $10, category_colours = $11, language = $12, location = $13 \
+                 reentry = $8, version = $9, capacity = $10, category_colours = $11, language = $12, location = $13, \
+                 forget_after_days = $14 \
                  where event_id = $1",
             )
             .bind(event_id)
@@ -122,6 +124,7 @@ impl Events for Backend {
             .bind(event.category_colours.to_json())
             .bind(&event.language)
             .bind(&event.location)
+            .bind(event.forget_after_days)
             .execute(&mut *connection)
             .await?;
             record(connection, author, &Act::new(Action::EventChanged, event_id)).await?;
@@ -246,7 +249,7 @@ pub(super) async fn find_event(connection: &mut Connection, slug: &str) -> Resul
 }
 
 /// Takes the event's row for the rest of the transaction, and counts the change.
-async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event> {
+pub(super) async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event> {
     sqlx::query_as(concat!(
         "update events set version = version + 1 where event_id = $1 and deleted_at is null returning ",
         event_columns!()
@@ -288,7 +291,7 @@ pub(super) async fn clear_stopped(backend: &Backend, now: Millis) {
 }
 
 /// What has happened in an event so far.
-async fn read_use(connection: &mut Connection, event_id: Uuid, now: Millis) -> Result<Use> {
+pub(super) async fn read_use(connection: &mut Connection, event_id: Uuid, now: Millis) -> Result<Use> {
     let admitted_at = sqlx::query_scalar(
         "select max(received_at) from scans where event_id = $1 and result = 'accepted' and undone_at is null \
          and received_at <= $2",
@@ -322,7 +325,8 @@ async fn has_tickets(connection: &mut Connection, event_id: Uuid) -> Result<bool
 async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
     let groups: Vec<CountedGroup> = sqlx::query_as(concat!(
         "select t.gate, t.category, count(*) as tickets, count(t.registered_at) as registered, count(t.used_at) as admitted, \
-         sum(case when t.user_id is not null and t.status = 'valid' then 1 else 0 end) as expected, \
+         sum(case when t.status = 'valid' and (t.user_id is not null or e.forgotten_at is not null \
+         and t.registered_at is not null) then 1 else 0 end) as expected, \
          sum(case when t.inside then 1 else 0 end) as inside \
          from events e join tickets t on t.event_id = e.event_id and ",
         issued_ticket!(),

@@ -34,7 +34,8 @@ const MANY_PEOPLE: usize = 100;
 /// Who has not written for so long was stopped: a transaction that waits for others gives up long before (`BEGIN_BRIEF`).
 const ABANDONED: Duration = Duration::from_secs(30);
 
-/// The rows of a table that belong to one issue or event, in the order of their ids: how to find some, how to delete those.
+/// The rows of a table that belong to one issue or event, in the order of their ids: how to find some, how to delete those, or what of
+/// them is to go.
 pub(in crate::store) struct RowsOf {
     pub find: &'static str,
     pub delete: &'static str,
@@ -411,20 +412,20 @@ async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Opt
     lease.settle(outcome.map_err(Error::from)).await.map(drop)
 }
 
-/// Looks for the next rows without a lock, for there may be many others before them, and then deletes them.
-pub(super) async fn delete_in_chunks(backend: &Backend, owner: Uuid, rows: &RowsOf) -> Result<()> {
-    let (mut after, mut size) = (Uuid::nil(), CHUNK);
+/// Looks for the next rows without a lock, for there may be many others before them, and then deletes them. Returns how many.
+pub(super) async fn delete_in_chunks(backend: &Backend, owner: Uuid, rows: &RowsOf) -> Result<i64> {
+    let (mut after, mut size, mut deleted) = (Uuid::nil(), CHUNK, 0);
     loop {
         let mut lease = backend.reader().await?;
         let find = sqlx::query_scalar(rows.find).bind(owner).bind(after).bind(size as i64);
         let outcome = find.fetch_all(lease.connection()).await;
         let found: Vec<Uuid> = lease.settle(outcome.map_err(Error::from)).await?;
-        let Some(&last) = found.last() else { return Ok(()) };
+        let Some(&last) = found.last() else { return Ok(deleted) };
         let mut lease = backend.writer().await?.begin(BEGIN).await?;
         let locked = Instant::now();
         let delete = sqlx::query(rows.delete).bind(owner).bind(after).bind(last);
         let outcome = delete.execute(lease.connection()).await;
-        lease.settle(outcome.map_err(Error::from)).await?;
+        deleted += lease.settle(outcome.map_err(Error::from)).await?.rows_affected() as i64;
         size = super::give_way(size, locked.elapsed()).await;
         after = last;
     }

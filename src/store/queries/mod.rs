@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::{
     BEGIN, BEGIN_BRIEF, Backend, Db, FIND, LOCK_EVENT, LOCK_TICKET, LOCK_USER, ROWS_OF_AN_EVENT, analyze,
-    find_other_people, find_taken, give_way, insert_people, insert_tickets, json, lock_guesses, record_accepted,
-    register, take_event, update_seeds, write_folds,
+    find_other_people, find_taken, give_way, insert_people, insert_tickets, json, lock_guesses, overwrite,
+    record_accepted, register, take_event, update_seeds, write_folds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};
@@ -93,16 +93,39 @@ macro_rules! last_entry {
     };
 }
 
+/// What tells of somebody, of a ticket of the event `e`: nothing from the moment on when it forgets its people, also where that was
+/// stopped.
+macro_rules! of_people {
+    ($value:literal) => {
+        concat!("case when e.forgotten_at is null then ", $value, " end")
+    };
+}
+
+/// What is taken from a ticket whose holder is erased. Its reference stays, so that a list which comes again is known.
+macro_rules! without_holder {
+    () => {
+        "user_id = null, holder_name = null, note = null"
+    };
+}
+
 /// What a ticket is read from, in `admissions` and `tickets`: a macro is known only below where it stands.
 macro_rules! ticket_columns {
     () => {
         concat!(
-            "t.ticket_id, t.event_id, e.slug as event, t.user_id, t.seat, t.gate, t.seed, t.status, u.username, \
-             case when u.event_id is not null then e.slug end as holder_event, u.event_id as holder_event_id, u.email, \
-             coalesce(t.holder_name, u.full_name) as full_name, t.reference, t.category, \
-         case when t.category is not null then e.category_colours end as category_colours, t.note, t.valid_from, \
-             t.valid_until, t.inside, t.last_step, t.version, t.created_at, t.registered_at, t.used_at, t.printed_at, \
-             t.mailed_at, t.seeded_at, ",
+            "t.ticket_id, t.event_id, e.slug as event, ",
+            of_people!("t.user_id"),
+            " as user_id, t.seat, t.gate, t.seed, t.status, ",
+            of_people!("u.username"),
+            " as username, case when u.event_id is not null then e.slug end as holder_event, u.event_id as holder_event_id, ",
+            of_people!("u.email"),
+            " as email, ",
+            of_people!("coalesce(t.holder_name, u.full_name)"),
+            " as full_name, ",
+            of_people!("t.reference"),
+            " as reference, t.category, case when t.category is not null then e.category_colours end as category_colours, ",
+            of_people!("t.note"),
+            " as note, t.valid_from, t.valid_until, t.inside, t.last_step, t.version, t.created_at, t.registered_at, t.used_at, \
+             t.printed_at, t.mailed_at, t.seeded_at, ",
             last_entry!()
         )
     };
@@ -182,9 +205,11 @@ macro_rules! kept_secrets {
 mod actions;
 #[macro_use]
 pub mod admissions;
+#[macro_use]
 mod events;
 #[macro_use]
 pub mod issues;
+mod forgetting;
 mod keys;
 mod lists;
 mod scans;

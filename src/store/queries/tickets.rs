@@ -89,9 +89,13 @@ impl Tickets for Backend {
         // knows whether they are new.
         let outcome = sqlx::query_as(concat!(
             "select t.ticket_id, t.seat, t.gate, t.seed, coalesce(t.seeded_at, t.created_at) as seeded_at, t.status, \
-             u.username, case when u.event_id is not null then e.slug end as holder_event, \
-             coalesce(t.holder_name, u.full_name) as full_name, t.category, t.note, t.valid_from, t.valid_until, \
-             t.inside, t.last_step, t.used_at, t.printed_at, ",
+",
+            of_people!("u.username"),
+            " as username, case when u.event_id is not null then e.slug end as holder_event, ",
+            of_people!("coalesce(t.holder_name, u.full_name)"),
+            " as full_name, t.category, ",
+            of_people!("t.note"),
+            " as note, t.valid_from, t.valid_until, t.inside, t.last_step, t.used_at, t.printed_at, ",
             last_entry!(),
             " from events e join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
@@ -122,7 +126,7 @@ impl Tickets for Backend {
         let mut lease = self.reader().await?;
         let found: std::result::Result<Option<TicketPage>, _> = sqlx::query_as(select_tickets_and!(
             concat!(", e.name as event_name, e.time_zone, e.starts_at, e.opens_at, e.location, e.reentry, ", first_use!(), ", ", kept_secrets!());
-            "where t.ticket_id = $1"
+            "where t.ticket_id = $1 and e.forgotten_at is null"
         ))
         .bind(ticket_id)
         .fetch_optional(lease.connection())
@@ -186,7 +190,7 @@ impl Tickets for Backend {
             } else if !change.shows_a_secret() {
                 return Ok(ticket);
             }
-            record(connection, author, &Act::new(change.action(), ticket.event_id).ticket(ticket_id)).await?;
+            record(connection, author, &act_of(change, &ticket)).await?;
             let ticket = get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)?;
             Ok(ticket)
         }
@@ -262,6 +266,15 @@ async fn list_unused(connection: &mut Connection, after: Uuid) -> Result<Vec<Unu
     .fetch_all(connection)
     .await?;
     Ok(tickets)
+}
+
+/// A transfer names whom the ticket was taken from, so that they are forgotten with its event.
+fn act_of(change: &TicketChange, ticket: &Ticket) -> Act {
+    let act = Act::new(change.action(), ticket.event_id).ticket(ticket.ticket_id);
+    match (change, ticket.user_id) {
+        (TicketChange::Transfer { .. }, Some(former)) => act.subject(former),
+        _ => act,
+    }
 }
 
 /// Whether a change is yet to be made. Refuses what the ticket's state does not allow.

@@ -176,7 +176,7 @@ async fn erase_some(
     for statement in [
         "update scans set note = null where note is not null \
          and ticket_id in (select ticket_id from tickets where user_id = $1 and ticket_id > $2 and ticket_id <= $3)",
-        "update tickets set user_id = null, holder_name = null, note = null where user_id = $1 and ticket_id > $2 and ticket_id <= $3",
+        concat!("update tickets set ", without_holder!(), " where user_id = $1 and ticket_id > $2 and ticket_id <= $3"),
     ] {
         sqlx::query(statement).bind(user.user_id).bind(after).bind(until).execute(&mut *connection).await?;
     }
