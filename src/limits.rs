@@ -72,6 +72,8 @@ pub const CLOCKS_APART: Duration = Duration::from_secs(5);
 
 /// Tickets that are mailed by one request at most.
 pub const MAILED_TICKETS: usize = 25;
+/// Tickets that one link opens at most, for the person who holds them.
+pub const HELD_TICKETS: usize = 50;
 /// How long one request waits for the mail server in all: platforms give an answer no more than 29 s.
 pub const MAIL_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a ticket that somebody began to mail is left to them. Longer than any request lasts: whoever has not ended by then

@@ -191,6 +191,14 @@ impl Language {
         }
     }
 
+    /// Fills a template in which what stands between `<!--each-->` and `<!--/each-->` comes once for each of these.
+    pub fn render_each(&self, template: &str, values: &[(&str, String)], each: &[Vec<(&str, String)>]) -> String {
+        let (before, rest) = template.split_once("<!--each-->").unwrap_or((template, ""));
+        let (part, after) = rest.split_once("<!--/each-->").unwrap_or(("", rest));
+        let parts: String = each.iter().map(|values| self.render(part, values)).collect();
+        [self.render(before, values), parts, self.render(after, values)].concat()
+    }
+
     /// Fills a template.
     pub fn render(&self, template: &str, values: &[(&str, String)]) -> String {
         let value = |name| self.value(name, values);
@@ -279,6 +287,7 @@ mod tests {
         (
             "ticket.html",
             &[
+                "alone",
                 "category",
                 "code",
                 "colour",
@@ -301,6 +310,7 @@ mod tests {
                 "status",
                 "ticket",
                 "time_zone",
+                "title",
                 "used_at",
                 "used_gate",
                 "used_when",

@@ -648,6 +648,8 @@ pub trait Tickets {
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Guarded<Ticket>>>;
     /// Reads all that a ticket's page shows, in one round trip. [`Error::DeadLink`] where there is no such ticket.
     async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<TicketPage>;
+    /// The same of all tickets of an event that a person holds and that are not revoked, in the order of their ids; one at least.
+    async fn read_held_pages(&self, event_id: Uuid, user_id: Uuid) -> Result<Vec<TicketPage>>;
     /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
     async fn register_ticket(
         &self,

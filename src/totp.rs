@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 use uuid::Uuid;
 
+use crate::limits::HELD_TICKETS;
 use crate::model::{Millis, Seed};
 
 /// Length of a step in seconds (RFC 6238, section 4.1: X).
@@ -185,6 +186,38 @@ impl LinkSecret {
         token.proof.ct_eq(&self.proof_of(token.ticket_id, seed)).into()
     }
 
+    /// The token of the page with these tickets of one event, which one person holds, made for whoever reads mail at this
+    /// address: base64url of event and person, a proof, and a mark for each ticket. A new seed takes its ticket out of it,
+    /// another address kills it. The link of one ticket does not make it.
+    pub fn holder_token(&self, holder: Holder<'_>, tickets: impl IntoIterator<Item = (Uuid, Seed)>) -> String {
+        let marks: Vec<Mark> = tickets.into_iter().map(|(id, seed)| self.mark_of(holder.user_id, id, seed)).collect();
+        let proof = self.proof_of_all(holder, &marks);
+        let ids = [*holder.event_id.as_bytes(), *holder.user_id.as_bytes()].concat();
+        BASE64URL_NOPAD.encode(&[&ids, &proof[..], &marks.concat()].concat())
+    }
+
+    /// Whether a token was made for the person that it names, at this address. Takes the same time whatever was sent.
+    pub fn opens_all(&self, token: &HolderToken, address: &str) -> bool {
+        let holder = Holder { event_id: token.event_id, user_id: token.user_id, address };
+        token.proof.ct_eq(&self.proof_of_all(holder, &token.marks)).into()
+    }
+
+    /// Whether a token that opens names this ticket, with this seed.
+    pub fn names(&self, token: &HolderToken, ticket_id: Uuid, seed: Seed) -> bool {
+        token.marks.contains(&self.mark_of(token.user_id, ticket_id, seed))
+    }
+
+    /// HKDF-SHA256(seed, the salt, info: "mark", the person's and the ticket's 16 bytes).
+    fn mark_of(&self, user_id: Uuid, ticket_id: Uuid, seed: Seed) -> Mark {
+        hkdf(&seed.0, Some(&self.salt), &[b"mark", &user_id.as_bytes()[..], ticket_id.as_bytes()].concat())
+    }
+
+    /// HKDF-SHA256(the salt, no salt, info: "holder", event, person, the marks and the address).
+    fn proof_of_all(&self, Holder { event_id, user_id, address }: Holder<'_>, marks: &[Mark]) -> [u8; 16] {
+        let told = [b"holder", &event_id.as_bytes()[..], user_id.as_bytes(), &marks.concat(), address.as_bytes()];
+        hkdf(&self.salt, None, &told.concat())
+    }
+
     /// HKDF-SHA256(seed, the salt, info: "link" and the ticket's 16 bytes).
     fn proof_of(&self, ticket_id: Uuid, seed: Seed) -> [u8; 16] {
         hkdf(&seed.0, Some(&self.salt), &[b"link", &ticket_id.as_bytes()[..]].concat())
@@ -263,6 +296,42 @@ impl std::fmt::Display for QrCode {
             Code::Rotating(digits) => write!(f, "RT1.{id}.{digits}"),
             Code::Printed(proof) => write!(f, "RP1.{id}.{}", BASE64URL_NOPAD.encode(proof)),
         }
+    }
+}
+
+/// For whom a link to several tickets is made.
+#[derive(Clone, Copy)]
+pub struct Holder<'a> {
+    pub event_id: Uuid,
+    pub user_id: Uuid,
+    /// Where it is mailed to.
+    pub address: &'a str,
+}
+
+/// What names a ticket in a link to several: of a link that opens, no longer one is needed.
+type Mark = [u8; 4];
+
+/// What the link to several tickets of one person ends with. Proves nothing until [`LinkSecret::opens_all`] says so.
+pub struct HolderToken {
+    pub event_id: Uuid,
+    pub user_id: Uuid,
+    proof: [u8; 16],
+    marks: Vec<Mark>,
+}
+
+impl HolderToken {
+    /// `None` is what is not of our form, or names fewer tickets than two or more than [`HELD_TICKETS`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+        let (ids, marks) = bytes.split_at_checked(48)?;
+        let ([event, user, proof], []) = ids.as_chunks::<16>() else { return None };
+        let (marks, []) = marks.as_chunks::<4>() else { return None };
+        (2..=HELD_TICKETS).contains(&marks.len()).then(|| Self {
+            event_id: Uuid::from_bytes(*event),
+            user_id: Uuid::from_bytes(*user),
+            proof: *proof,
+            marks: marks.to_vec(),
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::limits::MAILED_TICKETS;
-use crate::links::ticket_url;
+use crate::links::{holder_url, ticket_url};
 use crate::list::{self, Cursor};
 use crate::mail::letter::{self, Letter};
 use crate::mail::{Failure, Post};
@@ -206,7 +206,9 @@ pub async fn send(
     }
     let mut preview = None;
     if how.dry_run {
-        preview = people.first().map(|held| shown(app, caller, event, held));
+        if let Some(held) = people.first() {
+            preview = Some(shown(app, caller, event, held).await?);
+        }
     } else {
         deliver(app, caller, event, &people, now, &mut outcomes).await?;
     }
@@ -243,10 +245,24 @@ fn address_of<'a>(held: &[&'a Addressed], bound_to: Option<Uuid>) -> &'a str {
     held.first().and_then(|known| known.ticket.address.told_to(bound_to)).unwrap_or_default()
 }
 
-fn shown(app: &App, caller: &Caller, event: &Event, held: &[&Addressed]) -> Preview {
-    let tickets = held.iter().map(|known| (&known.ticket, format!("{}/t/…", app.settings.public_url)));
-    let letter = Letter::new(event, held[0].own_name.as_deref(), tickets);
-    Preview { to: address_of(held, caller.event_id).to_owned(), subject: letter.subject(), text: letter.text() }
+async fn shown(app: &App, caller: &Caller, event: &Event, held: &[&Addressed]) -> Result<Preview, Error> {
+    let hidden = format!("{}/t/…", app.settings.public_url);
+    let tickets = held.iter().map(|known| (&known.ticket, hidden.clone()));
+    let all = (all_held(app, event, held).await?.len() > 1).then(|| hidden.clone());
+    let letter = Letter::new(event, held[0].own_name.as_deref(), tickets, all);
+    Ok(Preview { to: address_of(held, caller.event_id).to_owned(), subject: letter.subject(), text: letter.text() })
+}
+
+/// All tickets of the event that this person holds and may still have to show, those of other mails too.
+async fn all_held(app: &App, event: &Event, held: &[&Addressed]) -> Result<Vec<Ticket>, Error> {
+    let Some(user_id) = held.first().and_then(|known| known.ticket.user_id) else { return Ok(Vec::new()) };
+    let pages = match app.store().read_held_pages(event.event_id, user_id).await {
+        // Somebody has taken them away meanwhile.
+        Err(Error::DeadLink(_)) => Vec::new(),
+        pages => pages?,
+    };
+    let is_over = |ticket: &Ticket| ticket.status == Status::Used && event.reentry == Reentry::None;
+    Ok(pages.into_iter().map(|page| page.ticket).filter(|ticket| !is_over(ticket)).collect())
 }
 
 /// Sends each person one mail.
@@ -271,10 +287,11 @@ async fn deliver(
         if ours.is_empty() {
             continue;
         }
+        let address = address_of(held, caller.event_id);
         let tickets = ours.iter().map(|known| (&known.ticket, ticket_url(app, secret, &known.ticket)));
-        let letter = Letter::new(event, held[0].own_name.as_deref(), tickets);
-        let to =
-            letter::address(address_of(held, caller.event_id)).map_err(|error| Error::Internal(error.to_string()))?;
+        let all = holder_url(app, secret, address, &all_held(app, event, held).await?);
+        let letter = Letter::new(event, held[0].own_name.as_deref(), tickets, all);
+        let to = letter::address(address).map_err(|error| Error::Internal(error.to_string()))?;
         let sent = post.send(&letter.message(&server.from, to, now)?).await;
         app.store().settle_mails(&claimed, now, sent.is_ok()).await?;
         let outcome = sent.map_or_else(Outcome::from, |()| MailResult::Sent.into());

@@ -13,7 +13,7 @@ use crate::pages::{ASSETS_PATH, Asset, Language, qr};
 use crate::request::Call;
 use crate::response::{self, BROTLI, Response, accepts};
 use crate::store::TicketPage;
-use crate::totp::{Code, PERIOD, PageToken, QrCode, TotpKey, step_at};
+use crate::totp::{Code, HolderToken, LinkSecret, PERIOD, PageToken, QrCode, step_at};
 
 /// Everything a page may do: load from here, ask here, show pictures from here. Workers have a policy of their
 /// own, so the files have it too.
@@ -60,14 +60,32 @@ pub async fn show_organizer(call: Call<'_>) -> Result<Response, Error> {
     page(call.parts, StatusCode::OK, include_str!("../pages/organizer/organizer.html"), &[])
 }
 
-/// `GET /t/{token}`: a ticket, for whoever has its link.
+/// `GET /t/{token}`: a ticket, or all that one person holds, for whoever has the link.
 pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
-    let (read, key) = find_ticket(&call).await?;
-    let TicketPage { ticket, time_zone, .. } = &read;
+    let (found, secret) = find_tickets(&call).await?;
     let language = Language::of(&call.parts.headers);
-    let path = ticket_path(&call);
     let step = step_at(call.now);
-    let (database, used_at) = (read.kept.database(), ticket.admitted_at(read.reentry));
+    let database = found.first().and_then(|read| read.kept.database());
+    let mut values = vec![
+        ("refresh", ((step + 1) * PERIOD + 1 - call.now.0 / Millis::SECOND).to_string()),
+        ("manifest", format!("{}/app.webmanifest", ticket_path(&call))),
+        ("database", database.map(|id| id.to_string()).unwrap_or_default()),
+    ];
+    values.extend(found.first().map(|read| ("title", read.event_name.clone())));
+    let each: Vec<_> = found.iter().map(|read| shown(read, secret, language, step)).collect();
+    let html = language.render_each(include_str!("../pages/ticket/ticket.html"), &values, &each);
+    let mut response = page_in(language, call.parts, StatusCode::OK, &html)?;
+    set(&mut response, PRIVATE);
+    if let Some(database) = database {
+        response::name_database(&mut response, database);
+    }
+    Ok(response)
+}
+
+/// What a page shows of one ticket.
+fn shown(read: &TicketPage, secret: &LinkSecret, language: &Language, step: i64) -> Vec<(&'static str, String)> {
+    let TicketPage { ticket, time_zone, .. } = read;
+    let used_at = ticket.admitted_at(read.reentry);
     let mut values = vec![
         ("event", read.event_name.clone()),
         ("seat", ticket.seat.clone()),
@@ -87,25 +105,20 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         ("used_gate", read.first_used_gate.clone().unwrap_or_default()),
         ("time_zone", time_zone.clone()),
         ("ticket", BASE64URL_NOPAD.encode(ticket.ticket_id.as_bytes())),
-        ("refresh", ((step + 1) * PERIOD + 1 - call.now.0 / Millis::SECOND).to_string()),
-        ("manifest", format!("{path}/app.webmanifest")),
-        ("database", database.map(|id| id.to_string()).unwrap_or_default()),
+        ("alone", format!("/t/{}", secret.page_token(ticket.ticket_id, ticket.seed))),
     ];
     // Nothing that makes a code where no code admits.
     let codes = if ticket.status == Status::Revoked {
         Default::default()
     } else {
+        let key = secret.codes.key_of(ticket.ticket_id, ticket.seed);
         let code = key.code(step);
         let shown = QrCode { ticket_id: ticket.ticket_id, code: Code::Rotating(code.clone()) };
         let otpauth = otpauth_url(&read.event_name, ticket, &key.base32());
         [code, qr(&shown.to_string()), qr(&otpauth), otpauth, key.base32()]
     };
     values.extend(["code", "qr", "otpauth_qr", "otpauth", "key"].into_iter().zip(codes));
-    let mut response = ticket_page(call.parts, StatusCode::OK, include_str!("../pages/ticket/ticket.html"), &values)?;
-    if let Some(database) = database {
-        response::name_database(&mut response, database);
-    }
-    Ok(response)
+    values
 }
 
 /// From when on a ticket admits, and until when; empty where that is always.
@@ -118,7 +131,12 @@ fn validity(language: &Language, ticket: &Ticket, time_zone: &str) -> String {
 
 /// `GET /t/{token}/app.webmanifest`: with it a phone keeps the ticket's page like an app.
 pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
-    let (read, _) = find_ticket(&call).await?;
+    let (found, _) = find_tickets(&call).await?;
+    let read = found.first().ok_or(Error::TicketNotFound)?;
+    let [name, short] = match &found[..] {
+        [_] => [format!("{} · {}", read.event_name, read.ticket.seat), read.ticket.seat.clone()],
+        _ => [read.event_name.clone(), read.event_name.clone()],
+    };
     let page = ticket_path(&call);
     let icons = [192, 512].map(|size| {
         json!({
@@ -129,8 +147,8 @@ pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
         })
     });
     let manifest = json!({
-        "name": format!("{} · {}", read.event_name, read.ticket.seat),
-        "short_name": read.ticket.seat,
+        "name": name,
+        "short_name": short,
         "id": page,
         "start_url": page,
         "scope": page,
@@ -150,17 +168,25 @@ fn ticket_path(call: &Call<'_>) -> String {
     format!("/t/{}", call.params.get("token").unwrap_or_default())
 }
 
-/// The ticket whose page a token opens. What is not of a token's form costs no look into the database.
-async fn find_ticket(call: &Call<'_>) -> Result<(TicketPage, TotpKey), Error> {
-    let token = call.params.get("token").and_then(PageToken::parse).ok_or(Error::TicketNotFound)?;
-    let read = call.app.store().read_ticket_page(token.ticket_id).await?;
+/// The tickets whose page a token opens, one at least. What is not of a token's form costs no look into the database.
+async fn find_tickets<'a>(call: &Call<'a>) -> Result<(Vec<TicketPage>, &'a LinkSecret), Error> {
+    let token = call.params.get("token").unwrap_or_default();
+    let store = call.app.store();
     // With another secret every link would look dead.
-    let secret = call.app.checked_links(&read.kept)?;
-    if !secret.opens(&token, read.ticket.seed) {
-        return Err(Error::DeadLink(read.kept.database()));
+    if let Some(token) = PageToken::parse(token) {
+        let read = store.read_ticket_page(token.ticket_id).await?;
+        let secret = call.app.checked_links(&read.kept)?;
+        let found = if secret.opens(&token, read.ticket.seed) { Ok(read) } else { Err(read.kept.database()) };
+        return found.map(|read| (vec![read], &**secret)).map_err(Error::DeadLink);
     }
-    let key = secret.codes.key_of(token.ticket_id, read.ticket.seed);
-    Ok((read, key))
+    let token = HolderToken::parse(token).ok_or(Error::TicketNotFound)?;
+    let mut held = store.read_held_pages(token.event_id, token.user_id).await?;
+    let first = held.first().ok_or(Error::TicketNotFound)?;
+    let (secret, database) = (call.app.checked_links(&first.kept)?, first.kept.database());
+    // Whoever reads mail at another address by now got none of this.
+    let opens = first.ticket.address.told_to(None).is_some_and(|address| secret.opens_all(&token, address));
+    held.retain(|read| opens && secret.names(&token, read.ticket.ticket_id, read.ticket.seed));
+    if held.is_empty() { Err(Error::DeadLink(database)) } else { Ok((held, &**secret)) }
 }
 
 /// How a ticket's page is refused: by a page, because a person stands at a door with it.
@@ -246,7 +272,11 @@ pub async fn show_asset(call: Call<'_>) -> Result<Response, Error> {
 /// A page in the language of whoever asks.
 fn page(parts: &Parts, status: StatusCode, template: &str, values: &[(&str, String)]) -> Result<Response, Error> {
     let language = Language::of(&parts.headers);
-    let mut response = text(parts, status, HTML, &language.render(template, values))?;
+    page_in(language, parts, status, &language.render(template, values))
+}
+
+fn page_in(language: &Language, parts: &Parts, status: StatusCode, html: &str) -> Result<Response, Error> {
+    let mut response = text(parts, status, HTML, html)?;
     set(&mut response, &[("content-language", language.tag), ("vary", "accept-language, accept-encoding")]);
     Ok(response)
 }

@@ -19,6 +19,8 @@ pub struct Letter<'a> {
     /// The holder's own name, where it is known.
     name: Option<String>,
     tickets: Vec<Enclosed>,
+    /// The link that opens all tickets of this person, where they have several.
+    all: Option<String>,
 }
 
 struct Enclosed {
@@ -33,11 +35,12 @@ fn one_line(text: &str) -> String {
 }
 
 impl<'a> Letter<'a> {
-    /// To somebody of this name, about these tickets, each with its link.
+    /// To somebody of this name, about these tickets, each with its link, and with the link to `all` that they have.
     pub fn new<'t>(
         event: &'a Event,
         own_name: Option<&str>,
         tickets: impl Iterator<Item = (&'t Ticket, String)>,
+        all: Option<String>,
     ) -> Self {
         let language = event.language.as_deref().and_then(Language::by_tag).unwrap_or(&LANGUAGES[0]);
         let enclosed = |(ticket, url): (&Ticket, String)| {
@@ -47,7 +50,7 @@ impl<'a> Letter<'a> {
             let more = [ticket.category.as_deref(), other_name].into_iter().flatten().map(one_line);
             Enclosed { told: std::iter::once(place).chain(more).collect::<Vec<_>>().join(" · "), url }
         };
-        Self { event, language, name: own_name.map(one_line), tickets: tickets.map(enclosed).collect() }
+        Self { event, language, name: own_name.map(one_line), tickets: tickets.map(enclosed).collect(), all }
     }
 
     /// The text for one ticket, or for so many.
@@ -84,6 +87,7 @@ impl<'a> Letter<'a> {
 
     pub fn text(&self) -> String {
         let mut paragraphs = vec![self.hello(), self.here(), self.when_and_where().join("\n")];
+        paragraphs.extend(self.all.iter().map(|url| format!("{}\n{url}", self.language.text("mail.all"))));
         paragraphs.extend(self.tickets.iter().map(|Enclosed { told, url }| format!("{told}\n{url}")));
         paragraphs.extend(self.advice());
         paragraphs.retain(|paragraph| !paragraph.is_empty());
@@ -109,9 +113,12 @@ impl<'a> Letter<'a> {
         if !facts.is_empty() {
             html += &paragraph(&facts);
         }
+        let link = |url: &str, name| format!("<a href=\"{}\">{}</a>", safe(url), safe(self.language.text(name)));
+        if let Some(url) = &self.all {
+            html += &paragraph(&[safe(self.language.text("mail.all")), link(url, "mail.all_link")]);
+        }
         for Enclosed { told, url } in &self.tickets {
-            let link = format!("<a href=\"{}\">{}</a>", safe(url), safe(self.language.text("mail.link")));
-            html += &paragraph(&[safe(told), link]);
+            html += &paragraph(&[safe(told), link(url, "mail.link")]);
         }
         self.advice().iter().for_each(|advice| html += &paragraph(&[safe(advice)]));
         html + "</body>\n</html>\n"
@@ -225,7 +232,7 @@ mod tests {
     }
 
     fn letter<'a>(event: &'a Event, name: &str, tickets: usize) -> Letter<'a> {
-        let mut letter = Letter::new(event, Some(name), std::iter::empty());
+        let mut letter = Letter::new(event, Some(name), std::iter::empty(), None);
         let enclosed =
             |place| Enclosed { told: format!("A-{place} · <North>"), url: format!("https://t.example.org/t/{place}") };
         letter.tickets.extend((0..tickets).map(enclosed));
@@ -262,7 +269,8 @@ mod tests {
         for language in &LANGUAGES {
             let event = event("Spring & Gala", "Hall <1>", language.tag);
             for tickets in [1, 2] {
-                let letter = letter(&event, "Ana", tickets);
+                let mut letter = letter(&event, "Ana", tickets);
+                letter.all = (tickets > 1).then(|| "https://t.example.org/t/all".to_owned());
                 let (subject, text, html) = (letter.subject(), letter.text(), letter.html());
                 for told in [&subject, &text, &html] {
                     assert!(!told.contains(['{', '}']) && !told.contains("mail."), "{}: {told}", language.tag);
@@ -270,7 +278,9 @@ mod tests {
                 assert!(text.contains("Spring & Gala") && text.contains("\nHall <1>\n"), "{text}");
                 assert!(html.contains("Spring &amp; Gala") && html.contains("<b>Hall &lt;1&gt;</b>"), "{html}");
                 assert!(html.contains("A-0 · &lt;North&gt;<br>\n<a href=\"https://t.example.org/t/0\">"), "{html}");
-                assert_eq!(text.matches("https://").count(), tickets, "{text}");
+                let links = if tickets > 1 { tickets + 1 } else { 1 };
+                assert_eq!(text.matches("https://").count(), links, "{text}");
+                assert_eq!(html.matches("<a href=\"https://t.example.org/t/").count(), links, "{html}");
             }
         }
     }

@@ -67,7 +67,7 @@ for (const colorScheme of ["light", "dark"]) {
     for (const javaScriptEnabled of [true, false]) {
       const ticket = await darkened(t, tickets, { colorScheme, javaScriptEnabled });
       await ticket.goto(ana.provisioning.ticket_url);
-      await isCode(ticket.locator("#enlarge .qr"), /^RT1\./);
+      await isCode(ticket.locator(".enlarge .qr"), /^RT1\./);
       await ticket.getByText(en("ticket.authenticator"), { exact: true }).click();
       await isCode(ticket.locator(".otpauth .qr"), /^otpauth:/);
     }
@@ -103,7 +103,7 @@ test("a code keeps its colours where the system chooses them", async (t) => {
   const read = await reader(t, tickets);
   const ticket = await phone(t, tickets, { forcedColors: "active", colorScheme: "dark", deviceScaleFactor: 1 });
   await ticket.goto(ana.provisioning.ticket_url);
-  const { texts, corner } = await read(await picture(ticket.locator("#enlarge .qr")));
+  const { texts, corner } = await read(await picture(ticket.locator(".enlarge .qr")));
   assert.equal(texts.length, 1);
   assert.ok(corner > 240);
 });

@@ -187,6 +187,9 @@ export class Gate extends Person {
 export const isKept = (page) =>
   page.getByText(new RegExp(`${en("ticket.kept_firmly")}|${en("ticket.kept_loosely")}`)).filter({ visible: true }).first().waitFor();
 
+/** The link to all tickets that a mail in English brings its reader. */
+export const linkToAll = ({ text }) => new RegExp(`${en("mail.all")}\\s+(\\S+)`).exec(text)[1];
+
 /** With a ticket on the phone. */
 export class Holder extends Person {
   static async at(t, service, link, { page = phone, ...options } = {}) {
@@ -201,19 +204,19 @@ export class Holder extends Person {
 
   /** The QR code as the phone shows it. */
   code() {
-    return this.page.locator("#enlarge").screenshot();
+    return this.page.locator(".enlarge").screenshot();
   }
 
   /** What its picture is drawn from: the path of the dark modules, and how many there are in a row. */
   drawing() {
     return this.page.evaluate(() => {
-      const picture = document.querySelector("#enlarge svg");
+      const picture = document.querySelector(".enlarge svg");
       return { path: picture.querySelector("path").getAttribute("d"), size: picture.viewBox.baseVal.width };
     });
   }
 
   async digits() {
-    return (await this.page.locator("#code").innerText()).replace(/\s/g, "");
+    return (await this.page.locator(".digits").innerText()).replace(/\s/g, "");
   }
 }
 

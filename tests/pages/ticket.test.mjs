@@ -7,7 +7,8 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { accessible, eventually, phone, service, texts } from "./harness.mjs";
-import { isKept } from "./people.mjs";
+import { mailServer } from "./mail-server.mjs";
+import { isKept, linkToAll } from "./people.mjs";
 
 const en = texts("en");
 
@@ -40,10 +41,10 @@ const sees = (page, text) => page.getByText(text).filter({ visible: true }).firs
 const shows = (page, tickets, ticket, seconds = 0) =>
   eventually(async () => {
     const digits = tickets.code(ticket, seconds).slice(-6);
-    assert.equal(await page.locator("#code").innerText(), `${digits.slice(0, 3)} ${digits.slice(3)}`);
+    assert.equal(await page.locator(".digits").innerText(), `${digits.slice(0, 3)} ${digits.slice(3)}`);
   });
 
-const hasNoCode = async (page) => assert.equal(await page.locator("#code, #enlarge, details").filter({ visible: true }).count(), 0);
+const hasNoCode = async (page) => assert.equal(await page.locator(".digits, .enlarge, details").filter({ visible: true }).count(), 0);
 
 test("without a network the page opens, and goes on to the next code", async (t) => {
   const { tickets, ticket } = await oneTicket(t);
@@ -392,3 +393,130 @@ for (const colorScheme of ["light", "dark"]) {
     await accessible(page);
   });
 }
+
+/** Gil has four tickets, and a mail with one link to all of them: `each` is what the API tells of the tickets, in their order. */
+async function family(t) {
+  const mails = [];
+  const server = await mailServer({ kept: (mail) => mails.push(mail) });
+  t.after(() => server.close());
+  const tickets = await service(t, { settings: { SMTP_URL: `smtp://localhost:${server.port}`, MAIL_FROM: "gala@example.org" } });
+  const rows = [1, 2, 3, 4].map((seat) => `A-${seat},North,gil,gil@example.org`);
+  await tickets.api("POST", "/api/events/default/tickets", ["seat,gate,username,email", ...rows, ""].join("\n"));
+  const { tickets: each } = await tickets.api("GET", "/api/events/default/tickets");
+  await tickets.api("POST", "/api/events/default/mails", { tickets: each.map(({ ticket_id }) => ticket_id) });
+  return { tickets, each, link: linkToAll(mails[0]) };
+}
+
+const seat = (page) => page.locator(".ticket:visible .seat dd").allInnerTexts();
+const isAt = (page, n) => eventually(async () => {
+  assert.deepEqual(await seat(page), [`A-${n}`]);
+  assert.equal(await page.locator("#which").innerText(), en("ticket.which", { n, count: 4 }));
+});
+
+/** A finger from one place to another. */
+async function swipe(page, [x, y], [toX, toY]) {
+  const devtools = await page.context().newCDPSession(page);
+  await devtools.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: [{ x, y }] });
+  await devtools.send("Input.dispatchTouchEvent", { type: "touchMove", touchPoints: [{ x: toX, y: toY }] });
+  await devtools.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
+}
+
+test("whoever has several tickets goes from one to the next with a finger, buttons and keys, large too", async (t) => {
+  const { tickets, link } = await family(t);
+  const page = await phone(t, tickets);
+  await page.goto(link);
+  await isAt(page, 1);
+  const before = page.getByRole("button", { name: en("ticket.before") });
+  const next = page.getByRole("button", { name: en("ticket.next") });
+  assert.deepEqual([await before.isDisabled(), await next.isDisabled()], [true, false]);
+  await accessible(page);
+  await next.click();
+  await isAt(page, 2);
+  await swipe(page, [300, 500], [100, 510]);
+  await isAt(page, 3);
+  await swipe(page, [200, 600], [190, 300]); // that scrolls
+  await page.keyboard.press("ArrowLeft");
+  await isAt(page, 2);
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("ArrowRight");
+  await isAt(page, 4);
+  assert.deepEqual([await before.isDisabled(), await next.isDisabled()], [false, true]);
+  await page.keyboard.press("ArrowRight");
+  await page.locator(".enlarge:visible").tap();
+  await swipe(page, [100, 500], [300, 510]);
+  await eventually(async () => assert.deepEqual(await page.locator(".large .whose").allInnerTexts(), ["A-3 · gil"]));
+  assert.equal(await page.locator(".large").count(), 1);
+  await accessible(page);
+});
+
+test("each of several tickets shows its own codes, without a network too", async (t) => {
+  const { tickets, each, link } = await family(t);
+  const page = await phone(t, tickets);
+  await page.goto(link);
+  await isKept(page);
+  await tickets.stop();
+  await page.clock.install();
+  await page.reload();
+  const shown = async (seconds) => {
+    const keys = await page.locator(".ticket").evaluateAll((all) => all.map(({ dataset }) => dataset.key));
+    for (const [at, { ticket_id }] of each.entries()) {
+      await isAt(page, at + 1);
+      const digits = tickets.code({ ticket_id, provisioning: { secret: keys[at] } }, seconds).slice(-6);
+      await eventually(async () => assert.equal((await page.locator(".digits:visible").innerText()).replace(" ", ""), digits));
+      await page.keyboard.press("ArrowRight");
+    }
+    for (const _ of each) await page.keyboard.press("ArrowLeft");
+    return keys;
+  };
+  assert.equal(new Set(await shown(0)).size, 4);
+  await page.clock.fastForward(30_000);
+  await shown(30);
+});
+
+test("a ticket that went to somebody else vanishes from the link to all, and from what the phone keeps", async (t) => {
+  const { tickets, each, link } = await family(t);
+  const page = await phone(t, tickets);
+  await page.goto(link);
+  await isKept(page);
+  const key = await page.locator(".ticket").first().getAttribute("data-key");
+  await tickets.api("POST", "/api/users", { username: "luis" });
+  const moved = await tickets.api("POST", `/api/tickets/${each[0].ticket_id}/transfer`, { username: "luis" });
+  await ask(page);
+  await sees(page, en("gone.title"));
+  await hasNoCode(page);
+  assert.equal((await page.content()).includes(key), false);
+  await page.keyboard.press("ArrowRight");
+  await isAt(page, 2);
+  assert.equal(await page.locator(".digits:visible").count(), 1);
+  await eventually(async () => {
+    const kept = await page.evaluate(async () => (await caches.match(location.pathname)).text());
+    assert.ok(!kept.includes(key) && kept.includes(">A-2<"));
+  });
+  await page.reload();
+  assert.equal(await page.locator(".ticket").count(), 3);
+  await page.goto(moved.provisioning.ticket_url);
+  assert.deepEqual(await seat(page), ["A-1"]);
+});
+
+test("a link to one ticket shows one, whoever holds it", async (t) => {
+  const { tickets, each, link } = await family(t);
+  const { ticket_url: alone } = await tickets.api("GET", `/api/tickets/${each[1].ticket_id}/link`);
+  const page = await phone(t, tickets);
+  await page.goto(alone);
+  assert.deepEqual(await seat(page), ["A-2"]);
+  assert.equal(await page.locator(".ticket").count(), 1);
+  assert.equal(await page.locator("nav, .alone").filter({ visible: true }).count(), 0);
+  await page.goto(link);
+  await page.keyboard.press("ArrowRight");
+  await page.getByRole("link", { name: en("ticket.alone") }).click();
+  await page.waitForURL(alone);
+});
+
+test("without a script all tickets of the link are there, each with a link of its own", async (t) => {
+  const { tickets, link } = await family(t);
+  const page = await phone(t, tickets, { javaScriptEnabled: false });
+  await page.goto(link);
+  assert.deepEqual(await seat(page), ["A-1", "A-2", "A-3", "A-4"]);
+  assert.equal(await page.locator(".digits:visible").count(), 4);
+  assert.equal(await page.getByRole("link", { name: en("ticket.alone") }).count(), 4);
+});

@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { accessible, desktop, phone, rawTexts, service } from "./harness.mjs";
 import { allLookedAt, fits } from "./layout.mjs";
 import { mailServer } from "./mail-server.mjs";
-import { Gate, Holder, Organizer, en } from "./people.mjs";
+import { Gate, Holder, Organizer, en, linkToAll } from "./people.mjs";
 
 const SHOTS = process.env.SCREENSHOTS;
 const CSV = `seat,gate,username,full_name,email
@@ -55,7 +55,8 @@ async function lookAt(page, name) {
 
 /** An event with a few tickets; some of their holders' registrations by name. */
 async function gala(t) {
-  const mail = await mailServer({ kept() {} });
+  const mails = [];
+  const mail = await mailServer({ kept: (mail) => mails.push(mail) });
   t.after(() => mail.close());
   const settings = { SMTP_URL: `smtp://localhost:${mail.port}`, MAIL_FROM: "Spring Gala <gala@example.org>" };
   const tickets = await service(t, { settings });
@@ -69,18 +70,18 @@ async function gala(t) {
     const { ticket_id } = issued.find((ticket) => ticket.seat === seat);
     people[username] = await tickets.api("POST", `/api/tickets/${ticket_id}/reissue`); // the only way to know its secret
   }
-  return { service: tickets, people, issued };
+  return { service: tickets, people, issued, mails };
 }
 
 async function holder(t, page, look) {
-  const { service, people } = await gala(t);
+  const { service, people, mails } = await gala(t);
   const ana = await Holder.at(t, service, people.ana.provisioning.ticket_url, { page });
   const ticket = ana.page;
   await ana.isKept();
   await look(ticket, "ticket");
-  await ticket.locator("#enlarge").click();
+  await ticket.locator(".enlarge").click();
   await look(ticket, "ticket-large");
-  await ticket.locator("#enlarge").click();
+  await ticket.locator(".enlarge").click();
   await service.stop();
   await ticket.reload();
   await ticket.getByText(en("ticket.offline")).waitFor();
@@ -101,6 +102,11 @@ async function holder(t, page, look) {
   await ticket.getByText(en("ticket.revoked"), { exact: true }).waitFor();
   await look(ticket, "ticket-revoked");
   await look.all(ticket);
+  await service.api("POST", "/api/events/gala/mails", { tickets: [people.gil.ticket_id] });
+  await ticket.goto(linkToAll(mails.at(-1)));
+  await ana.isKept();
+  await ticket.keyboard.press("ArrowRight");
+  await look(ticket, "tickets");
   await ticket.goto("/t/no-such-ticket");
   await ticket.getByText(en("gone.title")).waitFor();
   await look(ticket, "ticket-gone");
@@ -286,8 +292,8 @@ test("whatever a ticket says of connection and clock fits", async (t) => {
   const [zone] = told(["ticket.clock_zone"]);
   for (const clock of told(["ticket.clock_fast", "ticket.clock_slow"])) {
     for (const connection of told(["ticket.offline", "ticket.offline_no_code", "ticket.kept_loosely", "ticket.kept_in_app", "ticket.kept_not"])) {
-      await page.evaluate((lines) => lines.forEach(([id, words]) => document.getElementById(id).replaceChildren(...words)),
-        [["connection", [connection]], ["clock", [clock, " ", zone]]]);
+      await page.evaluate((lines) => lines.forEach(([line, words]) => document.querySelector(line).replaceChildren(...words)),
+        [[".connection", [connection]], [".clock", [clock, " ", zone]]]);
       await fits(page, `${connection} ${clock}`);
     }
   }

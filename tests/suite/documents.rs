@@ -5,9 +5,9 @@ use std::time::Duration;
 use register_ticket_api::admission::ATTEMPTS;
 use register_ticket_api::limits::{
     ATTEMPTS_WINDOW, BATCH_BODY, BATCH_SCANS, BODIES_IN_FLIGHT, BODY, CLOCKS_APART, CSV_BODY, ClientLimits, ENROLMENT,
-    EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, GUEST_LETTERS, GUESTS, IMPORT_TICKETS,
-    IMPORTS_AT_WORK, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, KEYLESS_BODY,
-    LARGE_AT_WORK, LIST_KEPT, LISTS_IN_FLIGHT, MAIL_CLAIM, MAIL_DEADLINE, MAILED_TICKETS, MAILS_AT_WORK,
+    EVENT_WITHOUT_END, FILES_IN_FLIGHT, GUESSES_NOTED, GUESSES_SHOWN, GUEST_LETTERS, GUESTS, HELD_TICKETS,
+    IMPORT_TICKETS, IMPORTS_AT_WORK, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END,
+    KEYLESS_BODY, LARGE_AT_WORK, LIST_KEPT, LISTS_IN_FLIGHT, MAIL_CLAIM, MAIL_DEADLINE, MAILED_TICKETS, MAILS_AT_WORK,
     MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY, PARTY_WINDOW, PLACE, SLUG, Share,
     TURN_WAIT, UNDO_WINDOW, USERNAME, WORKBOOK_UNPACKED, told,
 };
@@ -85,6 +85,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
                 size(KEYLESS_BODY)
             ),
             format!("to their holders, at most {MAILED_TICKETS} a request"),
+            format!("more than one ticket of the event, up to {HELD_TICKETS}, gets one link"),
             format!("broke off within the last {}", told(MAIL_CLAIM)),
             format!("after {} at the latest", told(MAIL_CLAIM)),
             format!("does not answer, not within {}", told(MAIL_DEADLINE)),

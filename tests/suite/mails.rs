@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use data_encoding::BASE64URL_NOPAD;
 use register_ticket_api::limits::{MAIL_CLAIM, MAILED_TICKETS};
 use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
@@ -16,6 +17,9 @@ use crate::smoke::certificates;
 
 on_both_databases! {
     a_person_gets_one_mail_with_all_of_their_tickets,
+    one_link_of_a_mail_opens_all_that_its_holder_has,
+    a_ticket_vanishes_from_the_link_of_who_has_it_no_more,
+    nobody_makes_a_link_to_all_from_what_they_have,
     a_mail_is_in_the_language_of_the_event_and_brings_it_for_the_calendar,
     nothing_is_sent_twice_when_a_request_is_repeated,
     nothing_is_sent_twice_by_requests_at_once,
@@ -201,6 +205,126 @@ async fn a_person_gets_one_mail_with_all_of_their_tickets(service: Service) {
     assert_eq!(csv.matches(&office.service.time(0)).count(), 9, "made, registered and mailed: {csv}");
 }
 
+/// The link to all tickets that a mail has, as a path.
+fn link_to_all(mail: &Value) -> String {
+    let text = text(&mail["text"]);
+    let (_, rest) = text.split_once("Keep this link to yourself:\n").unwrap_or_else(|| panic!("{text}"));
+    path_of(rest.lines().next().expect("a link"))
+}
+
+fn path_of(link: &str) -> String {
+    link.strip_prefix("http://localhost:8080").expect("it is on this service").to_owned()
+}
+
+/// The seats that a page shows, each with the code of its ticket.
+async fn seats(office: &Office, path: &str) -> Vec<String> {
+    let reply = office.service.anonymous.get(path).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.header("cache-control"), "no-store");
+    assert_eq!(reply.header("referrer-policy"), "no-referrer");
+    let page = reply.text();
+    let tickets: Vec<&str> = page.split("<div class=\"ticket\"").skip(1).collect();
+    let seat = |ticket: &&str| {
+        assert!(!ticket.contains("data-key=\"\"") && ticket.contains("class=\"qr\""), "no code in {ticket}");
+        let seat = ticket.split_once("data-field=\"seat\">").and_then(|(_, rest)| rest.split_once('<'));
+        seat.expect("a seat").0.to_owned()
+    };
+    tickets.iter().map(seat).collect()
+}
+
+async fn is_dead(office: &Office, path: &str) {
+    let reply = office.service.anonymous.get(path).await;
+    assert_eq!((reply.status.as_u16(), reply.text().contains("data-key")), (404, false), "{}", reply.text());
+}
+
+async fn one_link_of_a_mail_opens_all_that_its_holder_has(service: Service) {
+    let office = Office::open(service).await;
+    let ids = office.import(GUESTS).await;
+    assert_eq!(office.mail(&ids[..2]).await, ["sent", "sent"]);
+    let mails = office.server.mails();
+    let [ana, ben] = &mails[..] else { panic!("{mails:#?}") };
+    // This mail is about one of her tickets, and she has two.
+    let all = link_to_all(ana);
+    assert!(text(&ana["html"]).contains(&format!("href=\"http://localhost:8080{all}\"")), "{ana:#}");
+    assert_eq!(seats(&office, &all).await, ["A-1", "A-2"]);
+    for (id, seat) in ids.iter().zip(["A-1", "B-1", "A-2"]) {
+        assert_eq!(
+            seats(&office, &path_of(&office.link(id).await)).await,
+            [seat],
+            "a ticket's own link opens it alone"
+        );
+    }
+    assert_eq!(text(&ben["text"]).matches("http").count(), 1, "{ben:#}");
+    let manifest = office.service.anonymous.get(format!("{all}/app.webmanifest")).await.is(200);
+    assert_members(&manifest, json!({ "start_url": all, "name": "Spring Gala" }));
+    // The same person has a ticket of another event, which has a link of its own.
+    office.service.event(json!({ "slug": "fair", "name": "Fair" })).await;
+    let list = "seat,gate,username,email\nZ-1,North,ana,ana@example.org\n";
+    office.organizer.post_csv("/api/events/fair/tickets", list).await.is(201);
+    assert_eq!(seats(&office, &all).await, ["A-1", "A-2"]);
+    // What she gets later is in the link of the next mail, not in the one before.
+    let later = office.import(&["A-3,North,ana,,ana@example.org,"]).await;
+    assert_eq!(office.mail(&later).await, ["sent"]);
+    assert_eq!(seats(&office, &link_to_all(&office.server.mails()[2])).await, ["A-1", "A-2", "A-3"]);
+    assert_eq!(seats(&office, &all).await, ["A-1", "A-2"]);
+}
+
+async fn a_ticket_vanishes_from_the_link_of_who_has_it_no_more(service: Service) {
+    let office = Office::open(service).await;
+    let rows = ["A-1", "A-2", "A-3", "A-4", "A-5"].map(|seat| format!("{seat},North,ana,,ana@example.org,"));
+    let ids = office.import(&rows.each_ref().map(|row| &**row)).await;
+    assert_eq!(office.mail(&ids).await, ["sent"; 5]);
+    let all = link_to_all(&office.server.mails()[0]);
+    assert_eq!(seats(&office, &all).await, ["A-1", "A-2", "A-3", "A-4", "A-5"]);
+    let change = |id: &str, what| format!("/api/tickets/{id}/{what}");
+    office.service.user("luis").await;
+    office.organizer.post(change(&ids[0], "transfer"), json!({ "username": "luis" })).await.is(200);
+    assert_eq!(seats(&office, &all).await, ["A-2", "A-3", "A-4", "A-5"]);
+    // Back with her it is another ticket to the link.
+    office.organizer.post(change(&ids[0], "transfer"), json!({ "username": "ana" })).await.is(200);
+    assert_eq!(seats(&office, &all).await, ["A-2", "A-3", "A-4", "A-5"]);
+    office.organizer.post(change(&ids[1], "reissue"), json!({})).await.is(200);
+    assert_eq!(seats(&office, &all).await, ["A-3", "A-4", "A-5"]);
+    office.organizer.post(change(&ids[2], "revoke"), json!({})).await.is(200);
+    assert_eq!(seats(&office, &all).await, ["A-4", "A-5"]);
+    // Whoever reads at an address that was wrong has nothing any more.
+    office.organizer.patch("/api/users/ana", json!({ "email": "ana.ruiz@example.org" })).await.is(200);
+    is_dead(&office, &all).await;
+    office.organizer.patch("/api/users/ana", json!({ "email": "ana@example.org" })).await.is(200);
+    assert_eq!(seats(&office, &all).await, ["A-4", "A-5"]);
+    for id in &ids[3..] {
+        office.organizer.post(change(id, "revoke"), json!({})).await.is(200);
+    }
+    is_dead(&office, &all).await;
+    office.organizer.delete("/api/users/ana").await.is(204);
+    is_dead(&office, &all).await;
+}
+
+async fn nobody_makes_a_link_to_all_from_what_they_have(service: Service) {
+    let office = Office::open(service).await;
+    let ids = office.import(GUESTS).await;
+    assert_eq!(office.mail(&ids).await, ["sent"; 3]);
+    let all = link_to_all(&office.server.mails()[0]);
+    let bytes = BASE64URL_NOPAD.decode(all.trim_start_matches("/t/").as_bytes()).expect("base64url");
+    assert_eq!(bytes.len(), 16 * 3 + 4 * 2);
+    let path = |bytes: &[u8]| format!("/t/{}", BASE64URL_NOPAD.encode(bytes));
+    assert_eq!(path(&bytes), all);
+    for place in 0..bytes.len() {
+        let mut altered = bytes.clone();
+        altered[place] ^= 1;
+        is_dead(&office, &path(&altered)).await;
+    }
+    // Fewer or more tickets than it was made for.
+    is_dead(&office, &path(&bytes[..bytes.len() - 4])).await;
+    is_dead(&office, &path(&[&bytes[..], &bytes[48..52]].concat())).await;
+    is_dead(&office, &path(&[&bytes[..48], &bytes[48..52].repeat(60)].concat())).await;
+    // The link of one ticket, with whose it is, which an organizer knows.
+    let single = office.link(&ids[0]).await;
+    let single = BASE64URL_NOPAD.decode(path_of(&single).trim_start_matches("/t/").as_bytes()).expect("base64url");
+    is_dead(&office, &path(&[&bytes[..32], &single[16..], &bytes[48..]].concat())).await;
+    is_dead(&office, &path(&bytes[..32])).await;
+}
+
 async fn a_mail_is_in_the_language_of_the_event_and_brings_it_for_the_calendar(service: Service) {
     let office = Office::open(service).await;
     let place = "Teatro Principal; Plaza Mayor, 1";
@@ -269,7 +393,8 @@ async fn nothing_is_sent_twice_by_requests_at_once(service: Service) {
         assert_eq!(of_ticket.iter().filter(others).count(), answers.len() - 1, "{of_ticket:?}");
     }
     let sent: usize = office.server.mails().iter().map(|mail| text(&mail["text"]).matches("/t/").count()).sum();
-    assert_eq!(sent, ids.len(), "each link once");
+    // Ana has two tickets, and a link to both.
+    assert_eq!(sent, ids.len() + 1, "each link once");
 }
 
 async fn whom_the_mail_server_refuses_is_told_ticket_by_ticket(service: Service) {

@@ -1,11 +1,12 @@
-// The ticket page: shows the code of the moment, and asks the service now and then what became of the ticket.
+// The ticket page: shows the code of the moment, and asks the service now and then what became of the ticket. A link that was made for
+// one person has all of their tickets, of which one is on the screen.
 
 import { Problem, isOfAnother, pageOf, send } from "../shared/api.js";
 import { now, secondsSlow } from "../shared/clock.js";
 import { find, say } from "../shared/dom.js";
 import { forgetOffline } from "../shared/offline.js";
 import { qrSvg } from "../shared/qr.js";
-import { duration, text } from "../shared/text.js";
+import { duration, number, text } from "../shared/text.js";
 import { STEP, code, importKey, stepAt } from "../shared/totp.js";
 import { keeping } from "./keeping.js";
 
@@ -17,58 +18,113 @@ const CLOCK_IS_RIGHT = 5;
 const QUARTER = 900;
 /** The last seconds of a code, in which a gate may just miss it. */
 const SOON = 5;
+/** Pixels from which on a finger swipes. */
+const SWIPE = 50;
 
-const ticket = find("#ticket");
-const ring = find("#ring");
-const enlarge = find("#enlarge");
 // Without a secure context the browser makes no codes: then they come from the service, one by one.
 const makesCodes = Boolean(globalThis.crypto?.subtle);
+const easing = matchMedia("(prefers-reduced-motion: reduce)").matches ? "steps(30)" : "linear";
 
-let key;
-let shown = makesCodes ? null : stepAt(now());
 let online = true;
 /** How the page is kept for when there is no network, as soon as that is known. */
 let kept = null;
 
-/** Whether the ticket still needs its code: an event with re-entry asks for it at the exit, and again at the next entry. */
-function needsCode() {
-  const { status, reentry } = ticket.dataset;
-  return status === "valid" || (status === "used" && reentry !== "none");
+/** One ticket of the page. */
+class Ticket {
+  #key;
+  #step = makesCodes ? null : stepAt(now());
+
+  constructor(root) {
+    this.root = root;
+    this.enlarge = find(".enlarge", root);
+    this.ring = find(".ring", root);
+    this.turning = find(".left", this.ring).animate({ strokeDashoffset: [0, 100] }, { duration: STEP, iterations: Infinity, easing });
+    this.ring.removeAttribute("hidden");
+    this.enlarge.disabled = false;
+    this.enlarge.addEventListener("click", () => setLarge(!this.isLarge));
+  }
+
+  get isLarge() {
+    return this.root.classList.contains("large");
+  }
+
+  set isLarge(large) {
+    this.root.classList.toggle("large", large);
+    this.enlarge.setAttribute("aria-pressed", large);
+  }
+
+  /** Whether it still needs its code: an event with re-entry asks for it at the exit, and again at the next entry. */
+  get needsCode() {
+    const { status, reentry } = this.root.dataset;
+    return status === "valid" || (status === "used" && reentry !== "none");
+  }
+
+  /** The code of the moment, and how long it lasts. */
+  update() {
+    if (!this.needsCode) return;
+    const moment = now();
+    const left = Math.ceil((STEP - (moment % STEP)) / 1000);
+    this.turning.currentTime = moment % STEP;
+    find("text", this.ring).textContent = left;
+    this.ring.classList.toggle("soon", left <= SOON);
+    if (stepAt(moment) !== this.#step) this.#showCode(stepAt(moment));
+  }
+
+  async #showCode(step) {
+    this.#step = step;
+    if (!makesCodes) return poll();
+    const { key, ticket } = this.root.dataset;
+    this.#key ??= await importKey(key);
+    this.#show(await code(this.#key, step), (digits) => qrSvg(`RT1.${ticket}.${digits}`));
+  }
+
+  #show(digits, picture) {
+    find(".digits", this.root).textContent = `${digits.slice(0, 3)} ${digits.slice(3)}`;
+    this.enlarge.replaceChildren(picture(digits));
+  }
+
+  /** Takes over what changed. Returns whether that is more than words. */
+  take(fresh) {
+    const before = JSON.stringify(this.root.dataset);
+    Object.assign(this.root.dataset, fresh.dataset);
+    for (const field of this.root.querySelectorAll("[data-field]")) {
+      const known = find(`[data-field="${field.dataset.field}"]`, fresh);
+      Object.assign(field.dataset, known.dataset);
+      say(field, known.textContent);
+    }
+    if (!makesCodes && this.needsCode) {
+      this.#step = stepAt(now());
+      this.#show(find(".digits", fresh).textContent, () => document.adoptNode(find(".enlarge svg", fresh)));
+    }
+    return JSON.stringify(this.root.dataset) !== before;
+  }
+
+  /** The link does not open it any more: it has another one now, or another person. */
+  end() {
+    const { dataset } = this.root;
+    if (dataset.status === "gone") return false;
+    Object.assign(dataset, { status: "gone", key: "" });
+    for (const part of this.root.querySelectorAll("details, .alone")) part.remove();
+    return true;
+  }
+
+  /** Says what there is to tell. */
+  tell() {
+    this.root.classList.toggle("stale", !makesCodes && !online);
+    say(find(".connection", this.root), this.needsCode ? connection() : "");
+    say(find(".clock", this.root), this.needsCode ? clock() : "");
+  }
 }
 
-// Codes.
-
-async function showCode(step) {
-  shown = step;
-  if (!makesCodes) return poll();
-  key ??= await importKey(ticket.dataset.key);
-  show(await code(key, step), (digits) => qrSvg(`RT1.${ticket.dataset.ticket}.${digits}`));
-}
-
-function show(digits, picture) {
-  find("#code").textContent = `${digits.slice(0, 3)} ${digits.slice(3)}`;
-  enlarge.replaceChildren(picture(digits));
-}
-
-const turning = find(".left", ring).animate(
-  { strokeDashoffset: [0, 100] },
-  { duration: STEP, iterations: Infinity, easing: matchMedia("(prefers-reduced-motion: reduce)").matches ? "steps(30)" : "linear" },
-);
+const page = find("#tickets");
+const tickets = [...page.querySelectorAll(".ticket")].map((root) => new Ticket(root));
+/** The one on the screen. */
+let current = tickets.find((ticket) => ticket.needsCode) ?? tickets[0];
 
 /** Once a second, on the service's second. */
 function tick() {
-  update();
+  current.update();
   setTimeout(tick, 1000 - (now() % 1000));
-}
-
-function update() {
-  if (!needsCode()) return;
-  const moment = now();
-  const left = Math.ceil((STEP - (moment % STEP)) / 1000);
-  turning.currentTime = moment % STEP;
-  find("text", ring).textContent = left;
-  ring.classList.toggle("soon", left <= SOON);
-  if (stepAt(moment) !== shown) showCode(stepAt(moment));
 }
 
 // What the service knows.
@@ -90,37 +146,21 @@ async function poll() {
   }
   clearTimeout(timer);
   timer = setTimeout(poll, pause);
-  update();
+  current.update();
   tell();
 }
 
 /** Asks for this page again and takes over what changed. */
 async function refresh() {
   const response = await send("GET", location.pathname, { timeout: POLL });
-  const { page, kind } = await pageOf(response, "ticket", "gone");
-  if (kind === "gone" && isOfAnother(response, ticket.dataset.database)) throw new Problem(0);
-  if (kind === "gone") return end();
-  const fresh = page.getElementById("ticket");
-  const before = JSON.stringify(ticket.dataset);
-  Object.assign(ticket.dataset, fresh.dataset);
-  for (const field of ticket.querySelectorAll("[data-field]")) {
-    const known = find(`[data-field="${field.dataset.field}"]`, fresh);
-    Object.assign(field.dataset, known.dataset);
-    say(field, known.textContent);
-  }
-  if (!makesCodes && needsCode()) {
-    shown = stepAt(now());
-    show(find("#code", fresh).textContent, () => document.adoptNode(find("#enlarge svg", fresh)));
-  }
-  if (JSON.stringify(ticket.dataset) !== before) changed();
-}
-
-/** The link is dead: the ticket has another one now, or another person. */
-async function end() {
-  ticket.dataset.status = "gone";
-  ticket.dataset.key = "";
-  changed();
-  await forgetOffline();
+  const { page: fresh, kind } = await pageOf(response, "ticket", "gone");
+  if (kind === "gone" && isOfAnother(response, page.dataset.database)) throw new Problem(0);
+  const changes = tickets.map((ticket) => {
+    const known = fresh.querySelector(`.ticket[data-ticket="${ticket.root.dataset.ticket}"]`);
+    return known ? ticket.take(known) : ticket.end();
+  });
+  if (changes.includes(true)) changed();
+  if (kind === "gone") await forgetOffline();
 }
 
 function changed() {
@@ -130,28 +170,23 @@ function changed() {
 }
 
 async function keep() {
-  if (ticket.dataset.status === "gone") return;
+  if (tickets.every(({ root }) => root.dataset.status === "gone")) return;
   kept = await keeping();
   tell();
 }
 
 // What there is to tell.
 
-function tell() {
-  ticket.classList.toggle("stale", !makesCodes && !online);
-  say(find("#connection"), connection());
-  say(find("#clock"), clock());
-}
+const tell = () => tickets.forEach((ticket) => ticket.tell());
 
 function connection() {
-  if (!needsCode()) return "";
   if (!online) return text(makesCodes ? "ticket.offline" : "ticket.offline_no_code");
   return kept ? text(`ticket.kept_${kept}`) : "";
 }
 
 function clock() {
   const slow = secondsSlow();
-  if (!makesCodes || !needsCode() || Math.abs(slow) < CLOCK_IS_RIGHT) return "";
+  if (!makesCodes || Math.abs(slow) < CLOCK_IS_RIGHT) return "";
   const told = text(slow > 0 ? "ticket.clock_slow" : "ticket.clock_fast", { amount: duration(Math.abs(slow)) });
   return isOfAnotherZone(Math.abs(slow)) ? `${told} ${text("ticket.clock_zone")}` : told;
 }
@@ -170,7 +205,7 @@ let awake;
 async function stayAwake() {
   if (document.visibilityState === "hidden") return;
   try {
-    if (!needsCode()) await awake?.release();
+    if (!current.needsCode) await awake?.release();
     else if (!awake || awake.released) awake = await navigator.wakeLock.request("screen");
   } catch {
     // No such thing here, or the battery is low: the screen goes dark as it always does.
@@ -179,8 +214,7 @@ async function stayAwake() {
 
 /** All white, and the whole screen where the browser gives it. */
 function setLarge(large) {
-  ticket.classList.toggle("large", large);
-  enlarge.setAttribute("aria-pressed", large);
+  current.isLarge = large;
   find("#bright").media = large ? "all" : "not all";
   const screen = large ? document.documentElement.requestFullscreen?.({ navigationUI: "hide" }) : document.fullscreenElement && document.exitFullscreen();
   screen?.catch?.(() => {}); // Then it is as large as the page.
@@ -188,13 +222,48 @@ function setLarge(large) {
 
 const shrink = () => setLarge(false);
 
-enlarge.disabled = false;
-enlarge.addEventListener("click", () => setLarge(!ticket.classList.contains("large")));
-document.addEventListener("keydown", (event) => event.key === "Escape" && shrink());
 document.addEventListener("fullscreenchange", () => document.fullscreenElement || shrink());
 
+// Several tickets.
+
+function show(ticket) {
+  const wasLarge = current.isLarge;
+  current.isLarge = false;
+  current = ticket;
+  for (const each of tickets) each.root.hidden = each !== current;
+  if (wasLarge) setLarge(current.needsCode);
+  const place = tickets.indexOf(current);
+  say(find("#which"), text("ticket.which", { n: number(place + 1), count: number(tickets.length) }));
+  find("#before").disabled = place === 0;
+  find("#next").disabled = place === tickets.length - 1;
+  current.update();
+  stayAwake();
+}
+
+function turn(by) {
+  const ticket = tickets[tickets.indexOf(current) + by];
+  if (ticket) show(ticket);
+}
+
+/** Where a finger was put down: one alone, on a page that nobody has enlarged. */
+let finger = null;
+
+const KEYS = { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1), Escape: shrink };
+
+document.addEventListener("keydown", ({ key, altKey, ctrlKey, metaKey }) => altKey || ctrlKey || metaKey || KEYS[key]?.());
+document.addEventListener("touchstart", ({ touches }) => {
+  finger = touches.length === 1 && !(globalThis.visualViewport?.scale > 1) ? touches[0] : null;
+}, { passive: true });
+document.addEventListener("touchend", ({ changedTouches: [lifted] }) => {
+  const [across, down] = finger ? [lifted.clientX - finger.clientX, lifted.clientY - finger.clientY] : [0, 0];
+  finger = null;
+  if (Math.abs(across) > Math.max(SWIPE, 2 * Math.abs(down))) turn(across < 0 ? 1 : -1);
+}, { passive: true });
+find("#before").addEventListener("click", () => turn(-1));
+find("#next").addEventListener("click", () => turn(1));
+
 document.addEventListener("visibilitychange", () => {
-  update();
+  current.update();
   stayAwake();
   poll();
 });
@@ -204,8 +273,8 @@ addEventListener("offline", () => {
   tell();
 });
 
-ring.removeAttribute("hidden");
+find("nav").hidden = tickets.length === 1;
+show(current);
 tick();
-stayAwake();
 poll();
 keep();

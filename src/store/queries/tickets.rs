@@ -40,6 +40,29 @@ macro_rules! select_tickets_and {
     };
 }
 
+/// A statement that selects tickets with what their pages show besides.
+macro_rules! select_pages {
+    ($rest:literal) => {
+        select_tickets_and!(
+            concat!(
+                ", e.name as event_name, e.time_zone, e.starts_at, e.opens_at, e.location, e.reentry, ",
+                first_use!(),
+                ", ",
+                kept_secrets!()
+            );
+            $rest
+        )
+    };
+}
+
+/// That there is no such ticket, by the same connection: it is this database that does not know it.
+async fn dead_link(connection: &mut Connection) -> Error {
+    match kept_secrets(connection).await {
+        Ok(kept) => Error::DeadLink(kept.database()),
+        Err(error) => error,
+    }
+}
+
 #[async_trait]
 impl Tickets for Backend {
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>> {
@@ -124,21 +147,30 @@ impl Tickets for Backend {
 
     async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<TicketPage> {
         let mut lease = self.reader().await?;
-        let found: std::result::Result<Option<TicketPage>, _> = sqlx::query_as(select_tickets_and!(
-            concat!(", e.name as event_name, e.time_zone, e.starts_at, e.opens_at, e.location, e.reentry, ", first_use!(), ", ", kept_secrets!());
-            "where t.ticket_id = $1 and e.forgotten_at is null"
-        ))
-        .bind(ticket_id)
-        .fetch_optional(lease.connection())
-        .await;
+        let found = sqlx::query_as(select_pages!("where t.ticket_id = $1 and e.forgotten_at is null"))
+            .bind(ticket_id)
+            .fetch_optional(lease.connection())
+            .await;
         let outcome = match found {
             Ok(Some(found)) => Ok(found),
-            // By the same connection: it is this database that does not know it.
-            Ok(None) => match kept_secrets(lease.connection()).await {
-                Ok(kept) => Err(Error::DeadLink(kept.database())),
-                Err(error) => Err(error),
-            },
+            Ok(None) => Err(dead_link(lease.connection()).await),
             Err(error) => Err(error.into()),
+        };
+        lease.settle(outcome).await
+    }
+
+    async fn read_held_pages(&self, event_id: Uuid, user_id: Uuid) -> Result<Vec<TicketPage>> {
+        let mut lease = self.reader().await?;
+        let found: std::result::Result<Vec<TicketPage>, _> = sqlx::query_as(select_pages!(
+            "where t.event_id = $1 and e.forgotten_at is null and t.user_id = $2 and t.status <> 'revoked' order by t.ticket_id"
+        ))
+        .bind(event_id)
+        .bind(user_id)
+        .fetch_all(lease.connection())
+        .await;
+        let outcome = match found {
+            Ok(found) if found.is_empty() => Err(dead_link(lease.connection()).await),
+            found => found.map_err(Error::from),
         };
         lease.settle(outcome).await
     }
