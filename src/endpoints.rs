@@ -14,3 +14,4 @@ pub mod stats;
 pub mod system;
 pub mod tickets;
 pub mod users;
+pub mod walk_ups;

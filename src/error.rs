@@ -107,6 +107,8 @@ pub enum Error {
     TicketRevoked,
     /// The ticket has admitted its holder.
     TicketUsed,
+    /// The event lets nobody in without a ticket: its `walk_ups` is false.
+    WalkUpsNotAllowed,
     /// This `scan_id` was sent before for something else.
     ScanIdConflict,
     /// The scan was received more than [`crate::limits::UNDO_WINDOW`] ago.
@@ -171,6 +173,7 @@ impl Error {
             | Self::TicketNotRegistered
             | Self::TicketRevoked
             | Self::TicketUsed
+            | Self::WalkUpsNotAllowed
             | Self::ScanIdConflict
             | Self::UndoExpired
             | Self::NotUndoable
@@ -246,6 +249,7 @@ impl Error {
             Self::TicketNotRegistered => "Nobody holds this ticket; register it first.".into(),
             Self::TicketRevoked => "The ticket is revoked; reissue it first.".into(),
             Self::TicketUsed => "The ticket has been used.".into(),
+            Self::WalkUpsNotAllowed => "This event lets nobody in without a ticket.".into(),
             Self::ScanIdConflict => "This scan_id belongs to another scan; make a new one for each scan.".into(),
             Self::UndoExpired => format!("A scan can be undone for {}.", told(UNDO_WINDOW)),
             Self::NotUndoable => "Only the newest accepted scan of a ticket can be undone.".into(),
@@ -374,6 +378,7 @@ pub(crate) mod tests {
             (Error::TicketNotRegistered, 409, "ticket_not_registered"),
             (Error::TicketRevoked, 409, "ticket_revoked"),
             (Error::TicketUsed, 409, "ticket_used"),
+            (Error::WalkUpsNotAllowed, 409, "walk_ups_not_allowed"),
             (Error::ScanIdConflict, 409, "scan_id_conflict"),
             (Error::UndoExpired, 409, "undo_expired"),
             (Error::NotUndoable, 409, "not_undoable"),

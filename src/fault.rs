@@ -57,6 +57,14 @@ pub enum Fault {
     NotASlug { most: usize },
     #[strum(message = "must be an IANA time zone such as Europe/Madrid")]
     NotATimeZone,
+    #[strum(message = "must be a currency by its three letters (ISO 4217), such as EUR")]
+    NotACurrency,
+    /// An amount of an event that has no currency.
+    #[strum(message = "needs the event's `currency`, which is not set")]
+    CurrencyMissing,
+    /// The currency of an event in which something was paid.
+    #[strum(message = "stays as it is, because something was paid in it already")]
+    PaidInIt,
     #[strum(message = "is not a cursor that a list gave as `next`")]
     NotACursor,
     #[strum(message = "must be the `as_of` of a manifest")]

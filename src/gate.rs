@@ -106,27 +106,10 @@ impl ScanRequest {
         if self.manual() && !caller.role.holds(Role::Supervisor) {
             return Err(Error::Forbidden("Only a supervisor may admit without a code."));
         }
-        if (self.shown.is_bare() && !caller.is_agreed()) || (caller.ended.is_some() && !self.offline()) {
+        if self.shown.is_bare() && !caller.is_agreed() {
             return Err(Error::Forbidden("Nothing speaks for this scan."));
         }
-        let oldest = if caller.is_agreed() { Millis(i64::MIN) } else { now - OFFLINE_WINDOW };
-        // A key that was made in the future was made by a clock that was ahead: who has it proves that it is there.
-        let made = caller.created_at.filter(|&at| at <= now);
-        let oldest = oldest.max(made.unwrap_or(oldest));
-        let latest = now + OFFLINE_AHEAD;
-        let latest = caller.ended.map_or(latest, |ended| latest.min(ended.until));
-        if self.offline() && !(oldest..=latest).contains(&self.scanned_at) {
-            let (hours, seconds) = (OFFLINE_WINDOW.as_secs() / 3_600, OFFLINE_AHEAD.as_secs());
-            return Err(Error::field("scanned_at", Fault::OutsideWindow { hours, seconds }));
-        }
-        Ok(())
-    }
-
-    /// When the device made the scan, by its own clock. An online gate whose clock is far off admits all the same, but what its
-    /// clock says is not kept: then it is when the scan was received. Offline such a scan is refused.
-    fn made_at(&self, now: Millis) -> Millis {
-        let believed = now - OFFLINE_WINDOW..=now + OFFLINE_AHEAD;
-        if self.offline() || believed.contains(&self.scanned_at) { self.scanned_at } else { now }
+        check_moment(caller, self.offline().then_some(self.scanned_at), now)
     }
 
     /// The code that is looked at. Where an organizer has agreed, the gate has looked at it: its device knew the keys of the
@@ -167,6 +150,34 @@ impl ScanRequest {
     fn offline(&self) -> bool {
         self.offline_result.is_some()
     }
+}
+
+/// Whether this caller may send what was made at this moment; none for what is made now.
+pub fn check_moment(caller: &Caller, offline_at: Option<Millis>, now: Millis) -> Result<(), Error> {
+    let Some(scanned_at) = offline_at else {
+        return match caller.ended {
+            Some(_) => Err(Error::Forbidden("Nothing speaks for this scan.")),
+            None => Ok(()),
+        };
+    };
+    let oldest = if caller.is_agreed() { Millis(i64::MIN) } else { now - OFFLINE_WINDOW };
+    // A key that was made in the future was made by a clock that was ahead: who has it proves that it is there.
+    let made = caller.created_at.filter(|&at| at <= now);
+    let oldest = oldest.max(made.unwrap_or(oldest));
+    let latest = now + OFFLINE_AHEAD;
+    let latest = caller.ended.map_or(latest, |ended| latest.min(ended.until));
+    if (oldest..=latest).contains(&scanned_at) {
+        return Ok(());
+    }
+    let (hours, seconds) = (OFFLINE_WINDOW.as_secs() / 3_600, OFFLINE_AHEAD.as_secs());
+    Err(Error::field("scanned_at", Fault::OutsideWindow { hours, seconds }))
+}
+
+/// When the device made a scan, by its own clock. An online gate whose clock is far off admits all the same, but what its clock
+/// says is not kept: then it is when the scan was received. Offline such a scan is refused.
+pub fn made_at(scanned_at: Millis, offline: bool, now: Millis) -> Millis {
+    let believed = now - OFFLINE_WINDOW..=now + OFFLINE_AHEAD;
+    if offline || believed.contains(&scanned_at) { scanned_at } else { now }
 }
 
 /// The verdict on a scan, and the ticket it is about.
@@ -313,7 +324,7 @@ fn decide(
         first_used_gate: used_before.and(context.first_used_gate.clone()),
         opens_at: decision.opens_at,
         closed_at: decision.closed_at,
-        scanned_at: request.made_at(now),
+        scanned_at: made_at(request.scanned_at, request.offline(), now),
         received_at: now,
         decided_at: as_of,
         key_id: caller.key_id,

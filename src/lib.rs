@@ -5,7 +5,8 @@
 //!
 //! A request comes in through one of two entrances ([`serve`], with its table of [`connections`]) and goes through one
 //! function, [`routes::handle`], which finds its line in the route table, checks the key ([`auth`]), reads the body and
-//! calls one endpoint ([`endpoints`]). The endpoint asks the database ([`store`]). A scan goes from reading to writing in [`gate`]; the decision in it is a pure
+//! calls one endpoint ([`endpoints`]). The endpoint asks the database ([`store`]). A scan goes from reading to writing in [`gate`], whoever comes without a ticket
+//! in [`door`]; the decision in it is a pure
 //! function ([`admission`]) of what the database knows and of the code that was shown ([`totp`]).
 //!
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
@@ -24,7 +25,7 @@
 //! serve connections                                the two entrances; who has a place at the first
 //! routes                                           the route table, limits, handle(): who may call what
 //! endpoints                                        one file a resource: parse, ask, answer
-//! gate mail links backup forgetting                one scan from reading to writing; letters; addresses; backups; who is forgotten
+//! door gate mail links backup forgetting           one scan from reading to writing; letters; addresses; backups; who is forgotten
 //! request logs                                     what an endpoint gets, what is logged of it
 //! app                                              the state a request needs
 //! quota auth sheet store pages                     shares; keys; lists; the database; templates and texts
@@ -52,6 +53,7 @@ pub mod backup;
 pub mod commands;
 pub mod config;
 pub mod connections;
+pub mod door;
 pub mod endpoints;
 pub mod error;
 pub mod fault;

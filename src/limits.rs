@@ -163,6 +163,10 @@ impl ClientLimits {
 
 /// People that a place holds at most, as an event may say.
 pub const CAPACITY: i64 = 1_000_000;
+/// What somebody pays for one ticket at most, in the smallest unit of a currency: a million of most.
+pub const PRICE: i64 = 100_000_000;
+/// People whom a supervisor admits without tickets at once, at most.
+pub const WALK_UPS: i64 = 20;
 /// Categories of an event that may have a colour, and that are counted each by itself.
 pub const CATEGORIES: usize = 50;
 

@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::fold;
 use crate::limits::{
     CAPACITY, CATEGORIES, CATEGORY, EMAIL, EVENT_WITHOUT_END, FORGET_AFTER_DAYS, MANIFEST_AFTER_END,
-    MANIFEST_BEFORE_START, PLACE, SLUG, USERNAME,
+    MANIFEST_BEFORE_START, PLACE, PRICE, SLUG, USERNAME,
 };
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 string in UTC, in a database the number.
@@ -590,6 +590,14 @@ pub struct Event {
     pub forget_after_days: Option<i64>,
     /// When its people were forgotten: from then on it admits nobody and takes no ticket. Null when they were not.
     pub forgotten_at: Option<Millis>,
+    /// Whether supervisors may admit people without a ticket.
+    pub walk_ups: bool,
+    /// What each of them pays, in the smallest unit of `currency`; null when not set.
+    #[cfg_attr(test, schemars(with = "Option<Price>"))]
+    pub walk_up_price: Option<i64>,
+    /// The currency of what is paid at the door (ISO 4217); null when not set.
+    #[cfg_attr(test, schemars(with = "Option<Currency>"))]
+    pub currency: Option<String>,
     /// Grows by one with every change.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub version: i64,
@@ -662,6 +670,34 @@ impl TryFrom<i64> for Days {
     }
 }
 
+/// What somebody pays for one ticket, from 0 to [`PRICE`], in the smallest unit of a currency.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Price(pub i64);
+
+impl TryFrom<i64> for Price {
+    type Error = Fault;
+
+    fn try_from(price: i64) -> Result<Self, Fault> {
+        let is_possible = (0..=PRICE).contains(&price);
+        is_possible.then_some(Self(price)).ok_or(Fault::OutOfRange { least: 0, most: PRICE as usize })
+    }
+}
+
+/// A currency by the three letters of ISO 4217, such as `EUR`. Which there are changes, so any three letters are one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Currency(pub String);
+
+impl TryFrom<String> for Currency {
+    type Error = Fault;
+
+    fn try_from(text: String) -> Result<Self, Fault> {
+        let is_one = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+        is_one.then_some(Self(text)).ok_or(Fault::NotACurrency)
+    }
+}
+
 /// What has happened in an event, for what depends on whether it is at work.
 pub struct Use {
     /// When the newest admission that was not undone was received.
@@ -675,6 +711,14 @@ impl Event {
     pub fn check_times(&self) -> Result<(), Error> {
         check_order(self.starts_at, self.ends_at).map_err(|fault| Error::field("ends_at", fault))?;
         check_order(self.opens_at, self.closes_at).map_err(|fault| Error::field("closes_at", fault))
+    }
+
+    /// Refuses a price without a currency.
+    pub fn check_price(&self) -> Result<(), Error> {
+        match (self.walk_up_price, &self.currency) {
+            (Some(_), None) => Err(Error::field("walk_up_price", Fault::CurrencyMissing)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether it has started and not ended.
@@ -829,6 +873,11 @@ pub struct Ticket {
     pub used_at: Option<Millis>,
     /// When it last did so.
     pub entered_at: Option<Millis>,
+    /// Whether somebody without a ticket was admitted by it, at the door. Then nobody holds it.
+    pub walk_up: bool,
+    /// What was paid for it at the door, in the smallest unit of the event's currency; null where nobody took anything down.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub paid: Option<i64>,
     /// When the mail server took the mail with its link, for its holder; null when it never did, or the link has died since.
     pub mailed_at: Option<Millis>,
     #[serde(skip)]
@@ -1329,6 +1378,9 @@ mod tests {
             location: None,
             forget_after_days: None,
             forgotten_at: None,
+            walk_ups: false,
+            walk_up_price: None,
+            currency: None,
             version: 1,
         }
     }

@@ -19,7 +19,7 @@ use crate::admission::DAY_TURNS;
 use crate::limits::{
     BACKUP_DAYS, CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, FORGET_AFTER_DAYS, GUESSES_SHOWN, GUEST_LETTERS,
     GUESTS, KEY_NAME, LIST_KEPT, LOCATION, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG,
-    USERNAME,
+    TICKET_NOTE, USERNAME, WALK_UPS,
 };
 use crate::model::Millis;
 use crate::totp::PERIOD;
@@ -78,10 +78,12 @@ fn limit(name: &str) -> Option<u64> {
         "email" => EMAIL as u64,
         "location" => LOCATION as u64,
         "note" => NOTE as u64,
+        "ticket_note" => TICKET_NOTE as u64,
         "search" => SEARCH as u64,
         "capacity" => CAPACITY.unsigned_abs(),
         "guests" => GUESTS as u64,
         "guest_letters" => GUEST_LETTERS as u64,
+        "walk_ups" => WALK_UPS as u64,
         "enrolment_minutes" => ENROLMENT.as_secs() / 60,
         "guesses_minutes" => GUESSES_SHOWN.as_secs() / 60,
         "manifest_hours" => MANIFEST_BEFORE_START.as_secs() / 3_600,

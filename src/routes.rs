@@ -15,7 +15,7 @@ use http_body::Body as _;
 use crate::app::{App, within};
 use crate::auth::Caller;
 use crate::endpoints::{
-    actions, batches, events, guests, keys, mails, manifest, pages, scans, stats, system, tickets, users,
+    actions, batches, events, guests, keys, mails, manifest, pages, scans, stats, system, tickets, users, walk_ups,
 };
 use crate::error::Error;
 use crate::limits::{BATCH_BODY, BODY, CSV_BODY, KEYLESS_BODY, TURN_WAIT};
@@ -159,6 +159,7 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/api/tickets/{ticket_id}/actions"  ORGANIZER,  SHORT  => actions::list_ticket_actions;
     POST   "/api/events/{event}/scans"         GATE,       SHORT  => scans::record_scan;
     POST   "/api/events/{event}/scans/batch"   GATE,       BATCH  => batches::record_batch;
+    POST   "/api/events/{event}/walk-ups"      SUPERVISOR, SHORT  => walk_ups::admit_walk_ups;
     POST   "/api/scans/{scan_id}/undo"         SUPERVISOR, SHORT  => scans::undo_scan;
     GET    "/api/events/{event}/guests"        SUPERVISOR, READS  => guests::find_guests;
     GET    "/api/events/{event}/manifest"      GATE,       LIST   => manifest::show_manifest;

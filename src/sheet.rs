@@ -38,6 +38,8 @@ pub struct TicketLine<'a> {
     valid_from: Option<Millis>,
     valid_until: Option<Millis>,
     mailed_at: Option<Millis>,
+    walk_up: bool,
+    paid: Option<i64>,
 }
 
 impl<'a> TicketLine<'a> {
@@ -61,6 +63,8 @@ impl<'a> TicketLine<'a> {
             valid_from: ticket.valid_from,
             valid_until: ticket.valid_until,
             mailed_at: ticket.mailed_at,
+            walk_up: ticket.walk_up,
+            paid: ticket.paid,
         }
     }
 }
@@ -252,6 +256,8 @@ mod tests {
             used_at: None,
             entered_at: None,
             mailed_at: None,
+            walk_up: true,
+            paid: Some(1_200),
             printed_at: None,
             seeded_at: None,
         }
@@ -315,7 +321,7 @@ mod tests {
     fn a_ticket_is_one_record_under_its_header() {
         let records = written(&TicketLine::new(&ticket("A,\"1\"", "North\n", "=1+1"), None));
         let header = "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at,reference,\
-             category,note,valid_from,valid_until,mailed_at";
+             category,note,valid_from,valid_until,mailed_at,walk_up,paid";
         assert_eq!(records[0].join(","), header);
         assert_eq!(
             records[1],
@@ -337,6 +343,8 @@ mod tests {
                 "",
                 "1970-01-01T00:00:00.002Z",
                 "",
+                "true",
+                "1200",
             ]
         );
     }

@@ -33,6 +33,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// The event that is meant where a request names none. Every database has it.
 pub const DEFAULT_EVENT: &str = "default";
 
+/// The gate of tickets for which nobody names one, where the event has not exactly one.
+pub const ENTRANCE: &str = "Entrance";
+
 /// The holder of a ticket whose holder was erased between being found and being written: nobody has this id, so the
 /// foreign key refuses the ticket instead of leaving it without a holder.
 const NOBODY: Uuid = Uuid::nil();
@@ -358,10 +361,14 @@ pub struct EventChange {
     pub language: Option<Option<String>>,
     pub location: Option<Option<String>>,
     pub forget_after_days: Option<Option<i64>>,
+    pub walk_ups: Option<bool>,
+    pub walk_up_price: Option<Option<i64>>,
+    pub currency: Option<Option<String>>,
 }
 
 impl EventChange {
-    /// Applies the change, unless the event would then end before it starts, or close before it opens.
+    /// Applies the change, unless the event would then end before it starts, close before it opens, or have a price without a
+    /// currency.
     pub fn apply(&self, event: &mut Event) -> Result<()> {
         if let Some(name) = &self.name {
             event.name.clone_from(name);
@@ -385,6 +392,12 @@ impl EventChange {
             event.location.clone_from(location);
         }
         event.forget_after_days = self.forget_after_days.unwrap_or(event.forget_after_days);
+        event.walk_ups = self.walk_ups.unwrap_or(event.walk_ups);
+        event.walk_up_price = self.walk_up_price.unwrap_or(event.walk_up_price);
+        if let Some(currency) = &self.currency {
+            event.currency.clone_from(currency);
+        }
+        event.check_price()?;
         event.check_times()
     }
 }
@@ -481,7 +494,7 @@ pub struct CountedGroup {
 #[derive(Debug, Default, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {
-    /// Tickets.
+    /// Tickets, without those of walk-ups that were undone.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub tickets: i64,
     /// Tickets that were registered to a person.
@@ -496,6 +509,12 @@ pub struct Counts {
     /// Holders who are inside now.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub inside: i64,
+    /// People who were admitted without a ticket; they are among those admitted.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub walk_ups: i64,
+    /// What they paid, in the smallest unit of the event's currency.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub cash: i64,
 }
 
 impl Counts {
@@ -506,6 +525,8 @@ impl Counts {
         self.admitted += other.admitted;
         self.expected += other.expected;
         self.inside += other.inside;
+        self.walk_ups += other.walk_ups;
+        self.cash += other.cash;
     }
 }
 
@@ -612,6 +633,7 @@ pub struct Issued {
     pub note: Option<String>,
     pub valid_from: Option<Millis>,
     pub valid_until: Option<Millis>,
+    pub walk_up: bool,
 }
 
 /// Somebody whom a list names.
@@ -627,7 +649,7 @@ pub struct KnownPerson {
 pub struct GateSeats {
     pub gate: String,
     pub last_number: Option<i64>,
-    /// Tickets that are not revoked.
+    /// Tickets that are not revoked, and that nobody got at the door.
     pub standing: i64,
 }
 
@@ -789,6 +811,8 @@ pub struct ManifestTicket {
     pub used_at: Option<Millis>,
     pub entered_at: Option<Millis>,
     pub printed_at: Option<Millis>,
+    pub walk_up: bool,
+    pub paid: Option<i64>,
 }
 
 /// A ticket with what its page shows besides.
@@ -911,6 +935,33 @@ pub trait Admissions {
     /// scans that were decided at the same time do not see each other when they read. Of refused codes each sees here
     /// those before it; a right one sees all that were answered, and misses at most what other connections are writing.
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded>;
+    /// Makes tickets of people who have none, each with the next free number as its seat, and admits them. Nothing is written
+    /// where one of the `scan_id`s is taken ([`Error::ScanIdConflict`]) or somebody takes a seat meanwhile
+    /// ([`Error::ScanContended`]).
+    async fn admit_walk_ups(&self, walk_ups: &WalkUps, author: Author) -> Result<()>;
+    /// The scans with these ids, of any event, in the order of the ids, and their tickets.
+    async fn find_walk_ups(&self, scan_ids: &[Uuid]) -> Result<Vec<(Scan, Option<Ticket>)>>;
+}
+
+/// People without a ticket who are admitted together: what their tickets and scans have.
+pub struct WalkUps {
+    pub event_id: Uuid,
+    pub gate: String,
+    /// The greatest number that is a seat there, as far as it is known.
+    pub last_number: i64,
+    /// Of each person's scan,
+    pub scan_ids: Vec<Uuid>,
+    /// and as many seeds.
+    pub seeds: Vec<Seed>,
+    /// Kept with the tickets: nobody holds them.
+    pub full_name: Option<String>,
+    pub category: Option<String>,
+    pub note: Option<String>,
+    /// By each person, in the smallest unit of the event's currency.
+    pub paid: Option<i64>,
+    pub scanned_at: Millis,
+    pub decided_at: Millis,
+    pub offline_result: Option<ScanResult>,
 }
 
 /// Which refused codes count against a scan: those received after a moment. Where there is none, none does.
@@ -1181,6 +1232,8 @@ mod tests {
         "from scans r where ",
         "from scans a where a.ticket_id = t.ticket_id",
         "from scans p where p.scan_id = $2",
+        " from scans s where \", among!(\"s.scan_id\"",
+        "select 1 from tickets where event_id = $1 and paid is not null limit 1",
         "select \", scan_columns!(), \" from scans s where s.scan_id = $1\"",
         "from scans a join tickets t on t.ticket_id = a.ticket_id where a.ticket_id = $1",
         "select max(received_at) from scans where event_id = $1",

@@ -8,14 +8,16 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::keys::find_key;
-use super::scans::{ScanBody, ScanReply, decided_offline};
+use super::scans::{ScanBody, ScanReply, decided_offline, decided_walk_up};
+use super::walk_ups::WalkUpDetails;
 use crate::auth::{Caller, proves};
+use crate::door::{self, WalkUp};
 use crate::error::Error;
 use crate::fault::{Fault, FieldError};
 use crate::gate::{ScanRequest, Shown, scan};
 use crate::limits::{BATCH_SCANS, NOTE};
 use crate::list::{self, PageQuery};
-use crate::model::{Action, Direction, Millis, Place, ScanResult, Slug, Text};
+use crate::model::{Action, Direction, Event, Millis, Place, ScanResult, Slug, Text};
 use crate::request::{Call, parse_object};
 use crate::response::{self, Response};
 use crate::store::Act;
@@ -73,7 +75,7 @@ struct BatchRefusal {
     #[cfg_attr(test, schemars(extend("enum" = [403, 409, 422])))]
     status: u16,
     /// The stable name of the refusal.
-    #[cfg_attr(test, schemars(extend("enum" = ["forbidden", "scan_id_conflict", "invalid_payload"])))]
+    #[cfg_attr(test, schemars(extend("enum" = ["forbidden", "scan_id_conflict", "walk_ups_not_allowed", "event_forgotten", "invalid_payload"])))]
     code: &'static str,
     /// What is wrong with the item, for people.
     detail: String,
@@ -98,8 +100,42 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let read = |item: &RawValue| read_item(item, call.now).map_err(|error| (claimed_id(item.get()), error));
     let requests = body.scans.iter().map(|item| read(item)).collect();
-    let results = decide_all(&call, caller, &event.slug, requests).await?;
+    let results = decide_all(&call, caller, &event, requests).await?;
     response::json(StatusCode::OK, &BatchReply { results })
+}
+
+/// What an item of a batch is about.
+enum Item {
+    Scan(ScanRequest),
+    WalkUp(WalkUp),
+}
+
+impl Item {
+    fn scan_id(&self) -> Uuid {
+        match self {
+            Self::Scan(request) => request.scan_id,
+            Self::WalkUp(request) => request.scan_id,
+        }
+    }
+
+    fn scanned_at(&self) -> Millis {
+        match self {
+            Self::Scan(request) => request.scanned_at,
+            Self::WalkUp(request) => request.scanned_at,
+        }
+    }
+
+    /// The verdict on it; of people without a ticket that on the first one's scan.
+    async fn decide(&self, call: &Call<'_>, device: &Caller, event: &Event) -> Result<ScanReply, Error> {
+        let scanned = match self {
+            Self::Scan(request) => scan(call.app, device, &event.slug, request, call.now).await?,
+            Self::WalkUp(request) => {
+                let admitted = door::admit(call.app, device, event, request, call.now).await?;
+                admitted.into_iter().next().ok_or(Error::ScanContended)?
+            }
+        };
+        Ok(ScanReply::new(scanned, device))
+    }
 }
 
 /// Decides scans in the order of `scanned_at`, and answers in theirs. An item that could not be read has its id, if that
@@ -107,8 +143,8 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
 async fn decide_all(
     call: &Call<'_>,
     device: &Caller,
-    event: &str,
-    items: Vec<Result<ScanRequest, (Option<Uuid>, Error)>>,
+    event: &Event,
+    items: Vec<Result<Item, (Option<Uuid>, Error)>>,
 ) -> Result<Vec<Option<BatchResult>>, Error> {
     let mut results = Vec::with_capacity(items.len());
     let mut requests = Vec::with_capacity(items.len());
@@ -121,15 +157,12 @@ async fn decide_all(
             Err((scan_id, error)) => results.push(Some(refused(scan_id, error)?)),
         }
     }
-    requests.sort_by_key(|(_, request)| request.scanned_at);
+    requests.sort_by_key(|(_, request)| request.scanned_at());
     for (place, request) in requests {
-        let outcome = call.app.in_time(scan(call.app, device, event, &request, call.now)).await;
+        let outcome = call.app.in_time(request.decide(call, device, event)).await;
         results[place] = Some(match outcome {
-            Ok(scanned) => {
-                let reply = Box::new(ScanReply::new(scanned, device));
-                BatchResult::Decided(BatchVerdict { status: reply.status().as_u16(), reply })
-            }
-            Err(error) => refused(Some(request.scan_id), error)?,
+            Ok(reply) => BatchResult::Decided(BatchVerdict { status: reply.status().as_u16(), reply: Box::new(reply) }),
+            Err(error) => refused(Some(request.scan_id()), error)?,
         });
     }
     Ok(results)
@@ -170,6 +203,7 @@ struct WrittenScan {
     seat: Option<Place>,
     gate: Option<Place>,
     note: Option<Text<NOTE>>,
+    walk_up: Option<WalkUpDetails>,
     at_gate: Option<Place>,
     direction: Direction,
     scanned_at: Millis,
@@ -177,10 +211,18 @@ struct WrittenScan {
 }
 
 impl WrittenScan {
-    fn read(self) -> Result<ScanRequest, Error> {
+    fn read(self) -> Result<Item, Error> {
         decided_offline(self.offline_result)?;
         let (seat, gate) = (self.seat.map(Place::into_string), self.gate.map(Place::into_string));
-        let shown = match (self.ticket_id, self.vouched_by, seat, gate, self.note) {
+        let named = (self.ticket_id, self.vouched_by, seat, gate, self.note);
+        if let Some(details) = self.walk_up {
+            if named != (None, None, None, None, None) || self.direction == Direction::Exit {
+                return Err(Error::field("scan", Fault::NotAScan));
+            }
+            decided_walk_up(Some(self.offline_result))?;
+            return Ok(Item::WalkUp(details.read(self.scan_id, self.at_gate, self.scanned_at, true)));
+        }
+        let shown = match named {
             (Some(ticket_id), None, None, None, None) => Shown::Ticket(ticket_id),
             (Some(ticket_id), Some(vouched_by), None, None, None) => Shown::OfParty { ticket_id, vouched_by },
             (None, None, Some(seat), Some(gate), None) => Shown::Seat { seat, gate, code: None },
@@ -188,14 +230,14 @@ impl WrittenScan {
             (None, None, None, None, None) => Shown::Nothing,
             _ => return Err(Error::field("scan", Fault::NotAScan)),
         };
-        Ok(ScanRequest {
+        Ok(Item::Scan(ScanRequest {
             scan_id: self.scan_id,
             shown,
             at_gate: self.at_gate.map(Place::into_string),
             direction: self.direction,
             scanned_at: self.scanned_at,
             offline_result: Some(self.offline_result),
-        })
+        }))
     }
 }
 
@@ -230,11 +272,11 @@ pub async fn hand_in_scans(call: Call<'_>) -> Result<Response, Error> {
         let act = Act::new(Action::ScansHandedIn, event.event_id).subject(key_id).count(proven);
         call.app.store().record_action(call.author()?, &act).await?;
     }
-    let results = decide_all(&call, &device, &event.slug, requests).await?;
+    let results = decide_all(&call, &device, &event, requests).await?;
     response::json(StatusCode::OK, &BatchReply { results })
 }
 
-fn read_item(item: &RawValue, now: Millis) -> Result<ScanRequest, Error> {
+fn read_item(item: &RawValue, now: Millis) -> Result<Item, Error> {
     let body: ScanBody = parse_object(item.get().as_bytes()).map_err(|error| match error {
         // As a part of the batch it was JSON; only its values cannot be read, such as `1e999`, or a text that is not Unicode.
         Error::MalformedJson(_) => Error::field("body", Fault::Unreadable),
@@ -247,7 +289,10 @@ fn read_item(item: &RawValue, now: Millis) -> Result<ScanRequest, Error> {
     if body.offline_result.is_none() {
         return required("offline_result");
     }
-    body.read(now)
+    match body.read_walk_up(now)? {
+        Some(walk_up) => Ok(Item::WalkUp(walk_up)),
+        None => body.read(now).map(Item::Scan),
+    }
 }
 
 /// The id of an item that cannot be read whole, so that the gate can tell which one it was.
@@ -261,7 +306,15 @@ fn claimed_id(item: &str) -> Option<Uuid> {
 
 /// A refusal that concerns one item. Any other concerns the whole batch, which is sent again.
 fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
-    if !matches!(error, Error::Forbidden(_) | Error::ScanIdConflict | Error::InvalidPayload(_)) {
+    let is_of_item = matches!(
+        error,
+        Error::Forbidden(_)
+            | Error::ScanIdConflict
+            | Error::WalkUpsNotAllowed
+            | Error::EventForgotten
+            | Error::InvalidPayload(_)
+    );
+    if !is_of_item {
         return Err(error);
     }
     Ok(BatchResult::Refused(BatchRefusal {

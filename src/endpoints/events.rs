@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::fault::Fault;
 use crate::limits::{LOCATION, NAME};
 use crate::list::{self, PageQuery};
-use crate::model::{Capacity, CategoryColours, Days, Event, Millis, Reentry, Slug, Text, TimeZone};
+use crate::model::{Capacity, CategoryColours, Currency, Days, Event, Millis, Price, Reentry, Slug, Text, TimeZone};
 use crate::pages::{LANGUAGES, Language};
 use crate::request::{Call, present};
 use crate::response::{self, Response};
@@ -45,6 +45,12 @@ pub(crate) struct NewEvent {
     location: Option<Text<LOCATION>>,
     /// How many days after its end its people are forgotten, never when absent.
     forget_after_days: Option<Days>,
+    /// Whether supervisors may admit people without a ticket: not so when absent.
+    walk_ups: Option<bool>,
+    /// What each of them pays, in the smallest unit of `currency`.
+    walk_up_price: Option<Price>,
+    /// The currency of what is paid at the door (ISO 4217). A price needs one.
+    currency: Option<Currency>,
 }
 
 /// The tag of a language of the pages.
@@ -83,9 +89,13 @@ pub async fn create_event(call: Call<'_>) -> Result<Response, Error> {
         location: new.location.map(|location| location.0),
         forget_after_days: new.forget_after_days.map(|days| days.0),
         forgotten_at: None,
+        walk_ups: new.walk_ups.unwrap_or(false),
+        walk_up_price: new.walk_up_price.map(|price| price.0),
+        currency: new.currency.map(|currency| currency.0),
         version: 1,
     };
     event.check_times()?;
+    event.check_price()?;
     call.app.store().insert_event(&event, call.author()?).await?;
     response::json(StatusCode::CREATED, &event)
 }
@@ -169,6 +179,18 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Days>"))]
     forget_after_days: Option<Option<Days>>,
+    /// Whether supervisors may admit people without a ticket.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "bool"))]
+    walk_ups: Option<bool>,
+    /// What each of them pays, in the smallest unit of `currency`; null clears it.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Price>"))]
+    walk_up_price: Option<Option<Price>>,
+    /// The currency of what is paid at the door (ISO 4217); null clears it. It stays once something was paid.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Currency>"))]
+    currency: Option<Option<Currency>>,
 }
 
 /// `PATCH /api/events/{event}`.
@@ -188,6 +210,9 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
         language: changes.language.map(|language| language.map(|Tag(tag)| tag)),
         location: changes.location.map(|location| location.map(|location| location.0)),
         forget_after_days: changes.forget_after_days.map(|days| days.map(|days| days.0)),
+        walk_ups: changes.walk_ups,
+        walk_up_price: changes.walk_up_price.map(|price| price.map(|price| price.0)),
+        currency: changes.currency.map(|currency| currency.map(|currency| currency.0)),
     };
     response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change, call.author()?).await?)
 }

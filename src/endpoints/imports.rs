@@ -20,10 +20,9 @@ use crate::request::Call;
 use crate::sheet::columns::Field;
 use crate::sheet::import::{Column, Faults, Person, TicketRow, as_read, note, username_of_name};
 use crate::sheet::{Encoding, List, Reading};
-use crate::store::{Correction, Created, GateSeats, Issuance, Issued, KnownPerson, NewTicket, NewUser, Wanted};
-
-/// The gate of tickets for which a list names none, where the event has not exactly one.
-const ENTRANCE: &str = "Entrance";
+use crate::store::{
+    Correction, Created, ENTRANCE, GateSeats, Issuance, Issued, KnownPerson, NewTicket, NewUser, Wanted,
+};
 
 /// How a list is read, and what is made of it.
 #[derive(Deserialize)]
@@ -287,7 +286,7 @@ struct Draft {
     existing: Existing,
     /// The greatest number that is a seat at each gate.
     numbers: HashMap<String, i64>,
-    /// Tickets of the event that are not revoked.
+    /// Tickets of the event that are not revoked, and that nobody got at the door.
     standing: u64,
     /// The people of the list, each once, as they are looked for.
     usernames: Vec<String>,
@@ -500,7 +499,7 @@ struct Comparison<'a> {
     ticket_lines: Vec<u64>,
     numbered: usize,
     skipped: u64,
-    /// The tickets that lines name, but for those that are revoked,
+    /// The tickets that lines name, but for those that are revoked or that somebody got at the door,
     matched: HashSet<Uuid>,
     /// lines whose ticket stays otherwise than they have it,
     others: Vec<u64>,
@@ -521,7 +520,7 @@ impl Comparison<'_> {
     ) -> Result<(), Error> {
         let there = self.there.of(place, &row);
         let line = row.line;
-        let standing = there.iter().filter(|ticket| ticket.status != Status::Revoked);
+        let standing = there.iter().filter(|ticket| ticket.status != Status::Revoked && !ticket.walk_up);
         self.matched.extend(standing.map(|ticket| ticket.ticket_id));
         if let Err(fault) = self.check_person(&mut row, person) {
             self.faults.add(line, FieldError::line(line, fault));

@@ -162,6 +162,14 @@ struct OwnEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Millis"))]
     entered_at: Option<Millis>,
+    /// True where somebody without a ticket was admitted by it. Absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(test, schemars(with = "bool", extend("const" = true)))]
+    walk_up: bool,
+    /// What was paid for it at the door, in the smallest unit of the event's currency. Absent where nobody took anything down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "u64"))]
+    paid: Option<i64>,
     /// Whether the ticket was printed, so that its paper admits: once, or once a day, without a rotating code.
     printed: bool,
     /// The TOTP key, 20 bytes in base32 without padding. It is a secret. Absent when nobody holds the ticket, or it is
@@ -354,6 +362,8 @@ fn entry<'a>(secret: &TicketSecret, ticket: &'a ManifestTicket, reader: &Reader)
         last_step: ticket.last_step,
         used_at: ticket.used_at,
         entered_at: ticket.entered_at.filter(|_| ticket.entered_at != ticket.used_at),
+        walk_up: ticket.walk_up,
+        paid: ticket.paid,
         printed: ticket.printed_at.is_some(),
         key: reader.gets_key_of(ticket).then(|| secret.key_of(ticket.ticket_id, ticket.seed).base32()),
     });

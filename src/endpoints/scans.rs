@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::actions::export;
+use super::walk_ups::WalkUpDetails;
 use crate::admission::{self, Told, told};
 use crate::app::App;
 use crate::auth::Caller;
+use crate::door::WalkUp;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::gate::{self, ScanRequest, Scanned, Shown};
@@ -54,6 +56,8 @@ pub(crate) struct ScanBody {
     /// The scan that speaks for it in the place of a code: the accepted entry, by a code or by hand, with the same key, of a ticket of
     /// the same holder at the same gate, at most [`crate::limits::PARTY_WINDOW`] before.
     vouched_by: Option<Uuid>,
+    /// Only in a batch: people whom a supervisor admitted without a ticket, in the place of a ticket.
+    walk_up: Option<WalkUpDetails>,
     /// The gate where the device stands. A key that is bound to a gate overrides it.
     at_gate: Option<Place>,
     /// `entry` when absent.
@@ -88,6 +92,9 @@ pub(crate) struct AttendanceBody {
 impl ScanBody {
     /// What a device says that it was shown.
     pub(super) fn read(self, now: Millis) -> Result<ScanRequest, Error> {
+        if self.walk_up.is_some() {
+            return Err(Error::field("walk_up", Fault::BatchOnly));
+        }
         let manual = self.manual == Some(true);
         if manual != self.note.is_some() {
             return Err(Error::field("note", Fault::NoteIfManual));
@@ -123,6 +130,35 @@ impl ScanBody {
             scanned_at: self.scanned_at.unwrap_or(now),
             offline_result: self.offline_result,
         })
+    }
+}
+
+impl ScanBody {
+    /// What a device says, offline, whom it admitted without a ticket, if it is that.
+    pub(super) fn read_walk_up(&self, now: Millis) -> Result<Option<WalkUp>, Error> {
+        let Some(details) = &self.walk_up else { return Ok(None) };
+        let named = (&self.code, &self.seat, &self.gate, &self.totp_code, &self.note, self.ticket_id, self.vouched_by);
+        if named != (&None, &None, &None, &None, &None, None, None) || self.manual.is_some() {
+            return Err(Error::field("body", Fault::NotAScan));
+        }
+        if self.direction == Some(Direction::Exit) {
+            let words = vec![Direction::Entry.as_str().to_owned()];
+            return Err(Error::field("direction", Fault::NotOneOf { words }));
+        }
+        decided_walk_up(self.offline_result)?;
+        let scanned_at = self.scanned_at.unwrap_or(now);
+        Ok(Some(details.clone().read(self.scan_id, self.at_gate.clone(), scanned_at, true)))
+    }
+}
+
+/// Refuses what no gate decides on people whom it admits without a ticket.
+pub(super) fn decided_walk_up(offline_result: Option<ScanResult>) -> Result<(), Error> {
+    match offline_result {
+        None | Some(ScanResult::Accepted) => Ok(()),
+        Some(_) => {
+            let words = vec![ScanResult::Accepted.as_str().to_owned()];
+            Err(Error::field("offline_result", Fault::NotOneOf { words }))
+        }
     }
 }
 
@@ -225,6 +261,12 @@ pub(super) struct ScannedTicket {
     valid_from: Option<Millis>,
     /// Until when it admits; null where the event's doors alone say so, or when it is not told.
     valid_until: Option<Millis>,
+    /// Whether somebody without a ticket was admitted by it, at the door; null when it is not told.
+    walk_up: Option<bool>,
+    /// What was paid for it then, in the smallest unit of the event's currency; null where nobody took anything down, or when it is
+    /// not told.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    paid: Option<i64>,
     /// Whether the holder is inside now: came in and has not gone out. Null when it is not told.
     inside: Option<bool>,
     /// When the ticket was made; null when it is not told.
@@ -286,6 +328,8 @@ impl ScannedTicket {
             note: ticket.note.filter(|_| all),
             valid_from: ticket.valid_from.filter(|_| all),
             valid_until: ticket.valid_until.filter(|_| all),
+            walk_up: all.then_some(ticket.walk_up),
+            paid: ticket.paid.filter(|_| all),
             inside: all.then_some(ticket.inside),
             created_at: all.then_some(ticket.created_at),
             registered_at: ticket.registered_at.filter(|_| all),

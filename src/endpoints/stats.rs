@@ -11,7 +11,7 @@ use crate::fold;
 use crate::limits::{ATTEMPTS_WINDOW, CATEGORIES, GUESSES_NOTED, GUESSES_SHOWN, KEY_ATTEMPTS};
 use crate::model::Role;
 #[cfg(test)]
-use crate::model::{Capacity, Place, Slug, Text};
+use crate::model::{Capacity, Currency, Place, Price, Slug, Text};
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::{Arrivals, CountedGroup, Counts, GuessingKey};
@@ -39,6 +39,14 @@ pub(crate) struct EventStats {
     /// How many people the place holds, as the event says; null when it does not.
     #[cfg_attr(test, schemars(with = "Option<Capacity>"))]
     capacity: Option<i64>,
+    /// Whether supervisors may admit people without a ticket,
+    takes_walk_ups: bool,
+    /// what each of them pays, in the smallest unit of `currency`; null when the event has no price,
+    #[cfg_attr(test, schemars(with = "Option<Price>"))]
+    walk_up_price: Option<i64>,
+    /// and the currency of that and of `cash` (ISO 4217); null when the event has none.
+    #[cfg_attr(test, schemars(with = "Option<Currency>"))]
+    currency: Option<String>,
     /// Admissions by minute, in order of time.
     arrivals: Vec<Arrivals>,
     /// The keys whose codes were refused [`crate::limits::GUESSES_NOTED`] times or more within the last
@@ -153,6 +161,9 @@ pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
         gates: gates.into_iter().map(|(gate, counts)| GateCounts { gate, counts }).collect(),
         categories: by_category(&stats.groups),
         capacity: event.capacity,
+        takes_walk_ups: event.walk_ups,
+        walk_up_price: event.walk_up_price,
+        currency: event.currency,
         arrivals: stats.arrivals,
         guessing,
     };

@@ -10,13 +10,16 @@ use strum::{EnumMessage as _, IntoEnumIterator as _};
 
 use super::refusals;
 use crate::app::FullHealth;
-use crate::endpoints::{batches, events, guests, imports, keys, mails, manifest, scans, stats, system, tickets, users};
+use crate::endpoints::{
+    batches, events, guests, imports, keys, mails, manifest, scans, stats, system, tickets, users, walk_ups,
+};
 use crate::fault::Fault;
 use crate::limits;
 use crate::list::{Cursor, Limit, PageQuery};
 use crate::model::{
-    Action, Capacity, CategoryColours, Colour, Days, Direction, Email, Event, Existing, Flag, MailList, MailResult,
-    Millis, Place, Reentry, Role, ScanResult, Slug, Status, Text, Ticket, TimeZone, Unknown, User, Username,
+    Action, Capacity, CategoryColours, Colour, Currency, Days, Direction, Email, Event, Existing, Flag, MailList,
+    MailResult, Millis, Place, Price, Reentry, Role, ScanResult, Slug, Status, Text, Ticket, TimeZone, Unknown, User,
+    Username,
 };
 use crate::pages::LANGUAGES;
 use crate::response::Problem;
@@ -38,7 +41,7 @@ pub fn components() -> Map<String, Value> {
             all,
         );
         add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview, imports::Imported)>(all);
-        add::<(mails::Outbox, mails::Mailed)>(all);
+        add::<(mails::Outbox, mails::Mailed, walk_ups::WalkUpReply)>(all);
         // In queries, and in maps.
         add::<(Existing, Flag, MailList, Unknown, Colour)>(all);
         add::<(guests::Guests, batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(
@@ -49,7 +52,7 @@ pub fn components() -> Map<String, Value> {
         add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
         add::<(events::NewEvent, events::Changes, users::Changes, keys::NewKey, keys::EnrolmentBody)>(all);
         add::<(scans::AttendanceBody, scans::ScanBody, ScanRequest, batches::BatchBody, batches::HandedScans)>(all);
-        add::<(mails::MailRequest, Existing, Flag, MailList, Unknown, Colour)>(all);
+        add::<(mails::MailRequest, walk_ups::WalkUpRequest, Existing, Flag, MailList, Unknown, Colour)>(all);
     });
     for (name, schema) in requests {
         let other = schemas.insert(name.clone(), schema.clone());
@@ -289,6 +292,13 @@ const SHAPES: &[Shape] = &[
         optional: &["at_gate", "direction"],
     },
     Shape {
+        name: "BatchWalkUp",
+        about: "People who were admitted offline without a ticket. Needs the role `supervisor`.",
+        of: "ScanBody",
+        required: &["scan_id", "walk_up", "scanned_at", "offline_result"],
+        optional: &["at_gate", "direction"],
+    },
+    Shape {
         name: "ManifestOtherTicket",
         about: "A ticket of another gate than the one the key is bound to: only where to send its holder.",
         of: "ManifestTicket",
@@ -319,8 +329,9 @@ unions! {
         [reference("NewTicket"), json!({ "type": "array", "minItems": 1, "items": reference("NewTicket") })];
     ScanRequest: "A scan: the QR code, or seat and digits, or a manual admission, or another ticket of somebody who was admitted." =
         ["ScanByCode", "ScanBySeat", "ScanByHand", "ScanOfParty"].map(reference);
-    BatchScan: "A scan made offline: the QR code, or seat and digits, or a manual admission, or another ticket of somebody who was admitted." =
-        ["BatchScanByCode", "BatchScanBySeat", "BatchScanByHand", "BatchScanOfParty"].map(reference);
+    BatchScan: "A scan made offline: the QR code, or seat and digits, or a manual admission, or another ticket of somebody who was \
+        admitted, or people without a ticket." =
+        ["BatchScanByCode", "BatchScanBySeat", "BatchScanByHand", "BatchScanOfParty", "BatchWalkUp"].map(reference);
     ListedTicket: "A ticket of the manifest." = ["ManifestTicket", "ManifestOtherTicket"].map(reference);
 }
 
@@ -424,6 +435,9 @@ values! {
     [] Cursor: |_| json_schema!({ "type": "string" });
     [] Capacity: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::CAPACITY });
     [] Days: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::FORGET_AFTER_DAYS });
+    [] Currency: |_| json_schema!({ "type": "string", "pattern": "^[A-Z]{3}$" });
+    [] walk_ups::People: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::WALK_UPS });
+    [] Price: |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": limits::PRICE });
     [] CategoryColours: |_| json_schema!({
         "type": "object", "maxProperties": limits::CATEGORIES,
         "propertyNames": { "minLength": 1, "maxLength": limits::CATEGORY }, "additionalProperties": reference("Colour"),

@@ -1408,3 +1408,55 @@ test("with 50,000 tickets a device is soon ready, and decides as fast as with fe
   assert.ok(ready < 20_000, `${ready} ms`);
   for (const [where, median] of Object.entries(medians)) assert.ok(median < 100, `${where}: ${median} ms`);
 });
+
+test("people without a ticket are counted where there is no network, sent once, and have the ids that the service gives them", async (t) => {
+  const host = await service(t);
+  await host.api("PATCH", "/api/events/default", { walk_ups: true, walk_up_price: 1200, currency: "EUR" });
+  await tickets(host, "A1");
+  const tab = await (await device(t, host)).enrolled(host, { role: "supervisor" });
+  await host.stop();
+  const people = { walk_up: { count: 3, paid: 1200, full_name: "Ana Roe", note: "Regulars" } };
+  const verdict = await tab.scan(people, "exit");
+  assert.deepEqual(gist(verdict), offline("accepted"));
+  assert.deepEqual([verdict.direction, verdict.ticket.full_name, verdict.walk_up.count], ["entry", "Ana Roe", 3]);
+  await tab.scan({ walk_up: { count: 1 } });
+  const { gates: [north], ...counts } = await tab.counts();
+  const expected = { tickets: 5, registered: 1, admitted: 4, expected: 1, inside: 4, walk_ups: 4, cash: 3600 };
+  for (const [name, count] of Object.entries(expected)) assert.deepEqual([counts[name], north[name]], [count, count], name);
+  assert.deepEqual([counts.takes_walk_ups, counts.walk_up_price, counts.currency], [true, 1200, "EUR"]);
+  const { text } = await tab.kept();
+  assert.ok(!text.includes("Ana Roe") && !text.includes("Regulars"), "names are sealed");
+  const { file } = await tab.strandedFile(tab.key_id);
+  const written = file.scans.map(({ scan }) => JSON.parse(scan).walk_up);
+  assert.deepEqual(written, [{ count: 3, paid: 1200, note: "Regulars" }, { count: 1 }], "a file has no names");
+
+  await host.start();
+  await tab.drained();
+  const stats = await host.api("GET", "/api/events/default/stats");
+  assert.deepEqual([stats.walk_ups, stats.cash, stats.inside], [4, 4800, 4]);
+  assert.deepEqual([await tab.corrected(), (await tab.state()).refused], [[], []]);
+  const ids = await tab.page.evaluate(async (scan_id) => (await import("/core/gate/device.js")).walkUpIds(scan_id, 3), verdict.scan_id);
+  const rows = await host.rows(SCANS);
+  assert.deepEqual(ids.filter((id) => !rows.some(({ scan_id }) => scan_id === id)), []);
+  await tab.undo(verdict.scan_id);
+  assert.equal((await host.api("GET", "/api/events/default/stats")).walk_ups, 1);
+  // By the list they are the same.
+  await tab.ready();
+  await host.stop();
+  const { walk_ups, cash, inside } = await tab.counts();
+  assert.deepEqual({ walk_ups, cash, inside }, { walk_ups: 1, cash: 1200, inside: 1 });
+});
+
+test("a gate lets nobody in without a ticket where its role or its event does not", async (t) => {
+  const host = await service(t);
+  await tickets(host, "A1");
+  const supervisor = await (await device(t, host)).enrolled(host, { role: "supervisor" });
+  await host.api("PATCH", "/api/events/default", { walk_ups: true });
+  const gate = await (await device(t, host)).enrolled(host);
+  await host.stop();
+  for (const [tab, code] of [[supervisor, "walk_ups_not_allowed"], [gate, "forbidden"]]) {
+    const verdict = await tab.scan({ walk_up: { count: 1 } });
+    assert.deepEqual([gist(verdict), verdict.problem.code], [undecided, code]);
+    assert.equal((await tab.state()).queued, 0);
+  }
+});

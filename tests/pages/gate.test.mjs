@@ -545,6 +545,96 @@ test("who is looked for is said not to be there, or that nobody can look, and on
   assert.ok(await door.page.locator("#guest").isHidden());
 });
 
+const DOOR = { walk_ups: true, walk_up_price: 1200, currency: "EUR" };
+
+/** A supervisor's gate of an event that lets people in without a ticket. */
+async function boxOffice(t, key = {}) {
+  const { tickets } = await house(t, { ...DOOR, category_colours: { Adult: "blue" } });
+  const gate = await Gate.at(t, tickets, { key: { role: "supervisor", ...key } });
+  const stats = () => tickets.api("GET", "/api/events/default/stats");
+  return { tickets, gate, stats };
+}
+
+for (const away of [false, true]) {
+  test(`people without a ticket are admitted at once, with what they pay${away ? ", without the network too" : ""}`, async (t) => {
+    const { tickets, gate, stats } = await boxOffice(t);
+    const { page } = gate;
+    await gate.readyForOffline("4");
+    if (away) await page.route("**/api/**", (route) => route.abort());
+    const sheet = page.locator("#door-sheet");
+    await gate.press(en("gate.door"));
+    await sheet.getByText("€12.00", { exact: true }).waitFor();
+    await gate.press(en("gate.door_fewer"));
+    for (let more = 0; more < 2; more += 1) await gate.press(en("gate.door_more"));
+    await sheet.getByText("3 × €12.00 = €36.00", { exact: true }).waitFor();
+    await accessible(page);
+    // Whoever taps twice admits them once.
+    await sheet.getByRole("button", { name: en("gate.door_admit_other", { count: 3 }) }).dblclick();
+    await saw(gate, await gate.verdict(), "accepted", `${en("gate.door")} × 3`, "3 × €12.00 = €36.00", ...(away ? [en("gate.tag_offline")] : []));
+    await eventually(async () => assert.match(await page.locator("#counts").innerText(), /^3 admitted/));
+    await page.locator("#counts").click();
+    await gate.sees(en("gate.door_counts", { n: 3, cash: "€36.00" }));
+    await page.keyboard.press("Escape");
+    if (away) await page.unroute("**/api/**");
+    await page.evaluate(() => dispatchEvent(new Event("online")));
+    await eventually(async () => {
+      const { walk_ups: people, cash, inside } = await stats();
+      assert.deepEqual({ people, cash, inside }, { people: 3, cash: 3600, inside: 3 });
+    });
+    assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 3, "and no more");
+
+    // One tap takes all of them back.
+    await eventually(async () => assert.equal(await page.getByText(en("gate.queued", { n: 1 })).count(), 0));
+    await page.locator("#last").click();
+    await page.locator("#scans-sheet").getByText(`${en("gate.door")} × 3`).waitFor();
+    await page.locator("#scans-sheet").getByRole("button", { name: new RegExp(`^${en("gate.undo")}`) }).click();
+    await gate.press(en("gate.undo"), page.locator("#confirm"));
+    await eventually(async () => {
+      const { walk_ups: people, cash, inside } = await stats();
+      assert.deepEqual({ people, cash, inside }, { people: 0, cash: 0, inside: 0 });
+    });
+  });
+}
+
+test("at the door each gets a ticket with the name, the kind and the note, and one person takes two taps", async (t) => {
+  const { tickets, gate } = await boxOffice(t);
+  const { page } = gate;
+  await tickets.api("POST", "/api/events/default/tickets", "seat,gate,category\nC-1,North,Adult\n");
+  // A device of all gates is to say at which they came.
+  await page.goto((await tickets.enrolment({ gate: null, role: "supervisor" })).enrol_url);
+  await gate.press(en("gate.offer_accept"));
+  await gate.press(en("gate.choose_any"));
+  await gate.press(en("gate.door"));
+  const sheet = page.locator("#door-sheet");
+  await sheet.getByLabel(en("gate.gate"), { exact: true }).fill("North");
+  await sheet.getByLabel(en("gate.door_category")).selectOption("Adult");
+  await sheet.getByLabel(en("gate.door_name")).fill("Zoe Poe");
+  await sheet.getByLabel(en("gate.door_note")).fill("Pays later");
+  await accessible(page);
+  await gate.press(en("gate.door_admit_one", { count: 1 }), sheet);
+  await saw(gate, await gate.verdict(), "accepted", "Zoe Poe × 1", "Adult", "Pays later", "€12.00");
+  const { tickets: [{ seat, gate: place, category, paid, walk_up: isWalkUp }] } = await tickets.api("GET", "/api/events/default/tickets?q=zoe");
+  assert.deepEqual({ seat, place, category, paid, isWalkUp }, { seat: "1", place: "North", category: "Adult", paid: 1200, isWalkUp: true });
+});
+
+test("only a supervisor of an event that lets people in without a ticket is offered that, and the service has the last word", async (t) => {
+  const { tickets, gate } = await boxOffice(t, { offline: false });
+  const door = await Gate.at(t, tickets);
+  await door.page.locator("#counts b").first().waitFor();
+  assert.ok(await door.page.locator("#door").isHidden());
+  await gate.page.locator("#door").waitFor();
+  await tickets.api("PATCH", "/api/events/default", { walk_ups: false });
+  await gate.press(en("gate.door"));
+  await gate.press(en("gate.door_admit_one", { count: 1 }), gate.page.locator("#door-sheet"));
+  const verdict = await gate.verdict();
+  assert.equal(await gate.kind(), "undecided");
+  assert.ok(verdict.includes(en("problem.walk_ups_not_allowed")), verdict);
+  assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 0);
+  await gate.page.reload();
+  await gate.page.locator("#counts b").first().waitFor();
+  assert.ok(await gate.page.locator("#door").isHidden());
+});
+
 /** Waits until the camera has looked at the same picture again, several times. */
 const seesMore = (page) => page.evaluate(() => new Promise((resolve) => {
   const video = document.querySelector("#video");

@@ -6,6 +6,11 @@ import { bars } from "../../src/pages/organizer/chart.js";
 import { records } from "../../src/pages/organizer/links.js";
 import { isTimeZone, localOf, momentOf } from "../../src/pages/organizer/zone.js";
 
+// What the texts of a page need, in German.
+globalThis.document = { getElementById: () => ({ textContent: "{}" }), documentElement: { lang: "de" } };
+Object.defineProperty(globalThis, "navigator", { value: { languages: ["de-DE"] }, configurable: true });
+const { amount, sumOf } = await import("../../src/pages/organizer/price.js");
+
 test("what the service writes is read, whatever it is", () => {
   assert.deepEqual(records('\ufeff"seat","name"\n"A, ""1""\nx",""\n'), [{ seat: 'A, "1"\nx', name: "" }]);
   assert.deepEqual(records('"seat","name"\n'), []);
@@ -44,4 +49,30 @@ test("bars are of as few minutes as the room allows, and lose nobody", () => {
   assert.equal(night.step, 10);
   assert.equal(night.bars.length, 60);
   assert.equal(night.bars.reduce((sum, bar) => sum + bar.admitted, 0), 8);
+});
+
+test("a price is read as people write it, with the digits of its currency", () => {
+  for (const [typed, currency, sum] of [
+    ["12", "EUR", 1200],
+    ["12,5", "EUR", 1250],
+    ["12.50", "EUR", 1250],
+    ["0,05", "EUR", 5],
+    ["1.200", "EUR", 120_000],
+    ["1.200,00", "EUR", 120_000],
+    ["1,200.5", "EUR", 120_050],
+    ["1 200", "JPY", 1200],
+    ["1’200", "JPY", 1200],
+    ["1.2", "KWD", 1200],
+    ["1.200", "KWD", 1200],
+    ...["", "abc", "-5", "1.2.3", "12,345,6", "1.200,000.5", "5 €"].map((typed) => [typed, "EUR", null]),
+    ["12.5", "JPY", null],
+    ["12.000", "COP", 1_200_000],
+    ["12,5", "COP", 1250],
+  ]) {
+    assert.equal(sumOf(typed, currency), sum, `${typed} ${currency}`);
+  }
+  for (const [sum, currency, typed] of [[1200, "EUR", "12,00"], [1_250_050, "EUR", "12500,50"], [1200, "JPY", "1200"], [1200, "KWD", "1,200"], [1_200_000, "COP", "12000,00"]]) {
+    assert.equal(amount(sum, currency), typed);
+    assert.equal(sumOf(typed, currency), sum, "it is read again");
+  }
 });

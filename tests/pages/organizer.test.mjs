@@ -819,6 +819,55 @@ test("a conflict tells the gate of those devices that have one", async (t) => {
   await sees(page, /^Admitted offline at [^,]*, [^,]*, by \u2068Door\u2069\.$/);
 });
 
+test("people without a ticket: the price is typed as one writes it, the board and the list tell who paid at the door", async (t) => {
+  const tickets = await withTickets(t);
+  const page = await signedIn(t, tickets, { view: "events" });
+  await press(page, "edit");
+  assert.ok(!(await field(page, "walk_up_price").isVisible()), "nobody is asked for a price before anybody is let in");
+  await field(page, "walk_ups_allow").check();
+  await field(page, "walk_up_price").fill("12,50");
+  await pressInDialog(page, "save");
+  await sees(inDialog(page), en("field.required"));
+  await field(page, "currency").fill("eur");
+  await field(page, "walk_up_price").fill("a lot");
+  await pressInDialog(page, "save");
+  await sees(inDialog(page), en("field.not_an_amount", { example: "12.50" }));
+  await field(page, "walk_up_price").fill("12,50");
+  await accessible(page);
+  await pressInDialog(page, "save");
+  await sees(page, en("organizer.saved_event"));
+  const { walk_ups: allowed, walk_up_price: price, currency } = await tickets.api("GET", "/api/events/default");
+  assert.deepEqual({ allowed, price, currency }, { allowed: true, price: 1250, currency: "EUR" });
+
+  const door = (body) => tickets.api("POST", "/api/events/default/walk-ups", { scan_id: crypto.randomUUID(), ...body });
+  await door({ gate: "North", count: 2, full_name: "Eva Moe" });
+  await door({ gate: "South", paid: 0 });
+  await use(tickets, "ana");
+  await page.goto("/organizer#board");
+  await sees(page, en("organizer.with_ticket", { admitted: 1, registered: 2 }));
+  const row = (gate) => page.locator("#by-gate tbody tr", { hasText: gate }).locator("td").allInnerTexts();
+  assert.deepEqual(await row("North"), ["3", "3", "1", "2", "€25.00"]);
+  assert.deepEqual(await row("South"), ["1", "1", "0", "1", "€0.00"]);
+  assert.deepEqual(await page.locator("#numbers .card", { hasText: en("organizer.walk_ups") }).locator("dd > *").allInnerTexts(), ["3", "€25.00"]);
+  await accessible(page);
+
+  await page.goto("/organizer#tickets");
+  const line = page.locator("#tickets tbody tr", { hasText: "Eva Moe" }).first();
+  await sees(line, en("organizer.at_the_door"));
+  await line.getByRole("button").click();
+  await sees(inDialog(page), "€12.50");
+  assert.deepEqual(await page.locator("#ticket-actions button").allInnerTexts(), [en("organizer.revoke")], "nobody can be given it");
+  await accessible(page);
+  await pressInDialog(page, "close");
+
+  await page.goto("/organizer#events");
+  await press(page, "edit");
+  assert.equal(await field(page, "walk_up_price").inputValue(), "12.50");
+  await field(page, "currency").fill("COP");
+  await pressInDialog(page, "save");
+  await sees(inDialog(page), en("field.paid_in_it"));
+});
+
 test("the board counts by itself, and says when it no longer can", async (t) => {
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "board", device: phone });

@@ -159,6 +159,11 @@ async function gate(t, page, look) {
   await look(gate.page, "gate-guests");
   await gate.page.locator("#guests").getByText("Noa Sanz").click();
   await look(gate.page, "gate-guest");
+  await gate.press(en("gate.cancel"), gate.page.locator("#guest-sheet"));
+  await gate.page.keyboard.press("Escape");
+  await gate.press(en("gate.door"));
+  for (let more = 1; more < 20; more += 1) await gate.press(en("gate.door_more"));
+  await look(gate.page, "gate-door");
   await gate.press(en("gate.cancel"));
   await gate.press(en("gate.close"));
   await gate.press(en("gate.type"));

@@ -9,7 +9,7 @@ use register_ticket_api::limits::{
     IMPORT_TICKETS, IMPORTS_AT_WORK, KEY_AFTER_EVENT, KEY_ATTEMPTS, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END,
     KEYLESS_BODY, LARGE_AT_WORK, LIST_KEPT, LISTS_IN_FLIGHT, MAIL_CLAIM, MAIL_DEADLINE, MAILED_TICKETS, MAILS_AT_WORK,
     MANIFEST_AFTER_END, MANIFEST_BEFORE_START, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY, PARTY_WINDOW, PLACE, SLUG, Share,
-    TURN_WAIT, UNDO_WINDOW, USERNAME, WORKBOOK_UNPACKED, told,
+    TURN_WAIT, UNDO_WINDOW, USERNAME, WALK_UPS, WORKBOOK_UNPACKED, told,
 };
 use register_ticket_api::list::Limit;
 use register_ticket_api::model::{Direction, Role, ScanResult};
@@ -68,6 +68,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
             format!("{GUESSES_NOTED} codes or more were refused within the last {}", told(GUESSES_SHOWN)),
             format!("takes {GUEST_LETTERS} letters or digits at least, and tells {GUESTS} guests at most"),
             format!("could be admitted now, {PARTY} at most"),
+            format!("`count` (1 to {WALK_UPS} people)"),
             format!("at most {} before and not undone", told(PARTY_WINDOW)),
             format!("up to {STALE_WINDOW} steps away"),
             format!("within {} of its receipt", told(UNDO_WINDOW)),

@@ -41,7 +41,7 @@ async fn an_event_is_created_with_its_defaults(service: Service) {
     let event = service.organizer.post("/api/events", json!({ "slug": "spring", "name": "Spring" })).await.is(201);
     assert_members(
         &event,
-        json!({ "time_zone": "UTC", "reentry": "none", "starts_at": null, "version": 1, "capacity": null, "category_colours": {} }),
+        json!({ "time_zone": "UTC", "reentry": "none", "starts_at": null, "version": 1, "capacity": null, "category_colours": {}, "walk_ups": false, "walk_up_price": null, "currency": null }),
     );
     let shown = with(event, json!({ "ticket_secret_set": false }));
     assert_eq!(service.organizer.get("/api/events/spring").await.is(200), shown);
@@ -76,6 +76,11 @@ async fn an_event_with_a_wrong_field_is_refused(service: Service) {
         ("reentry", json!({ "slug": "x", "name": "x", "reentry": "always" })),
         ("capacity", json!({ "slug": "x", "name": "x", "capacity": 0 })),
         ("capacity", json!({ "slug": "x", "name": "x", "capacity": 1_000_001 })),
+        ("walk_up_price", json!({ "slug": "x", "name": "x", "currency": "EUR", "walk_up_price": -1 })),
+        ("walk_up_price", json!({ "slug": "x", "name": "x", "currency": "EUR", "walk_up_price": 100_000_001 })),
+        ("walk_up_price", json!({ "slug": "x", "name": "x", "walk_up_price": 1_200 })),
+        ("currency", json!({ "slug": "x", "name": "x", "currency": "euro" })),
+        ("currency", json!({ "slug": "x", "name": "x", "currency": "eur" })),
         ("category_colours", json!({ "slug": "x", "name": "x", "category_colours": { "": "blue" } })),
         ("category_colours.VIP", json!({ "slug": "x", "name": "x", "category_colours": { "VIP": "red" } })),
         ("price", json!({ "slug": "x", "name": "x", "price": 7 })),

@@ -75,13 +75,13 @@ async fn tickets_are_exported_in_the_order_of_their_creation(service: Service) {
     let text = reply.text();
     let lines = records(&text);
     let header = "ticket_id,seat,gate,status,username,full_name,email,inside,created_at,registered_at,used_at,reference,\
-                  category,note,valid_from,valid_until,mailed_at";
+                  category,note,valid_from,valid_until,mailed_at,walk_up,paid";
     assert_eq!(lines[0].join(","), header);
     let now = service.time(0);
     let first = ["B1", "North", "valid", "ana", "Ruiz, Ana", "ana@example.com", "false", &now, &now];
     assert_eq!(lines[1][1..10], first);
     assert_eq!(lines[2][1..10], ["A1", "South", "valid", "", "", "", "false", &now, ""]);
-    assert!(lines[1..].iter().all(|line| line[10..] == [""; 7]), "{lines:?}");
+    assert!(lines[1..].iter().all(|line| line[10..17] == [""; 7] && line[17..] == ["false", ""]), "{lines:?}");
     assert_eq!(lines.len(), 3);
 }
 

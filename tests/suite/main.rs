@@ -94,3 +94,4 @@ mod told;
 mod transport;
 mod undo;
 mod users;
+mod walk_ups;

@@ -331,7 +331,7 @@ fn bodies(ticket: &crate::service::Ticket, service: &Service) -> Vec<(&'static s
         (
             "PATCH",
             "/api/events/{event}",
-            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "opens_at": time, "closes_at": null, "reentry": "none", "language": null, "location": null }),
+            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "opens_at": time, "closes_at": null, "reentry": "none", "language": null, "location": null, "walk_ups": true, "walk_up_price": 5, "currency": "EUR" }),
         ),
         ("POST", "/api/events/{event}/tickets", json!([{ "seat": "new", "gate": "North" }])),
         (
@@ -341,6 +341,11 @@ fn bodies(ticket: &crate::service::Ticket, service: &Service) -> Vec<(&'static s
         ),
         ("POST", "/api/tickets/{ticket_id}/transfer", json!({ "username": "ana" })),
         ("POST", "/api/events/{event}/scans", service.scan(ticket)),
+        (
+            "POST",
+            "/api/events/{event}/walk-ups",
+            json!({ "scan_id": Uuid::now_v7(), "gate": "North", "count": 2, "full_name": "Ana", "category": "VIP", "note": "x", "paid": 5, "scanned_at": time }),
+        ),
         ("POST", "/api/events/{event}/scans/batch", json!({ "scans": [with(service.scan(ticket), offline)] })),
         (
             "POST",

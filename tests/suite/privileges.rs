@@ -165,6 +165,11 @@ impl World<'_> {
                     with(self.scan().await, json!({ "scanned_at": service.time(0), "offline_result": "accepted" }));
                 of_event().json(json!({ "scans": [scan] })).shows("\"result\":\"accepted\"")
             }
+            ("POST", "/api/events/{event}/walk-ups") => {
+                service.organizer.patch(format!("/api/events/{event}"), json!({ "walk_ups": true })).await.is(200);
+                let body = json!({ "scan_id": Uuid::new_v4(), "gate": gate });
+                of_event().json(body).shows(format!("\"gate\":\"{gate}\""))
+            }
             ("POST", "/api/scans/{scan_id}/undo") => {
                 let scan = self.scan().await;
                 let scans = format!("/api/events/{event}/scans");

@@ -260,7 +260,7 @@ async fn a_refusal_leaves_nothing_locked(service: Service) {
 }
 
 /// Sends all bodies at the same instant, by turns to one process and to another.
-async fn at_once(service: &Service, path: &str, bodies: Vec<Value>) -> Vec<Reply> {
+pub async fn at_once(service: &Service, path: &str, bodies: Vec<Value>) -> Vec<Reply> {
     let processes: [Client; 2] = [service.organizer.clone(), service.another(&[]).organizer];
     let start = Arc::new(tokio::sync::Barrier::new(bodies.len()));
     let tasks: Vec<_> = bodies

@@ -27,7 +27,8 @@ fn least_role(method: &Method, path: &str) -> Option<Role> {
         ("POST", "/api/users/attendance" | "/api/events/{event}/scans" | "/api/events/{event}/scans/batch") => {
             Some(Role::Gate)
         }
-        ("POST", "/api/scans/{scan_id}/undo") | ("GET", "/api/events/{event}/guests") => Some(Role::Supervisor),
+        ("POST", "/api/scans/{scan_id}/undo" | "/api/events/{event}/walk-ups")
+        | ("GET", "/api/events/{event}/guests") => Some(Role::Supervisor),
         _ => Some(Role::Organizer),
     }
 }

@@ -20,8 +20,9 @@ async fn an_event_without_tickets_counts_nothing(service: Service) {
     assert_eq!(
         stats,
         json!({
-            "event": "default", "tickets": 0, "registered": 0, "admitted": 0, "expected": 0, "inside": 0, "refused": {}, "undone": 0,
-            "gates": [], "categories": [], "capacity": null, "arrivals": [],
+            "event": "default", "tickets": 0, "registered": 0, "admitted": 0, "expected": 0, "inside": 0, "walk_ups": 0,
+            "cash": 0, "refused": {}, "undone": 0, "gates": [], "categories": [], "capacity": null, "takes_walk_ups": false,
+            "walk_up_price": null, "currency": null, "arrivals": [],
         })
     );
 }
@@ -60,12 +61,12 @@ async fn the_numbers_of_an_evening_add_up(service: Service) {
     let unknown = json!({ "scan_id": Uuid::now_v7(), "code": "not ours" });
     supervisor.post(scans, unknown).await.is_scan(404, "unknown_ticket");
 
-    let gate = |name: &str, tickets, registered, admitted, expected, inside| json!({ "gate": name, "tickets": tickets, "registered": registered, "admitted": admitted, "expected": expected, "inside": inside });
+    let gate = |name: &str, tickets, registered, admitted, expected, inside| json!({ "gate": name, "tickets": tickets, "registered": registered, "admitted": admitted, "expected": expected, "inside": inside, "walk_ups": 0, "cash": 0 });
     assert_eq!(
         supervisor.get("/api/events/default/stats").await.is(200),
         json!({
-            "event": "default", "tickets": 6, "registered": 5, "admitted": 2, "expected": 1, "inside": 1,
-            "refused": { "already_used": 2, "unknown_ticket": 1 }, "undone": 1,
+            "event": "default", "tickets": 6, "registered": 5, "admitted": 2, "expected": 1, "inside": 1, "walk_ups": 0, "cash": 0,
+            "takes_walk_ups": false, "walk_up_price": null, "currency": null, "refused": { "already_used": 2, "unknown_ticket": 1 }, "undone": 1,
             "guessing": [], "categories": [], "capacity": null,
             "gates": [gate("east", 1, 0, 0, 0, 0), gate("North", 1, 1, 1, 0, 1), gate("South", 4, 4, 1, 1, 0)],
             "arrivals": [{ "minute": first_minute, "admitted": 1 }, { "minute": second_minute, "admitted": 1 }],
@@ -81,7 +82,7 @@ async fn each_category_is_counted_by_itself(service: Service) {
         json!({ "scan_id": Uuid::now_v7(), "seat": "1", "gate": "South", "manual": true, "note": "no phone" });
     service.organizer.post("/api/events/default/scans", by_hand).await.is_scan(200, "accepted");
     let stats = service.gate().await.get("/api/events/default/stats").await.is(200);
-    let of = |category: Value, tickets: i64, admitted: i64| json!({ "category": category, "tickets": tickets, "registered": tickets, "admitted": admitted, "expected": tickets - admitted, "inside": admitted });
+    let of = |category: Value, tickets: i64, admitted: i64| json!({ "category": category, "tickets": tickets, "registered": tickets, "admitted": admitted, "expected": tickets - admitted, "inside": admitted, "walk_ups": 0, "cash": 0 });
     assert_eq!(
         stats["categories"],
         json!([of(json!(null), 1, 0), of(json!("Adult"), 3, 1), of(json!("Under 12"), 1, 0)])

@@ -157,8 +157,11 @@ export function uuid(bytes) {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
+/** The 16 bytes that a UUID is. */
+export const bytesOf = (id) => Uint8Array.from(id.replaceAll("-", "").match(/../g), (byte) => Number.parseInt(byte, 16));
+
 /** A UUID as a QR has it. */
-export const written = (id) => base64url(Uint8Array.from(id.replaceAll("-", "").match(/../g), (byte) => Number.parseInt(byte, 16)));
+export const written = (id) => base64url(bytesOf(id));
 
 /** The bytes of base64url, or null when it is not the one spelling that they have. */
 function bytes(text) {

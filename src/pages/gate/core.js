@@ -4,7 +4,7 @@
 import { decide, find, parse, proof, ticketIn, told } from "./admission.js";
 import { Problem, ask, databaseOf, isOfAnother, parsed, send } from "../shared/api.js";
 import { clockSince, now } from "../shared/clock.js";
-import { Device, names, newId, passed } from "./device.js";
+import { Device, NONE, names, newId, passed, walkUpIds } from "./device.js";
 import { inOrder, place, samePlace, words } from "../shared/fold.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { folded } from "./readings.js";
@@ -211,11 +211,11 @@ export class Gate extends EventTarget {
 
   /**
    * Shows a scan to whoever decides: `{code}`, `{seat, gate, totp_code}`, `{seat, gate, manual: true, note}`, or `{ticket_id, vouched_by}`
-   * of the `party` of an admission, whose `scan_id` that is. A code that was typed
+   * of the `party` of an admission, whose `scan_id` that is, or people without a ticket, `{walk_up: {count, paid, full_name, category, note}}`. A code that was typed
    * by a scanner has `readings`, or some that are `loose`, as readings.js tells them.
    */
   scan({ readings = [], loose = [], ...presented }) {
-    const body = { scan_id: newId(), ...presented, direction: this.direction };
+    const body = { scan_id: newId(), ...presented, direction: presented.walk_up ? "entry" : this.direction };
     const atGate = this.device?.gate ?? this.atGate;
     return this.#inTurn({ ...body, ...(atGate ? { at_gate: atGate } : {}) }, { readings, loose });
   }
@@ -240,9 +240,14 @@ export class Gate extends EventTarget {
 
   /** Takes a scan back. Resolves to the service's answer; throws a `Problem`. */
   async undo(scan_id) {
-    if (this.recent.some((verdict) => verdict.scan_id === scan_id && verdict.offline)) await this.#drain().catch(() => {});
+    const { offline, walk_up, scan_ids } = this.recent.find((verdict) => verdict.scan_id === scan_id) ?? {};
+    if (offline) await this.#drain().catch(() => {});
     const known = await this.#kept?.look(this.#event, {}).catch(() => null);
-    const answer = await this.#ask("POST", `/api/scans/${scan_id}/undo`, { timeout: PATIENCE_ALONE });
+    const undo = (id) => this.#ask("POST", `/api/scans/${id}/undo`, { timeout: PATIENCE_ALONE });
+    // Of people who came together the first is last: by it the list shows that all are out.
+    const [, ...others] = scan_ids ?? (await walkUpIds(scan_id, walk_up?.count));
+    for (const id of others) await undo(id);
+    const answer = await undo(scan_id);
     const event = this.#event;
     await this.#keep((kept) => kept.undone(event, answer, known?.tick ?? 0), { counts: false });
     await this.#changed();
@@ -386,7 +391,7 @@ export class Gate extends EventTarget {
   async #asked(body, shown, { tick, manifest, ticket }) {
     const patience = this.#online === false ? PATIENCE_AWAY : PATIENCE;
     const timeout = this.#canDecide(manifest) ? patience : PATIENCE_ALONE;
-    const answer = await this.#ask("POST", `/api/events/${this.#event}/scans`, { json: body, timeout });
+    const answer = await (body.walk_up ? this.#admitted(body, timeout) : this.#ask("POST", `/api/events/${this.#event}/scans`, { json: body, timeout }));
     // Something else than the service answers like this.
     if (answer.scan_id !== body.scan_id || !answer.result) throw this.#away();
     const verdict = { ...answer, vouched_by: body.vouched_by, offline: false, undecided: false, problem: null };
@@ -401,20 +406,31 @@ export class Gate extends EventTarget {
     return verdict;
   }
 
+  /** The service's verdict on people without a ticket: that on the first of them, with all of their seats. */
+  async #admitted({ scan_id, at_gate: gate, scanned_at, walk_up }, timeout) {
+    const json = { scan_id, gate, scanned_at, ...walk_up };
+    const { scans: [scan] = [], scans } = await this.#ask("POST", `/api/events/${this.#event}/walk-ups`, { json, timeout });
+    if (!scan?.ticket) throw this.#away();
+    const seat = scans.map(({ ticket }) => ticket.seat).join(", ");
+    return { ...scan, ticket: { ...scan.ticket, seat }, walk_up, scan_ids: scans.map((one) => one.scan_id) };
+  }
+
   /** The verdict by the manifest, or null when there is none to decide by. */
   async #decided(body, shown) {
     for (let tries = 0; tries < TRIES; tries += 1) {
       const { manifest, ticket, seen: known } = (await this.#kept?.look(this.#event, shown)) ?? {};
       if (!this.#canDecide(manifest)) return null;
-      if (body.manual && !this.supervises) {
+      if ((body.manual || body.walk_up) && !this.supervises) {
         return this.#undecided(body, new Problem(403, { code: "forbidden" }));
       }
+      if (body.walk_up && !manifest.event.walk_ups) return this.#undecided(body, new Problem(409, { code: "walk_ups_not_allowed" }));
       const subject = ticket && subjectOf(ticket, manifest.event);
       // Of the future too: whoever has the device has the keys that make all codes.
       const how = { direction: body.direction, offline: true, tells_future: true };
       const presented = { code: shown.code, vouched: Boolean(body.manual), at_gate: body.at_gate ?? null, ...how };
-      const { result, step, seconds_off, opens_at, closed_at } = await decide(subject, presented, Date.parse(body.scanned_at), manifest.codes);
-      const admits = result === "accepted" && body.direction === "entry" && !body.vouched_by;
+      const { result, step, seconds_off, opens_at, closed_at } = body.walk_up ? { result: "accepted", step: null, seconds_off: null }
+        : await decide(subject, presented, Date.parse(body.scanned_at), manifest.codes);
+      const admits = ticket && result === "accepted" && body.direction === "entry" && !body.vouched_by;
       // In the place of the code: what comes before it needs none.
       if (body.vouched_by && told(result, false) === "everything" && !(await this.#isVouched(body, ticket))) {
         return this.#undecided(body, notVouched(this.limits));
@@ -424,13 +440,16 @@ export class Gate extends EventTarget {
         key_id: this.#own.key_id,
         names: names(ticket ?? shown),
         step,
+        ...doorCounts(body),
         body: { ...body, offline_result: result },
       };
       const verdict = {
         scan_id: body.scan_id,
         result,
         message: "",
-        ticket: ticket && seen(result === "accepted" ? passed(ticket, item) : ticket, manifest.event, told(result, this.supervises)),
+        ticket: body.walk_up ? seen({ ticket_id: body.scan_id, seat: "", gate: body.at_gate ?? "", ...body.walk_up }, manifest.event, "everything")
+          : ticket && seen(result === "accepted" ? passed(ticket, item) : ticket, manifest.event, told(result, this.supervises)),
+        walk_up: body.walk_up,
         at_gate: body.at_gate ?? null,
         direction: body.direction,
         scanned_at: body.scanned_at,
@@ -667,20 +686,22 @@ export class Gate extends EventTarget {
   }
 
   async #ownCounts() {
-    const { gates } = await this.#kept.counts();
-    const none = { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 };
+    const { gates, door } = await this.#kept.counts(this.#event);
+    const here = door.map(({ gate, people, cash }) => [gate, { ...NONE, tickets: people, admitted: people, inside: people, walk_ups: people, cash }]);
     // One gate may be written in several ways.
     const merged = new Map();
-    for (const [gate, counts] of gates) {
-      const known = merged.get(place(gate)) ?? merged.set(place(gate), { gate, ...none }).get(place(gate));
-      for (const name of Object.keys(none)) known[name] += counts[name];
+    for (const [gate, counts] of [...gates, ...here]) {
+      const known = merged.get(place(gate)) ?? merged.set(place(gate), { gate, ...NONE }).get(place(gate));
+      for (const name of Object.keys(NONE)) known[name] += counts[name];
     }
     const all = [...merged.values()].sort((one, other) => inOrder(one.gate, other.gate));
     const sum = (name) => all.reduce((total, counts) => total + counts[name], 0);
-    const totals = Object.keys(none).map((name) => [name, sum(name)]);
+    const totals = Object.keys(NONE).map((name) => [name, sum(name)]);
+    const { capacity = null, walk_ups: takes_walk_ups, walk_up_price, currency, category_colours = {} } = this.#manifest?.event ?? {};
+    const categories = Object.keys(category_colours).map((category) => ({ category }));
+    const told = { takes_walk_ups, walk_up_price, currency, categories, offline: true };
     // Of another gate's tickets nobody here knows who is inside.
-    const capacity = this.device.gate ? null : (this.#manifest?.event.capacity ?? null);
-    return { ...Object.fromEntries(totals), gates: all, capacity, offline: true };
+    return { ...Object.fromEntries(totals), gates: all, capacity: this.device.gate ? null : capacity, ...told };
   }
 
   // ---- the service
@@ -905,9 +926,10 @@ const madeAt = ({ scanned_at }) => [scanned_at, new Date(now()).toISOString()].s
 
 /** What a file says of a scan: which ticket, without the code. On paper that is good until the service knows of it. */
 function written(body) {
-  const { scan_id, at_gate, direction, offline_result, note, vouched_by } = body;
+  const { scan_id, at_gate, direction, offline_result, note, vouched_by, walk_up } = body;
   const { ticket_id, seat, gate } = understood(body);
-  return { scan_id, ticket_id, vouched_by, seat, gate, note, at_gate, direction, scanned_at: madeAt(body), offline_result };
+  const people = walk_up && { ...walk_up, full_name: undefined };
+  return { scan_id, ticket_id, vouched_by, seat, gate, note, walk_up: people, at_gate, direction, scanned_at: madeAt(body), offline_result };
 }
 
 /** What was shown at the gate: the ticket that it names, and the code that speaks for it. */
@@ -916,6 +938,9 @@ function understood({ code, ticket_id, seat, gate, totp_code }) {
   if (code === undefined) return { seat, gate, code: totp_code === undefined ? null : { digits: totp_code } };
   return parse(code) ?? { code: { digits: "" } };
 }
+
+/** What is counted of people without a ticket until the service knows of them. */
+const doorCounts = ({ walk_up, at_gate: gate }) => walk_up && { gate: gate ?? "", people: walk_up.count, cash: walk_up.count * (walk_up.paid ?? 0) };
 
 const moment = (time) => (time ? Date.parse(time) : null);
 const timeOf = (moment) => moment && new Date(moment).toISOString();

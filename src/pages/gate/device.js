@@ -9,7 +9,7 @@
 // look at it (ids, places, states, times), and all the rest of it is in `sealed`. Two ciphers seal: `list` whatever tells of
 // tickets and people, and it goes when that has to go; `own` the keys of this device and its scans, until they are sent.
 
-import { uuid, written } from "./admission.js";
+import { bytesOf, uuid, written } from "./admission.js";
 import { place, samePlace, words } from "../shared/fold.js";
 import { folded } from "./readings.js";
 import { canSeal, fingerprint, newCipher, newPseudonyms, nonceOf, pseudonym, seal, unseal } from "./seal.js";
@@ -22,7 +22,7 @@ const CHUNK = 1000;
 /** and one that opens what is sealed in it. */
 const OPENED = 200;
 /** What is in clear, of a ticket and of a scan. */
-const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "entered_at", "tick", "mark", "holder"];
+const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "entered_at", "walk_up", "paid", "tick", "mark", "holder"];
 const SCAN = ["scan_id", "direction", "scanned_at", "offline_result", "vouched_by"];
 /** What a transaction resolves to that has to be begun anew. */
 const AGAIN = Symbol("again");
@@ -333,7 +333,7 @@ export class Device {
       const [manifest, ticket] = await Promise.all([done(kept.get("manifest")), found(tickets, seen.shown)]);
       if (!manifest?.ready || !same(manifest.event, seen.event) || !same(ticket, seen.ticket)) return false;
       await done(queue.add({ ...item, body, sealed }));
-      if (letPass(item)) await write({ kept, tickets }, [[ticket, passed(ticket, item)]]);
+      if (letPass(item) && ticket) await write({ kept, tickets }, [[ticket, passed(ticket, item)]]);
       await remember(kept, verdict, told);
       return true;
     });
@@ -578,9 +578,13 @@ export class Device {
     return this.#transact("readwrite", ({ kept }) => done(kept.delete("differing")));
   }
 
-  /** How many tickets are kept, and of each of this device's own gates how many have come: `{tickets, gates}`. */
-  counts() {
-    return this.#transact("readonly", ({ kept }) => countsIn(kept));
+  /**
+   * How many tickets are kept, and of each of this device's own gates how many have come: `{tickets, gates, door}`, where `door` has the
+   * people without a ticket of whom the service does not know.
+   */
+  counts(event) {
+    return this.#transact("readonly", async ({ kept, queue }) =>
+      ({ ...(await countsIn(kept)), door: (await allUnsent(queue, event)).filter(({ people }) => people) }));
   }
 }
 
@@ -665,7 +669,7 @@ async function prune({ kept, queue, keys }) {
 
 /** What the service said of a scan that was decided here. */
 const verdictOn = ({ body }, answer) =>
-  ({ ...answer, scan_id: body.scan_id, offline: false, undecided: false, problem: null, offline_result: body.offline_result });
+  ({ ...answer, scan_id: body.scan_id, walk_up: body.walk_up, offline: false, undecided: false, problem: null, offline_result: body.offline_result });
 
 const now = async (kept) => (await done(kept.get("tick"))) ?? 0;
 
@@ -785,15 +789,21 @@ async function write({ kept, tickets }, changes) {
 
 const countsIn = async (kept) => (await done(kept.get("counts"))) ?? { tickets: 0, gates: new Map() };
 
+/** What is counted of a gate, of which nothing is counted yet. */
+export const NONE = { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0, walk_ups: 0, cash: 0 };
+
 /** Counts a ticket in, or, with -1, out again. */
 function count(gates, ticket, by) {
   if (!isOwn(ticket)) return;
-  const counts = gates.get(ticket.gate) ?? { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0 };
+  const counts = gates.get(ticket.gate) ?? { ...NONE };
   counts.tickets += by;
   counts.registered += by * ticket.registered;
   counts.admitted += by * (ticket.used_at !== null);
   counts.expected += by * (ticket.registered && ticket.status === "valid");
   counts.inside += by * ticket.inside;
+  const isWalkUp = Boolean(ticket.walk_up && ticket.used_at);
+  counts.walk_ups += by * isWalkUp;
+  counts.cash += by * (isWalkUp && (ticket.paid ?? 0));
   if (counts.tickets === 0) gates.delete(ticket.gate);
   else gates.set(ticket.gate, counts);
 }
@@ -818,4 +828,17 @@ export function newId() {
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;
   return uuid(bytes);
+}
+
+/** The ids of the scans of so many people without a ticket: the first one's, and in its namespace the UUIDs (version 5) of their numbers. */
+export async function walkUpIds(scan_id, count) {
+  const ids = [scan_id];
+  while (ids.length < count) {
+    const name = new TextEncoder().encode(ids.length + 1);
+    const bytes = new Uint8Array(await crypto.subtle.digest("SHA-1", Uint8Array.of(...bytesOf(scan_id), ...name)), 0, 16);
+    bytes[6] = (bytes[6] & 0x0f) | 0x50;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    ids.push(uuid(bytes));
+  }
+  return ids;
 }

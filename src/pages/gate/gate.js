@@ -6,7 +6,7 @@ import { element, find, say } from "../shared/dom.js";
 import { Gate } from "./core.js";
 import { samePlace } from "../shared/fold.js";
 import { enrol, readOffer, sayEnrolProblem, showOffer, takeToken, tokenIn } from "./enrol.js";
-import { confirmed, GuestSheet, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./sheets.js";
+import { confirmed, DoorSheet, GuestSheet, isSheetOpen, openCounts, openMore, scanLine, ScansSheet, TypeSheet } from "./sheets.js";
 import { kindOf, nameOf, VerdictDialog } from "./verdict.js";
 import { forget, recall, remember } from "../shared/memory.js";
 import { keepOffline } from "../shared/offline.js";
@@ -53,6 +53,7 @@ const scanner = new Scanner(find("#video"), {
 const verdicts = new VerdictDialog({ closed: verdictClosed, retry, admit: admitParty });
 const typing = new TypeSheet((typed) => wait({ code: null, presented: typed }));
 const guests = new GuestSheet(gate, (chosen) => wait({ code: null, presented: chosen }));
+const door = new DoorSheet((people) => wait({ code: null, presented: people }));
 const scans = new ScansSheet(gate);
 let counts = null;
 /** Whether an answer of the service is awaited. */
@@ -92,6 +93,7 @@ function show() {
   find("#enrol-unsent").hidden = gate.state.queued === 0;
   find("#enrol-unsent").textContent = text("gate.enrol_unsent", { n: number(gate.state.queued) });
   find("#guest").hidden = !gate.supervises;
+  showDoor();
   showStranded(gate);
   if (current !== "scan") missedAll("gate");
   if (current === "scan") showState();
@@ -107,6 +109,11 @@ function changeScreen(current, before) {
   for (const sheet of document.querySelectorAll(".sheet[open]")) sheet.close();
   if (current === "scan") startCamera();
   else scanner.stop();
+}
+
+/** Who may let people in without a ticket gets to do so where the event lets them. */
+function showDoor() {
+  find("#door").hidden = !gate.supervises || !counts?.takes_walk_ups;
 }
 
 /** How the gate stands with the service, in a word that the styles and the texts know. */
@@ -184,6 +191,7 @@ async function refreshCounts() {
   } catch {
     return; // The numbers of before are better than none; the state says that they are old.
   }
+  showDoor();
   const own = counts.gates.find((one) => samePlace(one.gate, ownGate())) ?? counts;
   const count = (name) => element("span", {}, element("b", {}, number(own[name])), ` ${text(`gate.${name}`)}`);
   const full = crowd(counts);
@@ -324,7 +332,8 @@ async function decide(ask, code, presented) {
 
 /** Shows a verdict, which is that of this code. If it stays, whoever was scanned behind it is told to be scanned again. */
 function decided(verdict, code) {
-  verdicts.show({ ...verdict, just: isJustAdmitted(verdict) }, timeZone(), offeredFor(verdict));
+  find("#door-sheet").close();
+  verdicts.show({ ...verdict, just: isJustAdmitted(verdict), currency: counts?.currency }, timeZone(), offeredFor(verdict));
   mark("shown");
   unsayMissed();
   repeats.decided(code, verdict);
@@ -559,6 +568,7 @@ function listen() {
   }
   onClick("#type", () => typing.open({ gate: ownGate(), gates: knownGates(), isSupervisor: gate.supervises }));
   onClick("#guest", () => guests.open());
+  onClick("#door", () => door.open(ownGate(), counts));
   onClick("#last", openScans);
   onClick("#counts", async () => {
     await refreshCounts();

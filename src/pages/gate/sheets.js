@@ -5,10 +5,10 @@ import { now } from "../shared/clock.js";
 import { crowd } from "../shared/crowd.js";
 import { element, find, say, svg } from "../shared/dom.js";
 import { samePlace, words } from "../shared/fold.js";
-import { kindOf, nameOf, seatOf, tagsOf, wordOf } from "./verdict.js";
+import { kindOf, nameOf, seatOf, sumOf, tagsOf, wordOf } from "./verdict.js";
 import { isMuted, mute } from "./sound.js";
 import { explainAll } from "../shared/problem.js";
-import { ago, dayAndTime, number, text, timeOfDay } from "../shared/text.js";
+import { ago, counted, dayAndTime, money, number, text, timeOfDay } from "../shared/text.js";
 
 /** Somebody who has not typed for so many milliseconds wants to see what there is. */
 const TYPED = 200;
@@ -180,6 +180,50 @@ function guestLine({ full_name, username, seat, gate, category, note, status, us
   ];
 }
 
+/** Admitting people without a ticket, for supervisors. `presented(what)` gets how many they are, where, and what each pays. */
+export class DoorSheet {
+  #dialog = find("#door-sheet");
+  #count = 1;
+  #counts;
+
+  constructor(presented) {
+    find("#door-fewer").addEventListener("click", () => this.#set(this.#count - 1));
+    find("#door-more").addEventListener("click", () => this.#set(this.#count + 1));
+    find("#door-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      // Open until the verdict is there: a second tap meets nothing else.
+      find("#door-form").inert = true;
+      const value = (name) => find(`#door-${name}`).value.trim() || undefined;
+      const [at_gate, full_name, category, note] = ["gate", "name", "category", "note"].map(value);
+      presented({ at_gate, walk_up: { count: this.#count, paid: this.#counts.walk_up_price ?? undefined, full_name, category, note } });
+    });
+  }
+
+  open(gate, counts) {
+    this.#counts = counts;
+    find("#door-form").reset();
+    find("#door-form").inert = false;
+    find("#door-gate").value = gate ?? (counts.gates.length === 1 ? counts.gates[0].gate : "");
+    find("#door-place").hidden = Boolean(find("#door-gate").value);
+    find("#type-gates").replaceChildren(...counts.gates.map(({ gate: value }) => element("option", { value })));
+    const categories = counts.categories.flatMap(({ category }) => category ?? []);
+    find("#door-category").replaceChildren(...["", ...categories].map((name) => new Option(name)));
+    find("#door-kind").hidden = categories.length === 0;
+    this.#set(1);
+    this.#dialog.showModal();
+    find("#door-admit").focus();
+  }
+
+  #set(count) {
+    const { most } = find("#door-count").dataset;
+    this.#count = Math.min(Math.max(count, 1), Number(most));
+    find("#door-count").textContent = number(this.#count);
+    const { walk_up_price: paid, currency } = this.#counts;
+    say(find("#door-sum"), sumOf({ count: this.#count, paid }, currency));
+    find("#door-admit").textContent = counted("gate.door_admit", this.#count);
+  }
+}
+
 /** The last scans, and how to undo one of them. */
 export class ScansSheet {
   #gate;
@@ -265,6 +309,9 @@ export function openCounts(counts, ownGate) {
   find("#counts-rows").replaceChildren(...rows, row({ ...counts, gate: text("gate.all_gates") }));
   const full = crowd(counts);
   Object.assign(find("#crowd"), { textContent: full?.words ?? "", className: full?.isFull ? "bad" : "warn", hidden: !full });
+  const { takes_walk_ups: hasDoor, walk_ups: walkUps, cash, currency } = counts;
+  find("#counts-door").hidden = !hasDoor && !walkUps;
+  find("#counts-door").textContent = text("gate.door_counts", { n: number(walkUps), cash: currency ? money(cash, currency) : "–" });
   find("#counts-note").textContent = text(counts.offline ? "gate.counts_offline" : "gate.counts_online");
   find("#counts-sheet").showModal();
 }

@@ -4,7 +4,7 @@ import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
 import { explainAll } from "../shared/problem.js";
 import { signal } from "./sound.js";
-import { ago, counted, dayAndTime, duration, hasText, isolated, number, text, timeAndOtherDay, timeOfDay } from "../shared/text.js";
+import { ago, counted, dayAndTime, duration, hasText, isolated, money, number, text, timeAndOtherDay, timeOfDay } from "../shared/text.js";
 
 /** How long an admission stays; everything else stays until somebody has read it. */
 const SHOWN = 1500;
@@ -45,7 +45,17 @@ export function wordOf(verdict) {
   return text(`result.${kindOf(verdict) === "left" ? "left" : verdict.result}`);
 }
 
-export const nameOf = ({ ticket }) => ticket?.full_name ?? ticket?.username ?? "";
+export const nameOf = ({ ticket, walk_up }) => {
+  const name = ticket?.full_name ?? ticket?.username ?? (walk_up ? text("gate.door") : "");
+  return walk_up ? `${name} × ${number(walk_up.count)}` : name;
+};
+
+/** What people without a ticket pay: `3 × €12.00 = €36.00`. */
+export function sumOf({ count, paid = null }, currency) {
+  if (paid === null || !currency) return "";
+  const sum = money(count * paid, currency);
+  return count > 1 ? `${number(count)} × ${money(paid, currency)} = ${sum}` : sum;
+}
 
 /** What makes it more or less than a verdict of the service just now, as a list of texts. */
 export function tagsOf(verdict) {
@@ -94,7 +104,8 @@ function usedDetail({ first_used_at: at, first_used_gate: gate }, timeZone) {
   return text(gate ? "result.already_used_detail" : "result.already_used_somewhere", values);
 }
 
-function orderOf({ result, right_gate: gate, opens_at: opens, closed_at: closed, ticket }, timeZone) {
+function orderOf({ result, right_gate: gate, opens_at: opens, closed_at: closed, ticket, walk_up, currency }, timeZone) {
+  if (result === "accepted" && walk_up) return sumOf(walk_up, currency);
   if (result === "wrong_gate" && gate) return text("result.wrong_gate_order", { gate: isolated(gate) });
   const turn = { too_early: opens, too_late: closed }[result];
   if (!turn) return "";

@@ -7,7 +7,7 @@ import { element, find, say } from "../shared/dom.js";
 import { attempt, bdi, explain } from "./form.js";
 import { samePlace } from "../shared/fold.js";
 import { all, call, here, session } from "./session.js";
-import { dayAndTime, hasText, isolated, number, text, timeOfDay } from "../shared/text.js";
+import { dayAndTime, hasText, isolated, money, number, text, timeOfDay } from "../shared/text.js";
 
 const EVERY = 5_000;
 const STALE = 15_000;
@@ -71,10 +71,12 @@ function tellAge(problem) {
 }
 
 function drawAll() {
-  const { admitted, expected, inside, registered, tickets, refused, undone, gates } = newest;
+  const { admitted, expected, inside, registered, tickets, refused, undone, gates, walk_ups: walkUps } = newest;
   const refusals = Object.entries(refused).sort((a, b) => b[1] - a[1]);
   const numbers = {
-    admitted: [admitted, text("organizer.of_expected", { registered: number(registered) })],
+    admitted: [admitted, walkUps > 0 ? text("organizer.with_ticket", { admitted: number(admitted - walkUps), registered: number(registered) })
+      : text("organizer.of_expected", { registered: number(registered) })],
+    ...(hasDoor() && { walk_ups: [walkUps, cashOf(newest)] }),
     inside: [inside, ""],
     expected: [expected, text("organizer.of_tickets", { tickets: number(tickets) })],
     refused: [refusals.reduce((sum, [, count]) => sum + count, 0), ""],
@@ -83,13 +85,20 @@ function drawAll() {
   find("#numbers").replaceChildren(...Object.entries(numbers).map(([name, [count, rest]]) =>
     element("div", { className: "card" }, element("dt", {}, text(`organizer.${name}`)),
       element("dd", {}, element("strong", {}, number(count)), rest && element("span", { className: "quiet" }, rest)))));
-  fill("#by-gate", gates.map(({ gate, ...each }) => [bdi(gate), each.admitted, each.inside, each.expected]), "organizer.no_tickets");
+  for (const column of document.querySelectorAll("#by-gate .door")) column.hidden = !hasDoor();
+  fill("#by-gate", gates.map(({ gate, ...each }) =>
+    [bdi(gate), each.admitted, each.inside, each.expected, ...(hasDoor() ? [each.walk_ups, cashOf(each)] : [])]), "organizer.no_tickets");
   drawCrowd();
   drawCategories();
   fill("#refused", refusals.map(([reason, count]) => [reasonText(reason), count]), "organizer.none_refused");
   drawGuessing();
   drawChart();
 }
+
+/** Whether people without a ticket are let in, or were. */
+const hasDoor = () => newest.takes_walk_ups || newest.walk_ups > 0;
+
+const cashOf = ({ cash }) => (newest.currency ? money(cash, newest.currency) : "");
 
 function drawCrowd() {
   const full = crowd(newest);
@@ -138,10 +147,10 @@ function drawGuessing() {
 
 const reasonText = (reason) => (hasText(`result.${reason}`) ? text(`result.${reason}`) : reason);
 
-/** Rows of a first cell that names and others that count, or one that says there are none. */
+/** Rows of a first cell that names and others that count, or are told already, or one that says there are none. */
 function fill(table, rows, none) {
   const made = rows.map(([name, ...counts]) => element("tr", {}, element("th", { scope: "row" }, name),
-    ...counts.map((count) => element("td", { className: "number" }, number(count)))));
+    ...counts.map((count) => element("td", { className: "number" }, typeof count === "number" ? number(count) : count))));
   find(table).tHead.hidden = made.length === 0;
   find(`${table} tbody`).replaceChildren(...(made.length ? made : [element("tr", {}, element("td", { className: "quiet" }, text(none)))]));
 }

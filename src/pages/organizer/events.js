@@ -2,6 +2,7 @@
 
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, onSubmit, open, tell, wrongField } from "./form.js";
+import { amount, sumOf } from "./price.js";
 import { call, here, loadEvents, session } from "./session.js";
 import { dayAndTime, isolated, language, text } from "../shared/text.js";
 import { isTimeZone, localOf, momentOf } from "./zone.js";
@@ -61,11 +62,29 @@ function edit(event) {
     form.elements.reentry.value = event.reentry;
     for (const field of NUMBERS) form.elements[field].value = event[field] ?? "";
     form.elements.location.value = event.location ?? "";
+    form.elements.walk_ups.checked = event.walk_ups;
+    form.elements.currency.value = event.currency ?? "";
+    form.elements.walk_up_price.value = event.walk_up_price === null ? "" : amount(event.walk_up_price, event.currency);
     for (const time of TIMES) form.elements[time].value = event[time] ? localOf(event[time], event.time_zone) : "";
   }
   fillLanguages(event ? event.language ?? "en" : language);
   fillZones();
+  fillCurrencies();
+  showCash();
   open(dialog);
+}
+
+/** What is paid at the door is asked for where somebody may be let in there. */
+function showCash() {
+  find("#event-cash").hidden = !form.elements.walk_ups.checked;
+}
+
+form.elements.walk_ups.onchange = showCash;
+
+function fillCurrencies() {
+  const currencies = find("#currencies");
+  const names = new Intl.DisplayNames([language], { type: "currency" });
+  if (!currencies.children.length) currencies.append(...(Intl.supportedValuesOf?.("currency") ?? []).map((each) => new Option(names.of(each), each)));
 }
 
 /** The time zone of this device, which the event is likely to be in. */
@@ -113,13 +132,24 @@ name.oninput = () => { if (!changed && !slug.dataset.typed) slug.value = slugOf(
 /** A proposal: the name in the letters that a slug may have. */
 const slugOf = (words) => words.normalize("NFKD").toLowerCase().replace(/\p{M}/gu, "").replace(/[^a-z0-9]+/g, "-").slice(0, 64).replace(/^-|-$/g, "");
 
+/** What is paid at the door, by the currency that it is typed in. */
+function priceOf({ walk_up_price: typed = "", currency: letters = "" }) {
+  const currency = letters.toUpperCase() || null;
+  if (!typed) return { walk_up_price: null, currency };
+  if (!currency) throw wrongField("currency", "required");
+  const price = sumOf(typed, currency);
+  if (price === null) throw wrongField("walk_up_price", "not_an_amount", { example: amount(1250, currency) });
+  return { walk_up_price: price, currency };
+}
+
 /** The event that a form says. Whatever it does not ask for is what an event has without it. */
 function read(values) {
   if (!isTimeZone(values.time_zone)) throw wrongField("time_zone", "not_a_time_zone");
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
   const numbers = Object.fromEntries(NUMBERS.map((field) => [field, values[field] ? Number(values[field]) : null]));
   const times = Object.fromEntries(TIMES.map((time) => [time, moment(values[time])]));
-  const event = { ...values, ...numbers, location: values.location || null, ...times };
+  const door = { walk_ups: "walk_ups" in values, ...priceOf(values) };
+  const event = { ...values, ...numbers, location: values.location || null, ...times, ...door };
   for (const [start, end] of [["starts_at", "ends_at"], ["opens_at", "closes_at"], ["opens_at", "ends_at"]]) {
     if (event[start] && event[end] && event[end] <= event[start]) throw wrongField(end, "ends_before_start");
   }

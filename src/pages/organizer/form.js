@@ -68,7 +68,7 @@ function describe(control, keeps, ...more) {
 }
 
 /** Refuses a field on the page's own account, by a code that has a text among those of the service. */
-export const wrongField = (field, code) => new Problem(422, { errors: [{ field, code }], code: "invalid_payload" });
+export const wrongField = (field, code, params = {}) => new Problem(422, { errors: [{ field, code, params }], code: "invalid_payload" });
 
 /** Opens a dialog, with the problems of the last time gone. */
 export function open(dialog) {

@@ -6,7 +6,7 @@ import { sendAgain } from "./mails.js";
 import { prepare } from "./print.js";
 import { all, call, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
-import { dayAndTime, isolated, text } from "../shared/text.js";
+import { dayAndTime, isolated, money, text } from "../shared/text.js";
 
 const dialog = find("#ticket-dialog");
 const holderDialog = find("#holder-dialog");
@@ -23,7 +23,9 @@ export function openTicket(ticket, onChange) {
   find("#ticket-title").textContent = text("organizer.seat_at_gate", placed(ticket));
   const moment = (time) => (time ? dayAndTime(time, session.event.time_zone) : null);
   const facts = {
-    holder: ticket.full_name ? `${isolated(ticket.full_name)} (${ticket.username})` : ticket.username ?? text("organizer.nobody"),
+    holder: ticket.full_name && ticket.username ? `${isolated(ticket.full_name)} (${ticket.username})` : ticket.full_name ?? ticket.username ?? text("organizer.nobody"),
+    walk_up: ticket.walk_up ? text("organizer.at_the_door") : null,
+    paid: ticket.paid === null ? null : money(ticket.paid, session.event.currency),
     status: text(`organizer.status_${stateOf(ticket)}`),
     reference: ticket.reference,
     category: ticket.category,
@@ -74,7 +76,9 @@ function actions(ticket) {
 }
 
 function ofTicket(ticket) {
-  const { status, username } = ticket;
+  const { status, username, walk_up: atTheDoor } = ticket;
+  // It admitted somebody, and is nobody's.
+  if (atTheDoor) return status === "revoked" ? [] : [["revoke", revoke]];
   if (status === "revoked") return [["reissue", reissue]];
   if (!username) return [["register", register], ["revoke", revoke]];
   if (status === "used") return hasLink(ticket) ? [["link_title", link], ["revoke", revoke]] : [["revoke", revoke]];

@@ -77,7 +77,8 @@ function row(ticket) {
     element("td", { className: "state" }, state(ticket)));
 }
 
-function holder({ username, full_name: name }) {
+function holder({ username, full_name: name, walk_up: atTheDoor }) {
+  if (atTheDoor) return [name ? bdi(name) : "", element("span", { className: "quiet" }, text("organizer.at_the_door"))];
   if (!username) return [element("span", { className: "quiet" }, text("organizer.nobody"))];
   return name ? [bdi(name), element("span", { className: "quiet" }, username)] : [bdi(username)];
 }

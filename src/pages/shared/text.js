@@ -3,7 +3,7 @@
 const texts = JSON.parse(document.getElementById("texts").textContent);
 export const language = document.documentElement.lang;
 /** How this person writes times and numbers: in that language, as their country does. */
-const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
+export const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
 const HALF_A_YEAR = 182 * 86_400_000;
 
 /**
@@ -54,6 +54,21 @@ export function timeAndOtherDay(moment, timeZone, now) {
 
 const numbers = new Intl.NumberFormat(locale);
 export const number = (value) => numbers.format(value);
+
+/** Currencies by the digits of their smallest unit, as ISO 4217 has them; others have two. Browsers have others each. */
+const DIGITS = ["BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF", "", "", "BHD IQD JOD KWD LYD OMR TND", "CLF UYW"];
+
+/** How many digits of a sum are those of the smallest unit. */
+export function digitsOf(currency) {
+  const digits = DIGITS.findIndex((codes) => codes.includes(currency));
+  return digits < 0 ? 2 : digits;
+}
+
+/** A sum in the smallest unit of a currency, as people write it. */
+export function money(sum, currency) {
+  const maximumFractionDigits = digitsOf(currency);
+  return new Intl.NumberFormat(locale, { style: "currency", currency, maximumFractionDigits }).format(sum / 10 ** maximumFractionDigits);
+}
 
 const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
 

@@ -4,16 +4,22 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::scans::get_any_scan;
-use super::tickets::{find_read_at, list_party, optional_ticket};
+use super::actions::record_as;
+use super::scans::{find_scans, get_any_scan, ids};
+use super::search::fold_places;
+use super::tickets::{find_read_at, find_tickets, list_party, optional_ticket};
 use super::{
-    BEGIN, Backend, Connection, Db, Row, is_foreign_key_violation, is_serialization_failure, is_unique_violation,
+    BEGIN, Backend, Connection, Db, LOCK_EVENT, Row, is_foreign_key_violation, is_serialization_failure,
+    is_unique_violation, json, unless_unique,
 };
 use crate::admission::{ATTEMPTS, FUTURE_TOLD};
 use crate::error::Error;
 use crate::limits::KEY_ATTEMPTS;
-use crate::model::{Millis, Scan};
-use crate::store::{Admissions, Guarded, Guesses, Mark, Recorded, Result, ScanContext, TicketName, Voucher};
+use crate::model::{Action, Direction, Millis, Scan, ScanResult, Seed, Status, Ticket};
+use crate::store::{
+    Act, Admissions, Author, Guarded, Guesses, Mark, NewTicket, Recorded, Result, ScanContext, TicketName, Voucher,
+    WalkUps,
+};
 
 /// How many codes of a ticket were refused since a moment, those of offline gates apart; since null, none.
 macro_rules! count_refusals {
@@ -230,6 +236,133 @@ impl Admissions for Backend {
             Err(error) => Err(Error::from(error)),
         };
         lease.settle(outcome).await
+    }
+
+    async fn admit_walk_ups(&self, walk_ups: &WalkUps, author: Author) -> Result<()> {
+        // What other seats are compared by.
+        fold_places(self, walk_ups.event_id).await?;
+        let issue_id = Uuid::now_v7();
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            sqlx::query(LOCK_EVENT).bind(walk_ups.event_id).execute(&mut *connection).await?;
+            let act = Act::new(Action::Issued, walk_ups.event_id).count(walk_ups.scan_ids.len());
+            record_as(connection, issue_id, author, &act).await?;
+            let tickets = free_tickets(connection, walk_ups).await?;
+            super::insert_tickets(connection, walk_ups.event_id, None, &tickets, issue_id, author.now)
+                .await
+                .map_err(|error| unless_unique(error, Error::ScanContended))?;
+            mark_walk_ups(connection, walk_ups, &tickets, author.now).await?;
+            for (scan_id, ticket) in walk_ups.scan_ids.iter().zip(&tickets) {
+                let scan = walk_up_scan(walk_ups, *scan_id, ticket, author);
+                bind_scan(sqlx::query(INSERT_SCAN), &scan, Some(NEWLY_MARKED), &Guesses::default())
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(|error| unless_unique(error, Error::ScanIdConflict))?;
+            }
+            Ok(())
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn find_walk_ups(&self, scan_ids: &[Uuid]) -> Result<Vec<(Scan, Option<Ticket>)>> {
+        let mut lease = self.reader().await?;
+        let outcome = async {
+            let connection = lease.connection();
+            let mut scans = find_scans(connection, scan_ids).await?;
+            scans.sort_by_key(|scan| scan_ids.iter().position(|id| *id == scan.scan_id));
+            let ticket_ids: Vec<Uuid> = scans.iter().filter_map(|scan| scan.ticket_id).collect();
+            let tickets = find_tickets(connection, &ticket_ids).await?;
+            let with_ticket = |scan: Scan| {
+                let ticket = tickets.iter().find(|ticket| Some(ticket.ticket_id) == scan.ticket_id);
+                (scan, ticket.cloned())
+            };
+            Ok(scans.into_iter().map(with_ticket).collect())
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+}
+
+/// The version of a ticket that was made and marked in the same breath.
+const NEWLY_MARKED: i64 = 2;
+
+/// The tickets of people who came without one, at seats that nobody has: behind the event's lock only an import that is being
+/// written takes any.
+async fn free_tickets(connection: &mut Connection, walk_ups: &WalkUps) -> Result<Vec<NewTicket>> {
+    let mut last = walk_ups.last_number;
+    loop {
+        let new = |(number, seed): (i64, &Seed)| NewTicket {
+            ticket_id: Uuid::now_v7(),
+            seat: number.to_string(),
+            gate: walk_ups.gate.clone(),
+            seed: *seed,
+            holder: None,
+            reference: None,
+            category: walk_ups.category.clone(),
+            note: walk_ups.note.clone(),
+            valid_from: None,
+            valid_until: None,
+        };
+        let tickets: Vec<NewTicket> = (last + 1..).zip(&walk_ups.seeds).map(new).collect();
+        let taken = super::find_taken(connection, walk_ups.event_id, &tickets, true).await?;
+        let Some(place) = taken.last() else { return Ok(tickets) };
+        last += place + 1;
+    }
+}
+
+/// Marks tickets that were made just now as those of people who came without one, and are inside.
+async fn mark_walk_ups(
+    connection: &mut Connection,
+    walk_ups: &WalkUps,
+    tickets: &[NewTicket],
+    now: Millis,
+) -> Result<()> {
+    let ticket_ids: Vec<Uuid> = tickets.iter().map(|ticket| ticket.ticket_id).collect();
+    sqlx::query(concat!(
+        "update tickets set walk_up = $2, inside = $2, status = $3, paid = $4, holder_name = $5, used_at = $6, changed_at = $7, \
+         version = version + 1 where ",
+        among!("ticket_id", id_in!("m.value ->> 0"), "$1")
+    ))
+    .bind(json(&ids(&ticket_ids))?)
+    .bind(true)
+    .bind(Status::Used)
+    .bind(walk_ups.paid)
+    .bind(&walk_ups.full_name)
+    .bind(walk_ups.decided_at)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The scan that admits somebody with a new ticket. The first one speaks for the others.
+fn walk_up_scan(walk_ups: &WalkUps, scan_id: Uuid, ticket: &NewTicket, author: Author) -> Scan {
+    let first = walk_ups.scan_ids.first().copied();
+    Scan {
+        scan_id,
+        event_id: walk_ups.event_id,
+        ticket_id: Some(ticket.ticket_id),
+        presented: None,
+        at_gate: Some(walk_ups.gate.clone()),
+        direction: Direction::Entry,
+        result: ScanResult::Accepted,
+        offline_result: walk_ups.offline_result,
+        manual: true,
+        note: None,
+        vouched_by: first.filter(|first| *first != scan_id),
+        seconds_off: None,
+        first_used_at: None,
+        first_used_gate: None,
+        opens_at: None,
+        closed_at: None,
+        scanned_at: walk_ups.scanned_at,
+        received_at: author.now,
+        decided_at: walk_ups.decided_at,
+        key_id: author.key_id,
+        undone_at: None,
+        undone_by: None,
     }
 }
 

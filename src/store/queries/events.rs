@@ -33,7 +33,7 @@ const FOR_OTHERS: Duration = Duration::from_secs(10);
 macro_rules! event_columns {
     () => {
         "event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, capacity, category_colours, \
-         language, location, forget_after_days, forgotten_at, version"
+         language, location, forget_after_days, forgotten_at, walk_ups, walk_up_price, currency, version"
     };
 }
 
@@ -45,8 +45,9 @@ impl Events for Backend {
             let connection = lease.connection();
             sqlx::query(
             "insert into events (event_id, slug, name, time_zone, starts_at, ends_at, opens_at, closes_at, reentry, \
-             version, created_at, capacity, category_colours, language, location, forget_after_days) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+             version, created_at, capacity, category_colours, language, location, forget_after_days, \
+             walk_ups, walk_up_price, currency) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         )
         .bind(event.event_id)
         .bind(&event.slug)
@@ -64,6 +65,9 @@ impl Events for Backend {
         .bind(&event.language)
         .bind(&event.location)
         .bind(event.forget_after_days)
+        .bind(event.walk_ups)
+        .bind(event.walk_up_price)
+        .bind(&event.currency)
         .execute(&mut *connection)
         .await
         .map_err(|error| unless_unique(error, Error::EventExists))?;
@@ -105,10 +109,13 @@ impl Events for Backend {
                 let used = read_use(connection, event_id, author.now).await?;
                 known.check_change(&event, &used, author.now)?;
             }
+            if event.currency != known.currency && was_paid(connection, event_id).await? {
+                return Err(Error::field("currency", Fault::PaidInIt));
+            }
             sqlx::query(
                 "update events set name = $2, time_zone = $3, starts_at = $4, ends_at = $5, opens_at = $6, closes_at = $7, \
                  reentry = $8, version = $9, capacity = $10, category_colours = $11, language = $12, location = $13, \
-                 forget_after_days = $14 \
+                 forget_after_days = $14, walk_ups = $15, walk_up_price = $16, currency = $17 \
                  where event_id = $1",
             )
             .bind(event_id)
@@ -125,6 +132,9 @@ impl Events for Backend {
             .bind(&event.language)
             .bind(&event.location)
             .bind(event.forget_after_days)
+            .bind(event.walk_ups)
+            .bind(event.walk_up_price)
+            .bind(&event.currency)
             .execute(&mut *connection)
             .await?;
             record(connection, author, &Act::new(Action::EventChanged, event_id)).await?;
@@ -314,6 +324,16 @@ pub(super) async fn read_use(connection: &mut Connection, event_id: Uuid, now: M
     Ok(Use { admitted_at, is_listed: lists > 0 })
 }
 
+/// Whether something was paid at the event's doors. Who takes more waits for the event's row, which we have.
+async fn was_paid(connection: &mut Connection, event_id: Uuid) -> Result<bool> {
+    let paid: Option<i32> =
+        sqlx::query_scalar("select 1 from tickets where event_id = $1 and paid is not null limit 1")
+            .bind(event_id)
+            .fetch_optional(connection)
+            .await?;
+    Ok(paid.is_some())
+}
+
 async fn has_tickets(connection: &mut Connection, event_id: Uuid) -> Result<bool> {
     let ticket: Option<i32> = sqlx::query_scalar("select 1 from tickets where event_id = $1 limit 1")
         .bind(event_id)
@@ -324,10 +344,12 @@ async fn has_tickets(connection: &mut Connection, event_id: Uuid) -> Result<bool
 
 async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
     let groups: Vec<CountedGroup> = sqlx::query_as(concat!(
-        "select t.gate, t.category, count(*) as tickets, count(t.registered_at) as registered, count(t.used_at) as admitted, \
+        "select t.gate, t.category, sum(case when t.walk_up and t.used_at is null then 0 else 1 end) as tickets, \
+         count(t.registered_at) as registered, count(t.used_at) as admitted, \
          sum(case when t.status = 'valid' and (t.user_id is not null or e.forgotten_at is not null \
          and t.registered_at is not null) then 1 else 0 end) as expected, \
-         sum(case when t.inside then 1 else 0 end) as inside \
+         sum(case when t.inside then 1 else 0 end) as inside, count(case when t.walk_up then t.used_at end) as walk_ups, \
+         cast(coalesce(sum(case when t.walk_up and t.used_at is not null then t.paid end), 0) as bigint) as cash \
          from events e join tickets t on t.event_id = e.event_id and ",
         issued_ticket!(),
         " where e.event_id = $1 group by t.gate, t.category"

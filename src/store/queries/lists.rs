@@ -24,7 +24,7 @@ macro_rules! select_issued {
         concat!(
             "select t.ticket_id, t.seat, t.gate, t.reference, t.status, u.username, u.event_id as holder_event_id, \
              u.full_name as own_name, coalesce(t.holder_name, u.full_name) as full_name, t.category, t.note, \
-             t.valid_from, t.valid_until from tickets t join events e on e.event_id = t.event_id and ",
+             t.valid_from, t.valid_until, t.walk_up from tickets t join events e on e.event_id = t.event_id and ",
             issued_ticket!(),
             " left join users u on u.user_id = t.user_id where t.event_id = $1 and ",
             $($rest),+
@@ -44,7 +44,7 @@ impl Lists for Backend {
         let outcome = sqlx::query_as(concat!(
             "select t.gate, max(",
             number_in!("t.seat"),
-            ") as last_number, count(case when t.status <> 'revoked' then 1 end) as standing from events e join tickets t on t.event_id = e.event_id and ",
+            ") as last_number, count(case when t.status <> 'revoked' and not t.walk_up then 1 end) as standing from events e join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
             " where e.event_id = $1 group by t.gate order by t.gate"
         ))

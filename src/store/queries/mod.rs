@@ -125,7 +125,7 @@ macro_rules! ticket_columns {
             " as reference, t.category, case when t.category is not null then e.category_colours end as category_colours, ",
             of_people!("t.note"),
             " as note, t.valid_from, t.valid_until, t.inside, t.last_step, t.version, t.created_at, t.registered_at, t.used_at, \
-             t.printed_at, t.mailed_at, t.seeded_at, ",
+             t.printed_at, t.mailed_at, t.seeded_at, t.walk_up, t.paid, ",
             last_entry!()
         )
     };

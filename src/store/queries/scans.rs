@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::actions::record;
 use super::tickets::{lock_ticket, optional_ticket};
-use super::{BEGIN, Backend, Connection, Row};
+use super::{BEGIN, Backend, Connection, Row, json};
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Direction, Key, Millis, Scan, Status, Ticket};
@@ -175,6 +175,25 @@ pub(super) async fn get_any_scan(connection: &mut Connection, scan_id: Uuid) -> 
     Ok(scan)
 }
 
+/// Those of many, of any event.
+pub(super) async fn find_scans(connection: &mut Connection, scan_ids: &[Uuid]) -> Result<Vec<Scan>> {
+    let scans = sqlx::query_as(concat!(
+        "select ",
+        scan_columns!(),
+        " from scans s where ",
+        among!("s.scan_id", id_in!("m.value ->> 0"), "$1")
+    ))
+    .bind(json(&ids(scan_ids))?)
+    .fetch_all(connection)
+    .await?;
+    Ok(scans)
+}
+
+/// Ids as [`among!`] reads them.
+pub(super) fn ids(ids: &[Uuid]) -> Vec<[String; 1]> {
+    ids.iter().map(|id| [id.simple().to_string()]).collect()
+}
+
 /// The newest accepted scan of a ticket's present use.
 async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Uuid>> {
     let newest = sqlx::query_scalar(concat!(
@@ -202,7 +221,12 @@ async fn take_back(connection: &mut Connection, ticket: &Ticket, scan: &Scan, no
     .fetch_one(&mut *connection)
     .await?;
     let unused = scan.direction == Direction::Entry && entered_before == 0;
-    let status = if unused && ticket.status == Status::Used { Status::Valid } else { ticket.status };
+    let status = match ticket.status {
+        // Nobody has this ticket to come again with.
+        Status::Used if unused && ticket.walk_up => Status::Revoked,
+        Status::Used if unused => Status::Valid,
+        status => status,
+    };
     sqlx::query(
         "update tickets set status = $2, inside = $3, used_at = $4, changed_at = $5, version = version + 1 \
          where ticket_id = $1",

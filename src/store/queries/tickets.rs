@@ -6,9 +6,10 @@ use uuid::Uuid;
 
 use super::actions::record;
 use super::issues::LARGE_CHUNK;
+use super::scans::ids;
 use super::search::fold_event;
 use super::users::find_holder;
-use super::{BEGIN, Backend, Connection, FIND, LOCK_TICKET, Row, kept_secrets};
+use super::{BEGIN, Backend, Connection, FIND, LOCK_TICKET, Row, json, kept_secrets};
 use crate::error::Error;
 use crate::fold;
 use crate::limits::PARTY;
@@ -118,7 +119,7 @@ impl Tickets for Backend {
             of_people!("coalesce(t.holder_name, u.full_name)"),
             " as full_name, t.category, ",
             of_people!("t.note"),
-            " as note, t.valid_from, t.valid_until, t.inside, t.last_step, t.used_at, t.printed_at, ",
+            " as note, t.valid_from, t.valid_until, t.inside, t.last_step, t.used_at, t.printed_at, t.walk_up, t.paid, ",
             last_entry!(),
             " from events e join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
@@ -314,6 +315,8 @@ fn is_due(change: &TicketChange, ticket: &Ticket) -> Result<bool> {
     match (change, ticket.status) {
         (TicketChange::Revoke, status) => Ok(status != Status::Revoked),
         (_, Status::Used) => Err(Error::TicketUsed),
+        // Who came without a ticket has gone in with it, or it was undone.
+        (TicketChange::Reissue { .. }, Status::Revoked) if ticket.walk_up => Err(Error::TicketUsed),
         (TicketChange::Reissue { .. }, Status::Valid | Status::Revoked) => Ok(true),
         (TicketChange::Transfer { .. } | TicketChange::Print, Status::Revoked) => Err(Error::TicketRevoked),
         (TicketChange::Transfer { .. } | TicketChange::Print, Status::Valid) if ticket.user_id.is_none() => {
@@ -422,6 +425,15 @@ pub(super) async fn find_read_at(
     .fetch_all(connection)
     .await?;
     Ok(if let [ticket_id] = found[..] { Some(ticket_id) } else { None })
+}
+
+/// Those of these tickets that are there.
+pub(super) async fn find_tickets(connection: &mut Connection, ticket_ids: &[Uuid]) -> Result<Vec<Ticket>> {
+    let tickets = sqlx::query_as(select_tickets!("where ", among!("t.ticket_id", id_in!("m.value ->> 0"), "$1")))
+        .bind(json(&ids(ticket_ids))?)
+        .fetch_all(connection)
+        .await?;
+    Ok(tickets)
 }
 
 async fn get_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Ticket>> {

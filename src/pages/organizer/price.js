@@ -1,0 +1,18 @@
+// Prices, as people type them.
+
+import { digitsOf, locale } from "../shared/text.js";
+
+/** A sum in the smallest unit of a currency, as somebody may type it. */
+export function amount(sum, currency) {
+  const digits = digitsOf(currency);
+  return new Intl.NumberFormat(locale, { minimumFractionDigits: digits, useGrouping: false }).format(sum / 10 ** digits);
+}
+
+/** The sum that somebody typed, in the smallest unit, or null where nobody can tell: `12.5`, `12,50`, `1.200,00`. */
+export function sumOf(typed, currency) {
+  const digits = digitsOf(currency);
+  const plain = typed.replace(/[\s'’]/g, "");
+  const [, whole, sign = "", rest = ""] = new RegExp(digits ? `^(.*?)(?:([.,])(\\d{1,${digits}}))?$` : "^(.*)$").exec(plain);
+  const isNumber = /^(\d+|\d{1,3}([.,])\d{3}(\2\d{3})*)$/.test(whole) && !(sign && whole.includes(sign));
+  return isNumber ? Number(whole.replace(/[.,]/g, "") + rest.padEnd(digits, "0")) : null;
+}
