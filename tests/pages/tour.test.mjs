@@ -2,6 +2,7 @@
 // SCREENSHOTS=DIRECTORY kept as a picture.
 
 import assert from "node:assert/strict";
+import crypto from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
@@ -112,8 +113,12 @@ async function holder(t, page, look) {
   await look(ticket, "ticket-gone");
 }
 
+/** What the event of the tour asks of people without a ticket. */
+const DOOR = { walk_ups: true, walk_up_price: 1200, currency: "EUR" };
+
 async function gate(t, page, look) {
   const { service, people, issued } = await gala(t);
+  await service.api("PATCH", "/api/events/gala", DOOR);
   const newcomer = await page(t, service);
   await newcomer.goto("/gate");
   await newcomer.getByText(en("gate.enrol_title")).waitFor();
@@ -165,7 +170,6 @@ async function gate(t, page, look) {
   for (let more = 1; more < 20; more += 1) await gate.press(en("gate.door_more"));
   await look(gate.page, "gate-door");
   await gate.press(en("gate.cancel"));
-  await gate.press(en("gate.close"));
   await gate.press(en("gate.type"));
   await look(gate.page, "gate-type");
   await gate.press(en("gate.without_code"));
@@ -351,6 +355,7 @@ async function organizer(t, page, look) {
   await organizer.sees("Spring Gala");
   await look(organizer.page, "organizer-events");
   await organizer.press(en("organizer.new_event"));
+  await organizer.page.getByLabel(en("organizer.walk_ups_allow")).check();
   await look(organizer.page, "organizer-event");
   await organizer.press(en("organizer.cancel"));
   await organizer.page.evaluate(() => (location.hash = "#first/gala")); // as without an event
@@ -389,6 +394,8 @@ async function organizer(t, page, look) {
   await organizer.sees(en("organizer.sheet_link"));
   await look(organizer.page, "organizer-print");
 
+  await service.api("PATCH", "/api/events/gala", DOOR);
+  await service.api("POST", "/api/events/gala/walk-ups", { scan_id: crypto.randomUUID(), gate: "North", count: 2 });
   await organizer.open("gates");
   await organizer.press(en("organizer.new_key"));
   await look(organizer.page, "organizer-key");
