@@ -6,11 +6,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use http::{HeaderMap, Uri};
 use lettre::message::Mailbox;
 use percent_encoding::percent_decode_str;
+use ring::signature::RsaKeyPair;
+use serde::Deserialize;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
@@ -76,6 +80,12 @@ pub const SETTINGS: &[Setting] = &[
         "the mail server, such as smtps://user:password@smtp.example.org; without one no mail is sent",
     ),
     setting("MAIL_FROM", "", "who the mail is from, such as Tickets <tickets@example.org>"),
+    setting(
+        "GOOGLE_WALLET_ISSUER_ID",
+        "",
+        "the issuer's number, for passes of Google Wallet; without one there are none",
+    ),
+    setting("GOOGLE_WALLET_KEY", "", "the key of the issuer's service account: its JSON, or the file with it"),
     setting("GOOGLE_CLOUD_PROJECT", "", "completes the trace in log lines on Google Cloud"),
     setting("LOG_FORMAT", "json on Cloud Run, else text", "json or text"),
     setting("REVISION", "", "the commit that the program was built from, for /health; the image has it set"),
@@ -163,6 +173,22 @@ pub struct Mail {
     pub from: Mailbox,
 }
 
+/// Who issues passes of Google Wallet. Without `Debug`, which would show the key.
+pub struct Issuer {
+    pub id: String,
+    /// The address of the service account, which signs in the issuer's name.
+    pub email: String,
+    pub key: RsaKeyPair,
+}
+
+/// What is needed of the JSON of a service account's key.
+#[derive(Deserialize)]
+struct Account {
+    client_email: String,
+    /// PKCS #8, in PEM.
+    private_key: String,
+}
+
 /// How the way to the mail server is protected. Nothing is sent over a weaker one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encryption {
@@ -197,6 +223,8 @@ pub struct Settings {
     pub backup_dir: Option<PathBuf>,
     pub backup_command: Option<String>,
     pub mail: Option<Mail>,
+    /// Who issues passes of Google Wallet.
+    pub wallet: Option<Arc<Issuer>>,
     /// Whether the process is given time between requests, and its disk outlives it. Cloud Run and AWS Lambda do neither.
     pub is_resident: bool,
     pub google_cloud_project: Option<String>,
@@ -344,6 +372,7 @@ impl Settings {
             backup_dir: read("BACKUP_DIR").map(PathBuf::from),
             backup_command: read("BACKUP_COMMAND").filter(|command| !command.trim().is_empty()),
             mail: mail(&read)?,
+            wallet: wallet(&read)?,
             is_resident: vanishing_disk.is_none(),
             google_cloud_project: read("GOOGLE_CLOUD_PROJECT"),
             revision: read("REVISION"),
@@ -478,6 +507,30 @@ fn mail(read: &impl Fn(&str) -> Option<String>) -> Result<Option<Mail>, SettingE
                     a `?` at most tls=required or tls=none, for smtp:// alone, and sslrootcert= with a file that can be read";
         refuse("SMTP_URL", form)
     }).map(Some)
+}
+
+fn wallet(read: &impl Fn(&str) -> Option<String>) -> Result<Option<Arc<Issuer>>, SettingError> {
+    let (issuer_id, key) = match (read("GOOGLE_WALLET_ISSUER_ID"), read("GOOGLE_WALLET_KEY")) {
+        (None, None) => return Ok(None),
+        (Some(issuer_id), Some(key)) => (issuer_id, key),
+        (Some(_), None) => return Err(refuse("GOOGLE_WALLET_KEY", "must be set where GOOGLE_WALLET_ISSUER_ID is")),
+        (None, Some(_)) => return Err(refuse("GOOGLE_WALLET_ISSUER_ID", "must be set where GOOGLE_WALLET_KEY is")),
+    };
+    if issuer_id.bytes().any(|byte| !byte.is_ascii_digit()) {
+        return Err(refuse("GOOGLE_WALLET_ISSUER_ID", "must be the number of an issuer"));
+    }
+    let form = "must be the JSON of a service account's key, with `client_email` and `private_key`, or a file with it";
+    issuer(issuer_id, &key).map(|issuer| Some(Arc::new(issuer))).ok_or_else(|| refuse("GOOGLE_WALLET_KEY", form))
+}
+
+/// By the JSON of a service account's key, or the file with it.
+fn issuer(id: String, key: &str) -> Option<Issuer> {
+    let file = (!key.trim_start().starts_with('{')).then(|| std::fs::read_to_string(key));
+    let json = file.transpose().ok()?;
+    let account: Account = serde_json::from_str(json.as_deref().unwrap_or(key)).ok()?;
+    let base64: String = account.private_key.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
+    let key = RsaKeyPair::from_pkcs8(&BASE64.decode(base64.as_bytes()).ok()?).ok()?;
+    Some(Issuer { id, email: account.client_email, key })
 }
 
 /// Over a network everything is encrypted, unless the URL says otherwise.
@@ -912,6 +965,26 @@ mod tests {
     }
 
     const FROM: (&str, &str) = ("MAIL_FROM", "Tickets <tickets@example.org>");
+
+    #[test]
+    fn what_is_no_issuer_of_passes_is_refused() {
+        let issuer = ("GOOGLE_WALLET_ISSUER_ID", "3388000000022123456");
+        let no_key =
+            r#"{"client_email":"a@example.org","private_key":"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END"}"#;
+        for key in ["nowhere.json", "Cargo.toml", "{", "{}", no_key] {
+            let line = refusal(&[issuer, ("GOOGLE_WALLET_KEY", key)]);
+            assert!(line.starts_with("GOOGLE_WALLET_KEY: must be the JSON"), "{line}");
+            assert!(!line.contains("c2VjcmV0") && line.lines().count() == 1, "{line}");
+        }
+        let alone = [&[issuer][..], &[("GOOGLE_WALLET_KEY", "{}")]].map(refusal);
+        assert!(
+            alone[0].starts_with("GOOGLE_WALLET_KEY: ") && alone[1].starts_with("GOOGLE_WALLET_ISSUER_ID: "),
+            "{alone:?}"
+        );
+        let line = refusal(&[("GOOGLE_WALLET_ISSUER_ID", "an issuer"), ("GOOGLE_WALLET_KEY", "{}")]);
+        assert_eq!(line, "GOOGLE_WALLET_ISSUER_ID: must be the number of an issuer");
+        assert!(read(&[]).unwrap().wallet.is_none());
+    }
 
     #[test]
     fn a_mail_server_is_named_by_a_url() {

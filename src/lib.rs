@@ -25,7 +25,7 @@
 //! serve connections                                the two entrances; who has a place at the first
 //! routes                                           the route table, limits, handle(): who may call what
 //! endpoints                                        one file a resource: parse, ask, answer
-//! door gate mail links backup forgetting           one scan from reading to writing; letters; addresses; backups; who is forgotten
+//! door gate mail links wallet backup forgetting    one scan from reading to writing; letters; addresses; passes; backups; who is forgotten
 //! request logs                                     what an endpoint gets, what is logged of it
 //! app                                              the state a request needs
 //! quota auth sheet store pages                     shares; keys; lists; the database; templates and texts
@@ -78,6 +78,7 @@ pub mod serve;
 pub mod sheet;
 pub mod store;
 pub mod totp;
+pub mod wallet;
 
 #[cfg(test)]
 mod tests {

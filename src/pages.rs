@@ -317,6 +317,7 @@ mod tests {
                 "used_gate",
                 "used_when",
                 "validity",
+                "wallet",
             ],
         ),
     ];

@@ -131,6 +131,7 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/t/{token}"                        ANYONE,     TICKET => pages::show_ticket;
     GET    "/t/{token}/"                       ANYONE,     SHORT  => pages::drop_slash;
     GET    "/t/{token}/app.webmanifest"        ANYONE,     SHORT  => pages::show_ticket_manifest;
+    GET    "/t/{token}/wallet"                 ANYONE,     SHORT  => pages::add_to_wallet;
     GET    "/worker.js"                        ANYONE,     SHORT  => pages::show_worker;
     GET    "/assets/{version}/{*file}"         ANYONE,     SHORT  => pages::show_asset;
     GET    "/health"                           ANYONE,     SHORT  => system::show_health;

@@ -821,8 +821,11 @@ pub struct TicketPage {
     #[sqlx(flatten)]
     pub ticket: Ticket,
     pub event_name: String,
+    pub event_version: i64,
+    pub language: Option<String>,
     pub time_zone: String,
     pub starts_at: Option<Millis>,
+    pub ends_at: Option<Millis>,
     pub opens_at: Option<Millis>,
     pub location: Option<String>,
     pub reentry: Reentry,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXUPPER};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -98,6 +98,11 @@ impl TotpKey {
     /// The key as authenticator apps take it: base32 without padding (RFC 4648, section 6).
     pub fn base32(&self) -> String {
         BASE32_NOPAD.encode(&self.0)
+    }
+
+    /// The key in hexadecimal (RFC 4648, section 8), as Google Wallet takes it.
+    pub fn base16(&self) -> String {
+        HEXUPPER.encode(&self.0)
     }
 
     /// Whether this key made the proof of a printed ticket. Takes the same time whatever the proof.

@@ -249,8 +249,13 @@ async fn shown(app: &App, caller: &Caller, event: &Event, held: &[&Addressed]) -
     let hidden = format!("{}/t/…", app.settings.public_url);
     let tickets = held.iter().map(|known| (&known.ticket, hidden.clone()));
     let all = (all_held(app, event, held).await?.len() > 1).then(|| hidden.clone());
-    let letter = Letter::new(event, held[0].own_name.as_deref(), tickets, all);
+    let letter = Letter::new(event, held[0].own_name.as_deref(), tickets, all, replaces_pass(app, held));
     Ok(Preview { to: address_of(held, caller.event_id).to_owned(), subject: letter.subject(), text: letter.text() })
+}
+
+/// Whether passes of Google Wallet may be about whose codes are good no more: of tickets whose seed is not their first.
+fn replaces_pass(app: &App, held: &[&Addressed]) -> bool {
+    app.settings.wallet.is_some() && held.iter().any(|known| known.ticket.seeded_at.is_some())
 }
 
 /// All tickets of the event that this person holds and may still have to show, those of other mails too.
@@ -290,7 +295,7 @@ async fn deliver(
         let address = address_of(held, caller.event_id);
         let tickets = ours.iter().map(|known| (&known.ticket, ticket_url(app, secret, &known.ticket)));
         let all = holder_url(app, secret, address, &all_held(app, event, held).await?);
-        let letter = Letter::new(event, held[0].own_name.as_deref(), tickets, all);
+        let letter = Letter::new(event, held[0].own_name.as_deref(), tickets, all, replaces_pass(app, &ours));
         let to = letter::address(address).map_err(|error| Error::Internal(error.to_string()))?;
         let sent = post.send(&letter.message(&server.from, to, now)?).await;
         app.store().settle_mails(&claimed, now, sent.is_ok()).await?;

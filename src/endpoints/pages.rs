@@ -8,12 +8,13 @@ use serde_json::json;
 
 use crate::error::Error;
 use crate::links::otpauth_url;
-use crate::model::{Millis, Status, Ticket};
+use crate::model::{Millis, Reentry, Status, Ticket};
 use crate::pages::{ASSETS_PATH, Asset, Language, qr};
 use crate::request::Call;
 use crate::response::{self, BROTLI, Response, accepts};
 use crate::store::TicketPage;
 use crate::totp::{Code, HolderToken, LinkSecret, PERIOD, PageToken, QrCode, step_at};
+use crate::wallet;
 
 /// Everything a page may do: load from here, ask here, show pictures from here. Workers have a policy of their
 /// own, so the files have it too.
@@ -48,9 +49,13 @@ pub async fn drop_slash(call: Call<'_>) -> Result<Response, Error> {
     let uri = &call.parts.uri;
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let address = format!("{}{query}", uri.path().trim_end_matches('/'));
+    redirect(StatusCode::PERMANENT_REDIRECT, &address)
+}
+
+fn redirect(status: StatusCode, address: &str) -> Result<Response, Error> {
     let mut response = response::no_content();
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    let address = HeaderValue::from_str(&address).map_err(|error| Error::Internal(error.to_string()))?;
+    *response.status_mut() = status;
+    let address = HeaderValue::from_str(address).map_err(|error| Error::Internal(error.to_string()))?;
     response.headers_mut().insert(header::LOCATION, address);
     Ok(response)
 }
@@ -72,7 +77,9 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
         ("database", database.map(|id| id.to_string()).unwrap_or_default()),
     ];
     values.extend(found.first().map(|read| ("title", read.event_name.clone())));
-    let each: Vec<_> = found.iter().map(|read| shown(read, secret, language, step)).collect();
+    let mut each: Vec<_> = found.iter().map(|read| shown(read, secret, language, step)).collect();
+    let wallet = call.app.settings.wallet.as_ref().map(|_| "true".to_owned()).unwrap_or_default();
+    each.iter_mut().for_each(|values| values.push(("wallet", wallet.clone())));
     let html = language.render_each(include_str!("../pages/ticket/ticket.html"), &values, &each);
     let mut response = page_in(language, call.parts, StatusCode::OK, &html)?;
     set(&mut response, PRIVATE);
@@ -119,6 +126,32 @@ fn shown(read: &TicketPage, secret: &LinkSecret, language: &Language, step: i64)
     };
     values.extend(["code", "qr", "otpauth_qr", "otpauth", "key"].into_iter().zip(codes));
     values
+}
+
+/// `GET /t/{token}/wallet`: leads to Google with a pass of the ticket, or back where it shows no code. The pass has the key of the codes,
+/// so it is made when somebody asks for it, and never before.
+pub async fn add_to_wallet(call: Call<'_>) -> Result<Response, Error> {
+    let settings = &call.app.settings;
+    let issuer = settings.wallet.as_ref().ok_or(Error::NotFound)?;
+    let (found, secret) = find_tickets(&call).await?;
+    // Each of several has a link of its own.
+    let [read] = &found[..] else { return Err(Error::TicketNotFound) };
+    let ticket = &read.ticket;
+    let shows_code = match ticket.status {
+        Status::Valid => true,
+        Status::Used => read.reentry != Reentry::None,
+        Status::Revoked => false,
+    };
+    let address = if shows_code {
+        let key = secret.codes.key_of(ticket.ticket_id, ticket.seed);
+        wallet::link(issuer, read, &key, &settings.public_url, call.now)?
+    } else {
+        ticket_path(&call)
+    };
+    let mut response = redirect(StatusCode::SEE_OTHER, &address)?;
+    set(&mut response, GUARDS);
+    set(&mut response, PRIVATE);
+    Ok(response)
 }
 
 /// From when on a ticket admits, and until when; empty where that is always.

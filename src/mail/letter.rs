@@ -21,6 +21,8 @@ pub struct Letter<'a> {
     tickets: Vec<Enclosed>,
     /// The link that opens all tickets of this person, where they have several.
     all: Option<String>,
+    /// Whether somebody may have a pass of Google Wallet that one of these links takes the place of.
+    replaces_pass: bool,
 }
 
 struct Enclosed {
@@ -41,6 +43,7 @@ impl<'a> Letter<'a> {
         own_name: Option<&str>,
         tickets: impl Iterator<Item = (&'t Ticket, String)>,
         all: Option<String>,
+        replaces_pass: bool,
     ) -> Self {
         let language = event.language.as_deref().and_then(Language::by_tag).unwrap_or(&LANGUAGES[0]);
         let enclosed = |(ticket, url): (&Ticket, String)| {
@@ -50,7 +53,14 @@ impl<'a> Letter<'a> {
             let more = [ticket.category.as_deref(), other_name].into_iter().flatten().map(one_line);
             Enclosed { told: std::iter::once(place).chain(more).collect::<Vec<_>>().join(" · "), url }
         };
-        Self { event, language, name: own_name.map(one_line), tickets: tickets.map(enclosed).collect(), all }
+        Self {
+            event,
+            language,
+            name: own_name.map(one_line),
+            tickets: tickets.map(enclosed).collect(),
+            all,
+            replaces_pass,
+        }
     }
 
     /// The text for one ticket, or for so many.
@@ -81,8 +91,13 @@ impl<'a> Letter<'a> {
         [when, place].into_iter().filter(|line| !line.is_empty()).collect()
     }
 
-    fn advice(&self) -> [String; 2] {
-        [self.counted("mail.open_one", "mail.open_other"), self.counted("mail.secret_one", "mail.secret_other")]
+    fn advice(&self) -> Vec<String> {
+        let mut advice = vec![
+            self.counted("mail.open_one", "mail.open_other"),
+            self.counted("mail.secret_one", "mail.secret_other"),
+        ];
+        advice.extend(self.replaces_pass.then(|| self.language.text("gone.wallet").to_owned()));
+        advice
     }
 
     pub fn text(&self) -> String {
@@ -235,7 +250,7 @@ mod tests {
     }
 
     fn letter<'a>(event: &'a Event, name: &str, tickets: usize) -> Letter<'a> {
-        let mut letter = Letter::new(event, Some(name), std::iter::empty(), None);
+        let mut letter = Letter::new(event, Some(name), std::iter::empty(), None, true);
         let enclosed =
             |place| Enclosed { told: format!("A-{place} · <North>"), url: format!("https://t.example.org/t/{place}") };
         letter.tickets.extend((0..tickets).map(enclosed));

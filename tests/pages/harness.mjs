@@ -1,7 +1,7 @@
 // What the tests of the pages share: the service in a process of its own, a browser that tolerates no error, its camera.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { randomUUID } from "node:crypto";
+import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import fs from "node:fs";
 import { createRequire } from "node:module";
@@ -142,6 +142,13 @@ class Service {
       body: body === undefined || typeof body === "string" ? body : JSON.stringify(body),
     });
   }
+}
+
+/** An issuer of passes of Google Wallet: the settings of a service, and the key by which its passes are checked. */
+export function walletIssuer() {
+  const { publicKey, privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  const account = { client_email: "tickets@example.iam.gserviceaccount.com", private_key: privateKey.export({ type: "pkcs8", format: "pem" }) };
+  return { publicKey, settings: { GOOGLE_WALLET_ISSUER_ID: "3388000000022123456", GOOGLE_WALLET_KEY: JSON.stringify(account) } };
 }
 
 /** The header of an answer that a test makes up for the service: without it nobody acts on it. */

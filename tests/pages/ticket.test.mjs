@@ -1,12 +1,12 @@
 // The ticket page: the code, what becomes of the ticket, and phones that are not as they should be.
 
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
+import { randomUUID, verify } from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
-import { accessible, eventually, phone, service, texts } from "./harness.mjs";
+import { accessible, eventually, phone, service, texts, walletIssuer } from "./harness.mjs";
 import { mailServer } from "./mail-server.mjs";
 import { isKept, linkToAll } from "./people.mjs";
 
@@ -465,7 +465,7 @@ test("each of several tickets shows its own codes, without a network too", async
       await eventually(async () => assert.equal((await page.locator(".digits:visible").innerText()).replace(" ", ""), digits));
       await page.keyboard.press("ArrowRight");
     }
-    for (const _ of each) await page.keyboard.press("ArrowLeft");
+    for (let left = each.length; left > 0; left -= 1) await page.keyboard.press("ArrowLeft");
     return keys;
   };
   assert.equal(new Set(await shown(0)).size, 4);
@@ -519,4 +519,30 @@ test("without a script all tickets of the link are there, each with a link of it
   assert.deepEqual(await seat(page), ["A-1", "A-2", "A-3", "A-4"]);
   assert.equal(await page.locator(".digits:visible").count(), 4);
   assert.equal(await page.getByRole("link", { name: en("ticket.alone") }).count(), 4);
+});
+
+test("a button adds the ticket to Google Wallet, and nothing of the pass is made before somebody presses it", async (t) => {
+  const { publicKey, settings } = walletIssuer();
+  const { tickets, ticket } = await oneTicket(t, null, settings);
+  const page = await open(t, tickets, ticket);
+  const button = page.getByRole("link", { name: en("ticket.wallet") });
+  await accessible(page);
+  assert.equal((await page.content()).includes("pay.google.com"), false);
+  const answer = await fetch(await button.evaluate(({ href }) => href), { redirect: "manual" });
+  const [, token] = /^https:\/\/pay\.google\.com\/gp\/v\/save\/(.+)$/.exec(answer.headers.get("location"));
+  const [head, claims, signature] = token.split(".");
+  assert.ok(verify("RSA-SHA256", Buffer.from(`${head}.${claims}`), publicKey, Buffer.from(signature, "base64url")));
+  const { payload } = JSON.parse(Buffer.from(claims, "base64url"));
+  assert.equal(payload.eventTicketObjects[0].ticketHolderName, "Ana Roe");
+  await tickets.api("POST", `/api/tickets/${ticket.ticket_id}/reissue`);
+  await ask(page);
+  await sees(page, en("gone.wallet"));
+  assert.equal(await button.count(), 0);
+});
+
+test("without an issuer nothing is said of Google Wallet", async (t) => {
+  const { tickets, ticket } = await oneTicket(t);
+  const page = await open(t, tickets, ticket);
+  await shows(page, tickets, ticket);
+  assert.equal(await page.getByText("Google").filter({ visible: true }).count(), 0);
 });

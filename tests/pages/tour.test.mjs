@@ -6,7 +6,7 @@ import crypto from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
-import { accessible, desktop, phone, rawTexts, service } from "./harness.mjs";
+import { accessible, desktop, phone, rawTexts, service, walletIssuer } from "./harness.mjs";
 import { allLookedAt, fits } from "./layout.mjs";
 import { mailServer } from "./mail-server.mjs";
 import { Gate, Holder, Organizer, en, linkToAll } from "./people.mjs";
@@ -59,7 +59,7 @@ async function gala(t) {
   const mails = [];
   const mail = await mailServer({ kept: (mail) => mails.push(mail) });
   t.after(() => mail.close());
-  const settings = { SMTP_URL: `smtp://localhost:${mail.port}`, MAIL_FROM: "Spring Gala <gala@example.org>" };
+  const settings = { SMTP_URL: `smtp://localhost:${mail.port}`, MAIL_FROM: "Spring Gala <gala@example.org>", ...walletIssuer().settings };
   const tickets = await service(t, { settings });
   const soon = (hours) => new Date(Date.now() + hours * 3_600_000).toISOString();
   const event = { slug: "gala", name: "Spring Gala", time_zone: "Europe/Madrid", starts_at: soon(1), ends_at: soon(5), reentry: "after_exit" };

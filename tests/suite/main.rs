@@ -95,3 +95,4 @@ mod transport;
 mod undo;
 mod users;
 mod walk_ups;
+mod wallet;

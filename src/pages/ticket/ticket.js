@@ -104,7 +104,7 @@ class Ticket {
     const { dataset } = this.root;
     if (dataset.status === "gone") return false;
     Object.assign(dataset, { status: "gone", key: "" });
-    for (const part of this.root.querySelectorAll("details, .alone")) part.remove();
+    for (const part of this.root.querySelectorAll("details, .alone, .wallet")) part.remove();
     return true;
   }
 

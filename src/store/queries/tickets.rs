@@ -46,7 +46,8 @@ macro_rules! select_pages {
     ($rest:literal) => {
         select_tickets_and!(
             concat!(
-                ", e.name as event_name, e.time_zone, e.starts_at, e.opens_at, e.location, e.reentry, ",
+                ", e.name as event_name, e.version as event_version, e.language, e.time_zone, e.starts_at, e.ends_at, \
+                 e.opens_at, e.location, e.reentry, ",
                 first_use!(),
                 ", ",
                 kept_secrets!()
