@@ -137,9 +137,9 @@ impl ScanRequest {
             return true;
         }
         let gate = context.ticket.as_ref().map(|ticket| ticket.gate.as_str());
-        context.voucher.as_ref().zip(gate).is_some_and(|(Voucher { decided_at, gate: other }, gate)| {
+        context.voucher.as_ref().zip(gate).is_some_and(|(Voucher { decided_at, gate: other, admitted }, gate)| {
             let window = *decided_at - CLOCKS_APART..=*decided_at + PARTY_WINDOW;
-            fold::same_place(other, gate) && window.contains(&as_of)
+            *admitted && fold::same_place(other, gate) && window.contains(&as_of)
         })
     }
 
@@ -214,10 +214,14 @@ pub async fn scan(
             return Err(Error::TooManyWrongCodes);
         }
         let secret = secret?;
-        let (scan, mark) = decide(secret, caller, &context, request, now);
+        let (mut scan, mut mark) = decide(secret, caller, &context, request, now);
         // In the place of the code: what comes before it needs none.
         if scan.result.needs_the_code() && !request.is_vouched(caller, &context, scan.decided_at) {
-            return Err(Error::field("vouched_by", Fault::NotVouched { seconds: PARTY_WINDOW.as_secs() }));
+            // Whom a gate let in by a scan that does not stand has come in: a conflict, like that scan.
+            if context.voucher.is_none() || request.offline_result != Some(ScanResult::Accepted) {
+                return Err(Error::field("vouched_by", Fault::NotVouched { seconds: PARTY_WINDOW.as_secs() }));
+            }
+            (scan, mark) = (without_code(scan), None);
         }
         let mut ticket = context.ticket;
         if !scan.result.is_kept() || app.store().record_scan(&scan, mark.as_ref(), &guesses).await? == Recorded::Done {
@@ -272,6 +276,12 @@ fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanReq
     let ticket = ticket.filter(|_| prior.ticket_id.is_some());
     let result = if prior.undone_at.is_some() { ScanResult::Undone } else { prior.result };
     Ok(Scanned { scan: Scan { result, ..prior }, ticket, party: Vec::new(), replayed: true })
+}
+
+/// A scan for which nothing spoke.
+fn without_code(scan: Scan) -> Scan {
+    let told = Scan { seconds_off: None, first_used_at: None, first_used_gate: None, opens_at: None, ..scan };
+    Scan { result: ScanResult::WrongCode, closed_at: None, ..told }
 }
 
 fn decide(

@@ -3,12 +3,21 @@
 pub mod letter;
 
 use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_util::io::{AsyncRead as _, AsyncWrite as _};
 
 use lettre::Message;
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
+#[expect(deprecated, reason = "it is the only way to both kinds of TLS that lets us read what is sent")]
+use lettre::transport::smtp::client::AsyncNetworkStream;
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, Certificate, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Encryption, Mail};
@@ -123,6 +132,8 @@ async fn connect(server: &Mail) -> Result<AsyncSmtpConnection, Failure> {
                     "the mail server refuses the service"
                 );
             }
+            // Its words, when they are no reply, may be ours, and those hold the password.
+            _ if error.is_response() => tracing::warn!("the mail server does not speak SMTP"),
             _ => tracing::warn!(cause = %error, "the mail server is not reachable"),
         }
         failure
@@ -137,7 +148,8 @@ async fn converse(server: &Mail) -> Result<AsyncSmtpConnection, SmtpError> {
     };
     let at_once = tls.clone().filter(|_| server.encryption == Encryption::Tls);
     let place = (server.host.as_str(), server.port);
-    let mut connection = AsyncSmtpConnection::connect_tokio1(place, None, &hello, at_once, None).await?;
+    let way = Way::to(place, at_once).await?;
+    let mut connection = AsyncSmtpConnection::connect_with_transport(Box::new(way), &hello).await?;
     if server.encryption == Encryption::StartTls
         && let Some(tls) = tls
     {
@@ -148,6 +160,71 @@ async fn converse(server: &Mail) -> Result<AsyncSmtpConnection, SmtpError> {
         connection.auth(DEFAULT_MECHANISMS, &login).await?;
     }
     Ok(connection)
+}
+
+/// The way that a conversation takes. It ends where the server talks on and on: lettre reads a line to its end and a reply from its
+/// beginning with each line, so that whoever sends without end would have all memory and a worker for itself.
+#[derive(Debug)]
+struct Way {
+    #[expect(deprecated, reason = "see above")]
+    stream: AsyncNetworkStream,
+    /// Bytes that the server has sent since it was told something.
+    read: usize,
+    /// Whether others had their turn since.
+    rested: bool,
+}
+
+/// What a server may send at once, in bytes: a reply, or its certificates.
+const LONGEST_REPLY: usize = 16 * 1024;
+/// What is read of it before others have their turn, and the deadline its say.
+const PART: usize = 512;
+
+impl Way {
+    /// Opens it, with TLS from the beginning where there are parameters of it.
+    async fn to(place: (&str, u16), tls: Option<TlsParameters>) -> Result<Self, SmtpError> {
+        #[expect(deprecated, reason = "see above")]
+        let stream = AsyncNetworkStream::connect_tokio1(place, None, tls, None).await?;
+        Ok(Self { stream, read: 0, rested: false })
+    }
+}
+
+impl AsyncRead for Way {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read > LONGEST_REPLY {
+            return Poll::Ready(Err(io::Error::other("a reply without end")));
+        }
+        if !std::mem::replace(&mut self.rested, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let part = to.initialize_unfilled_to(to.remaining().min(PART));
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, part))?;
+        to.advance(read);
+        self.read += read;
+        self.rested = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Way {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.read = 0;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(context)
+    }
+}
+
+impl AsyncTokioStream for Way {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
 }
 
 /// What the server's certificate is held against.

@@ -1030,6 +1030,8 @@ pub struct Voucher {
     pub decided_at: Millis,
     /// That of the other ticket.
     pub gate: String,
+    /// Whether it let its holder in, was not undone, and needed no other scan to speak for it.
+    pub admitted: bool,
 }
 
 /// The change that an accepted scan makes, if the ticket is still at `version`.

@@ -234,7 +234,7 @@ fn hindrance(known: &Addressed, bound_to: Option<Uuid>, reentry: Reentry, again:
         _ if ticket.user_id.is_none() => MailResult::NotRegistered,
         Status::Used if reentry == Reentry::None => MailResult::Used,
         _ if address.is_none() => MailResult::NoAddress,
-        _ if address.is_some_and(|address| letter::address(address).is_err()) => MailResult::WrongAddress,
+        _ if address.is_some_and(|address| letter::address(address).is_none()) => MailResult::WrongAddress,
         _ if ticket.mailed_at.is_some() && !again => MailResult::MailedAlready,
         _ => return None,
     })
@@ -296,8 +296,10 @@ async fn deliver(
         let tickets = ours.iter().map(|known| (&known.ticket, ticket_url(app, secret, &known.ticket)));
         let all = holder_url(app, secret, address, &all_held(app, event, held).await?);
         let letter = Letter::new(event, held[0].own_name.as_deref(), tickets, all, replaces_pass(app, &ours));
-        let to = letter::address(address).map_err(|error| Error::Internal(error.to_string()))?;
-        let sent = post.send(&letter.message(&server.from, to, now)?).await;
+        let sent = match letter::address(address).map(|to| letter.message(&server.from, to, now)) {
+            Some(message) => post.send(&message?).await,
+            None => Err(Failure::WrongAddress),
+        };
         app.store().settle_mails(&claimed, now, sent.is_ok()).await?;
         let outcome = sent.map_or_else(Outcome::from, |()| MailResult::Sent.into());
         outcomes.extend(claimed.into_iter().map(|ticket_id| (ticket_id, outcome.clone())));

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use lettre::address::AddressError;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, MultiPart};
 use lettre::{Address, Message};
@@ -186,8 +185,11 @@ impl<'a> Letter<'a> {
 }
 
 /// Reads an address as mail servers do, which is stricter than what a list may have.
-pub fn address(text: &str) -> Result<Address, AddressError> {
-    text.parse()
+pub fn address(text: &str) -> Option<Address> {
+    let address: Address = text.parse().ok()?;
+    // The library makes some that it cannot read in a header, such as `a@[192.0.2.1]`.
+    let read: Mailbox = address.to_string().parse().ok()?;
+    (read.email == address).then_some(address)
 }
 
 fn utc(moment: Millis) -> Option<String> {

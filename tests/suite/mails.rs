@@ -1,10 +1,12 @@
 //! People get their tickets by mail: from a service that speaks to a mail server that is not ours.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use data_encoding::BASE64URL_NOPAD;
-use register_ticket_api::limits::{MAIL_CLAIM, MAILED_TICKETS};
+use register_ticket_api::limits::{MAIL_CLAIM, MAIL_DEADLINE, MAILED_TICKETS};
 use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
 
@@ -479,6 +481,7 @@ async fn what_cannot_be_mailed_is_told_ticket_by_ticket(service: Service) {
             "A-3,North,ben,,ben@example.org,",
             "A-4,North,cleo,,cleo@example.org,",
             "A-5,North,dora,,dora..lopez@example.org,",
+            "A-6,North,eva,,eva@[192.0.2.1],",
         ])
         .await;
     office.organizer.bare(http::Method::POST, format!("/api/tickets/{}/revoke", ids[2])).await.is(200);
@@ -487,7 +490,8 @@ async fn what_cannot_be_mailed_is_told_ticket_by_ticket(service: Service) {
     });
     office.organizer.post("/api/events/gala/scans", by_hand).await.is_scan(200, "accepted");
     ids.push(office.service.seat("default", "Z-1", "North").await);
-    let told = ["not_registered", "no_address", "revoked", "used", "wrong_address", "ticket_not_found"];
+    let told =
+        ["not_registered", "no_address", "revoked", "used", "wrong_address", "wrong_address", "ticket_not_found"];
     let reply = office.service.unchanged(office.organizer.post(MAILS, json!({ "tickets": ids }))).await;
     assert_eq!(results(&reply.is(200)), told);
     // Whoever may come back needs it.
@@ -694,6 +698,28 @@ async fn the_way_to_the_mail_server_is_encrypted_and_login_and_mail_go_no_other(
     assert!(open.heard().is_empty(), "a server without STARTTLS hears nothing: {:?}", open.heard());
 }
 
+/// A server on this machine that does the same with every connection until that ends. Returns its port.
+fn impostor(converse: impl Fn(TcpStream) -> std::io::Result<()> + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(converse(stream))));
+    port
+}
+
+#[tokio::test]
+async fn a_mail_server_that_talks_without_end_takes_nobodys_time_and_no_memory() {
+    for words in ["220-hello\r\n", "2"] {
+        let port = impostor(move |mut stream| {
+            loop {
+                stream.write_all(words.repeat(1000).as_bytes())?;
+            }
+        });
+        let begun = std::time::Instant::now();
+        assert_eq!(mailed_by(&format!("smtp://localhost:{port}")).await, "unreachable null null", "{words}");
+        assert!(begun.elapsed() < MAIL_DEADLINE / 2, "{words}: {:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn the_log_has_nothing_of_mails() {
     let service = Service::start(Kind::Sqlite).await;
@@ -705,10 +731,20 @@ async fn the_log_has_nothing_of_mails() {
     };
     let list = "seat,gate,username,full_name,email\nA-1,North,ana,Ana Ruiz,ana@example.org\nN-1,North,nil,,nobody@example.org\n";
     service.organizer.post_csv("/api/events/default/tickets", list).await.is(201);
+    // It gives the login back, in the place of a reply.
+    let echo = impostor(|mut stream| {
+        stream.write_all(b"220 here\r\n")?;
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        lines.next().transpose()?;
+        stream.write_all(b"250-here\r\n250 AUTH PLAIN\r\n")?;
+        let login = lines.next().transpose()?.unwrap_or_default();
+        stream.write_all(format!("oops {login}\r\n").as_bytes())
+    });
     for (url, results_are) in [
         (mail_server.safe_url("smtp").replace("the%20password", "another"), ["refused", "refused"]),
         (mail_server.safe_url("smtp"), ["sent", "refused"]),
         ("smtp://gala:hunter2@localhost:1".to_owned(), ["mailed_already", "unreachable"]),
+        (format!("smtp://gala:hunter2@localhost:{echo}?tls=none"), ["mailed_already", "unreachable"]),
     ] {
         let server = Server::start(environment(url)).await;
         let all = server.organizer().get("/api/events/default/tickets").await.is(200);
@@ -718,7 +754,18 @@ async fn the_log_has_nothing_of_mails() {
         assert_eq!(results(&mailed), results_are);
         let log = server.process.log();
         assert!(log.contains("/api/events/{event}/mails"), "{log}");
-        for secret in ["ana@", "Ana", "nobody@", "no such user", "password", "another", "hunter2", "gala", "/t/"] {
+        for secret in [
+            "ana@",
+            "Ana",
+            "nobody@",
+            "no such user",
+            "password",
+            "another",
+            "hunter2",
+            "AGdhbGEAaHVudGVyMg",
+            "gala",
+            "/t/",
+        ] {
             assert!(!log.contains(secret), "{secret} in {log}");
         }
     }

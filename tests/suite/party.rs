@@ -24,6 +24,7 @@ on_both_databases! {
     a_scan_that_is_vouched_for_is_replayed_like_any_other,
     a_vouched_scan_names_a_ticket_and_who_speaks_for_it,
     a_family_that_came_in_offline_is_on_record,
+    whom_a_gate_let_in_by_a_scan_that_does_not_stand_is_a_conflict,
     what_an_ended_key_let_in_stands_by_its_word,
     two_gates_that_admit_one_family_at_once_admit_each_once,
     a_family_comes_back_after_it_went_out,
@@ -356,19 +357,46 @@ async fn a_family_that_came_in_offline_is_on_record(service: Service) {
     ]);
     let answer = gate.post(BATCH, json!({ "scans": scans })).await.is(200);
     assert_members(&answer["results"][0], json!({ "result": "accepted", "status": 200 }));
-    assert_members(&answer["results"][1], json!({ "status": 422, "code": "invalid_payload" }));
-    assert_members(&answer["results"][1]["errors"][0], json!({ "field": "vouched_by", "code": "not_vouched" }));
+    assert_members(&answer["results"][1], json!({ "result": "wrong_code" }));
     assert_eq!(answer["results"][2]["result"], "accepted");
     assert_eq!(answer["results"][3]["result"], "accepted");
     let again = gate.post(BATCH, json!({ "scans": scans })).await.is(200);
     assert_members(&again["results"][0], json!({ "result": "accepted", "replayed": true }));
-    // Of a voucher that the service refused nobody is recorded as admitted.
-    let refused = offline(&service, service.scan(&tickets[0]), 0);
-    let scans = json!([refused, offline(&service, vouched(&tickets[4], &refused), 0)]);
-    let answer = gate.post(BATCH, json!({ "scans": scans })).await.is(200);
-    assert_eq!(answer["results"][0]["result"], "already_used");
-    assert_members(&answer["results"][1], json!({ "status": 422, "code": "invalid_payload" }));
     assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 4);
+}
+
+async fn whom_a_gate_let_in_by_a_scan_that_does_not_stand_is_a_conflict(service: Service) {
+    let tickets = family(&service, &["A1", "A2", "A3", "A4"]).await;
+    let gate = at(&service, "North").await;
+    at(&service, "North").await.post(SCANS, service.scan(&tickets[0])).await.is_scan(200, "accepted");
+    // A copy of it lets in whoever holds it, and who came along.
+    let refused = offline(&service, service.scan(&tickets[0]), 0);
+    let along = offline(&service, vouched(&tickets[1], &refused), 0);
+    // Another was taken back before the gate told who came along.
+    let undone = service.scan(&tickets[2]);
+    gate.post(SCANS, undone.clone()).await.is_scan(200, "accepted");
+    service
+        .organizer
+        .post(&format!("/api/scans/{}/undo", undone["scan_id"].as_str().expect("text")), json!({}))
+        .await
+        .is(200);
+    let after = offline(&service, vouched(&tickets[3], &undone), 0);
+    // Of a scan that nobody knows it cannot be said that anybody came in.
+    let unknown = offline(&service, vouched(&tickets[3], &json!({ "scan_id": Uuid::now_v7() })), 0);
+    let answer = gate.post(BATCH, json!({ "scans": [refused, along, after, unknown] })).await.is(200);
+    let results: Vec<_> = answer["results"].as_array().expect("a list").iter().map(|one| &one["result"]).collect();
+    assert_eq!(results[..3], ["already_used", "wrong_code", "wrong_code"]);
+    assert_members(&answer["results"][3]["errors"][0], json!({ "field": "vouched_by", "code": "not_vouched" }));
+    let conflicts = service.organizer.get("/api/events/default/conflicts").await.is(200);
+    let seats = |list: &Value| {
+        list.as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|one| one["ticket"]["seat"].as_str().map(str::to_owned))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(seats(&conflicts["conflicts"]), ["A1", "A2", "A4"].map(str::to_owned).into());
+    assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 1);
 }
 
 async fn what_an_ended_key_let_in_stands_by_its_word(service: Service) {

@@ -110,13 +110,11 @@ macro_rules! select_scan_context {
     };
 }
 
-/// The scan `$8` as `v`, if it admitted the holder of the ticket `t` with another ticket, by the key `$4`. One for which another spoke
-/// speaks for none: a code, or a supervisor, is at the beginning of each admission.
+/// The scan `$8` as `v`, if it is one of the key `$4`, of another ticket of the holder of the ticket `t`.
 macro_rules! join_voucher {
     () => {
         concat!(
-            " left join scans v on v.scan_id = $8 and v.event_id = e.event_id and v.result = 'accepted' \
-             and v.direction = 'entry' and v.undone_at is null and v.vouched_by is null and ",
+            " left join scans v on v.scan_id = $8 and v.event_id = e.event_id and ",
             key_or_environment!("v.key_id"),
             " = ",
             key_or_environment!("$4"),
@@ -125,8 +123,13 @@ macro_rules! join_voucher {
     };
 }
 
-const SELECT_OF_PARTY: &str =
-    select_scan_context!("t.ticket_id = $7", ", v.decided_at as vouched_at, w.gate as vouched_gate", join_voucher!());
+/// One for which another spoke speaks for none: a code, or a supervisor, is at the beginning of each admission.
+const SELECT_OF_PARTY: &str = select_scan_context!(
+    "t.ticket_id = $7",
+    ", v.decided_at as vouched_at, w.gate as vouched_gate, coalesce(v.result = 'accepted' and v.direction = 'entry' \
+     and v.undone_at is null and v.vouched_by is null, false) as voucher_admitted",
+    join_voucher!()
+);
 
 /// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$21`. Of an event that
 /// was deleted meanwhile none is written, and to one that has forgotten its people no note, which may tell of somebody.
@@ -425,7 +428,8 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
 fn voucher(row: &Row) -> std::result::Result<Option<Voucher>, sqlx::Error> {
     let decided_at: Option<Millis> = row.try_get("vouched_at")?;
     let gate: Option<String> = row.try_get("vouched_gate")?;
-    Ok(decided_at.zip(gate).map(|(decided_at, gate)| Voucher { decided_at, gate }))
+    let admitted = row.try_get("voucher_admitted")?;
+    Ok(decided_at.zip(gate).map(|(decided_at, gate)| Voucher { decided_at, gate, admitted }))
 }
 
 /// Returns how many rows were written.

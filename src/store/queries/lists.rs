@@ -33,9 +33,12 @@ macro_rules! select_issued {
 }
 
 const BY_REFERENCE: &str = select_issued!(among!("t.reference", "m.value ->> 0", "$2"));
-/// And some more: a seat of one at the gate of another.
-const BY_PLACE: &str =
-    select_issued!(among!("t.seat_key", "m.value ->> 0", "$2"), " and ", among!("t.gate_key", "m.value ->> 1", "$2"));
+/// And some more: a seat of one at the gate of another. An index with both would be asked for each seat at each gate.
+const BY_PLACE: &str = select_issued!(
+    among!("t.seat_key", "m.value ->> 0", "$2"),
+    " and ",
+    among!("coalesce(t.gate_key, '')", "m.value ->> 1", "$2")
+);
 
 #[async_trait]
 impl Lists for Backend {
