@@ -1,6 +1,7 @@
 //! One file a resource. An endpoint reads straight down: parse, authorise, ask the store, respond.
 
 pub mod actions;
+pub mod attendance;
 pub mod batches;
 pub mod events;
 pub mod guests;

@@ -31,7 +31,7 @@ enum Command {
     Import(import::Arguments),
     /// Send an event's tickets to their holders by mail, each person one mail
     Mail(mail::Arguments),
-    /// Write an event's tickets or scans as CSV
+    /// Write an event's tickets or scans as CSV, who is inside, or who came
     Export(export::Arguments),
     /// Forget the people of events that ended so many days ago as their `forget_after_days` says
     Forget(forget::Arguments),

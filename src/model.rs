@@ -325,7 +325,7 @@ words! {
         Renewed = "renewed",
         /// Gave a ticket to another person.
         Transferred = "transferred",
-        /// Corrected the name on a ticket, or its reference, or gave it to a person, by a list that came again.
+        /// Corrected what is told of a ticket; or the name on it, its reference, or whose it is, by a list that came again.
         Corrected = "corrected",
         /// Read what to print for a ticket, which made its paper good.
         Printed = "printed",
@@ -347,6 +347,10 @@ words! {
         TicketsExported = "tickets_exported",
         /// Read the export of an event's scans.
         ScansExported = "scans_exported",
+        /// Read the list of those who are inside.
+        InsideExported = "inside_exported",
+        /// Read the list of those who came and those who did not.
+        AttendanceExported = "attendance_exported",
         /// Read the links of an event's tickets.
         LinksExported = "links_exported",
         /// Read the export of actions.
@@ -397,6 +401,8 @@ impl Action {
             | Self::UserErased
             | Self::TicketsExported
             | Self::ScansExported
+            | Self::InsideExported
+            | Self::AttendanceExported
             | Self::LinksExported
             | Self::ActionsExported
             | Self::KeyMade

@@ -17,9 +17,9 @@ use qrcodegen::{QrCode, QrCodeEcc};
 
 use crate::admission::DAY_TURNS;
 use crate::limits::{
-    BACKUP_DAYS, CAPACITY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, FORGET_AFTER_DAYS, GUESSES_SHOWN, GUEST_LETTERS,
-    GUESTS, KEY_NAME, LIST_KEPT, LOCATION, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, NAME, NOTE, PLACE, SEARCH, SLUG,
-    TICKET_NOTE, USERNAME, WALK_UPS,
+    BACKUP_DAYS, CAPACITY, CATEGORY, CLOCKS_APART, CSV_BODY, EMAIL, ENROLMENT, FORGET_AFTER_DAYS, GUESSES_SHOWN,
+    GUEST_LETTERS, GUESTS, KEY_NAME, LIST_KEPT, LOCATION, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, NAME, NOTE, PLACE,
+    SEARCH, SLUG, TICKET_NOTE, USERNAME, WALK_UPS,
 };
 use crate::model::Millis;
 use crate::totp::PERIOD;
@@ -78,6 +78,7 @@ fn limit(name: &str) -> Option<u64> {
         "email" => EMAIL as u64,
         "location" => LOCATION as u64,
         "note" => NOTE as u64,
+        "category" => CATEGORY as u64,
         "ticket_note" => TICKET_NOTE as u64,
         "search" => SEARCH as u64,
         "capacity" => CAPACITY.unsigned_abs(),

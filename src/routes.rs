@@ -15,7 +15,8 @@ use http_body::Body as _;
 use crate::app::{App, within};
 use crate::auth::Caller;
 use crate::endpoints::{
-    actions, batches, events, guests, keys, mails, manifest, pages, scans, stats, system, tickets, users, walk_ups,
+    actions, attendance, batches, events, guests, keys, mails, manifest, pages, scans, stats, system, tickets, users,
+    walk_ups,
 };
 use crate::error::Error;
 use crate::limits::{BATCH_BODY, BODY, CSV_BODY, KEYLESS_BODY, TURN_WAIT};
@@ -152,6 +153,7 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/events/{event}/tickets"       ORGANIZER,  IMPORT => tickets::create_tickets;
     GET    "/api/events/{event}/tickets"       ORGANIZER,  READS  => tickets::list_tickets;
     GET    "/api/tickets/{ticket_id}"          ORGANIZER,  SHORT  => tickets::show_ticket;
+    PATCH  "/api/tickets/{ticket_id}"          ORGANIZER,  SHORT  => tickets::change_ticket;
     POST   "/api/tickets/{ticket_id}/revoke"   ORGANIZER,  SHORT  => tickets::revoke_ticket;
     POST   "/api/tickets/{ticket_id}/reissue"  ORGANIZER,  SHORT  => tickets::reissue_ticket;
     POST   "/api/tickets/{ticket_id}/transfer" ORGANIZER,  SHORT  => tickets::transfer_ticket;
@@ -170,6 +172,8 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/events/{event}/mails"         ORGANIZER,  MAILS  => mails::send_mails;
     GET    "/api/events/{event}/tickets.csv"   ORGANIZER,  LIST   => tickets::export_tickets;
     GET    "/api/events/{event}/scans.csv"     ORGANIZER,  LIST   => scans::export_scans;
+    GET    "/api/events/{event}/inside.csv"    SUPERVISOR, LIST   => attendance::export_inside;
+    GET    "/api/events/{event}/attendance.csv" ORGANIZER, LIST   => attendance::export_attendance;
     GET    "/api/events/{event}/links.csv"     ORGANIZER,  LIST   => tickets::export_links;
     GET    "/api/events/{event}/actions.csv"   ORGANIZER,  LIST   => actions::export_event_actions;
     GET    "/api/actions.csv"                  ORGANIZER,  LIST   => actions::export_all_actions;

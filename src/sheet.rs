@@ -12,8 +12,8 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::model::{Millis, Scan, ScanResult, Ticket};
-use crate::store::ListedAction;
+use crate::model::{Millis, ScanResult, Status, Ticket};
+use crate::store::{Attendance, ListedAction, ListedScan};
 
 pub use import::{List, Reading};
 pub use text::Encoding;
@@ -113,16 +113,21 @@ pub struct ScanLine<'a> {
     undone_at: Option<Millis>,
     undone_by: Option<Uuid>,
     vouched_by: Option<Uuid>,
+    full_name: Option<Harmless<'a>>,
+    category: Option<Harmless<'a>>,
+    walk_up: Option<bool>,
+    key_name: Option<Harmless<'a>>,
+    undone_by_name: Option<Harmless<'a>>,
 }
 
 impl<'a> ScanLine<'a> {
-    /// `place` is the seat and the gate of its ticket.
-    pub fn new(scan: &'a Scan, place: Option<&'a (String, String)>) -> Self {
+    pub fn new(listed: &'a ListedScan) -> Self {
+        let scan = &listed.scan;
         Self {
             scan_id: scan.scan_id,
             ticket_id: scan.ticket_id,
-            seat: place.map(|(seat, _)| Harmless(seat)),
-            gate: place.map(|(_, gate)| Harmless(gate)),
+            seat: listed.seat.as_deref().map(Harmless),
+            gate: listed.gate.as_deref().map(Harmless),
             at_gate: scan.at_gate.as_deref().map(Harmless),
             direction: scan.direction.as_str(),
             result: scan.result.as_str(),
@@ -135,6 +140,85 @@ impl<'a> ScanLine<'a> {
             undone_at: scan.undone_at,
             undone_by: scan.undone_by,
             vouched_by: scan.vouched_by,
+            full_name: listed.full_name.as_deref().map(Harmless),
+            category: listed.category.as_deref().map(Harmless),
+            walk_up: listed.walk_up,
+            key_name: listed.key_name.as_deref().map(Harmless),
+            undone_by_name: listed.undone_by_name.as_deref().map(Harmless),
+        }
+    }
+}
+
+/// A line of `inside.csv`.
+#[derive(Default, Serialize)]
+pub struct InsideLine<'a> {
+    full_name: Option<Harmless<'a>>,
+    seat: Harmless<'a>,
+    gate: Harmless<'a>,
+    category: Option<Harmless<'a>>,
+    note: Option<Harmless<'a>>,
+    inside_since: Option<Millis>,
+    came_in_at: Option<Harmless<'a>>,
+}
+
+impl<'a> InsideLine<'a> {
+    pub fn new(Attendance { ticket, last_gate, .. }: &'a Attendance) -> Self {
+        Self {
+            full_name: ticket.full_name.as_deref().map(Harmless),
+            seat: Harmless(&ticket.seat),
+            gate: Harmless(&ticket.gate),
+            category: ticket.category.as_deref().map(Harmless),
+            note: ticket.note.as_deref().map(Harmless),
+            inside_since: ticket.entered_at,
+            came_in_at: last_gate.as_deref().map(Harmless),
+        }
+    }
+}
+
+/// A line of `attendance.csv`.
+#[derive(Default, Serialize)]
+pub struct AttendanceLine<'a> {
+    ticket_id: Uuid,
+    full_name: Option<Harmless<'a>>,
+    username: Option<Harmless<'a>>,
+    email: Option<Harmless<'a>>,
+    seat: Harmless<'a>,
+    gate: Harmless<'a>,
+    category: Option<Harmless<'a>>,
+    reference: Option<Harmless<'a>>,
+    walk_up: bool,
+    attendance: &'a str,
+    first_entry_at: Option<Millis>,
+    first_entry_gate: Option<Harmless<'a>>,
+    last_entry_at: Option<Millis>,
+    last_entry_gate: Option<Harmless<'a>>,
+    inside: bool,
+}
+
+impl<'a> AttendanceLine<'a> {
+    /// `bound_to` is the event that the key of whoever reads it is bound to.
+    pub fn new(Attendance { ticket, first_gate, last_gate }: &'a Attendance, bound_to: Option<Uuid>) -> Self {
+        let attendance = match (ticket.used_at, ticket.status) {
+            (Some(_), _) => "came",
+            (None, Status::Revoked) => "revoked",
+            (None, Status::Valid | Status::Used) => "no_show",
+        };
+        Self {
+            ticket_id: ticket.ticket_id,
+            full_name: ticket.full_name.as_deref().map(Harmless),
+            username: ticket.username.as_deref().map(Harmless),
+            email: ticket.address.told_to(bound_to).map(Harmless),
+            seat: Harmless(&ticket.seat),
+            gate: Harmless(&ticket.gate),
+            category: ticket.category.as_deref().map(Harmless),
+            reference: ticket.reference.as_deref().map(Harmless),
+            walk_up: ticket.walk_up,
+            attendance,
+            first_entry_at: ticket.used_at,
+            first_entry_gate: first_gate.as_deref().map(Harmless),
+            last_entry_at: ticket.entered_at,
+            last_entry_gate: last_gate.as_deref().map(Harmless),
+            inside: ticket.inside,
         }
     }
 }
@@ -226,7 +310,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Address, Direction, Email, Seed, Status, Username};
+    use crate::model::{Address, Direction, Email, Scan, Seed, Username};
 
     fn ticket(seat: &str, gate: &str, full_name: &str) -> Ticket {
         Ticket {
@@ -290,7 +374,14 @@ mod tests {
             written(&Line::default())[0].join(",")
         }
         let described = include_str!("openapi/exports.toml");
-        for header in [header::<TicketLine>(), header::<ScanLine>(), header::<LinkLine>(), header::<ActionLine>()] {
+        for header in [
+            header::<TicketLine>(),
+            header::<ScanLine>(),
+            header::<InsideLine>(),
+            header::<AttendanceLine>(),
+            header::<LinkLine>(),
+            header::<ActionLine>(),
+        ] {
             assert!(described.contains(&format!("`{header}`")), "openapi/exports.toml lacks {header}");
         }
     }
@@ -392,10 +483,20 @@ mod tests {
             undone_by: Some(Uuid::from_u128(4)),
             vouched_by: Some(Uuid::from_u128(5)),
         };
-        let place = ("=A1".to_owned(), "North".to_owned());
-        let records = written(&ScanLine::new(&scan, Some(&place)));
+        let text = |text: &str| Some(text.to_owned());
+        let listed = ListedScan {
+            scan,
+            seat: text("=A1"),
+            gate: text("North"),
+            full_name: text("-Ana"),
+            category: text("Adult"),
+            walk_up: Some(true),
+            key_name: text("@phone"),
+            undone_by_name: None,
+        };
+        let records = written(&ScanLine::new(&listed));
         let header = "scan_id,ticket_id,seat,gate,at_gate,direction,result,offline_result,manual,note,scanned_at,\
-                      received_at,key_id,undone_at,undone_by,vouched_by";
+                      received_at,key_id,undone_at,undone_by,vouched_by,full_name,category,walk_up,key_name,undone_by_name";
         assert_eq!(records[0].join(","), header);
         assert_eq!(
             records[1],
@@ -416,6 +517,11 @@ mod tests {
                 "1970-01-01T00:00:00.003Z",
                 "00000000-0000-0000-0000-000000000004",
                 "00000000-0000-0000-0000-000000000005",
+                "'-Ana",
+                "Adult",
+                "true",
+                "'@phone",
+                "",
             ]
         );
     }

@@ -24,7 +24,7 @@ use crate::error::{DatabaseId, Error};
 use crate::model::Place;
 use crate::model::{
     Action, CategoryColours, Direction, Event, Key, MailList, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket,
-    User,
+    User, check_order,
 };
 use migrations::{MIGRATIONS, Migration};
 
@@ -902,6 +902,30 @@ pub enum TicketChange {
         seed: Seed,
         to: PersonName,
     },
+    /// What the gate is told of it, and when it admits.
+    Correct(TicketDetails),
+}
+
+/// What is told of a ticket besides its seat and its holder. What is `None` stays, and the inner `None` clears.
+#[derive(Default)]
+pub struct TicketDetails {
+    pub category: Option<Option<String>>,
+    pub note: Option<Option<String>>,
+    pub valid_from: Option<Option<Millis>>,
+    pub valid_until: Option<Option<Millis>>,
+}
+
+impl TicketDetails {
+    /// The ticket with these, unless it would then end before it begins.
+    pub fn applied(&self, ticket: &Ticket) -> Result<Ticket> {
+        let mut ticket = ticket.clone();
+        ticket.category = self.category.clone().unwrap_or(ticket.category);
+        ticket.note = self.note.clone().unwrap_or(ticket.note);
+        ticket.valid_from = self.valid_from.unwrap_or(ticket.valid_from);
+        ticket.valid_until = self.valid_until.unwrap_or(ticket.valid_until);
+        check_order(ticket.valid_from, ticket.valid_until).map_err(|fault| Error::field("valid_until", fault))?;
+        Ok(ticket)
+    }
 }
 
 impl TicketChange {
@@ -912,12 +936,13 @@ impl TicketChange {
             Self::Print => Action::Printed,
             Self::Reissue { .. } => Action::Reissued,
             Self::Transfer { .. } => Action::Transferred,
+            Self::Correct(_) => Action::Corrected,
         }
     }
 
     /// Whether the answer to it admits somebody, and so is recorded each time that it is given.
     pub fn shows_a_secret(&self) -> bool {
-        !matches!(self, Self::Revoke)
+        !matches!(self, Self::Revoke | Self::Correct(_))
     }
 }
 
@@ -1056,17 +1081,46 @@ pub trait Scans {
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Guarded<Scan>>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
     async fn undo_scan(&self, scan_id: Uuid, not_before: Millis, author: Author) -> Result<Scan>;
-    /// Scans in the order they were received, after the one with this moment and id, with their tickets' seats and gates.
-    async fn list_scans(
+    /// Scans in the order they were received, after the one with this moment and id.
+    async fn list_scans(&self, event_id: Uuid, after: Option<(Millis, Uuid)>, limit: i64) -> Result<Vec<ListedScan>>;
+    /// Tickets that were registered or have admitted somebody, or with `inside` those whose holder is inside, in the order of their ids, after
+    /// the one with this id.
+    async fn list_attendance(
         &self,
         event_id: Uuid,
-        after: Option<(Millis, Uuid)>,
+        inside: bool,
+        after: Option<Uuid>,
         limit: i64,
-    ) -> Result<Vec<(Scan, Option<(String, String)>)>>;
+    ) -> Result<Vec<Attendance>>;
     /// Scans with a key that were received at a moment or later, in that order, after the scan with this id.
     async fn list_key_scans(&self, key: &Key, since: Millis, after: Option<Uuid>, limit: i64) -> Result<Vec<KeyScan>>;
     /// Conflicts, the newest first, after the scan with this id.
     async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>>;
+}
+
+/// A scan, and what its ticket and the keys are called now. What is about a ticket is none where the scan's is not known.
+#[derive(sqlx::FromRow)]
+pub struct ListedScan {
+    #[sqlx(flatten)]
+    pub scan: Scan,
+    pub seat: Option<String>,
+    pub gate: Option<String>,
+    pub full_name: Option<String>,
+    pub category: Option<String>,
+    pub walk_up: Option<bool>,
+    /// Of the key that scanned, while there is the key.
+    pub key_name: Option<String>,
+    /// Of the key that took the scan back.
+    pub undone_by_name: Option<String>,
+}
+
+/// A ticket, and where it admitted its holder first and last.
+#[derive(sqlx::FromRow)]
+pub struct Attendance {
+    #[sqlx(flatten)]
+    pub ticket: Ticket,
+    pub first_gate: Option<String>,
+    pub last_gate: Option<String>,
 }
 
 /// A scan with a key, without the person.

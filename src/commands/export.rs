@@ -1,4 +1,4 @@
-//! `export`: the same CSV as `GET /api/events/{event}/tickets.csv` and `scans.csv`.
+//! `export`: the same CSV as `GET /api/events/{event}/tickets.csv`, `scans.csv`, `inside.csv` and `attendance.csv`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::endpoints::{scans, tickets};
+use crate::endpoints::{attendance, scans, tickets};
 use crate::error::Error;
 use crate::model::Action;
 use crate::store::{Act, DEFAULT_EVENT};
@@ -35,6 +35,10 @@ pub struct Arguments {
 enum What {
     Tickets,
     Scans,
+    /// Who is inside now
+    Inside,
+    /// Who came, and who did not
+    Attendance,
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -47,6 +51,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             What::Tickets => {
                 let rows = tickets::ticket_rows(Arc::clone(&app), event.event_id, None);
                 write(&app, &act(Action::TicketsExported), rows, output).await
+            }
+            What::Inside => {
+                let rows = attendance::inside_rows(Arc::clone(&app), event.event_id);
+                write(&app, &act(Action::InsideExported), rows, output).await
+            }
+            What::Attendance => {
+                let rows = attendance::attendance_rows(Arc::clone(&app), event.event_id, None);
+                write(&app, &act(Action::AttendanceExported), rows, output).await
             }
             What::Scans => {
                 let rows = scans::scan_rows(Arc::clone(&app), event.event_id);

@@ -21,11 +21,11 @@ use crate::limits::{ATTEMPTS_WINDOW, NOTE, UNDO_WINDOW};
 use crate::list::{self, PAGE};
 #[cfg(test)]
 use crate::model::Username;
-use crate::model::{Action, Colour, Direction, Millis, Place, Scan, ScanResult, Slug, Status, Text, Ticket};
+use crate::model::{Action, Colour, Direction, Millis, Place, ScanResult, Slug, Status, Text, Ticket};
 use crate::request::Call;
 use crate::response::{self, Response, with_scan};
 use crate::sheet::{self, ScanLine};
-use crate::store::{Act, DEFAULT_EVENT};
+use crate::store::{Act, DEFAULT_EVENT, ListedScan};
 use crate::totp::{Code, QrCode};
 
 /// A scan as a device sends it.
@@ -475,9 +475,9 @@ pub fn scan_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Byt
         async move { app.in_time(app.store().list_scans(event_id, after, PAGE)).await }
     };
     let mut writer = sheet::Writer::new::<ScanLine>();
-    list::pages(read, |(scan, _): &(Scan, _)| (scan.received_at, scan.scan_id)).map(move |scans| {
-        for (scan, place) in &scans? {
-            writer.line(&ScanLine::new(scan, place.as_ref()))?;
+    list::pages(read, |ListedScan { scan, .. }: &ListedScan| (scan.received_at, scan.scan_id)).map(move |scans| {
+        for scan in &scans? {
+            writer.line(&ScanLine::new(scan))?;
         }
         writer.take()
     })

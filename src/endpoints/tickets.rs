@@ -19,10 +19,10 @@ use crate::limits::{CATEGORY, REFERENCE, SEARCH, TICKET_NOTE};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
 use crate::model::{Action, Event, Millis, Place, Seed, Status, Text, Ticket, Username, check_order};
-use crate::request::{Call, is_list};
+use crate::request::{Call, is_list, present};
 use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine, TicketLine};
-use crate::store::{Act, Issuance, NewTicket, PersonName, TicketChange, TicketFilter};
+use crate::store::{Act, Issuance, NewTicket, PersonName, TicketChange, TicketDetails, TicketFilter};
 use crate::totp::{self, Code, LinkSecret, QrCode};
 
 /// A ticket to make.
@@ -192,6 +192,42 @@ pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
 /// `GET /api/tickets/{ticket_id}`.
 pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &find_ticket(&call).await?)
+}
+
+/// What changes of a ticket. A member that is absent stays as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "TicketChange"))]
+pub(crate) struct Changes {
+    /// What kind of ticket it is; null clears it.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Text<CATEGORY>>"))]
+    category: Option<Option<Text<CATEGORY>>>,
+    /// What the gate should know; null clears it.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Text<TICKET_NOTE>>"))]
+    note: Option<Option<Text<TICKET_NOTE>>>,
+    /// From when it admits; null where the event's doors alone say so.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Millis>"))]
+    valid_from: Option<Option<Millis>>,
+    /// Until when it admits, after its `valid_from`; null where the event's doors alone say so.
+    #[serde(default, deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<Millis>"))]
+    valid_until: Option<Option<Millis>>,
+}
+
+/// `PATCH /api/tickets/{ticket_id}`: in any state; its codes, link and paper stay.
+pub async fn change_ticket(call: Call<'_>) -> Result<Response, Error> {
+    let changes: Changes = call.json()?;
+    let details = TicketDetails {
+        category: changes.category.map(|category| category.map(|category| category.0)),
+        note: changes.note.map(|note| note.map(|note| note.0)),
+        valid_from: changes.valid_from,
+        valid_until: changes.valid_until,
+    };
+    response::json(StatusCode::OK, &change(&call, &TicketChange::Correct(details)).await?)
 }
 
 /// `POST /api/tickets/{ticket_id}/revoke`: from any state, repeatable.

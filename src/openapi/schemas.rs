@@ -49,7 +49,15 @@ pub fn components() -> Map<String, Value> {
         );
     });
     let requests = generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
-        add::<(users::NewUser, users::Registration, tickets::Seat, NewTickets, tickets::Transfer, BatchScan)>(all);
+        add::<(
+            users::NewUser,
+            users::Registration,
+            tickets::Seat,
+            NewTickets,
+            tickets::Transfer,
+            tickets::Changes,
+            BatchScan,
+        )>(all);
         add::<(events::NewEvent, events::Changes, users::Changes, keys::NewKey, keys::EnrolmentBody)>(all);
         add::<(scans::AttendanceBody, scans::ScanBody, ScanRequest, batches::BatchBody, batches::HandedScans)>(all);
         add::<(mails::MailRequest, walk_ups::WalkUpRequest, Existing, Flag, MailList, Unknown, Colour)>(all);

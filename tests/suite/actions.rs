@@ -108,6 +108,8 @@ impl Office {
             Action::UserErased => (Method::DELETE, "/api/users/ana".to_owned(), Value::Null),
             Action::TicketsExported => (Method::GET, format!("{GALA}/tickets.csv"), Value::Null),
             Action::ScansExported => (Method::GET, format!("{GALA}/scans.csv"), Value::Null),
+            Action::InsideExported => (Method::GET, format!("{GALA}/inside.csv"), Value::Null),
+            Action::AttendanceExported => (Method::GET, format!("{GALA}/attendance.csv"), Value::Null),
             Action::LinksExported => (Method::GET, format!("{GALA}/links.csv"), Value::Null),
             Action::ActionsExported => (Method::GET, format!("{GALA}/actions.csv"), Value::Null),
             Action::KeyMade => {

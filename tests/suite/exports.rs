@@ -2,9 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::service::{Service, assert_members, with};
+use crate::client::Client;
+use crate::service::{Service, Ticket, assert_members, with};
 
 on_both_databases! {
+    scans_are_exported_with_names_and_devices,
+    who_is_inside_is_exported_for_an_evacuation,
+    who_came_and_who_did_not_is_exported,
+    where_nobody_is_scanned_out_everybody_who_came_is_inside,
     what_is_imported_is_exported_and_listed_column_by_column,
     tickets_are_exported_in_the_order_of_their_creation,
     scans_are_exported_in_the_order_of_their_receipt,
@@ -99,7 +104,7 @@ async fn scans_are_exported_in_the_order_of_their_receipt(service: Service) {
     assert_eq!(
         lines[0].join(","),
         "scan_id,ticket_id,seat,gate,at_gate,direction,result,offline_result,manual,note,scanned_at,received_at,key_id,\
-         undone_at,undone_by,vouched_by"
+         undone_at,undone_by,vouched_by,full_name,category,walk_up,key_name,undone_by_name"
     );
     let start = format!("ffffffff-0000-7000-8000-000000000001,{},A1,North,,entry,accepted,,false,", ticket.ticket_id);
     assert_eq!(lines[1][..10].join(","), start);
@@ -169,4 +174,121 @@ async fn an_event_without_tickets_exports_the_header_alone(service: Service) {
         let text = service.organizer.get(format!("/api/events/default/{path}")).await.text();
         assert_eq!(text.lines().count(), 1, "{text}");
     }
+}
+
+/// The lines of a list as objects, by their columns.
+async fn listed(client: &Client, path: &str) -> Vec<Value> {
+    let text = client.get(path).await.text();
+    let mut lines = records(&text).into_iter();
+    let header = lines.next().expect("there is a header");
+    let object = |line: Vec<String>| header.iter().cloned().zip(line.into_iter().map(Value::from)).collect();
+    lines.map(|line| Value::Object(object(line))).collect()
+}
+
+async fn scans_are_exported_with_names_and_devices(service: Service) {
+    let list = "seat,gate,username,full_name,category\nA1,North,ana,Ana Ruiz,Adult\n";
+    service.organizer.post_csv("/api/events/default/tickets", list).await.is(201);
+    let north = service.key(json!({ "name": "North door", "role": "supervisor" })).await;
+    let chief = service.key(json!({ "name": "Chief", "role": "supervisor" })).await;
+    let by_hand = |seat: &str| json!({ "scan_id": uuid::Uuid::now_v7(), "seat": seat, "gate": "North", "manual": true, "note": "knows her" });
+    let scan = north.post("/api/events/default/scans", by_hand("A1")).await.is_scan(200, "accepted");
+    let undo = format!("/api/scans/{}/undo", scan["scan_id"].as_str().expect("an id"));
+    chief.bare(http::Method::POST, undo).await.is(200);
+    service.clock.advance(1_000);
+    service.organizer.post("/api/events/default/scans", by_hand("nowhere")).await.is_scan(404, "unknown_ticket");
+    let scans = listed(&service.organizer, "/api/events/default/scans.csv").await;
+    let named = json!({
+        "seat": "A1", "gate": "North", "full_name": "Ana Ruiz", "category": "Adult", "walk_up": "false",
+        "key_name": "North door", "undone_by_name": "Chief",
+    });
+    assert_members(&scans[0], named);
+    let unknown = json!({
+        "seat": "", "full_name": "", "category": "", "walk_up": "", "key_name": "", "undone_by_name": "", "undone_at": "",
+    });
+    assert_members(&scans[1], unknown);
+    assert_eq!(scans.len(), 2);
+}
+
+/// An event whose people may leave and come back, and three of them.
+async fn evening(service: &Service) -> [Ticket; 3] {
+    service.event(json!({ "slug": "gala", "name": "Gala", "reentry": "after_exit" })).await;
+    let list = "seat,gate,category,note\nC1,South,Adult,wheelchair\n";
+    service.organizer.post_csv("/api/events/gala/tickets", list).await.is(201);
+    let (ana, bea) = (service.ticket_of("gala", "A1", "North").await, service.ticket_of("gala", "B1", "North").await);
+    service.organizer.post("/api/users", json!({ "username": "cy", "full_name": "Cy Roe" })).await.is(201);
+    let cy = json!({ "seat": "C1", "gate": "South", "event": "gala" });
+    [ana, bea, Ticket::new(&service.organizer.post("/api/users/cy/tickets", cy).await.is(201))]
+}
+
+async fn pass(service: &Service, ticket: &Ticket, direction: &str) {
+    service.clock.advance(60_000);
+    let scan = with(service.scan(ticket), json!({ "direction": direction }));
+    service.organizer.post("/api/events/gala/scans", scan).await.is_scan(200, "accepted");
+}
+
+async fn who_is_inside_is_exported_for_an_evacuation(service: Service) {
+    let [ana, bea, cy] = evening(&service).await;
+    let passes = [(&ana, "entry"), (&bea, "entry"), (&cy, "entry"), (&bea, "exit"), (&cy, "exit"), (&cy, "entry")];
+    for (ticket, direction) in passes {
+        pass(&service, ticket, direction).await;
+    }
+    let of = |role: &str, further: Value| with(json!({ "name": "x", "role": role, "event": "gala" }), further);
+    // Whoever leaves leaves by any door.
+    let supervisor = service.key(of("supervisor", json!({ "gate": "North" }))).await;
+    let inside = listed(&supervisor, "/api/events/gala/inside.csv").await;
+    assert_eq!(inside.len(), 2, "{inside:#?}");
+    let expected = json!({
+        "full_name": "Cy Roe", "seat": "C1", "gate": "South", "category": "Adult", "note": "wheelchair",
+        "inside_since": service.time(0), "came_in_at": "South",
+    });
+    assert!(inside.contains(&expected), "{inside:#?}");
+    assert!(inside.iter().any(|line| line["seat"] == "A1"), "{inside:#?}");
+    let gate = service.key(of("gate", json!({}))).await;
+    gate.get("/api/events/gala/inside.csv").await.is_refused(403, "forbidden");
+    service.event(json!({ "slug": "ball", "name": "Ball" })).await;
+    let elsewhere = service.key(json!({ "name": "x", "role": "supervisor", "event": "ball" })).await;
+    elsewhere.get("/api/events/gala/inside.csv").await.is_refused(403, "forbidden");
+    assert_eq!(listed(&elsewhere, "/api/events/ball/inside.csv").await, [Value::Null; 0]);
+}
+
+async fn where_nobody_is_scanned_out_everybody_who_came_is_inside(service: Service) {
+    let (came, _) = (service.ticket("A1").await, service.ticket("A2").await);
+    service.organizer.post("/api/events/default/scans", service.scan(&came)).await.is_scan(200, "accepted");
+    let inside = listed(&service.organizer, "/api/events/default/inside.csv").await;
+    assert_eq!(inside.len(), 1);
+    assert_members(&inside[0], json!({ "seat": "A1", "inside_since": service.time(0), "came_in_at": "North" }));
+}
+
+async fn who_came_and_who_did_not_is_exported(service: Service) {
+    let [ana, bea, cy] = evening(&service).await;
+    service.seat("gala", "free", "North").await;
+    let revoked = service.ticket_of("gala", "D1", "North").await;
+    service.organizer.bare(http::Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
+    for (ticket, direction) in [(&ana, "entry"), (&ana, "exit"), (&ana, "entry"), (&cy, "entry")] {
+        pass(&service, ticket, direction).await;
+    }
+    let lines = listed(&service.organizer, "/api/events/gala/attendance.csv").await;
+    assert_eq!(lines.len(), 4, "nobody has the free one: {lines:#?}");
+    let of =
+        |ticket: &Ticket| lines.iter().find(|line| line["ticket_id"] == json!(ticket.ticket_id)).expect("its line");
+    let first = json!({
+        "attendance": "came", "username": ana.username, "first_entry_at": service.time(-180_000),
+        "first_entry_gate": "North", "last_entry_at": service.time(-60_000), "last_entry_gate": "North",
+        "inside": "true", "walk_up": "false",
+    });
+    assert_members(of(&ana), first);
+    let none = json!({
+        "attendance": "no_show", "first_entry_at": "", "first_entry_gate": "", "last_entry_at": "", "inside": "false",
+    });
+    assert_members(of(&bea), none);
+    assert_members(of(&cy), json!({ "attendance": "came", "full_name": "Cy Roe", "category": "Adult" }));
+    assert_members(of(&revoked), json!({ "attendance": "revoked" }));
+    service.supervisor().await.get("/api/events/gala/attendance.csv").await.is_refused(403, "forbidden");
+    let bound = service.key(json!({ "name": "b", "role": "organizer", "event": "gala" })).await;
+    service.organizer.patch("/api/users/cy", json!({ "email": "cy@example.org" })).await.is(200);
+    let email = async |client: &Client| {
+        let lines = listed(client, "/api/events/gala/attendance.csv").await;
+        lines.iter().find(|line| line["full_name"] == "Cy Roe").expect("his line")["email"].clone()
+    };
+    assert_eq!((email(&service.organizer).await, email(&bound).await), (json!("cy@example.org"), json!("")));
 }

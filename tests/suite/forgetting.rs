@@ -65,7 +65,7 @@ async fn evening(service: &Service) -> (Vec<Ticket>, Vec<String>) {
     let list = format!(
         "seat,gate,username,full_name,email,reference,category,note\n\
          I-1,North,{MARK}-ina,Ina {MARK},ina@{MARK}.example,{MARK}-1,Adult,knows {MARK}\n\
-         I-2,North,{MARK}-ina,Ines {MARK},ina@{MARK}.example,{MARK}-2,Adult,\n\
+         I-2,North,{MARK}-ina,Irma {MARK},ina@{MARK}.example,{MARK}-2,Adult,\n\
          I-3,South,,,,{MARK}-3,,{MARK} may come\n\
          I-4,North,{STAYS}-leo,Leo {STAYS},leo@{STAYS}.example,,,\n"
     );

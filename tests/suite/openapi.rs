@@ -326,18 +326,23 @@ fn bodies(ticket: &crate::service::Ticket, service: &Service) -> Vec<(&'static s
         (
             "POST",
             "/api/events",
-            json!({ "slug": "e", "name": "E", "time_zone": "UTC", "starts_at": service.time(0), "ends_at": time, "opens_at": time, "closes_at": null, "reentry": "none", "language": "es", "location": "Hall" }),
+            json!({ "slug": "e", "name": "E", "time_zone": "UTC", "starts_at": service.time(0), "ends_at": time, "opens_at": time, "closes_at": null, "reentry": "none", "language": "es", "location": "Hall", "forget_after_days": 30 }),
         ),
         (
             "PATCH",
             "/api/events/{event}",
-            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "opens_at": time, "closes_at": null, "reentry": "none", "language": null, "location": null, "walk_ups": true, "walk_up_price": 5, "currency": "EUR" }),
+            json!({ "name": "E", "time_zone": "UTC", "starts_at": null, "ends_at": null, "opens_at": time, "closes_at": null, "reentry": "none", "language": null, "location": null, "forget_after_days": 1, "walk_ups": true, "walk_up_price": 5, "currency": "EUR" }),
         ),
         ("POST", "/api/events/{event}/tickets", json!([{ "seat": "new", "gate": "North" }])),
         (
             "POST",
             "/api/events/{event}/mails",
             json!({ "tickets": [ticket.ticket_id], "again": false, "dry_run": true }),
+        ),
+        (
+            "PATCH",
+            "/api/tickets/{ticket_id}",
+            json!({ "category": "Adult", "note": null, "valid_from": service.time(0), "valid_until": time }),
         ),
         ("POST", "/api/tickets/{ticket_id}/transfer", json!({ "username": "ana" })),
         ("POST", "/api/events/{event}/scans", service.scan(ticket)),

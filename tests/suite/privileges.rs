@@ -152,11 +152,12 @@ impl World<'_> {
             }
             ("GET", path) if path.starts_with("/api/events/{event}") => of_event(),
             ("GET", "/api/actions.csv") => Deed::at(path).shows(format!(",\"{event}\",")),
-            ("GET" | "POST", path) if path.starts_with("/api/tickets/{ticket_id}") => {
+            (method, path) if path.starts_with("/api/tickets/{ticket_id}") => {
                 let (ticket, _) = self.ticket().await;
                 let path = path.replace("{ticket_id}", &ticket.ticket_id.to_string());
                 match path.ends_with("/transfer") {
                     true => Deed::at(self.of_people(&path)).json(json!({ "username": self.person().await })),
+                    false if method == "PATCH" => Deed::at(path).json(json!({ "note": name() })),
                     false => Deed::at(path),
                 }
             }

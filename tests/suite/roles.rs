@@ -28,7 +28,7 @@ fn least_role(method: &Method, path: &str) -> Option<Role> {
             Some(Role::Gate)
         }
         ("POST", "/api/scans/{scan_id}/undo" | "/api/events/{event}/walk-ups")
-        | ("GET", "/api/events/{event}/guests") => Some(Role::Supervisor),
+        | ("GET", "/api/events/{event}/guests" | "/api/events/{event}/inside.csv") => Some(Role::Supervisor),
         _ => Some(Role::Organizer),
     }
 }

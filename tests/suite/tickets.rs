@@ -1,10 +1,14 @@
 //! Tickets: their creation, and how they are found.
 
+use http::Method;
 use serde_json::{Value, json};
 
-use crate::service::{Service, walk};
+use crate::service::{Service, assert_members, walk, with};
 
 on_both_databases! {
+    what_is_told_of_a_ticket_is_corrected_in_any_state,
+    a_correction_that_changes_nothing_or_is_wrong_writes_nothing,
+    a_gate_learns_of_a_correction,
     a_ticket_is_created_valid_and_without_a_holder,
     an_array_creates_many,
     a_seat_has_one_ticket_at_each_gate_of_each_event,
@@ -135,4 +139,67 @@ async fn a_wrong_query_is_refused(service: Service) {
             service.unchanged(list).await.is_refused(422, "invalid_payload");
         }
     }
+}
+
+async fn what_is_told_of_a_ticket_is_corrected_in_any_state(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let path = format!("/api/tickets/{}", ticket.ticket_id);
+    let told = json!({
+        "category": "Under 12", "note": "comes with her grandmother", "valid_from": service.time(0),
+        "valid_until": service.time(3_600_000),
+    });
+    let before = service.organizer.get(&path).await.is(200);
+    assert_members(&service.organizer.patch(&path, told.clone()).await.is(200), told.clone());
+    assert_eq!(service.organizer.get(&path).await.is(200), with(before, told));
+    // Its code is as good as before, and what it is told is there at once.
+    let scan =
+        service.organizer.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    assert_members(&scan["ticket"], json!({ "category": "Under 12", "note": "comes with her grandmother" }));
+    let cleared = service.organizer.patch(&path, json!({ "note": null, "valid_until": null })).await.is(200);
+    assert_members(&cleared, json!({ "status": "used", "category": "Under 12", "note": null, "valid_until": null }));
+    service.organizer.bare(Method::POST, format!("{path}/revoke")).await.is(200);
+    let revoked = service.organizer.patch(&path, json!({ "category": "Adult" })).await.is(200);
+    assert_members(&revoked, json!({ "status": "revoked", "category": "Adult" }));
+    let history = service.organizer.get(format!("{path}/actions")).await.is(200);
+    let words: Vec<&str> =
+        history["actions"].as_array().expect("a list").iter().filter_map(|act| act["action"].as_str()).collect();
+    assert_eq!(words, ["issued", "registered", "corrected", "corrected", "revoked", "corrected"]);
+}
+
+async fn a_correction_that_changes_nothing_or_is_wrong_writes_nothing(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let path = format!("/api/tickets/{}", ticket.ticket_id);
+    let first = json!({ "category": "Adult", "valid_from": service.time(0) });
+    service.organizer.patch(&path, first.clone()).await.is(200);
+    for same in [first, json!({}), json!({ "note": null }), json!({ "category": " Adult " })] {
+        service.unchanged(service.organizer.patch(&path, same)).await.is(200);
+    }
+    for (field, wrong) in [
+        ("category", json!({ "category": "n".repeat(41) })),
+        ("note", json!({ "note": "n".repeat(201) })),
+        ("note", json!({ "note": "" })),
+        ("valid_until", json!({ "valid_until": service.time(0) })),
+        ("valid_from", json!({ "valid_from": "tomorrow" })),
+        ("seat", json!({ "seat": "A2" })),
+    ] {
+        let refused = service.unchanged(service.organizer.patch(&path, wrong)).await.is_refused(422, "invalid_payload");
+        assert_eq!(refused["errors"][0]["field"], field, "{refused}");
+    }
+    service.event(json!({ "slug": "ball", "name": "Ball" })).await;
+    let elsewhere = service.key(json!({ "name": "x", "role": "organizer", "event": "ball" })).await;
+    service.unchanged(elsewhere.patch(&path, json!({ "note": "x" }))).await.is_refused(403, "forbidden");
+    let supervisor = service.supervisor().await;
+    service.unchanged(supervisor.patch(&path, json!({ "note": "x" }))).await.is_refused(403, "forbidden");
+}
+
+async fn a_gate_learns_of_a_correction(service: Service) {
+    let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
+    service.ticket("A2").await;
+    let manifest = gate.get("/api/events/default/manifest").await.is(200);
+    let since = format!("/api/events/default/manifest?since={}", manifest["as_of"]);
+    let path = format!("/api/tickets/{}", ticket.ticket_id);
+    service.organizer.patch(&path, json!({ "note": "allergic" })).await.is(200);
+    let news = gate.get(&since).await.is(200);
+    assert_eq!(news["tickets"].as_array().map(Vec::len), Some(1), "{news}");
+    assert_members(&news["tickets"][0], json!({ "ticket_id": ticket.ticket_id, "note": "allergic" }));
 }

@@ -7,11 +7,15 @@ import { prepare } from "./print.js";
 import { all, call, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
 import { dayAndTime, isolated, money, text } from "../shared/text.js";
+import { localOf, momentOf } from "./zone.js";
 
 const dialog = find("#ticket-dialog");
 const holderDialog = find("#holder-dialog");
 const holderForm = find("form", holderDialog);
 const history = find("#ticket-history");
+const details = find("#ticket-details");
+const detailsForm = find("form", details);
+const VALIDITY = ["valid_from", "valid_until"];
 /** Called after a change, so that the list is read again. */
 let changed = () => {};
 
@@ -43,10 +47,33 @@ export function openTicket(ticket, onChange) {
   find("#ticket-actions").replaceChildren(...actions(ticket).map(([name, work]) =>
     element("button", { type: "button", className: name === "revoke" ? "danger" : "", onclick: () => work(ticket) }, text(`organizer.${name}`))));
   for (const told of dialog.querySelectorAll(".problem")) told.remove();
+  fillDetails(ticket);
   history.open = false;
   history.ontoggle = () => history.open && attempt(() => showHistory(ticket));
   open(dialog);
 }
+
+/** What is told of a ticket, to be corrected in any state. */
+function fillDetails(ticket) {
+  const { time_zone: zone } = session.event;
+  const shown = { category: ticket.category ?? "", note: ticket.note ?? "" };
+  for (const time of VALIDITY) shown[time] = ticket[time] ? localOf(ticket[time], zone) : "";
+  for (const [name, value] of Object.entries(shown)) detailsForm.elements[name].value = value;
+  details.open = false;
+  corrected = async (values) => {
+    const json = { category: values.category || null, note: values.note || null };
+    for (const time of VALIDITY) {
+      // A time that nobody touched keeps its seconds.
+      if (values[time] !== shown[time]) json[time] = values[time] ? new Date(momentOf(values[time], zone)).toISOString() : null;
+    }
+    await call("PATCH", `/api/tickets/${ticket.ticket_id}`, { json });
+    finish({}, "organizer.change_details_done");
+  };
+}
+
+/** Corrects the ticket that is shown. */
+let corrected;
+onSubmit(detailsForm, (values) => corrected(values));
 
 /** What was done to a ticket, the oldest first, and by which key. */
 async function showHistory(ticket) {

@@ -212,12 +212,12 @@ pub mod issues;
 mod forgetting;
 mod keys;
 mod lists;
-mod scans;
 pub mod search;
 #[macro_use]
 pub mod tickets;
 mod losses;
 mod mails;
+mod scans;
 mod users;
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! Recorded scans: reading them, and undoing the newest of a ticket.
 
 use async_trait::async_trait;
-use sqlx::{FromRow as _, Row as _};
+use sqlx::FromRow as _;
 use uuid::Uuid;
 
 use super::actions::record;
@@ -10,7 +10,7 @@ use super::{BEGIN, Backend, Connection, Row, json};
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Direction, Key, Millis, Scan, Status, Ticket};
-use crate::store::{Act, Author, Conflict, Guarded, KeyScan, Result, Scans};
+use crate::store::{Act, Attendance, Author, Conflict, Guarded, KeyScan, ListedScan, Result, Scans};
 
 macro_rules! scan_columns {
     () => {
@@ -62,39 +62,55 @@ impl Scans for Backend {
         lease.settle(outcome).await
     }
 
-    async fn list_scans(
-        &self,
-        event_id: Uuid,
-        after: Option<(Millis, Uuid)>,
-        limit: i64,
-    ) -> Result<Vec<(Scan, Option<(String, String)>)>> {
+    async fn list_scans(&self, event_id: Uuid, after: Option<(Millis, Uuid)>, limit: i64) -> Result<Vec<ListedScan>> {
         let (after_time, after_id) = after.unwrap_or((Millis(i64::MIN), Uuid::nil()));
         let mut lease = self.reader().await?;
-        let outcome = async {
-            let rows = sqlx::query(concat!(
-                "select ",
-                scan_columns!(),
-                ", t.seat as ticket_seat, t.gate as ticket_gate from scans s \
-                 left join tickets t on t.ticket_id = s.ticket_id \
-                 where s.event_id = $1 and (s.received_at, s.scan_id) > ($2, $3) and ",
-                kept_scan!(),
-                " order by s.received_at, s.scan_id limit $4"
-            ))
-            .bind(event_id)
-            .bind(after_time)
-            .bind(after_id)
-            .bind(limit)
-            .fetch_all(lease.connection())
-            .await?;
-            let place = |row: &Row| -> std::result::Result<_, sqlx::Error> {
-                let seat: Option<String> = row.try_get("ticket_seat")?;
-                let gate: Option<String> = row.try_get("ticket_gate")?;
-                Ok((Scan::from_row(row)?, seat.zip(gate)))
-            };
-            Ok(rows.iter().map(place).collect::<std::result::Result<_, _>>()?)
-        }
+        let outcome = sqlx::query_as(concat!(
+            "select ",
+            scan_columns!(),
+            ", t.seat, t.gate, coalesce(t.holder_name, u.full_name) as full_name, t.category, t.walk_up, \
+             k.name as key_name, b.name as undone_by_name from scans s left join tickets t on t.ticket_id = s.ticket_id \
+             left join users u on u.user_id = t.user_id left join keys k on k.key_id = s.key_id \
+             left join keys b on b.key_id = s.undone_by \
+             where s.event_id = $1 and (s.received_at, s.scan_id) > ($2, $3) and ",
+            kept_scan!(),
+            " order by s.received_at, s.scan_id limit $4"
+        ))
+        .bind(event_id)
+        .bind(after_time)
+        .bind(after_id)
+        .bind(limit)
+        .fetch_all(lease.connection())
         .await;
-        lease.settle(outcome).await
+        lease.settle(outcome.map_err(Error::from)).await
+    }
+
+    async fn list_attendance(
+        &self,
+        event_id: Uuid,
+        inside: bool,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Attendance>> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_as(select_tickets_and!(
+            concat!(
+                ", ",
+                gate_of_entry!("a.ticket_version nulls first, a.decided_at"),
+                " as first_gate, ",
+                gate_of_entry!(newest_first!()),
+                " as last_gate"
+            );
+            "where e.event_id = $1 and t.ticket_id > $2 and (t.inside or not $3 \
+             and (t.registered_at is not null or t.used_at is not null)) order by t.ticket_id limit $4"
+        ))
+        .bind(event_id)
+        .bind(after.unwrap_or_default())
+        .bind(inside)
+        .bind(limit)
+        .fetch_all(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await
     }
 
     async fn list_key_scans(&self, key: &Key, since: Millis, after: Option<Uuid>, limit: i64) -> Result<Vec<KeyScan>> {

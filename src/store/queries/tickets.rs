@@ -315,6 +315,11 @@ fn act_of(change: &TicketChange, ticket: &Ticket) -> Act {
 fn is_due(change: &TicketChange, ticket: &Ticket) -> Result<bool> {
     match (change, ticket.status) {
         (TicketChange::Revoke, status) => Ok(status != Status::Revoked),
+        (TicketChange::Correct(details), _) => {
+            let told =
+                |ticket: &Ticket| (ticket.category.clone(), ticket.note.clone(), ticket.valid_from, ticket.valid_until);
+            Ok(told(&details.applied(ticket)?) != told(ticket))
+        }
         (_, Status::Used) => Err(Error::TicketUsed),
         // Who came without a ticket has gone in with it, or it was undone.
         (TicketChange::Reissue { .. }, Status::Revoked) if ticket.walk_up => Err(Error::TicketUsed),
@@ -330,7 +335,17 @@ fn is_due(change: &TicketChange, ticket: &Ticket) -> Result<bool> {
 
 async fn write_change(connection: &mut Connection, ticket: &Ticket, change: &TicketChange, now: Millis) -> Result<()> {
     let set = |sql: &'static str| sqlx::query(sql).bind(ticket.ticket_id).bind(now);
+    let corrected;
     let update = match change {
+        TicketChange::Correct(details) => {
+            corrected = details.applied(ticket)?;
+            set("update tickets set category = $3, note = $4, valid_from = $5, valid_until = $6, changed_at = $2, \
+                 version = version + 1 where ticket_id = $1")
+            .bind(corrected.category.as_deref())
+            .bind(corrected.note.as_deref())
+            .bind(corrected.valid_from)
+            .bind(corrected.valid_until)
+        }
         TicketChange::Revoke => {
             set("update tickets set status = 'revoked', changed_at = $2, version = version + 1 where ticket_id = $1")
         }
