@@ -6,7 +6,7 @@ locals {
   accounts   = { for name, account in local.account_of : name => "serviceAccount:${account}" }
 
   secret_readers = {
-    service = ["db_password", "organizer_key", "ticket_secret"]
+    service = concat(["db_password", "organizer_key", "ticket_secret"], local.sends_mail ? ["smtp_url"] : [])
     migrate = ["db_migrate_password"]
     export  = ["db_migrate_password"]
   }

@@ -1,6 +1,10 @@
 # No secret is in the state or in a plan: values are made, or given, while Terraform runs, and only written.
 
 locals {
+  # Whether there is mail is no secret; by what server is.
+  sends_mail = length(compact([var.mail_from])) == 1
+  secrets    = { for name, number in var.secrets_version : name => number if name != "smtp_url" || local.sends_mail }
+
   secret_values = {
     db_migrate_password = var.db_migrate_password
     db_password         = var.db_password
@@ -10,14 +14,14 @@ locals {
 }
 
 ephemeral "random_password" "secret" {
-  for_each = var.secrets_version
+  for_each = local.secrets
 
   length  = 40
   special = false # they become parts of URLs and headers
 }
 
 resource "google_secret_manager_secret" "secret" {
-  for_each = var.secrets_version
+  for_each = local.secrets
 
   secret_id           = "${local.name}-${replace(each.key, "_", "-")}"
   deletion_protection = local.deletion_protection
@@ -28,10 +32,11 @@ resource "google_secret_manager_secret" "secret" {
 }
 
 resource "google_secret_manager_secret_version" "secret" {
-  for_each = var.secrets_version
+  for_each = local.secrets
 
-  secret                 = google_secret_manager_secret.secret[each.key].id
-  secret_data_wo         = coalesce(local.secret_values[each.key], ephemeral.random_password.secret[each.key].result)
+  secret = google_secret_manager_secret.secret[each.key].id
+  # A mail server cannot be made up: where none is given for a version that is new, Secret Manager refuses to keep nothing.
+  secret_data_wo         = each.key == "smtp_url" ? try(coalesce(var.smtp_url), "") : coalesce(local.secret_values[each.key], ephemeral.random_password.secret[each.key].result)
   secret_data_wo_version = each.value
 
   # The revision that serves starts new instances with the version it was deployed with, until the next one has proved

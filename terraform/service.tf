@@ -31,7 +31,7 @@ resource "google_cloud_run_v2_service" "service" {
       }
 
       dynamic "env" {
-        for_each = {
+        for_each = merge({
           DB_HOST              = local.db_host
           DB_NAME              = google_sql_database.tickets.name
           DB_POOL_MAX          = var.db_pool_max
@@ -39,7 +39,7 @@ resource "google_cloud_run_v2_service" "service" {
           GOOGLE_CLOUD_PROJECT = var.project_id
           LOG_FORMAT           = "json"
           PUBLIC_URL           = local.public_url
-        }
+        }, local.sends_mail ? { MAIL_FROM = var.mail_from } : {})
 
         content {
           name  = env.key
@@ -49,11 +49,11 @@ resource "google_cloud_run_v2_service" "service" {
 
       # By number, not `latest`: a revision always starts with what it was tested with.
       dynamic "env" {
-        for_each = {
+        for_each = merge({
           DB_PASSWORD   = "db_password"
           ORGANIZER_KEY = "organizer_key"
           TICKET_SECRET = "ticket_secret"
-        }
+        }, local.sends_mail ? { SMTP_URL = "smtp_url" } : {})
 
         content {
           name = env.key

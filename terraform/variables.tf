@@ -155,6 +155,17 @@ variable "image" {
   }
 }
 
+variable "mail_from" {
+  description = "Who the mails with tickets are from, such as Tickets <tickets@example.org>; smtp_url is then needed once. Null or empty: no mail is sent."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = can(regex("^([^@]+@[^@]+)?$", var.mail_from == null ? "" : var.mail_from))
+    error_message = "Must have an address."
+  }
+}
+
 variable "max_instances" {
   description = "Instances of one revision at most."
   type        = number
@@ -229,6 +240,7 @@ variable "secrets_version" {
     db_migrate_password = optional(number, 1)
     db_password         = optional(number, 1)
     organizer_key       = optional(number, 1)
+    smtp_url            = optional(number, 1)
     ticket_secret       = optional(number, 1)
   })
   default = {}
@@ -238,6 +250,19 @@ variable "serving_revision" {
   description = "The revision that keeps all traffic, while the latest answers only at the candidate's address. Null or empty: all traffic to the latest."
   type        = string
   default     = null
+}
+
+variable "smtp_url" {
+  description = "The mail server, such as smtps://user:password@smtp.example.org. Looked at only when mail_from is set, and secrets_version.smtp_url is new."
+  type        = string
+  default     = null
+  ephemeral   = true
+  sensitive   = true
+
+  validation {
+    condition     = can(regex("^(smtps?://[!-~]+)?$", var.smtp_url == null ? "" : var.smtp_url))
+    error_message = "Must be smtp:// or smtps:// and a host, with nothing in it that a URL has to escape."
+  }
 }
 
 variable "ticket_secret" {

@@ -56,7 +56,7 @@ open_environment() { # ENV [-or-create]
   esac
   need GCP_PROJECT_ID
   for name in DB_NAME DB_USER DB_PASSWORD DB_MIGRATE_PASSWORD ORGANIZER_KEY TICKET_SECRET \
-    ALERT_EMAIL BILLING_ACCOUNT BACKUP_BUCKET; do
+    SMTP_URL MAIL_FROM ALERT_EMAIL BILLING_ACCOUNT BACKUP_BUCKET; do
     [ -z "${!name-}" ] || export "TF_VAR_${name,,}=${!name}"
   done
   [ -z "${GITHUB_REPOSITORY-}" ] || export "TF_VAR_github_repository=$GITHUB_REPOSITORY"

@@ -431,6 +431,32 @@ run "secrets_are_only_written_and_each_is_rotated_alone" {
   }
 }
 
+run "mail_needs_a_sender_and_its_server_is_a_secret" {
+  command = plan
+
+  variables {
+    mail_from = "Tickets <tickets@example.org>"
+    smtp_url  = "smtps://user:password@smtp.example.org"
+  }
+
+  assert {
+    condition = alltrue([
+      google_secret_manager_secret_version.secret["smtp_url"].secret_data == null,
+      google_secret_manager_secret_version.secret["smtp_url"].secret_data_wo == null,
+      google_secret_manager_secret_iam_member.reader["service:smtp_url"].member == "serviceAccount:ticket-service-stg@a-project.iam.gserviceaccount.com",
+    ])
+    error_message = "The mail server must be a secret that the service alone reads."
+  }
+
+  assert {
+    condition = alltrue([
+      one([for env in google_cloud_run_v2_service.service.template[0].containers[0].env : env.value if env.name == "MAIL_FROM"]) == "Tickets <tickets@example.org>",
+      one([for env in google_cloud_run_v2_service.service.template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "SMTP_URL"]) == "register-ticket-api-stg-smtp-url",
+    ])
+    error_message = "The service must know both."
+  }
+}
+
 run "what_is_empty_counts_as_not_given" {
   command = plan
 
@@ -438,9 +464,19 @@ run "what_is_empty_counts_as_not_given" {
     alert_email      = ""
     billing_account  = ""
     db_password      = ""
+    mail_from        = ""
     organizer_key    = ""
     serving_revision = ""
+    smtp_url         = ""
     ticket_secret    = ""
+  }
+
+  assert {
+    condition = alltrue([
+      !contains(keys(google_secret_manager_secret.secret), "smtp_url"),
+      length([for env in google_cloud_run_v2_service.service.template[0].containers[0].env : env if contains(["MAIL_FROM", "SMTP_URL"], env.name)]) == 0,
+    ])
+    error_message = "Without a sender there is no mail."
   }
 
   assert {
@@ -487,6 +523,17 @@ run "a_tag_one_login_for_both_and_short_secrets_are_refused" {
   }
 
   expect_failures = [var.image, var.db_user, var.organizer_key, var.ticket_secret]
+}
+
+run "a_sender_without_an_address_and_another_protocol_are_refused" {
+  command = plan
+
+  variables {
+    mail_from = "Tickets"
+    smtp_url  = "https://smtp.example.org"
+  }
+
+  expect_failures = [var.mail_from, var.smtp_url]
 }
 
 run "a_short_digest_and_a_key_that_no_header_carries_are_refused" {
