@@ -42,6 +42,11 @@ pub const MANIFEST_AFTER_END: Duration = Duration::from_hours(6);
 /// How old the list that a device keeps of it gets at most, without a word from the service.
 pub const LIST_KEPT: Duration = Duration::from_hours(48);
 
+/// How often it is noted at most that a key's device was heard of.
+pub const HEARD_NOTED: Duration = Duration::from_mins(1);
+/// Unsent scans that a device can say it has: more are told as so many.
+pub const UNSENT: i64 = 1_000_000;
+
 /// How far ahead it is noted that a device has keys of codes: one note serves for all pages that are read in the meantime,
 /// and the clock of the process that makes a seed may be ahead of ours.
 pub const NOTED_AHEAD: Duration = Duration::from_mins(2);

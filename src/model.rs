@@ -355,6 +355,8 @@ words! {
         LinksExported = "links_exported",
         /// Read the export of actions.
         ActionsExported = "actions_exported",
+        /// Read an event's tickets to print its list.
+        ListPrinted = "list_printed",
         /// Made a key.
         KeyMade = "key_made",
         /// Asked for an address that gives a key to a device.
@@ -399,6 +401,7 @@ impl Action {
             | Self::Revoked
             | Self::Undone
             | Self::UserErased
+            | Self::ListPrinted
             | Self::TicketsExported
             | Self::ScansExported
             | Self::InsideExported

@@ -435,7 +435,7 @@ mod tests {
         let devices = || Role::ALL.iter().filter(|role| role.is_of_a_device());
         let list = |name, roles: Vec<&str>| format!("const {name} = [\"{}\"];", roles.join("\", \""));
         let of_devices = list("DEVICES", devices().map(|role| role.as_str()).collect());
-        assert!(include_str!("pages/organizer/gates.js").contains(&of_devices), "gates.js lacks {of_devices}");
+        assert!(include_str!("pages/organizer/devices.js").contains(&of_devices), "devices.js lacks {of_devices}");
         let supervise = devices().filter(|role| role.holds(Role::Supervisor)).map(|role| role.as_str());
         let supervise = list("SUPERVISORS", supervise.collect());
         assert!(include_str!("pages/gate/core.js").contains(&supervise), "core.js lacks {supervise}");

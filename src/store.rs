@@ -231,6 +231,9 @@ pub trait Keys {
     /// Notes that a key was there at `now`, and for longer than any scan may be old: its creation lies in the future, because
     /// the clock was ahead then.
     async fn note_made_before(&self, key_id: Uuid, now: Millis) -> Result<()>;
+    /// Notes that a key's device was heard of, and how many scans it has yet to send, where it says so: unless something was noted
+    /// within [`crate::limits::HEARD_NOTED`].
+    async fn note_heard(&self, key_id: Uuid, unsent: Option<i64>, now: Millis) -> Result<()>;
     /// Agrees to take what was scanned until now with secrets of a key that have ended.
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()>;
 }
@@ -257,6 +260,13 @@ pub struct ListedKey {
     pub key: Key,
     /// When the newest scan with this key was received; null when there is none.
     pub newest_scan_at: Option<Millis>,
+    /// When its device was last heard of, within a minute: by a scan, its list or its numbers; null when it never was.
+    pub heard_at: Option<Millis>,
+    /// How many scans its device said then it had decided by itself and not yet sent; null when it did not say.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub unsent: Option<i64>,
+    /// When the device last got its list, or was told that it is as it should be, within a minute; null when it has none.
+    pub manifest_at: Option<Millis>,
     /// When the key last passed from a device that worked offline to another one; null when it never did.
     pub replaced_at: Option<Millis>,
     /// Whether it is the key that asked.
@@ -307,6 +317,11 @@ pub trait Events {
     /// before this.
     async fn clear_event(&self, event_id: Uuid, now: Millis) -> Result<()>;
 
+    /// When the list of an event was last printed, and what was done to its tickets since.
+    async fn printed_list(&self, event_id: Uuid) -> Result<PrintedList>;
+    /// Keeps that it is printed now.
+    async fn note_list_printed(&self, event_id: Uuid, author: Author) -> Result<()>;
+
     /// The state of an event's tickets, and what is counted of those of one gate, or of all.
     async fn manifest_state(&self, event_id: Uuid, gate: Option<&str>) -> Result<ManifestState>;
     async fn stats(&self, event_id: Uuid) -> Result<Stats>;
@@ -344,6 +359,18 @@ pub struct Forgotten {
     pub tickets: i64,
     /// People who hold no ticket of another event that has not forgotten its own.
     pub people: i64,
+}
+
+/// The list of an event on paper, and how much of it is true no more.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PrintedList {
+    /// When its tickets were last read to be printed; null when they never were.
+    pub printed_at: Option<Millis>,
+    /// How many tickets were made, given to a person, corrected, reissued or revoked since then; one to which two of these
+    /// happened counts twice.
+    #[cfg_attr(test, schemars(range(min = 0)))]
+    pub changes: i64,
 }
 
 /// Changes to an event; what is `None` stays, and the inner `None` clears.
@@ -1094,6 +1121,8 @@ pub trait Scans {
     ) -> Result<Vec<Attendance>>;
     /// Scans with a key that were received at a moment or later, in that order, after the scan with this id.
     async fn list_key_scans(&self, key: &Key, since: Millis, after: Option<Uuid>, limit: i64) -> Result<Vec<KeyScan>>;
+    /// Duplicates and undone scans, the newest first, after the scan with this id.
+    async fn list_incidents(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Incident>>;
     /// Conflicts, the newest first, after the scan with this id.
     async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>>;
 }
@@ -1180,6 +1209,44 @@ pub struct Conflict {
     pub first_used_gate: Option<String>,
     /// With `already_used`: the name of the key that admitted the holder then, when it has one.
     pub first_key_name: Option<String>,
+}
+
+/// A scan that was refused because its ticket was used already, or one that was undone.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Incident {
+    /// The scan's id, made by the device.
+    pub scan_id: Uuid,
+    /// The ticket.
+    #[sqlx(skip)]
+    pub ticket: Option<Ticket>,
+    /// The gate where the scan was made: that of the key, else what the request said, else null.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
+    pub at_gate: Option<String>,
+    pub direction: Direction,
+    /// What the service decided: `already_used`, or, of a scan that was undone, `accepted`.
+    pub result: ScanResult,
+    /// When the device made the scan, by its own clock.
+    pub scanned_at: Millis,
+    /// When the service received it.
+    pub received_at: Millis,
+    /// The key of the device; null for the key of the environment.
+    pub key_id: Option<Uuid>,
+    /// That key's name.
+    pub key_name: Option<String>,
+    /// With `already_used`: when the ticket admitted its holder, with `once_a_day` on this day. Null where it does not apply.
+    pub first_used_at: Option<Millis>,
+    /// With `already_used`: the gate where that was, when known. Null where it does not apply.
+    #[cfg_attr(test, schemars(with = "Option<Place>"))]
+    pub first_used_gate: Option<String>,
+    /// With `already_used`: the name of the key that admitted the holder then, when it has one.
+    pub first_key_name: Option<String>,
+    /// When the scan was undone; null where it was not.
+    pub undone_at: Option<Millis>,
+    /// The key that undid it; null for the key of the environment, and where nobody did.
+    pub undone_by: Option<Uuid>,
+    /// That key's name.
+    pub undone_key_name: Option<String>,
 }
 
 /// Makes a store without touching network or disk: the first call opens it.
@@ -1269,6 +1336,7 @@ mod tests {
         "left join users u on u.user_id = t.user_id",
         "left join tickets t on t.ticket_id = s.ticket_id",
         "from tickets p where p.user_id = t.user_id",
+        "from scans a left join keys f on f.key_id = a.key_id where a.ticket_id = s.ticket_id",
         "select t.issue_id from tickets t where t.ticket_id = $1",
         "select c.action_id from tickets t join actions c on c.event_id = t.event_id",
         "select 1 from tickets where ticket_id = $1",

@@ -12,7 +12,7 @@ use crate::model::{Capacity, CategoryColours, Currency, Days, Event, Millis, Pri
 use crate::pages::{LANGUAGES, Language};
 use crate::request::{Call, present};
 use crate::response::{self, Response};
-use crate::store::EventChange;
+use crate::store::{EventChange, PrintedList};
 
 /// An event to create.
 #[derive(Deserialize)]
@@ -236,4 +236,17 @@ pub async fn delete_event(call: Call<'_>) -> Result<Response, Error> {
     call.app.keys.forget(|key| key.event_id == Some(event.event_id));
     call.app.store().clear_event(event.event_id, author.now).await?;
     Ok(response::no_content())
+}
+
+/// `GET /api/events/{event}/printed`.
+pub async fn show_printed_list(call: Call<'_>) -> Result<Response, Error> {
+    let event = call.event().await?;
+    response::json(StatusCode::OK, &call.app.store().printed_list(event.event_id).await?)
+}
+
+/// `POST /api/events/{event}/printed`: whoever is about to read the tickets to print them says so.
+pub async fn note_list_printed(call: Call<'_>) -> Result<Response, Error> {
+    let event = call.event().await?;
+    call.app.store().note_list_printed(event.event_id, call.author()?).await?;
+    response::json(StatusCode::OK, &PrintedList { printed_at: Some(call.now), changes: 0 })
 }

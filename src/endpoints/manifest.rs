@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future;
 use futures_util::stream::{self, Stream, StreamExt as _};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::fold;
-use crate::limits::{GateLimits, NOTED_AHEAD};
+use crate::limits::{GateLimits, NOTED_AHEAD, UNSENT};
 use crate::list::{self, PAGE};
 use crate::model::{Event, Millis, Role, Status};
 #[cfg(test)]
@@ -207,7 +208,9 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         return Err(Error::Forbidden("Only a key made with `offline` may download the manifest."));
     }
     let event = call.event().await?;
+    let heard = Heard { key_id: caller.key_id, unsent: unsent(&call.parts.headers) };
     if !event.has_manifest(call.now) {
+        heard.note(call.app).await;
         return Err(Error::ManifestClosed(event.manifest_opens_in(call.now)));
     }
     let secret = Arc::clone(call.app.claimed_secret().await?);
@@ -222,6 +225,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         state.history()
     );
     let mut response = if matches_etag(&call, &etag) {
+        heard.note(call.app).await;
         let mut unchanged = response::no_content();
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
         unchanged
@@ -235,6 +239,10 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
             query.since.and_then(|since| state.change_since(since.0)),
             Reader::of(caller),
         )?;
+        // The device has it when all of it was read.
+        let app = Arc::clone(call.app);
+        let noted = stream::once(async move { heard.note(&app).await }).filter_map(|()| future::ready(None));
+        let manifest = manifest.chain(noted);
         if accepts(&call.parts.headers, GZIP) {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(GZIP));
@@ -248,6 +256,30 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.extend(HeaderValue::from_str(&etag).ok().map(|etag| (header::ETAG, etag)));
     Ok(response)
+}
+
+/// What is noted of a device that asks.
+pub(super) struct Heard {
+    pub(super) key_id: Option<Uuid>,
+    /// How many scans it has yet to send, where it says so.
+    pub(super) unsent: Option<i64>,
+}
+
+impl Heard {
+    /// Notes it. A note that cannot be written keeps no list from a gate.
+    pub(super) async fn note(&self, app: &App) {
+        let Some(key_id) = self.key_id else { return };
+        if let Err(error) = app.in_time(app.store().note_heard(key_id, self.unsent, app.now())).await {
+            tracing::warn!(%error, "it is not noted that a device was heard of");
+        }
+    }
+}
+
+/// How many scans a device says it has decided by itself and not yet sent. A header, which releases that do not know it pass
+/// over, and that refuses nobody the list, whatever it says.
+fn unsent(headers: &HeaderMap) -> Option<i64> {
+    let number: u64 = headers.get("register-ticket-unsent")?.to_str().ok()?.parse().ok()?;
+    Some(i64::try_from(number).map_or(UNSENT, |number| number.min(UNSENT)))
 }
 
 /// For whom a manifest is made.

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::fault::Fault;
 use crate::gate::{self, ScanRequest, Scanned, Shown};
 use crate::limits::{ATTEMPTS_WINDOW, NOTE, UNDO_WINDOW};
-use crate::list::{self, PAGE};
+use crate::list::{self, PAGE, PageQuery};
 #[cfg(test)]
 use crate::model::Username;
 use crate::model::{Action, Colour, Direction, Millis, Place, ScanResult, Slug, Status, Text, Ticket};
@@ -481,4 +481,14 @@ pub fn scan_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Byt
         }
         writer.take()
     })
+}
+
+/// `GET /api/events/{event}/incidents`: tickets that were shown again after their use, and scans that were undone, the newest
+/// first.
+pub async fn list_incidents(call: Call<'_>) -> Result<Response, Error> {
+    let query: PageQuery = call.query()?;
+    let event = call.event().await?;
+    let after = query.after.map(|cursor| cursor.0);
+    let incidents = call.app.store().list_incidents(event.event_id, after, query.limit.to_read()).await?;
+    list::respond("incidents", incidents, query.limit, |incident| incident.scan_id)
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use http::StatusCode;
 use serde::Serialize;
 
+use super::manifest::Heard;
 use crate::error::Error;
 use crate::fold;
 use crate::limits::{ATTEMPTS_WINDOW, CATEGORIES, GUESSES_NOTED, GUESSES_SHOWN, KEY_ATTEMPTS};
@@ -141,9 +142,14 @@ fn by_category(groups: &[CountedGroup]) -> Vec<CategoryCounts> {
 /// `GET /api/events/{event}/stats`.
 pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
+    let caller = call.caller()?;
+    // A device without a list has no other reason to ask before it scans.
+    if caller.role.is_of_a_device() && !caller.offline {
+        Heard { key_id: caller.key_id, unsent: None }.note(call.app).await;
+    }
     let store = call.app.store();
     let stats = store.stats(event.event_id).await?;
-    let guessing = if call.caller()?.role.holds(Role::Supervisor) {
+    let guessing = if caller.role.holds(Role::Supervisor) {
         let (shown, window) = (call.now - GUESSES_SHOWN, call.now - ATTEMPTS_WINDOW);
         let keys = store.list_guessing_keys(event.event_id, shown, window, call.now, GUESSES_NOTED).await?;
         Some(keys.into_iter().map(Guessing::from).collect())

@@ -18,7 +18,8 @@ use crate::fault::{Fault, FieldError};
 use crate::limits::{CATEGORY, REFERENCE, SEARCH, TICKET_NOTE};
 use crate::links::{otpauth_url, ticket_url};
 use crate::list::{self, Cursor, Limit, PAGE};
-use crate::model::{Action, Event, Millis, Place, Seed, Status, Text, Ticket, Username, check_order};
+use crate::mail::letter::Letter;
+use crate::model::{Action, Event, Flag, Millis, Place, Seed, Status, Text, Ticket, Username, check_order};
 use crate::request::{Call, is_list, present};
 use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine, TicketLine};
@@ -307,21 +308,53 @@ pub(crate) struct Link {
     /// The link of the holder's ticket page. Whoever has the link has the ticket.
     #[cfg_attr(test, schemars(extend("format" = "uri-reference"), length(min = 1)))]
     ticket_url: String,
+    /// The subject of a message to the holder, in the event's language.
+    subject: String,
+    /// Its text, as a mail with this ticket would have it: it has the link in it.
+    text: String,
+}
+
+/// What to say to the holder beside the link.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct LinkQuery {
+    /// Whether the message has the links of all of the holder's tickets of this event that are `valid`, `false` when absent. Each of
+    /// them is recorded.
+    all: Option<Flag>,
 }
 
 /// `GET /api/tickets/{ticket_id}/link`: the address of the ticket's page, again.
 pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
+    let query: LinkQuery = call.query()?;
     let secret = call.app.claimed_links().await?;
     let ticket = find_ticket(&call).await?;
     if ticket.status == Status::Revoked {
         return Err(Error::TicketRevoked);
     }
-    if ticket.user_id.is_none() {
-        return Err(Error::TicketNotRegistered);
+    let holder = ticket.user_id.ok_or(Error::TicketNotRegistered)?;
+    let event = call.caller()?.open_event(call.app.store().find_event(&ticket.event).await?)?;
+    let mut told = vec![ticket];
+    if query.all == Some(Flag::Yes) {
+        told.extend(held_besides(&call, &told[0], holder).await?);
     }
-    let act = Act::new(Action::LinkShown, ticket.event_id).ticket(ticket.ticket_id);
-    call.app.store().record_action(call.author()?, &act).await?;
-    response::json(StatusCode::OK, &Link { ticket_url: ticket_url(call.app, secret, &ticket) })
+    for ticket in &told {
+        let act = Act::new(Action::LinkShown, ticket.event_id).ticket(ticket.ticket_id);
+        call.app.store().record_action(call.author()?, &act).await?;
+    }
+    let linked = told.iter().map(|ticket| (ticket, ticket_url(call.app, secret, ticket)));
+    let letter = Letter::new(&event, told[0].full_name.as_deref(), linked, None, false);
+    let ticket_url = ticket_url(call.app, secret, &told[0]);
+    response::json(StatusCode::OK, &Link { ticket_url, subject: letter.subject(), text: letter.text() })
+}
+
+/// The other tickets of a holder for the same event that nobody has used.
+async fn held_besides(call: &Call<'_>, ticket: &Ticket, holder: Uuid) -> Result<Vec<Ticket>, Error> {
+    let mut held = call.app.store().list_user_tickets(holder, None, PAGE).await?;
+    held.retain(|other| {
+        (other.event_id, other.status) == (ticket.event_id, Status::Valid) && other.ticket_id != ticket.ticket_id
+    });
+    Ok(held)
 }
 
 /// What a holder's phone needs to make codes. It is a secret, and in one answer: no later one has it again.

@@ -23,7 +23,7 @@ use crate::model::{
 };
 use crate::pages::LANGUAGES;
 use crate::response::Problem;
-use crate::store::{Conflict, Created, KeyScan, ListedAction, ListedKey, Renewal};
+use crate::store::{Conflict, Created, Incident, KeyScan, ListedAction, ListedKey, PrintedList, Renewal};
 
 const SCHEMAS: &str = "/components/schemas";
 
@@ -41,7 +41,7 @@ pub fn components() -> Map<String, Value> {
             all,
         );
         add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview, imports::Imported)>(all);
-        add::<(mails::Outbox, mails::Mailed, walk_ups::WalkUpReply)>(all);
+        add::<(mails::Outbox, mails::Mailed, PrintedList, Incident, walk_ups::WalkUpReply)>(all);
         // In queries, and in maps.
         add::<(Existing, Flag, MailList, Unknown, Colour)>(all);
         add::<(guests::Guests, batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(
@@ -111,7 +111,14 @@ fn told() -> [(&'static str, &'static str, Value); 5] {
 /// The parameters of the queries, by the names of their types.
 pub fn queries() -> Map<String, Value> {
     generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
-        add::<(PageQuery, keys::KeyScansQuery, tickets::ListQuery, manifest::ManifestQuery, system::HealthQuery)>(all);
+        add::<(
+            PageQuery,
+            keys::KeyScansQuery,
+            tickets::ListQuery,
+            tickets::LinkQuery,
+            manifest::ManifestQuery,
+            system::HealthQuery,
+        )>(all);
         add::<guests::GuestsQuery>(all);
         add::<(users::PeopleQuery, users::UserTicketsQuery, events::DeleteQuery, imports::ImportQuery)>(all);
         add::<mails::MailsQuery>(all);
@@ -189,6 +196,7 @@ const LISTS: &[(&str, &str, &str)] = &[
     ("ActionList", "actions", "Action"),
     ("ConflictList", "conflicts", "Conflict"),
     ("EventList", "events", "Event"),
+    ("IncidentList", "incidents", "Incident"),
     ("KeyList", "keys", "Key"),
     ("KeyScanList", "scans", "KeyScan"),
     ("TicketList", "tickets", "Ticket"),

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, desktop, eventually, service, texts } from "./harness.mjs";
+import { accessible, desktop, eventually, phone, service, texts } from "./harness.mjs";
 import { mailServer } from "./mail-server.mjs";
 import { Organizer, en } from "./people.mjs";
 
@@ -115,6 +115,49 @@ test("without a mail server the page says what to do instead", async (t) => {
   await organizer.sees(en("organizer.check_database_ok"));
   assert.equal(await organizer.page.getByText(en("organizer.check_mails_ok")).count(), 0);
 });
+
+for (const [size, device, colorScheme] of [["phone", phone, "dark"], ["desktop", desktop, "light"]]) {
+  test(`without a mail server the page goes from holder to holder, and remembers who was given theirs, on a ${size}`, async (t) => {
+    const tickets = await service(t);
+    await tickets.api("PATCH", "/api/events/default", { language: "es", name: "Gala" });
+    await tickets.api("POST", "/api/events/default/tickets", CSV);
+    const organizer = await Organizer.at(t, tickets, { page: (t, service, options) => device(t, service, { colorScheme, ...options }) });
+    const { page } = organizer;
+    const read = [];
+    page.on("request", (request) => request.url().includes("/link") && read.push(request.url()));
+    const start = async () => {
+      await organizer.open("tickets");
+      await organizer.press(en("organizer.mails_open"));
+      await organizer.press(en("organizer.give_open"));
+      await page.locator("#link-dialog[open]").waitFor();
+    };
+    const holder = (name) => page.locator("#link-told").getByText(name).waitFor();
+    await start();
+    await holder("Ana Roe");
+    assert.equal(read.length, 1, "no link is read before its holder's turn");
+    await accessible(page);
+    const ways = await page.locator("#link-ways a").evaluateAll((all) => all.map(({ href, rel }) => [href, rel]));
+    const [mail, whatsapp] = ways.map(([href]) => decodeURIComponent(href));
+    assert.match(mail, /^mailto:\?subject=.*Gala.*&body=Hola, Ana Roe/s);
+    assert.ok(whatsapp.startsWith("https://wa.me/?text=Hola, Ana Roe"));
+    for (const way of [mail, whatsapp]) assert.equal(way.match(/\/t\//g).length, 2, "all tickets of a holder in one message");
+    assert.ok(ways.every(([, rel]) => rel === "noopener noreferrer"));
+    await organizer.press(en("organizer.give_next"));
+    await holder("Ben Okafor");
+    await organizer.press(en("organizer.give_skip"));
+    await holder("Carla");
+    await page.reload();
+    await page.getByLabel(en("organizer.key"), { exact: true }).fill(tickets.key);
+    await organizer.press(en("organizer.sign_in"));
+    await start();
+    await holder("Ben Okafor");
+    await organizer.press(en("organizer.give_next"));
+    await organizer.press(en("organizer.give_next"));
+    await organizer.sees(en("organizer.give_none"));
+    const kept = await page.evaluate(() => JSON.stringify({ ...localStorage }));
+    assert.ok(!/Ana|\/t\/|rtk_/.test(kept) && !kept.includes(tickets.key), kept);
+  });
+}
 
 test("an event has a place and a language for its mails", async (t) => {
   const tickets = await service(t);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bars } from "../../src/pages/organizer/chart.js";
+import { bars, running } from "../../src/pages/organizer/chart.js";
 import { records } from "../../src/pages/organizer/links.js";
 import { isTimeZone, localOf, momentOf } from "../../src/pages/organizer/zone.js";
 
@@ -75,4 +75,15 @@ test("a price is read as people write it, with the digits of its currency", () =
     assert.equal(amount(sum, currency), typed);
     assert.equal(sumOf(typed, currency), sum, "it is read again");
   }
+});
+
+test("the running total goes by the hour, never down, and ends with all", () => {
+  const minute = 60_000;
+  const arrivals = [3, 59, 61, 179].map((at) => ({ minute: at * minute, admitted: 2 }));
+  const { step, bars: hours } = running(arrivals, 0, 180 * minute);
+  assert.equal(step, 60);
+  assert.deepEqual(hours.map(({ admitted }) => admitted), [4, 6, 8]);
+  const days = running([...arrivals, { minute: 9_999 * minute, admitted: 1 }], 0, 10_000 * minute);
+  assert.ok(days.step > 60 && days.bars.length <= 60);
+  assert.deepEqual([days.bars.at(-1).admitted, days.bars.at(-1).until], [9, 10_000 * minute]);
 });

@@ -135,15 +135,18 @@ forBothDatabases("whoever has no event makes one first, and is told what comes n
   await says("list");
   assert.equal(await next.getByRole("link").count(), 0, "nothing leads to where one is");
   await tickets.api("POST", "/api/events/default-2/tickets", "seat,gate,username\nA-1,North,ana\n");
-  await page.getByRole("link", { name: en("organizer.tickets"), exact: true }).click();
-  await says("gate", { gate: "\u2068North\u2069" });
+  await page.getByRole("link", { name: en("organizer.check"), exact: true }).click();
+  await says("hand");
   await accessible(page);
+  await tickets.api("POST", "/api/keys", { name: "Foyer", role: "gate", event: "default-2", gate: "Foyer" });
+  await next.getByRole("link").click();
+  await says("gate", { gate: "\u2068North\u2069" });
   await next.getByRole("link").click();
   await press(page, "new_key");
   await field(page, "name").fill("North door");
   await pressInDialog(page, "make_key");
   await pressInDialog(page, "close");
-  await says("device", { key: "\u2068North door\u2069" });
+  await says("device", { key: "\u2068Foyer\u2069" });
   await tickets.api("PATCH", "/api/events/default-2", { opens_at: null, starts_at: new Date(Date.now() - 60_000).toISOString() });
   await press(page, "sign_out");
   await signIn(page, tickets.key);
@@ -834,6 +837,49 @@ test("a key that scans says what it may do and when it did; an organizer's is no
   assert.equal(await card("Co").getByText(en("organizer.no_scan")).count(), 0);
 });
 
+for (const [size, device, colorScheme] of [["phone", phone, "dark"], ["desktop", desktop, "light"]]) {
+  test(`a device that is silent, has scans to send or too old a list is told of while the doors are open, on a ${size}`, async (t) => {
+    const tickets = await withTickets(t);
+    const ago = (minutes) => new Date(Date.now() - minutes * 60_000).toISOString();
+    const devices = { Fine: [ago(1), 0, ago(1)], Silent: [ago(5), 3, ago(5)], Old: [ago(1), 0, ago(60 * 49)], New: [null, null, null] };
+    for (const name of Object.keys(devices)) await tickets.api("POST", "/api/keys", { name, role: "gate", event: "default", gate: "North" });
+    const times = (starts_at, ends_at) => tickets.api("PATCH", "/api/events/default", { starts_at, ends_at });
+    await times(ago(-60), ago(-120));
+    const page = await signedIn(t, tickets, { view: "gates", device, colorScheme });
+    await page.route("**/api/keys?*", async (route) => {
+      const response = await route.fetch();
+      const { keys, next } = await response.json();
+      const told = keys.map((key) => {
+        const [heard_at, unsent, manifest_at] = devices[key.name];
+        return { ...key, heard_at, unsent, manifest_at };
+      });
+      await route.fulfill({ response, json: { keys: told, next } });
+    });
+    const card = (name) => page.locator("#keys li", { has: page.getByRole("heading", { name, exact: true }) });
+    const begins = (name) => en(`organizer.${name}`).split(/[{:]/)[0];
+    const warns = (place, name) => place.locator(".warn").getByText(begins(name)).waitFor();
+    const open = (view) => page.evaluate((view) => (location.hash = `#${view}/default`), view);
+    await open("tickets");
+    await open("gates");
+    await warns(card("Silent"), "device_unsent");
+    await warns(card("Old"), "device_list_old");
+    assert.equal(await page.getByText(begins("device_silent")).count(), 0, "before the doors open nobody waits for it");
+    await times(ago(10), ago(-60));
+    await press(page, "sign_out");
+    await signIn(page, tickets.key);
+    await warns(card("Silent"), "device_silent");
+    await warns(card("New"), "device_unheard");
+    await card("Fine").getByText(begins("heard_when")).waitFor();
+    assert.equal(await card("Fine").locator(".warn").count(), 0);
+    await accessible(page);
+    await open("board");
+    await page.locator("#devices .warn").first().waitFor();
+    const names = await page.locator("#devices tbody th bdi").allTextContents();
+    assert.deepEqual([names[0], names.at(-1)], ["Silent", "Fine"], "those first that somebody should see to");
+    await accessible(page);
+  });
+}
+
 test("a conflict tells the gate of those devices that have one", async (t) => {
   const tickets = await withTickets(t);
   const page = await desktop(t, tickets);
@@ -942,6 +988,34 @@ test("the board counts by itself, and says when it no longer can", async (t) => 
   await page.locator("#stale").waitFor({ state: "hidden" });
 });
 
+for (const [size, device, colorScheme] of [["phone", phone, "light"], ["desktop", desktop, "dark"]]) {
+  test(`the board tells who came again and what was undone, and adds up arrivals against the capacity, on a ${size}`, async (t) => {
+    const tickets = await withTickets(t);
+    await tickets.api("PATCH", "/api/events/default", { capacity: 4 });
+    const door = await tickets.api("POST", "/api/keys", { name: "North door", role: "supervisor", event: "default" });
+    const scan = (seat) => ({ scan_id: crypto.randomUUID(), seat, gate: "North", manual: true, note: "no phone" });
+    const [first, again, other] = [scan("A-1"), scan("A-1"), scan("A-2")];
+    for (const each of [first, other]) await tickets.api("POST", "/api/events/default/scans", each, door.key);
+    await tickets.api("POST", "/api/events/default/scans", again, door.key).catch(() => {});
+    await tickets.api("POST", `/api/scans/${other.scan_id}/undo`);
+    const page = await signedIn(t, tickets, { view: "board/default", device, colorScheme });
+    await page.locator("#incidents summary").click();
+    const items = page.locator("#incidents li");
+    await items.nth(1).waitFor();
+    const told = (await items.allInnerTexts()).map((words) => words.replaceAll(/[\u2066-\u2069]/g, ""));
+    const begins = (name) => en(`organizer.${name}`).split("{")[0];
+    assert.ok(told[0].includes("Bob Poe") && told[0].includes(begins("incident_undone_anywhere")) && told[0].includes("North door"), told[0]);
+    assert.ok(told[1].includes("Ana Roe") && told[1].includes(begins("incident_again")) && told[1].includes(begins("conflict_first")), told[1]);
+    await press(page, "whole_hours");
+    await page.locator("#chart .limit").waitFor({ state: "attached" });
+    await sees(page, en("organizer.running"));
+    assert.match(await page.locator("#chart svg").getAttribute("aria-label"), /: 1\. .* 4\./);
+    await page.getByText(en("organizer.as_table")).click();
+    assert.deepEqual(await page.locator("#arrivals td").allTextContents(), ["1"]);
+    await accessible(page);
+  });
+}
+
 test("the board counts by category, gives each its colour, and warns when the place is full", async (t) => {
   const tickets = await service(t);
   await tickets.api("POST", "/api/events/default/tickets", "name,gate,category\nAna,North,Adult\nBo,North,Under 12\nCy,South,adult\n");
@@ -1002,6 +1076,54 @@ test("the check before the doors open says what is missing", async (t) => {
   await gate("North").waitFor({ state: "detached" });
   await gate("South").waitFor();
   await accessible(page);
+});
+
+for (const [size, device, colorScheme] of [["phone", phone, "light"], ["desktop", desktop, "dark"]]) {
+  test(`the door list is printed by name for each gate, and the check says how old it is, on a ${size}`, async (t) => {
+    const tickets = await withTickets(t, "seat,gate,username,full_name,category,note\nA-1,North,zoe,Zoe Roe,Under 12,Walks with a stick\nA-2,North,ana,Ana Ruiz,,\nA-3,North,ana,Ana Ruiz,,\nB-1,South,bob,Bob Poe,,\nB-2,South,,,,\n");
+    await use(tickets, "bob");
+    const page = await signedIn(t, tickets, { view: "check", device, colorScheme });
+    await page.evaluate(() => (globalThis.print = () => (globalThis.printed = document.querySelector("#roll").textContent)));
+    await sees(page, en("organizer.check_printed_look"));
+    await press(page, "list_print");
+    const list = page.locator("#roll");
+    await list.getByText("Zoe Roe").waitFor();
+    assert.deepEqual(await list.locator("tbody th").allTextContents(), ["Ana Ruiz", "Ana Ruiz", "Bob Poe", "Zoe Roe"]);
+    assert.deepEqual(await list.locator(".box").allTextContents(), ["☐", "☐", "☒", "☐"]);
+    assert.deepEqual(await list.locator("td.number").allTextContents(), ["2", "2", "1", "1"], "who comes together");
+    await accessible(page);
+    await page.getByLabel(en("organizer.gate"), { exact: true }).filter({ visible: true }).selectOption({ label: en("organizer.list_each_gate") });
+    assert.equal(await list.locator(".roll").count(), 2);
+    assert.equal((await tickets.api("GET", "/api/events/default/printed")).printed_at, null, "what is looked at is not printed");
+    await press(page, "print");
+    await page.waitForFunction(() => globalThis.printed?.includes("Walks with a stick"));
+    await page.emulateMedia({ media: "print" });
+    assert.ok(!(await page.locator("nav").isVisible()));
+    await page.emulateMedia({ media: null });
+    await page.getByRole("link", { name: en("organizer.check"), exact: true }).first().click();
+    const begins = (name) => en(`organizer.${name}`).split("{")[0];
+    await page.locator("#checks .ok").getByText(begins("check_printed_ok")).waitFor();
+    await tickets.api("POST", "/api/events/default/tickets", "seat,gate,username\nC-1,North,new\n");
+    await press(page, "check_again");
+    await page.locator("#checks .look").getByText(begins("check_printed_changed")).waitFor();
+  });
+}
+
+test("who has not come yet, and who is inside, is named from the board", async (t) => {
+  const tickets = await withTickets(t);
+  await use(tickets, "bob");
+  const page = await signedIn(t, tickets, { view: "board/default" });
+  const button = (name) => page.locator(`[data-list="${name}"]`);
+  await button("missing").getByText("1").waitFor();
+  await button("missing").click();
+  const names = page.locator("#roll tbody th");
+  await names.getByText("Ana Roe").waitFor();
+  assert.deepEqual(await names.allTextContents(), ["Ana Roe"], "a ticket that nobody holds is nobody's");
+  await accessible(page);
+  await page.locator("nav").getByText(en("organizer.board")).click();
+  await button("inside").click();
+  await names.getByText("Bob Poe").waitFor();
+  assert.deepEqual(await names.allTextContents(), ["Bob Poe"]);
 });
 
 test("the check says when the secret of codes is set", async (t) => {

@@ -421,9 +421,16 @@ async function organizer(t, page, look) {
   await organizer.open("board");
   await organizer.sees(en("result.stale_code"));
   await look(organizer.page, "organizer-board");
+  await organizer.press(en("organizer.whole_hours"));
+  await organizer.page.getByText(en("organizer.incidents")).click();
+  await organizer.page.locator("#incidents li").first().waitFor();
+  await look(organizer.page, "organizer-incidents");
   await organizer.open("check");
   await organizer.sees(en("organizer.check_database_ok"));
   await look(organizer.page, "organizer-check");
+  await organizer.press(en("organizer.list_print"));
+  await organizer.sees("Ana Roe");
+  await look(organizer.page, "organizer-list");
   await look.all(organizer.page);
 }
 

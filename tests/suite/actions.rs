@@ -112,6 +112,7 @@ impl Office {
             Action::AttendanceExported => (Method::GET, format!("{GALA}/attendance.csv"), Value::Null),
             Action::LinksExported => (Method::GET, format!("{GALA}/links.csv"), Value::Null),
             Action::ActionsExported => (Method::GET, format!("{GALA}/actions.csv"), Value::Null),
+            Action::ListPrinted => (Method::POST, format!("{GALA}/printed"), Value::Null),
             Action::KeyMade => {
                 let body = json!({ "name": "South door", "role": "gate", "event": "gala" });
                 (Method::POST, "/api/keys".to_owned(), body)

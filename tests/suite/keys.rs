@@ -26,6 +26,8 @@ on_both_databases! {
     a_key_tells_which_one_made_it_and_which_one_asks,
     keys_are_listed_page_by_page,
     the_list_tells_the_newest_scan_of_each_key,
+    a_device_is_heard_of_by_its_list_within_a_minute,
+    a_device_without_a_list_is_heard_of_by_its_numbers_and_scans,
     what_is_no_key_is_unauthenticated,
     an_answer_says_which_database_knows_a_key_or_does_not,
 }
@@ -272,6 +274,65 @@ async fn the_list_tells_the_newest_scan_of_each_key(service: Service) {
         let times: Vec<_> = keys.iter().map(|key| key["newest_scan_at"].clone()).collect();
         assert_eq!(times, [json!(newest), Value::Null, Value::Null]);
     }
+}
+
+/// What an organizer is told of a device: when it was heard of, its unsent scans, and when it got its list.
+async fn heard(service: &Service, name: &str) -> Value {
+    let keys = walk(&service.organizer, "/api/keys", "keys").await;
+    let key = keys.iter().find(|key| key["name"] == name).expect("the key is listed");
+    json!([key["heard_at"], key["unsent"], key["manifest_at"]])
+}
+
+/// Asks for the list, with a number of unsent scans as text. Returns the status and the tag.
+async fn sync(client: &Client, unsent: &str, etag: &str) -> (u16, String) {
+    let request = Request::builder().uri("/api/events/spring/manifest").header("register-ticket-unsent", unsent);
+    let reply = client.send(request.header("if-none-match", etag), "").await;
+    (reply.status.as_u16(), reply.header("etag").to_owned())
+}
+
+async fn a_device_is_heard_of_by_its_list_within_a_minute(service: Service) {
+    service.event(json!({ "slug": "spring", "name": "Spring" })).await;
+    service.ticket_of("spring", "A1", "North").await;
+    let device = service.key(json!({ "name": "North", "role": "gate", "event": "spring", "offline": true })).await;
+    assert_eq!(heard(&service, "North").await, json!([null, null, null]));
+    let first = service.time(0);
+    let (status, etag) = sync(&device, "3", "").await;
+    assert_eq!((status, heard(&service, "North").await), (200, json!([first, 3, first])));
+    service.clock.advance(59_999);
+    assert_eq!(sync(&device, "0", &etag).await.0, 304);
+    assert_eq!(heard(&service, "North").await, json!([first, 3, first]), "once a minute");
+    for (unsent, told) in
+        [("0", json!(0)), ("99999999999", json!(1_000_000)), ("-1", json!(null)), ("many", json!(null))]
+    {
+        service.clock.advance(60_001);
+        let now = service.time(0);
+        assert_eq!(sync(&device, unsent, &etag).await.0, 304, "whatever it says, it gets its list");
+        assert_eq!(heard(&service, "North").await, json!([now, told, now]));
+    }
+    // What another device said is nothing that this one says.
+    let key_id = walk(&service.organizer, "/api/keys", "keys").await[0]["key_id"].clone();
+    let offer =
+        service.organizer.bare(Method::POST, format!("/api/keys/{}/enrol", key_id.as_str().unwrap())).await.is(200);
+    let token = offer["enrol_url"].as_str().and_then(|url| url.split_once("#enrol=")).expect("a token").1.to_owned();
+    service.anonymous.post("/api/enrol", json!({ "token": token })).await.is(200);
+    assert_eq!(heard(&service, "North").await, json!([null, null, null]));
+}
+
+async fn a_device_without_a_list_is_heard_of_by_its_numbers_and_scans(service: Service) {
+    service.event(json!({ "slug": "spring", "name": "Spring" })).await;
+    let ticket = service.ticket_of("spring", "A1", "North").await;
+    let device = service.key(json!({ "name": "North", "role": "gate", "event": "spring" })).await;
+    let first = service.time(0);
+    device.get("/api/events/spring/stats").await.is(200);
+    assert_eq!(heard(&service, "North").await, json!([first, null, null]));
+    service.clock.advance(1_000);
+    let newest = service.time(0);
+    let kept = "select concat(heard_at, '/', unsent, '/', manifest_at) from keys where name = 'North'";
+    let before = service.database.text(kept, kept).await;
+    device.post("/api/events/spring/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    device.post("/api/events/spring/scans", service.scan(&ticket)).await.is_scan(409, "already_used");
+    assert_eq!(service.database.text(kept, kept).await, before, "a scan writes nothing to its key");
+    assert_eq!(heard(&service, "North").await, json!([newest, null, null]));
 }
 
 async fn what_is_no_key_is_unauthenticated(service: Service) {

@@ -12,6 +12,7 @@ use crate::service::{Service, Ticket};
 on_both_databases! {
     the_link_is_that_of_the_registration,
     a_new_seed_has_a_new_link,
+    a_link_comes_with_what_to_say_to_its_holder_in_the_events_language,
     a_used_ticket_keeps_its_link,
     a_ticket_that_admits_nobody_has_no_link,
     the_links_of_an_event_are_those_of_its_holders,
@@ -31,7 +32,7 @@ async fn the_link_is_that_of_the_registration(service: Service) {
     let registered = service.organizer.post("/api/users/ana/tickets", body).await.is(201);
     let path = format!("/api/tickets/{}", registered["ticket_id"].as_str().unwrap_or_default());
     let link = service.organizer.get(format!("{path}/link")).await.is(200);
-    assert_eq!(link, json!({ "ticket_url": registered["provisioning"]["ticket_url"] }));
+    assert_eq!(link["ticket_url"], registered["provisioning"]["ticket_url"]);
 
     let reissued = service.organizer.bare(Method::POST, format!("{path}/reissue")).await.is(200);
     let newer = service.organizer.get(format!("{path}/link")).await.is(200);
@@ -48,6 +49,35 @@ async fn a_new_seed_has_a_new_link(service: Service) {
     let new = service.organizer.get(format!("{path}/link")).await.is(200);
     assert_ne!(new, old);
     assert_eq!(new["ticket_url"], moved["provisioning"]["ticket_url"]);
+}
+
+async fn a_link_comes_with_what_to_say_to_its_holder_in_the_events_language(service: Service) {
+    service.organizer.patch("/api/events/default", json!({ "name": "Gala", "language": "es" })).await.is(200);
+    service.event(json!({ "slug": "other", "name": "Other" })).await;
+    let list = "seat,gate,username,full_name\nA1,North,ana,Ana Ruiz\nA2,North,ana,Ana Ruiz\nA3,North,ana,Ana Ruiz\nB1,North,ben,Ben\n";
+    service.organizer.post_csv("/api/events/default/tickets", list).await.is(201);
+    service.organizer.post_csv("/api/events/other/tickets", "seat,gate,username\nX1,North,ana\n").await.is(201);
+    let tickets = service.organizer.get("/api/events/default/tickets").await.is(200)["tickets"].clone();
+    let [first, second, revoked] = [0, 1, 2].map(|at| tickets[at]["ticket_id"].as_str().expect("an id").to_owned());
+    service.organizer.bare(Method::POST, format!("/api/tickets/{revoked}/revoke")).await.is(200);
+    let one = service.organizer.get(format!("/api/tickets/{first}/link")).await.is(200);
+    let url = one["ticket_url"].as_str().expect("a link");
+    let other = service.organizer.get(format!("/api/tickets/{second}/link")).await.is(200)["ticket_url"].clone();
+    let other = other.as_str().expect("a link");
+    let text = one["text"].as_str().expect("a text");
+    assert!(text.contains(url) && text.contains("Ana Ruiz") && !text.contains(other), "{text}");
+    assert!(
+        one["subject"].as_str().is_some_and(|subject| subject.contains("Gala") && subject.contains("entrada")),
+        "{one}"
+    );
+    let before = service.database.count("select count(*) from actions where action = 'link_shown'").await;
+    let both = service.organizer.get(format!("/api/tickets/{first}/link?all=true")).await.is(200);
+    let text = both["text"].as_str().expect("a text");
+    assert!(both["ticket_url"] == one["ticket_url"] && text.contains(url) && text.contains(other), "{text}");
+    assert_eq!(text.matches("/t/").count(), 2, "not what is revoked, of another person or of another event: {text}");
+    let after = service.database.count("select count(*) from actions where action = 'link_shown'").await;
+    assert_eq!(after, before + 2, "each link that is read is recorded");
+    service.organizer.get(format!("/api/tickets/{first}/link?all=yes")).await.is_refused(422, "invalid_payload");
 }
 
 async fn a_used_ticket_keeps_its_link(service: Service) {

@@ -151,6 +151,7 @@ impl World<'_> {
                 Deed::at(format!("{path}?q={}", ticket.username)).shows(ticket.seat)
             }
             ("GET", path) if path.starts_with("/api/events/{event}") => of_event(),
+            ("POST", "/api/events/{event}/printed") => of_event(),
             ("GET", "/api/actions.csv") => Deed::at(path).shows(format!(",\"{event}\",")),
             (method, path) if path.starts_with("/api/tickets/{ticket_id}") => {
                 let (ticket, _) = self.ticket().await;

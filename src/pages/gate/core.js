@@ -635,7 +635,7 @@ export class Gate extends EventTarget {
     if (!this.#kept || !this.device?.offline) return;
     const begun = await this.#kept.refresh({ anew, time: now() });
     const since = begun.as_of && !whole ? `?since=${encodeURIComponent(begun.as_of)}` : "";
-    const headers = begun.etag && !whole ? { "if-none-match": begun.etag } : {};
+    const headers = { "register-ticket-unsent": this.#queued, ...(begun.etag && !whole && { "if-none-match": begun.etag }) };
     const stalled = new AbortController();
     let timer = 0;
     const wait = () => {

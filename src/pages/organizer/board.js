@@ -1,18 +1,21 @@
 // The evening as it happens: numbers, arrivals, refusals, and what two gates admitted without knowing of each other.
 
-import { bars, draw } from "./chart.js";
+import { bars, draw, running } from "./chart.js";
 import { now } from "../shared/clock.js";
 import { crowd } from "../shared/crowd.js";
 import { element, find, say } from "../shared/dom.js";
+import * as devices from "./devices.js";
 import { attempt, bdi, explain } from "./form.js";
 import { samePlace } from "../shared/fold.js";
+import * as incidents from "./incidents.js";
 import { all, call, here, session } from "./session.js";
-import { dayAndTime, hasText, isolated, money, number, text, timeOfDay } from "../shared/text.js";
+import { hasText, isolated, money, number, text, timeOfDay } from "../shared/text.js";
 
 const EVERY = 5_000;
 const STALE = 15_000;
 const MINUTE = 60_000;
-const CONFLICTS_EVERY = 30_000;
+/** What is told beside the numbers changes seldom, or is much to read. */
+const REST_EVERY = 30_000;
 /** As src/model.rs has them: a test compares them. */
 const COLOURS = ["blue", "violet", "pink", "brown", "teal", "grey", "black", "white"];
 
@@ -20,13 +23,14 @@ let timer;
 let isShown = false;
 let newest = null;
 let seenAt = null;
-let conflictsAt = 0;
+let restAt = 0;
 let span = "60";
 
 export async function show() {
   if (newest?.event !== session.event.slug) {
     newest = seenAt = null;
-    conflictsAt = 0;
+    incidents.close();
+    restAt = 0;
   }
   isShown = true;
   await poll();
@@ -48,7 +52,7 @@ async function poll() {
     newest = stats;
     seenAt = now();
     drawAll();
-    if (now() - conflictsAt > CONFLICTS_EVERY) await loadConflicts();
+    if (now() - restAt > REST_EVERY) await loadRest();
     tellAge();
   } catch (problem) {
     if (!session.event) return;
@@ -85,6 +89,8 @@ function drawAll() {
   find("#numbers").replaceChildren(...Object.entries(numbers).map(([name, [count, rest]]) =>
     element("div", { className: "card" }, element("dt", {}, text(`organizer.${name}`)),
       element("dd", {}, element("strong", {}, number(count)), rest && element("span", { className: "quiet" }, rest)))));
+  find('[data-list="missing"] b').textContent = number(expected);
+  find('[data-list="inside"] b').textContent = number(inside);
   for (const column of document.querySelectorAll("#by-gate .door")) column.hidden = !hasDoor();
   fill("#by-gate", gates.map(({ gate, ...each }) =>
     [bdi(gate), each.admitted, each.inside, each.expected, ...(hasDoor() ? [each.walk_ups, cashOf(each)] : [])]), "organizer.no_tickets");
@@ -162,43 +168,49 @@ function drawChart() {
   const to = Math.floor(now() / MINUTE) * MINUTE + MINUTE;
   const first = arrivals[0]?.minute ?? to - 60 * MINUTE;
   const last = arrivals.at(-1)?.minute ?? to;
+  const isSum = span === "sum";
   const [from, until] = span === "60" ? [to - 60 * MINUTE, to] : [first, last + MINUTE];
-  const shown = bars(arrivals, from, until, 60);
+  const shown = isSum ? running(arrivals, from, until) : bars(arrivals, from, until, 60);
   const most = shown.bars.reduce((a, b) => (b.admitted > a.admitted ? b : a));
-  find("#chart-title").textContent = shown.step === 1 ? text("organizer.arrivals") : text("organizer.arrivals_each", { minutes: shown.step });
+  const title = shown.step === 1 ? text("organizer.arrivals") : text("organizer.arrivals_each", { minutes: shown.step });
+  find("#chart-title").textContent = isSum ? text("organizer.running") : title;
   if (most.admitted === 0) {
     place.replaceChildren(element("p", { className: "empty" }, text(arrivals.length ? "organizer.no_arrivals_now" : "organizer.no_arrivals")));
   } else {
-    const label = text("organizer.chart_label", { from: time(from), to: time(until), most: number(most.admitted), at: time(most.at) });
-    place.replaceChildren(draw(shown.bars, { width: Math.max(280, place.clientWidth), height: 200, label, time }),
+    const label = isSum ? runningLabel(shown.bars.at(-1), time) : text("organizer.chart_label", { from: time(from), to: time(until), most: number(most.admitted), at: time(most.at) });
+    const limit = isSum ? newest.capacity : null;
+    place.replaceChildren(draw(shown.bars, { width: Math.max(280, place.clientWidth), height: 200, label, time, limit }),
       element("p", { className: "quiet" }, label));
   }
+  find("#arrivals thead th:last-child").textContent = text(isSum ? "organizer.in_all" : "organizer.admitted");
   const rows = shown.bars.filter((bar) => bar.admitted).reverse();
-  fill("#arrivals", rows.map((bar) => [time(bar.at), bar.admitted]), "organizer.no_arrivals");
+  fill("#arrivals", rows.map((bar) => [time(bar.until ?? bar.at), bar.admitted]), "organizer.no_arrivals");
 }
 
-async function loadConflicts() {
+function runningLabel({ until, admitted }, time) {
+  const values = { at: time(until), admitted: number(admitted) };
+  return newest.capacity ? text("organizer.running_of", { ...values, capacity: number(newest.capacity) }) : text("organizer.running_label", values);
+}
+
+async function loadRest() {
   const { event } = session;
-  const conflicts = await all(here("/conflicts"), "conflicts");
+  const [conflicts, keys] = await Promise.all([all(here("/conflicts"), "conflicts"), all("/api/keys", "keys")]);
   if (event !== session.event) return;
-  conflictsAt = now();
+  restAt = now();
+  devices.draw(keys);
   conflicts.sort((a, b) => b.received_at.localeCompare(a.received_at));
   find("#conflicts").replaceChildren(...(conflicts.length ? conflicts.map(conflict)
     : [element("li", { className: "empty" }, text("organizer.no_conflicts"))]));
 }
 
 function conflict({ ticket, at_gate: gate, key_name: key, scanned_at: at, result, first_used_at: firstAt, first_used_gate: firstGate, first_key_name: firstKey }) {
-  const zone = session.event.time_zone;
-  // A device for every gate tells no gate.
-  const words = (name, moment, where, who) => text(`organizer.conflict_${name}${where ? "" : "_anywhere"}`,
-    { time: dayAndTime(moment, zone), gate: isolated(where ?? ""), key: isolated(who ?? text("organizer.unknown_key")) });
   const title = ticket ? text("organizer.seat_at_gate", { seat: isolated(ticket.seat), gate: isolated(ticket.gate) }) : text("result.unknown_ticket");
   const holder = ticket && (ticket.full_name ?? ticket.username);
   return element("li", { className: "card conflict" },
     element("h3", {}, title),
     holder ? element("p", {}, bdi(holder)) : "",
-    firstAt ? element("p", {}, words("first", firstAt, firstGate, firstKey)) : "",
-    element("p", {}, words("offline", at, gate, key)),
+    firstAt ? element("p", {}, incidents.done("conflict_first", firstAt, firstGate, firstKey)) : "",
+    element("p", {}, incidents.done("conflict_offline", at, gate, key)),
     element("p", { className: "quiet" }, text("organizer.conflict_result", { result: reasonText(result) })));
 }
 

@@ -9,12 +9,12 @@ const TOP = 12;
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 1440];
 
 /**
- * The bars from `from` to `to`, of as many minutes each as make at most `most` of them. `arrivals` are
+ * The bars from `from` to `to`, of as many minutes each, `least` or more, as make at most `most` of them. `arrivals` are
  * `{minute: milliseconds, admitted}`, without the minutes in which nobody came.
  */
-export function bars(arrivals, from, to, most) {
+export function bars(arrivals, from, to, most, least = 1) {
   const minutes = Math.max(1, Math.round((to - from) / MINUTE));
-  const step = STEPS.find((each) => minutes / each <= most) ?? Math.ceil(minutes / most);
+  const step = STEPS.find((each) => each >= least && minutes / each <= most) ?? Math.ceil(minutes / most);
   const counts = new Array(Math.ceil(minutes / step)).fill(0);
   for (const { minute, admitted } of arrivals) {
     const place = Math.floor((minute - from) / MINUTE / step);
@@ -23,10 +23,17 @@ export function bars(arrivals, from, to, most) {
   return { step, bars: counts.map((admitted, place) => ({ at: from + place * step * MINUTE, admitted })) };
 }
 
-/** An `<svg>` of the bars; `time` writes a moment. What it says in words is the caller's, as `label`. */
-export function draw(all, { width, height, label, time }) {
+/** The same by the hour, or by longer, each bar with all who came until its end, the last one until `to`. */
+export function running(arrivals, from, to) {
+  const { step, bars: each } = bars(arrivals, from, to, 60, 60);
+  let all = 0;
+  return { step, bars: each.map(({ at, admitted }) => ({ at, until: Math.min(at + step * MINUTE, to), admitted: all += admitted })) };
+}
+
+/** An `<svg>` of the bars; `time` writes a moment; at `limit`, where there is one, a line goes across. What it says in words is the caller's, as `label`. */
+export function draw(all, { width, height, label, time, limit = null }) {
   const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
-  const top = niceTop(Math.max(...all.map((bar) => bar.admitted)));
+  const top = niceTop(Math.max(limit ?? 0, ...all.map((bar) => bar.admitted)));
   const high = height - TOP - BOTTOM;
   const each = (width - LEFT) / all.length;
   for (const share of [0, 0.5, 1]) {
@@ -38,6 +45,10 @@ export function draw(all, { width, height, label, time }) {
   const path = all.map((bar, place) =>
     bar.admitted ? `M${LEFT + place * each} ${TOP + high}v${-tall(bar)}h${Math.max(each - 1, each * 0.7)}v${tall(bar)}z` : "");
   chart.append(svg("path", { d: path.join("") }));
+  if (limit) {
+    const y = TOP + high * (1 - limit / top);
+    chart.append(svg("line", { class: "limit", x1: LEFT, x2: width, y1: y, y2: y }));
+  }
   const apart = Math.ceil(all.length / Math.floor((width - LEFT) / 64));
   for (let place = 0; place + apart / 2 < all.length; place += apart) {
     chart.append(svg("text", { x: LEFT + place * each, y: height - 6 }, time(all[place].at)));

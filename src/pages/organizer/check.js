@@ -5,7 +5,7 @@ import { now, secondsSlow } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
 import { samePlace } from "../shared/fold.js";
 import { explain } from "./form.js";
-import { isGood, isOfADevice } from "./gates.js";
+import { isGood, isOfADevice, isOurs } from "./devices.js";
 import { all, call, here, session } from "./session.js";
 import { dayAndTime, isolated, number, text, timeOfDay } from "../shared/text.js";
 
@@ -25,7 +25,7 @@ export async function show() {
   const mine = ++asked;
   const told = find("#check-told");
   told.textContent = text("organizer.loading");
-  const answers = await Promise.all([service, secret, backups, eventTimes, tickets, mails, keys, links, page].map((check) => check().catch(failed)));
+  const answers = await Promise.all([service, secret, backups, eventTimes, tickets, mails, keys, printed, links, page].map((check) => check().catch(failed)));
   if (mine !== asked || !session.event) return;
   const checks = answers.flat().sort((a, b) => ORDER[a.state] - ORDER[b.state]);
   find("#checks").replaceChildren(...checks.map(item));
@@ -85,7 +85,7 @@ async function tickets() {
   const [stats, keys] = await Promise.all([call("GET", here("/stats")), all("/api/keys", "keys")]);
   if (stats.tickets === 0) return [line("wrong", "tickets")];
   const free = stats.tickets - stats.registered;
-  const ours = keys.filter((key) => isOfADevice(key) && isGood(key) && (key.event === session.event.slug || !key.event));
+  const ours = keys.filter((key) => isOfADevice(key) && isGood(key) && isOurs(key));
   const end = Date.parse(session.event.ends_at ?? "");
   const lasting = ours.filter((key) => !(Date.parse(key.expires_at) < end));
   const lines = [line(free ? "look" : "ok", "holders", { free: number(free), tickets: number(stats.tickets) })];
@@ -112,9 +112,17 @@ async function mails() {
   ];
 }
 
+/** Whether there is a door list on paper, and whether it is still true. */
+async function printed() {
+  const { printed_at: at, changes } = await call("GET", here("/printed"));
+  if (!at) return [line("look", "printed")];
+  const time = dayAndTime(at, session.event.time_zone);
+  return [changes ? { state: "look", words: text("organizer.check_printed_changed", { time, changes: number(changes) }) } : line("ok", "printed", { time })];
+}
+
 /** Keys that end soon, but for those of devices where the event ends: the lines of their gates are about these. */
 async function keys() {
-  const ours = (await all("/api/keys", "keys")).filter((key) => isGood(key) && (key.event === session.event.slug || !key.event));
+  const ours = (await all("/api/keys", "keys")).filter((key) => isGood(key) && isOurs(key));
   const lines = ours.filter((key) => !isOfADevice(key) || !session.event.ends_at).map(lifeOf).filter(Boolean);
   return lines.length ? lines : [line("ok", "keys", { days: SOON_DAYS })];
 }

@@ -2,15 +2,14 @@
 
 import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
+import { isGood, isOfADevice, isOurs, troubles, when } from "./devices.js";
 import { attempt, bdi, confirm, onSubmit, open, tell } from "./form.js";
 import * as handin from "./handin.js";
 import * as lost from "./lost.js";
 import { all, call, here, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
-import { ago, dayAndTime, isolated, text } from "../shared/text.js";
+import { dayAndTime, isolated, text } from "../shared/text.js";
 
-/** A scan of so long ago is told by its age, an older one by its time. */
-const RECENT = 90 * 60_000;
 const keyForm = find("#key-dialog form");
 const enrolDialog = find("#enrol-dialog");
 
@@ -19,7 +18,7 @@ export async function show() {
   const [keys, { gates }] = await Promise.all([all("/api/keys", "keys"), call("GET", here("/stats"))]);
   if (event !== session.event) return;
   handin.show();
-  const ours = keys.filter((key) => key.event === event.slug || key.event === null).reverse();
+  const ours = keys.filter(isOurs).reverse();
   const card = (key) => cardOf(key, keys);
   const good = ours.filter(isGood);
   const old = ours.filter((key) => !isGood(key));
@@ -33,12 +32,6 @@ export async function show() {
   const choices = gates.map(({ gate }) => new Option(gate, gate, gates.length === 1));
   find("#key-gate").replaceChildren(new Option(text("organizer.any_gate"), ""), ...choices);
 }
-
-/** The roles whose keys are for devices, as src/model.rs has them: a test compares them. */
-const DEVICES = ["supervisor", "gate"];
-export const isOfADevice = ({ role }) => DEVICES.includes(role);
-
-export const isGood = (key) => !key.revoked_at && !(Date.parse(key.expires_at) <= now());
 
 /** Those of `keys` that end with a key when it is revoked: which it made, and so on. */
 const madeBy = ({ key_id: maker }, keys) =>
@@ -60,6 +53,8 @@ function cardOf(key, keys) {
     key.yours ? text("organizer.key_yours") : null,
     maker ? text("organizer.key_made_by", { name: isolated(maker.name) }) : null,
     key.newest_scan_at || isDevice ? newest(key) : null,
+    isDevice && key.heard_at ? text("organizer.heard_when", { when: when(key.heard_at) }) : null,
+    isDevice && key.manifest_at ? text("organizer.listed_when", { when: when(key.manifest_at) }) : null,
     key[end] ? text(`organizer.key_${end}`, { time: moment(key[end]) }) : null,
     key.replaced_at ? text("organizer.key_replaced_at", { time: moment(key.replaced_at) }) : null,
     key.taken_at ? text("organizer.key_taken_at", { time: moment(key.taken_at) }) : null,
@@ -68,6 +63,7 @@ function cardOf(key, keys) {
     element("h2", {}, bdi(key.name)),
     element("p", {}, facts.filter(Boolean).join(" · ")),
     element("p", { className: "quiet" }, life.filter(Boolean).join(" · ")),
+    ...(isDevice && isGood(key) ? troubles(key) : []).map((trouble) => element("p", { className: "warn" }, trouble)),
     element("div", { className: "row" }, ...actions(key, keys)));
 }
 
@@ -82,12 +78,7 @@ function actions(key, keys) {
   ].filter(Boolean);
 }
 
-function newest({ newest_scan_at: time }) {
-  if (!time) return text("organizer.no_scan");
-  const age = now() - Date.parse(time);
-  const when = age < RECENT ? ago(age) : dayAndTime(time, session.event.time_zone);
-  return text("organizer.newest_scan", { when });
-}
+const newest = ({ newest_scan_at: time }) => (time ? text("organizer.newest_scan", { when: when(time) }) : text("organizer.no_scan"));
 
 /** Agrees to what devices that have the key no more had scanned. They send it by themselves then. */
 function take(key) {

@@ -2,6 +2,7 @@
 
 import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, explain, onSubmit } from "./form.js";
+import { openMails } from "./mails.js";
 import { explainField } from "../shared/problem.js";
 import { LONG, call, here, session } from "./session.js";
 import { counted, isolated, text } from "../shared/text.js";
@@ -161,7 +162,9 @@ onSubmit(form, async ({ file }) => {
     result.replaceChildren(
       element("p", { className: "card good", role: "status" }, text("organizer.imported", { what })),
       ...notices(imported),
-      element("a", { className: "button primary", href: `#tickets/${slug}` }, text("organizer.to_tickets")));
+      element("div", { className: "row" },
+        element("a", { className: "button primary", href: `#tickets/${slug}` }, text("organizer.to_tickets")),
+        element("button", { type: "button", onclick: () => openMails() }, text("organizer.hand_out"))));
   } catch (problem) {
     result.replaceChildren(...refusal(problem));
     result.focus();

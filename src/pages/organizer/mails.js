@@ -2,6 +2,7 @@
 
 import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, explain, onSubmit, open } from "./form.js";
+import { handOut } from "./share.js";
 import { LONG, call, here, session } from "./session.js";
 import { isolated, number, text } from "../shared/text.js";
 
@@ -15,7 +16,7 @@ let outbox;
 /** Called after something was sent, so that the list is read again. */
 let changed = () => {};
 
-export function openMails(onChange) {
+export function openMails(onChange = () => {}) {
   changed = onChange;
   outcome.replaceChildren();
   open(dialog);
@@ -28,7 +29,10 @@ async function look() {
   told.replaceChildren(element("p", { role: "status" }, text("organizer.loading")));
   outbox = await call("GET", here("/mails"));
   const { from, unmailed, unmailed_people: people, mailed, without_address: without } = outbox;
-  if (from === null) return told.replaceChildren(element("p", {}, text("organizer.mails_off")));
+  if (from === null) {
+    const walk = element("button", { type: "button", className: "primary", onclick: () => attempt(handOut) }, text("organizer.give_open"));
+    return told.replaceChildren(element("p", {}, text("organizer.mails_off")), walk);
+  }
   const counts = { unmailed: number(unmailed), people: number(people), mailed: number(mailed), without: number(without) };
   const first = unmailed > 0 ? await preview() : [element("p", { className: "good" }, text("organizer.mails_none"))];
   told.replaceChildren(element("p", {}, text("organizer.mails_counts", counts)), ...first);

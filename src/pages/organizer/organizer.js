@@ -10,11 +10,12 @@ import * as gates from "./gates.js";
 import * as imports from "./import.js";
 import * as next from "./next.js";
 import * as print from "./print.js";
+import * as roll from "./roll.js";
 import { download, here, session, signIn, signOut } from "./session.js";
 import * as tickets from "./tickets.js";
 import { isolated, text } from "../shared/text.js";
 
-const views = { first: events.first, events, tickets, import: imports, print, gates, board, check };
+const views = { first: events.first, events, tickets, import: imports, print, list: roll, gates, board, check };
 const signin = find("#signin");
 let shown = null;
 let eventShown = null;

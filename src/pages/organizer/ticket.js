@@ -5,7 +5,7 @@ import { alarm, attempt, bdi, confirm, explain, onSubmit, open, tell, wrongField
 import { sendAgain } from "./mails.js";
 import { prepare } from "./print.js";
 import { all, call, here, session } from "./session.js";
-import { qrSvg } from "../shared/qr.js";
+import { holderOf, placed, showLink, showLinkOf, takeBack } from "./share.js";
 import { dayAndTime, isolated, money, text } from "../shared/text.js";
 import { localOf, momentOf } from "./zone.js";
 
@@ -18,9 +18,6 @@ const detailsForm = find("form", details);
 const VALIDITY = ["valid_from", "valid_until"];
 /** Called after a change, so that the list is read again. */
 let changed = () => {};
-
-const placed = ({ seat, gate }) => ({ seat: isolated(seat), gate: isolated(gate) });
-const holderOf = ({ full_name: name, username }) => isolated(name ?? username ?? text("organizer.nobody"));
 
 export function openTicket(ticket, onChange) {
   changed = onChange;
@@ -112,14 +109,7 @@ function ofTicket(ticket) {
   return [["link_title", link], ["print_code", printCode], ["transfer", transfer], ["reissue", reissue], ["revoke", revoke]];
 }
 
-async function link(ticket) {
-  try {
-    const { ticket_url: address } = await call("GET", `/api/tickets/${ticket.ticket_id}/link`);
-    showLink(ticket, address);
-  } catch (problem) {
-    find("#ticket-actions").after(alarm(explain(problem)));
-  }
-}
+const link = (ticket) => showLinkOf(ticket, find("#ticket-actions"));
 
 async function mailAgain(ticket) {
   const why = await sendAgain(ticket);
@@ -127,20 +117,11 @@ async function mailAgain(ticket) {
   finish({}, "organizer.mails_again_done");
 }
 
-/** `done` is what has just made the link. */
-function showLink(ticket, address, done = "") {
-  find("#link-done").textContent = done;
-  find("#link-done").hidden = !done;
-  find("#link-told").textContent = text("organizer.link_of", { ...placed(ticket), holder: holderOf(ticket) });
-  find("#link-qr").replaceChildren(qrSvg(address, text("organizer.link_qr")));
-  find("#link").value = address;
-  open(find("#link-dialog"));
-}
-
 /** After a change: the list is read again, and the new link shown, which is in no other answer. */
 function finish(ticket, told) {
   for (const each of [dialog, holderDialog]) each.close();
-  if (ticket.provisioning && ticket.username) showLink(ticket, ticket.provisioning.ticket_url, text(told));
+  if (ticket.provisioning) takeBack(ticket);
+  if (ticket.provisioning && ticket.username) showLink(ticket, ticket.provisioning.ticket_url, { done: text(told) });
   else tell(text(told));
   attempt(changed);
 }

@@ -21,7 +21,7 @@ use crate::limits::{CLOCKS_APART, LIST_KEPT};
 use crate::model::{Action, Event, Millis, Use};
 use crate::store::{
     Act, Arrivals, Author, CountedGroup, DEFAULT_EVENT, EventChange, Events, Guarded, GuessingKey, ManifestState,
-    Result, Stats,
+    PrintedList, Result, Stats,
 };
 
 /// Whoever deleted an event so long ago has no request any more: what is left of it is nobody's.
@@ -139,6 +139,37 @@ impl Events for Backend {
             .await?;
             record(connection, author, &Act::new(Action::EventChanged, event_id)).await?;
             Ok(event)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
+    async fn printed_list(&self, event_id: Uuid) -> Result<PrintedList> {
+        let mut lease = self.reader().await?;
+        // An import is one action, and `count` says of how many tickets.
+        let outcome = sqlx::query_as(
+            "select e.list_printed_at as printed_at, (select cast(coalesce(sum(coalesce(a.count, 1)), 0) as bigint) \
+             from actions a where a.event_id = e.event_id and a.at >= e.list_printed_at and a.action in \
+             ('issued', 'registered', 'corrected', 'transferred', 'reissued', 'renewed', 'revoked', 'user_erased')) as changes \
+             from events e where e.event_id = $1 and e.deleted_at is null",
+        )
+        .bind(event_id)
+        .fetch_optional(lease.connection())
+        .await;
+        lease.settle(outcome.map_err(Error::from)).await?.ok_or(Error::EventNotFound)
+    }
+
+    async fn note_list_printed(&self, event_id: Uuid, author: Author) -> Result<()> {
+        let mut lease = self.writer().await?.begin(BEGIN).await?;
+        let outcome = async {
+            let connection = lease.connection();
+            record(connection, author, &Act::new(Action::ListPrinted, event_id)).await?;
+            sqlx::query("update events set list_printed_at = $2 where event_id = $1")
+                .bind(event_id)
+                .bind(author.now)
+                .execute(&mut *connection)
+                .await?;
+            Ok(())
         }
         .await;
         lease.settle(outcome).await

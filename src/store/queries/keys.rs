@@ -7,7 +7,7 @@ use super::actions::record;
 use super::events::find_event;
 use super::{BEGIN, Backend, Connection, Db, kept_secrets};
 use crate::error::Error;
-use crate::limits::{CLOCKS_APART, ENROLMENT, OFFLINE_WINDOW};
+use crate::limits::{CLOCKS_APART, ENROLMENT, HEARD_NOTED, OFFLINE_WINDOW};
 use crate::model::{Action, Event, Key, Millis};
 use crate::store::{Act, Author, FoundKey, Guarded, Keys, ListedKey, Result};
 
@@ -110,7 +110,10 @@ impl Keys for Backend {
         let outcome = sqlx::query_as(concat!(
             "select ",
             key_columns!(),
-            ", n.newest_scan_at, (select max(f.ended_at) from former_secrets f where f.key_id = k.key_id) as replaced_at \
+            ", n.newest_scan_at, k.unsent, \
+             case when n.newest_scan_at < k.heard_at then k.heard_at else coalesce(n.newest_scan_at, k.heard_at) end as heard_at, \
+             case when k.offline and k.manifest_at is not null then k.heard_at end as manifest_at, \
+             (select max(f.ended_at) from former_secrets f where f.key_id = k.key_id) as replaced_at \
              from keys k left join events e on e.event_id = k.event_id \
              left join (select s.key_id, max(s.received_at) as newest_scan_at from scans s \
              where s.event_id between $4 and $5 and ",
@@ -209,7 +212,7 @@ impl Keys for Backend {
         .bind(now + ENROLMENT + CLOCKS_APART);
         // Compare-and-set: whoever comes second waits for the row, and then finds no token in it.
         let update = sqlx::query(concat!(
-            "update keys set secret_hash = $4, enrol_hash = null, enrol_expires_at = null ",
+            "update keys set secret_hash = $4, enrol_hash = null, enrol_expires_at = null, heard_at = null, unsent = null ",
             where_good!(),
             " and enrol_hash = $3 and enrol_expires_at > $2 and enrol_expires_at <= $5"
         ))
@@ -227,6 +230,27 @@ impl Keys for Backend {
             .bind(key_id)
             .bind(now)
             .bind(now - OFFLINE_WINDOW)
+            .execute(lease.connection())
+            .await;
+        lease.settle(outcome.map(drop).map_err(Error::from)).await
+    }
+
+    async fn note_heard(&self, key_id: Uuid, unsent: Option<i64>, now: Millis) -> Result<()> {
+        let mut lease = self.reader().await?;
+        let outcome = sqlx::query_scalar("select heard_at from keys where key_id = $1")
+            .bind(key_id)
+            .fetch_optional(lease.connection())
+            .await;
+        let heard: Option<Option<Millis>> = lease.settle(outcome.map_err(Error::from)).await?;
+        // Also where the clock was ahead when it was noted.
+        if heard.flatten().is_some_and(|heard| now - HEARD_NOTED < heard && heard <= now) {
+            return Ok(());
+        }
+        let mut lease = self.writer().await?;
+        let outcome = sqlx::query("update keys set heard_at = $2, unsent = $3 where key_id = $1")
+            .bind(key_id)
+            .bind(now)
+            .bind(unsent)
             .execute(lease.connection())
             .await;
         lease.settle(outcome.map(drop).map_err(Error::from)).await

@@ -138,6 +138,18 @@ macro_rules! newest_first {
     };
 }
 
+/// The key that admitted the holder of a scan's ticket before.
+macro_rules! first_key_name {
+    () => {
+        concat!(
+            "(select f.name from scans a left join keys f on f.key_id = a.key_id where a.ticket_id = s.ticket_id \
+             and a.result = 'accepted' and a.direction = 'entry' and a.decided_at = s.first_used_at order by ",
+            newest_first!(),
+            " limit 1) as first_key_name"
+        )
+    };
+}
+
 /// What a new ticket is found by, unless its holder `u` is known by more than came with it: then it is made when they are
 /// searched.
 macro_rules! search_unless_more_is_known {

@@ -10,7 +10,7 @@ use super::{BEGIN, Backend, Connection, Row, json};
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Direction, Key, Millis, Scan, Status, Ticket};
-use crate::store::{Act, Attendance, Author, Conflict, Guarded, KeyScan, ListedScan, Result, Scans};
+use crate::store::{Act, Attendance, Author, Conflict, Guarded, Incident, KeyScan, ListedScan, Result, Scans};
 
 macro_rules! scan_columns {
     () => {
@@ -138,17 +138,46 @@ impl Scans for Backend {
         lease.settle(outcome.map_err(Error::from)).await
     }
 
+    async fn list_incidents(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Incident>> {
+        let mut lease = self.reader().await?;
+        let outcome = async {
+            let rows = sqlx::query(concat!(
+                "select s.scan_id, s.at_gate, s.direction, s.result, s.scanned_at, s.received_at, s.key_id, \
+                 k.name as key_name, s.first_used_at, s.first_used_gate, s.undone_at, s.undone_by, \
+                 (select b.name from keys b where b.key_id = s.undone_by) as undone_key_name, ",
+                first_key_name!(),
+                ", ",
+                ticket_columns!(),
+                " from scans s join events e on e.event_id = s.event_id and e.deleted_at is null \
+                 left join tickets t on t.ticket_id = s.ticket_id left join users u on u.user_id = t.user_id \
+                 left join keys k on k.key_id = s.key_id \
+                 where s.event_id = $1 and (s.result = 'already_used' or s.undone_at is not null) \
+                 and ($2 is null or (coalesce(s.undone_at, s.received_at), s.scan_id) < \
+                 (select coalesce(l.undone_at, l.received_at), l.scan_id from scans l where l.scan_id = $2)) \
+                 order by coalesce(s.undone_at, s.received_at) desc, s.scan_id desc limit $3"
+            ))
+            .bind(event_id)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(lease.connection())
+            .await?;
+            let incident = |row: &Row| -> std::result::Result<_, sqlx::Error> {
+                Ok(Incident { ticket: optional_ticket(row)?, ..Incident::from_row(row)? })
+            };
+            Ok(rows.iter().map(incident).collect::<std::result::Result<_, _>>()?)
+        }
+        .await;
+        lease.settle(outcome).await
+    }
+
     async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>> {
         let mut lease = self.reader().await?;
         let outcome = async {
             let rows = sqlx::query(concat!(
                 "select s.scan_id, s.at_gate, s.direction, s.offline_result, s.result, s.scanned_at, s.received_at, \
-                 s.key_id, k.name as key_name, s.first_used_at, s.first_used_gate, \
-                 (select f.name from scans a left join keys f on f.key_id = a.key_id where a.ticket_id = s.ticket_id \
-                 and a.result = 'accepted' and a.direction = 'entry' and a.decided_at = s.first_used_at \
-                 order by ",
-                newest_first!(),
-                " limit 1) as first_key_name, ",
+                 s.key_id, k.name as key_name, s.first_used_at, s.first_used_gate, ",
+                first_key_name!(),
+                ", ",
                 ticket_columns!(),
                 " from scans s join events e on e.event_id = s.event_id and e.deleted_at is null \
                  left join tickets t on t.ticket_id = s.ticket_id left join users u on u.user_id = t.user_id \

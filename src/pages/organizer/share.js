@@ -1,0 +1,132 @@
+// A ticket's link, and the ways to give it to its holder where no mail server does: one ticket, or one holder after the other.
+
+import { element, find } from "../shared/dom.js";
+import { inOrder } from "../shared/fold.js";
+import { recall, remember } from "../shared/memory.js";
+import { alarm, attempt, explain, open, tell } from "./form.js";
+import { all, call, here, session } from "./session.js";
+import { qrSvg } from "../shared/qr.js";
+import { isolated, number, text } from "../shared/text.js";
+
+const dialog = find("#link-dialog");
+const ways = find("#link-ways");
+const walk = find("#link-walk");
+/** Where this browser keeps which tickets were given, by their ids: nobody else knows what was sent by hand. */
+const GIVEN = "given-tickets";
+/** So many are kept at most. */
+const KEPT = 5_000;
+const given = new Set(read());
+/** The holders that are left, each the list of their tickets, and how many there were; null where nobody walks. */
+let rest = null;
+let whole = 0;
+
+function read() {
+  try {
+    return JSON.parse(recall(GIVEN) ?? "[]");
+  } catch {
+    return []; // Somebody else wrote there.
+  }
+}
+
+function keep() {
+  remember(GIVEN, JSON.stringify([...given].slice(-KEPT)));
+}
+
+/** Whether a ticket was given by hand, on this device. */
+export const wasGiven = ({ ticket_id: id }) => given.has(id);
+
+/** Whether any was. */
+export const someGiven = () => given.size > 0;
+
+/** Its link is another one by now: it is to be given again. */
+export function takeBack({ ticket_id: id }) {
+  if (given.delete(id)) keep();
+}
+
+export const placed = ({ seat, gate }) => ({ seat: isolated(seat), gate: isolated(gate) });
+export const holderOf = ({ full_name: name, username }) => isolated(name ?? username ?? text("organizer.nobody"));
+
+/** What there is to say to a ticket's holder: its link, and a message in the event's language, with the links of `all` they hold. */
+const messageOf = ({ ticket_id: id }, all = false) => call("GET", `/api/tickets/${id}/link?all=${all}`);
+
+/** Shows the link of a ticket, and how to give it. `done` is what has just made the link; `message` is what to say, if it was read. */
+export function showLink(ticket, address, { done = "", message = null } = {}) {
+  find("#link-done").textContent = done;
+  find("#link-done").hidden = !done;
+  find("#link-told").textContent = text("organizer.link_of", { ...placed(ticket), holder: holderOf(ticket) });
+  find("#link-qr").replaceChildren(qrSvg(address, text("organizer.link_qr")));
+  find("#link").value = address;
+  if (message) showWays(message);
+  else ways.replaceChildren(element("button", { type: "button", onclick: () => attempt(async () => showWays(await messageOf(ticket))) }, text("organizer.share")));
+  walk.hidden = !rest;
+  for (const told of dialog.querySelectorAll(".problem")) told.remove();
+  open(dialog);
+}
+
+/** The ways to send a message. Only whoever presses one sends anything, and by whatever they choose. */
+function showWays({ subject, text: body }) {
+  const [title, words] = [subject, body].map(encodeURIComponent);
+  const way = (name, href) => element("a", { className: "button", href, target: "_blank", rel: "noopener noreferrer" }, name);
+  ways.replaceChildren(
+    ...(navigator.share ? [element("button", { type: "button", onclick: () => share(subject, body) }, text("organizer.share_system"))] : []),
+    way(text("organizer.share_mail"), `mailto:?subject=${title}&body=${words.replaceAll("%0A", "%0D%0A")}`),
+    way("WhatsApp", `https://wa.me/?text=${words}`));
+}
+
+async function share(title, body) {
+  try {
+    await navigator.share({ title, text: body });
+  } catch (error) {
+    // Whoever closes the system's sheet has changed their mind.
+    if (error.name !== "AbortError") throw error;
+  }
+}
+
+/** Reads the link of a ticket, and shows it. Its failure is told beside what was pressed. */
+export async function showLinkOf(ticket, beside) {
+  try {
+    const message = await messageOf(ticket);
+    showLink(ticket, message.ticket_url, { message });
+  } catch (problem) {
+    beside.after(alarm(explain(problem)));
+  }
+}
+
+/** Goes from holder to holder, by their names, among those whose tickets were not given yet. */
+export async function handOut() {
+  const tickets = (await all(here("/tickets"), "tickets", "&status=valid")).filter((ticket) => ticket.username && !wasGiven(ticket));
+  const holders = new Map();
+  for (const ticket of tickets) {
+    const person = `${ticket.holder_event} ${ticket.username}`;
+    holders.set(person, [...(holders.get(person) ?? []), ticket]);
+  }
+  const name = ([{ full_name: full, username }]) => full ?? username;
+  rest = [...holders.values()].sort((one, other) => inOrder(name(one), name(other)));
+  whole = rest.length;
+  await next();
+}
+
+async function next() {
+  if (rest.length === 0) {
+    dialog.close();
+    return tell(text("organizer.give_none"));
+  }
+  const [ticket] = rest[0];
+  const message = await messageOf(ticket, true);
+  // Somebody closed it meanwhile.
+  if (!rest) return;
+  find("#link-walk p").textContent = text("organizer.mails_progress", { done: number(whole - rest.length + 1), all: number(whole) });
+  showLink(ticket, message.ticket_url, { message });
+}
+
+find("#give-next").onclick = () => attempt(async () => {
+  for (const { ticket_id: id } of rest.shift()) given.add(id);
+  keep();
+  session.onChange();
+  await next();
+});
+find("#give-skip").onclick = () => attempt(async () => {
+  rest.shift();
+  await next();
+});
+dialog.addEventListener("close", () => { rest = null; });
