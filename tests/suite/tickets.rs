@@ -27,7 +27,7 @@ async fn a_ticket_is_created_valid_and_without_a_holder(service: Service) {
         ticket,
         json!({
             "ticket_id": ticket_id, "event": "default", "seat": "Row Ä 1", "gate": "North", "status": "valid",
-            "username": null, "holder_event": null, "full_name": null, "reference": null, "category": null, "note": null,
+            "username": null, "holder_event": null, "full_name": null, "paid": null, "walk_up": false, "reference": null, "category": null, "note": null,
             "valid_from": null, "valid_until": null, "inside": false, "created_at": service.time(0), "registered_at": null,
             "used_at": null, "entered_at": null, "mailed_at": null,
         })
