@@ -76,7 +76,7 @@ pub fn settings_help() -> String {
     const WIDTH: usize = 80;
     let mut lines = vec!["Settings, from the environment:".to_owned()];
     for setting in SETTINGS {
-        let mut line = format!("  {:1$}", setting.variable, MEANING - 2);
+        let mut line = format!("  {:1$} ", setting.variable, MEANING - 3);
         let default = format!("[default: {}]", setting.default);
         let default = Some(default.as_str()).filter(|_| !setting.default.is_empty());
         for word in setting.meaning.split(' ').chain(default) {

@@ -11,7 +11,7 @@ use crate::fold;
 use crate::gate::{Scanned, check_moment, made_at};
 use crate::limits::WALK_UPS;
 use crate::model::{Event, Millis, Role, Scan, ScanResult, Seed, Ticket};
-use crate::store::{ENTRANCE, GateSeats, WalkUps};
+use crate::store::{ENTRANCE, GateSeats, Guarded, WalkUps};
 
 /// How often it is tried anew where somebody else takes a seat or the `scan_id` meanwhile.
 const TRIES: usize = 5;
@@ -54,6 +54,8 @@ pub async fn admit(
     request: &WalkUp,
     now: Millis,
 ) -> Result<Vec<Scanned>, Error> {
+    // The file of a device says itself for which event it is.
+    caller.open_event(Some(Guarded::new(event.event_id, ())))?;
     let store = app.store();
     let ids = scan_ids(request.scan_id);
     for _ in 0..TRIES {

@@ -761,7 +761,7 @@ impl Event {
 
     /// When its people are to be forgotten; none where they never are.
     pub fn forgets_at(&self) -> Option<Millis> {
-        let end = self.ends_at.or(self.starts_at)?;
+        let end = self.ends_at.or(self.starts_at).max(self.closes_at)?;
         let days = self.forget_after_days?;
         Some(end + Duration::from_millis(days.saturating_mul(Millis::DAY).unsigned_abs()))
     }
@@ -1423,6 +1423,8 @@ mod tests {
             let event = Event { forget_after_days: days, ..event(starts_at, ends_at) };
             assert_eq!(event.forgets_at(), forgets_at, "{event:?}");
         }
+        let open = Event { forget_after_days: Some(1), closes_at: at(14), ..event(at(10), at(12)) };
+        assert_eq!(open.forgets_at(), at(15), "its doors are open for longer");
     }
 
     #[test]

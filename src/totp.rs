@@ -219,6 +219,8 @@ impl LinkSecret {
 
     /// HKDF-SHA256(the salt, no salt, info: "holder", event, person, the marks and the address).
     fn proof_of_all(&self, Holder { event_id, user_id, address }: Holder<'_>, marks: &[Mark]) -> [u8; 16] {
+        // Addresses are one whatever their case.
+        let address = address.to_lowercase();
         let told = [b"holder", &event_id.as_bytes()[..], user_id.as_bytes(), &marks.concat(), address.as_bytes()];
         hkdf(&self.salt, None, &told.concat())
     }

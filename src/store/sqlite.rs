@@ -479,11 +479,16 @@ async fn give_way(rows: usize, held: Duration) -> usize {
     if held > HELD { (rows / 2).max(CHUNK / 8) } else { (rows * 2).min(CHUNK) }
 }
 
-/// Overwrites what was erased in the file itself, and leaves nothing of it in its log, unless somebody is reading: then the next who
-/// forgets does.
+/// Writes the whole file anew, and leaves nothing in its log, unless somebody is reading: then the next who forgets does. What is
+/// deleted is overwritten where it is (`secure_delete`), but not what SQLite left in the gaps of a page when it moved rows.
 async fn overwrite(backend: &SqliteStore) -> Result<()> {
     let mut lease = backend.writer().await?;
-    let outcome = lease.connection().execute("pragma wal_checkpoint(truncate)").await;
+    let connection = lease.connection();
+    let outcome = async {
+        connection.execute("vacuum").await?;
+        connection.execute("pragma wal_checkpoint(truncate)").await
+    };
+    let outcome = outcome.await;
     lease.settle(outcome.map_err(Error::from)).await.map(drop)
 }
 
@@ -518,10 +523,15 @@ pub(crate) fn log_without_file(file: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(log)).filter(|log| log.exists() && !file.exists())
 }
 
-/// Makes the file where it is missing, for this user alone; SQLite gives the files beside it the same rights.
+/// Makes the file where it is missing, for this user alone; SQLite gives the files beside it the same rights. One that is there
+/// is not opened: whoever closes a file gives up all locks that the process has on it (POSIX), those of SQLite too, and the next
+/// other program that looks into the database would delete the write-ahead log from under it.
 fn make_file(path: &Path) -> std::io::Result<()> {
     make_directory_of(path)?;
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 /// Makes the file and its directory where they are missing, and applies what is missing of the schema in one

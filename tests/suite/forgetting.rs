@@ -72,7 +72,9 @@ async fn evening(service: &Service) -> (Vec<Ticket>, Vec<String>) {
     organizer.post_csv(&tickets, list).await.is(201);
     let bound = service.key(json!({ "name": "own", "role": "organizer", "event": "gala" })).await;
     // So many that they are forgotten by several transactions, and that SQLite's pages were divided when they came.
-    let many: String = (0..MANY).map(|n| format!("L-{n},South,{MARK}-{n},{MARK} {n},{n}@{MARK}.example\n")).collect();
+    let name = |n: i64| "x".repeat(usize::try_from(n * 7 % 61).expect("it is small"));
+    let many = (0..MANY).map(|n| format!("L-{n},South,{MARK}-{n},{MARK} {n} {},{n}@{MARK}.example\n", name(n)));
+    let many: String = many.collect();
     let own = format!("seat,gate,username,full_name,email\nO-1,North,{MARK}-own,Own {MARK},own@{MARK}.example\n{many}");
     bound.post_csv(&tickets, own).await.is(201);
     let idle = json!({ "username": format!("{MARK}-idle"), "full_name": format!("Idle {MARK}") });
@@ -246,6 +248,15 @@ async fn people_are_forgotten_when_their_time_has_come_and_not_before(service: S
     assert_eq!(forget(&service).await, [("ended".to_owned(), one)]);
     service.clock.advance(DAY);
     assert_eq!(forget(&service).await, [("started".to_owned(), one)]);
+    // Whose ticket or door is good for longer is not forgotten before.
+    let open = json!({ "slug": "open", "name": "Open", "starts_at": service.time(0), "closes_at": service.time(2 * DAY), "forget_after_days": 1 });
+    service.event(open).await;
+    let season = json!({ "seat": "S-1", "gate": "North", "valid_until": service.time(5 * DAY) });
+    service.organizer.post("/api/events/open/tickets", season).await.is(201);
+    service.clock.advance(3 * DAY);
+    assert_eq!(forget(&service).await, []);
+    service.clock.advance(3 * DAY);
+    assert_eq!(forget(&service).await, [("open".to_owned(), Ok(Forgotten::default()))]);
     service.clock.advance(4_000 * DAY);
     assert_eq!(forget(&service).await, []);
     // Its time is over as soon as it has one.
@@ -253,7 +264,7 @@ async fn people_are_forgotten_when_their_time_has_come_and_not_before(service: S
     service.organizer.patch("/api/events/timeless", times).await.is(200);
     assert_eq!(forget(&service).await, [("timeless".to_owned(), one)]);
     let recorded = "select count(*) from actions where action = 'event_forgotten' and key_id is null";
-    assert_eq!(service.database.count(recorded).await, 3);
+    assert_eq!(service.database.count(recorded).await, 4);
 }
 
 async fn an_event_that_is_at_work_is_not_forgotten(service: Service) {

@@ -5,10 +5,12 @@ use std::sync::Barrier;
 
 use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 use uuid::Uuid;
 
 use crate::client::Reply;
-use crate::process::{Server, request};
+use crate::database::{Kind, TestDatabase};
+use crate::process::{PATIENCE, Server, request};
 use crate::service::{Service, Ticket, with};
 
 on_both_databases! {
@@ -17,6 +19,31 @@ on_both_databases! {
     nobody_is_admitted_by_the_code_of_before_a_transfer,
     nobody_is_admitted_after_a_revocation,
     a_refused_change_leaves_nothing_locked,
+}
+
+#[tokio::test]
+async fn another_program_takes_no_log_from_under_a_service_that_was_started_again() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let make = async |server: &Server, seat: &str| {
+        let ticket = json!({ "seat": seat, "gate": "North" });
+        server.organizer().post("/api/events/default/tickets", ticket).await.is(201);
+    };
+    let mut server = Server::start(database.environment()).await;
+    make(&server, "A-1").await;
+    server.process.terminate();
+    server.process.ended(PATIENCE).await;
+    let mut server = Server::start(database.environment()).await;
+    make(&server, "A-2").await;
+    let url = database.owner_url();
+    let mut reader = SqliteConnection::connect(&url).await.expect("the file is there");
+    let read: i64 = sqlx::query_scalar("select count(*) from tickets").fetch_one(&mut reader).await.expect("a number");
+    reader.close().await.expect("it can be closed");
+    assert_eq!(read, 2);
+    let log = format!("{}-wal", url.trim_start_matches("sqlite:"));
+    assert!(std::path::Path::new(&log).exists(), "the service writes on into a file that is gone");
+    make(&server, "A-3").await;
+    server.process.kill();
+    assert_eq!(database.count("select count(*) from tickets").await, 3);
 }
 
 /// How often a race is run: it does not end the same way each time.

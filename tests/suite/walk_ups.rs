@@ -458,6 +458,12 @@ async fn a_walk_up_is_handed_in_as_the_device_wrote_it(service: Service) {
     let of_a_gate = handed(&gate, "default", &[offline(&service, 1, -MINUTE)]);
     let answer = service.organizer.post(path(&gate), of_a_gate).await.is(200);
     assert_members(&answer["results"][0], json!({ "status": 403, "code": "forbidden" }));
+    // Nor does a file let a device that is bound to one event in at another.
+    service.event(json!({ "slug": "ball", "name": "Ball", "walk_ups": true })).await;
+    let elsewhere = handed(&device, "ball", &[offline(&service, 1, -MINUTE)]);
+    let answer = service.organizer.post(path(&device), elsewhere).await.is(200);
+    assert_members(&answer["results"][0], json!({ "status": 403, "code": "forbidden" }));
+    assert_eq!(service.organizer.get("/api/events/ball/stats").await.is(200)["tickets"], 0);
 }
 
 async fn walk_ups_and_their_cash_are_counted_apart(service: Service) {

@@ -4,7 +4,7 @@
 //! and nothing new comes to it. What is personal is then erased in short transactions, between which others write. What is left when that is
 //! stopped, the next who forgets erases: it goes over all events that are marked.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -16,6 +16,9 @@ use super::{BEGIN, Backend, Connection, json, unless_held};
 use crate::error::Error;
 use crate::model::{Action, Event, Millis, Use};
 use crate::store::{Act, Author, Forgetting, Forgotten, Result};
+
+/// So long what an event has forgotten is overwritten again by each who forgets.
+const OVERWRITTEN: Duration = Duration::from_hours(48);
 
 /// Whether the ticket `t` tells of somebody. What it is found by does so only as long as it has a holder or a name.
 macro_rules! is_personal {
@@ -71,9 +74,11 @@ impl Forgetting for Backend {
         let outcome = sqlx::query_as(concat!(
             "select ",
             event_columns!(),
-            " from events where deleted_at is null and (forgotten_at is not null or forget_after_days is not null) \
-             order by event_id"
+            " from events where deleted_at is null and (forgotten_at is not null or forget_after_days is not null \
+             and not exists (select 1 from tickets t where t.event_id = events.event_id \
+             and t.valid_until > $1 - events.forget_after_days * 86400000)) order by event_id"
         ))
+        .bind(now)
         .fetch_all(lease.connection())
         .await;
         let mut events: Vec<Event> = lease.settle(outcome.map_err(Error::from)).await?;
@@ -102,19 +107,22 @@ impl Forgetting for Backend {
         clear_abandoned(self, Met::In(event_id), author.now).await?;
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = mark(lease.connection(), event_id, author).await;
-        lease.settle(outcome).await?;
+        let forgotten_at = lease.settle(outcome).await?;
         let mut forgotten = forget_tickets(self, event_id, author.now).await?;
         for rows in REST {
             let erased = delete_in_chunks(self, event_id, rows).await?;
             forgotten.people += if rows.delete.contains("from users") { erased } else { 0 };
         }
-        super::overwrite(self).await?;
+        // Whoever was stopped before this erased all the rest.
+        if forgotten != Forgotten::default() || author.now - OVERWRITTEN < forgotten_at {
+            super::overwrite(self).await?;
+        }
         Ok(forgotten)
     }
 }
 
 /// Lets nobody in and nothing come any more, unless that is so already.
-async fn mark(connection: &mut Connection, event_id: Uuid, author: Author) -> Result<()> {
+async fn mark(connection: &mut Connection, event_id: Uuid, author: Author) -> Result<Millis> {
     super::take_event(connection, event_id).await.map_err(|error| unless_held(error, Error::EventInUse))?;
     let known: Option<(Option<Millis>, Option<Uuid>)> =
         sqlx::query_as("select forgotten_at, issuing from events where event_id = $1 and deleted_at is null")
@@ -122,7 +130,7 @@ async fn mark(connection: &mut Connection, event_id: Uuid, author: Author) -> Re
             .fetch_optional(&mut *connection)
             .await?;
     match known.ok_or(Error::EventNotFound)? {
-        (Some(_), _) => return Ok(()),
+        (Some(forgotten_at), _) => return Ok(forgotten_at),
         (None, Some(_)) => return Err(Error::ImportInProgress),
         (None, None) => {}
     }
@@ -137,7 +145,8 @@ async fn mark(connection: &mut Connection, event_id: Uuid, author: Author) -> Re
         .bind(author.now)
         .execute(&mut *connection)
         .await?;
-    record(connection, author, &Act::new(Action::EventForgotten, event_id)).await.map(drop)
+    record(connection, author, &Act::new(Action::EventForgotten, event_id)).await?;
+    Ok(author.now)
 }
 
 /// Takes from the event's tickets what tells of somebody, and erases those of their holders who hold none any more.
