@@ -90,8 +90,9 @@ async fn look_at_database(app: Arc<App>) {
         Some(file) if !file.exists() => warn_of_no_secret(&app),
         Some(_) => {
             check_secret(&app).await;
-            if let Err(error) = store::migrate(&app.settings.database).await {
-                tracing::error!(%error, "the database cannot be brought to this release");
+            match store::migrate(&app.settings.database).await {
+                Ok(applied) => tracing::debug!(changes = applied.len(), "the database is of this release"),
+                Err(error) => tracing::error!(%error, "the database cannot be brought to this release"),
             }
         }
         None => check_secret(&app).await,

@@ -72,10 +72,15 @@ async fn evening(service: &Service) -> (Vec<Ticket>, Vec<String>) {
     organizer.post_csv(&tickets, list).await.is(201);
     let bound = service.key(json!({ "name": "own", "role": "organizer", "event": "gala" })).await;
     // So many that they are forgotten by several transactions, and that SQLite's pages were divided when they came.
-    let name = |n: i64| "x".repeat(usize::try_from(n * 7 % 61).expect("it is small"));
-    let many = (0..MANY).map(|n| format!("L-{n},South,{MARK}-{n},{MARK} {n} {},{n}@{MARK}.example\n", name(n)));
-    let many: String = many.collect();
-    let own = format!("seat,gate,username,full_name,email\nO-1,North,{MARK}-own,Own {MARK},own@{MARK}.example\n{many}");
+    // SQLite leaves something in the gaps of pages where rows are of many lengths.
+    let some = |letter: &str, n: i64| letter.repeat(usize::try_from(n).expect("it is small"));
+    let line = |n: i64| {
+        let (name, note) = (some("x", n * 97 % 149), some("y", n * 61 % 151));
+        format!("L-{n},South,{MARK}-{n},{MARK} {n} {name},{n}@{MARK}.example,{MARK} {note}\n")
+    };
+    let many: String = (0..MANY).map(line).collect();
+    let own =
+        format!("seat,gate,username,full_name,email,note\nO-1,North,{MARK}-own,Own {MARK},own@{MARK}.example,\n{many}");
     bound.post_csv(&tickets, own).await.is(201);
     let idle = json!({ "username": format!("{MARK}-idle"), "full_name": format!("Idle {MARK}") });
     bound.post("/api/users", idle).await.is(201);

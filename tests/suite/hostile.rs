@@ -1,6 +1,6 @@
 //! Clients that mean harm, or know no better. Nothing they send may panic, be answered with a 5xx, or hold memory.
 
-use register_ticket_api::routes::ROUTES;
+use register_ticket_api::routes::{ROUTES, Route};
 use serde_json::json;
 
 use crate::process::{Server, head, request};
@@ -95,7 +95,10 @@ async fn bodies_that_are_not_text_are_refused(service: Service) {
         long_seat.as_bytes(),
     ];
     let before = service.database.snapshot().await;
-    for route in ROUTES.iter().filter(|route| route.method == "POST" || route.method == "PATCH") {
+    // What takes no body looks at none; the others of these are of things that are not there.
+    let takes_one =
+        |route: &&Route| ["POST", "PATCH"].contains(&route.method.as_str()) && !route.path.ends_with("/printed");
+    for route in ROUTES.iter().filter(takes_one) {
         let path = example(route.path);
         for media_type in ["application/json", "application/x-www-form-urlencoded", "text/csv", "image/png", "\u{e9}"] {
             for body in bodies {

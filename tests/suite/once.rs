@@ -32,8 +32,10 @@ async fn another_program_takes_no_log_from_under_a_service_that_was_started_agai
     make(&server, "A-1").await;
     server.process.terminate();
     server.process.ended(PATIENCE).await;
-    let mut server = Server::start(database.environment()).await;
+    let debug = [("RUST_LOG".to_owned(), "register_ticket_api=debug".to_owned())];
+    let mut server = Server::start(database.environment().into_iter().chain(debug)).await;
     make(&server, "A-2").await;
+    server.process.logged("the database is of this release").await;
     let url = database.owner_url();
     let mut reader = SqliteConnection::connect(&url).await.expect("the file is there");
     let read: i64 = sqlx::query_scalar("select count(*) from tickets").fetch_one(&mut reader).await.expect("a number");

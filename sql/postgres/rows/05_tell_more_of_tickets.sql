@@ -30,7 +30,7 @@ where event_id = '00000000-0000-7000-8000-0000000000e2';
 
 update tickets
 set walk_up = true, paid = 1200
-where ticket_id = '00000000-0000-7000-8000-0000000000b2';
+where ticket_id = '00000000-0000-7000-8000-0000000000b4';
 
 update keys
 set heard_at = 1777652000000, unsent = 3

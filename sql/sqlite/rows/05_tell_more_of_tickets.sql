@@ -30,7 +30,7 @@ where event_id = x'000000000000700080000000000000e2';
 
 update tickets
 set walk_up = 1, paid = 1200
-where ticket_id = x'000000000000700080000000000000b2';
+where ticket_id = x'000000000000700080000000000000b4';
 
 update keys
 set heard_at = 1777652000000, unsent = 3
