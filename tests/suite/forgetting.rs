@@ -75,7 +75,7 @@ async fn evening(service: &Service) -> (Vec<Ticket>, Vec<String>) {
     // SQLite leaves something in the gaps of pages where rows are of many lengths.
     let some = |letter: &str, n: i64| letter.repeat(usize::try_from(n).expect("it is small"));
     let line = |n: i64| {
-        let (name, note) = (some("x", n * 97 % 149), some("y", n * 61 % 151));
+        let (name, note) = (some("x", n * n * 7_919 % 149), some("y", (n + 3) * n * 104_729 % 151));
         format!("L-{n},South,{MARK}-{n},{MARK} {n} {name},{n}@{MARK}.example,{MARK} {note}\n")
     };
     let many: String = (0..MANY).map(line).collect();
