@@ -204,7 +204,7 @@ export class Holder extends Person {
 
   /** The QR code as the phone shows it. */
   code() {
-    return this.page.locator(".enlarge").screenshot();
+    return this.page.locator(".enlarge").first().screenshot();
   }
 
   /** What its picture is drawn from: the path of the dark modules, and how many there are in a row. */
