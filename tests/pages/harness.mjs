@@ -1,7 +1,7 @@
 // What the tests of the pages share: the service in a process of its own, a browser that tolerates no error, its camera.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { generateKeyPairSync, randomUUID } from "node:crypto";
+import { generateKeyPairSync, randomInt, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import fs from "node:fs";
 import { createRequire } from "node:module";
@@ -245,13 +245,17 @@ function postgres() {
 }
 let databases = 0;
 
+/** One that nobody listens on, of those that systems give to no connection of a client: it is free until it is used. */
 async function freePort() {
-  const server = net.createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
+  for (;;) {
+    const port = 20_000 + randomInt(12_000);
+    const server = net.createServer().listen(port, "127.0.0.1");
+    const [outcome] = await Promise.race([once(server, "listening"), once(server, "error")]).catch((error) => [error]);
+    if (outcome) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
 
 const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value));
