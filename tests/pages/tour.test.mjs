@@ -443,11 +443,11 @@ async function evening(route) {
     admitted: Math.round(9 * Math.exp(-(((age - 38) / 14) ** 2)) + ((age * 7) % 5) / 2),
   }));
   const admitted = arrivals.reduce((sum, minute) => sum + minute.admitted, 0);
-  const south = { gate: "South", tickets: 160, registered: 148, admitted: 97, expected: 51, inside: 97 };
-  const north = { gate: "North", tickets: 240, registered: 231, admitted: admitted - 97, expected: 328 - admitted, inside: admitted - 100 };
+  const south = { gate: "South", tickets: 160, registered: 148, admitted: 97, expected: 51, inside: 97, walk_ups: 0, cash: 0 };
+  const north = { gate: "North", tickets: 240, registered: 231, admitted: admitted - 97, expected: 328 - admitted, inside: admitted - 100, walk_ups: 2, cash: 2_400 };
   const gates = [north, south];
   const sum = (name) => gates.reduce((total, gate) => total + gate[name], 0);
-  const counts = Object.fromEntries(["tickets", "registered", "admitted", "expected", "inside"].map((name) => [name, sum(name)]));
+  const counts = Object.fromEntries(["tickets", "registered", "admitted", "expected", "inside", "walk_ups", "cash"].map((name) => [name, sum(name)]));
   const refused = { already_used: 6, stale_code: 4, wrong_gate: 3 };
   const stats = { ...(await response.json()), ...counts, gates, refused, undone: 1, arrivals };
   await route.fulfill({ response, json: stats });
