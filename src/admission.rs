@@ -4,7 +4,6 @@
 //! contract; `tests/suite/admission_cases.json` holds it as a table, which the gate page runs too.
 
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
 
 use crate::fold;
 use crate::model::{Direction, Millis, Reentry, Role, ScanResult, Status};
@@ -179,8 +178,7 @@ fn is_another_day(ticket: &Subject, now: Millis) -> bool {
 
 /// The day of an event to which a moment belongs: by the clocks of its time zone, and from [`DAY_TURNS`] on.
 fn event_day(moment: Millis, time_zone: &str) -> Option<Date> {
-    let zone = TimeZone::get(time_zone).ok()?;
-    let local = jiff::Timestamp::from_millisecond(moment.0).ok()?.to_zoned(zone).datetime();
+    let local = moment.in_zone(time_zone)?.datetime();
     if local.hour() < DAY_TURNS { local.date().yesterday().ok() } else { Some(local.date()) }
 }
 

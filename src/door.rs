@@ -169,8 +169,7 @@ fn replay(
 }
 
 fn scanned(scan: Scan, ticket: Option<Ticket>, replayed: bool) -> Scanned {
-    let result = if scan.undone_at.is_some() { ScanResult::Undone } else { scan.result };
-    Scanned { scan: Scan { result, ..scan }, ticket, party: Vec::new(), replayed }
+    Scanned { scan: scan.as_it_stands(), ticket, party: Vec::new(), replayed }
 }
 
 #[cfg(test)]

@@ -274,14 +274,20 @@ fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanReq
     }
     // A ticket that came into being after it was unknown is not part of that verdict.
     let ticket = ticket.filter(|_| prior.ticket_id.is_some());
-    let result = if prior.undone_at.is_some() { ScanResult::Undone } else { prior.result };
-    Ok(Scanned { scan: Scan { result, ..prior }, ticket, party: Vec::new(), replayed: true })
+    Ok(Scanned { scan: prior.as_it_stands(), ticket, party: Vec::new(), replayed: true })
 }
 
 /// A scan for which nothing spoke.
 fn without_code(scan: Scan) -> Scan {
-    let told = Scan { seconds_off: None, first_used_at: None, first_used_gate: None, opens_at: None, ..scan };
-    Scan { result: ScanResult::WrongCode, closed_at: None, ..told }
+    Scan {
+        result: ScanResult::WrongCode,
+        seconds_off: None,
+        first_used_at: None,
+        first_used_gate: None,
+        opens_at: None,
+        closed_at: None,
+        ..scan
+    }
 }
 
 fn decide(

@@ -46,6 +46,11 @@ impl Millis {
         let time = moment.as_millisecond();
         Self::WRITABLE.contains(&time).then_some(Self(time))
     }
+
+    /// By the clocks of an IANA time zone. None where it is not known, or the moment too far away.
+    pub fn in_zone(self, time_zone: &str) -> Option<jiff::Zoned> {
+        jiff::Timestamp::from_millisecond(self.0).ok()?.in_tz(time_zone).ok()
+    }
 }
 
 /// Later by a length of time, or as late as can be.
@@ -967,6 +972,14 @@ pub struct Scan {
     pub key_id: Option<Uuid>,
     pub undone_at: Option<Millis>,
     pub undone_by: Option<Uuid>,
+}
+
+impl Scan {
+    /// The same with the verdict that a repetition of it gets: once it was undone, that.
+    pub fn as_it_stands(self) -> Self {
+        let result = if self.undone_at.is_some() { ScanResult::Undone } else { self.result };
+        Self { result, ..self }
+    }
 }
 
 /// A key, without its secret.

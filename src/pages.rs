@@ -153,7 +153,7 @@ impl Language {
 
     /// A moment as people say it, where they are. Empty where there is none.
     pub fn moment(&self, moment: Option<Millis>, time_zone: &str) -> String {
-        let Some(local) = local(moment, time_zone) else { return String::new() };
+        let Some(local) = moment.and_then(|moment| moment.in_zone(time_zone)) else { return String::new() };
         let word = |name, place: i8| self.text(name).split(' ').nth(place.unsigned_abs().into()).unwrap_or_default();
         self.text("time.moment")
             .replace("{weekday}", word("time.weekdays", local.weekday().to_monday_zero_offset()))
@@ -165,8 +165,8 @@ impl Language {
 
     /// A text whose `{time}` is that moment, by the time alone where it is on the day of `day`. Empty where there is no moment.
     pub fn with_time(&self, name: &str, moment: Option<Millis>, day: Option<Millis>, time_zone: &str) -> String {
-        let Some(at) = local(moment, time_zone) else { return String::new() };
-        let time = match local(day, time_zone) {
+        let Some(at) = moment.and_then(|moment| moment.in_zone(time_zone)) else { return String::new() };
+        let time = match day.and_then(|day| day.in_zone(time_zone)) {
             Some(day) if day.date() == at.date() => format!("{:02}:{:02}", at.hour(), at.minute()),
             _ => self.moment(moment, time_zone),
         };
@@ -222,10 +222,6 @@ impl Language {
         page.push_str(rest);
         page
     }
-}
-
-fn local(moment: Option<Millis>, time_zone: &str) -> Option<jiff::Zoned> {
-    jiff::Timestamp::from_millisecond(moment?.0).ok()?.in_tz(time_zone).ok()
 }
 
 /// One range of `Accept-Language` without its regions, and how much it is liked, in thousandths.

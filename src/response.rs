@@ -62,12 +62,11 @@ pub fn compressed(
     gzip: Bytes,
     plain: impl FnOnce(&[u8]) -> Result<Bytes, Error>,
 ) -> Result<Response, Error> {
-    let response = if accepts(asked, GZIP) {
+    Ok(if accepts(asked, GZIP) {
         encoded(status, content_type, gzip, Some(GZIP))
     } else {
         encoded(status, content_type, plain(&gzip)?, None)
-    };
-    Ok(response)
+    })
 }
 
 /// A body in the coding that was chosen for whoever asks.

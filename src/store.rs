@@ -1176,10 +1176,10 @@ pub struct KeyScan {
     pub undone_at: Option<Millis>,
 }
 
-/// A scan by which a gate admitted somebody while it was offline, and which the service refused afterwards.
+/// A scan as an organizer looks into it: of which ticket, by which device, and who let its holder in before.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Conflict {
+pub struct TracedScan {
     /// The scan's id, made by the device.
     pub scan_id: Uuid,
     /// The ticket; null when it is not known.
@@ -1189,11 +1189,6 @@ pub struct Conflict {
     #[cfg_attr(test, schemars(with = "Option<Place>"))]
     pub at_gate: Option<String>,
     pub direction: Direction,
-    /// What the gate decided.
-    #[cfg_attr(test, schemars(with = "String", extend("const" = ScanResult::Accepted.as_str())))]
-    pub offline_result: ScanResult,
-    /// What the service decided; never `accepted`.
-    pub result: ScanResult,
     /// When the device made the scan, by its own clock.
     pub scanned_at: Millis,
     /// When the service received it.
@@ -1211,42 +1206,47 @@ pub struct Conflict {
     pub first_key_name: Option<String>,
 }
 
+/// A scan by which a gate admitted somebody while it was offline, and which the service refused afterwards.
+#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Conflict {
+    #[serde(flatten)]
+    #[sqlx(flatten)]
+    pub scan: TracedScan,
+    /// What the gate decided.
+    #[cfg_attr(test, schemars(with = "String", extend("const" = ScanResult::Accepted.as_str())))]
+    pub offline_result: ScanResult,
+    /// What the service decided; never `accepted`.
+    pub result: ScanResult,
+}
+
 /// A scan that was refused because its ticket was used already, or one that was undone.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Incident {
-    /// The scan's id, made by the device.
-    pub scan_id: Uuid,
-    /// The ticket.
-    #[sqlx(skip)]
-    pub ticket: Option<Ticket>,
-    /// The gate where the scan was made: that of the key, else what the request said, else null.
-    #[cfg_attr(test, schemars(with = "Option<Place>"))]
-    pub at_gate: Option<String>,
-    pub direction: Direction,
+    #[serde(flatten)]
+    #[sqlx(flatten)]
+    pub scan: TracedScan,
     /// What the service decided: `already_used`, or, of a scan that was undone, `accepted`.
     pub result: ScanResult,
-    /// When the device made the scan, by its own clock.
-    pub scanned_at: Millis,
-    /// When the service received it.
-    pub received_at: Millis,
-    /// The key of the device; null for the key of the environment.
-    pub key_id: Option<Uuid>,
-    /// That key's name.
-    pub key_name: Option<String>,
-    /// With `already_used`: when the ticket admitted its holder, with `once_a_day` on this day. Null where it does not apply.
-    pub first_used_at: Option<Millis>,
-    /// With `already_used`: the gate where that was, when known. Null where it does not apply.
-    #[cfg_attr(test, schemars(with = "Option<Place>"))]
-    pub first_used_gate: Option<String>,
-    /// With `already_used`: the name of the key that admitted the holder then, when it has one.
-    pub first_key_name: Option<String>,
     /// When the scan was undone; null where it was not.
     pub undone_at: Option<Millis>,
     /// The key that undid it; null for the key of the environment, and where nobody did.
     pub undone_by: Option<Uuid>,
     /// That key's name.
     pub undone_key_name: Option<String>,
+}
+
+impl AsMut<TracedScan> for Conflict {
+    fn as_mut(&mut self) -> &mut TracedScan {
+        &mut self.scan
+    }
+}
+
+impl AsMut<TracedScan> for Incident {
+    fn as_mut(&mut self) -> &mut TracedScan {
+        &mut self.scan
+    }
 }
 
 /// Makes a store without touching network or disk: the first call opens it.

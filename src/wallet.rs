@@ -161,7 +161,7 @@ impl Pass<'_> {
 
     /// A moment by the clocks at the venue, with how far they are from UTC (ISO 8601).
     fn local(&self, moment: Option<Millis>) -> Option<String> {
-        let at = jiff::Timestamp::from_millisecond(moment?.0).ok()?.in_tz(&self.read.time_zone).ok()?;
+        let at = moment?.in_zone(&self.read.time_zone)?;
         Some(at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string())
     }
 }

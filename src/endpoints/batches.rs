@@ -332,5 +332,5 @@ pub async fn list_conflicts(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let after = query.after.map(|cursor| cursor.0);
     let conflicts = call.app.store().list_conflicts(event.event_id, after, query.limit.to_read()).await?;
-    list::respond("conflicts", conflicts, query.limit, |conflict| conflict.scan_id)
+    list::respond("conflicts", conflicts, query.limit, |conflict| conflict.scan.scan_id)
 }

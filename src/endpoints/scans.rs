@@ -490,5 +490,5 @@ pub async fn list_incidents(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let after = query.after.map(|cursor| cursor.0);
     let incidents = call.app.store().list_incidents(event.event_id, after, query.limit.to_read()).await?;
-    list::respond("incidents", incidents, query.limit, |incident| incident.scan_id)
+    list::respond("incidents", incidents, query.limit, |incident| incident.scan.scan_id)
 }

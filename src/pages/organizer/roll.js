@@ -5,6 +5,7 @@ import { element, find, say } from "../shared/dom.js";
 import { inOrder, samePlace } from "../shared/fold.js";
 import { attempt, bdi, explain } from "./form.js";
 import { all, call, here, session } from "./session.js";
+import { personOf } from "./share.js";
 import { dayAndTime, number, text, timeAndOtherDay } from "../shared/text.js";
 
 const paper = find("#roll");
@@ -72,17 +73,17 @@ function layOut() {
   const at = (name) => tickets.filter((ticket) => samePlace(ticket.gate, name));
   const names = [...gate.options].map(({ value }) => value).filter((value) => value && value !== EACH);
   const rolls = gate.value === EACH ? names.map((name) => [name, at(name)]) : [[gate.value, gate.value ? at(gate.value) : tickets]];
-  paper.replaceChildren(...rolls.map(([name, those]) => roll(name, those)));
+  const sizes = {};
+  for (const ticket of tickets) sizes[personOf(ticket)] = (sizes[personOf(ticket)] ?? 0) + 1;
+  paper.replaceChildren(...rolls.map(([name, those]) => roll(name, those, sizes)));
   const count = rolls.reduce((sum, [, those]) => sum + those.length, 0);
   told.textContent = text("organizer.of_tickets", { tickets: number(count) });
   find("#roll-print").disabled = count === 0;
 }
 
-/** One list, whose heading comes again on each of its pages. */
-function roll(name, those) {
+/** One list, whose heading comes again on each of its pages. `sizes` are the tickets of each person, at whatever gate. */
+function roll(name, those, sizes) {
   const { event } = session;
-  const size = {};
-  for (const { username, holder_event: own } of tickets) size[`${own} ${username}`] = (size[`${own} ${username}`] ?? 0) + 1;
   const title = [event.name, text(`organizer.list_${kind.value}`), ...(name ? [`${text("organizer.gate")} ${name}`] : [])].join(" · ");
   const printed = `${text("organizer.of_tickets", { tickets: number(those.length) })} · ${text("organizer.list_printed_at", { time: dayAndTime(now(), event.time_zone) })}`;
   const columns = ["holder", "seat", "gate", "category", "note"];
@@ -100,7 +101,7 @@ function roll(name, those) {
       element("td", { className: "box" }, ticket.used_at && kind.value === "door" ? "☒" : "☐"),
       element("th", { scope: "row" }, bdi(holder)),
       ...[ticket.seat, ticket.gate, ticket.category ?? "", ticket.note ?? ""].map((value) => element("td", {}, bdi(value))),
-      element("td", { className: "number" }, number(size[`${ticket.holder_event} ${ticket.username}`])),
+      element("td", { className: "number" }, number(sizes[personOf(ticket)])),
       element("td", {}, came(ticket)))))));
 }
 

@@ -43,6 +43,9 @@ export function takeBack({ ticket_id: id }) {
   if (given.delete(id)) keep();
 }
 
+/** Whose a ticket is: of two people with one username, one is the event's own. */
+export const personOf = ({ holder_event: own, username }) => `${own} ${username}`;
+
 export const placed = ({ seat, gate }) => ({ seat: isolated(seat), gate: isolated(gate) });
 export const holderOf = ({ full_name: name, username }) => isolated(name ?? username ?? text("organizer.nobody"));
 
@@ -97,7 +100,7 @@ export async function handOut() {
   const tickets = (await all(here("/tickets"), "tickets", "&status=valid")).filter((ticket) => ticket.username && !wasGiven(ticket));
   const holders = new Map();
   for (const ticket of tickets) {
-    const person = `${ticket.holder_event} ${ticket.username}`;
+    const person = personOf(ticket);
     holders.set(person, [...(holders.get(person) ?? []), ticket]);
   }
   const name = ([{ full_name: full, username }]) => full ?? username;

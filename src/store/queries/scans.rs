@@ -1,7 +1,7 @@
 //! Recorded scans: reading them, and undoing the newest of a ticket.
 
 use async_trait::async_trait;
-use sqlx::FromRow as _;
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::actions::record;
@@ -10,13 +10,34 @@ use super::{BEGIN, Backend, Connection, Row, json};
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Direction, Key, Millis, Scan, Status, Ticket};
-use crate::store::{Act, Attendance, Author, Conflict, Guarded, Incident, KeyScan, ListedScan, Result, Scans};
+use crate::store::{
+    Act, Attendance, Author, Conflict, Guarded, Incident, KeyScan, ListedScan, Result, Scans, TracedScan,
+};
 
 macro_rules! scan_columns {
     () => {
         "s.scan_id, s.event_id, s.ticket_id, s.presented, s.at_gate, s.direction, s.result, s.offline_result, \
          s.manual, s.note, s.vouched_by, s.seconds_off, s.first_used_at, s.first_used_gate, s.opens_at, s.closed_at, \
          s.scanned_at, s.received_at, s.decided_at, s.key_id, s.undone_at, s.undone_by"
+    };
+}
+
+/// A statement that selects scans of the event `$1` as they are traced, with some columns more.
+macro_rules! select_traced {
+    ($more:literal, $rest:literal) => {
+        concat!(
+            "select s.scan_id, s.at_gate, s.direction, s.result, s.scanned_at, s.received_at, s.key_id, k.name as key_name, \
+             s.first_used_at, s.first_used_gate, ",
+            $more,
+            ", ",
+            first_key_name!(),
+            ", ",
+            ticket_columns!(),
+            " from scans s join events e on e.event_id = s.event_id and e.deleted_at is null \
+             left join tickets t on t.ticket_id = s.ticket_id left join users u on u.user_id = t.user_id \
+             left join keys k on k.key_id = s.key_id where s.event_id = $1 and ",
+            $rest
+        )
     };
 }
 
@@ -139,66 +160,50 @@ impl Scans for Backend {
     }
 
     async fn list_incidents(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Incident>> {
-        let mut lease = self.reader().await?;
-        let outcome = async {
-            let rows = sqlx::query(concat!(
-                "select s.scan_id, s.at_gate, s.direction, s.result, s.scanned_at, s.received_at, s.key_id, \
-                 k.name as key_name, s.first_used_at, s.first_used_gate, s.undone_at, s.undone_by, \
-                 (select b.name from keys b where b.key_id = s.undone_by) as undone_key_name, ",
-                first_key_name!(),
-                ", ",
-                ticket_columns!(),
-                " from scans s join events e on e.event_id = s.event_id and e.deleted_at is null \
-                 left join tickets t on t.ticket_id = s.ticket_id left join users u on u.user_id = t.user_id \
-                 left join keys k on k.key_id = s.key_id \
-                 where s.event_id = $1 and (s.result = 'already_used' or s.undone_at is not null) \
-                 and ($2 is null or (coalesce(s.undone_at, s.received_at), s.scan_id) < \
-                 (select coalesce(l.undone_at, l.received_at), l.scan_id from scans l where l.scan_id = $2)) \
-                 order by coalesce(s.undone_at, s.received_at) desc, s.scan_id desc limit $3"
-            ))
-            .bind(event_id)
-            .bind(after)
-            .bind(limit)
-            .fetch_all(lease.connection())
-            .await?;
-            let incident = |row: &Row| -> std::result::Result<_, sqlx::Error> {
-                Ok(Incident { ticket: optional_ticket(row)?, ..Incident::from_row(row)? })
-            };
-            Ok(rows.iter().map(incident).collect::<std::result::Result<_, _>>()?)
-        }
-        .await;
-        lease.settle(outcome).await
+        let statement = select_traced!(
+            "s.undone_at, s.undone_by, (select b.name from keys b where b.key_id = s.undone_by) as undone_key_name",
+            "(s.result = 'already_used' or s.undone_at is not null) \
+             and ($2 is null or (coalesce(s.undone_at, s.received_at), s.scan_id) < \
+             (select coalesce(l.undone_at, l.received_at), l.scan_id from scans l where l.scan_id = $2)) \
+             order by coalesce(s.undone_at, s.received_at) desc, s.scan_id desc limit $3"
+        );
+        self.list_traced(statement, event_id, after, limit).await
     }
 
     async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>> {
+        let statement = select_traced!(
+            "s.offline_result",
+            "s.offline_result = 'accepted' and s.result <> 'accepted' \
+             and ($2 is null or (s.received_at, s.scan_id) < \
+             (select l.received_at, l.scan_id from scans l where l.scan_id = $2)) \
+             order by s.received_at desc, s.scan_id desc limit $3"
+        );
+        self.list_traced(statement, event_id, after, limit).await
+    }
+}
+
+impl Backend {
+    /// What one of the statements above finds.
+    async fn list_traced<T>(
+        &self,
+        statement: &'static str,
+        event_id: Uuid,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<T>>
+    where
+        T: for<'r> FromRow<'r, Row> + AsMut<TracedScan>,
+    {
         let mut lease = self.reader().await?;
-        let outcome = async {
-            let rows = sqlx::query(concat!(
-                "select s.scan_id, s.at_gate, s.direction, s.offline_result, s.result, s.scanned_at, s.received_at, \
-                 s.key_id, k.name as key_name, s.first_used_at, s.first_used_gate, ",
-                first_key_name!(),
-                ", ",
-                ticket_columns!(),
-                " from scans s join events e on e.event_id = s.event_id and e.deleted_at is null \
-                 left join tickets t on t.ticket_id = s.ticket_id left join users u on u.user_id = t.user_id \
-                 left join keys k on k.key_id = s.key_id \
-                 where s.event_id = $1 and s.offline_result = 'accepted' and s.result <> 'accepted' \
-                 and ($2 is null or (s.received_at, s.scan_id) < \
-                 (select l.received_at, l.scan_id from scans l where l.scan_id = $2)) \
-                 order by s.received_at desc, s.scan_id desc limit $3"
-            ))
-            .bind(event_id)
-            .bind(after)
-            .bind(limit)
-            .fetch_all(lease.connection())
-            .await?;
-            let conflict = |row: &Row| -> std::result::Result<_, sqlx::Error> {
-                Ok(Conflict { ticket: optional_ticket(row)?, ..Conflict::from_row(row)? })
-            };
-            Ok(rows.iter().map(conflict).collect::<std::result::Result<_, _>>()?)
-        }
-        .await;
-        lease.settle(outcome).await
+        let query = sqlx::query(statement).bind(event_id).bind(after).bind(limit);
+        let outcome = query.fetch_all(lease.connection()).await;
+        let traced = |row: &Row| -> std::result::Result<T, sqlx::Error> {
+            let mut scan = T::from_row(row)?;
+            scan.as_mut().ticket = optional_ticket(row)?;
+            Ok(scan)
+        };
+        let outcome = outcome.and_then(|rows| rows.iter().map(traced).collect());
+        lease.settle(outcome.map_err(Error::from)).await
     }
 }
 
