@@ -5,7 +5,8 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::de::{Error as _, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -656,15 +657,51 @@ impl TryFrom<String> for CategoryColours {
     }
 }
 
+/// An integer as JSON has it, in which `12.0` and `12` are the same.
+pub struct Whole(pub i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("i64")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Whole, E> {
+                // One that is too large for us is out of any range.
+                Ok(Whole(number.try_into().unwrap_or(i64::MAX)))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Whole, E> {
+                match number.fract() == 0.0 {
+                    // Saturates.
+                    true => Ok(Whole(number as i64)),
+                    false => Err(E::invalid_type(Unexpected::Float(number), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_i64(Number)
+    }
+}
+
 /// A number of people, from 1 to [`CAPACITY`].
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "i64")]
+#[serde(try_from = "Whole")]
 pub struct Capacity(pub i64);
 
-impl TryFrom<i64> for Capacity {
+impl TryFrom<Whole> for Capacity {
     type Error = Fault;
 
-    fn try_from(people: i64) -> Result<Self, Fault> {
+    fn try_from(Whole(people): Whole) -> Result<Self, Fault> {
         let is_possible = (1..=CAPACITY).contains(&people);
         is_possible.then_some(Self(people)).ok_or(Fault::OutOfRange { least: 1, most: CAPACITY as usize })
     }
@@ -672,13 +709,13 @@ impl TryFrom<i64> for Capacity {
 
 /// A number of days, from 1 to [`FORGET_AFTER_DAYS`].
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "i64")]
+#[serde(try_from = "Whole")]
 pub struct Days(pub i64);
 
-impl TryFrom<i64> for Days {
+impl TryFrom<Whole> for Days {
     type Error = Fault;
 
-    fn try_from(days: i64) -> Result<Self, Fault> {
+    fn try_from(Whole(days): Whole) -> Result<Self, Fault> {
         let is_possible = (1..=FORGET_AFTER_DAYS).contains(&days);
         is_possible.then_some(Self(days)).ok_or(Fault::OutOfRange { least: 1, most: FORGET_AFTER_DAYS as usize })
     }
@@ -686,13 +723,13 @@ impl TryFrom<i64> for Days {
 
 /// What somebody pays for one ticket, from 0 to [`PRICE`], in the smallest unit of a currency.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "i64")]
+#[serde(try_from = "Whole")]
 pub struct Price(pub i64);
 
-impl TryFrom<i64> for Price {
+impl TryFrom<Whole> for Price {
     type Error = Fault;
 
-    fn try_from(price: i64) -> Result<Self, Fault> {
+    fn try_from(Whole(price): Whole) -> Result<Self, Fault> {
         let is_possible = (0..=PRICE).contains(&price);
         is_possible.then_some(Self(price)).ok_or(Fault::OutOfRange { least: 0, most: PRICE as usize })
     }
@@ -1187,6 +1224,22 @@ mod tests {
 
     fn good<T: TryFrom<String>>(text: &str) -> bool {
         T::try_from(text.to_owned()).is_ok()
+    }
+
+    #[test]
+    fn an_integer_is_one_however_its_number_is_written() {
+        let read = |json: &str| serde_json::from_str(json).map(|Capacity(people)| people);
+        for json in ["12", "12.0", "1.2e1"] {
+            assert_eq!(read(json).ok(), Some(12), "{json}");
+        }
+        let refused = |json: &str| read(json).expect_err(json).to_string();
+        for json in ["12.5", "\"12\"", "true", "null"] {
+            assert!(refused(json).contains("expected i64"), "{json}");
+        }
+        let too_large = ["0", "-1.0", "1000001", "1e300", "-1e300", "18446744073709551615", "99999999999999999999"];
+        for json in too_large {
+            assert!(!refused(json).contains("expected i64"), "{json}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::scans::ScannedTicket;
+#[cfg(test)]
+use super::tickets::PRINTABLE;
 use super::tickets::Search;
 use crate::admission::Told;
 use crate::error::Error;
@@ -26,7 +28,7 @@ use crate::store::TicketFilter;
 pub(crate) struct GuestsQuery {
     /// Only tickets where each of these words is a part of the seat, the name or the username, whatever their order, case and
     /// accents. At least [`crate::limits::GUEST_LETTERS`] letters or digits.
-    #[cfg_attr(test, schemars(with = "String", length(min = GUEST_LETTERS, max = SEARCH)))]
+    #[cfg_attr(test, schemars(with = "String", length(min = 1, max = SEARCH), regex(pattern = PRINTABLE)))]
     q: Sought,
 }
 

@@ -147,7 +147,7 @@ pub(crate) struct ListQuery {
     gate: Option<Place>,
     /// Only tickets where each of these words is a part of the seat, the name, the username or the e-mail address, whatever
     /// their order, case and accents. With a key that is bound to an event, addresses of the event's own people only.
-    #[cfg_attr(test, schemars(with = "Option<String>", length(max = SEARCH)))]
+    #[cfg_attr(test, schemars(with = "Option<String>", length(max = SEARCH), regex(pattern = PRINTABLE)))]
     q: Option<Search>,
     /// How many entries a page has at most.
     #[serde(default)]
@@ -160,6 +160,10 @@ pub(crate) struct ListQuery {
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Search(pub String);
+
+/// Text without control characters, as a schema says it.
+#[cfg(test)]
+pub(super) const PRINTABLE: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 
 impl TryFrom<String> for Search {
     type Error = Fault;

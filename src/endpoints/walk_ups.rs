@@ -9,7 +9,7 @@ use crate::door::{self, WalkUp};
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::limits::{CATEGORY, NAME, TICKET_NOTE, WALK_UPS};
-use crate::model::{Millis, Place, Price, ScanResult, Text};
+use crate::model::{Millis, Place, Price, ScanResult, Text, Whole};
 use crate::request::Call;
 use crate::response::{self, Response, with_scan};
 
@@ -73,13 +73,13 @@ impl WalkUpDetails {
 
 /// A number of people who come together, from 1 to [`WALK_UPS`].
 #[derive(Clone, Copy, Deserialize)]
-#[serde(try_from = "i64")]
+#[serde(try_from = "Whole")]
 pub(crate) struct People(usize);
 
-impl TryFrom<i64> for People {
+impl TryFrom<Whole> for People {
     type Error = Fault;
 
-    fn try_from(people: i64) -> Result<Self, Fault> {
+    fn try_from(Whole(people): Whole) -> Result<Self, Fault> {
         let is_possible = (1..=WALK_UPS).contains(&people);
         let most = WALK_UPS as usize;
         is_possible.then_some(Self(people as usize)).ok_or(Fault::OutOfRange { least: 1, most })

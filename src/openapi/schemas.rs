@@ -95,11 +95,14 @@ fn members(schema: &mut Value) -> impl Iterator<Item = &mut Value> {
 }
 
 /// Members of which their type says less than is true: a schema, its member, and what to say.
-fn told() -> [(&'static str, &'static str, Value); 5] {
+fn told() -> [(&'static str, &'static str, Value); 7] {
     let count = json!({ "type": "integer", "format": "int64", "minimum": 0 });
     let refusals = ScanResult::ALL.iter().filter(|result| result.is_kept() && **result != ScanResult::Accepted);
     let counts: Map<_, _> = refusals.map(|result| (result.as_str().to_owned(), count.clone())).collect();
+    let entry = json!({ "anyOf": [{ "type": "string", "const": Direction::Entry.as_str() }, { "type": "null" }] });
     [
+        ("BatchScanOfParty", "direction", entry.clone()),
+        ("ScanOfParty", "direction", entry),
         ("BatchRequest", "scans", json!({ "type": "array", "items": reference("BatchScan") })),
         ("FieldError", "code", reference("FieldCode")),
         ("Manifest", "tickets", json!({ "type": "array", "items": reference("ListedTicket") })),
@@ -448,7 +451,8 @@ macro_rules! values {
 }
 
 values! {
-    [] Cursor: |_| json_schema!({ "type": "string" });
+    // 16 bytes in base64url: the last character has 2 bits of them.
+    [] Cursor: |_| json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{21}[AQgw]$" });
     [] Capacity: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::CAPACITY });
     [] Days: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::FORGET_AFTER_DAYS });
     [] Currency: |_| json_schema!({ "type": "string", "pattern": "^[A-Z]{3}$" });
