@@ -18,6 +18,7 @@ macro_rules! note {
 
 pub mod backup;
 pub mod change_secret;
+pub mod check;
 pub mod code;
 pub mod demo;
 pub mod export;

@@ -56,6 +56,7 @@ pub trait Store:
     + Scans
     + Losses
     + Actions
+    + Invariants
     + Send
     + Sync
 {
@@ -159,6 +160,35 @@ pub trait Actions {
     /// What was done to one ticket, in that order, after the action with this id: the issue is among it, and what was done to
     /// all tickets of its event at once.
     async fn list_ticket_actions(&self, ticket_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>>;
+}
+
+/// What holds of the data whatever happens, for whoever doubts it.
+#[async_trait]
+pub trait Invariants {
+    /// Looks at all rows, which takes as long as it takes: the caller sets no deadline.
+    async fn check(&self) -> Result<Vec<Checked>>;
+}
+
+/// An invariant, and the rows for which it does not hold.
+#[derive(Debug)]
+pub struct Checked {
+    pub name: &'static str,
+    /// What is wrong where it does not hold, and what that means.
+    pub meaning: &'static str,
+    /// How many rows break it.
+    pub broken: i64,
+    /// The ids of some of these.
+    pub ids: Vec<Uuid>,
+}
+
+impl Checked {
+    /// One line of what is wrong, if anything is.
+    pub fn breach(&self) -> Option<String> {
+        let Self { name, meaning, broken, ids } = self;
+        let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
+        let more = if *broken > ids.len() as i64 { ", …" } else { "" };
+        (*broken > 0).then(|| format!("{name}: {broken}. {meaning} {}{more}", ids.join(", ")))
+    }
 }
 
 /// What was done, by whom and when, without personal data.
@@ -1359,6 +1389,12 @@ mod tests {
         "from scans r where r.ticket_id = ",
         "from scans r where ",
         "from scans a where a.ticket_id = t.ticket_id",
+        "join scans a on a.ticket_id = t.ticket_id",
+        "from scans b where b.ticket_id = a.ticket_id",
+        "join scans n on n.ticket_id = t.ticket_id",
+        "from scans u where u.ticket_id = t.ticket_id",
+        "join scans s on s.ticket_id = t.ticket_id",
+        "join users u on u.user_id = t.user_id where u.event_id",
         "from scans p where p.scan_id = $2",
         " from scans s where \", among!(\"s.scan_id\"",
         "select 1 from tickets where event_id = $1 and paid is not null limit 1",

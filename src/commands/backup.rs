@@ -37,7 +37,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Rehearse: restore a backup to a throwaway place, start the service there and ask for its health
+    /// Rehearse: restore a backup to a throwaway place, check its data, start the service there and ask for its health
     Verify {
         /// The backup, .db.gz, .dump.gz or .dump [default: the newest in BACKUP_DIR]
         file: Option<PathBuf>,
@@ -131,10 +131,11 @@ fn newest(app: &App) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Restores a backup to a throwaway place and serves it.
+/// Restores a backup to a throwaway place, looks whether what is in it fits together, and serves it.
 async fn rehearse(app: &App, file: &Path, place: Database) -> anyhow::Result<Contents> {
     let app = rehearsal(app.settings.clone(), place);
     let contents = backup::restore(&app, file).await?;
+    super::check::check(&app).await.with_context(|| format!("{} as restored", file.display()))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     let asked = tokio::task::spawn_blocking(move || full_health(address));

@@ -1,6 +1,7 @@
 //! A database of its own for each test, and a look at its rows.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use register_ticket_api::config::{Database, Settings};
 use register_ticket_api::store;
@@ -24,10 +25,12 @@ pub enum Obstacle {
     Fails(&'static str),
 }
 
-/// A fresh, migrated database, which is gone when this is dropped.
+/// A fresh, migrated database, which is gone when this is dropped. Before that it is looked at as `register-ticket-api check`
+/// does: whatever a test did with it, no invariant is broken.
 pub struct TestDatabase {
     pub kind: Kind,
     place: Place,
+    broken: AtomicBool,
     /// Opened when it is asked for: until then nothing is where a SQLite file would be.
     rows: OnceCell<Mutex<Rows>>,
 }
@@ -39,27 +42,34 @@ enum Place {
 
 impl TestDatabase {
     pub async fn create(kind: Kind) -> Self {
-        let database = Self::create_empty(kind).await;
-        store::migrate(&database.database()).await.expect("a new database can be migrated");
-        database
+        Self::create_empty(kind).await.migrated().await
+    }
+
+    async fn migrated(self) -> Self {
+        store::migrate(&self.database()).await.expect("a new database can be migrated");
+        self
     }
 
     /// A database without our tables.
     pub async fn create_empty(kind: Kind) -> Self {
-        let name = format!("test_{}", Uuid::new_v4().simple());
-        let place = match kind {
+        Self::of(match kind {
             Kind::Sqlite => {
-                let directory = std::env::temp_dir().join(name);
+                let directory = std::env::temp_dir().join(new_name());
                 std::fs::create_dir(&directory).expect("the directory for temporary files takes a new one");
                 Place::Directory(directory)
             }
-            Kind::Postgres => {
-                let cluster = Cluster::from_env();
-                cluster.execute(&format!("create database {name}")).await;
-                Place::Cluster { cluster, name }
-            }
-        };
-        Self { kind, place, rows: OnceCell::new() }
+            Kind::Postgres => Place::create(Cluster::from_env()).await,
+        })
+    }
+
+    fn of(place: Place) -> Self {
+        let kind = if matches!(place, Place::Directory(_)) { Kind::Sqlite } else { Kind::Postgres };
+        Self { kind, place, broken: AtomicBool::new(false), rows: OnceCell::new() }
+    }
+
+    /// Says that the test itself breaks what it holds, so that it is not looked at in the end.
+    pub fn is_broken_on_purpose(&self) {
+        self.broken.store(true, Ordering::SeqCst);
     }
 
     /// The address of the database for its owner.
@@ -79,7 +89,7 @@ impl TestDatabase {
 
     /// The setting that the service makes of the environment.
     pub fn database(&self) -> Database {
-        self.place.database()
+        self.place.settings().database
     }
 
     async fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -154,7 +164,17 @@ impl TestDatabase {
     }
 }
 
+fn new_name() -> String {
+    format!("test_{}", Uuid::new_v4().simple())
+}
+
 impl Place {
+    async fn create(cluster: Cluster) -> Self {
+        let name = new_name();
+        cluster.execute(&format!("create database {name}")).await;
+        Self::Cluster { cluster, name }
+    }
+
     fn url(&self) -> String {
         match self {
             Self::Directory(directory) => format!("sqlite:{}", directory.join("tickets.db").display()),
@@ -188,30 +208,53 @@ impl Place {
         variables
     }
 
-    fn database(&self) -> Database {
+    fn settings(&self) -> Settings {
         let variables = self.environment();
         let read = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        Settings::read(read).expect("the test's own settings are right").database
+        Settings::read(read).expect("the test's own settings are right")
+    }
+
+    /// What is wrong with the data, where there are any.
+    async fn breaches(&self) -> Vec<String> {
+        if let Self::Directory(directory) = self
+            && !directory.join("tickets.db").exists()
+        {
+            return Vec::new();
+        }
+        let store = store::open(&self.settings());
+        if !store.health().await.is_ok_and(|health| health.migrated) {
+            return Vec::new();
+        }
+        let checked = store.check().await.expect("what is migrated can be checked");
+        checked.iter().filter_map(store::Checked::breach).collect()
+    }
+
+    async fn remove(&self) {
+        match self {
+            Self::Directory(directory) => drop(std::fs::remove_dir_all(directory)),
+            Self::Cluster { cluster, name } => cluster.execute(&format!("drop database {name} with (force)")).await,
+        }
     }
 }
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        match &self.place {
-            Place::Directory(directory) => {
-                let _ = std::fs::remove_dir_all(directory);
-            }
-            Place::Cluster { cluster, name } => {
-                // A runtime of its own, because `drop` cannot wait within the test's.
-                std::thread::scope(|scope| {
-                    scope.spawn(|| {
-                        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                        runtime
-                            .expect("a runtime needs nothing that the test's had not")
-                            .block_on(cluster.execute(&format!("drop database {name} with (force)")));
-                    });
-                });
-            }
+        let is_looked_at = !self.broken.load(Ordering::SeqCst) && !std::thread::panicking();
+        let end = async {
+            let breaches = if is_looked_at { self.place.breaches().await } else { Vec::new() };
+            self.place.remove().await;
+            breaches
+        };
+        // A runtime of its own, because `drop` cannot wait within the test's.
+        let breaches = std::thread::scope(|scope| {
+            let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+            scope
+                .spawn(move || runtime().expect("a runtime needs nothing that the test's had not").block_on(end))
+                .join()
+        });
+        if !std::thread::panicking() {
+            let breaches = breaches.expect("the database can be looked at and removed");
+            assert!(breaches.is_empty(), "the test has left:\n{}", breaches.join("\n"));
         }
     }
 }
@@ -233,11 +276,15 @@ struct Login {
 
 impl Cluster {
     fn from_env() -> Self {
-        let variable = |name: &str| {
+        let cluster = Self::of_variables(|name| {
             std::env::var(name).unwrap_or_else(|_| {
                 panic!("{name} is not set: run ./scripts/test, or first eval \"$(scripts/postgres start DIRECTORY)\"")
             })
-        };
+        });
+        Self { pooler: std::env::var("TEST_POOLER").ok(), ..cluster }
+    }
+
+    fn of_variables(variable: impl Fn(&str) -> String) -> Self {
         let url = variable("TEST_DATABASE_URL");
         let parts = url.strip_prefix("postgres://").and_then(|rest| rest.split_once('@')).and_then(|(login, rest)| {
             let (name, password) = login.split_once(':')?;
@@ -247,7 +294,7 @@ impl Cluster {
         let (owner, address) =
             parts.expect("TEST_DATABASE_URL has the form postgres://owner:password@host:port/database");
         let service = Login { name: variable("TEST_SERVICE_USER"), password: variable("TEST_SERVICE_PASSWORD") };
-        Self { address, pooler: std::env::var("TEST_POOLER").ok(), owner, service }
+        Self { address, pooler: None, owner, service }
     }
 
     fn url(&self, login: &Login, database: &str) -> String {

@@ -100,6 +100,7 @@ async fn the_database_of_every_release_is_migrated_and_used(service: Service) {
             }
         }
         Run::of(&mut on(&database, &directory, &["migrate"])).printed();
+        Run::of(&mut on(&database, &directory, &["check"])).printed();
         is_of_use(database, read(&folder)).await;
     }
 }
@@ -114,6 +115,7 @@ async fn the_backup_of_every_release_is_restored_and_used(service: Service) {
         let said = Run::of(restore.arg(folder.join(name)).env("TICKET_SECRET", &evening.ticket_secret)).printed();
         assert!(said.contains("TICKET_SECRET   fits"), "{said}");
         Run::of(&mut on(&database, &directory, &["migrate"])).printed();
+        Run::of(&mut on(&database, &directory, &["check"])).printed();
         is_of_use(database, evening).await;
     }
 }

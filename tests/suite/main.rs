@@ -41,6 +41,7 @@ mod attempts;
 mod backups;
 mod batches;
 mod bodies;
+mod check;
 mod commands;
 mod conflicts;
 mod connections;

@@ -178,6 +178,8 @@ async fn a_login_that_another_database_lets_in_at_the_same_moment_is_let_in() {
 #[tokio::test]
 async fn the_mark_alone_marks_a_valid_ticket_once() {
     let service = Service::start(Kind::Postgres).await;
+    // Without the scan, which comes with it in the service.
+    service.database.is_broken_on_purpose();
     let valid = service.seat("default", "A1", "North").await;
     let revoked = service.seat("default", "A2", "North").await;
     service.organizer.bare(http::Method::POST, format!("/api/tickets/{revoked}/revoke")).await.is(200);

@@ -222,6 +222,7 @@ mod events;
 #[macro_use]
 pub mod issues;
 mod forgetting;
+mod invariants;
 mod keys;
 mod lists;
 pub mod search;
