@@ -30,3 +30,9 @@ apt_install() { # PACKAGE…
   $sudo apt-get -qq update &&
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
+
+# What the tests of faults watch the service with, on Linux alone: its calls.
+faults_programs() {
+  [ "$(uname)" = Linux ] || return 0
+  command -v strace >/dev/null || apt_install strace || die "strace is missing: install the package strace"
+}

@@ -47,6 +47,7 @@ mod conflicts;
 mod connections;
 mod deletions;
 mod documents;
+mod durability;
 mod enrolment;
 mod events;
 mod exports;

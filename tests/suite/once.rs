@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::Reply;
+use crate::commands::{Directory, Run, on};
 use crate::database::{Kind, TestDatabase};
 use crate::process::{PATIENCE, Server, request};
 use crate::service::{Service, Ticket, with};
@@ -22,31 +23,60 @@ on_both_databases! {
     a_refused_change_leaves_nothing_locked,
 }
 
+/// Whatever the service does: who closes the file in its process by anything but SQLite would give up SQLite's locks on it, and
+/// another program, which takes itself for the last, would delete the log.
 #[tokio::test]
-async fn another_program_takes_no_log_from_under_a_service_that_was_started_again() {
-    let database = TestDatabase::create(Kind::Sqlite).await;
-    let make = async |server: &Server, seat: &str| {
-        let ticket = json!({ "seat": seat, "gate": "North" });
-        server.organizer().post("/api/events/default/tickets", ticket).await.is(201);
-    };
-    let mut server = Server::start(database.environment()).await;
-    make(&server, "A-1").await;
+async fn another_program_takes_no_log_from_under_a_service() {
+    let (database, directory) = (TestDatabase::create(Kind::Sqlite).await, Directory::new());
+    let settings = [
+        ("RUST_LOG", "register_ticket_api=debug".to_owned()),
+        ("BACKUP_DIR", directory.0.join("backups").display().to_string()),
+    ];
+    let environment =
+        || database.environment().into_iter().chain(settings.clone().map(|(name, value)| (name.to_owned(), value)));
+    let mut server = Server::start(environment()).await;
+    let organizer = server.organizer();
+    organizer.post("/api/events/default/tickets", json!({ "seat": "A-1", "gate": "North" })).await.is(201);
     server.process.terminate();
     server.process.ended(PATIENCE).await;
-    let debug = [("RUST_LOG".to_owned(), "register_ticket_api=debug".to_owned())];
-    let mut server = Server::start(database.environment().into_iter().chain(debug)).await;
+    let mut server = Server::start(environment()).await;
     server.process.logged("the database is of this release").await;
-    make(&server, "A-2").await;
-    // Not our SQLite, which leaves the log there.
+    let organizer = server.organizer();
     let file = database.owner_url().trim_start_matches("sqlite:").to_owned();
-    let look = "import sqlite3, sys; file = sqlite3.connect(sys.argv[1]); \
-                print(*file.execute('select count(*) from tickets').fetchone()); file.close()";
-    let read = Command::new("python3").args(["-c", look, &file]).output().expect("this test needs Python");
-    assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), "2", "{}", String::from_utf8_lossy(&read.stderr));
-    assert!(Path::new(&format!("{file}-wal")).exists(), "the service writes on into a file that is gone");
-    make(&server, "A-3").await;
+    // Not our SQLite, which leaves the log there.
+    let look = |tickets: &str| {
+        let look = "import sqlite3, sys; file = sqlite3.connect(sys.argv[1]); \
+                    print(*file.execute('select count(*) from tickets').fetchone()); file.close()";
+        let read = Command::new("python3").args(["-c", look, &file]).output().expect("this test needs Python");
+        assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), tickets, "{}", String::from_utf8_lossy(&read.stderr));
+        assert!(Path::new(&format!("{file}-wal")).exists(), "the service writes on into a file that is gone");
+    };
+    organizer.post("/api/events/default/tickets", json!({ "seat": "A-2", "gate": "North" })).await.is(201);
+    look("2");
+    // Its own backup is its first of the day; each of the other things reads or writes the file in a way of its own.
+    server.process.logged("backup taken").await;
+    look("2");
+    organizer.get("/health?full=1").await.is(200);
+    look("2");
+    organizer.post_csv("/api/events/default/tickets", "seat,gate,username\nA-3,North,ana\n").await.is(201);
+    look("3");
+    for list in ["tickets.csv", "scans.csv", "attendance.csv", "manifest", "stats"] {
+        assert_eq!(organizer.get(format!("/api/events/default/{list}")).await.status, 200);
+        look("3");
+    }
+    let past = json!({ "slug": "past", "name": "Past", "ends_at": "2020-01-02T00:00:00Z", "forget_after_days": 1 });
+    organizer.post("/api/events", past).await.is(201);
+    let forget = Run::of(&mut on(&database, &directory, &["forget"]));
+    assert!(forget.printed().contains("past"));
+    look("3");
+    organizer.delete("/api/events/past").await.is(204);
+    for command in [&["backup", "--to", "others"][..], &["export", "tickets"], &["check"]] {
+        Run::of(&mut on(&database, &directory, command)).printed();
+        look("3");
+    }
+    organizer.post("/api/events/default/tickets", json!({ "seat": "A-4", "gate": "North" })).await.is(201);
     server.process.kill();
-    assert_eq!(database.count("select count(*) from tickets").await, 3);
+    assert_eq!(database.count("select count(*) from tickets").await, 4);
 }
 
 /// How often a race is run: it does not end the same way each time.

@@ -47,10 +47,16 @@ impl Process {
     }
 
     pub fn command(arguments: &[&str], environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self::through(&[], arguments, environment)
+    }
+
+    /// Runs it by another program, which becomes it: `through` is that program and its first arguments.
+    fn through(through: &[&str], arguments: &[&str], environment: impl IntoIterator<Item = (String, String)>) -> Self {
         // What the coverage report needs, and the directories of programs.
         let ours = ["LLVM_PROFILE_FILE", "PATH"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_register-ticket-api"))
-            .args(arguments)
+        let words = [through, &[env!("CARGO_BIN_EXE_register-ticket-api")], arguments].concat();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .env_clear()
             .envs(ours)
             .env("ORGANIZER_KEY", ORGANIZER_KEY)
@@ -59,7 +65,7 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the binary starts");
+            .unwrap_or_else(|error| panic!("{}: {error}", words[0]));
         let log = Arc::default();
         let (output, errors) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let readers = vec![keep_lines(output, Arc::clone(&log)), keep_lines(errors, Arc::clone(&log))];
@@ -155,8 +161,13 @@ pub struct Server {
 impl Server {
     /// Starts it and waits until it answers.
     pub async fn start(environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self::through(&[], environment).await
+    }
+
+    /// The same by another program, which becomes it.
+    pub async fn through(through: &[&str], environment: impl IntoIterator<Item = (String, String)>) -> Self {
         let listen = [("HOST", "127.0.0.1"), ("PORT", "0")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut process = Process::start(environment.into_iter().chain(listen));
+        let mut process = Process::through(through, &[], environment.into_iter().chain(listen));
         // It chose the port itself, so nobody can have taken it meanwhile, and tells it in its log.
         let address = within(PATIENCE, "the service listens", async || {
             assert!(process.is_running(), "the service ended");
