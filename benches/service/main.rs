@@ -8,6 +8,7 @@ mod imports;
 mod memory;
 mod postgres;
 mod process;
+#[expect(dead_code, reason = "the tests break it in more ways")]
 #[path = "../../tests/suite/proxy.rs"]
 mod proxy;
 mod report;

@@ -31,8 +31,11 @@ apt_install() { # PACKAGE…
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
-# What the tests of faults watch the service with, on Linux alone: its calls.
+# What the tests of faults watch and trouble the service with, on Linux alone: its calls, and its clock.
 faults_programs() {
   [ "$(uname)" = Linux ] || return 0
   command -v strace >/dev/null || apt_install strace || die "strace is missing: install the package strace"
+  command -v prlimit >/dev/null || apt_install util-linux || die "prlimit is missing: install the package util-linux"
+  compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null || apt_install libfaketime ||
+    die "libfaketime is missing: install the package libfaketime"
 }

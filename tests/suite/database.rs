@@ -1,6 +1,6 @@
 //! A database of its own for each test, and a look at its rows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use register_ticket_api::config::{Database, Settings};
@@ -43,6 +43,11 @@ enum Place {
 impl TestDatabase {
     pub async fn create(kind: Kind) -> Self {
         Self::create_empty(kind).await.migrated().await
+    }
+
+    /// On a server that `scripts/postgres` has started in a directory.
+    pub async fn create_on(server: &Path) -> Self {
+        Self::of(Place::create(Cluster::of_directory(server)).await).migrated().await
     }
 
     async fn migrated(self) -> Self {
@@ -282,6 +287,15 @@ impl Cluster {
             })
         });
         Self { pooler: std::env::var("TEST_POOLER").ok(), ..cluster }
+    }
+
+    fn of_directory(directory: &Path) -> Self {
+        let file = std::fs::read_to_string(directory.join("env")).expect("scripts/postgres has started it");
+        Self::of_variables(|name| {
+            let value =
+                file.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));
+            value.expect("scripts/postgres says it").to_owned()
+        })
     }
 
     fn of_variables(variable: impl Fn(&str) -> String) -> Self {

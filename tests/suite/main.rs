@@ -49,6 +49,7 @@ mod deletions;
 mod documents;
 mod durability;
 mod enrolment;
+mod evening;
 mod events;
 mod exports;
 mod failures;

@@ -9,7 +9,7 @@ use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::client::Reply;
+use crate::client::{Client, Reply};
 use crate::commands::{Directory, Run, on};
 use crate::database::{Kind, TestDatabase};
 use crate::process::{PATIENCE, Server, request};
@@ -95,9 +95,13 @@ async fn three_processes(service: &Service) -> [Server; 3] {
 /// Makes tickets at gate North, each in the hands of a user of its own.
 pub async fn tickets(service: &Service, count: usize) -> Vec<Ticket> {
     let rows: String = (0..count).map(|number| format!("{number},North,holder-{number}\n")).collect();
-    let csv = format!("seat,gate,username\n{rows}");
-    service.organizer.post_csv("/api/events/default/tickets", csv).await.is(201);
-    let manifest = service.organizer.get("/api/events/default/manifest").await.is(200);
+    tickets_of(&service.organizer, format!("seat,gate,username\n{rows}")).await
+}
+
+/// Makes the tickets of a list, all of which somebody holds.
+pub async fn tickets_of(organizer: &Client, csv: String) -> Vec<Ticket> {
+    organizer.post_csv("/api/events/default/tickets", csv).await.is(201);
+    let manifest = organizer.get("/api/events/default/manifest").await.is(200);
     let entries = manifest["tickets"].as_array().expect("a list").iter();
     let provisioned = |entry: &Value| json!({ "event": "default", "provisioning": { "secret": entry["key"] } });
     entries.map(|entry| Ticket::new(&with(entry.clone(), provisioned(entry)))).collect()

@@ -238,6 +238,12 @@ impl Connection {
         }
     }
 
+    /// The same for whoever waits no longer than this: then, too, there is none.
+    pub fn reply_within(&mut self, patience: Duration, method: &str) -> Option<Reply> {
+        self.0.get_ref().set_read_timeout(Some(patience)).expect("a socket can be set");
+        self.read_reply(method).ok()
+    }
+
     /// Waits until the service asks for the body of a request that said `Expect: 100-continue`.
     pub fn is_told_to_continue(&mut self) {
         let (start, _) = read_head(&mut self.0).expect("an interim answer");

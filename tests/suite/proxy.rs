@@ -1,7 +1,9 @@
 //! A way to the database that can break.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -13,6 +15,18 @@ pub enum Mode {
     Refuse,
     /// All connections, open and new, take what is sent and never answer.
     Swallow,
+    /// Connections reach the database, and each message of either side takes so long.
+    Delay(Duration),
+}
+
+impl Mode {
+    fn delay(self) -> Option<Duration> {
+        match self {
+            Self::Forward => Some(Duration::ZERO),
+            Self::Delay(delay) => Some(delay),
+            Self::Refuse | Self::Swallow => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -20,6 +34,8 @@ struct State {
     mode: Mode,
     /// How often the connections that were open ceased to lead anywhere.
     losses: u32,
+    /// How often answers were lost, and each time after how many that still came.
+    lost_answers: (u32, u32),
 }
 
 /// Listens on a port of its own and passes on what comes, until it is dropped.
@@ -30,7 +46,7 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn start(database: SocketAddr, mode: Mode) -> Self {
-        let state = watch::Sender::new(State { mode, losses: 0 });
+        let state = watch::Sender::new(State { mode, losses: 0, lost_answers: (0, 0) });
         let listener = listen().await;
         let address = listener.local_addr().expect("a listener has an address");
         tokio::spawn(accept(listener, address, database, state.subscribe()));
@@ -38,8 +54,16 @@ impl Proxy {
     }
 
     pub fn switch(&self, mode: Mode) {
-        self.state
-            .send_modify(|state| *state = State { mode, losses: state.losses + u32::from(mode == Mode::Swallow) });
+        self.state.send_modify(|state| {
+            state.mode = mode;
+            state.losses += u32::from(mode == Mode::Swallow);
+        });
+    }
+
+    /// Each connection that is open loses an answer, after so many that still come, and ends with it: what was asked is done, and
+    /// who asked does not know.
+    pub fn lose_an_answer(&self, after: u32) {
+        self.state.send_modify(|state| state.lost_answers = (state.lost_answers.0 + 1, after));
     }
 
     /// Lets the open connections lead nowhere and tells neither side, as a firewall does that forgets them.
@@ -84,19 +108,25 @@ async fn accept(
 }
 
 async fn serve(mut client: TcpStream, database: SocketAddr, mut state: watch::Receiver<State>) {
-    let State { mode, losses } = *state.borrow_and_update();
+    let State { mode, losses, .. } = *state.borrow_and_update();
     let mut refused = state.clone();
     let pass = async {
         // Held to the end: the database is not told either.
         let mut server = None;
-        if mode == Mode::Forward {
-            let server = server.insert(TcpStream::connect(database).await.expect("the database itself is there"));
+        // The database may be away itself.
+        if mode.delay().is_some()
+            && let Ok(connected) = TcpStream::connect(database).await
+        {
+            let server = server.insert(connected);
+            let rest = state.clone();
             tokio::select! {
                 // Looks at this first: what is sent after the loss does not slip through.
                 biased;
                 _ = state.wait_for(|state| state.losses != losses) => {}
-                _ = tokio::io::copy_bidirectional(&mut client, server) => return,
+                () = pass_on(&mut client, server, rest) => return,
             }
+        } else if mode.delay().is_some() {
+            return;
         }
         let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
     };
@@ -104,5 +134,47 @@ async fn serve(mut client: TcpStream, database: SocketAddr, mut state: watch::Re
         biased;
         _ = refused.wait_for(|state| state.mode == Mode::Refuse) => {}
         () = pass => {}
+    }
+}
+
+/// Passes on what either side says, until one of them ends or an answer is lost.
+async fn pass_on(client: &mut TcpStream, server: &mut TcpStream, state: watch::Receiver<State>) {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let (mut of_answers, mut seen) = (state.clone(), state.borrow().lost_answers.0);
+    let mut left = None;
+    let is_lost = || {
+        let (times, after) = of_answers.borrow_and_update().lost_answers;
+        if times != seen {
+            (seen, left) = (times, Some(after));
+        }
+        let is_lost = left == Some(0);
+        left = left.map(|left: u32| left.saturating_sub(1));
+        is_lost
+    };
+    tokio::select! {
+        () = copy(&mut from_client, &mut to_server, &state, || false) => {}
+        () = copy(&mut from_server, &mut to_client, &state, is_lost) => {}
+    }
+}
+
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    state: &watch::Receiver<State>,
+    mut is_lost: impl FnMut() -> bool,
+) {
+    let mut message = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut message).await {
+        if is_lost() {
+            return;
+        }
+        let delay = state.borrow().mode.delay().unwrap_or_default();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if to.write_all(&message[..length]).await.is_err() {
+            return;
+        }
     }
 }

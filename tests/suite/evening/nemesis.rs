@@ -1,0 +1,273 @@
+//! What goes wrong in an evening, and when: that comes from the seed.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::clients::Book;
+use crate::commands::Directory;
+use crate::database::{Kind, TestDatabase};
+use crate::process::{PATIENCE, Process, Server};
+use crate::proxy::{Mode, Proxy};
+
+/// How many things go wrong.
+const FAULTS: usize = 9;
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// SIGKILL, and another start.
+    Kill,
+    /// SIGTERM, and another start.
+    Stop,
+    /// SIGSTOP, and SIGCONT after a while.
+    Pause,
+    /// The server's clock goes wrong by so many seconds, and stays so.
+    Clock(i64),
+    /// `migrate` runs once more.
+    Migrate,
+    /// SQLite: no file may grow any more, for a while.
+    FullDisk,
+    /// SQLite: somebody else writes, for a while.
+    Hold,
+    /// PostgreSQL, on the way there, for a while: nothing is let through,
+    Refuse,
+    /// all is swallowed,
+    Swallow,
+    /// or each message takes its time.
+    Delay,
+    /// PostgreSQL: it commits, and its answer is lost.
+    LoseAnswer,
+    /// PostgreSQL ends at once, and starts again.
+    Crash,
+}
+
+impl Fault {
+    fn some(kind: Kind, random: &mut Rng) -> Self {
+        let clocks = [-3_600, -45, -4, 0, 4, 45, 3_600];
+        let shared = [Self::Kill, Self::Kill, Self::Stop, Self::Pause, Self::Migrate, Self::Clock(0), Self::Clock(0)];
+        let own: &[Self] = match kind {
+            Kind::Sqlite => &[Self::FullDisk, Self::FullDisk, Self::Hold],
+            Kind::Postgres => &[
+                Self::Refuse,
+                Self::Swallow,
+                Self::Delay,
+                Self::LoseAnswer,
+                Self::LoseAnswer,
+                Self::LoseAnswer,
+                Self::LoseAnswer,
+                Self::Crash,
+            ],
+        };
+        let place = random.usize(..shared.len() + own.len());
+        match shared.get(place).copied().unwrap_or_else(|| own[place - shared.len()]) {
+            Self::Clock(_) => Self::Clock(clocks[random.usize(..clocks.len())]),
+            fault => fault,
+        }
+    }
+}
+
+/// A PostgreSQL of its own, which may crash.
+pub struct Postgres(Directory);
+
+impl Postgres {
+    pub fn start() -> Self {
+        let postgres = Self(Directory::new());
+        // Its user is another one where we are root.
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&postgres.0.0, permissions).expect("the directory is ours");
+        postgres.run("start");
+        postgres
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.0.0
+    }
+
+    fn run(&self, word: &str) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres");
+        let run = Command::new(script).arg(word).arg(&self.0.0).output().expect("scripts/postgres runs");
+        assert!(run.status.success(), "scripts/postgres {word}: {}", String::from_utf8_lossy(&run.stderr));
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.run("stop");
+        // Its data may lie in memory, where the link leads.
+        if let Ok(data) = fs::read_link(self.0.0.join("data")) {
+            let _ = fs::remove_dir_all(data.parent().unwrap_or(&data));
+        }
+    }
+}
+
+/// One of the servers, with a clock and a way to the database of its own.
+struct Station {
+    server: Server,
+    environment: Vec<(String, String)>,
+    clock: PathBuf,
+    proxy: Option<Proxy>,
+}
+
+/// The service ignores what a limit on its files would do to it, so that it meets the error.
+const THROUGH: &[&str] = &["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+
+/// libfaketime, by which a process has a clock of its own.
+fn faketime() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files = folders.map(|folder| folder.join("faketime/libfaketime.so.1"));
+    files.find(|file| file.exists()).expect("this test needs libfaketime: install the package faketime")
+}
+
+impl Station {
+    async fn start(database: &TestDatabase, directory: &Directory, number: usize) -> Self {
+        let clock = directory.file(&format!("clock-{number}"), "+0");
+        let mut environment = database.environment();
+        let mut proxy = None;
+        if database.kind == Kind::Postgres {
+            let url = database.url();
+            let address = url.split(['@', '/']).nth(3).expect("postgres://login@address/name").to_owned();
+            let way = Proxy::start(address.parse().expect("an address"), Mode::Forward).await;
+            environment.push(("DATABASE_URL".to_owned(), url.replace(&address, &way.address.to_string())));
+            proxy = Some(way);
+        }
+        let own = [
+            ("DB_TIMEOUT_MS", "700".to_owned()),
+            ("LD_PRELOAD", faketime().display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+        ];
+        environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        let server = Server::through(THROUGH, environment.clone()).await;
+        Self { server, environment, clock, proxy }
+    }
+
+    async fn start_again(&mut self) {
+        self.server = Server::through(THROUGH, self.environment.clone()).await;
+    }
+
+    fn set_clock(&self, seconds: i64) {
+        // A rename, so that nobody reads half of it.
+        let new = self.clock.with_extension("new");
+        fs::write(&new, format!("{seconds:+}s")).expect("the directory is ours");
+        fs::rename(&new, &self.clock).expect("the directory is ours");
+    }
+
+    /// How large a file of the process may be.
+    fn limit_files(&self, limit: &str) {
+        let process = self.server.process.id().to_string();
+        let run = Command::new("prlimit").args(["--pid", &process, &format!("--fsize={limit}:unlimited")]).status();
+        assert!(run.is_ok_and(|status| status.success()), "prlimit, of util-linux, sets a limit");
+    }
+}
+
+/// The servers of an evening, and who troubles them.
+pub struct Nemesis<'a> {
+    database: &'a TestDatabase,
+    postgres: Option<&'a Postgres>,
+    stations: Vec<Station>,
+    _directory: Directory,
+}
+
+impl<'a> Nemesis<'a> {
+    pub async fn start(database: &'a TestDatabase, postgres: Option<&'a Postgres>) -> Self {
+        let directory = Directory::new();
+        let mut stations = Vec::new();
+        for number in 0..super::SERVERS {
+            stations.push(Station::start(database, &directory, number).await);
+        }
+        Self { database, postgres, stations, _directory: directory }
+    }
+
+    pub fn server(&self, number: usize) -> &Server {
+        &self.stations[number].server
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.stations.iter().map(|station| station.server.address).collect()
+    }
+
+    /// Troubles the servers, one fault after another; each has passed when the next begins, but for clocks.
+    pub async fn trouble(&mut self, book: &Arc<Book>, seed: u64) {
+        let mut random = Rng::with_seed(seed);
+        for _ in 0..FAULTS {
+            let pause = Duration::from_millis(random.u64(20..250));
+            let (fault, place) = (Fault::some(self.database.kind, &mut random), random.usize(..super::SERVERS));
+            let (while_it_lasts, number) = (Duration::from_millis(random.u64(100..500)), random.u32(0..4));
+            tokio::time::sleep(pause).await;
+            self.do_it(fault, place, while_it_lasts, number).await;
+            *book.servers.lock().expect("nobody panics with it") = self.addresses();
+        }
+    }
+
+    async fn do_it(&mut self, fault: Fault, place: usize, while_it_lasts: Duration, number: u32) {
+        eprintln!("  {fault:?} at server {place}, {while_it_lasts:?}");
+        let station = &mut self.stations[place];
+        let lasts = async || tokio::time::sleep(while_it_lasts).await;
+        let way = || station.proxy.as_ref().expect("there is one where the database is a server");
+        match fault {
+            Fault::Kill => {
+                station.server.process.kill();
+                station.start_again().await;
+            }
+            Fault::Stop => {
+                station.server.process.terminate();
+                station.server.process.ended(PATIENCE).await;
+                station.start_again().await;
+            }
+            Fault::Pause => {
+                station.server.process.signal("STOP");
+                lasts().await;
+                station.server.process.signal("CONT");
+            }
+            Fault::Clock(seconds) => station.set_clock(seconds),
+            Fault::Migrate => {
+                let mut migrate = Process::command(&["migrate"], self.database.environment());
+                assert!(migrate.ended(PATIENCE).await.success(), "{}", migrate.log());
+            }
+            Fault::FullDisk => {
+                station.limit_files("4096");
+                lasts().await;
+                station.limit_files("unlimited");
+            }
+            Fault::Hold => {
+                // A server may be at it itself, for longer than one waits.
+                if self.database.execute("begin immediate").await.is_ok() {
+                    lasts().await;
+                    self.database.execute("rollback").await.expect("it was begun");
+                }
+            }
+            Fault::Refuse | Fault::Swallow | Fault::Delay => {
+                way().switch(match fault {
+                    Fault::Refuse => Mode::Refuse,
+                    Fault::Swallow => Mode::Swallow,
+                    _ => Mode::Delay(while_it_lasts / 10),
+                });
+                lasts().await;
+                way().switch(Mode::Forward);
+            }
+            Fault::LoseAnswer => way().lose_an_answer(number),
+            Fault::Crash => {
+                let postgres = self.postgres.expect("there is one where the database is a server");
+                tokio::task::block_in_place(|| {
+                    postgres.run("stop");
+                    postgres.run("start");
+                });
+            }
+        }
+    }
+
+    /// All clocks are right again. Whoever was at something that nobody waits for any more has ended when this returns.
+    pub async fn rest(&mut self) {
+        for station in &mut self.stations {
+            station.set_clock(0);
+            station.server.is_well().await;
+        }
+    }
+}
