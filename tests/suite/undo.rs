@@ -13,6 +13,7 @@ on_both_databases! {
     after_an_undo_the_same_code_is_spent,
     undoing_an_exit_puts_the_ticket_inside_again,
     undoing_a_reentry_keeps_the_ticket_used_and_outside,
+    whoever_never_left_is_inside_when_the_entry_of_another_day_is_undone,
     a_second_undo_changes_nothing,
     only_the_newest_accepted_scan_can_be_undone,
     the_last_scan_is_the_last_whatever_the_clocks,
@@ -70,6 +71,19 @@ async fn undoing_a_reentry_keeps_the_ticket_used_and_outside(service: Service) {
     let state = &undone["ticket"];
     assert_members(state, json!({ "status": "used", "inside": false }));
     assert_eq!(state["used_at"], first["ticket"]["used_at"]);
+}
+
+async fn whoever_never_left_is_inside_when_the_entry_of_another_day_is_undone(service: Service) {
+    service.organizer.patch("/api/events/default", json!({ "reentry": "once_a_day" })).await.is(200);
+    let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
+    let first = enter(&service, &supervisor, &ticket).await;
+    service.clock.advance(24 * 60 * 60 * 1_000);
+    let second = enter(&service, &supervisor, &ticket).await;
+    let undone = undo(&supervisor, &second).await.is(200);
+    let entered_at = &first["ticket"]["used_at"];
+    let before = json!({ "status": "used", "inside": true, "used_at": entered_at, "entered_at": entered_at });
+    assert_members(&undone["ticket"], before);
+    leave(&service, &supervisor, &ticket).await;
 }
 
 async fn a_second_undo_changes_nothing(service: Service) {

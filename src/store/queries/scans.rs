@@ -74,7 +74,7 @@ impl Scans for Backend {
                 .bind(by)
                 .execute(&mut *connection)
                 .await?;
-            take_back(connection, &ticket, &scan, now).await?;
+            take_back(connection, &ticket, now).await?;
             let act = Act::new(Action::Undone, scan.event_id).ticket(ticket.ticket_id).subject(scan_id);
             record(connection, author, &act).await?;
             Ok(Scan { undone_at: Some(now), undone_by: by, ..scan })
@@ -261,16 +261,18 @@ async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result
 }
 
 /// Gives a ticket back the state it had before its newest accepted scan, which is marked as undone already.
-async fn take_back(connection: &mut Connection, ticket: &Ticket, scan: &Scan, now: Millis) -> Result<()> {
-    let entered_before: i64 = sqlx::query_scalar(concat!(
-        "select count(*) from scans a join tickets t on t.ticket_id = a.ticket_id where a.ticket_id = $1 \
-         and a.result = 'accepted' and a.direction = 'entry' and a.undone_at is null and ",
-        of_this_use!()
+async fn take_back(connection: &mut Connection, ticket: &Ticket, now: Millis) -> Result<()> {
+    let before: Vec<Direction> = sqlx::query_scalar(concat!(
+        "select a.direction from scans a join tickets t on t.ticket_id = a.ticket_id where a.ticket_id = $1 \
+         and a.result = 'accepted' and a.undone_at is null and ",
+        of_this_use!(),
+        " order by ",
+        newest_first!()
     ))
     .bind(ticket.ticket_id)
-    .fetch_one(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
-    let unused = scan.direction == Direction::Entry && entered_before == 0;
+    let unused = !before.contains(&Direction::Entry);
     let status = match ticket.status {
         // Nobody has this ticket to come again with.
         Status::Used if unused && ticket.walk_up => Status::Revoked,
@@ -283,7 +285,8 @@ async fn take_back(connection: &mut Connection, ticket: &Ticket, scan: &Scan, no
     )
     .bind(ticket.ticket_id)
     .bind(status)
-    .bind(scan.direction == Direction::Exit)
+    // Who did not go out before they came in once more, as where a ticket admits each day, are inside all the same.
+    .bind(before.first() == Some(&Direction::Entry))
     .bind(if unused { None } else { ticket.used_at })
     .bind(now)
     .execute(connection)
