@@ -7,7 +7,7 @@ use jiff::civil::Date;
 
 use crate::fold;
 use crate::model::{Direction, Millis, Reentry, Role, ScanResult, Status};
-use crate::totp::{Code, Match, TotpKey};
+use crate::totp::Match;
 
 /// Refusals for its code on record within [`crate::limits::ATTEMPTS_WINDOW`] beyond which a ticket's codes are not looked at.
 pub const ATTEMPTS: i64 = 10;
@@ -19,7 +19,6 @@ pub const DAY_TURNS: i8 = 5;
 
 /// What is known of a ticket when it is scanned.
 pub struct Subject {
-    pub key: TotpKey,
     pub gate: String,
     pub status: Status,
     pub registered: bool,
@@ -49,7 +48,7 @@ pub struct Subject {
 /// What somebody showed at a gate, and where.
 pub struct Presented<'a> {
     /// `None` when somebody vouches, a supervisor or the scan that admitted the same holder, or when no code is looked at any more.
-    pub code: Option<&'a Code>,
+    pub code: Option<ShownCode<'a>>,
     /// Whether a supervisor vouches, who may admit at any time.
     pub vouched: bool,
     pub at_gate: Option<&'a str>,
@@ -58,6 +57,15 @@ pub struct Presented<'a> {
     pub offline: bool,
     /// Whether whoever showed it may learn that a code is one of the future, as long as the ticket has few refusals.
     pub tells_future: bool,
+}
+
+/// A code that somebody showed.
+#[derive(Clone, Copy)]
+pub struct ShownCode<'a> {
+    /// Whether somebody may have guessed it.
+    pub guessable: bool,
+    /// Tells what it proves. Asked only where the verdict depends on that: whoever is refused before tries no codes.
+    pub proves: &'a dyn Fn() -> Match,
 }
 
 /// The decision, with what the gate should tell.
@@ -96,26 +104,26 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
     if presented.at_gate.is_some_and(|gate| !fold::same_place(gate, &ticket.gate)) {
         return Decision::refuse(ScanResult::WrongGate);
     }
-    // Nobody guesses the 10 bytes of paper, and who vouches guesses nothing: they get in while somebody tries digits.
-    let guessable = matches!(presented.code, Some(Code::Rotating(_)));
+    // Who vouches guesses nothing either, and like paper gets in while somebody tries digits.
+    let guessable = presented.code.is_some_and(|code| code.guessable);
     if guessable && ticket.refusals > ATTEMPTS && !presented.offline {
         return Decision::refuse(ScanResult::TooManyAttempts);
     }
+    let proven = presented.code.map(|code| (code.proves)());
     let is_told = |seconds_off| seconds_off < 0 || (presented.tells_future && ticket.refusals < FUTURE_TOLD);
-    let step = match presented.code {
+    let step = match proven {
         None => None,
-        Some(Code::Printed(proof)) if ticket.printed && ticket.key.made(proof) => None,
-        Some(Code::Printed(_)) => return Decision::refuse(ScanResult::WrongCode),
-        Some(Code::Rotating(digits)) => match ticket.key.find(digits, now) {
-            Match::Current { step } => Some(step),
-            Match::Stale { seconds_off } if is_told(seconds_off) => {
-                return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::StaleCode) };
-            }
-            Match::Zone { seconds_off } if is_told(seconds_off) => {
-                return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::WrongCode) };
-            }
-            Match::Stale { .. } | Match::Zone { .. } | Match::None => return Decision::refuse(ScanResult::WrongCode),
-        },
+        Some(Match::Current { step }) => Some(step),
+        Some(Match::Paper) if ticket.printed => None,
+        Some(Match::Stale { seconds_off }) if is_told(seconds_off) => {
+            return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::StaleCode) };
+        }
+        Some(Match::Zone { seconds_off }) if is_told(seconds_off) => {
+            return Decision { seconds_off: Some(seconds_off), ..Decision::refuse(ScanResult::WrongCode) };
+        }
+        Some(Match::Paper | Match::Stale { .. } | Match::Zone { .. } | Match::None) => {
+            return Decision::refuse(ScanResult::WrongCode);
+        }
     };
     if presented.direction == Direction::Entry
         && !presented.vouched
@@ -125,7 +133,7 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
     }
     let late = ticket.newest_accepted_at.is_some_and(|newest| now < newest);
     match presented.direction {
-        Direction::Entry if late || !may_enter(ticket, presented.code, now) => {
+        Direction::Entry if late || !may_enter(ticket, proven, now) => {
             return Decision::refuse(ScanResult::AlreadyUsed);
         }
         Direction::Exit if late || !ticket.inside => {
@@ -157,11 +165,11 @@ fn untimely(ticket: &Subject, now: Millis) -> Option<Decision> {
     }
 }
 
-fn may_enter(ticket: &Subject, code: Option<&Code>, now: Millis) -> bool {
+fn may_enter(ticket: &Subject, proven: Option<Match>, now: Millis) -> bool {
     match (ticket.status, ticket.reentry) {
         (Status::Valid, _) => true,
         // Paper can be copied, and stays outside when its holder goes in: it admits once.
-        (Status::Used, Reentry::AfterExit) => !ticket.inside && !matches!(code, Some(Code::Printed(_))),
+        (Status::Used, Reentry::AfterExit) => !ticket.inside && proven != Some(Match::Paper),
         (Status::Used, Reentry::OnceADay) => is_another_day(ticket, now),
         (Status::Used, Reentry::None) | (Status::Revoked, _) => false,
     }
@@ -258,6 +266,8 @@ pub fn message(
 }
 
 #[cfg(test)]
+mod enumerated;
+#[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
@@ -267,7 +277,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::totp::{DRIFT, PERIOD, PrintProof, QUARTER, STALE_WINDOW, ZONES, step_at};
+    use crate::totp::{Code, DRIFT, PERIOD, PrintProof, QUARTER, STALE_WINDOW, TotpKey, ZONES, step_at};
 
     const CASES: &str = include_str!("../tests/suite/admission_cases.json");
 
@@ -350,10 +360,12 @@ mod tests {
     }
 
     impl TicketCase {
+        fn key(&self) -> TotpKey {
+            TotpKey::new(BASE32_NOPAD.decode(self.key_base32.as_bytes()).unwrap().try_into().unwrap())
+        }
+
         fn subject(&self) -> Subject {
-            let key = BASE32_NOPAD.decode(self.key_base32.as_bytes()).unwrap();
             Subject {
-                key: TotpKey::new(key.try_into().unwrap()),
                 gate: self.gate.clone(),
                 status: self.status,
                 registered: self.registered,
@@ -375,8 +387,11 @@ mod tests {
 
     fn decided(ticket: Option<&TicketCase>, scan: &PresentedCase, now: i64) -> Decision {
         let code = scan.code.as_ref().map(CodeCase::code);
+        let proves = || {
+            ticket.zip(code.as_ref()).map_or(Match::None, |(ticket, code)| ticket.key().recognise(code, Millis(now)))
+        };
         let presented = Presented {
-            code: code.as_ref(),
+            code: code.as_ref().map(|code| ShownCode { guessable: code.is_guessable(), proves: &proves }),
             vouched: scan.vouched,
             at_gate: scan.at_gate.as_deref(),
             direction: scan.direction,
@@ -434,7 +449,7 @@ mod tests {
                 continue;
             };
             let now = Millis(case.now);
-            let key = ticket.subject().key;
+            let key = ticket.key();
             match step_offset {
                 Some(offset) => assert_eq!(key.code(step_at(now) + offset), *digits, "{}", case.name),
                 None => assert_eq!(key.find(digits, now), Match::None, "{}", case.name),
@@ -604,7 +619,7 @@ mod tests {
                 (None, None) => {}
                 (Some(Code::Printed(proof)), None) => {
                     prop_assert!(ticket.printed);
-                    prop_assert_eq!(ticket.subject().key.print_proof(), proof);
+                    prop_assert_eq!(ticket.key().print_proof(), proof);
                     let is_paper_of_today = ticket.reentry == Reentry::OnceADay;
                     prop_assert!(
                         scan.direction == Direction::Exit || ticket.status == Status::Valid || is_paper_of_today
@@ -612,7 +627,7 @@ mod tests {
                 }
                 (Some(Code::Rotating(digits)), Some(step)) => {
                     prop_assert!((step - step_at(Millis(now))).abs() <= DRIFT);
-                    prop_assert_eq!(ticket.subject().key.code(step), digits);
+                    prop_assert_eq!(ticket.key().code(step), digits);
                     let first_good = ticket.last_step.map(|last| last + i64::from(scan.direction == Direction::Entry));
                     prop_assert!(first_good.is_none_or(|first| step >= first));
                 }
@@ -639,9 +654,9 @@ mod tests {
                 let code = Some(CodeCase::Rotating { digits, step_offset });
                 decided(Some(&ticket), &PresentedCase { code, tells_future: false, ..scan.clone() }, now)
             };
-            let future = ticket.subject().key.code((step_at(Millis(now)) + away).max(0));
+            let future = ticket.key().code((step_at(Millis(now)) + away).max(0));
             // A code may be of the future and, by chance, of the past or of now.
-            let found = ticket.subject().key.find(&future, Millis(now));
+            let found = ticket.key().find(&future, Millis(now));
             prop_assume!(matches!(found, Match::Stale { seconds_off: 1.. } | Match::Zone { seconds_off: 1.. }));
             prop_assert_eq!(of(future, Some(away)), of("no code".into(), None));
         }

@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::admission::{self, Decision, FUTURE_TOLD, Presented, Subject};
+use crate::admission::{self, Decision, FUTURE_TOLD, Presented, ShownCode, Subject};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::fold;
 use crate::limits::{ATTEMPTS_WINDOW, CLOCKS_APART, KEY_ATTEMPTS, OFFLINE_AHEAD, OFFLINE_WINDOW, PARTY_WINDOW};
 use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
 use crate::store::{Guesses, Mark, Recorded, ScanContext, TicketName, Voucher};
-use crate::totp::{Code, QrCode, TicketSecret};
+use crate::totp::{Code, Match, QrCode, TicketSecret};
 
 /// How often a scan whose ticket changed under it is decided again.
 const TRIES: usize = 3;
@@ -121,7 +121,7 @@ impl ScanRequest {
     /// Which refused codes count against this scan. Whoever shows paper, vouches or is vouched for guesses nothing; and scans of
     /// offline gates do not meet the limit of a ticket.
     fn guesses(&self, caller: &Caller, now: Millis) -> Guesses {
-        let since = matches!(self.code(caller), Some(Code::Rotating(_))).then_some(now - ATTEMPTS_WINDOW);
+        let since = self.code(caller).is_some_and(Code::is_guessable).then_some(now - ATTEMPTS_WINDOW);
         Guesses {
             of_ticket_since: since.filter(|_| !self.offline()),
             of_key_since: since,
@@ -203,8 +203,7 @@ pub async fn scan(
     for _ in 0..TRIES {
         let context = app.store().read_scan(event, &request.shown.ticket(), request.scan_id, &guesses).await?;
         let mut context = caller.open_event(context)?;
-        let secret = app.checked_secret(context.secret_fingerprint.as_deref());
-        let party = secret.as_ref().map(|secret| company(secret, &mut context, request, now)).unwrap_or_default();
+        let party = company(&mut context, request, now);
         if let Some(prior) = context.prior {
             let scanned = replay(prior, context.event_id, context.ticket, request)?;
             return Ok(with_party(scanned, party, caller, request, now));
@@ -213,7 +212,7 @@ pub async fn scan(
         if context.key_refusals >= KEY_ATTEMPTS {
             return Err(Error::TooManyWrongCodes);
         }
-        let secret = secret?;
+        let secret = app.checked_secret(context.secret_fingerprint.as_deref())?;
         let (mut scan, mut mark) = decide(secret, caller, &context, request, now);
         // In the place of the code: what comes before it needs none.
         if scan.result.needs_the_code() && !request.is_vouched(caller, &context, scan.decided_at) {
@@ -242,13 +241,13 @@ pub async fn scan(
 }
 
 /// Which of the holder's other tickets would admit now without a code.
-fn company(secret: &TicketSecret, context: &mut ScanContext, request: &ScanRequest, now: Millis) -> Vec<Ticket> {
+fn company(context: &mut ScanContext, request: &ScanRequest, now: Millis) -> Vec<Ticket> {
     let direction = Direction::Entry;
     let presented =
         Presented { code: None, vouched: false, at_gate: None, direction, offline: false, tells_future: false };
     let mut party = std::mem::take(&mut context.party);
     party.retain(|ticket| {
-        let subject = subject(secret, ticket, context, request);
+        let subject = subject(ticket, context, request);
         admission::decide(Some(&subject), &presented, now).result == ScanResult::Accepted
     });
     party
@@ -300,9 +299,14 @@ fn decide(
     let ticket = context.ticket.as_ref();
     let as_of = if request.offline() { request.scanned_at } else { now };
     let at_gate = caller.gate.as_ref().or(request.at_gate.as_ref());
-    let subject = ticket.map(|ticket| subject(secret, ticket, context, request));
+    let subject = ticket.map(|ticket| subject(ticket, context, request));
+    let code = request.code(caller);
+    let proves = || match ticket.zip(code) {
+        Some((ticket, code)) => secret.key_of(ticket.ticket_id, ticket.seed).recognise(code, as_of),
+        None => Match::None,
+    };
     let presented = Presented {
-        code: request.code(caller),
+        code: code.map(|code| ShownCode { guessable: code.is_guessable(), proves: &proves }),
         vouched: request.manual(),
         at_gate: at_gate.map(String::as_str),
         direction: request.direction,
@@ -350,9 +354,8 @@ fn decide(
     (scan, mark)
 }
 
-fn subject(secret: &TicketSecret, ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Subject {
+fn subject(ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Subject {
     Subject {
-        key: secret.key_of(ticket.ticket_id, ticket.seed),
         gate: ticket.gate.clone(),
         status: status_then(ticket, context, request),
         registered: ticket.user_id.is_some(),

@@ -7,19 +7,20 @@ import { STEP, base64url, code, derive, importKey, stepAt } from "../shared/totp
 const QUARTER = 900;
 const PERIOD = STEP / 1000;
 
+/** What a code proves that is good now, and leaves no step to remember: that somebody vouches, and the ticket's paper. */
+const VOUCHED = { step: null, seconds_off: null };
+const PAPER = { ...VOUCHED, paper: true };
+
 const refuse = (result) => ({ result, step: null, seconds_off: null, opens_at: null, closed_at: null });
 
 /**
  * Decides one scan as of `now`, in milliseconds, as all times here are. `ticket` is null when there is no such ticket in this event:
- * `{key, gate, status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry, entered_at, valid_from,
+ * `{gate, status, registered, inside, printed, last_step, refusals, newest_accepted_at, reentry, entered_at, valid_from,
  * valid_until}`, and of its event `time_zone`, `opens_at` and `closes_at`. `presented` is `{code, vouched, at_gate, direction,
- * offline, tells_future}`, its code `{digits}` or `{printed}`, or null when somebody vouches; `vouched` says whether that is a
- * supervisor, and `tells_future` whether whoever showed it may learn that a code is one of the future. `codes` are those of the manifest:
- * the steps that a clock
- * may be off (`drift`), the steps around a refused code in which it is looked for (`stale_window`) or the quarters of an hour
- * (`zones`, which lists of 0.1.0 lack), and of the refused codes of the last minute how many let the next be looked at
- * (`attempts`), from how many on a code of the future is called wrong all the same (`future_told`), and by which hour a day of the
- * event begins (`day_turns`).
+ * offline, tells_future}`, its code as `shownCode` gives it, or null when somebody vouches; `vouched` says whether that is a
+ * supervisor, and `tells_future` whether whoever showed it may learn that a code is one of the future. `codes` are those of the
+ * manifest: of the refused codes of the last minute how many let the next be looked at (`attempts`), from how many on a code of the
+ * future is called wrong all the same (`future_told`), and by which hour a day of the event begins (`day_turns`).
  */
 export async function decide(ticket, presented, now, codes) {
   if (!ticket) return refuse("unknown_ticket");
@@ -28,28 +29,31 @@ export async function decide(ticket, presented, now, codes) {
   if (!ticket.registered) return refuse("not_registered");
   if (ticket.status === "revoked") return refuse("revoked");
   if (presented.at_gate !== null && !samePlace(presented.at_gate, ticket.gate)) return refuse("wrong_gate");
-  let step = null;
-  if (presented.code?.digits !== undefined) {
-    if (ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");
-    const found = await find(ticket.key, presented.code.digits, now, codes);
-    const isTold = found && (!(found.seconds_off > 0) || (presented.tells_future && ticket.refusals < codes.future_told));
-    if (!isTold) return refuse("wrong_code");
-    if (found.step === null) return { ...refuse("wrong_code"), seconds_off: found.seconds_off };
-    if (found.seconds_off !== null) return { ...refuse("stale_code"), seconds_off: found.seconds_off };
-    step = found.step;
-  } else if (presented.code && !(ticket.printed && presented.code.printed === (await proof(ticket.key)))) {
-    return refuse("wrong_code");
-  }
+  const { code } = presented;
+  if (code?.guessable && ticket.refusals > codes.attempts && !presented.offline) return refuse("too_many_attempts");
+  const proven = code ? await code.proves() : VOUCHED;
+  const isTold = proven && (!(proven.seconds_off > 0) || (presented.tells_future && ticket.refusals < codes.future_told));
+  if (!isTold || (proven.paper && !ticket.printed)) return refuse("wrong_code");
+  const { step, seconds_off } = proven;
+  if (seconds_off !== null) return { ...refuse(step === null ? "wrong_code" : "stale_code"), seconds_off };
   const late = ticket.newest_accepted_at !== null && now < ticket.newest_accepted_at;
   const entry = presented.direction === "entry";
   const wrongTime = entry && !presented.vouched && untimely(ticket, now);
   if (wrongTime) return wrongTime;
-  if (entry && (late || !mayEnter(ticket, presented.code, now, codes))) return refuse("already_used");
+  if (entry && (late || !mayEnter(ticket, proven, now, codes))) return refuse("already_used");
   if (!entry && (late || !ticket.inside)) return refuse("not_inside");
   if (step !== null && ticket.last_step !== null && step < ticket.last_step + (entry ? 1 : 0)) {
     return refuse("stale_code");
   }
   return { ...refuse("accepted"), step };
+}
+
+/** A ticket of the list as a decision takes it, with what its event says. Where it has come in once, that was the last time too. */
+export function subjectOf(ticket, { time_zone, reentry, opens_at, closes_at }) {
+  const { used_at, entered_at = used_at, valid_from, valid_until } = ticket;
+  const times = Object.entries({ entered_at, valid_from, valid_until, opens_at, closes_at });
+  const moments = Object.fromEntries(times.map(([name, time]) => [name, time ? Date.parse(time) : null]));
+  return { ...ticket, refusals: 0, newest_accepted_at: null, time_zone, reentry, ...moments };
 }
 
 /** What only the right code, or a supervisor who vouches, comes to. */
@@ -70,15 +74,15 @@ function untimely({ opens_at, closes_at, valid_from, valid_until }, now) {
   return now < start ? { ...refuse("too_early"), opens_at: start } : null;
 }
 
-/** Whether a ticket, with its event's `reentry`, lets in whoever shows this code, or is vouched for without one. */
-function mayEnter(ticket, code, now, { day_turns }) {
+/** Whether a ticket, with its event's `reentry`, lets in whoever has `proven` so much. */
+function mayEnter(ticket, { paper }, now, { day_turns }) {
   if (ticket.status !== "used") return ticket.status === "valid";
   if (ticket.reentry === "once_a_day") {
     const day = (moment) => eventDay(moment, ticket.time_zone, day_turns);
     return ticket.entered_at !== null && day(now) > day(ticket.entered_at);
   }
   // Paper can be copied, and stays outside when its holder goes in: it admits once.
-  return ticket.reentry === "after_exit" && !ticket.inside && code?.printed === undefined;
+  return ticket.reentry === "after_exit" && !ticket.inside && !paper;
 }
 
 /**
@@ -94,8 +98,23 @@ function eventDay(moment, timeZone, turns) {
 }
 
 /**
- * Looks for a code in the steps around `now`: `{step, seconds_off}`, or null. `seconds_off` is null for a code that is
- * good now, negative for one from the past. `step` is null for a code that would be good in another time zone.
+ * A code, `{digits}` or `{printed}`, as a decision takes it: whether somebody may have guessed it, and what it proves, which is asked
+ * only where the verdict depends on it.
+ */
+export const shownCode = (ticket, code, now, codes) =>
+  code && { guessable: code.digits !== undefined, proves: () => recognise(ticket.key, code, now, codes) };
+
+/** What a code proves of the ticket with this key, as `find` tells it, or null. */
+export async function recognise(base32, { digits, printed }, now, codes) {
+  if (digits !== undefined) return find(base32, digits, now, codes);
+  return printed === (await proof(base32)) ? PAPER : null;
+}
+
+/**
+ * Looks for digits in the steps around `now`: `{step, seconds_off}`, or null. `seconds_off` is null for a code that is
+ * good now, negative for one from the past. `step` is null for a code that would be good in another time zone. Of the manifest's `codes`
+ * come the steps that a clock may be off (`drift`), and those around a refused code in which it is looked for (`stale_window`), or
+ * the quarters of an hour (`zones`, which lists of 0.1.0 lack).
  */
 export async function find(base32, digits, now, { drift, stale_window, zones = 0 }) {
   const key = await importKey(base32);
@@ -134,6 +153,12 @@ const FORMS = {
   RP1: (printed) => bytes(printed)?.length === 10 && { printed },
 };
 
+/** What scanners send around a code, spaces and byte order marks, as src/totp.rs has it. */
+const AROUND = /^[\p{White_Space}\ufeff]+|[\p{White_Space}\ufeff]+$/gu;
+
+/** A text without what scanners send around it. */
+export const trimmed = (text) => text.replace(AROUND, "");
+
 /** Finds one at the end of a text, whatever was typed before it. */
 export const QR = new RegExp(`(${Object.keys(FORMS).join("|")})\\.([\\w-]{22})\\.([\\w-]+)$`);
 
@@ -142,8 +167,8 @@ export const QR = new RegExp(`(${Object.keys(FORMS).join("|")})\\.([\\w-]{22})\\
  * digits>`, or on paper `RP1.<ticket_id>.<proof>`, both parts base64url.
  */
 export function parse(text) {
-  const [whole, form, name, rest] = QR.exec(text.trim()) ?? [];
-  const id = whole === text.trim() && bytes(name);
+  const [whole, form, name, rest] = QR.exec(trimmed(text)) ?? [];
+  const id = whole === trimmed(text) && bytes(name);
   const code = id && FORMS[form](rest);
   return code ? { ticket_id: uuid(id), code } : null;
 }

@@ -1,7 +1,7 @@
 // What a gate does, without anything that is seen: it asks the service, decides by itself when the service is away, keeps
 // what it decided, and tells the service later. Doubt never admits; what was decided here is on the disk before it is shown.
 
-import { decide, find, parse, proof, ticketIn, told } from "./admission.js";
+import { decide, find, parse, proof, recognise, shownCode, subjectOf, ticketIn, told, trimmed } from "./admission.js";
 import { Problem, ask, databaseOf, isOfAnother, parsed, send } from "../shared/api.js";
 import { clockSince, now } from "../shared/clock.js";
 import { Device, NONE, names, newId, passed, walkUpIds } from "./device.js";
@@ -357,7 +357,7 @@ export class Gate extends EventTarget {
       if (code) found.push({ code, manifest, ticket });
     }
     if (found.length < 2) return found.map(({ code }) => code);
-    const right = await Promise.all(found.map(({ code, manifest, ticket }) => isRight(ticket, parse(code)?.code ?? {}, Date.parse(scanned_at), manifest)));
+    const right = await Promise.all(found.map(({ code, manifest, ticket }) => isRight(ticket, parse(code)?.code, Date.parse(scanned_at), manifest)));
     const proven = found.filter((_, index) => right[index]);
     const meant = new Map();
     for (const one of proven.length > 0 ? proven : found) if (!meant.has(one.ticket.ticket_id)) meant.set(one.ticket.ticket_id, one.code);
@@ -427,9 +427,11 @@ export class Gate extends EventTarget {
       const subject = ticket && subjectOf(ticket, manifest.event);
       // Of the future too: whoever has the device has the keys that make all codes.
       const how = { direction: body.direction, offline: true, tells_future: true };
-      const presented = { code: shown.code, vouched: Boolean(body.manual), at_gate: body.at_gate ?? null, ...how };
+      const time = Date.parse(body.scanned_at);
+      const code = shownCode(ticket, shown.code, time, manifest.codes);
+      const presented = { code, vouched: Boolean(body.manual), at_gate: body.at_gate ?? null, ...how };
       const { result, step, seconds_off, opens_at, closed_at } = body.walk_up ? { result: "accepted", step: null, seconds_off: null }
-        : await decide(subject, presented, Date.parse(body.scanned_at), manifest.codes);
+        : await decide(subject, presented, time, manifest.codes);
       const admits = ticket && result === "accepted" && body.direction === "entry" && !body.vouched_by;
       // In the place of the code: what comes before it needs none.
       if (body.vouched_by && told(result, false) === "everything" && !(await this.#isVouched(body, ticket))) {
@@ -460,7 +462,7 @@ export class Gate extends EventTarget {
         opens_at: timeOf(opens_at),
         closed_at: timeOf(closed_at),
         seconds_off,
-        party: admits ? await this.#party(ticket, manifest, Date.parse(body.scanned_at)) : [],
+        party: admits ? await this.#party(ticket, manifest, time) : [],
         replayed: false,
         undone_at: null,
         vouched_by: body.vouched_by,
@@ -599,7 +601,7 @@ export class Gate extends EventTarget {
     for (;;) {
       const { items, wrong, tick } = await this.#kept.unsent(holder.key_id, BATCH);
       if (items.length === 0) break;
-      const scans = items.map(({ body }) => ({ ...body, code: body.code?.trim().slice(0, LONGEST_CODE), scanned_at: madeAt(body) }));
+      const scans = items.map(({ body }) => ({ ...body, code: body.code && trimmed(body.code).slice(0, LONGEST_CODE), scanned_at: madeAt(body) }));
       const request = { json: { scans }, timeout: BATCH.timeout, holder };
       const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request).catch((problem) => {
         // What was written of it is replayed then, so each time the service comes further.
@@ -910,10 +912,8 @@ async function spelledFor(ticket, spelling) {
   return parse(spelling) && spelling;
 }
 
-async function isRight({ key }, { digits, printed }, time, manifest) {
-  if (!key || (!digits && !printed)) return false;
-  if (printed) return (await proof(key)) === printed;
-  return (await find(key, digits, time, manifest.codes))?.seconds_off === null;
+async function isRight({ key }, code, time, { codes }) {
+  return Boolean(key && code) && (await recognise(key, code, time, codes))?.seconds_off === null;
 }
 
 /** Asks the browser not to throw away what is kept when room is short. */
@@ -942,16 +942,7 @@ function understood({ code, ticket_id, seat, gate, totp_code }) {
 /** What is counted of people without a ticket until the service knows of them. */
 const doorCounts = ({ walk_up, at_gate: gate }) => walk_up && { gate: gate ?? "", people: walk_up.count, cash: walk_up.count * (walk_up.paid ?? 0) };
 
-const moment = (time) => (time ? Date.parse(time) : null);
 const timeOf = (moment) => moment && new Date(moment).toISOString();
-
-/** A ticket of the list as a decision takes it, with what its event says. Where it has come in once, that was the last time too. */
-function subjectOf(ticket, { time_zone, reentry, opens_at, closes_at }) {
-  const { used_at, entered_at = used_at, valid_from, valid_until } = ticket;
-  const times = Object.entries({ entered_at, valid_from, valid_until, opens_at, closes_at });
-  const moments = Object.fromEntries(times.map(([name, time]) => [name, moment(time)]));
-  return { ...ticket, refusals: 0, newest_accepted_at: null, time_zone, reentry, ...moments };
-}
 
 /** When a ticket admitted its holder: first, and where it does so each day, last. */
 const admittedAt = ({ used_at, entered_at = used_at }, { reentry }) => (reentry === "once_a_day" ? entered_at : used_at);

@@ -2,7 +2,7 @@
 // keys change places, Caps Lock turns the letters over, some lose the shift. Each reading is only another spelling of what was
 // typed; which of them is a ticket, the list or the service knows.
 
-import { QR, parse } from "./admission.js";
+import { QR, parse, trimmed } from "./admission.js";
 
 /**
  * Keyboards: what their keys give alone, and with shift, in the order of the American keys from `1` to `=`, `q` to `]`, `a` to
@@ -89,7 +89,7 @@ export function readingsOf(keys, positions) {
     if (found && !readings.has(found) && parse(found)) readings.add(found);
   };
   const ways = [keys, ...turned(keys)];
-  for (const text of [keys, positions, ...ways]) add(text.trim());
+  for (const text of [keys, positions, ...ways]) add(trimmed(text));
   const byPosition = pairs().slice(0, ALL.length);
   for (const { kept } of byPosition) add(through(kept, positions));
   for (const { kept, locked } of pairs()) {
