@@ -69,6 +69,7 @@ mod losses;
 mod mails;
 mod manifest;
 mod migrations;
+mod model;
 mod once;
 mod pages;
 mod party;
