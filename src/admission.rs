@@ -267,6 +267,8 @@ pub fn message(
 
 #[cfg(test)]
 mod enumerated;
+#[cfg(kani)]
+mod proofs;
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -381,6 +381,8 @@ impl PageToken {
     }
 }
 
+#[cfg(kani)]
+mod proofs;
 #[cfg(test)]
 mod tests {
     use std::process::Command;
