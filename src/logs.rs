@@ -2,6 +2,7 @@
 //! pattern.
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::panic::PanicHookInfo;
 use std::str::FromStr as _;
@@ -10,13 +11,9 @@ use std::time::Duration;
 use http::StatusCode;
 use http::request::Parts;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber, span};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::auth::Caller;
 use crate::config::{LogFormat, Settings};
@@ -27,9 +24,9 @@ use crate::model::{Millis, ScanResult};
 /// Sends log lines to standard output, and panics among them.
 pub fn start(settings: &Settings) {
     let filter = Targets::from_str(&settings.log_filter).unwrap_or_default();
-    let layer = tracing_subscriber::fmt::layer().event_format(Line(settings.log_format)).with_ansi(false);
+    let log = Log { filter, format: settings.log_format, write: |line: &str| io::stdout().write_all(line.as_bytes()) };
     // Fails only when a test has started the log already.
-    let _ = tracing_subscriber::registry().with(layer).with(filter).try_init();
+    let _ = tracing::subscriber::set_global_default(log);
     std::panic::set_hook(Box::new(log_panic));
 }
 
@@ -104,43 +101,77 @@ fn trace(settings: &Settings, parts: &Parts) -> Option<String> {
     })
 }
 
-/// One event as one line.
-struct Line(LogFormat);
+/// Writes each event as one line. It keeps no spans: nothing here tells of them, and what keeps them takes time from every request and
+/// from the start.
+struct Log<W> {
+    filter: Targets,
+    format: LogFormat,
+    write: W,
+}
 
-impl<S, N> FormatEvent<S, N> for Line
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let level = *event.metadata().level();
-        match self.0 {
-            LogFormat::Text => {
-                write!(writer, "{} {level:5} {}", Millis::now(), event.metadata().target())?;
-                for (name, value) in &fields.0 {
-                    match (name.as_str(), value) {
-                        ("message", serde_json::Value::String(text)) => write!(writer, " {}", text.escape_debug())?,
-                        (_, value) => write!(writer, " {name}={value}")?,
-                    }
+impl<W: Fn(&str) -> io::Result<()> + 'static> Subscriber for Log<W> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && self.filter.would_enable(metadata.target(), metadata.level())
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        self.filter.iter().map(|(_, level)| level).chain(self.filter.default_level()).max()
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        // Where nobody takes the log, there is nobody to tell.
+        let _ = line(self.format, event).map(|line| (self.write)(&line));
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// An event as a line.
+fn line(format: LogFormat, event: &Event<'_>) -> Result<String, fmt::Error> {
+    use fmt::Write as _;
+
+    let mut fields = Fields::default();
+    event.record(&mut fields);
+    let level = *event.metadata().level();
+    let mut line = String::with_capacity(LINE);
+    match format {
+        LogFormat::Text => {
+            write!(line, "{} {level:5} {}", Millis::now(), event.metadata().target())?;
+            for (name, value) in &fields.0 {
+                match (name.as_str(), value) {
+                    ("message", serde_json::Value::String(text)) => write!(line, " {}", text.escape_debug())?,
+                    (_, value) => write!(line, " {name}={value}")?,
                 }
-            }
-            LogFormat::Json => {
-                let mut line = fields.0;
-                line.entry("message").or_insert_with(|| event.metadata().target().into());
-                line.insert("severity".into(), severity(level).into());
-                line.insert("time".into(), Millis::now().to_string().into());
-                line.insert("target".into(), event.metadata().target().into());
-                if let Some(trace) = line.remove("trace") {
-                    line.insert("logging.googleapis.com/trace".into(), trace);
-                }
-                writer.write_str(&serde_json::to_string(&line).map_err(|_| fmt::Error)?)?;
             }
         }
-        writeln!(writer)
+        LogFormat::Json => {
+            let mut all = fields.0;
+            all.entry("message").or_insert_with(|| event.metadata().target().into());
+            all.insert("severity".into(), severity(level).into());
+            all.insert("time".into(), Millis::now().to_string().into());
+            all.insert("target".into(), event.metadata().target().into());
+            if let Some(trace) = all.remove("trace") {
+                all.insert("logging.googleapis.com/trace".into(), trace);
+            }
+            line.push_str(&serde_json::to_string(&all).map_err(|_| fmt::Error)?);
+        }
     }
+    line.push('\n');
+    Ok(line)
 }
+
+/// Bytes for which a line has room before it grows.
+const LINE: usize = 384;
 
 /// The severities of Cloud Logging.
 fn severity(level: Level) -> &'static str {
@@ -185,11 +216,10 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     use serde_json::{Value, json};
-    use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+    use tracing::level_filters::STATIC_MAX_LEVEL;
     use uuid::Uuid;
 
     use super::*;
@@ -204,30 +234,17 @@ mod tests {
         settings
     }
 
-    #[derive(Clone, Default)]
-    struct Output(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Output {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// What is logged while `work` runs.
     fn logged(format: LogFormat, work: impl FnOnce()) -> String {
-        let output = Output::default();
-        let writer = output.clone();
-        let layer = tracing_subscriber::fmt::layer()
-            .event_format(Line(format))
-            .with_ansi(false)
-            .with_writer(move || writer.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
-        let bytes = output.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        let output = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&output);
+        let write = move |line: &str| {
+            written.lock().unwrap().push_str(line);
+            Ok(())
+        };
+        let filter = Targets::new().with_default(Level::TRACE);
+        tracing::subscriber::with_default(Log { filter, format, write }, work);
+        output.lock().unwrap().clone()
     }
 
     fn parts(headers: &[(&str, &str)]) -> Parts {

@@ -64,14 +64,11 @@ pub fn run() -> anyhow::Result<()> {
             warn_of_no_secret(&app);
             serve::lambda(app).await
         } else {
+            // Elsewhere the process has no time but that of requests.
             if app.settings.is_resident {
-                tokio::spawn(look_at_database(Arc::clone(&app)));
-                tokio::spawn(forgetting::run(Arc::clone(&app)));
+                tokio::spawn(begin_later(Arc::clone(&app)));
             } else {
                 warn_of_no_secret(&app);
-            }
-            if let Some(directory) = app.settings.daily_backups().map(Path::to_owned) {
-                tokio::spawn(backup::daily::run(Arc::clone(&app), directory));
             }
             serve::http(app).await
         }
@@ -81,10 +78,25 @@ pub fn run() -> anyhow::Result<()> {
 /// How long the first request has the machine for itself.
 const FIRST: Duration = Duration::from_millis(250);
 
-/// Looks at the database after the start, which waits for none; not where the process has no time but that of requests. A file
+/// Begins what goes on beside the requests when the first of them has had the machine for itself.
+async fn begin_later(app: Arc<App>) {
+    tokio::time::sleep(FIRST).await;
+    begin(app);
+}
+
+// By itself: within its caller, which runs at the start, it would have 40 kB of stack touched then.
+#[inline(never)]
+fn begin(app: Arc<App>) {
+    if let Some(directory) = app.settings.daily_backups().map(Path::to_owned) {
+        tokio::spawn(backup::daily::run(Arc::clone(&app), directory));
+    }
+    tokio::spawn(forgetting::run(Arc::clone(&app)));
+    tokio::spawn(look_at_database(app));
+}
+
+/// Looks at the database after the start, which waits for none. A file
 /// of an earlier release is brought to this one, so that its tickets are found as people type their seats.
 async fn look_at_database(app: Arc<App>) {
-    tokio::time::sleep(FIRST).await;
     match app.settings.sqlite_file() {
         // A database that the first request will make was used with no secret, and is not made for this.
         Some(file) if !file.exists() => warn_of_no_secret(&app),
