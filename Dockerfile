@@ -16,18 +16,20 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/service \
     && touch src/lib.rs benches/service/main.rs \
     && echo 'fn main() {}' > build.rs \
-    && cargo build --locked --release --lib
+    && cargo build --config .cargo/static.toml --locked --release --lib
 
 COPY build.rs ./
 COPY src src
 COPY sql sql
 # Cargo compares times, and the files may be older than the empty ones that were built.
 RUN touch build.rs src/lib.rs \
-    && cargo build --locked --release \
+    && cargo build --config .cargo/static.toml --locked --release \
+    && cp target/*/release/register-ticket-api . \
     && mkdir data
 
-FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build /build/target/release/register-ticket-api /usr/local/bin/
+# The program needs no library.
+FROM gcr.io/distroless/static-debian12:nonroot
+COPY --from=build /build/register-ticket-api /usr/local/bin/
 # A new volume takes its owner from the directory that it covers.
 COPY --from=build --chown=65532:65532 /build/data /data
 COPY --from=build --chown=65532:65532 /build/data /backups

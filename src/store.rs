@@ -7,6 +7,7 @@ pub mod migrations;
 mod pool;
 mod postgres;
 mod sqlite;
+mod together;
 
 use std::collections::BTreeMap;
 
@@ -1117,6 +1118,7 @@ pub struct Voucher {
 }
 
 /// The change that an accepted scan makes, if the ticket is still at `version`.
+#[derive(Clone, Copy)]
 pub struct Mark {
     pub version: i64,
     pub step: Option<i64>,

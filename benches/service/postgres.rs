@@ -172,6 +172,7 @@ fn with_variables(number: usize, scan: &Capture, constants: &mut String) -> Stri
                 format!(":{name}::{cast}")
             }
         };
+        let variable = if parameter.is_array { format!("array[{variable}]") } else { variable };
         sql = sql.replace(&format!("${}", place + 1), &variable);
     }
     sql + ";\n"

@@ -30,6 +30,8 @@ pub struct Statement {
 
 pub struct Parameter {
     pub cast: &'static str,
+    /// Whether it is an array, with the value as its only element.
+    pub is_array: bool,
     /// As text; `None` is null.
     pub value: Option<String>,
 }
@@ -154,12 +156,25 @@ impl<'a> Fields<'a> {
             length => Some(self.bytes(length as usize)),
         };
         let (cast, show): (_, fn(&[u8]) -> String) = match type_id {
-            16 => ("boolean", |value| (value == [1]).to_string()),
-            20 => ("bigint", |value| i64::from_be_bytes(value.try_into().expect("8 bytes")).to_string()),
-            25 => ("text", |value| String::from_utf8(value.to_vec()).expect("UTF-8")),
-            2950 => ("uuid", |value| uuid::Uuid::from_slice(value).expect("16 bytes").to_string()),
+            16 | 1000 => ("boolean", |value| (value == [1]).to_string()),
+            20 | 1016 => ("bigint", |value| i64::from_be_bytes(value.try_into().expect("8 bytes")).to_string()),
+            25 | 1009 => ("text", |value| String::from_utf8(value.to_vec()).expect("UTF-8")),
+            2950 | 2951 => ("uuid", |value| uuid::Uuid::from_slice(value).expect("16 bytes").to_string()),
             other => panic!("a parameter of type {other}: add it here"),
         };
-        Parameter { cast, value: value.map(show) }
+        let is_array = [1000, 1016, 1009, 2951].contains(&type_id);
+        let value = if is_array { value.and_then(|array| Fields(array).only_element()) } else { value };
+        Parameter { cast, is_array, value: value.map(show) }
+    }
+
+    /// The element of an array that has one: its dimensions, whether any is null, type, length and first index come before.
+    fn only_element(&mut self) -> Option<&'a [u8]> {
+        assert_eq!([self.u32(), self.u32() & !1], [1, 0], "one dimension");
+        self.u32();
+        assert_eq!([self.u32(), self.u32()], [1, 1], "one scan goes alone");
+        match self.u32() {
+            u32::MAX => None,
+            length => Some(self.bytes(length as usize)),
+        }
     }
 }

@@ -87,6 +87,12 @@ impl<Db: Database> managed::Manager for Connector<Db> {
 
 pub struct Pool<Db: Database>(managed::Pool<Connector<Db>>);
 
+impl<Db: Database> Clone for Pool<Db> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 impl<Db: Database> Pool<Db>
 where
     for<'c> &'c mut Db::Connection: Executor<'c, Database = Db>,

@@ -86,6 +86,31 @@ macro_rules! number_in {
     };
 }
 
+/// What is read for decisions, as [`bind_asked`] gives it: `n`, in which `place` counts from 0. The arrays are not parameters of
+/// `unnest` themselves: by their lengths PostgreSQL would take each plan of its own for cheaper than one that it keeps, and plan
+/// every time.
+macro_rules! asked {
+    () => {
+        "n as (select n.*, n.number - 1 as place from unnest((select $1::text[]), (select $2::uuid[]), (select $3::bigint[]), \
+         (select $4::uuid[]), (select $5::bigint[]), (select $6::bigint[]), (select $7::uuid[]), (select $8::text[]), \
+         (select $9::text[]), (select $10::uuid[])) with ordinality as n (event, scan_id, of_ticket_since, key_id, \
+         of_key_since, until, ticket_id, seat, gate, vouched_by, number))"
+    };
+}
+
+/// Admissions that are to be written, as [`record_many`] gives them.
+macro_rules! admitted {
+    () => {
+        "n as (select * from unnest((select $1::uuid[]), (select $2::uuid[]), (select $3::uuid[]), (select $4::uuid[]), \
+         (select $5::text[]), (select $6::text[]), (select $7::text[]), (select $8::boolean[]), (select $9::text[]), \
+         (select $10::uuid[]), (select $11::bigint[]), (select $12::bigint[]), (select $13::bigint[]), (select $14::uuid[]), \
+         (select $15::bigint[]), (select $16::bigint[]), (select $17::boolean[]), (select $18::bigint[]), \
+         (select $19::bigint[]), (select $20::bigint[])) as n (scan_id, event_id, ticket_id, presented, at_gate, direction, \
+         offline_result, manual, note, vouched_by, scanned_at, received_at, decided_at, key_id, version, step, inside, \
+         of_ticket_since, of_key_since, until))"
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
@@ -98,15 +123,17 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres};
 use uuid::Uuid;
 
-use self::queries::admissions::bind_scan;
+use self::queries::admissions::{Admitted, Asked, Scanning, bind_scan};
 use self::queries::issues::{LARGE_CHUNK, RowsOf};
 use self::queries::search::{Folded, fold_some};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool, Session};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
+use crate::admission::ATTEMPTS;
 use crate::config::PoolMode;
 use crate::error::Error;
 use crate::fold;
+use crate::limits::KEY_ATTEMPTS;
 use crate::model::{Millis, Scan, Seed};
 
 type Db = Postgres;
@@ -133,6 +160,7 @@ pub(crate) fn schema() -> i64 {
 
 pub struct PostgresStore {
     pool: Pool<Postgres>,
+    scanning: Scanning,
 }
 
 impl PostgresStore {
@@ -146,7 +174,12 @@ impl PostgresStore {
                 (options.extra_float_digits(None).statement_cache_capacity(0), Session::Lent(BEGIN_LENT))
             }
         };
-        Self { pool: Pool::new(options, session, pool_max, timeout) }
+        let pool = Pool::new(options, session, pool_max, timeout);
+        Self { scanning: Scanning::new(&pool, &pool), pool }
+    }
+
+    async fn scanning(&self) -> Result<&Scanning> {
+        Ok(&self.scanning)
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {
@@ -241,15 +274,31 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
     }
 }
 
+/// What becomes of an admission whose ticket or event somebody else is at work on.
+#[derive(Clone, Copy)]
+enum Locked {
+    WaitedFor,
+    PassedBy,
+}
+
 /// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
 /// taken takes the mark back with it.
-const MARK_AND_INSERT_SCAN: &str = concat!(
-    "with marked as (select fn_mark_ticket_as_used($3, $27, $28, $29, $17, $16) as done where ",
-    few_refusals!(),
-    ") ",
-    insert_scan!(),
-    " cross join marked where done"
-);
+macro_rules! mark_and_insert_scan {
+    ($lock:literal, $event:literal) => {
+        concat!(
+            "with free as materialized (select 1 from tickets where ticket_id = $3 for no key update",
+            $lock,
+            "), marked as (select fn_mark_ticket_as_used($3, $27, $28, $29, $17, $16) as done from free where ",
+            few_refusals!(),
+            ") ",
+            insert_scan!($event),
+            " cross join marked where done"
+        )
+    };
+}
+
+const MARK_AND_INSERT_SCAN: &str = mark_and_insert_scan!("", " for key share");
+const MARK_AND_INSERT_FREE_SCAN: &str = mark_and_insert_scan!(" skip locked", " for key share skip locked");
 
 /// Returns how many scans were written.
 async fn record_accepted(
@@ -257,14 +306,91 @@ async fn record_accepted(
     scan: &Scan,
     mark: &Mark,
     guesses: &Guesses,
+    locked: Locked,
 ) -> std::result::Result<u64, sqlx::Error> {
-    let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, Some(mark.version + 1), guesses)
+    let statement = match locked {
+        Locked::WaitedFor => MARK_AND_INSERT_SCAN,
+        Locked::PassedBy => MARK_AND_INSERT_FREE_SCAN,
+    };
+    let written = bind_scan(sqlx::query(statement), scan, Some(mark.version + 1), guesses)
         .bind(mark.version)
         .bind(mark.step)
         .bind(mark.inside)
         .execute(connection)
         .await?;
     Ok(written.rows_affected())
+}
+
+/// Many marks and scans in one statement. What others have locked is passed by, so that nobody in a batch waits for one of them,
+/// and no batch for another.
+const MARK_AND_INSERT_FREE_SCANS: &str = concat!(
+    "with ",
+    admitted!(),
+    ", free as materialized (select n.scan_id, e.forgotten_at from n join events e on e.event_id = n.event_id \
+     and e.deleted_at is null join tickets t on t.ticket_id = n.ticket_id \
+     for key share of e skip locked for no key update of t skip locked), \
+     marked as materialized (select n.*, f.forgotten_at, \
+     fn_mark_ticket_as_used(n.ticket_id, n.version, n.step, n.inside, n.decided_at, n.received_at) as done \
+     from n join free f on f.scan_id = n.scan_id where ",
+    few_refusals_of_admitted!("$21", "$22"),
+    ") ",
+    insert_admitted!("n.forgotten_at"),
+    " from marked n where n.done returning scan_id"
+);
+
+/// Returns the ids of the scans that were written. A ticket may be among them once, and an id too.
+async fn record_many(
+    connection: &mut PgConnection,
+    admitted: &[Admitted],
+) -> std::result::Result<Vec<Uuid>, sqlx::Error> {
+    let scan = |value: fn(&Scan) -> Option<&str>| admitted.iter().map(|one| value(&one.scan)).collect::<Vec<_>>();
+    let id = |value: fn(&Scan) -> Option<Uuid>| admitted.iter().map(|one| value(&one.scan)).collect::<Vec<_>>();
+    let time = |value: fn(&Admitted) -> Option<Millis>| admitted.iter().map(value).collect::<Vec<_>>();
+    sqlx::query_scalar(MARK_AND_INSERT_FREE_SCANS)
+        .bind(id(|scan| Some(scan.scan_id)))
+        .bind(id(|scan| Some(scan.event_id)))
+        .bind(id(|scan| scan.ticket_id))
+        .bind(id(|scan| scan.presented))
+        .bind(scan(|scan| scan.at_gate.as_deref()))
+        .bind(scan(|scan| Some(scan.direction.as_str())))
+        .bind(scan(|scan| scan.offline_result.map(|result| result.as_str())))
+        .bind(admitted.iter().map(|one| one.scan.manual).collect::<Vec<_>>())
+        .bind(scan(|scan| scan.note.as_deref()))
+        .bind(id(|scan| scan.vouched_by))
+        .bind(time(|one| Some(one.scan.scanned_at)))
+        .bind(time(|one| Some(one.scan.received_at)))
+        .bind(time(|one| Some(one.scan.decided_at)))
+        .bind(id(|scan| scan.key_id))
+        .bind(admitted.iter().map(|one| one.mark.version).collect::<Vec<_>>())
+        .bind(admitted.iter().map(|one| one.mark.step).collect::<Vec<_>>())
+        .bind(admitted.iter().map(|one| one.mark.inside).collect::<Vec<_>>())
+        .bind(time(|one| one.guesses.of_ticket_since))
+        .bind(time(|one| one.guesses.of_key_since))
+        .bind(time(|one| one.guesses.until))
+        .bind(ATTEMPTS)
+        .bind(KEY_ATTEMPTS)
+        .fetch_all(connection)
+        .await
+}
+
+/// Gives a statement what [`asked!`] has.
+fn bind_asked<'q>(
+    query: sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments>,
+    asked: &[Asked],
+) -> std::result::Result<sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments>, sqlx::Error> {
+    let id = |value: fn(&Asked) -> Option<Uuid>| asked.iter().map(value).collect::<Vec<_>>();
+    let time = |value: fn(&Asked) -> Option<Millis>| asked.iter().map(value).collect::<Vec<_>>();
+    Ok(query
+        .bind(asked.iter().map(|one| one.event.clone()).collect::<Vec<_>>())
+        .bind(id(|one| Some(one.scan_id)))
+        .bind(time(|one| one.guesses.of_ticket_since))
+        .bind(id(|one| one.guesses.key_id))
+        .bind(time(|one| one.guesses.of_key_since))
+        .bind(time(|one| one.guesses.until))
+        .bind(id(|one| one.ticket_id))
+        .bind(asked.iter().map(|one| one.seat.as_ref().map(|(seat, _)| seat.clone())).collect::<Vec<_>>())
+        .bind(asked.iter().map(|one| one.seat.as_ref().map(|(_, gate)| gate.clone())).collect::<Vec<_>>())
+        .bind(id(|one| one.vouched_by)))
 }
 
 /// Lets one refused code of a ticket be written at a time, and one of a key, so that each is counted by the next. The key

@@ -71,6 +71,30 @@ macro_rules! number_in {
     };
 }
 
+/// What is read for decisions, as [`bind_asked`] gives it: `n`, in which `place` counts from 0. Made once: each look at a column would read
+/// the JSON again.
+macro_rules! asked {
+    () => {
+        "n as materialized (select m.key as place, m.value ->> 0 as event, unhex(m.value ->> 1) as scan_id, \
+         m.value ->> 2 as of_ticket_since, unhex(m.value ->> 3) as key_id, m.value ->> 4 as of_key_since, \
+         m.value ->> 5 as until, unhex(m.value ->> 6) as ticket_id, m.value ->> 7 as seat, m.value ->> 8 as gate, \
+         unhex(m.value ->> 9) as vouched_by from json_each($1) as m)"
+    };
+}
+
+/// Admissions that are to be written, as [`record_many`] gives them.
+macro_rules! admitted {
+    () => {
+        "n as materialized (select unhex(m.value ->> 0) as scan_id, unhex(m.value ->> 1) as event_id, \
+         unhex(m.value ->> 2) as ticket_id, unhex(m.value ->> 3) as presented, m.value ->> 4 as at_gate, \
+         m.value ->> 5 as direction, m.value ->> 6 as offline_result, m.value ->> 7 as manual, m.value ->> 8 as note, \
+         unhex(m.value ->> 9) as vouched_by, m.value ->> 10 as scanned_at, m.value ->> 11 as received_at, \
+         m.value ->> 12 as decided_at, unhex(m.value ->> 13) as key_id, m.value ->> 14 as version, m.value ->> 15 as step, \
+         m.value ->> 16 as inside, m.value ->> 17 as of_ticket_since, m.value ->> 18 as of_key_since, \
+         m.value ->> 19 as until from json_each($1) as m)"
+    };
+}
+
 #[macro_use]
 #[path = "queries/mod.rs"]
 mod queries;
@@ -81,20 +105,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
+use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Sqlite, SqliteConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use self::queries::admissions::bind_scan;
+use self::queries::admissions::{Admitted, Asked, Scanning, bind_scan};
 use self::queries::issues::{CHUNK, RowsOf};
 use self::queries::search::{Folded, fold_some};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool, Session};
 use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
+use crate::admission::ATTEMPTS;
 use crate::error::Error;
 use crate::fold;
-use crate::model::{Millis, Scan, Seed, Status};
+use crate::limits::KEY_ATTEMPTS;
+use crate::model::{Millis, Scan, ScanResult, Seed, Status};
 
 type Db = Sqlite;
 type Backend = SqliteStore;
@@ -126,6 +153,7 @@ pub struct SqliteStore {
     path: PathBuf,
     readers: Pool<Sqlite>,
     writer: Pool<Sqlite>,
+    scanning: Scanning,
     /// The file that was opened first, by its device and number there, once its schema is up to date.
     opened: OnceCell<(u64, u64)>,
 }
@@ -136,7 +164,7 @@ impl SqliteStore {
         let options = options(&path).busy_timeout(timeout * 4 / 5);
         let pool = |most| Pool::new(options.clone(), Session::Own(|_| Box::pin(async { Ok(()) })), most, timeout);
         let (readers, writer) = (pool(pool_max), pool(1));
-        Self { path, readers, writer, opened: OnceCell::new() }
+        Self { path, scanning: Scanning::new(&readers, &writer), readers, writer, opened: OnceCell::new() }
     }
 
     /// Brings the schema up to date, once. Looks first, which needs no lock, so that a process can begin to read while
@@ -170,6 +198,11 @@ impl SqliteStore {
         let file = std::fs::metadata(&self.path);
         let file = file.map_err(|error| Error::DatabaseUnavailable(format!("{}: {error}", self.path.display())))?;
         Ok((file.dev(), file.ino()))
+    }
+
+    async fn scanning(&self) -> Result<&Scanning> {
+        self.open().await?;
+        Ok(&self.scanning)
     }
 
     async fn reader(&self) -> Result<Lease<Db>> {
@@ -257,6 +290,13 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
     Ok(())
 }
 
+/// What becomes of an admission whose ticket or event somebody else is at work on: with `begin immediate` nobody is.
+#[derive(Clone, Copy)]
+enum Locked {
+    WaitedFor,
+    PassedBy,
+}
+
 /// The mark, which does what `fn_mark_ticket_as_used` does on PostgreSQL, and the scan, which is written only when the
 /// ticket was marked. Four statements in one message to SQLite's thread: each message costs two changes of thread, here
 /// while the file is locked.
@@ -268,7 +308,7 @@ const MARK_AND_INSERT_SCAN: &str = concat!(
     "where ticket_id = $3 and version = $27 and status <> 'revoked' and ",
     few_refusals!(),
     "; ",
-    insert_scan!(),
+    insert_scan!(""),
     " where changes() = 1 returning 1; ",
     "commit"
 );
@@ -279,6 +319,7 @@ async fn record_accepted(
     scan: &Scan,
     mark: &Mark,
     guesses: &Guesses,
+    _: Locked,
 ) -> std::result::Result<u64, sqlx::Error> {
     let written = bind_scan(sqlx::query(MARK_AND_INSERT_SCAN), scan, Some(mark.version + 1), guesses)
         .bind(mark.version)
@@ -291,6 +332,101 @@ async fn record_accepted(
         connection.execute("rollback").await.ok();
     }
     Ok(written?.len() as u64)
+}
+
+/// Many scans of tickets that are still what was read, and then their marks: a ticket at this version has no scan yet that made the
+/// next one, so the one that is there then is ours.
+const INSERT_SCANS_AND_MARK: &str = concat!(
+    "begin immediate; with ",
+    admitted!(),
+    " ",
+    insert_admitted!("e.forgotten_at"),
+    " from n cross join events e cross join tickets t where e.event_id = n.event_id and e.deleted_at is null \
+     and t.ticket_id = n.ticket_id and t.version = n.version and t.status <> 'revoked' and ",
+    few_refusals_of_admitted!("$2", "$3"),
+    " returning scan_id; with ",
+    admitted!(),
+    " update tickets set status = 'used', inside = n.inside, \
+     last_step = max(coalesce(last_step, n.step), coalesce(n.step, last_step)), used_at = coalesce(used_at, n.decided_at), \
+     changed_at = n.received_at, version = tickets.version + 1 \
+     from n where tickets.ticket_id = n.ticket_id and tickets.version = n.version \
+     and exists (select 1 from scans s where s.scan_id = n.scan_id and s.ticket_id = n.ticket_id \
+     and s.ticket_version = n.version + 1); commit"
+);
+
+/// Returns the ids of the scans that were written. A ticket may be among them once, and an id too.
+async fn record_many(
+    connection: &mut SqliteConnection,
+    admitted: &[Admitted],
+) -> std::result::Result<Vec<Uuid>, sqlx::Error> {
+    let rows: Vec<_> = admitted
+        .iter()
+        .map(|Admitted { scan, mark, guesses }| {
+            let id = |id: Option<Uuid>| id.map(|id| hex(id.as_bytes()));
+            let time = |time: Option<Millis>| time.map(|time| time.0);
+            json!([
+                id(Some(scan.scan_id)),
+                id(Some(scan.event_id)),
+                id(scan.ticket_id),
+                id(scan.presented),
+                scan.at_gate,
+                scan.direction.as_str(),
+                scan.offline_result.map(ScanResult::as_str),
+                scan.manual,
+                scan.note,
+                id(scan.vouched_by),
+                scan.scanned_at.0,
+                scan.received_at.0,
+                scan.decided_at.0,
+                id(scan.key_id),
+                mark.version,
+                mark.step,
+                mark.inside,
+                time(guesses.of_ticket_since),
+                time(guesses.of_key_since),
+                time(guesses.until),
+            ])
+        })
+        .collect();
+    let written = sqlx::query_scalar(INSERT_SCANS_AND_MARK)
+        .bind(json(&rows)?)
+        .bind(ATTEMPTS)
+        .bind(KEY_ATTEMPTS)
+        .fetch_all(&mut *connection)
+        .await;
+    if written.is_err() {
+        // What failed may have been `begin` itself, and then there is nothing to take back.
+        connection.execute("rollback").await.ok();
+    }
+    written
+}
+
+/// Gives a statement what [`asked!`] has.
+fn bind_asked<'q>(
+    query: sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>,
+    asked: &[Asked],
+) -> std::result::Result<sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>, sqlx::Error> {
+    let rows: Vec<_> = asked
+        .iter()
+        .map(|one| {
+            let id = |id: Option<Uuid>| id.map(|id| hex(id.as_bytes()));
+            let time = |time: Option<Millis>| time.map(|time| time.0);
+            let (seat, gate) = one.seat.as_ref().map(|(seat, gate)| (seat, gate)).unzip();
+            json!([
+                one.event,
+                id(Some(one.scan_id)),
+                time(one.guesses.of_ticket_since),
+                id(one.guesses.key_id),
+                time(one.guesses.of_key_since),
+                time(one.guesses.until),
+                id(one.ticket_id),
+                seat,
+                gate,
+                id(one.vouched_by),
+            ])
+        })
+        .collect();
+    Ok(query.bind(json(&rows)?))
 }
 
 /// `begin immediate` has locked everything already.

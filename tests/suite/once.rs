@@ -79,6 +79,29 @@ async fn another_program_takes_no_log_from_under_a_service() {
     assert_eq!(database.count("select count(*) from tickets").await, 4);
 }
 
+/// Scans go to the database together, and one that waited there would keep the others waiting.
+#[tokio::test]
+async fn a_ticket_that_somebody_is_at_work_on_holds_up_nobody_else() {
+    let service = Service::start(Kind::Postgres).await;
+    let tickets = tickets(&service, 40).await;
+    let scan = |ticket: &Ticket| {
+        let (scan, organizer) = (ticket.qr(service.moment(0)), service.organizer.clone());
+        let scan = json!({ "scan_id": Uuid::now_v7(), "code": scan });
+        tokio::spawn(async move { organizer.post("/api/events/default/scans", scan).await })
+    };
+    let busy = literal(&service, tickets[20].ticket_id);
+    let work = format!("begin; update tickets set version = version + 1 where ticket_id = {busy}");
+    service.database.execute(&work).await.expect("the owner may");
+    let mut scans: Vec<_> = tickets.iter().map(scan).collect();
+    let waiting = scans.remove(20);
+    for scan in scans {
+        scan.await.expect("it is answered").is_scan(200, "accepted");
+    }
+    assert!(!waiting.is_finished(), "it cannot know yet");
+    service.database.execute("commit").await.expect("it was begun");
+    waiting.await.expect("it is answered").is_scan(200, "accepted");
+}
+
 /// How often a race is run: it does not end the same way each time.
 const ROUNDS: usize = 20;
 

@@ -1,6 +1,9 @@
 //! What a decision at the gate reads, and what it writes: the scan, and the mark on its ticket.
 
+use std::slice;
+
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -9,13 +12,14 @@ use super::scans::{find_scans, get_any_scan, ids};
 use super::search::fold_places;
 use super::tickets::{find_read_at, find_tickets, list_party, optional_ticket};
 use super::{
-    BEGIN, Backend, Connection, Db, LOCK_EVENT, Row, is_foreign_key_violation, is_serialization_failure,
-    is_unique_violation, json, unless_unique,
+    BEGIN, Backend, Connection, Db, LOCK_EVENT, Lease, Locked, Pool, Row, bind_asked, is_foreign_key_violation,
+    is_serialization_failure, is_unique_violation, json, record_accepted, record_many, unless_unique,
 };
 use crate::admission::{ATTEMPTS, FUTURE_TOLD};
 use crate::error::Error;
 use crate::limits::KEY_ATTEMPTS;
 use crate::model::{Action, Direction, Millis, Scan, ScanResult, Seed, Status, Ticket};
+use crate::store::together::Together;
 use crate::store::{
     Act, Admissions, Author, Guarded, Guesses, Mark, NewTicket, Recorded, Result, ScanContext, TicketName, Voucher,
     WalkUps,
@@ -65,90 +69,257 @@ macro_rules! few_refusals {
     };
 }
 
-/// All that a decision needs; `$ticket` says by what the ticket is found.
-macro_rules! select_scan_context {
-    ($ticket:literal) => {
-        select_scan_context!(
-            $ticket,
-            concat!(
-                ", (select p.ticket_id from tickets p where p.user_id = t.user_id \
-                 and p.event_id = t.event_id and p.ticket_id <> t.ticket_id and ",
-                may_be_admitted!("p"),
-                " limit 1) is not null as in_company"
-            ),
-            ""
-        )
-    };
-    // Where a scan has to speak for it, `$joins` finds that.
-    ($ticket:literal, $columns:expr, $joins:expr) => {
+/// Reads all that a decision needs; nothing of an event that is not there. Found by its seat, a ticket is the one that has exactly
+/// this seat and gate. The scan that is to speak for it, as `v`, is one of the same key, of another ticket of the same holder; one for
+/// which another spoke speaks for none: a code, or a supervisor, is at the beginning of each admission.
+macro_rules! select_scan_contexts {
+    ($place:literal, $from:literal, $event:literal, $scan_id:literal, $of_ticket_since:literal, $key_id:literal,
+     $of_key_since:literal, $until:literal, $ticket_id:literal, $seat:literal, $gate:literal, $vouched_by:literal) => {
         concat!(
-            "select e.event_id as of_event_id, e.time_zone, e.opens_at, e.closes_at, e.reentry, ",
+            "select ",
+            $place,
+            " as place, e.event_id as of_event_id, e.time_zone, e.opens_at, e.closes_at, e.reentry, ",
             ticket_columns!(),
             ", ",
-            count_refusals!("t.ticket_id", "$3", "$6"),
+            count_refusals!("t.ticket_id", $of_ticket_since, $until),
             " as refusals, ",
-            count_refusals_of_key!("$4", "$5", "$6"),
-            " as key_refusals",
-            ", (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id and a.result = 'accepted' ",
-            "and a.undone_at is null and ",
+            count_refusals_of_key!($key_id, $of_key_since, $until),
+            " as key_refusals, (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id \
+             and a.result = 'accepted' and a.undone_at is null and ",
             of_this_use!(),
-            ") as newest_accepted_at, (select a.scan_id from scans a where a.ticket_id = t.ticket_id ",
-            "and a.result = 'accepted' and a.undone_at is null limit 1) is not null as has_admitted",
-            ", ",
+            ") as newest_accepted_at, (select a.scan_id from scans a where a.ticket_id = t.ticket_id \
+             and a.result = 'accepted' and a.undone_at is null limit 1) is not null as has_admitted, ",
             first_use!(),
             ", ",
             fingerprint!(),
-            ", (select count(*) from scans p where p.scan_id = $2) as prior",
-            $columns,
-            " from events e left join tickets t on t.event_id = e.event_id and ",
+            ", (select p.scan_id from scans p where p.scan_id = ",
+            $scan_id,
+            ") is not null as is_known, ",
+            $vouched_by,
+            " is null and (select p.ticket_id from tickets p where p.user_id = t.user_id \
+             and p.event_id = t.event_id and p.ticket_id <> t.ticket_id and ",
+            may_be_admitted!("p"),
+            " limit 1) is not null as in_company, v.decided_at as vouched_at, w.gate as vouched_gate, \
+             coalesce(v.result = 'accepted' and v.direction = 'entry' and v.undone_at is null and v.vouched_by is null, \
+             false) as voucher_admitted from ",
+            $from,
+            " left join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
-            " and ",
-            $ticket,
-            $joins,
-            " left join users u on u.user_id = t.user_id where e.slug = $1 and e.deleted_at is null"
-        )
-    };
-}
-
-/// The scan `$8` as `v`, if it is one of the key `$4`, of another ticket of the holder of the ticket `t`.
-macro_rules! join_voucher {
-    () => {
-        concat!(
-            " left join scans v on v.scan_id = $8 and v.event_id = e.event_id and ",
+            " and t.ticket_id = coalesce(",
+            $ticket_id,
+            ", (select i.ticket_id from tickets i where i.event_id = e.event_id and i.seat = ",
+            $seat,
+            " and i.gate = ",
+            $gate,
+            ")) left join scans v on v.scan_id = ",
+            $vouched_by,
+            " and v.event_id = e.event_id and ",
             key_or_environment!("v.key_id"),
             " = ",
-            key_or_environment!("$4"),
-            " left join tickets w on w.ticket_id = v.ticket_id and w.user_id = t.user_id and w.ticket_id <> t.ticket_id"
+            key_or_environment!($key_id),
+            " left join tickets w on w.ticket_id = v.ticket_id and w.user_id = t.user_id and w.ticket_id <> t.ticket_id \
+             left join users u on u.user_id = t.user_id where e.slug = ",
+            $event,
+            " and e.deleted_at is null"
         )
     };
 }
 
-/// One for which another spoke speaks for none: a code, or a supervisor, is at the beginning of each admission.
-const SELECT_OF_PARTY: &str = select_scan_context!(
-    "t.ticket_id = $7",
-    ", v.decided_at as vouched_at, w.gate as vouched_gate, coalesce(v.result = 'accepted' and v.direction = 'entry' \
-     and v.undone_at is null and v.vouched_by is null, false) as voucher_admitted",
-    join_voucher!()
+const SELECT_SCAN_CONTEXT: &str =
+    select_scan_contexts!("cast(0 as bigint)", "events e", "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10");
+
+/// The same for each of the `asked`.
+const SELECT_SCAN_CONTEXTS: &str = concat!(
+    "with ",
+    asked!(),
+    " ",
+    select_scan_contexts!(
+        "n.place",
+        "n cross join events e",
+        "n.event",
+        "n.scan_id",
+        "n.of_ticket_since",
+        "n.key_id",
+        "n.of_key_since",
+        "n.until",
+        "n.ticket_id",
+        "n.seat",
+        "n.gate",
+        "n.vouched_by"
+    )
 );
+
+/// What is read for one decision.
+#[derive(Clone)]
+pub struct Asked {
+    pub event: String,
+    pub scan_id: Uuid,
+    pub guesses: Guesses,
+    pub ticket_id: Option<Uuid>,
+    /// Seat and gate of a ticket that is not named by its id.
+    pub seat: Option<(String, String)>,
+    pub vouched_by: Option<Uuid>,
+}
+
+impl Asked {
+    fn new(event: &str, ticket: &TicketName<'_>, scan_id: Uuid, guesses: &Guesses) -> Self {
+        let (ticket_id, seat, vouched_by) = match *ticket {
+            TicketName::Id(ticket_id) => (Some(ticket_id), None, None),
+            TicketName::Seat { seat, gate } => (None, Some((seat.to_owned(), gate.to_owned())), None),
+            TicketName::OfParty { ticket_id, vouched_by } => (Some(ticket_id), None, Some(vouched_by)),
+            TicketName::None => (None, None, None),
+        };
+        Self { event: event.to_owned(), scan_id, guesses: *guesses, ticket_id, seat, vouched_by }
+    }
+}
+
+/// What was read for one decision, and what there is more to read for it.
+pub struct Found {
+    context: ScanContext,
+    /// Whether there is a scan with this `scan_id`.
+    is_known: bool,
+    /// Whether its holder has other tickets that might be admitted.
+    in_company: bool,
+}
+
+/// An admission that is to be written.
+#[derive(Clone)]
+pub struct Admitted {
+    pub scan: Scan,
+    pub mark: Mark,
+    pub guesses: Guesses,
+}
+
+impl Admitted {
+    /// Of one ticket, one at a time is written; and of two with one id the second needs to be told that it is taken.
+    fn apart(&self, other: &Self) -> bool {
+        self.scan.scan_id == other.scan.scan_id || self.scan.ticket_id == other.scan.ticket_id
+    }
+}
+
+/// The questions of scans, each kind together with those that arrive at the same time.
+pub struct Scanning {
+    reading: Together<Asked, Result<Option<Found>>>,
+    writing: Together<Admitted, Result<()>>,
+}
+
+impl Scanning {
+    pub fn new(readers: &Pool<Db>, writer: &Pool<Db>) -> Self {
+        let (readers, writer) = (readers.clone(), writer.clone());
+        let read = move |asked: Vec<Asked>| {
+            let readers = readers.clone();
+            async move {
+                let found = async { read_all(readers.lease().await?, &asked).await }.await;
+                shared(found.map(|found| found.into_iter().map(Some)), asked.len())
+            }
+            .boxed()
+        };
+        let write = move |admitted: Vec<Admitted>| {
+            let writer = writer.clone();
+            async move {
+                let written = async { write_all(writer.lease().await?, &admitted).await }.await;
+                shared(written, admitted.len())
+            }
+            .boxed()
+        };
+        Self {
+            reading: Together::new(|_, _| false, Box::new(read)),
+            writing: Together::new(Admitted::apart, Box::new(write)),
+        }
+    }
+}
+
+/// What each of a batch gets. That the database is not there all are told; what else failed may be one's own fault, so each tries
+/// alone.
+fn shared<T>(outcome: Result<impl IntoIterator<Item = Option<T>>>, count: usize) -> Vec<Option<Result<T>>> {
+    match outcome {
+        Ok(answers) => answers.into_iter().map(|answer| answer.map(Ok)).collect(),
+        Err(Error::DatabaseUnavailable(why)) => {
+            (0..count).map(|_| Some(Err(Error::DatabaseUnavailable(why.clone())))).collect()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Reads what each decision needs: nothing where there is no such event.
+async fn read_all(mut lease: Lease<Db>, asked: &[Asked]) -> Result<Vec<Option<Found>>> {
+    let outcome = read_contexts(lease.connection(), asked).await;
+    lease.settle(outcome.map_err(Error::from)).await
+}
+
+/// Writes admissions: what is not written has to be tried alone, be it that its ticket has changed or that somebody else is
+/// at work on it.
+async fn write_all(mut lease: Lease<Db>, admitted: &[Admitted]) -> Result<Vec<Option<()>>> {
+    let connection = lease.connection();
+    let outcome = match admitted {
+        [Admitted { scan, mark, guesses }] => {
+            match record_accepted(connection, scan, mark, guesses, Locked::PassedBy).await {
+                Ok(0) => Ok(Vec::new()),
+                outcome => outcome.map(|_| vec![scan.scan_id]),
+            }
+        }
+        many => record_many(connection, many).await,
+    };
+    let written = match outcome {
+        // It is about one of them.
+        Err(error)
+            if is_unique_violation(&error) || is_foreign_key_violation(&error) || is_serialization_failure(&error) =>
+        {
+            lease.settle(Err(Error::ScanContended)).await
+        }
+        outcome => lease.settle(outcome.map_err(Error::from)).await,
+    }?;
+    Ok(admitted.iter().map(|one| written.contains(&one.scan.scan_id).then_some(())).collect())
+}
 
 /// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$21`. Of an event that
 /// was deleted meanwhile none is written, and to one that has forgotten its people no note, which may tell of somebody.
 macro_rules! insert_scan {
-    () => {
+    ($lock:expr) => {
         concat!(
             "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
              manual, note, vouched_by, seconds_off, first_used_at, first_used_gate, scanned_at, received_at, decided_at, key_id, \
              ticket_version, opens_at, closed_at) \
              select $1, e.event_id, $3, $4, $5, $6, $7, $8, $9, case when e.forgotten_at is null then $10 end, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21 \
              from (select event_id, forgotten_at from events where event_id = $2 and deleted_at is null",
-            key_share!(),
+            $lock,
             ") as e"
         )
     };
 }
 
 /// Writes a scan unless too many codes were refused.
-const INSERT_SCAN: &str = concat!(insert_scan!(), " where ", few_refusals!());
+const INSERT_SCAN: &str = concat!(insert_scan!(key_share!()), " where ", few_refusals!());
+
+/// The same of an admission `n`, whose code is none of the future: so many are let pass of the ticket, and so many of the key.
+macro_rules! few_refusals_of_admitted {
+    ($of_ticket:literal, $of_key:literal) => {
+        concat!(
+            count_refusals!("n.ticket_id", "n.of_ticket_since", "n.until"),
+            " <= ",
+            $of_ticket,
+            " and ",
+            count_refusals_of_key!("n.key_id", "n.of_key_since", "n.until"),
+            " < ",
+            $of_key
+        )
+    };
+}
+
+/// The beginning of a statement that writes the scans of admissions `n`; what it says of an event that has forgotten its people
+/// stands in the column.
+macro_rules! insert_admitted {
+    ($forgotten_at:literal) => {
+        concat!(
+            "insert into scans (scan_id, event_id, ticket_id, presented, at_gate, direction, result, offline_result, \
+             manual, note, vouched_by, scanned_at, received_at, decided_at, key_id, ticket_version) \
+             select n.scan_id, n.event_id, n.ticket_id, n.presented, n.at_gate, n.direction, 'accepted', n.offline_result, \
+             n.manual, case when ",
+            $forgotten_at,
+            " is null then n.note end, n.vouched_by, n.scanned_at, n.received_at, n.decided_at, n.key_id, n.version + 1"
+        )
+    };
+}
 
 /// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$22`
 /// and `$23` of the ticket, `$24` and `$25` of the key; and until when, `$26`.
@@ -199,27 +370,37 @@ impl Admissions for Backend {
         scan_id: Uuid,
         guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>> {
-        let mut lease = self.reader().await?;
-        let outcome = async {
-            let connection = lease.connection();
-            let mut context = read_context(connection, event, ticket, scan_id, guesses).await?;
-            // Where no ticket has exactly this seat and gate, the only one that people read so.
-            if let (Some(ScanContext { ticket: None, event_id, .. }), TicketName::Seat { seat, gate }) =
-                (&context, ticket)
-                && let Some(ticket_id) = find_read_at(connection, *event_id, seat, gate).await?
-            {
-                context = read_context(connection, event, &TicketName::Id(ticket_id), scan_id, guesses).await?;
-            }
-            Ok(context.map(|context| Guarded::new(context.event_id, context)))
+        let mut found = self.read_one(Asked::new(event, ticket, scan_id, guesses)).await?;
+        // Where no ticket has exactly this seat and gate, the only one that people read so.
+        if let (
+            Some(Found { context: ScanContext { ticket: None, event_id, .. }, .. }),
+            TicketName::Seat { seat, gate },
+        ) = (&found, ticket)
+            && let Some(ticket_id) = self.read_at(*event_id, seat, gate).await?
+        {
+            found = self.read_one(Asked::new(event, &TicketName::Id(ticket_id), scan_id, guesses)).await?;
         }
-        .await;
-        lease.settle(outcome).await
+        let Some(Found { mut context, is_known, in_company }) = found else { return Ok(None) };
+        if is_known || in_company {
+            let mut lease = self.reader().await?;
+            let outcome = read_more(lease.connection(), &mut context, is_known.then_some(scan_id), in_company).await;
+            lease.settle(outcome).await?;
+        }
+        Ok(Some(Guarded::new(context.event_id, context)))
     }
 
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded> {
+        let admitted = mark.map(|mark| Admitted { scan: scan.clone(), mark: *mark, guesses: *guesses });
+        if let Some(admitted) = &admitted
+            && let Some(written) = self.scanning().await?.writing.ask(admitted.clone()).await
+        {
+            return written.map(|()| Recorded::Done);
+        }
         let mut lease = self.writer().await?;
-        let outcome = match mark {
-            Some(mark) => super::record_accepted(lease.connection(), scan, mark, guesses).await,
+        let outcome = match &admitted {
+            Some(Admitted { scan, mark, guesses }) => {
+                record_accepted(lease.connection(), scan, mark, guesses, Locked::WaitedFor).await
+            }
             None if scan.result.refuses_the_code() => {
                 lease = lease.begin(BEGIN).await?;
                 super::lock_guesses(lease.connection(), scan).await?;
@@ -284,6 +465,22 @@ impl Admissions for Backend {
             Ok(scans.into_iter().map(with_ticket).collect())
         }
         .await;
+        lease.settle(outcome).await
+    }
+}
+
+impl Backend {
+    /// Reads what one decision needs, together with others.
+    async fn read_one(&self, asked: Asked) -> Result<Option<Found>> {
+        match self.scanning().await?.reading.ask(asked.clone()).await {
+            Some(found) => found,
+            None => Ok(read_all(self.reader().await?, slice::from_ref(&asked)).await?.pop().flatten()),
+        }
+    }
+
+    async fn read_at(&self, event_id: Uuid, seat: &str, gate: &str) -> Result<Option<Uuid>> {
+        let mut lease = self.reader().await?;
+        let outcome = find_read_at(lease.connection(), event_id, seat, gate).await;
         lease.settle(outcome).await
     }
 }
@@ -369,40 +566,63 @@ fn walk_up_scan(walk_ups: &WalkUps, scan_id: Uuid, ticket: &NewTicket, author: A
     }
 }
 
-async fn read_context(
+/// Reads what each of the decisions needs, in their order.
+async fn read_contexts(
     connection: &mut Connection,
-    event: &str,
-    ticket: &TicketName<'_>,
-    scan_id: Uuid,
-    guesses: &Guesses,
-) -> Result<Option<ScanContext>> {
-    let query = match ticket {
-        TicketName::Id(_) => sqlx::query(select_scan_context!("t.ticket_id = $7")),
-        TicketName::Seat { .. } => sqlx::query(select_scan_context!("t.seat = $7 and t.gate = $8")),
-        TicketName::OfParty { .. } => sqlx::query(SELECT_OF_PARTY),
-        TicketName::None => sqlx::query(select_scan_context!("t.ticket_id is null")),
+    asked: &[Asked],
+) -> std::result::Result<Vec<Option<Found>>, sqlx::Error> {
+    let rows = match asked {
+        [one] => bind_one(sqlx::query(SELECT_SCAN_CONTEXT), one).fetch_all(connection).await?,
+        many => bind_asked(sqlx::query(SELECT_SCAN_CONTEXTS), many)?.fetch_all(connection).await?,
     };
-    let query = query.bind(event).bind(scan_id).bind(guesses.of_ticket_since);
-    let query = query.bind(guesses.key_id).bind(guesses.of_key_since).bind(guesses.until);
-    let query = match ticket {
-        TicketName::Id(ticket_id) => query.bind(ticket_id),
-        TicketName::Seat { seat, gate } => query.bind(*seat).bind(*gate),
-        TicketName::OfParty { ticket_id, vouched_by } => query.bind(ticket_id).bind(vouched_by),
-        TicketName::None => query,
-    };
-    let Some(row) = query.fetch_optional(&mut *connection).await? else {
-        return Ok(None);
-    };
-    let mut context = scan_context(&row)?;
-    if row.try_get::<i64, _>("prior")? > 0 {
+    let mut all: Vec<Option<Found>> = asked.iter().map(|_| None).collect();
+    for row in &rows {
+        let place: i64 = row.try_get("place")?;
+        if let Some(found) = usize::try_from(place).ok().and_then(|place| all.get_mut(place)) {
+            *found = Some(Found {
+                context: scan_context(row)?,
+                is_known: row.try_get("is_known")?,
+                in_company: row.try_get("in_company")?,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// Gives a statement the values of one that is asked.
+fn bind_one<'q>(
+    query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
+    asked: &'q Asked,
+) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
+    let Asked { event, scan_id, guesses, ticket_id, seat, vouched_by } = asked;
+    let (seat, gate) = seat.as_ref().map(|(seat, gate)| (seat.as_str(), gate.as_str())).unzip();
+    query
+        .bind(event)
+        .bind(scan_id)
+        .bind(guesses.of_ticket_since)
+        .bind(guesses.key_id)
+        .bind(guesses.of_key_since)
+        .bind(guesses.until)
+        .bind(ticket_id)
+        .bind(seat)
+        .bind(gate)
+        .bind(vouched_by)
+}
+
+/// Reads what few decisions need: the scan that has the id already, and its holder's other tickets.
+async fn read_more(
+    connection: &mut Connection,
+    context: &mut ScanContext,
+    known: Option<Uuid>,
+    in_company: bool,
+) -> Result<()> {
+    if let Some(scan_id) = known {
         context.prior = get_any_scan(connection, scan_id).await?;
     }
-    if matches!(ticket, TicketName::OfParty { .. }) {
-        context.voucher = voucher(&row)?;
-    } else if let (true, Some(ticket)) = (row.try_get("in_company")?, &context.ticket) {
+    if let (true, Some(ticket)) = (in_company, &context.ticket) {
         context.party = list_party(connection, ticket).await?;
     }
-    Ok(Some(context))
+    Ok(())
 }
 
 fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
@@ -414,7 +634,7 @@ fn scan_context(row: &Row) -> std::result::Result<ScanContext, sqlx::Error> {
         reentry: row.try_get("reentry")?,
         ticket: optional_ticket(row)?,
         party: Vec::new(),
-        voucher: None,
+        voucher: voucher(row)?,
         prior: None,
         refusals: row.try_get("refusals")?,
         key_refusals: row.try_get("key_refusals")?,
