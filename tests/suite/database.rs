@@ -113,7 +113,8 @@ impl TestDatabase {
         self.rows().await.texts(query).await.remove(0)
     }
 
-    /// All rows of all tables, as text: the same text means that nothing changed.
+    /// All rows of all tables, as text: the same text means that nothing changed. A line is the name of a table, or a row of it in
+    /// JSON, which is the same on both databases.
     pub async fn snapshot(&self) -> String {
         self.rows().await.snapshot().await
     }
@@ -381,11 +382,11 @@ impl Rows {
                     format!("select (to_jsonb(t) - array[{columns}])::text from {table} t order by 1")
                 }
                 Self::Sqlite(_) => {
-                    let row = format!(
-                        "select group_concat('quote(' || name || ')', ' || '','' || ') from pragma_table_info('{table}') \
-                         where name not in ({columns})"
+                    let all = format!(
+                        "select name || ' ' || lower(type) from pragma_table_info('{table}') where name not in ({columns})"
                     );
-                    format!("select {} from {table} order by 1", self.texts(&row).await[0])
+                    let members: Vec<String> = self.texts(&all).await.iter().map(|column| member(column)).collect();
+                    format!("select json_object({}) from {table} order by 1", members.join(", "))
                 }
             };
             snapshot.push_str(&format!("{table}\n{}\n", self.texts(&query).await.join("\n")));
@@ -400,4 +401,19 @@ impl Rows {
             Self::Postgres(connection) => query.execute(connection).await.map(drop),
         }
     }
+}
+
+/// A column of SQLite, given with its type, as the member of an object that PostgreSQL makes of the same column.
+fn member(column: &str) -> String {
+    let (name, declared) = column.split_once(' ').expect("a column has a name and a type");
+    let part = |from, length| format!("substr(hex({name}), {from}, {length})");
+    let uuid = [part(1, 8), part(9, 4), part(13, 4), part(17, 4), part(21, 12)].join(" || '-' || ");
+    let value = match declared {
+        "boolean" => format!("json(case when {name} then 'true' else 'false' end)"),
+        "blob" => format!(
+            "lower(case when length({name}) = 16 then {uuid} when length({name}) >= 0 then '\\x' || hex({name}) end)"
+        ),
+        _ => name.to_owned(),
+    };
+    format!("'{name}', {value}")
 }
