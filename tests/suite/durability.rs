@@ -57,8 +57,11 @@ fn is_flushed(lines: &[String], file: &str) -> bool {
 
 /// Reads the trace of a process that has ended.
 async fn read(file: &Path, process: u32) -> Trace {
-    let ended = format!("{process} +++ exited");
-    let read = async || std::fs::read_to_string(file).ok().filter(|trace| trace.contains(&ended));
+    let process = process.to_string();
+    // A short number is followed by more than one space.
+    let is_end =
+        |line: &str| line.split_once(' ').is_some_and(|(id, rest)| id == process && rest.contains("+++ exited"));
+    let read = async || std::fs::read_to_string(file).ok().filter(|trace| trace.lines().any(is_end));
     let trace = within(PATIENCE, "a trace (is strace there, and may it trace, by ptrace?)", read).await;
     Trace(trace.lines().map(str::to_owned).collect())
 }
