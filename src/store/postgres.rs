@@ -123,7 +123,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres};
 use uuid::Uuid;
 
-use self::queries::admissions::{Admitted, Asked, Scanning, bind_scan};
+use self::queries::admissions::{Admitted, Asked, Locked, Scanning, bind_scan};
 use self::queries::issues::{LARGE_CHUNK, RowsOf};
 use self::queries::search::{Folded, fold_some};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
@@ -274,13 +274,6 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
     }
 }
 
-/// What becomes of an admission whose ticket or event somebody else is at work on.
-#[derive(Clone, Copy)]
-enum Locked {
-    WaitedFor,
-    PassedBy,
-}
-
 /// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
 /// taken takes the mark back with it.
 macro_rules! mark_and_insert_scan {
@@ -380,16 +373,17 @@ fn bind_asked<'q>(
 ) -> std::result::Result<sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments>, sqlx::Error> {
     let id = |value: fn(&Asked) -> Option<Uuid>| asked.iter().map(value).collect::<Vec<_>>();
     let time = |value: fn(&Asked) -> Option<Millis>| asked.iter().map(value).collect::<Vec<_>>();
+    let text = |value: fn(&Asked) -> Option<&str>| asked.iter().map(value).collect::<Vec<_>>();
     Ok(query
-        .bind(asked.iter().map(|one| one.event.clone()).collect::<Vec<_>>())
+        .bind(text(|one| Some(&one.event)))
         .bind(id(|one| Some(one.scan_id)))
         .bind(time(|one| one.guesses.of_ticket_since))
         .bind(id(|one| one.guesses.key_id))
         .bind(time(|one| one.guesses.of_key_since))
         .bind(time(|one| one.guesses.until))
         .bind(id(|one| one.ticket_id))
-        .bind(asked.iter().map(|one| one.seat.as_ref().map(|(seat, _)| seat.clone())).collect::<Vec<_>>())
-        .bind(asked.iter().map(|one| one.seat.as_ref().map(|(_, gate)| gate.clone())).collect::<Vec<_>>())
+        .bind(text(|one| one.seat.as_ref().map(|(seat, _)| seat.as_str())))
+        .bind(text(|one| one.seat.as_ref().map(|(_, gate)| gate.as_str())))
         .bind(id(|one| one.vouched_by)))
 }
 

@@ -111,7 +111,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, S
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use self::queries::admissions::{Admitted, Asked, Scanning, bind_scan};
+use self::queries::admissions::{Admitted, Asked, Locked, Scanning, bind_scan};
 use self::queries::issues::{CHUNK, RowsOf};
 use self::queries::search::{Folded, fold_some};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
@@ -290,13 +290,6 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
     Ok(())
 }
 
-/// What becomes of an admission whose ticket or event somebody else is at work on: with `begin immediate` nobody is.
-#[derive(Clone, Copy)]
-enum Locked {
-    WaitedFor,
-    PassedBy,
-}
-
 /// The mark, which does what `fn_mark_ticket_as_used` does on PostgreSQL, and the scan, which is written only when the
 /// ticket was marked. Four statements in one message to SQLite's thread: each message costs two changes of thread, here
 /// while the file is locked.
@@ -327,11 +320,18 @@ async fn record_accepted(
         .bind(mark.inside)
         .fetch_all(&mut *connection)
         .await;
+    Ok(or_rollback(connection, written).await?.len() as u64)
+}
+
+/// Ends the transaction in which a statement has failed. That may have been `begin` itself, and then there is nothing to take back.
+async fn or_rollback<T>(
+    connection: &mut SqliteConnection,
+    written: std::result::Result<T, sqlx::Error>,
+) -> std::result::Result<T, sqlx::Error> {
     if written.is_err() {
-        // What failed may have been `begin` itself, and then there is nothing to take back.
         connection.execute("rollback").await.ok();
     }
-    Ok(written?.len() as u64)
+    written
 }
 
 /// Many scans of tickets that are still what was read, and then their marks: a ticket at this version has no scan yet that made the
@@ -362,8 +362,6 @@ async fn record_many(
     let rows: Vec<_> = admitted
         .iter()
         .map(|Admitted { scan, mark, guesses }| {
-            let id = |id: Option<Uuid>| id.map(|id| hex(id.as_bytes()));
-            let time = |time: Option<Millis>| time.map(|time| time.0);
             json!([
                 id(Some(scan.scan_id)),
                 id(Some(scan.event_id)),
@@ -394,11 +392,7 @@ async fn record_many(
         .bind(KEY_ATTEMPTS)
         .fetch_all(&mut *connection)
         .await;
-    if written.is_err() {
-        // What failed may have been `begin` itself, and then there is nothing to take back.
-        connection.execute("rollback").await.ok();
-    }
-    written
+    or_rollback(connection, written).await
 }
 
 /// Gives a statement what [`asked!`] has.
@@ -409,8 +403,6 @@ fn bind_asked<'q>(
     let rows: Vec<_> = asked
         .iter()
         .map(|one| {
-            let id = |id: Option<Uuid>| id.map(|id| hex(id.as_bytes()));
-            let time = |time: Option<Millis>| time.map(|time| time.0);
             let (seat, gate) = one.seat.as_ref().map(|(seat, gate)| (seat, gate)).unzip();
             json!([
                 one.event,
@@ -501,7 +493,7 @@ async fn insert_tickets(
             let Folded { search, seat_key, gate_key, .. } = Folded::of_new(ticket, people_of.is_some());
             // Not one in another: SQLite reads a path into a value several times as long.
             let NewTicket { seat, gate, reference, category, note, .. } = ticket;
-            let [from, until] = [ticket.valid_from, ticket.valid_until].map(|time| time.map(|time| time.0));
+            let [from, until] = [ticket.valid_from, ticket.valid_until].map(time);
             (
                 id, seat, gate, seed, username, name, email, seat_key, gate_key, search, reference, category, note,
                 from, until,
@@ -631,6 +623,15 @@ async fn overwrite(backend: &SqliteStore) -> Result<()> {
 /// SQLite takes the right indexes without statistics.
 async fn analyze(_: &mut SqliteConnection) -> Result<()> {
     Ok(())
+}
+
+/// An id and a time as a statement reads them in JSON.
+fn id(id: Option<Uuid>) -> Option<String> {
+    id.map(|id| hex(id.as_bytes()))
+}
+
+fn time(time: Option<Millis>) -> Option<i64> {
+    time.map(|time| time.0)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,7 +1,5 @@
 //! What a decision at the gate reads, and what it writes: the scan, and the mark on its ticket.
 
-use std::slice;
-
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use sqlx::Row as _;
@@ -12,7 +10,7 @@ use super::scans::{find_scans, get_any_scan, ids};
 use super::search::fold_places;
 use super::tickets::{find_read_at, find_tickets, list_party, optional_ticket};
 use super::{
-    BEGIN, Backend, Connection, Db, LOCK_EVENT, Lease, Locked, Pool, Row, bind_asked, is_foreign_key_violation,
+    BEGIN, Backend, Connection, Db, LOCK_EVENT, Lease, Pool, Row, bind_asked, is_foreign_key_violation,
     is_serialization_failure, is_unique_violation, json, record_accepted, record_many, unless_unique,
 };
 use crate::admission::{ATTEMPTS, FUTURE_TOLD};
@@ -57,14 +55,22 @@ macro_rules! count_refusals_of_key {
     };
 }
 
-/// Whether so few codes were refused that a scan is written, as [`bind_scan`] says.
+/// Whether so few codes were refused that a scan is written: of the ticket, and of the key. Without arguments, as [`bind_scan`] says
+/// it.
 macro_rules! few_refusals {
     () => {
+        few_refusals!("$3", "$22", "$23", "$18", "$24", "$25", "$26")
+    };
+    ($ticket:literal, $ticket_since:literal, $of_ticket:literal, $key:literal, $key_since:literal, $of_key:literal,
+     $until:literal) => {
         concat!(
-            count_refusals!("$3", "$22", "$26"),
-            " <= $23 and ",
-            count_refusals_of_key!("$18", "$24", "$26"),
-            " < $25"
+            count_refusals!($ticket, $ticket_since, $until),
+            " <= ",
+            $of_ticket,
+            " and ",
+            count_refusals_of_key!($key, $key_since, $until),
+            " < ",
+            $of_key
         )
     };
 }
@@ -150,7 +156,6 @@ const SELECT_SCAN_CONTEXTS: &str = concat!(
 );
 
 /// What is read for one decision.
-#[derive(Clone)]
 pub struct Asked {
     pub event: String,
     pub scan_id: Uuid,
@@ -182,8 +187,13 @@ pub struct Found {
     in_company: bool,
 }
 
+/// What becomes of an admission whose ticket or event somebody else is at work on: on SQLite nobody is, behind `begin immediate`.
+pub enum Locked {
+    WaitedFor,
+    PassedBy,
+}
+
 /// An admission that is to be written.
-#[derive(Clone)]
 pub struct Admitted {
     pub scan: Scan,
     pub mark: Mark,
@@ -294,20 +304,12 @@ const INSERT_SCAN: &str = concat!(insert_scan!(key_share!()), " where ", few_ref
 /// The same of an admission `n`, whose code is none of the future: so many are let pass of the ticket, and so many of the key.
 macro_rules! few_refusals_of_admitted {
     ($of_ticket:literal, $of_key:literal) => {
-        concat!(
-            count_refusals!("n.ticket_id", "n.of_ticket_since", "n.until"),
-            " <= ",
-            $of_ticket,
-            " and ",
-            count_refusals_of_key!("n.key_id", "n.of_key_since", "n.until"),
-            " < ",
-            $of_key
-        )
+        few_refusals!("n.ticket_id", "n.of_ticket_since", $of_ticket, "n.key_id", "n.of_key_since", $of_key, "n.until")
     };
 }
 
-/// The beginning of a statement that writes the scans of admissions `n`; what it says of an event that has forgotten its people
-/// stands in the column.
+/// The beginning of a statement that writes the scans of admissions `n`. The column says when the event of each has forgotten its
+/// people, if it has.
 macro_rules! insert_admitted {
     ($forgotten_at:literal) => {
         concat!(
@@ -370,7 +372,7 @@ impl Admissions for Backend {
         scan_id: Uuid,
         guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>> {
-        let mut found = self.read_one(Asked::new(event, ticket, scan_id, guesses)).await?;
+        let mut found = self.read_one(event, ticket, scan_id, guesses).await?;
         // Where no ticket has exactly this seat and gate, the only one that people read so.
         if let (
             Some(Found { context: ScanContext { ticket: None, event_id, .. }, .. }),
@@ -378,7 +380,7 @@ impl Admissions for Backend {
         ) = (&found, ticket)
             && let Some(ticket_id) = self.read_at(*event_id, seat, gate).await?
         {
-            found = self.read_one(Asked::new(event, &TicketName::Id(ticket_id), scan_id, guesses)).await?;
+            found = self.read_one(event, &TicketName::Id(ticket_id), scan_id, guesses).await?;
         }
         let Some(Found { mut context, is_known, in_company }) = found else { return Ok(None) };
         if is_known || in_company {
@@ -390,17 +392,15 @@ impl Admissions for Backend {
     }
 
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded> {
-        let admitted = mark.map(|mark| Admitted { scan: scan.clone(), mark: *mark, guesses: *guesses });
-        if let Some(admitted) = &admitted
-            && let Some(written) = self.scanning().await?.writing.ask(admitted.clone()).await
-        {
-            return written.map(|()| Recorded::Done);
+        if let Some(mark) = mark {
+            let admitted = Admitted { scan: scan.clone(), mark: *mark, guesses: *guesses };
+            if let Some(written) = self.scanning().await?.writing.ask(admitted).await {
+                return written.map(|()| Recorded::Done);
+            }
         }
         let mut lease = self.writer().await?;
-        let outcome = match &admitted {
-            Some(Admitted { scan, mark, guesses }) => {
-                record_accepted(lease.connection(), scan, mark, guesses, Locked::WaitedFor).await
-            }
+        let outcome = match mark {
+            Some(mark) => record_accepted(lease.connection(), scan, mark, guesses, Locked::WaitedFor).await,
             None if scan.result.refuses_the_code() => {
                 lease = lease.begin(BEGIN).await?;
                 super::lock_guesses(lease.connection(), scan).await?;
@@ -471,10 +471,17 @@ impl Admissions for Backend {
 
 impl Backend {
     /// Reads what one decision needs, together with others.
-    async fn read_one(&self, asked: Asked) -> Result<Option<Found>> {
-        match self.scanning().await?.reading.ask(asked.clone()).await {
+    async fn read_one(
+        &self,
+        event: &str,
+        ticket: &TicketName<'_>,
+        scan_id: Uuid,
+        guesses: &Guesses,
+    ) -> Result<Option<Found>> {
+        let asked = || Asked::new(event, ticket, scan_id, guesses);
+        match self.scanning().await?.reading.ask(asked()).await {
             Some(found) => found,
-            None => Ok(read_all(self.reader().await?, slice::from_ref(&asked)).await?.pop().flatten()),
+            None => Ok(read_all(self.reader().await?, &[asked()]).await?.pop().flatten()),
         }
     }
 

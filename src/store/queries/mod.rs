@@ -8,9 +8,9 @@
 use async_trait::async_trait;
 
 use super::{
-    BEGIN, BEGIN_BRIEF, Backend, Db, FIND, LOCK_EVENT, LOCK_TICKET, LOCK_USER, Lease, Locked, Pool, ROWS_OF_AN_EVENT,
-    analyze, bind_asked, find_other_people, find_taken, give_way, insert_people, insert_tickets, json, lock_guesses,
-    overwrite, record_accepted, record_many, register, take_event, update_seeds, write_folds,
+    BEGIN, BEGIN_BRIEF, Backend, Db, FIND, LOCK_EVENT, LOCK_TICKET, LOCK_USER, Lease, Pool, ROWS_OF_AN_EVENT, analyze,
+    bind_asked, find_other_people, find_taken, give_way, insert_people, insert_tickets, json, lock_guesses, overwrite,
+    record_accepted, record_many, register, take_event, update_seeds, write_folds,
 };
 use crate::error::Error;
 use crate::store::{Health, KeptSecrets, Result, Store};
