@@ -7,15 +7,8 @@ clients=target/clients
 client_packages() {
   mkdir -p $clients
   if ! command -v npm >/dev/null; then apt_install nodejs npm || die "Node 18 or newer with npm is missing"; fi
-  if [ ! -x $clients/venv/bin/pip ]; then
-    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || die "Python 3.11 or newer with its venv module is missing"
-    python3 -m venv $clients/venv
-  fi
-  # The copies are written last: they say what is installed.
-  if ! cmp -s tests/clients/requirements.txt $clients/requirements.txt; then
-    $clients/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/clients/requirements.txt
-    cp tests/clients/requirements.txt $clients
-  fi
+  python_packages $clients/venv tests/clients/requirements.txt
+  # The copy is written last: it says what is installed.
   if ! cmp -s tests/clients/package-lock.json $clients/node_modules/installed.json; then
     cp tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc $clients
     npm --prefix $clients ci --loglevel=error
@@ -46,22 +39,12 @@ END_OF_PYTHON
 
 # Against the binary that cargo built, on a SQLite of its own.
 client_tests() (
-  binary=${CARGO_TARGET_DIR:-target}/debug/register-ticket-api
-  export ORGANIZER_KEY=organizer-key-of-the-client-tests-01 SERVICE_URL
+  export ORGANIZER_KEY=organizer-key-of-the-client-tests-01
   generate_clients
   import_all
   $clients/venv/bin/ruff check --quiet --line-length 120 tests/clients
   data=$(mktemp -d)
-  touch "$data/log"
-  env -i ${LLVM_PROFILE_FILE:+"LLVM_PROFILE_FILE=$LLVM_PROFILE_FILE"} HOST=127.0.0.1 PORT=0 ORGANIZER_KEY="$ORGANIZER_KEY" \
-    DATABASE_URL="sqlite:$data/tickets.db" LOG_FORMAT=text "$binary" serve >"$data/log" 2>&1 &
-  service=$!
-  trap 'kill $service; wait $service || :; rm -rf "$data"' EXIT
-  until grep -q listening "$data/log"; do
-    kill -0 $service 2>/dev/null || die "the service ended: $(cat "$data/log")"
-    sleep 0.1
-  done
-  SERVICE_URL=http://127.0.0.1:$(sed -n 's/.*127\.0\.0\.1:\([0-9]*\).*listening.*/\1/p' "$data/log")
+  serve_built "$data" "sqlite:$data/tickets.db"
   PYTHONPATH=$clients $clients/venv/bin/python tests/clients/client.py
   node $clients/client.js
 )

@@ -31,6 +31,39 @@ apt_install() { # PACKAGE…
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
+# A virtual environment with the packages of a file, by version and hash.
+python_packages() { # DIRECTORY REQUIREMENTS
+  if [ ! -x "$1/bin/pip" ]; then
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || die "Python 3.11 or newer with its venv module is missing"
+    python3 -m venv "$1" || die "python3 makes no virtual environment"
+  fi
+  # The copy is written last: it says what is installed.
+  if ! cmp -s "$2" "$1/requirements.txt"; then
+    "$1/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$2" || return 1
+    cp "$2" "$1/requirements.txt"
+  fi
+}
+
+# The binary that cargo built, on a free port, until the shell ends that calls this, which should be a subshell: SERVICE_URL says where.
+# What stands in DATA, a directory, goes with it.
+serve_built() { # DATA DATABASE_URL
+  local data=$1 service binary=${CARGO_TARGET_DIR:-target}/debug/register-ticket-api
+  local settings=(${LLVM_PROFILE_FILE:+"LLVM_PROFILE_FILE=$LLVM_PROFILE_FILE"} DATABASE_URL="$2")
+  touch "$data/log"
+  env -i "${settings[@]}" "$binary" migrate >/dev/null
+  env -i "${settings[@]}" HOST=127.0.0.1 PORT=0 ORGANIZER_KEY="$ORGANIZER_KEY" LOG_FORMAT=text \
+    "$binary" serve >"$data/log" 2>&1 &
+  service=$!
+  # shellcheck disable=SC2064 # what they are now
+  trap "kill $service; wait $service || :; rm -rf '$data'" EXIT
+  until grep -q listening "$data/log"; do
+    kill -0 $service 2>/dev/null || die "the service ended: $(cat "$data/log")"
+    sleep 0.1
+  done
+  export SERVICE_URL
+  SERVICE_URL=http://127.0.0.1:$(sed -n 's/.*127\.0\.0\.1:\([0-9]*\).*listening.*/\1/p' "$data/log")
+}
+
 # What the tests of faults watch and trouble the service with, on Linux alone: its calls, and its clock.
 faults_programs() {
   [ "$(uname)" = Linux ] || return 0
