@@ -1235,6 +1235,37 @@ test("nothing of one event is shown under the name of another", async (t) => {
   }
 });
 
+test("whoever goes on while a change is being saved stays where they went, and the board goes on counting", async (t) => {
+  const tickets = await withTickets(t);
+  const page = await signedIn(t, tickets, { view: "events" });
+  /** Holds the answers of an address: the returned function lets them go. */
+  const hold = async (address) => {
+    let letGo;
+    const held = new Promise((resolve) => (letGo = resolve));
+    await page.route(address, async (route) => {
+      await held;
+      await route.continue();
+    });
+    return letGo;
+  };
+  const answerEvents = await hold(/\/api\/events\?/);
+  const answerStats = await hold("**/stats");
+  await press(page, "edit");
+  await pressInDialog(page, "save");
+  await sees(page, en("organizer.saved_event"));
+  const stats = page.waitForRequest("**/stats");
+  await page.getByRole("link", { name: en("organizer.board"), exact: true }).click();
+  await stats;
+  const events = page.waitForResponse(/\/api\/events\?/);
+  answerEvents();
+  await (await events).finished();
+  answerStats();
+  await sees(page, en("organizer.of_tickets", { tickets: 3 }));
+  assert.equal(new URL(page.url()).hash, "#board/default");
+  await tickets.api("POST", "/api/events/default/tickets", "seat,gate\nC-1,North\n");
+  await sees(page, en("organizer.of_tickets", { tickets: 4 }));
+});
+
 test("whoever leaves a sheet that is being made gets no more of it", async (t) => {
   const tickets = await withTickets(t, "seat,gate,username\nA-1,North,ana\nA-2,North,bob\n");
   const page = await signedIn(t, tickets, { view: "tickets/default" });

@@ -8,7 +8,7 @@ import * as devices from "./devices.js";
 import { attempt, bdi, explain } from "./form.js";
 import { samePlace } from "../shared/fold.js";
 import * as incidents from "./incidents.js";
-import { all, call, here, session } from "./session.js";
+import { all, call, here, isCurrent, session } from "./session.js";
 import { hasText, isolated, money, number, text, timeOfDay } from "../shared/text.js";
 
 const EVERY = 5_000;
@@ -48,7 +48,7 @@ async function poll() {
   const { event } = session;
   try {
     const stats = await call("GET", here("/stats"), { timeout: EVERY * 2 });
-    if (!isShown || event !== session.event) return;
+    if (!isShown || !isCurrent(event)) return;
     newest = stats;
     seenAt = now();
     drawAll();
@@ -195,7 +195,7 @@ function runningLabel({ until, admitted }, time) {
 async function loadRest() {
   const { event } = session;
   const [conflicts, keys] = await Promise.all([all(here("/conflicts"), "conflicts"), all("/api/keys", "keys")]);
-  if (event !== session.event) return;
+  if (!isCurrent(event)) return;
   restAt = now();
   devices.draw(keys);
   conflicts.sort((a, b) => b.received_at.localeCompare(a.received_at));

@@ -3,7 +3,7 @@
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, onSubmit, open, tell, wrongField } from "./form.js";
 import { amount, sumOf } from "./price.js";
-import { call, here, loadEvents, session } from "./session.js";
+import { call, here, isCurrent, loadEvents, session } from "./session.js";
 import { dayAndTime, isolated, language, text } from "../shared/text.js";
 import { isTimeZone, localOf, momentOf } from "./zone.js";
 
@@ -21,7 +21,7 @@ export function show() {
 }
 
 function card(event) {
-  const isHere = event === session.event;
+  const isHere = isCurrent(event);
   return element("li", { className: isHere ? "card here" : "card" },
     element("h2", {}, bdi(event.name)),
     element("p", { className: "quiet" }, when(event)),
@@ -119,8 +119,10 @@ function remove(event) {
 
 /** Has the page drawn again, with the bar above, where the events are too. */
 async function refresh(slug) {
+  const from = location.hash;
   await loadEvents();
-  const address = `#events/${slug}`;
+  // Whoever has gone on meanwhile stays where they are.
+  const address = location.hash === from ? `#events/${slug}` : location.hash;
   if (location.hash === address) dispatchEvent(new HashChangeEvent("hashchange"));
   else location.hash = address;
 }

@@ -6,7 +6,7 @@ import { isGood, isOfADevice, isOurs, troubles, when } from "./devices.js";
 import { attempt, bdi, confirm, onSubmit, open, tell } from "./form.js";
 import * as handin from "./handin.js";
 import * as lost from "./lost.js";
-import { all, call, here, session } from "./session.js";
+import { all, call, here, isCurrent, session } from "./session.js";
 import { qrSvg } from "../shared/qr.js";
 import { dayAndTime, isolated, text } from "../shared/text.js";
 
@@ -16,7 +16,7 @@ const enrolDialog = find("#enrol-dialog");
 export async function show() {
   const { event } = session;
   const [keys, { gates }] = await Promise.all([all("/api/keys", "keys"), call("GET", here("/stats"))]);
-  if (event !== session.event) return;
+  if (!isCurrent(event)) return;
   handin.show();
   const ours = keys.filter(isOurs).reverse();
   const card = (key) => cardOf(key, keys);

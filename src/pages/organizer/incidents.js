@@ -2,7 +2,7 @@
 
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi } from "./form.js";
-import { call, here, session } from "./session.js";
+import { call, here, isCurrent, session } from "./session.js";
 import { dayAndTime, isolated, text } from "../shared/text.js";
 
 const view = find("#incidents");
@@ -24,7 +24,7 @@ export function close() {
 async function load(after = null) {
   const { event } = session;
   const page = await call("GET", here(`/incidents?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`));
-  if (event !== session.event) return;
+  if (!isCurrent(event)) return;
   if (!after) list.replaceChildren();
   list.append(...page.incidents.map(item));
   if (!list.children.length) list.append(element("li", { className: "empty" }, text("organizer.no_conflicts")));

@@ -3,7 +3,7 @@
 import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, explain, onSubmit, open } from "./form.js";
 import { handOut } from "./share.js";
-import { LONG, call, here, session } from "./session.js";
+import { LONG, call, here, isCurrent, session } from "./session.js";
 import { isolated, number, text } from "../shared/text.js";
 
 const dialog = find("#mails-dialog");
@@ -80,7 +80,7 @@ onSubmit(form, async () => {
       count.textContent = text("organizer.mails_progress", { done: number(done), all: number(Math.max(done, outbox.unmailed)) });
       failed.append(...broken.map((each) => line(page.tickets.find(({ ticket_id: id }) => id === each.ticket_id), each)));
       stopped = broken.some(({ result }) => result === "unreachable");
-      if (stopped || !page.next || !dialog.open || event !== session.event) break;
+      if (stopped || !page.next || !dialog.open || !isCurrent(event)) break;
       page = await call("GET", here(`/mails?after=${encodeURIComponent(page.next)}`));
     }
     const words = [text("organizer.mails_done", { sent: number(sent) })];
@@ -90,7 +90,7 @@ onSubmit(form, async () => {
     if (stopped) count.after(alarm(text("organizer.mails_stopped")));
   } finally {
     bar.remove();
-    if (event === session.event && session.key) await Promise.all([look(), changed()]);
+    if (isCurrent(event)) await Promise.all([look(), changed()]);
   }
 });
 

@@ -6,7 +6,7 @@ import { element, find, say } from "../shared/dom.js";
 import { samePlace } from "../shared/fold.js";
 import { isGood, isOfADevice, isOurs } from "./devices.js";
 import { someGiven } from "./share.js";
-import { all, call, here, session } from "./session.js";
+import { all, call, here, isCurrent, session } from "./session.js";
 import { isolated, number, text, timeAndOtherDay } from "../shared/text.js";
 
 /** So many milliseconds after the last of several changes it is looked at again. */
@@ -29,7 +29,7 @@ export async function show(shown) {
     // The view itself tells that the service is away.
     if (!(problem instanceof Problem)) throw problem;
   });
-  if (mine !== asked || event !== session.event) return;
+  if (mine !== asked || !isCurrent(event)) return;
   told = event;
   draw(found);
 }

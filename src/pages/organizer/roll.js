@@ -4,7 +4,7 @@ import { now } from "../shared/clock.js";
 import { element, find, say } from "../shared/dom.js";
 import { inOrder, samePlace } from "../shared/fold.js";
 import { attempt, bdi, explain } from "./form.js";
-import { all, call, here, session } from "./session.js";
+import { all, call, here, isCurrent, session } from "./session.js";
 import { personOf } from "./share.js";
 import { dayAndTime, number, text, timeAndOtherDay } from "../shared/text.js";
 
@@ -52,7 +52,7 @@ async function load() {
   // What the list names can only be one of these.
   const status = { missing: "&status=valid", inside: "&status=used" }[kind.value] ?? "";
   const found = await all(here("/tickets"), "tickets", status);
-  if (mine !== asked || event !== session.event) return false;
+  if (mine !== asked || !isCurrent(event)) return false;
   tickets = found.filter((ticket) => ticket.username && LISTS[kind.value](ticket));
   fillGates();
   layOut();

@@ -78,18 +78,22 @@ export async function download(path) {
   });
 }
 
+/** Whether an event is the one that is looked at. Its object is another one after each `loadEvents`. */
+export const isCurrent = (event) => session.event?.slug === event.slug;
+
 /** The address of the event that is looked at. */
 export const here = (rest = "") => `/api/events/${session.event.slug}${rest}`;
 
 export async function loadEvents() {
-  try {
-    session.events = await all("/api/events", "events");
-    session.isBound = false;
-  } catch (problem) {
+  const { key } = session;
+  let isBound = false;
+  const events = await all("/api/events", "events").catch(async (problem) => {
     if (problem.status !== 403) throw problem;
-    session.events = [await onlyEvent()];
-    session.isBound = true;
-  }
+    isBound = true;
+    return [await onlyEvent()];
+  });
+  if (key !== session.key) return; // They signed out meanwhile.
+  Object.assign(session, { events, isBound });
   const slug = session.event?.slug;
   session.event = session.events.find((event) => event.slug === slug) ?? likeliest(session.events);
 }

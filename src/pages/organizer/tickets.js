@@ -4,7 +4,7 @@ import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, tell } from "./form.js";
 import { openMails } from "./mails.js";
 import { prepare } from "./print.js";
-import { call, here, session } from "./session.js";
+import { call, here, isCurrent, session } from "./session.js";
 import { hasLink, newTicket, openTicket, stateOf } from "./ticket.js";
 import { number, text, timeOfDay } from "../shared/text.js";
 
@@ -29,7 +29,7 @@ export async function show() {
 async function loadGates() {
   const { event } = session;
   const { gates } = await call("GET", here("/stats"));
-  if (event !== session.event) return;
+  if (!isCurrent(event)) return;
   const choice = filter.elements.gate;
   const before = choice.value;
   choice.replaceChildren(new Option(text("organizer.all"), ""), ...gates.map(({ gate }) => new Option(gate)));
