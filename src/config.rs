@@ -41,7 +41,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("DB_NAME", "postgres", "the database"),
     setting(
         "DB_SSLMODE",
-        "verify-full over a network, else prefer",
+        "verify-full over a network, else disable",
         "how far the way to PostgreSQL is protected; a URL's sslmode goes before it",
     ),
     setting("DB_SSLROOTCERT", "", "a file of authorities for PostgreSQL's certificate, besides Mozilla's list"),
@@ -664,7 +664,11 @@ impl Tls {
             _ if is_socket(&options) => options.ssl_mode(PgSslMode::Disable),
             _ if says(&["sslmode", "ssl-mode"]) => options,
             Some(mode) => options.ssl_mode(mode),
-            None if stays_here(&options) => options,
+            // Nobody listens there; and asking costs each new connection a round trip, and where it is granted a handshake.
+            None if stays_here(&options) => match options.get_ssl_mode() {
+                PgSslMode::Prefer => options.ssl_mode(PgSslMode::Disable),
+                _ => options, // What libpq's PGSSLMODE asks for.
+            },
             None => options.ssl_mode(PgSslMode::VerifyFull),
         }
     }
@@ -1160,7 +1164,7 @@ mod tests {
             assert_eq!(mode(&[("DB_HOST", host)]), "VerifyFull", "{host}");
         }
         for host in ["localhost", "127.0.0.1", "::1"] {
-            assert_eq!(mode(&[("DB_HOST", host)]), "Prefer", "{host}");
+            assert_eq!(mode(&[("DB_HOST", host)]), "Disable", "{host}");
         }
         for (url, expected) in [
             ("postgres://a@db.example.org/tickets", "VerifyFull"),
@@ -1168,11 +1172,12 @@ mod tests {
             ("postgres://a@localhost/tickets?host=db.example.org", "VerifyFull"),
             ("postgres://a@localhost/tickets?hostaddr=10.0.0.5", "VerifyFull"),
             ("postgres://a@db.example.org/tickets#?sslmode=disable", "VerifyFull"),
-            ("postgres://a@localhost/tickets", "Prefer"),
-            ("postgres://a@[::1]/tickets", "Prefer"),
+            ("postgres://a@localhost/tickets", "Disable"),
+            ("postgres://a@[::1]/tickets", "Disable"),
             // Whoever says it gets it.
             ("postgres://a@db.example.org/tickets?sslmode=disable", "Disable"),
             ("postgres://a@db.example.org/tickets?ssl-mode=require", "Require"),
+            ("postgres://a@localhost/tickets?sslmode=prefer", "Prefer"),
             ("postgres://a@localhost/tickets?sslmode=verify-full", "VerifyFull"),
             // PostgreSQL knows no TLS on a socket.
             ("postgres:///tickets?host=/run/postgresql", "Disable"),
