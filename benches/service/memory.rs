@@ -42,6 +42,6 @@ pub async fn measure(report: &mut Report) {
         }
     }
     report.at_most("resident memory after the first scan, either database", 12.0, first, " MiB");
-    report.at_most("resident memory under 256 connections, at its peak, either database", 40.0, loaded, " MiB");
+    report.at_most("resident memory under 256 connections, at its peak, either database", 32.0, loaded, " MiB");
     report.section("Memory", table);
 }

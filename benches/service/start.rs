@@ -63,11 +63,11 @@ pub async fn measure(report: &mut Report) {
     report.at_most("exec to first 200", 6.0, median(1), " ms");
     report.at_most(
         "the same, relative to a bare hyper hello-world that is built in the same way",
-        1.5,
+        1.2,
         median(1) / median(0),
         "",
     );
-    report.at_most("exec to first admitted ticket, PostgreSQL", 30.0, median(2).max(median(3)), " ms");
+    report.at_most("exec to first admitted ticket, PostgreSQL", 15.0, median(2).max(median(3)), " ms");
     let size = std::fs::metadata(SERVICE).expect("the release binary").len();
     report.at_most("release binary", 12.0, size as f64 / 1024.0 / 1024.0, " MiB");
     report.section("Cold start", format!("{ROUNDS} starts of each, in turns.\n\n{table}"));
