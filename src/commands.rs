@@ -103,7 +103,28 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 
 /// The service on the database of the environment, for a command that ends.
 fn app() -> anyhow::Result<Arc<App>> {
-    Ok(Arc::new(App::new(Settings::from_env()?, Box::new(Millis::now))))
+    Ok(app_of(Settings::from_env()?))
+}
+
+fn app_of(settings: Settings) -> Arc<App> {
+    Arc::new(App::new(settings, Box::new(Millis::now)))
+}
+
+/// The same for a command that works on what is there: where there is no file, SQLite would make a new, empty one, and the
+/// command would succeed on nothing.
+fn app_on_what_is_there() -> anyhow::Result<Arc<App>> {
+    let settings = Settings::from_env()?;
+    if let Some(file) = settings.sqlite_file() {
+        let place = std::path::absolute(file)?;
+        if let Err(error) = std::fs::metadata(&place) {
+            anyhow::bail!(
+                "there is no database at {} ({error}); run this where the service runs, or name its file by DATABASE_URL, such \
+                 as sqlite:/srv/tickets/data/tickets.db. `serve` and `import` make a new one",
+                place.display()
+            );
+        }
+    }
+    Ok(app_of(settings))
 }
 
 /// A directory for nobody else, removed with everything in it.

@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
+use crate::config::Settings;
 use crate::connections::{Connections, Place, Seat, Sent, Watched};
 use crate::error::Error;
 use crate::logs::Sender;
@@ -48,9 +49,9 @@ const HEADER_LIMIT: usize = 16 * 1024;
 /// What is left for requests in flight after SIGTERM: Cloud Run kills after 10 s.
 const GRACE: Duration = Duration::from_millis(9_500);
 
-/// Serves HTTP/1.1 where the settings say.
-pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
-    let address = SocketAddr::new(app.settings.host, app.settings.port);
+/// Listens where the settings say.
+pub fn listener(settings: &Settings) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(settings.host, settings.port);
     let listener = match listen(address) {
         // A machine without IPv6.
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_family(&error) => {
@@ -58,8 +59,7 @@ pub async fn http(app: Arc<App>) -> anyhow::Result<()> {
         }
         outcome => outcome,
     };
-    let listener = listener.with_context(|| format!("PORT: cannot listen on {address}"))?;
-    http_on(app, listener).await
+    listener.with_context(|| format!("PORT: cannot listen on {address}"))
 }
 
 /// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes what is in flight.

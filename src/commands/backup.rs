@@ -59,11 +59,10 @@ fn postgres_url(url: &str) -> Result<Box<PgConnectOptions>, &'static str> {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let app = super::app()?;
     super::block_on(async {
         match arguments.command {
-            None => take(&app, arguments.to, arguments.scratch).await,
-            Some(Command::Verify { file, scratch }) => verify(&app, file, scratch).await,
+            None => take(&*super::app_on_what_is_there()?, arguments.to, arguments.scratch).await,
+            Some(Command::Verify { file, scratch }) => verify(&super::app()?, file, scratch).await,
         }
     })
 }

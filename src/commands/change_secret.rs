@@ -4,8 +4,8 @@ use clap::Args;
 
 use crate::app::App;
 use crate::auth::{Caller, random_bytes};
-use crate::config::{Settings, refuse};
-use crate::model::{Millis, Seed};
+use crate::config::refuse;
+use crate::model::Seed;
 use crate::store::Reseeded;
 use crate::totp::TicketSecret;
 
@@ -23,12 +23,11 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let settings = Settings::from_env()?;
-    let Some(secret) = settings.ticket_secret.clone() else {
+    let app = super::app_on_what_is_there()?;
+    let Some(secret) = app.settings.ticket_secret.clone() else {
         let why = "is not set: set it to the new one, such as `openssl rand -hex 32` makes, and keep that apart from the backups";
         return Err(refuse("TICKET_SECRET", why).into());
     };
-    let app = App::new(settings, Box::new(Millis::now));
     let secret = TicketSecret::new(Some(secret));
     let reseeded = super::block_on(async {
         let kept = app.in_time(app.store().kept_secrets()).await?;

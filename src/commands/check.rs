@@ -1,19 +1,9 @@
 //! `check`: whether the data is as it can only be.
 
-use anyhow::Context as _;
-
 use crate::app::App;
-use crate::config::Settings;
-use crate::model::Millis;
 
 pub fn run() -> anyhow::Result<()> {
-    let settings = Settings::from_env()?;
-    if let Some(file) = settings.sqlite_file() {
-        // Opened where it is missing, it would be made.
-        let place = std::path::absolute(file)?;
-        std::fs::metadata(&place).with_context(|| place.display().to_string())?;
-    }
-    let app = App::new(settings, Box::new(Millis::now));
+    let app = super::app_on_what_is_there()?;
     super::block_on(async { check(&app).await })
 }
 

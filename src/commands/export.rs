@@ -42,7 +42,7 @@ enum What {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let app = super::app()?;
+    let app = super::app_on_what_is_there()?;
     super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;
         let output = arguments.output.as_deref();

@@ -13,7 +13,7 @@ pub struct Arguments {
 }
 
 pub fn run(Arguments { dry_run }: Arguments) -> anyhow::Result<()> {
-    let app = super::app()?;
+    let app = super::app_on_what_is_there()?;
     super::block_on(async {
         let events = forget_due(&app, dry_run).await?;
         for (event, forgotten) in &events {

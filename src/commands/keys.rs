@@ -95,7 +95,7 @@ pub(super) fn time(text: &str) -> Result<Millis, String> {
 }
 
 pub fn run(command: Command) -> anyhow::Result<()> {
-    let app = super::app()?;
+    let app = super::app_on_what_is_there()?;
     super::block_on(async {
         match command {
             Command::Create(arguments) => create(&app, arguments).await,

@@ -27,7 +27,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let app = super::app()?;
+    let app = super::app_on_what_is_there()?;
     let Arguments { again, dry_run, .. } = arguments;
     super::block_on(async {
         let event = super::find_event(&app, &arguments.event).await?;

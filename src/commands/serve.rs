@@ -7,26 +7,45 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::NewSecret;
 use crate::config::{Mail, SHORTEST_SECRET, Settings, refuse};
-use crate::model::Millis;
 use crate::store::{self, log_without_file, make_directory_of};
 use crate::{backup, forgetting, logs, serve};
 
 pub fn run() -> anyhow::Result<()> {
-    let mut settings = Settings::from_env()?;
+    let settings = Settings::from_env()?;
     logs::start(&settings);
+    super::block_on(async {
+        if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty()) {
+            let app = app(settings)?;
+            warn_of_no_secret(&app);
+            return serve::lambda(app).await;
+        }
+        // First: where the port is taken, nothing was made.
+        let listener = serve::listener(&settings)?;
+        let app = app(settings)?;
+        // Elsewhere the process has no time but that of requests.
+        if app.settings.is_resident {
+            tokio::spawn(begin_later(Arc::clone(&app)));
+        } else {
+            warn_of_no_secret(&app);
+        }
+        serve::http_on(app, listener).await
+    })
+}
+
+/// The service, with the organizer's key. Says what is wrong with the settings, as far as it can work all the same.
+fn app(mut settings: Settings) -> anyhow::Result<Arc<App>> {
     if settings.organizer_key.is_none()
         && let Some(file) = settings.organizer_key_file()
     {
-        let key =
-            organizer_key(&file).map_err(|error| refuse("ORGANIZER_KEY", format!("{}: {error}", file.display())))?;
+        settings.organizer_key = Some(organizer_key(&file)?);
         // Not a line of the log, which may go elsewhere or be filtered: this is for the person who starts the service.
         note!("The organizer's key is in {}", file.display());
-        settings.organizer_key = Some(key);
     }
     if settings.is_distrusted() {
         tracing::warn!(
@@ -58,21 +77,7 @@ pub fn run() -> anyhow::Result<()> {
             "others in the network may read the tickets in the mails: without tls=none in SMTP_URL they are encrypted"
         );
     }
-    let app = Arc::new(App::new(settings, Box::new(Millis::now)));
-    super::block_on(async {
-        if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty()) {
-            warn_of_no_secret(&app);
-            serve::lambda(app).await
-        } else {
-            // Elsewhere the process has no time but that of requests.
-            if app.settings.is_resident {
-                tokio::spawn(begin_later(Arc::clone(&app)));
-            } else {
-                warn_of_no_secret(&app);
-            }
-            serve::http(app).await
-        }
-    })
+    Ok(super::app_of(settings))
 }
 
 /// How long the first request has the machine for itself.
@@ -137,13 +142,20 @@ async fn check_secret(app: &App) {
 
 /// The key in a file, which is made when it is not there.
 fn organizer_key(file: &Path) -> anyhow::Result<String> {
-    if !file.try_exists()? {
-        make_organizer_key(file)?;
+    let place = std::path::absolute(file)?;
+    let place = place.display();
+    if !file.try_exists().unwrap_or(false) {
+        make_organizer_key(file).with_context(|| {
+            format!(
+                "{place} cannot be written, nor could the database beside it: run this where you may write, or name a place \
+                 by DATABASE_URL, such as sqlite:/srv/tickets/data/tickets.db"
+            )
+        })?;
     }
-    let key = fs::read_to_string(file)?.trim().to_owned();
+    let key = fs::read_to_string(file).with_context(|| format!("{place} cannot be read"))?.trim().to_owned();
     let fits = key.len() >= SHORTEST_SECRET && key.bytes().all(|byte| byte.is_ascii_graphic());
-    anyhow::ensure!(fits, "must hold at least {SHORTEST_SECRET} visible ASCII characters and no space");
-    Ok(key)
+    let why = format!("{place} must hold at least {SHORTEST_SECRET} visible ASCII characters and no space");
+    if fits { Ok(key) } else { Err(refuse("ORGANIZER_KEY", why).into()) }
 }
 
 /// Writes the whole file under another name and links it into place: of two processes that start at once one makes the

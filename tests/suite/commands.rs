@@ -288,9 +288,65 @@ fn a_file_that_holds_no_usable_organizers_key_stops_the_server() {
     std::fs::create_dir(directory.0.join("data")).expect("a directory");
     for key in ["too short", "long enough, but in several words", "Clé-d'organisatrice-longue-assez"] {
         directory.file("data/organizer.key", key);
-        let errors = Run::of(&mut directory.program(&["serve"])).failed(2);
+        let errors = Run::of(directory.program(&["serve"]).env("PORT", "0")).failed(2);
+        let file = directory.0.join("data/organizer.key");
         let why = "must hold at least 32 visible ASCII characters and no space";
-        assert_eq!(errors, format!("error: ORGANIZER_KEY: data/organizer.key: {why}\n"));
+        assert_eq!(errors, format!("error: ORGANIZER_KEY: {} {why}\n", file.display()));
+    }
+}
+
+#[test]
+fn a_server_that_cannot_begin_leaves_nothing_behind_and_says_what_is_in_its_way() {
+    let directory = Directory::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let serve = || {
+        let mut command = directory.program(&[]);
+        command.env("HOST", "127.0.0.1");
+        command
+    };
+    let errors = Run::of(serve().env("PORT", &port)).failed(1);
+    assert!(errors.starts_with(&format!("error: PORT: cannot listen on 127.0.0.1:{port}")), "{errors}");
+    assert_eq!(directory.names("."), [""; 0]);
+
+    // Nobody can write in it, not even the superuser.
+    let data = directory.file("data", "");
+    let errors = Run::of(serve().env("PORT", "0")).failed(1);
+    let says = format!("error: {} cannot be written", data.join("organizer.key").display());
+    assert!(errors.starts_with(&says) && errors.contains("DATABASE_URL"), "{errors}");
+    assert!(!errors.contains("ORGANIZER_KEY"), "{errors}");
+    assert_eq!(directory.names("."), ["data"]);
+}
+
+#[test]
+fn a_command_that_works_on_what_is_there_makes_no_database() {
+    /// What may make one, and what needs none.
+    const OTHERS: [&str; 9] = ["serve", "demo", "migrate", "import", "restore", "code", "healthcheck", "smoke", "help"];
+    let on_what_is_there: &[&[&str]] = &[
+        &["keys", "list"],
+        &["keys", "create", "--name", "North", "--role", "gate", "--event", "default"],
+        &["mail"],
+        &["export", "tickets"],
+        &["forget"],
+        &["backup", "--to", "."],
+        &["check"],
+        &["change-secret", "--yes"],
+    ];
+    let help = Run::of(&mut Directory::new().program(&["--help"])).printed();
+    let (_, commands) = help.split_once("Commands:\n").expect("a list of commands");
+    let (commands, _) = commands.split_once("\n\n").expect("an end of the list");
+    let names =
+        commands.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty());
+    for command in names {
+        let tried = on_what_is_there.iter().any(|arguments| arguments[0] == command);
+        assert!(tried != OTHERS.contains(&command), "{command}: say whether it may make a database");
+    }
+    for arguments in on_what_is_there {
+        let directory = Directory::new();
+        let errors = Run::of(directory.program(arguments).env("TICKET_SECRET", "s".repeat(32))).failed(1);
+        let file = directory.0.join("data/tickets.db");
+        assert!(errors.contains(&format!("there is no database at {}", file.display())), "{arguments:?}: {errors}");
+        assert_eq!(directory.names("."), [""; 0], "{arguments:?}");
     }
 }
 
@@ -605,8 +661,10 @@ on_both_databases!(
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_schema_sqlite_migrates_by_itself_and_postgresql_says_what_to_run() {
     let directory = Directory::new();
+    std::fs::create_dir(directory.0.join("data")).expect("a directory");
+    let file = directory.file("data/tickets.db", "");
     assert_eq!(Run::of(&mut directory.program(&["keys", "list"])).printed(), "");
-    assert!(directory.names("data").contains(&"tickets.db".to_owned()));
+    assert!(std::fs::metadata(file).expect("it is there").len() > 0);
 
     let database = TestDatabase::create(crate::database::Kind::Postgres).await;
     database.execute(DROP_TABLES).await.expect("the tables are there");
