@@ -47,3 +47,18 @@ for (const page of ["gate", "ticket"]) {
     assert.deepEqual(named.map(([, path]) => path).sort(), [...loads(`${page}/${page}.js`)].sort());
   });
 }
+
+test("the card for the night says what the pages say, in its two languages", () => {
+  const cards = { en: ["card.md", /"([^"]+)"/g], es: ["card.es.md", /«([^»]+)»/g] };
+  for (const [language, [file, quote]] of Object.entries(cards)) {
+    const card = source(new URL(`../../docs/${file}`, import.meta.url));
+    const texts = Object.values(JSON.parse(source(new URL(`text/${language}.json`, PAGES))));
+    const quoted = [...card.matchAll(quote)].map(([, words]) => words);
+    assert.ok(quoted.length >= 9, `${language}: ${quoted}`);
+    for (const words of quoted) {
+      const [begin, end] = words.split("…").map((part) => part.trim());
+      const isSaid = (text) => (end === undefined ? text === words : text.startsWith(begin) && text.includes(end));
+      assert.ok(texts.some((text) => typeof text === "string" && isSaid(text)), `${language}: no page says “${words}”`);
+    }
+  }
+});
