@@ -69,6 +69,12 @@ pub struct FullHealth {
     /// or `full_page_writes` off.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub durability: &'static str,
+    /// Whether the database takes a write: not so where its disk is full, or it may only be read.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
+    pub writable: &'static str,
+    /// Whether `TICKET_SECRET` is the one that the database's tickets were made with. Nobody is admitted with another one.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
+    pub secret: &'static str,
 }
 
 /// The newest full check. The lock lets one check at a time reach the database; the others wait for its result.

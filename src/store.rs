@@ -224,6 +224,17 @@ pub struct Health {
     pub now: Millis,
     /// Whether what it acknowledged outlives a crash.
     pub durable: bool,
+    /// Whether it takes a write now.
+    pub writable: bool,
+}
+
+/// Writes, and changes nothing: where there is no room, or only reading is allowed, that fails.
+const PROBE: &str =
+    "insert into settings (name, value) values ('probe', '') on conflict (name) do update set value = excluded.value";
+
+/// Says in the log why a database takes no write.
+fn is_written<T>(probe: std::result::Result<T, sqlx::Error>) -> bool {
+    probe.inspect_err(|error| tracing::warn!(%error, "full health check: the database takes no write")).is_ok()
 }
 
 #[async_trait]

@@ -164,6 +164,9 @@ fn full_health(address: SocketAddr) -> anyhow::Result<()> {
     // What the copy is kept on does not matter: a throwaway server may well forget.
     let checks: BTreeMap<String, Value> = serde_json::from_str(body).unwrap_or_default();
     let is_ok = |check: &str| checks.get(check).is_some_and(|word| word == "ok");
-    anyhow::ensure!(["database", "migrations", "clock"].into_iter().all(is_ok), "answers /health?full=1 with {body}");
+    anyhow::ensure!(
+        ["database", "migrations", "clock", "writable"].into_iter().all(is_ok),
+        "answers /health?full=1 with {body}"
+    );
     Ok(())
 }

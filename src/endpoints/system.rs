@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::{FullHealth, within};
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
+use crate::model::Millis;
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store;
@@ -66,36 +67,47 @@ pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
 
 async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
-    let (database, migrations, clock, durability) = match ask_database(call).await {
-        Ok(health) => {
-            if !health.migrated {
-                tracing::warn!("full health check: the schema is behind, run `register-ticket-api migrate`");
-            }
-            let apart = Duration::from_millis(health.now.0.abs_diff(call.app.now().0));
-            if !health.durable {
-                tracing::warn!("full health check: PostgreSQL runs with `fsync` or `full_page_writes` off");
-            }
-            (true, health.migrated, apart <= CLOCKS_APART, health.durable)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "full health check");
-            (false, false, false, false)
-        }
+    let health = ask_database(call).await.inspect_err(|error| tracing::warn!(%error, "full health check"));
+    let secret = match &health {
+        Ok(health) if health.migrated => does_secret_fit(call).await,
+        _ => false,
     };
+    let database = health.is_ok();
+    let unknown = store::Health { migrated: false, now: Millis(0), durable: false, writable: false };
+    let store::Health { migrated, now, durable, writable } = health.unwrap_or(unknown);
+    if database && !migrated {
+        tracing::warn!("full health check: the schema is behind, run `register-ticket-api migrate`");
+    }
+    if database && !durable {
+        tracing::warn!("full health check: PostgreSQL runs with `fsync` or `full_page_writes` off");
+    }
+    let clock = Duration::from_millis(now.0.abs_diff(call.app.now().0)) <= CLOCKS_APART;
     FullHealth {
-        status: word(database && migrations && clock && durability),
+        status: word(database && migrated && clock && durable && writable && secret),
         version: env!("CARGO_PKG_VERSION"),
         revision: call.app.settings.revision.clone(),
         database: word(database),
-        migrations: word(migrations),
+        migrations: word(migrated),
         clock: word(clock),
-        durability: word(durability),
+        durability: word(durable),
+        writable: word(writable),
+        secret: word(secret),
     }
 }
 
 /// The database has less time than the request, so that the answer is still sent when it does not.
 async fn ask_database(call: &Call<'_>) -> Result<store::Health, Error> {
     within(call.app.settings.db_timeout * 4 / 5, call.app.store().health()).await
+}
+
+/// Looks whether `TICKET_SECRET` is the one of the database. Of one without tickets it may become it.
+async fn does_secret_fit(call: &Call<'_>) -> bool {
+    let fits = async {
+        let kept = call.app.store().kept_secrets().await?;
+        call.app.checked_secret(kept.secret_fingerprint.as_deref()).map(drop)
+    };
+    let fits = within(call.app.settings.db_timeout / 5, fits).await;
+    fits.inspect_err(|error| tracing::warn!(error.code = error.code(), "full health check: the secret")).is_ok()
 }
 
 /// `GET /metrics`: in the text format that Prometheus reads.

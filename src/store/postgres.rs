@@ -128,7 +128,7 @@ use self::queries::issues::{LARGE_CHUNK, RowsOf};
 use self::queries::search::{Folded, fold_some};
 use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool, Session};
-use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, Result};
+use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, PROBE, Result, is_written};
 use crate::admission::ATTEMPTS;
 use crate::config::PoolMode;
 use crate::error::Error;
@@ -252,9 +252,10 @@ async fn health(connection: &mut PgConnection) -> Result<Health> {
     };
     let durable =
         sqlx::query_scalar("select current_setting('fsync')::boolean and current_setting('full_page_writes')::boolean")
-            .fetch_one(connection)
+            .fetch_one(&mut *connection)
             .await?;
-    Ok(Health { migrated, now, durable })
+    let writable = migrated && is_written(connection.execute(PROBE).await);
+    Ok(Health { migrated, now, durable, writable })
 }
 
 async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid, now: Millis) -> Result<()> {

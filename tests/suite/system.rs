@@ -19,6 +19,7 @@ on_both_databases! {
     health_names_version_and_revision,
     full_health_looks_at_database_migrations_and_clock,
     full_health_says_that_the_clocks_are_apart,
+    full_health_says_that_the_secret_is_another,
     metrics_count_scans_and_requests,
     metrics_count_a_scan_once_however_often_it_is_sent,
     the_document_is_served_as_it_is,
@@ -63,7 +64,30 @@ async fn full_health_looks_at_database_migrations_and_clock(service: Service) {
     let on_time = Client::of(&Arc::new(App::new(settings, Box::new(Millis::now))));
     let full = on_time.get("/health?full=1").await.is(200);
     assert_eq!(full["status"], "ok");
-    assert_members(&full, json!({ "database": "ok", "migrations": "ok", "clock": "ok" }));
+    assert_members(
+        &full,
+        json!({ "database": "ok", "migrations": "ok", "clock": "ok", "writable": "ok", "secret": "ok" }),
+    );
+}
+
+async fn full_health_says_that_the_secret_is_another(service: Service) {
+    let on_time = |secret: &str| {
+        let settings = settings(&service.database, &[("TICKET_SECRET", secret)]);
+        Client::of(&Arc::new(App::new(settings, Box::new(Millis::now))))
+    };
+    let [one, other] = ["a".repeat(32), "b".repeat(32)];
+    // Before the first ticket is registered any fits, and none is taken.
+    for secret in [&one, &other] {
+        on_time(secret).get("/health?full=1").await.is(200);
+    }
+    let organizer = on_time(&one).with_key(ORGANIZER_KEY);
+    organizer.post("/api/users", json!({ "username": "ana", "full_name": "Ana Roe" })).await.is(201);
+    organizer.post("/api/events/default/tickets", json!({ "seat": "A1", "gate": "North" })).await.is(201);
+    organizer.post("/api/users/ana/tickets", json!({ "seat": "A1", "gate": "North" })).await.is(201);
+    on_time(&one).get("/health?full=1").await.is(200);
+    let full = on_time(&other).get("/health?full=1").await.is(503);
+    let wrong_secret = json!({ "status": "failed", "secret": "failed", "database": "ok", "writable": "ok" });
+    assert_members(&full, wrong_secret);
 }
 
 async fn full_health_says_that_the_clocks_are_apart(service: Service) {
@@ -109,6 +133,31 @@ fn value<'a>(text: &'a str, start: &str, label: &str) -> &'a str {
 async fn the_document_is_served_as_it_is(service: Service) {
     let served = service.anonymous.get("/openapi.json").await;
     assert_eq!(served.text(), include_str!("../../src/openapi.json"));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn full_health_says_that_sqlite_has_no_room() {
+    let service = Service::start(Kind::Sqlite).await;
+    // A file that would grow past its limit is refused as on a full disk, once the process does not mind the signal.
+    let through = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+    let server = Server::through(&through, service.database.environment()).await;
+    server.organizer().get("/api/events").await.is(200); // It has opened the file.
+    let process = server.process.id().to_string();
+    let limited = std::process::Command::new("prlimit").args(["--pid", &process, "--fsize=1:unlimited"]).status();
+    assert!(limited.is_ok_and(|status| status.success()), "prlimit, of util-linux, sets a limit");
+    let full = server.anonymous().get("/health?full=1").await.is(503);
+    assert_members(&full, json!({ "status": "failed", "writable": "failed", "database": "ok", "secret": "ok" }));
+}
+
+#[tokio::test]
+async fn full_health_says_that_postgresql_may_only_be_read() {
+    let service = Service::start(Kind::Postgres).await;
+    let only_read = "do $$ begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end $$";
+    service.database.execute(only_read).await.expect("the owner may");
+    let client = Client::of(&Arc::new(App::new(settings(&service.database, &[]), Box::new(Millis::now))));
+    let full = client.get("/health?full=1").await.is(503);
+    assert_members(&full, json!({ "status": "failed", "writable": "failed", "database": "ok", "secret": "ok" }));
 }
 
 /// What is written to a file that is elsewhere, or nowhere, is lost; and what stands in its place is another database.
