@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::NewSecret;
+use crate::backup::archive;
 use crate::config::{Mail, SHORTEST_SECRET, Settings, refuse};
+use crate::model::Millis;
 use crate::store::{self, log_without_file, make_directory_of};
 use crate::{backup, forgetting, logs, serve};
 
@@ -53,17 +55,8 @@ fn app(mut settings: Settings) -> anyhow::Result<Arc<App>> {
             "browsers keep cameras and offline pages from plain http: set PUBLIC_URL to an https address"
         );
     }
-    if let Some(log) = settings.sqlite_file().and_then(log_without_file) {
-        tracing::error!(
-            log = %log.display(),
-            "the database is not there, but its write-ahead log is, which is a part of it: bring the file back"
-        );
-    } else if let Some(file) = settings.sqlite_file().filter(|file| !file.exists()) {
-        tracing::warn!(
-            file = %file.display(),
-            "there is no database: the first request makes a new, empty one, which knows no ticket and no key. Where there \
-             was one before, stop the service: the path is wrong, or the volume is not there"
-        );
+    if let Some(file) = settings.sqlite_file().filter(|file| !file.exists()) {
+        warn_of_no_database(file, settings.backup_dir.as_deref());
     }
     if let Some(sslmode) = settings.database.weak_sslmode() {
         tracing::warn!(
@@ -113,6 +106,30 @@ async fn look_at_database(app: Arc<App>) {
             }
         }
         None => check_secret(&app).await,
+    }
+}
+
+/// Says that a file is missing: in plain words where there was one, as what is left of it shows.
+fn warn_of_no_database(file: &Path, backups: Option<&Path>) {
+    let newest = |directory| archive::newest(directory, archive::SQLITE, Millis::now());
+    if let Some(log) = log_without_file(file) {
+        tracing::error!(
+            log = %log.display(),
+            "the database is not there, but its write-ahead log is, which is a part of it: bring the file back"
+        );
+    } else if let Some((_, backup)) = backups.and_then(|directory| newest(directory).ok().flatten()) {
+        tracing::error!(
+            file = %file.display(),
+            backup = %backup.display(),
+            "there is no database, but there are backups of one: stop the service and bring the file back, or restore the \
+             newest backup with `register-ticket-api restore`. The first request makes a new, empty database"
+        );
+    } else {
+        tracing::warn!(
+            file = %file.display(),
+            "there is no database: the first request makes a new, empty one, which knows no ticket and no key. Where there \
+             was one before, stop the service: the path is wrong, or the volume is not there"
+        );
     }
 }
 

@@ -208,6 +208,18 @@ async fn serve_says_that_there_is_no_database_yet_and_only_then() {
     assert!(!again.process.log().contains("there is no database"), "{}", again.process.log());
 }
 
+#[tokio::test]
+async fn serve_says_that_there_is_no_database_but_backups_of_one() {
+    let directory = Directory::new();
+    std::fs::create_dir(directory.0.join("backups")).expect("a directory");
+    let backup = directory.file("backups/tickets-20260501-180000Z.db.gz", "");
+    let place = |name: &str| directory.0.join(name).display().to_string();
+    let environment = [("DATABASE_URL", format!("sqlite:{}", place("tickets.db"))), ("BACKUP_DIR", place("backups"))];
+    let server = Server::start(environment.map(|(name, value)| (name.to_owned(), value))).await;
+    let line = server.process.logged("but there are backups of one").await;
+    assert!(line.contains("ERROR") && line.contains(&backup.display().to_string()), "{line}");
+}
+
 /// Somebody moved a file without the log beside it, in which the newest scans are.
 #[tokio::test]
 async fn no_file_is_made_where_the_log_of_one_is_left() {
