@@ -4,8 +4,8 @@
 //! before it is compressed and read after, PostgreSQL's dump is compressed and restored into a throwaway database.
 
 pub mod archive;
-pub mod daily;
 mod postgres;
+pub mod regular;
 pub mod revived;
 mod sqlite;
 
@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::App;
 use crate::config::Database;
 use crate::model::Millis;
-use archive::Folder;
+use archive::{Folder, Holding};
 use revived::{Before, State};
 
 /// How long `BACKUP_COMMAND` may take.
@@ -63,6 +63,10 @@ fn said(error: sqlx::Error) -> anyhow::Error {
 }
 
 impl Contents {
+    const fn holding(&self) -> Holding {
+        Holding { tickets: self.tickets, scans: self.scans }
+    }
+
     fn is_of_a_history(&self) -> bool {
         self.schema_version >= Some(HAS_HISTORY)
     }
@@ -134,6 +138,8 @@ pub struct Backup {
     pub bytes: u64,
     pub elapsed: Duration,
     pub contents: Contents,
+    /// What was in it before, where that is far more.
+    pub before: Option<(PathBuf, Holding)>,
     pruned: anyhow::Result<()>,
 }
 
@@ -149,20 +155,21 @@ pub async fn take(app: &App, directory: &Path, scratch: Option<&PgConnectOptions
 
 async fn take_into(app: &App, folder: &Folder, scratch: Option<&PgConnectOptions>) -> anyhow::Result<Backup> {
     let (started, now) = (Instant::now(), app.now());
-    let (path, contents, ending) = match &app.settings.database {
-        Database::Sqlite(database) => {
-            let (path, contents) = sqlite::back_up(database, folder, now).await?;
-            (path, contents, archive::SQLITE)
-        }
-        Database::Postgres { owner, .. } => {
-            let (path, contents) = postgres::back_up(owner, scratch.unwrap_or(owner), folder, now).await?;
-            (path, contents, archive::POSTGRES)
-        }
+    let ending = match &app.settings.database {
+        Database::Sqlite(_) => archive::SQLITE,
+        Database::Postgres { .. } => archive::POSTGRES,
     };
+    let before = folder.newest(ending, now)?;
+    let (path, contents) = match &app.settings.database {
+        Database::Sqlite(database) => sqlite::back_up(database, folder, now).await?,
+        Database::Postgres { owner, .. } => postgres::back_up(owner, scratch.unwrap_or(owner), folder, now).await?,
+    };
+    let before = before.and_then(|(path, holds)| Some((path, holds?)));
+    let before = before.filter(|(_, holds)| contents.holding().is_far_below(*holds));
     let elapsed = started.elapsed();
     // Only now that a new one is there. One without tickets, as of a wrong path, takes the place of none.
     let pruned = if contents.tickets == 0 { Ok(()) } else { folder.prune(now, ending) };
-    let backup = Backup { bytes: path.metadata()?.len(), elapsed, path, contents, pruned };
+    let backup = Backup { bytes: path.metadata()?.len(), elapsed, path, contents, before, pruned };
     tracing::info!(
         file = %backup.path.display(),
         bytes = backup.bytes,
@@ -171,10 +178,26 @@ async fn take_into(app: &App, folder: &Folder, scratch: Option<&PgConnectOptions
         scans = backup.contents.scans,
         "backup taken"
     );
+    if let Some(warning) = backup.warning() {
+        tracing::warn!("{warning}");
+    }
     Ok(backup)
 }
 
 impl Backup {
+    /// What a person should look at before the backup before this one is gone.
+    pub fn warning(&self) -> Option<String> {
+        let (path, holds) = self.before.as_ref()?;
+        let (Holding { tickets, scans }, now) = (*holds, self.contents.holding());
+        Some(format!(
+            "this backup holds {} tickets and {} scans, and the one before it {tickets} and {scans}: was something deleted? \
+             The one before stays for a week: {}",
+            now.tickets,
+            now.scans,
+            path.display()
+        ))
+    }
+
     /// Sends the backup off, and tells also what else went wrong after it was taken.
     pub async fn follow_up(self, app: &App) -> anyhow::Result<()> {
         let sent = send(app, &self.path).await;

@@ -72,7 +72,11 @@ pub const SETTINGS: &[Setting] = &[
         "127.0.0.0/8,::1, and on Cloud Run its front end",
         "addresses and networks of proxies, which may have any number of connections and say who sent a request",
     ),
-    setting("BACKUP_DIR", "", "where backups are kept; on SQLite `serve` then takes one every day"),
+    setting(
+        "BACKUP_DIR",
+        "",
+        "where backups are kept; on SQLite `serve` then takes one every day, and every minute while people are scanned",
+    ),
     setting("BACKUP_COMMAND", "", "a program, and its first arguments, that sends a backup away; its path comes last"),
     setting(
         "SMTP_URL",
@@ -400,7 +404,7 @@ impl Settings {
     }
 
     /// Where `serve` takes a backup every day, if it does.
-    pub fn daily_backups(&self) -> Option<&Path> {
+    pub fn regular_backups(&self) -> Option<&Path> {
         self.backup_dir.as_deref().filter(|_| self.is_resident && self.sqlite_file().is_some())
     }
 
@@ -775,7 +779,7 @@ mod tests {
         assert_eq!(settings.public_url, "http://localhost:8080");
         assert_eq!(settings.organizer_key, None);
         assert_eq!(settings.ticket_secret, None);
-        assert_eq!(settings.daily_backups(), None);
+        assert_eq!(settings.regular_backups(), None);
         assert_eq!(settings.backup_command, None);
         assert_eq!(settings.google_cloud_project, None);
         assert_eq!(settings.log_format, LogFormat::Text);
@@ -826,7 +830,7 @@ mod tests {
         assert_eq!(settings.public_url, "https://tickets.example.org");
         assert_eq!(settings.organizer_key.as_deref(), Some(SECRET));
         assert_eq!(settings.ticket_secret.as_deref(), Some(SECRET));
-        assert_eq!(settings.daily_backups().unwrap(), Path::new("backups"));
+        assert_eq!(settings.regular_backups().unwrap(), Path::new("backups"));
         assert_eq!(settings.backup_command.as_deref(), Some("send --to elsewhere"));
         assert_eq!(settings.google_cloud_project.as_deref(), Some("a-project"));
         assert_eq!(settings.log_format, LogFormat::Json);
@@ -870,14 +874,14 @@ mod tests {
     #[test]
     fn only_a_resident_service_on_sqlite_backs_up_by_itself() {
         let sqlite = [("BACKUP_DIR", "backups"), ("DATABASE_URL", "sqlite:tickets.db")];
-        assert!(read(&sqlite).unwrap().daily_backups().is_some());
+        assert!(read(&sqlite).unwrap().regular_backups().is_some());
         for elsewhere in [
             ("DATABASE_URL", "postgres://localhost/tickets"),
             ("K_SERVICE", "tickets"),
             ("AWS_LAMBDA_RUNTIME_API", "localhost"),
         ] {
             let settings = read(&[&[elsewhere], &sqlite[..]].concat()).unwrap();
-            assert_eq!(settings.daily_backups(), None, "{elsewhere:?}");
+            assert_eq!(settings.regular_backups(), None, "{elsewhere:?}");
         }
     }
 

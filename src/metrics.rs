@@ -1,5 +1,6 @@
 //! What Prometheus reads at `/metrics`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -39,6 +40,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     latency: Family<RouteLabels, Histogram>,
     scans: Family<ScanLabels, Counter>,
+    decided: AtomicU64,
     migrations_ok: Gauge,
     backup_last_success: Gauge,
 }
@@ -60,14 +62,15 @@ impl Metrics {
         registry.register("migrations_ok", "Whether the schema is this release's", migrations_ok.clone());
         let help = "Whether TICKET_SECRET is set, without which a copy of the database makes codes";
         registry.register("ticket_secret_set", help, ticket_secret_set);
-        if settings.daily_backups().is_some() {
+        if settings.regular_backups().is_some() {
             let help = "When the newest backup was taken, in milliseconds since 1970, 0 without one";
             registry.register("backup_last_success", help, backup_last_success.clone());
         }
         registry.register("http_requests", "Requests answered", Family::clone(&requests));
         registry.register("http_request_duration_seconds", "Time to the head of the response", latency.clone());
         registry.register("scans", "Scans by result", Family::clone(&scans));
-        Self { registry, requests, latency, scans, migrations_ok, backup_last_success }
+        let decided = AtomicU64::default();
+        Self { registry, requests, latency, scans, decided, migrations_ok, backup_last_success }
     }
 
     pub fn observe(&self, method: &Method, route: &'static str, status: StatusCode, elapsed: Duration) {
@@ -79,6 +82,12 @@ impl Metrics {
     /// Counts a scan that was decided now; a replay of one is no other scan.
     pub fn count_scan(&self, result: ScanResult) {
         self.scans.get_or_create(&ScanLabels { result: result.as_str() }).inc();
+        self.decided.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many scans were decided since the process started, whatever came of them.
+    pub fn decided_scans(&self) -> u64 {
+        self.decided.load(Ordering::Relaxed)
     }
 
     pub fn set_backup(&self, newest: Option<Millis>) {

@@ -5,11 +5,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use flate2::Compression;
-use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
+use flate2::read::{GzDecoder, MultiGzDecoder};
+use flate2::{Compression, GzBuilder};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
@@ -25,6 +25,8 @@ const NAME: &str = "tickets-%Y%m%d-%H%M%SZ";
 /// How the names of files begin that are still being written.
 const UNFINISHED: &str = ".unfinished-tickets-";
 
+/// For how many hours before the newest backup each has one.
+const HOURS: u64 = 24;
 const DAYS: usize = 7;
 const WEEKS: usize = 4;
 
@@ -90,12 +92,50 @@ impl Folder {
         backups.retain(|(taken_at, _)| *taken_at <= newest);
         let times: Vec<Millis> = backups.iter().map(|(taken_at, _)| *taken_at).collect();
         let kept = kept(&times);
+        let mut newer = None;
         for (taken_at, path) in backups {
-            if !kept.contains(&taken_at.0) {
+            let holds = Holding::of(&path);
+            let is_better = newest - Duration::from_hours(24 * DAYS as u64) < taken_at
+                && holds.zip(newer).is_some_and(|(holds, newer): (Holding, Holding)| newer.is_far_below(holds));
+            if kept.contains(&taken_at.0) || is_better {
+                newer = holds.or(newer);
+            } else {
                 fs::remove_file(&path).with_context(|| path.display().to_string())?;
             }
         }
         Ok(())
+    }
+
+    /// The newest backup of one kind up to a moment, and what it holds, where it tells.
+    pub fn newest(&self, endings: &[&str], now: Millis) -> anyhow::Result<Option<(PathBuf, Option<Holding>)>> {
+        let newest = newest(&self.path, endings, now)?;
+        Ok(newest.map(|(_, path)| (path.clone(), Holding::of(&path))))
+    }
+}
+
+/// How much a backup holds, as the comment of its gzip header tells (RFC 1952, section 2.3.1.1), so that nobody has to
+/// unpack it. Dumps of PostgreSQL do not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub tickets: i64,
+    pub scans: i64,
+}
+
+impl Holding {
+    fn of(path: &Path) -> Option<Self> {
+        let file = GzDecoder::new(BufReader::new(File::open(path).ok()?));
+        let comment = std::str::from_utf8(file.header()?.comment()?).ok()?;
+        let (tickets, scans) = comment.strip_prefix("tickets ")?.split_once(" scans ")?;
+        Some(Self { tickets: tickets.parse().ok()?, scans: scans.parse().ok()? })
+    }
+
+    fn comment(self) -> String {
+        format!("tickets {} scans {}", self.tickets, self.scans)
+    }
+
+    /// Whether it holds so much less than another that something was lost or deleted in between.
+    pub fn is_far_below(self, other: Self) -> bool {
+        2 * self.tickets < other.tickets || 2 * self.scans < other.scans
     }
 }
 
@@ -158,19 +198,20 @@ fn taken_at(file_name: &str, endings: &[&str]) -> Option<Millis> {
     (name(time, ending) == file_name).then_some(time)
 }
 
-/// Which of these backups, the newest first, to keep: the newest of each of the last days that have one, and of those
-/// that are older, the newest of their week.
+/// Which of these backups, the newest first, to keep: the newest of each of the last hours, of each of the last days that have
+/// one, and of those that are older, the newest of their week.
 fn kept(times: &[Millis]) -> BTreeSet<i64> {
     let mut kept = BTreeSet::new();
     let (mut days, mut weeks) = (BTreeSet::new(), 0);
-    let mut weeks_seen = BTreeSet::new();
+    let (mut weeks_seen, mut hours) = (BTreeSet::new(), BTreeSet::new());
     for time in times {
+        let newest_of_hour = times[0] - Duration::from_hours(HOURS) < *time && hours.insert(time.0 / Millis::HOUR);
         let day = civil(*time).date();
         let newest_of_week = weeks_seen.insert(monday(day));
         let newest_of_day = days.len() < DAYS && days.insert(day);
         let weekly = !newest_of_day && newest_of_week && weeks < WEEKS;
         weeks += usize::from(weekly);
-        if newest_of_day || weekly {
+        if newest_of_hour || newest_of_day || weekly {
             kept.insert(time.0);
         }
     }
@@ -183,9 +224,10 @@ fn monday(day: Date) -> Date {
 }
 
 /// Compresses a file into another one, and reads that back: what cannot be read again is no copy.
-pub fn compress(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub fn compress(from: &Path, to: &Path, holds: Option<Holding>) -> anyhow::Result<()> {
     let written = OpenOptions::new().write(true).truncate(true).open(to)?;
-    let mut encoder = GzEncoder::new(written, Compression::default());
+    let header = holds.map_or_else(GzBuilder::new, |holds| GzBuilder::new().comment(holds.comment()));
+    let mut encoder = header.write(written, Compression::default());
     let length = io::copy(&mut File::open(from)?, &mut encoder)?;
     encoder.finish()?.sync_all()?;
     let read = io::copy(&mut reader(to)?, &mut io::sink())?;
@@ -216,8 +258,6 @@ pub fn reader(path: &Path) -> io::Result<Box<dyn Read + Send>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::limits::BACKUP_DAYS;
 
@@ -297,13 +337,54 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_disk_that_is_full_is_told() {
-        let error = compress(Path::new(file!()), Path::new("/dev/full")).unwrap_err();
+        let error = compress(Path::new(file!()), Path::new("/dev/full"), None).unwrap_err();
         assert_eq!(error.to_string(), "No space left on device (os error 28)");
     }
 
     #[test]
     fn of_one_day_the_newest_is_kept_and_days_without_a_backup_do_not_count() {
-        let mut times = ["2026-05-01T18:00:00Z", "2026-05-01T04:00:00Z", "2026-03-01T04:00:00Z"].map(at);
-        assert_eq!(kept_of(&mut times), ["2026-05-01T18:00", "2026-03-01T04:00"]);
+        let times = ["2026-05-03T04:00:00Z", "2026-05-01T18:00:00Z", "2026-05-01T04:00:00Z", "2026-03-01T04:00:00Z"];
+        let kept = ["2026-05-03T04:00", "2026-05-01T18:00", "2026-03-01T04:00"];
+        assert_eq!(kept_of(&mut times.map(at)), kept);
+    }
+
+    #[test]
+    fn of_each_of_the_last_24_hours_the_newest_is_kept() {
+        let newest = at("2026-05-01T20:30:00Z");
+        let mut minutes: Vec<Millis> =
+            (0..30 * 60).map(|minutes| Millis(newest.0 - minutes * Millis::MINUTE)).collect();
+        let mut expected = vec!["2026-05-01T20:30".to_owned()];
+        expected.extend((0..20).rev().map(|hour| format!("2026-05-01T{hour:02}:59")));
+        expected.extend((20..24).rev().map(|hour| format!("2026-04-30T{hour:02}:59")));
+        assert_eq!(kept_of(&mut minutes), expected);
+    }
+
+    #[test]
+    fn a_backup_that_holds_far_more_than_the_next_stays_for_a_week() {
+        let place = std::env::temp_dir().join(format!("archive-{}", Uuid::new_v4()));
+        let folder = Folder::open(&place).unwrap().unwrap();
+        let start = at("2026-05-01T20:00:00Z");
+        let take = |minute: u64, tickets, scans| {
+            let file = folder.unfinished().unwrap();
+            compress(Path::new(file!()), &file.0, Some(Holding { tickets, scans })).unwrap();
+            let taken_at = start + Duration::from_secs(60 * minute);
+            let path = folder.keep(file, taken_at, SQLITE).unwrap();
+            folder.prune(taken_at, SQLITE).unwrap();
+            path
+        };
+        let kept = || list(&place, SQLITE).unwrap().into_iter().map(|(_, path)| path).collect::<Vec<_>>();
+
+        take(0, 1_200, 300);
+        let full = take(1, 1_200, 310);
+        // The event was deleted.
+        take(2, 3, 0);
+        let emptied = take(3, 3, 0);
+        assert_eq!(kept(), [emptied, full.clone()]);
+        let day = 24 * 60;
+        take(6 * day, 3, 0);
+        assert!(kept().contains(&full));
+        take(8 * day, 3, 0);
+        assert!(!kept().contains(&full));
+        fs::remove_dir_all(place).unwrap();
     }
 }

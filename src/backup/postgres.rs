@@ -49,7 +49,7 @@ pub async fn back_up(
     succeed(program.arg("--file").arg(&dump.0)).await?;
     let compressed = folder.unfinished()?;
     let (from, to) = (dump.0.clone(), compressed.0.clone());
-    unblocked(move || archive::compress(&from, &to)).await.context("compressing the dump")?;
+    unblocked(move || archive::compress(&from, &to, None)).await.context("compressing the dump")?;
     drop(dump);
     check(&compressed.0).await.context("the dump")?;
     let restored = in_scratch(scratch, async |scratch| {

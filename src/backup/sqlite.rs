@@ -36,7 +36,8 @@ pub async fn back_up(database: &Path, folder: &Folder, taken_at: Millis) -> anyh
     let contents = inspect(&copy.0).await.context("the copy")?;
     let compressed = folder.unfinished()?;
     let (from, to) = (copy.0.clone(), compressed.0.clone());
-    unblocked(move || archive::compress(&from, &to)).await.context("compressing the copy")?;
+    let holds = Some(contents.holding());
+    unblocked(move || archive::compress(&from, &to, holds)).await.context("compressing the copy")?;
     Ok((folder.keep(compressed, taken_at, archive::SQLITE)?, contents))
 }
 

@@ -79,6 +79,9 @@ async fn take(app: &App, to: Option<PathBuf>, scratch: Scratch) -> anyhow::Resul
         backup.contents.scans,
         backup.elapsed.as_millis()
     );
+    if let Some(warning) = backup.warning() {
+        note!("warning: {warning}");
+    }
     backup.follow_up(app).await.context("the backup is kept, but")
 }
 

@@ -85,8 +85,8 @@ async fn begin_later(app: Arc<App>) {
 // By itself: within its caller, which runs at the start, it would have 40 kB of stack touched then.
 #[inline(never)]
 fn begin(app: Arc<App>) {
-    if let Some(directory) = app.settings.daily_backups().map(Path::to_owned) {
-        tokio::spawn(backup::daily::run(Arc::clone(&app), directory));
+    if let Some(directory) = app.settings.regular_backups().map(Path::to_owned) {
+        tokio::spawn(backup::regular::run(Arc::clone(&app), directory));
     }
     tokio::spawn(forgetting::run(Arc::clone(&app)));
     tokio::spawn(look_at_database(app));

@@ -12,7 +12,9 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{Method, Request};
+use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::commands::{Directory, Run, on};
 use crate::database::{Kind, Rows, TestDatabase};
@@ -832,6 +834,42 @@ async fn a_service_on_sqlite_takes_a_backup_a_day_and_a_restart_takes_no_other()
     assert!(!again.process.log().contains("backup taken"));
     let verified = Run::of(directory.program(&["backup", "verify"]).envs(environment)).printed();
     assert!(verified.contains(&first[1]), "{verified}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    // Of two hours ago, by its name.
+    let old = Millis(Millis::now().0 - 2 * Millis::HOUR).to_string().replace(['-', ':'], "");
+    let old = directory.0.join(format!("backups/tickets-{}-{}Z.db.gz", &old[..8], &old[9..15]));
+    fs::rename(take(&service, &directory), &old).expect("it is there");
+    let server = Server::start(daily(&service, &directory, &[])).await;
+    last_success(&server).await;
+    assert!(!server.process.log().contains("backup taken"));
+
+    let ticket = service.ticket("scanned-now").await;
+    let scan = json!({
+        "scan_id": Uuid::new_v4(), "seat": ticket.seat, "gate": ticket.gate, "manual": true, "note": "no phone"
+    });
+    server.organizer().post("/api/events/default/scans", scan).await.is_scan(200, "accepted");
+    let line = server.process.logged("backup taken").await;
+    assert!(line.contains("scans=3"), "{line}");
+    assert!(old.exists(), "each of the last hours has one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_far_less_than_the_one_before_says_so_and_leaves_that() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let full = take(&service, &directory);
+    let slip = "delete from scans; delete from tickets where status = 'used'";
+    service.database.execute(slip).await.expect("who has the file may");
+    let run = Run::of(&mut backup(&service, &directory));
+    assert!(run.errors.starts_with("warning: this backup holds"), "{run:?}");
+    assert!(run.errors.contains(&full.file_name().expect("a file").display().to_string()), "{run:?}");
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(full.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,99 @@
+//! The backups that a service on SQLite takes by itself: one a day, and one a minute while people are scanned.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::archive::{self, Folder};
+use crate::app::App;
+use crate::model::Millis;
+
+/// The first requests go first.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long until the next look when the directory is in use, or a backup failed.
+const TRY_AGAIN: Duration = Duration::from_secs(10 * 60);
+/// How old the newest backup may become: what was done since then is lost with the machine.
+const DAY: Duration = Duration::from_hours(24);
+/// The same once somebody was scanned: with the next look and the time that a backup takes it is a minute.
+const NEARLY_A_MINUTE: Duration = Duration::from_secs(45);
+/// How many times as long as it took to take one there is none: a large database is not copied all the time.
+const REST: u32 = 20;
+
+/// The service, and which of its scans are in a backup.
+struct Regular {
+    app: Arc<App>,
+    directory: PathBuf,
+    /// How many scans this process had decided when the newest backup was begun.
+    kept_scans: u64,
+}
+
+/// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a
+/// restart neither skips a backup nor takes another one.
+pub async fn run(app: Arc<App>, directory: PathBuf) {
+    let mut regular = Regular { app, directory, kept_scans: 0 };
+    let mut rest = FIRST_LOOK;
+    loop {
+        tokio::time::sleep(rest).await;
+        let begun = Instant::now();
+        rest = match regular.look().await {
+            Ok(rest) => rest.max(begun.elapsed() * REST),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "backup failed");
+                TRY_AGAIN
+            }
+        };
+    }
+}
+
+impl Regular {
+    /// Takes a backup if one is due, and returns how long until the next look.
+    async fn look(&mut self) -> anyhow::Result<Duration> {
+        // Before the first request there is no database yet.
+        if !self.is_due()? || !self.app.settings.sqlite_file().is_some_and(Path::exists) {
+            return Ok(LOOK_AGAIN);
+        }
+        let Some(folder) = Folder::open(&self.directory)? else { return Ok(TRY_AGAIN) };
+        // Another process, which serves the same file, may have been here since we looked.
+        if !self.is_due()? {
+            return Ok(LOOK_AGAIN);
+        }
+        let scans = self.app.metrics.decided_scans();
+        let backup = super::take_into(&self.app, &folder, None).await?;
+        drop(folder);
+        self.kept_scans = scans;
+        self.is_due()?; // The metrics know of it.
+        if let Err(error) = backup.follow_up(&self.app).await {
+            tracing::error!(error = format!("{error:#}"), "the backup is kept, but");
+        }
+        Ok(LOOK_AGAIN)
+    }
+
+    fn is_due(&self) -> anyhow::Result<bool> {
+        let newest = archive::newest(&self.directory, archive::SQLITE, self.app.now())?.map(|(taken_at, _)| taken_at);
+        self.app.metrics.set_backup(newest);
+        let oldest = if self.app.metrics.decided_scans() == self.kept_scans { DAY } else { NEARLY_A_MINUTE };
+        Ok(is_older(newest, oldest, self.app.now()))
+    }
+}
+
+/// Whether there is no backup, or the newest is so old.
+fn is_older(newest: Option<Millis>, age: Duration, now: Millis) -> bool {
+    newest.is_none_or(|newest| newest + age <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_due_a_day_after_the_newest_and_nearly_a_minute_once_somebody_was_scanned() {
+        let now = Millis(1_777_658_400_000);
+        for age in [DAY, NEARLY_A_MINUTE] {
+            assert!(is_older(None, age, now));
+            assert!(is_older(Some(now - age), age, now));
+            assert!(is_older(Some(now - age * 7), age, now));
+            assert!(!is_older(Some(now - age / 2), age, now));
+        }
+    }
+}
