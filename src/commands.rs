@@ -28,6 +28,7 @@ pub mod import;
 pub mod keys;
 pub mod mail;
 pub mod migrate;
+pub mod query;
 pub mod restore;
 pub mod serve;
 pub mod smoke;

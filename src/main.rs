@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use register_ticket_api::commands::{
-    self, backup, change_secret, check, code, demo, export, forget, healthcheck, import, keys, mail, migrate, restore,
-    serve, smoke,
+    self, backup, change_secret, check, code, demo, export, forget, healthcheck, import, keys, mail, migrate, query,
+    restore, serve, smoke,
 };
 
 /// Registers tickets to people and validates each one at the gate, exactly once, by a code that changes every 30 seconds.
@@ -41,6 +41,8 @@ enum Command {
     Restore(restore::Arguments),
     /// Look whether what is in the database fits together, and tell what does not
     Check,
+    /// Answer an SQL statement that changes nothing as a table
+    Query(query::Arguments),
     /// Set or change TICKET_SECRET: every ticket that is not used up gets new codes
     ChangeSecret(change_secret::Arguments),
     /// Print what a ticket's holder would show now
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Backup(arguments) => backup::run(arguments),
         Command::Restore(arguments) => restore::run(arguments),
         Command::Check => check::run(),
+        Command::Query(arguments) => query::run(arguments),
         Command::ChangeSecret(arguments) => change_secret::run(arguments),
         Command::Code(arguments) => code::run(&arguments),
         Command::Healthcheck => healthcheck::run(),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::database::TestDatabase;
+use crate::database::{Kind, TestDatabase};
 use crate::service::Service;
 
 /// An empty directory to run in, gone at the end.
@@ -330,6 +330,7 @@ fn a_command_that_works_on_what_is_there_makes_no_database() {
         &["forget"],
         &["backup", "--to", "."],
         &["check"],
+        &["query", "select 1"],
         &["change-secret", "--yes"],
     ];
     let help = Run::of(&mut Directory::new().program(&["--help"])).printed();
@@ -600,6 +601,35 @@ async fn a_lost_phone_is_reported_on_the_command_line(service: Service) {
     Run::of(&mut on(database, &directory, &["keys", "lost", &unknown])).failed(1);
 }
 
+async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
+    let (database, directory) = (&service.database, Directory::new());
+    let ticket = service.ticket("A-1").await;
+    service.seat("default", "B-1", "South").await;
+    let query = |statement: &str, further: &[&str]| {
+        Run::of(&mut on(database, &directory, &[&["query", statement], further].concat()))
+    };
+    let statement = "select seat, ticket_id, used_at as used, version from tickets order by seat";
+    let told = query(statement, &[]).printed();
+    let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+    let id = ticket.ticket_id.to_string();
+    assert_eq!(lines[0], ["seat", "ticket_id", "used", "version"]);
+    assert_eq!(lines[1][..3], ["A-1", &id, "-"]);
+    assert_eq!(lines[2][0], "B-1");
+    let escape = if database.kind == Kind::Sqlite { "char(27)" } else { "chr(27)" };
+    assert_eq!(query(&format!("select {escape} as name"), &[]).printed(), "name\n\\u{1b}\n");
+    let csv = query(statement, &["--csv"]).printed();
+    assert!(csv.starts_with(&format!("seat,ticket_id,used,version\nA-1,{id},,")), "{csv}");
+    let none = query("select seat from tickets where seat = 'nowhere'", &[]);
+    assert_eq!((none.output.as_str(), none.errors.as_str()), ("seat\n", "0 rows\n"));
+
+    for statement in ["delete from tickets", "update tickets set seat = 'x'", "drop table scans", "selct 1"] {
+        let errors = query(statement, &[]).failed(1);
+        assert!(errors.starts_with("error: "), "{statement}: {errors}");
+    }
+    query("commit; delete from tickets", &[]);
+    assert_eq!(database.count("select count(*) from tickets").await, 2);
+}
+
 async fn a_key_that_cannot_be_is_refused(service: Service) {
     let (database, directory) = (&service.database, Directory::new());
     let before = database.snapshot().await;
@@ -654,6 +684,7 @@ on_both_databases!(
     a_key_of_the_command_line_is_shown_once_and_can_be_revoked,
     a_lost_phone_is_reported_on_the_command_line,
     a_key_that_cannot_be_is_refused,
+    a_query_is_answered_as_a_table_and_changes_nothing,
     migrations_at_the_same_time_apply_each_file_once,
     a_schema_of_a_later_release_is_left_alone,
 );
@@ -666,7 +697,7 @@ async fn without_its_schema_sqlite_migrates_by_itself_and_postgresql_says_what_t
     assert_eq!(Run::of(&mut directory.program(&["keys", "list"])).printed(), "");
     assert!(std::fs::metadata(file).expect("it is there").len() > 0);
 
-    let database = TestDatabase::create(crate::database::Kind::Postgres).await;
+    let database = TestDatabase::create(Kind::Postgres).await;
     database.execute(DROP_TABLES).await.expect("the tables are there");
     let advice = "the schema is behind, run `register-ticket-api migrate`: ";
     let errors = Run::of(&mut on(&database, &directory, &["keys", "list"])).failed(1);

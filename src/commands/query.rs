@@ -1,0 +1,128 @@
+//! `query`: looks into the database, where no `sqlite3` or `psql` is at hand, as in the image.
+
+use std::path::Path;
+
+use clap::Args;
+use data_encoding::HEXLOWER;
+use futures_util::TryStreamExt as _;
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{
+    AssertSqlSafe, Column, ConnectOptions as _, Connection as _, Executor as _, Row, SqlSafeStr as _, Statement as _,
+    TypeInfo as _, ValueRef as _,
+};
+use uuid::Uuid;
+
+use crate::config::Database;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The statement, such as "select status, count(*) from tickets group by status"; it cannot change anything
+    statement: String,
+    /// Print CSV instead of a table
+    #[arg(long)]
+    csv: bool,
+}
+
+/// The names of the columns, and the rows, each value as text; `None` is null.
+struct Answer {
+    columns: Vec<String>,
+    rows: Vec<Vec<Option<String>>>,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let app = super::app_on_what_is_there()?;
+    let statement = arguments.statement;
+    let answer = super::block_on(async {
+        match &app.settings.database {
+            Database::Sqlite(file) => of_sqlite(file, statement).await,
+            Database::Postgres { service, .. } => of_postgres(service, statement).await,
+        }
+    })?;
+    if arguments.csv { print_csv(&answer) } else { print_table(&answer) }
+}
+
+async fn of_sqlite(file: &Path, statement: String) -> anyhow::Result<Answer> {
+    let mut connection = SqliteConnectOptions::new().filename(file).disable_statement_logging().connect().await?;
+    connection.execute("pragma query_only = on").await?;
+    let columns = names((&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await?.columns());
+    let rows: Vec<SqliteRow> = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await?;
+    connection.close().await?;
+    Answer::of(columns, &rows, |row, place| {
+        let value = row.try_get_raw(place)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        Ok(Some(match value.type_info().name() {
+            "INTEGER" | "BOOLEAN" => row.try_get_unchecked::<i64, _>(place)?.to_string(),
+            "REAL" => row.try_get_unchecked::<f64, _>(place)?.to_string(),
+            "BLOB" => bytes(row.try_get_unchecked::<Vec<u8>, _>(place)?),
+            _ => row.try_get_unchecked::<String, _>(place)?,
+        }))
+    })
+}
+
+async fn of_postgres(service: &PgConnectOptions, statement: String) -> anyhow::Result<Answer> {
+    let mut connection = service.clone().disable_statement_logging().connect().await?;
+    // Not for longer than a person waits: the database has gates to serve.
+    connection.execute("begin read only; set local statement_timeout = '30s'").await?;
+    // Which takes one statement alone: no second one ends the transaction and goes on to write.
+    let columns = names((&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await?.columns());
+    // The simple protocol, in which PostgreSQL itself writes each value as text.
+    let rows: Vec<PgRow> = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await?;
+    connection.close().await?;
+    Answer::of(columns, &rows, |row, place| {
+        let value = row.try_get_raw(place)?;
+        if value.is_null() { Ok(None) } else { Ok(Some(value.as_str().map_err(sqlx::Error::Decode)?.to_owned())) }
+    })
+}
+
+/// Bytes as people know them: an id, or hexadecimal.
+fn bytes(bytes: Vec<u8>) -> String {
+    Uuid::from_slice(&bytes).map_or_else(|_| HEXLOWER.encode(&bytes), |id| id.to_string())
+}
+
+fn names(columns: &[impl Column]) -> Vec<String> {
+    columns.iter().map(|column| column.name().to_owned()).collect()
+}
+
+impl Answer {
+    fn of<R: Row>(
+        columns: Vec<String>,
+        rows: &[R],
+        read: impl Fn(&R, usize) -> Result<Option<String>, sqlx::Error>,
+    ) -> anyhow::Result<Self> {
+        let row = |row| (0..columns.len()).map(|place| read(row, place)).collect();
+        let rows = rows.iter().map(row).collect::<Result<_, _>>()?;
+        Ok(Self { columns, rows })
+    }
+}
+
+fn print_csv(answer: &Answer) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
+    writer.write_record(&answer.columns)?;
+    for row in &answer.rows {
+        writer.write_record(row.iter().map(|value| value.as_deref().unwrap_or_default()))?;
+    }
+    Ok(writer.flush()?)
+}
+
+/// Columns of text, as wide as their widest value.
+fn print_table(answer: &Answer) -> anyhow::Result<()> {
+    let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), visible);
+    let mut lines: Vec<Vec<String>> = vec![answer.columns.iter().map(|name| visible(name)).collect()];
+    lines.extend(answer.rows.iter().map(|row| row.iter().map(shown).collect()));
+    let width = |place: usize| lines.iter().map(|line| line[place].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..answer.columns.len()).map(width).collect();
+    for line in &lines {
+        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        say!("{}", cells.join("  ").trim_end());
+    }
+    note!("{} rows", answer.rows.len());
+    Ok(())
+}
+
+/// What a guest's name could do to a terminal is written out.
+fn visible(text: &str) -> String {
+    text.chars().flat_map(|one| if one.is_control() { one.escape_default().collect() } else { vec![one] }).collect()
+}
