@@ -622,7 +622,7 @@ async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
     let none = query("select seat from tickets where seat = 'nowhere'", &[]);
     assert_eq!((none.output.as_str(), none.errors.as_str()), ("seat\n", "0 rows\n"));
 
-    for statement in ["delete from tickets", "update tickets set seat = 'x'", "drop table scans", "selct 1"] {
+    for statement in ["delete from tickets", "update tickets set seat = 'x'", "drop table scans", "what is it"] {
         let errors = query(statement, &[]).failed(1);
         assert!(errors.starts_with("error: "), "{statement}: {errors}");
     }
