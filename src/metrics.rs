@@ -1,5 +1,6 @@
 //! What Prometheus reads at `/metrics`.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -56,9 +57,13 @@ impl Metrics {
         let migrations_ok = Gauge::default();
         let backup_last_success = Gauge::default();
         let ticket_secret_set: Gauge = Gauge::default();
+        let start_time: Gauge<f64, AtomicU64> = Gauge::default();
         started.set(started_at.0);
+        start_time.set(started_at.0 as f64 / 1_000.0);
         ticket_secret_set.set(settings.ticket_secret.is_some().into());
         registry.register("app_started_at", "When the process started, in milliseconds since 1970", started);
+        let help = "When the process started, in seconds since 1970";
+        registry.register("process_start_time_seconds", help, start_time);
         registry.register("migrations_ok", "Whether the schema is this release's", migrations_ok.clone());
         let help = "Whether TICKET_SECRET is set, without which a copy of the database makes codes";
         registry.register("ticket_secret_set", help, ticket_secret_set);
@@ -94,6 +99,7 @@ impl Metrics {
         self.backup_last_success.set(newest.map_or(0, |newest| newest.0));
     }
 
+    /// In OpenMetrics' text format.
     pub fn render(&self, migrations_ok: bool) -> String {
         self.migrations_ok.set(migrations_ok.into());
         let mut text = String::new();
@@ -101,6 +107,21 @@ impl Metrics {
         let _ = text::encode(&mut text, &self.registry);
         text
     }
+}
+
+/// OpenMetrics' text in Prometheus's own format, 0.0.4, in which what is said of a counter has its whole name, and nothing marks the end.
+pub fn classic(openmetrics: &str) -> String {
+    let counters: HashSet<&str> =
+        openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(openmetrics.len() + 64);
+    for line in openmetrics.lines().filter(|line| *line != "# EOF") {
+        let described = line.strip_prefix("# ").and_then(|line| line.split_once(' '));
+        match described.and_then(|(what, rest)| Some((what, rest.split_once(' ')?))) {
+            Some((what, (name, rest))) if counters.contains(name) => text += &format!("# {what} {name}_total {rest}\n"),
+            _ => text += &format!("{line}\n"),
+        }
+    }
+    text
 }
 
 /// A client may invent methods: a label must not grow with them, and a log must not hold what stands in their place.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::ACCEPT;
 use http::{HeaderName, HeaderValue, StatusCode};
 use once_cell::sync::OnceCell;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::{FullHealth, within};
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
+use crate::metrics;
 use crate::model::Millis;
 use crate::request::Call;
 use crate::response::{self, Response};
@@ -110,12 +112,18 @@ async fn does_secret_fit(call: &Call<'_>) -> bool {
     fits.inspect_err(|error| tracing::warn!(error.code = error.code(), "full health check: the secret")).is_ok()
 }
 
-/// `GET /metrics`: in the text format that Prometheus reads.
+/// `GET /metrics`: in the text format of Prometheus, or in that of OpenMetrics for whoever accepts it.
 pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
     let health = ask_database(&call).await;
     let text = call.app.metrics.render(health.is_ok_and(|health| health.migrated));
-    Ok(response::whole(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
+    let accepted = call.parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut accepted = accepted.flat_map(|value| value.split(','));
+    if accepted.any(|one| one.trim_start().starts_with("application/openmetrics-text")) {
+        let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        return Ok(response::whole(StatusCode::OK, media_type, text));
+    }
+    Ok(response::whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::classic(&text)))
 }
 
 /// `GET /openapi.json`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::{Method, Request};
 use register_ticket_api::app::App;
 use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ on_both_databases! {
     full_health_says_that_the_secret_is_another,
     metrics_count_scans_and_requests,
     metrics_count_a_scan_once_however_often_it_is_sent,
+    metrics_are_text_of_prometheus_and_of_openmetrics_for_whoever_accepts_that,
     the_document_is_served_as_it_is,
 }
 
@@ -122,6 +124,32 @@ async fn metrics_count_a_scan_once_however_often_it_is_sent(service: Service) {
     let text = gate.get("/metrics").await.text();
     assert_eq!(value(&text, "scans_total", "\"accepted\""), "1", "{text}");
     assert_eq!(value(&text, "scans_total", "\"already_used\""), "1", "{text}");
+}
+
+async fn metrics_are_text_of_prometheus_and_of_openmetrics_for_whoever_accepts_that(service: Service) {
+    let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
+    gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    let ask = async |accept: &str| {
+        let request = Request::builder().method(Method::GET).uri("/metrics").header("accept", accept);
+        service.organizer.send(request, "").await
+    };
+    let classic = service.organizer.get("/metrics").await;
+    assert_eq!(classic.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let text = classic.text();
+    for line in
+        ["# TYPE scans_total counter", "# TYPE app_started_at gauge", "# TYPE http_request_duration_seconds histogram"]
+    {
+        assert!(text.lines().any(|other| other == line), "{line}: {text}");
+    }
+    assert!(text.contains("# HELP scans_total Scans by result") && !text.contains("EOF"), "{text}");
+    let started = service.now().0 as f64 / 1_000.0;
+    assert_eq!(value(&text, "process_start_time_seconds", "").parse(), Ok(started), "{text}");
+    for accept in ["application/openmetrics-text", "text/plain;q=0.5, application/openmetrics-text;version=1.0.0;q=0.9"]
+    {
+        let open = ask(accept).await;
+        assert_eq!(open.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        assert!(open.text().contains("# TYPE scans counter") && open.text().ends_with("# EOF\n"), "{}", open.text());
+    }
 }
 
 /// What the metrics say in the line that starts so and has this label.
