@@ -159,7 +159,7 @@ impl Database {
     pub fn weak_sslmode(&self) -> Option<String> {
         let Self::Postgres { service, .. } = self else { return None };
         let is_weak = !stays_here(service) && !matches!(service.get_ssl_mode(), PgSslMode::VerifyFull);
-        let url = is_weak.then(|| service.to_url_lossy())?;
+        let url = is_weak.then(|| for_a_url(service).to_url_lossy())?;
         url.query_pairs().find(|(name, _)| name == "sslmode").map(|(_, mode)| mode.into_owned())
     }
 }
@@ -629,6 +629,12 @@ pub fn postgres_server(url: &str, unless_told: &Tls) -> Option<PgConnectOptions>
 fn query_of(url: &str) -> &str {
     let before_fragment = url.split_once('#').map_or(url, |(before, _)| before);
     before_fragment.split_once('?').map_or("", |(_, query)| query)
+}
+
+/// The same way to PostgreSQL from and to somebody else, to be told as a URL: for a host that none can hold, such as `::1` as it
+/// stands in `DB_HOST`, sqlx would panic.
+pub fn for_a_url(options: &PgConnectOptions) -> PgConnectOptions {
+    options.clone().username("user").host("host")
 }
 
 /// At a host, or in the directory of a socket.
@@ -1221,6 +1227,14 @@ mod tests {
         }
         for url in ["postgres://a@db/tickets", "postgres:///tickets?host=/run/postgresql", "sqlite:tickets.db"] {
             assert_eq!(weak(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_weak_way_is_known_whatever_the_host_is_called() {
+        for host in ["2001:db8::1", "db.example.org ", "a b", "[", "@"] {
+            let weak = [("DB_HOST", host), ("DB_SSLMODE", "require")];
+            assert_eq!(read(&weak).unwrap().database.weak_sslmode().as_deref(), Some("require"), "{host}");
         }
     }
 

@@ -20,7 +20,7 @@ use super::revived::{
     FORMER, KEEP_KEY, KEEP_MANIFEST, KEEP_SECRET, KEYS, MANIFESTS, State, TICKETS, USERS, keep_ended, state_of,
 };
 use super::{CONTENTS, Contents, FORGET_IMPORTS, check_schema, said, unblocked, unless_stopped};
-use crate::config::Database;
+use crate::config::{Database, for_a_url};
 use crate::model::Millis;
 use crate::store::{self, postgres_schema};
 
@@ -247,7 +247,7 @@ async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
 /// One of PostgreSQL's programs, which is told where its server is.
 fn program(name: &str, options: &PgConnectOptions) -> Command {
     let mut program = Command::new(name);
-    let url = options.to_url_lossy();
+    let url = for_a_url(options).to_url_lossy();
     let host = options.get_socket().map_or_else(|| options.get_host().into(), |socket| socket.clone().into_os_string());
     program.env("PGHOST", host).env("PGPORT", options.get_port().to_string()).env("PGUSER", options.get_username());
     program.env("PGDATABASE", options.get_database().unwrap_or(options.get_username()));
@@ -322,6 +322,14 @@ COPY public.users (user_id, username) FROM stdin;
         assert_eq!(schema_of(SCRIPT.as_bytes()).unwrap(), Some(3));
         let without = SCRIPT.replace("_sqlx_migrations", "others");
         assert_eq!(schema_of(without.as_bytes()).unwrap(), None);
+    }
+
+    #[test]
+    fn postgresqls_programs_are_told_of_any_host() {
+        let options = PgConnectOptions::new_without_pgpass().host("::1").username("ana").password("c@d");
+        let program = program("pg_dump", &options);
+        let told = |name: &str| program.as_std().get_envs().find(|(known, _)| *known == name)?.1?.to_str();
+        assert_eq!([told("PGHOST"), told("PGUSER"), told("PGPASSWORD")], [Some("::1"), Some("ana"), Some("c@d")]);
     }
 
     #[test]
