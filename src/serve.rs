@@ -180,6 +180,19 @@ const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
 
 /// Serves AWS Lambda's runtime API, one event at a time.
 pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
+    let invoked = lambda_http::service_fn(move |event| answer_event(Arc::clone(&app), event));
+    lambda_http::lambda_runtime::run(invoked).await.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// What the platform gets for an event. An error fails the invocation.
+pub async fn answer_event(
+    app: Arc<App>,
+    LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>,
+) -> Result<impl Serialize, lambda_http::Error> {
+    let Some(event) = read_event(&payload)? else {
+        tracing::info!(status = 400, "an event that is no request");
+        return Ok(Answer::Refused { status_code: 400 });
+    };
     let handler = lambda_http::service_fn(move |event: lambda_http::Request| {
         let app = Arc::clone(&app);
         async move {
@@ -190,19 +203,8 @@ pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
             Ok::<_, Infallible>(routes::handle_and(&app, request, collected).await)
         }
     });
-    let adapter = lambda_http::Adapter::from(handler);
-    let invoked = lambda_http::service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>| {
-        let mut adapter = adapter.clone();
-        async move {
-            let Some(event) = read_event(&payload)? else {
-                tracing::info!(status = 400, "an event that is no request");
-                return Ok(Answer::Refused { status_code: 400 });
-            };
-            let answer = adapter.call(LambdaEvent::new(event, context)).await?;
-            Ok::<_, lambda_http::Error>(Answer::Of(answer))
-        }
-    });
-    lambda_http::lambda_runtime::run(invoked).await.map_err(|error| anyhow::anyhow!("{error}"))
+    let answer = lambda_http::Adapter::from(handler).call(LambdaEvent::new(event, context)).await?;
+    Ok(Answer::Of(answer))
 }
 
 /// What the platform gets.

@@ -56,6 +56,7 @@ mod failures;
 mod faults;
 mod fixtures;
 mod forgetting;
+mod fuzz;
 mod guests;
 mod hostile;
 mod imports;
