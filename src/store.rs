@@ -1398,6 +1398,7 @@ mod tests {
         "select 1 from tickets where event_id = $1 limit 1",
         "select 1 from tickets t where t.event_id = events.event_id and t.valid_until > $1",
         "select 1 from tickets where event_id between $1 and $1 and search is null ",
+        "select version from tickets where event_id between $1 and $1 and search is null ",
         "delete from users where user_id = $1",
         "from scans r where r.ticket_id = ",
         "from scans r where ",

@@ -2,12 +2,13 @@
 //! from a task of its own: one more round trip for every call, and work after the response, which Cloud Run freezes.
 
 use std::io::ErrorKind;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
 use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Database, Executor};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
 
@@ -85,11 +86,19 @@ impl<Db: Database> managed::Manager for Connector<Db> {
     }
 }
 
-pub struct Pool<Db: Database>(managed::Pool<Connector<Db>>);
+pub struct Pool<Db: Database> {
+    connections: managed::Pool<Connector<Db>>,
+    /// The place of whoever reads much,
+    long: Arc<Semaphore>,
+    /// and of whoever counts, which may take ten seconds, and no page of an export waits so long. Both together leave a connection
+    /// to others, so where there are only two of them it is one place.
+    counting: Arc<Semaphore>,
+}
 
 impl<Db: Database> Clone for Pool<Db> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        let Self { connections, long, counting } = self;
+        Self { connections: connections.clone(), long: Arc::clone(long), counting: Arc::clone(counting) }
     }
 }
 
@@ -102,24 +111,44 @@ where
     pub fn new(options: OptionsOf<Db>, session: Session<Db>, most: usize, timeout: Duration) -> Self {
         let (connect_timeout, ping_timeout) = (timeout * 3 / 5, timeout / 5);
         let connector = Connector { options, session, connect_timeout, ping_timeout, found_dead: Mutex::default() };
-        let pool = managed::Pool::builder(connector)
+        let connections = managed::Pool::builder(connector)
             .max_size(most)
             // The connection used last goes first: few stay warm, the others rest.
             .queue_mode(managed::QueueMode::Lifo)
             .build()
             .expect("a pool without timeouts needs no runtime, and nothing else can be missing");
-        Self(pool)
+        let long = Arc::new(Semaphore::new(1));
+        let counting = if most > 2 { Arc::new(Semaphore::new(1)) } else { Arc::clone(&long) };
+        Self { connections, long, counting }
+    }
+
+    /// For what may read as much as an event has: one at a time. More would take connections and processors from scans.
+    pub async fn lease_long(&self) -> Result<Lease<Db>, Error> {
+        self.lease_at(&self.long).await
+    }
+
+    /// For what counts all that an event has.
+    pub async fn lease_counting(&self) -> Result<Lease<Db>, Error> {
+        self.lease_at(&self.counting).await
+    }
+
+    async fn lease_at(&self, place: &Arc<Semaphore>) -> Result<Lease<Db>, Error> {
+        let place = Arc::clone(place).acquire_owned().await;
+        let place = place.map_err(|error| Error::Internal(error.to_string()))?;
+        let mut lease = self.lease().await?;
+        lease.place = Some(place);
+        Ok(lease)
     }
 
     pub async fn lease(&self) -> Result<Lease<Db>, Error> {
-        let lease = match self.0.get().await {
-            Ok(connection) => Lease { connection: Some(connection), in_transaction: false },
+        let lease = match self.connections.get().await {
+            Ok(connection) => Lease { connection: Some(connection), in_transaction: false, place: None },
             Err(managed::PoolError::Backend(error)) => {
                 return Err(Error::DatabaseUnavailable(format!("connecting: {error}")));
             }
             Err(error) => return Err(Error::DatabaseUnavailable(error.to_string())),
         };
-        match self.0.manager().session {
+        match self.connections.manager().session {
             Session::Own(_) => Ok(lease),
             Session::Lent(begin) => lease.begin(begin).await,
         }
@@ -131,6 +160,8 @@ where
 pub struct Lease<Db: Database> {
     connection: Option<Object<Connector<Db>>>,
     in_transaction: bool,
+    /// Its place among the long reads, if it is one, which the next gets with the connection.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl<Db: Database> Lease<Db>

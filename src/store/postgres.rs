@@ -186,6 +186,16 @@ impl PostgresStore {
         self.pool.lease().await
     }
 
+    /// For what may read as much as an event has, one at a time. Scans always find a connection beside it.
+    async fn long_reader(&self) -> Result<Lease<Db>> {
+        self.pool.lease_long().await
+    }
+
+    /// For what counts all that an event has.
+    async fn counting_reader(&self) -> Result<Lease<Db>> {
+        self.pool.lease_counting().await
+    }
+
     async fn writer(&self) -> Result<Lease<Db>> {
         self.pool.lease().await
     }
@@ -195,7 +205,8 @@ impl PostgresStore {
 ///
 /// Every statement has its index. A plan made while a table was nearly empty, and kept with its prepared statement, would
 /// go on reading the whole table after it has grown, until its statistics are made anew. What no index serves then counts
-/// as so expensive that PostgreSQL would compile it first, which takes longer than reading it.
+/// as so expensive that PostgreSQL would compile it first, which takes longer than reading it. And no statement has more than
+/// one processor: what reads millions of rows would take those on which scans are decided.
 ///
 /// What was acknowledged is on the disk, here or, where the server asks for more, elsewhere too.
 macro_rules! session_settings {
@@ -204,7 +215,9 @@ macro_rules! session_settings {
             $set,
             " enable_seqscan = off; ",
             $set,
-            " jit = off; select set_config('synchronous_commit', 'on', ",
+            " jit = off; ",
+            $set,
+            " max_parallel_workers_per_gather = 0; select set_config('synchronous_commit', 'on', ",
             $local,
             ") where current_setting('synchronous_commit') = 'off'"
         )

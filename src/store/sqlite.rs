@@ -210,6 +210,18 @@ impl SqliteStore {
         self.readers.lease().await
     }
 
+    /// For what may read as much as an event has, one at a time. Scans always find a connection beside it.
+    async fn long_reader(&self) -> Result<Lease<Db>> {
+        self.open().await?;
+        self.readers.lease_long().await
+    }
+
+    /// For what counts all that an event has.
+    async fn counting_reader(&self) -> Result<Lease<Db>> {
+        self.open().await?;
+        self.readers.lease_counting().await
+    }
+
     async fn writer(&self) -> Result<Lease<Db>> {
         self.open().await?;
         self.writer.lease().await
@@ -747,20 +759,27 @@ async fn refuse_orphans(connection: &mut SqliteConnection) -> Result<()> {
 mod tests {
     use sqlx::Row as _;
 
+    use super::queries::search::FIND_UNFOLDED;
     use super::queries::tickets::list_statement;
     use super::*;
     use crate::store::TicketFilter;
 
-    /// How SQLite reads a list of tickets.
-    async fn plan(filter: &TicketFilter, words: usize) -> Vec<String> {
+    /// How SQLite reads what a statement asks for.
+    async fn plan(statement: &str) -> Vec<String> {
         let path = std::env::temp_dir().join(format!("plan-{}.db", Uuid::new_v4()));
         migrate(&path, MIGRATIONS).await.unwrap();
         let mut connection = options(&path).connect().await.unwrap();
-        let explain = format!("explain query plan {}", list_statement(filter, words));
+        let explain = format!("explain query plan {statement}");
         let rows = sqlx::query(sqlx::AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         std::fs::remove_file(&path).unwrap();
         rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_folded_yet_is_looked_for_among_what_is_not() {
+        let plan = plan(FIND_UNFOLDED).await;
+        assert!(plan.len() == 1 && plan[0].contains("tickets_unfolded_idx"), "{plan:#?}");
     }
 
     #[tokio::test]
@@ -773,7 +792,7 @@ mod tests {
             (TicketFilter { gate: gate(), ..TicketFilter::default() }, 0),
             (TicketFilter { gate: gate(), search: gate(), ..TicketFilter::default() }, 2),
         ] {
-            let plan = plan(&filter, words).await;
+            let plan = plan(&list_statement(&filter, words)).await;
             let reads: Vec<_> = plan.iter().filter(|step| step.contains("tickets_event_id_idx")).collect();
             assert!(
                 reads.len() == 1 && reads[0].contains("COVERING INDEX") && reads[0].contains("event_id"),
@@ -811,7 +830,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_by_status_reads_the_tickets_of_one_event() {
-        let plan = plan(&TicketFilter { status: Some(Status::Used), ..TicketFilter::default() }, 0).await;
+        let plan =
+            plan(&list_statement(&TicketFilter { status: Some(Status::Used), ..TicketFilter::default() }, 0)).await;
         assert!(plan.iter().any(|step| step.contains("SEARCH t USING INDEX tickets_event_id_idx (")), "{plan:#?}");
     }
 }

@@ -19,17 +19,23 @@ use crate::service::{Service, assert_members};
 async fn a_session_is_what_exactly_once_needs_whatever_the_database_says() {
     let service = Service::start(Kind::Postgres).await;
     let name = service.database.text("", "select current_database()::text").await;
-    let told = ["synchronous_commit = off", "default_transaction_isolation = 'serializable'", "enable_seqscan = on"];
+    let told = [
+        "synchronous_commit = off",
+        "default_transaction_isolation = 'serializable'",
+        "enable_seqscan = on",
+        "max_parallel_workers_per_gather = 2",
+    ];
     let told: String = told.map(|setting| format!("alter database {name} set {setting};")).concat();
     let noted = "create table seen (setting text); \
         create function note() returns trigger language plpgsql security definer as $$ begin \
-        insert into seen select format('%s %s %s', current_setting('synchronous_commit'), \
-        current_setting('transaction_isolation'), current_setting('enable_seqscan')); return new; end $$; \
+        insert into seen select format('%s %s %s %s', current_setting('synchronous_commit'), \
+        current_setting('transaction_isolation'), current_setting('enable_seqscan'), \
+        current_setting('max_parallel_workers_per_gather')); return new; end $$; \
         create trigger note before insert on users for each row execute function note();";
     service.database.execute(&format!("{told}{noted}")).await.expect("the owner may");
     // Its sessions begin now.
     service.another(&[]).organizer.post("/api/users", json!({ "username": "ana" })).await.is(201);
-    assert_eq!(service.database.text("", "select setting from seen").await, "on read committed off");
+    assert_eq!(service.database.text("", "select setting from seen").await, "on read committed off 0");
 }
 
 #[tokio::test]

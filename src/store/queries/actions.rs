@@ -49,7 +49,7 @@ impl Actions for Backend {
             }
         };
         let (after_time, after_id) = after.unwrap_or((Millis(i64::MIN), Uuid::nil()));
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(statement)
             .bind(event_id)
             .bind(after_time)

@@ -87,7 +87,7 @@ impl Forgetting for Backend {
     }
 
     async fn count_people(&self, event_id: Uuid) -> Result<Forgotten> {
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(concat!(
             "select (select count(*) from tickets t where t.event_id = $1 and ",
             is_personal!(),

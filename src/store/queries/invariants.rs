@@ -327,7 +327,7 @@ const INVARIANTS: &[Invariant] = &[
 #[async_trait]
 impl Invariants for Backend {
     async fn check(&self) -> Result<Vec<Checked>> {
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = async {
             let mut checked = Vec::new();
             for Invariant { name, meaning, find } in INVARIANTS {

@@ -103,7 +103,7 @@ impl Keys for Backend {
     }
 
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>> {
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         // Grouped once for all keys: no index leads from a key to its scans. A range of events is read by their index,
         // whether one is meant or all are.
         let (first_event, last_event) = event_id.map_or((Uuid::nil(), Uuid::max()), |event_id| (event_id, event_id));

@@ -43,7 +43,7 @@ const BY_PLACE: &str = select_issued!(
 #[async_trait]
 impl Lists for Backend {
     async fn list_gates(&self, event_id: Uuid) -> Result<Vec<GateSeats>> {
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(concat!(
             "select t.gate, max(",
             number_in!("t.seat"),

@@ -251,7 +251,7 @@ impl Losses for Backend {
     }
 
     async fn list_renewed(&self, key_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>> {
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(select_tickets!(
             "where t.ticket_id in (select a.ticket_id from actions a where a.subject_id = $1 \
              and a.action in ('renewed', 'phone_lost') and a.ticket_id > $2) \

@@ -41,7 +41,7 @@ macro_rules! list_mails {
 #[async_trait]
 impl Mails for Backend {
     async fn count_mails(&self, event_id: Uuid, bound_to: Option<Uuid>) -> Result<MailCounts> {
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(concat!(
             "select count(m.mailed_at) as mailed, \
              count(case when m.mailed_at is null and m.has_address then 1 end) as unmailed, \
@@ -75,7 +75,7 @@ impl Mails for Backend {
             MailList::WithAddress => list_mails!(has_address!()),
             MailList::WithoutAddress => list_mails!(concat!("not ", has_address!())),
         };
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(statement)
             .bind(event_id)
             .bind(bound_to)

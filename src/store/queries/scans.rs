@@ -85,7 +85,7 @@ impl Scans for Backend {
 
     async fn list_scans(&self, event_id: Uuid, after: Option<(Millis, Uuid)>, limit: i64) -> Result<Vec<ListedScan>> {
         let (after_time, after_id) = after.unwrap_or((Millis(i64::MIN), Uuid::nil()));
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(concat!(
             "select ",
             scan_columns!(),
@@ -113,17 +113,21 @@ impl Scans for Backend {
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<Attendance>> {
-        let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(select_tickets_and!(
-            concat!(
-                ", ",
-                gate_of_entry!("a.ticket_version nulls first, a.decided_at"),
-                " as first_gate, ",
-                gate_of_entry!(newest_first!()),
-                " as last_gate"
-            );
-            "where e.event_id = $1 and t.ticket_id > $2 and (t.inside or not $3 \
-             and (t.registered_at is not null or t.used_at is not null)) order by t.ticket_id limit $4"
+        let mut lease = self.long_reader().await?;
+        let outcome = sqlx::query_as(concat!(
+            "select ",
+            ticket_columns!(),
+            ", ",
+            gate_of_entry!("a.ticket_version nulls first, a.decided_at"),
+            " as first_gate, ",
+            gate_of_entry!(newest_first!()),
+            " as last_gate from events e cross join tickets t left join users u on u.user_id = t.user_id \
+             where e.event_id = $1 and ",
+            issued_ticket!(),
+            " and ",
+            in_order!(),
+            " and (t.inside or not $3 and (t.registered_at is not null or t.used_at is not null)) \
+             order by t.event_id, t.ticket_id limit $4"
         ))
         .bind(event_id)
         .bind(after.unwrap_or_default())
@@ -138,7 +142,7 @@ impl Scans for Backend {
         // As in `list_keys`: the index is that of events, whether one is meant or all are.
         let (first_event, last_event) =
             key.event_id.map_or((Uuid::nil(), Uuid::max()), |event_id| (event_id, event_id));
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(concat!(
             "select s.scan_id, s.ticket_id, t.seat, t.gate, s.direction, s.result, s.scanned_at, s.received_at, \
              s.undone_at from scans s left join tickets t on t.ticket_id = s.ticket_id \
@@ -194,7 +198,7 @@ impl Backend {
     where
         T: for<'r> FromRow<'r, Row> + AsMut<TracedScan>,
     {
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let query = sqlx::query(statement).bind(event_id).bind(after).bind(limit);
         let outcome = query.fetch_all(lease.connection()).await;
         let traced = |row: &Row| -> std::result::Result<T, sqlx::Error> {

@@ -15,6 +15,10 @@ use crate::store::{NewTicket, Result};
 /// Bytes of the words of a ticket at most: an entry of PostgreSQL's index has a limit.
 const LONGEST: usize = 1_600;
 
+/// Finds a ticket that is not folded yet. It asks for a column that no index of all tickets has: SQLite would read the whole of such
+/// an index, rather than the one in which these are alone.
+pub(in crate::store) const FIND_UNFOLDED: &str = "select version from tickets where event_id between $1 and $1 and search is null order by event_id, ticket_id limit 1";
+
 /// The texts of a ticket that people look for.
 #[derive(sqlx::FromRow)]
 struct Texts {
@@ -95,11 +99,8 @@ pub(super) async fn fold_places(backend: &Backend, event_id: Uuid) -> Result<()>
 pub(super) async fn fold_event(backend: &Backend, event_id: Uuid) -> Result<()> {
     loop {
         let mut lease = backend.reader().await?;
-        let outcome: std::result::Result<Option<i32>, _> =
-            sqlx::query_scalar("select 1 from tickets where event_id between $1 and $1 and search is null order by event_id, ticket_id limit 1")
-                .bind(event_id)
-                .fetch_optional(lease.connection())
-                .await;
+        let outcome: std::result::Result<Option<i64>, _> =
+            sqlx::query_scalar(FIND_UNFOLDED).bind(event_id).fetch_optional(lease.connection()).await;
         if lease.settle(outcome.map_err(Error::from)).await?.is_none() {
             return Ok(());
         }
