@@ -11,10 +11,12 @@ use crate::auth::KeyRing;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::limits::{
-    BODIES_IN_FLIGHT, ClientLimits, FILES_IN_FLIGHT, IMPORTS_AT_WORK, LARGE_AT_WORK, LISTS_IN_FLIGHT, MAILS_AT_WORK,
+    BODIES_IN_FLIGHT, ClientLimits, FILES_IN_FLIGHT, IMPORTS_AT_WORK, LARGE_AT_WORK, LARGE_EVENT, LISTS_IN_FLIGHT,
+    MAILS_AT_WORK,
 };
 use crate::metrics::Metrics;
 use crate::model::Millis;
+use crate::numbers::Numbers;
 use crate::quota::Quota;
 use crate::store::{self, KeptSecrets, Store};
 use crate::totp::{LinkSecret, TicketSecret};
@@ -35,6 +37,7 @@ pub struct App {
     pub started: Instant,
     store: OnceCell<Box<dyn Store>>,
     pub clients: ClientLimits,
+    pub numbers: Numbers,
     pub(crate) bodies: Arc<Quota>,
     pub(crate) files: Arc<Quota>,
     pub(crate) lists: Arc<Quota>,
@@ -94,6 +97,7 @@ impl App {
             links: OnceCell::new(),
             store: OnceCell::new(),
             clients: ClientLimits::USUAL,
+            numbers: Numbers::new(LARGE_EVENT),
             bodies: Quota::new(BODIES_IN_FLIGHT),
             files: Quota::new(FILES_IN_FLIGHT),
             lists: Quota::new(LISTS_IN_FLIGHT),

@@ -12,7 +12,7 @@
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
 //! (bodies, answers, lists), [`sheet`] (lists in, CSV out), [`error`] and [`fault`] (every refusal, of a request and of a field),
 //! [`fold`] (text as people read it), [`mail`] (what is sent to people, and the way there),
-//! [`logs`], [`metrics`], [`quota`] (what one key may take), [`backup`], [`forgetting`], and [`commands`], the command line.
+//! [`logs`], [`metrics`], [`quota`] (what one key may take), [`numbers`] (what is counted, and how often), [`backup`], [`forgetting`], and [`commands`], the command line.
 //!
 //! # Rooms
 //!
@@ -28,7 +28,7 @@
 //! door gate mail links wallet backup forgetting    one scan from reading to writing; letters; addresses; passes; backups; who is forgotten
 //! request logs                                     what an endpoint gets, what is logged of it
 //! app                                              the state a request needs
-//! quota auth sheet store pages                     shares; keys; lists; the database; templates and texts
+//! numbers quota auth sheet store pages             what is counted; shares; keys; lists; the database; templates and texts
 //! admission totp                                   the decision and the codes, pure
 //! list response metrics model error                the ground
 //! fault config limits fold
@@ -67,6 +67,7 @@ pub mod logs;
 pub mod mail;
 pub mod metrics;
 pub mod model;
+pub mod numbers;
 #[cfg(test)]
 mod openapi;
 pub mod pages;

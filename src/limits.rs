@@ -120,9 +120,15 @@ pub const FILES_IN_FLIGHT: Share =
 pub const LISTS_IN_FLIGHT: Share = Share { of_all: 32, of_one_event: 24, of_one_key: 3 };
 /// CSV files whose tickets are being written. An unbound key's count for the event that they are for.
 pub const IMPORTS_AT_WORK: Share = Share { of_all: 2, of_one_event: 1, of_one_key: 2 };
-/// Requests whose work grows with the event: those that read all of it, such as statistics and searches, and apart from
+/// Requests whose work grows with the event: those that read all of it, such as exports and searches, and apart from
 /// them those that change much of it piece by piece. Each keeps a connection to the database busy, of which there are 5.
 pub const LARGE_AT_WORK: Share = Share { of_all: 3, of_one_event: 2, of_one_key: 2 };
+/// Tickets and scans of an event from which on its numbers are told again for a while. To count them takes about 50 ms.
+pub const LARGE_EVENT: i64 = 50_000;
+/// How old they get, at least,
+pub const NUMBERS_KEPT: Duration = Duration::from_secs(1);
+/// and so many times as old as it took to count them.
+pub const NUMBERS_KEPT_TIMES: u32 = 10;
 /// Requests that talk to the mail server, which may be slow.
 pub const MAILS_AT_WORK: Share = Share { of_all: 3, of_one_event: 2, of_one_key: 2 };
 /// How long one of them waits for its turn: most have ended within milliseconds.

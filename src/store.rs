@@ -366,17 +366,8 @@ pub trait Events {
 
     /// The state of an event's tickets, and what is counted of those of one gate, or of all.
     async fn manifest_state(&self, event_id: Uuid, gate: Option<&str>) -> Result<ManifestState>;
-    async fn stats(&self, event_id: Uuid) -> Result<Stats>;
-    /// The keys of which at least `least` codes were refused in this event from `since` to `now`, the most first, and how many
-    /// of them after `window`.
-    async fn list_guessing_keys(
-        &self,
-        event_id: Uuid,
-        since: Millis,
-        window: Millis,
-        now: Millis,
-        least: i64,
-    ) -> Result<Vec<GuessingKey>>;
+    /// What is counted of an event, and which keys seem to try codes.
+    async fn stats(&self, event_id: Uuid, now: Millis) -> Result<Stats>;
 }
 
 /// How an event forgets its people: their names, usernames, addresses, references and notes, and what tells who was mailed. What is
@@ -537,6 +528,42 @@ pub struct Stats {
     pub refused: BTreeMap<String, i64>,
     pub undone: i64,
     pub arrivals: Vec<Arrivals>,
+    /// Keys of which [`crate::limits::GUESSES_NOTED`] codes or more were refused lately, the most first.
+    pub guessing: Vec<GuessingKey>,
+    /// How many rows were counted.
+    pub rows: i64,
+}
+
+impl Stats {
+    pub fn new(groups: Vec<CountedGroup>, scans: &[CountedScans], guessing: Vec<GuessingKey>) -> Self {
+        let mut refused = BTreeMap::new();
+        let (mut undone, mut arrivals) = (0, BTreeMap::new());
+        for counted in scans {
+            undone += if counted.undone { counted.scans } else { 0 };
+            match counted.minute {
+                None => *refused.entry(counted.result.clone()).or_default() += counted.scans,
+                Some(minute) if counted.direction == Direction::Entry && !counted.undone => {
+                    *arrivals.entry(minute).or_default() += counted.scans;
+                }
+                Some(_) => {}
+            }
+        }
+        let arrivals = arrivals.into_iter().map(|(minute, admitted)| Arrivals { minute, admitted }).collect();
+        let rows =
+            groups.iter().map(|group| group.counts.tickets).chain(scans.iter().map(|counted| counted.scans)).sum();
+        Self { groups, refused, undone, arrivals, guessing, rows }
+    }
+}
+
+/// Scans of one kind that were counted together.
+#[derive(sqlx::FromRow)]
+pub struct CountedScans {
+    pub result: String,
+    pub direction: Direction,
+    pub undone: bool,
+    /// The minute of those that were accepted.
+    pub minute: Option<Millis>,
+    pub scans: i64,
 }
 
 /// A key with which many wrong codes were scanned.
@@ -546,7 +573,9 @@ pub struct GuessingKey {
     pub key_id: Option<Uuid>,
     pub name: Option<String>,
     pub gate: Option<String>,
+    /// Within the last [`crate::limits::GUESSES_SHOWN`].
     pub refused_codes: i64,
+    /// Within the last [`crate::limits::ATTEMPTS_WINDOW`].
     pub within_window: i64,
 }
 

@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::manifest::Heard;
 use crate::error::Error;
 use crate::fold;
-use crate::limits::{ATTEMPTS_WINDOW, CATEGORIES, GUESSES_NOTED, GUESSES_SHOWN, KEY_ATTEMPTS};
-use crate::model::Role;
+use crate::limits::{CATEGORIES, KEY_ATTEMPTS};
 #[cfg(test)]
 use crate::model::{Capacity, Currency, Place, Price, Slug, Text};
+use crate::model::{Millis, Role};
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::{Arrivals, CountedGroup, Counts, GuessingKey};
@@ -22,14 +22,17 @@ use uuid::Uuid;
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "Stats"))]
-pub(crate) struct EventStats {
+pub(crate) struct EventStats<'a> {
     /// The event's slug.
     #[cfg_attr(test, schemars(with = "Slug"))]
     event: String,
+    /// When they were counted: whatever was done before is in them. That is now, but of an event of
+    /// [`crate::limits::LARGE_EVENT`] tickets and scans or more up to ten times as long ago as counting took, and at least a second.
+    as_of: Millis,
     #[serde(flatten)]
     counts: Counts,
     /// Refused scans by reason. A reason without a refusal may be absent. `too_many_attempts` is not a verdict and is not counted.
-    refused: BTreeMap<String, i64>,
+    refused: &'a BTreeMap<String, i64>,
     /// Scans that were undone.
     #[cfg_attr(test, schemars(range(min = 0)))]
     undone: i64,
@@ -49,7 +52,7 @@ pub(crate) struct EventStats {
     #[cfg_attr(test, schemars(with = "Option<Currency>"))]
     currency: Option<String>,
     /// Admissions by minute, in order of time.
-    arrivals: Vec<Arrivals>,
+    arrivals: &'a [Arrivals],
     /// The keys whose codes were refused [`crate::limits::GUESSES_NOTED`] times or more within the last
     /// [`crate::limits::GUESSES_SHOWN`], the most first. Only for organizers and supervisors.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,10 +102,11 @@ struct Guessing {
     limited: bool,
 }
 
-impl From<GuessingKey> for Guessing {
-    fn from(key: GuessingKey) -> Self {
+impl From<&GuessingKey> for Guessing {
+    fn from(key: &GuessingKey) -> Self {
         let limited = key.within_window >= KEY_ATTEMPTS;
-        Self { key_id: key.key_id, name: key.name, gate: key.gate, refused_codes: key.refused_codes, limited }
+        let (name, gate) = (key.name.clone(), key.gate.clone());
+        Self { key_id: key.key_id, name, gate, refused_codes: key.refused_codes, limited }
     }
 }
 
@@ -141,28 +145,25 @@ fn by_category(groups: &[CountedGroup]) -> Vec<CategoryCounts> {
 
 /// `GET /api/events/{event}/stats`.
 pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
-    let event = call.event().await?;
+    // Only to count may take longer than other requests do.
+    let event = call.app.in_time(call.event()).await?;
     let caller = call.caller()?;
     // A device without a list has no other reason to ask before it scans.
     if caller.role.is_of_a_device() && !caller.offline {
         Heard { key_id: caller.key_id, unsent: None }.note(call.app).await;
     }
-    let store = call.app.store();
-    let stats = store.stats(event.event_id).await?;
-    let guessing = if caller.role.holds(Role::Supervisor) {
-        let (shown, window) = (call.now - GUESSES_SHOWN, call.now - ATTEMPTS_WINDOW);
-        let keys = store.list_guessing_keys(event.event_id, shown, window, call.now, GUESSES_NOTED).await?;
-        Some(keys.into_iter().map(Guessing::from).collect())
-    } else {
-        None
-    };
+    let count = call.app.store().stats(event.event_id, call.now);
+    let counted = call.app.numbers.of(event.event_id, call.now, count).await?;
+    let stats = &counted.stats;
     let mut counts = Counts::default();
     stats.groups.iter().for_each(|group| counts.add(&group.counts));
     let gates = as_read(stats.groups.iter().map(|group| (group.gate.as_str(), &group.counts)), usize::MAX);
+    let is_told = caller.role.holds(Role::Supervisor);
     let stats = EventStats {
         event: event.slug,
+        as_of: counted.as_of,
         counts,
-        refused: stats.refused,
+        refused: &stats.refused,
         undone: stats.undone,
         gates: gates.into_iter().map(|(gate, counts)| GateCounts { gate, counts }).collect(),
         categories: by_category(&stats.groups),
@@ -170,8 +171,8 @@ pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
         takes_walk_ups: event.walk_ups,
         walk_up_price: event.walk_up_price,
         currency: event.currency,
-        arrivals: stats.arrivals,
-        guessing,
+        arrivals: &stats.arrivals,
+        guessing: is_told.then(|| stats.guessing.iter().map(Guessing::from).collect()),
     };
     response::json(StatusCode::OK, &stats)
 }

@@ -4,16 +4,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http::{Method, Request, header};
+use http_body_util::BodyExt as _;
 use register_ticket_api::app::App;
+use register_ticket_api::auth::Caller;
+use register_ticket_api::error::Error;
 use register_ticket_api::limits::{BATCH_BODY, ClientLimits, KEYLESS_BODY, LISTS_IN_FLIGHT, Pace};
-use register_ticket_api::model::Millis;
+use register_ticket_api::model::{MailList, Millis};
 use register_ticket_api::response::Response;
 use register_ticket_api::routes::{self, ROUTES, Route};
 use register_ticket_api::serve;
+use register_ticket_api::store::{Store, TicketFilter, open};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
+use uuid::Uuid;
 
 use crate::client::Client;
 use crate::database::{Kind, TestDatabase};
@@ -33,6 +40,9 @@ on_both_databases! {
     who_does_not_read_an_answer_is_cut_off,
     half_sent_bodies_of_one_key_leave_room_for_scans_and_for_others,
     lists_that_nobody_reads_leave_room_for_those_of_others,
+    no_long_read_takes_the_last_connection_from_scans,
+    exports_and_manifests_that_are_held_open_leave_scans_a_connection,
+    one_connection_serves_long_reads_and_scans_in_turn,
 }
 
 /// Of nobody who connects here: so that loopback, which is a proxy's, is an address like any other.
@@ -308,6 +318,85 @@ async fn lists_that_nobody_reads_leave_room_for_those_of_others(service: Service
     }
     unread.pop();
     assert_eq!(ask(key, manifest).await.status(), 200);
+}
+
+/// Each method of the store that may read as much as an event has.
+fn long_reads(store: &dyn Store, event_id: Uuid) -> Vec<(&'static str, BoxFuture<'_, ()>)> {
+    let now = Millis::now();
+    macro_rules! reads {
+        ($($method:ident($($value:expr),*))+) => {
+            vec![$((stringify!($method), Box::pin(async move { drop(store.$method($($value),*).await) }) as BoxFuture<'_, ()>)),+]
+        };
+    }
+    reads! {
+        stats(event_id, now)
+        manifest_state(event_id, None)
+        list_manifest(event_id, None, None, None, 1)
+        list_tickets(event_id, &TicketFilter::default(), 1)
+        list_gates(event_id)
+        list_scans(event_id, None, 1)
+        list_attendance(event_id, true, None, 1)
+        list_conflicts(event_id, None, 1)
+        list_incidents(event_id, None, 1)
+        list_actions(Some(event_id), None, 1)
+        list_mails(event_id, None, MailList::Unmailed, None, 1)
+        count_mails(event_id, None)
+        list_keys(None, None, 1)
+        list_renewed(event_id, None, 1)
+        printed_list(event_id)
+        count_people(event_id)
+        check()
+    }
+}
+
+/// What is asked once and then left alone keeps its connection, as whatever takes long does.
+async fn no_long_read_takes_the_last_connection_from_scans(service: Service) {
+    let store = open(&settings(&service.database, &[("DB_POOL_MAX", "3")]));
+    let event = store.find_event("default").await.ok().flatten().expect("every database has it");
+    let event_id = Caller::ENVIRONMENT.open(Some(event), Error::EventNotFound).expect("it may open all").event_id;
+    for number in 0..long_reads(&*store, event_id).len() {
+        let mut held: Vec<_> = (0..4).map(|_| long_reads(&*store, event_id).swap_remove(number)).collect();
+        for (_, read) in &mut held {
+            read.now_or_never();
+        }
+        let beside = tokio::time::timeout(PATIENCE, store.find_event("default")).await;
+        assert!(beside.is_ok_and(|found| found.is_ok()), "{} leaves none", held[0].0);
+    }
+}
+
+async fn exports_and_manifests_that_are_held_open_leave_scans_a_connection(service: Service) {
+    let ticket = service.ticket("A1").await;
+    let app = Arc::new(App::new(settings(&service.database, &[]), Box::new(Millis::now)));
+    let organizer = Client::of(&app).with_key(ORGANIZER_KEY);
+    let mut held = Vec::new();
+    for name in ["one", "another"] {
+        let new = json!({ "name": name, "role": "organizer", "offline": true });
+        let key = organizer.post("/api/keys", new).await.is(201);
+        for list in ["manifest", "tickets.csv", "scans.csv"] {
+            let request = Request::get(format!("/api/events/default/{list}"));
+            let request =
+                request.header(header::AUTHORIZATION, format!("Bearer {}", key["key"].as_str().expect("a key")));
+            let request = request.body(lambda_http::Body::Empty).expect("a request");
+            let response = routes::handle(&app, request).await;
+            assert_eq!(response.status(), 200, "{list}");
+            held.push(response);
+        }
+    }
+    // Each begins to read a page.
+    for response in &mut held {
+        response.body_mut().frame().now_or_never();
+    }
+    let scan = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(Millis::now()) });
+    organizer.post("/api/events/default/scans", scan).await.is_scan(200, "accepted");
+}
+
+async fn one_connection_serves_long_reads_and_scans_in_turn(service: Service) {
+    let service = service.another(&[("DB_POOL_MAX", "1")]);
+    let ticket = service.ticket("A1").await;
+    assert!(service.organizer.get("/api/events/default/tickets.csv").await.text().contains("A1"));
+    service.organizer.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
+    let stats = service.organizer.get("/api/events/default/stats").await.is(200);
+    assert_eq!(stats["admitted"], 1);
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! The numbers of an evening.
 
+use std::sync::Arc;
+
 use http::Method;
+use register_ticket_api::app::App;
+use register_ticket_api::model::Millis;
+use register_ticket_api::numbers::Numbers;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::service::{Service, assert_members, with};
+use crate::service::{ORGANIZER_KEY, Service, assert_members, settings, with};
 
 on_both_databases! {
     an_event_without_tickets_counts_nothing,
@@ -13,6 +18,8 @@ on_both_databases! {
     each_category_is_counted_by_itself,
     organizers_and_supervisors_see_with_which_key_somebody_guesses,
     a_key_that_rests_is_seen_as_such,
+    the_numbers_of_a_large_event_are_told_again_for_a_while_and_say_of_when_they_are,
+    an_event_that_is_made_anew_has_numbers_of_its_own,
 }
 
 async fn an_event_without_tickets_counts_nothing(service: Service) {
@@ -20,7 +27,7 @@ async fn an_event_without_tickets_counts_nothing(service: Service) {
     assert_eq!(
         stats,
         json!({
-            "event": "default", "tickets": 0, "registered": 0, "admitted": 0, "expected": 0, "inside": 0, "walk_ups": 0,
+            "event": "default", "as_of": service.time(0), "tickets": 0, "registered": 0, "admitted": 0, "expected": 0, "inside": 0, "walk_ups": 0,
             "cash": 0, "refused": {}, "undone": 0, "gates": [], "categories": [], "capacity": null, "takes_walk_ups": false,
             "walk_up_price": null, "currency": null, "arrivals": [],
         })
@@ -65,7 +72,7 @@ async fn the_numbers_of_an_evening_add_up(service: Service) {
     assert_eq!(
         supervisor.get("/api/events/default/stats").await.is(200),
         json!({
-            "event": "default", "tickets": 6, "registered": 5, "admitted": 2, "expected": 1, "inside": 1, "walk_ups": 0, "cash": 0,
+            "event": "default", "as_of": service.time(0), "tickets": 6, "registered": 5, "admitted": 2, "expected": 1, "inside": 1, "walk_ups": 0, "cash": 0,
             "takes_walk_ups": false, "walk_up_price": null, "currency": null, "refused": { "already_used": 2, "unknown_ticket": 1 }, "undone": 1,
             "guessing": [], "categories": [], "capacity": null,
             "gates": [gate("east", 1, 0, 0, 0, 0), gate("North", 1, 1, 1, 0, 1), gate("South", 4, 4, 1, 1, 0)],
@@ -149,4 +156,43 @@ async fn a_key_that_rests_is_seen_as_such(service: Service) {
         .is_refused(429, "too_many_wrong_codes");
     service.clock.advance(60_000);
     assert_eq!(guessing().await, told(false));
+}
+
+async fn the_numbers_of_a_large_event_are_told_again_for_a_while_and_say_of_when_they_are(service: Service) {
+    let (one, other) = (service.ticket("A1").await, service.ticket("A2").await);
+    let clock = service.clock.clone();
+    let mut app = App::new(settings(&service.database, &[]), Box::new(move || clock.now()));
+    app.numbers = Numbers::new(2);
+    let organizer = Client::of(&Arc::new(app)).with_key(ORGANIZER_KEY);
+    let stats = async || organizer.get("/api/events/default/stats").await.is(200);
+    let scan = async |ticket| {
+        organizer.post("/api/events/default/scans", service.scan(ticket)).await.is_scan(200, "accepted");
+    };
+    let (began, before) = (service.time(0), stats().await);
+    assert_members(&before, json!({ "as_of": began, "admitted": 0 }));
+    scan(&one).await;
+    service.clock.advance(999);
+    assert_eq!(stats().await, before);
+    // Longer than ten times as long as counting takes anywhere.
+    service.clock.advance(600_000);
+    assert_members(&stats().await, json!({ "as_of": service.time(0), "admitted": 1 }));
+    scan(&other).await;
+    // A clock that was set back tells no age.
+    service.clock.advance(-1);
+    assert_members(&stats().await, json!({ "as_of": service.time(0), "admitted": 2 }));
+}
+
+async fn an_event_that_is_made_anew_has_numbers_of_its_own(service: Service) {
+    let mut app = App::new(settings(&service.database, &[]), Box::new(Millis::now));
+    app.numbers = Numbers::new(1);
+    let organizer = Client::of(&Arc::new(app)).with_key(ORGANIZER_KEY);
+    for tickets in [1, 2] {
+        organizer.post("/api/events", json!({ "slug": "fair", "name": "Fair" })).await.is(201);
+        for seat in 0..tickets {
+            let seat = json!({ "seat": seat.to_string(), "gate": "North" });
+            organizer.post("/api/events/fair/tickets", seat).await.is(201);
+        }
+        assert_eq!(organizer.get("/api/events/fair/stats").await.is(200)["tickets"], tickets);
+        organizer.delete("/api/events/fair?confirm=fair").await.is(204);
+    }
 }

@@ -50,7 +50,8 @@ async function poll() {
     const stats = await call("GET", here("/stats"), { timeout: EVERY * 2 });
     if (!isShown || !isCurrent(event)) return;
     newest = stats;
-    seenAt = now();
+    // Those of a large event are told again for a while.
+    seenAt = Date.parse(stats.as_of);
     drawAll();
     if (now() - restAt > REST_EVERY) await loadRest();
     tellAge();

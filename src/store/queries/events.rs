@@ -4,7 +4,6 @@
 //! are then deleted in short transactions, between which others write, and the event last. What is left when that is
 //! stopped, the next who deletes an event or imports many tickets deletes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,11 +16,11 @@ use super::{BEGIN, Backend, Connection, ROWS_OF_AN_EVENT, unless_held, unless_un
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::fold;
-use crate::limits::{CLOCKS_APART, LIST_KEPT};
+use crate::limits::{ATTEMPTS_WINDOW, CLOCKS_APART, GUESSES_NOTED, GUESSES_SHOWN, LIST_KEPT};
 use crate::model::{Action, Event, Millis, Use};
 use crate::store::{
-    Act, Arrivals, Author, CountedGroup, DEFAULT_EVENT, EventChange, Events, Guarded, GuessingKey, ManifestState,
-    PrintedList, Result, Stats,
+    Act, Author, CountedGroup, CountedScans, DEFAULT_EVENT, EventChange, Events, Guarded, ManifestState, PrintedList,
+    Result, Stats,
 };
 
 /// Whoever deleted an event so long ago has no request any more: what is left of it is nobody's.
@@ -145,7 +144,7 @@ impl Events for Backend {
     }
 
     async fn printed_list(&self, event_id: Uuid) -> Result<PrintedList> {
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         // An import is one action, and `count` says of how many tickets.
         let outcome = sqlx::query_as(
             "select e.list_printed_at as printed_at, (select cast(coalesce(sum(coalesce(a.count, 1)), 0) as bigint) \
@@ -223,7 +222,7 @@ impl Events for Backend {
         if gate.is_some() {
             fold_places(self, event_id).await?;
         }
-        let mut lease = self.reader().await?;
+        let mut lease = self.long_reader().await?;
         let outcome = sqlx::query_as(concat!(
             "select count(*) as tickets, \
              cast(coalesce(sum(case when coalesce(t.gate_key = $2, true) then t.version end), 0) as bigint) as versions, \
@@ -246,36 +245,9 @@ impl Events for Backend {
         lease.settle(outcome.map_err(Error::from)).await
     }
 
-    async fn stats(&self, event_id: Uuid) -> Result<Stats> {
-        let mut lease = self.reader().await?;
-        let outcome = stats(lease.connection(), event_id).await;
-        lease.settle(outcome.map_err(Error::from)).await
-    }
-
-    async fn list_guessing_keys(
-        &self,
-        event_id: Uuid,
-        since: Millis,
-        window: Millis,
-        now: Millis,
-        least: i64,
-    ) -> Result<Vec<GuessingKey>> {
-        let mut lease = self.reader().await?;
-        let outcome = sqlx::query_as(concat!(
-            "select g.key_id, k.name, k.gate, g.refused_codes, g.within_window from (select s.key_id, \
-             count(*) as refused_codes, sum(case when s.received_at > $3 then 1 else 0 end) as within_window \
-             from scans s where s.event_id = $1 and s.received_at > $2 and s.received_at <= $5 and s.result in ('wrong_code', 'stale_code') and ",
-            kept_scan!(),
-            " group by s.key_id having count(*) >= $4) as g left join keys k on k.key_id = g.key_id \
-             order by g.refused_codes desc, g.key_id"
-        ))
-        .bind(event_id)
-        .bind(since)
-        .bind(window)
-        .bind(least)
-        .bind(now + CLOCKS_APART)
-        .fetch_all(lease.connection())
-        .await;
+    async fn stats(&self, event_id: Uuid, now: Millis) -> Result<Stats> {
+        let mut lease = self.counting_reader().await?;
+        let outcome = stats(lease.connection(), event_id, now).await;
         lease.settle(outcome.map_err(Error::from)).await
     }
 }
@@ -373,7 +345,7 @@ async fn has_tickets(connection: &mut Connection, event_id: Uuid) -> Result<bool
     Ok(ticket.is_some())
 }
 
-async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Result<Stats, sqlx::Error> {
+async fn stats(connection: &mut Connection, event_id: Uuid, now: Millis) -> std::result::Result<Stats, sqlx::Error> {
     let groups: Vec<CountedGroup> = sqlx::query_as(concat!(
         "select t.gate, t.category, sum(case when t.walk_up and t.used_at is null then 0 else 1 end) as tickets, \
          count(t.registered_at) as registered, count(t.used_at) as admitted, \
@@ -388,29 +360,31 @@ async fn stats(connection: &mut Connection, event_id: Uuid) -> std::result::Resu
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;
-    let refused: Vec<(String, i64)> = sqlx::query_as(concat!(
-        "select s.result, count(*) from scans s where s.event_id = $1 and s.result <> 'accepted' and ",
+    let scans: Vec<CountedScans> = sqlx::query_as(concat!(
+        "select s.result, s.direction, s.undone_at is not null as undone, \
+         case when s.result = 'accepted' then s.decided_at - s.decided_at % 60000 end as minute, count(*) as scans \
+         from scans s where s.event_id = $1 and ",
         kept_scan!(),
-        " group by s.result"
+        " group by 1, 2, 3, 4"
     ))
     .bind(event_id)
     .fetch_all(&mut *connection)
     .await?;
-    let undone = sqlx::query_scalar(concat!(
-        "select count(*) from scans s where s.event_id = $1 and s.undone_at is not null and ",
-        kept_scan!()
-    ))
-    .bind(event_id)
-    .fetch_one(&mut *connection)
-    .await?;
-    let arrivals: Vec<Arrivals> = sqlx::query_as(concat!(
-        "select s.decided_at - s.decided_at % 60000 as minute, count(*) as admitted from scans s \
-         where s.event_id = $1 and s.result = 'accepted' and s.direction = 'entry' and s.undone_at is null and ",
+    let guessing = sqlx::query_as(concat!(
+        "select g.key_id, k.name, k.gate, g.refused_codes, g.within_window from (select s.key_id, \
+         count(*) as refused_codes, sum(case when s.received_at > $3 then 1 else 0 end) as within_window \
+         from scans s where s.event_id = $1 and s.received_at > $2 and s.received_at <= $5 \
+         and s.result in ('wrong_code', 'stale_code') and ",
         kept_scan!(),
-        " group by s.decided_at - s.decided_at % 60000 order by 1"
+        " group by s.key_id having count(*) >= $4) as g left join keys k on k.key_id = g.key_id \
+         order by g.refused_codes desc, g.key_id"
     ))
     .bind(event_id)
-    .fetch_all(&mut *connection)
+    .bind(now - GUESSES_SHOWN)
+    .bind(now - ATTEMPTS_WINDOW)
+    .bind(GUESSES_NOTED)
+    .bind(now + CLOCKS_APART)
+    .fetch_all(connection)
     .await?;
-    Ok(Stats { groups, refused: BTreeMap::from_iter(refused), undone, arrivals })
+    Ok(Stats::new(groups, &scans, guessing))
 }
