@@ -56,6 +56,23 @@ impl Connection {
         Ok(Answer { status, body: &self.received[head..] })
     }
 
+    /// Sends a request and reads its answer, which has no length, to the last byte, without keeping it; says how many bytes
+    /// came.
+    pub async fn download(&mut self, request: &[u8]) -> Result<usize> {
+        const END: &[u8] = b"\r\n0\r\n\r\n";
+        self.write(request).await?;
+        self.received.clear();
+        let mut came = 0;
+        while !self.received.ends_with(END) {
+            let rest = self.received.split_off(self.received.len().saturating_sub(END.len()));
+            came += self.received.len();
+            self.received.clear();
+            self.received.extend_from_slice(&rest);
+            self.read().await?;
+        }
+        Ok(came + self.received.len())
+    }
+
     async fn write(&self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             match self.stream.try_write(bytes) {

@@ -56,13 +56,13 @@ pub async fn measure(report: &mut Report) {
     );
 }
 
-struct During {
+pub struct During {
     time: Duration,
     /// In ascending order.
-    latencies: Vec<Duration>,
+    pub latencies: Vec<Duration>,
 }
 
-fn shown(name: &str, during: &During) -> Vec<String> {
+pub fn shown(name: &str, during: &During) -> Vec<String> {
     let last = during.latencies.last().expect("there were scans");
     let [p50, p99] = [50, 99].map(|percent| percentile(&during.latencies, percent));
     let mut cells = vec![name.to_owned(), format!("{:.1} s", during.time.as_secs_f64())];
@@ -72,7 +72,7 @@ fn shown(name: &str, during: &During) -> Vec<String> {
 }
 
 /// Scans until something has ended. A scan that is not answered with 200 ends the benchmark.
-async fn scans_during(server: &Server, tickets: &Tickets, work: impl Future<Output = ()>) -> During {
+pub async fn scans_during(server: &Server, tickets: &Tickets, work: impl Future<Output = ()>) -> During {
     let started = Instant::now();
     let has_ended = std::cell::Cell::new(false);
     let scanning = join_all((0..CLIENTS).map(|_| async {

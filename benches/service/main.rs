@@ -5,6 +5,7 @@ mod client;
 mod growth;
 mod hostile;
 mod imports;
+mod large;
 mod memory;
 mod postgres;
 mod process;
@@ -23,10 +24,11 @@ use report::Report;
 fn main() {
     // Cargo adds `--bench`.
     let names: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
-    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-    let unknown = names
-        .iter()
-        .find(|name| !["start", "memory", "scans", "growth", "imports", "away", "hostile"].contains(&name.as_str()));
+    let named = |name: &str| names.iter().any(|named| named == name);
+    let wanted = |name: &str| names.is_empty() || named(name);
+    let unknown = names.iter().find(|name| {
+        !["start", "memory", "scans", "growth", "large", "imports", "away", "hostile"].contains(&name.as_str())
+    });
     assert!(unknown.is_none(), "no part is named {unknown:?}");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -43,6 +45,10 @@ fn main() {
         }
         if wanted("growth") {
             growth::measure(&mut report).await;
+        }
+        // Its tickets alone take a quarter of an hour.
+        if named("large") {
+            large::measure(&mut report).await;
         }
         if wanted("imports") {
             imports::measure(&mut report).await;

@@ -41,6 +41,12 @@ impl Store {
         serve(&self.url, pool_max)
     }
 
+    /// With as much time for an answer as it takes.
+    pub fn serve_patiently(&self) -> Server {
+        let time = ("DB_TIMEOUT_MS", "60000".to_owned());
+        Server::start(Path::new(SERVICE), &[("DATABASE_URL", self.url.clone()), time])
+    }
+
     /// Where even this machine's own addresses are those of strangers, and not of a proxy.
     pub fn serve_strangers(&self) -> Server {
         let nobody = ("TRUSTED_PROXIES", "192.0.2.1".to_owned());

@@ -14,6 +14,9 @@ use crate::process::Server;
 /// Tickets in a CSV file at most, so that it is below the service's 16 MiB.
 pub const IMPORT: usize = 100_000;
 
+/// The seed of every ticket that is written by SQL, which is the key of its codes where there is no `TICKET_SECRET`.
+pub const SEED: [u8; 20] = *b"twenty bytes, a seed";
+
 pub struct Ticket {
     pub ticket_id: Uuid,
     key: [u8; 20],
@@ -62,6 +65,17 @@ impl Tickets {
         // The keys are random, so their order is none.
         tickets.sort_unstable_by_key(|ticket| ticket.key);
         Self { event: event.to_owned(), tickets, used: Cell::new(0) }
+    }
+
+    /// Some of the tickets of an event that `large` has written, from all parts of it.
+    pub fn written(event: &str, tickets: usize, some: usize) -> Self {
+        let ticket = |place: usize| {
+            let first = 1 << 28 | place as u128;
+            Ticket { ticket_id: Uuid::from_u128(first << 96 | 0x7000_8000_0000_0000_0000), key: SEED }
+        };
+        // A step that has no factor in common with their number comes to each once.
+        let places = (0..some).map(|number| number * 7_919_993 % tickets);
+        Self { event: event.to_owned(), tickets: places.map(ticket).collect(), used: Cell::new(0) }
     }
 
     pub fn used(&self) -> usize {
