@@ -48,6 +48,7 @@ _headings() { _without_code "$1" | sed -n 's/^\(##*\) .*/\1/p'; }
 
 both_languages_have_the_same_sections() { _same_in_both_languages _headings; }
 
-_links_elsewhere() { _links "$1" | grep -v '^README'; }
+# A page may be there in Spanish too.
+_links_elsewhere() { _links "$1" | grep -v '^README' | sed 's/\.es\.md/.md/'; }
 
 both_languages_link_to_the_same_pages() { _same_in_both_languages _links_elsewhere; }
