@@ -190,7 +190,7 @@ async fn nothing_personal_is_left_of_an_event_that_was_forgotten(service: Servic
     assert!(holds(&all_answers(&service, &tickets).await, MARK));
     let stats = async || {
         let stats = service.organizer.get(format!("{GALA}/stats")).await.is(200);
-        with(stats, json!({ "guessing": null }))
+        with(stats, json!({ "guessing": null, "as_of": null }))
     };
     let of_scans = "select count(*) || ' ' || count(ticket_id) || ' ' || sum(received_at - 1777000000000) || ' ' || count(undone_at) from scans";
     let scans = service.database.text(of_scans, of_scans).await;
