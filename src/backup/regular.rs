@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, UNIX_EPOCH};
 
+use tokio::task::JoinHandle;
+
+use super::Backup;
 use super::archive::{self, Folder};
 use crate::app::App;
 use crate::model::Millis;
@@ -20,30 +23,46 @@ const NEARLY_A_MINUTE: Duration = Duration::from_secs(45);
 /// How many times as long as it took to take one there is none: a large database is not copied all the time.
 const REST: u32 = 20;
 
-/// The service, and which of its scans are in a backup.
+/// The service, and what is in a backup of what it did.
 struct Regular {
     app: Arc<App>,
     directory: PathBuf,
-    /// How many scans this process had decided when the newest backup was begun.
-    kept_scans: u64,
+    /// How many scans this process had decided when the newest backup was begun. None may be wanting of a process before.
+    kept_scans: Option<u64>,
+    /// The newest backup, as long as it is not being sent.
+    unsent: Option<Backup>,
+    sending: Option<JoinHandle<()>>,
 }
 
 /// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a
 /// restart neither skips a backup nor takes another one.
 pub async fn run(app: Arc<App>, directory: PathBuf) {
-    let mut regular = Regular { app, directory, kept_scans: 0 };
+    let kept_scans = Some(0).filter(|_| !was_written_since_newest(&app, &directory));
+    let mut regular = Regular { app, directory, kept_scans, unsent: None, sending: None };
     let mut rest = FIRST_LOOK;
     loop {
         tokio::time::sleep(rest).await;
-        let begun = Instant::now();
         rest = match regular.look().await {
-            Ok(rest) => rest.max(begun.elapsed() * REST),
+            Ok(rest) => rest,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "backup failed");
                 TRY_AGAIN
             }
         };
+        regular.send();
     }
+}
+
+/// Whether somebody may have been scanned by a process before this one, and is in no backup.
+fn was_written_since_newest(app: &App, directory: &Path) -> bool {
+    let Ok(Some((newest, _))) = archive::newest(directory, archive::SQLITE, app.now()) else { return false };
+    let newest = UNIX_EPOCH + Duration::from_millis(u64::try_from(newest.0).unwrap_or_default());
+    let written = |ending: &str| {
+        let mut file = app.settings.sqlite_file()?.as_os_str().to_owned();
+        file.push(ending);
+        std::fs::metadata(file).ok()?.modified().ok()
+    };
+    written("").max(written("-wal")).is_some_and(|written| written > newest)
 }
 
 impl Regular {
@@ -60,19 +79,40 @@ impl Regular {
         }
         let scans = self.app.metrics.decided_scans();
         let backup = super::take_into(&self.app, &folder, None).await?;
-        drop(folder);
-        self.kept_scans = scans;
-        self.is_due()?; // The metrics know of it.
-        if let Err(error) = backup.follow_up(&self.app).await {
-            tracing::error!(error = format!("{error:#}"), "the backup is kept, but");
+        self.kept_scans = Some(scans);
+        if self.is_sending() {
+            tracing::warn!(
+                "BACKUP_COMMAND is still at work on the backup before this one, and gets the newest when it ends"
+            );
         }
-        Ok(LOOK_AGAIN)
+        let rest = LOOK_AGAIN.max(backup.elapsed * REST);
+        self.unsent = Some(backup);
+        self.is_due()?; // The metrics know of it.
+        Ok(rest)
+    }
+
+    fn is_sending(&self) -> bool {
+        self.sending.as_ref().is_some_and(|sending| !sending.is_finished())
+    }
+
+    /// Sends the newest backup off once the one before is away. No backup waits for that.
+    fn send(&mut self) {
+        if self.is_sending() {
+            return;
+        }
+        let Some(backup) = self.unsent.take() else { return };
+        let app = Arc::clone(&self.app);
+        self.sending = Some(tokio::spawn(async move {
+            if let Err(error) = backup.follow_up(&app).await {
+                tracing::error!(error = format!("{error:#}"), "the backup is kept, but what follows it failed");
+            }
+        }));
     }
 
     fn is_due(&self) -> anyhow::Result<bool> {
         let newest = archive::newest(&self.directory, archive::SQLITE, self.app.now())?.map(|(taken_at, _)| taken_at);
         self.app.metrics.set_backup(newest);
-        let oldest = if self.app.metrics.decided_scans() == self.kept_scans { DAY } else { NEARLY_A_MINUTE };
+        let oldest = if self.kept_scans == Some(self.app.metrics.decided_scans()) { DAY } else { NEARLY_A_MINUTE };
         Ok(is_older(newest, oldest, self.app.now()))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -75,11 +75,29 @@ pub(super) async fn write(
     rows: impl Stream<Item = Result<Bytes, Error>>,
     output: Option<&Path>,
 ) -> anyhow::Result<()> {
+    if let (Some(output), Some(database)) = (output, app.settings.sqlite_file()) {
+        anyhow::ensure!(
+            !is_part_of(database, output),
+            "{} is the database itself: name another file",
+            output.display()
+        );
+    }
     app.in_time(app.store().record_action(Caller::ENVIRONMENT.author(app.now()), act)).await?;
     match output {
         None => copy(rows, &mut std::io::stdout().lock()).await,
         Some(path) => write_file(rows, path).await,
     }
+}
+
+/// Whether a file is a database, or one of those beside it without which it is not whole.
+fn is_part_of(database: &Path, file: &Path) -> bool {
+    let identity = |file: &Path| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let parts = ["", "-wal", "-shm"].map(|ending| {
+        let mut part = database.as_os_str().to_owned();
+        part.push(ending);
+        identity(Path::new(&part))
+    });
+    identity(file).is_some_and(|file| parts.contains(&Some(file)))
 }
 
 /// Writes under another name, and gives the file its own once all is on the disk.

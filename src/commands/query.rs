@@ -17,7 +17,7 @@ use crate::config::Database;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The statement, such as "select status, count(*) from tickets group by status"; it cannot change anything
+    /// One select, such as "select status, count(*) from tickets group by status"; it cannot change anything
     statement: String,
     /// Print CSV instead of a table
     #[arg(long)]
@@ -32,7 +32,7 @@ struct Answer {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let app = super::app_on_what_is_there()?;
-    let statement = arguments.statement;
+    let statement = arguments.statement.as_str();
     let answer = super::block_on(async {
         match &app.settings.database {
             Database::Sqlite(file) => of_sqlite(file, statement).await,
@@ -42,9 +42,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.csv { print_csv(&answer) } else { print_table(&answer) }
 }
 
-async fn of_sqlite(file: &Path, statement: String) -> anyhow::Result<Answer> {
-    let mut connection = SqliteConnectOptions::new().filename(file).disable_statement_logging().connect().await?;
-    connection.execute("pragma query_only = on").await?;
+/// A statement as a part of another one, where nothing but one `select` can stand.
+fn within(statement: &str) -> String {
+    format!("select * from (\n{}\n) as answer", statement.trim().trim_end_matches(';'))
+}
+
+async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {
+    // By SQLite's own flag, which no statement takes back.
+    let options = SqliteConnectOptions::new().filename(file).read_only(true).disable_statement_logging();
+    let mut connection = options.connect().await?;
+    let statement = within(statement);
     let columns = names((&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await?.columns());
     let rows: Vec<SqliteRow> = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await?;
     connection.close().await?;
@@ -62,19 +69,30 @@ async fn of_sqlite(file: &Path, statement: String) -> anyhow::Result<Answer> {
     })
 }
 
-async fn of_postgres(service: &PgConnectOptions, statement: String) -> anyhow::Result<Answer> {
+async fn of_postgres(service: &PgConnectOptions, statement: &str) -> anyhow::Result<Answer> {
     let mut connection = service.clone().disable_statement_logging().connect().await?;
     // Not for longer than a person waits: the database has gates to serve.
     connection.execute("begin read only; set local statement_timeout = '30s'").await?;
-    // Which takes one statement alone: no second one ends the transaction and goes on to write.
-    let columns = names((&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await?.columns());
+    let statement = within(statement);
+    // This takes one statement alone: no second one ends the transaction and goes on to write.
+    let prepared = (&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await.map_err(said)?;
+    let columns = names(prepared.columns());
     // The simple protocol, in which PostgreSQL itself writes each value as text.
-    let rows: Vec<PgRow> = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await?;
+    let rows = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await;
+    let rows: Vec<PgRow> = rows.map_err(said)?;
     connection.close().await?;
     Answer::of(columns, &rows, |row, place| {
         let value = row.try_get_raw(place)?;
         if value.is_null() { Ok(None) } else { Ok(Some(value.as_str().map_err(sqlx::Error::Decode)?.to_owned())) }
     })
+}
+
+/// What PostgreSQL says of a statement, without the line of its own source.
+fn said(error: sqlx::Error) -> anyhow::Error {
+    match error.as_database_error() {
+        Some(told) => anyhow::anyhow!("{}", told.message()),
+        None => error.into(),
+    }
 }
 
 /// Bytes as people know them: an id, or hexadecimal.
@@ -107,12 +125,16 @@ fn print_csv(answer: &Answer) -> anyhow::Result<()> {
     Ok(writer.flush()?)
 }
 
+/// How wide a column is at most: a longer value goes on beyond it.
+const WIDEST: usize = 60;
+
 /// Columns of text, as wide as their widest value.
 fn print_table(answer: &Answer) -> anyhow::Result<()> {
     let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), visible);
     let mut lines: Vec<Vec<String>> = vec![answer.columns.iter().map(|name| visible(name)).collect()];
     lines.extend(answer.rows.iter().map(|row| row.iter().map(shown).collect()));
-    let width = |place: usize| lines.iter().map(|line| line[place].chars().count()).max().unwrap_or_default();
+    let width =
+        |place: usize| lines.iter().map(|line| line[place].chars().count()).max().unwrap_or_default().min(WIDEST);
     let widths: Vec<usize> = (0..answer.columns.len()).map(width).collect();
     for line in &lines {
         let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();

@@ -100,6 +100,7 @@ macro_rules! admitted {
 mod queries;
 
 use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -257,7 +258,22 @@ async fn health(connection: &mut SqliteConnection) -> Result<Health> {
         Err(error) if is_busy(&error) => true,
         probe => is_written(probe),
     };
-    Ok(Health { writable, ..look(connection).await? })
+    let file: String = sqlx::query_scalar("select file from pragma_database_list where name = 'main'")
+        .fetch_one(&mut *connection)
+        .await?;
+    let has_room = find_room(Path::new(&file));
+    if let Err(error) = &has_room {
+        tracing::warn!(%error, "full health check: the disk of the database has no room");
+    }
+    Ok(Health { writable: writable && has_room.is_ok(), ..look(connection).await? })
+}
+
+/// Room for some dozens of scans, on the disk of a file. What SQLite writes first has its place there already.
+fn find_room(file: &Path) -> std::io::Result<()> {
+    let probe = file.with_file_name(format!(".probe-{}", Uuid::new_v4()));
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
+    let written = written.and_then(|mut probe| probe.write_all(&[0; 256 * 1024]));
+    std::fs::remove_file(&probe).and(written)
 }
 
 async fn look(connection: &mut SqliteConnection) -> Result<Health> {
@@ -693,6 +709,9 @@ pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec
     let options = options(path).foreign_keys(false);
     let mut connection = connect(&options).await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
+    if is_foreign(&mut transaction).await? {
+        return Err(unusable("is a database of another program".to_owned()));
+    }
     let applied = apply_missing(&mut *transaction, migrations, FILE).await?;
     if !applied.is_empty() {
         refuse_orphans(&mut transaction).await?;
@@ -700,6 +719,13 @@ pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec
     transaction.commit().await?;
     connection.close().await?;
     Ok(applied)
+}
+
+/// Whether there are tables, and none of them is ours.
+async fn is_foreign(connection: &mut SqliteConnection) -> Result<bool> {
+    let foreign =
+        "select count(*) > 0 and total(name = '_sqlx_migrations') = 0 from sqlite_schema where type = 'table'";
+    Ok(sqlx::query_scalar(foreign).fetch_one(connection).await?)
 }
 
 /// Folds the texts of all tickets of which they are not folded yet, some by one transaction.

@@ -844,6 +844,11 @@ async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
     let old = Millis(Millis::now().0 - 2 * Millis::HOUR).to_string().replace(['-', ':'], "");
     let old = directory.0.join(format!("backups/tickets-{}-{}Z.db.gz", &old[..8], &old[9..15]));
     fs::rename(take(&service, &directory), &old).expect("it is there");
+    // Nothing was done since.
+    let url = service.database.url();
+    let file = url.strip_prefix("sqlite:").expect("a file");
+    let touched = Command::new("touch").args(["-t", "202001010000", file, &format!("{file}-wal")]).status();
+    assert!(touched.is_ok_and(|status| status.success()));
     let server = Server::start(daily(&service, &directory, &[])).await;
     last_success(&server).await;
     assert!(!server.process.log().contains("backup taken"));
@@ -856,6 +861,19 @@ async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
     let line = server.process.logged("backup taken").await;
     assert!(line.contains("scans=3"), "{line}");
     assert!(old.exists(), "each of the last hours has one");
+}
+
+/// As after a machine or a process that died within the minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_on_sqlite_backs_up_what_was_scanned_before_it_started() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    let old = Millis(Millis::now().0 - 2 * Millis::HOUR).to_string().replace(['-', ':'], "");
+    let old = directory.0.join(format!("backups/tickets-{}-{}Z.db.gz", &old[..8], &old[9..15]));
+    service.ticket("A-1").await;
+    fs::rename(take(&service, &directory), &old).expect("it is there");
+    evening(&service).await;
+    let server = Server::start(daily(&service, &directory, &[])).await;
+    assert!(server.process.logged("backup taken").await.contains("scans=2"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -319,6 +319,25 @@ fn a_server_that_cannot_begin_leaves_nothing_behind_and_says_what_is_in_its_way(
 }
 
 #[test]
+fn a_database_of_another_program_gets_no_table_of_ours() {
+    let directory = Directory::new();
+    std::fs::create_dir(directory.0.join("data")).expect("a directory");
+    let python = |statement: &str| {
+        let script = format!(
+            "import sqlite3; c = sqlite3.connect('data/tickets.db'); print(c.execute({statement:?}).fetchall()); c.commit()"
+        );
+        let run = Command::new("python3").args(["-c", &script]).current_dir(&directory.0).output();
+        Run::from(run.expect("this test needs Python")).printed()
+    };
+    python("create table theirs (x)");
+    for arguments in [&["keys", "list"][..], &["check"], &["migrate"], &["import", "--dry-run", "-"]] {
+        let errors = Run::of(&mut directory.program(arguments)).failed(1);
+        assert!(errors.contains("is a database of another program"), "{arguments:?}: {errors}");
+    }
+    assert_eq!(python("select name from sqlite_master"), "[('theirs',)]\n");
+}
+
+#[test]
 fn a_command_that_works_on_what_is_there_makes_no_database() {
     /// What may make one, and what needs none.
     const OTHERS: [&str; 9] = ["serve", "demo", "migrate", "import", "restore", "code", "healthcheck", "smoke", "help"];
@@ -601,6 +620,22 @@ async fn a_lost_phone_is_reported_on_the_command_line(service: Service) {
     Run::of(&mut on(database, &directory, &["keys", "lost", &unknown])).failed(1);
 }
 
+async fn no_output_takes_the_place_of_the_database(service: Service) {
+    let Some(file) =
+        service.database.environment().into_iter().find_map(|(_, url)| url.strip_prefix("sqlite:").map(str::to_owned))
+    else {
+        return assert_eq!(service.database.kind, Kind::Postgres);
+    };
+    service.ticket("A-1").await;
+    let directory = Directory::new();
+    for place in [file.clone(), format!("{file}-wal")] {
+        let mut export = on(&service.database, &directory, &["export", "tickets", "--output", &place]);
+        let errors = Run::of(&mut export).failed(1);
+        assert_eq!(errors, format!("error: {place} is the database itself: name another file\n"));
+    }
+    assert_eq!(service.database.count("select count(*) from tickets").await, 1);
+}
+
 async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
     let (database, directory) = (&service.database, Directory::new());
     let ticket = service.ticket("A-1").await;
@@ -626,8 +661,23 @@ async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
         let errors = query(statement, &[]).failed(1);
         assert!(errors.starts_with("error: "), "{statement}: {errors}");
     }
-    query("commit; delete from tickets", &[]);
+    for statement in [
+        "commit; delete from tickets",
+        "pragma query_only = 0; delete from tickets",
+        "select 1) as x; delete from tickets; select * from (select 2",
+        "select 1; select 2",
+        "pragma journal_mode = delete",
+        "vacuum into 'copy.db'",
+        "",
+    ] {
+        query(statement, &[]).failed(1);
+    }
     assert_eq!(database.count("select count(*) from tickets").await, 2);
+    assert_eq!(directory.names("."), [""; 0]);
+
+    let wide = format!("select '{}' as wide, 1 as one -- to the end", "x".repeat(70_000));
+    assert!(query(&wide, &[]).printed().contains(&format!("\n{}  1\n", "x".repeat(70_000))));
+    assert!(query("select 1 as one;", &[]).printed().ends_with("one\n1\n"));
 }
 
 async fn a_key_that_cannot_be_is_refused(service: Service) {
@@ -681,6 +731,7 @@ on_both_databases!(
     no_command_panics_where_nobody_reads_what_it_says,
     import_names_the_wrong_lines_and_creates_nothing,
     export_is_what_the_service_sends,
+    no_output_takes_the_place_of_the_database,
     a_key_of_the_command_line_is_shown_once_and_can_be_revoked,
     a_lost_phone_is_reported_on_the_command_line,
     a_key_that_cannot_be_is_refused,
