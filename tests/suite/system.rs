@@ -150,6 +150,9 @@ async fn metrics_are_text_of_prometheus_and_of_openmetrics_for_whoever_accepts_t
         assert_eq!(open.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
         assert!(open.text().contains("# TYPE scans counter") && open.text().ends_with("# EOF\n"), "{}", open.text());
     }
+    for accept in ["*/*", "application/openmetrics-text;q=0, text/plain", "application/openmetrics-textual"] {
+        assert!(ask(accept).await.header("content-type").starts_with("text/plain"), "{accept}");
+    }
 }
 
 /// What the metrics say in the line that starts so and has this label.
