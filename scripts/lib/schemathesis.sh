@@ -26,10 +26,10 @@ schemathesis_data() { # DIRECTORY
   done
 }
 
-# Schemathesis with one key, of which every run prints the seed; SCHEMATHESIS_SEED repeats one.
+# Schemathesis with one key. SCHEMATHESIS_SEED has it try something else, such as $RANDOM.
 schemathesis_with() { # DIRECTORY KEY EXAMPLES
   SCHEMATHESIS_KEY=$2 $schemathesis/bin/schemathesis --config-file "$1/schemathesis.toml" run src/openapi.json --url "$SERVICE_URL" \
-    --seed "${SCHEMATHESIS_SEED:-$RANDOM}" --max-examples "$3" --continue-on-failure --no-color --warnings off
+    --seed "${SCHEMATHESIS_SEED:-1}" --max-examples "$3" --continue-on-failure --no-color --warnings off
 }
 
 # Against the binary that cargo built, on a database of its own: as an organizer, then as a gate, who may do less.
