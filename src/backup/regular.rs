@@ -35,9 +35,9 @@ struct Regular {
 }
 
 /// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a
-/// restart neither skips a backup nor takes another one.
-pub async fn run(app: Arc<App>, directory: PathBuf) {
-    let kept_scans = Some(0).filter(|_| !was_written_since_newest(&app, &directory));
+/// restart neither skips a backup nor takes another one. `is_behind` is what [`is_behind`] said before the first request.
+pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
+    let kept_scans = Some(0).filter(|_| !is_behind);
     let mut regular = Regular { app, directory, kept_scans, unsent: None, sending: None };
     let mut rest = FIRST_LOOK;
     loop {
@@ -54,7 +54,7 @@ pub async fn run(app: Arc<App>, directory: PathBuf) {
 }
 
 /// Whether somebody may have been scanned by a process before this one, and is in no backup.
-fn was_written_since_newest(app: &App, directory: &Path) -> bool {
+pub fn is_behind(app: &App, directory: &Path) -> bool {
     let Ok(Some((newest, _))) = archive::newest(directory, archive::SQLITE, app.now()) else { return false };
     let newest = UNIX_EPOCH + Duration::from_millis(u64::try_from(newest.0).unwrap_or_default());
     let written = |ending: &str| {

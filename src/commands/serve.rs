@@ -32,7 +32,9 @@ pub fn run() -> anyhow::Result<()> {
         let app = app(settings)?;
         // Elsewhere the process has no time but that of requests.
         if app.settings.is_resident {
-            tokio::spawn(begin_later(Arc::clone(&app)));
+            let is_behind =
+                app.settings.regular_backups().is_some_and(|directory| backup::regular::is_behind(&app, directory));
+            tokio::spawn(begin_later(Arc::clone(&app), is_behind));
         } else {
             warn_of_no_secret(&app);
         }
@@ -77,16 +79,16 @@ fn app(mut settings: Settings) -> anyhow::Result<Arc<App>> {
 const FIRST: Duration = Duration::from_millis(250);
 
 /// Begins what goes on beside the requests when the first of them has had the machine for itself.
-async fn begin_later(app: Arc<App>) {
+async fn begin_later(app: Arc<App>, is_behind: bool) {
     tokio::time::sleep(FIRST).await;
-    begin(app);
+    begin(app, is_behind);
 }
 
 // By itself: within its caller, which runs at the start, it would have 40 kB of stack touched then.
 #[inline(never)]
-fn begin(app: Arc<App>) {
+fn begin(app: Arc<App>, is_behind: bool) {
     if let Some(directory) = app.settings.regular_backups().map(Path::to_owned) {
-        tokio::spawn(backup::regular::run(Arc::clone(&app), directory));
+        tokio::spawn(backup::regular::run(Arc::clone(&app), directory, is_behind));
     }
     tokio::spawn(forgetting::run(Arc::clone(&app)));
     tokio::spawn(look_at_database(app));
