@@ -228,7 +228,9 @@ fn each_word(text: &str, mut name: impl FnMut(&str) -> String) -> String {
     while !rest.is_empty() {
         let end = rest.find(|letter| !is_of_word(letter)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        if is_made(word) {
+        // What a printed code ends with is shorter.
+        let is_printed = |told: &str| told.starts_with("RP1.") && told.matches('.').count() == 2;
+        if is_made(word) || whole.rsplit('"').next().is_some_and(is_printed) {
             whole.push_str(&name(word))
         } else {
             whole.push_str(word)
