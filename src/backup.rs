@@ -164,7 +164,6 @@ async fn take_into(app: &App, folder: &Folder, scratch: Option<&PgConnectOptions
         Database::Sqlite(database) => sqlite::back_up(database, folder, now).await?,
         Database::Postgres { owner, .. } => postgres::back_up(owner, scratch.unwrap_or(owner), folder, now).await?,
     };
-    let before = before.and_then(|(path, holds)| Some((path, holds?)));
     let before = before.filter(|(_, holds)| contents.holding().is_far_below(*holds));
     let elapsed = started.elapsed();
     // Only now that a new one is there. One without tickets, as of a wrong path, takes the place of none.

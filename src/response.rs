@@ -62,7 +62,7 @@ pub fn compressed(
     gzip: Bytes,
     plain: impl FnOnce(&[u8]) -> Result<Bytes, Error>,
 ) -> Result<Response, Error> {
-    Ok(if accepts(asked, GZIP) {
+    Ok(if accepts(asked, header::ACCEPT_ENCODING, GZIP) {
         encoded(status, content_type, gzip, Some(GZIP))
     } else {
         encoded(status, content_type, plain(&gzip)?, None)
@@ -174,15 +174,16 @@ pub fn name_database(response: &mut Response, database: DatabaseId) {
 pub const GZIP: &str = "gzip";
 pub const BROTLI: &str = "br";
 
-/// Whether the answer may have this coding (RFC 9110, section 12.5.3).
-pub fn accepts(headers: &HeaderMap, coding: &str) -> bool {
-    let sent = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+/// Whether a header such as `Accept-Encoding`, or `Accept`, names what the answer may have (RFC 9110, sections 12.5.3 and 12.5.1).
+pub fn accepts(headers: &HeaderMap, header: HeaderName, name: &str) -> bool {
+    let sent = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
     sent.flat_map(|list| list.split(',')).any(|accepted| {
         let mut parts = accepted.split(';').map(str::trim);
         let is_zero = |weight: &str| {
-            weight.strip_prefix("q=").and_then(|value| value.parse::<f32>().ok()).is_some_and(|value| value <= 0.0)
+            let value = weight.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
+            value.and_then(|(_, value)| value.parse::<f32>().ok()).is_some_and(|value| value <= 0.0)
         };
-        parts.next().is_some_and(|name| name.eq_ignore_ascii_case(coding)) && !parts.any(is_zero)
+        parts.next().is_some_and(|part| part.eq_ignore_ascii_case(name)) && !parts.any(is_zero)
     })
 }
 

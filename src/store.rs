@@ -17,7 +17,7 @@ use uuid::Uuid;
 pub use postgres::PostgresStore;
 pub(crate) use postgres::schema as postgres_schema;
 pub use sqlite::SqliteStore;
-pub(crate) use sqlite::{log_without_file, make_directory_of, schema as sqlite_schema};
+pub(crate) use sqlite::{beside, log_without_file, make_directory_of, schema as sqlite_schema};
 
 use crate::config::{Database, Settings};
 use crate::error::{DatabaseId, Error};

@@ -16,6 +16,7 @@ use jiff::{Timestamp, ToSpan as _};
 use uuid::Uuid;
 
 use crate::model::Millis;
+use crate::store::beside;
 
 /// How the names of backups end, SQLite's and PostgreSQL's: the first is what we make, the others we know as well.
 pub const SQLITE: &[&str] = &[".db.gz"];
@@ -106,10 +107,10 @@ impl Folder {
         Ok(())
     }
 
-    /// The newest backup of one kind up to a moment, and what it holds, where it tells.
-    pub fn newest(&self, endings: &[&str], now: Millis) -> anyhow::Result<Option<(PathBuf, Option<Holding>)>> {
+    /// The newest backup of one kind up to a moment, if it tells what it holds.
+    pub fn newest(&self, endings: &[&str], now: Millis) -> anyhow::Result<Option<(PathBuf, Holding)>> {
         let newest = newest(&self.path, endings, now)?;
-        Ok(newest.map(|(_, path)| (path.clone(), Holding::of(&path))))
+        Ok(newest.and_then(|(_, path)| Holding::of(&path).map(|holds| (path, holds))))
     }
 }
 
@@ -146,9 +147,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         // It has its name already, or the next run removes it. A copy that failed leaves its journal too.
         let _ = fs::remove_file(&self.0);
-        let mut journal = self.0.clone().into_os_string();
-        journal.push("-journal");
-        let _ = fs::remove_file(journal);
+        let _ = fs::remove_file(beside(&self.0, "-journal"));
     }
 }
 

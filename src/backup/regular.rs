@@ -10,6 +10,7 @@ use super::Backup;
 use super::archive::{self, Folder};
 use crate::app::App;
 use crate::model::Millis;
+use crate::store::beside;
 
 /// The first requests go first.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -57,11 +58,7 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
 pub fn is_behind(app: &App, directory: &Path) -> bool {
     let Ok(Some((newest, _))) = archive::newest(directory, archive::SQLITE, app.now()) else { return false };
     let newest = UNIX_EPOCH + Duration::from_millis(u64::try_from(newest.0).unwrap_or_default());
-    let written = |ending: &str| {
-        let mut file = app.settings.sqlite_file()?.as_os_str().to_owned();
-        file.push(ending);
-        std::fs::metadata(file).ok()?.modified().ok()
-    };
+    let written = |ending: &str| std::fs::metadata(beside(app.settings.sqlite_file()?, ending)).ok()?.modified().ok();
     written("").max(written("-wal")).is_some_and(|written| written > newest)
 }
 

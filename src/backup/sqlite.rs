@@ -16,7 +16,7 @@ use super::revived::{
 };
 use super::{CONTENTS, Contents, FORGET_IMPORTS, at_work, said, unblocked};
 use crate::model::Millis;
-use crate::store::sqlite_schema;
+use crate::store::{beside, sqlite_schema};
 
 /// The lists that gates have may be newer than a restored database, so from now on it counts its changes in another history.
 const BEGIN_HISTORY: &str = "update settings set value = randomblob(4) where name = 'history'";
@@ -129,9 +129,7 @@ async fn begin_anew(file: &Path) -> anyhow::Result<Contents> {
 /// A write-ahead log or journal that stayed behind would be taken for a part of the restored database.
 fn refuse_existing(target: &Path) -> anyhow::Result<()> {
     for ending in ["", "-wal", "-shm", "-journal"] {
-        let mut path = target.as_os_str().to_owned();
-        path.push(ending);
-        let path = PathBuf::from(path);
+        let path = beside(target, ending);
         // Also a link to nowhere is there.
         anyhow::ensure!(
             fs::symlink_metadata(&path).is_err(),

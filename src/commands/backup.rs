@@ -17,7 +17,6 @@ use super::Directory;
 use crate::app::App;
 use crate::backup::{self, Contents, Format, SecretFit, archive};
 use crate::config::{Database, PoolMode, Settings, Tls, postgres_server, refuse};
-use crate::model::Millis;
 use crate::serve;
 
 /// How long the service on the copy has to answer; its own deadline is shorter.
@@ -154,7 +153,7 @@ async fn rehearse(app: &App, file: &Path, place: Database) -> anyhow::Result<Con
 /// The service as it is set here, but on the copy.
 fn rehearsal(mut settings: Settings, place: Database) -> Arc<App> {
     settings.database = place;
-    Arc::new(App::new(settings, Box::new(Millis::now)))
+    super::app_of(settings)
 }
 
 fn full_health(address: SocketAddr) -> anyhow::Result<()> {

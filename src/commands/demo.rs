@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -13,7 +12,7 @@ use crate::config::Settings;
 use crate::endpoints::imports;
 use crate::endpoints::keys::{self, NewKey};
 use crate::limits::{ENROLMENT, told};
-use crate::model::{Event, Existing, Millis, Role, Slug, Text, Unknown};
+use crate::model::{Event, Existing, Role, Slug, Text, Unknown};
 use crate::store::{DEFAULT_EVENT, TicketFilter};
 use crate::{links, logs, serve};
 
@@ -45,7 +44,7 @@ pub fn run() -> anyhow::Result<()> {
         settings.port = listener.local_addr()?.port();
         settings.public_url = format!("http://127.0.0.1:{}", settings.port);
         logs::start(&settings);
-        let app = Arc::new(App::new(settings, Box::new(Millis::now)));
+        let app = super::app_of(settings);
         let event = super::find_event(&app, DEFAULT_EVENT).await?;
         let how = imports::How::new(None, Unknown::Refuse, Existing::Refuse, false, usize::MAX);
         let plan = imports::plan(&app, &Caller::ENVIRONMENT, &event, TICKETS, how, None).await?;

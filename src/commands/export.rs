@@ -18,7 +18,7 @@ use crate::auth::Caller;
 use crate::endpoints::{attendance, scans, tickets};
 use crate::error::Error;
 use crate::model::Action;
-use crate::store::{Act, DEFAULT_EVENT};
+use crate::store::{Act, DEFAULT_EVENT, beside};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -92,11 +92,7 @@ pub(super) async fn write(
 /// Whether a file is a database, or one of those beside it without which it is not whole.
 fn is_part_of(database: &Path, file: &Path) -> bool {
     let identity = |file: &Path| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
-    let parts = ["", "-wal", "-shm"].map(|ending| {
-        let mut part = database.as_os_str().to_owned();
-        part.push(ending);
-        identity(Path::new(&part))
-    });
+    let parts = ["", "-wal", "-shm"].map(|ending| identity(&beside(database, ending)));
     identity(file).is_some_and(|file| parts.contains(&Some(file)))
 }
 

@@ -1,15 +1,12 @@
 //! `restore`: a backup into an empty place.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::app::App;
 use crate::backup;
 use crate::config::{Database, PoolMode, Settings};
-use crate::model::Millis;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -30,7 +27,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         settings.database = database(&to)?;
     }
     let before = arguments.before.map(|before| before_of(&before, &settings.database)).transpose()?;
-    let app = Arc::new(App::new(settings, Box::new(Millis::now)));
+    let app = super::app_of(settings);
     super::block_on(async {
         // First, as nothing is restored when it cannot be read.
         let before = match before {

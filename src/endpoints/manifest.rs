@@ -243,7 +243,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
         let app = Arc::clone(call.app);
         let noted = stream::once(async move { heard.note(&app).await }).filter_map(|()| future::ready(None));
         let manifest = manifest.chain(noted);
-        if accepts(&call.parts.headers, GZIP) {
+        if accepts(&call.parts.headers, header::ACCEPT_ENCODING, GZIP) {
             let mut response = response::streamed("application/json", response::gzipped(manifest));
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(GZIP));
             response

@@ -292,7 +292,7 @@ pub async fn show_worker(call: Call<'_>) -> Result<Response, Error> {
 pub async fn show_asset(call: Call<'_>) -> Result<Response, Error> {
     let asset = call.parts.uri.path().strip_prefix(ASSETS_PATH).and_then(|path| Asset::find(path.strip_prefix('/')?));
     let asset = asset.ok_or(Error::NotFound)?;
-    let mut response = if accepts(&call.parts.headers, BROTLI) {
+    let mut response = if accepts(&call.parts.headers, header::ACCEPT_ENCODING, BROTLI) {
         let brotli = response::encoded(StatusCode::OK, asset.content_type(), asset.brotli.into(), Some(BROTLI));
         guarded(brotli)
     } else {

@@ -117,22 +117,11 @@ pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
     let health = ask_database(&call).await;
     let text = call.app.metrics.render(health.is_ok_and(|health| health.migrated));
-    let accepted = call.parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    if accepted.flat_map(|value| value.split(',')).any(is_openmetrics) {
+    if response::accepts(&call.parts.headers, ACCEPT, "application/openmetrics-text") {
         let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         return Ok(response::whole(StatusCode::OK, media_type, text));
     }
     Ok(response::whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::classic(&text)))
-}
-
-/// Whether a part of an `Accept` asks for OpenMetrics (RFC 9110, section 12.5.1).
-fn is_openmetrics(range: &str) -> bool {
-    let mut parts = range.split(';').map(str::trim);
-    let is_type = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
-    let is_refused = |part: &str| {
-        part.split_once('=').is_some_and(|(name, q)| name.eq_ignore_ascii_case("q") && q.parse() == Ok(0.0))
-    };
-    is_type && !parts.any(is_refused)
 }
 
 /// `GET /openapi.json`.

@@ -677,9 +677,14 @@ pub(crate) fn make_directory_of(file: &Path) -> std::io::Result<()> {
 /// The write-ahead log of a file that is not there. SQLite would delete it with the first look into a new file, and what is in it
 /// alone. The log is looked for first: of a new database the file is there before it.
 pub(crate) fn log_without_file(file: &Path) -> Option<PathBuf> {
-    let mut log = file.as_os_str().to_owned();
-    log.push("-wal");
-    Some(PathBuf::from(log)).filter(|log| log.exists() && !file.exists())
+    Some(beside(file, "-wal")).filter(|log| log.exists() && !file.exists())
+}
+
+/// What SQLite keeps beside a file: its log, `-wal`, the log's index, `-shm`, or a `-journal`.
+pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
 }
 
 /// Makes the file where it is missing, for this user alone; SQLite gives the files beside it the same rights. One that is there

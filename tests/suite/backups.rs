@@ -790,6 +790,12 @@ async fn the_log_of_a_previous_database_is_not_mixed_into_a_restored_one() {
     assert_eq!(names, ["backups", "restored.db"]);
 }
 
+/// The name of a backup that was taken then.
+fn two_hours_ago(directory: &Directory) -> PathBuf {
+    let time = Millis(Millis::now().0 - 2 * Millis::HOUR).to_string().replace(['-', ':'], "");
+    directory.0.join(format!("backups/tickets-{}-{}Z.db.gz", &time[..8], &time[9..15]))
+}
+
 /// The environment of a service that takes backups by itself.
 fn daily(service: &Service, directory: &Directory, further: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut environment = service.database.environment();
@@ -840,9 +846,7 @@ async fn a_service_on_sqlite_takes_a_backup_a_day_and_a_restart_takes_no_other()
 async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
     evening(&service).await;
-    // Of two hours ago, by its name.
-    let old = Millis(Millis::now().0 - 2 * Millis::HOUR).to_string().replace(['-', ':'], "");
-    let old = directory.0.join(format!("backups/tickets-{}-{}Z.db.gz", &old[..8], &old[9..15]));
+    let old = two_hours_ago(&directory);
     fs::rename(take(&service, &directory), &old).expect("it is there");
     // Nothing was done since.
     let url = service.database.url();
@@ -867,8 +871,7 @@ async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_on_sqlite_backs_up_what_was_scanned_before_it_started() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
-    let old = Millis(Millis::now().0 - 2 * Millis::HOUR).to_string().replace(['-', ':'], "");
-    let old = directory.0.join(format!("backups/tickets-{}-{}Z.db.gz", &old[..8], &old[9..15]));
+    let old = two_hours_ago(&directory);
     service.ticket("A-1").await;
     fs::rename(take(&service, &directory), &old).expect("it is there");
     evening(&service).await;
