@@ -1,14 +1,19 @@
 // Tickets, scans and codes drawn at random: the service decides each as the gate's page does from the list that it was given.
 import assert from "node:assert/strict";
-import { randomInt, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { decide, parse, proof, shownCode, subjectOf, trimmed, written } from "../../src/pages/gate/admission.js";
 import { base64url, code, importKey, stepAt } from "../../src/pages/shared/totp.js";
 import { forBothDatabases } from "./harness.mjs";
 
 const SEATS = 30;
-const ROUNDS = 3;
+/** Rounds of scans that each event has at least, and at most until all that must be told has been. */
+const ROUNDS = { least: 3, most: 30 };
+/** What no run may miss: the page and the service would agree on nothing else too. */
+const MUST_BE_TOLD = ["accepted", "already_used", "unknown_ticket"];
 const HOUR = 3_600_000;
 const TIMES = [-HOUR, -1, 0, HOUR];
+/** A fixed one by default: what fails, fails for whoever brought it about. */
+const SEED = Number(process.env.SEED ?? 1);
 /** Steps that a code may be off, the good ones more often. */
 const AWAY = [-1, 0, 0, 0, 0, 0, 0, 1, 2, -2, -20, 21, 120, -690];
 /** What a scanner may send around a code, or break it with. */
@@ -102,29 +107,28 @@ async function round(service, slug, draw, told) {
 }
 
 forBothDatabases("whatever is shown of whatever ticket, the page decides as the service does", async (_, service) => {
-  const seed = Number(process.env.SEED ?? randomInt(2 ** 32));
-  const draw = drawing(seed);
+  const draw = drawing(SEED);
   const seen = new Set();
-  for (const reentry of ["none", "after_exit", "once_a_day"]) {
+  const missing = () => MUST_BE_TOLD.filter((result) => !seen.has(result));
+  for (const reentry of ["after_exit", "once_a_day", "none"]) {
     const slug = await event(service, draw, reentry);
-    for (let number = 0; number < ROUNDS; number += 1) {
-      for (const result of await round(service, slug, draw, `SEED=${seed}`)) seen.add(result);
+    for (let number = 0; number < ROUNDS.least || (reentry === "none" && missing().length > 0 && number < ROUNDS.most); number += 1) {
+      for (const result of await round(service, slug, draw, `SEED=${SEED}`)) seen.add(result);
     }
   }
-  assert.ok(seen.has("accepted") && seen.has("already_used") && seen.has("unknown_ticket"), `SEED=${seed} draws too little: ${[...seen]}`);
+  assert.deepEqual(missing(), [], `SEED=${SEED} draws too little: ${[...seen]}`);
 });
 
 forBothDatabases("whatever a scanner sends around a code, the service takes off what the page does", async (_, service) => {
   await service.api("POST", "/api/events/default/tickets", "seat,gate\n1,North\n");
   const { tickets: [{ ticket_id }] } = await service.api("GET", "/api/events/default/tickets");
-  const seed = Number(process.env.SEED ?? randomInt(2 ** 32));
-  const draw = drawing(seed);
+  const draw = drawing(SEED);
   const qr = `RT1.${written(ticket_id)}.000000`;
   for (let number = 0; number < 100; number += 1) {
     const character = () => String.fromCharCode(draw.next() % draw.oneOf([0x21, 0x100, 0x3001, 0xd800]));
     const around = () => Array.from({ length: draw.next() % 3 }, character).join("") + draw.oneOf(["", "\ufeff"]);
     const shown = around() + qr + around();
     const { result } = await (await service.scan({ event: "default" }, shown)).json();
-    assert.equal(result, trimmed(shown) === qr ? "not_registered" : "unknown_ticket", `SEED=${seed}: ${JSON.stringify(shown)}`);
+    assert.equal(result, trimmed(shown) === qr ? "not_registered" : "unknown_ticket", `SEED=${SEED}: ${JSON.stringify(shown)}`);
   }
 });
