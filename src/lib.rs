@@ -12,7 +12,7 @@
 //! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
 //! (bodies, answers, lists), [`sheet`] (lists in, CSV out), [`error`] and [`fault`] (every refusal, of a request and of a field),
 //! [`fold`] (text as people read it), [`mail`] (what is sent to people, and the way there),
-//! [`logs`], [`metrics`], [`quota`] (what one key may take), [`numbers`] (what is counted, and how often), [`backup`], [`forgetting`], and [`commands`], the command line.
+//! [`logs`], [`metrics`], [`quota`] (what one key may take), [`numbers`] (what is counted, and how often), [`backup`], [`forgetting`], and [`commands`] and [`command_line`].
 //!
 //! # Rooms
 //!
@@ -20,7 +20,7 @@
 //! list.
 //!
 //! ```text
-//! main commands                                    the command line
+//! main command_line commands                       the command line
 //! openapi                                          what the interface looks like, made in tests
 //! serve connections                                the two entrances; who has a place at the first
 //! routes                                           the route table, limits, handle(): who may call what
@@ -50,6 +50,7 @@ pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod backup;
+pub mod command_line;
 pub mod commands;
 pub mod config;
 pub mod connections;

@@ -1,4 +1,4 @@
-# The clients that others generate from src/openapi.json: made by the generators, and put to work. Read after common.sh.
+# The clients that others generate from src/openapi.json: made by the generators, and put to work. Read after common.sh and system.sh.
 # shellcheck shell=bash
 
 clients=target/clients
@@ -6,7 +6,7 @@ clients=target/clients
 # By version and hash, and no package runs anything when it is installed (tests/clients/.npmrc).
 client_packages() {
   mkdir -p $clients
-  if ! command -v npm >/dev/null; then apt_install nodejs npm || die "Node 18 or newer with npm is missing"; fi
+  system_packages node
   python_packages $clients/venv tests/clients/requirements.txt
   # The copy is written last: it says what is installed.
   if ! cmp -s tests/clients/package-lock.json $clients/node_modules/installed.json; then

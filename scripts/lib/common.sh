@@ -63,12 +63,3 @@ serve_built() { # DATA DATABASE_URL
   export SERVICE_URL
   SERVICE_URL=http://127.0.0.1:$(sed -n 's/.*127\.0\.0\.1:\([0-9]*\).*listening.*/\1/p' "$data/log")
 }
-
-# What the tests of faults watch and trouble the service with, on Linux alone: its calls, and its clock.
-faults_programs() {
-  [ "$(uname)" = Linux ] || return 0
-  command -v strace >/dev/null || apt_install strace || die "strace is missing: install the package strace"
-  command -v prlimit >/dev/null || apt_install util-linux || die "prlimit is missing: install the package util-linux"
-  compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null || apt_install libfaketime ||
-    die "libfaketime is missing: install the package libfaketime"
-}

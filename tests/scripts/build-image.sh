@@ -36,6 +36,14 @@ digest=sha256:0000000000000000000000000000000000000000000000000000000000000007" 
   equals 1 "$(calls docker)"
 }
 
+an_image_for_another_processor_never_stands_where_cloud_run_looks() {
+  _project
+  passes env GITHUB_REPOSITORY=somebody/tickets scripts/build-image --push arm64
+  called "--platform linux/arm64 * --tag ghcr.io/somebody/tickets:$(git rev-parse HEAD)-arm64 ."
+  not_called "tickets:$(git rev-parse HEAD) "
+  not_called ":tree-"
+}
+
 a_directory_that_differs_from_the_commit_is_not_pushed() {
   _project
   touch new
@@ -73,5 +81,6 @@ SH
 unknown_options_build_nothing() {
   _project
   fails scripts/build-image --pull
+  fails scripts/build-image --push riscv64
   not_called docker
 }

@@ -1,0 +1,104 @@
+# scripts/package with a program that is there already, and a stand-in for cargo, which would make man pages and completions.
+
+_project() {
+  export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
+  mkdir -p "$scratch/project/scripts/lib" "$scratch/project/docs"
+  cp scripts/package "$scratch/project/scripts"
+  cp scripts/lib/common.sh "$scratch/project/scripts/lib"
+  cp -r packaging compose compose.yaml .env.example README.md CHANGELOG.md LICENSE-* Cargo.toml "$scratch/project"
+  cp docs/{card,card.es,runbook,operation}.md "$scratch/project/docs"
+  cd "$scratch/project"
+  git init --quiet
+  git add .
+  git commit --quiet -m first
+  # shellcheck disable=SC2016 # of the stand-in
+  stand_in cargo <<'SH'
+mkdir -p "${@: -1}"
+cd "${@: -1}"
+for file in register-ticket-api.1 register-ticket-api-keys.1 register-ticket-api.bash _register-ticket-api register-ticket-api.fish; do
+  echo "$file" >$file
+done
+SH
+  stand_in rustc <<<'echo "host: x86_64-unknown-linux-gnu"'
+  stand_in uname <<<'echo x86_64'
+  printf '#!/bin/sh\necho program\n' >program
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+}
+
+the_archive_holds_the_program_and_what_a_system_wants_beside_it() {
+  _project
+  passes scripts/package --binary program
+  equals program "$(tar -xOzf target/package/register-ticket-api-x86_64-unknown-linux-gnu.tar.gz register-ticket-api/register-ticket-api | sh)"
+  passes tar -tzf target/package/register-ticket-api-x86_64-unknown-linux-gnu.tar.gz
+  local file
+  for file in man/register-ticket-api-keys.1 completions/_register-ticket-api completions/register-ticket-api.bash \
+    completions/register-ticket-api.fish register-ticket-api.service README.md LICENSE-MIT LICENSE-APACHE; do
+    says "register-ticket-api/$file"
+  done
+}
+
+the_same_commit_and_program_make_the_same_packages() {
+  _project
+  passes scripts/package --binary program
+  sha256sum target/package/*.* >first
+  rm -r target
+  passes scripts/package --binary program
+  passes sha256sum --check first
+}
+
+the_debian_package_has_each_file_in_its_place_and_belongs_to_root() {
+  _project
+  passes scripts/package --binary program
+  passes dpkg-deb --contents target/package/register-ticket-api-amd64.deb
+  local line
+  for line in "-rwxr-xr-x root/root * ./usr/bin/register-ticket-api" "-rwxr-xr-x root/root * ./usr/sbin/register-ticket-api-admin" \
+    "-rw-r----- root/root * ./etc/register-ticket-api/environment" "-rw-r--r-- root/root * ./usr/lib/systemd/system/register-ticket-api.service" \
+    "-rw-r--r-- root/root * ./usr/share/man/man1/register-ticket-api-keys.1.gz" "* ./usr/share/bash-completion/completions/register-ticket-api"; do
+    # shellcheck disable=SC2053 # a pattern
+    [[ $output == *$line* ]] || _wrong "has no $line"
+  done
+  passes dpkg-deb --info target/package/register-ticket-api-amd64.deb
+  says "Version: $version"
+  says "Architecture: amd64"
+  equals /etc/register-ticket-api/environment "$(dpkg-deb --info target/package/register-ticket-api-amd64.deb conffiles)"
+}
+
+the_files_for_compose_pull_the_image_and_build_nothing() {
+  _project
+  passes scripts/package --compose ghcr.io/somebody/tickets:1.2.3
+  tar -xzf target/package/register-ticket-api-compose.tar.gz
+  passes grep -x 'IMAGE=ghcr.io/somebody/tickets:1.2.3' register-ticket-api-compose/.env.example
+  fails grep 'build:' register-ticket-api-compose/compose.yaml
+  passes test -f register-ticket-api-compose/compose/Caddyfile
+}
+
+the_notes_are_what_the_changelog_says_of_the_version_and_nothing_else() {
+  _project
+  printf '%s\n' '## [Unreleased]' new "## [$version] - 2026-01-01" '' '### Added' '- this' '## [0.0.1]' old >CHANGELOG.md
+  equals $'### Added\n- this' "$(scripts/package --notes)"
+  printf '%s\n' '## [Unreleased]' new >CHANGELOG.md
+  fails scripts/package --notes
+  says "nothing of $version"
+}
+
+# As the service's: with its settings, whatever is in them, as its user, in its directory.
+a_command_of_the_administrator_runs_as_the_service_does() {
+  mkdir -p "$scratch/data"
+  # shellcheck disable=SC2016 # literally
+  printf '# HOST=of a remark\nMAIL_FROM=Tickets <t@example.org>\n\nSMTP_URL=smtp://$(id)`id`\nTICKET_SECRET=a=b "c"' >"$scratch/environment"
+  stand_in id <<<'echo 0'
+  stand_in setpriv <<<'printf "%s|" "$PWD" "$HOME" "$MAIL_FROM" "$SMTP_URL" "$TICKET_SECRET" "${HOST-none}"'
+  sed "s|/etc/register-ticket-api/environment|$scratch/environment|; s|/var/lib/register-ticket-api|$scratch/data|" \
+    packaging/register-ticket-api-admin >"$scratch/admin"
+  # shellcheck disable=SC2016 # literally
+  equals "$scratch/data|$scratch/data|Tickets <t@example.org>|smtp://\$(id)\`id\`|a=b \"c\"|none|" "$(sh "$scratch/admin" keys list)"
+  called "setpriv --reuid=register-ticket-api --regid=register-ticket-api --init-groups --no-new-privs register-ticket-api keys list"
+}
+
+whoever_is_not_root_gets_told_so() {
+  stand_in id <<<'echo 1000'
+  stand_in setpriv
+  fails sh packaging/register-ticket-api-admin check
+  says "try it with sudo"
+  not_called setpriv
+}
