@@ -137,3 +137,29 @@ pub fn known_method(method: &Method) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_and_the_dashboard_ask_for_metrics_that_there_are() {
+        let settings = Settings::read(|name| (name == "BACKUP_DIR").then(|| "backups".to_owned())).unwrap();
+        let metrics = Metrics::new(Millis(0), &settings);
+        metrics.observe(&Method::GET, "/", StatusCode::OK, Duration::ZERO);
+        metrics.count_scan(ScanResult::Accepted);
+        let text = classic(&metrics.render(true));
+        for file in [include_str!("../monitoring/alerts.yml"), include_str!("../monitoring/grafana.json")] {
+            let asked = file.split("{job=").map(|before| {
+                let is_of_names = |character: char| character.is_ascii_lowercase() || character == '_';
+                &before[before.trim_end_matches(is_of_names).len()..]
+            });
+            let asked: HashSet<_> = asked.filter(|name| !matches!(*name, "" | "up")).collect();
+            assert!(asked.len() > 5, "{asked:?}");
+            for name in asked {
+                let family = format!("# TYPE {} ", name.trim_end_matches("_bucket"));
+                assert!(text.contains(&family), "{name}: {text}");
+            }
+        }
+    }
+}

@@ -63,13 +63,15 @@ resource "google_logging_metric" "scans" {
   }
 }
 
+# All that a scan needs: the database, its schema, its clock, that it takes a write, the secret of its tickets. A database that was
+# stopped on purpose is no alarm.
 resource "google_monitoring_uptime_check_config" "health" {
   display_name = "${local.name} /health"
-  period       = "300s"
+  period       = "60s"
   timeout      = "10s"
 
   http_check {
-    path         = "/health"
+    path         = var.activation_policy == "NEVER" ? "/health" : "/health?full=1"
     port         = 443
     use_ssl      = true
     validate_ssl = true
@@ -100,7 +102,7 @@ resource "google_monitoring_alert_policy" "down" {
       duration        = "60s"
 
       aggregations {
-        alignment_period     = "600s"
+        alignment_period     = "180s"
         per_series_aligner   = "ALIGN_NEXT_OLDER"
         cross_series_reducer = "REDUCE_COUNT_FALSE"
         group_by_fields      = ["resource.labels.host"]
@@ -201,4 +203,111 @@ resource "google_monitoring_alert_policy" "export" {
   documentation {
     content = "What to do: ${local.runbook}"
   }
+}
+
+# A schedule that is paused, a job that hangs or is gone: what fails says so, what does not run says nothing. Absent as long as
+# nothing was exported at all, at most for a day after the first deployment.
+resource "google_monitoring_alert_policy" "no_export" {
+  count = var.activation_policy == "NEVER" ? 0 : 1
+
+  display_name          = "${local.name} has no new backup"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.notification_channels
+
+  conditions {
+    display_name = "no daily export succeeded within 26 hours"
+
+    condition_prometheus_query_language {
+      query = join("", [
+        "sum(increase({\"run.googleapis.com/job/completed_execution_count\", monitored_resource=\"cloud_run_job\", ",
+        "job_name=\"${google_cloud_run_v2_job.export.name}\", result=\"succeeded\"}[26h])) < 1",
+      ])
+      duration            = "3600s"
+      evaluation_interval = "600s"
+    }
+  }
+
+  documentation {
+    content = "What to do: ${local.runbook}"
+  }
+}
+
+resource "google_monitoring_service" "service" {
+  service_id   = local.name
+  display_name = local.name
+
+  basic_service {
+    service_type   = "CLOUD_RUN"
+    service_labels = { service_name = local.name, location = var.region }
+  }
+}
+
+resource "google_monitoring_slo" "availability" {
+  service             = google_monitoring_service.service.service_id
+  slo_id              = "availability"
+  display_name        = "999 of 1000 requests are answered without a 5xx"
+  goal                = 0.999
+  rolling_period_days = 28
+
+  basic_sli {
+    availability {
+      enabled = true
+    }
+  }
+}
+
+# A cold start included.
+resource "google_monitoring_slo" "latency" {
+  service             = google_monitoring_service.service.service_id
+  slo_id              = "latency"
+  display_name        = "99 of 100 requests are answered within a second"
+  goal                = 0.99
+  rolling_period_days = 28
+
+  basic_sli {
+    latency {
+      threshold = "1s"
+    }
+  }
+}
+
+locals {
+  # Title, metric, how its values are put together, what is told apart.
+  charts = [
+    ["Scans a minute, by result", "logging.googleapis.com/user/${google_logging_metric.scans.name}", "ALIGN_DELTA", "metric.label.result"],
+    ["Errors a minute, by code", "logging.googleapis.com/user/${google_logging_metric.errors.name}", "ALIGN_DELTA", "metric.label.code"],
+    ["Requests a minute, by class of status", "run.googleapis.com/request_count", "ALIGN_DELTA", "metric.label.response_code_class"],
+    ["Time to the answer, of 99 in 100, ms", "run.googleapis.com/request_latencies", "ALIGN_PERCENTILE_99", "resource.label.revision_name"],
+    ["Instances", "run.googleapis.com/container/instance_count", "ALIGN_MAX", "metric.label.state"],
+    ["Memory of an instance, of its limit", "run.googleapis.com/container/memory/utilizations", "ALIGN_PERCENTILE_99", "resource.label.revision_name"],
+  ]
+}
+
+resource "google_monitoring_dashboard" "service" {
+  dashboard_json = jsonencode({
+    displayName = local.name
+    gridLayout = {
+      columns = 2
+      widgets = [for chart in local.charts : {
+        title = chart[0]
+        xyChart = {
+          dataSets = [{
+            plotType = "LINE"
+            timeSeriesQuery = {
+              timeSeriesFilter = {
+                filter = "metric.type=\"${chart[1]}\" AND ${local.this_service}"
+                aggregation = {
+                  alignmentPeriod    = "60s"
+                  perSeriesAligner   = chart[2]
+                  crossSeriesReducer = chart[2] == "ALIGN_DELTA" ? "REDUCE_SUM" : "REDUCE_MAX"
+                  groupByFields      = [chart[3]]
+                }
+              }
+            }
+          }]
+        }
+      }]
+    }
+  })
 }

@@ -27,7 +27,8 @@ fn main() {
     let named = |name: &str| names.iter().any(|named| named == name);
     let wanted = |name: &str| names.is_empty() || named(name);
     let unknown = names.iter().find(|name| {
-        !["start", "memory", "scans", "growth", "large", "imports", "away", "hostile"].contains(&name.as_str())
+        !["start", "memory", "scans", "growth", "large", "beside", "imports", "away", "hostile"]
+            .contains(&name.as_str())
     });
     assert!(unknown.is_none(), "no part is named {unknown:?}");
 
@@ -49,6 +50,9 @@ fn main() {
         // Its tickets alone take a quarter of an hour.
         if named("large") {
             large::measure(&mut report).await;
+        }
+        if named("beside") {
+            large::measure_beside(&mut report).await;
         }
         if wanted("imports") {
             imports::measure(&mut report).await;

@@ -2,6 +2,7 @@
 //! from a task of its own: one more round trip for every call, and work after the response, which Cloud Run freezes.
 
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use crate::error::Error;
 
 /// A connection that rested no longer than this is taken to be alive, without asking it.
 const TRUSTED_REST: Duration = Duration::from_secs(1);
+/// How long a long read waits at most after the one before it: several pages of a list would take that long together.
+const PAUSE: Duration = Duration::from_millis(50);
 
 type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
 
@@ -89,16 +92,65 @@ impl<Db: Database> managed::Manager for Connector<Db> {
 pub struct Pool<Db: Database> {
     connections: managed::Pool<Connector<Db>>,
     /// The place of whoever reads much,
-    long: Arc<Semaphore>,
+    long: Arc<Place>,
     /// and of whoever counts, which may take ten seconds, and no page of an export waits so long. Both together leave a connection
     /// to others, so where there are only two of them it is one place.
-    counting: Arc<Semaphore>,
+    counting: Arc<Place>,
+    /// How many calls have got a connection.
+    calls: Arc<AtomicUsize>,
+}
+
+/// Where one reads at a time, and then pauses for as long as it read if others came meanwhile: so scans have at least half of a
+/// processor, which the pages of an export would take one after the other.
+struct Place {
+    turns: Arc<Semaphore>,
+    paused_until: Mutex<Instant>,
+}
+
+impl Place {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { turns: Arc::new(Semaphore::new(1)), paused_until: Mutex::new(Instant::now()) })
+    }
+
+    /// Waits for a turn, to be used by one call. `calls` counts all of them.
+    async fn turn(self: &Arc<Self>, calls: &Arc<AtomicUsize>) -> Result<Turn, Error> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(|error| Error::Internal(error.to_string()))?;
+        let paused_until = *self.paused_until();
+        tokio::time::sleep_until(paused_until.into()).await;
+        let calls_after = calls.load(Ordering::Relaxed) + 1;
+        let (place, calls) = (Arc::clone(self), Arc::clone(calls));
+        Ok(Turn { place, calls, calls_after, began: Instant::now(), _turn: turn })
+    }
+
+    fn paused_until(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A turn at a place, which ends when it is dropped.
+struct Turn {
+    place: Arc<Place>,
+    calls: Arc<AtomicUsize>,
+    /// How many calls there are if this one stays alone.
+    calls_after: usize,
+    began: Instant,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.calls.load(Ordering::Relaxed) > self.calls_after {
+            *self.place.paused_until() = Instant::now() + self.began.elapsed().min(PAUSE);
+        }
+    }
 }
 
 impl<Db: Database> Clone for Pool<Db> {
     fn clone(&self) -> Self {
-        let Self { connections, long, counting } = self;
-        Self { connections: connections.clone(), long: Arc::clone(long), counting: Arc::clone(counting) }
+        let Self { connections, long, counting, calls } = self;
+        let [long, counting] = [long, counting].map(Arc::clone);
+        Self { connections: connections.clone(), long, counting, calls: Arc::clone(calls) }
     }
 }
 
@@ -117,9 +169,9 @@ where
             .queue_mode(managed::QueueMode::Lifo)
             .build()
             .expect("a pool without timeouts needs no runtime, and nothing else can be missing");
-        let long = Arc::new(Semaphore::new(1));
-        let counting = if most > 2 { Arc::new(Semaphore::new(1)) } else { Arc::clone(&long) };
-        Self { connections, long, counting }
+        let long = Place::new();
+        let counting = if most > 2 { Place::new() } else { Arc::clone(&long) };
+        Self { connections, long, counting, calls: Arc::default() }
     }
 
     /// For what may read as much as an event has: one at a time. More would take connections and processors from scans.
@@ -132,22 +184,22 @@ where
         self.lease_at(&self.counting).await
     }
 
-    async fn lease_at(&self, place: &Arc<Semaphore>) -> Result<Lease<Db>, Error> {
-        let place = Arc::clone(place).acquire_owned().await;
-        let place = place.map_err(|error| Error::Internal(error.to_string()))?;
+    async fn lease_at(&self, place: &Arc<Place>) -> Result<Lease<Db>, Error> {
+        let turn = place.turn(&self.calls).await?;
         let mut lease = self.lease().await?;
-        lease.place = Some(place);
+        lease.turn = Some(turn);
         Ok(lease)
     }
 
     pub async fn lease(&self) -> Result<Lease<Db>, Error> {
         let lease = match self.connections.get().await {
-            Ok(connection) => Lease { connection: Some(connection), in_transaction: false, place: None },
+            Ok(connection) => Lease { connection: Some(connection), in_transaction: false, turn: None },
             Err(managed::PoolError::Backend(error)) => {
                 return Err(Error::DatabaseUnavailable(format!("connecting: {error}")));
             }
             Err(error) => return Err(Error::DatabaseUnavailable(error.to_string())),
         };
+        self.calls.fetch_add(1, Ordering::Relaxed);
         match self.connections.manager().session {
             Session::Own(_) => Ok(lease),
             Session::Lent(begin) => lease.begin(begin).await,
@@ -160,8 +212,8 @@ where
 pub struct Lease<Db: Database> {
     connection: Option<Object<Connector<Db>>>,
     in_transaction: bool,
-    /// Its place among the long reads, if it is one, which the next gets with the connection.
-    place: Option<OwnedSemaphorePermit>,
+    /// Its turn, if it is a long read. Dropped after the connection, which the next one gets.
+    turn: Option<Turn>,
 }
 
 impl<Db: Database> Lease<Db>
@@ -206,5 +258,31 @@ impl<Db: Database> Drop for Lease<Db> {
         if let Some(connection) = self.connection.take() {
             drop(Object::take(connection));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long the next one pauses, after a read of this length and so many other calls.
+    async fn pause_after(read: Duration, others: usize) -> Duration {
+        let (place, calls) = (Place::new(), Arc::default());
+        let mut turn = place.turn(&calls).await.unwrap();
+        turn.began = Instant::now().checked_sub(read).unwrap();
+        calls.fetch_add(1 + others, Ordering::Relaxed);
+        let ends = Instant::now();
+        drop(turn);
+        let paused_until = *place.paused_until();
+        paused_until.saturating_duration_since(ends)
+    }
+
+    #[tokio::test]
+    async fn who_reads_much_pauses_as_long_as_it_read_where_others_came_meanwhile() {
+        let read = Duration::from_millis(7);
+        assert!(pause_after(read, 1).await >= read);
+        assert_eq!(pause_after(read, 0).await, Duration::ZERO);
+        let long = pause_after(Duration::from_secs(3), 1).await;
+        assert!(long >= PAUSE && long < Duration::from_secs(1), "{long:?}");
     }
 }

@@ -228,11 +228,12 @@ run "staging" {
 
   assert {
     condition = alltrue([
-      google_monitoring_uptime_check_config.health.http_check[0].path == "/health",
+      google_monitoring_uptime_check_config.health.http_check[0].path == "/health?full=1",
+      google_monitoring_uptime_check_config.health.period == "60s",
       google_monitoring_uptime_check_config.health.http_check[0].use_ssl,
       google_monitoring_uptime_check_config.health.monitored_resource[0].labels.host == "register-ticket-api-stg-123456789012.us-central1.run.app",
     ])
-    error_message = "/health must be asked from outside."
+    error_message = "All that a scan needs must be asked for from outside, every minute."
   }
 
   assert {
@@ -244,6 +245,24 @@ run "staging" {
       strcontains(google_monitoring_alert_policy.forget.conditions[0].condition_matched_log[0].filter, "resource.labels.job_id=\"register-ticket-api-forget-stg\""),
     ])
     error_message = "Failures of this service, of its export and of forgetting must be told."
+  }
+
+  assert {
+    condition = alltrue([
+      length(google_monitoring_alert_policy.no_export) == 1,
+      strcontains(google_monitoring_alert_policy.no_export[0].conditions[0].condition_prometheus_query_language[0].query, "job_name=\"register-ticket-api-export-stg\""),
+      strcontains(google_monitoring_alert_policy.no_export[0].conditions[0].condition_prometheus_query_language[0].query, "[26h]"),
+    ])
+    error_message = "An export that is absent must be told, too."
+  }
+
+  assert {
+    condition = alltrue([
+      google_monitoring_slo.availability.goal == 0.999,
+      google_monitoring_slo.latency.basic_sli[0].latency[0].threshold == "1s",
+      length(jsondecode(google_monitoring_dashboard.service.dashboard_json).gridLayout.widgets) == 6,
+    ])
+    error_message = "The dashboard and the objectives must be there."
   }
 
   assert {
@@ -349,6 +368,11 @@ run "a_stopped_database_is_neither_exported_nor_asked_to_forget" {
   assert {
     condition     = google_cloud_scheduler_job.export.paused && google_cloud_scheduler_job.forget.paused
     error_message = "The export of a stopped database would fail every day, and so would forgetting."
+  }
+
+  assert {
+    condition     = google_monitoring_uptime_check_config.health.http_check[0].path == "/health" && length(google_monitoring_alert_policy.no_export) == 0
+    error_message = "A database that was stopped on purpose must raise no alarm."
   }
 }
 

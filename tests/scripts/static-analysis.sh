@@ -3,7 +3,7 @@
 _project() {
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/target/test-tools/bin"
   cp scripts/static-analysis scripts/tools "$scratch/project/scripts"
-  cp scripts/lib/common.sh scripts/lib/pages.sh "$scratch/project/scripts/lib"
+  cp scripts/lib/{common,system,pages}.sh "$scratch/project/scripts/lib"
   cd "$scratch/project"
   echo "a==1" >scripts/requirements.txt
   stand_in pip
