@@ -111,6 +111,18 @@ resource "google_cloud_run_v2_service" "service" {
     }
   }
 
+  # Where scripts/deploy ENV roll-back leads.
+  dynamic "traffic" {
+    for_each = compact([var.previous_revision])
+
+    content {
+      type     = "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"
+      revision = traffic.value
+      percent  = 0
+      tag      = "previous"
+    }
+  }
+
   traffic {
     type    = "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"
     percent = local.candidate ? 0 : 100

@@ -201,6 +201,12 @@ variable "organizer_key" {
   }
 }
 
+variable "previous_revision" {
+  description = "The revision to roll back to: it served before the one that serves, and is named `previous`. Null or empty: none."
+  type        = string
+  default     = null
+}
+
 variable "project_id" {
   description = "The Google Cloud project."
   type        = string

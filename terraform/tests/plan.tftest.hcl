@@ -380,12 +380,13 @@ run "no_traffic_to_a_candidate" {
   command = plan
 
   variables {
-    serving_revision = "register-ticket-api-stg-00007-abc"
+    serving_revision  = "register-ticket-api-stg-00007-abc"
+    previous_revision = "register-ticket-api-stg-00006-abc"
   }
 
   assert {
     condition = alltrue([
-      length(google_cloud_run_v2_service.service.traffic) == 2,
+      length(google_cloud_run_v2_service.service.traffic) == 3,
       google_cloud_run_v2_service.service.traffic[0].type == "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION",
       google_cloud_run_v2_service.service.traffic[0].revision == "register-ticket-api-stg-00007-abc",
       google_cloud_run_v2_service.service.traffic[0].percent == 100,
@@ -395,9 +396,18 @@ run "no_traffic_to_a_candidate" {
 
   assert {
     condition = alltrue([
-      google_cloud_run_v2_service.service.traffic[1].type == "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST",
+      google_cloud_run_v2_service.service.traffic[1].revision == "register-ticket-api-stg-00006-abc",
       google_cloud_run_v2_service.service.traffic[1].percent == 0,
-      google_cloud_run_v2_service.service.traffic[1].tag == "candidate",
+      google_cloud_run_v2_service.service.traffic[1].tag == "previous",
+    ])
+    error_message = "The way back must keep its name."
+  }
+
+  assert {
+    condition = alltrue([
+      google_cloud_run_v2_service.service.traffic[2].type == "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST",
+      google_cloud_run_v2_service.service.traffic[2].percent == 0,
+      google_cloud_run_v2_service.service.traffic[2].tag == "candidate",
     ])
     error_message = "The latest revision must have an address of its own, and no traffic."
   }

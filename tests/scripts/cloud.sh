@@ -25,6 +25,8 @@ _cloud() {
   echo "$1" >"$scratch/environment"
   echo "${2-}" >"$scratch/serving"
   : >"$scratch/candidate"
+  : >"$scratch/previous"
+  export RUNNER_TEMP=$scratch
   jq -n --arg environment "$1" '{
       service_name: "register-ticket-api-\($environment)", region: "here", migrate_job: "migrate-\($environment)",
       export_job: "export-\($environment)", export_bucket: "a-project-ticket-backups-\($environment)",
@@ -44,13 +46,18 @@ case "$*" in
   *" show -json "*) cat "$scratch/destroys" ;;
   *" plan "*)
     : >"$scratch/planned"
+    : >"$scratch/planned-previous"
     env | grep '^TF_VAR_' | sort >"$scratch/variables"
     for argument; do
-      case $argument in -var=serving_revision=*) echo "${argument##*=}" >"$scratch/planned" ;; esac
+      case $argument in
+        -var=serving_revision=*) echo "${argument##*=}" >"$scratch/planned" ;;
+        -var=previous_revision=*) echo "${argument##*=}" >"$scratch/planned-previous" ;;
+      esac
     done
     ;;
   *" apply "*)
     _broken apply && exit 1
+    cp "$scratch/planned-previous" "$scratch/previous"
     if [ -s "$scratch/planned" ]; then
       echo register-ticket-api-stg-00002-def >"$scratch/candidate"
     else
@@ -68,13 +75,14 @@ _broken() { grep -qx "$1" "$scratch/breaks"; }
 case "$*" in
   "run services list "*)
     _broken list && exit 1
-    serving=$(cat "$scratch/serving") candidate=$(cat "$scratch/candidate")
+    serving=$(cat "$scratch/serving") candidate=$(cat "$scratch/candidate") previous=$(cat "$scratch/previous")
     [ -n "$serving" ] || { echo '[]'; exit; }
-    jq -n --arg serving "$serving" --arg candidate "$candidate" --arg split "$(_broken split && echo yes)" '[{
+    jq -n --arg serving "$serving" --arg candidate "$candidate" --arg previous "$previous" --arg split "$(_broken split && echo yes)" '[{
       metadata: {labels: {"cloud.googleapis.com/location": "here"}},
       spec: {template: {spec: {containers: [{image: "docker.io/someone/register-ticket-api@sha256:'"$(printf 'b%.0s' {1..64})"'"}]}}},
       status: {url: "https://now.example", traffic: ([{revisionName: $serving, percent: 100, latestRevision: true}]
         + if $candidate == "" then [] else [{revisionName: $candidate, tag: "candidate", url: "https://candidate.example"}] end
+        + if $previous == "" then [] else [{revisionName: $previous, tag: "previous", url: "https://previous.example"}] end
         + if $split == "" then [] else [{revisionName: "another", percent: 1}] end)}
     }]'
     ;;
@@ -109,6 +117,7 @@ SH
   stand_in curl <<'SH'
 case "$*" in
   *" https://now.example/health?full=1") ! grep -qx health-now "$scratch/breaks" ;;
+  *" https://previous.example/health?full=1") ! grep -qx health-previous "$scratch/breaks" ;;
 esac
 SH
   stand_in cloud-sql-proxy <<'SH'

@@ -196,7 +196,7 @@ a_candidate_that_fails_the_smoke_gets_no_traffic() {
   _deployment_fails smoke-candidate
   called 'psql * --file=sql/postgres/cleanup/'
   equals 1 "$(calls 'terraform -chdir=terraform apply')"
-  not_called 'gcloud run services update-traffic'
+  not_called 'gcloud run services update-traffic * --to-revisions'
   _serves $OLD
 }
 
@@ -267,4 +267,86 @@ a_person_repeats_one_step() {
   _serves another-revision
   fails scripts/deploy prd clean-up
   fails scripts/deploy prd remote-test
+}
+
+what_served_before_keeps_a_name_for_the_way_back() {
+  _cloud stg $OLD
+  passes scripts/deploy stg "$IMAGE"
+  equals "$OLD" "$(cat "$scratch/previous")"
+  passes scripts/deploy stg roll-back
+  _serves $OLD
+  says "$OLD serves. It took over from $NEW"
+  called 'curl * https://previous.example/health?full=1'
+  equals 2 "$(calls 'terraform -chdir=terraform apply')"
+  not_called 'gcloud secrets versions add'
+}
+
+a_deployment_that_fails_leaves_the_way_back_as_it_is_and_marks_the_candidate() {
+  _cloud stg $OLD
+  echo the-one-before >"$scratch/previous"
+  _breaks smoke-candidate
+  fails scripts/deploy stg "$IMAGE"
+  equals the-one-before "$(cat "$scratch/previous")"
+  called "gcloud run services update-traffic register-ticket-api-stg --update-tags=failed=$NEW --remove-tags=candidate"
+}
+
+without_a_way_back_nothing_changes() {
+  _cloud prd register-ticket-api-prd-00001-abc
+  fails scripts/deploy prd roll-back
+  says "no revision is named previous"
+  echo register-ticket-api-prd-00001-abc >"$scratch/previous"
+  fails scripts/deploy prd roll-back
+  says "serves already"
+  not_called 'gcloud run services update-traffic'
+}
+
+a_way_back_that_is_not_healthy_says_so() {
+  _cloud stg $NEW
+  echo $OLD >"$scratch/previous"
+  _breaks health-previous
+  fails scripts/deploy stg roll-back
+  says "scripts/deploy stg route $NEW"
+}
+
+# _killed ENV WHERE: a deployment that hangs at a call and is ended as GitHub ends a cancelled step, with no time for anything.
+_killed() {
+  _cloud "$1" "register-ticket-api-$1-00001-abc"
+  local program=$2 pattern=$3
+  mv "$scratch/bin/$program" "$scratch/bin/$program.real"
+  # shellcheck disable=SC2016 # of the stand-in
+  printf '#!/usr/bin/env bash\n"%s" "$@"\nif [[ "$*" == %s ]] && [ ! -e "%s" ]; then touch "%s"; sleep 60; fi\n' \
+    "$scratch/bin/$program.real" "$pattern" "$scratch/hung" "$scratch/hung" >"$scratch/bin/$program"
+  chmod +x "$scratch/bin/$program"
+  setsid scripts/deploy "$1" "$IMAGE" >"$scratch/log" 2>&1 &
+  local deployment=$!
+  until [ -e "$scratch/hung" ]; do kill -0 $deployment && sleep 0.05; done
+  kill -KILL -- -$deployment
+  wait $deployment || :
+  mv "$scratch/bin/$program.real" "$scratch/bin/$program"
+}
+
+what_was_cut_off_after_the_traffic_moved_is_taken_back_by_the_next_step() {
+  _killed prd docker '*smoke*public*'
+  _serves $NEW
+  passes scripts/deploy prd finish
+  _serves register-ticket-api-prd-00001-abc
+  not_called psql
+  passes scripts/deploy prd finish
+  says "no deployment was cut off"
+}
+
+test_data_that_a_cut_off_deployment_left_is_removed_by_the_next_step() {
+  _killed stg psql '*testdata*'
+  not_called 'psql * --file=sql/postgres/cleanup/'
+  passes scripts/deploy stg finish
+  called 'psql * --file=sql/postgres/cleanup/'
+  _serves $OLD
+}
+
+a_deployment_that_ended_leaves_nothing_to_finish() {
+  _cloud stg $OLD
+  passes scripts/deploy stg "$IMAGE"
+  passes scripts/deploy stg finish
+  says "no deployment was cut off"
+  _serves $NEW
 }
