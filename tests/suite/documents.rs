@@ -171,7 +171,7 @@ fn the_manuals_repeat_each_limit_as_it_is() {
             format!("Within {} a supervisor can undo", told(UNDO_WINDOW)),
             format!("Undo a mistake within {}", told(UNDO_WINDOW)),
             format!("Undo what is wrong, within {}", told(UNDO_WINDOW)),
-            format!("end by themselves {} after the event's end", told(KEY_AFTER_EVENT)),
+            format!("gate keys expire {} after the event's end", told(KEY_AFTER_EVENT)),
             format!("works once, for {}", told(ENROLMENT)),
             format!("may trust it for {} more", told(KEY_REMEMBERED)),
         ],
