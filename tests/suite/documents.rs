@@ -157,12 +157,12 @@ fn the_manuals_repeat_each_limit_as_it_is() {
     says(
         "security.md",
         &[
-            format!("where no key is asked for at most {}", size(KEYLESS_BODY)),
+            format!("at most {} where no key is required", size(KEYLESS_BODY)),
             format!("more than {ATTEMPTS} wrong codes a minute"),
             format!("a key that sends more than {KEY_ATTEMPTS} is refused"),
             format!("and {} after the last refresh", told(LIST_KEPT)),
-            format!("ends after {} by itself", told(KEY_OF_ORGANIZER)),
-            format!("A code admits for {} seconds at most", (1 + 2 * DRIFT) * PERIOD),
+            format!("expires after {}", told(KEY_OF_ORGANIZER)),
+            format!("A code is valid for at most {} seconds", (1 + 2 * DRIFT) * PERIOD),
         ],
     );
     says(
