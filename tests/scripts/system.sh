@@ -50,3 +50,9 @@ what_homebrew_has_is_named_where_there_is_no_apt() {
   says "brew install files browser"
   says "some-module"
 }
+
+the_documents_name_the_same_packages() {
+  . scripts/lib/system.sh
+  equals "$(cut -d'|' -f3 <<<"$system_needs" | xargs -n 1)" \
+    "$(sed -n '/apt-get install/,/^```/p' docs/development.md | tr -d '\\`' | xargs -n 1 | sed 1,4d)"
+}
