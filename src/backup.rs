@@ -222,6 +222,7 @@ async fn send(app: &App, backup: &Path) -> anyhow::Result<()> {
     let status = tokio::time::timeout(COMMAND_DEADLINE, child.wait()).await;
     let status = status.context("BACKUP_COMMAND: did not end within an hour")??;
     anyhow::ensure!(status.success(), "BACKUP_COMMAND: {status}");
+    app.metrics.set_backup_sent(app.now());
     Ok(())
 }
 

@@ -44,6 +44,7 @@ pub struct Metrics {
     decided: AtomicU64,
     migrations_ok: Gauge,
     backup_last_success: Gauge,
+    backup_last_sent: Gauge,
 }
 
 impl Metrics {
@@ -55,7 +56,7 @@ impl Metrics {
         let scans = Family::default();
         let started: Gauge = Gauge::default();
         let migrations_ok = Gauge::default();
-        let backup_last_success = Gauge::default();
+        let (backup_last_success, backup_last_sent) = (Gauge::default(), Gauge::default());
         let ticket_secret_set: Gauge = Gauge::default();
         let start_time: Gauge<f64, AtomicU64> = Gauge::default();
         started.set(started_at.0);
@@ -70,12 +71,16 @@ impl Metrics {
         if settings.regular_backups().is_some() {
             let help = "When the newest backup was taken, in milliseconds since 1970, 0 without one";
             registry.register("backup_last_success", help, backup_last_success.clone());
+            if settings.backup_command.is_some() {
+                let help = "When BACKUP_COMMAND last succeeded, in milliseconds since 1970, 0 if not since the start";
+                registry.register("backup_last_sent", help, backup_last_sent.clone());
+            }
         }
         registry.register("http_requests", "Requests answered", Family::clone(&requests));
         registry.register("http_request_duration_seconds", "Time to the head of the response", latency.clone());
         registry.register("scans", "Scans by result", Family::clone(&scans));
         let decided = AtomicU64::default();
-        Self { registry, requests, latency, scans, decided, migrations_ok, backup_last_success }
+        Self { registry, requests, latency, scans, decided, migrations_ok, backup_last_success, backup_last_sent }
     }
 
     pub fn observe(&self, method: &Method, route: &'static str, status: StatusCode, elapsed: Duration) {
@@ -97,6 +102,10 @@ impl Metrics {
 
     pub fn set_backup(&self, newest: Option<Millis>) {
         self.backup_last_success.set(newest.map_or(0, |newest| newest.0));
+    }
+
+    pub fn set_backup_sent(&self, now: Millis) {
+        self.backup_last_sent.set(now.0);
     }
 
     /// In OpenMetrics' text format.
@@ -144,7 +153,8 @@ mod tests {
 
     #[test]
     fn alerts_and_the_dashboard_ask_for_metrics_that_there_are() {
-        let settings = Settings::read(|name| (name == "BACKUP_DIR").then(|| "backups".to_owned())).unwrap();
+        let settings =
+            Settings::read(|name| matches!(name, "BACKUP_DIR" | "BACKUP_COMMAND").then(|| "any".to_owned())).unwrap();
         let metrics = Metrics::new(Millis(0), &settings);
         metrics.observe(&Method::GET, "/", StatusCode::OK, Duration::ZERO);
         metrics.count_scan(ScanResult::Accepted);

@@ -84,7 +84,7 @@ impl Regular {
         }
         let rest = LOOK_AGAIN.max(backup.elapsed * REST);
         self.unsent = Some(backup);
-        self.is_due()?; // The metrics know of it.
+        self.newest()?;
         Ok(rest)
     }
 
@@ -107,10 +107,15 @@ impl Regular {
     }
 
     fn is_due(&self) -> anyhow::Result<bool> {
+        let oldest = if self.kept_scans == Some(self.app.metrics.decided_scans()) { DAY } else { NEARLY_A_MINUTE };
+        Ok(is_older(self.newest()?, oldest, self.app.now()))
+    }
+
+    /// When the newest backup was taken, which the metrics learn, too.
+    fn newest(&self) -> anyhow::Result<Option<Millis>> {
         let newest = archive::newest(&self.directory, archive::SQLITE, self.app.now())?.map(|(taken_at, _)| taken_at);
         self.app.metrics.set_backup(newest);
-        let oldest = if self.kept_scans == Some(self.app.metrics.decided_scans()) { DAY } else { NEARLY_A_MINUTE };
-        Ok(is_older(newest, oldest, self.app.now()))
+        Ok(newest)
     }
 }
 

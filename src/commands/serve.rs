@@ -60,6 +60,9 @@ fn app(mut settings: Settings) -> anyhow::Result<Arc<App>> {
     if let Some(file) = settings.sqlite_file().filter(|file| !file.exists()) {
         warn_of_no_database(file, settings.backup_dir.as_deref());
     }
+    if settings.backup_command.is_some() && settings.regular_backups().is_none() {
+        tracing::warn!("BACKUP_COMMAND sends nothing away: `serve` takes backups only on SQLite, with BACKUP_DIR");
+    }
     if let Some(sslmode) = settings.database.weak_sslmode() {
         tracing::warn!(
             sslmode,

@@ -805,15 +805,38 @@ fn daily(service: &Service, directory: &Directory, further: &[(&str, &str)]) -> 
     environment
 }
 
-/// What the metric says, once it has said something.
-async fn last_success(server: &Server) -> i64 {
-    let said = async || {
-        let text = server.organizer().get("/metrics").await.text();
-        let line = text.lines().find_map(|line| line.strip_prefix("backup_last_success "));
-        let time: i64 = line.expect("the metric is there").parse().expect("a number");
-        (time > 0).then_some(time)
-    };
+/// What a metric says.
+async fn metric(server: &Server, name: &str) -> Option<i64> {
+    let text = server.organizer().get("/metrics").await.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Some(line?.parse().expect("a number"))
+}
+
+/// The same, once it has said something.
+async fn last(server: &Server, name: &str) -> i64 {
+    let said = async || metric(server, name).await.filter(|time| *time > 0);
     within(PATIENCE, "a backup in the metrics", said).await
+}
+
+async fn last_success(server: &Server) -> i64 {
+    last(server, "backup_last_success").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_know_when_a_backup_was_sent_away_and_not_of_one_that_was_not() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let failing = Server::start(daily(&service, &directory, &[("BACKUP_COMMAND", "false")])).await;
+    failing.process.logged("what follows it failed").await;
+    assert_eq!(metric(&failing, "backup_last_sent").await, Some(0));
+    drop(failing);
+    fs::remove_dir_all(directory.0.join("backups")).expect("it is there");
+    let sending = Server::start(daily(&service, &directory, &[("BACKUP_COMMAND", "true")])).await;
+    assert!(last(&sending, "backup_last_sent").await >= last_success(&sending).await);
+    drop(sending);
+    let neither = Server::start(daily(&service, &directory, &[])).await;
+    last_success(&neither).await;
+    assert_eq!(metric(&neither, "backup_last_sent").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -199,6 +199,19 @@ fn serve_warns_where_browsers_keep_the_camera() {
 }
 
 #[test]
+fn serve_warns_of_a_command_that_would_get_no_backup() {
+    for (directory_of_backups, warns) in [("", true), ("backups", false)] {
+        let directory = Directory::new();
+        let mut program = directory.program(&["serve"]);
+        program.env("HOST", "127.0.0.1").env("PORT", "0").env("BACKUP_COMMAND", "true");
+        program.env("BACKUP_DIR", directory_of_backups);
+        let mut server = Server::start(&mut program);
+        let first = server.line_with(" ");
+        assert_eq!(first.contains("WARN") && first.contains("BACKUP_COMMAND sends nothing away"), warns, "{first}");
+    }
+}
+
+#[test]
 fn the_readme_has_every_setting() {
     let readme = include_str!("../../README.md");
     let table: Vec<&str> = readme.lines().skip_while(|line| !line.starts_with("| variable ")).collect();
