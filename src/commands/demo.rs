@@ -116,7 +116,7 @@ In a browser, each in a window of its own:
 
 At the gate, scan Ana's code, or type her seat, A-1, and the six digits.
 
-Paste these commands into another terminal, in the same directory:
+Paste these commands, which need curl, into another terminal, in the same directory:
 
 api={url}/api
 key={key}
