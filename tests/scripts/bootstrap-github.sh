@@ -1,0 +1,111 @@
+# scripts/bootstrap-github, with a GitHub that keeps what it is sent, as it would answer it.
+
+_github() {
+  export GITHUB_REPOSITORY=an-owner/tickets
+  mkdir -p "$scratch/github"
+  printf '%s\n' DOCKERHUB_USERNAME DOCKERHUB_TOKEN >"$scratch/github/secrets"
+  echo GCP_PROJECT_ID | tee "$scratch/github/secrets-stg" >"$scratch/github/secrets-prd"
+  stand_in gh <<'SH'
+cd "$scratch/github"
+_there() { cat "$1" 2>/dev/null || { echo "gh: Not Found (HTTP 404)" >&2; exit 1; }; }
+_names() { jq -Rnc '{secrets: [inputs | {name: .}]}' "$1"; }
+! [ -e broken ] || { echo "gh: Server Error (HTTP 500)" >&2; exit 1; }
+path=$*
+path=${path#api }
+case $path in
+  "users/ana --jq .id") echo 11 ;;
+  "users/ben --jq .id") echo 7 ;;
+  "--method PUT repos/an-owner/tickets/environments/"*" --input -")
+    name=${path#*environments/}
+    jq '{deployment_branch_policy, protection_rules: (if .reviewers == [] then [] else [{type: "required_reviewers", prevent_self_review,
+      reviewers: [.reviewers[] | {type, reviewer: {id, login: "x"}}]}] end)}' >"environment-${name%% *}" ;;
+  "--method POST repos/an-owner/tickets/environments/"*/deployment-branch-policies*)
+    name=${path#*environments/}
+    name=${name%%/*}
+    jq -c '. + {id: 1}' >>"policies-$name" ;;
+  repos/an-owner/tickets/environments/*/deployment-branch-policies)
+    name=${path#*environments/}
+    touch "policies-${name%%/*}"; jq -sc "{branch_policies: .}" "policies-${name%%/*}" ;;
+  repos/an-owner/tickets/environments/*/secrets) name=${path#*environments/}; _names "secrets-${name%%/*}" ;;
+  repos/an-owner/tickets/environments/*) _there "environment-${path##*/}" ;;
+  repos/an-owner/tickets/actions/secrets) _names secrets ;;
+  "--method POST repos/an-owner/tickets/rulesets "*) cat >new; cp new "rules-$(jq -r .name new)" ;;
+  "--method PUT repos/an-owner/tickets/rulesets/"*) cat >new; cp new "rules-$(jq -r .name new)" ;;
+  repos/an-owner/tickets/rulesets) ls | sed -n 's/^rules-//p' | jq -Rnc '[inputs | {name: ., id: .}]' ;;
+  repos/an-owner/tickets/rulesets/*)
+    jq '.id = 1 | .rules |= (map(if .parameters then .parameters.known_to_github_alone = true else . end) | reverse)' "rules-${path##*/}" ;;
+  *) echo "not asked for: $path" >&2; exit 1 ;;
+esac
+SH
+}
+
+a_new_repository_gets_everything_and_then_passes_the_check() {
+  _github
+  fails scripts/bootstrap-github --check ana ben
+  says "differs: environment prd"
+  says "differs: rules main"
+  not_called "--method"
+  passes scripts/bootstrap-github ana ben
+  equals '[{"id":7,"type":"User"},{"id":11,"type":"User"}]' \
+    "$(jq -Sc '[.protection_rules[0].reviewers[] | {type, id: .reviewer.id}]' "$scratch/github/environment-prd")"
+  equals true "$(jq '.protection_rules[0].prevent_self_review' "$scratch/github/environment-prd")"
+  equals '["main","v*"]' "$(jq -sc 'map(.name)' "$scratch/github/policies-prd")"
+  passes scripts/bootstrap-github --check ana ben
+  says "is as docs/deployment.md describes it"
+}
+
+the_second_time_nothing_is_sent() {
+  _github
+  passes scripts/bootstrap-github ana ben
+  local sent
+  sent=$(calls "--method")
+  passes scripts/bootstrap-github ana ben
+  equals "$sent" "$(calls "--method")"
+}
+
+what_somebody_changed_is_found_and_set_again() {
+  _github
+  passes scripts/bootstrap-github ana ben
+  sed -i 's/"passed"/"another"/' "$scratch/github/rules-main"
+  jq '.protection_rules[0].prevent_self_review = false' "$scratch/github/environment-prd" >"$scratch/changed"
+  mv "$scratch/changed" "$scratch/github/environment-prd"
+  fails scripts/bootstrap-github --check ana ben
+  says "differs: rules main"
+  says "differs: environment prd"
+  not_says "differs: environment stg"
+  says "2 things are to be done"
+  passes scripts/bootstrap-github ana ben
+  passes scripts/bootstrap-github --check ana ben
+}
+
+another_branch_that_may_deploy_is_told_and_left_to_a_person() {
+  _github
+  passes scripts/bootstrap-github ana ben
+  echo '{"name":"feature/*","type":"branch"}' >>"$scratch/github/policies-prd"
+  fails scripts/bootstrap-github ana ben
+  says 'environment prd may also be deployed to from ["feature/*"]'
+}
+
+secrets_that_are_missing_are_named() {
+  _github
+  passes scripts/bootstrap-github ana ben
+  : >"$scratch/github/secrets-prd"
+  fails scripts/bootstrap-github --check ana ben
+  says "missing: the secret GCP_PROJECT_ID of prd"
+}
+
+a_failure_of_github_is_not_taken_for_a_thing_that_is_missing() {
+  _github
+  stand_in gh <<'SH'
+case "$*" in *users/*) echo 7 ;; *) echo "gh: Server Error (HTTP 500)" >&2; exit 1 ;; esac
+SH
+  fails scripts/bootstrap-github ana ben
+  says "HTTP 500"
+  not_called "--method"
+}
+
+one_reviewer_alone_is_warned_of() {
+  _github
+  passes scripts/bootstrap-github ana
+  says "cannot approve what ana starts"
+}
