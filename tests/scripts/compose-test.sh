@@ -1,7 +1,8 @@
 # scripts/compose-test, with stand-ins for Docker and for the tests themselves.
 
 _project() {
-  mkdir -p "$scratch/project/scripts/lib"
+  mkdir -p "$scratch/project/scripts/lib" "$scratch/project/sql/postgres"
+  cp -r sql/postgres/testdata "$scratch/project/sql/postgres"
   cp scripts/compose-test "$scratch/project/scripts"
   cp scripts/lib/common.sh "$scratch/project/scripts/lib"
   cd "$scratch/project"
@@ -21,7 +22,7 @@ the_remote_tests_get_the_addresses_of_the_containers() {
   _project 'echo "$* at $BASE_URL and $DATABASE_URL with a key of ${#ORGANIZER_KEY}"'
   passes scripts/compose-test
   says "--remote at http://127.0.0.1:40002 and postgres://postgres:a-password@127.0.0.1:40001/tickets with a key of 64"
-  called_in_order " up --build --wait" " port service" " down --volumes"
+  called_in_order " up --build --wait" " exec -T db sh -c psql " " down --volumes"
   not_called " logs "
 }
 

@@ -10,19 +10,60 @@ use crate::client::Client;
 use crate::database::{Kind, Rows, TestDatabase};
 use crate::process::Server;
 use crate::service::{ORGANIZER_KEY, Ticket, with};
+use crate::sql_files::files;
 
 #[tokio::test]
 async fn an_evening_from_end_to_end() {
+    everywhere(async |anonymous, organizer_key, url| evening(anonymous, organizer_key, url).await).await;
+}
+
+/// As the tests of the service that this one replaces did, with the data that a deployment to stg loads (`sql/*/testdata`) and removes.
+#[tokio::test]
+async fn the_test_data_is_registered_once_and_admitted_once() {
+    everywhere(async |anonymous, organizer_key, url| {
+        test_data(&anonymous.with_key(organizer_key), &mut Rows::open(url).await).await;
+    })
+    .await;
+}
+
+/// Runs a test against the service that BASE_URL names, or on each database, with the test data.
+async fn everywhere(test: impl AsyncFn(&Client, &str, &str)) {
     let Ok(base_url) = std::env::var("BASE_URL") else {
         for kind in [Kind::Sqlite, Kind::Postgres] {
             let database = TestDatabase::create(kind).await;
+            database.execute(files(kind).testdata).await.expect("the test data is written");
             let server = Server::start(database.environment()).await;
-            evening(&server.anonymous(), ORGANIZER_KEY, &database.url()).await;
+            test(&server.anonymous(), ORGANIZER_KEY, &database.url()).await;
         }
         return;
     };
     let variable = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} belongs to BASE_URL: set both"));
-    evening(&Client::remote(&base_url), &variable("ORGANIZER_KEY"), &variable("DATABASE_URL")).await;
+    test(&Client::remote(&base_url), &variable("ORGANIZER_KEY"), &variable("DATABASE_URL")).await;
+}
+
+async fn test_data(organizer: &Client, rows: &mut Rows) {
+    const TICKETS: &str = "select count(*) from tickets t join events e on e.event_id = t.event_id and e.slug = 'testdata' \
+                           left join users u on u.user_id = t.user_id where";
+    let register = async |username: &str, body: &Value| {
+        organizer.post(format!("/api/users/{username}/tickets"), body.clone()).await
+    };
+    let seat = json!({ "event": "testdata", "seat": "A1", "gate": "North" });
+    let ticket = Ticket::new(&register("spuertaf", &seat).await.is(201));
+    for username in ["spuertaf", "juanperez"] {
+        register(username, &seat).await.is_refused(409, "ticket_already_registered");
+    }
+    register("nobody-of-this-name", &seat).await.is_refused(404, "user_not_found");
+    register("juanperez", &with(seat.clone(), json!({ "seat": "A99" }))).await.is_refused(404, "ticket_not_found");
+    register("juanperez", &json!({ "event": "testdata", "seat": "A2" })).await.is_refused(422, "invalid_payload");
+    assert_eq!(rows.count(&format!("{TICKETS} t.seat = 'A1' and u.username = 'spuertaf'")).await, 1);
+    assert_eq!(rows.count(&format!("{TICKETS} u.username = 'juanperez'")).await, 0);
+
+    let shown = with(seat, json!({ "totp_code": ticket.code(Millis::now()) }));
+    organizer.post("/api/users/attendance", json!({ "event": "testdata" })).await.is_refused(422, "invalid_payload");
+    assert_eq!(rows.count(&format!("{TICKETS} t.used_at is not null")).await, 0);
+    organizer.post("/api/users/attendance", shown.clone()).await.is_scan(200, "accepted");
+    organizer.post("/api/users/attendance", shown).await.is_scan(409, "already_used");
+    assert_eq!(rows.count(&format!("{TICKETS} t.status = 'used' and t.used_at is not null")).await, 1);
 }
 
 async fn evening(anonymous: &Client, organizer_key: &str, database_url: &str) {

@@ -22,13 +22,13 @@ on_both_databases! {
     migrating_twice_at_once_does_no_harm,
 }
 
-struct Files {
-    testdata: &'static str,
+pub struct Files {
+    pub testdata: &'static str,
     cleanup: &'static str,
 }
 
-fn files(service: &Service) -> Files {
-    match service.database.kind {
+pub fn files(kind: Kind) -> Files {
+    match kind {
         Kind::Sqlite => Files {
             testdata: include_str!("../../sql/sqlite/testdata/01_populate_tables.sql"),
             cleanup: include_str!("../../sql/sqlite/cleanup/01_drop_test_records.sql"),
@@ -45,7 +45,7 @@ async fn run(service: &Service, file: &str) {
 }
 
 async fn every_file_that_is_run_again_changes_nothing(service: Service) {
-    let files = files(&service);
+    let files = files(service.database.kind);
     service.ticket("A1").await;
     let before = service.database.snapshot().await;
     let kind = service.database.kind;
@@ -66,7 +66,7 @@ async fn every_file_that_is_run_again_changes_nothing(service: Service) {
 }
 
 async fn cleanup_removes_exactly_what_testdata_added(service: Service) {
-    let files = files(&service);
+    let files = files(service.database.kind);
     let ticket = service.ticket("A1").await;
     service.gate().await.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
     let before = service.database.snapshot().await;
@@ -84,7 +84,7 @@ async fn cleanup_removes_exactly_what_testdata_added(service: Service) {
 }
 
 async fn cleanup_removes_test_tickets_that_were_used_meanwhile(service: Service) {
-    let files = files(&service);
+    let files = files(service.database.kind);
     service.user("ana").await;
     let before = service.database.snapshot().await;
     run(&service, files.testdata).await;
@@ -107,7 +107,7 @@ async fn cleanup_removes_test_tickets_that_were_used_meanwhile(service: Service)
 }
 
 async fn cleanup_keeps_a_test_user_who_holds_another_ticket(service: Service) {
-    let files = files(&service);
+    let files = files(service.database.kind);
     service.seat("default", "A1", "North").await;
     run(&service, files.testdata).await;
     let body = json!({ "seat": "A1", "gate": "North" });
