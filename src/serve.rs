@@ -8,7 +8,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use data_encoding::BASE64;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, header};
@@ -59,7 +58,10 @@ pub fn listener(settings: &Settings) -> anyhow::Result<TcpListener> {
         }
         outcome => outcome,
     };
-    listener.with_context(|| format!("PORT: cannot listen on {address}"))
+    listener.map_err(|error| {
+        let setting = if error.kind() == io::ErrorKind::AddrNotAvailable { "HOST" } else { "PORT" };
+        anyhow::Error::new(error).context(format!("{setting}: cannot listen on {address}"))
+    })
 }
 
 /// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes what is in flight.

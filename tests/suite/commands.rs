@@ -332,6 +332,14 @@ fn a_server_that_cannot_begin_leaves_nothing_behind_and_says_what_is_in_its_way(
 }
 
 #[test]
+fn an_address_that_is_not_this_machines_is_told_as_such() {
+    let directory = Directory::new();
+    let errors = Run::of(directory.program(&["serve"]).env("HOST", "203.0.113.1").env("PORT", "0")).failed(1);
+    assert!(errors.starts_with("error: HOST: cannot listen on 203.0.113.1:0: "), "{errors}");
+    assert!(directory.names(".").is_empty(), "{:?}", directory.names("."));
+}
+
+#[test]
 fn a_database_of_another_program_gets_no_table_of_ours() {
     let directory = Directory::new();
     std::fs::create_dir(directory.0.join("data")).expect("a directory");
