@@ -16,6 +16,7 @@ every_link_leads_somewhere() {
   local document link page anchor
   for document in *.md docs/*.md terraform/*.md; do
     for link in $(_links "$document"); do
+      [ "$link" != ../../releases ] || continue # a page of GitHub's, not a file
       page=${link%%#*} anchor=${link#"${link%%#*}"}
       if [ -n "$page" ]; then page=$(dirname "$document")/$page; else page=$document; fi
       [ -e "$page" ] || _wrong "$document: there is no $link"
