@@ -31,69 +31,73 @@ const fn setting(variable: &'static str, default: &'static str, meaning: &'stati
 
 /// Every variable that the service reads.
 pub const SETTINGS: &[Setting] = &[
-    setting("PORT", "8080", "the port to listen on"),
-    setting("HOST", "::", "the address to listen on; `::` is every address, those of IPv4 too"),
-    setting("DATABASE_URL", "sqlite:data/tickets.db", "a postgres:// or sqlite: URL; goes before DB_HOST"),
-    setting("DB_HOST", "", "PostgreSQL's host, or the directory of its unix socket"),
+    setting("PORT", "8080", "port to listen on"),
+    setting("HOST", "::", "address to listen on; `::` means all, including IPv4"),
+    setting("DATABASE_URL", "sqlite:data/tickets.db", "postgres:// or sqlite: URL; takes precedence over DB_HOST"),
+    setting("DB_HOST", "", "host of PostgreSQL, or the directory of its Unix socket"),
     setting("DB_PORT", "5432", "PostgreSQL's port"),
-    setting("DB_USER", "postgres", "the role the service runs as; it needs no DDL"),
+    setting("DB_USER", "postgres", "role that the service connects as; needs no DDL privileges"),
     setting("DB_PASSWORD", "", "its password"),
     setting("DB_NAME", "postgres", "the database"),
     setting(
         "DB_SSLMODE",
         "verify-full over a network, else disable",
-        "how far the way to PostgreSQL is protected; a URL's sslmode goes before it",
+        "TLS mode of connections to PostgreSQL; sslmode in DATABASE_URL takes precedence",
     ),
-    setting("DB_SSLROOTCERT", "", "a file of authorities for PostgreSQL's certificate, besides Mozilla's list"),
-    setting("DB_MIGRATE_USER", "DB_USER", "the owner of the schema, for `migrate`"),
+    setting(
+        "DB_SSLROOTCERT",
+        "",
+        "file of certificate authorities to trust for PostgreSQL, in addition to Mozilla's list",
+    ),
+    setting("DB_MIGRATE_USER", "DB_USER", "owner of the schema, for `migrate`"),
     setting("DB_MIGRATE_PASSWORD", "DB_PASSWORD", "the owner's password"),
     setting(
         "DB_MIGRATE_HOST",
         "DB_HOST",
-        "the database itself, for `migrate`, `backup` and `restore`, where DB_HOST is a pooler",
+        "direct host of the database, for `migrate`, `backup` and `restore`, if DB_HOST is a pooler",
     ),
-    setting("DB_MIGRATE_PORT", "5432", "its port, when DB_MIGRATE_HOST is set"),
+    setting("DB_MIGRATE_PORT", "5432", "port of DB_MIGRATE_HOST"),
     setting(
         "DB_POOL_MODE",
         "session",
-        "`transaction` behind PgBouncer, or a pooler like it, in transaction mode; then DB_MIGRATE_HOST is needed",
+        "`transaction` behind PgBouncer or a similar pooler in transaction mode; requires DB_MIGRATE_HOST",
     ),
-    setting("DB_POOL_MAX", "5", "connections to the database at most"),
+    setting("DB_POOL_MAX", "5", "maximum number of connections to the database"),
     setting(
         "DB_TIMEOUT_MS",
         "2500",
-        "milliseconds that the database has for a request, which is then refused with 503",
+        "time limit for the database work of a request, in milliseconds; after it the request gets a 503",
     ),
-    setting("PUBLIC_URL", "http://localhost:PORT", "where people reach the service, for the links of tickets"),
-    setting("ORGANIZER_KEY", "on SQLite data/organizer.key", "the first key, at least 32 characters"),
-    setting("TICKET_SECRET", "", "at least 32 characters; without it a stolen database alone makes codes"),
+    setting("PUBLIC_URL", "http://localhost:PORT", "address at which people reach the service, for ticket links"),
+    setting(
+        "ORGANIZER_KEY",
+        "on SQLite data/organizer.key",
+        "first key, with the role organizer; at least 32 characters",
+    ),
+    setting("TICKET_SECRET", "", "at least 32 characters; without it, a stolen database is enough to make codes"),
     setting(
         "TRUSTED_PROXIES",
         "127.0.0.0/8,::1, and on Cloud Run its front end",
-        "addresses and networks of proxies, which may have any number of connections and say who sent a request",
+        "addresses and networks of proxies, which may open any number of connections and tell who sent a request",
     ),
     setting(
         "BACKUP_DIR",
         "",
-        "where backups are kept; on SQLite `serve` then takes one every day, and every minute while people are scanned",
+        "directory for backups; on SQLite, `serve` then takes one every day, and every minute while people are scanned",
     ),
-    setting("BACKUP_COMMAND", "", "a program, and its first arguments, that sends a backup away; its path comes last"),
     setting(
-        "SMTP_URL",
+        "BACKUP_COMMAND",
         "",
-        "the mail server, such as smtps://user:password@smtp.example.org; without one no mail is sent",
+        "program and first arguments to send a backup elsewhere; the path of the backup is appended",
     ),
-    setting("MAIL_FROM", "", "who the mail is from, such as Tickets <tickets@example.org>"),
-    setting(
-        "GOOGLE_WALLET_ISSUER_ID",
-        "",
-        "the issuer's number, for passes of Google Wallet; without one there are none",
-    ),
-    setting("GOOGLE_WALLET_KEY", "", "the key of the issuer's service account: its JSON, or the file with it"),
+    setting("SMTP_URL", "", "mail server, such as smtps://user:password@smtp.example.org; without it, no mail is sent"),
+    setting("MAIL_FROM", "", "sender of the mails, such as Tickets <tickets@example.org>"),
+    setting("GOOGLE_WALLET_ISSUER_ID", "", "issuer ID for Google Wallet passes; without it, there are none"),
+    setting("GOOGLE_WALLET_KEY", "", "key of the issuer's service account: the JSON or a path to it"),
     setting("GOOGLE_CLOUD_PROJECT", "", "completes the trace in log lines on Google Cloud"),
     setting("LOG_FORMAT", "json on Cloud Run, else text", "json or text"),
-    setting("REVISION", "", "the commit that the program was built from, for /health; the image has it set"),
-    setting("RUST_LOG", "info", "which log lines to print, such as `debug` or `warn,sqlx=debug`"),
+    setting("REVISION", "", "commit that the program was built from, for /health; set in the image"),
+    setting("RUST_LOG", "info", "log filter, such as `debug` or `warn,sqlx=debug`"),
 ];
 
 /// A setting that cannot be used. One line, which names the variable and never shows a secret.
@@ -1122,7 +1126,7 @@ mod tests {
     fn postgres_is_named_by_a_url() {
         for scheme in ["postgres", "postgresql"] {
             let url = format!("{scheme}://service:p%40ss@db.example.org:6543/tickets");
-            // A URL goes before DB_HOST.
+            // A URL takes precedence over DB_HOST.
             let database = postgres(&[("DATABASE_URL", &url), ("DB_HOST", "elsewhere"), ("DB_PORT", "nonsense")]);
             assert_eq!(database.service.get_host(), "db.example.org");
             assert_eq!(database.service.get_port(), 6543);
@@ -1194,7 +1198,7 @@ mod tests {
         ] {
             assert_eq!(mode(&[("DATABASE_URL", url)]), expected, "{url}");
         }
-        // The setting says it for both ways to name a server; a URL that says it itself goes before.
+        // The setting says it for both ways to name a server; a URL that has it itself takes precedence.
         for (variables, expected) in [
             (&[("DB_HOST", "db"), ("DB_SSLMODE", "disable")][..], "Disable"),
             (&[("DB_HOST", "localhost"), ("DB_SSLMODE", "verify-full")], "VerifyFull"),
