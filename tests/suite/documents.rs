@@ -119,22 +119,18 @@ fn the_manuals_repeat_each_limit_as_it_is() {
                 size(WORKBOOK_UNPACKED)
             ),
             format!("Without a key {}.", size(KEYLESS_BODY)),
-            format!("{} at once, {} of them of one address", CLIENTS.connections, CLIENTS.of_one_address),
-            format!("head of a request | 16 KiB, {} s", CLIENTS.head.as_secs()),
-            format!(
-                "{} in each {} s that it is waited for",
-                size(CLIENTS.sending.bytes),
-                CLIENTS.sending.time.as_secs()
-            ),
-            format!("reading an answer | {} in each {} s", size(CLIENTS.reading.bytes), CLIENTS.reading.time.as_secs()),
-            format!("bodies in flight | {}", shares(BODIES_IN_FLIGHT, size, "of")),
+            format!("{} at a time, {} from one address", CLIENTS.connections, CLIENTS.of_one_address),
+            format!("request head | 16 KiB, {} s", CLIENTS.head.as_secs()),
+            format!("{} per {} s of waiting", size(CLIENTS.sending.bytes), CLIENTS.sending.time.as_secs()),
+            format!("reading an answer | {} per {} s", size(CLIENTS.reading.bytes), CLIENTS.reading.time.as_secs()),
+            format!("bodies in flight | {}", shares(BODIES_IN_FLIGHT, size, "from")),
             format!("manifests and exports in flight | {}", shares(LISTS_IN_FLIGHT, |number| number.to_string(), "to")),
             format!(
-                "CSV imports at work | {}, {} into one event",
+                "running CSV imports | {}, {} into one event",
                 IMPORTS_AT_WORK.of_all, IMPORTS_AT_WORK.of_one_event
             ),
             format!(
-                "other lists at work | {}, {} for one event's keys, {} for one key; another one waits for {} s",
+                "other lists | {}, {} for one event's keys, {} for one key; the next one waits up to {} s",
                 LARGE_AT_WORK.of_all,
                 LARGE_AT_WORK.of_one_event,
                 LARGE_AT_WORK.of_one_key,
@@ -148,7 +144,7 @@ fn the_manuals_repeat_each_limit_as_it_is() {
                 MAIL_DEADLINE.as_secs()
             ),
             format!(
-                "CSV files in flight | {}, {} of one event's keys",
+                "CSV files in flight | {}, {} from one event's keys",
                 size(FILES_IN_FLIGHT.of_all),
                 size(FILES_IN_FLIGHT.of_one_event)
             ),
