@@ -58,7 +58,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
             format!("of an organizer after {}", told(KEY_OF_ORGANIZER)),
             format!("until {} after its start and its newest admission", told(EVENT_WITHOUT_END)),
             format!("the process that revoked them, and within {} by others", told(KEY_REMEMBERED)),
-            format!("A token is good once, for {}", told(ENROLMENT)),
+            format!("A token works once, for {}", told(ENROLMENT)),
             format!("a new one every {PERIOD} seconds"),
             format!(
                 "more than {ATTEMPTS} wrong or stale codes of this ticket within {} seconds",
