@@ -66,8 +66,8 @@ fn the_interface_repeats_each_limit_as_it_is() {
             ),
             format!("{KEY_ATTEMPTS} codes sent with one key were refused within {} seconds", ATTEMPTS_WINDOW.as_secs()),
             format!("{GUESSES_NOTED} codes or more were refused within the last {}", told(GUESSES_SHOWN)),
-            format!("takes {GUEST_LETTERS} letters or digits at least, and tells {GUESTS} guests at most"),
-            format!("could be admitted now, {PARTY} at most"),
+            format!("needs at least {GUEST_LETTERS} letters or digits and returns at most {GUESTS} guests"),
+            format!("could be admitted now, at most {PARTY}"),
             format!("`count` (1 to {WALK_UPS} people)"),
             format!("at most {} before and not undone", told(PARTY_WINDOW)),
             format!("up to {STALE_WINDOW} steps away"),
@@ -75,7 +75,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
             format!("from {} before the event's start", told(MANIFEST_BEFORE_START)),
             format!("to {} after its end", told(MANIFEST_AFTER_END)),
             format!("until {} after its end", told(MANIFEST_AFTER_END)),
-            format!("at most {BATCH_SCANS}, reports"),
+            format!("reports at most {BATCH_SCANS} scans"),
             format!("within the last {} and at most {} ahead", told(OFFLINE_WINDOW), told(OFFLINE_AHEAD)),
             format!("more than {} ago or {} ahead", told(OFFLINE_WINDOW), told(OFFLINE_AHEAD)),
             format!(
@@ -85,7 +85,7 @@ fn the_interface_repeats_each_limit_as_it_is() {
                 size(CSV_BODY),
                 size(KEYLESS_BODY)
             ),
-            format!("to their holders, at most {MAILED_TICKETS} a request"),
+            format!("to their holders, at most {MAILED_TICKETS} per request"),
             format!("more than one ticket of the event, up to {HELD_TICKETS}, gets one link"),
             format!("broke off within the last {}", told(MAIL_CLAIM)),
             format!("after {} at the latest", told(MAIL_CLAIM)),
