@@ -57,11 +57,11 @@ fn app(mut settings: Settings) -> anyhow::Result<Arc<App>> {
             "browsers keep cameras and offline pages from plain http: set PUBLIC_URL to an https address"
         );
     }
-    if let Some(file) = settings.sqlite_file().filter(|file| !file.exists()) {
-        warn_of_no_database(file, settings.backup_dir.as_deref());
-    }
     if settings.backup_command.is_some() && settings.regular_backups().is_none() {
         tracing::warn!("BACKUP_COMMAND sends nothing away: `serve` takes backups only on SQLite, with BACKUP_DIR");
+    }
+    if let Some(file) = settings.sqlite_file().filter(|file| !file.exists()) {
+        warn_of_no_database(file, settings.backup_dir.as_deref());
     }
     if let Some(sslmode) = settings.database.weak_sslmode() {
         tracing::warn!(
