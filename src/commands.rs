@@ -120,7 +120,7 @@ fn app_on_what_is_there() -> anyhow::Result<Arc<App>> {
         if let Err(error) = std::fs::metadata(&place) {
             anyhow::bail!(
                 "there is no database at {} ({error}); run this where the service runs, or name its file by DATABASE_URL, such \
-                 as sqlite:/srv/tickets/data/tickets.db. `serve` and `import` make a new one",
+                 as sqlite:/srv/tickets/data/tickets.db. `import` makes a new one, and so does `serve` with its first request",
                 place.display()
             );
         }
