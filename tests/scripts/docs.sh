@@ -25,6 +25,13 @@ every_link_leads_somewhere() {
   done
 }
 
+every_screenshot_is_shown_somewhere() {
+  local picture
+  for picture in docs/screenshots/*; do
+    grep -qF "screenshots/${picture##*/}" ./*.md docs/*.md || _wrong "no document shows $picture"
+  done
+}
+
 # What holds names of people or makes codes: exports, dumps, answers with secrets. What is added to is there already.
 what_the_documents_write_to_files_is_their_owners_alone() {
   local written
