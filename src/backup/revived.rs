@@ -181,24 +181,7 @@ impl State {
     fn describe_all(&self, now: Millis, text: &mut String) -> std::fmt::Result {
         let good: Vec<&KeyRow> = self.keys.iter().filter(|key| key.is_good(now)).collect();
         let tickets = self.tickets.iter().filter(|ticket| ticket.is_good()).count();
-        writeln!(
-            text,
-            "Good again is what was good when the backup was taken. Not known here is what became of it since: keys"
-        )?;
-        writeln!(
-            text,
-            "that were revoked, tickets that were reissued, transferred, revoked or used, people who were erased."
-        )?;
-        writeln!(text, "--before, with the database that this one takes the place of, tells exactly that.")?;
-        writeln!(
-            text,
-            "What devices that were enrolled since have not sent cannot be taken: their keys are not known here. Save it on"
-        )?;
-        writeln!(
-            text,
-            "the device, and admit those tickets by hand; or take a backup now, and restore that with --before, which keeps"
-        )?;
-        writeln!(text, "these keys as revoked ones, so that it can be taken.")?;
+        writeln!(text, "{WITHOUT_BEFORE}")?;
         writeln!(text, "{} keys are good:", good.len())?;
         for key in &good {
             writeln!(text, "  {}", key.describe())?;
@@ -224,7 +207,7 @@ impl State {
             writeln!(text, "  {username}")?;
         }
         self.describe_lost(before, kept, now, text)?;
-        write!(text, "{HOW_TO_REVOKE}")
+        write!(text, "{HOW_TO_REVOKE}\n{USED_SINCE}")
     }
 
     /// What was good in the database before and is not here.
@@ -316,10 +299,19 @@ impl State {
     }
 }
 
+const WITHOUT_BEFORE: &str = "\
+What was good when the backup was taken is good again. What happened since is not known here: keys that were revoked, tickets
+that were reissued, transferred, revoked or used, people who were erased. To list exactly that, restore with --before and the
+database that this one replaces. What devices that were enrolled since have not sent cannot be taken, because their keys are
+not known here: save it on the device and admit those tickets by hand; or take a backup now and restore that one with --before,
+which keeps these keys as revoked ones.";
+
 const HOW_TO_REVOKE: &str = "\
 To make worthless again what shall not be good, before anybody is let in:
   register-ticket-api keys revoke KEY_ID
   POST /api/tickets/TICKET_ID/reissue or …/revoke, DELETE /api/users/USERNAME
-  register-ticket-api change-secret gives every ticket that is not used up new codes
-A ticket that `was used` admits once more, also after its reissue. So that nobody comes in twice, admit it by its seat, without a
-code, before the doors go on: docs/runbook.md, Restore, has the lines";
+  register-ticket-api change-secret gives every ticket that is not used up new codes";
+
+const USED_SINCE: &str = "\
+A ticket that `was used` admits once more, even after its reissue. So that nobody comes in twice, admit it by its seat, without
+a code, before the doors go on: docs/runbook.md, Restore, has the commands";

@@ -283,6 +283,7 @@ async fn a_restore_ends_with_what_is_good_again(service: Service) {
     assert!(said.contains("20 tickets are good, with the codes, links and paper of then"), "{said}");
     assert!(said.contains("What devices that were enrolled since have not sent cannot be taken"), "{said}");
     assert!(said.contains("--before") && said.contains("register-ticket-api keys revoke KEY_ID"), "{said}");
+    assert!(!said.contains("`was used`"), "no line says it: {said}");
 }
 
 async fn a_restore_beside_the_database_of_before_tells_what_was_not_good_there(service: Service) {
