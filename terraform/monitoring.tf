@@ -205,8 +205,8 @@ resource "google_monitoring_alert_policy" "export" {
   }
 }
 
-# A schedule that is paused, a job that hangs or is gone: what fails says so, what does not run says nothing. Absent as long as
-# nothing was exported at all, at most for a day after the first deployment.
+# A schedule that is paused, a job that hangs or is gone: what fails says so, what does not run says nothing, and then there is no
+# series at all. It is raised an hour after the first deployment, too, until the first export: run that job once by hand.
 resource "google_monitoring_alert_policy" "no_export" {
   count = var.activation_policy == "NEVER" ? 0 : 1
 
@@ -220,8 +220,8 @@ resource "google_monitoring_alert_policy" "no_export" {
 
     condition_prometheus_query_language {
       query = join("", [
-        "sum(increase({\"run.googleapis.com/job/completed_execution_count\", monitored_resource=\"cloud_run_job\", ",
-        "job_name=\"${google_cloud_run_v2_job.export.name}\", result=\"succeeded\"}[26h])) < 1",
+        "(sum(increase({\"run.googleapis.com/job/completed_execution_count\", monitored_resource=\"cloud_run_job\", ",
+        "job_name=\"${google_cloud_run_v2_job.export.name}\", result=\"succeeded\"}[26h])) or vector(0)) < 1",
       ])
       duration            = "3600s"
       evaluation_interval = "600s"
@@ -288,7 +288,7 @@ resource "google_monitoring_dashboard" "service" {
   dashboard_json = jsonencode({
     displayName = local.name
     gridLayout = {
-      columns = 2
+      columns = "2" # as the API gives it back
       widgets = [for chart in local.charts : {
         title = chart[0]
         xyChart = {

@@ -12,6 +12,7 @@ _names() { jq -Rnc '{secrets: [inputs | {name: .}]}' "$1"; }
 ! [ -e broken ] || { echo "gh: Server Error (HTTP 500)" >&2; exit 1; }
 path=$*
 path=${path#api }
+path=${path%\?per_page=100&includes_parents=false}
 case $path in
   "users/ana --jq .id") echo 11 ;;
   "users/ben --jq .id") echo 7 ;;

@@ -311,6 +311,7 @@ a_way_back_that_is_not_healthy_says_so() {
 # _killed ENV WHERE: a deployment that hangs at a call and is ended as GitHub ends a cancelled step, with no time for anything.
 _killed() {
   _cloud "$1" "register-ticket-api-$1-00001-abc"
+  export GITHUB_STEP_SUMMARY=$scratch/summary
   local program=$2 pattern=$3
   mv "$scratch/bin/$program" "$scratch/bin/$program.real"
   # shellcheck disable=SC2016 # of the stand-in
@@ -337,9 +338,9 @@ what_was_cut_off_after_the_traffic_moved_is_taken_back_by_the_next_step() {
 
 test_data_that_a_cut_off_deployment_left_is_removed_by_the_next_step() {
   _killed stg psql '*testdata*'
-  not_called 'psql * --file=sql/postgres/cleanup/'
+  equals 1 "$(calls 'psql * --file=sql/postgres/cleanup/')" # before it was loaded
   passes scripts/deploy stg finish
-  called 'psql * --file=sql/postgres/cleanup/'
+  equals 2 "$(calls 'psql * --file=sql/postgres/cleanup/')"
   _serves $OLD
 }
 
@@ -349,4 +350,14 @@ a_deployment_that_ended_leaves_nothing_to_finish() {
   passes scripts/deploy stg finish
   says "no deployment was cut off"
   _serves $NEW
+}
+
+what_serves_already_is_no_way_back_from_itself_and_is_not_marked_as_failed() {
+  _cloud stg $NEW
+  echo $OLD >"$scratch/previous"
+  passes scripts/deploy stg "$IMAGE"
+  equals "$OLD" "$(cat "$scratch/previous")"
+  _breaks smoke-candidate
+  fails scripts/deploy stg "$IMAGE"
+  not_called "--update-tags=failed"
 }

@@ -95,6 +95,19 @@ a_command_of_the_administrator_runs_as_the_service_does() {
   called "setpriv --reuid=register-ticket-api --regid=register-ticket-api --init-groups --no-new-privs register-ticket-api keys list"
 }
 
+a_setting_that_systemd_would_read_otherwise_is_refused() {
+  local line
+  stand_in id <<<'echo 0'
+  stand_in setpriv
+  for line in 'TICKET_SECRET="in quotes"' "BACKUP_DIR='in quotes'" 'HOST=with a blank ' "MAIL_FROM=continued\\"; do
+    echo "$line" >"$scratch/environment"
+    sed "s|</etc/register-ticket-api/environment|<$scratch/environment|" packaging/register-ticket-api-admin >"$scratch/admin"
+    fails sh "$scratch/admin" check
+    says "write ${line%%=*} without quotes"
+  done
+  not_called setpriv
+}
+
 whoever_is_not_root_gets_told_so() {
   stand_in id <<<'echo 1000'
   stand_in setpriv
