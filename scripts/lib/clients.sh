@@ -1,5 +1,7 @@
-# The clients that others generate from src/openapi.json: made by the generators, and put to work. Read after common.sh and system.sh.
+# The clients that others generate from src/openapi.json: made by the generators, and put to work. Read after common.sh.
 # shellcheck shell=bash
+
+. scripts/lib/system.sh
 
 clients=target/clients
 

@@ -44,6 +44,16 @@ python_packages() { # DIRECTORY REQUIREMENTS
   fi
 }
 
+# Waits until a service listens on 127.0.0.1, and prints where.
+listening() { # PROCESS LOG
+  local deadline=$((SECONDS + 30)) address
+  until address=$(sed -n 's/.*\(127\.0\.0\.1:[1-9][0-9]*\).*listening.*/\1/p' "$2") && [ -n "$address" ]; do
+    if [ $SECONDS -ge $deadline ] || ! kill -0 "$1"; then die "the service does not start: $(cat "$2")"; fi
+    sleep 0.1
+  done
+  echo "$address"
+}
+
 # The binary that cargo built, on a free port, until the shell ends that calls this, which should be a subshell: SERVICE_URL says where.
 # What stands in DATA, a directory, goes with it.
 serve_built() { # DATA DATABASE_URL
@@ -56,10 +66,6 @@ serve_built() { # DATA DATABASE_URL
   service=$!
   # shellcheck disable=SC2064 # what they are now
   trap "kill $service; wait $service || :; rm -rf '$data'" EXIT
-  until grep -q listening "$data/log"; do
-    kill -0 $service 2>/dev/null || die "the service ended: $(cat "$data/log")"
-    sleep 0.1
-  done
+  SERVICE_URL=http://$(listening $service "$data/log")
   export SERVICE_URL
-  SERVICE_URL=http://127.0.0.1:$(sed -n 's/.*127\.0\.0\.1:\([0-9]*\).*listening.*/\1/p' "$data/log")
 }

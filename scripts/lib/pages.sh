@@ -1,5 +1,7 @@
-# What the tests of the pages need: Node, the packages of tests/pages, a browser. Read after common.sh and system.sh.
+# What the tests of the pages need: Node, the packages of tests/pages, a browser. Read after common.sh.
 # shellcheck shell=bash
+
+. scripts/lib/system.sh
 
 # By version and hash, and no package runs anything when it is installed (tests/pages/.npmrc).
 page_packages() {

@@ -55,7 +55,10 @@ system_packages() { # WHAT-FOR…
   done <<<"$system_needs"
   [ ${#missing[@]} != 0 ] || return 0
   # Ubuntu's names.
-  ! grep -qs '^ID=ubuntu' /etc/os-release || { missing=("${missing[@]/#firefox-esr/firefox}") && missing=("${missing[@]/#chromium/chromium-browser}"); }
+  if grep -qs '^ID=ubuntu' /etc/os-release; then
+    missing=("${missing[@]/#firefox-esr/firefox}")
+    missing=("${missing[@]/#chromium/chromium-browser}")
+  fi
   if command -v apt-get >/dev/null; then
     if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then
       echo "scripts/${0##*/}: installing ${missing[*]}" >&2

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
 use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Database, Executor};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::error::Error;
 
@@ -92,56 +92,45 @@ impl<Db: Database> managed::Manager for Connector<Db> {
 pub struct Pool<Db: Database> {
     connections: managed::Pool<Connector<Db>>,
     /// The place of whoever reads much,
-    long: Arc<Place>,
+    long: Place,
     /// and of whoever counts, which may take ten seconds, and no page of an export waits so long. Both together leave a connection
     /// to others, so where there are only two of them it is one place.
-    counting: Arc<Place>,
+    counting: Place,
     /// How many calls have got a connection.
     calls: Arc<AtomicUsize>,
 }
 
 /// Where one reads at a time, and then pauses for as long as it read if others came meanwhile: so scans have at least half of a
-/// processor, which the pages of an export would take one after the other.
-struct Place {
-    turns: Arc<Semaphore>,
-    paused_until: Mutex<Instant>,
-}
+/// processor, which the pages of an export would take one after the other. It holds when the next one may begin.
+type Place = Arc<tokio::sync::Mutex<Instant>>;
 
-impl Place {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { turns: Arc::new(Semaphore::new(1)), paused_until: Mutex::new(Instant::now()) })
-    }
-
-    /// Waits for a turn, to be used by one call. `calls` counts all of them.
-    async fn turn(self: &Arc<Self>, calls: &Arc<AtomicUsize>) -> Result<Turn, Error> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
-        let turn = turn.map_err(|error| Error::Internal(error.to_string()))?;
-        let paused_until = *self.paused_until();
-        tokio::time::sleep_until(paused_until.into()).await;
-        let calls_after = calls.load(Ordering::Relaxed) + 1;
-        let (place, calls) = (Arc::clone(self), Arc::clone(calls));
-        Ok(Turn { place, calls, calls_after, began: Instant::now(), _turn: turn })
-    }
-
-    fn paused_until(&self) -> std::sync::MutexGuard<'_, Instant> {
-        self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn new_place() -> Place {
+    Arc::new(tokio::sync::Mutex::new(Instant::now()))
 }
 
 /// A turn at a place, which ends when it is dropped.
 struct Turn {
-    place: Arc<Place>,
+    next_begins: OwnedMutexGuard<Instant>,
     calls: Arc<AtomicUsize>,
     /// How many calls there are if this one stays alone.
     calls_after: usize,
     began: Instant,
-    _turn: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// Waits for a turn, to be used by one call. `calls` counts all of them.
+    async fn at(place: &Place, calls: &Arc<AtomicUsize>) -> Self {
+        let next_begins = Arc::clone(place).lock_owned().await;
+        tokio::time::sleep_until((*next_begins).into()).await;
+        let calls_after = calls.load(Ordering::Relaxed) + 1;
+        Self { next_begins, calls: Arc::clone(calls), calls_after, began: Instant::now() }
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.calls.load(Ordering::Relaxed) > self.calls_after {
-            *self.place.paused_until() = Instant::now() + self.began.elapsed().min(PAUSE);
+            *self.next_begins = Instant::now() + self.began.elapsed().min(PAUSE);
         }
     }
 }
@@ -169,8 +158,8 @@ where
             .queue_mode(managed::QueueMode::Lifo)
             .build()
             .expect("a pool without timeouts needs no runtime, and nothing else can be missing");
-        let long = Place::new();
-        let counting = if most > 2 { Place::new() } else { Arc::clone(&long) };
+        let long = new_place();
+        let counting = if most > 2 { new_place() } else { Arc::clone(&long) };
         Self { connections, long, counting, calls: Arc::default() }
     }
 
@@ -184,8 +173,8 @@ where
         self.lease_at(&self.counting).await
     }
 
-    async fn lease_at(&self, place: &Arc<Place>) -> Result<Lease<Db>, Error> {
-        let turn = place.turn(&self.calls).await?;
+    async fn lease_at(&self, place: &Place) -> Result<Lease<Db>, Error> {
+        let turn = Turn::at(place, &self.calls).await;
         let mut lease = self.lease().await?;
         lease.turn = Some(turn);
         Ok(lease)
@@ -267,14 +256,13 @@ mod tests {
 
     /// How long the next one pauses, after a read of this length and so many other calls.
     async fn pause_after(read: Duration, others: usize) -> Duration {
-        let (place, calls) = (Place::new(), Arc::default());
-        let mut turn = place.turn(&calls).await.unwrap();
+        let (place, calls) = (new_place(), Arc::default());
+        let mut turn = Turn::at(&place, &calls).await;
         turn.began = Instant::now().checked_sub(read).unwrap();
         calls.fetch_add(1 + others, Ordering::Relaxed);
         let ends = Instant::now();
         drop(turn);
-        let paused_until = *place.paused_until();
-        paused_until.saturating_duration_since(ends)
+        place.lock().await.saturating_duration_since(ends)
     }
 
     #[tokio::test]

@@ -1,15 +1,12 @@
 # scripts/build-image in a repository of its own, with a stand-in for Docker.
 
 _project() {
-  export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
   mkdir -p "$scratch/project/scripts/lib"
   cp scripts/build-image "$scratch/project/scripts"
   cp scripts/lib/common.sh "$scratch/project/scripts/lib"
   cd "$scratch/project"
   printf '[package]\nname = "tickets"\nversion = "1.2.3"\n\n[dependencies]\nother = { version = "9" }\n' >Cargo.toml
-  git init --quiet
-  git add .
-  git commit --quiet -m first
+  committed
   stand_in docker <<'SH'
 while [ $# != 0 ]; do
   if [ "$1" = --metadata-file ]; then printf '{ "containerimage.digest": "sha256:%064d" }\n' 7 >"$2"; fi

@@ -19,6 +19,14 @@ stand_in() {
   chmod +x "$scratch/bin/$1"
 }
 
+# committed: makes a repository of the working directory, with all that is in it in one commit.
+committed() {
+  export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
+  git init --quiet
+  git add .
+  git commit --quiet -m first
+}
+
 # Programs that reach outside, or take long: a rule that lets one be called without a stand-in fails, and says so.
 for program in cargo curl docker gcloud gh terraform; do
   stand_in $program <<<"echo 'there is no stand-in for this program: $program' >&2; exit 1"

@@ -2,16 +2,13 @@
 # shellcheck shell=bash
 
 _project() {
-  export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/tests/fixtures/1.2.3" "$scratch/project/target/debug"
   cp scripts/make-fixtures "$scratch/project/scripts"
   cp scripts/lib/common.sh "$scratch/project/scripts/lib"
   cd "$scratch/project"
   echo 'version = "1.2.3"' >Cargo.toml
   touch tests/fixtures/1.2.3/kept
-  git init --quiet
-  git add .
-  git commit --quiet -m first
+  committed
   stand_in cargo <<<''
 }
 

@@ -1,16 +1,13 @@
 # scripts/package with a program that is there already, and a stand-in for cargo, which would make man pages and completions.
 
 _project() {
-  export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/docs"
   cp scripts/package "$scratch/project/scripts"
   cp scripts/lib/common.sh "$scratch/project/scripts/lib"
   cp -r packaging compose compose.yaml .env.example README.md CHANGELOG.md LICENSE-* Cargo.toml "$scratch/project"
   cp docs/{card,card.es,runbook,operation}.md "$scratch/project/docs"
   cd "$scratch/project"
-  git init --quiet
-  git add .
-  git commit --quiet -m first
+  committed
   # shellcheck disable=SC2016 # of the stand-in
   stand_in cargo <<'SH'
 mkdir -p "${@: -1}"
@@ -61,6 +58,14 @@ the_debian_package_has_each_file_in_its_place_and_belongs_to_root() {
   says "Version: $version"
   says "Architecture: amd64"
   equals /etc/register-ticket-api/environment "$(dpkg-deb --info target/package/register-ticket-api-amd64.deb conffiles)"
+}
+
+each_script_of_the_package_knows_all_units_that_are_started() {
+  local unit script
+  for unit in packaging/*.service packaging/*.timer; do
+    grep -q '^WantedBy=' "$unit" || continue
+    for script in postinst prerm postrm; do grep -qF "${unit##*/}" packaging/$script || _wrong "$script does not know $unit"; done
+  done
 }
 
 the_files_for_compose_pull_the_image_and_build_nothing() {

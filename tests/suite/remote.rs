@@ -14,7 +14,7 @@ use crate::sql_files::files;
 
 #[tokio::test]
 async fn an_evening_from_end_to_end() {
-    everywhere(async |anonymous, organizer_key, url| evening(anonymous, organizer_key, url).await).await;
+    everywhere(evening).await;
 }
 
 /// As the tests of the service that this one replaces did, with the data that a deployment to stg loads (`sql/*/testdata`) and removes.
