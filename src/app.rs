@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::auth::KeyRing;
+use crate::backup::regular::Trouble;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::limits::{
@@ -34,6 +35,7 @@ pub struct App {
     pub keys: KeyRing,
     pub metrics: Metrics,
     pub health: HealthCheck,
+    pub backups: Trouble,
     pub started: Instant,
     store: OnceCell<Box<dyn Store>>,
     pub clients: ClientLimits,
@@ -78,6 +80,10 @@ pub struct FullHealth {
     /// Whether `TICKET_SECRET` is the one that the database's tickets were made with. Nobody is admitted with another one.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub secret: &'static str,
+    /// Whether `serve` takes its backups: not so where the last one failed or was not sent, where the newest is older than 25 hours, and
+    /// where the database is empty while the newest backup is not. Null where `serve` takes none.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", null])))]
+    pub backups: Option<&'static str>,
 }
 
 /// The newest full check. The lock lets one check at a time reach the database; the others wait for its result.
@@ -93,6 +99,7 @@ impl App {
             keys: KeyRing::new(settings.organizer_key.as_deref()),
             metrics: Metrics::new(now, &settings),
             health: HealthCheck::default(),
+            backups: Trouble::default(),
             started: Instant::now(),
             links: OnceCell::new(),
             store: OnceCell::new(),

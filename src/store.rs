@@ -27,6 +27,7 @@ use crate::model::{
     Action, CategoryColours, Direction, Event, Key, MailList, Millis, Reentry, Scan, ScanResult, Seed, Status, Ticket,
     User, check_order,
 };
+pub use migrations::Migrated;
 use migrations::{MIGRATIONS, Migration};
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -226,7 +227,12 @@ pub struct Health {
     pub durable: bool,
     /// Whether it takes a write now.
     pub writable: bool,
+    /// Whether nobody has used it yet.
+    pub empty: bool,
 }
+
+/// Who deletes an event leaves an action behind.
+const IS_EMPTY: &str = "select not exists (select 1 from tickets) and not exists (select 1 from actions)";
 
 /// Writes, and changes nothing: where there is no room, or only reading is allowed, that fails.
 const PROBE: &str =
@@ -1334,17 +1340,17 @@ pub fn open(settings: &Settings) -> Box<dyn Store> {
 
 /// Brings the schema to this release's, under a lock, and then folds the texts of tickets that a release before it has made,
 /// while others write: running it twice, or twice at once, does no harm. Returns the names of the migrations that it applied.
-pub async fn migrate(database: &Database) -> Result<Vec<&'static str>> {
-    let applied = migrate_by(database, MIGRATIONS).await?;
+pub async fn migrate(database: &Database) -> Result<Migrated> {
+    let migrated = migrate_by(database, MIGRATIONS).await?;
     match database {
         Database::Postgres { owner, .. } => postgres::fold_all(owner).await?,
         Database::Sqlite(path) => sqlite::fold_all(path).await?,
     }
-    Ok(applied)
+    Ok(migrated)
 }
 
 /// The same by another list, such as that of an earlier release.
-pub async fn migrate_by(database: &Database, migrations: &[Migration]) -> Result<Vec<&'static str>> {
+pub async fn migrate_by(database: &Database, migrations: &[Migration]) -> Result<Migrated> {
     match database {
         Database::Postgres { owner, grant_to, .. } => postgres::migrate(owner, grant_to.as_deref(), migrations).await,
         Database::Sqlite(path) => sqlite::migrate(path, migrations).await,
@@ -1371,7 +1377,7 @@ impl From<sqlx::Error> for Error {
                 let code = refusal.code().unwrap_or_default();
                 if postgres::is_outdated_schema(&code) {
                     Self::DatabaseUnavailable(format!(
-                        "the schema is behind, run `register-ticket-api migrate`: {error}"
+                        "the schema is not that of this release; if it is older, run `register-ticket-api migrate`: {error}"
                     ))
                 } else if postgres::is_passing(&code) || sqlite::is_passing(&code) || refusal.is_foreign_key_violation()
                 {

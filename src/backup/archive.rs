@@ -123,7 +123,8 @@ pub struct Holding {
 }
 
 impl Holding {
-    fn of(path: &Path) -> Option<Self> {
+    /// `None` where the file does not say.
+    pub fn of(path: &Path) -> Option<Self> {
         let file = GzDecoder::new(BufReader::new(File::open(path).ok()?));
         let comment = std::str::from_utf8(file.header()?.comment()?).ok()?;
         let (tickets, scans) = comment.strip_prefix("tickets ")?.split_once(" scans ")?;

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::task::JoinHandle;
 
 use super::Backup;
-use super::archive::{self, Folder};
+use super::archive::{self, Folder, Holding};
 use crate::app::App;
 use crate::model::Millis;
 use crate::store::beside;
@@ -23,6 +24,31 @@ const DAY: Duration = Duration::from_hours(24);
 const NEARLY_A_MINUTE: Duration = Duration::from_secs(45);
 /// How many times as long as it took to take one there is none: a large database is not copied all the time.
 const REST: u32 = 20;
+
+/// How old the newest backup may be, once the service has run for so long: a day, and an hour to take one.
+const STALE: Duration = Duration::from_hours(25);
+const RUNNING: Duration = Duration::from_secs(10 * 60);
+
+/// What went wrong with the newest backup.
+#[derive(Default)]
+pub struct Trouble {
+    taking: AtomicBool,
+    sending: AtomicBool,
+}
+
+/// Fails if the backups in a directory cannot be relied on, for the full health check. Before the first one nothing is wrong.
+/// `is_empty`: nobody has used the database yet.
+pub fn check(app: &App, directory: &Path, is_empty: bool) -> anyhow::Result<()> {
+    let Trouble { taking, sending } = &app.backups;
+    anyhow::ensure!(!taking.load(Ordering::Relaxed), "the last backup failed");
+    anyhow::ensure!(!sending.load(Ordering::Relaxed), "BACKUP_COMMAND failed for the last backup");
+    let Some((taken_at, file)) = archive::newest(directory, archive::SQLITE, app.now())? else { return Ok(()) };
+    let is_stale = app.started.elapsed() > RUNNING && is_older(Some(taken_at), STALE, app.now());
+    anyhow::ensure!(!is_stale, "the newest backup, {}, is more than 25 hours old", file.display());
+    let is_lost = is_empty && Holding::of(&file).is_some_and(|holds| holds.tickets > 0);
+    anyhow::ensure!(!is_lost, "the database is empty, and {} has tickets: see `restore`", file.display());
+    Ok(())
+}
 
 /// The service, and what is in a backup of what it did.
 struct Regular {
@@ -43,13 +69,12 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     let mut rest = FIRST_LOOK;
     loop {
         tokio::time::sleep(rest).await;
-        rest = match regular.look().await {
-            Ok(rest) => rest,
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "backup failed");
-                TRY_AGAIN
-            }
-        };
+        let looked = regular.look().await;
+        regular.app.backups.taking.store(looked.is_err(), Ordering::Relaxed);
+        rest = looked.unwrap_or_else(|error| {
+            tracing::error!(error = format!("{error:#}"), "backup failed");
+            TRY_AGAIN
+        });
         regular.send();
     }
 }
@@ -100,7 +125,9 @@ impl Regular {
         let Some(backup) = self.unsent.take() else { return };
         let app = Arc::clone(&self.app);
         self.sending = Some(tokio::spawn(async move {
-            if let Err(error) = backup.follow_up(&app).await {
+            let sent = backup.follow_up(&app).await;
+            app.backups.sending.store(sent.is_err(), Ordering::Relaxed);
+            if let Err(error) = sent {
                 tracing::error!(error = format!("{error:#}"), "the backup is kept, but what follows it failed");
             }
         }));

@@ -17,12 +17,17 @@ use crate::config::Database;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// One select, such as "select status, count(*) from tickets group by status"; it cannot change anything
+    /// One select, such as "select status, count(*) from tickets group by status"; it cannot change anything. The views
+    /// v_events, v_users, v_tickets, v_keys, v_scans and v_actions show times and ids as people read them
     statement: String,
     /// Print CSV instead of a table
     #[arg(long)]
     csv: bool,
 }
+
+/// Views of every table that people look into, for the session alone.
+const SQLITE_VIEWS: &str = include_str!("../../sql/sqlite/views/readable.sql");
+const POSTGRES_VIEWS: &str = include_str!("../../sql/postgres/views/readable.sql");
 
 /// The names of the columns, and the rows, each value as text; `None` is null.
 struct Answer {
@@ -51,6 +56,7 @@ async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {
     // By SQLite's own flag, which no statement takes back.
     let options = SqliteConnectOptions::new().filename(file).read_only(true).disable_statement_logging();
     let mut connection = options.connect().await?;
+    connection.execute(SQLITE_VIEWS).await?;
     let statement = within(statement);
     let columns = names((&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await?.columns());
     let rows: Vec<SqliteRow> = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await?;
@@ -71,8 +77,14 @@ async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {
 
 async fn of_postgres(service: &PgConnectOptions, statement: &str) -> anyhow::Result<Answer> {
     let mut connection = service.clone().disable_statement_logging().connect().await?;
+    // A replica accepts no views; its tables can be read all the same.
+    if connection.execute(AssertSqlSafe(format!("begin; {POSTGRES_VIEWS}"))).await.is_err() {
+        connection.execute("rollback; begin").await?;
+    }
     // Not for longer than a person waits: the database has gates to serve.
-    connection.execute("begin read only; set local statement_timeout = '30s'").await?;
+    connection
+        .execute("set transaction read only; set local statement_timeout = '30s'; set local time zone 'UTC'")
+        .await?;
     let statement = within(statement);
     // This takes one statement alone: no second one ends the transaction and goes on to write.
     let prepared = (&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await.map_err(said)?;

@@ -15,7 +15,7 @@ use crate::auth::NewSecret;
 use crate::backup::archive;
 use crate::config::{Mail, SHORTEST_SECRET, Settings, refuse};
 use crate::model::Millis;
-use crate::store::{self, log_without_file, make_directory_of};
+use crate::store::{self, Migrated, log_without_file, make_directory_of};
 use crate::{backup, forgetting, logs, serve};
 
 pub fn run() -> anyhow::Result<()> {
@@ -106,7 +106,13 @@ async fn look_at_database(app: Arc<App>) {
         Some(_) => {
             check_secret(&app).await;
             match store::migrate(&app.settings.database).await {
-                Ok(applied) => tracing::debug!(changes = applied.len(), "the database is of this release"),
+                Ok(Migrated { later: Some(schema), .. }) => tracing::warn!(
+                    schema,
+                    "the database has been used by a later release: start that one again, unless it was rolled back on purpose"
+                ),
+                Ok(Migrated { applied, .. }) => {
+                    tracing::debug!(changes = applied.len(), "the database has the schema of this release");
+                }
                 Err(error) => tracing::error!(%error, "the database cannot be brought to this release"),
             }
         }

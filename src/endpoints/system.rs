@@ -9,6 +9,7 @@ use once_cell::sync::OnceCell;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{FullHealth, within};
+use crate::backup;
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
 use crate::metrics;
@@ -75,8 +76,8 @@ async fn check(call: &Call<'_>) -> FullHealth {
         _ => false,
     };
     let database = health.is_ok();
-    let unknown = store::Health { migrated: false, now: Millis(0), durable: false, writable: false };
-    let store::Health { migrated, now, durable, writable } = health.unwrap_or(unknown);
+    let unknown = store::Health { migrated: false, now: Millis(0), durable: false, writable: false, empty: false };
+    let store::Health { migrated, now, durable, writable, empty } = health.unwrap_or(unknown);
     if database && !migrated {
         tracing::warn!("full health check: the schema is behind, run `register-ticket-api migrate`");
     }
@@ -84,8 +85,12 @@ async fn check(call: &Call<'_>) -> FullHealth {
         tracing::warn!("full health check: PostgreSQL runs with `fsync` or `full_page_writes` off");
     }
     let clock = Duration::from_millis(now.0.abs_diff(call.app.now().0)) <= CLOCKS_APART;
+    let backups = call.app.settings.regular_backups().map(|directory| {
+        let checked = backup::regular::check(call.app, directory, empty);
+        checked.inspect_err(|error| tracing::warn!("full health check: {error:#}")).is_ok()
+    });
     FullHealth {
-        status: word(database && migrated && clock && durable && writable && secret),
+        status: word(database && migrated && clock && durable && writable && secret && backups != Some(false)),
         version: env!("CARGO_PKG_VERSION"),
         revision: call.app.settings.revision.clone(),
         database: word(database),
@@ -94,6 +99,7 @@ async fn check(call: &Call<'_>) -> FullHealth {
         durability: word(durable),
         writable: word(writable),
         secret: word(secret),
+        backups: backups.map(word),
     }
 }
 

@@ -68,13 +68,21 @@ pub(super) fn newest(file: FileOf) -> (i64, i64) {
 /// Where sqlx keeps which migrations have been applied.
 const TABLE: &str = "_sqlx_migrations";
 
-/// Applies the migrations that are missing, in order, and returns their names. The caller holds a lock, so that what it
-/// returns is its own work.
+/// What `migrate` did, and what it found.
+#[derive(Debug, Default)]
+pub struct Migrated {
+    /// The names of the migrations that were missing, in order.
+    pub applied: Vec<&'static str>,
+    /// The version of the schema, where it is one of a later release.
+    pub later: Option<i64>,
+}
+
+/// Applies the migrations that are missing, in order. The caller holds a lock, so that what it returns is its own work.
 pub(super) async fn apply_missing<C: Migrate>(
     connection: &mut C,
     migrations: &[Migration],
     file: FileOf,
-) -> Result<Vec<&'static str>, MigrateError> {
+) -> Result<Migrated, MigrateError> {
     let known = of(migrations, file).map(|(Migration { number, name, .. }, sql)| {
         sqlx::migrate::Migration::new(*number, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
@@ -86,7 +94,10 @@ pub(super) async fn apply_missing<C: Migrate>(
     migrator.run_direct(None, connection, false).await?;
     let missing =
         of(migrations, file).filter(|(migration, _)| before.iter().all(|applied| applied.version != migration.number));
-    Ok(missing.map(|(migration, _)| migration.name).collect())
+    let applied = missing.map(|(migration, _)| migration.name).collect();
+    let newest = before.iter().map(|applied| applied.version).max();
+    let later = newest.filter(|newest| of(MIGRATIONS, file).all(|(known, _)| known.number < *newest));
+    Ok(Migrated { applied, later })
 }
 
 impl From<MigrateError> for Error {

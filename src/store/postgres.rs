@@ -126,9 +126,9 @@ use uuid::Uuid;
 use self::queries::admissions::{Admitted, Asked, Locked, Scanning, bind_scan};
 use self::queries::issues::{LARGE_CHUNK, RowsOf};
 use self::queries::search::{Folded, fold_some};
-use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest, of};
+use super::migrations::{FileOf, MIGRATIONS, Migrated, Migration, apply_missing, newest, of};
 use super::pool::{Lease, Pool, Session};
-use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, PROBE, Result, is_written};
+use super::{Guesses, Health, IS_EMPTY, Mark, NOBODY, NewTicket, NewUser, PROBE, Result, is_written};
 use crate::admission::ATTEMPTS;
 use crate::config::PoolMode;
 use crate::error::Error;
@@ -268,7 +268,8 @@ async fn health(connection: &mut PgConnection) -> Result<Health> {
             .fetch_one(&mut *connection)
             .await?;
     let writable = migrated && is_written(connection.execute(PROBE).await);
-    Ok(Health { migrated, now, durable, writable })
+    let empty = migrated && sqlx::query_scalar(IS_EMPTY).fetch_one(connection).await?;
+    Ok(Health { migrated, now, durable, writable, empty })
 }
 
 async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid, now: Millis) -> Result<()> {
@@ -655,16 +656,16 @@ pub(super) async fn migrate(
     owner: &PgConnectOptions,
     grant_to: Option<&str>,
     migrations: &[Migration],
-) -> Result<Vec<&'static str>> {
+) -> Result<Migrated> {
     let mut connection =
         as_owner(owner).await.map_err(|error| Error::DatabaseUnavailable(format!("connecting: {error}")))?;
     connection.lock().await?;
-    let applied = apply_missing(&mut connection, migrations, FILE).await?;
+    let migrated = apply_missing(&mut connection, migrations, FILE).await?;
     let granted = grant(&mut connection, grant_to).await;
     granted.map_err(|error| Error::Internal(format!("granting ticket_service: {error}")))?;
     connection.unlock().await?;
     connection.close().await?;
-    Ok(applied)
+    Ok(migrated)
 }
 
 /// A session of the owner. Roles belong to the whole cluster, so a migration sees what others commit meanwhile.

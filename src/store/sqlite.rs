@@ -115,9 +115,9 @@ use uuid::Uuid;
 use self::queries::admissions::{Admitted, Asked, Locked, Scanning, bind_scan};
 use self::queries::issues::{CHUNK, RowsOf};
 use self::queries::search::{Folded, fold_some};
-use super::migrations::{FileOf, MIGRATIONS, Migration, apply_missing, newest};
+use super::migrations::{FileOf, MIGRATIONS, Migrated, Migration, apply_missing, newest};
 use super::pool::{Lease, Pool, Session};
-use super::{Guesses, Health, Mark, NOBODY, NewTicket, NewUser, PROBE, Result, is_written};
+use super::{Guesses, Health, IS_EMPTY, Mark, NOBODY, NewTicket, NewUser, PROBE, Result, is_written};
 use crate::admission::ATTEMPTS;
 use crate::error::Error;
 use crate::fold;
@@ -282,9 +282,11 @@ async fn look(connection: &mut SqliteConnection) -> Result<Health> {
     let (schema, migrations) = newest(FILE);
     let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success and version <= $1")
         .bind(schema)
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await?;
-    Ok(Health { migrated: applied == migrations, now, durable: true, writable: true })
+    let migrated = applied == migrations;
+    let empty = migrated && sqlx::query_scalar(IS_EMPTY).fetch_one(connection).await?;
+    Ok(Health { migrated, now, durable: true, writable: true, empty })
 }
 
 /// What `sp_register_ticket_to_user` does on PostgreSQL, inside the caller's transaction.
@@ -700,7 +702,7 @@ fn make_file(path: &Path) -> std::io::Result<()> {
 
 /// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
 /// `begin immediate` transaction, so that a second process waits and then finds everything done.
-pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec<&'static str>> {
+pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Migrated> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
     if let Some(log) = log_without_file(path) {
         return Err(unusable(format!(
@@ -717,13 +719,13 @@ pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Vec
     if is_foreign(&mut transaction).await? {
         return Err(unusable("is a database of another program".to_owned()));
     }
-    let applied = apply_missing(&mut *transaction, migrations, FILE).await?;
-    if !applied.is_empty() {
+    let migrated = apply_missing(&mut *transaction, migrations, FILE).await?;
+    if !migrated.applied.is_empty() {
         refuse_orphans(&mut transaction).await?;
     }
     transaction.commit().await?;
     connection.close().await?;
-    Ok(applied)
+    Ok(migrated)
 }
 
 /// Whether there are tables, and none of them is ours.

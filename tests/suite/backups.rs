@@ -6,23 +6,26 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{Method, Request};
+use register_ticket_api::app::App;
 use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::client::Client;
 use crate::commands::{Directory, Run, on};
 use crate::database::{Kind, Rows, TestDatabase};
 use crate::issues::Held;
 use crate::migrations::newest;
 use crate::once::{scan_now, tickets};
 use crate::process::{PATIENCE, Server, within};
-use crate::service::{Service, with};
+use crate::service::{Service, assert_members, settings, with};
 
 on_both_databases! {
     a_backup_restores_every_row_and_the_service_runs_on_it,
@@ -925,6 +928,64 @@ async fn a_daily_backup_that_fails_is_an_error_in_the_log_and_the_service_goes_o
     let line = server.process.logged("backup failed").await;
     assert!(line.contains("ERROR") && line.contains("backups"), "{line}");
     server.organizer().get("/api/events").await.is(200);
+}
+
+/// What the full check says of the backups.
+async fn health_of_backups(client: &Client) -> Value {
+    let health = client.get("/health?full=1").await.text();
+    serde_json::from_str::<Value>(&health).expect("JSON")["backups"].clone()
+}
+
+/// Waits until the full check of a server says so of the backups, and of nothing else.
+async fn full_health(server: &Server, backups: &str) {
+    let client = server.anonymous();
+    let is_so = async || (health_of_backups(&client).await == backups).then_some(());
+    within(PATIENCE, backups, is_so).await;
+    let health = client.get("/health?full=1").await.is(if backups == "ok" { 200 } else { 503 });
+    assert_members(&health, json!({ "status": backups, "database": "ok", "writable": "ok" }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_health_fails_while_backups_fail() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let blocked = directory.file("backups", "a file where the directory should be");
+    full_health(&Server::start(daily(&service, &directory, &[])).await, "failed").await;
+    fs::remove_file(blocked).expect("it is still there");
+    full_health(&Server::start(daily(&service, &directory, &[("BACKUP_COMMAND", "false")])).await, "failed").await;
+    full_health(&Server::start(daily(&service, &directory, &[])).await, "ok").await;
+}
+
+#[tokio::test]
+async fn full_health_fails_when_the_newest_backup_is_more_than_25_hours_old() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    take(&service, &directory);
+    let backups = directory.0.join("backups").display().to_string();
+    for (hours, minutes, expected) in [(24, 11, "ok"), (26, 9, "ok"), (26, 11, "failed")] {
+        let settings = settings(&service.database, &[("BACKUP_DIR", &backups)]);
+        let mut app = App::new(settings, Box::new(move || Millis(Millis::now().0 + hours * Millis::HOUR)));
+        app.started =
+            Instant::now().checked_sub(Duration::from_secs(minutes * 60)).expect("this machine runs for longer");
+        assert_eq!(health_of_backups(&Client::of(&Arc::new(app))).await, expected, "{hours} h, {minutes} min");
+    }
+}
+
+/// As when the volume is not there, or the path is wrong.
+#[tokio::test]
+async fn full_health_fails_on_a_new_database_beside_backups_of_another() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    take(&service, &directory);
+    let backups = directory.0.join("backups").display().to_string();
+    let new = Service::start(Kind::Sqlite).await.another(&[("BACKUP_DIR", &backups)]);
+    assert_eq!(health_of_backups(&new.anonymous).await, "failed");
+
+    // What an organizer deletes leaves an action behind.
+    service.organizer.delete("/api/events/default").await.is(204);
+    let same = service.another(&[("BACKUP_DIR", &backups)]);
+    assert_eq!(health_of_backups(&same.anonymous).await, "ok");
+    assert_eq!(health_of_backups(&service.anonymous).await, Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]

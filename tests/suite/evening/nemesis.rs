@@ -30,7 +30,7 @@ enum Fault {
     Clock(i64),
     /// `migrate` runs once more.
     Migrate,
-    /// SQLite: no file may grow any more, for a while.
+    /// No file of the database may grow, for a while. SQLite's process is the server; PostgreSQL crashes when it cannot write its log.
     FullDisk,
     /// SQLite: somebody else writes, for a while.
     Hold,
@@ -61,6 +61,7 @@ impl Fault {
                 Self::LoseAnswer,
                 Self::LoseAnswer,
                 Self::Crash,
+                Self::FullDisk,
             ],
         };
         let place = random.usize(..shared.len() + own.len());
@@ -92,6 +93,20 @@ impl Postgres {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres");
         let run = Command::new(script).arg(word).arg(&self.0.0).output().expect("scripts/postgres runs");
         assert!(run.status.success(), "scripts/postgres {word}: {}", String::from_utf8_lossy(&run.stderr));
+    }
+}
+
+/// What PostgreSQL's processes may write: they ignore the signal, and take the error for that of a full disk.
+impl Postgres {
+    fn limit_files(&self, limit: &str) {
+        let file = self.0.0.join("data/postmaster.pid");
+        // It is gone where PostgreSQL has given up.
+        let Ok(file) = fs::read_to_string(file) else { return };
+        let postmaster = file.lines().next().expect("its first line is the process");
+        limit_files(postmaster, limit);
+        // What it starts from now on has the same limit.
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+        children.split_whitespace().for_each(|process| limit_files(process, limit));
     }
 }
 
@@ -158,13 +173,14 @@ impl Station {
         fs::write(&new, format!("{seconds:+}s")).expect("the directory is ours");
         fs::rename(&new, &self.clock).expect("the directory is ours");
     }
+}
 
-    /// How large a file of the process may be.
-    fn limit_files(&self, limit: &str) {
-        let process = self.server.process.id().to_string();
-        let run = Command::new("prlimit").args(["--pid", &process, &format!("--fsize={limit}:unlimited")]).status();
-        assert!(run.is_ok_and(|status| status.success()), "prlimit, of util-linux, sets a limit");
-    }
+/// Says how large a file of a process may be. One that has ended writes nothing.
+fn limit_files(process: &str, limit: &str) {
+    let run = Command::new("prlimit").args(["--pid", process, &format!("--fsize={limit}:unlimited")]).output();
+    let run = run.expect("prlimit, of util-linux, is there");
+    let has_ended = || !Path::new("/proc").join(process).exists();
+    assert!(run.status.success() || has_ended(), "{}", String::from_utf8_lossy(&run.stderr));
 }
 
 /// The servers of an evening, and who troubles them.
@@ -231,11 +247,22 @@ impl<'a> Nemesis<'a> {
                 let mut migrate = Process::command(&["migrate"], self.database.environment());
                 assert!(migrate.ended(PATIENCE).await.success(), "{}", migrate.log());
             }
-            Fault::FullDisk => {
-                station.limit_files("4096");
-                lasts().await;
-                station.limit_files("unlimited");
-            }
+            Fault::FullDisk => match self.postgres {
+                None => {
+                    let server = station.server.process.id().to_string();
+                    limit_files(&server, "4096");
+                    lasts().await;
+                    limit_files(&server, "unlimited");
+                }
+                Some(postgres) => {
+                    postgres.limit_files("4096");
+                    lasts().await;
+                    tokio::task::block_in_place(|| {
+                        postgres.limit_files("unlimited");
+                        postgres.run("start");
+                    });
+                }
+            },
             Fault::Hold => {
                 // A server may be at it itself, for longer than one waits.
                 if self.database.execute("begin immediate").await.is_ok() {
