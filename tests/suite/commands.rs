@@ -524,7 +524,7 @@ async fn import_names_the_wrong_lines_and_creates_nothing(service: Service) {
         ),
         (
             "seat,sock\nA-1,x\n",
-            "error: seats.csv: line 1: has columns that are not known: sock. Known are row, seat, gate, username, full_name, \
+            "error: seats.csv: line 1: has unknown columns: sock. Known columns are row, seat, gate, username, full_name, \
              first_name, last_name, email, reference, order, order_position, quantity, category, note, valid_from, \
              valid_until, status; map or ignore the others\n",
         ),
