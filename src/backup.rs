@@ -107,7 +107,7 @@ fn check_schema(found: Option<i64>, known: i64) -> anyhow::Result<()> {
     let found = found.context("has no schema version: run `register-ticket-api migrate` on the database once")?;
     anyhow::ensure!(
         found <= known,
-        "has schema version {found}, which is of a later release: this one knows {known} at most"
+        "has schema version {found}, which is from a later release; this one supports at most {known}"
     );
     Ok(())
 }
@@ -144,7 +144,7 @@ pub struct Backup {
 }
 
 fn at_work(directory: &Path) -> anyhow::Error {
-    anyhow::anyhow!("{}: another backup or restore is at work there", directory.display())
+    anyhow::anyhow!("{}: another backup or restore is running there", directory.display())
 }
 
 /// Backs up the database to a directory.

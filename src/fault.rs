@@ -218,21 +218,15 @@ pub enum Fault {
     OtherSheets { sheets: Vec<String> },
     #[strum(message = "is not Unicode, so its letters are guessed; check the names, or save it as CSV UTF-8")]
     GuessedLetters,
-    #[strum(
-        message = "has letters such as `Ã±`: UTF-8 was misread before it was saved. Export the list again"
-    )]
+    #[strum(message = "has letters such as `Ã±`: UTF-8 was misread before it was saved. Export the list again")]
     MangledLetters,
     #[strum(message = "seats that look like dates, into which Excel turns 1-2: lines {lines}")]
     SeatsLikeDates { lines: Vec<u64> },
     #[strum(message = "tickets of the event that are not in the list, and remain valid: {count}")]
     NotInList { count: u64 },
-    #[strum(
-        message = "tickets left unchanged, although the list has another person, reference or seat: lines {lines}"
-    )]
+    #[strum(message = "tickets left unchanged, although the list has another person, reference or seat: lines {lines}")]
     NotAsInList { lines: Vec<u64> },
-    #[strum(
-        message = "tickets whose name changes, while their holder, links and codes stay: lines {lines}"
-    )]
+    #[strum(message = "tickets whose name changes, while their holder, links and codes stay: lines {lines}")]
     Renamed { lines: Vec<u64> },
     #[strum(message = "revoked tickets, which stay revoked: lines {lines}")]
     StillRevoked { lines: Vec<u64> },
