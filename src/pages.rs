@@ -374,7 +374,7 @@ mod tests {
         }
     }
 
-    /// What the files say, before their limits are filled in.
+    /// Returns the texts of the files, before their limits are filled in.
     fn raw_texts() -> Vec<(String, Texts)> {
         let files = sources("src/pages/text", &["json"]).into_iter();
         files.map(|(file, json)| (file, serde_json::from_str(&json).unwrap())).collect()

@@ -101,11 +101,11 @@ pub trait RequestBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Se
 
 impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send> RequestBody for B {}
 
-/// Bytes of each body that count for no quota. A connection buffers as many anyway, so a scan never waits for a quota.
+/// Bytes of each body that count for no quota. A connection buffers as many anyway, so no quota ever rejects a scan.
 const UNCOUNTED: usize = 4 * 1024;
 
-/// Reads a body of at most `most` bytes from a client that keeps the pace. Bytes beyond the size of a scan are counted in
-/// `share` before they are stored.
+/// Reads a body of at most `most` bytes from a client that keeps the pace. Bytes beyond [`UNCOUNTED`], the size of a scan, are
+/// counted in `share` before they are stored.
 pub async fn read_body(
     body: impl RequestBody,
     most: usize,

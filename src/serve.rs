@@ -38,7 +38,7 @@ const WAITING: u32 = 1_024;
 /// The size of the kernel's send buffer in bytes, which it doubles. By default it would buffer megabytes for a client, and
 /// the progress of a slow one would become visible only after minutes.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How long sent data may stay unacknowledged before the kernel ends the connection.
+/// How long data may stay unacknowledged, or unsent because the client does not read, before the kernel ends the connection.
 #[cfg(target_os = "linux")]
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// EAFNOSUPPORT, which has no `io::ErrorKind`.

@@ -40,8 +40,8 @@ enum More {
     End,
 }
 
-/// Returns the link that adds a ticket, with the key of its codes, to the wallet of the person who opens it. Google learns from it
-/// everything that the pass shows, and the key. `service` is our public URL, whose host is shown as the issuer's name.
+/// Returns the link that adds a ticket, with the key of its codes, to the wallet of the person who opens it. Google learns from
+/// it everything that the pass shows, and the key. `service` is our public URL, whose host is shown as the issuer's name.
 pub fn link(issuer: &Issuer, read: &TicketPage, key: &TotpKey, service: &str, now: Millis) -> Result<String, Error> {
     let pass = Pass { issuer, read, key, service, language: read.language.as_deref().unwrap_or("en") };
     let mut signature = vec![0; issuer.key.public().modulus_len()];
@@ -167,7 +167,7 @@ impl Pass<'_> {
     }
 }
 
-/// Truncates a text to about `longest` bytes, with `…` at the end.
+/// Truncates a text to at most `longest` bytes, with `…` at the end.
 fn cut(text: &str, longest: usize) -> String {
     if text.len() <= longest {
         return text.to_owned();

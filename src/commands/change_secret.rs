@@ -74,7 +74,9 @@ fn told(reseeded: &Reseeded) -> String {
     ];
     lines.extend(reseeded.iter().filter(|(_, reseeded)| reseeded.held > 0).map(|(event, reseeded)| {
         let held = reseeded.held;
-        format!("- Send people their new links: {held} tickets, /api/events/{event}/links.csv; reprint printed tickets.")
+        format!(
+            "- Send people their new links: {held} tickets, /api/events/{event}/links.csv; reprint printed tickets."
+        )
     }));
     lines.join("\n")
 }

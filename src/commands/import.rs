@@ -16,9 +16,9 @@ use crate::store::DEFAULT_EVENT;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// CSV or .xlsx with a column seat, row, gate, username, full_name, first_name, last_name, email, reference, order,
-    /// order_position, quantity, category, note, valid_from, valid_until or status, or an export of a ticket seller or a form; `-`
-    /// is standard input
+    /// CSV or .xlsx with columns seat, row, gate, username, full_name, first_name, last_name, email, reference, order,
+    /// order_position, quantity, category, note, valid_from, valid_until or status, or an export of a ticket seller or a
+    /// form; `-` is standard input
     file: PathBuf,
     /// The event of the tickets
     #[arg(long, default_value = DEFAULT_EVENT)]
