@@ -1,7 +1,7 @@
-//! The decision at the gate: a pure function of what is known and of the moment.
+//! The decision at the gate: a pure function of the ticket, the scan and the time.
 //!
-//! Before it comes only the replay of a `scan_id`, which needs no decision. The order of the checks is part of the
-//! contract; `tests/suite/admission_cases.json` holds it as a table, which the gate page runs too.
+//! Only the replay of a `scan_id` comes before it, because a replay needs no decision. The order of the checks is part of
+//! the contract. `tests/suite/admission_cases.json` tabulates it, and the gate page is tested against the same table.
 
 use jiff::civil::Date;
 
@@ -9,77 +9,77 @@ use crate::fold;
 use crate::model::{Direction, Millis, Reentry, Role, ScanResult, Status};
 use crate::totp::Match;
 
-/// Refusals for its code on record within [`crate::limits::ATTEMPTS_WINDOW`] beyond which a ticket's codes are not looked at.
+/// Refused codes of a ticket within [`crate::limits::ATTEMPTS_WINDOW`] above which no more of its codes are checked.
 pub const ATTEMPTS: i64 = 10;
-/// Refusals on record, of the ticket or of the key, from which a code of the future is called wrong: telling would help
+/// Refusals of the ticket or of the key from which a future code is reported as merely wrong: the distinction would help
 /// somebody who guesses.
 pub const FUTURE_TOLD: i64 = 3;
-/// The hour by which the day of an event begins: whoever comes after midnight comes to the evening before.
+/// The local hour at which an event's day begins: an entry after midnight belongs to the evening before.
 pub const DAY_TURNS: i8 = 5;
 
-/// What is known of a ticket when it is scanned.
+/// The state of a ticket when it is scanned.
 pub struct Subject {
     pub gate: String,
     pub status: Status,
     pub registered: bool,
     pub inside: bool,
-    /// Whether it was printed, so that its paper is good.
+    /// Whether it was printed, which makes its paper code valid.
     pub printed: bool,
     pub last_step: Option<i64>,
     /// `wrong_code` and `stale_code` within the last [`crate::limits::ATTEMPTS_WINDOW`].
     pub refusals: i64,
-    /// For a scan that is decided late: when the ticket's newest accepted scan was.
+    /// The time of the ticket's newest accepted scan, given when a scan is decided late.
     pub newest_accepted_at: Option<Millis>,
     pub reentry: Reentry,
-    /// When it last admitted its holder.
+    /// The time of its last admission.
     pub entered_at: Option<Millis>,
-    /// The event's time zone, by whose clocks its days turn.
+    /// The event's time zone, which determines its days.
     pub time_zone: String,
-    /// When the event's doors open,
+    /// When the event's doors open.
     pub opens_at: Option<Millis>,
-    /// and close.
+    /// When the event's doors close.
     pub closes_at: Option<Millis>,
-    /// From when the ticket itself admits,
+    /// The start of the ticket's own validity.
     pub valid_from: Option<Millis>,
-    /// and until when.
+    /// The end of the ticket's own validity, exclusive.
     pub valid_until: Option<Millis>,
 }
 
-/// What somebody showed at a gate, and where.
+/// What was presented at a gate.
 pub struct Presented<'a> {
-    /// `None` when somebody vouches, a supervisor or the scan that admitted the same holder, or when no code is looked at any more.
+    /// `None` when a supervisor, or the scan that admitted the same holder, vouches, or when codes are no longer checked.
     pub code: Option<ShownCode<'a>>,
-    /// Whether a supervisor vouches, who may admit at any time.
+    /// Whether a supervisor vouches. Supervisors may admit at any time.
     pub vouched: bool,
     pub at_gate: Option<&'a str>,
     pub direction: Direction,
-    /// Whether the gate decided offline, so that its attempts neither count nor are limited.
+    /// Whether the gate decided offline. Its attempts are then neither counted nor limited.
     pub offline: bool,
-    /// Whether whoever showed it may learn that a code is one of the future, as long as the ticket has few refusals.
+    /// Whether the answer may say that a code is from the future, as long as the ticket has few refusals.
     pub tells_future: bool,
 }
 
 /// A code that somebody showed.
 #[derive(Clone, Copy)]
 pub struct ShownCode<'a> {
-    /// Whether somebody may have guessed it.
+    /// Whether it could have been guessed.
     pub guessable: bool,
-    /// Tells what it proves. Asked only where the verdict depends on that: whoever is refused before tries no codes.
+    /// Checks the code. Called only where the verdict depends on it, so that an earlier refusal tests no code.
     pub proves: &'a dyn Fn() -> Match,
 }
 
-/// The decision, with what the gate should tell.
+/// A verdict with its details for the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub result: ScanResult,
     /// The step to remember when the scan is accepted.
     pub step: Option<i64>,
-    /// For `stale_code`: negative when the code is from the past. `None` means "wait for the next code". For `wrong_code`: it
-    /// would be good exactly so many quarters of an hour away, as of a phone whose clock was set by hand for another zone.
+    /// For `stale_code`: negative when the code is from the past; `None` means "wait for the next code". For `wrong_code`: a
+    /// multiple of 15 minutes at which the code would be right, as on a phone whose clock was set by hand to another zone.
     pub seconds_off: Option<i64>,
-    /// For `too_early`: from when the ticket admits.
+    /// For `too_early`: the time from which the ticket admits.
     pub opens_at: Option<Millis>,
-    /// For `too_late`: until when it did.
+    /// For `too_late`: the time until which it admitted.
     pub closed_at: Option<Millis>,
 }
 
@@ -89,7 +89,7 @@ impl Decision {
     }
 }
 
-/// Decides one scan as of `now`. `subject` is `None` when there is no such ticket in this event.
+/// Decides one scan as of `now`. `subject` is `None` when the event has no such ticket.
 pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis) -> Decision {
     let Some(ticket) = subject else {
         return Decision::refuse(ScanResult::UnknownTicket);
@@ -100,11 +100,11 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
     if ticket.status == Status::Revoked {
         return Decision::refuse(ScanResult::Revoked);
     }
-    // Before anything that depends on the code: the key of one gate tries no codes of another gate's tickets.
+    // This comes before anything that depends on the code, so that one gate's key cannot try codes of another gate's tickets.
     if presented.at_gate.is_some_and(|gate| !fold::same_place(gate, &ticket.gate)) {
         return Decision::refuse(ScanResult::WrongGate);
     }
-    // Who vouches guesses nothing either, and like paper gets in while somebody tries digits.
+    // Vouching and paper are not guesses, so they still admit while somebody tries digits.
     let guessable = presented.code.is_some_and(|code| code.guessable);
     if guessable && ticket.refusals > ATTEMPTS && !presented.offline {
         return Decision::refuse(ScanResult::TooManyAttempts);
@@ -153,8 +153,8 @@ pub fn decide(subject: Option<&Subject>, presented: &Presented<'_>, now: Millis)
     Decision { step, ..Decision::refuse(ScanResult::Accepted) }
 }
 
-/// The refusal of whoever comes before both the event and the ticket have begun, or after either has ended. Nobody who is
-/// too late is told to come back.
+/// Returns the refusal of an entry before both the event and the ticket have begun, or after either has ended. The end takes
+/// precedence, so that nobody who is too late is asked to come back.
 fn untimely(ticket: &Subject, now: Millis) -> Option<Decision> {
     let closed_at = [ticket.closes_at, ticket.valid_until].into_iter().flatten().min().filter(|end| now >= *end);
     let opens_at = ticket.opens_at.max(ticket.valid_from).filter(|start| now < *start);
@@ -168,14 +168,14 @@ fn untimely(ticket: &Subject, now: Millis) -> Option<Decision> {
 fn may_enter(ticket: &Subject, proven: Option<Match>, now: Millis) -> bool {
     match (ticket.status, ticket.reentry) {
         (Status::Valid, _) => true,
-        // Paper can be copied, and stays outside when its holder goes in: it admits once.
+        // Paper does not re-enter: a copy can stay outside when its holder goes in.
         (Status::Used, Reentry::AfterExit) => !ticket.inside && proven != Some(Match::Paper),
         (Status::Used, Reentry::OnceADay) => is_another_day(ticket, now),
         (Status::Used, Reentry::None) | (Status::Revoked, _) => false,
     }
 }
 
-/// Whether the day of the ticket's last entry is over. Where nobody knows which day that was, it is not.
+/// Returns whether the day of the ticket's last entry is over; `false` if that day cannot be determined.
 fn is_another_day(ticket: &Subject, now: Millis) -> bool {
     let day = |moment| event_day(moment, &ticket.time_zone);
     match (ticket.entered_at.and_then(day), day(now)) {
@@ -184,24 +184,24 @@ fn is_another_day(ticket: &Subject, now: Millis) -> bool {
     }
 }
 
-/// The day of an event to which a moment belongs: by the clocks of its time zone, and from [`DAY_TURNS`] on.
+/// Returns the event day of a moment in the event's time zone. Days begin at [`DAY_TURNS`].
 fn event_day(moment: Millis, time_zone: &str) -> Option<Date> {
     let local = moment.in_zone(time_zone)?.datetime();
     if local.hour() < DAY_TURNS { local.date().yesterday().ok() } else { Some(local.date()) }
 }
 
-/// How much the answer to a scan tells of its ticket.
+/// How much the answer to a scan discloses about its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(test, derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Told {
-    /// Which it is, and where it belongs: id, seat and gate.
+    /// Its id, seat and gate.
     Place,
-    /// The same, and who holds it.
+    /// The same and its holder.
     Holder,
     Everything,
 }
 
-/// What the answer with this verdict tells a key of this role: whoever showed no right code is told no name.
+/// Returns what an answer with this verdict discloses to a key of this role. A gate sees no name without a right code.
 pub const fn told(result: ScanResult, role: Role) -> Told {
     if result.needs_the_code() {
         Told::Everything
@@ -212,7 +212,8 @@ pub const fn told(result: ScanResult, role: Role) -> Told {
     }
 }
 
-/// What the gate tells a person, for every verdict. `turned_at` is when a ticket that came at the wrong time admits, or did.
+/// Returns the English message for a verdict. `turned_at` is the time from which an early ticket admits, or until which a
+/// late one admitted.
 pub fn message(
     result: ScanResult,
     direction: Direction,
@@ -261,7 +262,7 @@ pub fn message(
         ScanResult::Revoked => "This ticket has been revoked.".into(),
         ScanResult::UnknownTicket => "This is not a ticket of this event.".into(),
         ScanResult::TooManyAttempts => "Too many wrong codes for this ticket; wait a minute.".into(),
-        ScanResult::Undone => "This scan was undone; scan the ticket anew.".into(),
+        ScanResult::Undone => "This scan was undone; scan the ticket again.".into(),
     }
 }
 
@@ -403,7 +404,7 @@ mod tests {
         decide(ticket.map(TicketCase::subject).as_ref(), &presented, Millis(now))
     }
 
-    /// Puts what a case states over what all cases have in common.
+    /// Merges a case over the base that all cases share.
     fn over(base: &Value, case: &Value) -> Value {
         match (base, case) {
             (Value::Object(base), Value::Object(case)) => {
@@ -438,7 +439,7 @@ mod tests {
             results.insert(decision.result);
             assert!(names.insert(case.name.clone()), "two cases: {}", case.name);
         }
-        // What was undone is no decision: it is answered by the record.
+        // `undone` is never decided: the stored scan answers with it.
         let decided = ScanResult::ALL.iter().copied().filter(|result| *result != ScanResult::Undone);
         assert_eq!(results, HashSet::from_iter(decided), "every verdict has a case");
     }
@@ -486,7 +487,7 @@ mod tests {
         }
     }
 
-    /// What is shown before it is known of which ticket.
+    /// A code whose ticket is chosen later.
     #[derive(Clone, Debug)]
     enum AnyCode {
         OfStep(i64),
@@ -495,7 +496,7 @@ mod tests {
         Forged(PrintProof),
     }
 
-    /// Tickets and scans of every kind; half the codes are of a step near now.
+    /// Generates tickets and scans of every kind. Half of the codes are of a step near now.
     fn anything() -> impl Strategy<Value = (TicketCase, PresentedCase, i64)> {
         let status = proptest::sample::select(Status::ALL);
         let reentry = proptest::sample::select(Reentry::ALL);
@@ -657,7 +658,7 @@ mod tests {
                 decided(Some(&ticket), &PresentedCase { code, tells_future: false, ..scan.clone() }, now)
             };
             let future = ticket.key().code((step_at(Millis(now)) + away).max(0));
-            // A code may be of the future and, by chance, of the past or of now.
+            // By chance, a future code may also be a past or a current one.
             let found = ticket.key().find(&future, Millis(now));
             prop_assume!(matches!(found, Match::Stale { seconds_off: 1.. } | Match::Zone { seconds_off: 1.. }));
             prop_assert_eq!(of(future, Some(away)), of("no code".into(), None));

@@ -1,4 +1,4 @@
-//! The state that every request needs: settings, database, keys, secret, metrics.
+//! The state that all requests share: settings, database, keys, secret, metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,15 +22,15 @@ use crate::quota::Quota;
 use crate::store::{self, KeptSecrets, Store};
 use crate::totp::{LinkSecret, TicketSecret};
 
-/// Where the time comes from; tests set their own.
+/// The source of the time, which tests replace.
 pub type Clock = Box<dyn Fn() -> Millis + Send + Sync>;
 
-/// The service: everything a request needs.
+/// The service: everything that a request needs.
 pub struct App {
     pub settings: Settings,
-    /// Only [`App::claimed_secret`] and [`App::checked_secret`] give it out.
+    /// Available only through [`App::claimed_secret`] and [`App::checked_secret`].
     secret: Arc<TicketSecret>,
-    /// The same with what the database adds for links, once that was read.
+    /// The same with the database's salt for links, once that has been read.
     links: OnceCell<Arc<LinkSecret>>,
     pub keys: KeyRing,
     pub metrics: Metrics,
@@ -59,7 +59,7 @@ pub struct FullHealth {
     pub status: &'static str,
     /// The service's version.
     pub version: &'static str,
-    /// The commit that it was built from. Null where whoever built it did not say.
+    /// The commit from which it was built. Null if the build did not state it.
     pub revision: Option<String>,
     /// Whether the database answers.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
@@ -70,14 +70,14 @@ pub struct FullHealth {
     /// Whether the clocks of the service and of the database agree.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub clock: &'static str,
-    /// Whether the database keeps what it acknowledged when its machine loses power: not so where PostgreSQL runs with `fsync`
-    /// or `full_page_writes` off.
+    /// Whether acknowledged writes survive a power failure of the database's machine. They do not if PostgreSQL runs with
+    /// `fsync` or `full_page_writes` off.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub durability: &'static str,
-    /// Whether the database takes a write: not so where its disk is full, or it may only be read.
+    /// Whether the database accepts writes. It does not if its disk is full or it is read-only.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub writable: &'static str,
-    /// Whether `TICKET_SECRET` is the one that the database's tickets were made with. Nobody is admitted with another one.
+    /// Whether `TICKET_SECRET` is the one with which the database's tickets were made. Nobody is admitted with another one.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub secret: &'static str,
     /// Whether `serve` takes its backups: not so where the last one failed or was not sent, where the newest is older than 25 hours, and
@@ -86,12 +86,12 @@ pub struct FullHealth {
     pub backups: Option<&'static str>,
 }
 
-/// The newest full check. The lock lets one check at a time reach the database; the others wait for its result.
+/// The newest full check. The lock lets one check at a time reach the database, while the others wait for its result.
 #[derive(Default)]
 pub struct HealthCheck(pub Mutex<Option<(Instant, FullHealth)>>);
 
 impl App {
-    /// Makes the service. Touches neither network nor disk.
+    /// Creates the service without touching network or disk.
     pub fn new(settings: Settings, clock: Clock) -> Self {
         let now = clock();
         Self {
@@ -117,12 +117,12 @@ impl App {
         }
     }
 
-    /// The database. The first call makes the pool, the first request that needs it opens a connection.
+    /// Returns the database. The first call creates the pool; the first query opens a connection.
     pub fn store(&self) -> &dyn Store {
         &**self.store.get_or_init(|| store::open(&self.settings))
     }
 
-    /// Gives the database `DB_TIMEOUT_MS` to answer.
+    /// Runs database work with the deadline `DB_TIMEOUT_MS`.
     pub async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         within(self.settings.db_timeout, work).await
     }
@@ -131,18 +131,18 @@ impl App {
         (self.clock)()
     }
 
-    /// The way to the keys of codes, once it is sure that this database's tickets were made with our `TICKET_SECRET`; the
-    /// first to ask decides.
+    /// Returns the secret that makes the keys of codes, after checking that this database's tickets were made with it. The
+    /// first call on a new database claims it for this secret.
     pub async fn claimed_secret(&self) -> Result<&Arc<TicketSecret>, Error> {
         self.checked_secret(self.kept_secrets().await?.secret_fingerprint.as_deref())
     }
 
-    /// The way to the links of ticket pages, and to the keys of codes.
+    /// Like [`App::claimed_secret`], with the secret that makes the links of ticket pages.
     pub async fn claimed_links(&self) -> Result<&Arc<LinkSecret>, Error> {
         self.checked_links(&self.kept_secrets().await?)
     }
 
-    /// Asked each time: `change-secret` may have given the database another `TICKET_SECRET` while we run.
+    /// Reads the fingerprint and the salt, each time anew: `change-secret` may change `TICKET_SECRET` while we run.
     async fn kept_secrets(&self) -> Result<KeptSecrets, Error> {
         let kept = self.store().kept_secrets().await?;
         match kept.secret_fingerprint {
@@ -151,7 +151,7 @@ impl App {
         }
     }
 
-    /// The same for whoever has read already what the database keeps.
+    /// Like [`App::claimed_links`], for a caller that has already read the database's fingerprint and salt. Claims nothing.
     pub fn checked_links(&self, kept: &KeptSecrets) -> Result<&Arc<LinkSecret>, Error> {
         let secret = self.checked_secret(kept.secret_fingerprint.as_deref())?;
         let salt = kept.link_salt.as_deref().and_then(|salt| salt.try_into().ok());
@@ -159,8 +159,8 @@ impl App {
         Ok(self.links.get_or_init(|| Arc::new(LinkSecret::new(Arc::clone(secret), salt))))
     }
 
-    /// The same for whoever has read already what the database keeps of its `TICKET_SECRET`. Claims nothing: where it
-    /// keeps nothing, no ticket has a holder yet.
+    /// Like [`App::claimed_secret`], for a caller that has already read the database's fingerprint of `TICKET_SECRET`. Claims
+    /// nothing: while there is no fingerprint, no ticket has a holder.
     pub fn checked_secret(&self, kept: Option<&[u8]>) -> Result<&Arc<TicketSecret>, Error> {
         match kept {
             Some(kept) if kept != self.secret.fingerprint() => Err(Error::TicketSecretMismatch),
@@ -169,7 +169,7 @@ impl App {
     }
 }
 
-/// Gives work a deadline. What misses it is dropped, and with it the connection it was using.
+/// Runs work with a deadline. Work that misses it is dropped, and with it the connection that it was using.
 pub async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match tokio::time::timeout(deadline, work).await {
         Ok(outcome) => outcome,

@@ -1,4 +1,4 @@
-//! Keys and roles. A key is 32 random bytes, sent as `rtk_` and base64url; the database keeps only their SHA-256.
+//! Keys and roles. A key is 32 random bytes, sent as `rtk_` and base64url. The database stores only their SHA-256.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,15 +18,15 @@ use crate::limits::{KEY_REMEMBERED, OFFLINE_AHEAD, OFFLINE_WINDOW};
 use crate::model::{Key, Millis, Role};
 use crate::store::{Author, FoundKey, Guarded, Store};
 
-/// Keys remembered at most: more than any event has gates, and bounded.
+/// Capacity of the key cache: more keys than any event has gates.
 const REMEMBERED_AT_MOST: usize = 1_000;
-/// Keys looked up in the database at once.
+/// Concurrent lookups of keys in the database.
 const LOOKUPS: usize = 2;
 const PREFIX: &str = "rtk_";
 
 pub type Hash = [u8; 32];
 
-/// A new key or token: what its owner gets to see once, and what the database keeps.
+/// A new key or token: its text, which its owner sees once, and its hash, which the database stores.
 pub struct NewSecret {
     pub text: String,
     pub hash: Vec<u8>,
@@ -39,7 +39,7 @@ impl NewSecret {
         Ok(Self { text, hash: Sha256::digest(bytes).to_vec() })
     }
 
-    /// A token that enrols a device with this key: the key's id, by which it is found, and 16 random bytes.
+    /// Creates a token that enrols a device with this key: the key's id, by which it is looked up, and 16 random bytes.
     pub fn enrolment(key_id: Uuid) -> Result<Self, Error> {
         let random: [u8; 16] = random_bytes()?;
         let bytes = [*key_id.as_bytes(), random].concat();
@@ -47,22 +47,22 @@ impl NewSecret {
     }
 }
 
-/// Bytes that nobody can guess, from the operating system.
+/// Returns cryptographically secure random bytes from the operating system.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("cannot get random bytes: {error}")))?;
     Ok(bytes)
 }
 
-/// The key that a token claims to enrol with, and the token's hash. `None` is what has not the form of one.
+/// Returns the id of the key that a token claims to belong to, and the token's hash; `None` if the token is malformed.
 pub fn read_enrolment(token: &str) -> Option<(Uuid, Hash)> {
     let bytes = secret_bytes(token)?;
     Some((Uuid::from_slice(&bytes[..16]).ok()?, Sha256::digest(bytes).into()))
 }
 
-/// Whether a device that has, or had, the secret of this hash says with `proof` that it wrote `text` about this event, with
+/// Returns whether `proof` shows that a device that has, or had, the secret of this hash wrote `text` about this event with
 /// this key: HMAC-SHA-256, keyed with the secret's SHA-256, of the lines `unsent scan`, key, event and text. The service
-/// needs no more than it keeps, and who reads the proof learns nothing of the secret.
+/// needs only the stored hash, and the proof discloses nothing about the secret.
 pub fn proves(hash: &[u8], proof: &[u8], key_id: Uuid, event: &str, text: &str) -> bool {
     let Ok(mac) = Hmac::<Sha256>::new_from_slice(hash) else { return false };
     mac.chain_update(format!("unsent scan\n{key_id}\n{event}\n{text}")).verify_slice(proof).is_ok()
@@ -72,39 +72,38 @@ fn secret_bytes(text: &str) -> Option<[u8; 32]> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
-/// Who is asking, and what they may do.
+/// The client that sent a request, and its permissions.
 #[derive(Debug)]
 pub struct Caller {
-    /// None for the key of the environment.
+    /// `None` for `ORGANIZER_KEY`.
     pub key_id: Option<Uuid>,
     pub role: Role,
-    /// The only event in which this caller has its role.
+    /// The event to which the caller's role is limited.
     pub event_id: Option<Uuid>,
-    /// The gate at which everything this caller scans is scanned.
+    /// The gate of all scans of this caller.
     pub gate: Option<String>,
     pub offline: bool,
     pub created_at: Option<Millis>,
-    /// When the key ends.
     pub expires_at: Option<Millis>,
-    /// Where it has ended.
+    /// The remaining permission of a key that has ended.
     pub ended: Option<Ended>,
-    /// The database that knows the key; none for the key of the environment.
+    /// The database that has the key; `None` for `ORGANIZER_KEY`.
     pub database: Option<DatabaseId>,
 }
 
-/// What an ended key is good for yet: to say what its device had decided by itself.
+/// The remaining permission of an ended key: to send scans that its device had decided offline.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
-    /// Scans that were made until then.
+    /// The time until which a scan must have been made.
     pub until: Millis,
-    /// Whether an organizer has agreed: then the word of the gate stands for the code that it was shown, and a scan may be
-    /// of any age. Whoever has the device could have made them.
+    /// Whether an organizer has agreed. Then the gate's own verdict is accepted without proof of the code, and a scan may be
+    /// of any age. Anyone who has the device could have made such scans.
     pub agreed: bool,
 }
 
 impl Ended {
-    /// What the secret of an ended key is good for at this moment, if for anything. An organizer's consent is to what had ended
-    /// when it was given: not to the device that had the key after the one that was meant.
+    /// Returns the remaining permission of an ended key's secret at this moment, if any. An organizer's consent covers only
+    /// what had ended when it was given, not a later device with the same key.
     fn of(FoundKey { key, replaced_at, .. }: &FoundKey, now: Millis) -> Option<Self> {
         let withdrawn = key.revoked_at.max(*replaced_at);
         let ended = withdrawn.or(key.expires_at);
@@ -119,7 +118,7 @@ impl Ended {
 }
 
 impl Caller {
-    /// The holder of `ORGANIZER_KEY`, and whoever runs the command line on the machine.
+    /// The holder of `ORGANIZER_KEY`, or the person who runs the command line.
     pub const ENVIRONMENT: Self = Self {
         key_id: None,
         role: Role::Organizer,
@@ -132,7 +131,7 @@ impl Caller {
         database: None,
     };
 
-    /// The holder of a key, while it is good, or as far as it is good for anything yet.
+    /// Returns the holder of a key that is valid, or that has ended with a remaining permission.
     fn with(found: &FoundKey, now: Millis) -> Result<Self, Error> {
         let FoundKey { key, replaced_at, database } = found;
         let database = Some(*database);
@@ -144,7 +143,7 @@ impl Caller {
         Ok(Self { ended: Some(ended), database, ..Self::of(key) })
     }
 
-    /// The device of a key, by what it left in a file, which an organizer hands in.
+    /// Returns the device of a key whose scans an organizer uploads as a file.
     pub fn absent(key: &Key, now: Millis) -> Self {
         Self { ended: Some(Ended { until: now + OFFLINE_AHEAD, agreed: true }), ..Self::of(key) }
     }
@@ -163,29 +162,28 @@ impl Caller {
         }
     }
 
-    /// Whether an organizer has agreed to take what this device, which has its key no more, had scanned.
+    /// Returns whether an organizer has agreed to accept the scans of this device, whose key has ended.
     pub fn is_agreed(&self) -> bool {
         self.ended.is_some_and(|ended| ended.agreed)
     }
 
-    /// The author of what this caller changes at this moment.
+    /// Returns the author of this caller's changes at this moment.
     pub fn author(&self, now: Millis) -> Author {
         Author { key_id: self.key_id, now }
     }
 
-    /// Whether what belongs to this gate of its event is this caller's: a device that is bound to another one has no part
-    /// in it.
+    /// Returns whether the caller may access this gate of its event. A device that is bound to another gate may not.
     pub fn stands_at(&self, gate: &str) -> bool {
         !self.role.is_of_a_device() || self.gate.as_deref().is_none_or(|own| fold::same_place(own, gate))
     }
 
-    /// A row that was looked for, if this caller may see it. Without one it is `missing`.
+    /// Returns a row if the caller may access it. Without a row, fails with `missing`.
     pub fn open<T>(&self, row: Option<Guarded<T>>, missing: Error) -> Result<T, Error> {
         row.ok_or(missing)?.open(self.event_id)
     }
 
-    /// An event that was looked for, or what was read of it, if this caller may know of it. A bound key is not told whether
-    /// there is another event.
+    /// Returns an event, or data read from it, if the caller may access it. A bound key does not learn whether another event
+    /// exists.
     pub fn open_event<T>(&self, event: Option<Guarded<T>>) -> Result<T, Error> {
         let missing = match self.event_id {
             Some(_) => Error::Forbidden("Your key is bound to another event."),
@@ -194,16 +192,16 @@ impl Caller {
         self.open(event, missing)
     }
 
-    /// Refuses a caller whose key is bound to any event.
+    /// Rejects a caller whose key is bound to an event.
     pub fn must_be_unbound(&self) -> Result<(), Error> {
         match self.event_id {
-            Some(_) => Err(Error::Forbidden("Your key is bound to one event; this is about all of them.")),
+            Some(_) => Err(Error::Forbidden("Your key is bound to one event, but this request concerns all events.")),
             None => Ok(()),
         }
     }
 }
 
-/// The keys this process knows.
+/// Authenticates keys, with a cache.
 pub struct KeyRing {
     organizer: Option<Hash>,
     lookups: Semaphore,
@@ -213,7 +211,7 @@ pub struct KeyRing {
 #[derive(Default)]
 struct Remembered {
     keys: HashMap<Hash, (FoundKey, Millis)>,
-    /// How often something was forgotten.
+    /// The number of invalidations so far.
     forgotten: u64,
 }
 
@@ -223,13 +221,13 @@ impl KeyRing {
         Self { organizer, lookups: Semaphore::new(LOOKUPS), remembered: Mutex::default() }
     }
 
-    /// Finds who sent a request, by a key that is good. Asks the database only for keys it has not seen within the last 30 s.
+    /// Authenticates a request by a valid key. Queries the database only for keys that it has not looked up in the last 30 s.
     pub async fn authenticate(&self, headers: &HeaderMap, store: &dyn Store, now: Millis) -> Result<Caller, Error> {
         let caller = self.authenticate_late(headers, store, now).await?;
         if caller.ended.is_some() { Err(Error::Unauthenticated(caller.database)) } else { Ok(caller) }
     }
 
-    /// The same, also by one that has ended and is good for something yet.
+    /// Like [`KeyRing::authenticate`], but also accepts an ended key that has a remaining permission.
     pub async fn authenticate_late(
         &self,
         headers: &HeaderMap,
@@ -259,13 +257,13 @@ impl KeyRing {
         caller
     }
 
-    /// A place among those who ask the database about a secret. Whoever tries secrets at random waits here, and leaves
-    /// the rest of the pool to those whose keys are known.
+    /// Waits for a permit to look up a secret in the database. Clients that try random secrets queue here and leave the rest
+    /// of the pool to clients with cached keys.
     pub async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
         self.lookups.acquire().await.map_err(|error| Error::Internal(error.to_string()))
     }
 
-    /// Forgets the keys that a change made invalid, at once in this process.
+    /// Removes the keys that a change made invalid from this process's cache.
     pub fn forget(&self, gone: impl Fn(&Key) -> bool) {
         let mut remembered = self.lock();
         remembered.keys.retain(|_, (found, _)| !gone(&found.key));
@@ -278,7 +276,7 @@ impl KeyRing {
         (*since..*since + KEY_REMEMBERED).contains(&now).then(|| Caller::with(found, now))
     }
 
-    /// Remembers a key, unless something was forgotten while it was looked up: it may have been this key.
+    /// Caches a key, unless any was invalidated during the lookup: it may have been this one.
     fn remember(&self, hash: Hash, found: FoundKey, now: Millis, forgotten: u64) {
         let mut remembered = self.lock();
         if remembered.forgotten != forgotten {
@@ -291,7 +289,7 @@ impl KeyRing {
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {
-        // A panic cannot leave a map of whole entries half-written.
+        // A panic cannot leave an entry half-written.
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -337,7 +335,7 @@ mod tests {
         FoundKey { key, replaced_at: None, database: vec![].into() }
     }
 
-    /// A ring that remembers `key` since `NOW`, and the header that carries it.
+    /// Returns a ring that cached `key` at `NOW`, and the header that carries it.
     fn remembering(key: &Key) -> (KeyRing, HeaderMap) {
         let secret = NewSecret::random().unwrap();
         let ring = KeyRing::new(Some(ENVIRONMENT_KEY));
@@ -349,7 +347,7 @@ mod tests {
     enum Answer {
         Known(Option<Uuid>),
         Unauthenticated,
-        /// The database was asked, which here is one that cannot be opened.
+        /// The database was queried, which cannot be opened here.
         Asked,
     }
 
@@ -492,7 +490,7 @@ mod tests {
         let bound = Caller::of(&key());
         assert!(bound.open_event(row(2)).is_ok());
         assert!(matches!(bound.open_event(row(3)), Err(Error::Forbidden(_))));
-        assert!(matches!(bound.open_event(none()), Err(Error::Forbidden(_))), "nor whether there is another event");
+        assert!(matches!(bound.open_event(none()), Err(Error::Forbidden(_))), "not even whether another event exists");
         assert!(bound.open(row(2), Error::TicketNotFound).is_ok());
         assert!(matches!(bound.open(row(3), Error::TicketNotFound), Err(Error::Forbidden(_))));
         assert!(matches!(bound.open(none(), Error::TicketNotFound), Err(Error::TicketNotFound)));

@@ -1,7 +1,7 @@
-//! Backups of the database: taken while the service runs, restored where nothing is, and rehearsed.
+//! Backups of the database: taken while the service runs, restored into an empty database, and rehearsed.
 //!
-//! A file gets the name of a backup only after what is in it has been read back and found whole: SQLite's copy is checked
-//! before it is compressed and read after, PostgreSQL's dump is compressed and restored into a throwaway database.
+//! A file gets the name of a backup only after its content has been read back and found complete. SQLite's copy is checked
+//! before it is compressed and read afterwards; PostgreSQL's dump is compressed and restored into a throwaway database.
 
 pub mod archive;
 mod postgres;
@@ -27,10 +27,10 @@ use revived::{Before, State};
 /// How long `BACKUP_COMMAND` may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-/// What is in a database, in the words that a person compares.
+/// The contents of a database, as counts that a person can compare.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Contents {
-    /// The newest migration that was applied.
+    /// The newest applied migration.
     schema_version: Option<i64>,
     events: i64,
     users: i64,
@@ -41,23 +41,23 @@ pub struct Contents {
     secret_fingerprint: Option<Vec<u8>>,
 }
 
-/// Reads every table of ours, so that it fails where one is missing.
+/// Reads all of our tables, so that it fails if one is missing.
 const CONTENTS: &str = "select (select max(version) from _sqlx_migrations where success) as schema_version, \
     (select count(*) from events) as events, (select count(*) from users) as users, \
     (select count(*) from keys) as keys, (select count(*) from tickets) as tickets, \
     (select count(*) from scans) as scans, (select max(received_at) from scans) as newest_scan, \
     (select value from settings where name = 'ticket_secret') as secret_fingerprint";
 
-/// The first schema whose imports are written bit by bit, hidden until the last, and whose changes are numbered.
+/// The first schema version in which imports are written in hidden batches and changes are numbered.
 const HAS_HISTORY: i64 = 4;
 
-/// Deletes what an import had written that was at work when a backup was taken: it does not go on in the restored database.
+/// Deletes the rows of an import that was running when the backup was taken, because it does not continue after a restore.
 const FORGET_IMPORTS: &str = "\
     delete from tickets where issue_id in (select issuing from events where issuing is not null); \
     delete from users where issue_id in (select issuing from events where issuing is not null); \
     update events set issuing = null, issuing_since = null where issuing is not null";
 
-/// What a database said, once: in a chain of causes sqlx says it twice.
+/// Flattens a database error to its message, which sqlx would repeat in a chain of causes.
 fn said(error: sqlx::Error) -> anyhow::Error {
     anyhow::anyhow!("{error}")
 }
@@ -75,7 +75,7 @@ impl Contents {
         check_schema(self.schema_version, known)
     }
 
-    /// Whether a database that holds this works with our `TICKET_SECRET`.
+    /// Returns whether a database with these contents works with our `TICKET_SECRET`.
     pub fn secret_fit(&self, app: &App) -> SecretFit {
         match &self.secret_fingerprint {
             None => SecretFit::Unused,
@@ -85,7 +85,7 @@ impl Contents {
         }
     }
 
-    /// One fact a line.
+    /// Describes the contents, one fact per line.
     pub fn describe(&self, app: &App) -> String {
         let newest_scan = self.newest_scan.map_or_else(|| "none".to_owned(), |time| time.to_string());
         let facts = [
@@ -102,19 +102,19 @@ impl Contents {
     }
 }
 
-/// What this release cannot restore, it does not back up either.
+/// Rejects schemas of later releases. This release could not restore them, so it does not back them up either.
 fn check_schema(found: Option<i64>, known: i64) -> anyhow::Result<()> {
     let found = found.context("has no schema version: run `register-ticket-api migrate` on the database once")?;
     anyhow::ensure!(
         found <= known,
-        "has schema version {found}, which is of a later release: this one knows {known} at most"
+        "has schema version {found}, which is from a later release; this one supports at most {known}"
     );
     Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretFit {
-    /// No ticket was registered yet.
+    /// No ticket has been registered yet.
     Unused,
     Fits,
     NotSet,
@@ -127,27 +127,27 @@ impl SecretFit {
             Self::Unused => "not in use yet",
             Self::Fits => "fits",
             Self::NotSet => "cannot be verified: it is not set here, and these tickets were made with one",
-            Self::Differs => "does not fit: these tickets were made with another one, or without",
+            Self::Differs => "does not fit: these tickets were made with another one, or without one",
         }
     }
 }
 
-/// A backup that was taken.
+/// A completed backup.
 pub struct Backup {
     pub path: PathBuf,
     pub bytes: u64,
     pub elapsed: Duration,
     pub contents: Contents,
-    /// What was in it before, where that is far more.
+    /// The previous backup, if it holds far more.
     pub before: Option<(PathBuf, Holding)>,
     pruned: anyhow::Result<()>,
 }
 
 fn at_work(directory: &Path) -> anyhow::Error {
-    anyhow::anyhow!("{}: another backup or restore is at work there", directory.display())
+    anyhow::anyhow!("{}: another backup or restore is running there", directory.display())
 }
 
-/// Backs up the database now.
+/// Backs up the database to a directory.
 pub async fn take(app: &App, directory: &Path, scratch: Option<&PgConnectOptions>) -> anyhow::Result<Backup> {
     let folder = Folder::open(directory)?.ok_or_else(|| at_work(directory))?;
     take_into(app, &folder, scratch).await
@@ -166,7 +166,7 @@ async fn take_into(app: &App, folder: &Folder, scratch: Option<&PgConnectOptions
     };
     let before = before.filter(|(_, holds)| contents.holding().is_far_below(*holds));
     let elapsed = started.elapsed();
-    // Only now that a new one is there. One without tickets, as of a wrong path, takes the place of none.
+    // Old backups are deleted only after the new one exists. One without tickets, as of a wrong path, replaces none.
     let pruned = if contents.tickets == 0 { Ok(()) } else { folder.prune(now, ending) };
     let backup = Backup { bytes: path.metadata()?.len(), elapsed, path, contents, before, pruned };
     tracing::info!(
@@ -184,28 +184,28 @@ async fn take_into(app: &App, folder: &Folder, scratch: Option<&PgConnectOptions
 }
 
 impl Backup {
-    /// What a person should look at before the backup before this one is gone.
+    /// Returns a warning that should be looked into before the previous backup is deleted.
     pub fn warning(&self) -> Option<String> {
         let (path, holds) = self.before.as_ref()?;
         let (Holding { tickets, scans }, now) = (*holds, self.contents.holding());
         Some(format!(
-            "this backup holds {} tickets and {} scans, and the one before it {tickets} and {scans}: was something deleted? \
-             The one before stays for a week: {}",
+            "this backup holds {} tickets and {} scans, but the previous one {tickets} and {scans}: was something deleted? \
+             The previous one is kept for a week: {}",
             now.tickets,
             now.scans,
             path.display()
         ))
     }
 
-    /// Sends the backup off, and tells also what else went wrong after it was taken.
+    /// Runs `BACKUP_COMMAND`, then reports a failure of either the removal of old backups or the command.
     pub async fn follow_up(self, app: &App) -> anyhow::Result<()> {
         let sent = send(app, &self.path).await;
-        self.pruned.context("old backups cannot be removed")?;
+        self.pruned.context("cannot remove old backups")?;
         sent
     }
 }
 
-/// Runs `BACKUP_COMMAND` with the path of a backup as its last argument. Whatever becomes of it, the backup stays.
+/// Runs `BACKUP_COMMAND` with the path of a backup as its last argument. The backup stays even if the command fails.
 async fn send(app: &App, backup: &Path) -> anyhow::Result<()> {
     let Some(command) = &app.settings.backup_command else { return Ok(()) };
     let mut words = command.split_whitespace();
@@ -214,19 +214,19 @@ async fn send(app: &App, backup: &Path) -> anyhow::Result<()> {
         .args(words)
         .arg(backup)
         .stdin(Stdio::null())
-        // Standard output is for our own lines.
+        // Standard output is reserved for our own lines.
         .stdout(std::io::stderr())
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("BACKUP_COMMAND: {program}"))?;
     let status = tokio::time::timeout(COMMAND_DEADLINE, child.wait()).await;
-    let status = status.context("BACKUP_COMMAND: did not end within an hour")??;
+    let status = status.context("BACKUP_COMMAND: did not finish within an hour")??;
     anyhow::ensure!(status.success(), "BACKUP_COMMAND: {status}");
     app.metrics.set_backup_sent(app.now());
     Ok(())
 }
 
-/// Work that leaves something to be removed behind it: a stop signal ends it as an error, not the process.
+/// Runs work that needs a clean-up. A stop signal ends it with an error instead of ending the process.
 pub async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -237,17 +237,17 @@ pub async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) ->
     }
 }
 
-/// Work on files, away from the threads that answer requests.
+/// Runs file operations on a thread for blocking work.
 async fn unblocked<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await?
 }
 
-/// What a file is, by its content.
+/// The format of a backup file, detected from its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A compressed SQLite database.
     Sqlite,
-    /// What `pg_dump --format=custom` writes, compressed as a whole or as it is.
+    /// The output of `pg_dump --format=custom`, with or without gzip around it.
     Postgres,
 }
 
@@ -260,13 +260,13 @@ fn read_format(file: &Path) -> anyhow::Result<Format> {
     archive::reader(file)?.take(15).read_to_end(&mut start)?;
     match &*start {
         [b'P', b'G', b'D', b'M', b'P', ..] => Ok(Format::Postgres),
-        // As it is, it may lack what is in the log beside it.
+        // An uncompressed database may lack the content of its write-ahead log.
         b"SQLite format 3" if archive::is_compressed(file)? => Ok(Format::Sqlite),
-        _ => anyhow::bail!("is neither a compressed database of SQLite nor a dump of PostgreSQL"),
+        _ => anyhow::bail!("is neither a compressed SQLite database nor a PostgreSQL dump"),
     }
 }
 
-/// Restores a backup into the database of the settings, which must hold nothing.
+/// Restores a backup into the configured database, which must be empty.
 pub async fn restore(app: &App, file: &Path) -> anyhow::Result<Contents> {
     match (format_of(file)?, &app.settings.database) {
         (Format::Sqlite, Database::Sqlite(target)) => sqlite::restore(file, target).await,
@@ -280,7 +280,7 @@ pub async fn restore(app: &App, file: &Path) -> anyhow::Result<Contents> {
     }
 }
 
-/// What of a database can come back to life when a backup takes its place, or has taken it.
+/// Reads the parts of a database that a restored backup may make valid again.
 pub async fn read_state(database: &Database) -> anyhow::Result<State> {
     match database {
         Database::Sqlite(file) => sqlite::read_state(file).await.with_context(|| file.display().to_string()),
@@ -288,8 +288,8 @@ pub async fn read_state(database: &Database) -> anyhow::Result<State> {
     }
 }
 
-/// Keeps what keys of the database before are not known in the one that was restored, so that what their devices have not sent
-/// can be taken.
+/// Copies keys of the previous database that the restored one lacks, as revoked keys, so that the unsent scans of their devices
+/// can still be accepted.
 pub async fn keep_ended(database: &Database, before: State, now: Millis) -> anyhow::Result<Before> {
     let kept = match database {
         Database::Sqlite(file) => sqlite::keep_ended(file, &before, now).await?,

@@ -1,4 +1,4 @@
-//! The command line: each subcommand is one call into the library.
+//! The command line. Each subcommand is one call into the library.
 
 use std::process::ExitCode;
 
@@ -19,44 +19,44 @@ pub struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Answer requests, on a port or on AWS Lambda; what happens without a subcommand
+    /// Answer requests on a port or on AWS Lambda; the default without a subcommand
     Serve,
-    /// Serve a temporary database, and print the commands to try it with
+    /// Serve a temporary database, and print commands to try it with
     Demo,
-    /// Bring the database's schema to this release; SQLite's needs no command
+    /// Migrate the database's schema to this release; SQLite does not need it
     Migrate,
-    /// Make, list and revoke the keys of gates, supervisors and organizers
+    /// Create, list and revoke the keys of gates, supervisors and organizers
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Create the tickets of a CSV file, all or none
+    /// Create the tickets of a CSV or .xlsx file, all or none
     Import(import::Arguments),
-    /// Send an event's tickets to their holders by mail, each person one mail
+    /// Mail an event's tickets to their holders, one mail to each person
     Mail(mail::Arguments),
-    /// Write an event's tickets or scans as CSV, who is inside, or who came
+    /// Export an event's tickets, scans, attendance or who is inside as CSV
     Export(export::Arguments),
-    /// Forget the people of events that ended so many days ago as their `forget_after_days` says
+    /// Forget the people of events whose `forget_after_days` have passed since their end
     Forget(forget::Arguments),
-    /// Back up the database while it is used, or rehearse the restoring of a backup
+    /// Back up the database while it is in use, or rehearse the restore of a backup
     Backup(backup::Arguments),
-    /// Restore a backup where nothing is, and tell what it holds
+    /// Restore a backup into an empty database, and describe its contents
     Restore(restore::Arguments),
-    /// Look whether what is in the database fits together, and tell what does not
+    /// Check that the data is consistent, and report what is not
     Check,
-    /// Answer an SQL statement that changes nothing as a table
+    /// Run a read-only SQL statement, and print its result as a table
     Query(query::Arguments),
     /// Set or change TICKET_SECRET: every ticket that is not used up gets new codes
     ChangeSecret(change_secret::Arguments),
-    /// Print what a ticket's holder would show now
+    /// Print the code that a ticket's holder would show now
     Code(code::Arguments),
-    /// Ask the service on this machine whether it answers; for containers
+    /// Check that the service on this machine answers; for containers
     Healthcheck,
-    /// Try a running service from end to end, with a ticket and a person of its own
+    /// Test a running service from end to end, with a ticket and a person of its own
     Smoke(smoke::Arguments),
 }
 
-/// Does what the process's arguments say.
+/// Runs the subcommand that the process's arguments name.
 pub fn run() -> ExitCode {
-    // A service that starts for a request does not make the help of all subcommands first.
+    // Without arguments, skip clap: building the help of all subcommands would delay a cold start.
     let command = if std::env::args_os().len() > 1 { CommandLine::parse().command } else { None };
     let outcome = match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(),

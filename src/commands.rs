@@ -1,15 +1,15 @@
-//! The command line, one file a command. A command reads the settings, makes the [`App`] and calls what the endpoints
-//! call, as [`Caller::ENVIRONMENT`](crate::auth::Caller::ENVIRONMENT): whoever has the database needs no key.
+//! The commands, one per file. A command reads the settings, creates the [`App`] and calls the same functions as the endpoints,
+//! as [`Caller::ENVIRONMENT`](crate::auth::Caller::ENVIRONMENT): access to the database needs no key.
 
-/// Says something on standard output: `println!` would panic where nobody reads it, or where there is no room. Whoever has
-/// read enough, such as `head`, ends the command without an error (`exit_code`).
+/// Prints a line to standard output. Unlike `println!`, it does not panic when nobody reads the output or the disk is full.
+/// A reader that has enough, such as `head`, ends the command without an error (`exit_code`).
 macro_rules! say {
     ($($words:tt)*) => {
         $crate::commands::write_line(&mut std::io::stdout(), format_args!($($words)*))?
     };
 }
 
-/// Says something on standard error, if anybody reads it.
+/// Prints a line to standard error, and ignores failures.
 macro_rules! note {
     ($($words:tt)*) => {
         $crate::commands::write_line(&mut std::io::stderr(), format_args!($($words)*)).unwrap_or_default()
@@ -51,17 +51,17 @@ use crate::auth::Caller;
 use crate::config::{SETTINGS, SettingError, Settings};
 use crate::model::{Event, Millis};
 
-/// A line for whoever reads it, written at once.
+/// Writes a line in one call and flushes it.
 pub(crate) fn write_line(output: &mut impl Write, words: fmt::Arguments<'_>) -> std::io::Result<()> {
     output.write_all(format!("{words}\n").as_bytes())?;
     output.flush()
 }
 
-/// Says in one line on standard error what went wrong: 2 is a setting or an argument that cannot be used, 1 the rest.
+/// Prints an error to standard error and returns the exit code: 2 for a setting or an argument that cannot be used, otherwise 1.
 pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has enough of it, such as `head`.
+        // The reader of our output, such as `head`, has enough.
         Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) => {
             ExitCode::SUCCESS
         }
@@ -72,7 +72,7 @@ pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// Every setting with its meaning and default, in columns.
+/// Returns the help on all settings, with meaning and default, in columns.
 pub fn settings_help() -> String {
     const MEANING: usize = 24;
     const WIDTH: usize = 80;
@@ -93,16 +93,16 @@ pub fn settings_help() -> String {
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
-/// The one runtime of the process.
+/// Runs work on the process's only runtime.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);
-    // A service that was told to stop does not wait until a backup is compressed; the next run removes what is left.
+    // A service that must stop does not wait until a backup is compressed. The next run removes what is left.
     runtime.shutdown_background();
     outcome
 }
 
-/// The service on the database of the environment, for a command that ends.
+/// Creates the service with the settings of the environment.
 fn app() -> anyhow::Result<Arc<App>> {
     Ok(app_of(Settings::from_env()?))
 }
@@ -111,16 +111,16 @@ fn app_of(settings: Settings) -> Arc<App> {
     Arc::new(App::new(settings, Box::new(Millis::now)))
 }
 
-/// The same for a command that works on what is there: where there is no file, SQLite would make a new, empty one, and the
-/// command would succeed on nothing.
+/// Like [`app`], for a command that needs an existing database. Without a file, SQLite would create an empty one, on which the
+/// command would succeed.
 fn app_on_what_is_there() -> anyhow::Result<Arc<App>> {
     let settings = Settings::from_env()?;
     if let Some(file) = settings.sqlite_file() {
         let place = std::path::absolute(file)?;
         if let Err(error) = std::fs::metadata(&place) {
             anyhow::bail!(
-                "there is no database at {} ({error}); run this where the service runs, or name its file by DATABASE_URL, such \
-                 as sqlite:/srv/tickets/data/tickets.db. `import` makes a new one, and so does `serve` with its first request",
+                "there is no database at {} ({error}); run this where the service runs, or name its file in DATABASE_URL, such \
+                 as sqlite:/srv/tickets/data/tickets.db. `import` creates a new one, as does the first request to `serve`",
                 place.display()
             );
         }
@@ -128,7 +128,7 @@ fn app_on_what_is_there() -> anyhow::Result<Arc<App>> {
     Ok(app_of(settings))
 }
 
-/// A directory for nobody else, removed with everything in it.
+/// A private temporary directory, removed with its contents when this is dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -142,15 +142,15 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            note!("{} remains: {error}", self.0.display());
+            note!("cannot remove {}: {error}", self.0.display());
         }
     }
 }
 
-/// Lines of progress in all, elsewhere than on a terminal.
+/// Total lines of progress if standard error is not a terminal.
 const LINES: usize = 4;
 
-/// A bar on a terminal, a few lines elsewhere; on standard error.
+/// Progress on standard error: a bar on a terminal, otherwise a few lines.
 struct Progress {
     tickets: usize,
     told: AtomicUsize,

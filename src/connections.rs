@@ -1,4 +1,4 @@
-//! The connections of the port: who has a place, who gives it up when there is none left, and how a client is watched.
+//! The connections of the port: which are admitted, which is closed when none is free, and how slow clients are detected.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,53 +16,53 @@ use tokio::time::{Instant, Sleep};
 use crate::limits::ClientLimits;
 use crate::request::Wait;
 
-/// Connections that may be about to close while others come already.
+/// Connections above the limit that may still be closing while others are admitted.
 const LEAVING: usize = 32;
-/// Bytes that are thrown away at most of what comes after an answer.
+/// Maximum number of bytes discarded after a response.
 const THROWN_AWAY: usize = 1024 * 1024;
-/// How soon it is looked again for a place when all are at work.
+/// How soon to try again to admit a connection when all have requests in progress.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// All connections of a port.
 pub struct Connections {
     limits: ClientLimits,
     places: Mutex<Vec<Arc<Place>>>,
-    /// Told when one has left.
+    /// Notified when a connection ends.
     left: Notify,
 }
 
-/// A connection's place, until this is dropped.
+/// An admitted connection. Dropping it frees its slot.
 pub struct Seat {
     connections: Arc<Connections>,
     pub place: Arc<Place>,
 }
 
-/// What is known of a connection.
+/// The state of a connection.
 pub struct Place {
-    /// Whom it is counted for; nobody, where it is a proxy's.
+    /// The address for which it is counted; `None` if it is a proxy's.
     origin: Option<IpAddr>,
     state: Mutex<State>,
     cut: Notify,
 }
 
 struct State {
-    /// Whether a request was read whose answer has not ended.
+    /// Whether a request was read and its response is not finished.
     asked: bool,
-    /// Whether it is the client's turn: to ask, to send more of a body, to read more of an answer.
+    /// Whether it is the client's turn: to send a request, more of a body, or to read more of a response.
     waits: bool,
-    /// When bytes went either way.
+    /// When bytes last moved in either direction.
     moved: Instant,
     is_cut: bool,
-    /// Whether a request was answered before all of it was here.
+    /// Whether a request was answered before all of it was read.
     left_unread: bool,
 }
 
-/// What comes of asking for a place.
+/// The outcome of an attempt to admit a connection.
 enum Room {
     Here(Seat),
-    /// One address has all that it may have, and all of them are at work.
+    /// The address has its maximum of connections, and none of them is waiting for its client.
     Refused,
-    /// All places are at work.
+    /// No connection can be closed now.
     Later,
 }
 
@@ -71,9 +71,9 @@ impl Connections {
         Arc::new(Self { limits, places: Mutex::default(), left: Notify::new() })
     }
 
-    /// A place for a connection from an address, which may be a proxy's. Where there is none left, the connection goes
-    /// that has been silent longest, but none with a request at work; where the address has its share, one of its own
-    /// goes. `None` when it has its share at work.
+    /// Admits a connection from an address, which may be a proxy's. At the limit, the connection that has been silent longest
+    /// is closed, but never one that is not waiting for its client. If the address has its maximum, one of its own is closed;
+    /// returns `None` if none of these can be.
     pub async fn admit(self: &Arc<Self>, address: IpAddr, is_proxy: bool) -> Option<Seat> {
         let origin = (!is_proxy).then(|| block(address));
         loop {
@@ -107,7 +107,7 @@ impl Connections {
     }
 }
 
-/// Cuts the connection that has been silent longest of those whose clients are waited for, if there is one.
+/// Cuts the connection that has been silent longest among those that wait for their clients, if there is one.
 fn cut_longest_silent<'a>(places: impl Iterator<Item = &'a &'a Arc<Place>>) -> bool {
     let waiting = places.filter_map(|place| {
         let state = place.state();
@@ -117,7 +117,8 @@ fn cut_longest_silent<'a>(places: impl Iterator<Item = &'a &'a Arc<Place>>) -> b
     longest.is_some_and(|(_, place)| place.cut())
 }
 
-/// Of IPv6 a network has 64 bits, and whoever has one has them all.
+/// Returns the address by which connections are counted. In IPv6, it is the network of 64 bits, because a client may use all
+/// addresses in its network.
 fn block(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -126,7 +127,7 @@ fn block(address: IpAddr) -> IpAddr {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is done under these locks can panic in the middle.
+    // No critical section of these locks can panic halfway.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -141,7 +142,7 @@ impl Drop for Seat {
     }
 }
 
-/// A request that was read, until its answer has ended.
+/// A request in progress. Dropping it marks the response as finished.
 pub struct Asked(Arc<Place>);
 
 impl Place {
@@ -154,7 +155,7 @@ impl Place {
         lock(&self.state)
     }
 
-    /// Cuts the connection, unless there is work on it.
+    /// Cuts the connection if it waits for its client.
     fn cut(&self) -> bool {
         let mut state = self.state();
         if !state.waits {
@@ -170,7 +171,7 @@ impl Place {
         self.cut.notified().await;
     }
 
-    /// A request was read. `None` when the connection was cut before, and nothing may come of it.
+    /// Records that a request was read. Returns `None` if the connection was cut before; the request must then have no effect.
     pub fn ask(self: &Arc<Self>) -> Option<Asked> {
         let mut state = self.state();
         if state.is_cut {
@@ -180,7 +181,7 @@ impl Place {
         Some(Asked(Arc::clone(self)))
     }
 
-    /// Whether the request was answered before all of it was here.
+    /// Returns whether the request was answered before all of it was read.
     pub fn left_unread(&self) -> bool {
         self.state().left_unread
     }
@@ -189,7 +190,7 @@ impl Place {
         self.state().waits = true;
     }
 
-    /// The client did its part. Whether the service may do its own.
+    /// Records that the client did its part. Returns whether the service may go on.
     fn go_on(&self) -> bool {
         let mut state = self.state();
         if !state.is_cut {
@@ -210,7 +211,7 @@ impl Drop for Asked {
     }
 }
 
-/// The body of a request, of which it is known when its client is waited for.
+/// The body of a request, which records when the service waits for its client.
 pub struct Sent<B: Body> {
     body: B,
     place: Arc<Place>,
@@ -232,7 +233,7 @@ impl<B: Body + Unpin> Body for Sent<B> {
         if frame.is_pending() {
             self.place.wait();
         } else if !self.place.go_on() {
-            // Whoever cuts wakes the connection, which ends.
+            // Cutting has woken the connection, which ends.
             return Poll::Pending;
         }
         self.is_read |= matches!(frame, Poll::Ready(None));
@@ -254,17 +255,16 @@ impl<B: Body> Drop for Sent<B> {
     }
 }
 
-/// A connection as it is read and written: whoever does not read what was written, at the pace that must be kept, is cut
-/// off.
+/// A stream that records activity. A client that reads more slowly than the required pace is disconnected.
 pub struct Watched<S> {
     stream: S,
     place: Arc<Place>,
     reading: Wait,
-    /// Since when the client has read nothing, though there is something for it.
+    /// Since when the client has read nothing although data is pending.
     stuck: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     linger: Duration,
-    /// Bytes that are still thrown away, once it has been shut down.
+    /// Bytes that may still be discarded after the shutdown.
     lingers: Option<usize>,
 }
 
@@ -298,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
         }
     }
 
-    /// Throws away what still comes, for a while.
+    /// Discards further input for a limited time and number of bytes.
     fn poll_linger(&mut self, cx: &mut Context<'_>, mut left: usize) -> Poll<()> {
         let mut space = [0; 4 * 1024];
         while left > 0 && self.timer.poll_unpin(cx).is_pending() {
@@ -410,7 +410,7 @@ mod tests {
         seats[1].place.moved();
         let fifth = admit_proxied(&connections).await;
         assert_eq!(seats.iter().map(is_cut).collect::<Vec<_>>(), [false, false, true, false]);
-        // Its answer has ended; then it has been silent longest.
+        // With its response finished, it has been silent longest.
         drop(at_work);
         let _sixth = admit_proxied(&connections).await;
         assert!(is_cut(&seats[0]) && !is_cut(&fifth));
@@ -434,7 +434,7 @@ mod tests {
     async fn no_more_files_are_open_than_places_and_a_few_that_are_about_to_close() {
         let connections = Connections::new(LIMITS);
         let mut seats = Vec::new();
-        // Nobody lets those who are cut go.
+        // Connections that are cut stay open here.
         for _ in 0..LIMITS.connections + LEAVING {
             seats.push(admit_proxied(&connections).await);
         }
@@ -494,13 +494,13 @@ mod tests {
         assert!(!place.left_unread());
     }
 
-    /// A connection with little room on the way, and its client.
+    /// Returns a connection with a small buffer, and its client.
     fn pair(limits: &ClientLimits) -> (Watched<DuplexStream>, DuplexStream) {
         let (ours, client) = duplex(1_024);
         (Watched::new(ours, Arc::new(Place::new(None)), limits), client)
     }
 
-    /// Those who read no more than this are too slow.
+    /// Limits that even a moderately slow client exceeds soon.
     const HASTY: ClientLimits =
         ClientLimits { reading: Pace { bytes: 60 * 1024, time: Duration::from_millis(20) }, ..ClientLimits::USUAL };
 

@@ -1,4 +1,4 @@
-//! People without a ticket, whom a supervisor admits: their tickets, scans and what they pay are made in one transaction.
+//! Walk-ups: people without a ticket whom a supervisor admits. One transaction records their tickets, scans and payments.
 
 use sha1::{Digest as _, Sha1};
 use uuid::Uuid;
@@ -13,29 +13,29 @@ use crate::limits::WALK_UPS;
 use crate::model::{Event, Millis, Role, Scan, ScanResult, Seed, Ticket};
 use crate::store::{ENTRANCE, GateSeats, Guarded, WalkUps};
 
-/// How often it is tried anew where somebody else takes a seat or the `scan_id` meanwhile.
+/// Maximum number of attempts when others take a seat or the `scan_id` in the meantime.
 const TRIES: usize = 5;
 
-/// What is asked for: to admit some people who have no ticket.
+/// A request to admit people who have no ticket.
 pub struct WalkUp {
-    /// The id of the first one's scan. The others have [`scan_ids`].
+    /// The id of the first person's scan. [`scan_ids`] derives the others.
     pub scan_id: Uuid,
-    /// Where they are admitted, unless the key says so.
+    /// The gate, unless the key is bound to one.
     pub gate: Option<String>,
-    /// How many they are, from 1 to [`WALK_UPS`].
+    /// The number of people, from 1 to [`WALK_UPS`].
     pub count: usize,
     pub full_name: Option<String>,
     pub category: Option<String>,
     pub note: Option<String>,
-    /// What each of them paid, in the smallest unit of the event's currency; none for the event's price.
+    /// The amount that each person paid, in the smallest unit of the event's currency. Defaults to the event's price.
     pub paid: Option<i64>,
     pub scanned_at: Millis,
-    /// Whether the gate decided it by itself, while it was offline.
+    /// Whether the gate decided it offline.
     pub offline: bool,
 }
 
-/// The ids of as many scans as one walk-up can have: its own `scan_id`, and after it the UUIDs (version 5) of the names `2`, `3`, …
-/// in the namespace that the `scan_id` is.
+/// Returns the ids of all scans that one walk-up can have: its own `scan_id`, then the UUIDs (version 5) of the names `2`,
+/// `3`, … with the `scan_id` as namespace.
 pub fn scan_ids(scan_id: Uuid) -> Vec<Uuid> {
     let derived = |number: i64| {
         let digest = Sha1::new().chain_update(scan_id.as_bytes()).chain_update(number.to_string()).finalize();
@@ -46,7 +46,7 @@ pub fn scan_ids(scan_id: Uuid) -> Vec<Uuid> {
     std::iter::once(scan_id).chain((2..=WALK_UPS).map(derived)).collect()
 }
 
-/// Admits them, or answers what became of the same request before: one scan with its ticket for each person.
+/// Admits the people, or returns the result of the same earlier request: one scan with its ticket for each person.
 pub async fn admit(
     app: &App,
     caller: &Caller,
@@ -54,7 +54,7 @@ pub async fn admit(
     request: &WalkUp,
     now: Millis,
 ) -> Result<Vec<Scanned>, Error> {
-    // The file of a device says itself for which event it is.
+    // A device's file names its event itself.
     caller.open_event(Some(Guarded::new(event.event_id, ())))?;
     let store = app.store();
     let ids = scan_ids(request.scan_id);
@@ -71,7 +71,7 @@ pub async fn admit(
                 let admitted = store.find_walk_ups(&ids).await?;
                 return Ok(admitted.into_iter().map(|(scan, ticket)| scanned(scan, ticket, false)).collect());
             }
-            // Another one was faster, with the same id or the same seat.
+            // Another request was faster, with the same id or the same seat.
             Err(Error::ScanIdConflict | Error::ScanContended) => {}
             Err(error) => return Err(error),
         }
@@ -80,7 +80,7 @@ pub async fn admit(
 }
 
 impl WalkUp {
-    /// Whether this caller may send this now. Asked after the replay, which any key of the event gets at any time.
+    /// Checks that the caller may make this request now. Runs after the replay, which any key of the event gets at any time.
     fn check(&self, caller: &Caller, event: &Event, now: Millis) -> Result<(), Error> {
         if !caller.role.holds(Role::Supervisor) {
             return Err(Error::Forbidden("Only a supervisor may admit people without a ticket."));
@@ -121,10 +121,10 @@ impl WalkUp {
         })
     }
 
-    /// Whether it is the request that has made this ticket, as far as both tell. A device that writes it into a file leaves the name
-    /// out.
+    /// Returns whether this request can have made this ticket. Fields that the request lacks are not compared, because a
+    /// device that writes it to a file leaves out the name.
     fn has_made(&self, ticket: &Ticket, caller: &Caller, event: &Event) -> bool {
-        // A key that is bound to a gate says nothing by it.
+        // The gate in a request with a key that is bound to a gate has no meaning.
         let gate = self.gate.as_deref().filter(|_| caller.gate.is_none());
         let texts =
             [(&self.full_name, &ticket.full_name), (&self.category, &ticket.category), (&self.note, &ticket.note)];
@@ -135,7 +135,7 @@ impl WalkUp {
     }
 }
 
-/// The gate with this name, as the event's tickets write it, or the only gate.
+/// Returns the named gate as the event's tickets spell it, or else the only gate.
 fn gate_of(named: Option<&str>, gates: &[GateSeats]) -> Result<String, Error> {
     if let Some(named) = named {
         let known = gates.iter().find(|one| fold::same_place(&one.gate, named));
@@ -150,7 +150,7 @@ fn gate_of(named: Option<&str>, gates: &[GateSeats]) -> Result<String, Error> {
     Err(Error::field("gate", Fault::Required))
 }
 
-/// The first answer again, when it is the same request.
+/// Returns the first result again if it is the same request.
 fn replay(
     prior: Vec<(Scan, Option<Ticket>)>,
     caller: &Caller,

@@ -1,4 +1,4 @@
-//! One file a resource. An endpoint reads straight down: parse, authorise, ask the store, respond.
+//! The endpoints, one file per resource. An endpoint reads straight down: parse, authorise, call the store, respond.
 
 pub mod actions;
 pub mod attendance;

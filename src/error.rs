@@ -1,4 +1,4 @@
-//! Every way a request can be refused or fail. A refusal of a *scan* is not an error but a verdict: see `admission`.
+//! Every way in which a request can be rejected or fail. A rejected *scan* is not an error but a verdict: see `admission`.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use strum::{EnumIter, IntoStaticStr};
 use crate::fault::{Fault, FieldError};
 use crate::limits::{ATTEMPTS_WINDOW, ENROLMENT, MANIFEST_AFTER_END, MANIFEST_BEFORE_START, UNDO_WINDOW, told};
 
-/// Which database answers: what it has in common with its backups, restored ones too, and with no other database. No secret can
-/// be told from it.
+/// The identity of a database, which it shares with its backups and their restored copies, but with no other database. It
+/// discloses no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DatabaseId(u64);
 
-/// From what the database adds to links, which is 32 random bytes.
+/// Derives the identity from the database's salt for links, 32 random bytes.
 impl From<Vec<u8>> for DatabaseId {
     fn from(link_salt: Vec<u8>) -> Self {
         let digest = Sha256::new().chain_update("which database\n").chain_update(link_salt).finalize();
@@ -30,25 +30,25 @@ impl fmt::Display for DatabaseId {
     }
 }
 
-/// Why a request has no success to show. `status` and `code` are stable; the texts are for people. A variant's name is its
-/// code, and what is said of it here says the OpenAPI document.
+/// Why a request did not succeed. `status` and `code` are stable; the texts are for people. A variant's name is its code, and
+/// its doc comment goes into the OpenAPI document.
 #[derive(Debug, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename_all = "snake_case"))]
 pub enum Error {
     /// The body is not JSON; `detail` has line and column.
-    // Holds where it ceases to be.
+    // Holds the position of the error.
     MalformedJson(String),
     /// There is no key, or it is unknown, expired or revoked.
-    // Holds which database does not know it, where one was asked.
+    // Holds the database that does not know it, if one was queried.
     Unauthenticated(Option<DatabaseId>),
     /// The key may not do this, or not for this event.
     Forbidden(&'static str),
-    /// It is too early or too late for the manifest: a reason of its own for `forbidden`.
+    /// It is too early or too late for the manifest. Has the code `forbidden`.
     #[strum(serialize = "forbidden")]
     #[cfg_attr(test, schemars(skip))]
-    // Holds in how long it can be had, where it is too early.
+    // Holds the time until it is available, if it is too early.
     ManifestClosed(Option<Duration>),
     /// There is nothing at this path.
     NotFound,
@@ -58,10 +58,10 @@ pub enum Error {
     UserNotFound,
     /// There is no such ticket: no such id or link, or no such seat at this gate of the event.
     TicketNotFound,
-    /// There is no such link: a reason of its own for `ticket_not_found`.
+    /// There is no such link. Has the code `ticket_not_found`.
     #[strum(serialize = "ticket_not_found")]
     #[cfg_attr(test, schemars(skip))]
-    // Holds which database does not know it.
+    // Holds the database that does not know it.
     DeadLink(Option<DatabaseId>),
     /// There is no such scan.
     ScanNotFound,
@@ -74,32 +74,32 @@ pub enum Error {
     /// The token is unknown, used, older than [`crate::limits::ENROLMENT`] or replaced by a newer one, or its key is
     /// revoked or expired.
     EnrolmentExpired,
-    /// The path exists, but not with this method; `Allow` names those that it takes.
-    // Holds those methods.
+    /// The path exists, but not with this method; `Allow` lists the allowed methods.
+    // Holds these methods.
     MethodNotAllowed(String),
     /// The request took too long to arrive.
     RequestTimeout,
     /// The body is larger than this path allows.
     PayloadTooLarge(usize),
-    /// Only on AWS Lambda: the answer would be over 5 MB.
+    /// Only on AWS Lambda: the response would be larger than 5 MB.
     ResponseTooLarge,
     /// The body's `Content-Type` is not one of those listed.
     UnsupportedMediaType(&'static str),
-    /// A field of the body is missing, unknown, given twice, of the wrong type or out of its bounds, or a parameter of the
-    /// query is not as described; `errors` names them.
+    /// A field of the body is missing, unknown, given twice, of the wrong type or out of bounds, or a parameter of the query
+    /// is invalid; `errors` lists them.
     InvalidPayload(Vec<FieldError>),
-    /// Another user has this name, whatever the case of its letters.
+    /// Another user has this name. Upper and lower case are not distinguished.
     UsernameTaken,
     /// Another event has this slug.
     EventExists,
-    /// It is the event `default`, it is running now, or it is not over and has admitted somebody or given its list to a
-    /// device; or somebody is changing something of it at this moment.
+    /// It is the event `default`; it is running; it is not over and has admitted somebody or given its list to a device; or
+    /// another request is changing it at this moment.
     EventInUse,
-    /// The event has forgotten its people: it takes no ticket and no person any more.
+    /// The event has forgotten its people, and accepts no more tickets or people.
     EventForgotten,
-    /// The event has one of these seats at this gate already. Nothing was made.
+    /// The event already has one of these seats at this gate. Nothing was created.
     SeatTaken(Vec<FieldError>),
-    /// Somebody holds the ticket, perhaps this user.
+    /// Somebody already holds the ticket, perhaps this user.
     TicketAlreadyRegistered,
     /// Nobody holds the ticket.
     TicketNotRegistered,
@@ -107,9 +107,9 @@ pub enum Error {
     TicketRevoked,
     /// The ticket has admitted its holder.
     TicketUsed,
-    /// The event lets nobody in without a ticket: its `walk_ups` is false.
+    /// The event admits nobody without a ticket: its `walk_ups` is false.
     WalkUpsNotAllowed,
-    /// This `scan_id` was sent before for something else.
+    /// This `scan_id` was used before for a different scan.
     ScanIdConflict,
     /// The scan was received more than [`crate::limits::UNDO_WINDOW`] ago.
     UndoExpired,
@@ -117,32 +117,33 @@ pub enum Error {
     NotUndoable,
     /// The service has no mail server: SMTP_URL and MAIL_FROM are not set.
     MailNotConfigured,
-    /// An import is running that stands in the way, or somebody whom this one names was erased meanwhile. Nothing was changed.
+    /// A conflicting import is running, or a person named in this one was erased in the meantime. Nothing was changed.
     ImportInProgress,
-    /// The key, its event or all keys together have as much of bodies, of manifests and exports, or of work on whole events in
-    /// flight as they may.
-    // Holds which of them, for the log alone.
+    /// The key, its event or all keys together have reached a limit of concurrent requests: of bodies, of manifests and
+    /// exports, or of work on whole events.
+    // Holds which of them, for the log only.
     Busy(&'static str),
-    /// [`crate::limits::KEY_ATTEMPTS`] codes that this key sent were refused within [`crate::limits::ATTEMPTS_WINDOW`]: no
-    /// more of its codes are looked at until then. What a batch wrote before is replayed when it is sent again whole.
+    /// [`crate::limits::KEY_ATTEMPTS`] codes that this key sent were refused within [`crate::limits::ATTEMPTS_WINDOW`]. No
+    /// more of its codes are checked until then. The scans that a batch has recorded are replayed when the whole batch is
+    /// sent again.
     TooManyWrongCodes,
     /// The ticket kept changing at the same time; nothing was changed.
     ScanContended,
-    /// The service runs with another ticket secret than the database was made with.
+    /// The service's ticket secret is not the one with which the database's tickets were made.
     TicketSecretMismatch,
-    /// The database did not answer in time. Whether a change took place is not certain: read before repeating it; a scan may
-    /// be sent again with the same `scan_id`.
-    // Holds the cause, for the log alone.
+    /// The database did not answer in time. A change may have been made or not: read before repeating it. A scan may be sent
+    /// again with the same `scan_id`.
+    // Holds the cause, for the log only.
     DatabaseUnavailable(String),
     /// A fault of the service. Its cause is in the log only.
     #[strum(serialize = "internal_error")]
     #[cfg_attr(test, schemars(rename = "internal_error"))]
-    // Holds the cause, for the log alone.
+    // Holds the cause, for the log only.
     Internal(String),
 }
 
 impl Error {
-    /// One field that is wrong.
+    /// Returns the error of one invalid field.
     pub fn field(field: impl Into<String>, fault: Fault) -> Self {
         Self::InvalidPayload(vec![FieldError::new(field, fault)])
     }
@@ -193,7 +194,7 @@ impl Error {
         self.into()
     }
 
-    /// What was wrong and what to do, for the person who gets it. Never a cause from inside.
+    /// Returns what was wrong and what to do, for the client. Never contains an internal cause.
     pub fn detail(&self) -> String {
         match self {
             Self::MalformedJson(place) => format!("The body is not valid JSON: {place}."),
@@ -203,7 +204,7 @@ impl Error {
             }
             Self::Forbidden(why) => (*why).into(),
             Self::ManifestClosed(_) => format!(
-                "The manifest can be had from {} before the event's start to {} after its end.",
+                "The manifest is available from {} before the event's start to {} after its end.",
                 told(MANIFEST_BEFORE_START),
                 told(MANIFEST_AFTER_END)
             ),
@@ -214,20 +215,20 @@ impl Error {
             Self::ScanNotFound => "There is no such scan.".into(),
             Self::KeyNotFound => "There is no such key.".into(),
             Self::KeyNotEnrollable => {
-                "Only the key of a gate or a supervisor, neither revoked nor expired, can be given to a device.".into()
+                "Only a gate's or supervisor's key that is neither revoked nor expired can be given to a device.".into()
             }
             Self::KeyNotOfDevice => {
-                "Only the device of a gate or a supervisor can be lost; revoke the key of an organizer.".into()
+                "Only a gate's or supervisor's device can be lost; revoke an organizer's key instead.".into()
             }
             Self::EnrolmentExpired => {
                 let most = told(ENROLMENT);
-                format!("This code was used, is older than {most}, or is not the newest; ask for another one.")
+                format!("This code was used, is older than {most}, or is not the newest; ask for a new one.")
             }
-            Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
+            Self::MethodNotAllowed(allow) => format!("This path allows {allow}."),
             Self::RequestTimeout => "The request took too long to arrive; send it again.".into(),
             Self::PayloadTooLarge(limit) => format!("The body may have at most {limit} bytes."),
             Self::ResponseTooLarge => {
-                "The answer is too large for AWS Lambda; ask for less, or use the command line.".into()
+                "The response is too large for AWS Lambda; request less, or use the command line.".into()
             }
             Self::UnsupportedMediaType(wanted) => format!("Send the body as {wanted}."),
             Self::InvalidPayload(errors) => match errors.as_slice() {
@@ -237,12 +238,12 @@ impl Error {
             Self::UsernameTaken => "Another user has this username (upper and lower case count as the same).".into(),
             Self::EventExists => "Another event has this slug.".into(),
             Self::EventInUse => format!(
-                "The event `default` cannot be deleted, nor one that is at work: while it runs, and, where somebody was \
-                 admitted or a device has its list, until {} after its end.",
+                "The event `default` cannot be deleted. No event can be while it runs or, if it admitted somebody or a \
+                 device has its list, until {} after its end.",
                 told(MANIFEST_AFTER_END)
             ),
             Self::EventForgotten => {
-                "The event has forgotten its people, and takes no ticket and no person any more; make another event.".into()
+                "The event has forgotten its people, and accepts no more tickets or people; create another event.".into()
             }
             Self::SeatTaken(_) => "There are such tickets already; nothing was created.".into(),
             Self::TicketAlreadyRegistered => "The ticket has a holder already; transfer it instead.".into(),
@@ -250,36 +251,35 @@ impl Error {
             Self::TicketRevoked => "The ticket is revoked; reissue it first.".into(),
             Self::TicketUsed => "The ticket has been used.".into(),
             Self::WalkUpsNotAllowed => "This event lets nobody in without a ticket.".into(),
-            Self::ScanIdConflict => "This scan_id belongs to another scan; make a new one for each scan.".into(),
+            Self::ScanIdConflict => "This scan_id belongs to another scan; generate a new one for each scan.".into(),
             Self::UndoExpired => format!("A scan can be undone for {}.", told(UNDO_WINDOW)),
             Self::NotUndoable => "Only the newest accepted scan of a ticket can be undone.".into(),
             Self::MailNotConfigured => {
-                "The service sends no mail: whoever runs it sets SMTP_URL and MAIL_FROM.".into()
+                "The service cannot send mail: its operator must set SMTP_URL and MAIL_FROM.".into()
             }
             Self::ImportInProgress => {
-                "An import is running that stands in the way, or somebody whom this one names was erased meanwhile; send it \
-                 again."
+                "A conflicting import is running, or a person named in this one was erased in the meantime; send it again."
                     .into()
             }
-            Self::Busy(_) => "Too much is being sent or read at once; try again when some of it has ended.".into(),
+            Self::Busy(_) => "Too much is being sent or read at once; try again in a few seconds.".into(),
             Self::TooManyWrongCodes => {
-                "This key has sent too many wrong codes; wait a minute, then send the same again. Printed codes and manual \
-                 admissions need not wait."
+                "This key has sent too many wrong codes; wait a minute, then try again. Printed codes and manual admissions \
+                 need not wait."
                     .into()
             }
             Self::ScanContended => "The ticket changed while it was scanned; scan again.".into(),
             Self::TicketSecretMismatch => {
-                "The service runs with another TICKET_SECRET than the one this database's tickets were made with."
+                "The service's TICKET_SECRET is not the one with which this database's tickets were made."
                     .into()
             }
             Self::DatabaseUnavailable(_) => {
-                "The database cannot answer now; try again. Until it does, nobody is admitted.".into()
+                "The database does not answer; try again. Until it does, nobody is admitted.".into()
             }
             Self::Internal(_) => "The service failed; its log says why.".into(),
         }
     }
 
-    /// The fields that are wrong.
+    /// Returns the invalid fields.
     pub fn errors(&self) -> &[FieldError] {
         match self {
             Self::InvalidPayload(errors) | Self::SeatTaken(errors) => errors,
@@ -287,7 +287,7 @@ impl Error {
         }
     }
 
-    /// Seconds after which it is worth trying again.
+    /// Returns the seconds after which to retry, for `Retry-After`.
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Self::DatabaseUnavailable(_) | Self::ScanContended => Some(1),
@@ -301,7 +301,7 @@ impl Error {
         }
     }
 
-    /// The database that refused, where that is for good: who was known to another one is not meant.
+    /// Returns the database that permanently rejects a key or link. A client of another database must not take it as final.
     pub fn database(&self) -> Option<DatabaseId> {
         match self {
             Self::Unauthenticated(database) | Self::DeadLink(database) => *database,
@@ -309,7 +309,7 @@ impl Error {
         }
     }
 
-    /// What the log alone may know.
+    /// Returns the cause, for the log only.
     pub fn cause(&self) -> Option<&str> {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
@@ -321,8 +321,7 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// For the log and the command line: the cause, which there is the reader's own to know, or what is wrong with each
-    /// line.
+    /// Writes the text for the log and the command line: the cause, which their reader may see, or the error of each line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => return f.write_str(cause),
@@ -347,7 +346,7 @@ pub(crate) mod tests {
 
     const CAUSE: &str = "a cause from inside";
 
-    /// One of each, with its status and its code.
+    /// Returns one of each, with its status and its code.
     pub(crate) fn every_error() -> Vec<(Error, u16, &'static str)> {
         let fields = || vec![FieldError::line(2, Fault::Empty), FieldError::line(3, Fault::Empty)];
         vec![

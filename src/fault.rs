@@ -1,5 +1,5 @@
-//! What can be wrong with a field of a request, or with a line of a file: by a code that stays, with what its text needs to
-//! know. Never with what was sent, which may be a secret.
+//! What can be wrong with a field of a request or a line of a file: a stable code, with parameters for its text. Never
+//! includes what was sent, which may be a secret.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use strum::{EnumIter, EnumMessage, IntoStaticStr};
 
-/// The message is English, to be read after the name of the field, with a gap for each of the fault's members that it tells.
+/// An error in a field, or a notice about a list. The message is English, follows the field's name, and has a placeholder for
+/// each member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, EnumIter, EnumMessage, IntoStaticStr)]
 #[serde(tag = "code", content = "params", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -16,13 +17,13 @@ pub enum Fault {
     Required,
     #[strum(message = "is given twice")]
     GivenTwice,
-    /// A field of another name than these.
+    /// A field with a name other than these.
     #[strum(message = "is not known, {known}")]
     Unknown { known: Vec<String> },
-    /// A value of another type of JSON.
+    /// A value of another JSON type.
     #[strum(message = "expected {expected}")]
     WrongType { expected: String },
-    /// Whatever else keeps a value from being read.
+    /// Any other reason why a value cannot be read.
     #[strum(message = "cannot be read")]
     Unreadable,
     #[strum(message = "must not be empty")]
@@ -41,14 +42,14 @@ pub enum Fault {
     NotOneOf { words: Vec<String> },
     #[strum(message = "expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")]
     NotATime,
-    /// The same in a list, where dates and times are as spreadsheets have them.
+    /// The same in a list, where dates and times have the forms of spreadsheets.
     #[strum(message = "must be a date, or a date and a time, such as 2026-05-01 18:00")]
     NotADate,
     #[strum(message = "expected a UUID")]
     NotAUuid,
     #[strum(message = "must have 1 to {most} of the characters A-Z a-z 0-9 . _ @ + -")]
     NotAUsername { most: usize },
-    /// A username that is a path of its own.
+    /// A username that is also a path.
     #[strum(message = "is a reserved name")]
     Reserved,
     #[strum(message = "must be an e-mail address of at most {most} characters")]
@@ -57,15 +58,15 @@ pub enum Fault {
     NotASlug { most: usize },
     #[strum(message = "must be an IANA time zone such as Europe/Madrid")]
     NotATimeZone,
-    #[strum(message = "must be a currency by its three letters (ISO 4217), such as EUR")]
+    #[strum(message = "must be a currency code of three letters (ISO 4217), such as EUR")]
     NotACurrency,
-    /// An amount of an event that has no currency.
+    /// An amount in an event that has no currency.
     #[strum(message = "needs the event's `currency`, which is not set")]
     CurrencyMissing,
-    /// The currency of an event in which something was paid.
-    #[strum(message = "stays as it is, because something was paid in it already")]
+    /// The currency of an event with payments.
+    #[strum(message = "cannot be changed, because something was paid in it already")]
     PaidInIt,
-    #[strum(message = "is not a cursor that a list gave as `next`")]
+    #[strum(message = "must be the `next` of a list")]
     NotACursor,
     #[strum(message = "must be the `as_of` of a manifest")]
     NotAnAsOf,
@@ -74,23 +75,23 @@ pub enum Fault {
     EndsBeforeStart,
     #[strum(message = "must be in the future")]
     NotInFuture,
-    /// The end of an organizer's key, after that of the key that makes it.
+    /// An organizer's key would outlive the key that creates it.
     #[strum(message = "must not be after the end of your own key")]
     AfterYourKey,
     /// The time of an event that is in use.
-    #[strum(message = "would take the event from under gates that are at work; keep its start, and its end after now")]
+    #[strum(message = "would end the event while its gates are in use; keep its start, and an end in the future")]
     GatesAtWork,
-    #[strum(message = "must be the event's slug, to delete it with its tickets")]
+    #[strum(message = "must be the event's slug, to confirm its deletion with its tickets")]
     NotTheSlug,
     #[strum(message = "is required for a key that is bound to a gate")]
     EventMissing,
-    /// Neither of the ways to show a ticket, or two of them.
+    /// None of the ways to identify a ticket, or several.
     #[strum(
         message = "send either `code`, or `seat`, `gate` and `totp_code`, or `seat`, `gate`, `manual` and `note`, or `ticket_id` and \
                    `vouched_by`"
     )]
     NotAScan,
-    /// The scan that is to speak for a ticket in the place of a code.
+    /// The scan that should vouch for a ticket instead of a code.
     #[strum(
         message = "must be a scan with this key that admitted the same holder at the same gate by a code or by hand, at most \
                    {seconds} seconds ago"
@@ -98,7 +99,7 @@ pub enum Fault {
     NotVouched { seconds: u64 },
     #[strum(message = "is required for a manual admission, and only for that")]
     NoteIfManual,
-    #[strum(message = "is for batches only")]
+    #[strum(message = "is allowed in batches only")]
     BatchOnly,
     #[strum(message = "must hold at most {most} scans")]
     TooManyScans { most: usize },
@@ -107,9 +108,9 @@ pub enum Fault {
         message = "must lie after the key's creation, within the last {hours} hours and at most {seconds} seconds ahead"
     )]
     OutsideWindow { hours: u64, seconds: u64 },
-    /// What a file says that a device has scanned.
+    /// A scan in a device's file.
     #[strum(
-        message = "does not prove that a device with this key scanned this for this event; hand in the file as it was saved"
+        message = "does not prove that a device with this key scanned this for this event; upload the file as it was saved"
     )]
     NotOfThisKey,
     #[strum(message = "is not UTF-8")]
@@ -117,63 +118,63 @@ pub enum Fault {
     #[strum(message = "is not a form")]
     NotAForm,
     /// The body ended too soon.
-    #[strum(message = "broke off")]
+    #[strum(message = "is incomplete")]
     BrokeOff,
     #[strum(message = "must hold at least one ticket")]
     NoTickets,
-    #[strum(message = "is one ticket too many: at most {most} at once")]
+    #[strum(message = "exceeds the limit of {most} tickets at once")]
     TooManyTickets { most: usize },
     #[strum(message = "this seat at this gate has a ticket already")]
     SeatTaken,
     #[strum(message = "names the same seat and gate as line {line}")]
     SeatTwice { line: u64 },
     /// The same in an array.
-    #[strum(message = "names a seat at a gate that is named before")]
+    #[strum(message = "names the same seat and gate as an earlier ticket")]
     SeatRepeated,
-    #[strum(message = "has a reference that is named before")]
+    #[strum(message = "has the same reference as an earlier ticket")]
     ReferenceRepeated,
-    /// The first line of a file is the one place where what was sent is told: without the names nobody finds the columns.
-    #[strum(message = "has columns that are not known: {columns}. Known are {known}; map or ignore the others")]
+    /// Only here does a message repeat what was sent: without the names, the columns could not be found.
+    #[strum(message = "has unknown columns: {columns}. Known columns are {known}; map or ignore the others")]
     UnknownColumn { columns: Vec<String>, known: Vec<String> },
     #[strum(message = "names the column {column} twice")]
     ColumnTwice { column: String },
     #[strum(message = "names none of the columns {known}")]
     NoColumn { known: Vec<String> },
-    /// There is no line that names the columns.
-    #[strum(message = "is a ticket already, and no line names the columns; say what they are")]
+    /// No line names the columns.
+    #[strum(message = "is a ticket, and no line names the columns; specify them")]
     NoHeader,
-    /// Neither a word for a ticket nor one for none.
+    /// Words that say neither that a line is a ticket nor that it is not.
     #[strum(
-        message = "has words for a status that are not known: {words}. Map the column to nothing, or ignore what is not known, \
-                       and they are tickets"
+        message = "has unknown words for a status: {words}. Map the column to nothing, or ignore the unknown, to import them \
+                       as tickets"
     )]
     UnknownStatus { words: Vec<String> },
     #[strum(message = "must be 1, because the line names a seat")]
     SeatIsOneTicket,
-    /// Such as `#N/A`, or what a program wrote that cannot calculate.
+    /// An error such as `#N/A`, or a formula from a program that cannot calculate.
     #[strum(
-        message = "is a formula that failed, or was never worked out; open the file in a spreadsheet and save it again"
+        message = "is a formula that failed, or was never calculated; open the file in a spreadsheet and save it again"
     )]
     FailedFormula,
     #[strum(message = "is empty")]
     EmptyFile,
     #[strum(message = "must have {expected} fields, as the header has, not {found}")]
     WrongFieldCount { expected: usize, found: usize },
-    #[strum(message = "begins a quote that does not end")]
+    #[strum(message = "has a quote that is never closed")]
     UnclosedQuote,
-    #[strum(message = "must be one e-mail address, and has several")]
+    #[strum(message = "must be one e-mail address, not several")]
     TwoEmails,
-    /// The person whom a line names is known with another address, or with none, or an earlier line has another.
+    /// The person named in a line is registered with another address, or with none, or has another in an earlier line.
     #[strum(message = "names a person who is known with another email, or with none")]
     PersonDiffers,
     #[strum(message = "has the same reference as line {line}")]
     ReferenceTwice { line: u64 },
     #[strum(message = "this reference has a ticket already")]
     ReferenceTaken,
-    /// Without a seat and a reference nothing tells a second ticket from the first one again.
+    /// Without a seat and a reference, a second ticket cannot be distinguished from the first one, sent again.
     #[strum(message = "names a person who has a ticket already; give the new one a seat or a reference")]
     HasTicket,
-    #[strum(message = "is a ticket of another person; transfer it")]
+    #[strum(message = "is another person's ticket; transfer it")]
     OtherHolder,
     #[strum(message = "has the reference of a ticket at another seat or gate")]
     OtherSeat,
@@ -181,74 +182,68 @@ pub enum Fault {
     OtherReference,
     #[strum(message = "and {more} more faults")]
     MoreFaults { more: usize },
-    #[strum(message = "is an old workbook of Excel; save it as .xlsx or as CSV")]
+    #[strum(message = "is an old Excel workbook; save it as .xlsx or as CSV")]
     OldExcel,
-    #[strum(message = "is a workbook with a password; save it without one, or as CSV")]
+    #[strum(message = "is a password-protected workbook; save it without a password, or as CSV")]
     LockedWorkbook,
     #[strum(message = "is an OpenDocument file; save it as .xlsx or as CSV")]
     OpenDocument,
-    #[strum(message = "is a file of Numbers; export it as CSV or for Excel")]
+    #[strum(message = "is a Numbers file; export it as CSV or for Excel")]
     AppleNumbers,
     #[strum(message = "is a PDF; export the list as CSV or .xlsx where it comes from")]
     Pdf,
     #[strum(message = "is a web page; download the list itself as CSV or .xlsx")]
     WebPage,
-    #[strum(message = "is no list; save it as CSV or .xlsx")]
+    #[strum(message = "is not a list; save it as CSV or .xlsx")]
     NotAList,
-    #[strum(message = "is a workbook that is damaged; open it, and save it again or as CSV")]
+    #[strum(message = "is a damaged workbook; open it, and save it again or as CSV")]
     BrokenWorkbook,
-    #[strum(message = "has too much in it; save the sheet alone, as CSV")]
+    #[strum(message = "is too large; save only the sheet, as CSV")]
     LargeWorkbook,
     #[strum(message = "has more than {most} columns; delete those that are not needed")]
     TooManyColumns { most: usize },
 
-    // What is not wrong, and should be known of a list.
-    #[strum(message = "lines left out, because they say that they are no tickets: {count}")]
+    // Notices about a list, which are no errors.
+    #[strum(message = "lines skipped, because their status says that they are not tickets: {count}")]
     LinesLeftOut { count: usize },
-    #[strum(message = "lines left out that are sums: {lines}")]
+    #[strum(message = "lines skipped, because they are sums: {lines}")]
     SumsLeftOut { lines: Vec<u64> },
     #[strum(
-        message = "tickets that are good, though a line that was left out says that they are not: {count}. Revoke them by hand"
+        message = "tickets that remain valid, although a skipped line says that they are not: {count}. Revoke them by hand"
     )]
     StillGood { count: usize },
-    #[strum(message = "rows that are hidden or filtered out in the workbook are read as well: {count}")]
+    #[strum(message = "hidden or filtered rows of the workbook, which are read as well: {count}")]
     HiddenRows { count: usize },
     #[strum(message = "other sheets of the workbook, which are not read: {sheets}")]
     OtherSheets { sheets: Vec<String> },
-    #[strum(message = "is not Unicode, so the letters are a guess; look at the names, or save it as CSV UTF-8")]
+    #[strum(message = "is not Unicode, so its letters are guessed; check the names, or save it as CSV UTF-8")]
     GuessedLetters,
-    #[strum(
-        message = "has letters such as `Ã±`: UTF-8 was read as something else before it was saved. Export the list anew"
-    )]
+    #[strum(message = "has letters such as `Ã±`: UTF-8 was misread before it was saved. Export the list again")]
     MangledLetters,
-    #[strum(message = "seats that look like a date, as Excel makes one of 1-2: lines {lines}")]
+    #[strum(message = "seats that look like dates, into which Excel turns 1-2: lines {lines}")]
     SeatsLikeDates { lines: Vec<u64> },
-    #[strum(message = "tickets of the event that no line names, and that stay good: {count}")]
+    #[strum(message = "tickets of the event that are not in the list, and remain valid: {count}")]
     NotInList { count: u64 },
-    #[strum(
-        message = "tickets that stay as they are, though the list has another person, reference or seat: lines {lines}"
-    )]
+    #[strum(message = "tickets left unchanged, although the list has another person, reference or seat: lines {lines}")]
     NotAsInList { lines: Vec<u64> },
-    #[strum(
-        message = "names on tickets that change, while whose they are, their links and their codes stay: lines {lines}"
-    )]
+    #[strum(message = "tickets whose name changes, while their holder, links and codes stay: lines {lines}")]
     Renamed { lines: Vec<u64> },
-    #[strum(message = "tickets that are revoked and stay so: lines {lines}")]
+    #[strum(message = "revoked tickets, which stay revoked: lines {lines}")]
     StillRevoked { lines: Vec<u64> },
     #[strum(message = "no seat, in a list that has seats; they get the next free number: lines {lines}")]
     SeatsNumbered { lines: Vec<u64> },
-    /// Of a seller's long names of products.
-    #[strum(message = "categories of more than {most} characters, which are cut: lines {lines}")]
+    /// A seller's product names can be long.
+    #[strum(message = "categories of more than {most} characters, which are shortened: lines {lines}")]
     CategoriesCut { most: usize, lines: Vec<u64> },
 }
 
 impl Fault {
-    /// Its stable name.
+    /// Returns its stable code.
     pub fn code(&self) -> &'static str {
         self.into()
     }
 
-    /// What its text needs to know, by name.
+    /// Returns the parameters of its text, by name.
     pub fn params(&self) -> Map<String, Value> {
         match serde_json::to_value(self).map(|told| told["params"].clone()) {
             Ok(Value::Object(params)) => params,
@@ -256,7 +251,7 @@ impl Fault {
         }
     }
 
-    /// In English, to be read after the name of the field.
+    /// Returns the English message, which follows the field's name.
     pub fn message(&self) -> String {
         let message = self.get_message().unwrap_or_default();
         match self {
@@ -277,8 +272,8 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// For serde, which carries nothing but a text from where a value is read to where its field is known: the fault as JSON,
-/// which [`Fault::of_serde`] reads again. For people there is [`Fault::message`].
+/// Writes the fault as JSON, which [`Fault::of_serde`] reads again: serde passes only a text from where a value is read to where
+/// its field is known. [`Fault::message`] is for people.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
@@ -287,14 +282,14 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What serde says, read: the fault, and the name of the field where serde names it.
+/// A parsed serde error: the fault, and the field if serde names it.
 pub struct Told<'a> {
     pub field: Option<&'a str>,
     pub fault: Fault,
 }
 
 impl Fault {
-    /// Reads what serde says: a fault of ours as it is, and serde's own by its words. No other place knows them.
+    /// Parses the text of a serde error: a fault of ours, or serde's own wording. No other code depends on that wording.
     pub fn of_serde(words: &str) -> Told<'_> {
         let named = |field, fault| Told { field: Some(field), fault };
         let unnamed = |fault| Told { field: None, fault };
@@ -307,7 +302,7 @@ impl Fault {
         if let Some(field) = words.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`')) {
             return named(field, Self::GivenTwice);
         }
-        // What was sent comes first and may itself say what follows it.
+        // The sent name comes first, and may itself contain the words that follow it.
         if let Some(rest) = words.strip_prefix("unknown field `") {
             let (field, known) = rest.rsplit_once("`, expected ").or(rest.rsplit_once("`, ")).unwrap_or((rest, ""));
             let known = known.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
@@ -322,7 +317,7 @@ impl Fault {
     }
 }
 
-/// The type of JSON that serde means, in the words of JSON Schema.
+/// Translates a type named by serde into the terms of JSON Schema.
 fn json_type(expected: &str) -> &str {
     match expected.trim_start_matches("a ").trim_start_matches("an ") {
         "sequence" => "array",
@@ -346,16 +341,16 @@ fn expected(known: &[String]) -> String {
     }
 }
 
-/// One field that was refused, or one line of a file.
+/// An error in one field, or in one line of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FieldError {
     /// The field's name; `line 12` for the twelfth line of a CSV import, `[3]` for the fourth ticket of an array.
     pub field: String,
-    /// The stable name of what is wrong with it, for programs.
+    /// The stable code of the error, for programs.
     code: &'static str,
-    /// What a text for this code needs to know: numbers, words, lists of words. `column` is the one of the line that is wrong,
-    /// and `named` what the file calls it.
+    /// Parameters for a text: numbers, words, lists of words. `column` is the invalid column of the line, and `named` its name in
+    /// the file.
     params: Map<String, Value>,
     /// The same in English, for people. Its wording may change.
     message: String,
@@ -366,12 +361,12 @@ impl FieldError {
         Self { field: field.into(), code: fault.code(), params: fault.params(), message: fault.message() }
     }
 
-    /// A line of a file, counted from 1.
+    /// Returns the error of a line of a file, counted from 1.
     pub fn line(line: u64, fault: Fault) -> Self {
         Self::new(format!("line {line}"), fault)
     }
 
-    /// One column of a line, which the file calls `named`.
+    /// Returns the error of one column of a line, which the file calls `named`.
     pub fn column(line: u64, column: &str, named: &str, fault: Fault) -> Self {
         let mut error = Self::line(line, fault);
         error.params.insert("column".to_owned(), column.into());
@@ -380,12 +375,12 @@ impl FieldError {
         error
     }
 
-    /// The stable name of what is wrong.
+    /// Returns the stable code of the error.
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// In English, to be read after the field.
+    /// Returns the English message, which follows the field's name.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -1,20 +1,20 @@
-//! Text as people read it: what is the same text to them, what finds it, and in which order they look for it.
+//! Text as people read it: comparison, search and sort order.
 //!
-//! `src/pages/shared/fold.js` has [`place`] too; `tests/suite/fold_cases.json` is run against both.
+//! `src/pages/shared/fold.js` implements [`place`] too. Both are tested against `tests/suite/fold_cases.json`.
 
 use std::cmp::Ordering;
 
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-/// A text as it is kept: composed (NFC), each run of white space one space, none at the ends.
+/// Normalizes a text for storage: composed (NFC), with each run of white space as one space, and none at the ends.
 pub fn tidy(text: &str) -> String {
     let composed: String = text.nfc().collect();
     composed.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What a seat or a gate is compared by: the same for texts that differ in their case, accents, width, spaces or dashes
-/// only. In a word of one or two letters an accent counts: row Ñ is not row N.
+/// Returns the text by which seats and gates are compared: equal for texts that differ only in case, accents, width, spaces
+/// or dashes. In a word of one or two letters, accents count: row Ñ is not row N.
 pub fn place(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     let mut word = String::new();
@@ -34,16 +34,16 @@ pub fn place(text: &str) -> String {
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Characters of what a place is compared by at most: there are some that stand for 18 others, and an index has a limit.
-/// Longer ones are compared as they are kept.
+/// Maximum length in characters of the text by which seats and gates are compared: one character can unfold to 18, and an
+/// index has a limit. Where it would be longer, the tidied text is compared.
 const LONGEST_PLACE: usize = 200;
 
-/// Whether people read the same seat or gate.
+/// Returns whether people read both texts as the same seat or gate.
 pub fn same_place(one: &str, other: &str) -> bool {
     one == other || place(one) == place(other)
 }
 
-/// The words of a text, by which it is found: in lower case, without accents.
+/// Returns the words of a text for search: in lower case, without accents.
 pub fn words(text: &str) -> Vec<String> {
     let unmarked: String = plain(text).filter(|character| !is_apostrophe(*character)).nfd().collect();
     let folded = unaccented(&unmarked);
@@ -51,15 +51,16 @@ pub fn words(text: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// The order in which people look for a seat, a gate or a name: by the alphabet without case and accents, A2 before A10.
+/// Compares seats, gates or names in the order in which people look for them: alphabetically without case and accents, and
+/// with A2 before A10.
 pub fn order(one: &str, other: &str) -> Ordering {
     let by_alphabet =
         natural(&unaccented(&plain(one).collect::<String>()), &unaccented(&plain(other).collect::<String>()));
     by_alphabet.then_with(|| one.cmp(other))
 }
 
-/// The letters of a text, decomposed (NFKD) and in lower case, without what cannot be seen, with one kind of dashes and of
-/// apostrophes. Marks that come together so are in their order again (Unicode Standard Annex 15, section 1.3).
+/// Returns the characters of a text, decomposed (NFKD) and in lower case, without invisible ones, and with one kind of dash
+/// and apostrophe. The second decomposition reorders marks that became adjacent (Unicode Standard Annex 15, section 1.3).
 fn plain(text: &str) -> impl Iterator<Item = char> {
     let seen = text.nfkd().filter(|character| !is_invisible(*character)).flat_map(char::to_lowercase);
     let plain = seen.flat_map(|character| {
@@ -80,7 +81,7 @@ fn push_word(folded: &mut String, word: &str) {
     if letters > 2 { folded.push_str(&unaccented(word)) } else { folded.push_str(word) }
 }
 
-/// Letters without their accents, and those whose accent is a part of them.
+/// Removes accents, also from letters that do not decompose, such as ø.
 fn unaccented(plain: &str) -> String {
     let mut letters = String::with_capacity(plain.len());
     for character in plain.chars().filter(|character| !is_accent(*character)) {
@@ -99,14 +100,14 @@ fn unaccented(plain: &str) -> String {
     letters
 }
 
-/// Accents of the Latin, Greek, Cyrillic, Hebrew and Arabic scripts. Other scripts write vowels, or other letters, with their
-/// marks.
+/// Returns whether a character is an accent of the Latin, Greek, Cyrillic, Hebrew or Arabic script. In other scripts, marks
+/// are vowels or make other letters.
 fn is_accent(character: char) -> bool {
     matches!(character,
         '\u{300}'..='\u{36f}' | '\u{591}'..='\u{5c7}' | '\u{64b}'..='\u{65f}' | '\u{670}')
 }
 
-/// What text has for computers: soft hyphens, joiners, directions, variants.
+/// Returns whether a character is invisible: a soft hyphen, joiner, direction or variation selector.
 pub fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}'
@@ -117,7 +118,7 @@ fn is_apostrophe(character: char) -> bool {
     matches!(character, '\'' | '`' | '\u{b4}')
 }
 
-/// What is between words.
+/// Returns whether a character separates words.
 fn is_separator(character: char) -> bool {
     character.is_whitespace()
         || character.is_control()
@@ -146,7 +147,7 @@ fn natural(one: &str, other: &str) -> Ordering {
     one.len().cmp(&other.len())
 }
 
-/// How many digits a text begins with.
+/// Returns the number of leading digits.
 fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }

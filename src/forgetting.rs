@@ -1,5 +1,4 @@
-//! Events whose people are forgotten, so many days after their end: by `forget`, and by `serve` every day where it has time of its
-//! own.
+//! Forgets the people of events some days after their end: in `forget`, and daily in a continuously running `serve`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +10,14 @@ use crate::error::Error;
 use crate::model::Event;
 use crate::store::Forgotten;
 
-/// The first requests go first.
+/// Delay after the start, which leaves the machine to the first requests.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// How often it is looked whether a day has passed: a machine may have slept, or its clock been set.
+/// How often to check whether a day has passed: the machine may have slept, or its clock may have been set.
 const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
 const DAY: Duration = Duration::from_hours(24);
 
-/// Forgets all who are to be forgotten by now, or with `dry_run` tells whom. Returns the events of which anything was erased, or would
-/// be; of each that cannot be gone over now, why: it waits for the next time.
+/// Forgets the people of all events that are due, or with `dry_run` only counts them. Returns the events from which something was
+/// erased, or would be, and those that failed, with the error. The next run retries these.
 pub async fn forget_due(app: &App, dry_run: bool) -> Result<Vec<(Event, Result<Forgotten, Error>)>, Error> {
     let store = app.store();
     let mut events = Vec::new();
@@ -36,7 +35,7 @@ pub async fn forget_due(app: &App, dry_run: bool) -> Result<Vec<(Event, Result<F
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(event = event.slug, %error, "an event has not forgotten all of its people yet")
+                tracing::warn!(event = event.slug, %error, "an event has not yet forgotten all of its people")
             }
         }
         events.push((event, forgotten));
@@ -44,13 +43,13 @@ pub async fn forget_due(app: &App, dry_run: bool) -> Result<Vec<(Event, Result<F
     Ok(events)
 }
 
-/// Forgets every day, for as long as the service runs.
+/// Forgets the people of due events daily for as long as the service runs.
 pub async fn run(app: Arc<App>) {
     let (mut rest, mut due) = (FIRST_LOOK, app.now());
     loop {
         tokio::time::sleep(rest).await;
         rest = LOOK_AGAIN;
-        // Before the first request there is no file yet.
+        // Before the first request there may be no database file.
         let has_database = app.settings.sqlite_file().is_none_or(Path::exists);
         if app.now() < due || !has_database {
             continue;
@@ -58,7 +57,7 @@ pub async fn run(app: Arc<App>) {
         match forget_due(&app, false).await {
             Ok(events) if events.iter().all(|(_, forgotten)| forgotten.is_ok()) => due = app.now() + DAY,
             Ok(_) => {}
-            Err(error) => tracing::error!(%error, "nobody is forgotten until the next look"),
+            Err(error) => tracing::error!(%error, "cannot forget people; trying again later"),
         }
     }
 }

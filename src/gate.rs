@@ -1,5 +1,4 @@
-//! One scan from reading to writing: what was shown is decided on, and the verdict is written down with the mark on the
-//! ticket.
+//! One scan from reading to writing: decides what was shown, and records the verdict together with the mark on the ticket.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -15,17 +14,17 @@ use crate::model::{Direction, Millis, Role, Scan, ScanResult, Status, Ticket};
 use crate::store::{Guesses, Mark, Recorded, ScanContext, TicketName, Voucher};
 use crate::totp::{Code, Match, QrCode, TicketSecret};
 
-/// How often a scan whose ticket changed under it is decided again.
+/// Maximum number of attempts to decide a scan whose ticket changes concurrently.
 const TRIES: usize = 3;
 
-/// A scan that a device asks for, understood.
+/// A parsed scan request of a device.
 pub struct ScanRequest {
     pub scan_id: Uuid,
     pub shown: Shown,
     pub at_gate: Option<String>,
     pub direction: Direction,
     pub scanned_at: Millis,
-    /// What the gate decided by itself, while it was offline.
+    /// The verdict of the gate itself, if it decided offline.
     pub offline_result: Option<ScanResult>,
 }
 
@@ -33,15 +32,15 @@ pub struct ScanRequest {
 pub enum Shown {
     /// The QR code of a ticket.
     Qr(QrCode),
-    /// A ticket, as a gate wrote it down without its code.
+    /// A ticket that a gate recorded without its code.
     Ticket(Uuid),
-    /// A seat at a gate, with the code that was typed, unless it is what a gate wrote down.
+    /// A seat at a gate with the typed code, or without one if a gate recorded it.
     Seat { seat: String, gate: String, code: Option<Code> },
-    /// A seat at a gate, whose holder a supervisor admits without a code, and why.
+    /// A seat at a gate whose holder a supervisor admits without a code, and the reason.
     Vouched { seat: String, gate: String, note: String },
-    /// A ticket of somebody who was admitted with another one just now, and the scan that did it.
+    /// Another ticket of a holder who has just been admitted, and the scan that did so.
     OfParty { ticket_id: Uuid, vouched_by: Uuid },
-    /// Something that is no code of ours.
+    /// Something that is not one of our codes.
     Nothing,
 }
 
@@ -64,12 +63,12 @@ impl Shown {
         }
     }
 
-    /// Whether it names a ticket and nothing that speaks for it.
+    /// Returns whether it names a ticket without any proof.
     fn is_bare(&self) -> bool {
         matches!(self, Self::Ticket(_) | Self::Seat { code: None, .. })
     }
 
-    /// Why a supervisor vouches.
+    /// Returns the reason for which a supervisor vouches.
     fn note(&self) -> Option<&str> {
         match self {
             Self::Vouched { note, .. } => Some(note),
@@ -77,7 +76,7 @@ impl Shown {
         }
     }
 
-    /// The scan that is to speak for it.
+    /// Returns the scan that should vouch for it.
     fn vouched_by(&self) -> Option<Uuid> {
         match self {
             Self::OfParty { vouched_by, .. } => Some(*vouched_by),
@@ -85,7 +84,7 @@ impl Shown {
         }
     }
 
-    /// A name for the ticket that was shown, by which a retry is recognised when there is no such ticket.
+    /// Returns an id for the ticket that was shown, by which a retry is recognised if there is no such ticket.
     fn claimed(&self) -> Uuid {
         match self.ticket() {
             TicketName::Id(ticket_id) | TicketName::OfParty { ticket_id, .. } => ticket_id,
@@ -101,25 +100,25 @@ impl Shown {
 }
 
 impl ScanRequest {
-    /// Whether this caller may send this now. Asked after the replay, which any key of the event gets at any time.
+    /// Checks that the caller may send this now. Runs after the replay, which any key of the event gets at any time.
     fn check(&self, caller: &Caller, now: Millis) -> Result<(), Error> {
         if self.manual() && !caller.role.holds(Role::Supervisor) {
             return Err(Error::Forbidden("Only a supervisor may admit without a code."));
         }
         if self.shown.is_bare() && !caller.is_agreed() {
-            return Err(Error::Forbidden("Nothing speaks for this scan."));
+            return Err(Error::Forbidden("This scan has no proof of the ticket."));
         }
         check_moment(caller, self.offline().then_some(self.scanned_at), now)
     }
 
-    /// The code that is looked at. Where an organizer has agreed, the gate has looked at it: its device knew the keys of the
-    /// codes, so whoever has it could make them, and the ticket may have got another key since.
+    /// Returns the code to check. If an organizer has agreed, the gate's check counts: its device had the keys of the codes, so
+    /// anyone who has it could generate them, and the ticket may have a new key since.
     fn code(&self, caller: &Caller) -> Option<&Code> {
         self.shown.code().filter(|_| !caller.is_agreed())
     }
 
-    /// Which refused codes count against this scan. Whoever shows paper, vouches or is vouched for guesses nothing; and scans of
-    /// offline gates do not meet the limit of a ticket.
+    /// Returns which refused codes count against this scan. Paper and vouching are not guesses, and scans of offline gates are
+    /// not subject to the limit of a ticket.
     fn guesses(&self, caller: &Caller, now: Millis) -> Guesses {
         let since = self.code(caller).is_some_and(Code::is_guessable).then_some(now - ATTEMPTS_WINDOW);
         Guesses {
@@ -130,8 +129,8 @@ impl ScanRequest {
         }
     }
 
-    /// Whether nothing is wrong with what speaks for it, if that is another scan: it admitted somebody at this ticket's gate a short
-    /// while before. Where an organizer has agreed, the gate has looked at that too.
+    /// Returns whether the scan that vouches for this one, if any, is valid: it must have admitted somebody at this ticket's gate
+    /// shortly before. If an organizer has agreed, the gate's check of that counts too.
     fn is_vouched(&self, caller: &Caller, context: &ScanContext, as_of: Millis) -> bool {
         if self.shown.vouched_by().is_none() || caller.is_agreed() {
             return true;
@@ -152,16 +151,16 @@ impl ScanRequest {
     }
 }
 
-/// Whether this caller may send what was made at this moment; none for what is made now.
+/// Checks that the caller may send a scan made offline at this moment, or made now if `None`.
 pub fn check_moment(caller: &Caller, offline_at: Option<Millis>, now: Millis) -> Result<(), Error> {
     let Some(scanned_at) = offline_at else {
         return match caller.ended {
-            Some(_) => Err(Error::Forbidden("Nothing speaks for this scan.")),
+            Some(_) => Err(Error::Forbidden("This scan has no proof of the ticket.")),
             None => Ok(()),
         };
     };
     let oldest = if caller.is_agreed() { Millis(i64::MIN) } else { now - OFFLINE_WINDOW };
-    // A key that was made in the future was made by a clock that was ahead: who has it proves that it is there.
+    // A creation time in the future is from a clock that was ahead; the key evidently exists already.
     let made = caller.created_at.filter(|&at| at <= now);
     let oldest = oldest.max(made.unwrap_or(oldest));
     let latest = now + OFFLINE_AHEAD;
@@ -173,25 +172,25 @@ pub fn check_moment(caller: &Caller, offline_at: Option<Millis>, now: Millis) ->
     Err(Error::field("scanned_at", Fault::OutsideWindow { hours, seconds }))
 }
 
-/// When the device made a scan, by its own clock. An online gate whose clock is far off admits all the same, but what its clock
-/// says is not kept: then it is when the scan was received. Offline such a scan is refused.
+/// Returns the time of a scan by the device's clock. An online gate whose clock is far off still admits, but the time of receipt
+/// is recorded instead. Offline, such a scan is rejected.
 pub fn made_at(scanned_at: Millis, offline: bool, now: Millis) -> Millis {
     let believed = now - OFFLINE_WINDOW..=now + OFFLINE_AHEAD;
     if offline || believed.contains(&scanned_at) { scanned_at } else { now }
 }
 
-/// The verdict on a scan, and the ticket it is about.
+/// The verdict on a scan, with its ticket.
 pub struct Scanned {
     pub scan: Scan,
     pub ticket: Option<Ticket>,
-    /// The holder's other tickets that this scan may speak for.
+    /// The holder's other tickets for which this scan may vouch.
     pub party: Vec<Ticket>,
-    /// Whether it was given before, to the same scan.
+    /// Whether the same scan got this verdict before.
     pub replayed: bool,
 }
 
-/// Decides one scan and writes it down. Reads, decides, writes only if the ticket is still what was read; otherwise
-/// once more from the start.
+/// Decides one scan and records it. Reads, decides, and writes only if the ticket is unchanged since; otherwise it starts
+/// again.
 pub async fn scan(
     app: &App,
     caller: &Caller,
@@ -214,9 +213,9 @@ pub async fn scan(
         }
         let secret = app.checked_secret(context.secret_fingerprint.as_deref())?;
         let (mut scan, mut mark) = decide(secret, caller, &context, request, now);
-        // In the place of the code: what comes before it needs none.
+        // Vouching takes the place of the code, so refusals that precede the code do not need it.
         if scan.result.needs_the_code() && !request.is_vouched(caller, &context, scan.decided_at) {
-            // Whom a gate let in by a scan that does not stand has come in: a conflict, like that scan.
+            // The gate let this person in by a scan that was not accepted: record a conflict, as for that scan.
             if context.voucher.is_none() || request.offline_result != Some(ScanResult::Accepted) {
                 return Err(Error::field("vouched_by", Fault::NotVouched { seconds: PARTY_WINDOW.as_secs() }));
             }
@@ -240,7 +239,7 @@ pub async fn scan(
     Err(Error::ScanContended)
 }
 
-/// Which of the holder's other tickets would admit now without a code.
+/// Returns the holder's other tickets that would admit now without a code.
 fn company(context: &mut ScanContext, request: &ScanRequest, now: Millis) -> Vec<Ticket> {
     let direction = Direction::Entry;
     let presented =
@@ -253,8 +252,8 @@ fn company(context: &mut ScanContext, request: &ScanRequest, now: Millis) -> Vec
     party
 }
 
-/// The same with the holder's other tickets, if this scan may speak for them now, for whoever asks. In a batch nobody waits at the
-/// gate any more.
+/// Adds the holder's other tickets if this scan may vouch for them now for this caller. Not in a batch, when nobody is waiting
+/// at the gate any more.
 fn with_party(scanned: Scanned, party: Vec<Ticket>, caller: &Caller, request: &ScanRequest, now: Millis) -> Scanned {
     let Scan { result, direction, vouched_by, key_id, decided_at, .. } = scanned.scan;
     let admits = result == ScanResult::Accepted && direction == Direction::Entry && vouched_by.is_none();
@@ -262,7 +261,7 @@ fn with_party(scanned: Scanned, party: Vec<Ticket>, caller: &Caller, request: &S
     if speaks { Scanned { party, ..scanned } } else { scanned }
 }
 
-/// The first verdict again, when it is the same scan; or, once it was undone, that.
+/// Returns the first verdict again if it is the same scan, or `undone` if it has been undone.
 fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanRequest) -> Result<Scanned, Error> {
     let same_ticket = match prior.ticket_id {
         Some(ticket_id) => ticket.as_ref().is_some_and(|ticket| ticket.ticket_id == ticket_id),
@@ -271,12 +270,12 @@ fn replay(prior: Scan, event_id: Uuid, ticket: Option<Ticket>, request: &ScanReq
     if prior.event_id != event_id || prior.direction != request.direction || !same_ticket {
         return Err(Error::ScanIdConflict);
     }
-    // A ticket that came into being after it was unknown is not part of that verdict.
+    // A ticket created after the verdict `unknown_ticket` is not part of it.
     let ticket = ticket.filter(|_| prior.ticket_id.is_some());
     Ok(Scanned { scan: prior.as_it_stands(), ticket, party: Vec::new(), replayed: true })
 }
 
-/// A scan for which nothing spoke.
+/// Turns an unproven scan into `wrong_code`.
 fn without_code(scan: Scan) -> Scan {
     Scan {
         result: ScanResult::WrongCode,
@@ -311,11 +310,11 @@ fn decide(
         at_gate: at_gate.map(String::as_str),
         direction: request.direction,
         offline: request.offline(),
-        // Who tries the codes of many tickets, or sends many at once, is told no more. A key that has ended sends batches only.
+        // Not for a client that tries the codes of many tickets, nor in a batch, which is all that an ended key may send.
         tells_future: !request.offline() && context.key_refusals < FUTURE_TOLD,
     };
     let mut decision = admission::decide(subject.as_ref(), &presented, as_of);
-    // Whom the gate refused did not come in, so nothing is marked: its verdict stands.
+    // A person whom the gate refused did not come in. Its verdict stands, and nothing is marked.
     if let (ScanResult::Accepted, Some(own)) = (decision.result, request.offline_result)
         && own != ScanResult::Accepted
     {
@@ -374,8 +373,8 @@ fn subject(ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Sub
     }
 }
 
-/// The state of a ticket when it was scanned. One that has been used, revoked and reissued since is unused now, and was used
-/// then: what was shown belongs to the ticket that it was.
+/// Returns the status of a ticket when it was scanned. A ticket that was used, and then revoked and reissued, is valid now but
+/// was used then, and what was shown belongs to the ticket as it was.
 fn status_then(ticket: &Ticket, context: &ScanContext, request: &ScanRequest) -> Status {
     let reissued = request.offline() && ticket.seeded_at > Some(request.scanned_at);
     match ticket.status {

@@ -3,47 +3,46 @@
 //!
 //! # Map
 //!
-//! A request comes in through one of two entrances ([`serve`], with its table of [`connections`]) and goes through one
-//! function, [`routes::handle`], which finds its line in the route table, checks the key ([`auth`]), reads the body and
-//! calls one endpoint ([`endpoints`]). The endpoint asks the database ([`store`]). A scan goes from reading to writing in [`gate`], whoever comes without a ticket
-//! in [`door`]; the decision in it is a pure
-//! function ([`admission`]) of what the database knows and of the code that was shown ([`totp`]).
+//! A request enters through one of two entrances ([`serve`], with its table of [`connections`]) and one function,
+//! [`routes::handle`], which finds its route, checks the key ([`auth`]), reads the body and calls one endpoint
+//! ([`endpoints`]). The endpoint queries the database ([`store`]). [`gate`] takes a scan from reading to writing, and [`door`]
+//! admits people without a ticket. The decision is a pure function ([`admission`]) of the database's data and of the code
+//! that was shown ([`totp`]).
 //!
-//! Around that: [`config`] (every setting), [`model`] (the words of the domain), [`request`], [`response`] and [`list`]
-//! (bodies, answers, lists), [`sheet`] (lists in, CSV out), [`error`] and [`fault`] (every refusal, of a request and of a field),
-//! [`fold`] (text as people read it), [`mail`] (what is sent to people, and the way there),
-//! [`logs`], [`metrics`], [`quota`] (what one key may take), [`numbers`] (what is counted, and how often), [`backup`], [`forgetting`], and [`commands`] and [`command_line`].
+//! Around that: [`config`] (all settings), [`model`] (the domain types), [`request`], [`response`] and [`list`] (bodies,
+//! responses, pages of lists), [`sheet`] (lists in, CSV out), [`error`] and [`fault`] (all errors, of a request and of a
+//! field), [`fold`] (text as people read it), [`mail`] (letters and their transport), [`logs`], [`metrics`], [`quota`]
+//! (limits per key and event), [`numbers`] (cached statistics), [`backup`], [`forgetting`], [`commands`] and [`command_line`].
 //!
-//! # Rooms
+//! # Layers
 //!
-//! They lie one above the other: no file imports one that stands higher, or in its own line before it. A test reads this
-//! list.
+//! No file imports a file of a higher layer, or one that precedes it in its own layer. A test reads this list.
 //!
 //! ```text
 //! main command_line commands                       the command line
-//! openapi                                          what the interface looks like, made in tests
-//! serve connections                                the two entrances; who has a place at the first
+//! openapi                                          the OpenAPI document, generated in tests
+//! serve connections                                the two entrances; the connections of the port
 //! routes                                           the route table, limits, handle(): who may call what
-//! endpoints                                        one file a resource: parse, ask, answer
-//! door gate mail links wallet backup forgetting    one scan from reading to writing; letters; addresses; passes; backups; who is forgotten
-//! request logs                                     what an endpoint gets, what is logged of it
-//! app                                              the state a request needs
-//! numbers quota auth sheet store pages             what is counted; shares; keys; lists; the database; templates and texts
+//! endpoints                                        one file per resource: parse, query, respond
+//! door gate mail links wallet backup forgetting    walk-ups; scans; letters; addresses; passes; backups; erasure
+//! request logs                                     the input of an endpoint; its log line
+//! app                                              the state that all requests share
+//! numbers quota auth sheet store pages             statistics; quotas; keys; lists; the database; templates and texts
 //! admission totp                                   the decision and the codes, pure
-//! list response metrics model error                the ground
+//! list response metrics model error                the foundation
 //! fault config limits fold
 //! ```
 //!
 //! # Invariants
 //!
-//! - A ticket is marked only if it is still at the version that the decision was made on.
-//! - The mark and the row of the scan are committed together, and before the response.
+//! - A ticket is marked only if it still has the version on which the decision is based.
+//! - The mark and the row of the scan are committed together, before the response.
 //! - Nothing runs after the response.
-//! - A request is decided by one reading of the clock, [`app::App::now`]; what it calls is told the time. (Its key is looked
-//!   at once more before, when its body is still on its way.)
-//! - No secret is in a log line, an error, or a `Debug` output.
+//! - A request reads the clock once, [`app::App::now`], and passes the time on. (Its key is also checked once before, while
+//!   its body is still arriving.)
+//! - No secret appears in a log line, an error, or `Debug` output.
 
-// They panic where nobody reads them: `say!` and `note!` in commands.rs do not.
+// These panic if nobody reads the output; `say!` and `note!` in commands.rs do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod admission;
@@ -86,14 +85,14 @@ pub mod wallet;
 mod tests {
     use std::path::Path;
 
-    /// The rooms of the list above, from the top to the ground.
+    /// Returns the modules of the list above, from the top layer to the bottom.
     fn rooms() -> Vec<&'static str> {
         let list = include_str!("lib.rs").split("//! ```").nth(1).expect("the list of rooms");
         let lines = list.lines().skip(1).filter_map(|line| line.strip_prefix("//! ")?.split("  ").next());
         lines.flat_map(str::split_whitespace).collect()
     }
 
-    /// Every source file, with the room that it is in.
+    /// Returns all source files, with the top-level module of each.
     fn sources(folder: &Path, room: Option<&str>) -> Vec<(String, String)> {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let read = |path: std::path::PathBuf| {
@@ -107,7 +106,7 @@ mod tests {
         entries.flat_map(read).collect()
     }
 
-    /// The rooms in what follows a `crate::`: one, or several in braces.
+    /// Returns the modules in the text after a `crate::`: one, or several in braces.
     fn named(path: &str) -> impl Iterator<Item = &str> {
         let names = match path.strip_prefix('{') {
             Some(group) => group.split('}').next(),
@@ -122,9 +121,9 @@ mod tests {
         let place = |name: &str| rooms.iter().position(|room| *room == name);
         let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), None);
         for (room, source) in sources.iter().filter(|(room, _)| room != "lib") {
-            let own = place(room).unwrap_or_else(|| panic!("the list names no room {room}"));
+            let own = place(room).unwrap_or_else(|| panic!("the list lacks the module {room}"));
             for name in source.split("crate::").skip(1).flat_map(named) {
-                assert!(place(name).is_none_or(|place| own <= place), "{room} imports {name}, which stands above it");
+                assert!(place(name).is_none_or(|place| own <= place), "{room} imports {name}, which is above it");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The addresses that people get: a ticket's page, its key for an authenticator app, a device's enrolment.
+//! URLs for people: of a ticket's page, of its key for an authenticator app, and of a device's enrolment.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -7,9 +7,9 @@ use crate::limits::HELD_TICKETS;
 use crate::model::Ticket;
 use crate::totp::{self, Holder, LinkSecret};
 
-/// The address with which an authenticator app takes a key.
+/// Returns the URL that adds a key to an authenticator app.
 pub fn otpauth_url(event: &str, ticket: &Ticket, base32: &str) -> String {
-    // The label begins with the issuer, up to its first colon.
+    // In the label, the issuer ends at the first colon, so it must not contain one.
     let issuer = event.replace(':', " ").split_whitespace().collect::<Vec<_>>().join(" ");
     let label = format!("{issuer}:{} ({})", ticket.seat, ticket.gate);
     format!(
@@ -21,13 +21,13 @@ pub fn otpauth_url(event: &str, ticket: &Ticket, base32: &str) -> String {
     )
 }
 
-/// The address of a ticket's page.
+/// Returns the URL of a ticket's page.
 pub fn ticket_url(app: &App, secret: &LinkSecret, ticket: &Ticket) -> String {
     format!("{}/t/{}", app.settings.public_url, secret.page_token(ticket.ticket_id, ticket.seed))
 }
 
-/// The address of the page with these tickets of one person, made for whoever reads mail at this address; none where one ticket's
-/// page is all that it would be, or where they are more than one link opens.
+/// Returns the URL of the page with these tickets of one person, made for one mail address. Returns `None` for a single ticket,
+/// which has its own page, and for more tickets than one link opens.
 pub fn holder_url(app: &App, secret: &LinkSecret, address: &str, tickets: &[Ticket]) -> Option<String> {
     let holder = tickets.first().and_then(|first| Some((first.event_id, first.user_id?)));
     let (event_id, user_id) = holder.filter(|_| (2..=HELD_TICKETS).contains(&tickets.len()))?;
@@ -36,14 +36,14 @@ pub fn holder_url(app: &App, secret: &LinkSecret, address: &str, tickets: &[Tick
     Some(format!("{}/t/{token}", app.settings.public_url))
 }
 
-/// What RFC 3986 calls unreserved stays, everything else is encoded.
+/// Encodes everything except the unreserved characters of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn encode(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// The address that makes a device a gate. The token is in the fragment, which a browser sends to nobody.
+/// Returns the URL that enrols a device as a gate. The token is in the fragment, which browsers do not send.
 pub fn enrol_url(app: &App, token: &str) -> String {
     format!("{}/gate#enrol={token}", app.settings.public_url)
 }

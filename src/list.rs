@@ -1,5 +1,5 @@
-//! Lists are sent in pages: `?limit=` members at most, `?after=` the cursor that the page before gave as `next`.
-//! Exports and the manifest are whole lists, which are read page by page while they are sent.
+//! Lists are sent in pages: at most `?limit=` entries, after the cursor `?after=`, the `next` of the previous page.
+//! Exports and the manifest are whole lists, read page by page while they are sent.
 
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::stream::{self, Stream};
@@ -12,30 +12,30 @@ use crate::error::Error;
 use crate::fault::Fault;
 use crate::response::{self, Response};
 
-/// The query of a list that has no other parameters.
+/// The query parameters of a list that has no others.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PageQuery {
-    /// How many entries a page has at most.
+    /// Maximum number of entries in a page.
     #[serde(default)]
     pub limit: Limit,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     pub after: Option<Cursor>,
 }
 
-/// Members of a page at most: 1 to 500.
+/// Maximum number of entries in a page, from 1 to 500.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Limit(usize);
 
 impl Limit {
-    /// Members at most, and
+    /// The highest limit.
     pub const GREATEST: usize = 500;
-    /// where nothing is said.
+    /// The default.
     pub const USUAL: usize = 100;
 
-    /// How many members to read: one more than is sent tells whether there is a next page.
+    /// Returns how many entries to read: one more than is sent, to see whether there is a next page.
     pub fn to_read(self) -> i64 {
         self.0 as i64 + 1
     }
@@ -51,7 +51,7 @@ impl TryFrom<String> for Limit {
     type Error = Fault;
 
     fn try_from(text: String) -> Result<Self, Fault> {
-        // Rust would take a sign too.
+        // Rust would also accept a plus sign.
         match text.parse() {
             Ok(limit @ 1..=Self::GREATEST) if !text.starts_with('+') => Ok(Self(limit)),
             _ => Err(Fault::OutOfRange { least: 1, most: Self::GREATEST }),
@@ -59,7 +59,7 @@ impl TryFrom<String> for Limit {
     }
 }
 
-/// The id of the last member of a page, as base64url: clients pass it on and need not read it.
+/// The id of the last entry of a page, as base64url. Clients pass it on without interpreting it.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Cursor(pub Uuid);
@@ -73,12 +73,12 @@ impl TryFrom<String> for Cursor {
     }
 }
 
-/// The cursor of a member, as clients get it.
+/// Encodes the cursor of an entry.
 pub fn encode(id: Uuid) -> String {
     BASE64URL_NOPAD.encode(id.as_bytes())
 }
 
-/// A page of a list: `{"<name>": […], "next": cursor or null}`. `members` are [`Limit::to_read`] at most.
+/// Responds with a page of a list: `{"<name>": […], "next": cursor or null}`. `members` has at most [`Limit::to_read`] entries.
 pub fn respond<T: Serialize>(
     name: &'static str,
     mut members: Vec<T>,
@@ -91,10 +91,11 @@ pub fn respond<T: Serialize>(
     response::json(StatusCode::OK, &Page { name, members, next })
 }
 
-/// Members of a whole list that are read at a time. Writing them out takes a thread of the runtime for about 2 ms, for which a scan may wait.
+/// Entries of a whole list read at a time. Writing them out blocks a thread of the runtime for about 2 ms, and a scan may have to
+/// wait for it.
 pub const PAGE: i64 = 200;
 
-/// The pages of a whole list. `read` reads the [`PAGE`] members after a place; `place` says where a member is.
+/// Returns the pages of a whole list. `read` reads the [`PAGE`] entries after a position; `place` returns an entry's position.
 pub fn pages<T, P, R>(
     read: impl Fn(Option<P>) -> R + Send + 'static,
     place: fn(&T) -> P,

@@ -1,5 +1,5 @@
-//! The log: one line a request. No code, key, header, body, name or query ever gets into it: the route is logged as its
-//! pattern.
+//! The log, with one line per request. It never contains a code, key, header, body, name or query: the route is logged as
+//! its pattern.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::metrics::known_method;
 use crate::model::{Millis, ScanResult};
 
-/// Sends log lines to standard output, and panics among them.
+/// Starts logging to standard output, including panics.
 pub fn start(settings: &Settings) {
     let filter = Targets::from_str(&settings.log_filter).unwrap_or_default();
     let log = Log { filter, format: settings.log_format, write: |line: &str| io::stdout().write_all(line.as_bytes()) };
@@ -30,17 +30,17 @@ pub fn start(settings: &Settings) {
     std::panic::set_hook(Box::new(log_panic));
 }
 
-/// Logs where a panic was, not its message, which may hold what a request sent.
+/// Logs where a panic occurred, but not its message, which may contain data of a request.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(place, "panic");
 }
 
-/// Who sent a request, as the entrance knows it. Only a refused key is logged with it.
+/// The address of a request's sender, as the entrance knows it. It is logged only if the key is rejected.
 #[derive(Clone, Copy)]
 pub struct Sender(pub IpAddr);
 
-/// What is told of a request.
+/// The facts about a request that are logged.
 pub struct RequestLine<'a> {
     pub parts: &'a Parts,
     pub route: &'static str,
@@ -58,7 +58,7 @@ impl RequestLine<'_> {
     }
 }
 
-/// Logs a request: a failure of the service as an error with its cause, everything else as information.
+/// Logs a request: a failure of the service at level ERROR with its cause, everything else at level INFO.
 pub fn request(settings: &Settings, line: &RequestLine<'_>) {
     macro_rules! log {
         ($level:expr) => {
@@ -85,7 +85,7 @@ pub fn request(settings: &Settings, line: &RequestLine<'_>) {
     }
 }
 
-/// The trace of a request, in the form that Cloud Logging links: from `traceparent` or `X-Cloud-Trace-Context`.
+/// Returns the trace of a request from `traceparent` or `X-Cloud-Trace-Context`, in the form that Cloud Logging links.
 fn trace(settings: &Settings, parts: &Parts) -> Option<String> {
     if settings.log_format != LogFormat::Json {
         return None;
@@ -101,8 +101,8 @@ fn trace(settings: &Settings, parts: &Parts) -> Option<String> {
     })
 }
 
-/// Writes each event as one line. It keeps no spans: nothing here tells of them, and what keeps them takes time from every request and
-/// from the start.
+/// A subscriber that writes each event as one line. It records no spans: nothing here uses them, and recording them would slow
+/// every request and the start.
 struct Log<W> {
     filter: Targets,
     format: LogFormat,
@@ -119,7 +119,7 @@ impl<W: Fn(&str) -> io::Result<()> + 'static> Subscriber for Log<W> {
     }
 
     fn event(&self, event: &Event<'_>) {
-        // Where nobody takes the log, there is nobody to tell.
+        // A failure to write the log cannot be reported anywhere.
         let _ = line(self.format, event).map(|line| (self.write)(&line));
     }
 
@@ -136,7 +136,7 @@ impl<W: Fn(&str) -> io::Result<()> + 'static> Subscriber for Log<W> {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// An event as a line.
+/// Formats an event as a line.
 fn line(format: LogFormat, event: &Event<'_>) -> Result<String, fmt::Error> {
     use fmt::Write as _;
 
@@ -170,7 +170,7 @@ fn line(format: LogFormat, event: &Event<'_>) -> Result<String, fmt::Error> {
     Ok(line)
 }
 
-/// Bytes for which a line has room before it grows.
+/// Initial capacity of a line in bytes.
 const LINE: usize = 384;
 
 /// The severities of Cloud Logging.
@@ -188,7 +188,7 @@ struct Fields(serde_json::Map<String, serde_json::Value>);
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // Milliseconds to the microsecond: more digits are noise.
+        // Milliseconds, rounded to the microsecond: more digits are noise.
         let rounded = (value * 1_000.0).round() / 1_000.0;
         self.0.insert(field.name().into(), rounded.into());
     }
@@ -234,7 +234,7 @@ mod tests {
         settings
     }
 
-    /// What is logged while `work` runs.
+    /// Returns what is logged while `work` runs.
     fn logged(format: LogFormat, work: impl FnOnce()) -> String {
         let output = Arc::new(Mutex::new(String::new()));
         let written = Arc::clone(&output);
@@ -281,7 +281,7 @@ mod tests {
         request(settings, &line);
     }
 
-    /// A line of JSON, without its time, which must be one.
+    /// Parses a line of JSON, and checks and removes its time.
     fn read(line: &str) -> Value {
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         let mut line: Value = serde_json::from_str(line).unwrap();

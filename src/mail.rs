@@ -1,4 +1,4 @@
-//! The way to the mail server: one conversation for all mails of a request, and none after its deadline.
+//! The connection to the mail server: one SMTP session for all mails of a request, with one deadline.
 
 pub mod letter;
 
@@ -23,15 +23,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::{Encryption, Mail};
 use crate::limits::MAIL_DEADLINE;
 
-/// Why a mail was not taken.
+/// Why a mail was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// By the mail server, whose words are told to nobody: they may have the address, or more.
+    /// The mail server rejected it. Its text is not passed on, because it may contain the address, or more.
     Refused {
         code: u16,
         status: Option<String>,
     },
-    /// The address is in letters that the mail server cannot send to.
+    /// The address has characters that the mail server does not support.
     WrongAddress,
     Unreachable,
 }
@@ -48,7 +48,7 @@ impl Failure {
     }
 }
 
-/// The status with which the words of a mail server may begin (RFC 3463), such as `5.1.1`.
+/// Returns the enhanced status (RFC 3463) at the start of a mail server's text, such as `5.1.1`.
 fn enhanced_status(words: &str) -> Option<&str> {
     let status = words.split_whitespace().next()?;
     let parts: Vec<&str> = status.split('.').collect();
@@ -56,12 +56,12 @@ fn enhanced_status(words: &str) -> Option<&str> {
     (parts.len() == 3 && ["2", "4", "5"].contains(&parts[0]) && parts.iter().all(is_number)).then_some(status)
 }
 
-/// A conversation with the mail server, which begins with the first mail.
+/// A session with the mail server, which begins with the first mail.
 pub struct Post<'a> {
     server: &'a Mail,
     deadline: Instant,
     connection: Option<AsyncSmtpConnection>,
-    /// What keeps every mail from being sent.
+    /// A failure that applies to every mail.
     failed: Option<Failure>,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Post<'a> {
         Self { server, deadline: Instant::now() + MAIL_DEADLINE, connection: None, failed: None }
     }
 
-    /// Hands a mail to the server, which has taken it then.
+    /// Sends a mail. If it succeeds, the server has accepted the mail.
     pub async fn send(&mut self, message: &Message) -> Result<(), Failure> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
@@ -101,17 +101,17 @@ impl<'a> Post<'a> {
                 self.connection = Some(connection);
                 Ok(())
             }
-            // Before anything was told to the server.
+            // Nothing has been sent to the server yet.
             Err(error) if error.is_client() && !is_ascii => {
                 self.connection = Some(connection);
                 Err(Failure::WrongAddress)
             }
-            // It is closed; the next mail opens another.
+            // The session is closed; the next mail opens another.
             Err(error) => Err(Failure::of(&error)),
         }
     }
 
-    /// Ends the conversation as one should; what was taken stays so also where this fails.
+    /// Ends the session properly. Mails that were accepted stay so even if this fails.
     pub async fn end(mut self) {
         if let Some(connection) = &mut self.connection {
             let _ = timeout_at(self.deadline, connection.quit()).await;
@@ -119,8 +119,8 @@ impl<'a> Post<'a> {
     }
 }
 
-/// Opens a conversation that is as safe as it has to be. What fails here concerns every mail, so the log has it: no address
-/// was told yet.
+/// Opens a session with the required encryption. A failure here affects every mail, and is logged, since no address has been
+/// sent yet.
 async fn connect(server: &Mail) -> Result<AsyncSmtpConnection, Failure> {
     converse(server).await.map_err(|error| {
         let failure = Failure::of(&error);
@@ -129,12 +129,12 @@ async fn connect(server: &Mail) -> Result<AsyncSmtpConnection, Failure> {
                 tracing::warn!(
                     smtp.code = code,
                     smtp.status = status.as_deref(),
-                    "the mail server refuses the service"
+                    "the mail server rejects the service"
                 );
             }
-            // Its words, when they are no reply, may be ours, and those hold the password.
+            // Text that is not a valid reply may echo ours, which includes the password.
             _ if error.is_response() => tracing::warn!("the mail server does not speak SMTP"),
-            _ => tracing::warn!(cause = %error, "the mail server is not reachable"),
+            _ => tracing::warn!(cause = %error, "the mail server cannot be reached"),
         }
         failure
     })
@@ -162,25 +162,25 @@ async fn converse(server: &Mail) -> Result<AsyncSmtpConnection, SmtpError> {
     Ok(connection)
 }
 
-/// The way that a conversation takes. It ends where the server talks on and on: lettre reads a line to its end and a reply from its
-/// beginning with each line, so that whoever sends without end would have all memory and a worker for itself.
+/// The transport of a session, which fails on an endless reply. lettre reads whole lines, and parses a reply from its beginning
+/// for each line, so a server that never stops sending would take all memory and a worker.
 #[derive(Debug)]
 struct Way {
     #[expect(deprecated, reason = "see above")]
     stream: AsyncNetworkStream,
-    /// Bytes that the server has sent since it was told something.
+    /// Bytes received since the last write.
     read: usize,
-    /// Whether others had their turn since.
+    /// Whether it has yielded since the last read.
     rested: bool,
 }
 
-/// What a server may send at once, in bytes: a reply, or its certificates.
+/// Maximum number of bytes that a server may send in a row: a reply, or its certificates.
 const LONGEST_REPLY: usize = 16 * 1024;
-/// What is read of it before others have their turn, and the deadline its say.
+/// Bytes read before yielding to other tasks and to the deadline.
 const PART: usize = 512;
 
 impl Way {
-    /// Opens it, with TLS from the beginning where there are parameters of it.
+    /// Connects, with TLS from the start if there are parameters for it.
     async fn to(place: (&str, u16), tls: Option<TlsParameters>) -> Result<Self, SmtpError> {
         #[expect(deprecated, reason = "see above")]
         let stream = AsyncNetworkStream::connect_tokio1(place, None, tls, None).await?;
@@ -191,7 +191,7 @@ impl Way {
 impl AsyncRead for Way {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read > LONGEST_REPLY {
-            return Poll::Ready(Err(io::Error::other("a reply without end")));
+            return Poll::Ready(Err(io::Error::other("endless reply")));
         }
         if !std::mem::replace(&mut self.rested, true) {
             context.waker().wake_by_ref();
@@ -227,7 +227,7 @@ impl AsyncTokioStream for Way {
     }
 }
 
-/// What the server's certificate is held against.
+/// Returns the parameters for verifying the server's certificate.
 fn tls(server: &Mail) -> Result<TlsParameters, SmtpError> {
     let mut builder = TlsParameters::builder(server.host.clone());
     if let Some(file) = &server.root_cert {

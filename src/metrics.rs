@@ -1,4 +1,4 @@
-//! What Prometheus reads at `/metrics`.
+//! The metrics for Prometheus at `/metrics`.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,10 +32,10 @@ struct ScanLabels {
     result: &'static str,
 }
 
-/// Upper bounds in seconds: from a scan on the same machine to the deadline of a request.
+/// Upper bounds in seconds, from a scan on the same machine to the deadline of a request.
 const LATENCY_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5];
 
-/// Counters of this process, since it started.
+/// The metrics of this process since it started.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -48,7 +48,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Of a service with these settings.
+    /// Creates the metrics of a service with these settings.
     pub fn new(started_at: Millis, settings: &Settings) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
@@ -66,7 +66,7 @@ impl Metrics {
         let help = "When the process started, in seconds since 1970";
         registry.register("process_start_time_seconds", help, start_time);
         registry.register("migrations_ok", "Whether the schema is this release's", migrations_ok.clone());
-        let help = "Whether TICKET_SECRET is set, without which a copy of the database makes codes";
+        let help = "Whether TICKET_SECRET is set, without which a copy of the database can generate codes";
         registry.register("ticket_secret_set", help, ticket_secret_set);
         if settings.regular_backups().is_some() {
             let help = "When the newest backup was taken, in milliseconds since 1970, 0 without one";
@@ -89,13 +89,13 @@ impl Metrics {
         self.latency.get_or_create(&RouteLabels { route }).observe(elapsed.as_secs_f64());
     }
 
-    /// Counts a scan that was decided now; a replay of one is no other scan.
+    /// Counts a newly decided scan. Replays do not count.
     pub fn count_scan(&self, result: ScanResult) {
         self.scans.get_or_create(&ScanLabels { result: result.as_str() }).inc();
         self.decided.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many scans were decided since the process started, whatever came of them.
+    /// Returns the number of scans decided since the process started, with any result.
     pub fn decided_scans(&self) -> u64 {
         self.decided.load(Ordering::Relaxed)
     }
@@ -108,7 +108,7 @@ impl Metrics {
         self.backup_last_sent.set(now.0);
     }
 
-    /// In OpenMetrics' text format.
+    /// Renders the metrics in OpenMetrics' text format.
     pub fn render(&self, migrations_ok: bool) -> String {
         self.migrations_ok.set(migrations_ok.into());
         let mut text = String::new();
@@ -118,7 +118,8 @@ impl Metrics {
     }
 }
 
-/// OpenMetrics' text in Prometheus's own format, 0.0.4, in which what is said of a counter has its whole name, and nothing marks the end.
+/// Converts OpenMetrics' text to Prometheus's own format, 0.0.4, in which the metadata of a counter has its full name, and no
+/// line marks the end.
 pub fn classic(openmetrics: &str) -> String {
     let counters: HashSet<&str> =
         openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
@@ -133,7 +134,8 @@ pub fn classic(openmetrics: &str) -> String {
     text
 }
 
-/// A client may invent methods: a label must not grow with them, and a log must not hold what stands in their place.
+/// Maps a method to a known name. Clients can invent methods, which must neither multiply the values of a label nor get into
+/// the log.
 pub fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,11 +1,11 @@
-//! The numbers of events, counted once for all who ask at the same time, and of a large event not again for some time.
+//! The statistics of events: counted once for concurrent requests, and cached if the event is large.
 //!
-//! To count a million tickets keeps a connection and a processor busy for a second, and each board asks every few seconds. So
-//! what was counted of so many rows is told until it is ten times as old as counting took: all boards of an event together
-//! have a tenth of one connection, and the numbers say of when they are. Of a smaller event they are never older than the
-//! question.
+//! Counting a million tickets keeps a connection and a processor busy for a second, and each board asks every few seconds. The
+//! statistics of a large event are therefore cached for ten times as long as counting took: all boards of an event together
+//! use a tenth of one connection, and the statistics state their time. Those of a smaller event are never older than the
+//! request.
 //!
-//! Whoever asks counts: nothing runs that nobody waits for, and what one process counted says nothing to another.
+//! A request counts: nothing runs in the background, and processes do not share their statistics.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,28 +19,28 @@ use crate::limits::{NUMBERS_KEPT, NUMBERS_KEPT_TIMES};
 use crate::model::Millis;
 use crate::store::Stats;
 
-/// What was counted.
+/// Statistics and their time.
 pub struct Counted {
     pub stats: Stats,
-    /// Nothing that was done before is missing.
+    /// The time before which nothing is missing.
     pub as_of: Millis,
-    /// When counting began, by a clock that nobody sets.
+    /// When counting began, by a monotonic clock.
     began: Instant,
-    /// How old it may get.
+    /// How long it may be used.
     kept: Duration,
 }
 
 impl Counted {
     fn is_older_than(&self, age: Duration, now: Millis) -> bool {
-        // A clock that was set back tells no age.
+        // After the clock was set back, the age is unknown.
         !(self.as_of..self.as_of + age).contains(&now)
     }
 }
 
-/// The newest numbers of one event.
+/// The newest statistics of one event.
 #[derive(Default)]
 struct Event {
-    /// Whoever has it counts.
+    /// Held while counting.
     turn: Turn<()>,
     newest: Mutex<Option<Arc<Counted>>>,
 }
@@ -50,15 +50,15 @@ impl Event {
         lock(&self.newest).clone()
     }
 
-    /// What may be told to somebody who asked at a moment.
+    /// Returns the newest statistics if they suffice for a request made at `asked`.
     fn good_for(&self, asked: Instant, now: Millis) -> Option<Arc<Counted>> {
         self.newest().filter(|counted| asked <= counted.began || !counted.is_older_than(counted.kept, now))
     }
 }
 
-/// The numbers of all events.
+/// The statistics of all events.
 pub struct Numbers {
-    /// How many rows make an event large.
+    /// The number of rows from which an event is large.
     large: i64,
     events: Mutex<HashMap<Uuid, Arc<Event>>>,
 }
@@ -68,7 +68,8 @@ impl Numbers {
         Self { large, events: Mutex::default() }
     }
 
-    /// The numbers of an event for who asks `now`: what was counted already, where it is good enough, or what `count` counts.
+    /// Returns the statistics of an event for a request at `now`: cached ones if they are new enough, otherwise the result of
+    /// `count`.
     pub async fn of(
         &self,
         event_id: Uuid,
@@ -82,13 +83,13 @@ impl Numbers {
         }
         let _turn = match event.turn.try_lock() {
             Ok(turn) => turn,
-            // Somebody counts, and those who have something to go by need not wait for it.
+            // Another request is counting. Slightly outdated statistics are better than waiting for it.
             Err(_) => match event.newest().filter(|counted| !counted.is_older_than(2 * counted.kept, now)) {
                 Some(counted) => return Ok(counted),
                 None => event.turn.lock().await,
             },
         };
-        // It may have been counted while we waited.
+        // Another request may have counted while this one waited.
         if let Some(counted) = event.good_for(asked, now) {
             return Ok(counted);
         }
@@ -102,7 +103,7 @@ impl Numbers {
 
     fn event(&self, event_id: Uuid) -> Arc<Event> {
         let mut events = lock(&self.events);
-        // Of those that nobody asks for only the large ones have something to keep.
+        // Without requests, only large events have something to cache.
         events.retain(|_, event| {
             Arc::strong_count(event) > 1 || event.newest().is_some_and(|counted| !counted.kept.is_zero())
         });
@@ -110,12 +111,12 @@ impl Numbers {
     }
 }
 
-/// For how long it is told what it took so long to count.
+/// Returns how long to cache statistics that took this long to count.
 fn kept(is_large: bool, took: Duration) -> Duration {
     if is_large { NUMBERS_KEPT.max(took * NUMBERS_KEPT_TIMES) } else { Duration::ZERO }
 }
 
-/// A panic cannot leave what these locks hold half-written.
+/// Locks a mutex despite a panic, which cannot leave the values half-written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -130,10 +131,10 @@ mod tests {
     use super::*;
 
     const EVENT: Uuid = Uuid::nil();
-    /// Long after what was counted may be told again, however slow the machine is that counted it.
+    /// Long after any cached statistics have expired, even on a slow machine.
     const LATER: i64 = 3_600_000;
 
-    /// An event of ten rows, which is counted when it may be.
+    /// An event with ten rows. Each count waits for a permit.
     struct Hall {
         numbers: Numbers,
         may_count: Semaphore,
@@ -145,7 +146,7 @@ mod tests {
             Self { numbers: Numbers::new(large), may_count: Semaphore::new(0), counted: AtomicUsize::new(0) }
         }
 
-        /// How often it was counted when what is told was counted.
+        /// Returns the ordinal number of the count that produced the returned statistics.
         async fn ask(&self, now: i64) -> Result<i64, Error> {
             let count = async {
                 let may = self.may_count.acquire().await.map_err(|_| Error::NotFound)?;
@@ -156,7 +157,7 @@ mod tests {
             self.numbers.of(EVENT, Millis(now), count).await.map(|counted| counted.stats.undone)
         }
 
-        /// What is told at once.
+        /// Returns the result if it is available immediately.
         fn told(&self, now: i64) -> Option<i64> {
             self.ask(now).now_or_never().map(Result::unwrap)
         }
@@ -174,7 +175,7 @@ mod tests {
         assert!((&mut first).now_or_never().is_none());
         let mut others: Vec<_> = (0..3).map(|_| Box::pin(hall.ask(0))).collect();
         for other in &mut others {
-            assert!(other.now_or_never().is_none(), "what was being counted may lack what was done since");
+            assert!(other.now_or_never().is_none(), "the running count may lack recent changes");
         }
         hall.may_count.add_permits(2);
         assert_eq!(first.await.unwrap(), 1);
@@ -205,7 +206,7 @@ mod tests {
     async fn while_a_large_event_is_counted_again_the_others_are_told_what_there_is_unless_it_is_too_old() {
         let hall = Hall::new(10);
         hall.ask_and_count(0).await;
-        // A slow machine may have taken longer than to be kept for a second.
+        // On a slow machine, counting may have taken so long that the result is cached for more than a second.
         let kept = hall.numbers.event(EVENT).newest().unwrap().kept.as_millis() as i64;
         let mut counting = Box::pin(hall.ask(kept));
         assert!((&mut counting).now_or_never().is_none());
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(second.await.unwrap(), 1);
         hall.may_count.close();
         assert!(hall.ask(LATER).await.is_err());
-        assert_eq!(hall.told(0), Some(1), "what failed took nothing away");
+        assert_eq!(hall.told(0), Some(1), "a failure removes nothing");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Shares of what the process has little of: no key, and no event, takes all of it.
+//! Quotas for scarce resources of the process: no key and no event can use all of one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,23 +12,23 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::limits::Share;
 
-/// Something of which there is so much.
+/// A resource with limits.
 pub struct Quota {
     share: Share,
     held: Mutex<HashMap<Holder, usize>>,
-    /// Told when somebody has given back.
+    /// Notified when some of it is released.
     freed: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Holder {
     All,
-    /// The event that a key is bound to; those of no event count together.
+    /// The event to which a key is bound. Keys without an event are counted together.
     Event(Option<Uuid>),
     Key(Option<Uuid>),
 }
 
-/// What one request holds of it, until this is dropped.
+/// The amount that one request holds, released on drop.
 pub struct Held {
     quota: Arc<Quota>,
     holders: [Holder; 3],
@@ -40,22 +40,22 @@ impl Quota {
         Arc::new(Self { share, held: Mutex::default(), freed: Notify::new() })
     }
 
-    /// Begins to hold, with nothing yet.
+    /// Starts a holding with amount 0.
     pub fn open(self: &Arc<Self>, caller: &Caller) -> Held {
         self.open_for(caller, caller.event_id)
     }
 
-    /// The same on the account of an event, whichever the key is bound to.
+    /// Like [`Quota::open`], but counted for this event regardless of the event to which the key is bound.
     pub fn open_for(self: &Arc<Self>, caller: &Caller, event_id: Option<Uuid>) -> Held {
         let holders = [Holder::All, Holder::Event(event_id), Holder::Key(caller.key_id)];
         Held { quota: Arc::clone(self), holders, amount: 0 }
     }
 
-    /// Takes one, and waits so long for it at most.
+    /// Takes one permit, and waits for it at most `patience`.
     pub async fn turn(self: &Arc<Self>, caller: &Caller, patience: Duration) -> Result<Held, Error> {
         let deadline = Instant::now() + patience;
         loop {
-            // Before we look: what is given back from here on is heard.
+            // Registered before the attempt, so that no release after it is missed.
             let freed = self.freed.notified();
             let refused = match self.open(caller).with(1) {
                 Ok(held) => return Ok(held),
@@ -74,19 +74,19 @@ impl Quota {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Holder, usize>> {
-        // A panic cannot leave a map of numbers half-written.
+        // A panic cannot leave the map half-written.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Held {
-    /// With more, if there is so much.
+    /// Takes more and returns itself, or fails.
     pub fn with(mut self, more: usize) -> Result<Self, Error> {
         self.take(more)?;
         Ok(self)
     }
 
-    /// Takes more, or nothing and says who has too much already.
+    /// Takes more, or takes nothing and returns which limit is reached.
     pub fn take(&mut self, more: usize) -> Result<(), Error> {
         let mut held = self.quota.lock();
         let is_full = |holder: &&Holder| held.get(holder).unwrap_or(&0) + more > self.quota.most(**holder);
@@ -130,7 +130,7 @@ mod tests {
         Caller { key_id: Some(Uuid::from_u128(key)), event_id: Some(Uuid::from_u128(event)), ..Caller::ENVIRONMENT }
     }
 
-    /// What a key holds that takes so much, or why it may not.
+    /// Takes an amount for a key, or returns why it may not.
     fn take(quota: &Arc<Quota>, caller: &Caller, amount: usize) -> Result<Held, String> {
         let mut held = quota.open(caller);
         held.take(amount).map_err(|error| error.cause().unwrap_or_default().to_owned())?;

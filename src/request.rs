@@ -1,4 +1,4 @@
-//! What an endpoint gets, and how it reads it: path, query, and bodies as JSON or as a form.
+//! The input of an endpoint, and its parsing: path, query, and bodies as JSON or as a form.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,13 +25,13 @@ use crate::model::{Event, Millis};
 use crate::quota::Held;
 use crate::store::{Author, DEFAULT_EVENT};
 
-/// One request, found and authorised.
+/// A routed and authorised request.
 pub struct Call<'a> {
     pub app: &'a Arc<App>,
     pub parts: &'a Parts,
     pub params: Params,
     pub body: &'a Bytes,
-    /// Always there on a route that asks for a key.
+    /// Always `Some` on a route that requires a key.
     pub caller: Option<&'a Caller>,
     pub now: Millis,
 }
@@ -41,23 +41,23 @@ impl<'a> Call<'a> {
         self.caller.ok_or(Error::Unauthenticated(None))
     }
 
-    /// The author of what this request changes.
+    /// Returns the author of this request's changes.
     pub fn author(&self) -> Result<Author, Error> {
         Ok(self.caller()?.author(self.now))
     }
 
-    /// The event that the path names, when the caller may see it.
+    /// Returns the event named in the path, if the caller may access it.
     pub async fn event(&self) -> Result<Event, Error> {
         let slug = self.params.get("event").unwrap_or(DEFAULT_EVENT);
         self.caller()?.open_event(self.app.in_time(self.app.store().find_event(slug)).await?)
     }
 
-    /// An id in the path. What is not an id names nothing.
+    /// Returns an id in the path, or `not_found` if it is malformed.
     pub fn id(&self, name: &str, not_found: Error) -> Result<Uuid, Error> {
         self.params.get(name).and_then(|text| text.parse().ok()).ok_or(not_found)
     }
 
-    /// The body as a JSON object.
+    /// Parses the body as a JSON object.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match media_type(&self.parts.headers).as_str() {
             "application/json" => parse_object(self.body),
@@ -65,12 +65,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether the body, as JSON, is an array.
+    /// Returns whether the body, as JSON, is an array.
     pub fn is_array(&self) -> bool {
         self.body.trim_ascii_start().first() == Some(&b'[')
     }
 
-    /// The body as a JSON array of objects, when an array is what it is.
+    /// Parses the body as a JSON array of objects; returns `None` if it is not an array.
     pub fn json_array<T: DeserializeOwned>(&self) -> Option<Result<Vec<T>, Error>> {
         let json = media_type(&self.parts.headers) == "application/json";
         (json && self.is_array()).then(|| {
@@ -79,7 +79,7 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// The body as JSON or as a form.
+    /// Parses the body as a JSON object or as a form.
     pub fn json_or_form<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match media_type(&self.parts.headers).as_str() {
             "application/json" => parse_object(self.body),
@@ -88,7 +88,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The query string. Its values are texts.
+    /// Parses the query string. All values are strings.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, Error> {
         from_value(parse_form(self.parts.uri.query().unwrap_or_default().as_bytes(), "query")?, "query")
     }
@@ -96,23 +96,23 @@ impl<'a> Call<'a> {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body as an entrance has it: hyper's, still on its way, or Lambda's, whole.
+/// The body of a request from an entrance: hyper's, which is still arriving, or Lambda's, which is complete.
 pub trait RequestBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send {}
 
 impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send> RequestBody for B {}
 
-/// Bytes of each body that are counted in no share. A connection holds as many anyway, so a scan is never in want of them.
+/// Bytes of each body that count for no quota. A connection buffers as many anyway, so no quota ever rejects a scan.
 const UNCOUNTED: usize = 4 * 1024;
 
-/// Reads a body of at most so many bytes, from a client that keeps the pace. What is longer than a scan is counted in
-/// `share`, before it is held.
+/// Reads a body of at most `most` bytes from a client that keeps the pace. Bytes beyond [`UNCOUNTED`], the size of a scan, are
+/// counted in `share` before they are stored.
 pub async fn read_body(
     body: impl RequestBody,
     most: usize,
     pace: Pace,
     share: &mut Option<Held>,
 ) -> Result<Bytes, Error> {
-    // Refused before a client that asked whether to send it is told to.
+    // Rejected before a client that sent `Expect: 100-continue` is told to continue.
     if body.size_hint().lower() > most as u64 {
         return Err(Error::PayloadTooLarge(most));
     }
@@ -127,10 +127,10 @@ pub async fn read_body(
         let frame = match frame {
             None => return Ok(read.into()),
             Some(Ok(frame)) => frame,
-            // The client broke off, or its chunks are not chunks: nobody is left to tell, or it will see why.
+            // The client disconnected, or sent malformed chunks: then it receives this error.
             Some(Err(_)) => return Err(Error::field("body", Fault::BrokeOff)),
         };
-        // What comes after the data, trailers, is nobody's here.
+        // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         wait.moved(data.len(), asked.elapsed());
         let length = read.len() + data.len();
@@ -144,8 +144,7 @@ pub async fn read_body(
     }
 }
 
-/// The account of a client that is waited for: whether it keeps its [`Pace`]. Only the time in which the service has
-/// nothing to do but wait counts.
+/// Tracks whether a client keeps its [`Pace`]. Only the time in which the service waits for the client counts.
 pub struct Wait {
     pace: Pace,
     waited: Duration,
@@ -157,12 +156,12 @@ impl Wait {
         Self { pace, waited: Duration::ZERO, moved: 0 }
     }
 
-    /// How long the next bytes may take.
+    /// Returns how long the next bytes may take.
     pub fn left(&self) -> Duration {
         self.pace.time.saturating_sub(self.waited)
     }
 
-    /// Bytes came or went, after so long a wait. Whoever moved as many as the pace asks for has all its time again.
+    /// Records bytes that moved after a wait. A client that has moved as many as the pace requires gets the full time again.
     pub fn moved(&mut self, bytes: usize, waited: Duration) {
         self.waited += waited;
         self.moved += bytes;
@@ -172,13 +171,13 @@ impl Wait {
     }
 }
 
-/// The media type of a body, in lower case and without parameters.
+/// Returns the media type of a body, in lower case and without parameters.
 pub fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Whether a body is a list of tickets. Browsers on Windows say of CSV too that it is Excel's.
+/// Returns whether a body is a list of tickets. Browsers on Windows label CSV as Excel's.
 pub fn is_list(headers: &HeaderMap) -> bool {
     const LISTS: [&str; 4] = [
         "text/csv",
@@ -189,12 +188,12 @@ pub fn is_list(headers: &HeaderMap) -> bool {
     LISTS.contains(&media_type(headers).as_str())
 }
 
-/// Reads a text as a JSON object.
+/// Parses a text as a JSON object.
 pub fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     parse_json(text).map(|Object(value)| value)
 }
 
-/// What is read from a JSON object only: for a struct, serde would also take an array of its members in their order.
+/// A value that is parsed from a JSON object only. For a struct, serde would also accept an array of its members in order.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 struct Object<T>(T);
 
@@ -218,7 +217,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Tells `null`, which clears what may be cleared and is wrong elsewhere, from a field that is not there.
+/// Distinguishes `null`, which clears a field or is invalid, from an absent field.
 pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
@@ -240,14 +239,14 @@ fn malformed(error: &serde_json::Error) -> Error {
     Error::MalformedJson(format!("line {}, column {}", error.line(), error.column()))
 }
 
-/// Reads a value that is JSON already.
+/// Deserializes a JSON value.
 fn from_value<T: DeserializeOwned>(value: serde_json::Value, whole: &str) -> Result<T, Error> {
     serde_path_to_error::deserialize(value)
         .map_err(|error| invalid(&error.path().to_string(), &words_of(error.inner()), whole))
 }
 
-/// A form as a JSON object of strings. A field that comes twice is refused, as it is in JSON, and so is what is not
-/// UTF-8, which the parser would replace. `whole` is what the form is called.
+/// Parses a form to a JSON object of strings. Rejects duplicate fields, as in JSON, and invalid UTF-8, which the parser would
+/// replace. `whole` is the name of the form in errors.
 fn parse_form(form: &[u8], whole: &str) -> Result<serde_json::Value, Error> {
     // Only ASCII separates fields, so they are UTF-8 if all of it is.
     percent_decode(form).decode_utf8().map_err(|_| Error::field(whole, Fault::NotUtf8))?;
@@ -262,18 +261,18 @@ fn parse_form(form: &[u8], whole: &str) -> Result<serde_json::Value, Error> {
     Ok(object.into())
 }
 
-/// What serde says, without the place in the text: the field tells where.
+/// Returns serde's message without the position in the text, which the field replaces.
 fn words_of(error: &serde_json::Error) -> String {
     let words = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     words.strip_suffix(&place).unwrap_or(&words).to_owned()
 }
 
-/// Turns a path and serde's words into a field and its fault. `whole` is what all fields together are called.
+/// Converts a path and serde's message to a field and its fault. `whole` is the name of all fields together.
 fn invalid(path: &str, words: &str, whole: &str) -> Error {
     let path = path.trim_start_matches('.');
     let Told { field, fault } = Fault::of_serde(words);
-    // The name of an unknown field ends the path, where there is one.
+    // If there is a path, an unknown field's name is at its end.
     let parent = field.map_or(path, |name| path.strip_suffix(name).unwrap_or(path).trim_end_matches('.'));
     let name = field.filter(|name| is_name(name));
     let field = [parent, name.unwrap_or_default()].map(str::to_owned).into_iter().filter(|part| !part.is_empty());
@@ -281,19 +280,18 @@ fn invalid(path: &str, words: &str, whole: &str) -> Error {
     Error::field(if field.is_empty() { whole } else { &field }, fault)
 }
 
-/// Whether a text can be the name of a field. Any other may be what somebody sent in the place of one, such as a code or a
-/// key, and is not told.
+/// Returns whether a text can be the name of a field. Any other may be a code or a key sent by mistake, and is not repeated.
 fn is_name(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-/// The parts of the path that the route leaves open, decoded.
+/// The decoded path parameters of a route.
 #[derive(Default)]
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Undoes percent-encoding once, after the match: an encoded slash is part of a name, never of the path. What is not
-    /// UTF-8, or has a control character (PostgreSQL takes no NUL), is no name of anything, like the empty one it becomes.
+    /// Decodes percent-encoding once, after the match, so that an encoded slash is part of a name and never of the path. A value
+    /// with invalid UTF-8 or a control character (PostgreSQL accepts no NUL) becomes empty, which names nothing.
     pub fn decode(params: &matchit::Params<'_, '_>) -> Self {
         let decode = |value| {
             let value = percent_decode_str(value).decode_utf8().ok()?;
@@ -323,7 +321,7 @@ mod tests {
     use crate::model::{Direction, Place, Status, Text};
     use crate::quota::Quota;
 
-    /// Whether a client that is waited for a second at a time, and then moves so many bytes, is heard to its end.
+    /// Returns whether a client that moves this many bytes after each second of waiting keeps the pace.
     fn keeps(pace: Pace, per_second: usize) -> bool {
         let (mut wait, second) = (Wait::new(pace), Duration::from_secs(1));
         (0..1_000).all(|_| {
@@ -354,7 +352,7 @@ mod tests {
 
     const HASTY: Pace = Pace { bytes: 1_000, time: Duration::from_millis(20) };
 
-    /// How a body ends that comes in these pieces, and then in no more.
+    /// Reads a body in these pieces, after which it ends or stalls.
     async fn read(pieces: Vec<usize>, ends: bool, most: usize) -> Result<usize, &'static str> {
         let pieces = pieces.into_iter().map(|length| Ok::<_, Infallible>(Frame::data(vec![b'a'; length].into())));
         let rest = if ends { stream::empty().left_stream() } else { stream::pending().right_stream() };
@@ -409,7 +407,7 @@ mod tests {
         gate: Place,
     }
 
-    /// The one thing that is wrong, as `field: message`.
+    /// Returns the only error, as `field: message`.
     fn wrong<T: Debug>(outcome: Result<T, Error>) -> String {
         match outcome {
             Err(Error::InvalidPayload(errors)) if errors.len() == 1 => {
@@ -419,7 +417,7 @@ mod tests {
         }
     }
 
-    /// What is sent in these tests and must not come back.
+    /// A value that these tests send and that no error may repeat.
     const SENT: &str = "493039";
 
     #[test]
@@ -458,7 +456,7 @@ mod tests {
             let told = wrong(parse_object::<Sample>(body.as_bytes()));
             assert_eq!(told, error, "{body}");
             assert!(!told.contains(SENT), "{told}");
-            // The same words where the JSON was read before, as in a batch. It keeps the last of two members.
+            // The message is the same if the JSON was parsed before, as in a batch, where the last of two members is kept.
             let value: serde_json::Value = serde_json::from_str(body).unwrap();
             if !error.ends_with("is given twice") {
                 assert_eq!(wrong(from_value::<Object<Sample>>(value, "body")), error, "{body}");

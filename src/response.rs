@@ -1,4 +1,4 @@
-//! How an answer is made: JSON, problems (RFC 9457), streams, and the headers that all of them have.
+//! Responses: JSON, problems (RFC 9457), streams, and the headers that all of them have.
 
 use std::io::{Read as _, Write as _};
 use std::pin::Pin;
@@ -19,13 +19,13 @@ use crate::error::{DatabaseId, Error};
 use crate::fault::FieldError;
 use crate::model::{Millis, ScanResult};
 
-/// The header that every answer of the service has, and whoever answers in its place has not: a proxy, a captive portal. The
-/// pages act on nothing else, and take the time from it, in milliseconds since 1970: proxies write a `Date` of their own.
-/// The same name has the `<meta>` of a page that tells its kind.
+/// The header on every response of the service, but not on those of a proxy or a captive portal. The pages act only on
+/// responses with it, and take the time from it, in milliseconds since 1970, because proxies write their own `Date`. The
+/// `<meta>` element that states the kind of a page has the same name.
 pub const MARK: &str = "register-ticket-api";
 
-/// The header that says which database knows the key of a request, or does not know it, or a ticket's link. The pages give
-/// themselves up only where theirs says so: an operator may have put another one in its place by mistake.
+/// The header that names the database that accepted or rejected the key of a request, or rejected a ticket's link. The pages
+/// delete their data only if their own database rejects them: an operator may have started another one by mistake.
 pub const DATABASE: &str = "register-ticket-database";
 const DATABASE_NAME: HeaderName = HeaderName::from_static(DATABASE);
 
@@ -41,7 +41,7 @@ pub fn full_body(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A whole body of any type.
+/// Returns a response with a complete body.
 pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(full_body(body.into()));
     *response.status_mut() = status;
@@ -54,7 +54,7 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Response, Erro
     Ok(whole(status, "application/json", body))
 }
 
-/// A body that is compressed already, for those who take it so, and for the others.
+/// Returns a response with a compressed body, uncompressed with `plain` for a client that does not accept gzip.
 pub fn compressed(
     asked: &HeaderMap,
     status: StatusCode,
@@ -69,7 +69,7 @@ pub fn compressed(
     })
 }
 
-/// A body in the coding that was chosen for whoever asks.
+/// Returns a response with a body in the negotiated content coding.
 pub fn encoded(status: StatusCode, content_type: &'static str, body: Bytes, coding: Option<&'static str>) -> Response {
     let mut response = whole(status, content_type, body);
     if let Some(coding) = coding {
@@ -85,7 +85,7 @@ pub fn gzip(bytes: &[u8]) -> Result<Bytes, Error> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).map(Bytes::from).map_err(broken)
 }
 
-/// What was compressed.
+/// Decompresses a body (RFC 1952).
 pub fn gunzip(gzip: &[u8]) -> Result<Bytes, Error> {
     let mut bytes = Vec::new();
     GzDecoder::new(gzip).read_to_end(&mut bytes).map(|_| bytes.into()).map_err(broken)
@@ -101,29 +101,29 @@ pub fn no_content() -> Response {
     response
 }
 
-/// A refusal, RFC 9457. No answer with a status of 500 or more carries a cause.
+/// An error as RFC 9457 describes it. Responses with a status of 500 or more never contain a cause.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Problem<'a> {
-    /// Always `about:blank`: `code` tells refusals apart.
+    /// Always `about:blank`: `code` distinguishes the errors.
     #[cfg_attr(test, schemars(extend("const" = "about:blank")))]
     r#type: &'static str,
     /// The phrase of the HTTP status.
     title: &'a str,
-    /// The HTTP status, again.
+    /// The HTTP status.
     #[cfg_attr(test, schemars(range(min = 400, max = 599)))]
     status: u16,
     /// What happened, for people. Its wording may change.
     detail: String,
-    /// The stable name of the refusal, for programs.
+    /// The stable code of the error, for programs.
     code: &'static str,
-    /// What was refused, one entry each. Absent when there is none.
+    /// One entry for each invalid field or line. Absent if there is none.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[cfg_attr(test, schemars(length(min = 1)))]
     errors: &'a [FieldError],
 }
 
-/// An error as RFC 9457 tells it.
+/// Returns the response for an error (RFC 9457).
 pub fn problem(error: &Error) -> Response {
     let status = error.status();
     let problem = Problem {
@@ -152,8 +152,8 @@ pub fn problem(error: &Error) -> Response {
     response
 }
 
-/// Adds what every response has. What is about tickets is for nobody's cache unless its endpoint says otherwise, and for
-/// no other site. Whoever came by HTTPS once comes by nothing else for a year.
+/// Adds the headers of every response. No cache stores it unless its endpoint allows that, and no other site may load it. A
+/// browser that used HTTPS once uses only HTTPS for a year.
 pub fn secure(response: &mut Response, https: bool, now: Millis) {
     let headers = response.headers_mut();
     headers.insert(MARK, HeaderValue::from(now.0));
@@ -165,16 +165,16 @@ pub fn secure(response: &mut Response, https: bool, now: Millis) {
     }
 }
 
-/// Says which database has answered.
+/// Adds the header that names the database.
 pub fn name_database(response: &mut Response, database: DatabaseId) {
     response.headers_mut().extend(HeaderValue::try_from(database.to_string()).ok().map(|id| (DATABASE_NAME, id)));
 }
 
-/// Codings of content (RFC 9110, section 8.4.1, and RFC 7932).
+/// Content codings (RFC 9110, section 8.4.1, and RFC 7932).
 pub const GZIP: &str = "gzip";
 pub const BROTLI: &str = "br";
 
-/// Whether a header such as `Accept-Encoding`, or `Accept`, names what the answer may have (RFC 9110, sections 12.5.3 and 12.5.1).
+/// Returns whether a header such as `Accept-Encoding` or `Accept` accepts a value (RFC 9110, sections 12.5.3 and 12.5.1).
 pub fn accepts(headers: &HeaderMap, header: HeaderName, name: &str) -> bool {
     let sent = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
     sent.flat_map(|list| list.split(',')).any(|accepted| {
@@ -187,19 +187,19 @@ pub fn accepts(headers: &HeaderMap, header: HeaderName, name: &str) -> bool {
     })
 }
 
-/// A body that is made while it is sent. A failure in the middle is logged and ends the connection, so that nobody
-/// takes a part for the whole.
+/// Returns a response whose body is generated while it is sent. A failure midway is logged and ends the connection, so that no
+/// client takes a part for the whole.
 pub fn streamed(
     content_type: &'static str,
     chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
 ) -> Response {
-    let frames = chunks.map_ok(Frame::data).inspect_err(|error| tracing::error!(%error, "a stream broke off"));
+    let frames = chunks.map_ok(Frame::data).inspect_err(|error| tracing::error!(%error, "a streamed response failed"));
     let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-/// Compresses a stream (RFC 1952) as it passes.
+/// Compresses a stream (RFC 1952).
 pub fn gzipped(
     chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
@@ -221,16 +221,16 @@ pub fn gzipped(
     })
 }
 
-/// Lets a browser save what is sent.
+/// Makes a browser save the response as a file.
 pub fn attachment(mut response: Response, name: &str) -> Response {
-    // A slug has only characters that a header may have.
+    // Cannot fail: a slug has only characters that are valid in a header.
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
         response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
     }
     response
 }
 
-/// Keeps something until the body has been sent, or is given up.
+/// Keeps a value until the body has been sent or dropped.
 pub fn holding(response: Response, held: impl Send + Unpin + 'static) -> Response {
     response.map(|body| Holding { body, _held: held }.boxed_unsync())
 }
@@ -257,7 +257,7 @@ impl<H: Unpin> http_body::Body for Holding<H> {
     }
 }
 
-/// Marks a response as the answer to a scan, for the log.
+/// Attaches the verdict of a scan to its response, for the log.
 pub fn with_scan(mut response: Response, result: ScanResult) -> Response {
     response.extensions_mut().insert(result);
     response

@@ -1,4 +1,4 @@
-//! Who may call what: the one handler function and the whole route table.
+//! The request handler and the route table, which says who may call what.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +26,7 @@ use crate::quota::Held;
 use crate::request::{Call, Params, RequestBody, is_list, read_body};
 use crate::response::{self, Response};
 
-/// What an import, a batch and whatever else changes much has.
+/// The deadline of imports, batches and other requests that change much.
 const LONG_DEADLINE: Duration = Duration::from_secs(60);
 
 type Endpoint = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Response, Error>>;
@@ -35,58 +35,58 @@ type Endpoint = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Response, Error>>;
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
-    /// The role that a caller's key must hold; without one, anyone may call.
+    /// The role that the caller's key must have; `None` allows anyone.
     pub role: Option<Role>,
     limits: Limits,
     endpoint: Endpoint,
 }
 
 impl Route {
-    /// Whether a body is read. That of any other request is nobody's.
+    /// Returns whether a body is read. The body of any other request is ignored.
     pub fn reads_body(&self) -> bool {
         self.method != Method::GET && self.method != Method::DELETE
     }
 
-    /// Whether a body may be CSV.
+    /// Returns whether a body may be CSV.
     #[cfg(test)]
     pub(crate) fn takes_csv(&self) -> bool {
         self.limits.csv.is_some()
     }
 
-    /// Whether a request can find its key's share in use.
+    /// Returns whether a request can exceed a quota of its key.
     #[cfg(test)]
     pub(crate) fn has_share(&self) -> bool {
         self.role.is_some() && (self.reads_body() || self.limits.load.is_some())
     }
 }
 
-/// How long a request may take, how large it may be, and how it is refused.
+/// The limits of a route, and how its errors are rendered.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// Without one, what `DB_TIMEOUT_MS` says.
+    /// Defaults to `DB_TIMEOUT_MS`.
     deadline: Option<Duration>,
-    /// Bytes of a body.
+    /// Maximum size of a body in bytes.
     body: usize,
-    /// Bytes of a body that is CSV, where the route imports one.
+    /// Maximum size of a CSV body in bytes, if the route imports one.
     csv: Option<usize>,
-    /// Whether the answer is a whole list, of which a client may read for minutes.
+    /// Whether the response is a whole list, which a client may take minutes to read.
     list: bool,
-    /// Whether its work grows with the event. Few such requests are at work at once.
+    /// The kind of a long request. Few of these run at once.
     load: Option<Load>,
-    /// Whether it takes what a device had decided before its key ended.
+    /// Whether it accepts the scans that a device decided before its key ended.
     late: bool,
     refuse: Refuse,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Load {
-    /// It may read all that the event has.
+    /// May read all of an event.
     Reads,
-    /// It may change as much, in short transactions.
+    /// May change as much, in short transactions.
     Writes,
-    /// It waits for the mail server.
+    /// Waits for the mail server.
     Mails,
-    /// It counts all that the event has, once for all who ask (`numbers`).
+    /// Counts all of an event, once for concurrent requests (`numbers`).
     Counts,
 }
 
@@ -111,22 +111,22 @@ const GATE: Option<Role> = Some(Role::Gate);
 
 const SHORT: Limits =
     Limits { deadline: None, body: BODY, csv: None, list: false, load: None, late: false, refuse: pages::refuse };
-/// What a person reads as it is.
+/// A ticket's page, which shows its errors as a page for the holder.
 const TICKET: Limits = Limits { refuse: pages::refuse_ticket, ..SHORT };
 const LONG: Limits = Limits { deadline: Some(LONG_DEADLINE), ..SHORT };
 const HANDED: Limits = Limits { body: BATCH_BODY, ..LONG };
 const BATCH: Limits = Limits { late: true, ..HANDED };
 const IMPORT: Limits = Limits { csv: Some(CSV_BODY), ..LONG };
-/// What may read all of an event, also where its answer is a page: a filter may look at every row.
+/// May read all of an event, even if the response is one page of a list: a filter may have to check every row.
 const READS: Limits = Limits { load: Some(Load::Reads), ..SHORT };
-/// Each page of it has `DB_TIMEOUT_MS`.
+/// A whole list, in which each page has `DB_TIMEOUT_MS`.
 const LIST: Limits = Limits { list: true, ..READS };
 const WRITES: Limits = Limits { load: Some(Load::Writes), ..LONG };
-/// The numbers of millions of tickets take longer than `DB_TIMEOUT_MS`.
+/// Counting millions of tickets takes longer than `DB_TIMEOUT_MS`.
 const COUNTS: Limits = Limits { load: Some(Load::Counts), ..LONG };
 const MAILS: Limits = Limits { load: Some(Load::Mails), ..LONG };
 
-/// Every path of the service. `HEAD` is answered wherever `GET` is.
+/// All routes of the service. `HEAD` is allowed wherever `GET` is.
 pub static ROUTES: &[Route] = routes! {
     GET    "/"                                 ANYONE,     SHORT  => pages::show_home;
     GET    "/gate"                             ANYONE,     SHORT  => pages::show_gate;
@@ -197,20 +197,20 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/enrol/offer"                  ANYONE,     SHORT  => keys::show_offer;
 };
 
-/// What is known so far of a request, for its line in the log.
+/// What is known so far about a request, for its line in the log.
 struct Visit {
     route: Option<&'static Route>,
     caller: Option<Caller>,
-    /// When the work on it began.
+    /// When work on it began, excluding the time in which its body arrived.
     started: Instant,
 }
 
-/// Answers a request. Never fails: every failure, a panic included, becomes a response.
+/// Answers a request. Never fails: every failure, including a panic, becomes a response.
 pub async fn handle<B: RequestBody>(app: &Arc<App>, request: http::Request<B>) -> Response {
     handle_and(app, request, async |response| Ok(response)).await
 }
 
-/// The same for an entrance that cannot send every response: what `send` makes of it is what is counted and logged.
+/// Like [`handle`], for an entrance that cannot send every response. The result of `send` is counted and logged.
 pub async fn handle_and<B: RequestBody>(
     app: &Arc<App>,
     request: http::Request<B>,
@@ -245,18 +245,18 @@ pub async fn handle_and<B: RequestBody>(
 async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: &mut Visit) -> Result<Response, Error> {
     let (route, params) = find(parts)?;
     visit.route = Some(route);
-    // The key comes before the body: for who may not ask, the service holds nothing.
+    // The key is checked before the body is read, so that clients without a valid key cannot make the service buffer theirs.
     if route.role.is_some() {
         app.in_time(authorise(app, route, parts, visit, app.now())).await?;
     }
     let asking = visit.started.elapsed();
     let (body, share) = receive(app, route, parts, body, visit.caller.as_ref()).await?;
-    // The time a client takes to send its body is not ours.
+    // The time that a client takes to send its body does not count.
     visit.started = Instant::now() - asking;
     let now = app.now();
     let work = async {
         if share.is_some() {
-            // The key may have ended while the body was on its way.
+            // The key may have ended while the body was arriving.
             authorise(app, route, parts, visit, now).await?;
         }
         let caller = visit.caller.as_ref();
@@ -273,7 +273,7 @@ async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: 
         let response = (route.endpoint)(Call { app, parts, params, body: &body, caller, now }).await?;
         drop(turn);
         let is_whole = response.body().size_hint().exact().is_some();
-        debug_assert!(is_whole || listing.is_some(), "what is sent piece by piece is a LIST: {}", route.path);
+        debug_assert!(is_whole || listing.is_some(), "a streamed response needs the limits LIST: {}", route.path);
         Ok(match listing {
             Some(listing) => response::holding(response, listing),
             None => response,
@@ -282,8 +282,8 @@ async fn dispatch(app: &Arc<App>, parts: &Parts, body: impl RequestBody, visit: 
     within(route.limits.deadline.unwrap_or(app.settings.db_timeout.saturating_sub(asking)), work).await
 }
 
-/// Reads the body, where the route has one, and says of which share it is. Whoever has no key has none either, but few
-/// bytes.
+/// Reads the body if the route has one, and returns it with its quota. Without a key, there is no quota but a small maximum
+/// size.
 async fn receive(
     app: &App,
     route: &Route,
@@ -303,7 +303,7 @@ async fn receive(
     Ok((body, share))
 }
 
-/// Finds the route of a request, or says which methods its path takes.
+/// Finds the route of a request; fails with the allowed methods if its path has others.
 fn find(parts: &Parts) -> Result<(&'static Route, Params), Error> {
     let found = ROUTER.at(parts.uri.path()).map_err(|_| Error::NotFound)?;
     let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
@@ -319,7 +319,7 @@ fn find(parts: &Parts) -> Result<(&'static Route, Params), Error> {
     }
 }
 
-/// Finds out who asks, where the route wants to know, and whether they may.
+/// Authenticates the caller if the route requires a role, and checks the role.
 async fn authorise(app: &App, route: &Route, parts: &Parts, visit: &mut Visit, now: Millis) -> Result<(), Error> {
     let Some(needed) = route.role else { return Ok(()) };
     let caller = match route.limits.late {
@@ -330,7 +330,7 @@ async fn authorise(app: &App, route: &Route, parts: &Parts, visit: &mut Visit, n
     if caller.role.holds(needed) { Ok(()) } else { Err(Error::Forbidden("Your key's role does not allow this.")) }
 }
 
-/// Counts a request and writes its one line.
+/// Counts a request and logs its line.
 fn observe(app: &App, parts: &Parts, visit: &Visit, response: &Response, error: Option<&Error>) {
     let Visit { route, caller, started } = visit;
     let route = route.map_or("", |route| route.path);
@@ -340,7 +340,7 @@ fn observe(app: &App, parts: &Parts, visit: &Visit, response: &Response, error: 
     logs::request(&app.settings, &RequestLine { parts, route, status, elapsed, caller: caller.as_ref(), scan, error });
 }
 
-/// Turns a panic into an error. The panic hook has logged where it was.
+/// Turns a panic into an error. The panic hook has logged where it occurred.
 async fn without_panic<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     outcome.unwrap_or_else(|_| Err(Error::Internal("an endpoint panicked".into())))
@@ -368,7 +368,7 @@ mod tests {
     use crate::limits::LARGE_AT_WORK;
     use crate::quota::Quota;
 
-    /// What is read for a key without a turn, because it does not grow with an event.
+    /// Routes that read for a key without a permit, because their work does not grow with an event.
     const SMALL: &[&str] = &[
         "/metrics",
         "/api/users/{username}",
@@ -400,7 +400,7 @@ mod tests {
             let request = request.header("authorization", format!("Bearer {key}"));
             handle(&app, request.body(http_body_util::Empty::<Bytes>::new()).unwrap())
         });
-        // None of them comes as far as the database, which is not there.
+        // None of them reaches the database, which does not exist.
         for response in futures_util::future::join_all(refused).await {
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{response:?}");
             assert_eq!(response.headers()["retry-after"], "5");

@@ -33,26 +33,26 @@ use crate::logs::Sender;
 use crate::response::{self, Response};
 use crate::routes;
 
-/// Connections that wait to be accepted. With the usual 128, those of a crowd that comes at once try again after seconds.
+/// The backlog of connections not yet accepted. With the usual 128, clients in a rush would retry only after seconds.
 const WAITING: u32 = 1_024;
-/// Bytes that the kernel keeps of what was sent and not yet read, doubled by it. It would keep megabytes for a client, and
-/// then tell only after minutes that a slow one read on.
+/// The size of the kernel's send buffer in bytes, which it doubles. By default it would buffer megabytes for a client, and
+/// the progress of a slow one would become visible only after minutes.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How long a client may leave what we sent unread before the kernel ends its connection.
+/// How long data may stay unacknowledged, or unsent because the client does not read, before the kernel ends the connection.
 #[cfg(target_os = "linux")]
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// EAFNOSUPPORT, which has no `io::ErrorKind`.
 const AFNOSUPPORT: i32 = if cfg!(target_os = "linux") { 97 } else { 47 };
-/// Bytes of a request's head at most; hyper reads no more than this ahead.
+/// Maximum size of a request's head in bytes. hyper reads no more than this ahead.
 const HEADER_LIMIT: usize = 16 * 1024;
-/// What is left for requests in flight after SIGTERM: Cloud Run kills after 10 s.
+/// Time for requests in flight after SIGTERM. Cloud Run kills the process after 10 s.
 const GRACE: Duration = Duration::from_millis(9_500);
 
-/// Listens where the settings say.
+/// Listens on the configured address.
 pub fn listener(settings: &Settings) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::new(settings.host, settings.port);
     let listener = match listen(address) {
-        // A machine without IPv6.
+        // The machine has no IPv6.
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_family(&error) => {
             listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
         }
@@ -64,7 +64,7 @@ pub fn listener(settings: &Settings) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes what is in flight.
+/// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes the requests in flight.
 pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -77,7 +77,7 @@ pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()>
     http_until(app, listener, stop).await
 }
 
-/// Serves HTTP/1.1 until it shall stop, then finishes what is in flight.
+/// Serves HTTP/1.1 until `stop` resolves, then finishes the requests in flight.
 pub async fn http_until(app: Arc<App>, listener: TcpListener, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
     let mut stop = pin!(stop);
@@ -86,7 +86,7 @@ pub async fn http_until(app: Arc<App>, listener: TcpListener, stop: impl Future<
     loop {
         let accept = async {
             let (stream, peer) = listener.accept().await?;
-            // A client of IPv4 comes to a listener of both as `::ffff:192.0.2.7`.
+            // On a listener for both families, an IPv4 client has an address such as `::ffff:192.0.2.7`.
             let peer = peer.ip().to_canonical();
             let is_proxy = app.settings.trusted_proxies.connects_from(peer);
             Ok((stream, peer, connections.admit(peer, is_proxy).await))
@@ -101,8 +101,8 @@ pub async fn http_until(app: Arc<App>, listener: TcpListener, stop: impl Future<
             }
             Ok((_, _, None)) => {}
             Err(error) => {
-                // Out of file descriptors, or a client that was gone at once: neither ends the service.
-                tracing::warn!(%error, "accept");
+                // No file descriptors, or a client that disconnected at once: neither ends the service.
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
@@ -115,21 +115,21 @@ pub async fn http_until(app: Arc<App>, listener: TcpListener, stop: impl Future<
     Ok(())
 }
 
-/// Answers what one client asks, until it goes, or is cut off to make room.
+/// Serves one connection until the client closes it or it is cut to make room.
 async fn converse(app: Arc<App>, stream: TcpStream, peer: IpAddr, seat: Seat, watcher: Watcher) {
     let mut server = http1::Builder::new();
-    // With `half_close` a client that hangs up does not cancel its request, whose writes may be committed already, nor
-    // the connection to the database that it was using.
+    // With `half_close`, a client that disconnects does not cancel its request, whose writes may already be committed, nor drop
+    // the database connection in use.
     server.timer(TokioTimer::new()).header_read_timeout(app.clients.head).max_buf_size(HEADER_LIMIT).half_close(true);
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&seat.place), &app.clients));
     let place = &seat.place;
-    // In a box, which is there while a request is: hyper keeps room for it from the beginning, for every idle client.
+    // Boxed, so that it exists only during a request: hyper would reserve space for it on every idle connection.
     let service = service_fn(|request| Box::pin(answer(Arc::clone(&app), request, peer, Arc::clone(place))));
     let connection = watcher.watch(server.serve_connection(io, service));
     tokio::select! {
         biased;
         () = place.is_cut() => {}
-        // An error here is a client that went away or never spoke HTTP; a request's own failures are logged by it.
+        // An error here means that the client disconnected or did not speak HTTP. A request logs its own failures.
         _ = connection => {}
     }
 }
@@ -151,25 +151,25 @@ async fn answer(
     Ok(response::holding(response, asked))
 }
 
-/// Whether there is no such family of addresses on this machine.
+/// Returns whether an error means that the machine lacks the address family.
 fn lacks_family(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(AFNOSUPPORT)
 }
 
-/// Listens on an address; on `::` for IPv4 too, whatever the system's own choice is.
+/// Listens on an address. On `::`, also listens for IPv4 regardless of the system's default.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         socket2::SockRef::from(&socket).set_only_v6(false)?;
     }
-    // As `TcpListener::bind` does: a restart need not wait for what is left of the old connections.
+    // As `TcpListener::bind` does, so that a restart need not wait for old connections in TIME-WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(WAITING)
 }
 
 fn tuned(stream: TcpStream) -> TcpStream {
-    // Without it a small response may wait for the client's delayed acknowledgement.
+    // Otherwise a small response may wait for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
@@ -177,7 +177,7 @@ fn tuned(stream: TcpStream) -> TcpStream {
     stream
 }
 
-/// Bytes of a response on Lambda at most, as the runtime sends them; the platform refuses more than 6 MB.
+/// Maximum size of a response on Lambda in bytes, as the runtime sends it. The platform rejects more than 6 MB.
 const LAMBDA_RESPONSE_LIMIT: usize = 5 * 1024 * 1024;
 
 /// Serves AWS Lambda's runtime API, one event at a time.
@@ -186,13 +186,13 @@ pub async fn lambda(app: Arc<App>) -> anyhow::Result<()> {
     lambda_http::lambda_runtime::run(invoked).await.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// What the platform gets for an event. An error fails the invocation.
+/// Answers an event of the platform. An error fails the invocation.
 pub async fn answer_event(
     app: Arc<App>,
     LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>,
 ) -> Result<impl Serialize, lambda_http::Error> {
     let Some(event) = read_event(&payload)? else {
-        tracing::info!(status = 400, "an event that is no request");
+        tracing::info!(status = 400, "an event is not a request");
         return Ok(Answer::Refused { status_code: 400 });
     };
     let handler = lambda_http::service_fn(move |event: lambda_http::Request| {
@@ -209,20 +209,20 @@ pub async fn answer_event(
     Ok(Answer::Of(answer))
 }
 
-/// What the platform gets.
+/// The response to the platform.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Answer<T> {
     Of(T),
-    /// As hyper refuses what is no HTTP.
+    /// Rejects an event that is not a request, as hyper rejects what is not HTTP.
     #[serde(rename_all = "camelCase")]
     Refused {
         status_code: u16,
     },
 }
 
-/// Reads an event of API Gateway or of a function URL. None is one that is no request: `lambda_http` would panic, and the
-/// platform answer 502 for it. Anything else that Lambda can be asked to do is an error.
+/// Reads an event of API Gateway or a function URL. Returns `None` if it is not a valid request, on which `lambda_http` would
+/// panic and the platform answer 502. Events of other kinds are errors.
 fn read_event(event: &RawValue) -> Result<Option<LambdaRequest>, lambda_http::Error> {
     #[derive(Deserialize)]
     struct Kind {
@@ -231,33 +231,33 @@ fn read_event(event: &RawValue) -> Result<Option<LambdaRequest>, lambda_http::Er
     let is_request = |kind: Kind| kind.version == "2.0";
     match serde_json::from_str(event.get()) {
         Ok(LambdaRequest::ApiGatewayV2(mut event)) => {
-            // Where to is known from the path. Of these two, which a client writes, a URL would be made.
+            // The path suffices. A URL would be built from these two, which the client controls.
             event.headers.remove(header::HOST);
             event.request_context.domain_name = None;
             Ok(is_understood(&event).then_some(LambdaRequest::ApiGatewayV2(event)))
         }
         Err(_) if serde_json::from_str(event.get()).is_ok_and(is_request) => Ok(None),
-        Ok(_) => Err("an event of another kind".into()),
+        Ok(_) => Err("the event is of an unsupported kind".into()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether a request can be made of an event.
+/// Returns whether an event can be converted to a request.
 fn is_understood(event: &ApiGatewayV2httpRequest) -> bool {
     let path = event.raw_path.as_deref().unwrap_or_default();
     let query = event.raw_query_string.as_deref().unwrap_or_default();
     let stage = event.request_context.stage.as_deref().unwrap_or_default();
     let body = event.body.as_deref().filter(|_| event.is_base64_encoded).unwrap_or_default();
-    // As long as at the other entrance; escapes make at most three times as much of it.
+    // The same limit as at the other entrance; escapes make it at most three times as long.
     path.len() + query.len() + stage.len() <= HEADER_LIMIT
         && (path.is_empty() || path.starts_with('/'))
         && format!("/?{query}").parse::<PathAndQuery>().is_ok()
-        // Padding in the middle is good for this decoder, and not for that of `lambda_http`.
+        // This decoder accepts padding in the middle, but that of `lambda_http` does not.
         && !body.trim_end_matches('=').contains('=')
         && BASE64.decode(body.as_bytes()).is_ok()
 }
 
-/// The API's stage is not part of our paths, but `lambda_http` leaves it in, or puts it there.
+/// Removes the API's stage from the path, where `lambda_http` leaves it or adds it.
 fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
     let stage = match event.request_context_ref() {
         Some(lambda_http::request::RequestContext::ApiGatewayV2(context)) => context.stage.clone(),
@@ -275,7 +275,7 @@ fn without_stage(event: lambda_http::Request) -> lambda_http::Request {
     http::Request::from_parts(parts, body)
 }
 
-/// Who called the API, as the platform knows it.
+/// Returns the sender of a request, as the platform knows it.
 fn sender(app: &App, event: &lambda_http::Request) -> Option<Sender> {
     let peer = match event.request_context_ref() {
         Some(lambda_http::request::RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref()?,
@@ -284,19 +284,20 @@ fn sender(app: &App, event: &lambda_http::Request) -> Option<Sender> {
     Some(Sender(app.settings.trusted_proxies.sender(peer.parse().ok()?, event.headers())))
 }
 
-/// Lambda takes a response whole, and only so large.
+/// Collects a response, because Lambda needs it whole, and checks its size.
 async fn collected(response: Response) -> Result<Response, Error> {
     let (head, body) = response.into_parts();
     match Limited::new(body, LAMBDA_RESPONSE_LIMIT).collect().await.map(|body| body.to_bytes()) {
         Ok(body) if sent_length(&head.headers, &body) <= LAMBDA_RESPONSE_LIMIT => {
             Ok(http::Response::from_parts(head, response::full_body(body)))
         }
-        Err(error) if !error.is::<LengthLimitError>() => Err(Error::Internal("a stream broke off".into())),
+        Err(error) if !error.is::<LengthLimitError>() => Err(Error::Internal("a streamed response failed".into())),
         _ => Err(Error::ResponseTooLarge),
     }
 }
 
-/// The runtime wraps a body in JSON: what is compressed as base64, which adds a third, and text with its escapes.
+/// Returns the length of a body as sent: the runtime wraps it in JSON, compressed data as base64, which adds a third, and text
+/// with escapes.
 fn sent_length(headers: &HeaderMap, body: &[u8]) -> usize {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return body.len().div_ceil(3) * 4;
@@ -311,18 +312,18 @@ mod tests {
 
     use super::*;
 
-    /// A request as API Gateway sends it.
+    /// Returns a request as API Gateway sends it.
     fn event() -> Value {
         serde_json::from_str(include_str!("../tests/suite/lambda/post_json.json")).unwrap()
     }
 
-    /// What becomes of an event; that this does not panic is what matters.
+    /// Converts an event to a request, if it is one. Must not panic.
     fn request_of(event: &Value) -> Result<Option<lambda_http::Request>, String> {
         let event = serde_json::value::to_raw_value(event).unwrap();
         read_event(&event).map(|event| event.map(Into::into)).map_err(|error| error.to_string())
     }
 
-    /// Text with whatever may break a URL, a header or base64.
+    /// Generates text that may break a URL, a header or base64.
     fn text() -> impl Strategy<Value = String> {
         prop_oneof!["\\PC{0,12}", "[ \"<>%#?/\\\\:@=&,\u{0}-\u{1f}a-z0-9]{0,24}", "[A-Za-z0-9+/=]{0,9}"]
     }
@@ -343,7 +344,7 @@ mod tests {
         })
     }
 
-    /// The places of an event that a client, or a mistake in the gateway's settings, writes.
+    /// The fields of an event that a client, or a mistake in the gateway's settings, controls.
     const PLACES: &[&str] = &[
         "/rawPath",
         "/rawQueryString",

@@ -1,6 +1,6 @@
-//! Codes: pure functions, no clock, no I/O.
+//! Codes, and the tokens of links: pure functions without clock or I/O.
 //!
-//! A code is TOTP (RFC 6238) with HMAC-SHA-1, 6 digits and 30-second steps, what authenticator apps support.
+//! A code is TOTP (RFC 6238) with HMAC-SHA-1, 6 digits and 30-second steps, which authenticator apps support.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use crate::model::{Millis, Seed};
 
 /// Length of a step in seconds (RFC 6238, section 4.1: X).
 pub const PERIOD: i64 = 30;
-/// Steps that a phone's clock may be off, each way, and still be admitted (RFC 6238, section 5.2).
+/// Steps by which a phone's clock may be off, each way, and its code still be accepted (RFC 6238, section 5.2).
 pub const DRIFT: i64 = 1;
-/// Steps around a refused code in which it is looked for, to tell a stale code from a wrong one.
+/// Steps, each way, in which a refused code is searched for, to distinguish a stale code from a wrong one.
 pub const STALE_WINDOW: i64 = 20;
-/// Quarters of an hour, each way, for which a wrong code is looked at: so far from each other are time zones, and so far off
-/// is a phone of which somebody set the time by hand in the wrong one.
+/// Quarters of an hour, each way, at which a wrong code is searched for: the greatest offset between time zones, and so of a
+/// phone whose clock was set by hand in the wrong zone.
 pub const ZONES: i64 = 56;
 /// A quarter of an hour in seconds.
 pub const QUARTER: i64 = 900;
 /// Digits of a code (RFC 4226, section 5.3).
 pub const DIGITS: u8 = 6;
 
-/// The step of a moment: RFC 6238's T, with T0 = 0.
+/// Returns the step of a moment: RFC 6238's T, with T0 = 0.
 pub fn step_at(now: Millis) -> i64 {
     now.0.div_euclid(PERIOD * Millis::SECOND)
 }
@@ -36,19 +36,19 @@ pub fn step_at(now: Millis) -> i64 {
 /// The key of one ticket's codes.
 pub struct TotpKey([u8; 20]);
 
-/// What a code proves of the ticket that it was shown for.
+/// What a code proves about the ticket for which it was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
-    /// The code of a phone, good now: its step, at most [`DRIFT`] away.
+    /// A phone's code that is valid now. Its step is at most [`DRIFT`] away.
     Current { step: i64 },
-    /// What only the ticket's paper shows.
+    /// The proof on the printed ticket.
     Paper,
-    /// The code of a step farther away. `seconds_off` is the distance of now from that step's 30 seconds: negative
+    /// The code of a step farther away. `seconds_off` is the distance between now and that step's 30 seconds: negative
     /// when the code is from the past, positive when it is from the future.
     Stale { seconds_off: i64 },
-    /// A wrong code that would be good so many quarters of an hour away, in seconds: negative when that was in the past.
+    /// A wrong code that would be right `seconds_off` away, a multiple of [`QUARTER`]: negative when in the past.
     Zone { seconds_off: i64 },
-    /// No code of this ticket, of any step near.
+    /// Not a code of this ticket at any of these steps.
     None,
 }
 
@@ -58,7 +58,7 @@ impl TotpKey {
     }
 
     fn totp(&self) -> Totp {
-        // 160 bits, 6 digits and HMAC-SHA-1 are what RFC 4226 asks for; there is nothing left to validate.
+        // 160 bits, 6 digits and HMAC-SHA-1 satisfy RFC 4226, so there is nothing to validate.
         Builder::new()
             .with_algorithm(Algorithm::SHA1)
             .with_digits(DIGITS)
@@ -67,12 +67,12 @@ impl TotpKey {
             .build_noncompliant()
     }
 
-    /// The code of a step: six digits.
+    /// Returns the six digits of a step.
     pub fn code(&self, step: i64) -> String {
         code_of(&self.totp(), step)
     }
 
-    /// Looks for a code among those of this key as of `now`.
+    /// Checks a code against this key as of `now`.
     pub fn recognise(&self, code: &Code, now: Millis) -> Match {
         match code {
             Code::Rotating(digits) => self.find(digits, now),
@@ -81,13 +81,13 @@ impl TotpKey {
         }
     }
 
-    /// Looks for the digits of a phone in the steps around `now`. Each comparison takes the same time whatever the digits.
+    /// Searches the steps around `now` for a phone's digits. Comparisons take constant time.
     pub fn find(&self, code: &str, now: Millis) -> Match {
         let totp = self.totp();
         let current = step_at(now);
         let is_code_of = |step: i64| step >= 0 && bool::from(code_of(&totp, step).as_bytes().ct_eq(code.as_bytes()));
 
-        // Nearest first: 0, -1, +1, -2, +2, … A code that is good now must never be taken for a stale one.
+        // Nearest first (0, -1, +1, -2, +2, …), so that a code that is valid now is never taken for a stale one.
         for offset in (0..=STALE_WINDOW).flat_map(|away| [-away, away]) {
             let step = current + offset;
             if is_code_of(step) {
@@ -106,23 +106,23 @@ impl TotpKey {
         zones.into_iter().find(is_of_zone).map_or(Match::None, |seconds_off| Match::Zone { seconds_off })
     }
 
-    /// The key as authenticator apps take it: base32 without padding (RFC 4648, section 6).
+    /// Returns the key in base32 without padding (RFC 4648, section 6), for authenticator apps.
     pub fn base32(&self) -> String {
         BASE32_NOPAD.encode(&self.0)
     }
 
-    /// The key in hexadecimal (RFC 4648, section 8), as Google Wallet takes it.
+    /// Returns the key in hexadecimal (RFC 4648, section 8), for Google Wallet.
     pub fn base16(&self) -> String {
         HEXUPPER.encode(&self.0)
     }
 
-    /// Whether this key made the proof of a printed ticket. Takes the same time whatever the proof.
+    /// Returns whether this key made the proof of a printed ticket, in constant time.
     fn made(&self, proof: &PrintProof) -> bool {
         self.print_proof().ct_eq(proof).into()
     }
 
-    /// What its paper shows instead of six digits: HKDF-SHA256(the key, no salt, info: "print"), so that a gate tells it
-    /// from the key alone.
+    /// Returns the proof that paper shows instead of six digits: HKDF-SHA256(the key, no salt, info: "print"). A gate
+    /// can therefore check it with the key alone.
     pub fn print_proof(&self) -> PrintProof {
         hkdf(&self.0, None, b"print")
     }
@@ -144,11 +144,11 @@ fn hkdf<const LENGTH: usize>(key: &[u8], salt: Option<&[u8]>, info: &[u8]) -> [u
     let mut derived = [0; LENGTH];
     hkdf::Hkdf::<Sha256>::new(salt, key)
         .expand(info, &mut derived)
-        .expect("HKDF-SHA256 gives up to 8160 bytes, and we ask for at most 20");
+        .expect("HKDF-SHA256 yields up to 8160 bytes, and at most 20 are requested");
     derived
 }
 
-/// `TICKET_SECRET`: with it, a stolen copy of the database alone makes no codes. Without it the seed is the key.
+/// `TICKET_SECRET`. With it, a stolen copy of the database alone cannot generate codes. Without it, the seed is the key.
 pub struct TicketSecret {
     secret: Option<String>,
     fingerprint: [u8; 32],
@@ -157,12 +157,13 @@ pub struct TicketSecret {
 impl TicketSecret {
     pub fn new(secret: Option<String>) -> Self {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_deref().unwrap_or_default().as_bytes())
-            .expect("HMAC takes a key of any length");
+            .expect("HMAC accepts keys of any length");
         mac.update(b"register-ticket-api TICKET_SECRET");
         Self { secret, fingerprint: mac.finalize().into_bytes().into() }
     }
 
-    /// The key of a ticket's codes: the seed itself, or HKDF-SHA256(seed, salt: the secret, info: the ticket's 16 bytes).
+    /// Returns the key of a ticket's codes: HKDF-SHA256(seed, salt: the secret, info: the ticket's 16 bytes), or the seed
+    /// itself without a secret.
     pub fn key_of(&self, ticket_id: Uuid, seed: Seed) -> TotpKey {
         match &self.secret {
             None => TotpKey(seed.0),
@@ -170,18 +171,18 @@ impl TicketSecret {
         }
     }
 
-    /// What the database keeps to recognise the secret: HMAC-SHA256 (RFC 2104) of a constant. No secret has one too,
-    /// so that setting one later does not silently make every code wrong.
+    /// Returns the fingerprint by which the database recognises the secret: HMAC-SHA256 (RFC 2104) of a constant. The
+    /// absence of a secret has one too, so that setting a secret later does not silently make every code wrong.
     pub fn fingerprint(&self) -> &[u8] {
         &self.fingerprint
     }
 }
 
-/// What makes the links of ticket pages. A manifest has none of it but the seeds, and those only without `TICKET_SECRET`.
+/// The secret that makes links of ticket pages. A manifest discloses only the seeds, and those only without `TICKET_SECRET`.
 pub struct LinkSecret {
-    /// What makes the keys of codes.
+    /// The secret that makes the keys of codes.
     pub codes: Arc<TicketSecret>,
-    /// The database's own 32 random bytes, and after them `TICKET_SECRET`, where there is one.
+    /// The database's own 32 random bytes, followed by `TICKET_SECRET`, if there is one.
     salt: Vec<u8>,
 }
 
@@ -191,20 +192,20 @@ impl LinkSecret {
         Self { codes, salt }
     }
 
-    /// The token of a ticket's page: base64url of the ticket's id and a proof. A new seed kills the link; neither the key
-    /// of the ticket's codes nor, with `TICKET_SECRET`, a copy of the database makes it.
+    /// Returns the token of a ticket's page: base64url of the ticket's id and a proof. A new seed invalidates the link. It
+    /// cannot be derived from the key of the ticket's codes nor, with `TICKET_SECRET`, from a copy of the database.
     pub fn page_token(&self, ticket_id: Uuid, seed: Seed) -> String {
         BASE64URL_NOPAD.encode(&[*ticket_id.as_bytes(), self.proof_of(ticket_id, seed)].concat())
     }
 
-    /// Whether a token is that of the page of its ticket, which has this seed. Takes the same time whatever was sent.
+    /// Returns whether a token opens the page of its ticket, which has this seed, in constant time.
     pub fn opens(&self, token: &PageToken, seed: Seed) -> bool {
         token.proof.ct_eq(&self.proof_of(token.ticket_id, seed)).into()
     }
 
-    /// The token of the page with these tickets of one event, which one person holds, made for whoever reads mail at this
-    /// address: base64url of event and person, a proof, and a mark for each ticket. A new seed takes its ticket out of it,
-    /// another address kills it. The link of one ticket does not make it.
+    /// Returns the token of the page with one person's tickets for an event, made for one mail address: base64url of event
+    /// and person, a proof, and a mark for each ticket. A new seed removes its ticket from the page; another address
+    /// invalidates the token. It cannot be derived from the link of one ticket.
     pub fn holder_token(&self, holder: Holder<'_>, tickets: impl IntoIterator<Item = (Uuid, Seed)>) -> String {
         let marks: Vec<Mark> = tickets.into_iter().map(|(id, seed)| self.mark_of(holder.user_id, id, seed)).collect();
         let proof = self.proof_of_all(holder, &marks);
@@ -212,13 +213,13 @@ impl LinkSecret {
         BASE64URL_NOPAD.encode(&[&ids, &proof[..], &marks.concat()].concat())
     }
 
-    /// Whether a token was made for the person that it names, at this address. Takes the same time whatever was sent.
+    /// Returns whether a token was made for the person it names, at this address, in constant time.
     pub fn opens_all(&self, token: &HolderToken, address: &str) -> bool {
         let holder = Holder { event_id: token.event_id, user_id: token.user_id, address };
         token.proof.ct_eq(&self.proof_of_all(holder, &token.marks)).into()
     }
 
-    /// Whether a token that opens names this ticket, with this seed.
+    /// Returns whether a valid token includes this ticket with this seed.
     pub fn names(&self, token: &HolderToken, ticket_id: Uuid, seed: Seed) -> bool {
         token.marks.contains(&self.mark_of(token.user_id, ticket_id, seed))
     }
@@ -230,7 +231,7 @@ impl LinkSecret {
 
     /// HKDF-SHA256(the salt, no salt, info: "holder", event, person, the marks and the address).
     fn proof_of_all(&self, Holder { event_id, user_id, address }: Holder<'_>, marks: &[Mark]) -> [u8; 16] {
-        // Addresses are one whatever their case.
+        // Mail addresses are compared without case.
         let address = address.to_lowercase();
         let told = [b"holder", &event_id.as_bytes()[..], user_id.as_bytes(), &marks.concat(), address.as_bytes()];
         hkdf(&self.salt, None, &told.concat())
@@ -242,20 +243,20 @@ impl LinkSecret {
     }
 }
 
-/// Derived from a ticket's key for its paper: it does not change, and is too long to be guessed or typed.
+/// The code on a ticket's paper, derived from its key: it does not change, and is too long to be guessed or typed.
 pub type PrintProof = [u8; 10];
 
-/// What speaks for a ticket. Never in `Debug` output.
+/// A code shown for a ticket. Hidden in `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Code {
-    /// The six digits that a phone shows, or whatever was typed instead.
+    /// The six digits that a phone shows, or any text typed instead.
     Rotating(String),
-    /// What was printed on paper.
+    /// The proof printed on paper.
     Printed(PrintProof),
 }
 
 impl Code {
-    /// Whether somebody may have guessed it. Nobody guesses the 10 bytes of paper.
+    /// Returns whether the code could have been guessed. The 10 bytes on paper cannot.
     pub fn is_guessable(&self) -> bool {
         match self {
             Self::Rotating(_) => true,
@@ -263,16 +264,16 @@ impl Code {
         }
     }
 
-    /// The digits of a phone as a person types them: authenticator apps show them with a gap.
+    /// Reads digits typed by a person, without white space: authenticator apps show them with a gap.
     pub fn typed(text: &str) -> Self {
         Self::Rotating(text.split_whitespace().collect())
     }
 }
 
-/// Reads the last part of a QR; `None` is what is not of its form.
+/// Reads the last part of a QR code; returns `None` if it is malformed.
 pub type ReadCode = fn(&str) -> Option<Code>;
 
-/// The forms of a ticket's QR: what it begins with, and how its last part is read.
+/// The forms of a ticket's QR code: the prefix, and the function that reads the last part.
 pub const FORMS: [(&str, ReadCode); 2] = [("RT1", rotating), ("RP1", printed)];
 
 fn rotating(digits: &str) -> Option<Code> {
@@ -284,13 +285,13 @@ fn printed(proof: &str) -> Option<Code> {
     Some(Code::Printed(BASE64URL_NOPAD.decode(proof.as_bytes()).ok()?.try_into().ok()?))
 }
 
-/// A text without what scanners send around it: spaces, and the byte order mark with which some begin what they read.
+/// Strips what scanners add around a text: white space, and the byte order mark that some send first.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|character: char| character.is_whitespace() || character == '\u{feff}')
 }
 
-/// What the QR of a ticket shows: on a phone `RT1.<ticket_id, base64url>.<six digits>`, on paper
-/// `RP1.<ticket_id, base64url>.<proof, base64url>`. Shown whole, never in `Debug` output.
+/// The content of a ticket's QR code: on a phone `RT1.<ticket_id, base64url>.<six digits>`, on paper
+/// `RP1.<ticket_id, base64url>.<proof, base64url>`. `Debug` output hides the code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct QrCode {
     pub ticket_id: Uuid,
@@ -298,7 +299,7 @@ pub struct QrCode {
 }
 
 impl QrCode {
-    /// Reads what a scanner saw. `None` is what is not of our form.
+    /// Parses the text of a scanner; returns `None` if it has neither form.
     pub fn parse(text: &str) -> Option<Self> {
         let (form, rest) = trimmed(text).split_once('.')?;
         let (id, code) = rest.split_once('.')?;
@@ -330,19 +331,19 @@ impl std::fmt::Display for QrCode {
     }
 }
 
-/// For whom a link to several tickets is made.
+/// The person for whom a link to several tickets is made.
 #[derive(Clone, Copy)]
 pub struct Holder<'a> {
     pub event_id: Uuid,
     pub user_id: Uuid,
-    /// Where it is mailed to.
+    /// The mail address to which it is sent.
     pub address: &'a str,
 }
 
-/// What names a ticket in a link to several: of a link that opens, no longer one is needed.
+/// The mark of a ticket in a link to several. Four bytes suffice, because the link's proof covers all marks.
 type Mark = [u8; 4];
 
-/// What the link to several tickets of one person ends with. Proves nothing until [`LinkSecret::opens_all`] says so.
+/// The token at the end of a link to several tickets of one person. Unverified until [`LinkSecret::opens_all`].
 pub struct HolderToken {
     pub event_id: Uuid,
     pub user_id: Uuid,
@@ -351,7 +352,7 @@ pub struct HolderToken {
 }
 
 impl HolderToken {
-    /// `None` is what is not of our form, or names fewer tickets than two or more than [`HELD_TICKETS`].
+    /// Parses a token; returns `None` if it is malformed or does not have 2 to [`HELD_TICKETS`] marks.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
         let (ids, marks) = bytes.split_at_checked(48)?;
@@ -366,14 +367,14 @@ impl HolderToken {
     }
 }
 
-/// What the link of a ticket's page ends with. Proves nothing until [`LinkSecret::opens`] says so.
+/// The token at the end of the link of a ticket's page. Unverified until [`LinkSecret::opens`].
 pub struct PageToken {
     pub ticket_id: Uuid,
     proof: [u8; 16],
 }
 
 impl PageToken {
-    /// `None` is what is not of our form.
+    /// Parses a token; returns `None` if it is malformed.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; 32] = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()?;
         let (ticket_id, proof) = bytes.split_at(16);
@@ -397,7 +398,7 @@ mod tests {
     const RFC_KEY: [u8; 20] = *b"12345678901234567890";
     const TICKET_ID: Uuid = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
     const SECRET: &str = "a-secret-that-is-only-in-a-test.";
-    /// A step without a code twice in the steps around it, as chance would have it elsewhere.
+    /// A step in whose neighbourhood no code occurs twice, as happens by chance elsewhere.
     const STEP: i64 = 37_037_037;
 
     fn rfc_key() -> TotpKey {
@@ -408,7 +409,7 @@ mod tests {
         TicketSecret::new(Some(SECRET.to_owned()))
     }
 
-    /// The first and the last millisecond of a step.
+    /// Returns the first and the last millisecond of a step.
     fn edges(step: i64) -> [Millis; 2] {
         let begins = Millis(step * PERIOD * Millis::SECOND);
         [begins, Millis(begins.0 + PERIOD * Millis::SECOND - 1)]
@@ -503,7 +504,7 @@ mod tests {
         }
     }
 
-    /// Found by search: with this key these steps, near each other, have the same code.
+    /// Found by search: with this key, these nearby steps have the same code.
     #[test]
     fn a_code_of_several_steps_counts_for_the_nearest() {
         let during = |now: i64, steps: [i64; 2]| {
@@ -601,7 +602,7 @@ mod tests {
     #[test]
     fn one_text_is_the_token_and_nothing_like_it() {
         let token = token();
-        // The last character holds two bits that mean nothing.
+        // The last character has two unused bits.
         let twin = token.trim_end_matches('U').to_owned() + "V";
         let (short, long, padded) = (&token[..42], format!("{token}A"), format!("{token}="));
         for text in ["", "attendance", short, &long, &padded, &twin, &token.replace('-', "+"), &format!(" {token}")] {

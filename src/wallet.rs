@@ -1,5 +1,5 @@
-//! Passes for Google Wallet: a link that makes one of a ticket, signed by the key of the issuer's service account. The phone makes
-//! the codes of the pass anew every 30 seconds, as our page does.
+//! Google Wallet passes: a link that adds a ticket, signed with the key of the issuer's service account. The phone generates the
+//! pass's codes every 30 seconds, as our page does.
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::rand::SystemRandom;
@@ -12,12 +12,12 @@ use crate::model::Millis;
 use crate::store::TicketPage;
 use crate::totp::{self, TotpKey};
 
-/// What a link begins with, before the token.
+/// The start of a link, before the token.
 const SAVE: &str = "https://pay.google.com/gp/v/save/";
-/// Characters that a link has at most. Google calls 1,800 of the token safe everywhere; whatever opens one on a phone takes 2,000.
+/// Maximum length of a link in characters. Google considers a token of 1,800 safe everywhere; on phones, links of 2,000 open.
 pub const LONGEST_LINK: usize = 2_000;
-/// How a pass gets short enough for that, one after the other: the bytes that each text has at most, and how much it has of what a pass
-/// can do without.
+/// The steps that shorten a pass to that length: the maximum length of each text in bytes, and the optional parts that the pass
+/// still has.
 const SHORTER: [(usize, More); 9] = [
     (60, More::End),
     (60, More::Category),
@@ -30,7 +30,7 @@ const SHORTER: [(usize, More); 9] = [
     (16, More::Nothing),
 ];
 
-/// What a pass has besides what nobody does without: this, and what stands before it.
+/// The optional parts of a pass: this one and those before it.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum More {
     Nothing,
@@ -40,12 +40,12 @@ enum More {
     End,
 }
 
-/// The link that adds a ticket, whose codes this key makes, to the wallet of whoever opens it. Google learns by it all that the pass
-/// shows, and the key. `service` is where people reach us, and is shown as the issuer's name.
+/// Returns the link that adds a ticket, with the key of its codes, to the wallet of the person who opens it. Google learns from
+/// it everything that the pass shows, and the key. `service` is our public URL, whose host is shown as the issuer's name.
 pub fn link(issuer: &Issuer, read: &TicketPage, key: &TotpKey, service: &str, now: Millis) -> Result<String, Error> {
     let pass = Pass { issuer, read, key, service, language: read.language.as_deref().unwrap_or("en") };
     let mut signature = vec![0; issuer.key.public().modulus_len()];
-    // What stands before the signature, and how long that is in base64.
+    // The length of the link apart from the signed part: prefix, dot, and the signature in base64.
     let others = SAVE.len() + 1 + signature.len().div_ceil(3) * 4;
     let mut unsigned = String::new();
     for (longest, more) in SHORTER {
@@ -57,7 +57,7 @@ pub fn link(issuer: &Issuer, read: &TicketPage, key: &TotpKey, service: &str, no
     issuer
         .key
         .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), unsigned.as_bytes(), &mut signature)
-        .map_err(|error| Error::Internal(format!("a pass is not signed: {error}")))?;
+        .map_err(|error| Error::Internal(format!("cannot sign a pass: {error}")))?;
     Ok(format!("{SAVE}{unsigned}.{}", BASE64URL_NOPAD.encode(&signature)))
 }
 
@@ -71,7 +71,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Head and claims of the token (RFC 7519), in the form in which they are signed.
+    /// Returns the header and claims of the token (RFC 7519), in the form in which they are signed.
     fn unsigned(&self, longest: usize, more: More, now: Millis) -> String {
         let claims = json!({
             "iss": self.issuer.email,
@@ -88,14 +88,14 @@ impl Pass<'_> {
         format!("{}.{}", encoded(&json!({ "alg": "RS256", "typ": "JWT" })), encoded(&claims))
     }
 
-    /// Google keeps what it was told first of a class: so each version of the event is one of its own. The random half of the event's id
-    /// is enough to tell it from the issuer's others.
+    /// Returns the id of the event's class. Google keeps the first content of a class, so each version of the event has its own.
+    /// The random half of the event's id suffices to distinguish it from the issuer's others.
     fn class_id(&self) -> String {
         let event = BASE64URL_NOPAD.encode(&self.read.ticket.event_id.as_bytes()[8..]);
         format!("{}.{event}-{}", self.issuer.id, self.read.event_version)
     }
 
-    /// What all tickets of the event have in common.
+    /// Returns the class: the data that all tickets of the event share.
     fn class(&self, longest: usize, more: More) -> Value {
         let read = self.read;
         let host = self.service.split_once("://").map_or(self.service, |(_, host)| host);
@@ -115,7 +115,7 @@ impl Pass<'_> {
                 class["dateTime"][name] = time.into();
             }
         }
-        // A venue needs both.
+        // A venue needs a name and an address.
         if let Some(place) = read.location.as_ref().filter(|_| more >= More::Venue) {
             let name = place.split([',', ';']).next().unwrap_or(place);
             class["venue"] = json!({ "name": self.told(name, longest), "address": self.told(place, longest) });
@@ -123,7 +123,8 @@ impl Pass<'_> {
         class
     }
 
-    /// The ticket itself. With another seed it is another object: Google keeps the one before, whose codes are good no more.
+    /// Returns the ticket's object. A new seed makes a new object, because Google keeps the previous one, whose codes are no
+    /// longer valid.
     fn object(&self, longest: usize, more: More) -> Value {
         let ticket = &self.read.ticket;
         let id = BASE64URL_NOPAD.encode(ticket.ticket_id.as_bytes());
@@ -138,7 +139,7 @@ impl Pass<'_> {
                 "valuePattern": format!("RT1.{id}.{{totp_value_0}}"),
                 "alternateText": cut(&ticket.seat, longest),
                 "totpDetails": {
-                    // Google's JSON has numbers of 64 bits as texts.
+                    // Google's JSON has 64-bit numbers as strings.
                     "periodMillis": (totp::PERIOD * Millis::SECOND).to_string(),
                     "algorithm": "TOTP_SHA1",
                     "parameters": [{ "key": self.key.base16(), "valueLength": totp::DIGITS }],
@@ -154,19 +155,19 @@ impl Pass<'_> {
         object
     }
 
-    /// A text in the event's language.
+    /// Returns a text marked with the event's language.
     fn told(&self, text: &str, longest: usize) -> Value {
         json!({ "defaultValue": { "language": self.language, "value": cut(text, longest) } })
     }
 
-    /// A moment by the clocks at the venue, with how far they are from UTC (ISO 8601).
+    /// Formats a moment in local time with its offset from UTC (ISO 8601).
     fn local(&self, moment: Option<Millis>) -> Option<String> {
         let at = moment?.in_zone(&self.read.time_zone)?;
         Some(at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string())
     }
 }
 
-/// A text of at most so many bytes, in whose place a longer one ends with `…`.
+/// Truncates a text to at most `longest` bytes, with `…` at the end.
 fn cut(text: &str, longest: usize) -> String {
     if text.len() <= longest {
         return text.to_owned();

@@ -1,10 +1,10 @@
-//! The decision, proven by trying everything: each combination of what it depends on is decided, what each verdict means is
-//! asserted, and the gate's page decides the same (`tests/pages/enumerated.test.mjs`).
+//! Tests the decision exhaustively: every combination of its inputs is decided, the meaning of each verdict is asserted,
+//! and the gate's page decides the same (`tests/pages/enumerated.test.mjs`).
 //!
-//! What both sides try is in `tests/suite/decisions.json`, a table for each group of inputs that depend on each other, with
-//! each input and the names of its values, of which both sides make tickets and scans by themselves. Beside each value is a
-//! checksum of the verdicts on all combinations with it. Where one verdict differs, so does one value of each input, and
-//! these name the combination. The file is written anew by
+//! `tests/suite/decisions.json` has a table for each group of dependent inputs: each input with the names of its values,
+//! from which both sides build tickets and scans. Beside each value is a checksum of the verdicts on all combinations with
+//! it. If one verdict differs, so does the checksum of one value of each input, and these identify the combination.
+//! To rewrite the file, run
 //!
 //!     UPDATE_DECISIONS=1 cargo test --lib enumerated
 
@@ -15,13 +15,13 @@ use crate::totp::{Code, DRIFT, PERIOD, TotpKey, step_at};
 
 const COMMITTED: &str = include_str!("../../tests/suite/decisions.json");
 
-/// The moment of each decision but those about days, in the middle of a step.
+/// The time of every decision except those about days, in the middle of a step.
 const NOW: Millis = Millis(1_782_936_015_000);
 const HOUR: i64 = 3_600_000;
 
 const YES: &[&str] = &["yes", "no"];
 
-/// What a decision depends on, and which values it may have.
+/// The name of an input and of its possible values.
 type Input = (&'static str, &'static [&'static str]);
 
 const DECISION: [Input; 13] = [
@@ -81,7 +81,7 @@ const HOURS: [Input; 8] = [
     ("valid_until", TIMES),
 ];
 
-/// Around the hour by which a day begins, in summer and in winter, where clocks are put forward and back, and where a year ends.
+/// Moments around the hour at which a day begins: in summer and winter, at changes of the clock, and at the end of a year.
 const MOMENTS: &[&str] = &[
     "2025-03-30T00:59:59.999Z",
     "2025-03-30T01:00:00.000Z",
@@ -128,7 +128,7 @@ const DAYS: [Input; 3] = [
     ("now", MOMENTS),
 ];
 
-/// Keys and moments are drawn from these seeds; a number is the code of a step so far from that of the moment.
+/// Keys and moments are drawn from these seeds. A number is the distance in steps of the code's step from the current one.
 const CODES: [Input; 2] = [
     (
         "seed",
@@ -171,7 +171,7 @@ fn checksum(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |sum: u32, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// Checksums of decisions, each made once.
+/// A cache of the checksums of decisions.
 #[derive(Default)]
 struct Checksums(Vec<(Decision, u32)>);
 
@@ -186,8 +186,8 @@ impl Checksums {
     }
 }
 
-/// Tries all combinations of values, the last input the fastest: the table with, for each value, the sum over all
-/// combinations with it, each mixed with its number so that no two verdicts can change places.
+/// Tries all combinations of values, varying the last input fastest, and returns the table. The checksum of a value is the
+/// sum over all combinations with it. Each verdict is mixed with its combination's number, so that swapped verdicts show.
 fn table<const N: usize>(name: &str, inputs: &[Input; N], mut verdict: impl FnMut([usize; N]) -> u32) -> String {
     let mut sums = inputs.map(|(_, values)| vec![0_u32; values.len()]);
     let mut at = [0; N];
@@ -222,7 +222,7 @@ fn text_of(decision: Decision) -> String {
     format!("{} {} {} {opens_at} {closed_at}", result.as_str(), told(step), told(seconds_off))
 }
 
-/// A valid ticket, held, of an event without doors.
+/// Returns a valid ticket with a holder, for an event without opening hours.
 fn subject() -> Subject {
     Subject {
         gate: "North".into(),
@@ -243,7 +243,7 @@ fn subject() -> Subject {
     }
 }
 
-/// Decides on somebody who shows this, or for whom somebody vouches.
+/// Decides a scan with this code, or without one, when somebody vouches.
 fn decided(subject: &Subject, proven: Option<(bool, Match)>, presented: Presented<'_>, now: Millis) -> Decision {
     let proves = || proven.map_or(Match::None, |(_, proven)| proven);
     let code = proven.map(|(guessable, _)| ShownCode { guessable, proves: &proves });
@@ -310,7 +310,7 @@ fn decision() -> String {
     })
 }
 
-/// Whether a verdict may be given on a combination: what it means to people, without a look at how it is found.
+/// Returns whether a verdict is right for a combination, by its meaning, independently of the implementation.
 fn is_meant(at: [usize; 13], decision: Decision) -> bool {
     let value = |input: usize| DECISION[input].1[at[input]];
     let [registered, status, code, refusals, offline, vouched, ..] = std::array::from_fn::<_, 13, _>(value);
@@ -442,7 +442,7 @@ fn days() -> String {
     })
 }
 
-/// Numbers that look drawn, the same on both sides: mulberry32.
+/// The pseudorandom generator mulberry32, which both sides implement.
 struct Draw(u32);
 
 impl Draw {
@@ -487,7 +487,7 @@ fn codes() -> String {
     })
 }
 
-/// The values whose checksums differ in two texts of the same tables, each with its table and input.
+/// Returns the values whose checksums differ between two versions of the tables, each with its table and input.
 fn differing(made: &str, committed: &str) -> Vec<String> {
     let read = |text| serde_json::from_str::<Value>(text).unwrap();
     let values = |file: &Value| -> Vec<(String, Value)> {
@@ -520,7 +520,7 @@ fn every_combination_is_decided_as_it_is_meant_and_as_the_page_decides_it() {
     }
     assert!(
         made == COMMITTED,
-        "not as tests/suite/decisions.json says: where\n{}\nIf it is meant, write it anew: UPDATE_DECISIONS=1 cargo test --lib enumerated",
+        "the verdicts differ from tests/suite/decisions.json, where\n{}\nIf this is intended, rewrite the file: UPDATE_DECISIONS=1 cargo test --lib enumerated",
         differing(&made, COMMITTED).join("\n")
     );
 }

@@ -1,4 +1,4 @@
-//! What holds of a decision whatever the numbers are, also those that nobody enumerates: by Kani, in
+//! Kani proofs of properties of the decision for all numbers, including those that the enumeration leaves out. Run by
 //! `.github/workflows/proofs.yml`.
 
 use super::*;
@@ -43,7 +43,7 @@ fn any_match() -> Match {
     }
 }
 
-/// Whether two texts are read as the same place, and which day it is, is not looked into here: it may be either.
+/// Stands for the comparison of gates. The proofs must hold whichever way it, and the comparison of days, turns out.
 fn any_place(_: &str, _: &str) -> bool {
     kani::any()
 }

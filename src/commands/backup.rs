@@ -1,4 +1,4 @@
-//! `backup`: a copy of the database, and the proof that one can be restored and served.
+//! `backup`: copies the database, and `backup verify` proves that a copy can be restored and served.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -19,13 +19,13 @@ use crate::backup::{self, Contents, Format, SecretFit, archive};
 use crate::config::{Database, PoolMode, Settings, Tls, postgres_server, refuse};
 use crate::serve;
 
-/// How long the service on the copy has to answer; its own deadline is shorter.
+/// How long to wait for the service on the copy, whose own deadline is shorter.
 const ANSWER: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
-    /// The directory to put it into [default: BACKUP_DIR]
+    /// The directory for the backup [default: BACKUP_DIR]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Rehearse: restore a backup to a throwaway place, check its data, start the service there and ask for its health
+    /// Rehearse a restore: restore a backup temporarily, check its data, start the service on it and check its health
     Verify {
         /// The backup, .db.gz, .dump.gz or .dump [default: the newest in BACKUP_DIR]
         file: Option<PathBuf>,
@@ -47,7 +47,7 @@ enum Command {
 
 #[derive(Args)]
 struct Scratch {
-    /// The PostgreSQL server for the throwaway database, as a login that may create databases; PGPASSWORD has its
+    /// The PostgreSQL server for the temporary database, with a login that may create databases; PGPASSWORD is its
     /// password [default: the database's own server, as DB_MIGRATE_USER]
     #[arg(long = "scratch-url", value_name = "URL", value_parser = postgres_url)]
     url: Option<Box<PgConnectOptions>>,
@@ -116,13 +116,13 @@ async fn verify(app: &Arc<App>, file: Option<PathBuf>, scratch: Scratch) -> anyh
     say!("{} can be restored and served:", file.display());
     say!("{}", contents.describe(app));
     if contents.secret_fit(app) == SecretFit::NotSet {
-        note!("not verified: whether codes can be made, as TICKET_SECRET is not set here; set it to verify that, too");
+        note!("not verified: whether codes can be made, as TICKET_SECRET is not set here; set it to verify this, too");
     }
     anyhow::ensure!(contents.secret_fit(app) != SecretFit::Differs, "the backup needs another TICKET_SECRET");
     Ok(())
 }
 
-/// The newest backup in `BACKUP_DIR`, of either database.
+/// Returns the newest backup in `BACKUP_DIR`, of either database.
 fn newest(app: &App) -> anyhow::Result<PathBuf> {
     let directory = app.settings.backup_dir.as_deref();
     let directory = directory.ok_or_else(|| refuse("BACKUP_DIR", "is not set; set it, or name a file"))?;
@@ -132,7 +132,7 @@ fn newest(app: &App) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Restores a backup to a throwaway place, looks whether what is in it fits together, and serves it.
+/// Restores a backup into a throwaway database, checks its invariants, and serves it.
 async fn rehearse(app: &App, file: &Path, place: Database) -> anyhow::Result<Contents> {
     let app = rehearsal(app.settings.clone(), place);
     let contents = backup::restore(&app, file).await?;
@@ -143,14 +143,14 @@ async fn rehearse(app: &App, file: &Path, place: Database) -> anyhow::Result<Con
     tokio::select! {
         served = serve::http_on(app, listener) => {
             served?;
-            anyhow::bail!("stopped before the service on the copy had answered");
+            anyhow::bail!("stopped before the service on the copy answered");
         }
         health = asked => health?.with_context(|| format!("the service on {} as restored", file.display()))?,
     }
     Ok(contents)
 }
 
-/// The service as it is set here, but on the copy.
+/// Returns the service with these settings, but on the copy.
 fn rehearsal(mut settings: Settings, place: Database) -> Arc<App> {
     settings.database = place;
     super::app_of(settings)
@@ -163,7 +163,7 @@ fn full_health(address: SocketAddr) -> anyhow::Result<()> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-    // What the copy is kept on does not matter: a throwaway server may well forget.
+    // `durability` is not checked, because a throwaway server need not be durable.
     let checks: BTreeMap<String, Value> = serde_json::from_str(body).unwrap_or_default();
     let is_ok = |check: &str| checks.get(check).is_some_and(|word| word == "ok");
     anyhow::ensure!(

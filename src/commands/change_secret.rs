@@ -1,4 +1,4 @@
-//! `change-secret`: another `TICKET_SECRET`, or the first one after tickets were registered without.
+//! `change-secret`: sets another `TICKET_SECRET`, or the first one after tickets were registered without one.
 
 use clap::Args;
 
@@ -9,15 +9,15 @@ use crate::model::Seed;
 use crate::store::Reseeded;
 use crate::totp::TicketSecret;
 
-/// Events that are read at a time.
+/// Events read at a time.
 const PAGE: i64 = 500;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Yes, the codes, links and printed tickets that people have shall be worth nothing any more
+    /// Confirm that the codes, links and printed tickets that people have stop working
     #[arg(long)]
     yes: bool,
-    /// Do it although an event is running: nobody gets in until people have their new links
+    /// Do it even if an event is running: nobody gets in without their new link
     #[arg(long)]
     force: bool,
 }
@@ -25,7 +25,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let app = super::app_on_what_is_there()?;
     let Some(secret) = app.settings.ticket_secret.clone() else {
-        let why = "is not set: set it to the new one, such as `openssl rand -hex 32` makes, and keep that apart from the backups";
+        let why = "is not set: set it to the new one, such as the output of `openssl rand -hex 32`, and do not store it with backups";
         return Err(refuse("TICKET_SECRET", why).into());
     };
     let secret = TicketSecret::new(Some(secret));
@@ -33,7 +33,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let kept = app.in_time(app.store().kept_secrets()).await?;
         anyhow::ensure!(
             kept.secret_fingerprint.as_deref() != Some(secret.fingerprint()),
-            "TICKET_SECRET is the one that the database is used with already; set it to the new one"
+            "TICKET_SECRET is the one that the database already uses; set it to the new one"
         );
         if !arguments.force {
             refuse_while_running(&app).await?;
@@ -41,7 +41,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         anyhow::ensure!(
             arguments.yes,
             "every ticket that is not used up would get new codes, and the codes, links and printed tickets that people have \
-             would be worth nothing: add --yes for that"
+             would stop working; add --yes to confirm"
         );
         let new_seed = || Ok(Seed(random_bytes()?));
         Ok(app.store().reseed_tickets(secret.fingerprint(), new_seed, Caller::ENVIRONMENT.author(app.now())).await?)
@@ -64,17 +64,19 @@ async fn refuse_while_running(app: &App) -> anyhow::Result<()> {
     }
 }
 
-/// What was done, and what is to be done now.
+/// Describes what was done, and what to do next.
 fn told(reseeded: &Reseeded) -> String {
     let tickets: usize = reseeded.values().map(|event| event.tickets).sum();
     let mut lines = vec![
-        format!("{tickets} tickets have new codes, under the TICKET_SECRET that is set now. Next:"),
-        "- Keep it, apart from the backups. Restart `serve` with it: with another one it admits nobody.".to_owned(),
-        "- Gates that work offline must be online once, for the new list.".to_owned(),
+        format!("{tickets} tickets have new codes, made with the current TICKET_SECRET. Next:"),
+        "- Store it, but not with the backups. Restart `serve` with it; with another one it admits nobody.".to_owned(),
+        "- Connect offline gates once, to get the new list.".to_owned(),
     ];
     lines.extend(reseeded.iter().filter(|(_, reseeded)| reseeded.held > 0).map(|(event, reseeded)| {
         let held = reseeded.held;
-        format!("- Send people their links again: {held} tickets, /api/events/{event}/links.csv; print again what was printed.")
+        format!(
+            "- Send people their new links: {held} tickets, /api/events/{event}/links.csv; reprint printed tickets."
+        )
     }));
     lines.join("\n")
 }

@@ -1,4 +1,4 @@
-//! `check`: whether the data is as it can only be.
+//! `check`: checks the invariants of the data.
 
 use crate::app::App;
 
@@ -7,7 +7,7 @@ pub fn run() -> anyhow::Result<()> {
     super::block_on(async { check(&app).await })
 }
 
-/// Says how much was looked at, or fails with what is wrong, a line for each invariant that is broken.
+/// Prints the number of invariants checked, or fails with a line for each broken invariant.
 pub(super) async fn check(app: &App) -> anyhow::Result<()> {
     let checked = app.store().check().await?;
     let breaches: Vec<_> = checked.iter().filter_map(|checked| checked.breach()).collect();

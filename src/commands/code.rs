@@ -1,4 +1,4 @@
-//! `code`: what the phone of a ticket's holder would show. Needs no database.
+//! `code`: prints the code that the phone of a ticket's holder would show. Needs no database.
 
 use std::io::Read as _;
 
@@ -13,22 +13,22 @@ use crate::totp::{Code, QrCode, TotpKey, step_at};
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The secret in base32, its otpauth:// URL, or the JSON answer of a registration
+    /// The secret in base32, its otpauth:// URL, or the JSON response to a registration
     #[arg(
         default_value = "-",
         hide_default_value = true,
         long_help = "\
-        The secret in base32, its otpauth:// URL, or the JSON answer of a registration. Without it, or with `-`, it is \
+        The secret in base32, its otpauth:// URL, or the JSON response to a registration. If absent or `-`, it is \
         read from standard input, where other users of the machine do not see it"
     )]
     secret: String,
-    /// Print what the ticket's QR code shows instead of the six digits
+    /// Print the content of the ticket's QR code instead of the six digits
     #[arg(long)]
     qr: bool,
-    /// The ticket, for --qr, where the JSON answer does not name it
+    /// The ticket, for --qr without a JSON response
     #[arg(long, requires = "qr")]
     ticket_id: Option<Uuid>,
-    /// The moment, such as 2026-05-01T18:00:00Z [default: now]
+    /// The time, such as 2026-05-01T18:00:00Z [default: now]
     #[arg(long, value_parser = super::keys::time)]
     at: Option<Millis>,
 }
@@ -56,7 +56,7 @@ struct Secret {
     ticket_id: Option<Uuid>,
 }
 
-/// What the answer of a registration holds for us.
+/// The parts of a registration's response that are used.
 #[derive(Deserialize)]
 struct Registration {
     ticket_id: Uuid,
@@ -68,7 +68,7 @@ struct Provisioning {
     secret: String,
 }
 
-/// An answer that is no registration says why.
+/// The response to a rejected registration.
 #[derive(Deserialize)]
 struct Problem {
     code: String,
@@ -76,7 +76,7 @@ struct Problem {
 }
 
 impl Secret {
-    /// Reads any of the forms in which a secret comes. No error repeats it.
+    /// Parses any of the forms of a secret. No error repeats it.
     fn read(text: &str) -> anyhow::Result<Self> {
         let text = text.trim();
         if text.starts_with('{') {
@@ -98,7 +98,7 @@ impl Secret {
     }
 }
 
-/// As people type it: in any case, in groups, with or without padding.
+/// Parses a secret as people type it: in any case, in groups, with or without padding.
 pub(super) fn key(base32: &str) -> anyhow::Result<TotpKey> {
     let plain: String = base32.chars().filter(|character| !matches!(character, ' ' | '-' | '=')).collect();
     let bytes = BASE32_NOPAD.decode(plain.to_ascii_uppercase().as_bytes()).ok();

@@ -1,4 +1,4 @@
-//! `demo`: the service on a database that vanishes at the end, and the commands to try it with.
+//! `demo`: serves a temporary database, and prints commands to try it with.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -16,7 +16,7 @@ use crate::model::{Event, Existing, Role, Slug, Text, Unknown};
 use crate::store::{DEFAULT_EVENT, TicketFilter};
 use crate::{links, logs, serve};
 
-/// Two people who hold a ticket each, and two tickets that nobody holds.
+/// Two people with a ticket each, and two tickets without a holder.
 const TICKETS: &str = "\
 seat,gate,username,full_name
 A-1,North,ana,Ana Ruiz
@@ -24,7 +24,7 @@ A-2,North,,
 B-1,South,ben,Ben Okoye
 B-2,South,,
 ";
-/// Ports that are tried when the usual one is taken.
+/// Ports to try if the default one is in use.
 const OTHER_PORTS: u16 = 100;
 
 pub fn run() -> anyhow::Result<()> {
@@ -65,7 +65,7 @@ async fn listen(port: u16, fixed: bool) -> anyhow::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, last)).await.with_context(|| format!("PORT: cannot listen on {last}"))
 }
 
-/// The addresses that a browser opens.
+/// Addresses for a browser.
 struct Places {
     url: String,
     ticket: String,
@@ -95,8 +95,8 @@ impl Places {
     }
 }
 
-/// What is printed: a few words, and commands for bash. Their comments have no character that means something to
-/// another shell, because zsh reads pasted comments as commands.
+/// Returns the printed text: a few words, and commands for bash. The comments avoid characters that are special to a shell,
+/// because zsh runs pasted comments as commands.
 fn introduction(Places { url, ticket, gate }: &Places, key: &str) -> String {
     let program = shell_word(&std::env::args().next().unwrap_or_default());
     let enrolment = told(ENROLMENT);
@@ -105,10 +105,10 @@ fn introduction(Places { url, ticket, gate }: &Places, key: &str) -> String {
         r#"{curl} -d seat=A-2 -d gate=North -d totp_code="$({program} code <<< "$ticket")" $api/users/attendance"#
     );
     format!(
-        r#"The demo answers at {url} until Ctrl-C; then its database vanishes.
-There are two people, ana and ben, with a ticket each, and the tickets A-2 (North) and B-2 (South) that nobody holds.
+        r#"The demo answers at {url} until Ctrl-C, which deletes its database.
+There are two people, ana and ben, with a ticket each, and two tickets without a holder, A-2 (North) and B-2 (South).
 
-In a browser, each in a window of its own:
+Open these in a browser, each in its own window:
 
   Ana's ticket       {ticket}
   the gate North     {gate} (once, within {enrolment})
@@ -121,25 +121,25 @@ Paste these commands, which need curl, into another terminal, in the same direct
 api={url}/api
 key={key}
 
-# Register: ana gets the ticket for seat A-2 at gate North. This answer holds the secret of its codes.
+# Register: ana gets the ticket for seat A-2 at gate North. The response contains the secret of its codes.
 ticket=$({curl} -d seat=A-2 -d gate=North $api/users/ana/tickets); echo "$ticket"
 
 # The code that her phone shows now.
 {program} code <<< "$ticket"
 
-# Admit her with the code of this moment.
+# Admit her with the current code.
 {scan}
 
 # The same ticket again is refused.
 {scan}
 
-# The numbers of the evening.
+# The statistics of the event.
 {curl} $api/events/{DEFAULT_EVENT}/stats
 "#
     )
 }
 
-/// A text as one word of a shell.
+/// Quotes a text as one shell word.
 fn shell_word(text: &str) -> String {
     let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
     if !text.is_empty() && text.chars().all(plain) {

@@ -23,10 +23,10 @@ use crate::store::{Act, DEFAULT_EVENT, beside};
 #[derive(Args)]
 pub struct Arguments {
     what: What,
-    /// The event they belong to
+    /// The event to export
     #[arg(long, default_value = DEFAULT_EVENT)]
     event: String,
-    /// A file, which is there only once it is whole [default: standard output]
+    /// A file, which appears only once it is complete [default: standard output]
     #[arg(long)]
     output: Option<PathBuf>,
 }
@@ -68,7 +68,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// Writes a whole list, once it is recorded that it was read.
+/// Writes a whole list, after recording the export.
 pub(super) async fn write(
     app: &App,
     act: &Act,
@@ -89,14 +89,14 @@ pub(super) async fn write(
     }
 }
 
-/// Whether a file is a database, or one of those beside it without which it is not whole.
+/// Returns whether a file is the database, or one of the files beside it that belong to it.
 fn is_part_of(database: &Path, file: &Path) -> bool {
     let identity = |file: &Path| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
     let parts = ["", "-wal", "-shm"].map(|ending| identity(&beside(database, ending)));
     identity(file).is_some_and(|file| parts.contains(&Some(file)))
 }
 
-/// Writes under another name, and gives the file its own once all is on the disk.
+/// Writes under another name, and renames the file once everything is on the disk.
 async fn write_file(rows: impl Stream<Item = Result<Bytes, Error>>, path: &Path) -> anyhow::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", Uuid::new_v4()));
@@ -108,7 +108,7 @@ async fn write_file(rows: impl Stream<Item = Result<Bytes, Error>>, path: &Path)
     }
     .await;
     if written.is_err() {
-        // It may not even have been made; the first error is the one to tell.
+        // It may not even have been created; report the first error.
         let _ = std::fs::remove_file(&unfinished);
     }
     written.with_context(|| path.display().to_string())

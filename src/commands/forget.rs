@@ -1,4 +1,4 @@
-//! `forget`: the people of events whose time for it has come, as `serve` forgets them every day where it runs for days.
+//! `forget`: forgets the people of events that are due, as a continuously running `serve` does every day.
 
 use clap::Args;
 
@@ -7,7 +7,7 @@ use crate::store::Forgotten;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Tell whom it would forget, and change nothing
+    /// Show what would be forgotten, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -26,19 +26,19 @@ pub fn run(Arguments { dry_run }: Arguments) -> anyhow::Result<()> {
             say!("No event has anybody to forget.");
         }
         let left = events.iter().filter(|(_, forgotten)| forgotten.is_err()).count();
-        anyhow::ensure!(left == 0, "events that are not done: {left}; run it again");
+        anyhow::ensure!(left == 0, "unfinished events: {left}; run it again");
         Ok(())
     })
 }
 
 fn told(Forgotten { tickets, people }: Forgotten, dry_run: bool) -> String {
-    let (ticket, tell) = if tickets == 1 { ("ticket", "tells") } else { ("tickets", "tell") };
+    let ticket = if tickets == 1 { "ticket" } else { "tickets" };
     let (people, was) = match people {
         1 => ("1 person".to_owned(), "was"),
         many => (format!("{many} people"), "were"),
     };
     match dry_run {
-        true => format!("{people} would be forgotten, with what {tickets} {ticket} {tell} of somebody"),
-        false => format!("{people} {was} forgotten, with what {tickets} {ticket} told of somebody"),
+        true => format!("{people} would be forgotten, with the personal data of {tickets} {ticket}"),
+        false => format!("{people} {was} forgotten, with the personal data of {tickets} {ticket}"),
     }
 }

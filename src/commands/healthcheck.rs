@@ -1,4 +1,4 @@
-//! `healthcheck`: for an image without a shell and curl.
+//! `healthcheck`: the health check of an image without a shell or curl.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -8,10 +8,10 @@ use anyhow::Context as _;
 
 use crate::config::Settings;
 
-/// How long each of connecting, asking and answering may take.
+/// Timeout of each step: connecting, sending and receiving.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Fails with 1 whatever the reason, a setting included: Docker reserves 2.
+/// Fails with 1 for any reason, including a setting, because Docker reserves 2.
 pub fn run() -> anyhow::Result<()> {
     let settings = Settings::from_env().map_err(|error| anyhow::anyhow!("{error}"))?;
     let address = SocketAddr::new(reachable(settings.host), settings.port);
@@ -20,13 +20,13 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The address by which this machine reaches a listener. Who listens on every address does so on IPv4's too, and many a
-/// container has no other.
+/// Returns the address by which this machine reaches a listener. One that listens on all addresses is reached by IPv4,
+/// because many containers have no IPv6.
 fn reachable(host: IpAddr) -> IpAddr {
     if host.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { host }
 }
 
-/// The status of the answer.
+/// Returns the status of the response.
 fn ask(address: SocketAddr) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

@@ -1,4 +1,4 @@
-//! `import`: a list of tickets, as `POST /api/events/{event}/tickets` takes it, but of any size.
+//! `import`: imports a list of tickets, as `POST /api/events/{event}/tickets` does, but of any size.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -16,32 +16,32 @@ use crate::store::DEFAULT_EVENT;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// CSV or .xlsx with a column seat, row, gate, username, full_name, first_name, last_name, email, reference, order,
-    /// order_position, quantity, category, note, valid_from, valid_until or status, or as a ticket seller or a form exports it; `-`
-    /// is standard input
+    /// CSV or .xlsx with columns seat, row, gate, username, full_name, first_name, last_name, email, reference, order,
+    /// order_position, quantity, category, note, valid_from, valid_until or status, or an export of a ticket seller or a
+    /// form; `-` is standard input
     file: PathBuf,
-    /// The event the tickets admit to
+    /// The event of the tickets
     #[arg(long, default_value = DEFAULT_EVENT)]
     event: String,
-    /// What each column is, in their order, such as `full_name,email,-,quantity`; `-` leaves one out [default: what their
-    /// names say]
+    /// The columns in their order, such as `full_name,email,-,quantity`; `-` skips one [default: recognised by their
+    /// names]
     #[arg(long, value_parser = columns)]
     columns: Option<Columns>,
-    /// What is done about columns that nobody knows
+    /// What to do with unknown columns
     #[arg(long, default_value = "refuse", value_parser = words(Unknown::ALL, Unknown::as_str))]
     unknown: Unknown,
-    /// What a line does whose ticket is there already
+    /// What to do with a line whose ticket already exists
     #[arg(long, default_value = "refuse", value_parser = words(Existing::ALL, Existing::as_str))]
     existing: Existing,
-    /// No line names the columns: the first is a ticket already
+    /// The first line is a ticket; no line names the columns
     #[arg(long)]
     no_header: bool,
-    /// Show what would happen, and do nothing
+    /// Show what would be imported, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Reads one of the words of an enum.
+/// Returns a parser for the words of an enum.
 fn words<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     word: fn(T) -> &'static str,
@@ -66,7 +66,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         if arguments.dry_run {
             let preview = plan.preview();
             say!("{}", serde_json::to_string_pretty(&preview)?);
-            anyhow::ensure!(preview.is_good(), "{name}: what is wrong is in `errors`; nothing would be imported");
+            anyhow::ensure!(preview.is_good(), "{name}: has the `errors` above; nothing would be imported");
             return Ok(None);
         }
         let progress = Progress::new(plan.tickets());
@@ -81,7 +81,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         created.users_created
     );
     if created.updated + created.skipped > 0 {
-        say!("Of those that were there, {} corrected, {} left as they are.", created.updated, created.skipped);
+        say!("Of the existing tickets, {} were updated and {} left unchanged.", created.updated, created.skipped);
     }
     for notice in notices {
         note!("{}: {}", notice.field, notice.message());

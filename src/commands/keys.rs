@@ -1,4 +1,4 @@
-//! `keys`: who may do what.
+//! `keys`: manages keys.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,24 +16,24 @@ use crate::fault::Fault;
 use crate::limits::{KEY_AFTER_EVENT, KEY_NAME, KEY_OF_ORGANIZER, KEY_REMEMBERED, KEY_WITHOUT_END, told};
 use crate::model::{Key, Millis, Place, Role, Slug, Text};
 
-/// How long the database has for a hundred tickets, each of which takes two round trips.
+/// Deadline for renewing a hundred tickets, each of which takes two round trips.
 const RENEWAL: Duration = Duration::from_mins(1);
 
-/// Keys that are read at a time.
+/// Keys or scans read at a time.
 const PAGE: i64 = 500;
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a key and print it, this once
+    /// Create a key and print it, only this once
     Create(NewKeyArguments),
     /// List the keys, without their secrets
     List,
-    /// Make a key worthless, for good, and those that it made
+    /// Revoke a key permanently, and the keys that it created
     Revoke {
         /// The id that `keys list` shows
         key_id: Uuid,
     },
-    /// A gate's phone is lost: revoke its key, renew every ticket whose codes it may make, and list the links that changed
+    /// Report a gate's phone lost: revoke its key, renew every ticket whose codes it may generate, and list the new links
     Lost(LostArguments),
 }
 
@@ -41,28 +41,28 @@ pub enum Command {
 pub struct LostArguments {
     /// The id that `keys list` shows
     key_id: Uuid,
-    /// Also list what was scanned with it from then on, such as 2026-05-01T18:00:00Z
+    /// Also list what was scanned with it since a time, such as 2026-05-01T18:00:00Z
     #[arg(long, value_parser = time)]
     scanned_since: Option<Millis>,
-    /// A file for the links to be sent again, as CSV [default: standard output]
+    /// A CSV file for the links to send again [default: standard output]
     #[arg(long)]
     output: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub struct NewKeyArguments {
-    /// For people: whose key it is
+    /// A name that tells people whose key it is
     #[arg(long, value_parser = checked::<Text<KEY_NAME>>)]
     name: Text<KEY_NAME>,
     #[arg(long, value_parser = checked::<Role>, help = roles())]
     role: Role,
-    /// The only event where the key holds
+    /// The only event for which the key is valid
     #[arg(long, value_parser = checked::<Slug>)]
     event: Option<Slug>,
-    /// The gate at which everything is scanned that is scanned with the key
+    /// The gate of all scans with the key
     #[arg(long, value_parser = checked::<Place>, requires = "event")]
     gate: Option<Place>,
-    /// Let it download the manifest and send batches
+    /// Allow it to download the manifest and to send batches
     #[arg(long)]
     offline: bool,
     #[arg(long, value_parser = time, help = expires_at_help())]
@@ -76,20 +76,20 @@ fn roles() -> String {
 
 fn expires_at_help() -> String {
     format!(
-        "When it ends, such as 2026-05-02T06:00:00Z [default: for an organizer {} from now; otherwise {} after the event's \
-         end, or {} from now]",
+        "When it expires, such as 2026-05-02T06:00:00Z [default: for an organizer {} from now; otherwise {} after the \
+         event's end, or {} from now]",
         told(KEY_OF_ORGANIZER),
         told(KEY_AFTER_EVENT),
         told(KEY_WITHOUT_END)
     )
 }
 
-/// Reads one of the words of the domain.
+/// Parses an argument with the rules of the domain type.
 pub(super) fn checked<T: TryFrom<String, Error = Fault>>(text: &str) -> Result<T, String> {
     text.to_owned().try_into().map_err(|fault: Fault| fault.message())
 }
 
-/// Reads a time of the command line.
+/// Parses a time on the command line.
 pub(super) fn time(text: &str) -> Result<Millis, String> {
     Millis::parse(text).ok_or_else(|| Fault::NotATime.message())
 }
@@ -110,7 +110,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     })
 }
 
-/// The links alone go to standard output. Broken off, it goes on where it was when it is run again.
+/// Only the links go to standard output. If interrupted, the next run continues where this one stopped.
 async fn lose(app: Arc<App>, arguments: LostArguments) -> anyhow::Result<()> {
     let LostArguments { key_id, scanned_since, output } = arguments;
     let mut renewed = 0;
@@ -128,7 +128,7 @@ async fn lose(app: Arc<App>, arguments: LostArguments) -> anyhow::Result<()> {
         list_scans(&app, &key, since).await?;
     }
     let address = &app.settings.public_url;
-    note!("The links begin with {address} (PUBLIC_URL): if that is not where people go, set it and run this again.");
+    note!("The links begin with {address} (PUBLIC_URL). If people use another address, set it and run this again.");
     let links = keys::changed_links(Arc::clone(&app), key_id, None).await?;
     export::write(&app, &keys::changed_links_exported(&key), links, output.as_deref()).await
 }
@@ -150,7 +150,7 @@ async fn list_scans(app: &App, key: &Key, since: Millis) -> anyhow::Result<()> {
     }
 }
 
-/// The key alone goes to standard output, so that a script can take it from there.
+/// Only the key goes to standard output, so that a script can capture it.
 async fn create(app: &App, arguments: NewKeyArguments) -> anyhow::Result<()> {
     let NewKeyArguments { name, role, event, gate, offline, expires_at } = arguments;
     let new = NewKey { name, role, event, gate, offline, expires_at };

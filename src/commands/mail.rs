@@ -1,4 +1,4 @@
-//! `mail`: the tickets of an event to their holders, as `POST /api/events/{event}/mails` sends them, but all of them.
+//! `mail`: sends an event's tickets to their holders, as `POST /api/events/{event}/mails` does, but all of them.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ use crate::store::DEFAULT_EVENT;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The event the tickets admit to
+    /// The event of the tickets
     #[arg(long, default_value = DEFAULT_EVENT)]
     event: String,
-    /// Send them also to those who were sent them before
+    /// Also send tickets that were sent before
     #[arg(long)]
     again: bool,
-    /// Show the first mail, without its links, and how many there would be, and send nothing
+    /// Show the first mail without its links, and the number of tickets; send nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -52,7 +52,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
                     note!("{}, {}: {}", ticket.seat, ticket.gate, told(outcome));
                 }
             }
-            // The others would only wait for it as well.
+            // The remaining batches would only wait for the same server.
             if mailed.results.iter().any(|outcome| outcome.result == MailResult::Unreachable) {
                 break;
             }
@@ -70,14 +70,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// What became of a ticket, without the person.
+/// Describes the outcome for a ticket without naming the person.
 fn told(TicketResult { result, smtp_code, smtp_status, .. }: &TicketResult) -> String {
     let code = smtp_code.map(|code| code.to_string());
     let words = [Some(result.as_str().to_owned()), code, smtp_status.clone()];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// The tickets of a list, by as many as are mailed at once.
+/// Reads the tickets of a list in batches of the size mailed at once.
 async fn read(app: &App, event: &Event, list: MailList) -> Result<Vec<Vec<Ticket>>, Error> {
     let (mut batches, mut after) = (Vec::new(), None);
     loop {

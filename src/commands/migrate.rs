@@ -1,4 +1,4 @@
-//! `migrate`: the schema, as its owner.
+//! `migrate`: applies migrations, as the owner of the schema.
 
 use crate::config::{Database, Settings};
 use crate::store::{self, Migrated};
@@ -11,16 +11,16 @@ pub fn run() -> anyhow::Result<()> {
     }
     if let Some(version) = later {
         say!(
-            "The schema has version {version}, which is of a later release. This release, {}, works with it and changes nothing.",
+            "The schema has version {version}, from a later release. Release {} works with it; nothing to do.",
             env!("CARGO_PKG_VERSION")
         );
     } else if applied.is_empty() {
-        say!("The schema is this release's already; nothing to do.");
+        say!("The schema is up to date; nothing to do.");
     } else {
-        say!("The schema is this release's now.");
+        say!("The schema is now up to date.");
     }
     if let Database::Postgres { grant_to: Some(login), .. } = &database {
-        say!("{login} may use it: it is a member of ticket_service.");
+        say!("{login} may use it, as a member of ticket_service.");
     }
     Ok(())
 }

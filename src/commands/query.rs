@@ -1,4 +1,4 @@
-//! `query`: looks into the database, where no `sqlite3` or `psql` is at hand, as in the image.
+//! `query`: reads the database where neither `sqlite3` nor `psql` is available, as in the image.
 
 use std::path::Path;
 
@@ -17,19 +17,19 @@ use crate::config::Database;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// One select, such as "select status, count(*) from tickets group by status"; it cannot change anything. The views
-    /// v_events, v_users, v_tickets, v_keys, v_scans and v_actions show times and ids as people read them
+    /// A single select, such as "select status, count(*) from tickets group by status"; it cannot change anything. The
+    /// views v_events, v_users, v_tickets, v_keys, v_scans and v_actions show times and ids in readable form
     statement: String,
     /// Print CSV instead of a table
     #[arg(long)]
     csv: bool,
 }
 
-/// Views of every table that people look into, for the session alone.
+/// Views of the tables in readable form, for this session only.
 const SQLITE_VIEWS: &str = include_str!("../../sql/sqlite/views/readable.sql");
 const POSTGRES_VIEWS: &str = include_str!("../../sql/postgres/views/readable.sql");
 
-/// The names of the columns, and the rows, each value as text; `None` is null.
+/// The names of the columns, and the rows. Values are text; `None` is null.
 struct Answer {
     columns: Vec<String>,
     rows: Vec<Vec<Option<String>>>,
@@ -47,13 +47,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.csv { print_csv(&answer) } else { print_table(&answer) }
 }
 
-/// A statement as a part of another one, where nothing but one `select` can stand.
+/// Wraps a statement in another one, which permits only a single `select`.
 fn within(statement: &str) -> String {
     format!("select * from (\n{}\n) as answer", statement.trim().trim_end_matches(';'))
 }
 
 async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {
-    // By SQLite's own flag, which no statement takes back.
+    // SQLite's own flag, which no statement can revert.
     let options = SqliteConnectOptions::new().filename(file).read_only(true).disable_statement_logging();
     let mut connection = options.connect().await?;
     connection.execute(SQLITE_VIEWS).await?;
@@ -77,19 +77,19 @@ async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {
 
 async fn of_postgres(service: &PgConnectOptions, statement: &str) -> anyhow::Result<Answer> {
     let mut connection = service.clone().disable_statement_logging().connect().await?;
-    // A replica accepts no views; its tables can be read all the same.
+    // A replica rejects the views, but its tables can be read.
     if connection.execute(AssertSqlSafe(format!("begin; {POSTGRES_VIEWS}"))).await.is_err() {
         connection.execute("rollback; begin").await?;
     }
-    // Not for longer than a person waits: the database has gates to serve.
+    // No longer than a person waits, because the database also serves gates.
     connection
         .execute("set transaction read only; set local statement_timeout = '30s'; set local time zone 'UTC'")
         .await?;
     let statement = within(statement);
-    // This takes one statement alone: no second one ends the transaction and goes on to write.
+    // Preparing accepts only one statement, so a second one cannot end the transaction and then write.
     let prepared = (&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await.map_err(said)?;
     let columns = names(prepared.columns());
-    // The simple protocol, in which PostgreSQL itself writes each value as text.
+    // The simple protocol, in which PostgreSQL formats each value as text.
     let rows = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await;
     let rows: Vec<PgRow> = rows.map_err(said)?;
     connection.close().await?;
@@ -99,7 +99,7 @@ async fn of_postgres(service: &PgConnectOptions, statement: &str) -> anyhow::Res
     })
 }
 
-/// What PostgreSQL says of a statement, without the line of its own source.
+/// Reduces an error of PostgreSQL to its message, without the line in PostgreSQL's source.
 fn said(error: sqlx::Error) -> anyhow::Error {
     match error.as_database_error() {
         Some(told) => anyhow::anyhow!("{}", told.message()),
@@ -107,7 +107,7 @@ fn said(error: sqlx::Error) -> anyhow::Error {
     }
 }
 
-/// Bytes as people know them: an id, or hexadecimal.
+/// Formats bytes as a UUID, or otherwise in hexadecimal.
 fn bytes(bytes: Vec<u8>) -> String {
     Uuid::from_slice(&bytes).map_or_else(|_| HEXLOWER.encode(&bytes), |id| id.to_string())
 }
@@ -137,10 +137,10 @@ fn print_csv(answer: &Answer) -> anyhow::Result<()> {
     Ok(writer.flush()?)
 }
 
-/// How wide a column is at most: a longer value goes on beyond it.
+/// Maximum width of a column. A longer value extends beyond it.
 const WIDEST: usize = 60;
 
-/// Columns of text, as wide as their widest value.
+/// Prints columns of text, as wide as their widest value.
 fn print_table(answer: &Answer) -> anyhow::Result<()> {
     let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), visible);
     let mut lines: Vec<Vec<String>> = vec![answer.columns.iter().map(|name| visible(name)).collect()];
@@ -156,7 +156,7 @@ fn print_table(answer: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a guest's name could do to a terminal is written out.
+/// Escapes control characters, so that a guest's name cannot control the terminal.
 fn visible(text: &str) -> String {
     text.chars().flat_map(|one| if one.is_control() { one.escape_default().collect() } else { vec![one] }).collect()
 }

@@ -1,4 +1,4 @@
-//! `restore`: a backup into an empty place.
+//! `restore`: restores a backup into an empty database.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,11 @@ use crate::config::{Database, PoolMode, Settings};
 pub struct Arguments {
     /// A backup: .db.gz of SQLite, .dump.gz or .dump of PostgreSQL
     file: PathBuf,
-    /// Restore into this file, or this postgres:// URL as the owner [default: the database of the settings]
+    /// Restore into this file, or into this postgres:// URL as the owner [default: the configured database]
     #[arg(long, value_name = "DATABASE")]
     to: Option<String>,
-    /// The database that the restored one takes the place of, to tell what is good again that was not any more, and to keep its
-    /// keys as revoked ones: a file, or a postgres:// URL or the name of a database on the same server
+    /// The database that the restored one replaces, to list what is valid again that no longer was, and to keep its keys as
+    /// revoked ones: a file, a postgres:// URL, or the name of a database on the same server
     #[arg(long, value_name = "DATABASE")]
     before: Option<String>,
 }
@@ -29,7 +29,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let before = arguments.before.map(|before| before_of(&before, &settings.database)).transpose()?;
     let app = super::app_of(settings);
     super::block_on(async {
-        // First, as nothing is restored when it cannot be read.
+        // Read before the restore, so that nothing is restored if this fails.
         let before = match before {
             Some(before) => Some(backup::read_state(&before).await.context("--before")?),
             None => None,
@@ -48,7 +48,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// The database that the restored one takes the place of; a name alone is one of the same server, and the same login.
+/// Returns the database that the restored one replaces. A name alone is a database on the same server with the same login.
 fn before_of(before: &str, restored: &Database) -> anyhow::Result<Database> {
     match restored {
         Database::Postgres { owner, .. } if !before.contains(':') => {
@@ -64,7 +64,7 @@ fn before_of(before: &str, restored: &Database) -> anyhow::Result<Database> {
     }
 }
 
-/// A database that is named without the settings' logins, which may be of another server.
+/// Parses a database without using the logins of the settings, which may belong to another server.
 fn database(to: &str) -> anyhow::Result<Database> {
     let url = if to.contains("://") || to.starts_with("sqlite:") { to.to_owned() } else { format!("sqlite:{to}") };
     Ok(Settings::read(|variable| (variable == "DATABASE_URL").then(|| url.clone()))?.database)

@@ -1,4 +1,4 @@
-//! `serve`: the service itself.
+//! `serve`: runs the service.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -27,10 +27,10 @@ pub fn run() -> anyhow::Result<()> {
             warn_of_no_secret(&app);
             return serve::lambda(app).await;
         }
-        // First: where the port is taken, nothing was made.
+        // Listen first, so that nothing is created if the port is in use.
         let listener = serve::listener(&settings)?;
         let app = app(settings)?;
-        // Elsewhere the process has no time but that of requests.
+        // On other platforms the process only runs during requests.
         if app.settings.is_resident {
             let is_behind =
                 app.settings.regular_backups().is_some_and(|directory| backup::regular::is_behind(&app, directory));
@@ -42,23 +42,23 @@ pub fn run() -> anyhow::Result<()> {
     })
 }
 
-/// The service, with the organizer's key. Says what is wrong with the settings, as far as it can work all the same.
+/// Creates the service with the organizer's key, and warns about settings with which it works but not well.
 fn app(mut settings: Settings) -> anyhow::Result<Arc<App>> {
     if settings.organizer_key.is_none()
         && let Some(file) = settings.organizer_key_file()
     {
         settings.organizer_key = Some(organizer_key(&file)?);
-        // Not a line of the log, which may go elsewhere or be filtered: this is for the person who starts the service.
+        // Not in the log, which may go elsewhere or be filtered: this is for the person who starts the service.
         note!("The organizer's key is in {}", file.display());
     }
     if settings.is_distrusted() {
         tracing::warn!(
             public_url = settings.public_url,
-            "browsers keep cameras and offline pages from plain http: set PUBLIC_URL to an https address"
+            "browsers allow neither cameras nor offline pages over plain http: set PUBLIC_URL to an https address"
         );
     }
     if settings.backup_command.is_some() && settings.regular_backups().is_none() {
-        tracing::warn!("BACKUP_COMMAND sends nothing away: `serve` takes backups only on SQLite, with BACKUP_DIR");
+        tracing::warn!("BACKUP_COMMAND has no effect: `serve` takes backups only on SQLite, with BACKUP_DIR");
     }
     if let Some(file) = settings.sqlite_file().filter(|file| !file.exists()) {
         warn_of_no_database(file, settings.backup_dir.as_deref());
@@ -66,28 +66,28 @@ fn app(mut settings: Settings) -> anyhow::Result<Arc<App>> {
     if let Some(sslmode) = settings.database.weak_sslmode() {
         tracing::warn!(
             sslmode,
-            "others in the network may read what database and service send, or pose as the database: \
-             set DB_SSLMODE, or sslmode in DATABASE_URL, to verify-full"
+            "others on the network may read the traffic with the database, or impersonate it: set DB_SSLMODE, or sslmode in \
+             DATABASE_URL, to verify-full"
         );
     }
     if settings.mail.as_ref().is_some_and(Mail::is_open) {
         tracing::warn!(
-            "others in the network may read the tickets in the mails: without tls=none in SMTP_URL they are encrypted"
+            "others on the network may read the tickets in mails: remove tls=none from SMTP_URL to encrypt them"
         );
     }
     Ok(super::app_of(settings))
 }
 
-/// How long the first request has the machine for itself.
+/// How long the first request has the machine to itself.
 const FIRST: Duration = Duration::from_millis(250);
 
-/// Begins what goes on beside the requests when the first of them has had the machine for itself.
+/// Starts the background tasks after leaving the first request the machine to itself.
 async fn begin_later(app: Arc<App>, is_behind: bool) {
     tokio::time::sleep(FIRST).await;
     begin(app, is_behind);
 }
 
-// By itself: within its caller, which runs at the start, it would have 40 kB of stack touched then.
+// Not inlined into its caller, which would then touch 40 kB of stack at the start.
 #[inline(never)]
 fn begin(app: Arc<App>, is_behind: bool) {
     if let Some(directory) = app.settings.regular_backups().map(Path::to_owned) {
@@ -97,49 +97,49 @@ fn begin(app: Arc<App>, is_behind: bool) {
     tokio::spawn(look_at_database(app));
 }
 
-/// Looks at the database after the start, which waits for none. A file
-/// of an earlier release is brought to this one, so that its tickets are found as people type their seats.
+/// Checks the database after the start, which does not wait for it. Migrates a file of an earlier release, so that its tickets
+/// are found by seats as people type them.
 async fn look_at_database(app: Arc<App>) {
     match app.settings.sqlite_file() {
-        // A database that the first request will make was used with no secret, and is not made for this.
+        // The first request will create the database. It has no secret yet, and is not created for this check.
         Some(file) if !file.exists() => warn_of_no_secret(&app),
         Some(_) => {
             check_secret(&app).await;
             match store::migrate(&app.settings.database).await {
                 Ok(Migrated { later: Some(schema), .. }) => tracing::warn!(
                     schema,
-                    "the database has been used by a later release: start that one again, unless it was rolled back on purpose"
+                    "a later release has used the database: start that release again, unless it was rolled back on purpose"
                 ),
                 Ok(Migrated { applied, .. }) => {
                     tracing::debug!(changes = applied.len(), "the database has the schema of this release");
                 }
-                Err(error) => tracing::error!(%error, "the database cannot be brought to this release"),
+                Err(error) => tracing::error!(%error, "cannot migrate the database to this release"),
             }
         }
         None => check_secret(&app).await,
     }
 }
 
-/// Says that a file is missing: in plain words where there was one, as what is left of it shows.
+/// Logs that the database file is missing: as an error if its log or backups show that there was one.
 fn warn_of_no_database(file: &Path, backups: Option<&Path>) {
     let newest = |directory| archive::newest(directory, archive::SQLITE, Millis::now());
     if let Some(log) = log_without_file(file) {
         tracing::error!(
             log = %log.display(),
-            "the database is not there, but its write-ahead log is, which is a part of it: bring the file back"
+            "the database file is missing, but its write-ahead log, which is part of it, is there: bring the file back"
         );
     } else if let Some((_, backup)) = backups.and_then(|directory| newest(directory).ok().flatten()) {
         tracing::error!(
             file = %file.display(),
             backup = %backup.display(),
             "there is no database, but there are backups of one: stop the service and bring the file back, or restore the \
-             newest backup with `register-ticket-api restore`. The first request makes a new, empty database"
+             newest backup with `register-ticket-api restore`. The first request creates a new, empty database"
         );
     } else {
         tracing::warn!(
             file = %file.display(),
-            "there is no database: the first request makes a new, empty one, which knows no ticket and no key. Where there \
-             was one before, stop the service: the path is wrong, or the volume is not there"
+            "there is no database: the first request creates a new one, without tickets or keys. If there was one before, \
+             stop the service: the path is wrong, or the volume is missing"
         );
     }
 }
@@ -147,20 +147,20 @@ fn warn_of_no_database(file: &Path, backups: Option<&Path>) {
 fn warn_of_no_secret(app: &App) {
     if app.settings.ticket_secret.is_none() {
         tracing::warn!(
-            "TICKET_SECRET is not set: whoever gets a copy of the database, such as a backup, can make codes. Set one, \
-             `openssl rand -hex 32`, before the first ticket is registered; later `register-ticket-api change-secret` does"
+            "TICKET_SECRET is not set: anyone with a copy of the database, such as a backup, can generate codes. Set one, \
+             `openssl rand -hex 32`, before the first ticket is registered, or later with `register-ticket-api change-secret`"
         );
     }
 }
 
-/// Says a wrong `TICKET_SECRET` at the start, if the database answers then, and not first at the door.
+/// Reports a wrong `TICKET_SECRET` at the start, if the database answers then, rather than at the door.
 async fn check_secret(app: &App) {
     if let Ok(kept) = app.in_time(app.store().kept_secrets()).await
         && let Err(error) = app.checked_secret(kept.secret_fingerprint.as_deref())
     {
         tracing::error!(
             error.code = error.code(),
-            "TICKET_SECRET is not the one that the tickets of this database were made with: nobody will be admitted. Set \
+            "TICKET_SECRET is not the one with which the tickets of this database were made: nobody will be admitted. Set \
              the right one, or change it for all tickets with `register-ticket-api change-secret`"
         );
     } else {
@@ -168,15 +168,15 @@ async fn check_secret(app: &App) {
     }
 }
 
-/// The key in a file, which is made when it is not there.
+/// Reads the key from a file, which is created if it does not exist.
 fn organizer_key(file: &Path) -> anyhow::Result<String> {
     let place = std::path::absolute(file)?;
     let place = place.display();
     if !file.try_exists().unwrap_or(false) {
         make_organizer_key(file).with_context(|| {
             format!(
-                "{place} cannot be written, nor could the database beside it: run this where you may write, or name a place \
-                 by DATABASE_URL, such as sqlite:/srv/tickets/data/tickets.db"
+                "{place} cannot be written, nor could the database beside it: run this in a writable directory, or name one \
+                 in DATABASE_URL, such as sqlite:/srv/tickets/data/tickets.db"
             )
         })?;
     }
@@ -186,7 +186,7 @@ fn organizer_key(file: &Path) -> anyhow::Result<String> {
     if fits { Ok(key) } else { Err(refuse("ORGANIZER_KEY", why).into()) }
 }
 
-/// Writes the whole file under another name and links it into place: of two processes that start at once one makes the
+/// Writes the whole file under another name and then links it to its own: of two processes that start at once, one creates the
 /// file and both read it.
 fn make_organizer_key(file: &Path) -> anyhow::Result<()> {
     make_directory_of(file)?;

@@ -1,12 +1,10 @@
-//! `smoke`: an evening in small against a running service, over HTTP like any client, with a ticket and a person of
-//! its own.
+//! `smoke`: tests a running service from end to end over HTTP, with a ticket and a person of its own.
 //!
-//! All that a run makes is in one event and has one name that no other run has, `smoke-` and a UUID: the ticket's seat
-//! and its holder's username. The ticket is made first and revoked last, so what a killed run left is found in the list
-//! of tickets that are not revoked. It counts as left when it is older than any run can be.
+//! Everything that a run creates is in one event and has a name unique to the run, `smoke-` and a UUID: the ticket's seat and
+//! its holder's username. The ticket is created first and revoked last, so the leftovers of a killed run are found among
+//! the tickets that are not revoked. A ticket counts as a leftover if it is older than any run can be.
 //!
-//! Nothing is asked twice: a lost connection is what a gate would have met too. Whoever wants to be alarmed only by two
-//! failures runs it twice.
+//! No request is retried: a lost connection would have hit a gate too. To be alerted only by two failures, run it twice.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -26,60 +24,60 @@ use crate::config::{SettingError, refuse};
 use crate::model::{Millis, Slug, Status};
 use crate::totp::{Code, QrCode, STALE_WINDOW, TotpKey, step_at};
 
-/// How long one request may take: a cold start, and the wait for a database that starts too.
+/// Timeout of one request, which may include a cold start and the start of a database.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// After which a run begins no further step; the clean-up has a few requests more.
+/// Time after which a run starts no further step. The clean-up needs a few more requests.
 const LONGEST: Duration = Duration::from_secs(180);
-/// From which age a ticket is what a killed run left: well beyond the longest run.
+/// Age from which a ticket is a killed run's leftover: well above the longest run.
 const LEFT_AFTER: Duration = Duration::from_mins(15);
-/// Tickets of killed runs, in one state, that one run removes at most.
+/// Maximum number of leftover tickets with the same status that one run removes.
 const LEFT_AT_MOST: usize = 10;
-/// What the names of everything that runs make begin with.
+/// The prefix of the names of everything that runs create.
 const PREFIX: &str = "smoke-";
 const GATE: &str = "smoke";
 
 const HELP: &str = "\
-Once, with a key that is bound to no event, make the event; then, on the service's database, the key:
+Once, create the event with a key that is bound to no event; then, on the service's database, create the key:
 
   curl -H \"Authorization: Bearer $ORGANIZER_KEY\" -H 'Content-Type: application/json' \\
     -d '{\"slug\": \"smoke\", \"name\": \"Smoke\"}' URL/api/events
   register-ticket-api keys create --name smoke --role organizer --event smoke
 
-The key ends as every organizer's does: make another one before then.
+The key expires as every organizer's key does: create another one before then.
 
-From the environment:
+Environment variables:
   SMOKE_KEY             that key
-  SSL_CERT_FILE         certificate authorities in PEM to trust, such as those of
-                        one's own; otherwise Mozilla's list is trusted
+  SSL_CERT_FILE         certificate authorities in PEM to trust, such as your
+                        own; otherwise Mozilla's list is trusted
 
-The last line of standard output is JSON, also of a run that fails:
+The last line of standard output is JSON, even if the run fails:
   {\"ok\", \"url\", \"failed_step\", \"error\", \"cold_start_ms\",
    \"steps\": [{\"name\", \"ms\", \"ok\"}], \"version\", \"revision\"}
-cold_start_ms is what the first request took, when it made the service start.
-The exit status is 0 when all is well, 1 when not, and 2 when SMOKE_KEY or an
+cold_start_ms is the duration of the first request if it started the service.
+The exit status is 0 on success, 1 on failure, and 2 if SMOKE_KEY or an
 argument cannot be used.
 
-Each run removes what it made, also when it fails or is stopped by SIGINT or
-SIGTERM, and what a killed one left more than 15 minutes ago. A revoked ticket
-that nobody holds and three scans remain of it, in that event alone.";
+Each run removes what it created, even if it fails or is stopped by SIGINT or
+SIGTERM, and what a killed run left more than 15 minutes ago. A revoked ticket
+without a holder and three scans of each run remain, in that event only.";
 
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub struct Arguments {
-    /// Where the service answers, such as https://tickets.example.org
+    /// The address of the service, such as https://tickets.example.org
     #[arg(long, value_parser = base_url)]
     url: String,
-    /// The event that SMOKE_KEY is bound to
+    /// The event to which SMOKE_KEY is bound
     #[arg(long, default_value = "smoke", value_parser = super::keys::checked::<Slug>)]
     event: Slug,
-    /// Print the line of JSON alone
+    /// Print only the line of JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Reads the start of every address. One with a password in it is refused: the address is printed.
+/// Parses the base of all addresses. Rejects one with a password, because the address is printed.
 fn base_url(text: &str) -> Result<String, &'static str> {
-    let uri: Uri = text.parse().map_err(|_| "is not an address")?;
+    let uri: Uri = text.parse().map_err(|_| "is not a URL")?;
     let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@')) && uri.query().is_none();
     if !plain || !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err("must begin with http:// or https://, and have neither user nor query");
@@ -108,7 +106,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
             stopped.store(true, Ordering::Relaxed);
-            note!("stopping, as soon as what was made is removed");
+            note!("stopping after the clean-up");
         });
         let work = move || {
             let _ = run.evening();
@@ -124,22 +122,22 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Prints a line. Nobody who stopped reading keeps us from cleaning up.
+/// Prints a line and ignores failures: a reader that has gone must not prevent the clean-up.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// What is told to machines.
+/// The report for programs.
 #[derive(Default, Serialize)]
 struct Report {
     ok: bool,
     url: String,
-    /// The first that failed.
+    /// The first step that failed.
     failed_step: Option<&'static str>,
     error: Option<String>,
     cold_start_ms: Option<u64>,
     steps: Vec<Step>,
-    /// The service's, from `/health`.
+    /// The service's version, from `/health`.
     version: Option<String>,
     revision: Option<String>,
 }
@@ -153,7 +151,7 @@ struct Step {
 
 struct Run {
     client: Client,
-    /// Set by a signal: no further step is begun.
+    /// Set by a signal, after which no further step starts.
     stopped: Arc<AtomicBool>,
     /// The path of the event.
     events: String,
@@ -164,7 +162,7 @@ struct Run {
     report: Report,
 }
 
-/// What the list says of a ticket.
+/// A ticket in the list.
 #[derive(Deserialize)]
 struct Listed {
     ticket_id: Uuid,
@@ -174,7 +172,7 @@ struct Listed {
     created_at: Millis,
 }
 
-/// What the phone gets to know.
+/// The response to a registration.
 #[derive(Deserialize)]
 struct Registered {
     ticket_id: Uuid,
@@ -186,14 +184,14 @@ struct Provisioning {
     secret: String,
 }
 
-/// What is shown at the gate.
+/// The codes shown at the gate.
 struct Shown {
     right: String,
     wrong: String,
 }
 
 impl Run {
-    /// Every step in its order, until one fails. The report says which.
+    /// Runs the steps in order until one fails. The report says which.
     fn evening(&mut self) -> Option<()> {
         self.step("remove_leftovers", Self::remove_leftovers)?;
         self.step("health", Self::health)?;
@@ -208,7 +206,7 @@ impl Run {
         self.step("refuse_second_scan", |run| run.scan(&shown.right, 409, "already_used"))
     }
 
-    /// The end of every run, however far it came.
+    /// Ends a run, however far it got.
     fn clean_up(&mut self) {
         if self.made {
             let _ = self.timed("clean_up", |run| run.remove(&run.name.clone()));
@@ -220,7 +218,7 @@ impl Run {
     fn step<T>(&mut self, name: &'static str, work: impl FnOnce(&mut Self) -> anyhow::Result<T>) -> Option<T> {
         self.timed(name, |run| {
             anyhow::ensure!(!run.stopped.load(Ordering::Relaxed), "stopped by a signal");
-            anyhow::ensure!(run.client.begun.elapsed() < LONGEST, "not begun within {} s", LONGEST.as_secs());
+            anyhow::ensure!(run.client.begun.elapsed() < LONGEST, "not started within {} s", LONGEST.as_secs());
             work(run)
         })
     }
@@ -242,13 +240,13 @@ impl Run {
         outcome.ok()
     }
 
-    /// Removes what runs left that were killed. Runs that go on at the same time are younger.
+    /// Removes the leftovers of killed runs. Concurrent runs are younger.
     fn remove_leftovers(&mut self) -> anyhow::Result<()> {
         for status in [Status::Valid, Status::Used] {
             let query = format!("status={}&gate={GATE}&q={PREFIX}&limit={LEFT_AT_MOST}", status.as_str());
             let (tickets, now) = self.tickets(&query)?;
             for ticket in tickets.iter().filter(|ticket| is_of_a_run(&ticket.seat)) {
-                // By the service's clock, which `created_at` is of; ours may be wrong.
+                // By the service's clock, as `created_at` is; ours may be wrong.
                 let now = now.context("expected a Date header with the list of tickets, got none")?;
                 if ticket.created_at + LEFT_AFTER < now {
                     self.remove(&ticket.seat)?;
@@ -263,7 +261,7 @@ impl Run {
         reply.is(200, "ok")?;
         self.report.version = reply.body["version"].as_str().map(str::to_owned);
         self.report.revision = reply.body["revision"].as_str().map(str::to_owned);
-        // Two lengths of time: no clock of the one is compared with one of the other.
+        // These are durations, so the clocks of the two machines are not compared.
         if let (Some(first), Some(uptime)) = (self.client.first_took, reply.uptime)
             && uptime < self.client.begun.elapsed()
         {
@@ -283,17 +281,17 @@ impl Run {
                 .into_iter()
                 .filter(|part| reply.body[part].as_str() == Some("failed"))
                 .collect();
-            if failed.is_empty() { "not well".to_owned() } else { failed.join(", ") }
+            if failed.is_empty() { "failed".to_owned() } else { failed.join(", ") }
         })
     }
 
-    /// A key of an organizer lies where the schedule runs: it must open nothing but this event.
+    /// Checks that the key is limited to this event, because the scheduler stores it.
     fn key_is_bound(&mut self) -> anyhow::Result<()> {
         self.client.get("/api/events")?.is(403, "forbidden").context("SMOKE_KEY opens more than this event")
     }
 
     fn issue(&mut self) -> anyhow::Result<()> {
-        // Before we ask: who does not hear the answer may have a ticket all the same.
+        // Set before the request: the ticket may have been created even if the response is lost.
         self.made = true;
         let body = json!({ "seat": self.name, "gate": GATE });
         self.client.post(&format!("{}/tickets", self.events), body)?.is(201, "")
@@ -308,7 +306,7 @@ impl Run {
         let body = json!({ "event": event, "seat": self.name, "gate": GATE });
         let reply = self.client.post(&format!("/api/users/{}/tickets", self.name), body)?;
         reply.is(201, "")?;
-        // The parser's own words may repeat the secret.
+        // The parser's message may repeat the secret.
         serde_json::from_value(reply.body).map_err(|_| anyhow::anyhow!("expected a ticket and its secret, got neither"))
     }
 
@@ -317,7 +315,7 @@ impl Run {
         self.client.post(&format!("{}/scans", self.events), body)?.is(status, result)
     }
 
-    /// Erases the holder, which revokes the ticket; then whatever of the ticket is not revoked. Repeatable.
+    /// Erases the holder, which revokes the ticket, then revokes the ticket if it is not revoked yet. Idempotent.
     fn remove(&mut self, name: &str) -> anyhow::Result<()> {
         let erased = self.client.send(Method::DELETE, &format!("/api/users/{name}"), None)?;
         if erased.is(404, "user_not_found").is_err() {
@@ -336,7 +334,7 @@ impl Run {
         self.client.get(&format!("/api/users/{}", self.name))?.is(404, "user_not_found")?;
         let gone = |ticket: &Listed| ticket.status == Status::Revoked && ticket.username.is_none();
         let all_gone = self.tickets_of(&self.name.clone())?.iter().all(gone);
-        anyhow::ensure!(all_gone, "expected the ticket revoked and without a holder, got otherwise");
+        anyhow::ensure!(all_gone, "expected the ticket to be revoked and without a holder");
         Ok(())
     }
 
@@ -346,7 +344,7 @@ impl Run {
         Ok(tickets)
     }
 
-    /// A part of the event's tickets, and the service's time.
+    /// Returns some of the event's tickets, and the service's time.
     fn tickets(&mut self, query: &str) -> anyhow::Result<(Vec<Listed>, Option<Millis>)> {
         let mut reply = self.client.get(&format!("{}/tickets?{query}", self.events))?;
         reply.is(200, "")?;
@@ -355,16 +353,16 @@ impl Run {
     }
 }
 
-/// Whether a seat has a name that a run gave: a person may have named one `smoke-detector`.
+/// Returns whether a run named this seat. A person may have named one `smoke-detector`.
 fn is_of_a_run(seat: &str) -> bool {
     seat.strip_prefix(PREFIX).is_some_and(|id| id.len() == 32 && Uuid::try_parse(id).is_ok())
 }
 
-/// What the holder's phone shows now, and what one shows who guesses wrong.
+/// Returns the code on the holder's phone now, and a wrong one.
 fn codes(ticket: &Registered) -> anyhow::Result<Shown> {
     let key: TotpKey = super::code::key(&ticket.provisioning.secret)?;
     let step = step_at(Millis::now());
-    // A few steps more than the service looks at, for clocks that differ.
+    // A few steps more than the service checks, because the clocks may differ.
     let near: Vec<String> = (-STALE_WINDOW - 5..=STALE_WINDOW + 5).map(|away| key.code(step + away)).collect();
     let wrong = (0..).map(|number| format!("{number:06}")).find(|digits| !near.contains(digits)).unwrap_or_default();
     let shown = |code| QrCode { ticket_id: ticket.ticket_id, code: Code::Rotating(code) }.to_string();
@@ -383,13 +381,13 @@ struct Client {
     first_took: Option<Duration>,
 }
 
-/// An answer, and what to call the request in an error.
+/// A response, with a name of the request for errors.
 struct Reply {
     request: String,
     status: u16,
     date: Option<Millis>,
     uptime: Option<Duration>,
-    /// Null where there is none, or none that is JSON.
+    /// Null if there is no body, or it is not JSON.
     body: Value,
 }
 
@@ -399,7 +397,7 @@ impl Client {
         if !key_fits {
             return Err(refuse("SMOKE_KEY", "must hold visible ASCII characters and no space"));
         }
-        // A redirect is not followed: it is not what was expected, and nobody else is to get the key.
+        // Redirects are not followed: they are unexpected, and no other server should get the key.
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
@@ -466,8 +464,8 @@ impl Client {
 }
 
 impl Reply {
-    /// Whether it has this status and says this word: a scan's result, a refusal's code, a status. Of what it says
-    /// nothing else is repeated: whatever answers there may send back what it got.
+    /// Checks the status and one word: a scan's result, an error's code, or a health status. Errors repeat nothing else of the
+    /// response, which may echo what was sent.
     fn is(&self, status: u16, word: &str) -> anyhow::Result<()> {
         let came = ["result", "code", "status"].iter().find_map(|name| self.body[name].as_str()).unwrap_or_default();
         if self.status == status && (word.is_empty() || word == came) {
@@ -484,7 +482,7 @@ impl Reply {
     }
 }
 
-/// The certificate authorities to trust.
+/// Returns the certificate authorities to trust.
 fn authorities() -> Result<RootCerts, SettingError> {
     let Some(file) = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) else {
         return Ok(RootCerts::WebPki);
@@ -508,7 +506,7 @@ mod tests {
 
     #[test]
     fn the_help_says_from_when_on_a_killed_run_is_cleaned_up_after() {
-        assert!(HELP.contains(&format!("what a killed one left more than {} ago", crate::limits::told(LEFT_AFTER))));
+        assert!(HELP.contains(&format!("what a killed run left more than {} ago", crate::limits::told(LEFT_AFTER))));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a person is mailed: one mail with all of their tickets, as plain text and as HTML, and the event for their calendar.
+//! The mail to a person: all of their tickets, as plain text and HTML, and the event for their calendar.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,32 +11,32 @@ use crate::error::Error;
 use crate::model::{Event, Millis, Ticket};
 use crate::pages::{LANGUAGES, Language, escape};
 
-/// A mail before it is one. Whatever people wrote is in one line in it, so that nothing of it becomes a line of its own.
+/// The content of a mail. Everything that people wrote is on one line, so that it cannot add lines of its own.
 pub struct Letter<'a> {
     event: &'a Event,
     language: &'static Language,
-    /// The holder's own name, where it is known.
+    /// The holder's own name, if known.
     name: Option<String>,
     tickets: Vec<Enclosed>,
-    /// The link that opens all tickets of this person, where they have several.
+    /// The link that opens all tickets of this person, if there are several.
     all: Option<String>,
-    /// Whether somebody may have a pass of Google Wallet that one of these links takes the place of.
+    /// Whether somebody may have a Google Wallet pass that one of these links replaces.
     replaces_pass: bool,
 }
 
 struct Enclosed {
-    /// Where it admits, and what else tells it from the others.
+    /// Its seat and gate, and what else distinguishes it from the others.
     told: String,
     url: String,
 }
 
-/// A text in one line.
+/// Puts a text on one line.
 fn one_line(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 impl<'a> Letter<'a> {
-    /// To somebody of this name, about these tickets, each with its link, and with the link to `all` that they have.
+    /// Creates a letter to a person of this name about these tickets, each with its link, and with the link to `all` of them.
     pub fn new<'t>(
         event: &'a Event,
         own_name: Option<&str>,
@@ -62,7 +62,7 @@ impl<'a> Letter<'a> {
         }
     }
 
-    /// The text for one ticket, or for so many.
+    /// Returns the text for one ticket, or for this number of them.
     fn counted(&self, one: &'static str, many: &'static str) -> String {
         let text = self.language.text(if self.tickets.len() == 1 { one } else { many });
         text.replace("{count}", &self.tickets.len().to_string()).replace("{event}", &one_line(&self.event.name))
@@ -83,7 +83,7 @@ impl<'a> Letter<'a> {
         }
     }
 
-    /// When and where, as far as it is known.
+    /// Returns the time and the location, as far as known.
     fn when_and_where(&self) -> Vec<String> {
         let when = self.language.moment(self.event.starts_at, &self.event.time_zone);
         let place = self.event.location.as_deref().map(one_line).unwrap_or_default();
@@ -138,7 +138,7 @@ impl<'a> Letter<'a> {
         html + "</body>\n</html>\n"
     }
 
-    /// The event for a calendar (RFC 5545), where it is known when it starts. Without the links: calendars are shared.
+    /// Returns the event for a calendar (RFC 5545) if its start is known. Has no links, because calendars are shared.
     fn calendar(&self, domain: &str, now: Millis) -> Option<String> {
         let event = self.event;
         let mut lines = vec![
@@ -159,9 +159,9 @@ impl<'a> Letter<'a> {
         Some(lines.iter().map(|line| folded(line)).collect())
     }
 
-    /// The mail itself.
+    /// Builds the mail.
     pub fn message(&self, from: &Mailbox, to: Address, now: Millis) -> Result<Message, Error> {
-        let internal = |error: &dyn std::fmt::Display| Error::Internal(format!("a mail: {error}"));
+        let internal = |error: &dyn std::fmt::Display| Error::Internal(format!("cannot build a mail: {error}"));
         let domain = from.email.domain();
         let mut body = MultiPart::alternative_plain_html(self.text(), self.html());
         if let Some(calendar) = self.calendar(domain, now) {
@@ -177,17 +177,17 @@ impl<'a> Letter<'a> {
             .message_id(Some(format!("<{}@{domain}>", Uuid::new_v4())))
             .multipart(body)
             .map_err(|error| internal(&error))?;
-        // Nobody who is away answers a program (RFC 3834).
+        // Suppresses automatic replies such as vacation notices (RFC 3834).
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
         message.headers_mut().insert_raw(HeaderValue::new(automatic, "auto-generated".to_owned()));
         Ok(message)
     }
 }
 
-/// Reads an address as mail servers do, which is stricter than what a list may have.
+/// Parses an address by the rules of mail servers, which are stricter than those for lists.
 pub fn address(text: &str) -> Option<Address> {
     let address: Address = text.parse().ok()?;
-    // The library makes some that it cannot read in a header, such as `a@[192.0.2.1]`.
+    // The library accepts some that it cannot parse in a header, such as `a@[192.0.2.1]`.
     let read: Mailbox = address.to_string().parse().ok()?;
     (read.email == address).then_some(address)
 }
@@ -208,7 +208,8 @@ fn calendar_text(text: &str) -> String {
     escaped
 }
 
-/// A line of a calendar, which has at most 75 bytes; what is longer goes on after a space, and no letter is torn.
+/// Folds a line of a calendar to at most 75 bytes per line, with continuation lines after a space, and without splitting
+/// characters.
 fn folded(line: &str) -> String {
     let (mut folded, mut length) = (String::new(), 0);
     for character in line.chars() {
@@ -279,7 +280,7 @@ mod tests {
         let ours = ["From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Auto-Submitted"];
         assert_eq!(names.len(), ours.len(), "{head}");
         assert!(ours.iter().all(|name| names.contains(name)), "{head}");
-        assert!(sent.is_ascii(), "any mail server takes it");
+        assert!(sent.is_ascii(), "any mail server accepts it");
         let calendar = letter(&event, hostile, 1).calendar("example.org", Millis(0)).unwrap();
         assert!(!calendar.contains("\r\nBcc") && calendar.matches("\r\nSUMMARY:").count() == 1, "{calendar}");
     }

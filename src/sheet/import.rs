@@ -1096,7 +1096,7 @@ mod tests {
         ] {
             assert_eq!(
                 faults(format!("email\n\"{cell}\"\n")),
-                ["line 2: email must be one e-mail address, and has several"]
+                ["line 2: email must be one e-mail address, not several"]
             );
         }
         for cell in ["nowhere", "@example.org", "ana@", "a b@example.org", "ana@@example.org"] {
@@ -1229,7 +1229,7 @@ mod tests {
         const CHARACTERS: &str = "must have no control characters";
         let known = Field::names().join(", ");
         let (none, unknown) = (format!("line 1: names none of the columns {known}"), |columns: &str| {
-            format!("line 1: has columns that are not known: {columns}. Known are {known}; map or ignore the others")
+            format!("line 1: has unknown columns: {columns}. Known columns are {known}; map or ignore the others")
         });
         let email = |line: u64| format!("line {line}: email must be an e-mail address of at most 254 characters");
         for (file, errors) in [
@@ -1248,8 +1248,8 @@ mod tests {
             (
                 "seat,email\n#REF!,#N/A\n",
                 vec![
-                    "line 2: seat is a formula that failed, or was never worked out; open the file in a spreadsheet and save it again",
-                    "line 2: email is a formula that failed, or was never worked out; open the file in a spreadsheet and save it again",
+                    "line 2: seat is a formula that failed, or was never calculated; open the file in a spreadsheet and save it again",
+                    "line 2: email is a formula that failed, or was never calculated; open the file in a spreadsheet and save it again",
                 ],
             ),
             ("seat,gate,username\nA1,North,Attendance\n", vec!["line 2: username is a reserved name"]),
@@ -1274,9 +1274,9 @@ mod tests {
                 ],
             ),
             // A quote that nothing ends takes the rest of the file with it.
-            ("seat,gate\nA1,North\n\"A2,North\nA3,North\n", vec!["line 3: begins a quote that does not end"]),
-            ("seat,gate\nA1,North\nA2,\"Nor\"\"th\nA3,North\n", vec!["line 3: begins a quote that does not end"]),
-            ("seat,gate\n\"A\n1\",\"North\nA3,North\n", vec!["line 3: begins a quote that does not end"]),
+            ("seat,gate\nA1,North\n\"A2,North\nA3,North\n", vec!["line 3: has a quote that is never closed"]),
+            ("seat,gate\nA1,North\nA2,\"Nor\"\"th\nA3,North\n", vec!["line 3: has a quote that is never closed"]),
+            ("seat,gate\n\"A\n1\",\"North\nA3,North\n", vec!["line 3: has a quote that is never closed"]),
         ] {
             assert_eq!(faults(file), errors, "{file:?}");
         }

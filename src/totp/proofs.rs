@@ -1,8 +1,8 @@
-//! What holds of texts and moments whatever they are: by Kani, in `.github/workflows/proofs.yml`.
+//! Kani proofs for all texts and moments, run by `.github/workflows/proofs.yml`.
 
 use super::*;
 
-/// Any text of at most so many bytes, among them all that cut a character in two, which are no text.
+/// Returns any text of at most `LONGEST` bytes, or `None` if the bytes are not UTF-8.
 fn any_text<const LONGEST: usize>(bytes: &[u8; LONGEST]) -> Option<&str> {
     let length: usize = kani::any();
     kani::assume(length <= LONGEST);
@@ -23,7 +23,7 @@ fn a_code_is_six_digits_and_nothing_else() {
 fn reading_a_qr_never_panics() {
     let bytes = kani::any::<[u8; 8]>();
     if let Some(text) = any_text(&bytes) {
-        // The shortest has 33 characters.
+        // The shortest QR code has 33 characters.
         assert!(QrCode::parse(text).is_none());
     }
 }

@@ -536,7 +536,7 @@ async fn a_schema_that_is_not_known_is_neither_backed_up_nor_restored(service: S
                  select 99, 'of a later release', success, checksum, 0 from _sqlx_migrations where version = 1";
     service.database.execute(later).await.expect("the table is sqlx's");
     let said = Run::of(&mut backup(&service, &directory)).failed(1);
-    assert!(said.contains("has schema version 99, which is of a later release"), "{said}");
+    assert!(said.contains("has schema version 99, which is from a later release"), "{said}");
 
     service.database.execute("delete from _sqlx_migrations where version = 99").await.expect("it is there");
     service.database.execute("drop table former_secrets").await.expect("it is there");
@@ -609,7 +609,7 @@ async fn backups_at_once_do_no_harm(service: Service) {
     let (done, refused): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|run| run.code == Some(0));
     assert!(!done.is_empty(), "{refused:?}");
     for run in refused {
-        assert!(run.failed(1).contains("another backup or restore is at work there"));
+        assert!(run.failed(1).contains("another backup or restore is running there"));
     }
     for name in backups(&service, &directory) {
         verify(&service, &directory, &directory.0.join("backups").join(name)).printed();
@@ -722,7 +722,7 @@ async fn what_is_no_whole_database_of_ours_is_not_restored_however_well_it_is_co
     let known = newest(Kind::Sqlite);
     let later = format!("update _sqlx_migrations set version = {} where version = {known}", known + 1);
     let of_a_later_release =
-        format!("has schema version {}, which is of a later release: this one knows {known} at most", known + 1);
+        format!("has schema version {}, which is from a later release; this one supports at most {known}", known + 1);
     for (change, said) in [
         (&*later, &*of_a_later_release),
         ("delete from _sqlx_migrations", "has no schema version"),

@@ -207,7 +207,7 @@ fn serve_warns_of_a_command_that_would_get_no_backup() {
         program.env("BACKUP_DIR", directory_of_backups);
         let mut server = Server::start(&mut program);
         let first = server.line_with(" ");
-        assert_eq!(first.contains("WARN") && first.contains("BACKUP_COMMAND sends nothing away"), warns, "{first}");
+        assert_eq!(first.contains("WARN") && first.contains("BACKUP_COMMAND has no effect"), warns, "{first}");
     }
 }
 
@@ -482,7 +482,7 @@ async fn import_maps_columns_and_says_what_it_would_do(service: Service) {
     let told = Run::of(&mut on(database, &directory, &mapped)).printed();
     assert_eq!(told, "2 tickets created in the event default, 2 of them registered; 1 new users.\n");
     let again = Run::of(&mut on(database, &directory, &[&mapped[..], &["--existing", "skip"]].concat())).printed();
-    assert!(again.ends_with("\nOf those that were there, 0 corrected, 2 left as they are.\n"), "{again}");
+    assert!(again.ends_with("\nOf the existing tickets, 0 were updated and 2 left unchanged.\n"), "{again}");
     for wrong in [["--columns", "nonsense"], ["--existing", "maybe"], ["--unknown", "x"]] {
         Run::of(&mut on(database, &directory, &[&["import", "guests.csv"][..], &wrong[..]].concat())).failed(2);
     }
@@ -524,7 +524,7 @@ async fn import_names_the_wrong_lines_and_creates_nothing(service: Service) {
         ),
         (
             "seat,sock\nA-1,x\n",
-            "error: seats.csv: line 1: has columns that are not known: sock. Known are row, seat, gate, username, full_name, \
+            "error: seats.csv: line 1: has unknown columns: sock. Known columns are row, seat, gate, username, full_name, \
              first_name, last_name, email, reference, order, order_position, quantity, category, note, valid_from, \
              valid_until, status; map or ignore the others\n",
         ),
@@ -803,7 +803,7 @@ async fn a_schema_of_a_later_release_is_left_alone(service: Service) {
                  select 99, 'of a later release', success, checksum, 0 from _sqlx_migrations where version = 1";
     database.execute(later).await.expect("the table is sqlx's");
     let said = Run::of(&mut on(database, &directory, &["migrate"])).printed();
-    assert!(said.starts_with("The schema has version 99, which is of a later release. "), "{said}");
+    assert!(said.starts_with("The schema has version 99, from a later release. "), "{said}");
     Run::of(&mut on(database, &directory, &["keys", "list"])).printed();
 }
 

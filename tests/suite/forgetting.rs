@@ -400,10 +400,10 @@ async fn the_command_tells_what_it_forgets_and_a_dry_run_forgets_nothing(service
     let before = service.database.everything().await;
     assert_eq!(
         run(&["forget", "--dry-run"]),
-        "past: 1 person would be forgotten, with what 1 ticket tells of somebody\n"
+        "past: 1 person would be forgotten, with the personal data of 1 ticket\n"
     );
     assert_eq!(service.database.everything().await, before);
-    assert_eq!(run(&["forget"]), "past: 1 person was forgotten, with what 1 ticket told of somebody\n");
+    assert_eq!(run(&["forget"]), "past: 1 person was forgotten, with the personal data of 1 ticket\n");
     assert_eq!(service.database.count("select count(*) from users").await, 0);
     assert_eq!(run(&["forget"]), "No event has anybody to forget.\n");
     assert_eq!(run(&["forget", "--dry-run"]), "No event has anybody to forget.\n");

@@ -40,7 +40,7 @@ async fn another_program_takes_no_log_from_under_a_service() {
     server.process.terminate();
     server.process.ended(PATIENCE).await;
     let mut server = Server::start(environment()).await;
-    server.process.logged("the database is of this release").await;
+    server.process.logged("the database has the schema of this release").await;
     let organizer = server.organizer();
     let file = database.owner_url().trim_start_matches("sqlite:").to_owned();
     // Not our SQLite, which leaves the log there.

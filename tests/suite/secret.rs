@@ -167,7 +167,7 @@ async fn a_secret_is_changed_on_purpose_and_not_while_an_event_runs(service: Ser
     let said = refused(&[], &["--yes"], 2).await;
     assert!(said.starts_with("error: TICKET_SECRET: is not set"), "{said}");
     let said = refused(FIRST, &["--yes"], 1).await;
-    assert!(said.contains("used with already"), "{said}");
+    assert!(said.contains("that the database already uses"), "{said}");
     let said = refused(SECOND, &[], 1).await;
     assert!(said.contains("--yes"), "{said}");
     // The command goes by the machine's clock.
@@ -204,7 +204,7 @@ async fn a_process_that_goes_on_with_the_old_secret_hands_out_nothing(service: S
 }
 
 async fn a_wrong_secret_is_told_at_the_start(service: Service) {
-    const WRONG: &str = "TICKET_SECRET is not the one that the tickets of this database were made with";
+    const WRONG: &str = "TICKET_SECRET is not the one with which the tickets of this database were made";
     let environment = |secret: &[(&str, &str)]| {
         let secret = secret.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         [service.database.environment(), secret.collect()].concat()

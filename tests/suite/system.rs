@@ -259,7 +259,7 @@ async fn no_file_is_made_where_the_log_of_one_is_left() {
     let log = directory.file("tickets.db-wal", "the newest scans");
     let environment = [("DATABASE_URL".to_owned(), format!("sqlite:{}", file.display()))];
     let server = Server::start(environment).await;
-    let line = server.process.logged("is a part of it").await;
+    let line = server.process.logged("which is part of it").await;
     assert!(line.contains("ERROR") && line.contains("tickets.db-wal"), "{line}");
     server.organizer().get("/api/events").await.is_refused(503, "database_unavailable");
     assert!(!file.exists());
