@@ -189,8 +189,8 @@ pub struct Found {
 
 /// What an admission does if another transaction has locked its ticket or event. On SQLite, `begin immediate` has made sure that none has.
 pub enum Locked {
-    WaitedFor,
-    PassedBy,
+    Wait,
+    Skip,
 }
 
 /// An admission to be written.
@@ -262,7 +262,7 @@ async fn write_all(mut lease: Lease<Db>, admitted: &[Admitted]) -> Result<Vec<Op
     let connection = lease.connection();
     let outcome = match admitted {
         [Admitted { scan, mark, guesses }] => {
-            match record_accepted(connection, scan, mark, guesses, Locked::PassedBy).await {
+            match record_accepted(connection, scan, mark, guesses, Locked::Skip).await {
                 Ok(0) => Ok(Vec::new()),
                 outcome => outcome.map(|_| vec![scan.scan_id]),
             }
@@ -399,7 +399,7 @@ impl Admissions for Backend {
         }
         let mut lease = self.writer().await?;
         let outcome = match mark {
-            Some(mark) => record_accepted(lease.connection(), scan, mark, guesses, Locked::WaitedFor).await,
+            Some(mark) => record_accepted(lease.connection(), scan, mark, guesses, Locked::Wait).await,
             None if scan.result.refuses_the_code() => {
                 lease = lease.begin(BEGIN).await?;
                 super::lock_guesses(lease.connection(), scan).await?;

@@ -299,7 +299,7 @@ pub(super) async fn clear_stopped(backend: &Backend, now: Millis) {
         Result::Ok(())
     };
     if let Ok(Err(error)) = tokio::time::timeout(FOR_OTHERS, stopped).await {
-        tracing::warn!(%error, "what is left of a deleted event stays hidden until the next deletion or import");
+        tracing::warn!(%error, "the remaining rows of a deleted event stay hidden until the next deletion or import");
     }
 }
 
