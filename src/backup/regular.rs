@@ -12,31 +12,31 @@ use crate::app::App;
 use crate::model::Millis;
 use crate::store::beside;
 
-/// The first requests go first.
+/// The delay before the first check, so that it does not slow down the first requests.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How long until the next look when the directory is in use, or a backup failed.
+/// The delay until the next check if the directory is in use or a backup failed.
 const TRY_AGAIN: Duration = Duration::from_secs(10 * 60);
-/// How old the newest backup may become: what was done since then is lost with the machine.
+/// The maximum age of the newest backup: later changes are lost with the machine.
 const DAY: Duration = Duration::from_hours(24);
-/// The same once somebody was scanned: with the next look and the time that a backup takes it is a minute.
+/// The maximum age once somebody was scanned. With the interval of checks and the duration of a backup, it amounts to a minute.
 const NEARLY_A_MINUTE: Duration = Duration::from_secs(45);
-/// How many times as long as it took to take one there is none: a large database is not copied all the time.
+/// The pause after a backup, as a multiple of its duration: a large database must not be copied all the time.
 const REST: u32 = 20;
 
-/// The service, and what is in a backup of what it did.
+/// The service, and the state of its backups.
 struct Regular {
     app: Arc<App>,
     directory: PathBuf,
-    /// How many scans this process had decided when the newest backup was begun. None may be wanting of a process before.
+    /// The number of scans this process had decided when the newest backup began. `None` if scans of an earlier process may be missing in it.
     kept_scans: Option<u64>,
-    /// The newest backup, as long as it is not being sent.
+    /// The newest backup, until its sending begins.
     unsent: Option<Backup>,
     sending: Option<JoinHandle<()>>,
 }
 
-/// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a
-/// restart neither skips a backup nor takes another one. `is_behind` is what [`is_behind`] said before the first request.
+/// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a restart neither skips
+/// a backup nor takes an extra one. `is_behind` is the result of [`is_behind`] before the first request.
 pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     let kept_scans = Some(0).filter(|_| !is_behind);
     let mut regular = Regular { app, directory, kept_scans, unsent: None, sending: None };
@@ -54,7 +54,7 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     }
 }
 
-/// Whether somebody may have been scanned by a process before this one, and is in no backup.
+/// Whether an earlier process may have decided scans that are in no backup.
 pub fn is_behind(app: &App, directory: &Path) -> bool {
     let Ok(Some((newest, _))) = archive::newest(directory, archive::SQLITE, app.now()) else { return false };
     let newest = UNIX_EPOCH + Duration::from_millis(u64::try_from(newest.0).unwrap_or_default());
@@ -63,14 +63,14 @@ pub fn is_behind(app: &App, directory: &Path) -> bool {
 }
 
 impl Regular {
-    /// Takes a backup if one is due, and returns how long until the next look.
+    /// Takes a backup if one is due, and returns the delay until the next check.
     async fn look(&mut self) -> anyhow::Result<Duration> {
-        // Before the first request there is no database yet.
+        // Before the first request there may be no database.
         if !self.is_due()? || !self.app.settings.sqlite_file().is_some_and(Path::exists) {
             return Ok(LOOK_AGAIN);
         }
         let Some(folder) = Folder::open(&self.directory)? else { return Ok(TRY_AGAIN) };
-        // Another process, which serves the same file, may have been here since we looked.
+        // Another process that serves the same file may have taken one since the check.
         if !self.is_due()? {
             return Ok(LOOK_AGAIN);
         }
@@ -78,9 +78,7 @@ impl Regular {
         let backup = super::take_into(&self.app, &folder, None).await?;
         self.kept_scans = Some(scans);
         if self.is_sending() {
-            tracing::warn!(
-                "BACKUP_COMMAND is still at work on the backup before this one, and gets the newest when it ends"
-            );
+            tracing::warn!("BACKUP_COMMAND is still sending the previous backup; it gets the newest one when it ends");
         }
         let rest = LOOK_AGAIN.max(backup.elapsed * REST);
         self.unsent = Some(backup);
@@ -92,7 +90,7 @@ impl Regular {
         self.sending.as_ref().is_some_and(|sending| !sending.is_finished())
     }
 
-    /// Sends the newest backup off once the one before is away. No backup waits for that.
+    /// Sends the newest backup once the previous one is sent. Backups do not wait for this.
     fn send(&mut self) {
         if self.is_sending() {
             return;
@@ -101,7 +99,7 @@ impl Regular {
         let app = Arc::clone(&self.app);
         self.sending = Some(tokio::spawn(async move {
             if let Err(error) = backup.follow_up(&app).await {
-                tracing::error!(error = format!("{error:#}"), "the backup is kept, but what follows it failed");
+                tracing::error!(error = format!("{error:#}"), "the backup is stored, but its follow-up failed");
             }
         }));
     }
@@ -111,7 +109,7 @@ impl Regular {
         Ok(is_older(self.newest()?, oldest, self.app.now()))
     }
 
-    /// When the newest backup was taken, which the metrics learn, too.
+    /// Returns when the newest backup was taken, and updates the metrics.
     fn newest(&self) -> anyhow::Result<Option<Millis>> {
         let newest = archive::newest(&self.directory, archive::SQLITE, self.app.now())?.map(|(taken_at, _)| taken_at);
         self.app.metrics.set_backup(newest);
@@ -119,7 +117,7 @@ impl Regular {
     }
 }
 
-/// Whether there is no backup, or the newest is so old.
+/// Whether there is no backup, or the newest is at least this old.
 fn is_older(newest: Option<Millis>, age: Duration, now: Millis) -> bool {
     newest.is_none_or(|newest| newest + age <= now)
 }
