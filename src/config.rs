@@ -506,7 +506,8 @@ fn mail(read: &impl Fn(&str) -> Option<String>) -> Result<Option<Mail>, SettingE
         (None, Some(_)) => return Err(refuse("SMTP_URL", "must be set if MAIL_FROM is")),
     };
     // The errors do not show the values, which contain a password or somebody's address.
-    let from = from.parse().map_err(|_| refuse("MAIL_FROM", "must be an address such as `Tickets <tickets@example.org>`"))?;
+    let from =
+        from.parse().map_err(|_| refuse("MAIL_FROM", "must be an address such as `Tickets <tickets@example.org>`"))?;
     let url = url.parse::<Uri>().ok().filter(|uri| matches!(uri.path(), "" | "/"));
     mail_server(url, from).ok_or_else(|| {
         let form = "must be smtps:// or smtp:// with host and port, such as smtps://user:password@smtp.example.org:465; after \

@@ -512,8 +512,8 @@ async fn free_tickets(connection: &mut Connection, walk_ups: &WalkUps) -> Result
         };
         let tickets: Vec<NewTicket> = (last + 1..).zip(&walk_ups.seeds).map(new).collect();
         let taken = super::find_taken(connection, walk_ups.event_id, &tickets, true).await?;
-        let Some(place) = taken.last() else { return Ok(tickets) };
-        last += place + 1;
+        let Some(index) = taken.last() else { return Ok(tickets) };
+        last += index + 1;
     }
 }
 
@@ -582,8 +582,8 @@ async fn read_contexts(
     };
     let mut all: Vec<Option<Found>> = asked.iter().map(|_| None).collect();
     for row in &rows {
-        let place: i64 = row.try_get("place")?;
-        if let Some(found) = usize::try_from(place).ok().and_then(|place| all.get_mut(place)) {
+        let index: i64 = row.try_get("place")?;
+        if let Some(found) = usize::try_from(index).ok().and_then(|index| all.get_mut(index)) {
             *found = Some(Found {
                 context: scan_context(row)?,
                 is_known: row.try_get("is_known")?,

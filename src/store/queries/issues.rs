@@ -273,8 +273,8 @@ impl Issue {
             let same = |one: &str, other: &str| one.to_lowercase() == other.to_lowercase();
             let others =
                 written.into_iter().filter(|(_, new, known)| !known.as_deref().is_some_and(|known| same(new, known)));
-            let place = |(place, ..): (i64, _, _)| (number * LARGE_CHUNK) as i64 + place;
-            errors.extend(others.map(|other| FieldError::new(place(other).to_string(), Fault::PersonDiffers)));
+            let index = |(index, ..): (i64, _, _)| (number * LARGE_CHUNK) as i64 + index;
+            errors.extend(others.map(|other| FieldError::new(index(other).to_string(), Fault::PersonDiffers)));
         }
         if errors.is_empty() { Ok(()) } else { Err(Error::InvalidPayload(errors)) }
     }
@@ -433,13 +433,13 @@ pub(super) async fn delete_in_chunks(backend: &Backend, owner: Uuid, rows: &Rows
 async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Error> {
     let mut lease = backend.reader().await?;
     let outcome = super::find_taken(lease.connection(), event_id, tickets, false).await;
-    let places = lease.settle(outcome.map_err(Error::from)).await?;
+    let seats = lease.settle(outcome.map_err(Error::from)).await?;
     let references = find_references(backend, event_id, tickets).await?;
-    if places.is_empty() && references.is_empty() {
+    if seats.is_empty() && references.is_empty() {
         // Another import has taken them, and may yet release them.
         return Ok(Error::ImportInProgress);
     }
-    let taken = |place: i64| FieldError::new(place.to_string(), Fault::SeatTaken);
-    let referred = |place: usize| FieldError::new(place.to_string(), Fault::ReferenceTaken);
-    Ok(Error::SeatTaken(places.into_iter().map(taken).chain(references.into_iter().map(referred)).collect()))
+    let taken = |index: i64| FieldError::new(index.to_string(), Fault::SeatTaken);
+    let referred = |index: usize| FieldError::new(index.to_string(), Fault::ReferenceTaken);
+    Ok(Error::SeatTaken(seats.into_iter().map(taken).chain(references.into_iter().map(referred)).collect()))
 }

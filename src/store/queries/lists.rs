@@ -137,7 +137,7 @@ impl Backend {
 
 /// Returns the index of each value.
 fn by_value<T: Eq + Hash>(values: impl Iterator<Item = Option<T>>) -> HashMap<T, usize> {
-    values.enumerate().filter_map(|(place, value)| Some((value?, place))).collect()
+    values.enumerate().filter_map(|(index, value)| Some((value?, index))).collect()
 }
 
 /// Returns the indexes in the slice of the tickets whose reference another ticket has already.
