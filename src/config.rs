@@ -122,16 +122,16 @@ pub enum LogFormat {
     Text,
 }
 
-/// How the service is connected to PostgreSQL.
+/// The connection to PostgreSQL: direct, or through a pooler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolMode {
-    /// Directly, or through a pooler that gives each connection a session of its own.
+    /// Direct, or through a pooler that gives each connection a session of its own.
     Session,
     /// Through a pooler, such as PgBouncer, that gives each transaction any session, so that no session state outlives a transaction.
     Transaction,
 }
 
-/// Where the data is. Without `Debug`, which would show passwords.
+/// The location of the data. Without `Debug`, which would show passwords.
 #[derive(Clone)]
 pub enum Database {
     Postgres {

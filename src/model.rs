@@ -244,7 +244,7 @@ words! {
 }
 
 words! {
-    /// What an import does about a ticket that exists already.
+    /// The treatment of a ticket that exists already, by an import.
     Existing {
         /// Nothing is imported.
         Refuse = "refuse",
@@ -257,7 +257,7 @@ words! {
 }
 
 words! {
-    /// What an import does about unknown columns.
+    /// The treatment of unknown columns, by an import.
     Unknown {
         /// Nothing is imported.
         Refuse = "refuse",
@@ -287,7 +287,7 @@ words! {
 }
 
 words! {
-    /// What a key may do.
+    /// The role of a key, which determines what it may do.
     Role {
         /// Everything.
         Organizer = "organizer",
@@ -318,7 +318,7 @@ impl Role {
 }
 
 words! {
-    /// What an organizer or a supervisor did.
+    /// An action of an organizer or a supervisor.
     Action {
         /// Created tickets.
         Issued = "issued",
@@ -747,7 +747,7 @@ impl TryFrom<String> for Currency {
     }
 }
 
-/// What determines whether an event is in use, besides its times.
+/// The activity in an event that determines, together with its times, whether it is in use.
 pub struct Use {
     /// When the newest admission that was not undone was received.
     pub admitted_at: Option<Millis>,

@@ -41,7 +41,7 @@ pub const ENTRANCE: &str = "Entrance";
 /// the ticket instead of leaving it without a holder.
 const NOBODY: Uuid = Uuid::nil();
 
-/// The database, as the endpoints see it: these methods and the traits below. Every method is atomic.
+/// The database, as the endpoints see it: these methods and the traits below. Every method is atomic unless it says otherwise.
 #[async_trait]
 pub trait Store:
     Keys
@@ -68,7 +68,7 @@ pub trait Store:
     async fn claim_secret(&self, fingerprint: &[u8]) -> Result<KeptSecrets>;
 }
 
-/// What the database stores about the secrets from which tickets are derived.
+/// The database's record of the secrets from which tickets are derived.
 #[derive(sqlx::FromRow)]
 pub struct KeptSecrets {
     /// The fingerprint of the `TICKET_SECRET` that this database is used with.
@@ -105,7 +105,7 @@ impl<T> Guarded<T> {
     }
 }
 
-/// Who changes something, and when.
+/// The author and the time of a change.
 #[derive(Clone, Copy, Debug)]
 pub struct Author {
     /// None for the key of the environment, and for the command line.
@@ -236,7 +236,7 @@ fn is_written<T>(probe: std::result::Result<T, sqlx::Error>) -> bool {
 
 #[async_trait]
 pub trait Keys {
-    /// Returns the key with this secret, or that had it before another device enrolled. [`Error::Unauthenticated`] if there is none.
+    /// Returns the key that has this secret, or had it until another device enrolled. [`Error::Unauthenticated`] if there is none.
     async fn find_key(&self, secret_hash: &[u8]) -> Result<FoundKey>;
     /// Lists the hashes of all secrets that a key has or had.
     async fn list_secrets(&self, key_id: Uuid) -> Result<Vec<Vec<u8>>>;
@@ -273,7 +273,7 @@ pub trait Keys {
     /// Notes that a key's device was in contact, and its number of unsent scans if it reported that, unless something was noted within
     /// [`crate::limits::HEARD_NOTED`].
     async fn note_heard(&self, key_id: Uuid, unsent: Option<i64>, now: Millis) -> Result<()>;
-    /// Accepts scans that were made until now with replaced secrets of a key.
+    /// Agrees to accept scans that were made until now with replaced or revoked secrets of a key.
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()>;
 }
 
@@ -299,12 +299,12 @@ pub struct ListedKey {
     pub key: Key,
     /// When the newest scan with this key was received; null when there is none.
     pub newest_scan_at: Option<Millis>,
-    /// When its device was last in contact, by a scan, its list or its numbers, to the minute; null when it never was.
+    /// When its device was last in contact, by a scan, its list or its numbers, to within a minute; null when it never was.
     pub heard_at: Option<Millis>,
     /// How many scans the device then reported as decided offline and not yet sent; null when it did not report a number.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub unsent: Option<i64>,
-    /// When the device last got its list, or the answer that it is up to date, to the minute; null when it has none.
+    /// When the device last got its list, or the answer that it is up to date, to within a minute; null when it has none.
     pub manifest_at: Option<Millis>,
     /// When the key last moved from a device that worked offline to another one; null when it never did.
     pub replaced_at: Option<Millis>,
@@ -382,7 +382,7 @@ pub trait Forgetting {
     async fn forget_event(&self, event_id: Uuid, author: Author) -> Result<Forgotten>;
 }
 
-/// What forgetting an event's people erased, or would erase.
+/// The personal data of an event that was, or would be, erased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Forgotten {
     /// Tickets with personal data.
@@ -473,7 +473,7 @@ pub struct ManifestState {
     pub counts: GateState,
 }
 
-/// What a gate compares with its own list when it has received no change.
+/// The counts that a gate compares with its own list when it has received no change.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(inline))]
@@ -652,7 +652,7 @@ pub trait Issues {
     ) -> Result<Created>;
 }
 
-/// What an import has to know of the existing data.
+/// The reads of an import before it writes.
 #[async_trait]
 pub trait Lists {
     /// Returns the gates of an event's tickets, with the greatest numeric seat of each.
@@ -665,7 +665,7 @@ pub trait Lists {
     async fn find_people(&self, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<KnownPerson>>;
 }
 
-/// What an import does to an event's tickets.
+/// The changes that an import makes to an event's tickets.
 #[derive(Default)]
 pub struct Issuance {
     /// The holders of the new tickets, each once.
@@ -700,13 +700,13 @@ impl Correction {
     }
 }
 
-/// How an import identifies a ticket that may exist: by its reference, or by its seat and gate.
+/// A ticket that may exist, identified by its reference, or by its seat and gate.
 pub struct Wanted {
     pub reference: Option<String>,
     pub place: Option<(String, String)>,
 }
 
-/// What an import has to know of an existing ticket.
+/// An existing ticket, as an import needs it.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Issued {
     /// The index of its entry in `wanted`.
@@ -782,7 +782,7 @@ pub trait Tickets {
     async fn reseed_tickets(&self, fingerprint: &[u8], new_seed: NewSeed, author: Author) -> Result<Reseeded>;
 }
 
-/// What is needed to mail tickets to their holders. `bound_to` is the event that the key is bound to, if any: such a key may know only
+/// Mails tickets to their holders. `bound_to` is the event that the key is bound to, if any: such a key may know only
 /// the addresses of that event's own people.
 #[async_trait]
 pub trait Mails {
@@ -814,7 +814,7 @@ pub struct Addressed {
     pub own_name: Option<String>,
 }
 
-/// How many tickets of an event were mailed to their holders, among the tickets that can still admit.
+/// The progress of mailing an event's tickets to their holders. Only tickets that can still admit are counted.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MailCounts {
@@ -824,7 +824,7 @@ pub struct MailCounts {
     /// Tickets whose holder has an address but was not mailed.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub unmailed: i64,
-    /// How many people hold these.
+    /// The number of people who hold these.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub unmailed_people: i64,
     /// Tickets whose holder has no address, or none that the key may know.
@@ -847,7 +847,7 @@ pub struct ReseededEvent {
     pub held: usize,
 }
 
-/// What a lost device knows, and how to make it useless.
+/// Records which tickets a device knows, and renews these if it is lost.
 #[async_trait]
 pub trait Losses {
     /// Notes that a key's device has the code keys of seeds made up to `until`, unless `least` or later is noted already. Returns false if
@@ -971,7 +971,7 @@ pub struct Created {
     pub skipped: u64,
 }
 
-/// Which tickets of an event to list. The order is that of their ids, which is that of their creation.
+/// A filter for the tickets of an event. They are listed in the order of their ids, which is that of their creation.
 #[derive(Default)]
 pub struct TicketFilter {
     pub status: Option<Status>,
@@ -1086,20 +1086,20 @@ pub struct WalkUps {
     pub offline_result: Option<ScanResult>,
 }
 
-/// Which refused codes count against a scan: those received after a time. Without that time, none counts.
+/// The refused codes that count against a scan: those received after a time. Without that time, none counts.
 #[derive(Clone, Copy, Default)]
 pub struct Guesses {
-    /// Codes with a later time of receipt do not count: the clock was wrong.
+    /// Codes received later than this do not count: the clock was wrong.
     pub until: Option<Millis>,
-    /// For codes of the same ticket, batches excluded.
+    /// Since when codes of the same ticket count, batches excluded.
     pub of_ticket_since: Option<Millis>,
-    /// For codes of the same key, batches included.
+    /// Since when codes of the same key count, batches included.
     pub of_key_since: Option<Millis>,
     /// That key; none for the key of the environment.
     pub key_id: Option<Uuid>,
 }
 
-/// How a request identifies a ticket.
+/// The identification of a ticket in a request.
 pub enum TicketName<'a> {
     Id(Uuid),
     Seat {
@@ -1133,14 +1133,14 @@ pub struct ScanContext {
     pub prior: Option<Scan>,
     /// The number of the ticket's `wrong_code` and `stale_code` that count against this scan.
     pub refusals: i64,
-    /// The same of the key.
+    /// The number of the key's refused codes that count against this scan.
     pub key_refusals: i64,
     pub newest_accepted_at: Option<Millis>,
     /// Whether the ticket has admitted anybody, before or after it was reissued.
     pub has_admitted: bool,
     /// The gate of the admission whose time is [`Ticket::admitted_at`].
     pub first_used_gate: Option<String>,
-    /// The fingerprint of the first `TICKET_SECRET` that this database was used with.
+    /// The fingerprint of the `TICKET_SECRET` that this database is used with.
     pub secret_fingerprint: Option<Vec<u8>>,
 }
 

@@ -1,5 +1,5 @@
-//! What a restored backup brings back: keys that were revoked after it was taken, tickets with their old codes; and what it lacks: later keys,
-//! tickets and paper.
+//! Reports what a restored backup brings back (keys that were revoked after it was taken, tickets with their old codes) and what it lacks (later
+//! keys, tickets and paper).
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;

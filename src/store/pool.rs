@@ -23,7 +23,7 @@ type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
 /// Runs on each new connection before it is used.
 type Greeting<Db> = for<'c> fn(&'c mut <Db as Database>::Connection) -> BoxFuture<'c, Result<(), sqlx::Error>>;
 
-/// How long a connection leads to the same session of the database.
+/// The lifetime of the database session behind a connection.
 pub enum Session<Db: Database> {
     /// As long as the connection lives, so it is greeted once.
     Own(Greeting<Db>),

@@ -1,4 +1,4 @@
-//! What a decision at the gate reads and writes: the scan, and the mark on its ticket.
+//! The reads and writes of a decision at the gate. It writes the scan, and the mark on its ticket.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -187,7 +187,8 @@ pub struct Found {
     in_company: bool,
 }
 
-/// What an admission does if another transaction has locked its ticket or event. On SQLite, `begin immediate` has made sure that none has.
+/// Whether an admission waits for another transaction's lock on its ticket or event, or skips it. On SQLite there is no such lock after
+/// `begin immediate`.
 pub enum Locked {
     Wait,
     Skip,

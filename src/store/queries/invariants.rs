@@ -1,4 +1,4 @@
-//! What must always hold of the data, each as a query for the rows that violate it. A statement sees one moment, so concurrent writes cause no
+//! The invariants of the data, each as a query for the rows that violate it. A statement sees one moment, so concurrent writes cause no
 //! false alarm. For deleted events and imports in progress, the only check is whether the parents of their rows exist.
 
 use async_trait::async_trait;
