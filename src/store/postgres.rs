@@ -184,12 +184,11 @@ impl PostgresStore {
         self.pool.lease().await
     }
 
-    /// Leases a connection for a read of up to a whole event, one at a time. Scans always find another connection.
+    /// For a read of up to a whole event. Scans always find another connection.
     async fn long_reader(&self) -> Result<Lease<Db>> {
         self.pool.lease_long().await
     }
 
-    /// Leases a connection for a count over a whole event.
     async fn counting_reader(&self) -> Result<Lease<Db>> {
         self.pool.lease_counting().await
     }

@@ -1,13 +1,13 @@
-//! SQLite, embedded: one file; in each process one writer and a pool of readers; any number of processes.
+//! SQLite, embedded: one file; in each process one writer and a pool of readers; any number of processes. Macros and functions without
+//! a comment are described in `postgres.rs`.
 
-/// A key's id, or the substitute for the key of the environment, which has none: the value in the index of refused codes.
 macro_rules! key_or_environment {
     ($key:literal) => {
         concat!("coalesce(", $key, ", x'00')")
     };
 }
 
-/// Locks a selected row until the end of the transaction. A write transaction of SQLite locks the whole database.
+/// Empty, like the other locks: a write transaction locks the whole database.
 macro_rules! key_share {
     () => {
         ""
@@ -21,42 +21,36 @@ macro_rules! next_change {
     };
 }
 
-/// Locks the selected tickets `t` until the end of the transaction.
 macro_rules! lock_tickets {
     () => {
         ""
     };
 }
 
-/// Locks the selected people `u` until the end of the transaction.
 macro_rules! lock_users {
     () => {
         ""
     };
 }
 
-/// The elements of a JSON array parameter, as `n.value`, with their indexes from 0, as `n.place`.
 macro_rules! members {
     ($parameter:literal) => {
         concat!("(select m.value, m.key as place from json_each(", $parameter, ") as m) as n")
     };
 }
 
-/// Whether a value equals an expression over an element `m.value` of a JSON array parameter.
 macro_rules! among {
     ($value:literal, $of_member:expr, $parameter:literal) => {
         concat!($value, " in (select ", $of_member, " from json_each(", $parameter, ") as m)")
     };
 }
 
-/// An id in JSON, as in the elements of [`members!`].
 macro_rules! id_in {
     ($text:literal) => {
         concat!("unhex(", $text, ")")
     };
 }
 
-/// The number in a text of 1 to 15 digits without a sign; else null.
 macro_rules! number_in {
     ($text:literal) => {
         concat!(
@@ -71,8 +65,7 @@ macro_rules! number_in {
     };
 }
 
-/// The questions of decisions, as [`bind_asked`] binds them: `n`, in which `place` counts from 0. Materialized, because each access to a
-/// column would parse the JSON again.
+/// Materialized, because each access to a column would parse the JSON again.
 macro_rules! asked {
     () => {
         "n as materialized (select m.key as place, m.value ->> 0 as event, unhex(m.value ->> 1) as scan_id, \
@@ -82,7 +75,6 @@ macro_rules! asked {
     };
 }
 
-/// The admissions to be written, as [`record_many`] binds them.
 macro_rules! admitted {
     () => {
         "n as materialized (select unhex(m.value ->> 0) as scan_id, unhex(m.value ->> 1) as event_id, \
@@ -208,13 +200,11 @@ impl SqliteStore {
         self.readers.lease().await
     }
 
-    /// Leases a connection for a read of up to a whole event, one at a time. Scans always find another connection.
     async fn long_reader(&self) -> Result<Lease<Db>> {
         self.open().await?;
         self.readers.lease_long().await
     }
 
-    /// Leases a connection for a count over a whole event.
     async fn counting_reader(&self) -> Result<Lease<Db>> {
         self.open().await?;
         self.readers.lease_counting().await
@@ -445,7 +435,6 @@ async fn lock_guesses(_: &mut SqliteConnection, _: &Scan) -> std::result::Result
     Ok(())
 }
 
-/// Creates those who do not exist yet among the people of an event or of the installation; returns their number.
 async fn insert_people(
     connection: &mut SqliteConnection,
     people_of: Option<Uuid>,
@@ -469,8 +458,6 @@ async fn insert_people(
     Ok(written.rows_affected())
 }
 
-/// Returns the tickets whose holder is known with another address than theirs, byte for byte: the index in the slice and both
-/// addresses.
 async fn find_other_people(
     connection: &mut SqliteConnection,
     people_of: Option<Uuid>,
@@ -545,7 +532,6 @@ async fn insert_tickets(
     .map(drop)
 }
 
-/// Gives tickets new seeds, which invalidates their codes, links and paper.
 async fn update_seeds(connection: &mut SqliteConnection, seeds: &[(Uuid, Seed)], now: Millis) -> Result<()> {
     let rows: Vec<_> = seeds.iter().map(|(id, seed)| (hex(id.as_bytes()), hex(&seed.0))).collect();
     sqlx::query(
@@ -559,8 +545,6 @@ async fn update_seeds(connection: &mut SqliteConnection, seeds: &[(Uuid, Seed)],
     Ok(())
 }
 
-/// Returns the indexes in the slice of the tickets whose seat another ticket has already, compared as people read them; with `hidden`, also a
-/// ticket that an import is writing.
 async fn find_taken(
     connection: &mut SqliteConnection,
     event_id: Uuid,
@@ -585,7 +569,6 @@ async fn find_taken(
     .await
 }
 
-/// Writes the folded texts by which tickets are found.
 async fn write_folds(connection: &mut SqliteConnection, folds: &[Folded]) -> Result<()> {
     let row = |folded: &Folded| {
         let Folded { ticket_id, search, seat_key, gate_key } = folded;

@@ -1,8 +1,8 @@
 //! Batches the questions that arrive while the database works on others of the same kind.
 //!
-//! The first question is asked at once and alone: it does not wait for a batch to fill. Questions that arrive meanwhile wait until it
-//! is answered and then form one batch. Every caller in a batch polls the batch's future: the batch goes on when some callers give up,
-//! and is dropped when the last one does, so no work runs that nobody waits for.
+//! The first question is asked at once and alone: it does not wait for a batch to fill. Questions that arrive meanwhile form one batch
+//! once it is answered. Every caller in a batch polls the batch's future: it goes on when some callers give up, and is dropped when the
+//! last one does, so no work runs that nobody waits for.
 
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
