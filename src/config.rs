@@ -1,4 +1,4 @@
-//! Every setting once: its variable, its default, its meaning.
+//! All settings: variables, defaults and meanings.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// A line of the table that `--help` and the README show.
+/// A row of the table in `--help` and the README.
 pub struct Setting {
     pub variable: &'static str,
     pub default: &'static str,
@@ -100,7 +100,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("RUST_LOG", "info", "log filter, such as `debug` or `warn,sqlx=debug`"),
 ];
 
-/// A setting that cannot be used. One line, which names the variable and never shows a secret.
+/// An error in a setting: one line, which names the variable and never shows a secret.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SettingError(String);
 
@@ -122,16 +122,16 @@ pub enum LogFormat {
     Text,
 }
 
-/// What stands between the service and PostgreSQL.
+/// The connection to PostgreSQL: direct, or through a pooler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolMode {
-    /// Nothing, or a pooler that gives each connection a session of its own.
+    /// Direct, or through a pooler that gives each connection a session of its own.
     Session,
-    /// A pooler, such as PgBouncer, that gives each transaction any session: nothing of a session lasts longer.
+    /// Through a pooler, such as PgBouncer, that gives each transaction any session, so that no session state outlives a transaction.
     Transaction,
 }
 
-/// Where the data is. Without `Debug`, which would show passwords.
+/// The location of the data. Without `Debug`, which would show passwords.
 #[derive(Clone)]
 pub enum Database {
     Postgres {
@@ -140,13 +140,13 @@ pub enum Database {
         owner: Box<PgConnectOptions>,
         /// For how long a connection of the service leads to the same session.
         pool_mode: PoolMode,
-        /// The login that `migrate` makes a member of `ticket_service`, when it is not the owner's own.
+        /// The login that `migrate` makes a member of `ticket_service`, if it differs from the owner's.
         grant_to: Option<String>,
     },
     Sqlite(PathBuf),
 }
 
-/// Where it is, in words without a password.
+/// Names the database, without a password.
 impl std::fmt::Display for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -159,7 +159,7 @@ impl std::fmt::Display for Database {
 }
 
 impl Database {
-    /// The sslmode of a way over a network on which others could listen, or answer in the database's place.
+    /// Returns the sslmode of a connection over a network on which others could listen, or impersonate the database.
     pub fn weak_sslmode(&self) -> Option<String> {
         let Self::Postgres { service, .. } = self else { return None };
         let is_weak = !stays_here(service) && !matches!(service.get_ssl_mode(), PgSslMode::VerifyFull);
@@ -168,28 +168,28 @@ impl Database {
     }
 }
 
-/// The mail server, and who its mail is from. Without `Debug`, which would show the password.
+/// The mail server, and the sender of mails. Without `Debug`, which would show the password.
 #[derive(Clone)]
 pub struct Mail {
     pub host: String,
     pub port: u16,
     pub encryption: Encryption,
-    /// The user and the password.
+    /// User and password.
     pub login: Option<(String, String)>,
-    /// A file of authorities for the server's certificate, besides Mozilla's list.
+    /// A file of certificate authorities to trust for the server, besides Mozilla's list.
     pub root_cert: Option<PathBuf>,
     pub from: Mailbox,
 }
 
-/// Who issues passes of Google Wallet. Without `Debug`, which would show the key.
+/// The issuer of Google Wallet passes. Without `Debug`, which would show the key.
 pub struct Issuer {
     pub id: String,
-    /// The address of the service account, which signs in the issuer's name.
+    /// The address of the service account, which signs for the issuer.
     pub email: String,
     pub key: RsaKeyPair,
 }
 
-/// What is needed of the JSON of a service account's key.
+/// The fields needed from the JSON of a service account's key.
 #[derive(Deserialize)]
 struct Account {
     client_email: String,
@@ -197,33 +197,33 @@ struct Account {
     private_key: String,
 }
 
-/// How the way to the mail server is protected. Nothing is sent over a weaker one.
+/// The protection of the connection to the mail server. Nothing is sent over a weaker one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encryption {
     /// TLS from the first byte.
     Tls,
-    /// TLS by STARTTLS, before anything is told.
+    /// TLS by STARTTLS, before anything else is sent.
     StartTls,
     None,
 }
 
 impl Mail {
-    /// Whether others could read on the way who gets which ticket.
+    /// Whether others on the network could read who gets which ticket.
     pub fn is_open(&self) -> bool {
         self.encryption == Encryption::None && !is_this_machine(&self.host)
     }
 }
 
-/// What the service is told from outside.
+/// The service's settings.
 #[derive(Clone)]
 pub struct Settings {
     pub host: IpAddr,
     pub port: u16,
     pub database: Database,
     pub pool_max: usize,
-    /// What a request's calls to the database have to answer, all together.
+    /// The time limit for all calls to the database of one request.
     pub db_timeout: Duration,
-    /// Without a slash at its end.
+    /// Without a trailing slash.
     pub public_url: String,
     pub organizer_key: Option<String>,
     pub ticket_secret: Option<String>,
@@ -231,27 +231,26 @@ pub struct Settings {
     pub backup_dir: Option<PathBuf>,
     pub backup_command: Option<String>,
     pub mail: Option<Mail>,
-    /// Who issues passes of Google Wallet.
+    /// The issuer of Google Wallet passes.
     pub wallet: Option<Arc<Issuer>>,
-    /// Whether the process is given time between requests, and its disk outlives it. Cloud Run and AWS Lambda do neither.
+    /// Whether the process runs between requests, and its disk outlives it. Neither is so on Cloud Run and AWS Lambda.
     pub is_resident: bool,
     pub google_cloud_project: Option<String>,
-    /// The commit that the program was built from, where whoever built it said so.
+    /// The commit that the program was built from, if the build set it.
     pub revision: Option<String>,
     pub log_format: LogFormat,
     pub log_filter: String,
 }
 
-/// Who passes on what others send, and is believed when it says who they are.
+/// The proxies, which forward requests and are trusted to name the sender.
 #[derive(Clone)]
 pub struct Proxies {
     networks: Vec<Network>,
-    /// Whether nobody else can connect: so it is on Cloud Run, where a front end of Google's does, from addresses of its
-    /// own choice.
+    /// Whether only proxies can connect, as on Cloud Run, where Google's front end does, from arbitrary addresses.
     only_proxies: bool,
 }
 
-/// All addresses that begin with so many bits. Those of IPv4 are in it as IPv6 has them, `::ffff:0:0/96`.
+/// All addresses with a common prefix of `bits` bits. IPv4 addresses are mapped to IPv6, `::ffff:0:0/96`.
 #[derive(Clone, Copy)]
 struct Network {
     first: u128,
@@ -280,7 +279,7 @@ impl FromStr for Network {
         let (before, most) = if address.is_ipv4() { (96, 32) } else { (0, 128) };
         let length = length.map_or(Ok(most), str::parse).map_err(drop)?;
         let network = Self { first: bits_of(address), bits: before + length };
-        // What comes after the network's bits would be a mistake.
+        // Bits after the prefix are a mistake.
         let is_first = network.first.checked_shl(network.bits).unwrap_or_default() == 0;
         if length <= most && is_first { Ok(network) } else { Err(()) }
     }
@@ -296,7 +295,7 @@ impl Proxies {
         self.networks.iter().any(|network| network.contains(address))
     }
 
-    /// Who sent a request that came from `peer`: the nearest address that is no proxy's, as far as proxies say it.
+    /// Returns the sender of a request that came from `peer`: the nearest address that is not a proxy's, according to trusted proxies.
     pub fn sender(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let (mut sender, mut is_proxy) = (peer, self.connects_from(peer));
         for hop in hops(headers).into_iter().rev() {
@@ -309,8 +308,8 @@ impl Proxies {
     }
 }
 
-/// The addresses that proxies say a request came by, the nearest last: `X-Forwarded-For` or, without it, `Forwarded` (RFC
-/// 7239). Not both: a proxy that sets one of them passes on what its client wrote into the other.
+/// Returns the addresses in a request's `X-Forwarded-For` or, without it, `Forwarded` (RFC 7239), the nearest last. Never both: a proxy that
+/// sets one of them passes on what its client wrote into the other.
 fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let values = |name| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
     if headers.contains_key("x-forwarded-for") {
@@ -323,7 +322,7 @@ fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     values("forwarded").flat_map(|list| list.split(',')).map(told).collect()
 }
 
-/// An address, with or without a port.
+/// Parses an address, with or without a port.
 fn hop(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = || text.trim_start_matches('[').trim_end_matches(']').parse().ok();
@@ -332,13 +331,13 @@ fn hop(text: &str) -> Option<IpAddr> {
 
 fn networks(list: &str) -> Result<Vec<Network>, SettingError> {
     let network = |text: &str| {
-        let why = format!("`{}` is no address and no network such as 10.0.0.0/8", text.escape_debug());
+        let why = format!("`{}` is neither an address nor a network such as 10.0.0.0/8", text.escape_debug());
         text.trim().parse().map_err(|()| refuse("TRUSTED_PROXIES", why))
     };
     list.split(',').map(network).collect()
 }
 
-/// The shortest `ORGANIZER_KEY` and `TICKET_SECRET`, in characters.
+/// The minimum length of `ORGANIZER_KEY` and `TICKET_SECRET`, in characters.
 pub const SHORTEST_SECRET: usize = 32;
 
 impl Settings {
@@ -347,7 +346,7 @@ impl Settings {
         Self::read_os(|variable| std::env::var_os(variable))
     }
 
-    /// What is not UTF-8 must not pass for a variable that is not set: without `TICKET_SECRET` tickets are less safe.
+    /// A value that is not UTF-8 must not count as unset: without `TICKET_SECRET`, tickets are less safe.
     fn read_os(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
         let broken = |setting: &&Setting| variable(setting.variable).is_some_and(|value| value.to_str().is_none());
         match SETTINGS.iter().find(broken) {
@@ -356,7 +355,7 @@ impl Settings {
         }
     }
 
-    /// Reads the settings from anywhere. An empty variable counts as one that is not set.
+    /// Reads the settings from any source. An empty variable counts as unset.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
         let read = |name: &str| variable(name).filter(|value| !value.is_empty());
         let on_cloud_run = read("K_SERVICE").is_some();
@@ -367,7 +366,7 @@ impl Settings {
             host: parsed(&read, "HOST", Ipv6Addr::UNSPECIFIED.into())?,
             port,
             database: database(&read, vanishing_disk)?,
-            // The pool reserves memory for all of them at once, so the greatest number is bounded.
+            // The pool reserves memory for all connections at once, so the maximum is bounded.
             pool_max: parsed(&read, "DB_POOL_MAX", NonZeroU16::MIN.saturating_add(4))?.get().into(),
             db_timeout: db_timeout(&read)?,
             public_url: public_url(&read, port)?,
@@ -402,30 +401,29 @@ impl Settings {
         }
     }
 
-    /// The file that holds the organizer's key when the environment names none: beside the SQLite file.
+    /// Returns the file with the organizer's key, used if the environment has none: beside the SQLite file.
     pub fn organizer_key_file(&self) -> Option<PathBuf> {
         self.sqlite_file().map(|path| path.with_file_name("organizer.key"))
     }
 
-    /// Where `serve` takes a backup every day, if it does.
+    /// Returns where `serve` takes a backup every day, if it does.
     pub fn regular_backups(&self) -> Option<&Path> {
         self.backup_dir.as_deref().filter(|_| self.is_resident && self.sqlite_file().is_some())
     }
 
-    /// Whether people reach the service by HTTPS. Asked for every response.
+    /// Whether people reach the service by HTTPS. Called for every response.
     pub fn is_https(&self) -> bool {
         self.public_url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
     }
 
-    /// Whether browsers would keep the camera and offline pages from the service: by plain HTTP they trust only the
-    /// machine that they run on.
+    /// Whether browsers would deny the service the camera and offline pages: over plain HTTP, they trust only the machine that they run on.
     pub fn is_distrusted(&self) -> bool {
         let uri = self.public_url.parse::<Uri>().unwrap_or_default();
         !self.is_https() && !is_this_machine(uri.host().unwrap_or_default())
     }
 }
 
-/// Whether a host is the machine that the process runs on, by its name or address alone.
+/// Whether a host is this machine, judged by its name or address alone.
 fn is_this_machine(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     host.parse::<IpAddr>().map_or_else(
@@ -445,7 +443,7 @@ where
     }
 }
 
-/// Long enough for any machine, and for most of a client's patience.
+/// The maximum of `DB_TIMEOUT_MS`: enough for any machine, and more than most clients wait.
 const LONGEST_DB_TIMEOUT: u16 = 60_000;
 
 fn db_timeout(read: &impl Fn(&str) -> Option<String>) -> Result<Duration, SettingError> {
@@ -464,7 +462,7 @@ fn secret(read: &impl Fn(&str) -> Option<String>, variable: &str) -> Result<Opti
     }
 }
 
-/// A key that no header can carry would let nobody in: often it has the line break of the file it came from.
+/// Rejects a key that no header can carry: it would admit nobody. Often it ends with the line break of its file.
 fn organizer_key(read: &impl Fn(&str) -> Option<String>) -> Result<Option<String>, SettingError> {
     match secret(read, "ORGANIZER_KEY")? {
         Some(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
@@ -484,7 +482,7 @@ fn public_url(read: &impl Fn(&str) -> Option<String>, port: u16) -> Result<Strin
     let Some(url) = read("PUBLIC_URL") else {
         return Ok(format!("http://localhost:{port}"));
     };
-    // Paths are put behind it, the pages' own begin at the root, and everybody sees it.
+    // Paths are appended to it, the pages' own paths begin at the root, and everybody sees it.
     let valid = url.parse::<Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some()
@@ -504,15 +502,16 @@ fn mail(read: &impl Fn(&str) -> Option<String>) -> Result<Option<Mail>, SettingE
     let (url, from) = match (read("SMTP_URL"), read("MAIL_FROM")) {
         (None, None) => return Ok(None),
         (Some(url), Some(from)) => (url, from),
-        (Some(_), None) => return Err(refuse("MAIL_FROM", "must be set where SMTP_URL is")),
-        (None, Some(_)) => return Err(refuse("SMTP_URL", "must be set where MAIL_FROM is")),
+        (Some(_), None) => return Err(refuse("MAIL_FROM", "must be set if SMTP_URL is")),
+        (None, Some(_)) => return Err(refuse("SMTP_URL", "must be set if MAIL_FROM is")),
     };
-    // No more is told of them: they have a password, or somebody's address.
-    let from = from.parse().map_err(|_| refuse("MAIL_FROM", "must be such as `Tickets <tickets@example.org>`"))?;
+    // The errors do not show the values, which contain a password or somebody's address.
+    let from =
+        from.parse().map_err(|_| refuse("MAIL_FROM", "must be an address such as `Tickets <tickets@example.org>`"))?;
     let url = url.parse::<Uri>().ok().filter(|uri| matches!(uri.path(), "" | "/"));
     mail_server(url, from).ok_or_else(|| {
-        let form = "must be smtps:// or smtp://, host and port, such as smtps://user:password@smtp.example.org:465, and after \
-                    a `?` at most tls=required or tls=none, for smtp:// alone, and sslrootcert= with a file that can be read";
+        let form = "must be smtps:// or smtp:// with host and port, such as smtps://user:password@smtp.example.org:465; after \
+                    a `?`, it may have tls=required or tls=none (smtp:// only) and sslrootcert= with a readable file";
         refuse("SMTP_URL", form)
     }).map(Some)
 }
@@ -521,8 +520,8 @@ fn wallet(read: &impl Fn(&str) -> Option<String>) -> Result<Option<Arc<Issuer>>,
     let (issuer_id, key) = match (read("GOOGLE_WALLET_ISSUER_ID"), read("GOOGLE_WALLET_KEY")) {
         (None, None) => return Ok(None),
         (Some(issuer_id), Some(key)) => (issuer_id, key),
-        (Some(_), None) => return Err(refuse("GOOGLE_WALLET_KEY", "must be set where GOOGLE_WALLET_ISSUER_ID is")),
-        (None, Some(_)) => return Err(refuse("GOOGLE_WALLET_ISSUER_ID", "must be set where GOOGLE_WALLET_KEY is")),
+        (Some(_), None) => return Err(refuse("GOOGLE_WALLET_KEY", "must be set if GOOGLE_WALLET_ISSUER_ID is")),
+        (None, Some(_)) => return Err(refuse("GOOGLE_WALLET_ISSUER_ID", "must be set if GOOGLE_WALLET_KEY is")),
     };
     if issuer_id.bytes().any(|byte| !byte.is_ascii_digit()) {
         return Err(refuse("GOOGLE_WALLET_ISSUER_ID", "must be the number of an issuer"));
@@ -531,7 +530,7 @@ fn wallet(read: &impl Fn(&str) -> Option<String>) -> Result<Option<Arc<Issuer>>,
     issuer(issuer_id, &key).map(|issuer| Some(Arc::new(issuer))).ok_or_else(|| refuse("GOOGLE_WALLET_KEY", form))
 }
 
-/// By the JSON of a service account's key, or the file with it.
+/// Parses the JSON of a service account's key, or of the file with it.
 fn issuer(id: String, key: &str) -> Option<Issuer> {
     let file = (!key.trim_start().starts_with('{')).then(|| std::fs::read_to_string(key));
     let json = file.transpose().ok()?;
@@ -541,7 +540,7 @@ fn issuer(id: String, key: &str) -> Option<Issuer> {
     Some(Issuer { id, email: account.client_email, key })
 }
 
-/// Over a network everything is encrypted, unless the URL says otherwise.
+/// Parses the URL of a mail server. Over a network, the connection is encrypted unless the URL says otherwise.
 fn mail_server(url: Option<Uri>, from: Mailbox) -> Option<Mail> {
     let url = url?;
     let host = url.host().filter(|host| !host.is_empty())?;
@@ -552,12 +551,12 @@ fn mail_server(url: Option<Uri>, from: Mailbox) -> Option<Mail> {
     };
     let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned);
     let authority = url.authority()?.as_str();
-    let (login, place) = authority.rsplit_once('@').map_or((None, authority), |(login, place)| (Some(login), place));
+    let (login, rest) = authority.rsplit_once('@').map_or((None, authority), |(login, rest)| (Some(login), rest));
     let login = match login.map(|login| login.split_once(':')) {
         Some(login) => login.and_then(|(user, password)| Some((decoded(user)?, decoded(password)?))).map(Some)?,
         None => None,
     };
-    let port = match place.strip_prefix(host)? {
+    let port = match rest.strip_prefix(host)? {
         "" if implicit => 465,
         "" => 587,
         port => port.strip_prefix(':')?.parse().ok()?,
@@ -611,10 +610,10 @@ fn database(read: &impl Fn(&str) -> Option<String>, vanishing_disk: Option<&str>
         let tls = tls(read)?;
         return postgres(read, tls.protect(options, ""), &tls, "");
     }
-    if let Some(place) = vanishing_disk {
+    if let Some(platform) = vanishing_disk {
         return Err(refuse(
             "DATABASE_URL",
-            format!("or DB_HOST must be set {place}, where a SQLite file would vanish with the instance"),
+            format!("or DB_HOST must be set {platform}, where a SQLite file would vanish with the instance"),
         ));
     }
     Ok(Database::Sqlite(PathBuf::from("data/tickets.db")))
@@ -624,7 +623,7 @@ fn is_postgres(url: &str) -> bool {
     url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
-/// The server that a postgres:// URL names; no more is told of another one, as the parser's words could show its password.
+/// Parses a postgres:// URL. There is no error text, because the parser's could show the password.
 pub fn postgres_server(url: &str, unless_told: &Tls) -> Option<PgConnectOptions> {
     let options = url.parse().ok().filter(|_| is_postgres(url))?;
     Some(unless_told.protect(options, query_of(url)))
@@ -635,18 +634,18 @@ fn query_of(url: &str) -> &str {
     before_fragment.split_once('?').map_or("", |(_, query)| query)
 }
 
-/// The same way to PostgreSQL from and to somebody else, to be told as a URL: for a host that none can hold, such as `::1` as it
-/// stands in `DB_HOST`, sqlx would panic.
+/// Replaces user and host, so that the connection's other options can be written as a URL: sqlx would panic for a host that a URL cannot
+/// hold, such as `::1` in `DB_HOST`.
 pub fn for_a_url(options: &PgConnectOptions) -> PgConnectOptions {
     options.clone().username("user").host("host")
 }
 
-/// At a host, or in the directory of a socket.
+/// Sets a host, or the directory of a socket.
 fn at_host(options: PgConnectOptions, host: &str) -> PgConnectOptions {
     if Path::new(host).is_absolute() { options.socket(host) } else { options.host(host) }
 }
 
-/// How the way to PostgreSQL is protected.
+/// The TLS settings for PostgreSQL.
 #[derive(Default)]
 pub struct Tls {
     mode: Option<PgSslMode>,
@@ -665,7 +664,7 @@ fn tls(read: &impl Fn(&str) -> Option<String>) -> Result<Tls, SettingError> {
 }
 
 impl Tls {
-    /// Over a network only the server that is meant is trusted, unless the URL or the setting says otherwise.
+    /// Requires a verified server over a network, unless the URL or the setting says otherwise.
     fn protect(&self, options: PgConnectOptions, query: &str) -> PgConnectOptions {
         let query: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
         let says = |names: &[&str]| query.iter().any(|(name, _)| names.contains(&name.as_str()));
@@ -674,11 +673,11 @@ impl Tls {
             _ => options,
         };
         match self.mode {
-            // As in libpq: through a socket PostgreSQL knows no TLS.
+            // As in libpq: PostgreSQL has no TLS on a socket.
             _ if is_socket(&options) => options.ssl_mode(PgSslMode::Disable),
             _ if says(&["sslmode", "ssl-mode"]) => options,
             Some(mode) => options.ssl_mode(mode),
-            // Nobody listens there; and asking costs each new connection a round trip, and where it is granted a handshake.
+            // Nobody can listen there, and TLS would cost each new connection a round trip and perhaps a handshake.
             None if stays_here(&options) => match options.get_ssl_mode() {
                 PgSslMode::Prefer => options.ssl_mode(PgSslMode::Disable),
                 _ => options, // What libpq's PGSSLMODE asks for.
@@ -692,7 +691,7 @@ fn is_socket(options: &PgConnectOptions) -> bool {
     options.get_socket().is_some() || options.get_host().starts_with('/')
 }
 
-/// Whether what is sent to PostgreSQL does not leave the machine.
+/// Whether the connection to PostgreSQL stays on this machine.
 fn stays_here(options: &PgConnectOptions) -> bool {
     is_socket(options) || is_this_machine(options.get_host())
 }
@@ -720,7 +719,7 @@ fn postgres(
         None | Some("session") => PoolMode::Session,
         Some("transaction") if direct.is_none() => {
             let why = "transaction needs DB_MIGRATE_HOST, the database itself: \
-                       what migrates, backs up and restores holds a session";
+                       migrate, backup and restore need a session";
             return Err(refuse("DB_POOL_MODE", why));
         }
         Some("transaction") => PoolMode::Transaction,
@@ -739,7 +738,7 @@ mod tests {
 
     use super::*;
 
-    /// As short as a secret may be.
+    /// The minimum length of a secret.
     const SECRET: &str = "a-secret-that-is-only-in-a-test.";
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
@@ -805,7 +804,7 @@ mod tests {
         let Postgres { service, owner, pool_mode, .. } = postgres(&direct);
         assert_eq!((pool_mode, service.get_host(), service.get_port()), (PoolMode::Transaction, "localhost", 6432));
         assert_eq!((owner.get_host(), owner.get_port()), ("db.example.org", 5433));
-        // What protects the way to this machine would not protect that one.
+        // TLS settings for this machine would not protect that connection.
         assert!(matches!(owner.get_ssl_mode(), PgSslMode::VerifyFull));
         assert_eq!(postgres(&pooled[..1]).pool_mode, PoolMode::Session);
         assert_eq!(
@@ -867,7 +866,7 @@ mod tests {
         assert!(trusted("0.0.0.0/0", "203.0.113.9") && trusted("::/0", "2001:db8::1"));
         let cloud_run = [("K_SERVICE", "tickets"), ("DB_HOST", "db.example.org")];
         assert!(connects(&cloud_run, "169.254.1.1") && connects(&cloud_run, "203.0.113.9"));
-        // What the front end saw is believed, and not what its client wrote before.
+        // The address that the front end saw is trusted, not the one that its client wrote.
         let sender = |variables: &[(&str, &str)], list: &'static str| {
             let headers = HeaderMap::from_iter([(
                 http::HeaderName::from_static("x-forwarded-for"),
@@ -1049,11 +1048,11 @@ mod tests {
         }
         for from in ["tickets", "Tickets", "a@b, c@d", "tickets@example.org\r\nBcc: x@example.org"] {
             let line = refusal(&[("SMTP_URL", "smtps://mail.example.org"), ("MAIL_FROM", from)]);
-            assert_eq!(line, "MAIL_FROM: must be such as `Tickets <tickets@example.org>`", "{from:?}");
+            assert_eq!(line, "MAIL_FROM: must be an address such as `Tickets <tickets@example.org>`", "{from:?}");
         }
-        assert_eq!(refusal(&[FROM]), "SMTP_URL: must be set where MAIL_FROM is");
+        assert_eq!(refusal(&[FROM]), "SMTP_URL: must be set if MAIL_FROM is");
         let alone = refusal(&[("SMTP_URL", "smtps://mail.example.org")]);
-        assert_eq!(alone, "MAIL_FROM: must be set where SMTP_URL is");
+        assert_eq!(alone, "MAIL_FROM: must be set if SMTP_URL is");
     }
 
     #[test]
@@ -1188,17 +1187,17 @@ mod tests {
             ("postgres://a@db.example.org/tickets#?sslmode=disable", "VerifyFull"),
             ("postgres://a@localhost/tickets", "Disable"),
             ("postgres://a@[::1]/tickets", "Disable"),
-            // Whoever says it gets it.
+            // An explicit mode is used.
             ("postgres://a@db.example.org/tickets?sslmode=disable", "Disable"),
             ("postgres://a@db.example.org/tickets?ssl-mode=require", "Require"),
             ("postgres://a@localhost/tickets?sslmode=prefer", "Prefer"),
             ("postgres://a@localhost/tickets?sslmode=verify-full", "VerifyFull"),
-            // PostgreSQL knows no TLS on a socket.
+            // PostgreSQL has no TLS on a socket.
             ("postgres:///tickets?host=/run/postgresql", "Disable"),
         ] {
             assert_eq!(mode(&[("DATABASE_URL", url)]), expected, "{url}");
         }
-        // The setting says it for both ways to name a server; a URL that has it itself takes precedence.
+        // The setting applies to both ways of naming a server; a mode in the URL takes precedence.
         for (variables, expected) in [
             (&[("DB_HOST", "db"), ("DB_SSLMODE", "disable")][..], "Disable"),
             (&[("DB_HOST", "localhost"), ("DB_SSLMODE", "verify-full")], "VerifyFull"),
@@ -1276,7 +1275,7 @@ mod tests {
             let line = refusal(&[(platform, "tickets")]);
             assert!(line.starts_with("DATABASE_URL: or DB_HOST must be set") && line.contains(name), "{line}");
             read(&[(platform, "tickets"), ("DB_HOST", "db.example.org")]).unwrap();
-            // Who names a file knows where it is: on a volume that stays.
+            // A named file may be on a volume that persists.
             read(&[(platform, "tickets"), ("DATABASE_URL", "sqlite:/mnt/tickets.db")]).unwrap();
         }
     }

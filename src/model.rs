@@ -1,4 +1,4 @@
-//! The words of the domain, as they are stored and as they are sent.
+//! The domain types, as they are stored and as they are sent.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::limits::{
     MANIFEST_BEFORE_START, PLACE, PRICE, SLUG, USERNAME,
 };
 
-/// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 string in UTC, in a database the number.
+/// A time in milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 string in UTC, in a database the number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Millis(pub i64);
@@ -28,33 +28,33 @@ impl Millis {
     pub const HOUR: i64 = 60 * Self::MINUTE;
     pub const DAY: i64 = 24 * Self::HOUR;
 
-    /// What the machine's clock says.
+    /// Returns the current time of the machine's clock.
     pub fn now() -> Self {
         let since_epoch = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The years 0 to 9998: RFC 3339 can write them, and also what is some days later.
+    /// The years 0 to 9998. RFC 3339 can represent them, and times some days later.
     const WRITABLE: std::ops::Range<i64> = -62_167_219_200_000..253_370_764_800_000;
 
-    /// Reads RFC 3339, with any offset; what is finer than a millisecond is cut off.
+    /// Parses RFC 3339 with any offset, and truncates to milliseconds.
     pub fn parse(text: &str) -> Option<Self> {
         Self::writable(text.parse().ok()?)
     }
 
-    /// A moment that can be written.
+    /// Returns the time if RFC 3339 can represent it.
     pub fn writable(moment: jiff::Timestamp) -> Option<Self> {
         let time = moment.as_millisecond();
         Self::WRITABLE.contains(&time).then_some(Self(time))
     }
 
-    /// By the clocks of an IANA time zone. None where it is not known, or the moment too far away.
+    /// Converts to an IANA time zone. `None` if the zone is unknown or the time out of range.
     pub fn in_zone(self, time_zone: &str) -> Option<jiff::Zoned> {
         jiff::Timestamp::from_millisecond(self.0).ok()?.in_tz(time_zone).ok()
     }
 }
 
-/// Later by a length of time, or as late as can be.
+/// Adds a duration, saturating.
 impl Add<Duration> for Millis {
     type Output = Self;
 
@@ -63,7 +63,7 @@ impl Add<Duration> for Millis {
     }
 }
 
-/// Earlier by a length of time, or as early as can be.
+/// Subtracts a duration, saturating.
 impl Sub<Duration> for Millis {
     type Output = Self;
 
@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for Millis {
     }
 }
 
-/// The 20 random bytes from which the codes of a ticket are made. Never shown, not even in debug output.
+/// The 20 random bytes from which a ticket's codes are derived. Never shown, not even in debug output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub [u8; 20]);
 
@@ -116,7 +116,7 @@ impl TryFrom<Vec<u8>> for Seed {
     }
 }
 
-/// Declares an enum that is one lower-case word in JSON, in a database and in the logs.
+/// Declares an enum whose values are lower-case words in JSON, in a database and in the logs.
 macro_rules! words {
     ($(#[doc = $doc:literal])* $name:ident {
         $($(#[doc = $variant_doc:literal])* $variant:ident = $word:literal),+ $(,)?
@@ -126,7 +126,7 @@ macro_rules! words {
         #[serde(try_from = "String")]
         pub enum $name { $($(#[doc = $variant_doc])* #[serde(rename = $word)] $variant),+ }
 
-        /// What is said of it, and of each word, in the OpenAPI document too.
+        /// The documentation of the type and of each word, for the OpenAPI document.
         #[cfg(test)]
         impl $name {
             pub(crate) const ABOUT: &'static str = concat!($($doc),*);
@@ -134,10 +134,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every value, in the order of its declaration.
+            /// Every value, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word for it, as it is stored and sent.
+            /// Returns the word, as it is stored and sent.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
@@ -210,20 +210,19 @@ words! {
 }
 
 words! {
-    /// Whether a person who left may come in again.
+    /// Whether a person who left may enter again.
     Reentry {
         /// Each ticket admits once.
         None = "none",
-        /// Whoever went out through a scan with direction `exit` may come in again.
+        /// A holder who left through a scan with direction `exit` may enter again.
         AfterExit = "after_exit",
-        /// Each ticket admits once on each day, which begins at 05:00 in the event's time zone, whether its holder went out through
-        /// a scan or not.
+        /// Each ticket admits once on each day, which begins at 05:00 in the event's time zone, whether or not its holder left through a scan.
         OnceADay = "once_a_day",
     }
 }
 
 words! {
-    /// A colour in which gates show a category. They are told apart from each other, and from those of the verdicts.
+    /// A colour in which gates show a category. Colours can be told apart from each other and from those of the verdicts.
     Colour {
         /// Blue.
         Blue = "blue",
@@ -245,30 +244,30 @@ words! {
 }
 
 words! {
-    /// What a list does about a ticket that is there already.
+    /// The treatment of a ticket that exists already, by an import.
     Existing {
         /// Nothing is imported.
         Refuse = "refuse",
-        /// The ticket stays as it is.
+        /// The ticket stays unchanged.
         Skip = "skip",
-        /// Its name, reference, category, note and times are corrected, and what is missing of its person is added. Its seat, its codes
-        /// and its state stay.
+        /// Its name, reference, category, note and times are corrected, and missing details of its holder are added. Its seat, codes and state
+        /// stay.
         Update = "update",
     }
 }
 
 words! {
-    /// What a list does about columns that nobody knows.
+    /// The treatment of unknown columns, by an import.
     Unknown {
         /// Nothing is imported.
         Refuse = "refuse",
-        /// They are left out.
+        /// They are ignored.
         Ignore = "ignore",
     }
 }
 
 words! {
-    /// A yes or a no in a query.
+    /// A boolean in a query.
     Flag {
         /// Yes.
         Yes = "true",
@@ -278,7 +277,7 @@ words! {
 }
 
 words! {
-    /// Which way a person passes the gate.
+    /// The direction in which a person passes the gate.
     Direction {
         /// The person comes in.
         Entry = "entry",
@@ -288,11 +287,11 @@ words! {
 }
 
 words! {
-    /// What a key may do.
+    /// The role of a key, which determines what it may do.
     Role {
         /// Everything.
         Organizer = "organizer",
-        /// What a gate may, and undo and manual admission.
+        /// Whatever a gate may do, undo, and manual admission.
         Supervisor = "supervisor",
         /// Scan, manifest and statistics.
         Gate = "gate",
@@ -300,7 +299,7 @@ words! {
 }
 
 impl Role {
-    /// Whether this role may do what `needed` may.
+    /// Whether this role may do whatever `needed` may.
     pub const fn holds(self, needed: Self) -> bool {
         match self {
             Self::Organizer => true,
@@ -309,7 +308,7 @@ impl Role {
         }
     }
 
-    /// Whether its keys are for devices: they can be given to one by an enrolment, and end with their event.
+    /// Whether keys of this role are for devices: a device can enrol with them, and they expire with their event.
     pub const fn is_of_a_device(self) -> bool {
         match self {
             Self::Supervisor | Self::Gate => true,
@@ -319,9 +318,9 @@ impl Role {
 }
 
 words! {
-    /// What an organizer or a supervisor did.
+    /// An action of an organizer or a supervisor.
     Action {
-        /// Made tickets.
+        /// Created tickets.
         Issued = "issued",
         /// Gave a ticket to a person.
         Registered = "registered",
@@ -331,31 +330,31 @@ words! {
         Renewed = "renewed",
         /// Gave a ticket to another person.
         Transferred = "transferred",
-        /// Corrected what is told of a ticket; or the name on it, its reference, or whose it is, by a list that came again.
+        /// Corrected the details of a ticket; or, by a repeated import, the name on it, its reference or its holder.
         Corrected = "corrected",
-        /// Read what to print for a ticket, which made its paper good.
+        /// Read what to print for a ticket, which made its paper valid.
         Printed = "printed",
         /// Revoked a ticket.
         Revoked = "revoked",
         /// Read the address of a ticket's page.
         LinkShown = "link_shown",
-        /// Gave a ticket's link to the mail server, for its holder. Whether it was taken is in no action.
+        /// Gave a ticket's link to the mail server, for its holder. No action records whether the server accepted it.
         Mailed = "mailed",
-        /// Took a scan back.
+        /// Undid a scan.
         Undone = "undone",
         /// Created a user.
         UserCreated = "user_created",
         /// Changed the name or the address of a user.
         UserChanged = "user_changed",
-        /// Erased a user: once for the user, and once for each ticket that was revoked with it.
+        /// Erased a user: one action for the user, and one for each ticket that was revoked with it.
         UserErased = "user_erased",
         /// Read the export of an event's tickets.
         TicketsExported = "tickets_exported",
         /// Read the export of an event's scans.
         ScansExported = "scans_exported",
-        /// Read the list of those who are inside.
+        /// Read the list of people inside.
         InsideExported = "inside_exported",
-        /// Read the list of those who came and those who did not.
+        /// Read the list of attendance and no-shows.
         AttendanceExported = "attendance_exported",
         /// Read the links of an event's tickets.
         LinksExported = "links_exported",
@@ -363,17 +362,17 @@ words! {
         ActionsExported = "actions_exported",
         /// Read an event's tickets to print its list.
         ListPrinted = "list_printed",
-        /// Made a key.
+        /// Created a key.
         KeyMade = "key_made",
-        /// Asked for an address that gives a key to a device.
+        /// Requested an address with which a device enrols with a key.
         KeyOffered = "key_offered",
-        /// Took a key, which is both who did it and what it was done to.
+        /// Enrolled with a key, which is both the author and the object.
         KeyEnrolled = "key_enrolled",
         /// Revoked a key.
         KeyRevoked = "key_revoked",
-        /// Agreed to take the scans that devices which have a key no more had not sent.
+        /// Accepted the unsent scans of devices that no longer have a key.
         ScansTaken = "scans_taken",
-        /// Handed in scans of a key from a file.
+        /// Uploaded a file with scans of a key.
         ScansHandedIn = "scans_handed_in",
         /// Reported the phone of a key as lost.
         PhoneLost = "phone_lost",
@@ -383,14 +382,14 @@ words! {
         EventChanged = "event_changed",
         /// Deleted an event.
         EventDeleted = "event_deleted",
-        /// Forgot an event's people, because its time for that had come.
+        /// Forgot an event's people, because that was due.
         EventForgotten = "event_forgotten",
     }
 }
 
 impl Action {
-    /// Whether it gives an event a person or a ticket, or gives out a ticket's secret: an event that has forgotten its people takes
-    /// none of it.
+    /// Whether the action gives an event a person or a ticket, or reveals a ticket's secret: an event that has forgotten its people
+    /// rejects it.
     pub const fn brings_people(self) -> bool {
         match self {
             Self::Issued
@@ -430,29 +429,29 @@ impl Action {
 }
 
 words! {
-    /// What became of the mail with a ticket.
+    /// The outcome of a ticket's mail.
     MailResult {
-        /// The mail server has taken it.
+        /// The mail server accepted it.
         Sent = "sent",
-        /// It would be sent: `dry_run`.
+        /// It would be sent, but for `dry_run`.
         Ready = "ready",
-        /// The holder has it already; `again` sends it once more.
+        /// The holder already got it; `again` sends it once more.
         MailedAlready = "mailed_already",
-        /// Another request is sending it, or broke off while it did: ask again later.
+        /// Another request is sending it, or was interrupted: try again later.
         InProgress = "in_progress",
         /// Nobody holds the ticket.
         NotRegistered = "not_registered",
         /// The ticket is revoked.
         Revoked = "revoked",
-        /// The ticket has admitted its holder, and admits nobody again.
+        /// The ticket has admitted its holder, and does not admit again.
         Used = "used",
         /// The holder has no e-mail address, or none that this key may know.
         NoAddress = "no_address",
-        /// The holder's address is none that mail can be sent to.
+        /// Mail cannot be sent to the holder's address.
         WrongAddress = "wrong_address",
-        /// The mail server did not take it: `smtp_code` and `smtp_status` say why.
+        /// The mail server rejected it: `smtp_code` and `smtp_status` say why.
         Refused = "refused",
-        /// The mail server does not answer, not in time, or not with the encryption that is asked for.
+        /// The mail server did not answer, not in time, or not with the required encryption.
         Unreachable = "unreachable",
         /// The event has no such ticket.
         TicketNotFound = "ticket_not_found",
@@ -460,13 +459,13 @@ words! {
 }
 
 words! {
-    /// Which tickets a list of those to be mailed has.
+    /// A selection of tickets for mailing.
     MailList {
-        /// Those whose holder has an address and was not mailed.
+        /// Tickets whose holder has an address but was not mailed.
         Unmailed = "unmailed",
-        /// Those whose holder has an address, mailed or not.
+        /// Tickets whose holder has an address, mailed or not.
         WithAddress = "with_address",
-        /// Those whose holder has no address, or none that the key may know.
+        /// Tickets whose holder has no address, or none that the key may know.
         WithoutAddress = "without_address",
     }
 }
@@ -474,19 +473,19 @@ words! {
 words! {
     /// The verdict on one scan.
     ScanResult {
-        /// Admitted, or out for an exit.
+        /// Admitted; for an exit, let out.
         Accepted = "accepted",
-        /// The ticket has admitted its holder before.
+        /// The ticket has already admitted its holder.
         AlreadyUsed = "already_used",
-        /// The code belongs to no moment near this one.
+        /// The code does not belong to any time near this one.
         WrongCode = "wrong_code",
-        /// The right code at the wrong moment.
+        /// The correct code at the wrong time.
         StaleCode = "stale_code",
         /// The ticket is for another gate.
         WrongGate = "wrong_gate",
-        /// Before the event's doors open, or before the ticket admits.
+        /// Before the event's doors open, or before the ticket is valid.
         TooEarly = "too_early",
-        /// After the event's doors have closed, or the ticket's time is over.
+        /// After the event's doors have closed, or after the ticket's validity.
         TooLate = "too_late",
         /// Nobody holds this ticket.
         NotRegistered = "not_registered",
@@ -494,19 +493,18 @@ words! {
         NotInside = "not_inside",
         /// The ticket was revoked.
         Revoked = "revoked",
-        /// No ticket of this event.
+        /// Not a ticket of this event.
         UnknownTicket = "unknown_ticket",
-        /// Too many codes of this ticket were refused just now. It is not a verdict: it is neither stored nor replayed, so
-        /// the same `scan_id` may be sent again.
+        /// Too many codes of this ticket were refused just now. This is not a verdict: it is neither stored nor replayed, so the same `scan_id`
+        /// may be sent again.
         TooManyAttempts = "too_many_attempts",
-        /// This scan was accepted and then undone. From then on its `scan_id` is answered so, for ever.
+        /// This scan was accepted and then undone. Every repetition of its `scan_id` gets this answer.
         Undone = "undone",
     }
 }
 
 impl ScanResult {
-    /// Whether it refuses the code, as one that somebody guesses would be, and so counts towards `admission::ATTEMPTS` and
-    /// `limits::KEY_ATTEMPTS`.
+    /// Whether the verdict refuses the code, as it would refuse a guess, and so counts towards `admission::ATTEMPTS` and `limits::KEY_ATTEMPTS`.
     pub const fn refuses_the_code(self) -> bool {
         match self {
             Self::WrongCode | Self::StaleCode => true,
@@ -524,8 +522,8 @@ impl ScanResult {
         }
     }
 
-    /// Whether only the right code, if perhaps at the wrong moment, or somebody who vouches comes so far. Then the
-    /// answer may tell whom the ticket is of: see `admission::told`.
+    /// Whether a scan gets this far only with the correct code, perhaps at the wrong time, or with somebody who vouches. Then the response may
+    /// tell whose ticket it is: see `admission::told`.
     pub const fn needs_the_code(self) -> bool {
         match self {
             Self::Accepted
@@ -544,10 +542,10 @@ impl ScanResult {
         }
     }
 
-    /// Whether a scan is kept with it, and so a gate can have decided it.
+    /// Whether scans are stored with this verdict, and so a gate can have decided it.
     pub const fn is_kept(self) -> bool {
         match self {
-            // One comes before a verdict, the other after it.
+            // The first comes before a verdict, the second after it.
             Self::TooManyAttempts | Self::Undone => false,
             Self::Accepted
             | Self::AlreadyUsed
@@ -564,7 +562,7 @@ impl ScanResult {
     }
 }
 
-/// An occasion that tickets admit to.
+/// An occasion to which tickets admit.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
@@ -573,47 +571,47 @@ pub struct Event {
     /// Its name in paths: `[a-z0-9-]{1,64}`.
     #[cfg_attr(test, schemars(with = "Slug"))]
     pub slug: String,
-    /// Its name as people read it.
+    /// Its name for people.
     #[cfg_attr(test, schemars(with = "Text<{ crate::limits::NAME }>"))]
     pub name: String,
-    /// An IANA time zone, for people; the service itself reckons in UTC.
+    /// An IANA time zone, for people; the service itself calculates in UTC.
     #[cfg_attr(test, schemars(with = "TimeZone"))]
     pub time_zone: String,
     /// When it starts; null when not set.
     pub starts_at: Option<Millis>,
     /// When it ends, after its start; null when not set.
     pub ends_at: Option<Millis>,
-    /// When its doors open: an entry before is `too_early`. Null when they are open until they close.
+    /// When its doors open: an earlier entry is `too_early`. Null when they are open until they close.
     pub opens_at: Option<Millis>,
-    /// When its doors close: an entry from then on is `too_late`. Null when they stay open.
+    /// When its doors close: an entry at this time or later is `too_late`. Null when they stay open.
     pub closes_at: Option<Millis>,
     pub reentry: Reentry,
-    /// How many people the place holds; null when not set. Pages warn by it, and no ticket is refused by it.
+    /// The capacity of the venue, in people; null when not set. Pages warn when it is reached; no ticket is rejected for it.
     #[cfg_attr(test, schemars(with = "Option<Capacity>"))]
     pub capacity: Option<i64>,
     /// The colours in which gates show categories, by the category.
     #[sqlx(try_from = "String")]
     pub category_colours: CategoryColours,
-    /// The language of the mails to its people, one of the pages'; null for English.
+    /// The language of mails to its people, one of those of the pages; null for English.
     pub language: Option<String>,
     /// Where it takes place, for people; null when not set.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::LOCATION }>>"))]
     pub location: Option<String>,
-    /// How many days after its end, or after its start where it has no end, its people are forgotten; null for never, which it also
-    /// is where the event has neither.
+    /// The number of days after its end, or after its start if it has no end, until its people are forgotten. Null for never, which is also
+    /// the case if the event has neither.
     #[cfg_attr(test, schemars(with = "Option<Days>"))]
     pub forget_after_days: Option<i64>,
-    /// When its people were forgotten: from then on it admits nobody and takes no ticket. Null when they were not.
+    /// When its people were forgotten: from then on it admits nobody and accepts no ticket. Null when they were not.
     pub forgotten_at: Option<Millis>,
     /// Whether supervisors may admit people without a ticket.
     pub walk_ups: bool,
     /// What each of them pays, in the smallest unit of `currency`; null when not set.
     #[cfg_attr(test, schemars(with = "Option<Price>"))]
     pub walk_up_price: Option<i64>,
-    /// The currency of what is paid at the door (ISO 4217); null when not set.
+    /// The currency of payments at the door (ISO 4217); null when not set.
     #[cfg_attr(test, schemars(with = "Option<Currency>"))]
     pub currency: Option<String>,
-    /// Grows by one with every change.
+    /// Incremented by every change.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub version: i64,
 }
@@ -624,13 +622,13 @@ pub struct Event {
 pub struct CategoryColours(BTreeMap<String, Colour>);
 
 impl CategoryColours {
-    /// The colour of a category, whatever its case and its accents.
+    /// Returns the colour of a category, ignoring case and accents.
     pub fn of(&self, category: &str) -> Option<Colour> {
         let same = |name: &str| fold::same_place(name, category);
         self.0.iter().find(|(name, _)| same(name)).map(|(_, colour)| *colour)
     }
 
-    /// As a database keeps them.
+    /// Returns the JSON that a database stores.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -648,7 +646,7 @@ impl TryFrom<BTreeMap<String, Colour>> for CategoryColours {
     }
 }
 
-/// As a database has them.
+/// Parses the JSON that a database stores.
 impl TryFrom<String> for CategoryColours {
     type Error = serde_json::Error;
 
@@ -657,7 +655,7 @@ impl TryFrom<String> for CategoryColours {
     }
 }
 
-/// An integer as JSON has it, in which `12.0` and `12` are the same.
+/// An integer as JSON has it: `12.0` equals `12`.
 pub struct Whole(pub i64);
 
 impl<'de> Deserialize<'de> for Whole {
@@ -676,13 +674,13 @@ impl<'de> Deserialize<'de> for Whole {
             }
 
             fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Whole, E> {
-                // One that is too large for us is out of any range.
+                // A number too large for `i64` is out of any range.
                 Ok(Whole(number.try_into().unwrap_or(i64::MAX)))
             }
 
             fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Whole, E> {
                 match number.fract() == 0.0 {
-                    // Saturates.
+                    // The cast saturates.
                     true => Ok(Whole(number as i64)),
                     false => Err(E::invalid_type(Unexpected::Float(number), &self)),
                 }
@@ -721,7 +719,7 @@ impl TryFrom<Whole> for Days {
     }
 }
 
-/// What somebody pays for one ticket, from 0 to [`PRICE`], in the smallest unit of a currency.
+/// The price of one ticket, from 0 to [`PRICE`], in the smallest unit of a currency.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "Whole")]
 pub struct Price(pub i64);
@@ -735,7 +733,7 @@ impl TryFrom<Whole> for Price {
     }
 }
 
-/// A currency by the three letters of ISO 4217, such as `EUR`. Which there are changes, so any three letters are one.
+/// A currency by its three letters of ISO 4217, such as `EUR`. The list of currencies changes, so any three letters are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Currency(pub String);
@@ -749,11 +747,11 @@ impl TryFrom<String> for Currency {
     }
 }
 
-/// What has happened in an event, for what depends on whether it is at work.
+/// The activity in an event that determines, together with its times, whether it is in use.
 pub struct Use {
     /// When the newest admission that was not undone was received.
     pub admitted_at: Option<Millis>,
-    /// Whether a device has keys of its tickets, or may have: by a good key of the event, or by one of all events.
+    /// Whether a device has, or may get, the keys of its tickets: with a valid key of the event, or of all events.
     pub is_listed: bool,
 }
 
@@ -778,20 +776,20 @@ impl Event {
         self.starts_at.is_some_and(|start| start <= now && now <= ends(start))
     }
 
-    /// Whether its manifest can be had.
+    /// Whether its manifest is available.
     pub fn has_manifest(&self, now: Millis) -> bool {
         self.starts_at.is_none_or(|start| start - MANIFEST_BEFORE_START <= now)
             && self.ends_at.is_none_or(|end| now <= end + MANIFEST_AFTER_END)
     }
 
-    /// In how long its manifest can be had, where it is too early for it.
+    /// Returns the time until its manifest becomes available, if that is in the future.
     pub fn manifest_opens_in(&self, now: Millis) -> Option<Duration> {
         let opens = self.starts_at? - MANIFEST_BEFORE_START;
         (now < opens).then(|| Duration::from_millis(opens.0.abs_diff(now.0)))
     }
 
-    /// Whether it is running, a device may have its list, or somebody was admitted and those who did may still be at work:
-    /// as long after its end, and after the newest admission, as the list can be had.
+    /// Whether it is running, a device may have its manifest, or somebody was admitted and gates may still be at work: as long after its end,
+    /// and after the newest admission, as the manifest is available.
     pub fn is_in_use(&self, used: &Use, now: Millis) -> bool {
         let is_listed = used.is_listed && self.has_manifest(now);
         let admits = used.admitted_at.is_some_and(|admitted| match self.ends_at {
@@ -801,15 +799,15 @@ impl Event {
         self.is_running(now) || is_listed || admits
     }
 
-    /// When its people are to be forgotten; none where they never are.
+    /// Returns when its people are to be forgotten, if ever.
     pub fn forgets_at(&self) -> Option<Millis> {
         let end = self.ends_at.or(self.starts_at).max(self.closes_at)?;
         let days = self.forget_after_days?;
         Some(end + Duration::from_millis(days.saturating_mul(Millis::DAY).unsigned_abs()))
     }
 
-    /// Refuses to become an event with other times by which gates that are at work would lose it, or by which it could be
-    /// deleted under them: a new end is none that is over.
+    /// Rejects a change of times that would take the event from gates at work, or allow its deletion while they are: a new end must not be in
+    /// the past.
     pub fn check_change(&self, changed: &Self, used: &Use, now: Millis) -> Result<(), Error> {
         let is_in_use = self.is_in_use(used, now);
         let stops = self.is_running(now) && !changed.is_running(now);
@@ -824,7 +822,7 @@ impl Event {
     }
 }
 
-/// Refuses an end that does not come after its start.
+/// Rejects an end that is not after the start.
 pub fn check_order(start: Option<Millis>, end: Option<Millis>) -> Result<(), Fault> {
     match (start, end) {
         (Some(start), Some(end)) if end <= start => Err(Fault::EndsBeforeStart),
@@ -832,7 +830,7 @@ pub fn check_order(start: Option<Millis>, end: Option<Millis>) -> Result<(), Fau
     }
 }
 
-/// A person who holds tickets: one of the whole installation, or an event's own.
+/// A person who holds tickets: of the whole installation, or of one event.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct User {
@@ -840,10 +838,10 @@ pub struct User {
     pub user_id: Uuid,
     #[serde(skip)]
     pub event_id: Option<Uuid>,
-    /// The slug of the event whose own person it is; null for one of the whole installation.
+    /// The slug of the event that the person belongs to; null for a person of the whole installation.
     #[cfg_attr(test, schemars(with = "Option<Slug>"))]
     pub event: Option<String>,
-    /// Unique among the people of the event, or of the installation, whatever the case of its letters.
+    /// Unique among the people of the event, or of the installation, ignoring case.
     #[cfg_attr(test, schemars(with = "Username"))]
     pub username: String,
     /// The person's name, when it is known.
@@ -856,7 +854,7 @@ pub struct User {
     pub created_at: Millis,
 }
 
-/// A seat at a gate of an event, and its holder once it is registered. Serialized it shows no secret.
+/// A seat at a gate of an event, and its holder once it is registered. Its serialized form contains no secret.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ticket {
@@ -882,38 +880,37 @@ pub struct Ticket {
     /// The holder's username; null when nobody holds the ticket.
     #[cfg_attr(test, schemars(with = "Option<Username>"))]
     pub username: Option<String>,
-    /// The slug of the event whose own person the holder is; null for a person of the whole installation, and when nobody
-    /// holds the ticket.
+    /// The slug of the event that the holder belongs to; null for a person of the whole installation, and when nobody holds the ticket.
     #[cfg_attr(test, schemars(with = "Option<Slug>"))]
     pub holder_event: Option<String>,
-    /// The name on the ticket: the one that came with it, else the holder's, when one is known.
+    /// The name on the ticket: the one imported with it, else the holder's, when known.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     pub full_name: Option<String>,
-    /// The seller's own id of the ticket, unique in its event; null where it came without one.
+    /// The seller's id of the ticket, unique in its event; null when it has none.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::REFERENCE }>>"))]
     pub reference: Option<String>,
-    /// What kind of ticket it is, such as `Under 12`; null where it came without one.
+    /// The kind of ticket, such as `Under 12`; null when it has none.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::CATEGORY }>>"))]
     pub category: Option<String>,
-    /// The colours of its event's categories, as JSON; none where it has no category.
+    /// The colours of its event's categories, as JSON; none if it has no category.
     #[serde(skip)]
     pub category_colours: Option<String>,
-    /// What the gate should know, and is shown with the verdict; null where there is nothing.
+    /// A note that the gate is shown with the verdict; null when there is none.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::TICKET_NOTE }>>"))]
     pub note: Option<String>,
-    /// From when it admits; null where the event's doors alone say so.
+    /// When it begins to admit; null when only the event's doors decide.
     pub valid_from: Option<Millis>,
-    /// Until when it admits, after its `valid_from`; null where the event's doors alone say so.
+    /// When it ceases to admit, after its `valid_from`; null when only the event's doors decide.
     pub valid_until: Option<Millis>,
     #[serde(skip)]
     #[sqlx(flatten)]
     pub address: Address,
-    /// Whether the holder is inside now: came in and has not gone out.
+    /// Whether the holder is inside now: entered and has not left.
     pub inside: bool,
-    /// The TOTP step of the newest accepted code: no code up to it admits again.
+    /// The TOTP step of the newest accepted code: codes of this or an earlier step do not admit again.
     #[serde(skip)]
     pub last_step: Option<i64>,
-    /// Grows by one with every change of the row.
+    /// Incremented by every change of the row.
     #[serde(skip)]
     pub version: i64,
     /// When the ticket was made.
@@ -924,28 +921,28 @@ pub struct Ticket {
     pub used_at: Option<Millis>,
     /// When it last did so.
     pub entered_at: Option<Millis>,
-    /// Whether somebody without a ticket was admitted by it, at the door. Then nobody holds it.
+    /// Whether it was created for a person admitted at the door without a ticket. Then nobody holds it.
     pub walk_up: bool,
-    /// What was paid for it at the door, in the smallest unit of the event's currency; null where nobody took anything down.
+    /// What was paid for it at the door, in the smallest unit of the event's currency; null when nothing was recorded.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub paid: Option<i64>,
-    /// When the mail server took the mail with its link, for its holder; null when it never did, or the link has died since.
+    /// When the mail server accepted the mail with its link, for its holder; null when it never did, or the link has become invalid since.
     pub mailed_at: Option<Millis>,
     #[serde(skip)]
     pub printed_at: Option<Millis>,
-    /// When its present seed was made; none: with the ticket.
+    /// When its present seed was made; none if with the ticket.
     #[serde(skip)]
     pub seeded_at: Option<Millis>,
 }
 
 impl Ticket {
-    /// The colour in which gates show its category.
+    /// Returns the colour in which gates show its category.
     pub fn category_colour(&self) -> Option<Colour> {
         let colours = CategoryColours::try_from(self.category_colours.clone()?).ok()?;
         colours.of(self.category.as_deref()?)
     }
 
-    /// When it admitted its holder: first, and where it does so each day, last.
+    /// Returns when it admitted its holder: last if it admits once a day, otherwise first.
     pub fn admitted_at(&self, reentry: Reentry) -> Option<Millis> {
         match reentry {
             Reentry::OnceADay => self.entered_at,
@@ -954,7 +951,7 @@ impl Ticket {
     }
 }
 
-/// The e-mail address of a ticket's holder, which is told to nobody who does not say which event their key is bound to.
+/// The e-mail address of a ticket's holder. To get it, the caller has to say which event the key is bound to.
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
 pub struct Address {
     email: Option<String>,
@@ -968,42 +965,42 @@ impl Address {
         Self { email: Some(email.to_owned()), holder_event_id: None }
     }
 
-    /// The address, for a key that is bound to this event or to none. A bound key is told those of its event's own people.
+    /// Returns the address, for a key that is bound to this event or to none. A bound key gets only addresses of that event's own people.
     pub fn told_to(&self, bound_to: Option<Uuid>) -> Option<&str> {
         let may_know = bound_to.is_none() || bound_to == self.holder_event_id;
         self.email.as_deref().filter(|_| may_know)
     }
 }
 
-/// One scan as it is kept, whatever its verdict.
+/// One scan as it is stored, whatever its verdict.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Scan {
     pub scan_id: Uuid,
     pub event_id: Uuid,
     pub ticket_id: Option<Uuid>,
-    /// What a ticket that does not exist claimed to be, so that a retry of the same scan is recognised.
+    /// The id of a ticket that does not exist, as presented, so that a retry of the same scan is recognised.
     pub presented: Option<Uuid>,
     pub at_gate: Option<String>,
     pub direction: Direction,
     pub result: ScanResult,
-    /// What the gate decided by itself, for a scan that came in a batch.
+    /// What the gate decided offline, for a scan from a batch.
     pub offline_result: Option<ScanResult>,
     pub manual: bool,
     pub note: Option<String>,
-    /// The scan that spoke for it in the place of a code.
+    /// The scan that vouched for this one, which replaces a code.
     pub vouched_by: Option<Uuid>,
     pub seconds_off: Option<i64>,
     pub first_used_at: Option<Millis>,
     pub first_used_gate: Option<String>,
-    /// For `too_early`: from when the ticket admits.
+    /// For `too_early`: when the ticket begins to admit.
     pub opens_at: Option<Millis>,
-    /// For `too_late`: until when it did.
+    /// For `too_late`: when it ceased to admit.
     pub closed_at: Option<Millis>,
-    /// By the clock of the device.
+    /// By the device's clock.
     pub scanned_at: Millis,
-    /// By the clock of the service.
+    /// By the service's clock.
     pub received_at: Millis,
-    /// The moment the verdict holds for: `received_at`, or in a batch `scanned_at`.
+    /// The time to which the verdict applies: `received_at`, or in a batch `scanned_at`.
     pub decided_at: Millis,
     /// The key that scanned; none for the key of the environment.
     pub key_id: Option<Uuid>,
@@ -1012,7 +1009,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// The same with the verdict that a repetition of it gets: once it was undone, that.
+    /// Returns the scan with the verdict that a repetition gets: `undone` once it was undone.
     pub fn as_it_stands(self) -> Self {
         let result = if self.undone_at.is_some() { ScanResult::Undone } else { self.result };
         Self { result, ..self }
@@ -1034,27 +1031,26 @@ pub struct Key {
     /// The slug of the only event where the key has its role; null when it is bound to none.
     #[cfg_attr(test, schemars(with = "Option<Slug>"))]
     pub event: Option<String>,
-    /// The gate the key is bound to, which overrides `at_gate`; null when it is bound to none.
+    /// The gate the key is bound to, which takes precedence over `at_gate`; null when it is bound to none.
     #[cfg_attr(test, schemars(with = "Option<Place>"))]
     pub gate: Option<String>,
     /// Whether it may download the manifest and send batches.
     pub offline: bool,
     /// When the key was made.
     pub created_at: Millis,
-    /// The key that made this one, and that takes this one with it when it is revoked; null when that was the key of the
-    /// environment or the command line, or is not known.
+    /// The key that created this one, and whose revocation revokes this one; null when it was created with the key of the environment or on the
+    /// command line, or when that is unknown.
     pub created_by: Option<Uuid>,
     /// When the key stops working; null when it does not expire.
     pub expires_at: Option<Millis>,
     /// When the key was revoked; null when it was not.
     pub revoked_at: Option<Millis>,
-    /// When an organizer last agreed to take the scans that devices which have this key no more had not sent; null when none
-    /// did.
+    /// When an organizer last accepted the unsent scans of devices that no longer have this key; null when none did.
     pub taken_at: Option<Millis>,
 }
 
-/// A seat or a gate: a text of 1 to [`PLACE`] characters, kept as [`fold::tidy`] makes it. Two that people read as the same
-/// are equal, as [`fold::same_place`] says.
+/// A seat or a gate: a text of 1 to [`PLACE`] characters, stored as [`fold::tidy`] normalizes it. Two texts that people read as the same
+/// are equal, by [`fold::same_place`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Place(String);
@@ -1091,7 +1087,7 @@ impl TryFrom<String> for Place {
     }
 }
 
-/// A text for people of 1 to `LONGEST` characters, kept as [`fold::tidy`] makes it.
+/// A text for people of 1 to `LONGEST` characters, stored as [`fold::tidy`] normalizes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Text<const LONGEST: usize>(pub String);
@@ -1104,9 +1100,9 @@ impl<const LONGEST: usize> TryFrom<String> for Text<LONGEST> {
     }
 }
 
-/// Reads a text for people: composed, its spaces as one reads them. It has no control characters, and something to see.
+/// Reads a text for people and normalizes it. Rejects control characters, and a text without visible characters.
 fn read_text(text: &str, most: usize) -> Result<String, Fault> {
-    // Before it is composed, which takes time.
+    // Checked before normalization, which takes time.
     if text.len() > most * LONGEST_CHARACTER {
         return Err(Fault::TooLong { most });
     }
@@ -1123,11 +1119,10 @@ fn read_text(text: &str, most: usize) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// Bytes that a character, as it is sent, may have at most: a letter with its accents.
+/// The maximum number of bytes of a character as it is sent: a letter with its accents.
 const LONGEST_CHARACTER: usize = 16;
 
-/// A username: 1 to [`USERNAME`] of `[A-Za-z0-9._@+-]`, and not `attendance`, `.` or `..`, which are paths
-/// of their own.
+/// A username: 1 to [`USERNAME`] of `[A-Za-z0-9._@+-]`, but not `attendance`, `.` or `..`, which are paths of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Username(String);
@@ -1146,7 +1141,7 @@ impl TryFrom<String> for Username {
         if !(1..=USERNAME).contains(&text.len()) || !text.bytes().all(plain) {
             return Err(Fault::NotAUsername { most: USERNAME });
         }
-        // A browser takes the last two out of a path, encoded or not.
+        // Browsers remove the last two from a path, encoded or not.
         if ["attendance", ".", ".."].iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
             return Err(Fault::Reserved);
         }
@@ -1154,7 +1149,7 @@ impl TryFrom<String> for Username {
     }
 }
 
-/// An e-mail address, checked for its form only: at most [`EMAIL`] characters, one `@` with something on both sides.
+/// An e-mail address, of which only the form is checked: at most [`EMAIL`] characters, one `@` with something on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Email(pub String);
@@ -1319,7 +1314,7 @@ mod tests {
             assert_eq!(Place::try_from(text.to_owned()).unwrap().as_str(), kept);
             assert_eq!(Text::<64>::try_from(text.to_owned()).unwrap().0, kept);
         }
-        // The length is that of what is kept.
+        // The length is that of the normalized text.
         assert!(good::<Text<64>>(&format!("  {} ", "n\u{303}".repeat(64))));
     }
 

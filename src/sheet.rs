@@ -1,5 +1,5 @@
-//! Lists, out and in. Out: CSV (RFC 4180) with a byte order mark, where a line is a struct and its columns are the fields of
-//! the struct, by their names. In ([`import`]): whatever organizers have their lists in.
+//! Lists, out and in. Out: CSV (RFC 4180) with a byte order mark, where each line is a struct and its columns are the fields of the struct,
+//! by name. In ([`import`]): whatever format organizers have.
 
 pub mod columns;
 mod formula;
@@ -43,7 +43,7 @@ pub struct TicketLine<'a> {
 }
 
 impl<'a> TicketLine<'a> {
-    /// `bound_to` is the event that the key of whoever reads it is bound to.
+    /// `bound_to` is the event that the reader's key is bound to.
     pub fn new(ticket: &'a Ticket, bound_to: Option<Uuid>) -> Self {
         Self {
             ticket_id: ticket.ticket_id,
@@ -81,7 +81,7 @@ pub struct LinkLine<'a> {
 }
 
 impl<'a> LinkLine<'a> {
-    /// `bound_to` is the event that the key of whoever reads it is bound to.
+    /// `bound_to` is the event that the reader's key is bound to.
     pub fn new(ticket: &'a Ticket, ticket_url: String, bound_to: Option<Uuid>) -> Self {
         Self {
             seat: Harmless(&ticket.seat),
@@ -196,7 +196,7 @@ pub struct AttendanceLine<'a> {
 }
 
 impl<'a> AttendanceLine<'a> {
-    /// `bound_to` is the event that the key of whoever reads it is bound to.
+    /// `bound_to` is the event that the reader's key is bound to.
     pub fn new(Attendance { ticket, first_gate, last_gate }: &'a Attendance, bound_to: Option<Uuid>) -> Self {
         let attendance = match (ticket.used_at, ticket.status) {
             (Some(_), _) => "came",
@@ -253,7 +253,7 @@ impl<'a> ActionLine<'a> {
     }
 }
 
-/// A text that a person wrote, so written that no spreadsheet runs it.
+/// A text by a person, escaped so that no spreadsheet runs it as a formula.
 #[derive(Clone, Copy, Default)]
 struct Harmless<'a>(&'a str);
 
@@ -263,12 +263,11 @@ impl Serialize for Harmless<'_> {
     }
 }
 
-/// Writes CSV into a buffer that is taken away piece by piece.
+/// Writes CSV into a buffer that is taken piece by piece.
 pub struct Writer(csv::Writer<Vec<u8>>);
 
 impl Writer {
-    /// Begins with a byte order mark, without which Excel shows `SofÃ­a`, and the header of these lines, which is there also
-    /// where no line follows.
+    /// Writes a byte order mark, without which Excel shows `SofÃ­a`, and the header of these lines, even if no line follows.
     pub fn new<Line: Default + Serialize>() -> Self {
         let mut sample = quoting().from_writer(Vec::new());
         // Writing to a vector cannot fail.
@@ -282,19 +281,19 @@ impl Writer {
         self.0.serialize(line).map_err(failed)
     }
 
-    /// What was written since the last time.
+    /// Returns what was written since the last call.
     pub fn take(&mut self) -> Result<Bytes, Error> {
         let full = std::mem::replace(&mut self.0, after(Vec::new()));
         Ok(full.into_inner().map_err(failed)?.into())
     }
 }
 
-/// Writes after what is there, with no header of its own.
+/// Continues after `written`, without a header.
 fn after(written: Vec<u8>) -> csv::Writer<Vec<u8>> {
     quoting().has_headers(false).from_writer(written)
 }
 
-/// With every field in quotes, so that what is in one stays in one.
+/// Quotes every field, so that its content stays in one cell.
 fn quoting() -> csv::WriterBuilder {
     let mut builder = csv::WriterBuilder::new();
     builder.quote_style(csv::QuoteStyle::Always);
@@ -347,7 +346,7 @@ mod tests {
         }
     }
 
-    /// A text as a list of words.
+    /// Splits a text into words.
     fn words(text: &str) -> Vec<&str> {
         text.split(|character: char| !character.is_alphanumeric() && character != '_').collect()
     }
@@ -386,7 +385,7 @@ mod tests {
         }
     }
 
-    /// The records of what was written, with the header as the first.
+    /// Returns the records written, with the header first.
     fn written<Line: Default + Serialize>(line: &Line) -> Vec<Vec<String>> {
         let mut writer = Writer::new::<Line>();
         writer.line(line).unwrap();
@@ -539,7 +538,7 @@ mod tests {
         assert!(writer.take().unwrap().starts_with(b"\"00000000-0000-0000-0000-000000000001\",\"A1\",\"North\","));
     }
 
-    /// Texts as the service takes them, with much of what spreadsheets, quotes and separators are made of.
+    /// Generates texts that the service accepts, with many characters of spreadsheets, quotes and separators.
     fn place() -> impl Strategy<Value = String> {
         prop_oneof!["[-=+@＝'\"a][-=+@,;|'\"،a é\u{200b}]{0,8}[-=+'\"a]", "\\PC{1,12}"]
             .prop_filter_map("as the service keeps it", |text| {
@@ -556,14 +555,14 @@ mod tests {
             let file = writer.take().unwrap();
             let file = std::str::from_utf8(&file).unwrap();
             prop_assert!(!formula::tests::runs(file), "{file}");
-            // Nothing but apostrophes is added.
+            // Only apostrophes are added.
             let records = written(&TicketLine::new(&ticket(&text, "North", "Ana"), None));
             prop_assert_eq!(records[1][1].replace('\'', ""), text.replace('\'', ""));
         }
 
         #[test]
         fn what_no_spreadsheet_would_run_stays_as_it_is(text in prop_oneof![
-            // No formula, or nothing after which a cell may begin.
+            // No formula, or no character after which a cell may begin.
             "[^=+@＝＋－＠\\pC-]{0,12}",
             "[^=+@＝＋－＠\\pC\\s,;|،؛\"'-][^\\pC,;|،؛\"]{0,12}",
         ]) {

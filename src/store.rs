@@ -1,7 +1,7 @@
-//! What the service asks of a database, one trait a resource. `queries/` answers in SQL that both databases read, one
-//! file a trait; `postgres.rs` and `sqlite.rs` hold what differs: opening, locking, registering, marking, bulk inserts.
+//! The service's interface to a database, one trait per resource. `queries/` implements the traits in SQL that both databases understand,
+//! one file per trait; `postgres.rs` and `sqlite.rs` hold what differs: opening, locking, registering, marking, bulk inserts.
 //!
-//! No call has a deadline of its own: the caller drops the call when time is up, and the connection dies with it.
+//! No call has a deadline of its own: the caller drops the call at its deadline, and the connection is closed with it.
 
 pub mod migrations;
 mod pool;
@@ -32,18 +32,17 @@ use migrations::{MIGRATIONS, Migration};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The event that is meant where a request names none. Every database has it.
+/// The event of requests that name none. Every database has it.
 pub const DEFAULT_EVENT: &str = "default";
 
-/// The gate of tickets for which nobody names one, where the event has not exactly one.
+/// The gate of tickets for which none is named, unless the event has exactly one gate.
 pub const ENTRANCE: &str = "Entrance";
 
-/// The holder of a ticket whose holder was erased between being found and being written: nobody has this id, so the
-/// foreign key refuses the ticket instead of leaving it without a holder.
+/// The holder of a ticket whose holder was erased between being found and being written. Nobody has this id, so the foreign key rejects
+/// the ticket instead of leaving it without a holder.
 const NOBODY: Uuid = Uuid::nil();
 
-/// The database, as the endpoints see it: what is here and in the traits below. Every method is one unit: all of it
-/// happens, or nothing.
+/// The database, as the endpoints see it: these methods and the traits below. Every method is atomic unless it says otherwise.
 #[async_trait]
 pub trait Store:
     Keys
@@ -64,42 +63,41 @@ pub trait Store:
 {
     async fn health(&self) -> Result<Health>;
 
-    /// What the database keeps of the secrets; no fingerprint before the first `TICKET_SECRET`.
+    /// Returns what the database stores about the secrets. There is no fingerprint before the first `TICKET_SECRET`.
     async fn kept_secrets(&self) -> Result<KeptSecrets>;
-    /// Keeps the fingerprint if the database has none yet, and returns what it keeps.
+    /// Stores the fingerprint if the database has none yet, and returns what it then has.
     async fn claim_secret(&self, fingerprint: &[u8]) -> Result<KeptSecrets>;
 }
 
-/// What the database keeps of the secrets that tickets are made with.
+/// The database's record of the secrets from which tickets are derived.
 #[derive(sqlx::FromRow)]
 pub struct KeptSecrets {
-    /// Of the `TICKET_SECRET` that this database is used with.
+    /// The fingerprint of the `TICKET_SECRET` that this database is used with.
     pub secret_fingerprint: Option<Vec<u8>>,
-    /// What links of ticket pages are made with besides: 32 random bytes.
+    /// 32 random bytes from which the links of ticket pages are derived, besides the secret.
     pub link_salt: Option<Vec<u8>>,
 }
 
 impl KeptSecrets {
-    /// Which database this is.
+    /// Returns the id of this database.
     pub fn database(&self) -> Option<DatabaseId> {
         self.link_salt.clone().map(DatabaseId::from)
     }
 }
 
-/// A row of an event, which only that event's keys and those of no event may see: it is given out to nobody who does not
-/// say which event their key is bound to.
+/// A row that only keys bound to its event, or to none, may read. To get it, the caller has to say which event the key is bound to.
 pub struct Guarded<T> {
     row: T,
     event_id: Option<Uuid>,
 }
 
 impl<T> Guarded<T> {
-    /// `event_id` is the event that the row belongs to, if any.
+    /// `event_id` is the event the row belongs to, if any.
     pub fn new(event_id: impl Into<Option<Uuid>>, row: T) -> Self {
         Self { row, event_id: event_id.into() }
     }
 
-    /// The row, for a key that is bound to this event or to none.
+    /// Returns the row to a key that is bound to this event or to none.
     pub fn open(self, bound_to: Option<Uuid>) -> Result<T> {
         match bound_to {
             Some(_) if bound_to != self.event_id => Err(Error::Forbidden("Your key is bound to another event.")),
@@ -108,7 +106,7 @@ impl<T> Guarded<T> {
     }
 }
 
-/// Who changes something, and when.
+/// The author and the time of a change.
 #[derive(Clone, Copy, Debug)]
 pub struct Author {
     /// None for the key of the environment, and for the command line.
@@ -116,15 +114,15 @@ pub struct Author {
     pub now: Millis,
 }
 
-/// What was done: an entry of `actions`, but for who did it and when.
+/// An entry of `actions`, without its author.
 pub struct Act {
     pub action: Action,
-    /// The event it belongs to, with which it is deleted; none where it is about the whole installation.
+    /// The event it belongs to and is deleted with; none if it is about the whole installation.
     pub event_id: Option<Uuid>,
     pub ticket_id: Option<Uuid>,
-    /// What else it was done to: a user, a key, a scan, an event that is gone.
+    /// Another object of the action: a user, a key, a scan, or a deleted event.
     pub subject_id: Option<Uuid>,
-    /// To how many at once.
+    /// The number of objects, if it is about many.
     pub count: Option<i64>,
 }
 
@@ -146,45 +144,44 @@ impl Act {
     }
 }
 
-/// What organizers and supervisors did. What changes something is recorded in the transaction of the change, by the method
-/// that makes it.
+/// The actions of organizers and supervisors. A change is recorded in its own transaction, by the method that makes it.
 #[async_trait]
 pub trait Actions {
-    /// Records what changes nothing, such as an export.
+    /// Records an action that changes nothing, such as an export.
     async fn record_action(&self, author: Author, act: &Act) -> Result<()>;
-    /// Actions in the order in which they were done, after the one with this moment and id: an event's, or all.
+    /// Returns actions in chronological order, after the one with this time and id: those of one event, or all.
     async fn list_actions(
         &self,
         event_id: Option<Uuid>,
         after: Option<(Millis, Uuid)>,
         limit: i64,
     ) -> Result<Vec<ListedAction>>;
-    /// What was done to one ticket, in that order, after the action with this id: the issue is among it, and what was done to
-    /// all tickets of its event at once.
+    /// Returns the actions on one ticket in the same order, after the action with this id. They include its issue, and actions on all tickets
+    /// of its event.
     async fn list_ticket_actions(&self, ticket_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>>;
 }
 
-/// What holds of the data whatever happens, for whoever doubts it.
+/// Checks what must hold of the data at any time.
 #[async_trait]
 pub trait Invariants {
-    /// Looks at all rows, which takes as long as it takes: the caller sets no deadline.
+    /// Reads all rows, which can take long: the caller sets no deadline.
     async fn check(&self) -> Result<Vec<Checked>>;
 }
 
-/// An invariant, and the rows for which it does not hold.
+/// An invariant, and the rows that violate it.
 #[derive(Debug)]
 pub struct Checked {
     pub name: &'static str,
-    /// What is wrong where it does not hold, and what that means.
+    /// What a violation is, and what it means.
     pub meaning: &'static str,
-    /// How many rows break it.
+    /// The number of violating rows.
     pub broken: i64,
-    /// The ids of some of these.
+    /// The ids of some of them.
     pub ids: Vec<Uuid>,
 }
 
 impl Checked {
-    /// One line of what is wrong, if anything is.
+    /// Returns one line that describes the violation, if there is one.
     pub fn breach(&self) -> Option<String> {
         let Self { name, meaning, broken, ids } = self;
         let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
@@ -193,7 +190,7 @@ impl Checked {
     }
 }
 
-/// What was done, by whom and when, without personal data.
+/// An action, its author and its time, without personal data.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "Action"))]
@@ -205,60 +202,60 @@ pub struct ListedAction {
     pub action: Action,
     /// The key that did it; null for the key of the environment, and for the command line.
     pub key_id: Option<Uuid>,
-    /// That key's name, while there is the key.
+    /// That key's name, while the key exists.
     pub key_name: Option<String>,
-    /// The slug of the event; null where it is about the whole installation.
+    /// The slug of the event; null for an action on the whole installation.
     #[cfg_attr(test, schemars(with = "Option<crate::model::Slug>"))]
     pub event: Option<String>,
-    /// The ticket; null where it is about none, or about many.
+    /// The ticket; null for an action on none, or on many.
     pub ticket_id: Option<Uuid>,
-    /// What else it was done to: a user, a key, a scan, or an event that is gone.
+    /// Another object of the action: a user, a key, a scan, or a deleted event.
     pub subject_id: Option<Uuid>,
-    /// How many tickets it was done to, where it is about many.
+    /// The number of tickets, for an action on many.
     pub count: Option<i64>,
 }
 
-/// What `GET /health?full=1` looks at.
+/// The answer to `GET /health?full=1`.
 pub struct Health {
     pub migrated: bool,
     /// The database's clock.
     pub now: Millis,
-    /// Whether what it acknowledged outlives a crash.
+    /// Whether committed data survives a crash.
     pub durable: bool,
-    /// Whether it takes a write now.
+    /// Whether the database accepts a write now.
     pub writable: bool,
-    /// Whether nobody has used it yet.
+    /// Whether the database has never been used.
     pub empty: bool,
 }
 
-/// Who deletes an event leaves an action behind.
+/// Tells whether a database has never been used: the deletion of an event leaves an action behind.
 const IS_EMPTY: &str = "select not exists (select 1 from tickets) and not exists (select 1 from actions)";
 
-/// Writes, and changes nothing: where there is no room, or only reading is allowed, that fails.
+/// Writes without changing anything. It fails if the disk is full or the database is read-only.
 const PROBE: &str =
     "insert into settings (name, value) values ('probe', '') on conflict (name) do update set value = excluded.value";
 
-/// Says in the log why a database takes no write.
+/// Logs why a database accepts no write.
 fn is_written<T>(probe: std::result::Result<T, sqlx::Error>) -> bool {
-    probe.inspect_err(|error| tracing::warn!(%error, "full health check: the database takes no write")).is_ok()
+    probe.inspect_err(|error| tracing::warn!(%error, "full health check: the database accepts no writes")).is_ok()
 }
 
 #[async_trait]
 pub trait Keys {
-    /// The key that this secret is, or was until another device got it. [`Error::Unauthenticated`] where there is none.
+    /// Returns the key that has this secret, or had it until another device enrolled. [`Error::Unauthenticated`] if there is none.
     async fn find_key(&self, secret_hash: &[u8]) -> Result<FoundKey>;
-    /// The hashes of all secrets that a key has and had.
+    /// Lists the hashes of all secrets that a key has or had.
     async fn list_secrets(&self, key_id: Uuid) -> Result<Vec<Vec<u8>>>;
-    /// Keeps a new key, if the key that makes it is still good.
+    /// Stores a new key if the key that creates it is still valid.
     async fn insert_key(&self, key: &Key, secret_hash: &[u8], author: Author) -> Result<()>;
-    /// Keys in the order of their creation; with an event only those bound to it.
+    /// Lists keys in the order of their creation: all, or those bound to an event.
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>>;
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Guarded<Key>>>;
-    /// Revokes a key, and every key that it made, and so on; what they offered to devices is worth nothing any more. Returns
-    /// those that were not revoked before.
+    /// Revokes a key, every key that it created, and so on; their enrolment tokens become invalid. Returns the keys that were not revoked
+    /// before.
     async fn revoke_key(&self, key_id: Uuid, author: Author) -> Result<Vec<Uuid>>;
-    /// Keeps the token that enrols a device with a key, instead of the one before, if the key that offers it is still good.
-    /// Returns whether the offered key is.
+    /// Stores the token that enrols a device with a key, in place of the previous one, if the key that offers it is still valid. Returns
+    /// whether the offered key is valid.
     async fn offer_enrolment(
         &self,
         key_id: Uuid,
@@ -266,39 +263,39 @@ pub trait Keys {
         expires_at: Millis,
         author: Author,
     ) -> Result<bool>;
-    /// The key that a token enrols with while both are good, and its event, for whoever has the token.
+    /// Returns the key that a token enrols with, and its event, while both key and token are valid.
     async fn find_enrolment(
         &self,
         key_id: Uuid,
         enrol_hash: &[u8],
         now: Millis,
     ) -> Result<Option<(Key, Option<Event>)>>;
-    /// Gives a key a new secret and uses its token up. Returns whether it did: the token has to be good, and so the key. The
-    /// secret before is kept, where its device had a list, to prove what it scanned.
+    /// Gives a key a new secret and uses up its token. Returns whether it did: token and key have to be valid. If the device with the previous
+    /// secret had a manifest, that secret is stored, to authenticate scans made with it.
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool>;
-    /// Notes that a key was there at `now`, and for longer than any scan may be old: its creation lies in the future, because
-    /// the clock was ahead then.
+    /// Notes that a key existed at `now`, and for longer than the maximum age of a scan. Its creation lies in the future, because the
+    /// clock was ahead then.
     async fn note_made_before(&self, key_id: Uuid, now: Millis) -> Result<()>;
-    /// Notes that a key's device was heard of, and how many scans it has yet to send, where it says so: unless something was noted
-    /// within [`crate::limits::HEARD_NOTED`].
+    /// Notes that a key's device was in contact, and its number of unsent scans if it reported that, unless something was noted within
+    /// [`crate::limits::HEARD_NOTED`].
     async fn note_heard(&self, key_id: Uuid, unsent: Option<i64>, now: Millis) -> Result<()>;
-    /// Agrees to take what was scanned until now with secrets of a key that have ended.
+    /// Agrees to accept scans that were made until now with replaced or revoked secrets of a key.
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()>;
 }
 
-/// A key by one of its secrets.
+/// A key, found by one of its secrets.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct FoundKey {
     #[sqlx(flatten)]
     pub key: Key,
-    /// When another device got the key with another secret; none for the secret that it has now.
+    /// When another device enrolled with the key and got another secret; none for the current secret.
     pub replaced_at: Option<Millis>,
-    /// The database that knows it.
+    /// The database that has the key.
     #[sqlx(rename = "link_salt", try_from = "Vec<u8>")]
     pub database: DatabaseId,
 }
 
-/// A key, and when its holder was last at work.
+/// A key, and when it was last used.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "Key"))]
@@ -308,21 +305,21 @@ pub struct ListedKey {
     pub key: Key,
     /// When the newest scan with this key was received; null when there is none.
     pub newest_scan_at: Option<Millis>,
-    /// When its device was last heard of, within a minute: by a scan, its list or its numbers; null when it never was.
+    /// When its device was last in contact, by a scan, its list or its numbers, to within a minute; null when it never was.
     pub heard_at: Option<Millis>,
-    /// How many scans its device said then it had decided by itself and not yet sent; null when it did not say.
+    /// How many scans the device then reported as decided offline and not yet sent; null when it did not report a number.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub unsent: Option<i64>,
-    /// When the device last got its list, or was told that it is as it should be, within a minute; null when it has none.
+    /// When the device last got its list, or the answer that it is up to date, to within a minute; null when it has none.
     pub manifest_at: Option<Millis>,
-    /// When the key last passed from a device that worked offline to another one; null when it never did.
+    /// When the key last moved from a device that worked offline to another one; null when it never did.
     pub replaced_at: Option<Millis>,
-    /// Whether it is the key that asked.
+    /// Whether it is the key that made this request.
     #[sqlx(skip)]
     pub yours: bool,
 }
 
-/// How a person is named: by a username among an event's own people, or among those of the whole installation.
+/// The name of a person: a username, unique among an event's own people or among those of the installation.
 #[derive(Clone, Debug)]
 pub struct PersonName {
     pub username: String,
@@ -333,20 +330,20 @@ pub struct PersonName {
 pub trait Users {
     async fn insert_user(&self, person: &PersonName, details: &UserDetails, author: Author) -> Result<User>;
     async fn find_user(&self, person: &PersonName) -> Result<Option<User>>;
-    /// Changes the person, and then has every gate that keeps a list learn the name, where one is given.
+    /// Changes a person. If the name is given, every gate with a list then learns it.
     async fn change_user(&self, person: &PersonName, change: &UserChange, author: Author) -> Result<User>;
-    /// Erases the person, takes their tickets away and revokes them; of a person with many, some by one transaction, the
-    /// person by the last. Who was stopped on the way leaves the person with the tickets that are left, and repeats it.
+    /// Erases a person: revokes their tickets and removes them as the holder. If there are many, each transaction handles some, and the
+    /// last one erases the person. A call that was interrupted leaves the person with the remaining tickets, and can be repeated.
     async fn erase_user(&self, person: &PersonName, author: Author) -> Result<()>;
 }
 
-/// What is known of a person.
+/// The details of a person.
 pub struct UserDetails {
     pub full_name: Option<String>,
     pub email: Option<String>,
 }
 
-/// Changes to a person; what is `None` stays, and the inner `None` clears.
+/// Changes to a person. `None` leaves a value unchanged; an inner `None` clears it.
 pub struct UserChange {
     pub full_name: Option<Option<String>>,
     pub email: Option<Option<String>>,
@@ -358,61 +355,61 @@ pub trait Events {
     async fn find_event(&self, slug: &str) -> Result<Option<Guarded<Event>>>;
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
     async fn change_event(&self, event_id: Uuid, change: &EventChange, author: Author) -> Result<Event>;
-    /// Deletes an event with its keys, unless it is in use: from then on nobody finds it, nor anything of it, and its slug is
-    /// free. `confirm` is the slug repeated; it may be missing where there are no tickets.
+    /// Deletes an event with its keys, unless it is in use. From then on neither it nor its rows can be found, and its slug is free.
+    /// `confirm` is the slug repeated; it may be omitted if there are no tickets.
     async fn delete_event(&self, event_id: Uuid, confirm: Option<&str>, author: Author) -> Result<()>;
-    /// Deletes the rows of an event that is deleted, while others can write; then those of events whose deletion was stopped
-    /// before this.
+    /// Deletes the rows of a deleted event, while others can write, and then those of events whose deletion was interrupted
+    /// earlier.
     async fn clear_event(&self, event_id: Uuid, now: Millis) -> Result<()>;
 
-    /// When the list of an event was last printed, and what was done to its tickets since.
+    /// Returns when the list of an event was last printed, and the number of changes to its tickets since.
     async fn printed_list(&self, event_id: Uuid) -> Result<PrintedList>;
-    /// Keeps that it is printed now.
+    /// Records that the list is printed now.
     async fn note_list_printed(&self, event_id: Uuid, author: Author) -> Result<()>;
 
-    /// The state of an event's tickets, and what is counted of those of one gate, or of all.
+    /// Returns the state of an event's tickets, and the counts of one gate or of all.
     async fn manifest_state(&self, event_id: Uuid, gate: Option<&str>) -> Result<ManifestState>;
-    /// What is counted of an event, and which keys seem to try codes.
+    /// Returns an event's counts, and the keys that seem to guess codes.
     async fn stats(&self, event_id: Uuid, now: Millis) -> Result<Stats>;
 }
 
-/// How an event forgets its people: their names, usernames, addresses, references and notes, and what tells who was mailed. What is
-/// counted of it stays.
+/// Forgets the people of an event: their names, usernames, addresses, references and notes, and who was mailed. The event's counts
+/// stay.
 #[async_trait]
 pub trait Forgetting {
-    /// Events whose people are to be forgotten by now, and those that have forgotten theirs: of these something may be left,
-    /// where that was stopped, or have come since.
+    /// Lists the events whose people are to be forgotten by now, and those that have forgotten theirs: an interruption may have left
+    /// something, or it may have come since.
     async fn list_due(&self, now: Millis) -> Result<Vec<Event>>;
-    /// What forgetting an event's people would erase now.
+    /// Counts what forgetting an event's people would erase now.
     async fn count_people(&self, event_id: Uuid) -> Result<Forgotten>;
-    /// Forgets an event's people. From the first moment on it admits nobody and takes no ticket; what is personal is then erased by
-    /// short transactions, between which others write. Who is stopped on the way repeats it. [`Error::EventInUse`] while people come in or
-    /// somebody writes of it, [`Error::ImportInProgress`] while tickets are imported.
+    /// Forgets an event's people. From the start, the event admits nobody and accepts no ticket; personal data is then erased in short
+    /// transactions, between which others can write. An interrupted call can be repeated. [`Error::EventInUse`] while people come in or
+    /// another call writes to it, [`Error::ImportInProgress`] while tickets are imported.
     async fn forget_event(&self, event_id: Uuid, author: Author) -> Result<Forgotten>;
 }
 
-/// What of an event's people was erased, or would be.
+/// The personal data of an event that was, or would be, erased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Forgotten {
-    /// Tickets that told of somebody.
+    /// Tickets with personal data.
     pub tickets: i64,
     /// People who hold no ticket of another event that has not forgotten its own.
     pub people: i64,
 }
 
-/// The list of an event on paper, and how much of it is true no more.
+/// An event's list on paper, and how outdated it is.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PrintedList {
     /// When its tickets were last read to be printed; null when they never were.
     pub printed_at: Option<Millis>,
-    /// How many tickets were made, given to a person, corrected, reissued or revoked since then; one to which two of these
-    /// happened counts twice.
+    /// How many tickets were made, given to a person, corrected, reissued or revoked since then. A ticket with two of these changes counts
+    /// twice.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub changes: i64,
 }
 
-/// Changes to an event; what is `None` stays, and the inner `None` clears.
+/// Changes to an event. `None` leaves a value unchanged; an inner `None` clears it.
 #[derive(Default)]
 pub struct EventChange {
     pub name: Option<String>,
@@ -433,7 +430,7 @@ pub struct EventChange {
 }
 
 impl EventChange {
-    /// Applies the change, unless the event would then end before it starts, close before it opens, or have a price without a
+    /// Applies the change. It is an error if the event would end before it starts, close before it opens, or have a price without a
     /// currency.
     pub fn apply(&self, event: &mut Event) -> Result<()> {
         if let Some(name) = &self.name {
@@ -468,21 +465,21 @@ impl EventChange {
     }
 }
 
-/// What identifies the state of an event's tickets, as far as a gate is told of it.
+/// The state of an event's tickets, as a gate's manifest shows it.
 #[derive(Debug, sqlx::FromRow)]
 pub struct ManifestState {
     pub tickets: i64,
-    /// Of those of the gate: what is told of others never changes.
+    /// The sum of the versions of the gate's own tickets: what a gate learns of others never changes.
     pub versions: i64,
-    /// What tells this database from others, and from itself before it was restored.
+    /// Distinguishes this database from others, and from itself before it was restored.
     history: Vec<u8>,
-    /// The number of the first change that may be missing in what is read.
+    /// The number of the first change that the tickets read may lack.
     change: i64,
     #[sqlx(flatten)]
     pub counts: GateState,
 }
 
-/// What a gate compares with its own list, when it has heard of no change.
+/// The counts that a gate compares with its own list when it has received no change.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(inline))]
@@ -500,14 +497,14 @@ pub struct GateState {
 }
 
 impl ManifestState {
-    /// The bits of a cursor that count changes; those above tell the history. Together they are fewer than the 53 that a
-    /// number has in JavaScript.
+    /// The number of low bits of a cursor that count changes; the bits above identify the history. Together they are fewer than the 53 of a
+    /// safe integer in JavaScript.
     const COUNTING: u32 = 32;
     const HISTORIES: i64 = 1 << 20;
-    /// Cursors of 0.1.0 were times, in milliseconds: they lie below the first history.
+    /// Cursors of 0.1.0 were times in milliseconds, which are less than the cursors of the first history.
     const FIRST_HISTORY: i64 = 1 << 10;
 
-    /// Tells this database's history from others, most likely.
+    /// Returns a number that most likely distinguishes this database's history from others.
     pub fn history(&self) -> i64 {
         let random = self.history.iter().take(4).fold(0, |number, byte| (number << 8) | i64::from(*byte));
         Self::FIRST_HISTORY + random % (Self::HISTORIES - Self::FIRST_HISTORY)
@@ -517,13 +514,13 @@ impl ManifestState {
         self.history() << Self::COUNTING
     }
 
-    /// Stands for this state: whoever has it and asks later gets what changed in between. No clock is in it.
+    /// Identifies this state: a client that sends it later gets the changes since. It contains no time.
     pub fn cursor(&self) -> i64 {
         self.begin() + self.change
     }
 
-    /// The first change that is new to whoever has a cursor. None where it is of another history, or of the future of this
-    /// one: then everything may be new.
+    /// Returns the first change that is new to a client with this cursor. `None` if the cursor is of another history, or of the future of
+    /// this one: then everything may be new.
     pub fn change_since(&self, cursor: i64) -> Option<i64> {
         (self.begin()..=self.cursor()).contains(&cursor).then(|| cursor - self.begin())
     }
@@ -534,9 +531,9 @@ pub struct Stats {
     pub refused: BTreeMap<String, i64>,
     pub undone: i64,
     pub arrivals: Vec<Arrivals>,
-    /// Keys of which [`crate::limits::GUESSES_NOTED`] codes or more were refused lately, the most first.
+    /// Keys with at least [`crate::limits::GUESSES_NOTED`] recently refused codes, the most first.
     pub guessing: Vec<GuessingKey>,
-    /// How many rows were counted.
+    /// The number of rows counted.
     pub rows: i64,
 }
 
@@ -561,18 +558,18 @@ impl Stats {
     }
 }
 
-/// Scans of one kind that were counted together.
+/// A count of scans of one kind.
 #[derive(sqlx::FromRow)]
 pub struct CountedScans {
     pub result: String,
     pub direction: Direction,
     pub undone: bool,
-    /// The minute of those that were accepted.
+    /// The minute of the accepted scans.
     pub minute: Option<Millis>,
     pub scans: i64,
 }
 
-/// A key with which many wrong codes were scanned.
+/// A key with many wrong codes.
 #[derive(sqlx::FromRow)]
 pub struct GuessingKey {
     /// None for the key of the environment.
@@ -585,7 +582,7 @@ pub struct GuessingKey {
     pub within_window: i64,
 }
 
-/// What is counted of the tickets of one category at one gate.
+/// The counts of the tickets of one category at one gate.
 #[derive(Debug, sqlx::FromRow)]
 pub struct CountedGroup {
     pub gate: String,
@@ -594,26 +591,26 @@ pub struct CountedGroup {
     pub counts: Counts,
 }
 
-/// What is counted, of an event or of a gate.
+/// The counts of an event or a gate.
 #[derive(Debug, Default, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {
-    /// Tickets, without those of walk-ups that were undone.
+    /// Tickets, except those of undone walk-ups.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub tickets: i64,
     /// Tickets that were registered to a person.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub registered: i64,
-    /// Tickets that have admitted their holder, which are those with a `used_at`.
+    /// Tickets that have admitted their holder: those with a `used_at`.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub admitted: i64,
-    /// Tickets whose holder may still come: held, and neither used nor revoked.
+    /// Tickets whose holder may still come: registered, and neither used nor revoked.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub expected: i64,
     /// Holders who are inside now.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub inside: i64,
-    /// People who were admitted without a ticket; they are among those admitted.
+    /// People who were admitted without a ticket; included in `admitted`.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub walk_ups: i64,
     /// What they paid, in the smallest unit of the event's currency.
@@ -622,7 +619,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds what is counted of something else.
+    /// Adds other counts.
     pub fn add(&mut self, other: &Self) {
         self.tickets += other.tickets;
         self.registered += other.registered;
@@ -647,10 +644,10 @@ pub struct Arrivals {
 
 #[async_trait]
 pub trait Issues {
-    /// Creates all of these tickets, which appear at once, or none, and with them those of their holders whom nobody knows
-    /// among the people of `people_of`: that event's own, or the installation's; and makes the corrections. Others can write
-    /// meanwhile. `progress` is told how many tickets are written so far. [`Error::SeatTaken`], and
-    /// [`Error::InvalidPayload`] where a holder is known with another address, name the tickets by their place in the slice.
+    /// Creates all these tickets, or none; they become visible at once. With them, creates those of their holders that are not known among
+    /// the people of `people_of`, an event or the installation, and makes the corrections. Others can write meanwhile. Calls `progress` with
+    /// the number of tickets written so far. [`Error::SeatTaken`], and [`Error::InvalidPayload`] for a holder who is known with another
+    /// address, name the tickets by their index in the slice.
     async fn create_tickets(
         &self,
         event_id: Uuid,
@@ -661,37 +658,37 @@ pub trait Issues {
     ) -> Result<Created>;
 }
 
-/// What a list has to know of what is there.
+/// The reads of an import before it writes.
 #[async_trait]
 pub trait Lists {
-    /// The gates of an event's tickets, and the greatest number that is a seat at each.
+    /// Returns the gates of an event's tickets, with the greatest numeric seat of each.
     async fn list_gates(&self, event_id: Uuid) -> Result<Vec<GateSeats>>;
-    /// The tickets of an event that are there already of those that a list names, each with the place of what names it.
+    /// Returns those of the wanted tickets that the event has, each with the index of its entry in `wanted`.
     async fn find_issued(&self, event_id: Uuid, wanted: &[Wanted]) -> Result<Vec<Issued>>;
-    /// The tickets of an event that these people hold, in the order of their ids.
+    /// Returns the tickets of an event that these people hold, in the order of their ids.
     async fn find_held(&self, event_id: Uuid, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<Issued>>;
-    /// Those of these people who are known.
+    /// Returns those of these people who are known.
     async fn find_people(&self, people_of: Option<Uuid>, usernames: &[String]) -> Result<Vec<KnownPerson>>;
 }
 
-/// What a list makes of an event's tickets.
+/// The changes that an import makes to an event's tickets.
 #[derive(Default)]
 pub struct Issuance {
     /// The holders of the new tickets, each once.
     pub people: Vec<NewUser>,
     pub tickets: Vec<NewTicket>,
     pub corrections: Vec<Correction>,
-    /// What is to be known of people of whom it is not known yet.
+    /// Details to add to known people who lack them.
     pub details: Vec<NewUser>,
 }
 
-/// What changes of a ticket that is there; what is `None` stays.
+/// Corrections to an existing ticket. `None` leaves a value unchanged.
 pub struct Correction {
     pub ticket_id: Uuid,
     pub reference: Option<String>,
-    /// The name on the ticket; the inner `None` is the holder's own.
+    /// The name on the ticket; an inner `None` means the holder's own name.
     pub holder_name: Option<Option<String>>,
-    /// Who gets the ticket, if nobody holds it.
+    /// The holder to register it to, if it has none.
     pub username: Option<String>,
     pub category: Option<String>,
     pub note: Option<String>,
@@ -709,16 +706,16 @@ impl Correction {
     }
 }
 
-/// How a list names a ticket that may be there: by its reference, or by its seat and gate.
+/// A ticket that may exist, identified by its reference, or by its seat and gate.
 pub struct Wanted {
     pub reference: Option<String>,
     pub place: Option<(String, String)>,
 }
 
-/// A ticket that is there, as far as a list has to know it.
+/// An existing ticket, as an import needs it.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Issued {
-    /// The place in the list of what was asked for.
+    /// The index of its entry in `wanted`.
     #[sqlx(skip)]
     pub place: usize,
     pub ticket_id: Uuid,
@@ -740,7 +737,7 @@ pub struct Issued {
     pub walk_up: bool,
 }
 
-/// Somebody whom a list names.
+/// A known person, as an import needs them.
 #[derive(sqlx::FromRow)]
 pub struct KnownPerson {
     pub username: String,
@@ -748,12 +745,12 @@ pub struct KnownPerson {
     pub email: Option<String>,
 }
 
-/// A gate, the greatest number that is a seat there, and how many tickets it has.
+/// A gate, the greatest numeric seat there, and its number of tickets.
 #[derive(sqlx::FromRow)]
 pub struct GateSeats {
     pub gate: String,
     pub last_number: Option<i64>,
-    /// Tickets that are not revoked, and that nobody got at the door.
+    /// Tickets that are neither revoked nor those of walk-ups.
     pub standing: i64,
 }
 
@@ -761,8 +758,8 @@ pub struct GateSeats {
 pub trait Tickets {
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
     async fn list_user_tickets(&self, user_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>>;
-    /// An event's tickets in the order of their ids, or those of them that a change with this number or a later one wrote. Of
-    /// another gate than this those that are new: all that is told of them never changes.
+    /// Lists an event's tickets in the order of their ids, or only those written by the change with this number or a later one. Of these,
+    /// tickets of other gates only if they are new: what a gate learns of them never changes.
     async fn list_manifest(
         &self,
         event_id: Uuid,
@@ -772,11 +769,11 @@ pub trait Tickets {
         limit: i64,
     ) -> Result<Vec<ManifestTicket>>;
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Guarded<Ticket>>>;
-    /// Reads all that a ticket's page shows, in one round trip. [`Error::DeadLink`] where there is no such ticket.
+    /// Reads all that a ticket's page shows, in one round trip. [`Error::DeadLink`] if there is no such ticket.
     async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<TicketPage>;
-    /// The same of all tickets of an event that a person holds and that are not revoked, in the order of their ids; one at least.
+    /// Does the same for all tickets of an event that a person holds and that are not revoked, in the order of their ids. Returns at least one.
     async fn read_held_pages(&self, event_id: Uuid, user_id: Uuid) -> Result<Vec<TicketPage>>;
-    /// Gives the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
+    /// Registers the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
     async fn register_ticket(
         &self,
         person: &PersonName,
@@ -786,17 +783,17 @@ pub trait Tickets {
         author: Author,
     ) -> Result<Ticket>;
     async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, author: Author) -> Result<Ticket>;
-    /// Keeps the fingerprint of another `TICKET_SECRET`, and gives every ticket that may still be scanned a new seed. What
-    /// tickets are stays, but none is printed any more. All of it, or nothing.
+    /// Stores the fingerprint of another `TICKET_SECRET`, and gives a new seed to every ticket that may still be scanned. Tickets keep
+    /// their state, but none counts as printed any more. Atomic.
     async fn reseed_tickets(&self, fingerprint: &[u8], new_seed: NewSeed, author: Author) -> Result<Reseeded>;
 }
 
-/// What has to be known of tickets to mail them to their holders. A key that is bound to an event, `bound_to`, knows the
-/// addresses of that event's own people alone.
+/// Mails tickets to their holders. `bound_to` is the event that the key is bound to, if any: such a key may know only
+/// the addresses of that event's own people.
 #[async_trait]
 pub trait Mails {
     async fn count_mails(&self, event_id: Uuid, bound_to: Option<Uuid>) -> Result<MailCounts>;
-    /// Tickets of a list in the order of their holders, and of each in that of their ids, after the one with this id.
+    /// Lists tickets by holder, and those of each holder by id, after the one with this id.
     async fn list_mails(
         &self,
         event_id: Uuid,
@@ -805,35 +802,35 @@ pub trait Mails {
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<Ticket>>;
-    /// Those of these tickets that the event has.
+    /// Returns those of these tickets that the event has.
     async fn find_addressed(&self, event_id: Uuid, ticket_ids: &[Uuid]) -> Result<Vec<Addressed>>;
-    /// Takes tickets, to mail them now, and records it. Returns those that nobody else has taken within `limits::MAIL_CLAIM`, and
-    /// that are as they were read.
+    /// Claims tickets for mailing and records it. Returns the ids of those that nobody else has claimed within `limits::MAIL_CLAIM` and that have
+    /// not changed since they were read.
     async fn claim_mails(&self, tickets: &[&Addressed], author: Author) -> Result<Vec<Uuid>>;
-    /// Gives back tickets that were taken at a moment: mailed, or not.
+    /// Releases tickets that were claimed at a time, as mailed or not.
     async fn settle_mails(&self, ticket_ids: &[Uuid], claimed_at: Millis, mailed: bool) -> Result<()>;
 }
 
-/// A ticket, and what is written to its holder besides.
+/// A ticket, and what else the mail to its holder needs.
 #[derive(sqlx::FromRow)]
 pub struct Addressed {
     #[sqlx(flatten)]
     pub ticket: Ticket,
-    /// The holder's own name, which need not be the one on the ticket.
+    /// The holder's own name, which may differ from the one on the ticket.
     pub own_name: Option<String>,
 }
 
-/// How far the tickets of an event have got to their holders: of those that admit somebody.
+/// The progress of mailing an event's tickets to their holders. Only tickets that can still admit are counted.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MailCounts {
-    /// Tickets that their holders were mailed.
+    /// Tickets that were mailed to their holders.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub mailed: i64,
-    /// Tickets whose holder has an address and was not mailed.
+    /// Tickets whose holder has an address but was not mailed.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub unmailed: i64,
-    /// How many people hold these.
+    /// The number of people who hold these.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub unmailed_people: i64,
     /// Tickets whose holder has no address, or none that the key may know.
@@ -841,30 +838,30 @@ pub struct MailCounts {
     pub without_address: i64,
 }
 
-/// Where seeds come from.
+/// Generates a seed.
 pub type NewSeed = fn() -> Result<Seed>;
 
-/// The tickets with a new seed under another `TICKET_SECRET`, by the slug of their event.
+/// The tickets that got a new seed under another `TICKET_SECRET`, by the slug of their event.
 pub type Reseeded = BTreeMap<String, ReseededEvent>;
 
-/// Those of one event.
+/// The reseeded tickets of one event.
 #[derive(Debug, Default)]
 pub struct ReseededEvent {
     pub event_id: Uuid,
     pub tickets: usize,
-    /// Those of them that people hold.
+    /// Those of them that have a holder.
     pub held: usize,
 }
 
-/// What a device that is lost knows, and what is done about it.
+/// Records which tickets a device knows, and renews these if it is lost.
 #[async_trait]
 pub trait Losses {
-    /// Notes that a key's device has keys of codes that were made until a moment, `until`, unless that is noted already for
-    /// `least` or later. False when the key is revoked or gone.
+    /// Notes that a key's device has the code keys of seeds made up to `until`, unless `least` or later is noted already. Returns false if
+    /// the key is revoked or does not exist.
     async fn note_manifest(&self, key_id: Uuid, least: Millis, until: Millis) -> Result<bool>;
-    /// Gives a new seed to tickets, so many at most, whose present one the lost device of a revoked key may know; the
-    /// ticket's holder and state stay. No ticket gets two for one loss. Used tickets that nobody can come in with again are
-    /// left alone; one that changed since `undoable_since` may be undone. Some by one transaction: what is done stays done.
+    /// Gives a new seed to at most `most` tickets whose present seed the lost device of a revoked key may know. Their holders and states stay.
+    /// No ticket is renewed twice for one loss. Used tickets that cannot admit again are skipped, unless they changed since `undoable_since`
+    /// and so may be undone. Each transaction handles some tickets; an interruption does not undo them.
     async fn renew_tickets(
         &self,
         key_id: Uuid,
@@ -873,23 +870,23 @@ pub trait Losses {
         new_seed: NewSeed,
         author: Author,
     ) -> Result<Renewal>;
-    /// The tickets that the loss of a key's device renewed and that somebody holds, in the order of their ids.
+    /// Lists the tickets that the loss of a key's device renewed and that have a holder, in the order of their ids.
     async fn list_renewed(&self, key_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>>;
 }
 
-/// What was done of what the loss of a device makes necessary.
+/// The progress of renewing tickets after the loss of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Renewal {
-    /// Tickets that got a new secret now.
+    /// Tickets that this request gave a new secret.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub renewed: i64,
-    /// Tickets that are left: ask again until there are none.
+    /// Tickets that remain: repeat the request until there are none.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub remaining: i64,
 }
 
-/// What a manifest tells of a ticket, and no more: tens of thousands are read at once, and each column costs.
+/// The columns of a ticket that a manifest needs, and no others: tens of thousands of rows are read at once, and each column costs time.
 #[derive(sqlx::FromRow)]
 pub struct ManifestTicket {
     pub ticket_id: Uuid,
@@ -897,12 +894,12 @@ pub struct ManifestTicket {
     pub gate: String,
     #[sqlx(try_from = "Vec<u8>")]
     pub seed: Seed,
-    /// When that was made.
+    /// When the seed was made.
     pub seeded_at: Millis,
     pub status: Status,
-    /// The holder's; every holder has one.
+    /// The holder's username; every holder has one.
     pub username: Option<String>,
-    /// The slug of the event, where the holder is one of its own people.
+    /// The slug of the event, if the holder is one of its own people.
     pub holder_event: Option<String>,
     /// The name on the ticket.
     pub full_name: Option<String>,
@@ -919,7 +916,7 @@ pub struct ManifestTicket {
     pub paid: Option<i64>,
 }
 
-/// A ticket with what its page shows besides.
+/// A ticket, and what else its page shows.
 #[derive(sqlx::FromRow)]
 pub struct TicketPage {
     #[sqlx(flatten)]
@@ -933,13 +930,13 @@ pub struct TicketPage {
     pub opens_at: Option<Millis>,
     pub location: Option<String>,
     pub reentry: Reentry,
-    /// Where the ticket was used, as [`Ticket::admitted_at`] says when.
+    /// The gate of the admission whose time is [`Ticket::admitted_at`].
     pub first_used_gate: Option<String>,
     #[sqlx(flatten)]
     pub kept: KeptSecrets,
 }
 
-/// A ticket to be created, and its holder when it is registered in the same breath.
+/// A ticket to create, and its holder if it is registered at once.
 #[derive(Clone)]
 pub struct NewTicket {
     pub ticket_id: Uuid,
@@ -954,40 +951,40 @@ pub struct NewTicket {
     pub valid_until: Option<Millis>,
 }
 
-/// A holder, who is made where there is none of this name.
+/// A holder, who is created if there is none with this username.
 #[derive(Clone)]
 pub struct NewUser {
     pub username: String,
-    /// Kept with the ticket where the holder is known by another.
+    /// Stored with the ticket if the holder is known by another name.
     pub full_name: Option<String>,
     pub email: Option<String>,
 }
 
-/// What a creation of tickets did.
+/// The counts of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "PlannedCounts"))]
 pub struct Created {
-    /// Tickets made.
+    /// Tickets created.
     pub created: u64,
-    /// Tickets registered to a person, of those made.
+    /// Created tickets that were registered to a person.
     pub registered: u64,
     /// Users created for them.
     pub users_created: u64,
-    /// Tickets that were there already, and were corrected.
+    /// Existing tickets that were corrected.
     pub updated: u64,
-    /// Tickets that were there already, and stayed as they were.
+    /// Existing tickets that were left unchanged.
     pub skipped: u64,
 }
 
-/// Which tickets of an event to list, in the order of their ids, which is the order of their creation.
+/// A filter for the tickets of an event. They are listed in the order of their ids, which is that of their creation.
 #[derive(Default)]
 pub struct TicketFilter {
     pub status: Option<Status>,
     pub gate: Option<String>,
-    /// Words of which each is a part of the seat, the name, the username or the address, as people read them.
+    /// Words that must each occur in the seat, the name, the username or the address, compared as people read them.
     pub search: Option<String>,
-    /// Whether addresses of people of the whole installation are not looked at: whoever asks may not know them.
+    /// Whether to ignore addresses of people of the installation, because the client may not know them.
     pub without_addresses: bool,
     pub after: Option<Uuid>,
 }
@@ -995,22 +992,22 @@ pub struct TicketFilter {
 /// A change to a ticket by an organizer.
 pub enum TicketChange {
     Revoke,
-    /// From now its paper is good.
+    /// Makes its paper valid from now.
     Print,
-    /// A new seed, for the same holder.
+    /// Sets a new seed, for the same holder.
     Reissue {
         seed: Seed,
     },
-    /// A new seed, for another holder.
+    /// Sets a new seed, for another holder.
     Transfer {
         seed: Seed,
         to: PersonName,
     },
-    /// What the gate is told of it, and when it admits.
+    /// Corrects what the gate shows of it, and when it admits.
     Correct(TicketDetails),
 }
 
-/// What is told of a ticket besides its seat and its holder. What is `None` stays, and the inner `None` clears.
+/// The details of a ticket besides its seat and holder. `None` leaves a value unchanged; an inner `None` clears it.
 #[derive(Default)]
 pub struct TicketDetails {
     pub category: Option<Option<String>>,
@@ -1020,7 +1017,7 @@ pub struct TicketDetails {
 }
 
 impl TicketDetails {
-    /// The ticket with these, unless it would then end before it begins.
+    /// Returns the ticket with these details. It is an error if the ticket would then end before it begins.
     pub fn applied(&self, ticket: &Ticket) -> Result<Ticket> {
         let mut ticket = ticket.clone();
         ticket.category = self.category.clone().unwrap_or(ticket.category);
@@ -1033,7 +1030,7 @@ impl TicketDetails {
 }
 
 impl TicketChange {
-    /// What making this change is called.
+    /// The action that records this change.
     pub fn action(&self) -> Action {
         match self {
             Self::Revoke => Action::Revoked,
@@ -1044,16 +1041,16 @@ impl TicketChange {
         }
     }
 
-    /// Whether the answer to it admits somebody, and so is recorded each time that it is given.
+    /// Whether the response contains a secret that admits, so that every request for it is recorded.
     pub fn shows_a_secret(&self) -> bool {
         !matches!(self, Self::Revoke | Self::Correct(_))
     }
 }
 
-/// What a decision at the gate asks of the database: one reading before it, one writing after it.
+/// The database's part in a decision at the gate: one read before it, one write after it.
 #[async_trait]
 pub trait Admissions {
-    /// Reads all that a decision needs, in one round trip. `None`: there is no such event.
+    /// Reads all that a decision needs, in one round trip. `None` if there is no such event.
     async fn read_scan(
         &self,
         event: &str,
@@ -1061,71 +1058,70 @@ pub trait Admissions {
         scan_id: Uuid,
         guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>>;
-    /// Writes a scan, and with it the mark on its ticket, in one round trip. Where its code was looked at it writes nothing
-    /// if by now too many were refused, of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`), or of
-    /// either where the verdict tells that the code is one of the future (`admission::FUTURE_TOLD`):
-    /// scans that were decided at the same time do not see each other when they read. Of refused codes each sees here
-    /// those before it; a right one sees all that were answered, and misses at most what other connections are writing.
+    /// Writes a scan and the mark on its ticket, in one round trip. If the scan's code was checked, writes nothing once too many codes were
+    /// refused: of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`), or of either if the verdict says that the code is
+    /// of the future (`admission::FUTURE_TOLD`). The read alone cannot enforce this, because scans decided at the same time do not see each
+    /// other. The write of a refused code sees all refused codes before it; that of a correct code sees all that were answered, and misses at
+    /// most those that other connections are writing.
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded>;
-    /// Makes tickets of people who have none, each with the next free number as its seat, and admits them. Nothing is written
-    /// where one of the `scan_id`s is taken ([`Error::ScanIdConflict`]) or somebody takes a seat meanwhile
-    /// ([`Error::ScanContended`]).
+    /// Creates a ticket for each walk-up, with the next free number as its seat, and admits them. Writes nothing if one of the `scan_id`s is
+    /// taken ([`Error::ScanIdConflict`]) or if another transaction takes a seat meanwhile ([`Error::ScanContended`]).
     async fn admit_walk_ups(&self, walk_ups: &WalkUps, author: Author) -> Result<()>;
-    /// The scans with these ids, of any event, in the order of the ids, and their tickets.
+    /// Returns the scans with these ids, of any event, in the order of `scan_ids`, and their tickets.
     async fn find_walk_ups(&self, scan_ids: &[Uuid]) -> Result<Vec<(Scan, Option<Ticket>)>>;
 }
 
-/// People without a ticket who are admitted together: what their tickets and scans have.
+/// People without a ticket who are admitted together, with the values of their tickets and scans.
 pub struct WalkUps {
     pub event_id: Uuid,
     pub gate: String,
-    /// The greatest number that is a seat there, as far as it is known.
+    /// The greatest numeric seat at the gate, as far as known.
     pub last_number: i64,
-    /// Of each person's scan,
+    /// One for each person.
     pub scan_ids: Vec<Uuid>,
-    /// and as many seeds.
+    /// One for each person.
     pub seeds: Vec<Seed>,
-    /// Kept with the tickets: nobody holds them.
+    /// Stored with the tickets, which have no holder.
     pub full_name: Option<String>,
     pub category: Option<String>,
     pub note: Option<String>,
-    /// By each person, in the smallest unit of the event's currency.
+    /// Paid by each person, in the smallest unit of the event's currency.
     pub paid: Option<i64>,
     pub scanned_at: Millis,
     pub decided_at: Millis,
     pub offline_result: Option<ScanResult>,
 }
 
-/// Which refused codes count against a scan: those received after a moment. Where there is none, none does.
+/// The refused codes that count against a scan: those received after a time. Without that time, none counts.
 #[derive(Clone, Copy, Default)]
 pub struct Guesses {
-    /// None that is said to have been received later than this counts: its clock was wrong.
+    /// Codes received later than this do not count: the clock was wrong.
     pub until: Option<Millis>,
-    /// Those of the same ticket, batches apart,
+    /// Since when codes of the same ticket count, batches excluded.
     pub of_ticket_since: Option<Millis>,
-    /// and those of the same key, in batches too.
+    /// Since when codes of the same key count, batches included.
     pub of_key_since: Option<Millis>,
     /// That key; none for the key of the environment.
     pub key_id: Option<Uuid>,
 }
 
-/// How a ticket is named in a request.
+/// The identification of a ticket in a request.
 pub enum TicketName<'a> {
     Id(Uuid),
     Seat {
         seat: &'a str,
         gate: &'a str,
     },
-    /// By its id, and the scan that is to speak for it.
+    /// By its id, together with the scan that is to vouch for it.
     OfParty {
         ticket_id: Uuid,
         vouched_by: Uuid,
     },
-    /// Something that is no ticket at all.
+    /// Not a valid identifier of a ticket.
     None,
 }
 
-/// Everything the decision on one scan needs, read at one moment.
+/// All that the decision on one scan needs, read at one moment.
 pub struct ScanContext {
     pub event_id: Uuid,
     pub time_zone: String,
@@ -1134,36 +1130,36 @@ pub struct ScanContext {
     pub closes_at: Option<Millis>,
     pub reentry: Reentry,
     pub ticket: Option<Ticket>,
-    /// Its holder's other tickets for its gate that might be admitted, so many at most as are told. None where a scan speaks for
-    /// this one.
+    /// Its holder's other tickets for its gate that might be admitted, up to the number that a response lists. Empty if a scan vouches for this
+    /// ticket.
     pub party: Vec<Ticket>,
-    /// The scan that speaks for the ticket, if it does.
+    /// The scan that vouches for the ticket, if any.
     pub voucher: Option<Voucher>,
-    /// The scan that has this `scan_id` already.
+    /// The scan that already has this `scan_id`.
     pub prior: Option<Scan>,
-    /// `wrong_code` and `stale_code` of the ticket, those that count against this scan,
+    /// The number of the ticket's `wrong_code` and `stale_code` that count against this scan.
     pub refusals: i64,
-    /// and of the key.
+    /// The number of the key's refused codes that count against this scan.
     pub key_refusals: i64,
     pub newest_accepted_at: Option<Millis>,
-    /// Whether the ticket, or one that it was before it was reissued, has admitted.
+    /// Whether the ticket has admitted anybody, before or after it was reissued.
     pub has_admitted: bool,
-    /// Where the ticket was used, as [`Ticket::admitted_at`] says when.
+    /// The gate of the admission whose time is [`Ticket::admitted_at`].
     pub first_used_gate: Option<String>,
-    /// Of the `TICKET_SECRET` that this database was used with first.
+    /// The fingerprint of the `TICKET_SECRET` that this database is used with.
     pub secret_fingerprint: Option<Vec<u8>>,
 }
 
-/// A scan that admitted a ticket's holder with another ticket, by the same key, and that may speak for this one.
+/// A scan of another ticket of the same holder, by the same key, that may vouch for this one.
 pub struct Voucher {
     pub decided_at: Millis,
-    /// That of the other ticket.
+    /// The gate of the other ticket.
     pub gate: String,
-    /// Whether it let its holder in, was not undone, and needed no other scan to speak for it.
+    /// Whether the scan admitted its holder, was not undone, and was not vouched for itself.
     pub admitted: bool,
 }
 
-/// The change that an accepted scan makes, if the ticket is still at `version`.
+/// The change that an accepted scan makes if the ticket is still at `version`.
 #[derive(Clone, Copy)]
 pub struct Mark {
     pub version: i64,
@@ -1175,7 +1171,7 @@ pub struct Mark {
 pub enum Recorded {
     /// Scan and mark are committed.
     Done,
-    /// The ticket changed or went since it was read, or too many codes were refused meanwhile; nothing is written.
+    /// The ticket was changed or deleted since it was read, or too many codes were refused meanwhile; nothing is written.
     Outdated,
     /// The `scan_id` is taken; nothing is written.
     ScanIdTaken,
@@ -1186,10 +1182,10 @@ pub trait Scans {
     async fn get_scan(&self, scan_id: Uuid) -> Result<Option<Guarded<Scan>>>;
     /// Undoes a ticket's newest accepted scan if it was received at `not_before` or later.
     async fn undo_scan(&self, scan_id: Uuid, not_before: Millis, author: Author) -> Result<Scan>;
-    /// Scans in the order they were received, after the one with this moment and id.
+    /// Lists scans in the order they were received, after the one with this time and id.
     async fn list_scans(&self, event_id: Uuid, after: Option<(Millis, Uuid)>, limit: i64) -> Result<Vec<ListedScan>>;
-    /// Tickets that were registered or have admitted somebody, or with `inside` those whose holder is inside, in the order of their ids, after
-    /// the one with this id.
+    /// Lists tickets in the order of their ids, after the one with this id: those that were registered or have admitted, or with `inside` those
+    /// whose holder is inside.
     async fn list_attendance(
         &self,
         event_id: Uuid,
@@ -1197,15 +1193,15 @@ pub trait Scans {
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<Attendance>>;
-    /// Scans with a key that were received at a moment or later, in that order, after the scan with this id.
+    /// Lists scans by a key that were received at `since` or later, in that order, after the scan with this id.
     async fn list_key_scans(&self, key: &Key, since: Millis, after: Option<Uuid>, limit: i64) -> Result<Vec<KeyScan>>;
-    /// Duplicates and undone scans, the newest first, after the scan with this id.
+    /// Lists duplicates and undone scans, the newest first, after the scan with this id.
     async fn list_incidents(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Incident>>;
-    /// Conflicts, the newest first, after the scan with this id.
+    /// Lists conflicts, the newest first, after the scan with this id.
     async fn list_conflicts(&self, event_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Conflict>>;
 }
 
-/// A scan, and what its ticket and the keys are called now. What is about a ticket is none where the scan's is not known.
+/// A scan, with the current names of its ticket and keys. Values of the ticket are none if the ticket is not known.
 #[derive(sqlx::FromRow)]
 pub struct ListedScan {
     #[sqlx(flatten)]
@@ -1215,13 +1211,13 @@ pub struct ListedScan {
     pub full_name: Option<String>,
     pub category: Option<String>,
     pub walk_up: Option<bool>,
-    /// Of the key that scanned, while there is the key.
+    /// The name of the key that scanned, while the key exists.
     pub key_name: Option<String>,
-    /// Of the key that took the scan back.
+    /// The name of the key that undid the scan.
     pub undone_by_name: Option<String>,
 }
 
-/// A ticket, and where it admitted its holder first and last.
+/// A ticket, and the gates where it first and last admitted its holder.
 #[derive(sqlx::FromRow)]
 pub struct Attendance {
     #[sqlx(flatten)]
@@ -1230,7 +1226,7 @@ pub struct Attendance {
     pub last_gate: Option<String>,
 }
 
-/// A scan with a key, without the person.
+/// A scan by a key, without the person.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyScan {
@@ -1250,11 +1246,11 @@ pub struct KeyScan {
     pub scanned_at: Millis,
     /// When the service received it.
     pub received_at: Millis,
-    /// When it was taken back; null when it was not.
+    /// When it was undone; null when it was not.
     pub undone_at: Option<Millis>,
 }
 
-/// A scan as an organizer looks into it: of which ticket, by which device, and who let its holder in before.
+/// A scan with what an organizer needs to investigate it: the ticket, the device, and the admission before it.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TracedScan {
@@ -1275,16 +1271,16 @@ pub struct TracedScan {
     pub key_id: Option<Uuid>,
     /// That key's name.
     pub key_name: Option<String>,
-    /// With `already_used`: when the ticket admitted its holder, with `once_a_day` on this day. Null where it does not apply.
+    /// With `already_used`: when the ticket admitted its holder; with `once_a_day`, on this day. Null where it does not apply.
     pub first_used_at: Option<Millis>,
-    /// With `already_used`: the gate where that was, when known. Null where it does not apply.
+    /// With `already_used`: the gate of that admission, when known. Null where it does not apply.
     #[cfg_attr(test, schemars(with = "Option<Place>"))]
     pub first_used_gate: Option<String>,
     /// With `already_used`: the name of the key that admitted the holder then, when it has one.
     pub first_key_name: Option<String>,
 }
 
-/// A scan by which a gate admitted somebody while it was offline, and which the service refused afterwards.
+/// A scan by which a gate admitted somebody while it was offline, and which the service rejected afterwards.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Conflict {
@@ -1298,18 +1294,18 @@ pub struct Conflict {
     pub result: ScanResult,
 }
 
-/// A scan that was refused because its ticket was used already, or one that was undone.
+/// A scan that was rejected because its ticket was already used, or one that was undone.
 #[derive(Debug, serde::Serialize, sqlx::FromRow)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Incident {
     #[serde(flatten)]
     #[sqlx(flatten)]
     pub scan: TracedScan,
-    /// What the service decided: `already_used`, or, of a scan that was undone, `accepted`.
+    /// What the service decided: `already_used`; of an undone scan, `accepted`.
     pub result: ScanResult,
     /// When the scan was undone; null where it was not.
     pub undone_at: Option<Millis>,
-    /// The key that undid it; null for the key of the environment, and where nobody did.
+    /// The key that undid it; null for the key of the environment, and when it was not undone.
     pub undone_by: Option<Uuid>,
     /// That key's name.
     pub undone_key_name: Option<String>,
@@ -1327,7 +1323,7 @@ impl AsMut<TracedScan> for Incident {
     }
 }
 
-/// Makes a store without touching network or disk: the first call opens it.
+/// Creates a store without touching network or disk: the first call opens it.
 pub fn open(settings: &Settings) -> Box<dyn Store> {
     let &Settings { pool_max, db_timeout, .. } = settings;
     match &settings.database {
@@ -1338,8 +1334,8 @@ pub fn open(settings: &Settings) -> Box<dyn Store> {
     }
 }
 
-/// Brings the schema to this release's, under a lock, and then folds the texts of tickets that a release before it has made,
-/// while others write: running it twice, or twice at once, does no harm. Returns the names of the migrations that it applied.
+/// Migrates the schema to this release under a lock, then folds the texts of tickets that an earlier release created, while others
+/// write. It is safe to run twice, or twice at once.
 pub async fn migrate(database: &Database) -> Result<Migrated> {
     let migrated = migrate_by(database, MIGRATIONS).await?;
     match database {
@@ -1349,7 +1345,7 @@ pub async fn migrate(database: &Database) -> Result<Migrated> {
     Ok(migrated)
 }
 
-/// The same by another list, such as that of an earlier release.
+/// Does the same with another list of migrations, such as that of an earlier release.
 pub async fn migrate_by(database: &Database, migrations: &[Migration]) -> Result<Migrated> {
     match database {
         Database::Postgres { owner, grant_to, .. } => postgres::migrate(owner, grant_to.as_deref(), migrations).await,
@@ -1357,8 +1353,7 @@ pub async fn migrate_by(database: &Database, migrations: &[Migration]) -> Result
     }
 }
 
-/// Runs every file of PostgreSQL's schema once more, as the owner: a restored database has its tables and functions, but
-/// not who may use them.
+/// Runs every file of PostgreSQL's schema again, as the owner: a restored database has its tables and functions, but not its grants.
 pub(crate) async fn reapply(database: &Database) -> Result<()> {
     match database {
         Database::Postgres { owner, grant_to, .. } => postgres::reapply(owner, grant_to.as_deref()).await,
@@ -1366,7 +1361,7 @@ pub(crate) async fn reapply(database: &Database) -> Result<()> {
     }
 }
 
-/// What a failed statement means for the caller. Refusals that a statement expects are sorted out where it is run.
+/// Translates a failed statement for the caller. Errors that a statement expects are handled where it is run.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
@@ -1381,8 +1376,7 @@ impl From<sqlx::Error> for Error {
                     ))
                 } else if postgres::is_passing(&code) || sqlite::is_passing(&code) || refusal.is_foreign_key_violation()
                 {
-                    // A foreign key fails only when what it names was deleted between our reading and writing: the
-                    // next try finds it gone and says so.
+                    // A foreign key fails only if its target was deleted between our read and our write: the retry finds that and says so.
                     Self::DatabaseUnavailable(error.to_string())
                 } else {
                     Self::Internal(error.to_string())
@@ -1397,8 +1391,7 @@ impl From<sqlx::Error> for Error {
 mod tests {
     use std::path::Path;
 
-    /// What need not ask whether a ticket, a user, a scan or an event is there: they were found before, or everything is
-    /// meant.
+    /// Statements that need not check whether a ticket, user, scan or event is visible: it was found before, or all rows are meant.
     const FOUND_OR_ALL: &[&str] = &[
         "from tickets t where t.user_id = u.user_id)",
         "from users u where u.event_id is null and",
@@ -1464,7 +1457,7 @@ mod tests {
         "select count(*) from tickets t join events e on e.event_id = t.event_id where t.user_id = $1 and t.ticket_id > $2 and t.ticket_id <= $3 and t.issue_id = e.issuing",
     ];
 
-    /// By what a statement asks whether a row of a table is there, not hidden by an import or a deletion: one of these.
+    /// The conditions that check whether a row of a table is visible, not hidden by an import or a deletion. A statement needs one of them.
     const ASKED: &[(&str, &[&str])] = &[
         ("tickets", &["issued_ticket!()"]),
         ("users", &["issued_user!()"]),
@@ -1472,7 +1465,7 @@ mod tests {
         ("events", &["issued_ticket!()", "issued_user!()", "deleted_at is null"]),
     ];
 
-    /// Every file that has SQL in it, without its comments and tests, each run of white space one space.
+    /// Every file with SQL, without its comments and tests, with white space collapsed.
     fn sources() -> Vec<String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
         let files = |folder: &Path| -> Vec<_> {

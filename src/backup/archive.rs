@@ -1,4 +1,4 @@
-//! Backups as files: their names, how one comes into its directory whole or not at all, and which are kept.
+//! Backup files: their names, how a file appears in its directory complete or not at all, and which are retained.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -18,29 +18,29 @@ use uuid::Uuid;
 use crate::model::Millis;
 use crate::store::beside;
 
-/// How the names of backups end, SQLite's and PostgreSQL's: the first is what we make, the others we know as well.
+/// The suffixes of backups of SQLite and PostgreSQL. The first is the one we write; the others are recognised too.
 pub const SQLITE: &[&str] = &[".db.gz"];
 pub const POSTGRES: &[&str] = &[".dump.gz", ".dump"];
 
 const NAME: &str = "tickets-%Y%m%d-%H%M%SZ";
-/// How the names of files begin that are still being written.
+/// The prefix of files that are still being written.
 const UNFINISHED: &str = ".unfinished-tickets-";
 
-/// For how many hours before the newest backup each has one.
+/// One backup per hour is kept for this many hours before the newest.
 const HOURS: u64 = 24;
 const DAYS: usize = 7;
 const WEEKS: usize = 4;
 
-/// A directory that this process alone writes backups into, until it is dropped.
+/// A directory that only this process writes backups into, until this is dropped.
 pub struct Folder {
     path: PathBuf,
-    /// Open and locked. The kernel unlocks it when the process ends, however it ends.
+    /// Open and locked. The kernel releases the lock when the process ends, in whatever way.
     lock: File,
 }
 
 impl Folder {
-    /// Opens a directory, for this user alone when it has to be made, and removes what a killed run left in it. `None`:
-    /// another process is at work there.
+    /// Opens a directory, creating it for this user only if it is missing, and removes leftovers of a killed run. `None` if another process
+    /// has locked it.
     pub fn open(path: &Path) -> anyhow::Result<Option<Self>> {
         Self::open_directory(path).with_context(|| path.display().to_string())
     }
@@ -63,14 +63,14 @@ impl Folder {
         Ok(Some(Self { path: path.to_owned(), lock }))
     }
 
-    /// A new, empty file for nobody else's eyes.
+    /// Creates a new, empty file that only this user can read.
     pub fn unfinished(&self) -> anyhow::Result<Unfinished> {
         let path = self.path.join(format!("{UNFINISHED}{}", Uuid::new_v4().simple()));
         create(&path).with_context(|| path.display().to_string())?;
         Ok(Unfinished(path))
     }
 
-    /// Gives a file its name, for good: it is on the disk before it has the name, and so is the name after that.
+    /// Gives a file its final name. The file is synced to disk before it is renamed, and the directory after.
     pub fn keep(&self, unfinished: Unfinished, taken_at: Millis, endings: &[&str]) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name(taken_at, endings[0]));
         let kept =
@@ -79,15 +79,15 @@ impl Folder {
         Ok(path)
     }
 
-    /// Gives a file a name that must be free.
+    /// Gives a file a name that must not exist yet.
     pub fn keep_as(&self, unfinished: &Unfinished, path: &Path) -> anyhow::Result<()> {
         let kept =
             sync(&unfinished.0).and_then(|()| fs::hard_link(&unfinished.0, path)).and_then(|()| self.lock.sync_all());
         kept.with_context(|| path.display().to_string())
     }
 
-    /// Removes the backups of one kind that need no longer be kept. One that claims to be later than the newest is left
-    /// alone: a clock was wrong, and it is not for us to say when.
+    /// Removes the backups of one kind that are past their retention. One dated later than the newest is left alone: a clock was wrong, and it is
+    /// unknown which.
     pub fn prune(&self, newest: Millis, endings: &[&str]) -> anyhow::Result<()> {
         let mut backups = list(&self.path, endings)?;
         backups.retain(|(taken_at, _)| *taken_at <= newest);
@@ -107,15 +107,15 @@ impl Folder {
         Ok(())
     }
 
-    /// The newest backup of one kind up to a moment, if it tells what it holds.
+    /// Returns the newest backup of one kind up to a time, if its contents are known.
     pub fn newest(&self, endings: &[&str], now: Millis) -> anyhow::Result<Option<(PathBuf, Holding)>> {
         let newest = newest(&self.path, endings, now)?;
         Ok(newest.and_then(|(_, path)| Holding::of(&path).map(|holds| (path, holds))))
     }
 }
 
-/// How much a backup holds, as the comment of its gzip header tells (RFC 1952, section 2.3.1.1), so that nobody has to
-/// unpack it. Dumps of PostgreSQL do not tell.
+/// The number of rows in a backup, stored in the comment of its gzip header (RFC 1952, section 2.3.1.1), so that it can be read without
+/// unpacking. Dumps of PostgreSQL have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
     pub tickets: i64,
@@ -135,18 +135,18 @@ impl Holding {
         format!("tickets {} scans {}", self.tickets, self.scans)
     }
 
-    /// Whether it holds so much less than another that something was lost or deleted in between.
+    /// Whether it holds so much less than another that data was lost or deleted in between.
     pub fn is_far_below(self, other: Self) -> bool {
         2 * self.tickets < other.tickets || 2 * self.scans < other.scans
     }
 }
 
-/// A file that is removed unless it got its name.
+/// A file that is removed when dropped, unless it was renamed.
 pub struct Unfinished(pub PathBuf);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // It has its name already, or the next run removes it. A copy that failed leaves its journal too.
+        // If it was renamed, there is nothing to remove; if the removal fails, the next run repeats it. A failed copy also leaves its journal.
         let _ = fs::remove_file(&self.0);
         let _ = fs::remove_file(beside(&self.0, "-journal"));
     }
@@ -160,12 +160,12 @@ fn sync(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.sync_all()
 }
 
-/// The newest backup of one kind up to a moment.
+/// Returns the newest backup of one kind up to a time.
 pub fn newest(directory: &Path, endings: &[&str], now: Millis) -> anyhow::Result<Option<(Millis, PathBuf)>> {
     Ok(list(directory, endings)?.into_iter().find(|(taken_at, _)| *taken_at <= now))
 }
 
-/// The backups of one kind, the newest first. Without the directory there is none.
+/// Lists the backups of one kind, newest first. Without the directory, there are none.
 fn list(directory: &Path, endings: &[&str]) -> anyhow::Result<Vec<(Millis, PathBuf)>> {
     let mut backups = Vec::new();
     let entries = match fs::read_dir(directory) {
@@ -190,7 +190,7 @@ fn name(taken_at: Millis, ending: &str) -> String {
     format!("{}{ending}", civil(taken_at).strftime(NAME))
 }
 
-/// The moment in a name that is exactly ours, to the second.
+/// Parses the time, to the second, from a name that has exactly our format.
 fn taken_at(file_name: &str, endings: &[&str]) -> Option<Millis> {
     let (stem, ending) = endings.iter().find_map(|ending| Some((file_name.strip_suffix(ending)?, ending)))?;
     let time = DateTime::strptime(NAME, stem).ok()?;
@@ -198,8 +198,8 @@ fn taken_at(file_name: &str, endings: &[&str]) -> Option<Millis> {
     (name(time, ending) == file_name).then_some(time)
 }
 
-/// Which of these backups, the newest first, to keep: the newest of each of the last hours, of each of the last days that have
-/// one, and of those that are older, the newest of their week.
+/// Returns which of these backups, newest first, to keep: the newest of each of the last hours, the newest of each of the last days with a
+/// backup, and the newest of each older week.
 fn kept(times: &[Millis]) -> BTreeSet<i64> {
     let mut kept = BTreeSet::new();
     let (mut days, mut weeks) = (BTreeSet::new(), 0);
@@ -218,12 +218,12 @@ fn kept(times: &[Millis]) -> BTreeSet<i64> {
     kept
 }
 
-/// The first day of a date's week.
+/// Returns the first day of a date's week.
 fn monday(day: Date) -> Date {
     day.saturating_sub(i32::from(day.weekday().to_monday_zero_offset()).days())
 }
 
-/// Compresses a file into another one, and reads that back: what cannot be read again is no copy.
+/// Compresses a file into another, and reads that back: a copy counts only if it can be read.
 pub fn compress(from: &Path, to: &Path, holds: Option<Holding>) -> anyhow::Result<()> {
     let written = OpenOptions::new().write(true).truncate(true).open(to)?;
     let header = holds.map_or_else(GzBuilder::new, |holds| GzBuilder::new().comment(holds.comment()));
@@ -231,14 +231,14 @@ pub fn compress(from: &Path, to: &Path, holds: Option<Holding>) -> anyhow::Resul
     let length = io::copy(&mut File::open(from)?, &mut encoder)?;
     encoder.finish()?.sync_all()?;
     let read = io::copy(&mut reader(to)?, &mut io::sink())?;
-    anyhow::ensure!(read == length, "{} of {length} bytes can be read again", read);
+    anyhow::ensure!(read == length, "only {} of {length} bytes can be read back", read);
     Ok(())
 }
 
-/// Restores a file that was compressed.
+/// Decompresses a file into another.
 pub fn decompress(from: &Path, to: &Path) -> anyhow::Result<()> {
     let mut written = OpenOptions::new().write(true).truncate(true).open(to)?;
-    // Either file may be the cause; an archive that breaks off or does not fit its checksum says so itself.
+    // Either file may have caused an error; one of a truncated or altered archive says so itself.
     io::copy(&mut reader(from)?, &mut written)?;
     Ok(written.sync_all()?)
 }
@@ -250,7 +250,7 @@ pub fn is_compressed(path: &Path) -> io::Result<bool> {
     Ok(start == [0x1f, 0x8b])
 }
 
-/// What a file holds, which may be compressed; then it fails, at its end at the latest, unless all of it is as it was.
+/// Reads a file, decompressing it if it is a gzip; then the read fails, at the end at the latest, if the file is truncated or was altered.
 pub fn reader(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     let file = BufReader::new(File::open(path)?);
     Ok(if is_compressed(path)? { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    /// What is kept of backups at these times.
+    /// Returns which of backups at these times are kept.
     fn kept_of(times: &mut [Millis]) -> Vec<String> {
         times.sort();
         times.reverse();
@@ -313,7 +313,7 @@ mod tests {
             let times: Vec<Millis> = (0..=today).rev().map(|day| Millis(start.0 + day * Millis::DAY)).collect();
             kept(&times).first().map(|oldest| (times[0].0 - oldest) / Millis::DAY)
         });
-        // Until the next one is taken it is some hours older.
+        // It is some hours older until the next one is taken.
         assert_eq!(oldest.max(), Some(Some(BACKUP_DAYS as i64 - 1)));
     }
 
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(pruned.len(), DAYS + WEEKS);
     }
 
-    /// Elsewhere no file is always full.
+    /// Other systems have no file that is always full.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_disk_that_is_full_is_told() {

@@ -1,6 +1,6 @@
-//! PostgreSQL's side of backups: its own programs dump and load, and a dump counts once a throwaway database was made
-//! from it. The dump's own format has no checksum, so it is compressed here, where gzip's tells what was altered later.
-//! Passwords reach the programs in the environment, which others on the machine cannot read.
+//! Backups of PostgreSQL: its own programs dump and load, and a dump is kept only after a throwaway database was restored from it. The dump
+//! format has no checksum, so the dump is compressed here: gzip's checksum detects later changes. Passwords reach the programs through the
+//! environment, which other users of the machine cannot read.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader};
@@ -24,8 +24,8 @@ use crate::config::{Database, for_a_url};
 use crate::model::Millis;
 use crate::store::{self, postgres_schema};
 
-/// The lists that gates have may be newer than a restored database, so from now on it counts its changes in another history,
-/// and by the numbers of this server's transactions.
+/// Gates may have lists that are newer than the restored database, so it begins a new history of changes, numbered by the transactions of
+/// this server.
 const BEGIN_HISTORY: &str = "\
     update settings set value = decode(left(replace(gen_random_uuid()::text, '-', ''), 8), 'hex') where name = 'history'; \
     update tickets set change = null; update actions set change = null where change is not null";
@@ -34,8 +34,8 @@ const HAS_FORMER: &str = "select to_regclass('former_secrets') is not null";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Dumps a database that others may be writing to, as it is at one moment, and keeps the dump once a database on the
-/// scratch server was made from it.
+/// Dumps a consistent state of a database that others may be writing to, and keeps the dump once a database on the scratch server was
+/// restored from it.
 pub async fn back_up(
     owner: &PgConnectOptions,
     scratch: &PgConnectOptions,
@@ -60,7 +60,7 @@ pub async fn back_up(
     Ok((folder.keep(compressed, taken_at, archive::POSTGRES)?, contents))
 }
 
-/// Puts a backup where no data is, brings the schema to this release's and lets the service in.
+/// Restores a backup into a database without data, migrates the schema to this release and grants the service its privileges.
 pub async fn restore(file: &Path, database: &Database) -> anyhow::Result<Contents> {
     let Database::Postgres { owner, .. } = database else { unreachable!("the caller looked") };
     check(file).await.with_context(|| file.display().to_string())?;
@@ -69,18 +69,18 @@ pub async fn restore(file: &Path, database: &Database) -> anyhow::Result<Content
     let contents = inspect(owner).await?;
     let contents = if contents.is_of_a_history() { begin_anew(owner).await? } else { contents };
     store::migrate(database).await?;
-    store::reapply(database).await.context("giving the service its rights")?;
+    store::reapply(database).await.context("granting the service its privileges")?;
     let schema_version = contents.schema_version;
     let served = Contents { schema_version, ..inspect(owner).await? };
-    anyhow::ensure!(served == contents, "the database is not what was in the backup");
+    anyhow::ensure!(served == contents, "the database differs from the backup");
     Ok(contents)
 }
 
-/// Reads a backup to its end, without a server: that it is whole, and of a schema that we know.
+/// Checks a backup to its end, without a server: it must be intact, and of a known schema.
 async fn check(file: &Path) -> anyhow::Result<()> {
     let file = file.to_owned();
     let check = move || {
-        // What was altered after it was compressed ends here: PostgreSQL's programs get none of it.
+        // Detects a file that was altered after compression, before PostgreSQL's programs read it.
         io::copy(&mut archive::reader(&file)?, &mut io::sink())?;
         let mut program = std::process::Command::new("pg_restore");
         let program = program.arg("--file=-").stdin(dump(&file)?).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -94,16 +94,16 @@ async fn check(file: &Path) -> anyhow::Result<()> {
     unblocked(check).await
 }
 
-/// A dump as the input of a program, which reads as much as it needs, and says itself when that is not there.
+/// Opens a dump as the input of a program, which reads as much as it needs, and reports itself if that is missing.
 fn dump(file: &Path) -> io::Result<PipeReader> {
     let mut dump = archive::reader(file)?;
     let (output, mut input) = io::pipe()?;
-    // Ends with the program at the latest.
+    // The thread ends with the program at the latest.
     std::thread::spawn(move || io::copy(&mut dump, &mut input));
     Ok(output)
 }
 
-/// Finds the newest migration in an SQL script of `pg_dump`, and the line that ends every such script.
+/// Finds the newest migration in an SQL script of `pg_dump`, and the line that ends every complete script.
 fn schema_of(mut script: impl BufRead) -> anyhow::Result<Option<i64>> {
     let (mut newest, mut among_migrations, mut complete) = (None, false, false);
     let mut line = Vec::new();
@@ -118,11 +118,11 @@ fn schema_of(mut script: impl BufRead) -> anyhow::Result<Option<i64>> {
         }
         line.clear();
     }
-    anyhow::ensure!(complete, "breaks off, or is no script of pg_dump");
+    anyhow::ensure!(complete, "is truncated, or not a script of pg_dump");
     Ok(newest)
 }
 
-/// Refuses a database that holds anything of ours; takes away tables of ours that hold nothing, such as `migrate` made.
+/// Rejects a database with data of ours; drops tables of ours without data, such as `migrate` creates.
 async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
     const TABLES: [&str; 9] =
         ["scans", "former_secrets", "keys", "tickets", "users", "actions", "events", "settings", "_sqlx_migrations"];
@@ -136,7 +136,7 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
         if !exists {
             continue;
         }
-        // The lock is kept until the table is gone: nobody fills it after we looked.
+        // The lock is held until the table is dropped, so nobody can fill it after this check.
         let lock = format!("lock table public.{table} in access exclusive mode");
         sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
         let rows = match table {
@@ -149,7 +149,7 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
         };
         let holds: bool = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut *transaction).await?;
         let database = owner.get_database().unwrap_or(owner.get_username());
-        anyhow::ensure!(!holds, "the database {database} holds {table} already; restore into an empty one");
+        anyhow::ensure!(!holds, "the database {database} already has rows in {table}; restore into an empty one");
     }
     let tables = TABLES.map(|table| format!("public.{table}")).join(", ");
     let routines = "sp_register_ticket_to_user, fn_mark_ticket_as_used, fn_analyze_tickets, fn_forget_search, \
@@ -160,8 +160,8 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
     Ok(connection.close().await?)
 }
 
-/// Makes the tables of a backup in a database that does not have them. Only what is ours: a managed server puts schemas
-/// and extensions of its own into each database, which no other server has.
+/// Restores the tables of a backup into a database that lacks them. Only the schema `public`: managed servers add schemas and extensions of
+/// their own to each database, which other servers do not have.
 async fn load(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()> {
     let database = into.get_database().unwrap_or(into.get_username());
     let mut program = program("pg_restore", into);
@@ -169,7 +169,7 @@ async fn load(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()> {
     succeed(program.args(["--exit-on-error", "--dbname", database]).stdin(dump(file)?)).await
 }
 
-/// What a database holds.
+/// Returns the contents of a database.
 async fn inspect(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     let mut connection = connect(options).await?;
     let contents: Contents = sqlx::query_as(CONTENTS)
@@ -182,7 +182,7 @@ async fn inspect(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     Ok(contents)
 }
 
-/// Deletes what imports had hidden, begins another history, and returns what is left.
+/// Deletes the hidden rows of imports, begins a new history, and returns the remaining contents.
 async fn begin_anew(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     let mut connection = connect(options).await?;
     let mut transaction = connection.begin().await.map_err(said)?;
@@ -194,7 +194,7 @@ async fn begin_anew(options: &PgConnectOptions) -> anyhow::Result<Contents> {
     inspect(options).await
 }
 
-/// What of a database can come back to life.
+/// Reads the state that a restore can bring back.
 pub async fn read_state(options: &PgConnectOptions) -> anyhow::Result<State> {
     let mut connection = connect(options).await?;
     let state = state_of!(&mut connection, HAS_FORMER);
@@ -202,7 +202,7 @@ pub async fn read_state(options: &PgConnectOptions) -> anyhow::Result<State> {
     Ok(state)
 }
 
-/// Keeps the keys that another database has and this one, which was restored, has not, as revoked ones.
+/// Stores the keys that another database has and this restored one lacks, as revoked.
 pub async fn keep_ended(options: &PgConnectOptions, before: &State, now: Millis) -> anyhow::Result<HashSet<Uuid>> {
     let mut connection = connect(options).await?;
     let mut transaction = connection.begin().await.map_err(said)?;
@@ -212,7 +212,7 @@ pub async fn keep_ended(options: &PgConnectOptions, before: &State, now: Millis)
     Ok(kept)
 }
 
-/// Works in a new database, which is dropped whatever becomes of the work, a stop signal included.
+/// Runs `work` in a new database, which is dropped whatever the outcome, also on a stop signal.
 pub async fn in_scratch<T>(
     server: &PgConnectOptions,
     work: impl AsyncFnOnce(PgConnectOptions) -> anyhow::Result<T>,
@@ -220,10 +220,10 @@ pub async fn in_scratch<T>(
     let name = format!("register_ticket_api_scratch_{}", Uuid::new_v4().simple());
     execute(server, format!("create database {name} template template0"))
         .await
-        .context("making a throwaway database; --scratch-url names another server or login")?;
+        .context("creating a throwaway database; --scratch-url names another server or login")?;
     let outcome = unless_stopped(work(server.clone().database(&name))).await;
     let dropped = execute(server, format!("drop database {name} with (force)")).await;
-    match dropped.with_context(|| format!("the throwaway database {name} remains")) {
+    match dropped.with_context(|| format!("the throwaway database {name} was not dropped")) {
         Ok(()) => outcome,
         Err(remains) => match outcome {
             Ok(_) => Err(remains),
@@ -244,7 +244,7 @@ async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
     connected.context("PostgreSQL does not answer")?.map_err(said).context("connecting to PostgreSQL")
 }
 
-/// One of PostgreSQL's programs, which is told where its server is.
+/// Prepares one of PostgreSQL's programs, with its server in the environment.
 fn program(name: &str, options: &PgConnectOptions) -> Command {
     let mut program = Command::new(name);
     let url = for_a_url(options).to_url_lossy();
@@ -263,10 +263,10 @@ fn program(name: &str, options: &PgConnectOptions) -> Command {
             "sslkey" => "PGSSLKEY",
             _ => continue,
         };
-        // So sqlx marks what is a file and not the certificate itself.
+        // sqlx marks a file in this way, as opposed to the certificate itself.
         program.env(variable, value.strip_prefix("file: ").unwrap_or(&value));
     }
-    // libpq trusts nobody of itself, sqlx Mozilla's list: the system's comes close. Known to libpq 16 and newer.
+    // libpq trusts no authority by default, sqlx Mozilla's list: the system's list comes close. libpq 16 and newer support it.
     if matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
         && !url.query_pairs().any(|(name, _)| name == "sslrootcert")
     {
@@ -276,7 +276,7 @@ fn program(name: &str, options: &PgConnectOptions) -> Command {
     program
 }
 
-/// Runs a program that must end well.
+/// Runs a program, and returns its error output as an error if it fails.
 async fn succeed(program: &mut Command) -> anyhow::Result<()> {
     let name = program.as_std().get_program().to_string_lossy().into_owned();
     let ended = program.output().await.map_err(|error| missing(&name, error))?;
@@ -290,7 +290,7 @@ fn missing(program: &str, error: io::Error) -> anyhow::Error {
     anyhow::anyhow!("{program}: {error}{advice}")
 }
 
-/// What a program said, as one line.
+/// Joins a program's error output into one line.
 fn words(errors: &[u8]) -> String {
     String::from_utf8_lossy(errors).split_whitespace().collect::<Vec<_>>().join(" ")
 }

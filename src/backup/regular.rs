@@ -13,19 +13,20 @@ use crate::app::App;
 use crate::model::Millis;
 use crate::store::beside;
 
-/// The first requests go first.
+/// The delay before the first check, so that it does not slow down the first requests.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How long until the next look when the directory is in use, or a backup failed.
+/// The delay until the next check if the directory is in use or a backup failed.
 const TRY_AGAIN: Duration = Duration::from_secs(10 * 60);
-/// How old the newest backup may become: what was done since then is lost with the machine.
+/// The maximum age of the newest backup: later changes are lost with the machine.
 const DAY: Duration = Duration::from_hours(24);
-/// The same once somebody was scanned: with the next look and the time that a backup takes it is a minute.
+/// The maximum age once somebody was scanned. With the interval of checks and the duration of a backup, it amounts to a minute.
 const NEARLY_A_MINUTE: Duration = Duration::from_secs(45);
-/// How many times as long as it took to take one there is none: a large database is not copied all the time.
+/// The pause after a backup, as a multiple of its duration: a large database must not be copied all the time.
 const REST: u32 = 20;
 
-/// How old the newest backup may be, once the service has run for so long: a day, and an hour to take one.
+/// The maximum age of the newest backup for the full health check, once the service has run for a while: a day, and an hour to
+/// take it.
 const STALE: Duration = Duration::from_hours(25);
 const RUNNING: Duration = Duration::from_secs(10 * 60);
 
@@ -36,8 +37,8 @@ pub struct Trouble {
     sending: AtomicBool,
 }
 
-/// Fails if the backups in a directory cannot be relied on, for the full health check. Before the first one nothing is wrong.
-/// `is_empty`: nobody has used the database yet.
+/// Fails if the backups in a directory are not reliable, for the full health check. Before the first backup nothing is wrong.
+/// `is_empty`: the database has never been used.
 pub fn check(app: &App, directory: &Path, is_empty: bool) -> anyhow::Result<()> {
     let Trouble { taking, sending } = &app.backups;
     anyhow::ensure!(!taking.load(Ordering::Relaxed), "the last backup failed");
@@ -46,23 +47,23 @@ pub fn check(app: &App, directory: &Path, is_empty: bool) -> anyhow::Result<()> 
     let is_stale = app.started.elapsed() > RUNNING && is_older(Some(taken_at), STALE, app.now());
     anyhow::ensure!(!is_stale, "the newest backup, {}, is more than 25 hours old", file.display());
     let is_lost = is_empty && Holding::of(&file).is_some_and(|holds| holds.tickets > 0);
-    anyhow::ensure!(!is_lost, "the database is empty, and {} has tickets: see `restore`", file.display());
+    anyhow::ensure!(!is_lost, "the database is empty, but {} contains tickets: see `restore`", file.display());
     Ok(())
 }
 
-/// The service, and what is in a backup of what it did.
+/// The service, and the state of its backups.
 struct Regular {
     app: Arc<App>,
     directory: PathBuf,
-    /// How many scans this process had decided when the newest backup was begun. None may be wanting of a process before.
+    /// The number of scans this process had decided when the newest backup began. `None` if scans of an earlier process may be missing in it.
     kept_scans: Option<u64>,
-    /// The newest backup, as long as it is not being sent.
+    /// The newest backup, until its sending begins.
     unsent: Option<Backup>,
     sending: Option<JoinHandle<()>>,
 }
 
-/// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a
-/// restart neither skips a backup nor takes another one. `is_behind` is what [`is_behind`] said before the first request.
+/// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a restart neither skips
+/// a backup nor takes an extra one. `is_behind` is the result of [`is_behind`] before the first request.
 pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     let kept_scans = Some(0).filter(|_| !is_behind);
     let mut regular = Regular { app, directory, kept_scans, unsent: None, sending: None };
@@ -79,7 +80,7 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     }
 }
 
-/// Whether somebody may have been scanned by a process before this one, and is in no backup.
+/// Whether an earlier process may have decided scans that are in no backup.
 pub fn is_behind(app: &App, directory: &Path) -> bool {
     let Ok(Some((newest, _))) = archive::newest(directory, archive::SQLITE, app.now()) else { return false };
     let newest = UNIX_EPOCH + Duration::from_millis(u64::try_from(newest.0).unwrap_or_default());
@@ -88,14 +89,14 @@ pub fn is_behind(app: &App, directory: &Path) -> bool {
 }
 
 impl Regular {
-    /// Takes a backup if one is due, and returns how long until the next look.
+    /// Takes a backup if one is due, and returns the delay until the next check.
     async fn look(&mut self) -> anyhow::Result<Duration> {
-        // Before the first request there is no database yet.
+        // Before the first request there may be no database.
         if !self.is_due()? || !self.app.settings.sqlite_file().is_some_and(Path::exists) {
             return Ok(LOOK_AGAIN);
         }
         let Some(folder) = Folder::open(&self.directory)? else { return Ok(TRY_AGAIN) };
-        // Another process, which serves the same file, may have been here since we looked.
+        // Another process that serves the same file may have taken one since the check.
         if !self.is_due()? {
             return Ok(LOOK_AGAIN);
         }
@@ -103,9 +104,7 @@ impl Regular {
         let backup = super::take_into(&self.app, &folder, None).await?;
         self.kept_scans = Some(scans);
         if self.is_sending() {
-            tracing::warn!(
-                "BACKUP_COMMAND is still at work on the backup before this one, and gets the newest when it ends"
-            );
+            tracing::warn!("BACKUP_COMMAND is still sending the previous backup; it gets the newest one when it ends");
         }
         let rest = LOOK_AGAIN.max(backup.elapsed * REST);
         self.unsent = Some(backup);
@@ -117,7 +116,7 @@ impl Regular {
         self.sending.as_ref().is_some_and(|sending| !sending.is_finished())
     }
 
-    /// Sends the newest backup off once the one before is away. No backup waits for that.
+    /// Sends the newest backup once the previous one is sent. Backups do not wait for this.
     fn send(&mut self) {
         if self.is_sending() {
             return;
@@ -128,7 +127,7 @@ impl Regular {
             let sent = backup.follow_up(&app).await;
             app.backups.sending.store(sent.is_err(), Ordering::Relaxed);
             if let Err(error) = sent {
-                tracing::error!(error = format!("{error:#}"), "the backup is kept, but what follows it failed");
+                tracing::error!(error = format!("{error:#}"), "the backup is stored, but its follow-up failed");
             }
         }));
     }
@@ -138,7 +137,7 @@ impl Regular {
         Ok(is_older(self.newest()?, oldest, self.app.now()))
     }
 
-    /// When the newest backup was taken, which the metrics learn, too.
+    /// Returns when the newest backup was taken, and updates the metrics.
     fn newest(&self) -> anyhow::Result<Option<Millis>> {
         let newest = archive::newest(&self.directory, archive::SQLITE, self.app.now())?.map(|(taken_at, _)| taken_at);
         self.app.metrics.set_backup(newest);
@@ -146,7 +145,7 @@ impl Regular {
     }
 }
 
-/// Whether there is no backup, or the newest is so old.
+/// Whether there is no backup, or the newest is at least this old.
 fn is_older(newest: Option<Millis>, age: Duration, now: Millis) -> bool {
     newest.is_none_or(|newest| newest + age <= now)
 }

@@ -1,5 +1,5 @@
-//! What a restored backup makes good again: keys that were revoked after it was taken, tickets with the codes of then; and
-//! what is no longer good in it: keys, tickets and paper of since.
+//! Reports what a restored backup brings back (keys that were revoked after it was taken, tickets with their old codes) and what it lacks (later
+//! keys, tickets and paper).
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -10,27 +10,27 @@ use crate::model::{Millis, Status};
 
 pub(super) const KEYS: &str = "select k.key_id, k.name, k.role, k.event_id, e.slug as event, k.gate, k.offline, k.created_at, \
     k.expires_at, k.revoked_at, k.secret_hash from keys k left join events e on e.event_id = k.event_id order by k.key_id";
-/// An event that is being deleted has a space in its slug, as no other has.
+/// An event that is being deleted has a space in its slug; no other has.
 pub(super) const TICKETS: &str = "select t.ticket_id, e.slug as event, t.seat, t.gate, t.seed, t.status, t.user_id, t.printed_at \
     from tickets t join events e on e.event_id = t.event_id where e.slug not like '% %' order by t.ticket_id";
 pub(super) const USERS: &str = "select user_id, username from users order by user_id";
 
-/// What is in a schema that has `former_secrets`: what keys were before, and until when their devices have keys of tickets.
+/// Read only from a schema with `former_secrets`: replaced secrets of keys, and up to when devices have the code keys of tickets.
 pub(super) const FORMER: &str = "select secret_hash, key_id from former_secrets";
 pub(super) const MANIFESTS: &str = "select key_id, manifest_at from keys where manifest_at is not null";
 
-/// Keeps a key that is not there, as a revoked one, where its event is there.
+/// Stores a missing key as a revoked one, if its event exists.
 pub(super) const KEEP_KEY: &str = "insert into keys \
     (key_id, name, role, event_id, gate, offline, secret_hash, created_at, expires_at, revoked_at) \
     select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 \
     where $4 is null or exists (select 1 from events e where e.event_id = $4) on conflict do nothing";
-/// Keeps a secret that no key is here, as one that its key was.
+/// Stores a secret that is no key's present one as a former secret of its key.
 pub(super) const KEEP_SECRET: &str = "insert into former_secrets (secret_hash, key_id, ended_at) select $1, $2, $3 \
     where exists (select 1 from keys k where k.key_id = $2) \
     and not exists (select 1 from keys k where k.secret_hash = $1) on conflict do nothing";
 pub(super) const KEEP_MANIFEST: &str = "update keys set manifest_at = $2 where key_id = $1";
 
-/// Reads the state of a database of either kind by a connection to it; `$has_former` asks whether it has `former_secrets`.
+/// Reads the state of a database of either kind through `$connection`; `$has_former` is the query whether it has `former_secrets`.
 macro_rules! state_of {
     ($connection:expr, $has_former:expr) => {{
         let connection = $connection;
@@ -50,8 +50,8 @@ macro_rules! state_of {
     }};
 }
 
-/// Keeps what keys the database before has and this one has not, so that their devices can prove what they have not sent: all of
-/// it as what has ended, which takes an organizer's consent. The ids of the keys.
+/// Stores keys and secrets that the previous database has and this one lacks, so that their devices can authenticate unsent scans. All of them
+/// are stored as revoked or replaced, so accepting these scans takes an organizer's consent. Evaluates to the ids of the keys added.
 macro_rules! keep_ended {
     ($connection:expr, $before:expr, $now:expr, $has_former:expr) => {{
         let (connection, before, now) = ($connection, $before, $now);
@@ -89,11 +89,11 @@ macro_rules! keep_ended {
 
 pub(super) use {keep_ended, state_of};
 
-/// What of a database can come back to life. Of any release. Without `Debug`: it has seeds.
+/// The part of a database that a restore can bring back, of any release. Without `Debug`, because it contains seeds.
 pub struct State {
-    /// Secrets that keys were before, with those keys.
+    /// Replaced secrets, with the ids of their keys.
     pub(super) former: Vec<(Vec<u8>, Uuid)>,
-    /// Until when devices have keys of tickets, by their own keys.
+    /// Up to when devices have the code keys of tickets, by the ids of their keys.
     pub(super) manifests: Vec<(Uuid, Millis)>,
     pub(super) keys: Vec<KeyRow>,
     pub(super) tickets: Vec<TicketRow>,
@@ -142,7 +142,7 @@ pub(super) struct TicketRow {
 }
 
 impl TicketRow {
-    /// Whether its codes are good at a gate, to come in or to go out.
+    /// Whether a gate accepts its codes, for an entry or an exit.
     fn is_good(&self) -> bool {
         self.user_id.is_some() && self.status != Status::Revoked
     }
@@ -153,21 +153,21 @@ impl TicketRow {
     }
 }
 
-/// The database that a restored one takes the place of, and the keys of it that were kept there as revoked.
+/// The database that a restored one replaces, and which of its keys were added to the restored one as revoked.
 pub struct Before {
     pub state: State,
     pub kept: HashSet<Uuid>,
 }
 
 impl State {
-    /// The secrets that keys are or were, with those keys.
+    /// Iterates over present and replaced secrets, with the ids of their keys.
     pub(super) fn secrets(&self) -> impl Iterator<Item = (&[u8], Uuid)> {
         let present = self.keys.iter().map(|key| (key.secret_hash.as_slice(), key.key_id));
         present.chain(self.former.iter().map(|(secret_hash, key_id)| (secret_hash.as_slice(), *key_id)))
     }
 
-    /// Tells what is good in this database, as it was restored: all of it, or, beside the database that it takes the place
-    /// of, what was not good there any more.
+    /// Describes what is valid in this restored database: all of it or, given the database that it replaces, only what was no longer valid
+    /// there.
     pub fn describe(&self, before: Option<&Before>, now: Millis) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -182,11 +182,11 @@ impl State {
         let good: Vec<&KeyRow> = self.keys.iter().filter(|key| key.is_good(now)).collect();
         let tickets = self.tickets.iter().filter(|ticket| ticket.is_good()).count();
         writeln!(text, "{WITHOUT_BEFORE}")?;
-        writeln!(text, "{} keys are good:", good.len())?;
+        writeln!(text, "{} keys are valid:", good.len())?;
         for key in &good {
             writeln!(text, "  {}", key.describe())?;
         }
-        writeln!(text, "{tickets} tickets are good, with the codes, links and paper of then.")?;
+        writeln!(text, "{tickets} tickets are valid, with the codes, links and paper of that time.")?;
         write!(text, "{HOW_TO_REVOKE}")
     }
 
@@ -194,15 +194,15 @@ impl State {
         let Before { state: before, kept } = before;
         let (keys, tickets, users) =
             (self.keys_since(before, now), self.tickets_since(before), self.users_since(before));
-        writeln!(text, "{} keys are good again:", keys.len())?;
+        writeln!(text, "{} keys are valid again:", keys.len())?;
         for (key, since) in &keys {
             writeln!(text, "  {}  ({since})", key.describe())?;
         }
-        writeln!(text, "{} tickets are good again, with the codes, links and paper of then:", tickets.len())?;
+        writeln!(text, "{} tickets are valid again, with the codes, links and paper of that time:", tickets.len())?;
         for (ticket, since) in &tickets {
             writeln!(text, "  {}  ({since})", ticket.describe())?;
         }
-        writeln!(text, "{} people are known again who were erased:", users.len())?;
+        writeln!(text, "{} erased people exist again:", users.len())?;
         for username in &users {
             writeln!(text, "  {username}")?;
         }
@@ -210,33 +210,33 @@ impl State {
         write!(text, "{HOW_TO_REVOKE}\n{USED_SINCE}")
     }
 
-    /// What was good in the database before and is not here.
+    /// Describes what was valid in the previous database and is missing here.
     fn describe_lost(&self, before: &Self, kept: &HashSet<Uuid>, now: Millis, text: &mut String) -> std::fmt::Result {
         let here: HashSet<Uuid> = self.keys.iter().map(|key| key.key_id).collect();
         let keys: Vec<&KeyRow> =
             before.keys.iter().filter(|key| key.is_good(now) && !here.contains(&key.key_id)).collect();
         writeln!(
             text,
-            "{} keys of since are good no more; enrol their devices again. Where their event is here they are kept as revoked:",
+            "{} newer keys are no longer valid; enrol their devices again. If their event exists here, they are stored as revoked,",
             keys.len()
         )?;
         writeln!(
             text,
-            "what a device has not sent, an organizer may take (/organizer, Gates: \"Take its unsent scans\", or its file):"
+            "so that an organizer can accept unsent scans (/organizer, Gates: \"Take its unsent scans\", or the device's file):"
         )?;
         for key in &keys {
-            let lost = if kept.contains(&key.key_id) { "" } else { "  (its event is not here, nor is anything of it)" };
+            let lost = if kept.contains(&key.key_id) { "" } else { "  (its event does not exist here)" };
             writeln!(text, "  {}{lost}", key.describe())?;
         }
         let tickets = self.tickets_lost(before);
-        writeln!(text, "{} tickets are worth less than they were:", tickets.len())?;
+        writeln!(text, "{} tickets lack later changes:", tickets.len())?;
         for (ticket, how) in &tickets {
             writeln!(text, "  {}  ({how})", ticket.describe())?;
         }
         Ok(())
     }
 
-    /// The tickets that were good there and are not, or not as much, here.
+    /// Returns the tickets that were valid there, and here are not, or only partly.
     fn tickets_lost<'a>(&self, before: &'a Self) -> Vec<(&'a TicketRow, &'static str)> {
         let here: HashMap<Uuid, &TicketRow> = self.tickets.iter().map(|ticket| (ticket.ticket_id, ticket)).collect();
         let how = |ticket: &TicketRow| match here.get(&ticket.ticket_id) {
@@ -250,7 +250,7 @@ impl State {
                 Some("undone since: used here; revoke and reissue it to let its holder in")
             }
             Some(other) if ticket.printed_at.is_some() && other.printed_at.is_none() => {
-                Some("printed since: its paper admits nobody before it is printed again")
+                Some("printed since: its paper admits nobody until it is printed again")
             }
             Some(_) => None,
         };
@@ -258,14 +258,14 @@ impl State {
         good.filter_map(|ticket| Some((ticket, how(ticket)?))).collect()
     }
 
-    /// The keys that are good here and were not there, with what became of them there.
+    /// Returns the keys that are valid here and were not there, with the reason.
     fn keys_since(&self, before: &Self, now: Millis) -> Vec<(&KeyRow, String)> {
         let there: HashMap<Uuid, &KeyRow> = before.keys.iter().map(|key| (key.key_id, key)).collect();
         let since = |key: &KeyRow| match there.get(&key.key_id) {
-            None => Some("was gone".to_owned()),
+            None => Some("no longer existed".to_owned()),
             Some(KeyRow { revoked_at: Some(at), .. }) => Some(format!("was revoked {at}")),
             Some(other) if other.secret_hash != key.secret_hash => Some(
-                "had another secret, of a later enrolment; an organizer may take what that device has not sent"
+                "had another secret from a later enrolment; an organizer may accept that device's unsent scans"
                     .to_owned(),
             ),
             Some(_) => None,
@@ -273,11 +273,11 @@ impl State {
         self.keys.iter().filter(|key| key.is_good(now)).filter_map(|key| Some((key, since(key)?))).collect()
     }
 
-    /// The same of tickets.
+    /// Does the same for tickets.
     fn tickets_since(&self, before: &Self) -> Vec<(&TicketRow, &'static str)> {
         let there: HashMap<Uuid, &TicketRow> = before.tickets.iter().map(|ticket| (ticket.ticket_id, ticket)).collect();
         let since = |ticket: &TicketRow| match there.get(&ticket.ticket_id) {
-            None => Some("was gone"),
+            None => Some("no longer existed"),
             Some(other) if other.status == Status::Revoked => Some("was revoked"),
             Some(other) if other.user_id != ticket.user_id => Some("was transferred"),
             Some(other) if other.seed != ticket.seed => Some("was reissued"),
@@ -291,7 +291,7 @@ impl State {
             .collect()
     }
 
-    /// Who is known here and was not there.
+    /// Returns the usernames that exist here and did not there.
     fn users_since(&self, before: &Self) -> Vec<&str> {
         let there: HashSet<Uuid> = before.users.iter().map(|(user_id, _)| *user_id).collect();
         let gone = self.users.iter().filter(|(user_id, _)| !there.contains(user_id));
@@ -300,18 +300,18 @@ impl State {
 }
 
 const WITHOUT_BEFORE: &str = "\
-What was good when the backup was taken is good again. What happened since is not known here: keys that were revoked, tickets
-that were reissued, transferred, revoked or used, people who were erased. To list exactly that, restore with --before and the
-database that this one replaces. What devices that were enrolled since have not sent cannot be taken, because their keys are
-not known here: save it on the device and admit those tickets by hand; or take a backup now and restore that one with --before,
-which keeps these keys as revoked ones.";
+What was valid when the backup was taken is valid again. Later changes are not known here: revoked keys; reissued, transferred,
+revoked or used tickets; erased people. To list exactly these, restore with --before and the database that this one replaces.
+Unsent scans of devices that were enrolled since cannot be accepted, because their keys are not known here: save the scans on
+the device and admit those tickets by hand; or take a backup now and restore that one with --before, which stores these keys as
+revoked.";
 
 const HOW_TO_REVOKE: &str = "\
-To make worthless again what shall not be good, before anybody is let in:
+To invalidate what must not be valid, before anybody is admitted:
   register-ticket-api keys revoke KEY_ID
   POST /api/tickets/TICKET_ID/reissue or …/revoke, DELETE /api/users/USERNAME
-  register-ticket-api change-secret gives every ticket that is not used up new codes";
+  register-ticket-api change-secret gives new codes to every ticket that can still be scanned";
 
 const USED_SINCE: &str = "\
-A ticket that `was used` admits once more, even after its reissue. So that nobody comes in twice, admit it by its seat, without
-a code, before the doors go on: docs/runbook.md, Restore, has the commands";
+A ticket that `was used` would admit again, even after a reissue. So that nobody enters twice, admit it by its seat, without a
+code, before the doors open again: docs/runbook.md, Restore, has the commands";

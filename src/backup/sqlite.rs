@@ -1,4 +1,4 @@
-//! SQLite's side of backups: a copy of a database that is in use, and a look into one that is not.
+//! Backups of SQLite: copying a database that is in use, and inspecting one that is not.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,19 +18,18 @@ use super::{CONTENTS, Contents, FORGET_IMPORTS, at_work, said, unblocked};
 use crate::model::Millis;
 use crate::store::{beside, sqlite_schema};
 
-/// The lists that gates have may be newer than a restored database, so from now on it counts its changes in another history.
+/// Gates may have lists that are newer than the restored database, so it begins a new history of changes.
 const BEGIN_HISTORY: &str = "update settings set value = randomblob(4) where name = 'history'";
 
 const HAS_FORMER: &str = "select exists (select 1 from sqlite_schema where name = 'former_secrets')";
 
-/// How long the copy waits for a moment in which it may begin to read; readers and writers go on while it reads.
+/// How long the copy waits until it can begin to read; readers and writers go on while it reads.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Copies a database that others may be writing to, as it is at one moment, and compresses the copy once it has proved
-/// to be whole.
+/// Copies a consistent state of a database that others may be writing to, and compresses the copy after checking that it is intact.
 pub async fn back_up(database: &Path, folder: &Folder, taken_at: Millis) -> anyhow::Result<(PathBuf, Contents)> {
     let copy = folder.unfinished()?;
-    // SQLite's own words for it do not say what is missing.
+    // SQLite's error does not say which file is missing.
     fs::metadata(database).with_context(|| database.display().to_string())?;
     copy_into(database, &copy.0).await.with_context(|| format!("copying {}", database.display()))?;
     let contents = inspect(&copy.0).await.context("the copy")?;
@@ -51,7 +50,7 @@ async fn copy_into(database: &Path, copy: &Path) -> anyhow::Result<()> {
     unblocked(move || Ok(copy.sync_all()?)).await
 }
 
-/// Looks whether a file that nobody writes to is a whole database of ours, and what it holds. Changes nothing.
+/// Checks that a file nobody writes to is an intact database of ours, and returns its contents. Changes nothing.
 async fn inspect(file: &Path) -> anyhow::Result<Contents> {
     let options =
         SqliteConnectOptions::new().filename(file).read_only(true).immutable(true).disable_statement_logging();
@@ -63,7 +62,7 @@ async fn inspect(file: &Path) -> anyhow::Result<Contents> {
         .fetch_one(&mut connection)
         .await
         .map_err(said)?;
-    anyhow::ensure!(orphans == 0, "is damaged: {orphans} rows refer to rows that are not there");
+    anyhow::ensure!(orphans == 0, "is damaged: {orphans} rows refer to rows that do not exist");
     let contents: Contents = sqlx::query_as(CONTENTS)
         .fetch_one(&mut connection)
         .await
@@ -74,7 +73,7 @@ async fn inspect(file: &Path) -> anyhow::Result<Contents> {
     Ok(contents)
 }
 
-/// What of a database can come back to life. Reads also what is in the log beside it, and brings no schema up to date.
+/// Reads the state that a restore can bring back. Includes the write-ahead log beside the file, and migrates nothing.
 pub async fn read_state(file: &Path) -> anyhow::Result<State> {
     let options = SqliteConnectOptions::new().filename(file).read_only(true).disable_statement_logging();
     let mut connection = options.connect().await.map_err(said)?;
@@ -83,7 +82,7 @@ pub async fn read_state(file: &Path) -> anyhow::Result<State> {
     Ok(state)
 }
 
-/// Keeps the keys that another database has and this one, which was restored, has not, as revoked ones.
+/// Stores the keys that another database has and this restored one lacks, as revoked.
 pub async fn keep_ended(file: &Path, before: &State, now: Millis) -> anyhow::Result<HashSet<Uuid>> {
     let options = SqliteConnectOptions::new().filename(file).disable_statement_logging();
     let mut connection = options.connect().await.map_err(said)?;
@@ -94,7 +93,7 @@ pub async fn keep_ended(file: &Path, before: &State, now: Millis) -> anyhow::Res
     Ok(kept)
 }
 
-/// Puts a backup where no database is.
+/// Restores a backup to a path where no database exists.
 pub async fn restore(backup: &Path, target: &Path) -> anyhow::Result<Contents> {
     refuse_existing(target)?;
     let directory = target.parent().unwrap_or(Path::new(""));
@@ -109,11 +108,11 @@ pub async fn restore(backup: &Path, target: &Path) -> anyhow::Result<Contents> {
     folder.keep_as(&restored, target)?;
     drop(restored);
     let placed = inspect(target).await.with_context(|| target.display().to_string())?;
-    anyhow::ensure!(placed == contents, "{}: is not what was in the backup", target.display());
+    anyhow::ensure!(placed == contents, "{}: differs from the backup", target.display());
     Ok(contents)
 }
 
-/// Deletes what imports had hidden, begins another history, and returns what is left.
+/// Deletes the hidden rows of imports, begins a new history, and returns the remaining contents.
 async fn begin_anew(file: &Path) -> anyhow::Result<Contents> {
     let options = SqliteConnectOptions::new().filename(file).disable_statement_logging();
     let mut connection = options.connect().await.map_err(said)?;
@@ -126,14 +125,14 @@ async fn begin_anew(file: &Path) -> anyhow::Result<Contents> {
     inspect(file).await
 }
 
-/// A write-ahead log or journal that stayed behind would be taken for a part of the restored database.
+/// A leftover write-ahead log or journal would be taken for a part of the restored database.
 fn refuse_existing(target: &Path) -> anyhow::Result<()> {
     for ending in ["", "-wal", "-shm", "-journal"] {
         let path = beside(target, ending);
-        // Also a link to nowhere is there.
+        // A dangling symbolic link counts as existing, too.
         anyhow::ensure!(
             fs::symlink_metadata(&path).is_err(),
-            "{} exists; stop the service and move the old database away, with its -wal and -shm files, then name it by --before",
+            "{} exists; stop the service and move the old database away, with its -wal and -shm files, then name it with --before",
             path.display()
         );
     }

@@ -1,5 +1,5 @@
-//! What columns are called: `columns.json`, in six languages and as the well-known sellers and forms export them. A name that
-//! is not there is a line of that file.
+//! The names of columns: `columns.json` has them in six languages, and as well-known sellers and forms export them. A new name is a new entry
+//! of that file.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use strum::{EnumIter, EnumString, IntoEnumIterator as _, IntoStaticStr};
 
-/// What a column holds, by the name that `?columns=` has for it.
+/// The content of a column, by its name in `?columns=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Field {
-    /// The row of the seat, which the seat's name begins with.
+    /// The row of the seat, which becomes the first part of the seat's name.
     Row,
     Seat,
     Gate,
@@ -23,18 +23,18 @@ pub enum Field {
     Reference,
     /// A seller's order, which may have several tickets.
     Order,
-    /// Which one of the tickets of its order it is.
+    /// The position of the ticket in its order.
     OrderPosition,
     Quantity,
-    /// What kind of ticket it is, as the gate shows it.
+    /// The kind of ticket, shown at the gate.
     Category,
-    /// What the gate should know.
+    /// A note for the gate.
     Note,
-    /// From when the ticket admits,
+    /// When the ticket begins to admit.
     ValidFrom,
-    /// and until when.
+    /// When the ticket ceases to admit.
     ValidUntil,
-    /// A seller's word for whether the ticket is one.
+    /// The seller's status of the ticket.
     Status,
 }
 
@@ -43,18 +43,18 @@ impl Field {
         self.into()
     }
 
-    /// All names, in the order in which people meet them.
+    /// Returns all names, in the order in which people see them.
     pub fn names() -> Vec<String> {
         Self::iter().map(|field| field.name().to_owned()).collect()
     }
 }
 
-/// What a name means.
+/// The meaning of a column's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// The column of this field, unless there is one of a lower rank: an attendee's address goes before the buyer's.
+    /// The column of this field, unless another one has a lower rank: an attendee's address takes precedence over the buyer's.
     Field(Field, usize),
-    /// Something that a ticket has no use for.
+    /// Known, but not used by tickets.
     Left,
 }
 
@@ -69,7 +69,7 @@ struct Names {
 }
 
 static NAMES: LazyLock<Names> = LazyLock::new(|| {
-    // A test reads it.
+    // A test parses it.
     let mut names: Names =
         serde_json::from_str(include_str!("columns.json")).unwrap_or_else(|error| panic!("columns.json: {error}"));
     for words in [&mut names.void, &mut names.good, &mut names.sums, &mut names.nobody] {
@@ -91,17 +91,17 @@ static KNOWN: LazyLock<HashMap<String, Known>> = LazyLock::new(|| {
     known
 });
 
-/// What a column of this name holds, if anybody knows.
+/// Returns the meaning of a column's name, if known.
 pub fn find(name: &str) -> Option<Known> {
-    // No name that is known is longer, and a file may have anything.
+    // No known name is longer, and a file may have anything.
     (name.len() <= 200).then(|| KNOWN.get(&fold(name)).copied()).flatten()
 }
 
-/// What a seller's word for a status says.
+/// The meaning of a seller's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Good,
-    /// This is no ticket, or not yet.
+    /// Not a ticket, or not yet.
     Void,
     Unknown,
 }
@@ -115,19 +115,18 @@ pub fn standing(status: &str) -> Standing {
     }
 }
 
-/// Whether a cell says that its line is a sum.
+/// Whether a cell marks its line as a sum.
 pub fn is_sum(text: &str) -> bool {
     NAMES.sums.contains(&fold(text))
 }
 
-/// Whether a form or a person has written this where somebody gave no address.
+/// Whether this is what forms and people write when there is no address.
 pub fn is_nobody(email: &str) -> bool {
     let word = fold(email);
     word.is_empty() || NAMES.nobody.contains(&word)
 }
 
-/// A name as it is compared: its words without case and accents, and without what is between them. `Attendee #` is no
-/// `Attendee`.
+/// Folds a name for comparison: its words without case, accents and separators. `Attendee #` differs from `Attendee`.
 pub fn fold(name: &str) -> String {
     crate::fold::words(&name.replace('#', " number ")).concat()
 }

@@ -1,35 +1,34 @@
-//! What a spreadsheet would run as a formula gets an apostrophe before it, which the spreadsheet shows as text: at the start of
-//! a field, and wherever a spreadsheet of another language may begin a cell. One that splits at `;` takes the whole line up
-//! to the first `;` for one cell, and our quotes within it for text. What was written so can be read again, whatever it was:
-//! an apostrophe that is there already gets one more.
+//! Escapes formulas: whatever a spreadsheet would run gets an apostrophe before it, so that it shows it as text. This applies at the start of
+//! a field, and wherever a spreadsheet of another language may begin a cell: one that splits at `;` takes the whole line up to the first `;`
+//! for one cell, and our quotes within it for text. The escape is reversible for any text: an existing apostrophe gets another one.
 
 use std::borrow::Cow;
 
 use crate::fold;
 
-/// What begins a formula, also as East Asian keyboards write it.
+/// The characters that begin a formula, also as East Asian keyboards write them.
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
-/// After what a cell may begin: the separators of all languages, line breaks, and the quotes around a cell.
+/// The characters after which a cell may begin: separators of all languages, line breaks, and the quotes around a cell.
 const SEPARATORS: [char; 9] = [',', ';', '\t', '|', '،', '؛', '\r', '\n', '"'];
-/// What some take away at the start, and with it what we know of the rest.
+/// Characters that some spreadsheets remove at the start, which may expose a formula.
 const TAKEN_AWAY: [char; 3] = ['\t', '\r', '\n'];
 
-/// What spreadsheets pass over at the start of a cell.
+/// Whether spreadsheets skip this character at the start of a cell.
 fn is_passed_over(character: char) -> bool {
     character.is_whitespace() || fold::is_invisible(character)
 }
 
-/// A text that no spreadsheet runs.
+/// Escapes a text so that no spreadsheet runs it.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     rewritten(text, |apostrophes| apostrophes + 1)
 }
 
-/// What [`harmless`] was made of.
+/// Reverses [`harmless`].
 pub(super) fn undone(text: &str) -> Cow<'_, str> {
     rewritten(text, |apostrophes: usize| apostrophes.saturating_sub(1))
 }
 
-/// Writes another number of apostrophes before each formula where a cell may begin.
+/// Changes the number of apostrophes before each formula where a cell may begin.
 fn rewritten(text: &str, number: impl Fn(usize) -> usize) -> Cow<'_, str> {
     if !text.contains(FORMULA) && !text.contains(TAKEN_AWAY) {
         return text.into();
@@ -58,7 +57,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Whether a spreadsheet of any language would run some of what stands in a file.
+    /// Whether a spreadsheet of any language would run a part of a file.
     pub(in crate::sheet) fn runs(file: &str) -> bool {
         let begins = |cell: &str| cell.trim_start_matches(|at| at == '"' || is_passed_over(at)).starts_with(FORMULA);
         SEPARATORS.iter().any(|&separator| file.split(separator).any(begins))
@@ -81,10 +80,10 @@ pub(super) mod tests {
             ("\u{feff}=1", "\u{feff}'=1"),
             ("\tA", "'\tA"),
             ("\rA", "'\rA"),
-            // So that it is read as it was.
+            // So that it is read back unchanged.
             ("'=1", "''=1"),
             ("'\tA", "''\tA"),
-            // Names as they are.
+            // Names stay unchanged.
             ("1-1", "1-1"),
             ("Ruiz-Roe, Ana", "Ruiz-Roe, Ana"),
             ("ana@example.org; luis@example.org", "ana@example.org; luis@example.org"),

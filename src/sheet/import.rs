@@ -1,5 +1,5 @@
-//! A list of tickets as it comes in: which column is what, and what each line asks for. The one reader of the interface, of the
-//! command line and of the organizer's page.
+//! Reading an imported list of tickets: the meaning of each column, and the tickets of each line. The API, the command line and the
+//! organizer's page share this reader.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Cursor;
@@ -21,49 +21,49 @@ use crate::fault::{Fault, FieldError};
 use crate::limits::{CATEGORY, COLUMNS, NAME, QUANTITY, REFERENCE, TICKET_NOTE, USERNAME};
 use crate::model::{Email, Millis, Place, Text, Username, check_order};
 
-/// Faults of one file that are told at most: enough to see what is wrong, short enough to read.
+/// The maximum number of faults reported for one file: enough to see what is wrong, short enough to read.
 pub const ERRORS_TOLD: usize = 100;
-/// Lines of a file that are shown as they were read.
+/// The number of lines shown as they were read.
 const SAMPLE: usize = 5;
-/// Characters of a cell that are shown.
+/// The maximum number of characters shown of a cell.
 const SHOWN: usize = 200;
-/// Bytes of a cell that anything is looked for in: more than any field may have.
+/// The maximum number of bytes of a cell that is analyzed: more than any field may have.
 const LONGEST_CELL: usize = 4_096;
-/// Bytes of a line's texts for which one ticket counts as one: the memory of a list is that of its texts.
+/// The number of bytes of a line's texts that count as one more ticket: the memory of a list is that of its texts.
 const LIGHT: usize = 256;
-/// Above the line that names the columns there may be a title.
+/// The number of lines searched for the header: there may be a title above it.
 const TITLES: usize = 15;
-/// Names of columns that are told of a file, and characters of each.
+/// The maximum number of column names reported for a file, and of characters of each.
 const NAMES_TOLD: usize = 20;
 const NAME_TOLD: usize = 60;
 
-/// How a file is to be read.
+/// How to read a file.
 #[derive(Clone, Default)]
 pub struct Reading {
-    /// What each column is, in their order, where the names do not say it; none is left out.
+    /// The field of each column in order, if the names do not tell; `None` ignores the column.
     pub columns: Option<Vec<Option<Field>>>,
-    /// Whether columns that nobody knows are left out rather than refused, and the tickets good whose status nobody knows.
+    /// Whether to ignore unknown columns instead of rejecting them, and to accept tickets with an unknown status.
     pub ignore_unknown: bool,
-    /// Whether the first line is a ticket, and none names the columns.
+    /// Whether the first line is a ticket, so that there is no header.
     pub no_header: bool,
-    /// Tickets at most.
+    /// The maximum number of tickets.
     pub most: usize,
-    /// Where times are those of the clocks, unless they say where they are: in the event's time zone, else in UTC.
+    /// The time zone of times without an offset: the event's, or UTC if none is given.
     pub time_zone: Option<TimeZone>,
 }
 
-/// A column of a file, and what it was taken for.
+/// A column of a file, and the field it was recognised as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "SheetColumn"))]
 pub struct Column {
     /// Its name in the file.
     name: String,
-    /// What it holds; null where it is left out.
+    /// The field it holds; null when it is ignored.
     #[serde(serialize_with = "field_name")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     field: Option<Field>,
-    /// Whether anybody knows what it is: what nobody knows stops the import, unless it is mapped or ignored.
+    /// Whether the name is known. An unknown column stops the import unless it is mapped or ignored.
     known: bool,
 }
 
@@ -71,7 +71,7 @@ fn field_name<S: serde::Serializer>(field: &Option<Field>, serializer: S) -> Res
     field.map(Field::name).serialize(serializer)
 }
 
-/// A file, read.
+/// A file that was read.
 pub struct List {
     pub encoding: Encoding,
     pub separator: Option<char>,
@@ -79,20 +79,20 @@ pub struct List {
     pub columns: Vec<Column>,
     /// The first lines, field by field.
     pub sample: Vec<Vec<String>>,
-    /// Lines that are not empty, but for the header.
+    /// The number of lines that are not empty, without the header.
     pub lines: usize,
-    /// Lines that are no tickets by their own word, such as those of orders that were cancelled.
+    /// The number of lines that are no tickets by their status, such as those of cancelled orders.
     pub left_out: usize,
     pub rows: Vec<TicketRow>,
     pub faults: Faults,
-    /// What is not wrong and should be known, of the file as a whole.
+    /// Notices about the file as a whole that are not errors.
     pub notices: Vec<Fault>,
 }
 
-/// What a line says of one ticket.
+/// One ticket of a line.
 #[derive(Clone, Debug)]
 pub struct TicketRow {
-    /// Counted from 1, the header included, as an editor shows it.
+    /// Counted from 1 including the header, as editors show it.
     pub line: u64,
     pub seat: Option<Place>,
     pub gate: Option<Place>,
@@ -102,12 +102,12 @@ pub struct TicketRow {
     pub note: Option<String>,
     pub valid_from: Option<Millis>,
     pub valid_until: Option<Millis>,
-    /// Whether the line says that it is no ticket.
+    /// Whether the line's status says that it is no ticket.
     pub is_void: bool,
 }
 
 impl TicketRow {
-    /// How many tickets this one counts for, as memory goes.
+    /// Returns the number of tickets this one counts as, by its memory.
     fn weight(&self) -> usize {
         let place = |place: &Option<Place>| place.as_ref().map_or(0, |place| place.as_str().len());
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -118,18 +118,18 @@ impl TicketRow {
     }
 }
 
-/// Whose ticket it is to be: at least one of these is there.
+/// The holder of a ticket. At least one of the texts is present.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Person {
-    /// Given, or the address, or what is made of it.
+    /// From the line; else the address, or a name derived from it.
     pub username: Option<String>,
     pub full_name: Option<String>,
     pub email: Option<String>,
-    /// Whether the line gives the name alone.
+    /// Whether the line has only the name.
     pub is_name_only: bool,
 }
 
-/// What is wrong with a file: some of it, and how much it is.
+/// The faults of a file: some of them, and the number of all.
 #[derive(Default)]
 pub struct Faults {
     told: Vec<(u64, FieldError)>,
@@ -145,7 +145,7 @@ impl Faults {
         self.count
     }
 
-    /// `line` is where it belongs in the order.
+    /// `line` determines the position in the report.
     pub fn add(&mut self, line: u64, error: FieldError) {
         self.count += 1;
         if self.told.len() < 2 * ERRORS_TOLD {
@@ -157,7 +157,7 @@ impl Faults {
         self.add(line, FieldError::line(line, fault));
     }
 
-    /// The first of them in the order of their lines, and how many there are besides.
+    /// Returns the first faults in the order of their lines, and the number of the others.
     pub fn into_told(mut self) -> Vec<FieldError> {
         self.told.sort_by_key(|(line, _)| *line);
         let mut told: Vec<FieldError> = self.told.into_iter().take(ERRORS_TOLD).map(|(_, error)| error).collect();
@@ -169,7 +169,7 @@ impl Faults {
 }
 
 impl List {
-    /// Reads a file to its end, whatever is wrong with its lines. Refuses what is no list.
+    /// Reads a file to its end, whatever is wrong with its lines. Rejects a file that is not a list.
     pub fn read(file: &[u8], how: &Reading) -> Result<Self, Error> {
         let source = Source::read(file).map_err(|error| Error::InvalidPayload(vec![error]))?;
         if source.text.trim().is_empty() {
@@ -245,7 +245,7 @@ impl List {
         let (mut seen, mut made) = (Seen::default(), 0);
         let (mut rows, mut faults) = (Vec::new(), std::mem::take(&mut self.faults));
         for (line, record) in Records::of(source) {
-            // Who joins lists joins their headers.
+            // Joined lists repeat their headers.
             if line <= header_at || record == *header {
                 continue;
             }
@@ -272,7 +272,7 @@ impl List {
                 }
                 Line::Void(tickets) => {
                     self.left_out += 1;
-                    // What is there of them is only told, so not of more than a list may have.
+                    // These are only reported, so their number is limited to that of a list.
                     let left = most.saturating_sub(rows.len());
                     rows.extend(tickets.into_iter().take(left));
                 }
@@ -293,7 +293,7 @@ impl List {
     }
 }
 
-/// What should be known of a file before any of its lines is read.
+/// Returns notices about a file that do not depend on its lines.
 fn notices_of(source: &Source<'_>) -> Vec<Fault> {
     let mut notices = Vec::new();
     if matches!(source.encoding, Encoding::Windows1252 | Encoding::Macintosh) {
@@ -311,23 +311,23 @@ fn notices_of(source: &Source<'_>) -> Vec<Fault> {
     notices
 }
 
-/// Whether UTF-8 was taken for something else before the file was saved: `SofÃ­a`.
+/// Whether UTF-8 was misread as another encoding before the file was saved: `SofÃ­a`.
 fn is_mangled(text: &str) -> bool {
     text.match_indices('Ã')
         .any(|(at, sign)| text[at + sign.len()..].starts_with(|next| ('\u{a0}'..='\u{bf}').contains(&next)))
 }
 
-/// The columns as somebody says they are.
+/// Returns the columns as mapped by the caller.
 fn mapped(names: &[&str], fields: &[Option<Field>]) -> Vec<Column> {
-    let field = |place: usize| fields.get(place).copied().flatten();
+    let field = |index: usize| fields.get(index).copied().flatten();
     names
         .iter()
         .enumerate()
-        .map(|(place, name)| Column { name: start_of(name, SHOWN), field: field(place), known: true })
+        .map(|(index, name)| Column { name: start_of(name, SHOWN), field: field(index), known: true })
         .collect()
 }
 
-/// The columns as their names say. Of several for one field the one of the lowest rank is it.
+/// Returns the columns as recognised by their names. Of several columns for one field, those of the lowest rank are used.
 fn recognised(names: &[&str]) -> Vec<Column> {
     let found: Vec<Option<Known>> = names.iter().map(|name| columns::find(name)).collect();
     let best = |field| found.iter().filter_map(|known| rank_of(*known, field)).min();
@@ -348,13 +348,13 @@ fn rank_of(known: Option<Known>, wanted: Field) -> Option<usize> {
     }
 }
 
-/// Whether the service wrote the file: then it put apostrophes before what a spreadsheet would run.
+/// Whether the service exported the file: then it has apostrophes before whatever a spreadsheet would run.
 fn is_our_export(header: &StringRecord) -> bool {
     let has = |column: &str| header.iter().any(|name| name == column);
     has("seat") && has("gate") && (has("ticket_id") || has("ticket_url"))
 }
 
-/// The records of a file that are not empty, with their lines.
+/// The records of a file that are not empty, with their line numbers.
 struct Records<'a> {
     records: csv::StringRecordsIntoIter<Cursor<&'a str>>,
     lines: Lines<'a>,
@@ -375,7 +375,7 @@ impl Iterator for Records<'_> {
     type Item = (u64, StringRecord);
 
     fn next(&mut self) -> Option<Self::Item> {
-        // What is text can be read as CSV, whatever it is.
+        // Any text can be parsed as CSV.
         self.records.by_ref().map_while(Result::ok).find_map(|record| {
             let line = self.lines.of(&record);
             record.iter().any(|field| !field.is_empty()).then_some((line, record))
@@ -383,31 +383,31 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// The line that names the columns, and where it is: the first that names two that are known, or else one, or else the first.
-/// Above it there may be a title. Where the first has an address there is none.
+/// Returns the header and its line number: the first line with two known names, else the first with one, else the first line. Above it there
+/// may be a title. If the line found has no known name but an address, there is no header.
 fn header_of(source: &Source<'_>) -> (u64, StringRecord) {
     let named =
         |record: &StringRecord| record.iter().take(COLUMNS).filter(|name| columns::find(name).is_some()).count().min(2);
     let first: Vec<(u64, StringRecord)> = Records::of(source).take(TITLES).collect();
-    // Of equals the last is taken, so the order is turned round.
+    // Among equals the last one wins, so the order is reversed.
     let (line, record) = first.into_iter().rev().max_by_key(|(_, record)| named(record)).unwrap_or_default();
     let is_ticket = named(&record) == 0 && record.iter().any(|text| Email::try_from(text.to_owned()).is_ok());
     if is_ticket { no_header(source) } else { (line, record) }
 }
 
-/// A line before the first, as wide as that, which names nothing.
+/// Returns an empty header above the first line, as wide as the widest of the first lines.
 fn no_header(source: &Source<'_>) -> (u64, StringRecord) {
     let width = Records::of(source).take(TITLES).map(|(_, record)| record.len()).max();
     (0, vec![""; width.unwrap_or_default()].into())
 }
 
-/// Finds the lines of records, one after the other. The reader's own count is behind: where it says that a record
-/// begins, there may be the rest of a line break yet, and empty lines.
+/// Finds the line numbers of successive records. The reader's own position lags: where it says that a record begins, there may still be
+/// the rest of a line break, and empty lines.
 struct Lines<'a> {
     file: &'a [u8],
     counted: usize,
     line: u64,
-    /// Those of a workbook, whose cells may have line breaks of their own.
+    /// The row numbers of a workbook, whose cells may contain line breaks.
     rows: Option<std::slice::Iter<'a, u32>>,
 }
 
@@ -424,7 +424,7 @@ impl Lines<'_> {
     }
 }
 
-/// Line breaks, which are `\n`, `\r\n`, or, as old Macs write them, `\r`.
+/// Counts line breaks: `\n`, `\r\n`, or `\r` as old Macs write it.
 fn breaks_in(text: &[u8]) -> u64 {
     let feeds = text.iter().filter(|&&byte| byte == b'\n').count();
     let returns =
@@ -432,7 +432,8 @@ fn breaks_in(text: &[u8]) -> u64 {
     (feeds + returns) as u64
 }
 
-/// The line of the last record and the line where its last quote begins, if nothing ends it: then all that follows is in it.
+/// Returns the line of the last record and the line where its last quote begins, if that is never closed: it then contains the rest of the
+/// file.
 fn unclosed_quote(source: &Source<'_>) -> Option<(u64, u64)> {
     let text = source.text.as_bytes();
     let mut records = Records::of(source);
@@ -441,12 +442,12 @@ fn unclosed_quote(source: &Source<'_>) -> Option<(u64, u64)> {
         (at, first) = (record.position().map_or(at, |position| position.byte() as usize), line);
     }
     let (mut open, mut may_begin) = (None, true);
-    for (place, &byte) in text.iter().enumerate().skip(at) {
+    for (index, &byte) in text.iter().enumerate().skip(at) {
         match (byte, open) {
-            (b'"', None) if may_begin => open = Some(place),
-            // A second quote right behind begins it again.
+            (b'"', None) if may_begin => open = Some(index),
+            // A second quote directly after it is an escaped quote, and reopens it.
             (b'"', Some(_)) => open = None,
-            (b'"', None) if place > 0 && text[place - 1] == b'"' => open = Some(place),
+            (b'"', None) if index > 0 && text[index - 1] == b'"' => open = Some(index),
             _ => {}
         }
         may_begin = open.is_none() && (byte == source.separator || byte == b'\n' || byte == b'\r');
@@ -455,37 +456,37 @@ fn unclosed_quote(source: &Source<'_>) -> Option<(u64, u64)> {
     open.map(|quote| (first, first + breaks_in(&text[(at + skipped).min(quote)..quote])))
 }
 
-/// What a line is.
+/// The result of reading a line.
 enum Line {
     Tickets(Vec<TicketRow>),
-    /// None by its own word, with those that it would be.
+    /// No tickets by its status, with those that it would have.
     Void(Vec<TicketRow>),
     Sum,
     Wrong,
 }
 
-/// Reads lines by the columns that they have.
+/// Reads lines by their columns.
 struct LineReader<'a> {
     columns: &'a [Column],
     width: usize,
-    /// Whether the service wrote the file: then each line is a ticket, whatever it says.
+    /// Whether the service exported the file: then each line is a ticket, whatever it contains.
     is_ours: bool,
     time_zone: TimeZone,
-    /// The seller's orders so far, and the tickets of each.
+    /// The seller's orders so far, with the number of tickets of each.
     orders: HashMap<String, usize>,
-    /// Words for a status that nobody knows, some of them;
+    /// Some of the unknown statuses.
     statuses: BTreeSet<String>,
-    /// lines that are sums,
+    /// Some of the lines that are sums.
     sums: Vec<u64>,
-    /// whose seat looks like a date,
+    /// Some of the lines whose seat looks like a date.
     dates: Vec<u64>,
-    /// that name no seat,
+    /// Some of the lines without a seat.
     unseated: Vec<u64>,
-    /// and whose category is longer than one may be: some of each.
+    /// Some of the lines whose category is too long.
     cut: Vec<u64>,
 }
 
-/// The line that is read, and what is wrong with it: all of it, at once.
+/// The line being read, and everything that is wrong with it.
 struct Cells<'a> {
     line: u64,
     record: &'a StringRecord,
@@ -494,10 +495,10 @@ struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// What a line has in a column; none where that is empty, or there is no such column.
+    /// Returns the text of a column; `None` if it is empty or the column does not exist.
     fn text(&self, field: Field) -> Option<&'a str> {
-        let place = self.columns.iter().position(|column| column.field == Some(field))?;
-        self.record.get(place).filter(|text| !text.is_empty())
+        let index = self.columns.iter().position(|column| column.field == Some(field))?;
+        self.record.get(index).filter(|text| !text.is_empty())
     }
 
     fn fault(&mut self, field: Field, fault: Fault) {
@@ -520,14 +521,14 @@ impl<'a> Cells<'a> {
         Line::Wrong
     }
 
-    /// The seat, which begins with its row where that stands by itself.
+    /// Returns the seat, prefixed by its row if that has a column of its own.
     fn seat(&mut self) -> Option<Place> {
         let has_row = self.columns.iter().any(|column| column.field == Some(Field::Row));
         match (self.text(Field::Row), self.text(Field::Seat)) {
             (Some(row), Some(seat)) => self.check(Field::Seat, format!("{row}-{seat}")),
             (None, Some(seat)) if !has_row => self.check(Field::Seat, seat.to_owned()),
             (None, None) => None,
-            // Half of a seat would be another one.
+            // Half of a seat's name would be another seat.
             (row, _) => {
                 self.fault(if row.is_some() { Field::Seat } else { Field::Row }, Fault::Empty);
                 None
@@ -549,7 +550,7 @@ impl<'a> LineReader<'a> {
         (!words.is_empty()).then_some(Fault::UnknownStatus { words })
     }
 
-    /// What should be known of the lines that were read.
+    /// Returns notices about the lines read.
     fn notices(self, has_seats: bool) -> impl Iterator<Item = Fault> {
         let notices = [
             (!self.sums.is_empty(), Fault::SumsLeftOut { lines: self.sums }),
@@ -561,7 +562,7 @@ impl<'a> LineReader<'a> {
     }
 
     fn read(&mut self, line: u64, record: &StringRecord, faults: &mut Faults) -> Line {
-        // Where the header names nothing, it is what is wrong.
+        // Without any known column, the header is reported instead.
         if !self.columns.iter().any(|column| column.field.is_some()) {
             return Line::Wrong;
         }
@@ -579,14 +580,14 @@ impl<'a> LineReader<'a> {
         match cells.faults.is_empty() {
             true if is_void => Line::Void(tickets),
             true => Line::Tickets(tickets),
-            // What is wrong with what is no ticket is nobody's concern.
+            // Faults of a line that is no ticket do not matter.
             false if is_void => Line::Void(Vec::new()),
             false => cells.refused(faults),
         }
     }
 
-    /// Refuses a line that has more than the header names, and what no field can hold. Excel leaves out what is empty at the end of
-    /// a line.
+    /// Rejects a line with more fields than the header, and cells that no field can hold. Fewer fields are accepted: Excel leaves out empty cells
+    /// at the end of a line.
     fn check(&self, cells: &mut Cells<'_>) {
         if cells.record.iter().skip(self.width).any(|text| !text.is_empty()) {
             let fault = Fault::WrongFieldCount { expected: self.width, found: cells.record.len() };
@@ -601,7 +602,7 @@ impl<'a> LineReader<'a> {
         }
     }
 
-    /// Whether the line says that it is no ticket.
+    /// Whether the line's status says that it is no ticket.
     fn is_void(&mut self, cells: &Cells<'_>) -> bool {
         let Some(word) = cells.text(Field::Status) else { return false };
         let standing = columns::standing(word);
@@ -651,7 +652,7 @@ impl<'a> LineReader<'a> {
         (1..=quantity).map(ticket).collect()
     }
 
-    /// The category, which sellers may have given the name of a product as long as they like.
+    /// Returns the category, shortened if it is too long, as names of products can be.
     fn read_category(&mut self, cells: &mut Cells<'_>) -> Option<String> {
         let text = one_line(cells.text(Field::Category)?);
         let shown = match text.char_indices().nth(CATEGORY) {
@@ -664,7 +665,7 @@ impl<'a> LineReader<'a> {
         cells.check::<Text<CATEGORY>>(Field::Category, shown).map(|category| category.0)
     }
 
-    /// From when, and until when, the ticket admits. A date alone is the event's day.
+    /// Returns when the ticket begins and ceases to admit. A date without a time is a day of the event.
     fn read_times(&self, cells: &mut Cells<'_>) -> (Option<Millis>, Option<Millis>) {
         let mut time = |field, days| {
             let time = moment_of(cells.text(field)?, days, &self.time_zone);
@@ -680,7 +681,7 @@ impl<'a> LineReader<'a> {
         (from, until)
     }
 
-    /// The ticket's reference, and how many tickets of its order there are before it.
+    /// Returns the ticket's reference, and the number of earlier tickets of its order.
     fn read_reference(&mut self, cells: &mut Cells<'_>) -> Option<(String, usize)> {
         if cells.text(Field::Reference).is_some() {
             let reference: Text<REFERENCE> = cells.checked(Field::Reference)?;
@@ -700,26 +701,26 @@ impl<'a> LineReader<'a> {
     }
 }
 
-/// Notes a line that a notice may name, if it is one of the first.
+/// Adds a line to those that a notice names, up to a maximum.
 pub fn note(lines: &mut Vec<u64>, line: u64) {
     if lines.len() < NAMES_TOLD {
         lines.push(line);
     }
 }
 
-/// Whether the line is the sum of the others: all that it names says so. Nobody is called so alone, without a seat and an address.
+/// Whether the line is the sum of the others: all its texts say so. A person with such a name would also have a seat or an address.
 fn is_sum(cells: &Cells<'_>) -> bool {
     let naming = Field::iter().filter(|field| ![Field::Quantity, Field::Status].contains(field));
     let mut named = naming.filter_map(|field| cells.text(field)).peekable();
     named.peek().is_some() && named.all(columns::is_sum)
 }
 
-/// What Excel and its like write where a formula has no value.
+/// Whether this is what spreadsheets write for a formula without a value.
 fn is_failed_formula(text: &str) -> bool {
     ["#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"].contains(&text)
 }
 
-/// Whether this is what spreadsheets make of `1-2`: a date of a workbook, `02-Jan`, `2. Jan`, `Jan-02`.
+/// Whether this is what spreadsheets turn `1-2` into: a date of a workbook, `02-Jan`, `2. Jan`, `Jan-02`.
 fn is_like_a_date(text: &str) -> bool {
     const MONTHS: [&str; 26] = [
         "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec", "ene", "abr", "ago", "dic",
@@ -758,7 +759,7 @@ fn read_quantity(cells: &mut Cells<'_>) -> usize {
     }
 }
 
-/// A number as forms and spreadsheets have it: `2`, and `2.0` or `2,00` of those that know no others.
+/// Parses an integer as forms and spreadsheets write it: `2`, but also `2.0` and `2,00`.
 fn whole_number(text: &str) -> Option<usize> {
     let digits = match text.split_once(['.', ',']) {
         Some((whole, behind)) if !behind.is_empty() && behind.bytes().all(|byte| byte == b'0') => whole,
@@ -777,8 +778,8 @@ fn read_person(cells: &mut Cells<'_>) -> Option<Person> {
     (person != Person::default()).then_some(person)
 }
 
-/// The name, in one column or in two. What many lists call the name is a half of it, where the other half stands beside it:
-/// `Nombre` and `Apellidos`, `Vorname` and `Name`.
+/// Returns the name from one column or two. What many lists call the name is half of it if the other half is in the next column: `Nombre` and
+/// `Apellidos`, `Vorname` and `Name`.
 fn read_name(cells: &mut Cells<'_>) -> Option<String> {
     let fields = [Field::FirstName, Field::FullName, Field::LastName];
     let [first, full, last] = fields.map(|field| cells.text(field));
@@ -796,21 +797,21 @@ fn read_name(cells: &mut Cells<'_>) -> Option<String> {
     Text::<NAME>::try_from(one_line(&text)).map_err(|fault| cells.fault(field, fault)).ok().map(|name| name.0)
 }
 
-/// What the gate should know.
+/// Returns the note for the gate.
 fn read_note(cells: &mut Cells<'_>) -> Option<String> {
     let text = one_line(cells.text(Field::Note)?);
     cells.check::<Text<TICKET_NOTE>>(Field::Note, text).map(|note| note.0)
 }
 
-/// A moment as RFC 3339 or as spreadsheets have it. A date alone is when the event's day begins that comes so many days after
-/// it: the day of a date ends with the next one's beginning.
+/// Parses a time in RFC 3339 or as spreadsheets write it. A date without a time is the beginning of the event's day that many days later: a
+/// day ends when the next one begins.
 fn moment_of(text: &str, days: i64, time_zone: &TimeZone) -> Option<Millis> {
     if let Some(moment) = Millis::parse(text) {
         return Some(moment);
     }
     let text = year_first(text);
     let pieces = Pieces::parse(&text).ok()?;
-    // What says where it is, and is no moment, is nothing that we know.
+    // A text with an offset or a time zone that is not RFC 3339 is not supported.
     if pieces.offset().is_some() || pieces.time_zone_annotation().is_some() {
         return None;
     }
@@ -821,7 +822,7 @@ fn moment_of(text: &str, days: i64, time_zone: &TimeZone) -> Option<Millis> {
     Millis::writable(local.to_zoned(time_zone.clone()).ok()?.timestamp())
 }
 
-/// `1.5.2026 18:00` as `2026-05-01 18:00`: wherever dates have dots their day comes first. Of those with slashes nobody knows.
+/// Rewrites `1.5.2026 18:00` as `2026-05-01 18:00`: with dots, the day always comes first. With slashes, that is uncertain.
 fn year_first(text: &str) -> String {
     let (date, time) = text.find([' ', ',']).map_or((text, ""), |end| text.split_at(end));
     match date.split('.').collect::<Vec<_>>().as_slice() {
@@ -830,7 +831,7 @@ fn year_first(text: &str) -> String {
     }
 }
 
-/// A text without the line breaks of somebody who pressed Enter in a cell.
+/// Joins a text that was typed on several lines of a cell.
 fn one_line(text: &str) -> String {
     match text.contains(['\n', '\r', '\t']) {
         true => text.split_whitespace().collect::<Vec<_>>().join(" "),
@@ -838,7 +839,7 @@ fn one_line(text: &str) -> String {
     }
 }
 
-/// The address, and the name that may stand beside it, as in `Ana Roe <ana@example.org>`.
+/// Returns the name beside the address, if any, and the address, as in `Ana Roe <ana@example.org>`.
 fn read_email(cells: &mut Cells<'_>) -> (Option<String>, Option<String>) {
     let Some(text) = cells.text(Field::Email).filter(|text| !columns::is_nobody(text)) else { return (None, None) };
     match address_of(text) {
@@ -850,7 +851,7 @@ fn read_email(cells: &mut Cells<'_>) -> (Option<String>, Option<String>) {
     }
 }
 
-/// Reads an address as people paste it.
+/// Parses an address as people paste it.
 fn address_of(text: &str) -> Result<(Option<String>, Email), Fault> {
     let bare = |text: &str| -> String {
         let text = text.trim_matches(|end: char| {
@@ -877,7 +878,7 @@ fn address_of(text: &str) -> Result<(Option<String>, Email), Fault> {
     Ok((name.filter(|name| !name.is_empty() && !name.contains('@')), Email::try_from(address)?))
 }
 
-/// A username for an address: itself, where that can be one.
+/// Returns a username for an address: the address itself if it is valid as one.
 fn username_of_email(email: &str) -> String {
     if Username::try_from(email.to_owned()).is_ok() {
         return email.to_owned();
@@ -887,8 +888,8 @@ fn username_of_email(email: &str) -> String {
     format!("{}-{}", plain.take(most).collect::<String>(), fingerprint(&[email.to_lowercase().as_bytes()]))
 }
 
-/// A username for somebody of whom no more is known than the name: readable, and the same for the same name wherever the same
-/// `scope` is, such as an event. The first of a list with this name is 1.
+/// Returns a username for a person of whom only the name is known: readable, and the same for the same name in the same `scope`, such as an
+/// event. `number` counts the people of a list with this name, from 1.
 pub fn username_of_name(name: &str, scope: &[u8], number: usize) -> String {
     let words = name
         .split_whitespace()
@@ -910,12 +911,12 @@ fn fingerprint(parts: &[&[u8]]) -> String {
     HEXLOWER.encode(&hash[..FINGERPRINT / 2])
 }
 
-/// A name as people read it: what differs in case, in spaces or in how its accents are stored is the same name.
+/// Normalizes a name as people read it: differences in case, spaces and the encoding of accents do not count.
 pub fn as_read(name: &str) -> String {
     crate::fold::tidy(name).to_lowercase()
 }
 
-/// What the lines of a file may have once.
+/// The values that may occur only once in a file.
 #[derive(Default)]
 struct Seen {
     references: HashMap<String, u64>,
@@ -956,7 +957,7 @@ mod tests {
         list.rows.iter().filter(|row| !row.is_void).count()
     }
 
-    /// Each fault as `field: message`.
+    /// Returns each fault as `field: message`.
     fn faults(file: impl AsRef<[u8]>) -> Vec<String> {
         match List::read(file.as_ref(), &ALL) {
             Ok(list) => {
@@ -966,7 +967,7 @@ mod tests {
         }
     }
 
-    /// Line, seat and gate.
+    /// Returns line, seat and gate.
     fn places(file: impl AsRef<[u8]>) -> Vec<(u64, String, String)> {
         let file = file.as_ref();
         assert_eq!(faults(file), [""; 0], "{}", String::from_utf8_lossy(file));
@@ -974,7 +975,7 @@ mod tests {
         list(file).rows.into_iter().map(|row| (row.line, text(row.seat), text(row.gate))).collect()
     }
 
-    /// The person of the only row.
+    /// Returns the person of the only row.
     fn person(header: &str, row: &str) -> (Option<String>, Option<String>, Option<String>) {
         let file = format!("{header}\n{row}\n");
         assert_eq!(faults(&file), [""; 0], "{row}");
@@ -1123,7 +1124,7 @@ mod tests {
 
     #[test]
     fn the_exports_of_sellers_and_forms_are_understood() {
-        // seat, username or the name that one is made of, full name, email, reference
+        // seat, full name, email, reference
         for (file, expected) in [
             (
                 "Order code,Attendee name,Attendee name: Given name,Attendee name: Family name,Product,Price,Checked in,Checked out,Automatically checked in,Secret,E-mail,Company,Voucher code,Order date,Requires special attention,Comment,Seat ID,Seat name,Seat zone,Seat row,Seat number\n\
@@ -1254,7 +1255,7 @@ mod tests {
             ),
             ("seat,gate,username\nA1,North,Attendance\n", vec!["line 2: username is a reserved name"]),
             ("seat,gate\n\"A\0\",North\n", vec![&format!("line 2: seat {CHARACTERS}")]),
-            // The lines of the file, as an editor counts them, whatever the line breaks and the fields contain.
+            // Lines as an editor counts them, whatever the line breaks and the content of fields.
             ("seat,email\r\nA1,\r\nA2,x\r\n", vec![&email(3)]),
             ("seat,email\n\n\nA1,\n\r\n\nA2,x\n", vec![&email(7)]),
             ("seat,email\rA1,\r\rA2,x\r", vec![&email(4)]),
@@ -1263,7 +1264,7 @@ mod tests {
                 "seat,email\n\"A\n1\",x@y\r\n\"A\r\n2\",\nA3,x\n",
                 vec![&format!("line 2: seat {CHARACTERS}"), &format!("line 4: seat {CHARACTERS}"), &email(6)],
             ),
-            // All that is wrong with a line, at once.
+            // Everything that is wrong with a line, at once.
             (
                 "seat,gate,username,email,quantity\n\"A\0\",N,a b,x,70\n",
                 vec![
@@ -1379,7 +1380,7 @@ mod tests {
             let read = List::read(names.as_bytes(), &Reading { columns, no_header, ..ALL }).unwrap();
             assert_eq!(read.rows.iter().map(|row| row.line).collect::<Vec<_>>(), lines);
         }
-        // A question of a form may have an address in it.
+        // The question of a form may contain an address.
         assert!(faults("Questions? help@example.org,What\nAna,A1\n")[0].contains("not known: Questions? help"));
     }
 
@@ -1388,7 +1389,7 @@ mod tests {
         let read = list("name,seat,quantity\nAna,,1\nname,seat,quantity\nBen,,2\nTOTAL:,,3\n,Summe,3\n");
         assert_eq!((read.rows.len(), read.lines), (3, 4));
         assert_eq!(read.notices, [Fault::SumsLeftOut { lines: vec![5, 6] }]);
-        // Somebody may be called so.
+        // Somebody may have this name.
         for line in ["Total,,total@example.org,", "Suma,P\u{e9}rez,,", "Total,,,A1"] {
             assert_eq!(list(format!("first name,last name,email,seat\n{line}\n")).rows.len(), 1, "{line}");
         }

@@ -1,4 +1,4 @@
-//! From the bytes of a file to text that is CSV: its encoding and its separator are found out, for nobody writes them down.
+//! Converts the bytes of a file to CSV text. Encoding and separator are detected, because files do not declare them.
 
 use std::borrow::Cow;
 
@@ -9,46 +9,46 @@ use super::columns;
 use super::workbook;
 use crate::fault::{Fault, FieldError};
 
-/// How the text of a file is written.
+/// The encoding of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Encoding {
-    /// What nearly everything writes.
+    /// Written by nearly every program.
     #[serde(rename = "utf-8")]
     Utf8,
-    /// What Excel calls Unicode text.
+    /// "Unicode Text" in Excel.
     #[serde(rename = "utf-16")]
     Utf16,
-    /// What Excel calls CSV, on Windows. Told from the next by its letters, so somebody should look at them.
+    /// "CSV" in Excel on Windows. Told apart from the next by its letters, so somebody should check them.
     #[serde(rename = "windows-1252")]
     Windows1252,
-    /// What Excel calls CSV, on a Mac.
+    /// "CSV" in Excel on a Mac.
     #[serde(rename = "macintosh")]
     Macintosh,
-    /// A workbook of Excel, which says it itself.
+    /// An Excel workbook, which declares its own encoding.
     #[serde(rename = "xlsx")]
     Workbook,
 }
 
-/// A file as CSV, and how it was that before.
+/// A file as CSV, and its original format.
 pub(super) struct Source<'a> {
     pub text: Cow<'a, str>,
     pub separator: u8,
     pub encoding: Encoding,
-    /// The name of the sheet, of a workbook.
+    /// The name of the workbook's sheet.
     pub sheet: Option<String>,
-    /// The rows of the sheet that the records come from, in their order, of a workbook.
+    /// The rows of the workbook's sheet that the records come from, in order.
     pub rows: Vec<u32>,
-    /// Lines that come before the text.
+    /// The number of lines before the text.
     pub before: u64,
-    /// Rows among those that are hidden, of a workbook,
+    /// The number of hidden rows among those of the workbook's sheet.
     pub hidden: usize,
-    /// and its other sheets that people see.
+    /// The other visible sheets of the workbook.
     pub other_sheets: Vec<String>,
 }
 
 impl<'a> Source<'a> {
-    /// Refuses what is no list, and says what it is.
+    /// Rejects a file that is not a list, and says what it is.
     pub fn read(file: &'a [u8]) -> Result<Self, FieldError> {
         if let Some(fault) = no_list(file) {
             return Err(whole(fault));
@@ -67,26 +67,26 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What is wrong with the file as a whole.
+/// Returns an error about the file as a whole.
 fn whole(fault: Fault) -> FieldError {
     FieldError::new("file", fault)
 }
 
-/// So many characters of a text of the file, which may be as long as that.
+/// Returns the first characters of a text, which may be as long as the file.
 pub(super) fn start_of(text: &str, characters: usize) -> String {
     text.chars().take(characters).collect()
 }
 
 const ZIP: &[u8] = b"PK\x03\x04";
 
-/// What a file is that is no list of lines, by how such files begin.
+/// Detects files that are not lists of lines, by their first bytes.
 fn no_list(file: &[u8]) -> Option<Fault> {
     let trimmed = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file).trim_ascii_start();
     let begins =
         |start: &str| trimmed.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()));
     let holds = |name: &[u8]| file.windows(name.len()).any(|window| window == name);
     if file.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
-        // A workbook with a password lies in the same envelope as the old ones.
+        // A workbook with a password has the same container format as the old ones.
         let locked: Vec<u8> = "EncryptedPackage".encode_utf16().flat_map(u16::to_le_bytes).collect();
         return Some(if holds(&locked) { Fault::LockedWorkbook } else { Fault::OldExcel });
     }
@@ -105,13 +105,13 @@ fn no_list(file: &[u8]) -> Option<Fault> {
     if ["<!doctype html", "<html", "<head", "<script", "<table", "<meta"].iter().any(|start| begins(start)) {
         return Some(Fault::WebPage);
     }
-    // Of other machines and programs: pictures, archives, JSON, XML.
+    // Formats for machines and other programs: pictures, archives, JSON, XML.
     let others = ["{", "[{", "<?xml", "{\\rtf", "%!PS", "\u{1f}\u{8b}", "GIF8"];
     (others.iter().any(|start| begins(start)) || file.starts_with(b"\x89PNG") || file.starts_with(b"\xff\xd8\xff"))
         .then_some(Fault::NotAList)
 }
 
-/// The text of a file; none where it is none.
+/// Decodes the text of a file. `None` if it is not text.
 fn decode(file: &[u8]) -> Option<(Cow<'_, str>, Encoding)> {
     let utf16 = |encoding: &'static encoding_rs::Encoding, bytes| {
         let text = encoding.decode_without_bom_handling_and_without_replacement(bytes)?;
@@ -125,12 +125,12 @@ fn decode(file: &[u8]) -> Option<(Cow<'_, str>, Encoding)> {
         [first, 0, ..] if *first != 0 => utf16(UTF_16LE, file)?,
         _ => of_bytes(file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file)),
     };
-    // A text may have a stray one; what has many is no text.
+    // A text may have a few stray control characters, but not many.
     let is_strange = |character: &char| character.is_control() && !"\t\r\n\u{7f}".contains(*character);
     (text.chars().filter(is_strange).count() <= (text.len() / 64).max(8)).then_some((text, encoding))
 }
 
-/// A text whose characters are bytes, or UTF-8.
+/// Decodes UTF-8, or an encoding with one byte per character.
 fn of_bytes(bytes: &[u8]) -> (Cow<'_, str>, Encoding) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return (text.into(), Encoding::Utf8);
@@ -144,7 +144,7 @@ fn of_bytes(bytes: &[u8]) -> (Cow<'_, str>, Encoding) {
     }
 }
 
-/// How much the letters beyond ASCII are where the languages of Western Europe have them.
+/// Scores how well the letters beyond ASCII fit the languages of Western Europe.
 fn plausibility(text: &str) -> i64 {
     let mut characters = text.chars().peekable();
     let (mut before, mut sum) = ('\n', 0);
@@ -158,8 +158,8 @@ fn plausibility(text: &str) -> i64 {
     sum
 }
 
-/// A small letter stands beside small ones or begins or ends a word, a capital begins a word or stands among capitals, and
-/// what is no letter stands in no word.
+/// Scores one character: a small letter belongs beside small ones, or at the beginning or end of a word; a capital begins a word or stands
+/// among capitals; other characters do not occur within words.
 fn fits(before: char, character: char, after: char) -> i64 {
     const USUAL: &str = "áéíóúàèìòùâêîôûäëïöüñçãõåæøßœÁÉÍÓÚÀÈÌÒÙÂÊÎÔÛÄËÏÖÜÑÇÃÕÅÆØŒ";
     let is_in_word = before.is_alphabetic() || after.is_alphabetic();
@@ -191,8 +191,8 @@ fn fits(before: char, character: char, after: char) -> i64 {
     }
 }
 
-/// The separator that a first line `sep=;` names, which Excel reads and others write, and the length of that line. Excel
-/// also writes it in quotes, and with the separators of empty cells behind it.
+/// Returns the separator named by a first line such as `sep=;`, which Excel reads and others write, and the length of that line. Excel
+/// itself also writes it in quotes, followed by the separators of empty cells.
 fn separator_line(text: &str) -> Option<(u8, usize)> {
     let line = text.split_inclusive('\n').next()?;
     let told = line.trim_matches(['\r', '\n', ' ']);
@@ -220,9 +220,9 @@ fn cut(text: Cow<'_, str>, length: usize) -> Cow<'_, str> {
     }
 }
 
-/// What separates the fields: with what the first line names the most columns that are known, or else the most columns.
+/// Detects the separator: the one with which the first line has the most known column names or, failing that, the most columns.
 fn separator_of(text: &str) -> u8 {
-    // The header may have line breaks in quotes, but is not endless.
+    // The header may have line breaks in quotes, but its length is limited.
     let mut end = text.len().min(64 * 1024);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -239,7 +239,7 @@ fn separator_of(text: &str) -> u8 {
         let first = first.unwrap_or_default();
         (first.iter().filter(|name| columns::find(name).is_some()).count(), first.len())
     };
-    // Of equals the last one wins.
+    // Among equals, the last one wins.
     *b"\t;,".iter().max_by_key(|separator| named(separator)).unwrap_or(&b',')
 }
 

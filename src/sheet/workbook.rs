@@ -1,5 +1,5 @@
-//! Workbooks of Excel (.xlsx, ECMA-376): the first sheet that has rows, as CSV, with each cell as people see it. It is read
-//! piece by piece, and what unpacks to much more than a list of people does is refused: a few KiB can unpack to GiB.
+//! Excel workbooks (.xlsx, ECMA-376): the first sheet with rows, as CSV, with each cell as people see it. A workbook is read piece by piece,
+//! and rejected if it unpacks to much more than a list of people does: a few KiB can unpack to GiB.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufReader, Read};
@@ -12,24 +12,24 @@ use super::text::{Encoding, Source, start_of};
 use crate::fault::Fault;
 use crate::limits::{COLUMNS, WORKBOOK_UNPACKED};
 
-/// Bytes of the code by which a number is shown, at most; Excel takes 255 characters.
+/// The maximum length of a number format in bytes; Excel allows 255 characters.
 const LONGEST_FORMAT: usize = 1_000;
-/// Sheets that are told beside the one that was read, and characters of a name at most, as in Excel.
+/// The maximum number of other sheets that are reported, and of characters of a sheet's name, as in Excel.
 const SHEETS_TOLD: usize = 20;
 const SHEET_NAME: usize = 31;
-/// Rows of a sheet at most, as in Excel.
+/// The maximum number of rows of a sheet, as in Excel.
 const ROWS: u32 = 1 << 20;
-/// What stands for a formula without a value: as Excel shows one that it cannot calculate.
+/// Replaces a formula without a value, as Excel shows one that it cannot calculate.
 const NOT_WORKED_OUT: &str = "#CALC!";
-/// Groups of merged cells at most.
+/// The maximum number of merged areas.
 const MERGED: usize = 1 << 16;
-/// The longest text between two tags.
+/// The maximum number of bytes between two tags.
 const BETWEEN_TAGS: usize = 512 * 1024;
-/// Bytes of a cell at most: in Excel it has 32,767 characters.
+/// The maximum number of bytes of a cell: in Excel it has 32,767 characters.
 const LONGEST_CELL: usize = 4 * 32_767;
-/// Digits behind the point at most, as in Excel.
+/// The maximum number of decimals, as in Excel.
 const DECIMALS: usize = 30;
-/// Tags that are open at once, at most. Those of a workbook are ten deep.
+/// The maximum number of nested tags. Those of a workbook are ten deep.
 const DEPTH: usize = 100;
 
 type Result<T> = std::result::Result<T, Fault>;
@@ -38,7 +38,7 @@ pub(super) fn read(file: &[u8]) -> Result<Source<'static>> {
     read_within(file, WORKBOOK_UNPACKED)
 }
 
-/// `most` is the bytes that it may unpack to, of which its texts may be an eighth.
+/// `most` is the maximum number of bytes unpacked. Texts may be an eighth of that.
 fn read_within(file: &[u8], most: usize) -> Result<Source<'static>> {
     let mut archive = Archive::open(file, most).ok_or(Fault::BrokenWorkbook)?;
     let book = Book::read(&mut archive)?;
@@ -55,24 +55,24 @@ fn read_within(file: &[u8], most: usize) -> Result<Source<'static>> {
     Err(Fault::NoTickets)
 }
 
-/// What a file in the archive is: how it is packed, and where.
+/// A file in the archive: how it is packed, and where.
 struct Part {
     is_deflated: bool,
     packed: Range<usize>,
 }
 
-/// The archive (PKWARE's APPNOTE, without encryption, parts and 64-bit sizes, which no workbook of this size needs).
+/// The archive (PKWARE's APPNOTE, without encryption, split archives and 64-bit sizes, which no workbook of this size needs).
 struct Archive<'a> {
     file: &'a [u8],
     parts: HashMap<String, Part>,
-    /// Bytes that may yet be unpacked, and
+    /// The number of bytes that may still be unpacked.
     left: usize,
-    /// those that all texts may have, and the sheet as CSV.
+    /// The maximum number of bytes of all texts, and of the sheet as CSV.
     texts: usize,
 }
 
 impl<'a> Archive<'a> {
-    /// Reads the directory at the end of the file; none where it is not one.
+    /// Reads the directory at the end of the file. `None` if there is none.
     fn open(file: &'a [u8], most: usize) -> Option<Self> {
         let number = |at: usize, bytes: usize| -> Option<usize> {
             let bytes = file.get(at..at.checked_add(bytes)?)?;
@@ -95,7 +95,7 @@ impl<'a> Archive<'a> {
         Some(Self { file, parts, left: most, texts: most / 8 })
     }
 
-    /// Has `meet` see each event of a part in XML. A part that is not there has none.
+    /// Calls `meet` with each event of an XML part. A missing part has none.
     fn events(&mut self, path: &str, mut meet: impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {
         let Some(part) = self.parts.get(path) else { return Ok(()) };
         let packed = &self.file[part.packed.clone()];
@@ -122,7 +122,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Fails where more comes than a workbook may have, in all or in one piece.
+/// Fails when a workbook exceeds its limit, in total or between two tags.
 struct Bounded<'a> {
     unpacked: Box<dyn Read + 'a>,
     left: &'a mut usize,
@@ -146,14 +146,14 @@ impl Read for Bounded<'_> {
     }
 }
 
-/// Counts what is kept of a part: a few bytes that are packed, or told again and again, may stand for as much as there is memory.
+/// Limits what is stored of a part: a few packed or often repeated bytes may stand for as much as there is memory.
 struct Kept {
     bytes: usize,
     most: usize,
 }
 
 impl Kept {
-    /// Bytes that an entry takes beside its texts.
+    /// The number of bytes an entry takes besides its texts.
     const ENTRY: usize = 16;
 
     fn at_most(most: usize) -> Self {
@@ -170,15 +170,15 @@ impl Kept {
     }
 }
 
-/// What a workbook says of all its sheets.
+/// The parts of a workbook that concern all its sheets.
 #[derive(Default)]
 struct Book {
-    /// Names and parts, those that people see.
+    /// Names and parts of the visible sheets.
     sheets: Vec<(String, String)>,
-    /// One after the other, and where each ends.
+    /// All texts concatenated, and the end of each.
     texts: String,
     ends: Vec<usize>,
-    /// How numbers are shown, by the style of their cell.
+    /// How numbers are shown, by cell style.
     formats: Vec<Shown>,
     /// Whether days are counted from 1904.
     since_1904: bool,
@@ -281,7 +281,7 @@ impl Book {
         self.texts.get(start..*self.ends.get(number)?)
     }
 
-    /// What is in a sheet.
+    /// Reads a sheet.
     fn sheet(&self, archive: &mut Archive<'_>, part: &str) -> Result<Filled> {
         let mut sheet = Sheet {
             book: self,
@@ -307,7 +307,7 @@ impl Book {
     }
 }
 
-/// A sheet as CSV, the number of each row that is not empty, and how many of them are hidden.
+/// A sheet as CSV, the number of each row that is not empty, and how many of these are hidden.
 struct Filled {
     csv: Vec<u8>,
     rows: Vec<u32>,
@@ -318,7 +318,7 @@ fn writer() -> csv::Writer<Vec<u8>> {
     csv::WriterBuilder::new().flexible(true).from_writer(Vec::new())
 }
 
-/// Cells of several rows that are one to people. Only the first of them has what they show.
+/// A merged area of several rows. Only its first cell has the value that people see.
 #[derive(Debug, PartialEq)]
 struct Merged {
     rows: Range<u32>,
@@ -326,7 +326,7 @@ struct Merged {
 }
 
 impl Merged {
-    /// Of a reference such as `C3:C7`; none within one row.
+    /// Parses a reference such as `C3:C7`. `None` if it is within one row.
     fn read(reference: &str) -> Option<Self> {
         let (first, last) = reference.split_once(':')?;
         let row = |cell: &str| cell.trim_start_matches(|letter: char| letter.is_ascii_alphabetic()).parse::<u32>().ok();
@@ -336,11 +336,11 @@ impl Merged {
     }
 }
 
-/// Writes what merged cells show into each of their rows. `merged` is in the order of its first rows.
+/// Copies the value of merged areas into each of their rows. `merged` is sorted by first rows.
 fn fill(csv: &[u8], rows: &[u32], merged: &[Merged], most: usize) -> Result<Vec<u8>> {
     let mut records = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(csv).into_records();
     let (mut filled, mut next) = (writer(), merged.iter().peekable());
-    // By their columns, those that have begun and not ended, with what they show.
+    // The areas that include the present row, by column, with their values.
     let mut open: BTreeMap<usize, (&Merged, String)> = BTreeMap::new();
     for &row in rows {
         let record = records.next().and_then(std::result::Result::ok).ok_or(Fault::BrokenWorkbook)?;
@@ -357,7 +357,7 @@ fn fill(csv: &[u8], rows: &[u32], merged: &[Merged], most: usize) -> Result<Vec<
             if let Some(shown) = shown
                 && open.insert(area.column, (area, shown.clone())).is_some()
             {
-                // They do not overlap.
+                // Merged areas do not overlap.
                 return Err(Fault::BrokenWorkbook);
             }
         }
@@ -371,22 +371,22 @@ fn fill(csv: &[u8], rows: &[u32], merged: &[Merged], most: usize) -> Result<Vec<
 
 struct Sheet<'a> {
     book: &'a Book,
-    /// Bytes of CSV.
+    /// The maximum number of bytes of CSV.
     most: usize,
     csv: csv::Writer<Vec<u8>>,
     rows: Vec<u32>,
     hidden: usize,
     row: u32,
     is_hidden: bool,
-    /// Those of the row so far.
+    /// The cells of the row so far.
     cells: Vec<String>,
-    /// What has been read of all, those too that another one takes the place of, or that are of rows without anything to see.
+    /// Limits all texts read, including those of cells that are overwritten and of rows that are left out as blank.
     kept: Kept,
     cell: Cell,
     merged: Vec<Merged>,
 }
 
-/// The cell that is being read.
+/// The cell being read.
 #[derive(Default)]
 struct Cell {
     column: usize,
@@ -420,7 +420,7 @@ impl Sheet<'_> {
         match tag.local_name().as_ref() {
             "row" => {
                 let told = attribute(tag, "r").and_then(|row| row.parse().ok());
-                // One that says to lie before the last is the next.
+                // A row number that does not increase is replaced by the next one.
                 self.row = told.filter(|&row| row > self.row).unwrap_or(self.row + 1);
                 if self.row > ROWS {
                     return Err(Fault::LargeWorkbook);
@@ -435,7 +435,7 @@ impl Sheet<'_> {
                 }
             }
             "c" => {
-                let column = attribute(tag, "r").and_then(|place| column_of(&place)).unwrap_or(self.cells.len());
+                let column = attribute(tag, "r").and_then(|cell| column_of(&cell)).unwrap_or(self.cells.len());
                 if column >= COLUMNS {
                     return Err(Fault::LargeWorkbook);
                 }
@@ -445,7 +445,7 @@ impl Sheet<'_> {
             "f" => self.cell.is_formula = true,
             "v" | "t" => {
                 self.cell.is_value = true;
-                // A formula may give an empty text.
+                // The value of a formula may be an empty text.
                 if self.cell.kind == "str" || !self.cell.is_formula {
                     self.cell.value.get_or_insert_default();
                 }
@@ -487,7 +487,7 @@ impl Sheet<'_> {
 
     fn shown(&self, cell: &Cell) -> Result<String> {
         let Some(value) = &cell.value else {
-            // Who wrote the formula did not work it out.
+            // The program that wrote the formula did not calculate it.
             return Ok(if cell.is_formula { NOT_WORKED_OUT.to_owned() } else { String::new() });
         };
         Ok(match cell.kind.as_str() {
@@ -507,15 +507,15 @@ impl Sheet<'_> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shown {
     Plain,
-    /// With zeros before it, so many digits.
+    /// Padded with zeros to this number of digits.
     Digits(usize),
-    /// With so many digits behind the point.
+    /// With this number of decimals.
     Decimals(usize),
     Moment,
 }
 
 impl Shown {
-    /// The formats that every workbook has without saying them (ECMA-376, part 1, 18.8.30).
+    /// The formats that every workbook has without defining them (ECMA-376, part 1, 18.8.30).
     fn built_in(id: &str) -> Self {
         match id.parse::<u32>() {
             Ok(14..=22 | 27..=36 | 45..=47 | 50..=58) => Self::Moment,
@@ -562,7 +562,7 @@ impl Shown {
             Self::Moment => moment(number, since_1904).unwrap_or_else(|| value.to_owned()),
             Self::Digits(digits) if number >= 0.0 => format!("{number:0digits$.0}"),
             Self::Decimals(decimals) => format!("{number:.decimals$}"),
-            // Never with an exponent; and as Excel does, with 15 digits.
+            // Without an exponent, and with 15 digits as in Excel.
             _ if number.fract() == 0.0 && number.abs() < 1e15 => format!("{number:.0}"),
             _ => {
                 let digits = format!("{number:.14e}").parse::<f64>().unwrap_or(number);
@@ -572,7 +572,7 @@ impl Shown {
     }
 }
 
-/// A count of days as a date, with the time of day where it has one. Excel has a day in 1900 that never was.
+/// Converts a count of days to a date, with the time of day if there is one. Excel counts a day in 1900 that did not exist.
 fn moment(days: f64, since_1904: bool) -> Option<String> {
     let minutes = (days * 1_440.0).round() as i64;
     let (whole, minute) = (minutes.div_euclid(1_440), minutes.rem_euclid(1_440));
@@ -589,20 +589,20 @@ fn moment(days: f64, since_1904: bool) -> Option<String> {
     Some(if minute > 0 { format!("{day} {clock}") } else { day.to_string() })
 }
 
-/// The column of a place such as `AB12`, counted from 0.
-fn column_of(place: &str) -> Option<usize> {
-    let letters = place.bytes().take_while(u8::is_ascii_alphabetic).take(4);
+/// Returns the column of a cell reference such as `AB12`, counted from 0.
+fn column_of(cell: &str) -> Option<usize> {
+    let letters = cell.bytes().take_while(u8::is_ascii_alphabetic).take(4);
     let number = letters.fold(0, |number, letter| number * 26 + usize::from(letter.to_ascii_uppercase() - b'A') + 1);
     number.checked_sub(1)
 }
 
-/// An attribute by its name, whatever is before the colon in it.
+/// Returns an attribute by its local name.
 fn attribute(tag: &BytesStart<'_>, name: &str) -> Option<String> {
     let found = tag.attributes().flatten().find(|attribute| attribute.key.local_name().as_ref() == name)?;
     quick_xml::escape::unescape(&found.value).ok().map(Into::into)
 }
 
-/// Adds what an event has of a text.
+/// Appends the text of an event.
 fn append(event: &Event<'_>, text: &mut String) -> Result<()> {
     match event {
         Event::Text(part) => text.push_str(part),
@@ -616,7 +616,7 @@ fn append(event: &Event<'_>, text: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// A text without the escapes for what XML cannot hold, such as `_x000D_` for a carriage return.
+/// Decodes the escapes for characters that XML cannot contain, such as `_x000D_` for a carriage return.
 fn unescaped(text: &str) -> String {
     let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(at) = rest.find("_x") {
@@ -637,7 +637,7 @@ mod tests {
 
     use super::*;
 
-    /// An archive of these parts, deflated.
+    /// Returns an archive of these parts, deflated.
     fn archive(parts: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let (mut file, mut directory) = (Vec::new(), Vec::new());
         let size = |length: usize| u32::try_from(length).unwrap().to_le_bytes();
@@ -659,7 +659,7 @@ mod tests {
         file
     }
 
-    /// A workbook with one sheet, of these rows, and with these texts and formats.
+    /// Returns a workbook with one sheet of these rows, and with these texts and formats.
     fn workbook(rows: &str, texts: &str, formats: &str) -> Vec<u8> {
         let xml = |text: String| format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{text}").into_bytes();
         let sheet = xml(
@@ -819,7 +819,7 @@ mod tests {
             (good[..good.len() - 30].to_vec(), Fault::BrokenWorkbook),
             (cell("<c t=\"s\"><v>1</v></c>"), Fault::BrokenWorkbook),
             (cell("<c r=\"ZZ1\"><v>1</v></c>"), Fault::LargeWorkbook),
-            // One text in many cells, and in one cell again and again.
+            // One text in many cells, and repeatedly in one cell.
             (told_again("<c t=\"s\"><v>0</v></c>"), Fault::LargeWorkbook),
             (told_again("<c r=\"A1\" t=\"s\"><v>0</v></c>"), Fault::LargeWorkbook),
             (bomb("xl/styles.xml", "<styleSheet><cellXfs>", 900 << 10, "<xf/>"), Fault::LargeWorkbook),

@@ -1,24 +1,24 @@
-//! The schema, as the list of its changes: what `migrate` applies, what a backup may hold, what the tests go through.
-//! `docs/development.md` says how to add one.
+//! The schema, as a list of migrations: applied by `migrate`, checked in backups, and tested one by one. `docs/development.md` says how to
+//! add one.
 
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
 
 use crate::error::Error;
 
-/// One change of the schema. What was released stays as it is, to the byte: databases keep its checksum.
+/// One change of the schema. A released migration never changes, not by a byte: databases store its checksum.
 #[derive(Clone, Copy)]
 pub struct Migration {
-    /// The number that a database keeps, and that the file begins with. Greater than all before it.
+    /// The number that a database stores and the file's name begins with. Greater than all before it.
     pub number: i64,
     /// The rest of the file's name, with spaces.
     pub name: &'static str,
-    /// `None` where this database needs no change.
+    /// `None` if this database needs no change.
     pub postgres: Option<&'static str>,
     pub sqlite: Option<&'static str>,
 }
 
-/// Every change, in the order in which they are applied.
+/// All migrations, in the order of application.
 pub const MIGRATIONS: &[Migration] = &[
     Migration {
         number: 1,
@@ -52,32 +52,32 @@ pub const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// Which of a migration's files is meant: `|migration| migration.sqlite`.
+/// Selects one of a migration's files: `|migration| migration.sqlite`.
 pub(super) type FileOf = fn(&Migration) -> Option<&'static str>;
 
-/// The migrations that a database has a file of.
+/// Returns the migrations with a file for a database.
 pub(super) fn of(migrations: &[Migration], file: FileOf) -> impl Iterator<Item = (&Migration, &'static str)> {
     migrations.iter().filter_map(move |migration| Some((migration, file(migration)?)))
 }
 
-/// The version of a database's schema, which is the number of its newest migration, and how many lead there.
+/// Returns the version of a database's schema, which is the number of its newest migration, and the number of migrations.
 pub(super) fn newest(file: FileOf) -> (i64, i64) {
     of(MIGRATIONS, file).fold((0, 0), |(_, count), (migration, _)| (migration.number, count + 1))
 }
 
-/// Where sqlx keeps which migrations have been applied.
+/// The table where sqlx stores the applied migrations.
 const TABLE: &str = "_sqlx_migrations";
 
-/// What `migrate` did, and what it found.
+/// The result of a migration.
 #[derive(Debug, Default)]
 pub struct Migrated {
-    /// The names of the migrations that were missing, in order.
+    /// The names of the migrations applied, in order.
     pub applied: Vec<&'static str>,
-    /// The version of the schema, where it is one of a later release.
+    /// The version of the schema if it is from a later release.
     pub later: Option<i64>,
 }
 
-/// Applies the migrations that are missing, in order. The caller holds a lock, so that what it returns is its own work.
+/// Applies the missing migrations in order. The caller holds a lock, so that it applied all of these itself.
 pub(super) async fn apply_missing<C: Migrate>(
     connection: &mut C,
     migrations: &[Migration],
@@ -87,7 +87,7 @@ pub(super) async fn apply_missing<C: Migrate>(
         sqlx::migrate::Migration::new(*number, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
     let mut migrator = Migrator::with_migrations(known.collect());
-    // A later release may have been here: its schema works with this one's code.
+    // A later release may have migrated further: its schema works with this code.
     migrator.set_ignore_missing(true);
     connection.ensure_migrations_table(TABLE).await?;
     let before = connection.list_applied_migrations(TABLE).await?;

@@ -1,5 +1,5 @@
-//! A lazy pool of sqlx connections, held by `deadpool` and not by sqlx's own pool, which sends a ping after each use
-//! from a task of its own: one more round trip for every call, and work after the response, which Cloud Run freezes.
+//! A lazy pool of sqlx connections, managed by `deadpool`. sqlx's own pool sends a ping after each use from a background task: one more
+//! round trip for every call, and work after the response, when Cloud Run freezes the process.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,21 +13,21 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::error::Error;
 
-/// A connection that rested no longer than this is taken to be alive, without asking it.
+/// How long a connection may be idle and still be trusted without a ping.
 const TRUSTED_REST: Duration = Duration::from_secs(1);
-/// How long a long read waits at most after the one before it: several pages of a list would take that long together.
+/// The longest pause between two long reads. Several pages of a list would add up to this much.
 const PAUSE: Duration = Duration::from_millis(50);
 
 type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
 
-/// What is done with each new connection before it is used.
+/// Runs on each new connection before it is used.
 type Greeting<Db> = for<'c> fn(&'c mut <Db as Database>::Connection) -> BoxFuture<'c, Result<(), sqlx::Error>>;
 
-/// For how long a connection leads to the same session of the database.
+/// The lifetime of the database session behind a connection.
 pub enum Session<Db: Database> {
-    /// As long as it lives: so it is greeted once.
+    /// As long as the connection lives, so it is greeted once.
     Own(Greeting<Db>),
-    /// For one transaction, as a pooler lends it: so each call is one, which this statement begins.
+    /// For one transaction, as a pooler lends it. So each call is a transaction, which this statement begins.
     Lent(&'static str),
 }
 
@@ -42,13 +42,13 @@ impl<Db: Database> Copy for Session<Db> {}
 pub struct Connector<Db: Database> {
     options: OptionsOf<Db>,
     session: Session<Db>,
-    /// How long connecting may take. Less than a request has: when the database is back, those who still wait for an
-    /// answer to their first packets give their places in the pool to others within this time.
+    /// The timeout for connecting, shorter than that of a request. When the database is back, calls that still wait for a reply to their
+    /// first packets give up their connections within this time.
     connect_timeout: Duration,
-    /// How long a connection that rested has to answer before it is replaced.
+    /// How long an idle connection may take to answer a ping before it is replaced.
     ping_timeout: Duration,
-    /// When a connection was found dead. Those that rested then died with it, most likely; asking each of them in turn
-    /// would take longer than a request has.
+    /// When a connection was last found dead. Those that were idle then most likely died with it; a ping to each of them in turn would take
+    /// longer than the timeout of a request.
     found_dead: Mutex<Option<Instant>>,
 }
 
@@ -74,7 +74,7 @@ impl<Db: Database> managed::Manager for Connector<Db> {
         let last_used = metrics.recycled.unwrap_or(metrics.created);
         let found_dead = || self.found_dead.lock().unwrap_or_else(PoisonError::into_inner);
         if found_dead().is_some_and(|found| last_used < found) {
-            return Err(RecycleError::message("another one was dead"));
+            return Err(RecycleError::message("another connection was found dead"));
         }
         if last_used.elapsed() <= TRUSTED_REST {
             return Ok(());
@@ -91,36 +91,36 @@ impl<Db: Database> managed::Manager for Connector<Db> {
 
 pub struct Pool<Db: Database> {
     connections: managed::Pool<Connector<Db>>,
-    /// The place of whoever reads much,
-    long: Place,
-    /// and of whoever counts, which may take ten seconds, and no page of an export waits so long. Both together leave a connection
-    /// to others, so where there are only two of them it is one place.
-    counting: Place,
-    /// How many calls have got a connection.
+    /// The turns of long reads.
+    long: Turns,
+    /// The turns of counts, which may take ten seconds: no page of an export waits that long. The two together must leave a connection
+    /// to other calls, so in a pool of two or fewer they are the same.
+    counting: Turns,
+    /// The number of calls that have got a connection.
     calls: Arc<AtomicUsize>,
 }
 
-/// Where one reads at a time, and then pauses for as long as it read if others came meanwhile: so scans have at least half of a
-/// processor, which the pages of an export would take one after the other. It holds when the next one may begin.
-type Place = Arc<tokio::sync::Mutex<Instant>>;
+/// Admits one read at a time, and holds the time at which the next may begin. If other calls came during a read, the next one waits
+/// for as long as it took, at most [`PAUSE`]: so pages of an export, one after the other, leave at least half of a processor to scans.
+type Turns = Arc<tokio::sync::Mutex<Instant>>;
 
-fn new_place() -> Place {
+fn new_turns() -> Turns {
     Arc::new(tokio::sync::Mutex::new(Instant::now()))
 }
 
-/// A turn at a place, which ends when it is dropped.
+/// One of the turns. It ends when dropped.
 struct Turn {
     next_begins: OwnedMutexGuard<Instant>,
     calls: Arc<AtomicUsize>,
-    /// How many calls there are if this one stays alone.
+    /// The value of `calls` if no other call comes during this one.
     calls_after: usize,
     began: Instant,
 }
 
 impl Turn {
-    /// Waits for a turn, to be used by one call. `calls` counts all of them.
-    async fn at(place: &Place, calls: &Arc<AtomicUsize>) -> Self {
-        let next_begins = Arc::clone(place).lock_owned().await;
+    /// Waits for a turn for one call. `calls` counts all calls of the pool.
+    async fn at(turns: &Turns, calls: &Arc<AtomicUsize>) -> Self {
+        let next_begins = Arc::clone(turns).lock_owned().await;
         tokio::time::sleep_until((*next_begins).into()).await;
         let calls_after = calls.load(Ordering::Relaxed) + 1;
         Self { next_begins, calls: Arc::clone(calls), calls_after, began: Instant::now() }
@@ -147,34 +147,33 @@ impl<Db: Database> Pool<Db>
 where
     for<'c> &'c mut Db::Connection: Executor<'c, Database = Db>,
 {
-    /// Opens nothing: connections are made when they are asked for.
-    /// `timeout` is what a request has.
+    /// Creates a pool without opening a connection: each is opened when it is first needed. `timeout` is that of a request.
     pub fn new(options: OptionsOf<Db>, session: Session<Db>, most: usize, timeout: Duration) -> Self {
         let (connect_timeout, ping_timeout) = (timeout * 3 / 5, timeout / 5);
         let connector = Connector { options, session, connect_timeout, ping_timeout, found_dead: Mutex::default() };
         let connections = managed::Pool::builder(connector)
             .max_size(most)
-            // The connection used last goes first: few stay warm, the others rest.
+            // LIFO keeps few connections warm and lets the others idle.
             .queue_mode(managed::QueueMode::Lifo)
             .build()
             .expect("a pool without timeouts needs no runtime, and nothing else can be missing");
-        let long = new_place();
-        let counting = if most > 2 { new_place() } else { Arc::clone(&long) };
+        let long = new_turns();
+        let counting = if most > 2 { new_turns() } else { Arc::clone(&long) };
         Self { connections, long, counting, calls: Arc::default() }
     }
 
-    /// For what may read as much as an event has: one at a time. More would take connections and processors from scans.
+    /// Leases a connection for a read of up to a whole event, one at a time: more would take connections and processors from scans.
     pub async fn lease_long(&self) -> Result<Lease<Db>, Error> {
         self.lease_at(&self.long).await
     }
 
-    /// For what counts all that an event has.
+    /// Leases a connection for a count over a whole event.
     pub async fn lease_counting(&self) -> Result<Lease<Db>, Error> {
         self.lease_at(&self.counting).await
     }
 
-    async fn lease_at(&self, place: &Place) -> Result<Lease<Db>, Error> {
-        let turn = Turn::at(place, &self.calls).await;
+    async fn lease_at(&self, turns: &Turns) -> Result<Lease<Db>, Error> {
+        let turn = Turn::at(turns, &self.calls).await;
         let mut lease = self.lease().await?;
         lease.turn = Some(turn);
         Ok(lease)
@@ -196,12 +195,12 @@ where
     }
 }
 
-/// A connection for one call. Only [`Lease::settle`] gives it back: when the call is dropped at its deadline, or fails
-/// in a way that leaves the connection in doubt, it is closed with the lease and never used again.
+/// A connection for one call. Only [`Lease::settle`] returns it to the pool. If the call is dropped at its deadline, or fails in a way
+/// that leaves the connection in doubt, the connection is closed with the lease and never used again.
 pub struct Lease<Db: Database> {
     connection: Option<Object<Connector<Db>>>,
     in_transaction: bool,
-    /// Its turn, if it is a long read. Dropped after the connection, which the next one gets.
+    /// The turn of a long read. Dropped after the connection, so that the next read gets that one.
     turn: Option<Turn>,
 }
 
@@ -213,8 +212,8 @@ where
         self.connection.as_mut().expect("a lease holds its connection until it is settled")
     }
 
-    /// Begins a transaction, which lasts until the call is settled. Where the call is one already, only what follows `begin` in
-    /// the statement is yet to be done.
+    /// Begins a transaction, which lasts until the call is settled. If the call is a transaction already, only the part of the statement
+    /// after `begin` is executed.
     pub async fn begin(mut self, statement: &'static str) -> Result<Self, Error> {
         let statement = match self.in_transaction {
             true => statement.trim_start_matches("begin").trim_start_matches(';'),
@@ -227,8 +226,8 @@ where
         Ok(self)
     }
 
-    /// Ends the call with its outcome: a transaction is committed, or taken back when the call was refused. sqlx's own
-    /// `Transaction` would send the rollback with the next statement only, and keep its locks until then.
+    /// Ends the call with its outcome: commits the transaction, or rolls it back if the call was refused. sqlx's own `Transaction` would
+    /// send the rollback only with the next statement, and hold its locks until then.
     pub async fn settle<T>(mut self, outcome: Result<T, Error>) -> Result<T, Error> {
         if matches!(&outcome, Err(Error::DatabaseUnavailable(_) | Error::Internal(_))) {
             return outcome;
@@ -254,15 +253,15 @@ impl<Db: Database> Drop for Lease<Db> {
 mod tests {
     use super::*;
 
-    /// How long the next one pauses, after a read of this length and so many other calls.
+    /// Returns how long the next read has to wait after one of this length, during which this many other calls came.
     async fn pause_after(read: Duration, others: usize) -> Duration {
-        let (place, calls) = (new_place(), Arc::default());
-        let mut turn = Turn::at(&place, &calls).await;
+        let (turns, calls) = (new_turns(), Arc::default());
+        let mut turn = Turn::at(&turns, &calls).await;
         turn.began = Instant::now().checked_sub(read).unwrap();
         calls.fetch_add(1 + others, Ordering::Relaxed);
         let ends = Instant::now();
         drop(turn);
-        place.lock().await.saturating_duration_since(ends)
+        turns.lock().await.saturating_duration_since(ends)
     }
 
     #[tokio::test]

@@ -1,22 +1,22 @@
-//! PostgreSQL: the service registers and admits through `sp_register_ticket_to_user` and `fn_mark_ticket_as_used`.
+//! PostgreSQL. The service registers and admits through `sp_register_ticket_to_user` and `fn_mark_ticket_as_used`.
 
-/// A key's id, or what stands for the key of the environment, which has none: what the index of refused codes holds.
+/// A key's id, or the substitute for the key of the environment, which has none: the value in the index of refused codes.
 macro_rules! key_or_environment {
     ($key:literal) => {
         concat!("coalesce(", $key, ", '00000000-0000-0000-0000-000000000000'::uuid)")
     };
 }
 
-/// Keeps a row that was selected until the end of the transaction, as a foreign key does.
+/// Locks a selected row until the end of the transaction, as a foreign key does.
 macro_rules! key_share {
     () => {
         " for key share"
     };
 }
 
-/// The number of the first change that may be missing in what a statement reads, which has two numbers of changes itself: the
-/// one after them, or that of the oldest transaction that is at work in this database. Those of other databases of the server
-/// are told from ours by their locks; of one that has ended just now nobody can say.
+/// The number of the first change that a statement may not see yet, given the numbers of two changes: the one after both, or that of the
+/// oldest transaction in progress in this database. Transactions of the server's other databases are recognised by their locks. For one
+/// that has just ended this is impossible.
 macro_rules! next_change {
     ($one:expr, $other:expr) => {
         concat!(
@@ -32,21 +32,21 @@ macro_rules! next_change {
     };
 }
 
-/// Keeps the tickets `t` that were selected until the end of the transaction.
+/// Locks the selected tickets `t` until the end of the transaction.
 macro_rules! lock_tickets {
     () => {
         " for no key update of t"
     };
 }
 
-/// Keeps the people `u` that were selected until the end of the transaction.
+/// Locks the selected people `u` until the end of the transaction.
 macro_rules! lock_users {
     () => {
         " for update of u"
     };
 }
 
-/// The members of a JSON array that is a parameter: `n.value` with the `n.place` of each, counted from 0.
+/// The elements of a JSON array parameter, as `n.value`, with their indexes from 0, as `n.place`.
 macro_rules! members {
     ($parameter:literal) => {
         concat!(
@@ -57,8 +57,8 @@ macro_rules! members {
     };
 }
 
-/// Whether a value is among what is made of the members `m.value` of a JSON array that is a parameter. A join would let the
-/// planner compare each member with each row, where it takes a table for nearly empty.
+/// Whether a value equals an expression over an element `m.value` of a JSON array parameter. With a join, a planner that takes the table
+/// for nearly empty might compare each element with each row.
 macro_rules! among {
     ($value:literal, $of_member:expr, $parameter:literal) => {
         concat!(
@@ -72,23 +72,22 @@ macro_rules! among {
     };
 }
 
-/// An id that stands in JSON, as [`members!`] has it.
+/// An id in JSON, as in the elements of [`members!`].
 macro_rules! id_in {
     ($text:literal) => {
         concat!("(", $text, ")::uuid")
     };
 }
 
-/// The number that a text is, which has no sign and at most nine digits; else null.
+/// The number in a text of 1 to 15 digits without a sign; else null.
 macro_rules! number_in {
     ($text:literal) => {
         concat!("case when ", $text, " ~ '^[0-9]{1,15}$' then ", $text, "::bigint end")
     };
 }
 
-/// What is read for decisions, as [`bind_asked`] gives it: `n`, in which `place` counts from 0. The arrays are not parameters of
-/// `unnest` themselves: by their lengths PostgreSQL would take each plan of its own for cheaper than one that it keeps, and plan
-/// every time.
+/// The questions of decisions, as [`bind_asked`] binds them: `n`, in which `place` counts from 0. The arrays are not passed to `unnest`
+/// directly: PostgreSQL would estimate from their lengths that a custom plan is cheaper than a generic one, and plan each time.
 macro_rules! asked {
     () => {
         "n as (select n.*, n.number - 1 as place from unnest((select $1::text[]), (select $2::uuid[]), (select $3::bigint[]), \
@@ -98,7 +97,7 @@ macro_rules! asked {
     };
 }
 
-/// Admissions that are to be written, as [`record_many`] gives them.
+/// The admissions to be written, as [`record_many`] binds them.
 macro_rules! admitted {
     () => {
         "n as (select * from unnest((select $1::uuid[]), (select $2::uuid[]), (select $3::uuid[]), (select $4::uuid[]), \
@@ -140,20 +139,20 @@ type Db = Postgres;
 type Backend = PostgresStore;
 
 const BEGIN: &str = "begin";
-/// For one of many: rather than wait for others for longer it fails.
+/// For one transaction of many: it fails rather than wait longer for a lock.
 const BEGIN_BRIEF: &str = "begin; set local lock_timeout = '5s'";
-/// The function that says where in a text another one is: 0 when it is not.
+/// The function that returns the position of a text in another: 0 if it does not occur.
 const FIND: &str = "strpos";
-/// Lets one transaction at a time make tickets of an event; scans go on.
+/// Lets one transaction at a time create tickets of an event; scans go on.
 const LOCK_EVENT: &str = "select 1 from events where event_id = $1 and deleted_at is null for no key update";
-/// Not `for update`: two who both have the ticket by a foreign key, because they write scans of it, would wait for each other.
+/// Not `for update`: two transactions that both hold the ticket's key share lock, because they write scans of it, would deadlock.
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for no key update";
 const LOCK_USER: &str =
     "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2 for update";
 
 const FILE: FileOf = |migration| migration.postgres;
 
-/// The version of the schema: the number of its newest migration.
+/// Returns the version of the schema: the number of its newest migration.
 pub(crate) fn schema() -> i64 {
     newest(FILE).0
 }
@@ -168,8 +167,7 @@ impl PostgresStore {
         let options = options.disable_statement_logging();
         let (options, session) = match pool_mode {
             PoolMode::Session => (options, Session::Own(greet)),
-            // A pooler does not know the one option, and of the statements that were prepared neither we nor it may
-            // believe that the next session has them.
+            // A pooler does not know this option, and prepared statements may not exist in the next session, neither ours nor the pooler's.
             PoolMode::Transaction => {
                 (options.extra_float_digits(None).statement_cache_capacity(0), Session::Lent(BEGIN_LENT))
             }
@@ -186,12 +184,11 @@ impl PostgresStore {
         self.pool.lease().await
     }
 
-    /// For what may read as much as an event has, one at a time. Scans always find a connection beside it.
+    /// For a read of up to a whole event. Scans always find another connection.
     async fn long_reader(&self) -> Result<Lease<Db>> {
         self.pool.lease_long().await
     }
 
-    /// For what counts all that an event has.
     async fn counting_reader(&self) -> Result<Lease<Db>> {
         self.pool.lease_counting().await
     }
@@ -201,14 +198,14 @@ impl PostgresStore {
     }
 }
 
-/// What a session must be, whatever the server, the database and the role make of it.
+/// The settings of every session, whatever the defaults of the server, database and role.
 ///
-/// Every statement has its index. A plan made while a table was nearly empty, and kept with its prepared statement, would
-/// go on reading the whole table after it has grown, until its statistics are made anew. What no index serves then counts
-/// as so expensive that PostgreSQL would compile it first, which takes longer than reading it. And no statement has more than
-/// one processor: what reads millions of rows would take those on which scans are decided.
+/// Every statement has its index. A plan made while a table was nearly empty, and cached with its prepared statement, would go on
+/// scanning the whole table after it has grown, until the table is analyzed again. Reads without an index then count as so expensive that
+/// PostgreSQL would compile them first, which takes longer than the read. No statement uses more than one processor: a read of millions
+/// of rows would take those that decide scans.
 ///
-/// What was acknowledged is on the disk, here or, where the server asks for more, elsewhere too.
+/// Acknowledged data is on disk: here and, if the server is set to more, elsewhere too.
 macro_rules! session_settings {
     ($set:literal, $local:literal) => {
         concat!(
@@ -224,8 +221,8 @@ macro_rules! session_settings {
     };
 }
 
-/// What is met that another one has just written is the written, not a failure: exactly once is compare-and-set, and needs no
-/// more.
+/// A statement that meets a row changed by another transaction reads the new version and does not fail: exactly-once is a compare-and-set,
+/// which needs no more.
 const GREETING: &str =
     concat!("set default_transaction_isolation = 'read committed'; ", session_settings!("set", "false"));
 
@@ -233,18 +230,18 @@ fn greet(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(),
     Box::pin(async { connection.execute(GREETING).await.map(drop) })
 }
 
-/// Begins a transaction in a session that was somebody else's before. What they prepared there has the names that we give.
+/// Begins a transaction in a session that others used before. Their prepared statements have the same names as ours.
 const BEGIN_LENT: &str =
     concat!("deallocate all; begin isolation level read committed; ", session_settings!("set local", "true"));
 
-/// SQLSTATEs that pass by themselves: connection (08), resources (53), operator (57), serialization and deadlock (40); a
-/// server that is read-only after a failover (25006), and a plan that a migration made invalid (0A000), each of which the
-/// next connection may not meet; a lock that was waited for long enough (55P03).
+/// Transient SQLSTATEs: connection (08), resources (53), operator intervention (57), serialization and deadlock (40); a server that is
+/// read-only after a failover (25006) and a plan invalidated by a migration (0A000), which the next connection may not meet; a lock
+/// timeout (55P03).
 pub(super) fn is_passing(code: &str) -> bool {
     code.len() == 5 && ["08", "53", "57", "40", "25006", "0A000", "55P03"].iter().any(|class| code.starts_with(class))
 }
 
-/// SQLSTATEs of something that is not there: table, column, function; or not ours to use.
+/// SQLSTATEs for a missing table, column or function, or one without permission.
 pub(super) fn is_outdated_schema(code: &str) -> bool {
     ["42P01", "42703", "42883", "42501"].contains(&code)
 }
@@ -289,8 +286,7 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
     }
 }
 
-/// The mark and the scan in one statement: the scan is written only when the ticket was marked, and a scan_id that is
-/// taken takes the mark back with it.
+/// The mark and the scan in one statement: the scan is written only if the ticket was marked, and a taken `scan_id` rolls the mark back.
 macro_rules! mark_and_insert_scan {
     ($lock:literal, $event:literal) => {
         concat!(
@@ -308,7 +304,7 @@ macro_rules! mark_and_insert_scan {
 const MARK_AND_INSERT_SCAN: &str = mark_and_insert_scan!("", " for key share");
 const MARK_AND_INSERT_FREE_SCAN: &str = mark_and_insert_scan!(" skip locked", " for key share skip locked");
 
-/// Returns how many scans were written.
+/// Marks a ticket and writes its scan. Returns the number of scans written.
 async fn record_accepted(
     connection: &mut PgConnection,
     scan: &Scan,
@@ -317,8 +313,8 @@ async fn record_accepted(
     locked: Locked,
 ) -> std::result::Result<u64, sqlx::Error> {
     let statement = match locked {
-        Locked::WaitedFor => MARK_AND_INSERT_SCAN,
-        Locked::PassedBy => MARK_AND_INSERT_FREE_SCAN,
+        Locked::Wait => MARK_AND_INSERT_SCAN,
+        Locked::Skip => MARK_AND_INSERT_FREE_SCAN,
     };
     let written = bind_scan(sqlx::query(statement), scan, Some(mark.version + 1), guesses)
         .bind(mark.version)
@@ -329,8 +325,8 @@ async fn record_accepted(
     Ok(written.rows_affected())
 }
 
-/// Many marks and scans in one statement. What others have locked is passed by, so that nobody in a batch waits for one of them,
-/// and no batch for another.
+/// Many marks and scans in one statement. It skips locked rows, so that no caller of a batch waits for one of the others, and no batch for
+/// another.
 const MARK_AND_INSERT_FREE_SCANS: &str = concat!(
     "with ",
     admitted!(),
@@ -346,7 +342,7 @@ const MARK_AND_INSERT_FREE_SCANS: &str = concat!(
     " from marked n where n.done returning scan_id"
 );
 
-/// Returns the ids of the scans that were written. A ticket may be among them once, and an id too.
+/// Returns the ids of the scans written. No ticket and no id may occur twice.
 async fn record_many(
     connection: &mut PgConnection,
     admitted: &[Admitted],
@@ -381,7 +377,7 @@ async fn record_many(
         .await
 }
 
-/// Gives a statement what [`asked!`] has.
+/// Binds the parameters of [`asked!`].
 fn bind_asked<'q>(
     query: sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments>,
     asked: &[Asked],
@@ -402,8 +398,8 @@ fn bind_asked<'q>(
         .bind(id(|one| one.vouched_by)))
 }
 
-/// Lets one refused code of a ticket be written at a time, and one of a key, so that each is counted by the next. The key
-/// has no row to lock where it is that of the environment, so its lock is a number. It comes second everywhere.
+/// Serializes the writes of refused codes per ticket and per key, so that each counts those before it. The key of the environment has
+/// no row to lock, so the key's lock is a number. It is always taken after the ticket's.
 async fn lock_guesses(connection: &mut PgConnection, scan: &Scan) -> std::result::Result<(), sqlx::Error> {
     let (_, key) = scan.key_id.unwrap_or_default().as_u64_pair();
     sqlx::query(
@@ -417,8 +413,8 @@ async fn lock_guesses(connection: &mut PgConnection, scan: &Scan) -> std::result
     .map(drop)
 }
 
-/// Creates those who do not exist yet among the people of an event or of the installation; returns how many. In one
-/// order: two who each waited for a name that the other has written would wait for ever.
+/// Creates those who do not exist yet among the people of an event or of the installation; returns their number. Inserts in a fixed
+/// order: two transactions that waited for each other's usernames would deadlock.
 async fn insert_people(
     connection: &mut PgConnection,
     people_of: Option<Uuid>,
@@ -448,8 +444,8 @@ async fn insert_people(
     Ok(written.rows_affected())
 }
 
-/// The places in the slice of those tickets whose holder is known with another address than they come with, written
-/// differently at least, and both addresses.
+/// Returns the tickets whose holder is known with another address than theirs, byte for byte: the index in the slice and both
+/// addresses.
 async fn find_other_people(
     connection: &mut PgConnection,
     people_of: Option<Uuid>,
@@ -472,7 +468,7 @@ async fn find_other_people(
     .await
 }
 
-/// Writes tickets, all of them or, when a seat is taken, none. In one order, as people are.
+/// Writes all these tickets, or none if a seat is taken. Inserts in a fixed order, like [`insert_people`].
 async fn insert_tickets(
     connection: &mut PgConnection,
     event_id: Uuid,
@@ -528,7 +524,7 @@ async fn insert_tickets(
     .map(drop)
 }
 
-/// Gives tickets new seeds: their codes, links and paper are worth nothing any more.
+/// Gives tickets new seeds, which invalidates their codes, links and paper.
 async fn update_seeds(connection: &mut PgConnection, seeds: &[(Uuid, Seed)], now: Millis) -> Result<()> {
     let (ids, seeds): (Vec<Uuid>, Vec<&[u8]>) = seeds.iter().map(|(id, seed)| (*id, seed.0.as_slice())).unzip();
     sqlx::query(
@@ -543,8 +539,8 @@ async fn update_seeds(connection: &mut PgConnection, seeds: &[(Uuid, Seed)], now
     Ok(())
 }
 
-/// The places in the slice of those tickets whose seat at their gate has another ticket already, as people read it; those
-/// of the `hidden`, which an import is writing, too.
+/// Returns the indexes in the slice of the tickets whose seat another ticket has already, compared as people read them; with `hidden`, also a
+/// ticket that an import is writing.
 async fn find_taken(
     connection: &mut PgConnection,
     event_id: Uuid,
@@ -569,7 +565,7 @@ async fn find_taken(
     .await
 }
 
-/// Writes by what tickets are found.
+/// Writes the folded texts by which tickets are found.
 async fn write_folds(connection: &mut PgConnection, folds: &[Folded]) -> Result<()> {
     sqlx::query(
         "update tickets t set search = n.search, seat_key = n.seat_key, gate_key = n.gate_key \
@@ -605,41 +601,41 @@ fn texts(tickets: &[NewTicket], text: fn(&NewTicket) -> Option<&str>) -> Vec<Opt
     tickets.iter().map(text).collect()
 }
 
-/// A parameter for `members!`.
+/// Returns a parameter for `members!`.
 fn json(rows: &impl serde::Serialize) -> std::result::Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-/// What an event has much of, the tickets first: they name their holders. The service may not delete actions, which go with
-/// the event.
+/// The tables with many rows of an event, tickets first, because they refer to their holders. The service may not delete actions, which are
+/// deleted with the event.
 const ROWS_OF_AN_EVENT: &[RowsOf] = &[
     rows_of!("event_id", "tickets", "ticket_id"),
     rows_of!("event_id", "scans", "scan_id"),
     rows_of!("event_id", "users", "user_id"),
 ];
 
-/// Takes an event before it is deleted, from everybody who writes something of it: until the transaction's end they wait. Who
-/// has something of it already and waits for the event would wait for ever, so we give way, before PostgreSQL sees a
-/// deadlock (after 1 s) and chooses one of us.
+/// Locks an event before its deletion against every writer of its rows, who wait until the end of the transaction. A writer that already has
+/// such a row and waits for the event would deadlock with us. So we give up first, before PostgreSQL detects the deadlock (after 1 s) and
+/// aborts one of us.
 async fn take_event(connection: &mut PgConnection, event_id: Uuid) -> std::result::Result<(), sqlx::Error> {
     sqlx::query("set local lock_timeout = '500ms'").execute(&mut *connection).await?;
     let take = sqlx::query("select 1 from events where event_id = $1 and deleted_at is null for update").bind(event_id);
     take.execute(connection).await.map(drop)
 }
 
-/// Writers wait for each other at the same row only, so nobody waits for who writes much. Returns how many rows to write
-/// next by one transaction.
+/// Returns how many rows to write in the next transaction. Writers only wait for each other on the same row, so nobody waits for a large
+/// write.
 async fn give_way(rows: usize, _held: Duration) -> usize {
     tokio::task::yield_now().await;
     (rows * 2).min(LARGE_CHUNK)
 }
 
-/// What was erased stays in the files until they are vacuumed, which is the server's own work.
+/// Erased rows stay in the files until they are vacuumed, which the server does by itself.
 async fn overwrite(_: &PostgresStore) -> Result<()> {
     Ok(())
 }
 
-/// Brings the planner's statistics up to date after many tickets or people were written.
+/// Updates the planner's statistics after many tickets or people were written.
 async fn analyze(connection: &mut PgConnection) -> Result<()> {
     sqlx::query("select fn_analyze_tickets()").execute(connection).await?;
     Ok(())
@@ -650,8 +646,8 @@ const GRANT_VERSIONS: &str = "do $$ begin \
     if exists (select 1 from pg_roles where rolname = 'ticket_service') then \
     grant select on _sqlx_migrations to ticket_service; end if; end $$";
 
-/// Applies what is missing as the owner and lets the service's login in, all behind sqlx's advisory lock, which is the
-/// database's own: PostgreSQL refuses one of two grants at the same time.
+/// Applies the missing migrations as the owner and grants the service's login its role, all under sqlx's advisory lock, which is per
+/// database: PostgreSQL rejects one of two concurrent grants.
 pub(super) async fn migrate(
     owner: &PgConnectOptions,
     grant_to: Option<&str>,
@@ -668,14 +664,14 @@ pub(super) async fn migrate(
     Ok(migrated)
 }
 
-/// A session of the owner. Roles belong to the whole cluster, so a migration sees what others commit meanwhile.
+/// Opens a session of the owner. Roles belong to the whole cluster, so a migration has to see what others commit meanwhile.
 async fn as_owner(owner: &PgConnectOptions) -> std::result::Result<PgConnection, sqlx::Error> {
     let mut connection = owner.clone().disable_statement_logging().connect().await?;
     connection.execute("set default_transaction_isolation = 'read committed'").await?;
     Ok(connection)
 }
 
-/// Folds the texts of all tickets of which they are not folded yet, some by one transaction.
+/// Folds the texts of all tickets that lack it, some in each transaction.
 pub(super) async fn fold_all(owner: &PgConnectOptions) -> Result<()> {
     let mut connection = as_owner(owner).await?;
     loop {
@@ -690,7 +686,7 @@ pub(super) async fn fold_all(owner: &PgConnectOptions) -> Result<()> {
     }
 }
 
-/// The files can be run again without harm.
+/// Runs all files again, which is harmless.
 pub(super) async fn reapply(owner: &PgConnectOptions, grant_to: Option<&str>) -> Result<()> {
     let mut connection = as_owner(owner).await?;
     let mut transaction = connection.begin().await?;
@@ -706,13 +702,13 @@ pub(super) async fn reapply(owner: &PgConnectOptions, grant_to: Option<&str>) ->
 async fn grant(connection: &mut PgConnection, login: Option<&str>) -> std::result::Result<(), sqlx::Error> {
     sqlx::raw_sql(GRANT_VERSIONS).execute(&mut *connection).await?;
     let Some(login) = login else { return Ok(()) };
-    // An owner who may not grant the role need not, where somebody else has.
+    // An owner who may not grant the role need not do so if the login already has it.
     let member: bool = sqlx::query_scalar("select pg_has_role($1, 'ticket_service', 'member')")
         .bind(login)
         .fetch_one(&mut *connection)
         .await?;
     if !member {
-        // Roles belong to the whole cluster: another database's migration may let the same login in at this very moment.
+        // Roles belong to the whole cluster: a migration of another database may grant the same role at this moment.
         let grant = format!(
             "do $grant$ begin grant ticket_service to \"{}\"; exception when unique_violation then null; end $grant$",
             login.replace('"', "\"\"")

@@ -1,62 +1,56 @@
-//! SQLite, embedded: one file, one writer and a pool of readers in each process, any number of processes.
+//! SQLite, embedded: one file; in each process one writer and a pool of readers; any number of processes. Macros and functions without
+//! a comment are described in `postgres.rs`.
 
-/// A key's id, or what stands for the key of the environment, which has none: what the index of refused codes holds.
 macro_rules! key_or_environment {
     ($key:literal) => {
         concat!("coalesce(", $key, ", x'00')")
     };
 }
 
-/// Keeps a row that was selected until the end of the transaction. SQLite's transaction has everything.
+/// Empty, like the other locks: a write transaction locks the whole database.
 macro_rules! key_share {
     () => {
         ""
     };
 }
 
-/// The number of the first change that is missing in what a statement reads, which has two numbers of changes itself.
+/// The number of the first change that a statement does not see yet, given the numbers of two changes.
 macro_rules! next_change {
     ($one:expr, $other:expr) => {
         concat!("max(", $one, ", ", $other, ") + 1")
     };
 }
 
-/// Keeps the tickets `t` that were selected until the end of the transaction.
 macro_rules! lock_tickets {
     () => {
         ""
     };
 }
 
-/// Keeps the people `u` that were selected until the end of the transaction.
 macro_rules! lock_users {
     () => {
         ""
     };
 }
 
-/// The members of a JSON array that is a parameter: `n.value` with the `n.place` of each, counted from 0.
 macro_rules! members {
     ($parameter:literal) => {
         concat!("(select m.value, m.key as place from json_each(", $parameter, ") as m) as n")
     };
 }
 
-/// Whether a value is among what is made of the members `m.value` of a JSON array that is a parameter.
 macro_rules! among {
     ($value:literal, $of_member:expr, $parameter:literal) => {
         concat!($value, " in (select ", $of_member, " from json_each(", $parameter, ") as m)")
     };
 }
 
-/// An id that stands in JSON, as [`members!`] has it.
 macro_rules! id_in {
     ($text:literal) => {
         concat!("unhex(", $text, ")")
     };
 }
 
-/// The number that a text is, which has no sign and at most nine digits; else null.
 macro_rules! number_in {
     ($text:literal) => {
         concat!(
@@ -71,8 +65,7 @@ macro_rules! number_in {
     };
 }
 
-/// What is read for decisions, as [`bind_asked`] gives it: `n`, in which `place` counts from 0. Made once: each look at a column would read
-/// the JSON again.
+/// Materialized, because each access to a column would parse the JSON again.
 macro_rules! asked {
     () => {
         "n as materialized (select m.key as place, m.value ->> 0 as event, unhex(m.value ->> 1) as scan_id, \
@@ -82,7 +75,6 @@ macro_rules! asked {
     };
 }
 
-/// Admissions that are to be written, as [`record_many`] gives them.
 macro_rules! admitted {
     () => {
         "n as materialized (select unhex(m.value ->> 0) as scan_id, unhex(m.value ->> 1) as event_id, \
@@ -127,25 +119,24 @@ use crate::model::{Millis, Scan, ScanResult, Seed, Status};
 type Db = Sqlite;
 type Backend = SqliteStore;
 
-/// Takes the write lock at once. A deferred `begin` takes it at the first write, and by then what was read may be old.
+/// Takes the write lock at once. A deferred `begin` takes it at the first write, and by then earlier reads may be outdated.
 const BEGIN: &str = "begin immediate";
-/// Who waits for another process's writer gives up after the busy timeout.
+/// A transaction that waits for a writer of another process gives up after the busy timeout.
 const BEGIN_BRIEF: &str = BEGIN;
-/// `begin immediate` has locked everything already.
-/// The function that says where in a text another one is: 0 when it is not.
+/// The function that returns the position of a text in another: 0 if it does not occur.
 const FIND: &str = "instr";
-/// Lets one transaction at a time make tickets of an event; scans go on.
+/// Lets one transaction at a time create tickets of an event: `begin immediate` has locked everything already.
 const LOCK_EVENT: &str = "select 1 from events where event_id = $1 and deleted_at is null";
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
 const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2";
 
-/// Rows that SQLite's thread may be ahead of ours: a page of an export, so that the two need not wake each other for
-/// every 50.
+/// The number of rows that SQLite's thread may read ahead: a page of an export, so that the two threads need not wake each other every
+/// 50 rows.
 const ROW_BUFFER: usize = crate::list::PAGE as usize;
 
 const FILE: FileOf = |migration| migration.sqlite;
 
-/// The version of the schema: the number of its newest migration.
+/// Returns the version of the schema: the number of its newest migration.
 pub(crate) fn schema() -> i64 {
     newest(FILE).0
 }
@@ -155,21 +146,20 @@ pub struct SqliteStore {
     readers: Pool<Sqlite>,
     writer: Pool<Sqlite>,
     scanning: Scanning,
-    /// The file that was opened first, by its device and number there, once its schema is up to date.
+    /// The device and inode of the file that was opened first, once its schema is up to date.
     opened: OnceCell<(u64, u64)>,
 }
 
 impl SqliteStore {
     pub fn new(path: PathBuf, pool_max: usize, timeout: Duration) -> Self {
-        // A writer waits for another process's writer, but less than the request can.
+        // A writer waits for that of another process, but less long than the request may take.
         let options = options(&path).busy_timeout(timeout * 4 / 5);
         let pool = |most| Pool::new(options.clone(), Session::Own(|_| Box::pin(async { Ok(()) })), most, timeout);
         let (readers, writer) = (pool(pool_max), pool(1));
         Self { path, scanning: Scanning::new(&readers, &writer), readers, writer, opened: OnceCell::new() }
     }
 
-    /// Brings the schema up to date, once. Looks first, which needs no lock, so that a process can begin to read while
-    /// another one writes.
+    /// Migrates the schema, once. It reads first, which needs no lock, so that a process can begin to read while another one writes.
     async fn open(&self) -> Result<()> {
         let look = async || {
             let mut lease = self.readers.lease().await?;
@@ -186,15 +176,14 @@ impl SqliteStore {
         if self.file_there().is_ok_and(|there| there == *opened) {
             return Ok(());
         }
-        // What were written now would be lost, or stand in a file that nobody looks for, and other connections would read
-        // another one.
+        // Writes would be lost, or go to a file that nobody finds, and other connections would read a different file.
         Err(Error::DatabaseUnavailable(format!(
             "{} is not the file that was opened: it was moved, deleted or replaced; put it back, or restart the service",
             self.path.display()
         )))
     }
 
-    /// Which file is at the path now. Only asked: to open it here and close it again would end SQLite's locks on it.
+    /// Returns which file is at the path now, without opening it: closing it again would release SQLite's locks on it.
     fn file_there(&self) -> Result<(u64, u64)> {
         let file = std::fs::metadata(&self.path);
         let file = file.map_err(|error| Error::DatabaseUnavailable(format!("{}: {error}", self.path.display())))?;
@@ -211,13 +200,11 @@ impl SqliteStore {
         self.readers.lease().await
     }
 
-    /// For what may read as much as an event has, one at a time. Scans always find a connection beside it.
     async fn long_reader(&self) -> Result<Lease<Db>> {
         self.open().await?;
         self.readers.lease_long().await
     }
 
-    /// For what counts all that an event has.
     async fn counting_reader(&self) -> Result<Lease<Db>> {
         self.open().await?;
         self.readers.lease_counting().await
@@ -229,21 +216,21 @@ impl SqliteStore {
     }
 }
 
-/// WAL lets readers go on while one writes; `synchronous=FULL` keeps every acknowledged admission through a power cut.
+/// WAL lets readers go on during a write; `synchronous=FULL` preserves every acknowledged admission through a power failure.
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        // What is erased is overwritten, so that nobody finds it in the file.
+        // Erased data is overwritten, so that it cannot be found in the file.
         .pragma("secure_delete", "on")
         .row_buffer_size(ROW_BUFFER)
         .disable_statement_logging()
 }
 
-/// SQLite's primary result codes that pass by themselves, or with room on the disk: busy, locked, read-only, I/O error,
-/// full, cannot open. The low byte of an extended code is its primary code.
+/// SQLite's primary result codes that are transient, or pass with room on the disk: busy, locked, read-only, I/O error, full, cannot
+/// open. The low byte of an extended code is its primary code.
 pub(super) fn is_passing(code: &str) -> bool {
     code.len() < 5 && code.parse::<u32>().is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xff)))
 }
@@ -254,7 +241,7 @@ async fn health(connection: &mut SqliteConnection) -> Result<Health> {
     let probe = connection.execute(PROBE).await;
     connection.execute(AssertSqlSafe(format!("pragma busy_timeout = {patience}"))).await?;
     let writable = match probe {
-        // Whoever is writing now shows that one can.
+        // The database accepts writes if another connection is writing now.
         Err(error) if is_busy(&error) => true,
         probe => is_written(probe),
     };
@@ -263,12 +250,13 @@ async fn health(connection: &mut SqliteConnection) -> Result<Health> {
         .await?;
     let has_room = find_room(Path::new(&file));
     if let Err(error) = &has_room {
-        tracing::warn!(%error, "full health check: the disk of the database has no room");
+        tracing::warn!(%error, "full health check: the database's disk is full");
     }
     Ok(Health { writable: writable && has_room.is_ok(), ..look(connection).await? })
 }
 
-/// Room for some dozens of scans, on the disk of a file. What SQLite writes first has its place there already.
+/// Checks that a file's disk has room for some dozens of scans. Writing a row would not tell: SQLite writes to its log, whose space is
+/// already allocated.
 fn find_room(file: &Path) -> std::io::Result<()> {
     let probe = file.with_file_name(format!(".probe-{}", Uuid::new_v4()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
@@ -289,7 +277,7 @@ async fn look(connection: &mut SqliteConnection) -> Result<Health> {
     Ok(Health { migrated, now, durable: true, writable: true, empty })
 }
 
-/// What `sp_register_ticket_to_user` does on PostgreSQL, inside the caller's transaction.
+/// Does what `sp_register_ticket_to_user` does on PostgreSQL, inside the caller's transaction.
 async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: Uuid, now: Millis) -> Result<()> {
     let (holder, status): (Option<Uuid>, Status) =
         sqlx::query_as("select user_id, status from tickets where ticket_id = $1")
@@ -314,9 +302,8 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
     Ok(())
 }
 
-/// The mark, which does what `fn_mark_ticket_as_used` does on PostgreSQL, and the scan, which is written only when the
-/// ticket was marked. Four statements in one message to SQLite's thread: each message costs two changes of thread, here
-/// while the file is locked.
+/// The mark, equivalent to `fn_mark_ticket_as_used` on PostgreSQL, and the scan, which is written only if the ticket was marked. Four
+/// statements in one message to SQLite's thread: each message costs two thread switches, here while the file is locked.
 const MARK_AND_INSERT_SCAN: &str = concat!(
     "begin immediate; ",
     "update tickets set status = 'used', inside = $29, ",
@@ -330,7 +317,7 @@ const MARK_AND_INSERT_SCAN: &str = concat!(
     "commit"
 );
 
-/// Returns how many scans were written.
+/// Marks a ticket and writes its scan. Returns the number of scans written.
 async fn record_accepted(
     connection: &mut SqliteConnection,
     scan: &Scan,
@@ -347,7 +334,7 @@ async fn record_accepted(
     Ok(or_rollback(connection, written).await?.len() as u64)
 }
 
-/// Ends the transaction in which a statement has failed. That may have been `begin` itself, and then there is nothing to take back.
+/// Rolls back if a statement of the transaction failed. If that was `begin`, there is nothing to roll back, and the error is ignored.
 async fn or_rollback<T>(
     connection: &mut SqliteConnection,
     written: std::result::Result<T, sqlx::Error>,
@@ -358,8 +345,8 @@ async fn or_rollback<T>(
     written
 }
 
-/// Many scans of tickets that are still what was read, and then their marks: a ticket at this version has no scan yet that made the
-/// next one, so the one that is there then is ours.
+/// Writes the scans of tickets that are unchanged since they were read, and then their marks. A ticket at this version has no earlier scan
+/// with the next version, so one found with it is ours.
 const INSERT_SCANS_AND_MARK: &str = concat!(
     "begin immediate; with ",
     admitted!(),
@@ -378,7 +365,7 @@ const INSERT_SCANS_AND_MARK: &str = concat!(
      and s.ticket_version = n.version + 1); commit"
 );
 
-/// Returns the ids of the scans that were written. A ticket may be among them once, and an id too.
+/// Returns the ids of the scans written. No ticket and no id may occur twice.
 async fn record_many(
     connection: &mut SqliteConnection,
     admitted: &[Admitted],
@@ -419,7 +406,7 @@ async fn record_many(
     or_rollback(connection, written).await
 }
 
-/// Gives a statement what [`asked!`] has.
+/// Binds the parameters of [`asked!`].
 fn bind_asked<'q>(
     query: sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>,
     asked: &[Asked],
@@ -450,7 +437,6 @@ async fn lock_guesses(_: &mut SqliteConnection, _: &Scan) -> std::result::Result
     Ok(())
 }
 
-/// Creates those who do not exist yet among the people of an event or of the installation; returns how many.
 async fn insert_people(
     connection: &mut SqliteConnection,
     people_of: Option<Uuid>,
@@ -474,8 +460,6 @@ async fn insert_people(
     Ok(written.rows_affected())
 }
 
-/// The places in the slice of those tickets whose holder is known with another address than they come with, written
-/// differently at least, and both addresses.
 async fn find_other_people(
     connection: &mut SqliteConnection,
     people_of: Option<Uuid>,
@@ -498,8 +482,8 @@ async fn find_other_people(
     .await
 }
 
-/// Writes tickets, all of them or, when a seat is taken, none. One JSON parameter carries them all: a statement for each
-/// would cross to SQLite's thread and back 100,000 times in a large import.
+/// Writes all these tickets, or none if a seat is taken. One JSON parameter carries them all: with a statement for each, a large import
+/// would switch to SQLite's thread and back 100,000 times.
 async fn insert_tickets(
     connection: &mut SqliteConnection,
     event_id: Uuid,
@@ -515,7 +499,7 @@ async fn insert_tickets(
             let (username, name) = (new.map(|new| &new.username), new.map(|new| &new.full_name));
             let (id, seed, email) = (hex(ticket.ticket_id.as_bytes()), hex(&ticket.seed.0), new.map(|new| &new.email));
             let Folded { search, seat_key, gate_key, .. } = Folded::of_new(ticket, people_of.is_some());
-            // Not one in another: SQLite reads a path into a value several times as long.
+            // A flat array: SQLite takes several times as long to read a path into a nested value.
             let NewTicket { seat, gate, reference, category, note, .. } = ticket;
             let [from, until] = [ticket.valid_from, ticket.valid_until].map(time);
             (
@@ -550,7 +534,6 @@ async fn insert_tickets(
     .map(drop)
 }
 
-/// Gives tickets new seeds: their codes, links and paper are worth nothing any more.
 async fn update_seeds(connection: &mut SqliteConnection, seeds: &[(Uuid, Seed)], now: Millis) -> Result<()> {
     let rows: Vec<_> = seeds.iter().map(|(id, seed)| (hex(id.as_bytes()), hex(&seed.0))).collect();
     sqlx::query(
@@ -564,8 +547,6 @@ async fn update_seeds(connection: &mut SqliteConnection, seeds: &[(Uuid, Seed)],
     Ok(())
 }
 
-/// The places in the slice of those tickets whose seat at their gate has another ticket already, as people read it; those
-/// of the `hidden`, which an import is writing, too.
 async fn find_taken(
     connection: &mut SqliteConnection,
     event_id: Uuid,
@@ -575,7 +556,7 @@ async fn find_taken(
     let row =
         |ticket: &NewTicket| (fold::place(&ticket.seat), fold::place(&ticket.gate), hex(ticket.ticket_id.as_bytes()));
     let rows: Vec<_> = tickets.iter().map(row).collect();
-    // `cross`: in this order. SQLite would read all tickets of the event for each import.
+    // `cross` fixes the join order. Otherwise SQLite would read all tickets of the event for each import.
     sqlx::query_scalar(concat!(
         "select distinct n.key from json_each($2) as n cross join tickets t on t.event_id = $1 \
          and t.seat_key = n.value ->> 0 and t.gate_key = n.value ->> 1 and t.ticket_id <> unhex(n.value ->> 2) \
@@ -590,7 +571,6 @@ async fn find_taken(
     .await
 }
 
-/// Writes by what tickets are found.
 async fn write_folds(connection: &mut SqliteConnection, folds: &[Folded]) -> Result<()> {
     let row = |folded: &Folded| {
         let Folded { ticket_id, search, seat_key, gate_key } = folded;
@@ -607,7 +587,7 @@ async fn write_folds(connection: &mut SqliteConnection, folds: &[Folded]) -> Res
     Ok(())
 }
 
-/// What an event has much of, the tickets first: they name their holders.
+/// The tables with many rows of an event, tickets first, because they refer to their holders.
 const ROWS_OF_AN_EVENT: &[RowsOf] = &[
     rows_of!("event_id", "tickets", "ticket_id"),
     rows_of!("event_id", "scans", "scan_id"),
@@ -620,19 +600,19 @@ async fn take_event(_: &mut SqliteConnection, _: Uuid) -> std::result::Result<()
     Ok(())
 }
 
-/// How long others wait for a transaction of an import, where the machine and the disk let it.
+/// The target for how long a transaction of an import blocks other writers.
 const HELD: Duration = Duration::from_millis(40);
 
-/// One writes at a time, so whoever writes much lets others write for as long as it kept them waiting. Another process
-/// is not told when its turn comes: it looks now and then whether the file is free. Returns how many rows to write next
-/// by one transaction, after some were written in the time `held`.
+/// Sleeps as long as the last transaction blocked other writers, since SQLite has one writer at a time: a process that waits is not notified
+/// when the file is free, but polls. Returns how many rows to write in the next transaction, after `rows` were written in the time
+/// `held`.
 async fn give_way(rows: usize, held: Duration) -> usize {
     tokio::time::sleep(held).await;
     if held > HELD { (rows / 2).max(CHUNK / 8) } else { (rows * 2).min(CHUNK) }
 }
 
-/// Writes the whole file anew, and leaves nothing in its log, unless somebody is reading: then the next who forgets does. What is
-/// deleted is overwritten where it is (`secure_delete`), but not what SQLite left in the gaps of a page when it moved rows.
+/// Rewrites the whole file and empties its log. While somebody is reading, this is left to the next call. `secure_delete` overwrites deleted
+/// rows, but not the copies that SQLite leaves in gaps of a page when it moves rows.
 async fn overwrite(backend: &SqliteStore) -> Result<()> {
     let mut lease = backend.writer().await?;
     let connection = lease.connection();
@@ -644,12 +624,12 @@ async fn overwrite(backend: &SqliteStore) -> Result<()> {
     lease.settle(outcome.map_err(Error::from)).await.map(drop)
 }
 
-/// SQLite takes the right indexes without statistics.
+/// SQLite picks the right indexes without statistics.
 async fn analyze(_: &mut SqliteConnection) -> Result<()> {
     Ok(())
 }
 
-/// An id and a time as a statement reads them in JSON.
+/// An id, and a time, as statements read them from JSON.
 fn id(id: Option<Uuid>) -> Option<String> {
     id.map(|id| hex(id.as_bytes()))
 }
@@ -666,7 +646,7 @@ fn json(rows: &impl serde::Serialize) -> std::result::Result<String, sqlx::Error
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-/// Makes the directory of a file where it is missing, for this user alone: what will be in it makes codes.
+/// Creates the directory of a file if it is missing, accessible to this user only: the database contains the seeds of codes.
 pub(crate) fn make_directory_of(file: &Path) -> std::io::Result<()> {
     match file.parent() {
         Some(directory) if directory != Path::new("") => {
@@ -676,22 +656,22 @@ pub(crate) fn make_directory_of(file: &Path) -> std::io::Result<()> {
     }
 }
 
-/// The write-ahead log of a file that is not there. SQLite would delete it with the first look into a new file, and what is in it
-/// alone. The log is looked for first: of a new database the file is there before it.
+/// Returns the write-ahead log of a missing file. SQLite would delete that log, and data that only it has, when it opens a new file. Checks
+/// the log first: a new database's file exists before its log.
 pub(crate) fn log_without_file(file: &Path) -> Option<PathBuf> {
     Some(beside(file, "-wal")).filter(|log| log.exists() && !file.exists())
 }
 
-/// What SQLite keeps beside a file: its log, `-wal`, the log's index, `-shm`, or a `-journal`.
+/// Returns the path of a file that SQLite keeps beside the database: its log, `-wal`, the log's index, `-shm`, or a `-journal`.
 pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut path = file.as_os_str().to_owned();
     path.push(ending);
     path.into()
 }
 
-/// Makes the file where it is missing, for this user alone; SQLite gives the files beside it the same rights. One that is there
-/// is not opened: whoever closes a file gives up all locks that the process has on it (POSIX), those of SQLite too, and the next
-/// other program that looks into the database would delete the write-ahead log from under it.
+/// Creates the file if it is missing, accessible to this user only; SQLite gives the files beside it the same permissions. An existing file
+/// is not opened: closing it would release all locks of this process on it (POSIX), SQLite's included, and the next program that opens the
+/// database would delete the write-ahead log from under it.
 fn make_file(path: &Path) -> std::io::Result<()> {
     make_directory_of(path)?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
@@ -700,19 +680,19 @@ fn make_file(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Makes the file and its directory where they are missing, and applies what is missing of the schema in one
-/// `begin immediate` transaction, so that a second process waits and then finds everything done.
+/// Creates the file and its directory if they are missing, and applies the missing migrations in one `begin immediate` transaction, so that
+/// a second process waits and then finds everything done.
 pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Migrated> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
     if let Some(log) = log_without_file(path) {
         return Err(unusable(format!(
-            "is not there, and {} is, which is a part of it; bring the file back",
+            "is missing, but its write-ahead log {} exists and is a part of it; restore the file",
             log.display()
         )));
     }
     make_file(path).map_err(|error| unusable(error.to_string()))?;
-    // SQLite changes a constraint by a new table in the old one's place. With foreign keys on, dropping the old one would
-    // delete whatever refers to it; within a transaction they can no longer be switched off.
+    // SQLite changes a constraint by replacing the table. With foreign keys on, dropping the old table would delete all rows that refer to
+    // it; within a transaction they can no longer be switched off.
     let options = options(path).foreign_keys(false);
     let mut connection = connect(&options).await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
@@ -735,7 +715,7 @@ async fn is_foreign(connection: &mut SqliteConnection) -> Result<bool> {
     Ok(sqlx::query_scalar(foreign).fetch_one(connection).await?)
 }
 
-/// Folds the texts of all tickets of which they are not folded yet, some by one transaction.
+/// Folds the texts of all tickets that lack it, some in each transaction.
 pub(super) async fn fold_all(path: &Path) -> Result<()> {
     let mut connection = connect(&options(path)).await?;
     loop {
@@ -750,17 +730,17 @@ pub(super) async fn fold_all(path: &Path) -> Result<()> {
     }
 }
 
-/// Whether another one is at work on the file: SQLite's primary result code 5.
+/// Whether another connection has locked the file: SQLite's primary result code 5.
 fn is_busy(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|refusal| refusal.code()?.parse::<u32>().ok());
     code.is_some_and(|code| code & 0xff == 5)
 }
 
-/// How long two may be at making the same file.
+/// How long to retry while another process creates the same file.
 const MADE: Duration = Duration::from_secs(5);
 
-/// Opens a file that may be new. Of two who give it its write-ahead log at once SQLite tells one that it is busy, without
-/// the wait that it has for locks.
+/// Opens a file that may be new. If two connections switch it to WAL at once, SQLite tells one of them that it is busy, without the wait that
+/// it has for locks.
 async fn connect(options: &SqliteConnectOptions) -> std::result::Result<SqliteConnection, sqlx::Error> {
     let started = Instant::now();
     loop {
@@ -773,7 +753,7 @@ async fn connect(options: &SqliteConnectOptions) -> std::result::Result<SqliteCo
     }
 }
 
-/// Looks for rows that refer to rows which are not there.
+/// Rejects a migration after which rows refer to missing rows.
 async fn refuse_orphans(connection: &mut SqliteConnection) -> Result<()> {
     let orphans: Option<(i64, String, String)> = sqlx::query_as(
         "select count(*), \"table\", parent from pragma_foreign_key_check group by \"table\", parent limit 1",
@@ -783,7 +763,7 @@ async fn refuse_orphans(connection: &mut SqliteConnection) -> Result<()> {
     match orphans {
         None => Ok(()),
         Some((rows, table, parent)) => Err(Error::Internal(format!(
-            "migration: nothing was changed, because {rows} rows of {table} would refer to {parent} that are not there"
+            "migration: nothing was changed, because {rows} rows of {table} would refer to {parent} that do not exist"
         ))),
     }
 }
@@ -797,7 +777,7 @@ mod tests {
     use super::*;
     use crate::store::TicketFilter;
 
-    /// How SQLite reads what a statement asks for.
+    /// Returns SQLite's query plan for a statement.
     async fn plan(statement: &str) -> Vec<String> {
         let path = std::env::temp_dir().join(format!("plan-{}.db", Uuid::new_v4()));
         migrate(&path, MIGRATIONS).await.unwrap();
@@ -831,7 +811,7 @@ mod tests {
                 reads.len() == 1 && reads[0].contains("COVERING INDEX") && reads[0].contains("event_id"),
                 "{plan:#?}"
             );
-            // Nothing is read from one end to the other but the tickets that were found, and nothing sorted but those.
+            // Only the tickets found are scanned and sorted; no table is read from end to end.
             assert!(
                 !plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("found") && step != "SCAN f"),
                 "{plan:#?}"
@@ -851,7 +831,7 @@ mod tests {
         assert_eq!(patience, 7_000);
         writer.execute("rollback").await.unwrap();
         connection.execute("begin immediate; rollback").await.expect("nothing is left begun");
-        // As SQLite opens a file that this process may not write.
+        // Opened as SQLite opens a file that this process may not write.
         let mut reader = options(&path).read_only(true).connect().await.unwrap();
         assert!(look(&mut reader).await.is_ok_and(|health| health.migrated));
         assert!(health(&mut reader).await.is_ok_and(|health| health.migrated && !health.writable));

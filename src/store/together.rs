@@ -1,8 +1,8 @@
-//! Questions that arrive while the database works on others of their kind go to it together.
+//! Batches the questions that arrive while the database works on others of the same kind.
 //!
-//! Whoever asks first goes at once and alone: nothing waits for company. What arrives meanwhile waits until it is back, and goes with
-//! everything that waits by then. All who are in a batch drive it, so that it goes on when some of them give up, and ends
-//! with the last of them: nothing runs that nobody waits for.
+//! The first question is asked at once and alone: it does not wait for a batch to fill. Questions that arrive meanwhile form one batch
+//! once it is answered. Every caller in a batch polls the batch's future: it goes on when some callers give up, and is dropped when the
+//! last one does, so no work runs that nobody waits for.
 
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,86 +12,86 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::{Semaphore, oneshot};
 
-/// How many questions go together at most.
+/// The maximum number of questions in a batch.
 const MOST: usize = 64;
-/// How long a batch keeps its place: a connection that hangs keeps nobody waiting who is not in it.
+/// How long a batch holds the permit. A connection that hangs delays only the callers in its own batch.
 const SLOW: Duration = Duration::from_millis(100);
 
 type Batch = Shared<BoxFuture<'static, ()>>;
 
-/// One who waits: what is asked, where the answer is put, and how to say which batch brings it.
+/// A waiting caller: its question, where to send the answer, and where to send the batch that brings it.
 struct Waiting<Q, A> {
     question: Q,
     answer: oneshot::Sender<A>,
     batch: oneshot::Sender<Batch>,
 }
 
-/// Answers many questions at once: one answer for each, in their order, or nothing for one that has to be asked alone.
+/// Answers a batch: one answer for each question, in their order, or `None` for a question that has to be asked alone.
 type Work<Q, A> = Box<dyn Fn(Vec<Q>) -> BoxFuture<'static, Vec<Option<A>>> + Send + Sync>;
 
 pub struct Together<Q, A> {
     waiting: Mutex<Vec<Waiting<Q, A>>>,
-    /// The place of the batch that is under way.
-    place: Arc<Semaphore>,
-    /// Whether two questions may not be in one batch.
+    /// Held by the batch under way.
+    permit: Arc<Semaphore>,
+    /// Whether two questions must not share a batch.
     apart: fn(&Q, &Q) -> bool,
     work: Work<Q, A>,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
     pub fn new(apart: fn(&Q, &Q) -> bool, work: Work<Q, A>) -> Self {
-        Self { waiting: Mutex::default(), place: Arc::new(Semaphore::new(1)), apart, work }
+        Self { waiting: Mutex::default(), permit: Arc::new(Semaphore::new(1)), apart, work }
     }
 
-    /// The answer, or nothing where the question has to be asked alone.
+    /// Returns the answer, or `None` if the question has to be asked alone.
     pub async fn ask(&self, question: Q) -> Option<A> {
         let (answer, mut answered) = oneshot::channel();
-        let (batch, mut taken_along) = oneshot::channel();
+        let (batch, mut batched) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Waiting { question, answer, batch });
         let batch = loop {
             tokio::select! {
                 biased;
-                batch = &mut taken_along => break batch.ok()?,
-                place = Arc::clone(&self.place).acquire_owned() => self.depart(place.ok()?),
+                batch = &mut batched => break batch.ok()?,
+                permit = Arc::clone(&self.permit).acquire_owned() => self.start_batch(permit.ok()?),
             }
         };
         batch.await;
         answered.try_recv().ok()
     }
 
-    /// Makes a batch of those who wait, and tells each of them.
-    fn depart(&self, place: tokio::sync::OwnedSemaphorePermit) {
-        let batch = self.board();
+    /// Starts a batch of the waiting questions, and hands it to each of their callers.
+    fn start_batch(&self, permit: tokio::sync::OwnedSemaphorePermit) {
+        let batch = self.take_batch();
         if batch.is_empty() {
             return;
         }
-        let (mut questions, mut answers, mut passengers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut questions, mut answers, mut callers) = (Vec::new(), Vec::new(), Vec::new());
         for Waiting { question, answer, batch } in batch {
             questions.push(question);
             answers.push(answer);
-            passengers.push(batch);
+            callers.push(batch);
         }
         let mut work = (self.work)(questions);
         let work = async move {
             let in_time = tokio::time::timeout(SLOW, &mut work).await;
-            drop(place);
+            drop(permit);
             let all = match in_time {
                 Ok(all) => all,
                 Err(_) => work.await,
             };
             for (answer, to) in all.into_iter().zip(answers) {
-                // Whoever gave up is not there any more, and whoever gets nothing asks alone.
+                // The send fails if the caller gave up. A caller without an answer asks alone.
                 let _ = answer.map(|answer| to.send(answer));
             }
         };
         let batch = work.boxed().shared();
-        for passenger in passengers {
-            passenger.send(batch.clone()).ok();
+        for caller in callers {
+            caller.send(batch.clone()).ok();
         }
     }
 
-    /// Takes those who go together, in the order in which they came.
-    fn board(&self) -> Vec<Waiting<Q, A>> {
+    /// Takes the questions of the next batch from the queue, in the order of their arrival.
+    fn take_batch(&self) -> Vec<Waiting<Q, A>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut batch, mut left): (Vec<Waiting<Q, A>>, _) = (Vec::new(), Vec::new());
         for one in mem::take(&mut *waiting) {
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// Numbers that go together: each batch is told of, and is answered with its numbers when it may go on.
+    /// Numbers asked in batches. Each batch is reported in `batches`, and is answered with its numbers once `go_on` permits it.
     struct Numbers {
         together: Arc<Together<u32, u32>>,
         batches: mpsc::UnboundedReceiver<Vec<u32>>,
@@ -144,7 +144,7 @@ mod tests {
             tokio::spawn(async move { together.ask(number).await })
         }
 
-        /// Asks, and waits until it waits.
+        /// Asks, and returns once the question is in the queue.
         async fn queue(&self, number: u32) -> tokio::task::JoinHandle<Option<u32>> {
             let asked = self.ask(number);
             while !self.together.waiting.lock().unwrap().iter().any(|waiting| waiting.question == number) {
@@ -187,7 +187,7 @@ mod tests {
         numbers.go_on.add_permits(1);
         assert_eq!(first.await.unwrap(), Some(1));
         let batch = numbers.next().await;
-        // Whoever drives the batch now, and one of those who are driven.
+        // The caller that drives the batch now, and one that does not.
         asked[0].abort();
         asked[3].abort();
         while !(asked[0].is_finished() && asked[3].is_finished()) {
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(numbers.next().await, [1]);
         first.abort();
         let second = numbers.ask(2);
-        assert_eq!(numbers.next().await, [2], "its place is free, though nothing let it go on");
+        assert_eq!(numbers.next().await, [2], "the permit is free, though the first batch never went on");
         numbers.go_on.add_permits(1);
         assert_eq!(second.await.unwrap(), Some(2));
     }

@@ -252,7 +252,7 @@ async fn a_restore_overwrites_nothing(service: Service) {
     target.restore(&directory, &file).printed();
     let before = target.rows().await.snapshot().await;
     let said = target.restore(&directory, &file).failed(1);
-    let why = if service.database.kind == Kind::Sqlite { "restored.db exists" } else { "holds scans already" };
+    let why = if service.database.kind == Kind::Sqlite { "restored.db exists" } else { "already has rows in scans" };
     assert!(said.contains(why), "{said}");
     assert_eq!(target.rows().await.snapshot().await, before);
 }
@@ -279,12 +279,12 @@ async fn a_restore_ends_with_what_is_good_again(service: Service) {
     let file = take(&service, &directory);
 
     let said = Target::of(&service, &directory).await.restore(&directory, &file).printed();
-    assert!(said.contains("1 keys are good:"), "{said}");
+    assert!(said.contains("1 keys are valid:"), "{said}");
     let line = said.lines().find(|line| line.contains(&id(&good))).expect("it is listed");
     assert!(line.contains("organizer") && line.contains("Office") && line.contains("expires 2098"), "{line}");
     assert!(!said.contains(&id(&revoked)) && !said.contains(&ended), "{said}");
-    assert!(said.contains("20 tickets are good, with the codes, links and paper of then"), "{said}");
-    assert!(said.contains("What devices that were enrolled since have not sent cannot be taken"), "{said}");
+    assert!(said.contains("20 tickets are valid, with the codes, links and paper of that time"), "{said}");
+    assert!(said.contains("Unsent scans of devices that were enrolled since cannot be accepted"), "{said}");
     assert!(said.contains("--before") && said.contains("register-ticket-api keys revoke KEY_ID"), "{said}");
     assert!(!said.contains("`was used`"), "no line says it: {said}");
 }
@@ -328,16 +328,16 @@ async fn a_restore_beside_the_database_of_before_tells_what_was_not_good_there(s
     let said = restore(before).printed();
     assert_eq!(service.database.snapshot().await, rows);
     let told = |id: &str| said.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{id}: {said}"));
-    assert!(said.contains("2 keys are good again:"), "{said}");
+    assert!(said.contains("2 keys are valid again:"), "{said}");
     assert!(told(&lost).contains("lost phone  event default  gate North") && told(&lost).contains("(was revoked 2"));
-    assert!(told(&moved).contains("of a later enrolment"), "{said}");
-    assert!(said.contains("5 tickets are good again"), "{said}");
+    assert!(told(&moved).contains("from a later enrolment"), "{said}");
+    assert!(said.contains("5 tickets are valid again"), "{said}");
     let since = [(reissued, "reissued"), (transferred, "transferred"), (revoked, "revoked"), (used, "used")];
     for (ticket, since) in since.into_iter().chain([(erased, "revoked")]) {
         let line = told(&ticket.ticket_id.to_string());
         assert!(line.contains(&format!("seat {}  gate {}  (was {since})", ticket.seat, ticket.gate)), "{line}");
     }
-    assert!(said.contains("1 people are known again who were erased:") && said.contains(&erased.username), "{said}");
+    assert!(said.contains("1 erased people exist again:") && said.contains(&erased.username), "{said}");
     for unchanged in [&kept, &same.ticket_id.to_string()] {
         assert!(!said.contains(unchanged.as_str()), "{said}");
     }
@@ -374,9 +374,9 @@ async fn a_restore_beside_the_database_of_before_tells_what_is_no_longer_good(se
     let run = Run::of(directory.program(&["restore", file, "--before", before]).envs(target.environment()));
     let said = run.printed();
     let told = |id: &str| said.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{id}: {said}"));
-    assert!(said.contains("1 keys of since are good no more"), "{said}");
+    assert!(said.contains("1 newer keys are no longer valid"), "{said}");
     assert!(told(&made).contains("made since  event default  gate North"), "{said}");
-    assert!(said.contains("4 tickets are worth less than they were:"), "{said}");
+    assert!(said.contains("4 tickets lack later changes:"), "{said}");
     let (undone, printed) = (undone.ticket_id.to_string(), printed.ticket_id.to_string());
     let id = |ticket: &Value| ticket["ticket_id"].as_str().expect("an id").to_owned();
     for (ticket, how) in [
@@ -422,13 +422,13 @@ async fn what_devices_that_were_enrolled_since_a_backup_have_not_sent_is_taken_a
     let file = file.to_str().expect("the test's own name");
     let restore = Run::of(directory.program(&["restore", file, "--before", before]).envs(target.environment()));
     let said = restore.printed();
-    assert!(said.contains("2 keys of since are good no more"), "{said}");
+    assert!(said.contains("2 newer keys are no longer valid"), "{said}");
     let told = |key: &Value| {
         let id = key["key_id"].as_str().expect("an id");
         said.lines().find(|line| line.contains(id)).unwrap_or_default().to_owned()
     };
-    assert!(told(&elsewhere).contains("its event is not here") && !told(&new).contains("its event"), "{said}");
-    assert!(told(&moved).contains("an organizer may take what that device has not sent"), "{said}");
+    assert!(told(&elsewhere).contains("its event does not exist here") && !told(&new).contains("its event"), "{said}");
+    assert!(told(&moved).contains("an organizer may accept that device's unsent scans"), "{said}");
 
     let server = Server::start(target.environment()).await;
     let at = service.now();
@@ -727,7 +727,7 @@ async fn what_is_no_whole_database_of_ours_is_not_restored_however_well_it_is_co
         (&*later, &*of_a_later_release),
         ("delete from _sqlx_migrations", "has no schema version"),
         ("drop table scans", "is not a database of this service"),
-        ("pragma foreign_keys = off; delete from events", "rows refer to rows that are not there"),
+        ("pragma foreign_keys = off; delete from events", "rows refer to rows that do not exist"),
     ] {
         let doctored = doctored(&directory, &file, change).await;
         for run in [verify(&service, &directory, &doctored), target.restore(&directory, &doctored)] {
@@ -831,7 +831,7 @@ async fn the_metrics_know_when_a_backup_was_sent_away_and_not_of_one_that_was_no
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
     evening(&service).await;
     let failing = Server::start(daily(&service, &directory, &[("BACKUP_COMMAND", "false")])).await;
-    failing.process.logged("what follows it failed").await;
+    failing.process.logged("its follow-up failed").await;
     assert_eq!(metric(&failing, "backup_last_sent").await, Some(0));
     drop(failing);
     fs::remove_dir_all(directory.0.join("backups")).expect("it is there");

@@ -338,7 +338,7 @@ async fn an_import_that_was_taken_for_stopped_writes_nothing_more(service: Servi
     service.organizer.post(TICKETS, json!({ "seat": "1", "gate": "South" })).await.is(201);
     let refused = held.import.await.expect_err("it has lost what it had written");
     // Not because a holder is gone: it looks whether it may write.
-    assert!(matches!(&refused, Error::DatabaseUnavailable(why) if why.contains("stood still")), "{refused:?}");
+    assert!(matches!(&refused, Error::DatabaseUnavailable(why) if why.contains("stalled")), "{refused:?}");
     assert_eq!(service.database.count("select count(*) from tickets").await, 1);
     assert_eq!(service.database.count("select count(*) from users").await, 1);
 }

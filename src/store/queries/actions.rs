@@ -1,4 +1,4 @@
-//! What organizers and supervisors did.
+//! The actions of organizers and supervisors.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -62,7 +62,7 @@ impl Actions for Backend {
 
     async fn list_ticket_actions(&self, ticket_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>> {
         let mut lease = self.reader().await?;
-        // A new seed for all came to the tickets that have it or a later one, but for those that came after it.
+        // A new seed for all tickets concerned those created before it whose seed is of that time or later.
         let outcome = sqlx::query_as(select_actions!(
             "a.action_id in (select t.issue_id from tickets t where t.ticket_id = $1 \
              union all select b.action_id from actions b where b.ticket_id = $1 \
@@ -82,15 +82,15 @@ impl Actions for Backend {
     }
 }
 
-/// Records what is done in the caller's transaction. Returns the action's id. From here to the transaction's end the event
-/// can neither be deleted nor forget its people: who writes more of it records first, and need not look for it again.
+/// Records an action in the caller's transaction and returns its id. From here to the end of the transaction, the event can neither be deleted
+/// nor forget its people: a caller that writes more rows of it records first, and need not check for it again.
 pub(super) async fn record(connection: &mut Connection, author: Author, act: &Act) -> Result<Uuid> {
     let action_id = Uuid::now_v7();
     record_as(connection, action_id, author, act).await?;
     Ok(action_id)
 }
 
-/// The same under an id that is in use already.
+/// Does the same with an id that is in use already.
 pub(super) async fn record_as(connection: &mut Connection, action_id: Uuid, author: Author, act: &Act) -> Result<()> {
     let statement = match act.event_id {
         Some(_) => concat!(

@@ -1,4 +1,4 @@
-//! What a decision at the gate reads, and what it writes: the scan, and the mark on its ticket.
+//! The reads and writes of a decision at the gate. It writes the scan, and the mark on its ticket.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -23,7 +23,7 @@ use crate::store::{
     WalkUps,
 };
 
-/// How many codes of a ticket were refused since a moment, those of offline gates apart; since null, none.
+/// Counts the codes of a ticket that were refused since a moment, except those of offline gates. Counts none if `$since` is null.
 macro_rules! count_refusals {
     ($ticket:literal, $since:literal, $until:literal) => {
         concat!(
@@ -38,7 +38,7 @@ macro_rules! count_refusals {
     };
 }
 
-/// How many codes of a key were refused since a moment, those of offline gates among them; since null, none.
+/// Counts the codes of a key that were refused since a moment, those of offline gates included. Counts none if `$since` is null.
 macro_rules! count_refusals_of_key {
     ($key:literal, $since:literal, $until:literal) => {
         concat!(
@@ -55,8 +55,8 @@ macro_rules! count_refusals_of_key {
     };
 }
 
-/// Whether so few codes were refused that a scan is written: of the ticket, and of the key. Without arguments, as [`bind_scan`] says
-/// it.
+/// Whether few enough codes of the ticket and of the key were refused for a scan to be written. Without arguments, takes the parameters
+/// of [`bind_scan`].
 macro_rules! few_refusals {
     () => {
         few_refusals!("$3", "$22", "$23", "$18", "$24", "$25", "$26")
@@ -75,9 +75,9 @@ macro_rules! few_refusals {
     };
 }
 
-/// Reads all that a decision needs; nothing of an event that is not there. Found by its seat, a ticket is the one that has exactly
-/// this seat and gate. The scan that is to speak for it, as `v`, is one of the same key, of another ticket of the same holder; one for
-/// which another spoke speaks for none: a code, or a supervisor, is at the beginning of each admission.
+/// Reads all that a decision needs. There is no row if there is no such event. A ticket named by seat and gate matches exactly.
+/// The scan that is to vouch for it, `v`, must be of the same key and of another ticket of the same holder. A scan that was vouched for
+/// itself cannot vouch: every chain of admissions begins with a code or a supervisor.
 macro_rules! select_scan_contexts {
     ($place:literal, $from:literal, $event:literal, $scan_id:literal, $of_ticket_since:literal, $key_id:literal,
      $of_key_since:literal, $until:literal, $ticket_id:literal, $seat:literal, $gate:literal, $vouched_by:literal) => {
@@ -134,7 +134,7 @@ macro_rules! select_scan_contexts {
 const SELECT_SCAN_CONTEXT: &str =
     select_scan_contexts!("cast(0 as bigint)", "events e", "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10");
 
-/// The same for each of the `asked`.
+/// [`SELECT_SCAN_CONTEXT`] for each of the `asked`.
 const SELECT_SCAN_CONTEXTS: &str = concat!(
     "with ",
     asked!(),
@@ -155,13 +155,13 @@ const SELECT_SCAN_CONTEXTS: &str = concat!(
     )
 );
 
-/// What is read for one decision.
+/// The question of one decision.
 pub struct Asked {
     pub event: String,
     pub scan_id: Uuid,
     pub guesses: Guesses,
     pub ticket_id: Option<Uuid>,
-    /// Seat and gate of a ticket that is not named by its id.
+    /// Seat and gate, for a ticket that is not named by its id.
     pub seat: Option<(String, String)>,
     pub vouched_by: Option<Uuid>,
 }
@@ -178,22 +178,23 @@ impl Asked {
     }
 }
 
-/// What was read for one decision, and what there is more to read for it.
+/// The answer for one decision, and whether there is more to read for it.
 pub struct Found {
     context: ScanContext,
-    /// Whether there is a scan with this `scan_id`.
+    /// Whether a scan with this `scan_id` exists.
     is_known: bool,
-    /// Whether its holder has other tickets that might be admitted.
+    /// Whether the ticket's holder has other tickets that might be admitted.
     in_company: bool,
 }
 
-/// What becomes of an admission whose ticket or event somebody else is at work on: on SQLite nobody is, behind `begin immediate`.
+/// Whether an admission waits for another transaction's lock on its ticket or event, or skips it. On SQLite there is no such lock after
+/// `begin immediate`.
 pub enum Locked {
-    WaitedFor,
-    PassedBy,
+    Wait,
+    Skip,
 }
 
-/// An admission that is to be written.
+/// An admission to be written.
 pub struct Admitted {
     pub scan: Scan,
     pub mark: Mark,
@@ -201,13 +202,13 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Of one ticket, one at a time is written; and of two with one id the second needs to be told that it is taken.
+    /// A batch writes one admission of each ticket. Of two with the same id, the second has to learn that the id is taken.
     fn apart(&self, other: &Self) -> bool {
         self.scan.scan_id == other.scan.scan_id || self.scan.ticket_id == other.scan.ticket_id
     }
 }
 
-/// The questions of scans, each kind together with those that arrive at the same time.
+/// The reads and writes of scans, each batched with others that arrive at the same time.
 pub struct Scanning {
     reading: Together<Asked, Result<Option<Found>>>,
     writing: Together<Admitted, Result<()>>,
@@ -239,8 +240,8 @@ impl Scanning {
     }
 }
 
-/// What each of a batch gets. That the database is not there all are told; what else failed may be one's own fault, so each tries
-/// alone.
+/// Distributes the outcome of a batch. That the database is unavailable concerns all callers; any other error may be the fault of one
+/// question, so each is tried alone.
 fn shared<T>(outcome: Result<impl IntoIterator<Item = Option<T>>>, count: usize) -> Vec<Option<Result<T>>> {
     match outcome {
         Ok(answers) => answers.into_iter().map(|answer| answer.map(Ok)).collect(),
@@ -251,19 +252,18 @@ fn shared<T>(outcome: Result<impl IntoIterator<Item = Option<T>>>, count: usize)
     }
 }
 
-/// Reads what each decision needs: nothing where there is no such event.
+/// Reads what each decision needs: `None` if there is no such event.
 async fn read_all(mut lease: Lease<Db>, asked: &[Asked]) -> Result<Vec<Option<Found>>> {
     let outcome = read_contexts(lease.connection(), asked).await;
     lease.settle(outcome.map_err(Error::from)).await
 }
 
-/// Writes admissions: what is not written has to be tried alone, be it that its ticket has changed or that somebody else is
-/// at work on it.
+/// Writes admissions. One that is not written, because its ticket has changed or is locked by another transaction, has to be tried alone.
 async fn write_all(mut lease: Lease<Db>, admitted: &[Admitted]) -> Result<Vec<Option<()>>> {
     let connection = lease.connection();
     let outcome = match admitted {
         [Admitted { scan, mark, guesses }] => {
-            match record_accepted(connection, scan, mark, guesses, Locked::PassedBy).await {
+            match record_accepted(connection, scan, mark, guesses, Locked::Skip).await {
                 Ok(0) => Ok(Vec::new()),
                 outcome => outcome.map(|_| vec![scan.scan_id]),
             }
@@ -271,7 +271,7 @@ async fn write_all(mut lease: Lease<Db>, admitted: &[Admitted]) -> Result<Vec<Op
         many => record_many(connection, many).await,
     };
     let written = match outcome {
-        // It is about one of them.
+        // One of them caused it.
         Err(error)
             if is_unique_violation(&error) || is_foreign_key_violation(&error) || is_serialization_failure(&error) =>
         {
@@ -282,8 +282,8 @@ async fn write_all(mut lease: Lease<Db>, admitted: &[Admitted]) -> Result<Vec<Op
     Ok(admitted.iter().map(|one| written.contains(&one.scan.scan_id).then_some(())).collect())
 }
 
-/// The beginning of every statement that writes a scan, whose values [`bind_scan`] gives as `$1` to `$21`. Of an event that
-/// was deleted meanwhile none is written, and to one that has forgotten its people no note, which may tell of somebody.
+/// The beginning of every statement that writes a scan, with the values that [`bind_scan`] binds as `$1` to `$21`. It writes no scan of an
+/// event that was deleted meanwhile, and no note, which may be about a person, to an event that has forgotten its people.
 macro_rules! insert_scan {
     ($lock:expr) => {
         concat!(
@@ -301,15 +301,15 @@ macro_rules! insert_scan {
 /// Writes a scan unless too many codes were refused.
 const INSERT_SCAN: &str = concat!(insert_scan!(key_share!()), " where ", few_refusals!());
 
-/// The same of an admission `n`, whose code is none of the future: so many are let pass of the ticket, and so many of the key.
+/// [`few_refusals!`] for an admission `n`, whose code is not of the future, with the limits of the ticket and of the key.
 macro_rules! few_refusals_of_admitted {
     ($of_ticket:literal, $of_key:literal) => {
         few_refusals!("n.ticket_id", "n.of_ticket_since", $of_ticket, "n.key_id", "n.of_key_since", $of_key, "n.until")
     };
 }
 
-/// The beginning of a statement that writes the scans of admissions `n`. The column says when the event of each has forgotten its
-/// people, if it has.
+/// The beginning of a statement that writes the scans of admissions `n`. `$forgotten_at` is the column with the time at which the event
+/// of each forgot its people, if it did.
 macro_rules! insert_admitted {
     ($forgotten_at:literal) => {
         concat!(
@@ -323,15 +323,15 @@ macro_rules! insert_admitted {
     };
 }
 
-/// Gives a statement the values of a scan, and after them since when refused codes count and how many are let pass: `$22`
-/// and `$23` of the ticket, `$24` and `$25` of the key; and until when, `$26`.
+/// Binds the values of a scan, and after them since when refused codes count and how many are allowed: `$22` and `$23` of the ticket,
+/// `$24` and `$25` of the key; and until when they count, `$26`.
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,
     ticket_version: Option<i64>,
     guesses: &Guesses,
 ) -> sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments> {
-    // Of those sent at once no more are told that a code is one of the future than of those sent one by one.
+    // Scans sent all at once must not learn more often that a code is of the future than scans sent one by one.
     let tells_future = scan.seconds_off > Some(0);
     let (of_ticket, of_key) = if tells_future { (FUTURE_TOLD - 1, FUTURE_TOLD) } else { (ATTEMPTS, KEY_ATTEMPTS) };
     query
@@ -373,7 +373,7 @@ impl Admissions for Backend {
         guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>> {
         let mut found = self.read_one(event, ticket, scan_id, guesses).await?;
-        // Where no ticket has exactly this seat and gate, the only one that people read so.
+        // If no ticket has exactly this seat and gate, try the only one whose seat and gate people read the same.
         if let (
             Some(Found { context: ScanContext { ticket: None, event_id, .. }, .. }),
             TicketName::Seat { seat, gate },
@@ -400,21 +400,21 @@ impl Admissions for Backend {
         }
         let mut lease = self.writer().await?;
         let outcome = match mark {
-            Some(mark) => record_accepted(lease.connection(), scan, mark, guesses, Locked::WaitedFor).await,
+            Some(mark) => record_accepted(lease.connection(), scan, mark, guesses, Locked::Wait).await,
             None if scan.result.refuses_the_code() => {
                 lease = lease.begin(BEGIN).await?;
                 super::lock_guesses(lease.connection(), scan).await?;
                 record_refused(lease.connection(), scan, guesses).await
             }
             None if scan.result.needs_the_code() => record_refused(lease.connection(), scan, guesses).await,
-            // What is refused before its code is looked at has no limit.
+            // A scan that is refused before its code is checked has no limit.
             None => record_refused(lease.connection(), scan, &Guesses::default()).await,
         };
         let outcome = match outcome {
             Ok(0) => Ok(Recorded::Outdated),
             Ok(_) => Ok(Recorded::Done),
             Err(error) if is_unique_violation(&error) => Ok(Recorded::ScanIdTaken),
-            // Its event is deleted, and its ticket with it: whoever reads again finds that.
+            // The event was deleted, and its ticket with it: a retry finds that.
             Err(error) if is_foreign_key_violation(&error) => Ok(Recorded::Outdated),
             Err(error) if is_serialization_failure(&error) => Ok(Recorded::Outdated),
             Err(error) => Err(Error::from(error)),
@@ -423,7 +423,7 @@ impl Admissions for Backend {
     }
 
     async fn admit_walk_ups(&self, walk_ups: &WalkUps, author: Author) -> Result<()> {
-        // What other seats are compared by.
+        // Seats are compared by their keys, which those of an older release lack.
         fold_places(self, walk_ups.event_id).await?;
         let issue_id = Uuid::now_v7();
         let mut lease = self.writer().await?.begin(BEGIN).await?;
@@ -470,7 +470,7 @@ impl Admissions for Backend {
 }
 
 impl Backend {
-    /// Reads what one decision needs, together with others.
+    /// Reads what one decision needs, in a batch with others.
     async fn read_one(
         &self,
         event: &str,
@@ -492,11 +492,10 @@ impl Backend {
     }
 }
 
-/// The version of a ticket that was made and marked in the same breath.
+/// The version of a ticket that was created and marked in the same transaction.
 const NEWLY_MARKED: i64 = 2;
 
-/// The tickets of people who came without one, at seats that nobody has: behind the event's lock only an import that is being
-/// written takes any.
+/// Returns tickets for walk-ups, at free seats. Under the event's lock, only an import in progress can take one of these.
 async fn free_tickets(connection: &mut Connection, walk_ups: &WalkUps) -> Result<Vec<NewTicket>> {
     let mut last = walk_ups.last_number;
     loop {
@@ -514,12 +513,12 @@ async fn free_tickets(connection: &mut Connection, walk_ups: &WalkUps) -> Result
         };
         let tickets: Vec<NewTicket> = (last + 1..).zip(&walk_ups.seeds).map(new).collect();
         let taken = super::find_taken(connection, walk_ups.event_id, &tickets, true).await?;
-        let Some(place) = taken.last() else { return Ok(tickets) };
-        last += place + 1;
+        let Some(index) = taken.last() else { return Ok(tickets) };
+        last += index + 1;
     }
 }
 
-/// Marks tickets that were made just now as those of people who came without one, and are inside.
+/// Marks new tickets as those of walk-ups, who are inside.
 async fn mark_walk_ups(
     connection: &mut Connection,
     walk_ups: &WalkUps,
@@ -544,7 +543,7 @@ async fn mark_walk_ups(
     Ok(())
 }
 
-/// The scan that admits somebody with a new ticket. The first one speaks for the others.
+/// Returns the scan that admits a walk-up with a new ticket. The first one vouches for the others.
 fn walk_up_scan(walk_ups: &WalkUps, scan_id: Uuid, ticket: &NewTicket, author: Author) -> Scan {
     let first = walk_ups.scan_ids.first().copied();
     Scan {
@@ -573,7 +572,7 @@ fn walk_up_scan(walk_ups: &WalkUps, scan_id: Uuid, ticket: &NewTicket, author: A
     }
 }
 
-/// Reads what each of the decisions needs, in their order.
+/// Reads what each decision needs, in their order.
 async fn read_contexts(
     connection: &mut Connection,
     asked: &[Asked],
@@ -584,8 +583,8 @@ async fn read_contexts(
     };
     let mut all: Vec<Option<Found>> = asked.iter().map(|_| None).collect();
     for row in &rows {
-        let place: i64 = row.try_get("place")?;
-        if let Some(found) = usize::try_from(place).ok().and_then(|place| all.get_mut(place)) {
+        let index: i64 = row.try_get("place")?;
+        if let Some(found) = usize::try_from(index).ok().and_then(|index| all.get_mut(index)) {
             *found = Some(Found {
                 context: scan_context(row)?,
                 is_known: row.try_get("is_known")?,
@@ -596,7 +595,7 @@ async fn read_contexts(
     Ok(all)
 }
 
-/// Gives a statement the values of one that is asked.
+/// Binds the values of one question.
 fn bind_one<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     asked: &'q Asked,
@@ -616,7 +615,7 @@ fn bind_one<'q>(
         .bind(vouched_by)
 }
 
-/// Reads what few decisions need: the scan that has the id already, and its holder's other tickets.
+/// Reads what few decisions need: the scan that already has this id, and the holder's other tickets.
 async fn read_more(
     connection: &mut Connection,
     context: &mut ScanContext,
@@ -659,7 +658,7 @@ fn voucher(row: &Row) -> std::result::Result<Option<Voucher>, sqlx::Error> {
     Ok(decided_at.zip(gate).map(|(decided_at, gate)| Voucher { decided_at, gate, admitted }))
 }
 
-/// Returns how many rows were written.
+/// Writes a scan that admits nobody. Returns the number of rows written.
 async fn record_refused(
     connection: &mut Connection,
     scan: &Scan,

@@ -1,8 +1,8 @@
-//! Events, and what is counted for each.
+//! Events, and their statistics.
 //!
-//! One that is deleted is gone at once: its `deleted_at` is set, by which every statement passes over it and its rows. Those
-//! are then deleted in short transactions, between which others write, and the event last. What is left when that is
-//! stopped, the next who deletes an event or imports many tickets deletes.
+//! A deleted event disappears at once: its `deleted_at` is set, and every statement skips it and its rows. The rows are then deleted in
+//! short transactions, between which others can write, and the event last. If that is interrupted, the next deletion of an event or large
+//! import deletes the remaining rows.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ use crate::store::{
     Result, Stats,
 };
 
-/// Whoever deleted an event so long ago has no request any more: what is left of it is nobody's.
+/// A deletion that began this long ago has no request any more, so others may finish it.
 const STOPPED: Duration = Duration::from_mins(2);
 
-/// How long a request, which has something else to do, deletes what others left.
+/// How long a request with another purpose spends on interrupted deletions.
 const FOR_OTHERS: Duration = Duration::from_secs(10);
 
 macro_rules! event_columns {
@@ -145,7 +145,7 @@ impl Events for Backend {
 
     async fn printed_list(&self, event_id: Uuid) -> Result<PrintedList> {
         let mut lease = self.long_reader().await?;
-        // An import is one action, and `count` says of how many tickets.
+        // An import is one action, whose `count` is its number of tickets.
         let outcome = sqlx::query_as(
             "select e.list_printed_at as printed_at, (select cast(coalesce(sum(coalesce(a.count, 1)), 0) as bigint) \
              from actions a where a.event_id = e.event_id and a.at >= e.list_printed_at and a.action in \
@@ -198,14 +198,14 @@ impl Events for Backend {
             }
             let delete = sqlx::query("delete from keys where event_id = $1").bind(event_id).execute(&mut *connection);
             delete.await.map_err(|error| unless_held(error, Error::EventInUse))?;
-            // No slug has a space, so this one is taken by nobody and the event's own is free.
+            // No slug contains a space, so this one conflicts with none, and the event's own slug becomes free.
             sqlx::query("update events set slug = $2, deleted_at = $3 where event_id = $1")
                 .bind(event_id)
                 .bind(format!("deleted {event_id}"))
                 .bind(author.now)
                 .execute(&mut *connection)
                 .await?;
-            // What was done in the event goes with it; this stays, and names it by its id.
+            // Actions in the event are deleted with it. This one belongs to no event, so it stays, and names the event by its id.
             record(connection, author, &Act::new(Action::EventDeleted, None).subject(event_id)).await
         }
         .await;
@@ -261,7 +261,7 @@ pub(super) async fn find_event(connection: &mut Connection, slug: &str) -> Resul
     Ok(event)
 }
 
-/// Takes the event's row for the rest of the transaction, and counts the change.
+/// Locks the event's row for the rest of the transaction, and increments its version.
 pub(super) async fn lock_event(connection: &mut Connection, event_id: Uuid) -> Result<Event> {
     sqlx::query_as(concat!(
         "update events set version = version + 1 where event_id = $1 and deleted_at is null returning ",
@@ -273,7 +273,7 @@ pub(super) async fn lock_event(connection: &mut Connection, event_id: Uuid) -> R
     .ok_or(Error::EventNotFound)
 }
 
-/// Deletes what is left of a deleted event, and then the event.
+/// Deletes the remaining rows of a deleted event, and then the event.
 async fn clear(backend: &Backend, event_id: Uuid) -> Result<()> {
     for rows in ROWS_OF_AN_EVENT {
         delete_in_chunks(backend, event_id, rows).await?;
@@ -284,8 +284,7 @@ async fn clear(backend: &Backend, event_id: Uuid) -> Result<()> {
     lease.settle(outcome.map_err(Error::from)).await.map(drop)
 }
 
-/// Deletes what is left of events whose deletion was stopped. The caller is not refused for what fails of it; the next goes
-/// on.
+/// Finishes interrupted deletions of events. A failure does not fail the caller's request; the next one continues.
 pub(super) async fn clear_stopped(backend: &Backend, now: Millis) {
     let stopped = async {
         let mut lease = backend.reader().await?;
@@ -299,11 +298,11 @@ pub(super) async fn clear_stopped(backend: &Backend, now: Millis) {
         Result::Ok(())
     };
     if let Ok(Err(error)) = tokio::time::timeout(FOR_OTHERS, stopped).await {
-        tracing::warn!(%error, "what is left of a deleted event stays hidden until the next deletion or import");
+        tracing::warn!(%error, "the remaining rows of a deleted event stay hidden until the next deletion or import");
     }
 }
 
-/// What has happened in an event so far.
+/// Reads what determines whether an event is in use.
 pub(super) async fn read_use(connection: &mut Connection, event_id: Uuid, now: Millis) -> Result<Use> {
     let admitted_at = sqlx::query_scalar(
         "select max(received_at) from scans where event_id = $1 and result = 'accepted' and undone_at is null \
@@ -313,7 +312,7 @@ pub(super) async fn read_use(connection: &mut Connection, event_id: Uuid, now: M
     .bind(now + CLOCKS_APART)
     .fetch_one(&mut *connection)
     .await?;
-    // Which lists the device of a key of all events has is not noted.
+    // Which manifests a device with a key of all events has is not recorded.
     let lists: i64 = sqlx::query_scalar(
         "select count(*) from keys where (event_id = $1 or event_id is null and $4) and revoked_at is null \
          and (expires_at is null or expires_at > $2) and manifest_at > $3",
@@ -327,7 +326,7 @@ pub(super) async fn read_use(connection: &mut Connection, event_id: Uuid, now: M
     Ok(Use { admitted_at, is_listed: lists > 0 })
 }
 
-/// Whether something was paid at the event's doors. Who takes more waits for the event's row, which we have.
+/// Whether anything was paid at the event's doors. A walk-up that pays more has to wait for the event's row, which we have locked.
 async fn was_paid(connection: &mut Connection, event_id: Uuid) -> Result<bool> {
     let paid: Option<i32> =
         sqlx::query_scalar("select 1 from tickets where event_id = $1 and paid is not null limit 1")

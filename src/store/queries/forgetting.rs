@@ -1,8 +1,8 @@
 //! Events that forget their people.
 //!
-//! One that does is marked first: its `forgotten_at` is set, by which its tickets have no holder any more, whatever is left of them,
-//! and nothing new comes to it. What is personal is then erased in short transactions, between which others write. What is left when that is
-//! stopped, the next who forgets erases: it goes over all events that are marked.
+//! The event is marked first: its `forgotten_at` is set. From then on its tickets are read without their holders, and it accepts nothing new.
+//! Personal data is then erased in short transactions, between which others can write. If that is interrupted, the next call erases the rest: it
+//! handles all marked events.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::error::Error;
 use crate::model::{Action, Event, Millis, Use};
 use crate::store::{Act, Author, Forgetting, Forgotten, Result};
 
-/// So long what an event has forgotten is overwritten again by each who forgets.
+/// For this long, each call overwrites again what an event has forgotten.
 const OVERWRITTEN: Duration = Duration::from_hours(48);
 
-/// Whether the ticket `t` tells of somebody. What it is found by does so only as long as it has a holder or a name.
+/// Whether the ticket `t` has personal data. Its search text has some only while it has a holder or a name.
 macro_rules! is_personal {
     () => {
         "(t.user_id is not null or t.holder_name is not null or t.note is not null or t.reference is not null \
@@ -35,14 +35,14 @@ macro_rules! holds_nothing {
     };
 }
 
-/// People of the installation who gave a ticket of the event `$1` to others.
+/// People of the installation who transferred a ticket of the event `$1` to others.
 macro_rules! former_holders {
     () => {
         "u.user_id in (select a.subject_id from actions a where a.event_id = $1 and a.action = 'transferred')"
     };
 }
 
-/// What else tells of somebody, once no ticket has a holder: people who gave theirs away, the event's own, and what was noted at the gate.
+/// The personal data besides that of tickets: people who transferred theirs, the event's own people, and notes of the gate.
 const REST: &[RowsOf] = &[
     RowsOf {
         find: concat!(
@@ -113,7 +113,7 @@ impl Forgetting for Backend {
             let erased = delete_in_chunks(self, event_id, rows).await?;
             forgotten.people += if rows.delete.contains("from users") { erased } else { 0 };
         }
-        // Whoever was stopped before this erased all the rest.
+        // A call that was interrupted before it overwrote may have erased everything else.
         if forgotten != Forgotten::default() || author.now - OVERWRITTEN < forgotten_at {
             super::overwrite(self).await?;
         }
@@ -121,7 +121,7 @@ impl Forgetting for Backend {
     }
 }
 
-/// Lets nobody in and nothing come any more, unless that is so already.
+/// Marks the event as forgotten, unless it is already. It then admits nobody and accepts nothing. Returns when it was marked.
 async fn mark(connection: &mut Connection, event_id: Uuid, author: Author) -> Result<Millis> {
     super::take_event(connection, event_id).await.map_err(|error| unless_held(error, Error::EventInUse))?;
     let known: Option<(Option<Millis>, Option<Uuid>)> =
@@ -135,7 +135,7 @@ async fn mark(connection: &mut Connection, event_id: Uuid, author: Author) -> Re
         (None, None) => {}
     }
     let event = lock_event(connection, event_id).await?;
-    // A list that a device still has is no reason to keep the names in it.
+    // A manifest that a device still has is no reason to keep the names.
     let used = Use { is_listed: false, ..read_use(connection, event_id, author.now).await? };
     if event.is_in_use(&used, author.now) {
         return Err(Error::EventInUse);
@@ -149,7 +149,7 @@ async fn mark(connection: &mut Connection, event_id: Uuid, author: Author) -> Re
     Ok(author.now)
 }
 
-/// Takes from the event's tickets what tells of somebody, and erases those of their holders who hold none any more.
+/// Erases the personal data of the event's tickets, and those of their holders who then hold no ticket.
 async fn forget_tickets(backend: &Backend, event_id: Uuid, now: Millis) -> Result<Forgotten> {
     let (mut after, mut size, mut forgotten) = (Uuid::nil(), CHUNK, Forgotten::default());
     loop {
@@ -177,14 +177,14 @@ async fn forget_tickets(backend: &Backend, event_id: Uuid, now: Millis) -> Resul
     }
 }
 
-/// The same for some tickets, by one transaction: once a ticket has no holder, nothing tells whom of the installation it was of.
+/// Does the same for some tickets, in one transaction: once a ticket has no holder, nothing tells which person of the installation held it.
 async fn forget_some(
     connection: &mut Connection,
     event_id: Uuid,
     (after, until): (Uuid, Uuid),
     now: Millis,
 ) -> Result<Forgotten> {
-    // Locked before their tickets, as by whoever erases a person.
+    // Locked before their tickets, in the same order as when a person is erased.
     let holders: Vec<Uuid> = sqlx::query_scalar(concat!(
         "select u.user_id from users u where u.user_id in (select t.user_id from tickets t where t.event_id = $1 \
          and t.ticket_id > $2 and t.ticket_id <= $3) order by u.user_id",

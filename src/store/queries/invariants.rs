@@ -1,6 +1,5 @@
-//! What holds of the data whatever happens, each as a query that finds the rows for which it does not. A statement sees one
-//! moment, so that it finds nothing while others write, either. Of events that are deleted and of imports that are still being
-//! written nothing is looked at but whether what a row belongs to is there.
+//! The invariants of the data, each as a query for the rows that violate it. A statement sees one moment, so concurrent writes cause no
+//! false alarm. For deleted events and imports in progress, the only check is whether the parents of their rows exist.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -12,11 +11,11 @@ use crate::store::{Checked, Invariants, Result};
 struct Invariant {
     name: &'static str,
     meaning: &'static str,
-    /// Finds the `id` of each row for which it does not hold.
+    /// Finds the `id` of each row that violates it.
     find: &'static str,
 }
 
-/// A statement that finds how many rows break an invariant, and the ids of some.
+/// A statement that returns the number of rows that violate an invariant, and the ids of some.
 macro_rules! find {
     ($($select:expr),+ $(,)?) => {
         concat!(
@@ -27,21 +26,21 @@ macro_rules! find {
     };
 }
 
-/// The tickets that are there.
+/// The visible tickets.
 macro_rules! tickets {
     () => {
         concat!("from events e join tickets t on t.event_id = e.event_id and ", issued_ticket!())
     };
 }
 
-/// Whether the scan `a` of the ticket `t` stands: it was accepted, and neither undone nor followed by a reissue.
+/// Whether the scan `a` of the ticket `t` is still valid: accepted, and neither undone nor followed by a reissue.
 macro_rules! stands {
     () => {
         concat!("a.result = 'accepted' and a.undone_at is null and ", of_this_use!())
     };
 }
 
-/// The scans of the ticket `t` by which somebody came in.
+/// The valid entries of the ticket `t`.
 macro_rules! standing_entries {
     ($columns:literal) => {
         concat!(
@@ -53,7 +52,7 @@ macro_rules! standing_entries {
     };
 }
 
-/// Where the ticket `t` went by its newest scan that stands.
+/// The direction of the newest valid scan of the ticket `t`.
 macro_rules! newest_direction {
     () => {
         concat!(
@@ -66,7 +65,7 @@ macro_rules! newest_direction {
     };
 }
 
-/// The rows of a table that belong to a row of another one which is not there.
+/// The rows of a table that refer to a missing row of another.
 macro_rules! orphans {
     ($table:literal, $id:literal, $column:literal, $parents:literal) => {
         concat!(
@@ -90,8 +89,8 @@ macro_rules! orphans {
 const INVARIANTS: &[Invariant] = &[
     Invariant {
         name: "used_without_admission",
-        meaning: "A ticket counts as used, and no scan that stands has admitted anybody with it: its holder is turned away \
-                  unseen. Ids are of tickets.",
+        meaning: "A ticket counts as used, but no valid scan has admitted anybody with it: its holder would be turned \
+                  away. Ids are of tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -102,8 +101,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "admission_without_mark",
-        meaning: "A scan has admitted somebody, and its ticket does not show it: it would admit once more. Ids are of scans.",
-        // Before 0.2 a reissue left no trace, so of scans without a version nobody knows whether they are of this use.
+        meaning: "A scan has admitted somebody, but its ticket is not marked: it would admit again. Ids are of scans.",
+        // Before 0.2 a reissue left no trace, so scans without a version may or may not belong to the present use.
         find: find!(
             "select a.scan_id as id ",
             tickets!(),
@@ -114,8 +113,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "one_version_accepted_twice",
-        meaning: "Two scans of a ticket were accepted on the same state of it: of what should happen once one was too many. \
-                  Ids are of scans.",
+        meaning: "Two scans of a ticket were accepted at the same version, which only one may be: one admission too \
+                  many. Ids are of scans.",
         find: find!(
             "select a.scan_id as id ",
             tickets!(),
@@ -126,9 +125,10 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "admitted_twice",
-        meaning: "A ticket has admitted somebody while it was inside: two people came in with it. Ids are of the later scans.",
-        // Where each day admits, nobody has to leave. Whether an event was one of these, nobody knows once it was changed; a
-        // minute is more than clocks differ.
+        meaning: "A ticket has admitted somebody while its holder was inside: two people entered with it. Ids are of \
+                  the later scans.",
+        // With an admission each day, nobody has to leave. Whether an event was such is unknown once it was changed; a minute is more than clocks
+        // differ.
         find: find!(
             "select n.scan_id as id ",
             tickets!(),
@@ -145,8 +145,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "version_behind",
-        meaning: "A ticket is of an earlier version than what has happened with it, as if its row had come from a backup and its \
-                  scans had not: the next change may be taken for one that was made before. Ids are of tickets.",
+        meaning: "A ticket has an older version than its scans imply, as if its row came from a backup and its scans \
+                  did not: a stale change may be accepted. Ids are of tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -157,7 +157,7 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "first_use_differs",
-        meaning: "The moment since when a ticket counts as used is not that of its first admission: gates tell people the wrong \
+        meaning: "The time since when a ticket counts as used is not that of its first admission: gates show the wrong \
                   time. Ids are of tickets.",
         find: find!(
             "select t.ticket_id as id ",
@@ -169,8 +169,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "inside_without_entry",
-        meaning: "A ticket counts as inside, and the newest scan of it that stands is no entry: the list for an evacuation has \
-                  somebody too many. Ids are of tickets.",
+        meaning: "A ticket counts as inside, but its newest valid scan is not an entry: the evacuation list has a \
+                  person too many. Ids are of tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -181,9 +181,9 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "outside_after_entry",
-        meaning: "A ticket counts as outside, and the newest scan of it is an entry: the list for an evacuation lacks somebody. \
-                  Ids are of tickets.",
-        // Where each day admits, an entry that is undone leaves whoever came the day before outside.
+        meaning: "A ticket counts as outside, but its newest valid scan is an entry: the evacuation list lacks a \
+                  person. Ids are of tickets.",
+        // With an admission each day, undoing an entry leaves a holder from the day before outside.
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -194,7 +194,7 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "accepted_without_ticket",
-        meaning: "A scan was accepted and has no ticket: somebody was let in with nothing. Ids are of scans.",
+        meaning: "A scan without a ticket was accepted: somebody was admitted with nothing. Ids are of scans.",
         find: find!(
             "select s.scan_id as id from scans s where s.result = 'accepted' and s.ticket_id is null and ",
             kept_scan!()
@@ -202,7 +202,7 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "undone_without_admission",
-        meaning: "A scan that was refused counts as undone: there was nothing to take back. Ids are of scans.",
+        meaning: "A scan counts as undone but was never accepted: there was nothing to undo. Ids are of scans.",
         find: find!(
             "select s.scan_id as id from scans s where s.result <> 'accepted' and s.undone_at is not null and ",
             kept_scan!()
@@ -210,8 +210,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "scan_of_another_event",
-        meaning: "A scan belongs to another event than its ticket: one of the two counts somebody who is at the other. Ids are of \
-                  scans.",
+        meaning: "A scan belongs to another event than its ticket: one of the events counts a person of the other. Ids \
+                  are of scans.",
         find: find!(
             "select s.scan_id as id ",
             tickets!(),
@@ -220,7 +220,7 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "used_without_holder",
-        meaning: "A ticket counts as used, and nobody ever held it: only a ticket that is sold at the door needs no holder. Ids \
+        meaning: "A ticket counts as used but was never registered: only tickets sold at the door have no holder. Ids \
                   are of tickets.",
         find: find!(
             "select t.ticket_id as id ",
@@ -230,7 +230,7 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "held_without_registration",
-        meaning: "A ticket has a holder and was never registered: the counts of the board lack it. Ids are of tickets.",
+        meaning: "A ticket has a holder but was never registered: the board does not count it. Ids are of tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -239,8 +239,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "registered_without_holder",
-        meaning: "A ticket that is good counts as registered and has no holder, and its event has forgotten nobody: its holder \
-                  cannot get in. Ids are of tickets.",
+        meaning: "A valid ticket counts as registered but has no holder, although its event has not forgotten its \
+                  people: its holder cannot get in. Ids are of tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -249,7 +249,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "sent_without_registration",
-        meaning: "A ticket counts as mailed or printed and was never registered: nobody can have got it. Ids are of tickets.",
+        meaning: "A ticket counts as mailed or printed but was never registered: nobody can have received it. Ids are \
+                  of tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -259,7 +260,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "holder_of_another_event",
-        meaning: "A ticket is held by a person of another event, whom its organizers may not see. Ids are of tickets.",
+        meaning: "The holder of a ticket belongs to another event, and so is hidden from its organizers. Ids are of \
+                  tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -268,8 +270,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "walk_up_unused",
-        meaning: "A ticket that was sold at the door could admit, or one that was not says what was paid for it there: the cash \
-                  does not add up. Ids are of tickets.",
+        meaning: "A ticket sold at the door could still admit, or another ticket has a price paid at the door: the \
+                  cash does not add up. Ids are of tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -278,7 +280,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "issued_by_nobody",
-        meaning: "A ticket was made by an import that has not ended and is not at work: it should not be there. Ids are of tickets.",
+        meaning: "A ticket belongs to an import that neither finished nor is in progress: it should not exist. Ids are \
+                  of tickets.",
         find: find!(
             "select t.ticket_id as id ",
             tickets!(),
@@ -288,8 +291,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "counts_differ",
-        meaning: "As many tickets of an event count as used as its scans have admitted: here they do not, so the board is wrong. \
-                  Ids are of events.",
+        meaning: "The number of used tickets of an event differs from the number that its scans admitted: the board is \
+                  wrong. Ids are of events.",
         find: find!(
             "select e.event_id as id from events e where e.deleted_at is null and (select count(*) from tickets t \
              where t.event_id = e.event_id and t.used_at is not null and ",
@@ -302,8 +305,8 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "orphan",
-        meaning: "A row belongs to an event, a ticket, a person or a key that is not there, as after another program has deleted \
-                  it. Ids are of events' people, keys, tickets, scans and actions.",
+        meaning: "A row refers to an event, ticket, person or key that does not exist, as after another program \
+                  deleted it. Ids are of people, keys, tickets, scans and actions.",
         find: find!(
             orphans!("users", "user_id", "event_id", "events"),
             " union all ",

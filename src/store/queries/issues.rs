@@ -1,9 +1,8 @@
-//! Issuing tickets, all of them or none: a few in one transaction; many in short ones, between which others write too.
+//! Issuing tickets, all of them or none: a few in one transaction; many in short ones, between which others can write.
 //!
-//! What the short ones write is hidden from every statement until a last one makes it appear: its `issue_id` is the
-//! event's `issuing`. `issuing_since` is when whoever issues wrote last; each transaction compares it, so that an issue
-//! is never in two hands. Nobody who was stopped comes back to it: the next who meets it takes it over, and deletes what
-//! it has written so far.
+//! The rows of the short transactions are hidden from every statement until the last transaction shows them: they are hidden while their
+//! `issue_id` equals the event's `issuing`. `issuing_since` is the time of the issue's last write; each transaction compares it, so that an
+//! issue never has two owners. An interrupted issue is not resumed: the next request that meets it takes it over and deletes its rows.
 
 use std::time::{Duration, Instant};
 
@@ -21,27 +20,27 @@ use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Millis};
 use crate::store::{Act, Author, Created, Issuance, Issues, NewTicket, NewUser, PersonName, Result};
 
-/// Tickets that are written by one transaction; of more, each has so many at first, and then what `give_way` says.
+/// The number of tickets in one transaction. With more tickets, each transaction begins with this size, and `give_way` adjusts it.
 pub(in crate::store) const CHUNK: usize = 1_000;
 
-/// Tickets that one statement may be about where nobody waits for it.
+/// The maximum number of tickets in one statement when nobody waits for it.
 pub(in crate::store) const LARGE_CHUNK: usize = 5_000;
 
-/// New people of one transaction from whose number on the planner must know of them before it looks for them: else it may
-/// compare each line with each person.
+/// The number of new people in one transaction from which on the planner needs new statistics before it looks for them: otherwise it may
+/// compare each row with each person.
 const MANY_PEOPLE: usize = 100;
 
-/// Who has not written for so long was stopped: a transaction that waits for others gives up long before (`BEGIN_BRIEF`).
+/// An issue without a write for this long was interrupted: a transaction that waits for a lock gives up much earlier (`BEGIN_BRIEF`).
 const ABANDONED: Duration = Duration::from_secs(30);
 
-/// The rows of a table that belong to one issue or event, in the order of their ids: how to find some, how to delete those, or what of
-/// them is to go.
+/// The rows of a table that belong to one issue or event, in the order of their ids: how to find some of them, and how to delete those or
+/// erase what is personal in them.
 pub(in crate::store) struct RowsOf {
     pub find: &'static str,
     pub delete: &'static str,
 }
 
-/// All rows of a table, the seen and the hidden, by the column that says to what they belong.
+/// All rows of a table, visible or hidden, by the column of their owner.
 macro_rules! rows_of {
     ($owner:literal, $table:literal, $id:literal) => {
         RowsOf {
@@ -91,7 +90,7 @@ impl Issues for Backend {
                 let (created, updated) = (tickets.len() as u64, list.corrections.len() as u64);
                 Ok(Created { created, registered: (new + given) as u64, users_created, updated, skipped: 0 })
             }
-            // To write without asking first is faster; which seats are taken is asked when one is.
+            // Writing without a check first is faster; the check for taken seats follows if there is one.
             Err(Error::SeatTaken(_)) => Err(taken_seats(self, event_id, tickets).await?),
             Err(Error::ImportInProgress) if people_of.is_none() => {
                 clear_abandoned(self, Met::MakingPeople, author.now).await?;
@@ -102,19 +101,19 @@ impl Issues for Backend {
     }
 }
 
-/// The tickets that one request or one command makes, which appear together.
+/// The tickets of one request or command, which become visible together.
 struct Issue {
     event_id: Uuid,
     people_of: Option<Uuid>,
-    /// The action, by which the rows are known as this issue's.
+    /// The id of the action, which marks the rows as those of this issue.
     issue_id: Uuid,
     author: Author,
     started: Instant,
-    /// What `issuing_since` is as long as the issue is ours.
+    /// The value of `issuing_since` as long as the issue is ours.
     wrote: Millis,
 }
 
-/// What an issue writes.
+/// Rows to write.
 #[derive(Clone, Copy)]
 enum Rows<'a> {
     People(&'a [NewUser]),
@@ -129,7 +128,7 @@ impl Rows<'_> {
         }
     }
 
-    /// The first of them, and the rest.
+    /// Returns the first `size` of them, and the rest.
     fn split(self, size: usize) -> (Self, Self) {
         let size = size.min(self.len());
         match self {
@@ -144,7 +143,7 @@ impl Issue {
         self.author.now + self.started.elapsed()
     }
 
-    /// Returns how many people were made.
+    /// Writes the issue in one transaction. Returns the number of people created.
     async fn at_once(&self, backend: &Backend, list: &Issuance) -> Result<u64> {
         let Issuance { people, tickets, .. } = list;
         let mut lease = backend.writer().await?.begin(BEGIN).await?;
@@ -167,7 +166,7 @@ impl Issue {
         lease.settle(outcome).await
     }
 
-    /// Returns how many people were made.
+    /// Writes the issue in many transactions. Returns the number of people created.
     async fn in_chunks(
         &mut self,
         backend: &Backend,
@@ -193,12 +192,12 @@ impl Issue {
         if outcome.is_err()
             && let Err(error) = take_back(backend, self.event_id, self.issue_id, None).await
         {
-            tracing::warn!(%error, "what an import had written stays hidden until the next one deletes it");
+            tracing::warn!(%error, "the rows of a failed import stay hidden until the next import deletes them");
         }
         outcome
     }
 
-    /// Takes the event for this issue.
+    /// Reserves the event for this issue.
     async fn begin(&self, backend: &Backend) -> Result<()> {
         let mut lease = backend.writer().await?;
         let outcome = sqlx::query(
@@ -210,12 +209,12 @@ impl Issue {
         .bind(self.wrote)
         .execute(lease.connection())
         .await;
-        // An event that was deleted just now is told by the next try.
+        // If the event was deleted just now, the retry finds that.
         let events = lease.settle(outcome.map_err(Error::from)).await?.rows_affected();
         if events == 1 { Ok(()) } else { Err(Error::ImportInProgress) }
     }
 
-    /// Writes rows that nobody sees yet, and lets others write in between. Returns how many there were to write.
+    /// Writes hidden rows, and lets others write in between. Returns the number of rows that were new.
     async fn write_hidden(
         &mut self,
         backend: &Backend,
@@ -246,7 +245,7 @@ impl Issue {
         self.write(connection, rows).await
     }
 
-    /// Returns how many there were to write: a person who is there already is not.
+    /// Returns the number of rows that were new: people who exist already are not.
     async fn write(&self, connection: &mut Connection, rows: Rows<'_>) -> Result<u64> {
         let Self { event_id, people_of, issue_id, author: Author { now, .. }, .. } = *self;
         match rows {
@@ -255,7 +254,7 @@ impl Issue {
             Rows::Tickets(tickets) => {
                 let written = super::insert_tickets(connection, event_id, people_of, tickets, issue_id, now).await;
                 written.map_err(refused)?;
-                // No constraint tells: there may be such pairs since 0.1.0.
+                // No constraint checks this: pairs of such seats may exist since 0.1.0.
                 if super::find_taken(connection, event_id, tickets, true).await?.is_empty() {
                     Ok(tickets.len() as u64)
                 } else {
@@ -265,8 +264,8 @@ impl Issue {
         }
     }
 
-    /// Refuses tickets whose holders are known with another address than they come with. Asked when the holders are
-    /// there, so that nobody else can make one of them meanwhile.
+    /// Rejects tickets whose holders are known with another address than theirs. Checked once the holders exist, so that nobody else can
+    /// create one of them meanwhile.
     async fn refuse_other_people(&self, connection: &mut Connection, tickets: &[NewTicket]) -> Result<()> {
         let mut errors = Vec::new();
         for (number, chunk) in tickets.chunks(LARGE_CHUNK).enumerate() {
@@ -274,13 +273,13 @@ impl Issue {
             let same = |one: &str, other: &str| one.to_lowercase() == other.to_lowercase();
             let others =
                 written.into_iter().filter(|(_, new, known)| !known.as_deref().is_some_and(|known| same(new, known)));
-            let place = |(place, ..): (i64, _, _)| (number * LARGE_CHUNK) as i64 + place;
-            errors.extend(others.map(|other| FieldError::new(place(other).to_string(), Fault::PersonDiffers)));
+            let index = |(index, ..): (i64, _, _)| (number * LARGE_CHUNK) as i64 + index;
+            errors.extend(others.map(|other| FieldError::new(index(other).to_string(), Fault::PersonDiffers)));
         }
         if errors.is_empty() { Ok(()) } else { Err(Error::InvalidPayload(errors)) }
     }
 
-    /// Makes all that was written appear, at once, and what is corrected with it.
+    /// Makes all written rows visible at once, together with the corrections.
     async fn appear(&self, backend: &Backend, list: &Issuance) -> Result<()> {
         let mut lease = backend.writer().await?.begin(BEGIN_BRIEF).await?;
         let outcome = async {
@@ -300,8 +299,7 @@ impl Issue {
     }
 
     fn must_be_ours(&self, events: u64) -> Result<()> {
-        let lost =
-            || Error::DatabaseUnavailable("the import stood still, and another request has taken it back".into());
+        let lost = || Error::DatabaseUnavailable("the import stalled, and another request has rolled it back".into());
         if events == 1 { Ok(()) } else { Err(lost()) }
     }
 
@@ -311,25 +309,25 @@ impl Issue {
     }
 }
 
-/// Why tickets could not be written.
+/// Translates the error of a failed insert of tickets.
 fn refused(error: sqlx::Error) -> Error {
     match error.as_database_error() {
         Some(refusal) if refusal.is_unique_violation() => Error::SeatTaken(Vec::new()),
-        // The holder was erased since they were made or found, or is one whom another import is making.
+        // The holder was erased after being created or found, or another import is creating them.
         Some(refusal) if refusal.is_foreign_key_violation() => Error::ImportInProgress,
         _ => unless_held(error, Error::ImportInProgress),
     }
 }
 
-/// The issues that a request meets, and no others: what a key of one event sends is no reason to work for another.
+/// The issues that a request meets, and no others: a key of one event must not cause work on another event.
 pub(super) enum Met<'a> {
-    /// Those in this event.
+    /// The issue in this event.
     In(Uuid),
-    /// The one that is making this person.
+    /// The issue that is creating this person.
     Making(&'a PersonName),
-    /// Those that are making people of the whole installation.
+    /// The issues that are creating people of the installation.
     MakingPeople,
-    /// Those that are making tickets of this person.
+    /// The issues that are creating tickets for this person.
     IssuingTo(Uuid),
 }
 
@@ -339,7 +337,7 @@ macro_rules! select_issues {
     };
 }
 
-/// Deletes what the issues have written that were stopped. Returns how many are at work.
+/// Deletes the rows of interrupted issues. Returns the number of issues in progress.
 pub(super) async fn clear_abandoned(backend: &Backend, met: Met<'_>, now: Millis) -> Result<usize> {
     let find = match met {
         Met::In(event_id) => sqlx::query_as(select_issues!("e.event_id = $1")).bind(event_id),
@@ -349,7 +347,7 @@ pub(super) async fn clear_abandoned(backend: &Backend, met: Met<'_>, now: Millis
         ))
         .bind(&person.username)
         .bind(person.event_id),
-        // An issue's people are made after it, and so are their ids.
+        // People of an issue are created after it, and so have greater ids.
         Met::MakingPeople => sqlx::query_as(select_issues!(
             "exists (select 1 from users u where u.user_id > e.issuing and u.issue_id = e.issuing and u.event_id is null)"
         )),
@@ -372,8 +370,8 @@ pub(super) async fn clear_abandoned(backend: &Backend, met: Met<'_>, now: Millis
     Ok(at_work)
 }
 
-/// Deletes what an issue has written, and then frees its event. Takes the issue over first, so that it neither goes on
-/// nor appears; when it has appeared already, or is another's by now, there is nothing to delete.
+/// Deletes the rows of an issue, and then frees its event. Takes the issue over first, so that it can neither go on nor become visible; if it
+/// is visible already, or another request has taken it over, there is nothing to delete.
 async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Option<Millis>) -> Result<()> {
     let mut lease = backend.writer().await?;
     let outcome = sqlx::query(
@@ -388,8 +386,8 @@ async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Opt
     if lease.settle(outcome.map_err(Error::from)).await?.rows_affected() == 0 {
         return Ok(());
     }
-    // The tickets first: they name their holders. They are found among their event's, and the people among those who were
-    // made since the issue began, as their ids tell.
+    // Tickets first, because they refer to their holders. They are searched in their event; people, among those created since the issue
+    // began, by their ids.
     for rows in [
         RowsOf {
             find: "select ticket_id from tickets where event_id = (select e.event_id from events e where e.issuing = $1) \
@@ -412,7 +410,7 @@ async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Opt
     lease.settle(outcome.map_err(Error::from)).await.map(drop)
 }
 
-/// Looks for the next rows without a lock, for there may be many others before them, and then deletes them. Returns how many.
+/// Finds the next rows without a lock, because many others may precede them, and then deletes them. Returns the number deleted.
 pub(super) async fn delete_in_chunks(backend: &Backend, owner: Uuid, rows: &RowsOf) -> Result<i64> {
     let (mut after, mut size, mut deleted) = (Uuid::nil(), CHUNK, 0);
     loop {
@@ -431,17 +429,17 @@ pub(super) async fn delete_in_chunks(backend: &Backend, owner: Uuid, rows: &Rows
     }
 }
 
-/// Which of these tickets are there already.
+/// Returns the error that names the tickets whose seats or references are taken.
 async fn taken_seats(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Error> {
     let mut lease = backend.reader().await?;
     let outcome = super::find_taken(lease.connection(), event_id, tickets, false).await;
-    let places = lease.settle(outcome.map_err(Error::from)).await?;
+    let seats = lease.settle(outcome.map_err(Error::from)).await?;
     let references = find_references(backend, event_id, tickets).await?;
-    if places.is_empty() && references.is_empty() {
-        // Another import has taken them, and may yet give them back.
+    if seats.is_empty() && references.is_empty() {
+        // Another import has taken them, and may yet release them.
         return Ok(Error::ImportInProgress);
     }
-    let taken = |place: i64| FieldError::new(place.to_string(), Fault::SeatTaken);
-    let referred = |place: usize| FieldError::new(place.to_string(), Fault::ReferenceTaken);
-    Ok(Error::SeatTaken(places.into_iter().map(taken).chain(references.into_iter().map(referred)).collect()))
+    let taken = |index: i64| FieldError::new(index.to_string(), Fault::SeatTaken);
+    let referred = |index: usize| FieldError::new(index.to_string(), Fault::ReferenceTaken);
+    Ok(Error::SeatTaken(seats.into_iter().map(taken).chain(references.into_iter().map(referred)).collect()))
 }

@@ -1,4 +1,4 @@
-//! Keys.
+//! Keys: creating, finding, revoking, and enrolling devices.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -51,7 +51,7 @@ impl Keys for Backend {
         .await;
         let outcome = match found {
             Ok(Some(found)) => Ok(found),
-            // By the same connection: it is this database that does not know it.
+            // Read through the same connection, since it is this database that does not know the secret.
             Ok(None) => match kept_secrets(lease.connection()).await {
                 Ok(kept) => Err(Error::Unauthenticated(kept.database())),
                 Err(error) => Err(error),
@@ -104,8 +104,8 @@ impl Keys for Backend {
 
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>> {
         let mut lease = self.long_reader().await?;
-        // Grouped once for all keys: no index leads from a key to its scans. A range of events is read by their index,
-        // whether one is meant or all are.
+        // Grouped once for all keys, because no index leads from a key to its scans. The range of events uses their index, for one event as
+        // well as all.
         let (first_event, last_event) = event_id.map_or((Uuid::nil(), Uuid::max()), |event_id| (event_id, event_id));
         let outcome = sqlx::query_as(concat!(
             "select ",
@@ -173,7 +173,7 @@ impl Keys for Backend {
         let outcome = async {
             let connection = lease.connection();
             let mut revoked = Vec::new();
-            // Again until there is none: a key that was being made when we began is seen when its maker is ours.
+            // Repeated until there are none left: a key whose creation was in progress becomes visible once we hold its creator's row.
             loop {
                 let more = revoke_descent(connection, key_id, author).await?;
                 if more.is_empty() {
@@ -199,7 +199,7 @@ impl Keys for Backend {
     }
 
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool> {
-        // Who has had no list has decided nothing. Whoever comes second finds that the first has kept it.
+        // A device without a manifest has decided nothing offline. The second of two enrolments finds the secret stored by the first.
         let keep = sqlx::query(concat!(
             "insert into former_secrets (secret_hash, key_id, ended_at) select secret_hash, key_id, $2 from keys ",
             where_good!(),
@@ -210,7 +210,7 @@ impl Keys for Backend {
         .bind(now)
         .bind(enrol_hash)
         .bind(now + ENROLMENT + CLOCKS_APART);
-        // Compare-and-set: whoever comes second waits for the row, and then finds no token in it.
+        // Compare-and-set: the second of two enrolments waits for the row, and then finds no token in it.
         let update = sqlx::query(concat!(
             "update keys set secret_hash = $4, enrol_hash = null, enrol_expires_at = null, heard_at = null, unsent = null ",
             where_good!(),
@@ -242,7 +242,7 @@ impl Keys for Backend {
             .fetch_optional(lease.connection())
             .await;
         let heard: Option<Option<Millis>> = lease.settle(outcome.map_err(Error::from)).await?;
-        // Also where the clock was ahead when it was noted.
+        // Also notes it if the clock was ahead at the last time.
         if heard.flatten().is_some_and(|heard| now - HEARD_NOTED < heard && heard <= now) {
             return Ok(());
         }
@@ -257,7 +257,7 @@ impl Keys for Backend {
     }
 
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()> {
-        // After the revocation, also where the clock was ahead then. There is no other device with this key since.
+        // Later than the revocation, even if the clock was ahead then. After it, no other device can have got this key.
         let update = sqlx::query(
             "update keys set taken_at = case when revoked_at > $2 then revoked_at else $2 end where key_id = $1",
         )
@@ -270,8 +270,8 @@ impl Keys for Backend {
 
 type Update<'q> = sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>;
 
-/// Takes the author's key for the rest of the transaction, if it is still good: a process may trust it for a while after
-/// another one revoked it, and what it makes then would outlive it.
+/// Locks the author's key for the rest of the transaction, if it is still valid: a process may trust a key for a while after
+/// another process revoked it, and keys created meanwhile would outlive it.
 async fn refuse_revoked(connection: &mut Connection, author: Author) -> Result<()> {
     let Some(key_id) = author.key_id else { return Ok(()) };
     let update = sqlx::query(concat!("update keys set created_by = created_by ", where_good!()));
@@ -279,7 +279,7 @@ async fn refuse_revoked(connection: &mut Connection, author: Author) -> Result<(
     if taken.rows_affected() == 0 { Err(Error::Unauthenticated(None)) } else { Ok(()) }
 }
 
-/// Revokes those that are not yet revoked of a key, the keys that it made, and so on, and takes back what they offered.
+/// Revokes a key, the keys that it created, and so on, except those already revoked, and withdraws their enrolment tokens.
 async fn revoke_descent(connection: &mut Connection, key_id: Uuid, author: Author) -> Result<Vec<Uuid>> {
     let revoked: Vec<(Uuid, Option<Uuid>)> = sqlx::query_as(
         "with recursive descent (key_id) as (select key_id from keys where key_id = $1 \
@@ -307,7 +307,7 @@ async fn revoke_descent(connection: &mut Connection, key_id: Uuid, author: Autho
     Ok(revoked.into_iter().map(|(revoked_id, _)| revoked_id).collect())
 }
 
-/// Changes a key, and records it where the last of the statements found something to change. Returns whether it did.
+/// Changes a key, and records the action if the last of the statements changed a row. Returns whether it did.
 async fn change_key<const N: usize>(
     backend: &Backend,
     key_id: Uuid,

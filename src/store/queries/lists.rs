@@ -1,4 +1,4 @@
-//! What a list has to know of what is there, before it makes anything, and what it corrects.
+//! What an import reads of the existing data before it writes, and its corrections.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -33,7 +33,8 @@ macro_rules! select_issued {
 }
 
 const BY_REFERENCE: &str = select_issued!(among!("t.reference", "m.value ->> 0", "$2"));
-/// And some more: a seat of one at the gate of another. An index with both would be asked for each seat at each gate.
+/// Also finds some other tickets: with the seat of one row at the gate of another. An index of both columns would be searched for each seat
+/// at each gate.
 const BY_PLACE: &str = select_issued!(
     among!("t.seat_key", "m.value ->> 0", "$2"),
     " and ",
@@ -122,7 +123,7 @@ impl Lists for Backend {
 }
 
 impl Backend {
-    /// What one of the statements above finds by these rows.
+    /// Runs one of the statements above with these rows.
     async fn issued(&self, statement: &'static str, event_id: Uuid, rows: &[impl Serialize]) -> Result<Vec<Issued>> {
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -134,24 +135,24 @@ impl Backend {
     }
 }
 
-/// The place of each value.
+/// Returns the index of each value.
 fn by_value<T: Eq + Hash>(values: impl Iterator<Item = Option<T>>) -> HashMap<T, usize> {
-    values.enumerate().filter_map(|(place, value)| Some((value?, place))).collect()
+    values.enumerate().filter_map(|(index, value)| Some((value?, index))).collect()
 }
 
-/// The places in the slice of those tickets whose reference has a ticket already.
+/// Returns the indexes in the slice of the tickets whose reference another ticket has already.
 pub(super) async fn find_references(backend: &Backend, event_id: Uuid, tickets: &[NewTicket]) -> Result<Vec<usize>> {
     let wanted = |ticket: &NewTicket| Wanted { reference: ticket.reference.clone(), place: None };
     let found = backend.find_issued(event_id, &tickets.iter().map(wanted).collect::<Vec<_>>()).await?;
     Ok(found.into_iter().map(|ticket| ticket.place).collect())
 }
 
-/// Each in a row of its own, as `n.value ->> 0` reads it.
+/// Wraps each text in a row of its own, as `m.value ->> 0` reads it.
 fn in_rows(texts: &[String]) -> Vec<[&str; 1]> {
     texts.iter().map(|text| [text.as_str()]).collect()
 }
 
-/// Corrects tickets and people that are there. What nobody may hold any more when it is to be given to somebody fails all.
+/// Corrects existing tickets and people. Fails as a whole if a ticket is to be given to somebody and can no longer be held.
 pub(super) async fn correct(
     connection: &mut Connection,
     event_id: Uuid,
@@ -176,7 +177,7 @@ pub(super) async fn correct(
             )
         };
         let rows: Vec<_> = chunk.iter().map(row).collect();
-        // Worked out once: the planner may take it for short, and compare each of its rows with each ticket.
+        // Materialized: the planner may otherwise take it for short, and compare each of its rows with each ticket.
         let outcome = sqlx::query(concat!(
             "with n as materialized (select ",
             id_in!("n.value ->> 0"),
@@ -204,7 +205,7 @@ pub(super) async fn correct(
         .execute(&mut *connection)
         .await;
         if outcome?.rows_affected() != chunk.len() as u64 {
-            // Somebody has changed one since it was looked at.
+            // A ticket was changed since it was read.
             return Err(Error::ImportInProgress);
         }
         for correction in chunk {
@@ -215,7 +216,7 @@ pub(super) async fn correct(
     Ok(())
 }
 
-/// Adds names and addresses to people of whom none is known.
+/// Adds names and addresses to people who have none.
 async fn add_details(connection: &mut Connection, people_of: Option<Uuid>, details: &[NewUser]) -> Result<()> {
     for chunk in details.chunks(LARGE_CHUNK) {
         let rows: Vec<_> = chunk.iter().map(|new| (&new.username, &new.full_name, &new.email)).collect();

@@ -1,4 +1,4 @@
-//! Devices that are lost: which keys of codes they may have, and the tickets that are renewed because of it.
+//! Lost devices: which code keys they may have, and the tickets that are renewed because of that.
 
 use std::time::Instant;
 
@@ -15,13 +15,13 @@ use crate::store::{Act, Author, Losses, NewSeed, Renewal, Result};
 
 type QueryAs<'q, O> = sqlx::query::QueryAs<'q, Db, O, <Db as sqlx::Database>::Arguments>;
 
-/// Tickets that are renewed by one transaction: a scan of one of them waits until it is done.
+/// The number of tickets renewed in one transaction: a scan of one of them waits until it ends.
 const CHUNK: usize = 100;
 
-/// The tickets whose present seed a lost device may know, and which are not renewed for its loss yet: of the events from `$1`
-/// to `$3` those after `$2`, and of the gate that `$4` is the key of, if it is one, seeds made until `$5`; `$6` is the key, and a used ticket
-/// that changed since `$7` may be undone. With its `limit` the inner statement stays one look into an index for each ticket:
-/// PostgreSQL would make a join of `not exists`, and while it knows nothing of new actions compare each ticket with each.
+/// The tickets whose present seed a lost device may know, and that were not yet renewed for its loss: of the events from `$1` to `$3`, after
+/// the ticket `$2`, of the gate with the key `$4` if that is not null, with seeds made up to `$5`. `$6` is the key of the device, and a used
+/// ticket that changed since `$7` may be undone. `limit` keeps the inner statement one index lookup per ticket: PostgreSQL would make a join
+/// of `not exists`, and as long as it has no statistics of the new actions compare each ticket with each of them.
 macro_rules! due_tickets {
     ($columns:literal, $rest:literal) => {
         concat!(
@@ -44,7 +44,7 @@ struct Loss {
     key_id: Uuid,
     event_id: Option<Uuid>,
     gate: Option<String>,
-    /// Seeds that were made until then; none when it never had a manifest.
+    /// It may know seeds made up to this time; none if it never had a manifest.
     until: Option<Millis>,
     undoable_since: Millis,
 }
@@ -58,9 +58,9 @@ impl Loss {
                 .fetch_optional(connection)
                 .await?
                 .ok_or(Error::KeyNotFound)?;
-        // After the revocation nothing was sent; but whoever made a seed before it may have stamped it later. What was
-        // noted for long after it was noted of seeds that a wrong clock had stamped: then that holds.
-        let revoked_at = revoked_at.ok_or_else(|| Error::Internal("a key that is good is not lost".into()))?;
+        // Nothing was sent after the revocation, but a seed made before it may have a later time, by another process's clock. A time far ahead of
+        // the revocation was noted because a wrong clock had dated seeds ahead; then it applies unchanged.
+        let revoked_at = revoked_at.ok_or_else(|| Error::Internal("the lost key is not revoked".into()))?;
         let until = manifest_at.map(|at| {
             let noted_as_usual = at <= revoked_at + NOTED_AHEAD + CLOCKS_APART;
             if noted_as_usual { at.min(revoked_at + 2 * CLOCKS_APART) } else { at }
@@ -68,19 +68,19 @@ impl Loss {
         Ok(Self { key_id, event_id, gate, until, undoable_since })
     }
 
-    /// Keeps others from renewing for the same loss until the end of the transaction.
+    /// Prevents others from renewing for the same loss until the end of the transaction.
     async fn lock(&self, connection: &mut Connection) -> Result<()> {
         let lock = sqlx::query("update keys set revoked_at = revoked_at where key_id = $1").bind(self.key_id);
         lock.execute(connection).await?;
         Ok(())
     }
 
-    /// Before the first of the tickets that it is about.
+    /// The position before its first ticket.
     fn start(&self) -> (Uuid, Uuid) {
         (self.event_id.unwrap_or_default(), Uuid::nil())
     }
 
-    /// Gives a statement with [`due_tickets`] its values.
+    /// Binds the parameters of [`due_tickets`].
     fn bind<'q, O>(&'q self, query: QueryAs<'q, O>, (event_id, after): (Uuid, Uuid)) -> QueryAs<'q, O> {
         query
             .bind(event_id)
@@ -98,17 +98,17 @@ impl Loss {
         Ok(due)
     }
 
-    /// The next tickets that are due, each with its event.
+    /// Returns the next tickets that are due, each with its event.
     async fn find_due(&self, backend: &Backend, after: (Uuid, Uuid), limit: usize) -> Result<Vec<(Uuid, Uuid)>> {
         let mut lease = backend.reader().await?;
         let find = sqlx::query_as(due_tickets!("t.event_id, t.ticket_id", "order by t.event_id, t.ticket_id limit $8"));
-        // Planned for these values: a plan for any would read and sort all that is due each time.
+        // Planned for these values: a generic plan would read and sort all due tickets each time.
         let find = find.persistent(false);
         let outcome = self.bind(find, after).bind(limit as i64).fetch_all(lease.connection()).await;
         lease.settle(outcome.map_err(Error::from)).await
     }
 
-    /// Renews one ticket; it may have got another seed since it was found to be due.
+    /// Renews one ticket, unless it got another seed since it was found.
     async fn renew(&self, connection: &mut Connection, ticket_id: Uuid, seed: &Seed, author: Author) -> Result<bool> {
         let event_id: Option<Uuid> = sqlx::query_scalar(
             "update tickets set seed = $2, seeded_at = $3, last_step = null, printed_at = null, mailed_at = null, mailing_at = null, \
@@ -131,7 +131,7 @@ impl Loss {
         Ok(true)
     }
 
-    /// Renews these tickets by one transaction. Returns how many it did.
+    /// Renews these tickets in one transaction. Returns the number renewed.
     async fn renew_all(
         &self,
         backend: &Backend,
@@ -156,7 +156,7 @@ impl Loss {
         Ok(renewed)
     }
 
-    /// Keeps that the device is lost, and how many tickets are due because of it, unless that is known.
+    /// Records the loss of the device and the number of due tickets, unless it was recorded before.
     async fn report(&self, backend: &Backend, author: Author) -> Result<()> {
         let mut lease = backend.reader().await?;
         let outcome = async {
@@ -207,7 +207,7 @@ impl Losses for Backend {
             Some(_) => {}
         }
         let mut lease = self.writer().await?;
-        // Another process may have noted more meanwhile.
+        // Another process may have noted a later time meanwhile.
         let outcome = sqlx::query(
             "update keys set manifest_at = case when manifest_at > $2 then manifest_at else $2 end \
              where key_id = $1 and revoked_at is null",
@@ -243,7 +243,7 @@ impl Losses for Backend {
             after = due.last().copied().unwrap_or(after);
             left -= asked;
         }
-        // Once a request, where nobody waits for it.
+        // Counted once per request, without a lock.
         let mut lease = self.reader().await?;
         let outcome = loss.count_due(lease.connection()).await;
         let remaining = lease.settle(outcome).await?;

@@ -1,5 +1,5 @@
-//! Tickets on their way to their holders. One is taken before its mail is sent, and given back after: mailed, or not. Who
-//! dies in between leaves it taken, and after a while it is anybody's again: rather is it mailed twice than never.
+//! Mailing tickets to their holders. A ticket is claimed before its mail is sent, and released after, as mailed or not. If the process dies
+//! in between, the claim expires after a while: mailing it twice is better than never.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -11,14 +11,14 @@ use crate::limits::{CLOCKS_APART, MAIL_CLAIM};
 use crate::model::{Action, MailList, Millis, Ticket};
 use crate::store::{Act, Addressed, Author, MailCounts, Mails, Result};
 
-/// Whether the ticket `t` of the event `e` admits somebody, who may have to be told its link.
+/// Whether the ticket `t` of the event `e` can admit somebody, who may need its link.
 macro_rules! to_be_told {
     () => {
         "t.user_id is not null and (t.status = 'valid' or t.status = 'used' and e.reentry <> 'none')"
     };
 }
 
-/// Whether its holder `u` has an address that a key may know: of no event, or of `$2`.
+/// Whether its holder `u` has an address that a key may know: a key of no event, or of the event `$2`.
 macro_rules! has_address {
     () => {
         "(u.email is not null and ($2 is null or coalesce(u.event_id = $2, false)))"
@@ -107,7 +107,7 @@ impl Mails for Backend {
             let connection = lease.connection();
             let mut claimed = Vec::new();
             for Addressed { ticket, .. } in tickets {
-                // Of another seed the link in the mail would be dead. A gate is told nothing of this, so the version stays.
+                // With another seed, the link in the mail would be dead. Gates need not know of the claim, so the version stays.
                 let update = sqlx::query(
                     "update tickets set mailing_at = $2 where ticket_id = $1 and seed = $3 and status <> 'revoked' \
                      and mailed_at is not distinct from $4 \
@@ -135,7 +135,7 @@ impl Mails for Backend {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             for ticket_id in ticket_ids {
-                // Later than the time before: whoever read that one, and sends again too, sees that it is another.
+                // Later than the previous time, so that a request that read that one and also sends again notices the difference.
                 sqlx::query(
                     "update tickets set mailing_at = null, mailed_at = case when not $3 then mailed_at \
                      when mailed_at >= $2 then mailed_at + 1 else $2 end where ticket_id = $1 and mailing_at = $2",

@@ -1,9 +1,8 @@
-//! Every statement that PostgreSQL and SQLite both read, one file a resource.
+//! Every statement that both PostgreSQL and SQLite understand, one file per resource.
 //!
-//! This directory is compiled twice, once inside each database's module, which gives it what is imported here: `Db`,
-//! `Backend` and the operations that differ. Written once over any `sqlx::Database`, each query would have to state for
-//! each of its parameters and columns that this database encodes and decodes them, some twenty bounds a function; and
-//! sqlx's own `Any` has no UUIDs and copies each row into types of its own.
+//! This directory is compiled twice, once inside each database's module, which provides the items imported here: `Db`, `Backend` and the
+//! operations that differ. If it were generic over `sqlx::Database`, each query would need bounds for the encoding and decoding of each of
+//! its parameters and columns, some twenty per function; and sqlx's own `Any` has no UUIDs and copies each row into types of its own.
 
 use async_trait::async_trait;
 
@@ -18,34 +17,33 @@ use crate::store::{Health, KeptSecrets, Result, Store};
 type Connection = <Db as sqlx::Database>::Connection;
 type Row = <Db as sqlx::Database>::Row;
 
-/// Whether the ticket `t` of the event `e` is there: an import that is at work hides what it writes (`issues`), and an
-/// event that is deleted what is left of it (`events`). By `coalesce` PostgreSQL has no idea how often that is so, and takes it for
-/// half of the tickets. Of `is not true` it believed that it left next to none, and sorted all tickets of an event for a page.
+/// Whether the ticket `t` of the event `e` is visible: an import in progress hides its rows (`issues`), and a deleted event those that are
+/// left (`events`). PostgreSQL cannot estimate `coalesce`, and assumes half of the tickets. For `is not true` it assumed that next to none
+/// are left, and sorted all tickets of an event for one page.
 macro_rules! issued_ticket {
     () => {
         "not coalesce(t.issue_id = e.issuing or e.deleted_at is not null, false)"
     };
 }
 
-/// Whether the ticket `t` is one of the event `$1` after `$2`, in the order of event and ticket. An event that is between itself and
-/// itself, and not equal, leaves PostgreSQL no other index that has this order: by the tickets' ids alone it might read those
-/// of a hundred other events.
+/// Whether the ticket `t` is one of the event `$1` after `$2`, in the order of event and ticket. The condition on the event is a range, not
+/// an equality, so that only the index in this order fits: with an index of the tickets' ids alone, PostgreSQL might read the tickets of a
+/// hundred other events.
 macro_rules! in_order {
     () => {
         "(t.event_id, t.ticket_id) > ($1, $2) and t.event_id <= $1"
     };
 }
 
-/// The events that are deleted, of which rows may be left.
+/// The deleted events, which may still have rows.
 macro_rules! deleted_events {
     () => {
         "(select d.event_id from events d where d.deleted_at is not null)"
     };
 }
 
-/// Whether the user `u` is there. Who holds a ticket that is there is there too. With its `limit` the inner statement stays
-/// one look into an index: for `not exists`, PostgreSQL may read the whole table into a hash. `coalesce` is as in
-/// [`issued_ticket!`].
+/// Whether the user `u` is visible. The holder of a visible ticket always is. `limit` keeps the inner statement one index lookup: for `not
+/// exists`, PostgreSQL may read the whole table into a hash. `coalesce` is as in [`issued_ticket!`].
 macro_rules! issued_user {
     () => {
         concat!(
@@ -57,7 +55,7 @@ macro_rules! issued_user {
     };
 }
 
-/// Whether a ticket of the event `e` that somebody holds might be admitted without a code, as far as its state says.
+/// Whether the state of a ticket of the event `e` that has a holder allows its admission without a code.
 macro_rules! may_be_admitted {
     ($ticket:literal) => {
         concat!(
@@ -72,15 +70,15 @@ macro_rules! may_be_admitted {
     };
 }
 
-/// Whether the scan `s` is there.
+/// Whether the scan `s` is visible.
 macro_rules! kept_scan {
     () => {
         concat!("s.event_id not in ", deleted_events!())
     };
 }
 
-/// Whether the accepted scan `a` of the ticket `t` is of its present use: a reissued ticket is unused, and what was accepted
-/// before belongs to the ticket it was. Where no version tells, because 0.1.0 wrote the scan, the time has to.
+/// Whether the accepted scan `a` of the ticket `t` belongs to its present use: a reissued ticket is unused, and earlier scans belong to the
+/// ticket before the reissue. Scans of 0.1.0 have no version, so their time decides.
 macro_rules! of_this_use {
     () => {
         "case when a.ticket_version is not null then a.ticket_version > coalesce(t.reissued_version, 0) \
@@ -88,8 +86,7 @@ macro_rules! of_this_use {
     };
 }
 
-/// When the ticket `t` of the event `e` last admitted its holder. Where nobody comes in twice that is when it first did, and
-/// no scan is read.
+/// When the ticket `t` of the event `e` last admitted its holder. Without re-entry that is when it first did, and no scan is read.
 macro_rules! last_entry {
     () => {
         concat!(
@@ -102,22 +99,22 @@ macro_rules! last_entry {
     };
 }
 
-/// What tells of somebody, of a ticket of the event `e`: nothing from the moment on when it forgets its people, also where that was
-/// stopped.
+/// A value with personal data of a ticket of the event `e`: null from the moment at which the event begins to forget its people, even if
+/// that was interrupted.
 macro_rules! of_people {
     ($value:literal) => {
         concat!("case when e.forgotten_at is null then ", $value, " end")
     };
 }
 
-/// What is taken from a ticket whose holder is erased. Its reference stays, so that a list which comes again is known.
+/// What is cleared on a ticket whose holder is erased. Its reference stays, so that a repeated import recognises it.
 macro_rules! without_holder {
     () => {
         "user_id = null, holder_name = null, note = null"
     };
 }
 
-/// What a ticket is read from, in `admissions` and `tickets`: a macro is known only below where it stands.
+/// The columns of a ticket, for `admissions` and `tickets`: a macro is only known after its definition.
 macro_rules! ticket_columns {
     () => {
         concat!(
@@ -140,14 +137,14 @@ macro_rules! ticket_columns {
     };
 }
 
-/// The order in which scans of the same ticket were accepted, the newest first; those of 0.1.0 came before.
+/// The order in which scans of the same ticket were accepted, newest first; those of 0.1.0 came before all others.
 macro_rules! newest_first {
     () => {
         "a.ticket_version desc nulls last, a.decided_at desc, a.received_at desc, a.scan_id desc"
     };
 }
 
-/// The key that admitted the holder of a scan's ticket before.
+/// The name of the key that admitted the holder of a scan's ticket before.
 macro_rules! first_key_name {
     () => {
         concat!(
@@ -159,8 +156,8 @@ macro_rules! first_key_name {
     };
 }
 
-/// What a new ticket is found by, unless its holder `u` is known by more than came with it: then it is made when they are
-/// searched.
+/// The search text of a new ticket, or null if more is known of its holder `u` than came with it: then the text is made by the next
+/// search.
 macro_rules! search_unless_more_is_known {
     ($full_name:literal, $email:literal, $search:literal) => {
         concat!(
@@ -175,7 +172,7 @@ macro_rules! search_unless_more_is_known {
     };
 }
 
-/// Where one of the entries `a` of the ticket `t` was, the first in this order.
+/// The gate of one of the entries `a` of the ticket `t`, the first in this order.
 macro_rules! gate_of_entry {
     ($order:expr) => {
         concat!(
@@ -189,7 +186,7 @@ macro_rules! gate_of_entry {
     };
 }
 
-/// Where the ticket `t` of the event `e` was used first; where it admits each day, last.
+/// The gate where the ticket `t` of the event `e` was first used; if it admits once a day, last used.
 macro_rules! first_use {
     () => {
         concat!(
@@ -202,14 +199,14 @@ macro_rules! first_use {
     };
 }
 
-/// What the database keeps of its `TICKET_SECRET`.
+/// The database's fingerprint of its `TICKET_SECRET`.
 macro_rules! fingerprint {
     () => {
         "(select s.value from settings s where s.name = 'ticket_secret') as secret_fingerprint"
     };
 }
 
-/// What the database adds to links of ticket pages, by which it is also told from others.
+/// The database's salt for links of ticket pages, which also identifies the database.
 macro_rules! link_salt {
     () => {
         "(select s.value from settings s where s.name = 'link_salt') as link_salt"
@@ -282,7 +279,7 @@ fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_foreign_key_violation())
 }
 
-/// Whether PostgreSQL took a transaction back because of others at work (SQLSTATE), so that it may be tried again.
+/// Whether PostgreSQL rolled back a transaction because of concurrent ones (by SQLSTATE), so that it may be retried.
 fn is_serialization_failure(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| ["40001", "40P01"].contains(&&*code))
@@ -292,7 +289,7 @@ fn unless_unique(error: sqlx::Error, taken: Error) -> Error {
     if is_unique_violation(&error) { taken } else { error.into() }
 }
 
-/// For a statement that waits for others no longer than it was told: they have the row (PostgreSQL's SQLSTATE).
+/// Translates a lock timeout (PostgreSQL's SQLSTATE) to `held`.
 fn unless_held(error: sqlx::Error, held: Error) -> Error {
     let is_held = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"));
     if is_held { held } else { error.into() }

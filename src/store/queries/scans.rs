@@ -22,7 +22,7 @@ macro_rules! scan_columns {
     };
 }
 
-/// A statement that selects scans of the event `$1` as they are traced, with some columns more.
+/// A statement that selects scans of the event `$1` as [`TracedScan`] has them, with some more columns.
 macro_rules! select_traced {
     ($more:literal, $rest:literal) => {
         concat!(
@@ -57,7 +57,7 @@ impl Scans for Backend {
             let connection = lease.connection();
             let scan = get_scan(connection, scan_id).await?.ok_or(Error::ScanNotFound)?;
             let ticket = lock_ticket(connection, scan.ticket_id.ok_or(Error::NotUndoable)?).await?;
-            // Read again behind the lock: another undo may have been first.
+            // Read again under the lock: another undo may have come first.
             let scan = get_scan(connection, scan_id).await?.ok_or(Error::ScanNotFound)?;
             if scan.undone_at.is_some() {
                 return Ok(scan);
@@ -139,7 +139,7 @@ impl Scans for Backend {
     }
 
     async fn list_key_scans(&self, key: &Key, since: Millis, after: Option<Uuid>, limit: i64) -> Result<Vec<KeyScan>> {
-        // As in `list_keys`: the index is that of events, whether one is meant or all are.
+        // As in `list_keys`, a range over events, so that their index serves one event as well as all.
         let (first_event, last_event) =
             key.event_id.map_or((Uuid::nil(), Uuid::max()), |event_id| (event_id, event_id));
         let mut lease = self.long_reader().await?;
@@ -187,7 +187,7 @@ impl Scans for Backend {
 }
 
 impl Backend {
-    /// What one of the statements above finds.
+    /// Runs one of the statements above.
     async fn list_traced<T>(
         &self,
         statement: &'static str,
@@ -220,7 +220,7 @@ async fn get_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<S
     Ok(scan)
 }
 
-/// The same, also of an event that is being deleted: as long as the row is there, its id is taken.
+/// Does the same, also for an event that is being deleted: as long as the row exists, its id is taken.
 pub(super) async fn get_any_scan(connection: &mut Connection, scan_id: Uuid) -> Result<Option<Scan>> {
     let scan = sqlx::query_as(concat!("select ", scan_columns!(), " from scans s where s.scan_id = $1"))
         .bind(scan_id)
@@ -229,7 +229,7 @@ pub(super) async fn get_any_scan(connection: &mut Connection, scan_id: Uuid) -> 
     Ok(scan)
 }
 
-/// Those of many, of any event.
+/// Returns the scans with these ids, of any event.
 pub(super) async fn find_scans(connection: &mut Connection, scan_ids: &[Uuid]) -> Result<Vec<Scan>> {
     let scans = sqlx::query_as(concat!(
         "select ",
@@ -243,12 +243,12 @@ pub(super) async fn find_scans(connection: &mut Connection, scan_ids: &[Uuid]) -
     Ok(scans)
 }
 
-/// Ids as [`among!`] reads them.
+/// Returns ids as [`among!`] reads them.
 pub(super) fn ids(ids: &[Uuid]) -> Vec<[String; 1]> {
     ids.iter().map(|id| [id.simple().to_string()]).collect()
 }
 
-/// The newest accepted scan of a ticket's present use.
+/// Returns the newest accepted scan of a ticket's present use.
 async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result<Option<Uuid>> {
     let newest = sqlx::query_scalar(concat!(
         "select a.scan_id from scans a join tickets t on t.ticket_id = a.ticket_id where a.ticket_id = $1 \
@@ -264,7 +264,7 @@ async fn newest_accepted(connection: &mut Connection, ticket_id: Uuid) -> Result
     Ok(newest)
 }
 
-/// Gives a ticket back the state it had before its newest accepted scan, which is marked as undone already.
+/// Restores the state of a ticket before its newest accepted scan, which is already marked as undone.
 async fn take_back(connection: &mut Connection, ticket: &Ticket, now: Millis) -> Result<()> {
     let before: Vec<Direction> = sqlx::query_scalar(concat!(
         "select a.direction from scans a join tickets t on t.ticket_id = a.ticket_id where a.ticket_id = $1 \
@@ -278,7 +278,7 @@ async fn take_back(connection: &mut Connection, ticket: &Ticket, now: Millis) ->
     .await?;
     let unused = !before.contains(&Direction::Entry);
     let status = match ticket.status {
-        // Nobody has this ticket to come again with.
+        // Nobody has this ticket, so nobody can use it again.
         Status::Used if unused && ticket.walk_up => Status::Revoked,
         Status::Used if unused => Status::Valid,
         status => status,
@@ -289,7 +289,7 @@ async fn take_back(connection: &mut Connection, ticket: &Ticket, now: Millis) ->
     )
     .bind(ticket.ticket_id)
     .bind(status)
-    // Who did not go out before they came in once more, as where a ticket admits each day, are inside all the same.
+    // A holder who entered again without leaving, as on another day, is still inside.
     .bind(before.first() == Some(&Direction::Entry))
     .bind(if unused { None } else { ticket.used_at })
     .bind(now)

@@ -1,6 +1,5 @@
-//! What tickets are found by, folded as people read it, beside their texts: written with the tickets of an issue, forgotten
-//! by the database when a holder changes, and made anew before the next search. So are the tickets of a release that does
-//! not know of it.
+//! The folded texts by which tickets are found, stored beside their originals: written when tickets are issued, cleared by the database when
+//! a holder changes, and rebuilt before the next search. So are those of tickets from a release that does not know them.
 
 use std::time::Instant;
 
@@ -12,14 +11,14 @@ use crate::error::Error;
 use crate::fold;
 use crate::store::{NewTicket, Result};
 
-/// Bytes of the words of a ticket at most: an entry of PostgreSQL's index has a limit.
+/// The maximum length of a ticket's words in bytes: an entry of PostgreSQL's index is limited.
 const LONGEST: usize = 1_600;
 
-/// Finds a ticket that is not folded yet. It asks for a column that no index of all tickets has: SQLite would read the whole of such
-/// an index, rather than the one in which these are alone.
+/// Finds a ticket that is not folded yet. It selects a column that is in no index of all tickets: otherwise SQLite would scan such an index
+/// instead of using the one of unfolded tickets.
 pub(in crate::store) const FIND_UNFOLDED: &str = "select version from tickets where event_id between $1 and $1 and search is null order by event_id, ticket_id limit 1";
 
-/// The texts of a ticket that people look for.
+/// The texts of a ticket that people search for.
 #[derive(sqlx::FromRow)]
 struct Texts {
     ticket_id: Uuid,
@@ -29,11 +28,11 @@ struct Texts {
     /// The name on the ticket.
     full_name: Option<String>,
     email: Option<String>,
-    /// Whether the holder is one of the event's own people, whose address whoever lists its tickets may know.
+    /// Whether the holder is one of the event's own people, whose address everyone who lists its tickets may know.
     own: bool,
 }
 
-/// What a ticket is found by.
+/// The folded texts of a ticket.
 pub(in crate::store) struct Folded {
     pub ticket_id: Uuid,
     /// Its words, and after a `|` those of an address that keys of one event may not know.
@@ -58,7 +57,7 @@ impl Folded {
         Self { ticket_id: texts.ticket_id, search, seat_key, gate_key }
     }
 
-    /// Of a ticket that is about to be made, and its holder as it comes with them, among an event's `own` people or not.
+    /// Folds a ticket to be created, with its holder, who is one of an event's own people if `own`.
     pub fn of_new(ticket: &NewTicket, own: bool) -> Self {
         let holder = ticket.holder.as_ref();
         Self::new(&Texts {
@@ -78,8 +77,8 @@ fn cut(text: &mut String, most: usize) {
     text.truncate(end.unwrap_or_default());
 }
 
-/// Gives the seats of an event the keys that they are compared by, where a release has made tickets that does not know of
-/// them. What tickets are found by is left to who searches.
+/// Gives the tickets of an event the keys by which seats are compared, if an older release created some without them. Search texts are left
+/// to the next search.
 pub(super) async fn fold_places(backend: &Backend, event_id: Uuid) -> Result<()> {
     let mut lease = backend.reader().await?;
     let outcome: std::result::Result<Option<i32>, _> = sqlx::query_scalar(
@@ -95,7 +94,7 @@ pub(super) async fn fold_places(backend: &Backend, event_id: Uuid) -> Result<()>
     }
 }
 
-/// Folds what is not folded yet of an event. Whoever gives up meanwhile leaves less to the next.
+/// Folds the tickets of an event that are not folded yet. If the caller gives up meanwhile, the next one has less to do.
 pub(super) async fn fold_event(backend: &Backend, event_id: Uuid) -> Result<()> {
     loop {
         let mut lease = backend.reader().await?;
@@ -112,13 +111,13 @@ pub(super) async fn fold_event(backend: &Backend, event_id: Uuid) -> Result<()> 
     }
 }
 
-/// Folds some tickets, of the events from one to another, in the caller's transaction. Returns how many.
+/// Folds some tickets of the events from one to another, in the caller's transaction. Returns their number.
 pub(in crate::store) async fn fold_some(
     connection: &mut Connection,
     first_event: Uuid,
     last_event: Uuid,
 ) -> Result<usize> {
-    // Locked, so that no holder changes before it is written.
+    // Locked, so that no holder changes before the texts are written.
     let texts: Vec<Texts> = sqlx::query_as(concat!(
         "select t.ticket_id, t.seat, t.gate, u.username, coalesce(t.holder_name, u.full_name) as full_name, u.email, \
          u.event_id is not null as own from tickets t left join users u on u.user_id = t.user_id \

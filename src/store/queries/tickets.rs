@@ -26,7 +26,7 @@ macro_rules! select_tickets {
     };
 }
 
-/// The same with more columns, each after a comma.
+/// Does the same with more columns, each after a comma.
 macro_rules! select_tickets_and {
     ($columns:expr; $($rest:tt)+) => {
         concat!(
@@ -41,7 +41,7 @@ macro_rules! select_tickets_and {
     };
 }
 
-/// A statement that selects tickets with what their pages show besides.
+/// A statement that selects tickets, and what else their pages show.
 macro_rules! select_pages {
     ($rest:literal) => {
         select_tickets_and!(
@@ -57,7 +57,7 @@ macro_rules! select_pages {
     };
 }
 
-/// That there is no such ticket, by the same connection: it is this database that does not know it.
+/// Returns the error for a missing ticket. It names the database, which is read through the same connection.
 async fn dead_link(connection: &mut Connection) -> Error {
     match kept_secrets(connection).await {
         Ok(kept) => Error::DeadLink(kept.database()),
@@ -110,8 +110,8 @@ impl Tickets for Backend {
         limit: i64,
     ) -> Result<Vec<ManifestTicket>> {
         let mut lease = self.long_reader().await?;
-        // An import's tickets were written before, but are there only since it was recorded. Of those of release 0.1.0 nobody
-        // knows whether they are new.
+        // An import's tickets were written earlier, but are visible only since its action was recorded. Tickets of release 0.1.0 have no
+        // action, so they may always be new.
         let outcome = sqlx::query_as(concat!(
             "select t.ticket_id, t.seat, t.gate, t.seed, coalesce(t.seeded_at, t.created_at) as seeded_at, t.status, \
 ",
@@ -288,7 +288,7 @@ impl Unused {
     }
 }
 
-/// Tickets that may still be scanned, in the order of their ids.
+/// Lists tickets that may still be scanned, in the order of their ids.
 async fn list_unused(connection: &mut Connection, after: Uuid) -> Result<Vec<Unused>> {
     let tickets = sqlx::query_as(concat!(
         "select t.ticket_id, t.event_id, e.slug as event, t.user_id, t.status \
@@ -304,7 +304,7 @@ async fn list_unused(connection: &mut Connection, after: Uuid) -> Result<Vec<Unu
     Ok(tickets)
 }
 
-/// A transfer names whom the ticket was taken from, so that they are forgotten with its event.
+/// Returns the action for a change. That of a transfer names the former holder, so that they are forgotten with the event.
 fn act_of(change: &TicketChange, ticket: &Ticket) -> Act {
     let act = Act::new(change.action(), ticket.event_id).ticket(ticket.ticket_id);
     match (change, ticket.user_id) {
@@ -313,7 +313,7 @@ fn act_of(change: &TicketChange, ticket: &Ticket) -> Act {
     }
 }
 
-/// Whether a change is yet to be made. Refuses what the ticket's state does not allow.
+/// Whether a change still has to be made. Rejects a change that the ticket's state does not allow.
 fn is_due(change: &TicketChange, ticket: &Ticket) -> Result<bool> {
     match (change, ticket.status) {
         (TicketChange::Revoke, status) => Ok(status != Status::Revoked),
@@ -323,7 +323,7 @@ fn is_due(change: &TicketChange, ticket: &Ticket) -> Result<bool> {
             Ok(told(&details.applied(ticket)?) != told(ticket))
         }
         (_, Status::Used) => Err(Error::TicketUsed),
-        // Who came without a ticket has gone in with it, or it was undone.
+        // The walk-up was admitted with this ticket, or the admission was undone.
         (TicketChange::Reissue { .. }, Status::Revoked) if ticket.walk_up => Err(Error::TicketUsed),
         (TicketChange::Reissue { .. }, Status::Valid | Status::Revoked) => Ok(true),
         (TicketChange::Transfer { .. } | TicketChange::Print, Status::Revoked) => Err(Error::TicketRevoked),
@@ -374,8 +374,8 @@ async fn write_change(connection: &mut Connection, ticket: &Ticket, change: &Tic
     Ok(())
 }
 
-/// Lists tickets: `$1` event, `$2` after, `$3` limit, then what the filter names. What is left out is read in the index
-/// alone, and nothing is joined to it: this may be a million tickets.
+/// Returns the statement that lists tickets: `$1` event, `$2` after, `$3` limit, then the values of the filter. Tickets that do not match
+/// are read in the index only, without a join: there may be a million.
 pub(in crate::store) fn list_statement(filter: &TicketFilter, words: usize) -> String {
     let mut conditions = Vec::new();
     let mut parameters = 4..;
@@ -408,7 +408,7 @@ pub(in crate::store) fn list_statement(filter: &TicketFilter, words: usize) -> S
     )
 }
 
-/// The other tickets of a ticket's holder for its gate that might be admitted.
+/// Lists the other tickets of a ticket's holder for its gate that might be admitted.
 pub(super) async fn list_party(connection: &mut Connection, ticket: &Ticket) -> Result<Vec<Ticket>> {
     let party = sqlx::query_as(select_tickets!(
         "where t.user_id = $1 and t.event_id = $2 and t.ticket_id <> $3 and coalesce(t.gate_key = $4, t.gate = $5) and ",
@@ -426,7 +426,7 @@ pub(super) async fn list_party(connection: &mut Connection, ticket: &Ticket) -> 
     Ok(party)
 }
 
-/// The ticket whose seat and gate people read as these, if there is one such ticket.
+/// Returns the ticket whose seat and gate people read as these, if there is exactly one.
 pub(super) async fn find_read_at(
     connection: &mut Connection,
     event_id: Uuid,
@@ -446,7 +446,7 @@ pub(super) async fn find_read_at(
     Ok(if let [ticket_id] = found[..] { Some(ticket_id) } else { None })
 }
 
-/// Those of these tickets that are there.
+/// Returns those of these tickets that exist.
 pub(super) async fn find_tickets(connection: &mut Connection, ticket_ids: &[Uuid]) -> Result<Vec<Ticket>> {
     let tickets = sqlx::query_as(select_tickets!("where ", among!("t.ticket_id", id_in!("m.value ->> 0"), "$1")))
         .bind(json(&ids(ticket_ids))?)
@@ -461,13 +461,13 @@ async fn get_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Opti
     Ok(ticket)
 }
 
-/// The ticket of a row whose other columns are there without one too.
+/// Reads the ticket of a row, if it has one.
 pub(super) fn optional_ticket(row: &Row) -> std::result::Result<Option<Ticket>, sqlx::Error> {
     let ticket_id: Option<Uuid> = row.try_get("ticket_id")?;
     ticket_id.map(|_| Ticket::from_row(row)).transpose()
 }
 
-/// Locks the row for the rest of the transaction, then reads it with what belongs to it.
+/// Locks the row for the rest of the transaction, then reads the ticket.
 pub(super) async fn lock_ticket(connection: &mut Connection, ticket_id: Uuid) -> Result<Ticket> {
     sqlx::query(LOCK_TICKET).bind(ticket_id).fetch_optional(&mut *connection).await?;
     get_ticket(connection, ticket_id).await?.ok_or(Error::TicketNotFound)

@@ -1,4 +1,4 @@
-//! Users, and how they are changed and erased.
+//! Users: creating, changing, erasing.
 
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ impl Users for Backend {
         .await;
         match lease.settle(outcome).await {
             Err(Error::UsernameTaken) if self.find_user(person).await?.is_none() => {
-                // An import is making one of this name, or was stopped when it had.
+                // An import is creating a person with this username, or was interrupted after it did.
                 clear_abandoned(self, Met::Making(person), author.now).await?;
                 Err(Error::ImportInProgress)
             }
@@ -69,7 +69,7 @@ impl Users for Backend {
                     .await?;
                 record(connection, author, &Act::new(Action::UserChanged, user.event_id).subject(user.user_id)).await?;
             }
-            // Also when it is the name already: who was stopped on the way repeats it.
+            // Even if the name is unchanged: an interrupted call is repeated.
             let told = match (&change.full_name, &change.email) {
                 (None, None) => None,
                 _ => tell_gates(connection, user.user_id, Uuid::nil(), CHUNK, author.now).await?,
@@ -91,7 +91,7 @@ impl Users for Backend {
 
     async fn erase_user(&self, person: &PersonName, author: Author) -> Result<()> {
         let user = self.find_user(person).await?.ok_or(Error::UserNotFound)?;
-        // Looked at once more with each ticket; here, so that nothing was changed where it is refused.
+        // Checked again for each chunk of tickets; checked here first, so that a rejected call changes nothing.
         if clear_abandoned(self, Met::IssuingTo(user.user_id), author.now).await? > 0 {
             return Err(Error::ImportInProgress);
         }
@@ -107,8 +107,8 @@ impl Users for Backend {
     }
 }
 
-/// Has gates that keep a list, and ask for what changed, learn a name, and searches, with some of the tickets. Returns the last of them
-/// when there may be others.
+/// Makes a name known to gates that ask for changes of their list, and to searches, for some of the person's tickets. Returns the last of them
+/// if there may be more.
 async fn tell_gates(
     connection: &mut Connection,
     user_id: Uuid,
@@ -130,7 +130,7 @@ async fn tell_gates(
     Ok(last)
 }
 
-/// The last of this person's next tickets, when there are so many.
+/// Returns the last of this person's next `size` tickets, if there are that many.
 async fn end_of_chunk(connection: &mut Connection, user_id: Uuid, after: Uuid, size: usize) -> Result<Option<Uuid>> {
     let last = sqlx::query_scalar(
         "select ticket_id from tickets where user_id = $1 and ticket_id > $2 order by ticket_id limit 1 offset $3",
@@ -138,9 +138,8 @@ async fn end_of_chunk(connection: &mut Connection, user_id: Uuid, after: Uuid, s
     Ok(last.bind(user_id).bind(after).bind(size as i64 - 1).fetch_optional(connection).await?)
 }
 
-/// Takes the person's next tickets away and revokes them, and returns the last of them; or, when there are fewer, takes all
-/// that are left and erases the person. Each ticket is somebody's or nobody's as a whole: who is stopped on the way
-/// repeats it.
+/// Revokes the person's next tickets, removes them as the holder, and returns the last of these tickets; or, if there are fewer, does so for all
+/// remaining tickets and erases the person. Each ticket is handled as a whole, so an interrupted call can be repeated.
 async fn erase_some(
     connection: &mut Connection,
     (person, user_id): (&PersonName, Uuid),
@@ -149,14 +148,14 @@ async fn erase_some(
 ) -> Result<Option<Uuid>> {
     let user = lock_user(connection, person).await?;
     if user.user_id != user_id {
-        // Another request has erased them, and somebody has got the name.
+        // Another request has erased the person, and the username was taken again.
         return Err(Error::UserNotFound);
     }
     let last = end_of_chunk(connection, user.user_id, after, size).await?;
-    // Of all: somebody may have registered a ticket to them meanwhile.
+    // The last chunk takes all tickets: one may have been registered to the person meanwhile.
     let (after, until) = last.map_or((Uuid::nil(), Uuid::max()), |last| (after, last));
     refuse_while_issued_to(connection, user.user_id, after, until).await?;
-    // First the tickets, whose locks every scan and undo waits for, so that no note is written behind us.
+    // Tickets first: every scan and undo waits for their locks, so no note can be written after this.
     let tickets: Vec<(Uuid, Uuid)> = sqlx::query_as(concat!(
         "update tickets set status = 'revoked', changed_at = $4, version = version + 1 \
          where user_id = $1 and ticket_id > $2 and ticket_id <= $3 and event_id not in ",
@@ -187,7 +186,7 @@ async fn erase_some(
     Ok(last)
 }
 
-/// Refuses while an import is making tickets of this user, of those in between, which then are theirs.
+/// Rejects the call while an import is creating tickets of this user within the chunk, which will become theirs.
 async fn refuse_while_issued_to(connection: &mut Connection, user_id: Uuid, after: Uuid, until: Uuid) -> Result<()> {
     let hidden: i64 = sqlx::query_scalar(
         "select count(*) from tickets t join events e on e.event_id = t.event_id \
@@ -215,7 +214,7 @@ async fn find_user(connection: &mut Connection, person: &PersonName) -> Result<O
     Ok(user)
 }
 
-/// The person, if they may hold a ticket of this event: an event's own people hold tickets of no other.
+/// Returns the person if they may hold a ticket of this event: an event's own people hold tickets of no other event.
 pub(super) async fn find_holder(connection: &mut Connection, person: &PersonName, event_id: Uuid) -> Result<User> {
     let user = find_user(connection, person).await?;
     user.filter(|user| user.event_id.is_none_or(|own| own == event_id)).ok_or(Error::UserNotFound)
