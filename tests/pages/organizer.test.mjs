@@ -1,4 +1,4 @@
-// What an organizer does on the page, and what the page never does.
+// What an organizer does on the page, and what the page must never do.
 
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
@@ -11,7 +11,7 @@ const en = texts("en");
 const HOSTILE = ["<img src=x onerror=alert(1)>", "\u202Eright-to-left \u200F\u05D0", "W".repeat(200)];
 const VIEWS = ["events", "tickets", "import", "gates", "board", "check"];
 
-/** Signed in, with what is pressed and seen by its words. */
+/** A signed-in organizer, who presses and finds things by their texts. */
 async function signedIn(t, tickets, { key = tickets.key, view = "", device = desktop, text = en, ...options } = {}) {
   const page = await device(t, tickets, options);
   await page.goto(`/organizer${view && `#${view}`}`);
@@ -37,7 +37,7 @@ async function withTickets(t, csv = "seat,gate,username,full_name\nA-1,North,ana
   return tickets;
 }
 
-/** Lets somebody in. */
+/** Admits somebody. */
 async function use(tickets, username) {
   const [{ ticket_id }] = (await tickets.api("GET", `/api/events/default/tickets?q=${username}`)).tickets;
   const { printed_code: code } = await tickets.api("POST", `/api/tickets/${ticket_id}/print`);
@@ -103,7 +103,7 @@ test("nothing that a dialog asks about one event is done to another that an addr
   assert.equal(await page.locator("dialog[open]").count(), 0);
 });
 
-/** Hours from now, as a field of a time of this zone takes them. */
+/** A time some hours from now, in the format of a time field in this zone. */
 const inHours = (hours, timeZone) => new Date(Date.now() + hours * 3_600_000).toLocaleString("sv", { timeZone }).replace(" ", "T").slice(0, 16);
 
 forBothDatabases("whoever has no event makes one first, and is told what comes next until the doors are open", async (t, tickets) => {
@@ -133,7 +133,7 @@ forBothDatabases("whoever has no event makes one first, and is told what comes n
   const next = page.locator("#next");
   const says = (name, values) => next.getByText(en(`organizer.next_${name}`, values)).waitFor();
   await says("list");
-  assert.equal(await next.getByRole("link").count(), 0, "nothing leads to where one is");
+  assert.equal(await next.getByRole("link").count(), 0, "no link to the current view");
   await tickets.api("POST", "/api/events/default-2/tickets", "seat,gate,username\nA-1,North,ana\n");
   await page.getByRole("link", { name: en("organizer.check"), exact: true }).click();
   await says("hand");
@@ -222,7 +222,7 @@ test("the times of an event that runs are not moved away, and the form says so",
   assert.equal((await tickets.api("GET", "/api/events/gala")).version, 1);
 });
 
-/** What an import did, or would do, in words. */
+/** What an import did or would do, in words. */
 const counts = (words, ...told) => told.map(([name, count]) => words(`organizer.will_${name}_${count === 1 ? "one" : "other"}`, { count })).join(", ");
 
 test("a file is shown before it is sent, and goes in as a whole or not at all", async (t) => {
@@ -241,7 +241,7 @@ test("a file is shown before it is sent, and goes in as a whole or not at all", 
   assert.equal(await page.locator("#will").innerText(), `${counts(en, ["created", 1], ["registered", 1], ["users_created", 1])}.`);
   assert.ok(await go.isEnabled());
 
-  // Whatever the columns are called, somebody can say what they are.
+  // Whatever the columns are called, the organizer can say what they are.
   await choose("Wer?;Wie viele?\nAna;2\nBo;1\n");
   await sees(page, en("field.unknown_column", { columns: "Wer?, Wie viele?" }));
   await menu("Wer?").selectOption("full_name");
@@ -282,7 +282,7 @@ test("a file is shown before it is sent, and goes in as a whole or not at all", 
   await sees(page, en("organizer.imported", { what: counts(en, ["created", 2], ["registered", 1], ["users_created", 1]) }));
   assert.equal((await tickets.api("GET", "/api/events/default/stats")).tickets, 2);
 
-  // The list comes again, with one more.
+  // The list comes again with one more ticket.
   await choose("seat;gate;username\nA-1;North;ana\nA-2;South;\nA-4;South;\n");
   await sees(page, en("field.seat_taken"));
   await page.getByLabel(en("organizer.existing")).selectOption("skip");
@@ -343,12 +343,12 @@ test("what is wrong with a line is told in the page's language", async (t) => {
   assert.deepEqual(await reading("seat,gate,shoes\nD-1,North,1\n"), [line(1, "unknown_column", { columns: "shoes" })]);
   assert.deepEqual(await reading("seat,gate,Seat\nD-1,North,1\n"), [line(1, "column_twice", {}, "seat")]);
   assert.deepEqual(await reading("<!doctype html><html>"), [`${es("organizer.whole_file")} ${es("field.web_page")}`]);
-  assert.equal(await page.locator("#preview [lang=en]").count(), 0, "nothing is left in the service's words");
+  assert.equal(await page.locator("#preview [lang=en]").count(), 0, "every error is translated");
 
   const newer = { status: 422, code: "newer", detail: "2 things.", errors: [{ field: "line 2", code: "newest", params: {}, message: "is news" }] };
   await page.route("**/tickets?*", (route) => route.fulfill({ status: 422, contentType: "application/problem+json", headers: marked(), json: newer }));
   assert.deepEqual(await reading("seat,gate\nD-1,North\n"), [`${es("organizer.line")} 2 is news`]);
-  assert.equal(await page.locator("#preview [lang=en]").innerText(), "is news", "a code that the page does not know is told in English");
+  assert.equal(await page.locator("#preview [lang=en]").innerText(), "is news", "an unknown code is explained in English");
 });
 
 test("what is wrong with a field is told beside it, in the page's language", async (t) => {
@@ -358,7 +358,7 @@ test("what is wrong with a field is told beside it, in the page's language", asy
   await page.getByRole("button", { name: es("organizer.new_event") }).click();
   const name = inDialog(page).getByLabel(es("organizer.name"), { exact: true });
   const save = () => inDialog(page).getByRole("button", { name: es("organizer.save") }).click();
-  // The page itself lets nobody type as much.
+  // The page itself limits how much can be typed.
   await name.evaluate((input) => input.removeAttribute("maxlength"));
   await name.fill("n".repeat(201));
   await save();
@@ -448,7 +448,7 @@ forBothDatabases("a ticket is given, transferred, reissued and revoked, and each
 
   await opens();
   await pressInDialog(page, "link_title");
-  assert.ok(await inDialog(page).getByText(en("organizer.reissue_done")).isHidden(), "nothing was done this time");
+  assert.ok(await inDialog(page).getByText(en("organizer.reissue_done")).isHidden(), "nothing was changed this time");
   assert.equal(await field(page, "link").inputValue(), links[2], "the same link again");
   await page.keyboard.press("Escape");
   await pressInDialog(page, "revoke");
@@ -677,8 +677,8 @@ test("a gate's key is enrolled by a code, replaced with one press, and revoked",
   const { key } = await (await enrol(second)).json();
   assert.ok(key);
   await pressInDialog(page, "close");
-  // A dialog tells of its end a moment later.
-  await eventually(async () => assert.equal(await page.locator("#enrol-link").inputValue(), "", "the code is not kept"));
+  // A dialog reports its closing a moment later.
+  await eventually(async () => assert.equal(await page.locator("#enrol-link").inputValue(), "", "the code is dropped"));
 
   await tickets.api("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code: "RT1.x" }, key).catch(() => {});
   await page.reload();
@@ -699,7 +699,7 @@ for (const language of LANGUAGES) {
     await tickets.ask("GET", "/api/events/default/manifest", undefined, lost.key);
     await tickets.ask("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code: "no ticket" }, lost.key);
     const page = await signedIn(t, tickets, { view: "gates", text, locale: language });
-    // The answer to the first try is lost on its way.
+    // The answer to the first try is lost.
     let reports = 0;
     await page.route("**/lost", async (route) => {
       reports += 1;
@@ -723,7 +723,7 @@ for (const language of LANGUAGES) {
     const file = await download;
     assert.equal(file.suggestedFilename(), "default-changed-links.csv");
     const links = fs.readFileSync(await file.path(), "utf8").trim().split("\n").slice(1);
-    assert.equal(new Set(links.map((line) => line.split(",").at(-1))).size, 130, "those before it broke off too");
+    assert.equal(new Set(links.map((line) => line.split(",").at(-1))).size, 130, "with those made before the interruption");
     await sees(dialog.locator("#lost-scans"), text("result.unknown_ticket"));
     await dialog.getByRole("button", { name: text("organizer.close") }).click();
     await sees(page, text("organizer.old_keys", { keys: 1 }));
@@ -813,7 +813,7 @@ test("the check names the keys that end soon, the one in use among them", async 
   await tickets.api("PATCH", "/api/events/default", { ends_at: ends(1) });
   page = await signedIn(t, tickets, { key: later.key, view: "check" });
   await told("check_key_ends", "Soon").waitFor();
-  assert.equal(await told("check_key_ends", "Door").count(), 0, "where the event has an end, the keys of gates end after it");
+  assert.equal(await told("check_key_ends", "Door").count(), 0, "if the event has an end, gates' keys end after it");
   // Only 0.1.0 made such keys.
   await page.route(/\/api\/keys\?/, async (route) => {
     const response = await route.fetch();
@@ -863,7 +863,7 @@ for (const [size, device, colorScheme] of [["phone", phone, "dark"], ["desktop",
     await open("gates");
     await warns(card("Silent"), "device_unsent");
     await warns(card("Old"), "device_list_old");
-    assert.equal(await page.getByText(begins("device_silent")).count(), 0, "before the doors open nobody waits for it");
+    assert.equal(await page.getByText(begins("device_silent")).count(), 0, "before the doors open it need not be online");
     await times(ago(10), ago(-60));
     await press(page, "sign_out");
     await signIn(page, tickets.key);
@@ -875,7 +875,7 @@ for (const [size, device, colorScheme] of [["phone", phone, "dark"], ["desktop",
     await open("board");
     await page.locator("#devices .warn").first().waitFor();
     const names = await page.locator("#devices tbody th bdi").allTextContents();
-    assert.deepEqual([names[0], names.at(-1)], ["Silent", "Fine"], "those first that somebody should see to");
+    assert.deepEqual([names[0], names.at(-1)], ["Silent", "Fine"], "those that need attention come first");
     await accessible(page);
   });
 }
@@ -898,7 +898,7 @@ test("people without a ticket: the price is typed as one writes it, the board an
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "events" });
   await press(page, "edit");
-  assert.ok(!(await field(page, "walk_up_price").isVisible()), "nobody is asked for a price before anybody is let in");
+  assert.ok(!(await field(page, "walk_up_price").isVisible()), "no price without admission at the door");
   await field(page, "walk_ups_allow").check();
   await field(page, "walk_up_price").fill("12,50");
   await pressInDialog(page, "save");
@@ -931,7 +931,7 @@ test("people without a ticket: the price is typed as one writes it, the board an
   await sees(line, en("organizer.at_the_door"));
   await line.getByRole("button").click();
   await sees(inDialog(page), "€12.50");
-  assert.deepEqual(await page.locator("#ticket-actions button").allInnerTexts(), [en("organizer.revoke")], "nobody can be given it");
+  assert.deepEqual(await page.locator("#ticket-actions button").allInnerTexts(), [en("organizer.revoke")], "it cannot be given to anybody");
   await accessible(page);
   await pressInDialog(page, "close");
 
@@ -1090,11 +1090,11 @@ for (const [size, device, colorScheme] of [["phone", phone, "light"], ["desktop"
     await list.getByText("Zoe Roe").waitFor();
     assert.deepEqual(await list.locator("tbody th").allTextContents(), ["Ana Ruiz", "Ana Ruiz", "Bob Poe", "Zoe Roe"]);
     assert.deepEqual(await list.locator(".box").allTextContents(), ["☐", "☐", "☒", "☐"]);
-    assert.deepEqual(await list.locator("td.number").allTextContents(), ["2", "2", "1", "1"], "who comes together");
+    assert.deepEqual(await list.locator("td.number").allTextContents(), ["2", "2", "1", "1"], "the tickets of each person");
     await accessible(page);
     await page.getByLabel(en("organizer.gate"), { exact: true }).filter({ visible: true }).selectOption({ label: en("organizer.list_each_gate") });
     assert.equal(await list.locator(".roll").count(), 2);
-    assert.equal((await tickets.api("GET", "/api/events/default/printed")).printed_at, null, "what is looked at is not printed");
+    assert.equal((await tickets.api("GET", "/api/events/default/printed")).printed_at, null, "viewing it does not count as printing");
     await press(page, "print");
     await page.waitForFunction(() => globalThis.printed?.includes("Walks with a stick"));
     await page.emulateMedia({ media: "print" });
@@ -1118,7 +1118,7 @@ test("who has not come yet, and who is inside, is named from the board", async (
   await button("missing").click();
   const names = page.locator("#roll tbody th");
   await names.getByText("Ana Roe").waitFor();
-  assert.deepEqual(await names.allTextContents(), ["Ana Roe"], "a ticket that nobody holds is nobody's");
+  assert.deepEqual(await names.allTextContents(), ["Ana Roe"], "tickets without a holder are not listed");
   await accessible(page);
   await page.locator("nav").getByText(en("organizer.board")).click();
   await button("inside").click();
@@ -1192,7 +1192,8 @@ test("files are saved under the event's name, and the key is in no address", asy
   assert.match(fs.readFileSync(await file.path(), "utf8"), /^\ufeff"scan_id",/);
 });
 
-// Every language and every size, but not each with each: hostile are the names, not the words around them.
+// Every language and every size, but not all combinations: the names are hostile, not the texts around
+// them.
 for (const [at, language] of LANGUAGES.entries()) {
   const [size, device] = at % 2 ? ["desktop", desktop] : ["phone", phone];
   test(`hostile names break no view, on a ${size}, in ${language}`, async (t) => {
@@ -1238,7 +1239,7 @@ test("nothing of one event is shown under the name of another", async (t) => {
 test("whoever goes on while a change is being saved stays where they went, and the board goes on counting", async (t) => {
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "events" });
-  /** Holds the answers of an address: the returned function lets them go. */
+  /** Holds the answers from an address until the returned function is called. */
   const hold = async (address) => {
     let letGo;
     const held = new Promise((resolve) => (letGo = resolve));

@@ -1,4 +1,4 @@
-// Which of the many times that a camera sees a code are another scan, by a clock that only the test moves.
+// Which of the many sightings of a code are new scans, with a clock that only the test moves.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Repeats } from "../../src/pages/gate/repeats.js";
@@ -8,7 +8,7 @@ const NEXT = "RT1.ABEiM0RVZneImaq7zN3u_w.266759";
 const OTHER = "RT1.-_yzYZqQwWaAmMxX-_-_-w.678901";
 const ACCEPTED = { result: "accepted" };
 
-/** Repeats that a scanner tells of its pictures: `looks` after so many milliseconds, and whether the code that it sees is a scan. */
+/** A `Repeats` and a scanner: `looks` some milliseconds later, and returns whether the code it sees is a new scan. */
 function door(t) {
   let moment = 0;
   t.mock.method(performance, "now", () => moment);
@@ -37,7 +37,7 @@ test("a ticket that never left the picture is no second scan, however seldom a b
   assert.ok(!isScan(20_000, NEXT), "whichever of its codes it shows");
   looks(25_000);
   looks(25_000);
-  assert.ok(!isScan(25_000), "two slow pictures that missed it stand for two seconds");
+  assert.ok(!isScan(25_000), "two slow pictures without it count for two seconds");
 });
 
 test("a ticket that the scanner did not see for 4 s of looking has gone, and comes again", (t) => {
@@ -76,7 +76,7 @@ test("what stays in the picture beside the one that is meant has not gone", (t) 
   assert.ok(!isScan(500));
   for (let look = 0; look < 10; look += 1) looks(500, [OTHER]);
   isScan(500, OTHER, [CODE]);
-  assert.ok(isScan(500), "it had gone before, and came back beside another");
+  assert.ok(isScan(500), "it had gone, and came back beside another");
 });
 
 test("while its verdict is on the screen a ticket is answered by it, also after a pause", (t) => {

@@ -1,4 +1,4 @@
-//! Printed tickets, for people without a phone: what is on the paper does not change, so it admits once.
+//! Printed tickets, for people without a phone: the code on paper does not change, so it admits once.
 
 use http::Method;
 use register_ticket_api::totp::QrCode;
@@ -54,7 +54,7 @@ async fn printing_again_prints_the_same(service: Service) {
     assert_eq!(print(&service, &ticket).await.is(200), first);
     assert_eq!((service.version("A1").await, rows().await), (version, before), "nothing changes");
     let recorded = "select count(*) from actions where action = 'printed'";
-    assert_eq!(service.database.count(recorded).await, 2, "but who had the paper's code is kept");
+    assert_eq!(service.database.count(recorded).await, 2, "but who got the paper's code is recorded");
 }
 
 async fn a_ticket_that_admits_nobody_now_is_not_printed(service: Service) {
@@ -229,7 +229,7 @@ fn paper(ticket: &Ticket) -> Value {
     json!({ "scan_id": Uuid::now_v7(), "code": ticket.paper() })
 }
 
-/// The same as a gate decided it by itself.
+/// The same, as decided offline by a gate.
 fn offline(service: &Service, ticket: &Ticket, milliseconds: i64, result: &str) -> Value {
     with(paper(ticket), json!({ "scanned_at": service.time(milliseconds), "offline_result": result }))
 }
