@@ -1,5 +1,6 @@
 //! The benchmarks. Run them with `scripts/bench`, which builds the programs to measure and starts PostgreSQL.
 
+mod against;
 mod away;
 mod client;
 mod growth;
@@ -27,7 +28,7 @@ fn main() {
     let named = |name: &str| names.iter().any(|named| named == name);
     let wanted = |name: &str| names.is_empty() || named(name);
     let unknown = names.iter().find(|name| {
-        !["start", "memory", "scans", "growth", "large", "beside", "imports", "away", "hostile"]
+        !["start", "memory", "scans", "growth", "large", "beside", "against", "imports", "away", "hostile"]
             .contains(&name.as_str())
     });
     assert!(unknown.is_none(), "no part is named {unknown:?}");
@@ -53,6 +54,10 @@ fn main() {
         }
         if named("beside") {
             large::measure_beside(&mut report).await;
+        }
+        if named("against") {
+            let other = std::env::var("BASELINE").expect("BASELINE names the program to compare with");
+            against::measure(&mut report, &other).await;
         }
         if wanted("imports") {
             imports::measure(&mut report).await;

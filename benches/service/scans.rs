@@ -17,8 +17,8 @@ const MEASURED: Until = Until { scans: 15_000, time: Duration::from_secs(4) };
 const CLIENTS: [usize; 4] = [1, 8, 32, 128];
 const POOLS: [usize; 2] = [5, 32];
 /// How often the service and pgbench take turns, and for how long: pgbench needs part of its 3 s to connect.
-const TURNS: usize = 5;
-const TURN: Until = Until { scans: 8_000, time: Duration::from_secs(3) };
+pub const TURNS: usize = 5;
+pub const TURN: Until = Until { scans: 8_000, time: Duration::from_secs(3) };
 
 pub async fn measure(report: &mut Report) {
     let columns = [
@@ -54,7 +54,7 @@ pub async fn measure(report: &mut Report) {
     );
 }
 
-async fn warm_scans(server: &Server, tickets: &Tickets, clients: usize, until: Until) -> Outcome {
+pub async fn warm_scans(server: &Server, tickets: &Tickets, clients: usize, until: Until) -> Outcome {
     let mut clients = Clients::connect(server, clients).await;
     clients.scan(tickets, WARM_UP).await;
     clients.scan(tickets, until).await

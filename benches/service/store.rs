@@ -14,17 +14,19 @@ pub struct Store {
     url: String,
     /// `None` for SQLite.
     pub postgres: Option<Database>,
+    /// The path of the service.
+    program: String,
 }
 
 impl Store {
     pub fn postgres(name: &str) -> Self {
         let database = Database::create(name);
-        Self { kind: "PostgreSQL", url: database.url(), postgres: Some(database) }
+        Self { kind: "PostgreSQL", url: database.url(), postgres: Some(database), program: SERVICE.to_owned() }
     }
 
     pub fn sqlite(name: &str) -> Self {
         let url = format!("sqlite:{}/{name}.db", directory().display());
-        Self { kind: "SQLite", url, postgres: None }
+        Self { kind: "SQLite", url, postgres: None, program: SERVICE.to_owned() }
     }
 
     /// Creates one of each.
@@ -37,8 +39,12 @@ impl Store {
         &self.url
     }
 
+    pub fn served_by(self, program: &str) -> Self {
+        Self { program: program.to_owned(), ..self }
+    }
+
     pub fn serve(&self, pool_max: usize) -> Server {
-        serve(&self.url, pool_max)
+        serve_by(&self.program, &self.url, pool_max)
     }
 
     /// Starts a server with a minute for each answer.
@@ -63,5 +69,9 @@ impl Store {
 }
 
 pub fn serve(url: &str, pool_max: usize) -> Server {
-    Server::start(Path::new(SERVICE), &[("DATABASE_URL", url.to_owned()), ("DB_POOL_MAX", pool_max.to_string())])
+    serve_by(SERVICE, url, pool_max)
+}
+
+fn serve_by(program: &str, url: &str, pool_max: usize) -> Server {
+    Server::start(Path::new(program), &[("DATABASE_URL", url.to_owned()), ("DB_POOL_MAX", pool_max.to_string())])
 }
