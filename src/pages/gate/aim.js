@@ -1,10 +1,10 @@
-// Which of the codes in a picture is meant: the one that somebody points the camera at.
+// Chooses which code in a picture is meant: the one that somebody points the camera at.
 
 import { parse } from "./admission.js";
 
-/** A code that was only beside another one is forgotten when so many looks did not see it. */
+/** A code seen only beside another is forgotten after this many looks without it. */
 const GONE = 16;
-/** Two codes are equally near when the difference is less than this part of the nearer one's side. */
+/** Two codes are equally near if their distances differ by less than this part of the nearer one's side. */
 const CLEARLY = 0.25;
 
 /** Whether a code lies across the middle of the picture. */
@@ -12,20 +12,20 @@ export function isAcross({ x, y, side }, width, height) {
   return Math.hypot(x - width / 2, y - height / 2) < side * 0.75;
 }
 
-/** The codes of a ticket change, the ticket does not. */
+/** A ticket's code changes; the ticket does not. */
 const ticketOf = (text) => parse(text)?.ticket_id ?? text;
 
 export class Aim {
-  /** Codes that were in a picture with a nearer one: how many looks have missed each since. */
+  /** Codes seen in a picture with a nearer one, and how many looks have missed each since. */
   #beside = new Map();
   /** The ticket that was nearest in the last look. */
   #nearest = null;
 
   /**
-   * The code that is meant, of all `codes` (each with `text`, `x`, `y`, `side`) and of what is there but `unread`; or
-   * `unsure` where nobody can tell. Without codes it is neither. A code aside is meant when two looks in turn found none that is
-   * nearer, as one of them may have missed it. One that was beside another is not meant until somebody points at it, or
-   * it has been out of sight.
+   * Returns the code that is meant, given all `codes` (each with `text`, `x`, `y`, `side`) and those that were `unread`; or
+   * `unsure` if nothing tells; or neither without codes. A code off centre is meant only when two looks in a row found none
+   * nearer, as one of them may have missed it. A code once seen beside another is not meant until somebody points at it, or it
+   * has been out of view.
    */
   choose({ codes, unread }, width, height) {
     const gap = ({ x, y }) => Math.hypot(x - width / 2, y - height / 2);
@@ -43,7 +43,7 @@ export class Aim {
     const across = isAcross(nearest, width, height);
     const waits = this.#beside.has(ticket) && !across;
     this.#seen(codes.map(({ text }) => ticketOf(text)));
-    // Where two are equally near, neither is meant later because the other one has gone.
+    // Of two equally near codes, neither becomes the one that is meant just because the other has gone.
     for (const { text } of unsure && second ? codes : others) this.#beside.set(ticketOf(text), 0);
     if (unsure || waits) return { unsure: true };
     this.#beside.delete(ticket);

@@ -1,5 +1,5 @@
-// What a gate does, without anything that is seen: it asks the service, decides by itself when the service is away, keeps
-// what it decided, and tells the service later. Doubt never admits; what was decided here is on the disk before it is shown.
+// The gate without its user interface: it asks the service for verdicts, decides by itself when the service is away, stores those
+// decisions and sends them later. It never admits in doubt, and writes its own decisions to disk before it shows them.
 
 import { decide, find, parse, proof, recognise, shownCode, subjectOf, ticketIn, told, trimmed } from "./admission.js";
 import { Problem, ask, databaseOf, isOfAnother, parsed, send } from "../shared/api.js";
@@ -11,60 +11,62 @@ import { folded } from "./readings.js";
 import { prove } from "./seal.js";
 import { stepAt } from "../shared/totp.js";
 
-/** How long the service has for its verdict, in milliseconds, */
+/** How long to wait for the service's verdict, in milliseconds, */
 const PATIENCE = 2000;
 /** when it did not answer the last time, */
 const PATIENCE_AWAY = 500;
-/** and when nobody else can decide. */
+/** and when this device cannot decide by itself. */
 const PATIENCE_ALONE = 10_000;
-/** Of the wrong codes that a key may send in a minute, half are left to those who stand here: see `KEY_ATTEMPTS`. */
+/**
+ * Of the wrong codes that a key may send per minute, a batch uses at most half; the rest is for live scans (see `KEY_ATTEMPTS`).
+ */
 const BATCH = { most: 200, wrong: 30, timeout: 60_000 };
 /** In seconds. */
 const MINUTE = 60;
-/** How long after it was refused an ended key is tried again, in seconds. */
+/** How long after a refusal an ended key is tried again, in seconds. */
 const RARELY = 300;
-/** What is longer is no ticket, and too much of it is no batch. */
+/** Anything longer is no ticket. Codes are cut to this length, so that long ones do not make a batch too large. */
 const LONGEST_CODE = 64;
-/** A manifest may be megabytes, and the network slow: it may take its time, as long as something comes. */
+/** A manifest may be megabytes and the network slow: the download may take any time as long as data keeps coming. */
 const STALLED = 30_000;
-/** How long one tab waits for another with the queue or the manifest. One in the background may hold them for ever. */
+/** How long one tab waits for another's lock on the queue or the manifest. A tab in the background may hold it forever. */
 const HELD = { queue: BATCH.timeout, manifest: 300_000 };
 const TRIES = 3;
-/** Spellings of what a scanner typed that the service is asked about, where there is no list. None counts as a wrong code. */
+/** How many spellings of typed input the service is asked about when there is no list. None counts as a wrong code. */
 const SPELLINGS = 4;
-/** Remembered, with the id of the tab, while the storage lacks something that counts. */
+/** Stored, with the id of the tab, while something that affects admission could not be saved. */
 const UNKEPT = "gate-unkept";
-/** A clock that goes back by no more was only put right. */
+/** A clock set back by at most this much was only corrected. */
 const PUT_RIGHT = 60_000;
-/** The roles of devices that may what a supervisor may, as src/model.rs has them: a test compares them. */
+/** The device roles with a supervisor's rights, as in src/model.rs; a test compares them. */
 const SUPERVISORS = ["supervisor"];
-/** The codes that this page knows. A service that has others is not decided for. */
+/** Whether this page can check codes of this kind. It does not decide for a service that uses others. */
 const isKnown = ({ algorithm, digits, period }) => algorithm === "SHA1" && digits === 6 && period === 30;
 
 /**
- * A gate. A verdict is the answer to a scan as the service gives it, and `{offline, undecided, problem, offline_result}`:
- * `offline` is true for one that was decided here and that the service does not know of yet; one that is `undecided` never
- * admits, and its `problem` is why; `offline_result` is what was decided here where the service has spoken since.
+ * A gate. A verdict is the service's answer to a scan, plus `{offline, undecided, problem, offline_result}`: `offline` is true
+ * for a verdict decided here that the service does not know of yet; an `undecided` verdict never admits, and `problem` says why;
+ * `offline_result` is what this device had decided before the service answered.
  *
- * Events: `state` whenever `state`, `device` or `recent` changed; `corrected` with the verdicts on who may pass that the
- * service did not share, as its `detail`.
+ * Events: `state` whenever `state`, `device` or `recent` changed; `corrected` when the service disagrees on who may pass, with
+ * its verdicts as `detail`.
  */
 export class Gate extends EventTarget {
-  /** What `POST /api/enrol` told about this gate, without the key; null before. */
+  /** What `POST /api/enrol` answered about this gate, without the key; null before. */
   device = null;
-  /** The newest 50 verdicts, the newest first. */
+  /** The newest 50 verdicts, newest first. */
   recent = [];
   direction = "entry";
-  /** The gate that was chosen on the device, where the key is bound to none. */
+  /** The gate chosen on this device when its key is not bound to one. */
   atGate = null;
 
-  /** The key of this device: `key_id`, `key`, the `enrolment` that gave it, and the `database` that has known it. */
+  /** This device's key: `key_id`, `key`, the `enrolment` that issued it, and the `database` that knows it. */
   #own = null;
-  /** Null where the browser keeps nothing: then there is no deciding here. */
+  /** Null where the browser cannot store anything: this device then cannot decide. */
   #kept = null;
-  /** Whether the storage took nothing the last time. */
+  /** Whether the last write to the storage failed. */
   #full = false;
-  /** What it has not taken yet, the oldest first: `{work, counts, verdict}`. */
+  /** Writes that failed, oldest first: `{work, counts, verdict}`. */
   #unkept = [];
   #catching = null;
   #manifest = null;
@@ -74,13 +76,13 @@ export class Gate extends EventTarget {
   #waiting = [];
   #erased = null;
   #differing = [];
-  /** The list with its names, while somebody looks for one. */
+  /** The list with names, while somebody searches it. */
   #guests = null;
-  /** The latest time that is known to have been, when that was by the page's own clock, and since which refresh. */
+  /** The latest time known to have passed, the page's own clock at that time, and the refresh it came with. */
   #seen = { time: 0, at: 0, refresh: null };
-  /** Why the queue or the manifest does not move. */
+  /** Why the queue or the manifest is stuck. */
   #problems = { queue: null, manifest: null };
-  /** Of keys whose scans the service wants later: until when, by `performance.now`, and why. */
+  /** By key, how long to wait before sending its scans (by `performance.now`), and why. */
   #later = new Map();
   #turn = Promise.resolve();
   #id = newId();
@@ -107,12 +109,12 @@ export class Gate extends EventTarget {
   }
 
   /**
-   * `online`: whether the service answered the last time, or null; `offlineReady`: whether this device can decide by
-   * itself; `tickets` it knows, as of `refreshedAt`, or whether that list was `tooOld`; how many scans are `queued` for the
-   * service, and by the key that they were made under, those that are `waiting` in the queue and those that are `stranded`
-   * because it has ended; scans that the service `refused` for good; the places of tickets that were `differing` in the
-   * service's list; whether the event has `ended`; the `problem` that the service has with sending or refreshing; whether
-   * this device keeps anything (`storage`), and whether there is no room left (`full`).
+   * `online`: whether the service answered the last time, or null; `offlineReady`: whether this device can decide by itself;
+   * `tickets`: how many it knows as of `refreshedAt`; `tooOld`: whether the list was erased for its age; `queued`: how many scans
+   * are queued for the service; by key, `waiting`: scans still to send, and `stranded`: scans whose key has ended; `refused`:
+   * scans that the service refused for good; `differing`: seats and gates of the tickets whose state differed in the service's
+   * list; `ended`: whether the event has ended; `problem`: why sending or refreshing fails; `storage`: whether this device can
+   * store anything; `full`: whether the storage is full.
    */
   get state() {
     const ended = this.#whyOver(this.#manifest) === "ended";
@@ -138,12 +140,12 @@ export class Gate extends EventTarget {
     return this.#waiting.reduce((sum, { unsent }) => sum + unsent, 0);
   }
 
-  /** Whether it may undo, and admit without a code. */
+  /** Whether this device may undo scans and admit without a code. */
   get supervises() {
     return SUPERVISORS.includes(this.device?.role);
   }
 
-  /** The limits that the service told last. */
+  /** The limits from the service's latest answer. */
   get limits() {
     return { ...this.device?.limits, ...this.#manifest?.limits };
   }
@@ -158,12 +160,12 @@ export class Gate extends EventTarget {
     return this.#keepChoices();
   }
 
-  /** What an enrolment token is for, which is not used up by that. Throws a `Problem`. */
+  /** Returns what an enrolment token is for, without using it up. Throws a `Problem`. */
   offer(token) {
     return ask("POST", "/api/enrol/offer", { json: { token } });
   }
 
-  /** Becomes the gate that an enrolment token is for. Throws a `Problem`. */
+  /** Enrols this device as the gate that a token is for. Throws a `Problem`. */
   async enrol(token) {
     const { key, ...told } = await ask("POST", "/api/enrol", { json: { token } });
     const device = { ...told, enrolment: newId() };
@@ -178,16 +180,16 @@ export class Gate extends EventTarget {
     this.sync();
   }
 
-  /** Is no gate any more. Scans that the service has not got stay, and go out with the key that they were made under. */
+  /** Stops being a gate. Unsent scans stay, and are sent with the key they were made under. */
   async leave() {
     if (this.#own) await this.#forget(this.#own);
   }
 
-  /** The unsent scans of a key as a file for the organizer, who hands it in: `{numbers, file}`. */
+  /** Returns a key's unsent scans as a file for the organizer to hand in: `{numbers, file}`. */
   async stranded(key_id) {
     const [{ items }, holder] = await Promise.all([this.#kept.unsent(key_id, { most: Infinity, wrong: Infinity }), this.#kept.key(key_id)]);
     const numbers = items.map(({ number }) => number);
-    // Of release 0.1.0 no key is left to prove it by.
+    // Release 0.1.0 stored no key that could sign them.
     if (!holder?.key) return { numbers, file: { scans: items.map(({ body }) => body) } };
     const { name, gate, event } = { ...holder, event: holder.event ?? "default" };
     const write = async ({ body }) => {
@@ -197,22 +199,23 @@ export class Gate extends EventTarget {
     return { numbers, file: { key_id, event, name, gate, scans: await Promise.all(items.map(write)) } };
   }
 
-  /** Tries at once to send scans of keys that have ended: an organizer may have agreed to take them. */
+  /** Sends scans of ended keys now: an organizer may have agreed to accept them. */
   async sendStranded() {
     for (const { key_id } of this.#stranded) this.#later.delete(key_id);
     await this.sync();
   }
 
-  /** Takes such scans off the device, when a person has kept them. */
+  /** Removes such scans from the device once a person has saved them. */
   async discard(numbers) {
     await this.#keep((kept) => kept.discard(numbers), { counts: false });
     await this.#changed();
   }
 
   /**
-   * Shows a scan to whoever decides: `{code}`, `{seat, gate, totp_code}`, `{seat, gate, manual: true, note}`, or `{ticket_id, vouched_by}`
-   * of the `party` of an admission, whose `scan_id` that is, or people without a ticket, `{walk_up: {count, paid, full_name, category, note}}`. A code that was typed
-   * by a scanner has `readings`, or some that are `loose`, as readings.js tells them.
+   * Presents a scan for a decision: `{code}`, `{seat, gate, totp_code}`, `{seat, gate, manual: true, note}`, `{ticket_id,
+   * vouched_by}` for a ticket of the `party` of the admission with that `scan_id`, or `{walk_up: {count, paid, full_name,
+   * category, note}}` for people without a ticket. A code typed by a hand-held scanner comes with `readings` or `loose` (see
+   * readings.js).
    */
   scan({ readings = [], loose = [], ...presented }) {
     const body = { scan_id: newId(), ...presented, direction: presented.walk_up ? "entry" : this.direction };
@@ -220,7 +223,7 @@ export class Gate extends EventTarget {
     return this.#inTurn({ ...body, ...(atGate ? { at_gate: atGate } : {}) }, { readings, loose });
   }
 
-  /** Notes in the list of this device that so many scans were not taken. The service learns nothing of them: nothing was decided. */
+  /** Lists this many scans as not taken on this device. The service is not told, because nothing was decided. */
   async missed(count) {
     if (!this.device) return;
     for (let scan = 0; scan < count; scan += 1) {
@@ -231,20 +234,20 @@ export class Gate extends EventTarget {
     }
   }
 
-  /** The same scan once more, when nobody could decide it. */
+  /** Repeats a scan that was left undecided. */
   retry(verdict) {
     if (!verdict.undecided) return verdict;
     const again = verdict.problem?.code === "scan_id_conflict" ? { scan_id: newId() } : {};
     return this.#inTurn({ ...verdict.request, ...again });
   }
 
-  /** Takes a scan back. Resolves to the service's answer; throws a `Problem`. */
+  /** Undoes a scan. Resolves to the service's answer; throws a `Problem`. */
   async undo(scan_id) {
     const { offline, walk_up, scan_ids } = this.recent.find((verdict) => verdict.scan_id === scan_id) ?? {};
     if (offline) await this.#drain().catch(() => {});
     const known = await this.#kept?.look(this.#event, {}).catch(() => null);
     const undo = (id) => this.#ask("POST", `/api/scans/${id}/undo`, { timeout: PATIENCE_ALONE });
-    // Of people who came together the first is last: by it the list shows that all are out.
+    // The first scan of a group comes last: the list takes it as the sign that all are out.
     const [, ...others] = scan_ids ?? (await walkUpIds(scan_id, walk_up?.count));
     for (const id of others) await undo(id);
     const answer = await undo(scan_id);
@@ -254,19 +257,22 @@ export class Gate extends EventTarget {
     return answer;
   }
 
-  /** Takes a scan that the service refused for good off the list, when a person has seen it. */
+  /** Removes a scan that the service refused for good from the list, once a person has seen it. */
   async dismiss(scan_id) {
     await this.#keep((kept) => kept.dismiss(scan_id), { counts: false });
     await this.#changed();
   }
 
-  /** Takes tickets that the service had otherwise off the list, when a person has seen which they are. */
+  /** Clears the list of differing tickets, once a person has seen them. */
   async seenDiffering() {
     await this.#keep((kept) => kept.seenDiffering(), { counts: false });
     await this.#changed();
   }
 
-  /** The event's counts, as the service has them, or by the manifest: then only of gates whose tickets are in it. */
+  /**
+   * Returns the event's counts from the service or, when it is away, from the manifest: then only for gates whose tickets are in
+   * it.
+   */
   async counts() {
     try {
       const timeout = this.state.offlineReady ? PATIENCE : PATIENCE_ALONE;
@@ -279,8 +285,9 @@ export class Gate extends EventTarget {
   }
 
   /**
-   * Those whose seat or name has these words: `{guests, offline}`, each guest as the service tells a ticket, those at this gate first. By the
-   * list where the service is away; then it stays open in memory until `closeGuests`. Throws a `Problem`.
+   * Returns the guests whose seat or name contains these words: `{guests, offline}`, each guest as the service describes a
+   * ticket, this gate's first. Searches the list when the service is away, and holds it open in memory until `closeGuests`.
+   * Throws a `Problem`.
    */
   async guests(text) {
     const own = ({ gate }) => samePlace(gate, this.device?.gate ?? this.atGate);
@@ -298,7 +305,7 @@ export class Gate extends EventTarget {
     }
   }
 
-  /** Nobody looks for a name any more. */
+  /** Drops the list opened for a search. */
   closeGuests() {
     this.#guests = null;
   }
@@ -306,7 +313,7 @@ export class Gate extends EventTarget {
   /** Sends the queue and refreshes the manifest. Never throws: `state` says what is wrong. */
   async sync() {
     try {
-      // There was no room for as much as opening it.
+      // The storage had no room even to open.
       if (!this.#kept && !this.#own) await this.#open();
       if (this.#kept) await this.#load();
       await this.#catchUp().catch(() => {});
@@ -317,7 +324,7 @@ export class Gate extends EventTarget {
       await this.#drain().catch(() => {});
       if (this.#own) await this.#once("manifest", () => this.#refreshWhole());
     } catch (error) {
-      // Another time.
+      // The next sync tries again.
       if (error?.name === "QuotaExceededError") this.#full = true;
     }
     await this.#changed();
@@ -325,18 +332,18 @@ export class Gate extends EventTarget {
 
   // ---- a scan
 
-  /** One scan after the other, so that no two of them take the same ticket for unused. */
+  /** Takes scans one at a time, so that no two of them find the same ticket unused. */
   #inTurn(body, typed) {
     const verdict = this.#turn.then(() => this.#spelled({ ...body, scanned_at: new Date(this.#time()).toISOString() }, typed));
     this.#turn = verdict.catch(() => {});
     return verdict;
   }
 
-  /** A scan with what was typed spelled as a ticket of the list, or, where that has none of them, in the ways that are likeliest. */
+  /** Scans typed input in the spelling of a ticket in the list or, if no ticket matches, in the likeliest spellings. */
   async #spelled(body, { readings, loose } = { readings: [], loose: [] }) {
     const isPlain = loose.length === 0 && readings.length < 2;
     const known = isPlain ? [] : ((await this.#inList(body, readings, loose).catch(() => null)) ?? []);
-    // Of two tickets nobody knows which was shown.
+    // Two tickets match, and nothing tells which was shown.
     if (known.length > 1) return this.#undecided(body, new Problem(400, { code: "invalid_payload" }));
     const [first, ...others] = known.length > 0 ? known : [readings[0] ?? body.code, ...readings.slice(1, SPELLINGS)];
     let verdict = await this.#scan({ ...body, ...(first === undefined ? {} : { code: first }) });
@@ -347,7 +354,10 @@ export class Gate extends EventTarget {
     return verdict;
   }
 
-  /** Which spellings are tickets of the list: one of each ticket; of several tickets those whose code is right. */
+  /**
+   * Returns the spellings that name tickets in the list, one per ticket. If there are several, only those whose code is right, if
+   * any is.
+   */
   async #inList({ scanned_at }, readings, loose) {
     const spellings = new Set(loose.length === 0 ? readings : [...readings, ...(await this.#kept.spellings(loose))]);
     const found = [];
@@ -369,12 +379,12 @@ export class Gate extends EventTarget {
     await this.#catchUp().catch(() => {});
     await this.#expire().catch(() => {});
     const shown = understood(body);
-    // Where the storage fails for a moment, nobody knows who is in the queue.
+    // When the storage fails, any scan in the queue may be of this ticket.
     const waiting = this.#queued + this.#refused.length + this.#stranded.length;
     const unknown = { tick: 0, manifest: null, ticket: null, unsent: Array.from({ length: waiting }) };
     const known = (await this.#kept?.look(this.#event, shown).catch(() => null)) ?? unknown;
     let problem = null;
-    // The service does not know of who passed with this ticket here, and would let the next one pass too; nor of who vouches.
+    // The service does not know that this ticket was used here and would admit it again; nor does it know an offline voucher.
     if (known.unsent.length === 0 && !this.#voucher(body)?.offline) {
       try {
         return await this.#asked(body, shown, known);
@@ -387,12 +397,12 @@ export class Gate extends EventTarget {
     return verdict ?? this.#undecided(body, problem && !problem.isAway ? problem : this.#cannotDecide());
   }
 
-  /** The service's verdict. */
+  /** Returns the service's verdict. */
   async #asked(body, shown, { tick, manifest, ticket }) {
     const patience = this.#online === false ? PATIENCE_AWAY : PATIENCE;
     const timeout = this.#canDecide(manifest) ? patience : PATIENCE_ALONE;
     const answer = await (body.walk_up ? this.#admitted(body, timeout) : this.#ask("POST", `/api/events/${this.#event}/scans`, { json: body, timeout }));
-    // Something else than the service answers like this.
+    // Something other than the service answered.
     if (answer.scan_id !== body.scan_id || !answer.result) throw this.#away();
     const verdict = { ...answer, vouched_by: body.vouched_by, offline: false, undecided: false, problem: null };
     const step = answer.result === "accepted" && shown.code?.digits ? await stepOf(ticket, shown.code.digits, manifest) : null;
@@ -406,7 +416,7 @@ export class Gate extends EventTarget {
     return verdict;
   }
 
-  /** The service's verdict on people without a ticket: that on the first of them, with all of their seats. */
+  /** Returns the service's verdict on people without a ticket: that of the first, with the seats of all. */
   async #admitted({ scan_id, at_gate: gate, scanned_at, walk_up }, timeout) {
     const json = { scan_id, gate, scanned_at, ...walk_up };
     const { scans: [scan] = [], scans } = await this.#ask("POST", `/api/events/${this.#event}/walk-ups`, { json, timeout });
@@ -415,7 +425,7 @@ export class Gate extends EventTarget {
     return { ...scan, ticket: { ...scan.ticket, seat }, walk_up, scan_ids: scans.map((one) => one.scan_id) };
   }
 
-  /** The verdict by the manifest, or null when there is none to decide by. */
+  /** Decides by the manifest. Returns null if there is none to decide by. */
   async #decided(body, shown) {
     for (let tries = 0; tries < TRIES; tries += 1) {
       const { manifest, ticket, seen: known } = (await this.#kept?.look(this.#event, shown)) ?? {};
@@ -425,7 +435,7 @@ export class Gate extends EventTarget {
       }
       if (body.walk_up && !manifest.event.walk_ups) return this.#undecided(body, new Problem(409, { code: "walk_ups_not_allowed" }));
       const subject = ticket && subjectOf(ticket, manifest.event);
-      // Of the future too: whoever has the device has the keys that make all codes.
+      // Codes of the future are named as such: whoever has this device has the keys that make every code anyway.
       const how = { direction: body.direction, offline: true, tells_future: true };
       const time = Date.parse(body.scanned_at);
       const code = shownCode(ticket, shown.code, time, manifest.codes);
@@ -433,7 +443,7 @@ export class Gate extends EventTarget {
       const { result, step, seconds_off, opens_at, closed_at } = body.walk_up ? { result: "accepted", step: null, seconds_off: null }
         : await decide(subject, presented, time, manifest.codes);
       const admits = ticket && result === "accepted" && body.direction === "entry" && !body.vouched_by;
-      // In the place of the code: what comes before it needs none.
+      // Checked where a code would be: the refusals before it need neither.
       if (body.vouched_by && told(result, false) === "everything" && !(await this.#isVouched(body, ticket))) {
         return this.#undecided(body, notVouched(this.limits));
       }
@@ -456,7 +466,7 @@ export class Gate extends EventTarget {
         direction: body.direction,
         scanned_at: body.scanned_at,
         first_used_at: result === "already_used" ? admittedAt(ticket, manifest.event) : null,
-        // Nobody is let in at another gate.
+        // Nobody is admitted at another gate.
         first_used_gate: result === "already_used" && ticket.used_at ? ticket.gate : null,
         right_gate: result === "wrong_gate" ? ticket.gate : null,
         opens_at: timeOf(opens_at),
@@ -468,7 +478,7 @@ export class Gate extends EventTarget {
         vouched_by: body.vouched_by,
         ...{ offline: true, undecided: false, problem: null },
       };
-      // Nobody passes of whom nothing is written down.
+      // Nobody is admitted before the scan is on disk.
       const written = await this.#kept.decided(item, verdict, known).catch((error) => {
         this.#full = true;
         throw error;
@@ -482,12 +492,12 @@ export class Gate extends EventTarget {
     return null;
   }
 
-  /** The verdict that is to vouch for a scan, where this device remembers it. */
+  /** The verdict that vouches for a scan, if this device still has it. */
   #voucher({ vouched_by }) {
     return vouched_by && this.recent.find(({ scan_id }) => scan_id === vouched_by);
   }
 
-  /** The holder's other tickets for the ticket's gate that would admit at this moment without a code, as the service tells them. */
+  /** Returns the holder's other tickets for the same gate that would be admitted now without a code, in the service's form. */
   async #party(ticket, { event, codes, limits }, time) {
     const company = await this.#kept.company(ticket);
     const presented = { code: null, vouched: false, at_gate: null, direction: "entry", offline: true, tells_future: false };
@@ -496,7 +506,9 @@ export class Gate extends EventTarget {
     return admissible.map(({ ticket_id, seat, gate, full_name = null, category = null, note = null }) => ({ ticket_id, seat, gate, full_name, category, note }));
   }
 
-  /** Whether a scan may speak for this one, as the service sees it: it admitted the same holder at the same gate a short while ago. */
+  /**
+   * Whether a scan may vouch for this one, by the service's rule: it admitted the same holder at the same gate a short while ago.
+   */
   async #isVouched(body, ticket) {
     const voucher = this.#voucher(body);
     const admits = voucher?.result === "accepted" && voucher.direction === "entry" && !voucher.undone_at && !voucher.vouched_by;
@@ -519,16 +531,16 @@ export class Gate extends EventTarget {
     return Boolean(this.device?.offline && this.#isUpToDate && recall(UNKEPT) === null && manifest?.ready && !this.#whyOver(manifest));
   }
 
-  // ---- how long
+  // ---- expiry
 
-  /** The time, which only goes forward, however the device's clock is set. */
+  /** Returns the time, which never goes back, however the device's clock is set. */
   #time() {
     return Math.max(now(), this.#seen.time + performance.now() - this.#seen.at);
   }
 
   /**
-   * Why what is known of tickets has to go: the event has `ended`, or it is `old`, because so long ago nobody heard of the service, or
-   * nobody knows how long ago since the clock was set back, or because the key has ended. Otherwise null.
+   * Returns why the ticket data must be erased: `ended` if the event is over; `old` if the service was last heard too long ago,
+   * the clock was set back so that nobody can tell, or the key has expired. Otherwise null.
    */
   #whyOver(manifest) {
     if (!this.device) return null;
@@ -543,7 +555,7 @@ export class Gate extends EventTarget {
     return isFresh && now() > time - PUT_RIGHT ? null : "old";
   }
 
-  /** Erases what has to go, without the network too. */
+  /** Erases data that must go, even without a network. */
   async #expire() {
     const why = this.#whyOver(this.#manifest);
     if (why && (this.#manifest || this.recent.length > 0)) {
@@ -553,7 +565,7 @@ export class Gate extends EventTarget {
     }
   }
 
-  /** Why there is nobody to decide. */
+  /** Returns why this device cannot decide. */
   #cannotDecide() {
     if (this.#full) return new Problem(0, { code: "storage_full" });
     return new Problem(0, this.state.tooOld ? { code: "list_too_old" } : {});
@@ -565,24 +577,24 @@ export class Gate extends EventTarget {
     return this.#once("queue", () => this.#send());
   }
 
-  /** Every answer of the service tells what time it is. */
+  /** Asks for the time: every answer of the service has it. */
   #learnTime() {
     return this.#ask("GET", "/health", { timeout: PATIENCE });
   }
 
-  /** Each scan goes out with the key that it was made under, also when this device is another gate by now, or none. */
+  /** Sends each scan with the key it was made under, even if this device is another gate by now, or none. */
   async #send() {
     let problem = null;
     const holders = (await this.#kept?.senders()) ?? [];
     const { set, unseen } = clockSince();
-    // A batch by the wrong time would be refused for good.
+    // A batch with wrong times would be refused for good.
     if (holders.length > 0 && (this.#online !== true || set || unseen)) await this.#learnTime();
     for (const holder of holders) {
       try {
         await this.#sendOf(holder);
       } catch (error) {
         if (!(error instanceof Problem) || error.isAway) throw error;
-        // A key that has ended has told so elsewhere. It may be taken yet: an organizer may agree, or it has only expired.
+        // This was reported elsewhere. The scans may still be accepted: an organizer may agree, or the key has only expired.
         if (error.status !== 401) problem = error;
         else this.#later.set(holder.key_id, { until: performance.now() + 1000 * (holder.ended ? RARELY : 0) });
       }
@@ -604,7 +616,7 @@ export class Gate extends EventTarget {
       const scans = items.map(({ body }) => ({ ...body, code: body.code && trimmed(body.code).slice(0, LONGEST_CODE), scanned_at: madeAt(body) }));
       const request = { json: { scans }, timeout: BATCH.timeout, holder };
       const { results } = await this.#ask("POST", `/api/events/${event}/scans/batch`, request).catch((problem) => {
-        // What was written of it is replayed then, so each time the service comes further.
+        // Scans already written are replayed on the next try, so each try gets further.
         if (problem.retryAfter) later(problem.retryAfter, problem);
         throw problem;
       });
@@ -613,7 +625,7 @@ export class Gate extends EventTarget {
       const corrected = await this.#kept.settle(event, answers, tick);
       await this.#changed();
       if (wrong === BATCH.wrong) later(MINUTE);
-      // Those of another gate are the organizer's to see.
+      // Corrections for another gate concern the organizer only.
       if (corrected.length > 0 && holder.key_id === this.#own?.key_id) {
         this.dispatchEvent(new CustomEvent("corrected", { detail: corrected }));
       }
@@ -623,7 +635,7 @@ export class Gate extends EventTarget {
 
   // ---- the manifest
 
-  /** A list that lacks what a tab could not keep before it died is got anew. */
+  /** Downloads the list anew if a tab died before it could save something that belongs in it. */
   async #refreshWhole() {
     const doubted = recall(UNKEPT);
     const anew = doubted !== null && doubted !== this.#id;
@@ -632,7 +644,7 @@ export class Gate extends EventTarget {
     if (anew && recall(UNKEPT) === doubted) forget(UNKEPT);
   }
 
-  /** `anew` begins with nothing; `whole` puts the whole list over that which is kept. */
+  /** `anew` starts from nothing; `whole` replaces the stored list with a whole one. */
   async #refresh({ anew = false, whole = false } = {}) {
     if (!this.#kept || !this.device?.offline) return;
     const begun = await this.#kept.refresh({ anew, time: now() });
@@ -646,7 +658,7 @@ export class Gate extends EventTarget {
     };
     let etag = null;
     let head = null;
-    // While one list is written, the next is read and sealed.
+    // While one part is written, the next is read and sealed.
     let writing = Promise.resolve([]);
     const differing = [];
     try {
@@ -655,7 +667,7 @@ export class Gate extends EventTarget {
       const response = await this.#respond("GET", path, { headers, signal: stalled.signal }, "manifest");
       if (response.status === 304) {
         await this.#kept.refreshed({ ...begun, ready: true, refreshed_at: now() });
-        // Once for each state: it may be that the two count the same list in two ways.
+        // Once per state: the two may count the same list differently.
         if (begun.replaced !== begun.etag && !(await this.#kept.agrees(this.#event, begun))) await this.#refresh({ whole: true });
         return;
       }
@@ -664,24 +676,24 @@ export class Gate extends EventTarget {
         if (Array.isArray(part)) {
           const last = writing;
           writing = this.#kept.put(this.#event, begun.tick, part);
-          writing.catch(() => {}); // It is awaited below, or nobody wants to know.
+          writing.catch(() => {}); // It is awaited below, unless the download failed first.
           differing.push(...(await last));
           continue;
         }
         head = part;
         if (!isKnown(head.codes)) throw new Error("codes that this page does not know");
-        // Another event has taken the name: nothing of the old one holds.
+        // Another event has taken the name: no stored ticket is valid.
         if (begun.event && begun.event.event_id !== head.event.event_id) return await this.#refresh({ anew: true });
       }
       differing.push(...(await writing));
     } finally {
       clearTimeout(timer);
     }
-    // A first download takes its time, and what was scanned meanwhile may be missing: it is whole after one `since`.
+    // A first download takes a while and may miss scans made meanwhile, so it is complete only after one `since`.
     const complete = begun.as_of !== undefined;
     const { event, as_of, counts, codes, limits } = head;
     const manifest = { event, as_of, counts, codes, limits, etag, tick: begun.tick, refreshed_at: now(), ready: complete };
-    // A whole list over another: the service knows no way from that one to its own.
+    // The service sent a whole list because it knows no changes from the stored one to its own.
     const replaces = complete && head.whole;
     await this.#kept.refreshed({ ...manifest, replaced: replaces ? etag : null }, { whole: head.whole, differing: replaces ? differing : null });
     if (!complete) await this.#refresh();
@@ -702,7 +714,7 @@ export class Gate extends EventTarget {
     const { capacity = null, walk_ups: takes_walk_ups, walk_up_price, currency, category_colours = {} } = this.#manifest?.event ?? {};
     const categories = Object.keys(category_colours).map((category) => ({ category }));
     const told = { takes_walk_ups, walk_up_price, currency, categories, offline: true };
-    // Of another gate's tickets nobody here knows who is inside.
+    // Nobody here knows who is inside with another gate's tickets.
     return { ...Object.fromEntries(totals), gates: all, capacity: this.device.gate ? null : capacity, ...told };
   }
 
@@ -712,13 +724,13 @@ export class Gate extends EventTarget {
     return this.device?.event ?? "default";
   }
 
-  /** Nobody answered, or something that is not the service did. */
+  /** Notes that nobody answered, or something other than the service did. */
   #away() {
     this.#online = false;
     return new Problem(0);
   }
 
-  /** Asks the service: its answer, whether it is a verdict or not. Throws a `Problem` when it is neither. */
+  /** Sends a request and returns the service's answer, a verdict or not. Throws a `Problem` if it is neither. */
   async #ask(method, path, options, about) {
     const response = await this.#respond(method, path, options, about);
     const body = await parsed(response).catch(() => null);
@@ -742,7 +754,7 @@ export class Gate extends EventTarget {
     }
     if (response.status === 401 && isOfAnother(response, holder?.database)) throw this.#away();
     const body = await parsed(response.clone()).catch(() => null);
-    // A proxy or a captive portal refuses too, but not like this.
+    // A proxy or captive portal also refuses, but without these fields.
     if (response.status >= 500 || response.status === 408 || !(body?.code || body?.result)) {
       this.#online = false;
       throw response.status >= 500 && body?.code ? new Problem(response.status, body) : new Problem(0);
@@ -753,13 +765,13 @@ export class Gate extends EventTarget {
     problem.retryAfter = Number(response.headers.get("retry-after"));
     if (about) this.#problems[about] = problem;
     if (response.status === 401 && holder) await this.#forget(holder, { dead: true });
-    // Where it says when the manifest can be had again, it is too early by its clock: what was had before stays as long as it may.
+    // With a retry time, the service only says that by its clock it is too early: the stored list stays until it expires.
     const isOver = response.status === 403 && about === "manifest" && !problem.retryAfter;
     if (isOver && this.#manifest?.as_of) await this.#kept.erase();
     throw problem;
   }
 
-  /** Which database knows a key, so that no other one ends it. */
+  /** Stores which database knows a key, so that no other database can end it. */
   async #learnDatabase(holder, response) {
     const database = holder && databaseOf(response);
     if (!database || database === holder.database) return;
@@ -767,9 +779,9 @@ export class Gate extends EventTarget {
     await this.#keep((kept) => kept.knows(holder), { counts: false });
   }
 
-  // ---- what is kept
+  // ---- storage
 
-  /** Forgets a key and all that it opened, unless another tab has enrolled anew. A `dead` one sends nothing more either. */
+  /** Forgets a key and everything it gave access to, unless another tab has enrolled again. A `dead` key also stops sending. */
   async #forget(holder, { dead = false } = {}) {
     if (this.#own?.enrolment === holder.enrolment) {
       this.#dropUnkept();
@@ -787,9 +799,9 @@ export class Gate extends EventTarget {
   }
 
   /**
-   * Keeps something that the service knows already, so that failing is no reason to refuse anybody. What the storage does not
-   * take is tried again; until it has what `counts` for who may pass, this device knows less than it should, and decides
-   * nothing by itself. A `verdict` in it is shown meanwhile.
+   * Stores something that the service already knows, so that a failure is no reason to refuse anybody. Failed writes are retried.
+   * Until those with `counts`, which affect admission, succeed, this device decides nothing by itself. The `verdict` of a failed
+   * write is shown meanwhile.
    */
   async #keep(work, { counts = true, verdict = null } = {}) {
     if (!this.#kept) return undefined;
@@ -801,13 +813,13 @@ export class Gate extends EventTarget {
     } catch {
       this.#full = true;
       this.#unkept.push({ work, counts, verdict });
-      // Whoever opens the page anew must not believe what is kept.
+      // A page opened later must not trust the stored list.
       if (counts) remember(UNKEPT, this.#id);
       return undefined;
     }
   }
 
-  /** Keeps what could not be kept before, in its order. Throws when there is still no room. */
+  /** Retries failed writes in order. Throws if there is still no room. */
   #catchUp() {
     this.#catching ??= this.#keepRest().finally(() => (this.#catching = null));
     return this.#catching;
@@ -823,13 +835,13 @@ export class Gate extends EventTarget {
     if (recall(UNKEPT) === this.#id) forget(UNKEPT);
   }
 
-  /** Verdicts that could not be kept go with the list that they are about. */
+  /** Drops unsaved verdicts, along with the list they are about. */
   #dropUnkept() {
     this.recent = [];
     this.#unkept = this.#unkept.filter(({ verdict }) => !verdict);
   }
 
-  /** Whether this tab has learnt nothing about who may pass that it could not keep. */
+  /** Whether this tab has saved everything that affects admission. */
   get #isUpToDate() {
     return !this.#unkept.some(({ counts }) => counts);
   }
@@ -839,7 +851,7 @@ export class Gate extends EventTarget {
     this.#waiting = waiting;
     this.#refused = refused;
     this.#stranded = stranded;
-    // Once something could not be kept, memory knows better.
+    // Once a write has failed, memory is newer than the storage.
     const unkept = this.#unkept.flatMap(({ verdict }) => verdict ?? []).reverse();
     if (this.#isUpToDate) {
       this.#own = own;
@@ -856,7 +868,7 @@ export class Gate extends EventTarget {
     return choices;
   }
 
-  /** Tells whoever looks, in other tabs too, and shows a verdict that could not be kept. */
+  /** Notifies listeners, in other tabs too, and shows a verdict that could not be saved. */
   async #changed(verdict) {
     if (this.#kept) {
       await this.#load().catch(() => {});
@@ -867,7 +879,7 @@ export class Gate extends EventTarget {
     this.dispatchEvent(new Event("state"));
   }
 
-  /** Runs `work` unless it runs already, here or in another tab. */
+  /** Runs `work` unless it is already running, here or in another tab. */
   #once(name, work) {
     if (!this.#running.has(name)) {
       this.#running.set(name, alone(`gate-${name}`, HELD[name], work).finally(() => this.#running.delete(name)));
@@ -876,7 +888,7 @@ export class Gate extends EventTarget {
   }
 }
 
-/** Runs `work` while no other tab does, but waits for no more than `patience`. Both at once is wasteful, not wrong. */
+/** Runs `work` while no other tab does, but waits at most `patience` milliseconds. Running twice is wasteful, not wrong. */
 async function alone(name, patience, work) {
   if (!navigator.locks) return work();
   let begun = false;
@@ -892,18 +904,18 @@ async function alone(name, patience, work) {
   }
 }
 
-/** A verdict that says nothing yet. */
+/** A verdict with no result yet. */
 const blank = ({ scan_id, at_gate, direction, scanned_at }) => ({
   ...{ scan_id, result: null, message: "", ticket: null, at_gate: at_gate ?? null, direction, scanned_at },
   ...{ first_used_at: null, first_used_gate: null, right_gate: null, opens_at: null, closed_at: null, seconds_off: null, party: [] },
   ...{ replayed: false, undone_at: null, offline: false, undecided: false, problem: null },
 });
 
-/** What the service says of a ticket for which no scan speaks. */
+/** What the service answers when the voucher does not hold for the ticket. */
 const notVouched = ({ party_seconds: seconds }) =>
   new Problem(422, { code: "invalid_payload", errors: [{ field: "vouched_by", code: "not_vouched", params: { seconds } }] });
 
-/** A code spelled as that of its ticket: of one on paper that lost its shifts, the device knows how it is written. */
+/** Spells a code as its ticket does. If a printed code lost its shifts, the device knows the right spelling. */
 async function spelledFor(ticket, spelling) {
   const [form, id, rest] = spelling.split(".");
   if (form !== "RP1" || !ticket.key) return spelling;
@@ -916,15 +928,18 @@ async function isRight({ key }, code, time, { codes }) {
   return Boolean(key && code) && (await recognise(key, code, time, codes))?.seconds_off === null;
 }
 
-/** Asks the browser not to throw away what is kept when room is short. */
+/** Asks the browser not to evict stored data when space is short. */
 function persist() {
   navigator.storage?.persist?.().catch(() => {});
 }
 
-/** When a scan was made. Nothing was scanned in the future: the device's clock was, and is right now. */
+/** When a scan was made. A time in the future came from a wrong device clock and becomes the current time. */
 const madeAt = ({ scanned_at }) => [scanned_at, new Date(now()).toISOString()].sort()[0];
 
-/** What a file says of a scan: which ticket, without the code. On paper that is good until the service knows of it. */
+/**
+ * Writes a scan for a file: it names the ticket without the code, because a printed code stays valid until the service has the
+ * scan.
+ */
 function written(body) {
   const { scan_id, at_gate, direction, offline_result, note, vouched_by, walk_up } = body;
   const { ticket_id, seat, gate } = understood(body);
@@ -932,28 +947,28 @@ function written(body) {
   return { scan_id, ticket_id, vouched_by, seat, gate, note, walk_up: people, at_gate, direction, scanned_at: madeAt(body), offline_result };
 }
 
-/** What was shown at the gate: the ticket that it names, and the code that speaks for it. */
+/** Reads what was shown at the gate: the ticket it names, and the code to check. */
 function understood({ code, ticket_id, seat, gate, totp_code }) {
   if (ticket_id !== undefined) return { ticket_id, code: null };
   if (code === undefined) return { seat, gate, code: totp_code === undefined ? null : { digits: totp_code } };
   return parse(code) ?? { code: { digits: "" } };
 }
 
-/** What is counted of people without a ticket until the service knows of them. */
+/** What people without a ticket add to the counts until the service knows of them. */
 const doorCounts = ({ walk_up, at_gate: gate }) => walk_up && { gate: gate ?? "", people: walk_up.count, cash: walk_up.count * (walk_up.paid ?? 0) };
 
 const timeOf = (moment) => moment && new Date(moment).toISOString();
 
-/** When a ticket admitted its holder: first, and where it does so each day, last. */
+/** When a ticket admitted its holder: the first time or, with daily re-entry, the last. */
 const admittedAt = ({ used_at, entered_at = used_at }, { reentry }) => (reentry === "once_a_day" ? entered_at : used_at);
 
-/** The step of a code that the service accepted, or one that is surely not before it. */
+/** The step of a code that the service accepted, or one that is certainly not earlier. */
 async function stepOf(ticket, digits, manifest) {
   const found = ticket?.key && manifest ? await find(ticket.key, digits, now(), manifest.codes).catch(() => null) : null;
   return found?.step ?? stepAt(now()) + 1;
 }
 
-/** A ticket as the service shows it, as far as `told` says. */
+/** A ticket as the service shows it, limited to what `told` allows. */
 function seen({ ticket_id, seat, gate, username, full_name, status, inside, used_at, ...more }, event, told) {
   const { entered_at = used_at, category = null, note = null, valid_from = null, valid_until = null } = more;
   return {
@@ -963,20 +978,20 @@ function seen({ ticket_id, seat, gate, username, full_name, status, inside, used
   };
 }
 
-/** The colour in which an event shows a category, whatever its case and accents. */
+/** The colour of a category in an event, ignoring case and accents. */
 function colourOf(category, { category_colours: colours = {} }) {
   const [, colour = null] = Object.entries(colours).find(([name]) => category !== null && samePlace(name, category)) ?? [];
   return colour;
 }
 
 /**
- * Reads a manifest as it comes, so that 50,000 tickets are never one text: first its head, without tickets, then lists of
- * tickets. Calls `wait` whenever it waits for more. Throws when it is not whole.
+ * Reads a manifest as it arrives, so that 50,000 tickets are never one string: yields first the head without tickets, then arrays
+ * of tickets. Calls `wait` before each read. Throws if the manifest is incomplete.
  */
 async function* manifestParts(response, wait) {
   const OPENING = '"tickets":[';
   const BETWEEN = ',{"ticket_id":';
-  /** Characters of some 200 tickets: no more than that at once, however much comes at once, so that nobody waits. */
+  /** Characters of about 200 tickets: the most parsed at once, however much arrives, so that the page stays responsive. */
   const PART = 60_000;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -987,7 +1002,7 @@ async function* manifestParts(response, wait) {
       const read = await reader.read();
       done = read.done;
       text += read.value ?? "";
-      // Within a text the quotes of these marks would be escaped.
+      // Inside a JSON string the quotes of these marks would be escaped.
       if (!begun && text.includes(OPENING)) {
         const begins = text.indexOf(OPENING) + OPENING.length;
         yield JSON.parse(`${text.slice(0, begins)}]}`);

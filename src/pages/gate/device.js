@@ -1,13 +1,14 @@
-// What a gate keeps on its device, in IndexedDB: who it is, the manifest, the scans that the service has not got yet.
+// What a gate stores on its device, in IndexedDB: its identity, the manifest, and the scans that the service does not have yet.
 //
-// Every change is one transaction. A ticket is kept as the service last told it, in a scan's answer or in the manifest.
-// What it told may have crossed something newer on its way, so all of it is counted: `tick` grows with every answer and
-// with every refresh of the manifest, and a ticket has the tick of its newest news. What was asked for before that may be
-// older. Over that come the scans of the queue that let somebody pass, which the service has not got.
+// Every change is one transaction. A ticket is stored as the service last described it, in a scan's answer or in the manifest.
+// Answers may overtake each other, so they are numbered: `tick` grows with every answer and every refresh of the manifest, and
+// each ticket has the tick of its latest news. The answer to an earlier request may be older. The admissions in the queue, which
+// the service does not have yet, are applied on top.
 //
-// Names, keys and codes are sealed (seal.js). A transaction cannot wait for that, so a record is in clear where transactions
-// look at it (ids, places, states, times), and all the rest of it is in `sealed`. Two ciphers seal: `list` whatever tells of
-// tickets and people, and it goes when that has to go; `own` the keys of this device and its scans, until they are sent.
+// Names, keys and codes are sealed (seal.js). A transaction cannot wait for decryption, so the fields that transactions need
+// (ids, seats, gates, states, times) stay in clear, and the rest of a record is in `sealed`. There are two ciphers: `list` seals
+// everything about tickets and people, and is deleted when that data must go; `own` seals this device's keys and its scans until
+// they are sent.
 
 import { bytesOf, uuid, written } from "./admission.js";
 import { place, samePlace, words } from "../shared/fold.js";
@@ -17,27 +18,30 @@ import { canSeal, fingerprint, newCipher, newPseudonyms, nonceOf, pseudonym, sea
 const NAME = "gate";
 const STORES = ["kept", "tickets", "queue", "keys"];
 const RECENT = 50;
-/** Tickets that one look at the whole list reads at once. */
+/** Tickets read at once when going through the whole list, */
 const CHUNK = 1000;
-/** and one that opens what is sealed in it. */
+/** and when their sealed part is opened as well. */
 const OPENED = 200;
-/** What is in clear, of a ticket and of a scan. */
+/** The fields in clear, of a ticket and of a scan. */
 const STATE = ["ticket_id", "seat", "gate", "read", "status", "registered", "inside", "printed", "last_step", "used_at", "entered_at", "walk_up", "paid", "tick", "mark", "holder"];
 const SCAN = ["scan_id", "direction", "scanned_at", "offline_result", "vouched_by"];
-/** What a transaction resolves to that has to be begun anew. */
+/** What a transaction resolves to when it must be run again. */
 const AGAIN = Symbol("again");
 
-/** Waits for a request of IndexedDB. */
+/** Waits for an IndexedDB request. */
 const done = (request) =>
   new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
   });
 
-/** A seat at a gate, as people read it. */
+/** A seat and gate, normalized the way people read them. */
 const read = ({ seat, gate }) => JSON.stringify([place(seat), place(gate)]);
 
-/** The names by which a scan's ticket is found in the queue: what its QR holds, and what a person types, also as 0.1.0 kept it. */
+/**
+ * The names by which the queue finds a scan's ticket: its id from the QR code, and the typed seat and gate, also in the form of
+ * 0.1.0.
+ */
 export const names = (ticket) => {
   const { ticket_id, seat, gate } = ticket;
   const places = seat ? [JSON.stringify([seat, gate]), read(ticket)] : [];
@@ -56,10 +60,10 @@ export const passed = (ticket, { step, body }) => ({
   entered_at: body.direction === "entry" ? body.scanned_at : ticket.entered_at,
 });
 
-/** Of another gate's ticket no more is told than where it belongs. */
+/** Whether a ticket is this gate's: of others, only the right gate is known. */
 export const isOwn = (ticket) => ticket?.status !== undefined;
 
-/** A record in two: what has these names, and the rest. */
+/** Splits a record into the fields with these names and the rest. */
 function split(record, names) {
   const clear = {};
   const rest = {};
@@ -73,12 +77,12 @@ const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 export class Device {
   #database = null;
   #opening = null;
-  /** The verdicts that were unsealed last, by their nonces. */
+  /** The verdicts unsealed last, by nonce. */
   #opened = new Map();
 
   /**
-   * Opens the storage. Throws where a browser has none, or cannot seal what is in it: then nothing is kept, and what an
-   * older page kept there in clear is deleted. It has no scans: without ciphers there was no deciding either.
+   * Opens the storage. Throws where the browser has none or cannot seal: nothing is stored then, and the clear data of an older
+   * page is deleted. It contains no scans, because without ciphers that page could not decide either.
    */
   static async open() {
     if (!canSeal()) {
@@ -99,7 +103,7 @@ export class Device {
       request.onblocked = () => reject(new Error("another tab holds an older storage"));
       request.onsuccess = () => {
         this.#database = request.result;
-        // Phones close the storage of a page that was in the background.
+        // Phones close the storage of a page in the background.
         this.#database.onclose = this.#database.onversionchange = () => this.#closed();
         resolve();
       };
@@ -116,8 +120,8 @@ export class Device {
   }
 
   /**
-   * Runs `work` in one transaction, which is on the disk when this resolves: a battery may die. `work` gets the stores
-   * and may await nothing but them.
+   * Runs `work` in one transaction and resolves once it is on disk, because a battery may die. `work` gets the stores and may
+   * await nothing else.
    */
   async #transact(mode, work, { durability = mode === "readwrite" ? "strict" : "default", again = true } = {}) {
     if (!this.#database) await this.#open();
@@ -144,9 +148,9 @@ export class Device {
     }
   }
 
-  // ---- what is sealed
+  // ---- sealing
 
-  /** The cipher of this name, or whatever else `make` makes of keys, made where there is none. */
+  /** Returns the stored cipher, or whatever key `make` generates, of this name; creates it if there is none. */
   async #cipher(name, make = newCipher) {
     const known = await this.#transact("readonly", ({ kept }) => done(kept.get(name)));
     if (known) return known;
@@ -159,8 +163,8 @@ export class Device {
   }
 
   /**
-   * Seals each of `parts`, which are `[name of the cipher, value]` or null, and runs `work` with the stores and what was sealed. Begins
-   * anew when a cipher was thrown away meanwhile, with all that it had sealed, or when `work` says so.
+   * Seals each of `parts` (`[name of the cipher, value]` or null) and runs `work` with the stores and the sealed parts. Starts
+   * over if a cipher was deleted meanwhile, with everything it had sealed, or if `work` asks for it.
    */
   async #sealing(parts, work, options) {
     for (;;) {
@@ -175,17 +179,17 @@ export class Device {
     }
   }
 
-  /** A record with what is sealed in it. */
+  /** Returns a record with its sealed part opened. */
   async #whole(name, { sealed, ...clear }) {
     return sealed ? { ...clear, ...(await unseal((await this.#cipher(name)).cipher, sealed)) } : clear;
   }
 
-  /** A scan of the queue as it was put there. */
+  /** Returns a queued scan in its original form. */
   async #wholeScan({ sealed, ...item }) {
     return { ...item, body: { ...item.body, ...(await this.#whole("own", { sealed })) } };
   }
 
-  /** The newest verdicts. Most of them are those of the last time. */
+  /** Returns the newest verdicts. Most were opened the last time. */
   async #verdicts(entries) {
     const opened = new Map();
     for (const { sealed } of entries) {
@@ -197,8 +201,8 @@ export class Device {
   }
 
   /**
-   * Release 0.1.0 kept everything in clear. Its list went with the upgrade, and comes anew. Who this device is and what it has
-   * not sent is sealed; scans of a gate that it was before have no key any more.
+   * Seals what release 0.1.0 stored in clear: this device's identity and its unsent scans. Its list was deleted by the upgrade
+   * and is downloaded again. Scans of a gate that this device was before have no key any more.
    */
   async #sealOld() {
     const clear = await this.#transact("readonly", async ({ kept, queue }) => {
@@ -221,12 +225,12 @@ export class Device {
     });
   }
 
-  // ---- who this is
+  // ---- identity
 
   /**
-   * What a page needs at its start, and after another tab changed something. `own` is the key of this device, if it is a
-   * gate; `seen` the latest time that is known to have been; `erased` why there is no list, if there was one; `differing` the
-   * places of tickets that the service had otherwise than this device.
+   * Returns what a page needs at its start and after another tab changed something. `own` is this device's key, if it is a gate;
+   * `seen` the latest time known to have passed; `erased` why the list was erased, if it was; `differing` the seats and gates of
+   * tickets whose state differed between the service and this device.
    */
   async load() {
     const read = await this.#transact("readonly", async ({ kept, queue, keys }) => {
@@ -243,7 +247,7 @@ export class Device {
     const isStranded = ({ sealed, ended }) => ended || !sealed;
     return {
       ...{ device, choices, manifest, seen, erased, differing },
-      // What cannot be opened is as good as gone.
+      // A key that cannot be opened is as good as gone.
       own: mine?.sealed ? await this.#whole("own", mine).catch(() => null) : null,
       recent: await this.#verdicts(recent ?? []),
       waiting: all.filter((key) => !isStranded(key) && key.unsent > 0),
@@ -256,7 +260,7 @@ export class Device {
     return this.#transact("readwrite", ({ kept }) => done(kept.put(choices, "choices")));
   }
 
-  /** Becomes this gate, with nothing from the one before but its unsent scans and the key that sends them. */
+  /** Becomes this gate, keeping from the one before only its unsent scans and the key that sends them. */
   enrol(device, key) {
     return this.#sealing([["own", { key }]], async (stores, [sealed]) => {
       forget(stores);
@@ -266,8 +270,8 @@ export class Device {
   }
 
   /**
-   * Ends what an enrolment began: forgets who it is, as long as it is this, and the key, unless there are scans for it to
-   * send. A `dead` key opens nothing more; it proves whose scans these are, until the service has them.
+   * Ends an enrolment: forgets the device's identity, if it is still this one, and the key, unless it has scans to send. A `dead`
+   * key gives no access any more, but still proves whose scans these are until the service has them.
    */
   end({ key_id, enrolment }, dead) {
     return this.#transact("readwrite", async (stores) => {
@@ -278,7 +282,7 @@ export class Device {
     });
   }
 
-  /** Keeps which database knows a key. */
+  /** Stores which database knows a key. */
   knows({ key_id, enrolment, database }) {
     return this.#transact("readwrite", async ({ keys }) => {
       const key = await done(keys.get(key_id));
@@ -286,7 +290,7 @@ export class Device {
     }, { durability: "relaxed" });
   }
 
-  /** Forgets the list of tickets and who passed, and with their cipher whatever is left of them on the disk. */
+  /** Deletes the list and the verdicts, together with the cipher that could open what is left on the disk. */
   erase(why) {
     return this.#transact("readwrite", ({ kept, tickets }) => {
       eraseList(kept, tickets);
@@ -294,7 +298,7 @@ export class Device {
     });
   }
 
-  /** Keeps the latest time that is known to have been. */
+  /** Stores the latest time known to have passed. */
   saw(time) {
     return this.#transact("readwrite", ({ kept }) => done(kept.put(time, "seen")), { durability: "relaxed" });
   }
@@ -302,8 +306,8 @@ export class Device {
   // ---- scans
 
   /**
-   * What is known now, at this `tick`, about what was shown: the `manifest` when it is whole, the `ticket` in it, and the
-   * scans of this ticket that let somebody pass and that the service has not got, `unsent`; `seen` is for `decided`.
+   * Returns what is known, at this `tick`, about the ticket shown: the `manifest` if it is complete, its `ticket`, and `unsent`,
+   * the admissions of this ticket that the service does not have yet; `seen` is for `decided`.
    */
   async look(event, shown) {
     const { ticket, ...known } = await this.#transact("readonly", async ({ kept, tickets, queue }) => {
@@ -315,7 +319,7 @@ export class Device {
     return { ...known, seen, ticket: ticket && (await this.#whole("list", ticket)) };
   }
 
-  /** The other tickets of a ticket's holder for its gate, whatever their state. */
+  /** Returns the other tickets of the same holder and gate, in any state. */
   async company({ ticket_id, holder, gate }) {
     if (!holder) return [];
     const held = await this.#transact("readonly", ({ tickets }) => done(tickets.index("holder").getAll(holder)));
@@ -324,8 +328,8 @@ export class Device {
   }
 
   /**
-   * Writes down a scan that was decided here, with its verdict. Resolves to false, with nothing written, when the ticket or
-   * the manifest is no longer what was `seen`: then it has to be decided again.
+   * Writes a scan that was decided here, with its verdict. Resolves to false, without writing, if the ticket or the manifest is
+   * no longer as `seen`: the scan must then be decided again.
    */
   decided(item, verdict, seen) {
     const [body, rest] = split(item.body, SCAN);
@@ -340,9 +344,8 @@ export class Device {
   }
 
   /**
-   * Takes over what the service said of a ticket when it was asked at the tick `asked`; `step` is that of a code that it
-   * accepted. Resolves to whether a scan that it has not got let somebody pass with this ticket meanwhile: then nobody
-   * else may.
+   * Applies the service's answer about a ticket to a request made at tick `asked`; `step` is that of an accepted code. Resolves
+   * to whether an unsent scan let somebody pass with this ticket meanwhile: then nobody else may.
    */
   learn(event, verdict, asked, step) {
     return this.#sealing([["list", verdict]], async (stores, [sealed]) => {
@@ -354,8 +357,8 @@ export class Device {
   }
 
   /**
-   * All tickets of the list whose holder is named, opened, each with the `line` of the words by which it is found. That takes a while, so it
-   * gives way after each part, and whoever asks keeps it only as long as somebody looks for a name.
+   * Returns all tickets of the list whose holder has a name, opened, each with the `line` of words to search. This takes a while,
+   * so it yields after each chunk, and the caller holds the result only while somebody searches.
    */
   async guests() {
     const guests = [];
@@ -370,14 +373,14 @@ export class Device {
     return guests;
   }
 
-  /** Adds a verdict to the newest, or replaces that of the same scan. */
+  /** Adds a verdict to the newest, or replaces the one of the same scan. */
   remember(verdict) {
     return this.#sealing([["list", verdict]], ({ kept }, [sealed]) => remember(kept, verdict, sealed));
   }
 
   /**
-   * The tickets of the list that are meant by codes which lost all their shifts, each as its QR has it. It looks at the ids of all:
-   * only for a scanner that is set so wrong.
+   * Returns the QR texts of the tickets in the list that match codes which lost all their shifts. Goes through all ids: used only
+   * for a scanner configured that badly.
    */
   async spellings(loose) {
     const parts = loose.map((code) => code.split("."));
@@ -390,7 +393,7 @@ export class Device {
 
   // ---- the queue
 
-  /** The keys that have scans to send, each with its secret, that of this device first and those that have ended last. */
+  /** Returns the keys with scans to send, with their secrets: this device's first, ended ones last. */
   async senders() {
     const waiting = await this.#transact("readonly", async ({ kept, queue, keys }) => {
       const [device, all] = await Promise.all([done(kept.get("device")), done(keys.getAll())]);
@@ -402,13 +405,13 @@ export class Device {
     return Promise.all(waiting.map((key) => this.#whole("own", key)));
   }
 
-  /** A key that is kept, with its secret, if it is known. */
+  /** Returns a stored key, with its secret if known. */
   async key(key_id) {
     const key = await this.#transact("readonly", ({ keys }) => done(keys.get(key_id)));
     return key && this.#whole("own", key);
   }
 
-  /** The oldest scans made under a key that the service has not got, how many have a code that was `wrong`, and the `tick`. */
+  /** Returns the oldest scans of a key that the service does not have, how many had a `wrong` code, and the `tick`. */
   async unsent(key_id, most) {
     const { waiting, tick } = await this.#transact("readonly", async ({ kept, queue }) =>
       ({ waiting: await unsentOf(queue, key_id, most.most), tick: await now(kept) }));
@@ -422,7 +425,7 @@ export class Device {
     return { items: await Promise.all(items.map((item) => this.#wholeScan(item))), wrong, tick };
   }
 
-  /** Takes unsent scans off the device, when a person has them elsewhere. */
+  /** Deletes unsent scans once a person has them elsewhere. */
   discard(numbers) {
     return this.#transact("readwrite", async (stores) => {
       for (const number of numbers) await done(stores.queue.delete(number));
@@ -430,7 +433,7 @@ export class Device {
     });
   }
 
-  /** Takes over what the service answered to some of them. Resolves to the verdicts on who may pass that it does not share. */
+  /** Applies the service's answers to some scans. Resolves to its verdicts that disagree on who may pass. */
   async settle(event, answers, asked) {
     const shown = (await this.#transact("readonly", ({ kept }) => done(kept.get("recent")))) ?? [];
     const verdicts = answers.flatMap(([item, answer]) => (answer.result === undefined ? [] : [verdictOn(item, answer)]));
@@ -443,13 +446,13 @@ export class Device {
       const renamed = new Map();
       for (const [item, answer] of answers) {
         const queued = await done(stores.queue.get(item.number));
-        // Another tab may have been faster.
+        // Another tab was faster.
         if (!queued) continue;
         const shown = recent.find(({ scan_id }) => scan_id === item.body.scan_id);
         const refused = answer.result === undefined;
-        // Somebody passed, but under this id the service has another verdict: its first try to tell us came too late, or
-        // reached it late and was judged as of then. So it gets the scan as a new one, as of the time when it was made.
-        // What was taken back since is not such a verdict, and stays so.
+        // Somebody passed, but the service has another verdict under this id: an earlier request reached it late and was judged
+        // at that time, or our wait for its answer ended too early. So it gets the scan again under a new id, with the time it
+        // was made. A scan undone since is no such case and stays undone.
         const other = refused
           ? answer.code === "scan_id_conflict"
           : answer.replayed && answer.result !== "accepted" && answer.result !== "undone";
@@ -478,7 +481,7 @@ export class Device {
     });
   }
 
-  /** Takes a scan that the service refused for good off the list. */
+  /** Removes a scan that the service refused for good. */
   dismiss(scan_id) {
     return this.#transact("readwrite", async (stores) => {
       const item = (await done(stores.queue.getAll())).find((item) => item.refusal && item.body.scan_id === scan_id);
@@ -487,7 +490,7 @@ export class Device {
     });
   }
 
-  /** What the service said of a scan that it took back. */
+  /** Applies the service's answer to an undo. */
   async undone(event, answer, asked) {
     const known = (await this.load()).recent.filter(({ scan_id }) => scan_id === answer.scan_id);
     const told = known.map((verdict) => ["list", { ...verdict, ticket: answer.ticket, undone_at: answer.undone_at }]);
@@ -502,12 +505,12 @@ export class Device {
 
   // ---- the manifest
 
-  /** Begins to refresh the manifest: resolves to the one that is kept, or the beginning of one, with a new `tick`. */
+  /** Starts a refresh. Resolves to the stored manifest, or to an empty one, with a new `tick`. */
   refresh({ anew, time }) {
     return this.#transact("readwrite", async ({ kept, tickets }) => {
       const tick = await next(kept);
       const manifest = await done(kept.get("manifest"));
-      // What a download that broke off left behind may be half of it.
+      // An interrupted download may have left half a list.
       const begun = anew || !manifest?.as_of ? { ready: false, refreshed_at: time } : manifest;
       if (!begun.as_of) {
         tickets.clear();
@@ -518,12 +521,12 @@ export class Device {
     });
   }
 
-  /** Puts tickets of a refresh in their place. Resolves to the places of those that were here, or are there, otherwise. */
+  /** Writes tickets of a refresh. Resolves to the seats and gates of those whose state differed here. */
   async put(event, tick, fresh) {
     const { cipher: pseudonyms } = await this.#cipher("holders", newPseudonyms);
     const marked = await Promise.all(fresh.map(async (ticket) => {
       if (!ticket.key) return ticket;
-      // Of one username there may be two people: one of the event's own, and one of the whole installation.
+      // Two people may share a username: one of this event, one of the whole installation.
       const holder = JSON.stringify([ticket.username, ticket.holder_event ?? null]);
       return { ...ticket, mark: await fingerprint(ticket.key), holder: await pseudonym(pseudonyms, holder) };
     }));
@@ -535,7 +538,7 @@ export class Device {
       const changes = parts.map(([clear], index) => {
         const known = before.get(clear.ticket_id);
         const ticket = over(merged({ ...clear, sealed: sealed[index] }, known), waiting);
-        before.set(ticket.ticket_id, ticket); // A manifest may tell of one twice, when it changed meanwhile.
+        before.set(ticket.ticket_id, ticket); // A manifest has a ticket twice if it changed meanwhile.
         return [known, ticket];
       });
       await write({ kept, tickets }, changes);
@@ -545,8 +548,8 @@ export class Device {
   }
 
   /**
-   * Ends a refresh: from now on the manifest is as new as `manifest` says. If it was `whole`, what was not in it is gone, and
-   * where it replaced another, the tickets at these places were `differing`. `replaced` in it is its own tag then.
+   * Ends a refresh: the list is now as new as `manifest` says. If it was `whole`, tickets that were not in it are deleted; if it
+   * replaced another list, `differing` holds the seats and gates that differed, and `manifest.replaced` is its own tag.
    */
   refreshed(manifest, { whole = false, differing = null } = {}) {
     return this.#transact("readwrite", async ({ kept, tickets }) => {
@@ -554,15 +557,15 @@ export class Device {
       const gone = whole ? await deleteOlder(kept, tickets, manifest.tick) : [];
       if (differing) await keepDiffering(kept, [...differing, ...gone]);
       await done(kept.put({ ...manifest, tickets: (await countsIn(kept)).tickets }, "manifest"));
-      // The service told the time, whatever it was here before.
+      // This is the service's time, whatever the clock here said before.
       await done(kept.put(manifest.refreshed_at, "seen"));
       kept.delete("erased");
     });
   }
 
   /**
-   * Whether the list of this `manifest`, of which the service knows no change, counts as the service does. Where there are scans
-   * that it has not got, or news since the question, nobody can tell.
+   * Whether the list of this `manifest`, which the service calls unchanged, has the same counts as the service. With unsent
+   * scans, or news since the request, they cannot be compared, and this is true.
    */
   agrees(event, { tick, counts }) {
     return this.#transact("readonly", async ({ kept, queue }) => {
@@ -573,14 +576,14 @@ export class Device {
     });
   }
 
-  /** Takes off the list what the service had otherwise, when a person has seen it. */
+  /** Clears the list of differing tickets, once a person has seen them. */
   seenDiffering() {
     return this.#transact("readwrite", ({ kept }) => done(kept.delete("differing")));
   }
 
   /**
-   * How many tickets are kept, and of each of this device's own gates how many have come: `{tickets, gates, door}`, where `door` has the
-   * people without a ticket of whom the service does not know.
+   * Returns how many tickets are stored, and the counts of each of this device's gates: `{tickets, gates, door}`, where `door`
+   * holds people without a ticket whom the service does not know of yet.
    */
   counts(event) {
     return this.#transact("readonly", async ({ kept, queue }) =>
@@ -588,7 +591,7 @@ export class Device {
   }
 }
 
-/** What is told of a ticket to whoever looks for its holder, as the service tells it, and the `line` by which it is found. */
+/** A ticket in the form of the service's guest search, with the `line` of words to search. */
 function asGuest({ ticket_id, seat, gate, status, inside, used_at, username, full_name = null, category = null, note = null }) {
   const line = words([seat, full_name ?? "", username].join(" ")).join(" ");
   return { ticket_id, seat, gate, status, inside, used_at, username, full_name, category, note, line };
@@ -598,11 +601,11 @@ function abort(transaction) {
   try {
     transaction.abort();
   } catch {
-    // It has ended already.
+    // It has already ended.
   }
 }
 
-/** Makes the stores, or those of release 0.1.0 into these. Its list was in clear; what else was is sealed later. */
+/** Creates the stores, or upgrades those of release 0.1.0: deletes its list, which was in clear. The rest is sealed later. */
 function upgrade({ result: database, transaction }, from) {
   if (from === 0) {
     database.createObjectStore("kept");
@@ -635,14 +638,14 @@ function forget({ kept, tickets }) {
   eraseList(kept, tickets);
 }
 
-/** The oldest scans of a key that wait for the service, so many at most. */
+/** Returns the oldest unsent scans of a key, at most this many. */
 async function unsentOf(queue, key_id, most) {
   const refused = await refusedOf(queue, key_id);
   const some = await done(queue.index("key_id").getAll(key_id, Number.isFinite(most) ? most + refused : undefined));
   return some.filter(({ refusal }) => !refusal).slice(0, most);
 }
 
-/** Has scans of the queue say for whom they are vouched by the new ids of those that vouch: the service has refused them by the old ones. */
+/** Points vouched scans in the queue at the new ids of their vouchers: the service refused them under the old ids. */
 async function renameVouchers(queue, renamed) {
   for (const item of await done(queue.getAll())) {
     const vouched_by = renamed.get(item.body.vouched_by);
@@ -650,13 +653,13 @@ async function renameVouchers(queue, renamed) {
   }
 }
 
-/** How many they are, without reading them. */
+/** Counts them without reading them. */
 const countUnsent = async (queue, key_id) => (await done(queue.index("key_id").count(key_id))) - (await refusedOf(queue, key_id));
 
 const refusedOf = async (queue, key_id) =>
   (await done(queue.index("refusal").getAll())).filter((item) => item.key_id === key_id).length;
 
-/** Forgets the keys of gates that this device was and that have nothing to send any more. */
+/** Deletes the keys of former gates that have nothing left to send. */
 async function prune({ kept, queue, keys }) {
   const [device, all] = await Promise.all([done(kept.get("device")), done(keys.getAll())]);
   let needed = device ? 1 : 0;
@@ -667,7 +670,7 @@ async function prune({ kept, queue, keys }) {
   if (needed === 0) await done(kept.delete("own"));
 }
 
-/** What the service said of a scan that was decided here. */
+/** The service's verdict on a scan that was decided here. */
 const verdictOn = ({ body }, answer) =>
   ({ ...answer, scan_id: body.scan_id, walk_up: body.walk_up, offline: false, undecided: false, problem: null, offline_result: body.offline_result });
 
@@ -685,7 +688,9 @@ async function stillOf(kept, tick) {
   return manifest;
 }
 
-/** Deletes the tickets that have had no news since a tick, and counts the others anew. Returns the places of this gate's. */
+/**
+ * Deletes tickets without news since a tick and recounts the rest. Returns the seats and gates of this gate's deleted tickets.
+ */
 async function deleteOlder(kept, tickets, tick) {
   const counts = { tickets: 0, gates: new Map() };
   const gone = [];
@@ -707,7 +712,7 @@ async function deleteOlder(kept, tickets, tick) {
   return gone;
 }
 
-/** Whether the service has a ticket otherwise than it was kept here: whether it came in, or whether it is there at all. */
+/** Whether the service's state of a ticket differs from the stored one: whether it was admitted, or exists at all. */
 const isOtherwise = (known, ticket) =>
   isOwn(ticket) && (!isOwn(known) || known.status !== ticket.status || known.inside !== ticket.inside);
 
@@ -721,7 +726,7 @@ async function found(tickets, { ticket_id, seat, gate }) {
   if (ticket_id) return (await done(tickets.get(ticket_id))) ?? null;
   if (!seat || !gate) return null;
   const all = await done(tickets.index("read").getAll(read({ seat, gate })));
-  // Exactly this one, or the only one that people read so.
+  // An exact match, or the only ticket that people read the same way.
   return all.find((ticket) => ticket.seat === seat && ticket.gate === gate) ?? (all.length === 1 ? all[0] : null);
 }
 
@@ -730,33 +735,33 @@ async function unsent(queue, event, ticket) {
   return lists.flat().filter((item) => item.event === event && letPass(item));
 }
 
-/** All scans of an event that let somebody pass and that the service has not got. */
+/** All admissions of an event that the service does not have yet. */
 const allUnsent = async (queue, event) => (await done(queue.getAll())).filter((item) => item.event === event && letPass(item));
 
-/** A ticket after the scans of the queue that are its own. */
+/** A ticket with its scans from the queue applied. */
 const over = (ticket, waiting) => {
   const own = isOwn(ticket) ? waiting.filter((item) => item.names.includes(ticket.ticket_id)) : [];
   return own.reduce(passed, ticket);
 };
 
-/** What is kept of these tickets, by their ids. In a first download that is next to nothing, and one look finds it. */
+/** Returns the stored tickets with these ids. A first download finds next to none, and one range read is enough. */
 async function knownOf(tickets, fresh, first) {
   const ids = fresh.map(({ ticket_id }) => ticket_id).sort();
   const most = ids.length + 1;
   let known = first && ids.length > 0 ? await done(tickets.getAll(IDBKeyRange.bound(ids[0], ids.at(-1)), most)) : null;
-  // The lists come in the order of the ids. If they do not, there is more between them than they have.
+  // The parts come in the order of their ids. If not, the range holds more tickets than the part.
   if (!known || known.length === most) known = await Promise.all(ids.map((id) => done(tickets.get(id))));
   return new Map(known.filter(Boolean).map((ticket) => [ticket.ticket_id, ticket]));
 }
 
-/** A ticket as the manifest has it, unless the service told newer while the manifest was on its way. */
+/** A ticket as in the manifest, unless the service sent newer state while the manifest was on its way. */
 function merged(fresh, known) {
   if (!isOwn(known) || known.mark !== fresh.mark || known.tick < fresh.tick) return fresh;
   const { status, inside, used_at, entered_at, last_step, tick } = known;
   return { ...fresh, status, inside, used_at, entered_at, last_step: later(fresh.last_step, last_step), tick };
 }
 
-/** What an answer says of the state of its ticket. Where it may not tell all, that is what its result says, or nothing. */
+/** The ticket state in an answer. If the answer may not show it, whatever its result implies, or nothing. */
 function saidBy({ result, ticket: { status, inside, used_at, entered_at } }) {
   if (status) return { status, inside, used_at, entered_at };
   return { revoked: { status: "revoked" }, not_registered: { registered: false } }[result];
@@ -773,8 +778,8 @@ async function learn({ kept, tickets, queue }, event, answer, asked, step) {
 }
 
 /**
- * Puts tickets in their place. `changes` are pairs, of what was there and what is now; by them the counts are kept, so that
- * nobody has to go through all tickets.
+ * Writes tickets. `changes` are pairs of the ticket before and after, from which the counts are updated without reading all
+ * tickets.
  */
 async function write({ kept, tickets }, changes) {
   const counts = await countsIn(kept);
@@ -789,10 +794,10 @@ async function write({ kept, tickets }, changes) {
 
 const countsIn = async (kept) => (await done(kept.get("counts"))) ?? { tickets: 0, gates: new Map() };
 
-/** What is counted of a gate, of which nothing is counted yet. */
+/** The counts of a gate, all zero. */
 export const NONE = { tickets: 0, registered: 0, admitted: 0, expected: 0, inside: 0, walk_ups: 0, cash: 0 };
 
-/** Counts a ticket in, or, with -1, out again. */
+/** Adds a ticket to the counts or, with -1, removes it. */
 function count(gates, ticket, by) {
   if (!isOwn(ticket)) return;
   const counts = gates.get(ticket.gate) ?? { ...NONE };
@@ -808,7 +813,7 @@ function count(gates, ticket, by) {
   else gates.set(ticket.gate, counts);
 }
 
-/** Of two states of a ticket, nobody knows which is the newer: the one that lets nobody in whom either would not. */
+/** Combines two states when nobody knows which is newer: refuses whatever either would refuse. */
 const stricter = (one, other) => ({
   status: ["revoked", "used", "valid"].find((status) => one.status === status || other.status === status),
   inside: one.inside || other.inside,
@@ -822,7 +827,7 @@ async function remember(kept, { scan_id: fresh }, sealed) {
   await done(kept.put([{ scan_id: fresh, sealed }, ...others].slice(0, RECENT), "recent"));
 }
 
-/** A UUID, version 4: `crypto.randomUUID` wants a secure context. */
+/** A random UUID (version 4): `crypto.randomUUID` needs a secure context. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -830,7 +835,7 @@ export function newId() {
   return uuid(bytes);
 }
 
-/** The ids of the scans of so many people without a ticket: the first one's, and in its namespace the UUIDs (version 5) of their numbers. */
+/** The scan ids of this many people without a ticket: the first id, then UUIDs (version 5) of their numbers in its namespace. */
 export async function walkUpIds(scan_id, count) {
   const ids = [scan_id];
   while (ids.length < count) {

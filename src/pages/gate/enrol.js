@@ -1,25 +1,25 @@
-// How a device becomes a gate: with the link that the organizer shows as a QR code, and only when the person who holds it says
-// so. An address is no such person: any page can open any.
+// How a device becomes a gate: with the link that the organizer shows as a QR code, and only when the person holding the device
+// agrees. Opening an address is no consent: any page can open any address.
 
 import { Problem } from "../shared/api.js";
 import { element, find } from "../shared/dom.js";
 import { explainAll } from "../shared/problem.js";
 import { dayAndTime, isolated, number, text } from "../shared/text.js";
 
-/** For so many milliseconds a press was meant for what was on the screen before. */
+/** A press within this many milliseconds was meant for what was on the screen before. */
 const UNREAD = 700;
 
-/** The token in an enrolment link, or undefined. */
+/** Returns the token in an enrolment link, or undefined. */
 export const tokenIn = (link) => /(?:#enrol=|^)([\w-]{43})$/.exec(link.trim())?.[1];
 
-/** The token in the page's own address, from where it disappears at once: it is a secret. */
+/** Returns the token in the page's own address and removes it from there at once, because it is a secret. */
 export function takeToken() {
   const token = tokenIn(location.hash);
   if (location.hash) history.replaceState(null, "", location.pathname + location.search);
   return token;
 }
 
-/** Does something with the service, and says on the page what went wrong. Resolves to null then. */
+/** Runs a request to the service. Shows on the page what went wrong and resolves to null if it fails. */
 async function attempt(work) {
   sayEnrolProblem();
   document.body.dataset.busy = "";
@@ -34,14 +34,14 @@ async function attempt(work) {
   }
 }
 
-/** What a token makes of this device, or null. */
+/** Returns what a token would make of this device, or null. */
 export async function readOffer(gate, token) {
   if (token) return attempt(() => gate.offer(token));
   sayEnrolProblem(text("gate.enrol_not_a_link"));
   return null;
 }
 
-/** Becomes that gate. Resolves to whether it did. */
+/** Enrols as that gate. Resolves to whether it worked. */
 export const enrol = (gate, token) => attempt(async () => {
   await gate.enrol(token);
   return true;
@@ -50,7 +50,7 @@ export const enrol = (gate, token) => attempt(async () => {
 const facts = (place, pairs) => place.replaceChildren(...pairs.filter(([, value]) => value).flatMap(([name, value]) =>
   [element("dt", {}, text(name)), element("dd", {}, element("bdi", {}, value))]));
 
-/** Says what a device becomes, and what it stops to be. */
+/** Shows what the device would become, and what it would stop being. */
 export function showOffer(offer, { device, state }) {
   facts(find("#offer-facts"), [
     ["gate.fact_event", offer.event_name ? `${offer.event_name} · ${offer.event}` : text("gate.all_events")],
@@ -73,7 +73,7 @@ function say(place, words) {
 
 let arming = 0;
 
-/** Whoever was about to press something else, such as for a second click, has not read this. */
+/** A person about to press something else, such as in a double click, has not read this yet. */
 function arm() {
   clearTimeout(arming);
   find("#offer-accept").disabled = true;
@@ -81,7 +81,7 @@ function arm() {
 }
 addEventListener("focus", arm);
 
-/** Says above everything why this device is no gate, or nothing more. */
+/** Shows at the top why this device is no gate, or clears that. */
 export function sayEnrolProblem(...words) {
   find("#enrol-problem").replaceChildren(...words);
   find("#enrol-problem").hidden = words.length === 0;

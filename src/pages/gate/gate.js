@@ -1,4 +1,4 @@
-// The gate: what it scans, whom it lets in. `core.js` decides; this shows.
+// The gate's page: scans codes and shows verdicts. `core.js` decides; this file displays.
 
 import { clockSince, now } from "../shared/clock.js";
 import { crowd } from "../shared/crowd.js";
@@ -19,27 +19,27 @@ import { ago, duration, isolated, number, text, timeOfDay } from "../shared/text
 import { onScannerTyping } from "./wedge.js";
 
 const SYNC_EVERY = 15_000;
-/** So many scans wait for the verdicts before them: more are no queue of people. */
+/** How many scans may wait for earlier verdicts. More than that is not a queue of people. */
 const WAITING = 8;
 /** In milliseconds: how long "not taken" is on the screen, */
 const MISSED_SHOWN = 6000;
-/** how long its sound waits for that of a verdict, */
+/** how long its sound waits after a verdict's sound, */
 const AFTER_VERDICT = 900;
-/** and after how long the word on a ticket that was in sight goes. */
+/** and how long the note on a repeated ticket stays after its last sighting. */
 const STILL_SHOWN = 1000;
-/** So long before the service takes it no more, in milliseconds, an offer goes. */
+/** How many milliseconds before the service stops accepting vouched scans the offer for them disappears. */
 const OFFER_ENDS = 5000;
-/** So long ago, in milliseconds, somebody has just been admitted. */
+/** How long ago, in milliseconds, an admission still counts as just now. */
 const JUST = 5 * 60_000;
-/** Tickets that are named in one notice. */
+/** How many seats one notice names. */
 const PLACES_SHOWN = 8;
-/** Kept when somebody decided that this gate takes the tickets of all gates. */
+/** Stored once somebody has chosen that this gate accepts the tickets of all gates. */
 const ANY_GATE = "gate-any";
-/** Of the device's clock, in milliseconds: what it was set is worth a word, and it went on unseen for so long that it may be wrong. */
+/** In milliseconds: a clock change worth a notice, and how long the clock may run unchecked before it is doubted. */
 const CLOCK_WAS_SET = 5000;
 const CLOCK_IS_DOUBTED = 60_000;
 
-// A scanner types from the first moment on. What it reads before there is somebody to decide is decided then.
+// A scanner may type at any moment. Codes that arrive before the gate is ready are decided afterwards.
 const early = [];
 let take = (typed) => early.push(typed);
 onScannerTyping({ scanned: (typed) => take(typed), broken: () => tellMissed("broken", [null]) });
@@ -56,23 +56,23 @@ const guests = new GuestSheet(gate, (chosen) => wait({ code: null, presented: ch
 const door = new DoorSheet((people) => wait({ code: null, presented: people }));
 const scans = new ScansSheet(gate);
 let counts = null;
-/** Whether an answer of the service is awaited. */
+/** Whether an answer from the service is pending. */
 let asking = false;
-/** Scans that wait for the verdicts before them, `{code, presented}`; `code` is null for what was typed. */
+/** Scans that wait for earlier verdicts, `{code, presented}`; `code` is null for typed input. */
 const waiting = [];
 let enrolling = false;
-/** The token of the offer that is on the screen, until somebody has answered. */
+/** The token of the offer on the screen, until somebody has answered it. */
 let offered = null;
 let leaving = false;
 let corrected = 0;
-/** Whether the page opens without a network, as soon as that is known. */
+/** Whether the page opens without a network; null until known. */
 let isKept = null;
 let isKeeping = false;
 
 const timeZone = () => gate.device?.time_zone;
 const ownGate = () => gate.device?.gate ?? gate.atGate;
 
-// What is shown: one of four screens, and on the last the state of things.
+// What is shown: one of four screens, and on the last the gate's state.
 
 function screen() {
   if (offered) return "offer";
@@ -111,12 +111,12 @@ function changeScreen(current, before) {
   else scanner.stop();
 }
 
-/** Who may let people in without a ticket gets to do so where the event lets them. */
+/** Offers admission without a ticket to supervisors, if the event allows it. */
 function showDoor() {
   find("#door").hidden = !gate.supervises || !counts?.takes_walk_ups;
 }
 
-/** How the gate stands with the service, in a word that the styles and the texts know. */
+/** The connection to the service, as a word that the styles and texts use. */
 function connection({ online, offlineReady }) {
   if (online) return "online";
   if (online === null) return "waiting";
@@ -133,7 +133,7 @@ function showState() {
   find("#last").replaceChildren(...(last ? scanLine(last, timeZone()) : [text("gate.no_scans")]));
 }
 
-/** The list of tickets can be had from a day before the event. */
+/** The list of tickets is available from one day before the event. */
 const isTooEarly = ({ status }) => status === 403 && Date.parse(gate.device?.starts_at) > now();
 
 function showNotices(kind) {
@@ -157,17 +157,17 @@ function showNotices(kind) {
     onclick ? element("button", { type: "button", className, onclick }, told) : element("p", { className }, ...[told].flat())));
 }
 
-/** The first of some places, as people read them. */
+/** The seats of the first tickets, for people to read. */
 function placesOf(places) {
   const shown = places.slice(0, PLACES_SHOWN).map(({ seat }) => isolated(seat)).join(", ");
   return places.length > PLACES_SHOWN ? `${shown}, …` : shown;
 }
 
-/** What is wrong with the device's clock, while nobody can tell the time. */
+/** Notices about the device's clock, while the service cannot tell the time. */
 function clockNotices(kind) {
   if (kind === "online") return [];
   const { set, unseen } = clockSince();
-  // What is refused by its code may be right.
+  // With a wrong clock, codes that were refused may be right.
   const isDoubtful = unseen >= CLOCK_IS_DOUBTED && gate.recent.slice(0, 5).some(({ result, offline }) => offline && /_code$/.test(result));
   const amount = (milliseconds) => duration(Math.abs(Math.round(milliseconds / 1000)));
   return [
@@ -189,7 +189,7 @@ async function refreshCounts() {
   try {
     counts = await gate.counts();
   } catch {
-    return; // The numbers of before are better than none; the state says that they are old.
+    return; // Old numbers are better than none; the state says that they are old.
   }
   showDoor();
   const own = counts.gates.find((one) => samePlace(one.gate, ownGate())) ?? counts;
@@ -241,7 +241,7 @@ const isCameraWanted = () => document.body.dataset.screen === "scan" || enrollin
 
 // From a code to a verdict.
 
-/** A code before the camera, or typed by a hand-held scanner. None is passed over without a word. */
+/** Takes a code from the camera or a hand-held scanner. None is ignored silently. */
 function seen(code, how = {}) {
   if (enrolling) return offer(tokenIn(code), code);
   if (how.handHeld && screen() === "enrol" && tokenIn(code)) return offer(tokenIn(code), code);
@@ -254,7 +254,7 @@ function seen(code, how = {}) {
   wait({ code, presented: { code, ...how.spelled } });
 }
 
-/** Why no scan can be taken just now, as the texts know it, or null. */
+/** Returns why no scan can be taken now, as a key for the texts, or null. */
 function obstacle() {
   if (document.body.dataset.screen !== "scan") return "gate";
   if (isSheetOpen()) return "sheet";
@@ -269,7 +269,7 @@ function wait(scan) {
 
 let turn = 0;
 
-/** Decides the scan that has waited longest, as soon as the admission before it can have been seen. */
+/** Decides the oldest waiting scan, once the admission before it has been on the screen long enough to be seen. */
 function takeNext() {
   clearTimeout(turn);
   if (asking || waiting.length === 0) return;
@@ -278,17 +278,17 @@ function takeNext() {
 }
 
 function present({ code, presented }) {
-  // Links hold secrets that are no business of the scans' record, and no code that admits.
+  // Links hold secrets that do not belong in the scan log, and never a code that admits.
   if (/^(https?|otpauth):/i.test(code ?? "")) decided({ result: "not_a_code", direction: gate.direction }, code);
   else decide(() => gate.scan(presented), code, presented);
 }
 
 async function retry(verdict) {
-  if (asking) return; // A second touch, while the first is on its way.
+  if (asking) return; // A second tap, while the first is on its way.
   await decide(() => gate.retry(verdict), verdict.request?.code ?? null, verdict.request);
 }
 
-/** Admits tickets of the party of a verdict, each by a scan of its own, and shows what became of them as one. */
+/** Admits tickets of a verdict's party, each with its own scan, and shows the results as one verdict. */
 async function admitParty(shown, tickets) {
   if (asking) return;
   await decide(() => admitted(shown, tickets), null);
@@ -296,7 +296,7 @@ async function admitParty(shown, tickets) {
 
 async function admitted({ scan_id, scanned_at, ticket, party, voucher = { scan_id, scanned_at, ticket } }, tickets) {
   const verdicts = [];
-  // In their order, as one pulls them through the gate. Where nobody decides, nobody decides on the next either.
+  // In order, because people pass the gate one after the other. If one stays undecided, so would the next.
   for (const { ticket_id } of tickets) {
     if (verdicts.at(-1)?.undecided) break;
     verdicts.push(await gate.scan({ ticket_id, vouched_by: voucher.scan_id }));
@@ -330,7 +330,7 @@ async function decide(ask, code, presented) {
   else tellMissed("gate", [code, ...waiting.splice(0).map((scan) => scan.code)]);
 }
 
-/** Shows a verdict, which is that of this code. If it stays, whoever was scanned behind it is told to be scanned again. */
+/** Shows the verdict on this code. If it stays on the screen, the scans waiting behind it have to be scanned again. */
 function decided(verdict, code) {
   find("#door-sheet").close();
   verdicts.show({ ...verdict, just: isJustAdmitted(verdict), currency: counts?.currency }, timeZone(), offeredFor(verdict));
@@ -341,13 +341,13 @@ function decided(verdict, code) {
   else takeNext();
 }
 
-/** For how many milliseconds an admission may speak for the holder's other tickets, as long as the service surely sees it so. */
+/** For how many milliseconds an admission may vouch for the holder's other tickets, with a margin for the service. */
 function offeredFor({ result, party = [], scanned_at, voucher = { scanned_at } }) {
   if (result !== "accepted" || party.length === 0) return 0;
   return Date.parse(voucher.scanned_at) + gate.limits.party_seconds * 1000 - OFFER_ENDS - now();
 }
 
-/** Whether a ticket that is refused as used came in by this device, and only a moment ago. */
+/** Whether a ticket refused as used was admitted by this device only a moment ago. */
 function isJustAdmitted({ result, ticket }) {
   if (result !== "already_used" || !ticket) return false;
   return gate.recent.some((other) => other.result === "accepted" && other.direction === "entry" && !other.undone_at
@@ -362,7 +362,7 @@ function verdictClosed() {
 
 let passing = 0;
 
-/** A code that was taken already: its verdict is on the screen, or will be, or it stays in the picture after it. */
+/** Answers a code that was already taken: its verdict is or will be shown, or the code is still in view after it. */
 function answerAgain({ verdict, shown, twice }, { handHeld }) {
   if (handHeld && shown && !twice) return signal(kindOf(verdict));
   if (shown || asking || verdict?.result !== "accepted") return;
@@ -370,25 +370,25 @@ function answerAgain({ verdict, shown, twice }, { handHeld }) {
   passingWord(text(`gate.still_${verdict.direction}`, { name: isolated(nameOf(verdict)), ago: ago(now() - time) }));
 }
 
-/** Several codes are before the camera, and nobody can tell which is meant. */
+/** Several codes are in view, and nothing tells which one is meant. */
 function unsure() {
   if (!asking && !isSheetOpen() && !verdicts.shown) passingWord(text("gate.one_code"));
 }
 
-/** A word that goes by itself when nothing repeats it. */
+/** Shows a note that disappears unless it is repeated. */
 function passingWord(word) {
   pill(word);
   clearTimeout(passing);
   passing = setTimeout(() => asking || pill(""), STILL_SHOWN);
 }
 
-// What was not taken.
+// Scans that were not taken.
 
 const held = new Map();
 
 /**
- * A code that cannot be taken. One that the camera sees behind a fresh refusal is seen again as soon as it may be taken, so
- * that only what is gone by then was not.
+ * Handles a code that cannot be taken. The camera will see a code behind a fresh refusal again once it can be taken, so it only
+ * counts as missed if it is gone by then.
  */
 function passedOver(code, why, { handHeld }) {
   if (handHeld) return tellMissed(why, [code]);
@@ -402,7 +402,7 @@ function passedOver(code, why, { handHeld }) {
   }
 }
 
-/** None of those who wait is taken. */
+/** Marks all waiting scans as not taken. */
 function missedAll(why) {
   const codes = waiting.splice(0).map(({ code }) => code);
   if (codes.length > 0) tellMissed(why, codes);
@@ -410,7 +410,7 @@ function missedAll(why) {
 
 let missedTimer = 0;
 
-/** Says of some scans, by sound, word and in the list, that they were not taken. */
+/** Says by sound, in words and in the list that some scans were not taken. */
 function tellMissed(why, codes) {
   for (const code of codes) if (code !== null) repeats.drop(code);
   gate.missed(codes.length);
@@ -418,7 +418,7 @@ function tellMissed(why, codes) {
   const count = codes.length > 1 ? ` × ${number(codes.length)}` : "";
   const missed = find("#missed");
   missed.replaceChildren(element("b", {}, `${text("result.not_taken")}${count}`), " ", text(`gate.missed_${why}`));
-  // What is outside an open dialog is behind it.
+  // Elements outside an open dialog are hidden behind it.
   (find("#verdict[open]") ?? [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body).append(missed);
   missed.hidden = false;
   clearTimeout(missedTimer);
@@ -430,22 +430,22 @@ function unsayMissed() {
   find("#missed").hidden = true;
 }
 
-/** For whoever measures how long the last verdict took. */
+/** Marks a moment, for measuring how long the last verdict took. */
 function mark(moment) {
   performance.clearMarks(moment);
   performance.mark(moment);
 }
 
-/** A short word over the camera's picture, while there is something to say. */
+/** Shows a short text over the camera picture, or removes it. */
 function pill(word) {
   find("#pill").textContent = word || (isLocked() ? text("gate.touch_for_sound") : "");
 }
 
 // Enrolment.
 
-/** Asks the person here: whatever brought the link may be anybody's. */
+/** Asks the person here: anybody may have made the link. */
 async function offer(token, link) {
-  if (asking || (link && !token)) return; // Some other code happened to be in sight.
+  if (asking || (link && !token)) return; // Another code happened to be in view.
   asking = true;
   const key = await readOffer(gate, token);
   asking = false;
@@ -490,7 +490,7 @@ function startEnrolling() {
   startCamera();
 }
 
-// What goes on by itself.
+// Background work.
 
 async function work() {
   keepPage();
@@ -499,7 +499,7 @@ async function work() {
   await refreshCounts();
 }
 
-/** Once it is kept, the worker keeps it up to date, whenever it is opened. */
+/** Makes the page work offline. After that, the service worker updates it on every visit. */
 async function keepPage() {
   if (isKept || isKeeping) return;
   isKeeping = true;

@@ -1,12 +1,12 @@
-// The QR codes in a picture, for browsers that read none by themselves.
+// Finds QR codes in a picture, for browsers without their own decoder.
 
 import { isAcross } from "./aim.js";
 import { Decoder, Detector } from "../shared/vendor/qr-decode.js";
 
 /**
- * The ways to look at a picture, each good for other troubles: halved so many times, it costs a quarter each time, and what
- * fills the picture is seen whole; smooth, noise is gone; sharp, blur is; over a narrow surrounding, uneven light is. `reach`
- * is how far the surroundings of a point go, in points: a code is found whose modules are narrower than half of that.
+ * The ways to look at a picture, each good against other troubles. Each halving costs a quarter as much and finds codes that
+ * fill the picture; smoothing removes noise, sharpening blur, and a narrow neighbourhood uneven light. `reach` is how far that
+ * neighbourhood extends, in pixels: it finds codes with modules narrower than half of it.
  */
 const COARSE = { halve: 1, smooth: false, sharpen: 0, reach: 20 };
 const COARSER = { ...COARSE, halve: 2 };
@@ -18,11 +18,14 @@ const OTHERS = [
   { halve: 0, smooth: true, sharpen: 3, reach: 20 },
   { halve: 0, smooth: false, sharpen: 2, reach: 12 },
 ];
-/** With more noise than that, a deviation, it is smoothed first. */
+/** A picture with more noise than this standard deviation is smoothed first. */
 const NOISY = 2.5;
-/** One search that takes longer, in a picture full of what looks like codes, is given up; a slow phone needs 150. */
+/**
+ * A search that takes longer than this many milliseconds, in a picture full of code-like shapes, is abandoned; a slow phone
+ * needs 150.
+ */
 const LONGEST = 400;
-/** A picture of so many points across is looked at halved first. */
+/** A picture at least this many pixels wide is first looked at halved. */
 const LARGE = 800;
 
 /** Looks at one picture after another. */
@@ -32,16 +35,16 @@ export class Looker {
   #turn = 0;
   #clock;
 
-  /** `clock` gives milliseconds. */
+  /** `clock` returns milliseconds. */
   constructor(clock = () => performance.now()) {
     this.#clock = clock;
   }
 
   /**
-   * What it finds in a picture, as a canvas gives it, within about so many milliseconds: `codes`, each with its text, the place
-   * of its middle and the length of its side; `unread`, the same of what looks like a code and could not be read. After a
-   * coarse look it looks twice at least, unless a code lies across the middle. In the next picture it goes on with the ways
-   * that it did not come to.
+   * Searches a picture (canvas image data) for about `budget` milliseconds. Returns `codes`, each with its text, centre and
+   * side length, and `unread`, the same for shapes that look like a code but could not be read. After a coarse look it looks at
+   * least twice more, unless a code lies across the middle. The next picture continues with the ways that there was no time
+   * for.
    */
   look(picture, budget = 60) {
     const end = this.#clock() + budget;
@@ -52,7 +55,7 @@ export class Looker {
       if (at > 2 && this.#clock() > end) break;
       if (OTHERS.includes(way)) this.#turn += 1;
       const cut = this.#search(views, way, found);
-      // What is nearer may not have been come to.
+      // There may be nearer codes that the search did not reach.
       if (cut) found.codes = found.codes.filter((code) => isAcross(code, width, height));
       if (cut) break;
       if (found.codes.length > 0 && (at > 1 || found.codes.some((code) => isAcross(code, width, height)))) break;
@@ -61,7 +64,7 @@ export class Looker {
     return found;
   }
 
-  /** All ways, the likeliest first; which of the others comes next changes from picture to picture. */
+  /** Returns all ways, likeliest first; which of the others comes next changes with each picture. */
   #ways(views) {
     const { light, width, height } = views.get();
     const noisy = noiseOf(light, width, height) > NOISY;
@@ -70,7 +73,7 @@ export class Looker {
     return [...(width > LARGE ? [COARSER, HALF] : [COARSE]), ...(noisy ? [SMOOTH, SHARP, ...others] : [SHARP, ...others, SMOOTH])];
   }
 
-  /** Adds what one way of looking finds, dark on light and, among the first ways, light on dark. Returns what `#detect` does. */
+  /** Adds what one way finds, dark on light and, among the first ways, light on dark. Returns `#detect`'s result. */
   #search(views, way, found) {
     const { halve, smooth, sharpen, reach } = way;
     const { light, width, height } = views.get(halve, smooth, sharpen);
@@ -83,7 +86,7 @@ export class Looker {
     return false;
   }
 
-  /** Adds what is in some cells, and returns whether it gave up before it came to the end. */
+  /** Adds the codes found in these cells. Returns whether it gave up before the end. */
   #detect(cells, scale, { codes, unread }) {
     const last = this.#clock() + LONGEST;
     const taken = new Set();
@@ -101,7 +104,7 @@ export class Looker {
       if (this.#clock() > last) return true;
       next = detected.next(Boolean(text));
     }
-    // Three corners of two codes look like a third.
+    // Corners of two codes can look like a third one.
     for (const { corners, ...place } of missed) if (!corners.some((corner) => taken.has(corner))) unread.push(place);
     return false;
   }
@@ -110,12 +113,12 @@ export class Looker {
     try {
       return this.#decoder.decode(matrix).content;
     } catch {
-      return ""; // So it says that it could not.
+      return ""; // The decoder throws if it cannot read the code.
     }
   }
 }
 
-/** Which points are dark, or light where `sign` is -1, for their surroundings: what the detector takes for a matrix of bits. */
+/** Which pixels are darker than their surroundings, or lighter if `sign` is -1: the bit matrix for the detector. */
 class Cells {
   #cells;
 
@@ -132,7 +135,7 @@ class Cells {
   }
 }
 
-/** A picture in brightness, and what was made of it so far. */
+/** A picture's brightness, and the versions derived from it so far. */
 class Views {
   #made = new Map();
 
@@ -178,7 +181,7 @@ function halved({ light, width, height }) {
   return { light: half, width: across, height: down };
 }
 
-/** Each point as a mean of itself and its neighbours, which count less. The outermost points stay as they are. */
+/** Averages each pixel with its neighbours, which weigh less. The outermost pixels stay unchanged. */
 function smoothed(light, width) {
   const rows = new Uint16Array(light.length);
   for (let at = 1; at < light.length - 1; at++) rows[at] = light[at - 1] + 2 * light[at] + light[at + 1];
@@ -189,7 +192,7 @@ function smoothed(light, width) {
   return smooth;
 }
 
-/** How each point differs from its wider neighbourhood, so many times more. */
+/** Amplifies each pixel's difference from its wider neighbourhood. */
 function sharpened(light, width, strength) {
   const rows = new Uint16Array(light.length);
   for (let at = 2; at < light.length - 2; at++) {
@@ -203,7 +206,7 @@ function sharpened(light, width, strength) {
   return sharp;
 }
 
-/** How light it is around each point: the mean of a square that goes so many points to each side. */
+/** The brightness around each pixel: the mean of a square that extends `reach` pixels to each side. */
 function means(light, width, height, reach) {
   const columns = new Int32Array(width);
   const around = new Uint8Array(light.length);
@@ -228,7 +231,9 @@ function meansOfRow(columns, rows, reach, around) {
   }
 }
 
-/** About the deviation of what the sensor adds: of how points differ from the mean of their neighbours, the median. */
+/**
+ * Estimates the standard deviation of the sensor's noise: by the median difference of pixels from the mean of their neighbours.
+ */
 function noiseOf(light, width, height) {
   const counts = new Uint32Array(512);
   let all = 0;
@@ -239,5 +244,5 @@ function noiseOf(light, width, height) {
   }
   let value = 0;
   for (let seen = counts[0]; seen < all / 2; seen += counts[value]) value += 1;
-  return value / 1.65; // what the median of such differences is to the deviation
+  return value / 1.65; // ratio of this median to the standard deviation
 }

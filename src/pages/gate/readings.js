@@ -1,12 +1,12 @@
-// What a hand-held scanner may have meant. It types as a keyboard of one country, and the device reads it as that of another:
-// keys change places, Caps Lock turns the letters over, some lose the shift. Each reading is only another spelling of what was
-// typed; which of them is a ticket, the list or the service knows.
+// What a hand-held scanner may have meant. It types with one country's keyboard layout, and the device reads it with another:
+// keys are swapped, Caps Lock inverts the case, some scanners lose the shifts. Each reading is a possible spelling of what was
+// typed; the list or the service knows which one is a ticket.
 
 import { QR, parse, trimmed } from "./admission.js";
 
 /**
- * Keyboards: what their keys give alone, and with shift, in the order of the American keys from `1` to `=`, `q` to `]`, `a` to
- * `'`, `z` to `/`, and the one that others have beside the left shift.
+ * Keyboard layouts: each key without and with shift, in the order of the American keys from `1` to `=`, `q` to `]`, `a` to `'`,
+ * `z` to `/`, and the extra key beside the left shift.
  */
 export const KEYBOARDS = {
   american: ["1234567890-=qwertyuiop[]asdfghjkl;'zxcvbnm,./\\", '!@#$%^&*()_+QWERTYUIOP{}ASDFGHJKL:"ZXCVBNM<>?|'],
@@ -26,30 +26,30 @@ export const KEYBOARDS = {
   slovak: ["+ľščťžýáíé=´qwertzuiopúäasdfghjklô§yxcvbnm,.-&", '1234567890%ˇQWERTZUIOP/(ASDFGHJKL"!YXCVBNM?:_*'],
 };
 const ALL = Object.values(KEYBOARDS);
-/** The keys by their positions, as `KeyboardEvent.code` names them, in the same order. */
+/** The positions of these keys in the same order, named as in `KeyboardEvent.code`. */
 const POSITIONS = [
   ..."1234567890".split("").map((digit) => `Digit${digit}`), "Minus", "Equal",
   ..."QWERTYUIOP".split("").map((letter) => `Key${letter}`), "BracketLeft", "BracketRight",
   ..."ASDFGHJKL".split("").map((letter) => `Key${letter}`), "Semicolon", "Quote",
   ..."ZXCVBNM".split("").map((letter) => `Key${letter}`), "Comma", "Period", "Slash", "IntlBackslash",
 ];
-/** What a numeric pad gives, whatever the keyboard. */
+/** What a numeric pad types, whatever the layout. */
 const PAD = { NumpadDecimal: ".", NumpadSubtract: "-" };
 
-/** What a key would have typed on an American keyboard, or "" where the system does not know which key it was. */
+/** What a key types on an American keyboard, or "" if the system does not say which key it was. */
 export function american({ code, shiftKey }) {
   if (/^Numpad\d$/.test(code)) return code.at(-1);
   return PAD[code] ?? KEYBOARDS.american[Number(shiftKey)][POSITIONS.indexOf(code)] ?? "";
 }
 
 const turn = (letter) => (letter === letter.toUpperCase() ? letter.toLowerCase() : letter.toUpperCase());
-/** What Caps Lock does to letters: on some systems to all of them, on others only to those that have no second character. */
+/** How Caps Lock changes letters: all of them on some systems; on others only those without a second character. */
 const turned = (text) => [/\p{L}/gu, /[a-z]/gi].map((letters) => text.replace(letters, turn));
 
-/** How a text looks when every shift is lost. */
+/** A text with every shift lost. */
 export const folded = (text) => text.toLowerCase().replaceAll("_", "-");
 
-/** By what a device reads, what a scanner meant: with shifts as they came, with all of them turned over, and with none. */
+/** Maps what a device reads to what a scanner meant: with shifts as they came, with all inverted, and with all lost. */
 function table(device, scanner) {
   const [kept, locked, lost] = [new Map(), new Map(), new Map()];
   for (let key = 0; key < device[0].length; key += 1) {
@@ -57,7 +57,7 @@ function table(device, scanner) {
       kept.set(device[level][key], scanner[level][key]);
       locked.set(device[level][key], scanner[1 - level][key]);
     }
-    // A French scanner types its digits and its stop with shift.
+    // French scanners type digits and the full stop with shift.
     const [plain, shifted] = [scanner[0][key], scanner[1][key]];
     const isShifted = scanner[0][0] !== "1" && /[0-9.]/.test(shifted);
     lost.set(device[0][key], folded(isShifted ? shifted : plain));
@@ -67,7 +67,7 @@ function table(device, scanner) {
 
 let tables = null;
 
-/** All pairs of keyboards: what the device reads as, and what the scanner types as. */
+/** All pairs of layouts: the device's and the scanner's. */
 const pairs = () => (tables ??= ALL.flatMap((device) => ALL.map((scanner) => table(device, scanner))));
 
 const through = (map, text) => {
@@ -79,8 +79,8 @@ const through = (map, text) => {
 const LOOSE = new RegExp(QR.source, "i");
 
 /**
- * What `keys` may mean, which lie at these `positions`: the `readings` that have the form of a ticket's QR, the likeliest first, and,
- * where every shift may have been lost, what the QR may be but for its shifts (`loose`).
+ * Returns what `keys`, typed at these `positions`, may mean: `readings` in the form of a ticket's QR, likeliest first, and, if
+ * every shift may have been lost, `loose`: what the QR may be apart from its shifts.
  */
 export function readingsOf(keys, positions) {
   const readings = new Set();

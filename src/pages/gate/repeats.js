@@ -1,38 +1,38 @@
-// A camera sees the same code many times. Which of those times mean another scan?
+// Tells which sightings of a code are new scans: a camera sees the same code many times.
 
 import { parse } from "./admission.js";
 
-/** Out of sight for so long, in milliseconds, a ticket has gone; seen again, it has come again. */
+/** A ticket out of view for this long, in milliseconds, has gone; if seen again, it has come back. */
 const GONE = 4000;
-/** A look at the camera's picture stands for no more time than this: a busy phone looks seldom, and sees nobody go meanwhile. */
+/** One look at the picture counts for at most this long: a busy phone looks rarely, and sees nobody leave meanwhile. */
 const LOOK = 1000;
-/** When nobody looked for so long, whoever is there now may be another, with a copy: everything counts anew. */
+/** After a pause this long, the person now in view may be another, with a copy: everything counts as new. */
 const PAUSE = 30_000;
-/** A ticket that was refused and stays is asked about again so long after its verdict was put away. */
+/** A refused ticket still in view is checked again this long after its verdict was dismissed. */
 const REFUSED = 4000;
-/** A hand-held scanner may read a code several times for one pull of its trigger, this close together. */
+/** A hand-held scanner may read a code several times per trigger pull, this close together. */
 const TWICE = 700;
-/** These may become an admission with the ticket's next code, at once. */
+/** Results that the ticket's next code may turn into an admission: that code is checked at once. */
 const NEXT_CODE_HELPS = new Set(["stale_code", "wrong_code"]);
-/** So many tickets are remembered: more than are in sight within `GONE`. */
+/** How many tickets are remembered: more than come into view within `GONE`. */
 const MOST = 50;
 
-/** The ticket of a QR, whichever of its codes it shows; anything else is what it is. */
+/** The ticket of a QR, whichever of its codes it shows; any other text stands for itself. */
 const ticketOf = (code) => parse(code)?.ticket_id ?? code;
 
 export class Repeats {
   /**
-   * By ticket, the newest last: its `code`, when it was `readAt`, since when it is out of sight (`seenAt`, by the time that was
-   * looked: nobody looks past a verdict), the `verdict` on it, and `until` when that holds.
+   * By ticket, newest last: its `code`, when it was read (`readAt`), when it was last in view (`seenAt`, in looking time, which
+   * stops while a verdict is shown), its `verdict`, and how long that holds (`until`).
    */
   #known = new Map();
-  /** By ticket, when it was seen last of those that were not taken, by the time that was looked. */
+  /** By ticket that was not taken, when it was last in view, in looking time. */
   #missed = new Map();
-  /** For how long the scanner has looked, and when it did so last. */
+  /** How long the scanner has been looking, and when it last looked. */
   #looked = 0;
   #lookedAt = performance.now();
 
-  /** The scanner has looked at a picture, and read these codes in it, whichever of them is meant. */
+  /** Notes that the scanner looked at a picture and read these codes in it, whichever is meant. */
   looks(codes) {
     const moment = performance.now();
     const passed = moment - this.#lookedAt;
@@ -40,46 +40,45 @@ export class Repeats {
     this.#lookedAt = moment;
     for (const code of codes) {
       const known = this.#known.get(ticketOf(code));
-      // Of one that had gone it is for `sees` to say that it has come again.
+      // If it had gone, `sees` reports that it has come back.
       if (known && this.#looked - known.seenAt <= GONE) known.seenAt = this.#looked;
     }
   }
 
-  /** A code is being asked about. */
+  /** Notes that a code is being checked. */
   asked(code) {
     this.#keep(ticketOf(code), { code, verdict: null, until: Infinity, readAt: performance.now() });
   }
 
-  /** What was decided about a code, or about a ticket that was typed, which is on the screen from now on. */
+  /** Notes the verdict on a code, or on a typed ticket, which is on the screen from now on. */
   decided(code, verdict) {
     this.#putAway(0);
     const ticket = code === null ? verdict.ticket?.ticket_id : ticketOf(code);
     if (ticket) this.#keep(ticket, { code, verdict, until: Infinity, readAt: this.#known.get(ticket)?.readAt ?? 0 });
   }
 
-  /** No verdict is shown any more. */
+  /** Notes that the verdict is off the screen. */
   dismissed() {
     this.#putAway(REFUSED);
   }
 
-  /** A code was not taken after all. */
+  /** Forgets a code that was not taken after all. */
   drop(code) {
     this.#known.delete(ticketOf(code));
   }
 
-  /** From now on every code counts. */
+  /** Forgets everything: from now on every code counts. */
   forget() {
     this.#known.clear();
     this.#missed.clear();
   }
 
   /**
-   * Takes note of a code that is seen now. Gives null when that is a scan. Otherwise it is one that was taken already,
-   * and this is what is known of it: `verdict`, null while it is asked for; whether that is `shown` now; and whether it was
-   * read `twice`, by one pull of a trigger.
+   * Notes a code in view. Returns null if it is a new scan. Otherwise it was already taken, and this says what is known: its
+   * `verdict`, null while it is being checked; whether that is `shown` now; and whether one trigger pull read it `twice`.
    *
-   * An admitted ticket that never left the picture is no other scan, whichever of its codes it shows by now: the same person
-   * is standing there. Somebody holds a hand-held scanner: what it reads is meant, unless the answer is on the screen.
+   * An admitted ticket that never left the view is no new scan, whichever code it shows by now: the same person is standing
+   * there. A hand-held scanner is aimed by a person: what it reads is meant, unless its answer is on the screen.
    */
   sees(code, { handHeld = false } = {}) {
     const known = this.#known.get(ticketOf(code));
@@ -92,7 +91,7 @@ export class Repeats {
     const isOpen = until === Infinity;
     const told = { verdict, shown: verdict !== null && isOpen, twice };
     const isAdmitted = verdict?.result === "accepted";
-    // A green screen does not say to whoever is next that the same code, scanned once more, admits nobody.
+    // Scanned again for the next person, this code must be refused: the green screen still up would look like an admission.
     if (handHeld) return code === known.code && (isAdmitted ? twice : isOpen) ? told : null;
     if (code !== known.code && (verdict?.undecided || NEXT_CODE_HELPS.has(verdict?.result))) return null;
     if (isOpen) return told;
@@ -100,7 +99,7 @@ export class Repeats {
     return isAdmitted || moment < until ? told : null;
   }
 
-  /** Whether somebody has to be told that this code was not taken: once, for as long as it stays in the picture. */
+  /** Whether to report that this code was not taken: once, as long as it stays in view. */
   tellsMissed(code) {
     const ticket = ticketOf(code);
     const isNew = !(this.#looked - this.#missed.get(ticket) < GONE);
@@ -115,7 +114,7 @@ export class Repeats {
     if (this.#known.size > MOST) this.#known.delete(this.#known.keys().next().value);
   }
 
-  /** What was on the screen holds for so long from now on. Nobody looked meanwhile. */
+  /** Lets the verdict that was on the screen hold for this long from now. Nobody looked meanwhile. */
   #putAway(holds) {
     const moment = performance.now();
     for (const known of this.#known.values()) {

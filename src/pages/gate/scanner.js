@@ -1,22 +1,22 @@
-// The camera, and the QR code in its picture that is meant.
+// The camera, and choosing the QR code in its picture.
 
 import { recall, remember } from "../shared/memory.js";
 import { Aim } from "./aim.js";
 
 const CAMERA = "gate-camera";
-// Between two looks at the picture, in milliseconds: when codes come, and when none came for a while.
+// Milliseconds between two looks at the picture: while codes come, and after a while without any.
 const BUSY = 30;
 const IDLE = 200;
 const IDLE_AFTER = 30_000;
-// How wide a picture the vendored decoder gets to see at most, in points; larger ones are made smaller.
+// The widest picture the vendored decoder gets, in pixels; larger ones are scaled down.
 const WIDEST = 1280;
 
 /**
- * Both decoders give, for what the video shows: `codes`, each with its text, the place of its middle and the length of its side,
- * `unread`, the same of codes that could not be read, and the `width` and `height` that places are told in.
+ * Both decoders return, for what the video shows: `codes`, each with its text, centre and side length; `unread`, the same for
+ * codes that could not be read; and the `width` and `height` that these coordinates refer to.
  */
 
-/** Whether the browser reads QR codes by itself; then its decoder, otherwise null. */
+/** The browser's own QR decoder, or null if it has none. */
 async function nativeDecoder() {
   try {
     if (!(await BarcodeDetector.getSupportedFormats()).includes("qr_code")) return null;
@@ -33,7 +33,7 @@ async function nativeDecoder() {
   }
 }
 
-/** The decoder that we bring, for browsers without one. */
+/** The vendored decoder, for browsers without their own. */
 async function vendoredDecoder() {
   const { Looker } = await import("./look.js");
   const looker = new Looker();
@@ -51,9 +51,8 @@ async function vendoredDecoder() {
 const end = (stream) => stream?.getTracks().forEach((track) => track.stop());
 
 /**
- * Shows the camera in a `<video>` and calls `looked(texts)` with all codes of every picture that it looks at, then `seen(text)` for
- * the one that is meant, or `unsure()` where there are codes and nobody can tell which; and `lost()` when the camera went away by
- * itself.
+ * Shows the camera in a `<video>`. Calls `looked(texts)` with all codes of every picture it looks at, then `seen(text)` for the
+ * one that is meant, or `unsure()` if nothing tells which one is; and `lost()` when the camera goes away by itself.
  */
 export class Scanner {
   #video;
@@ -81,8 +80,8 @@ export class Scanner {
   }
 
   /**
-   * Starts with the camera used last, or else one that looks away from the screen. Throws what `getUserMedia` throws, and an
-   * `AbortError` when it was stopped, or started anew, before the camera was there.
+   * Starts the camera used last, or else one facing away from the screen. Throws what `getUserMedia` throws, and an
+   * `AbortError` if it was stopped or restarted before the camera was ready.
    */
   async start(deviceId = recall(CAMERA)) {
     this.stop();
@@ -115,7 +114,7 @@ export class Scanner {
       return await open({ deviceId: { exact: deviceId } });
     } catch (error) {
       if (error.name === "NotAllowedError") throw error;
-      return open({ facingMode: "environment" }); // That camera is gone.
+      return open({ facingMode: "environment" }); // That camera is gone: take another.
     }
   }
 
@@ -146,7 +145,7 @@ export class Scanner {
     return (await navigator.mediaDevices.enumerateDevices()).filter((device) => device.kind === "videoinput");
   }
 
-  /** Goes on with the next camera, remembers it and returns its name. */
+  /** Switches to the next camera, remembers it and returns its name. */
   async nextCamera() {
     const cameras = await this.cameras();
     const current = cameras.findIndex((camera) => camera.deviceId === this.#track?.getSettings().deviceId);
@@ -168,7 +167,7 @@ export class Scanner {
     }
   }
 
-  /** Waits for the next picture worth looking at. A page in the background gets none. */
+  /** Waits for the next picture to look at. A page in the background gets none. */
   async #picture() {
     const idle = Date.now() - this.#newest > IDLE_AFTER;
     await new Promise((resolve) => setTimeout(resolve, idle ? IDLE : BUSY));
@@ -184,7 +183,7 @@ export class Scanner {
       this.#failures = 0;
       return { texts: codes.map(({ text }) => text), ...this.#aim.choose({ codes, unread }, width, height) };
     } catch {
-      // Some phones say that they read codes and then never do.
+      // Some phones claim to read codes and then never do.
       this.#failures += 1;
       if (this.#failures % 5 === 0) this.#decode = await vendoredDecoder().catch(() => this.#decode);
       return {};

@@ -1,4 +1,4 @@
-// What opens over the camera: typing, the last scans, the counts, and everything that is seldom needed.
+// What opens over the camera: typed input, the last scans, the counts, and everything that is rarely needed.
 
 import { Problem } from "../shared/api.js";
 import { now } from "../shared/clock.js";
@@ -10,17 +10,17 @@ import { isMuted, mute } from "./sound.js";
 import { explainAll } from "../shared/problem.js";
 import { ago, counted, dayAndTime, money, number, text, timeOfDay } from "../shared/text.js";
 
-/** Somebody who has not typed for so many milliseconds wants to see what there is. */
+/** Somebody who has not typed for this many milliseconds wants to see the results. */
 const TYPED = 200;
 
 for (const close of document.querySelectorAll(".sheet .close")) {
   close.addEventListener("click", () => close.closest("dialog").close());
 }
 
-/** Whether anything is open over the camera that is not a verdict. */
+/** Whether anything but a verdict is open over the camera. */
 export const isSheetOpen = () => find(".sheet[open]") !== null;
 
-/** Asks before something that cannot be taken back. */
+/** Asks for confirmation of something that cannot be undone. */
 export function confirmed(title, question, yes) {
   const dialog = find("#confirm");
   find("#confirm-title").textContent = title;
@@ -33,7 +33,7 @@ export function confirmed(title, question, yes) {
   });
 }
 
-/** Typing a seat with its six digits or, for supervisors, with a reason instead. `presented(what)` gets what was typed. */
+/** Typing a seat with its six digits or, for supervisors, with a reason instead. Calls `presented(typed)`. */
 export class TypeSheet {
   #dialog = find("#type-sheet");
   #manual = false;
@@ -84,13 +84,16 @@ export class TypeSheet {
   }
 }
 
-/** Finding a guest by name, for supervisors, to admit them without a code. `presented(what)` gets who was chosen, and why. */
+/**
+ * Finding a guest by name, for supervisors, to admit them without a code. Calls `presented(chosen)` with the guest and the
+ * reason.
+ */
 export class GuestSheet {
   #dialog = find("#guest-sheet");
   #name = find("#guest-name");
   #gate;
   #timer = 0;
-  /** How often something was looked for: only the newest answer is shown. */
+  /** Counts the searches: only the newest answer is shown. */
   #asked = 0;
   #chosen = null;
 
@@ -169,7 +172,7 @@ export class GuestSheet {
   }
 }
 
-/** A guest in one line: who, where, of which kind, and what keeps them out. */
+/** A guest in one line: name, seat and gate, category, and what prevents admission. */
 function guestLine({ full_name, username, seat, gate, category, note, status, used_at }) {
   const kept = status === "revoked" ? "result.revoked" : used_at && "gate.guest_used";
   return [
@@ -180,7 +183,7 @@ function guestLine({ full_name, username, seat, gate, category, note, status, us
   ];
 }
 
-/** Admitting people without a ticket, for supervisors. `presented(what)` gets how many they are, where, and what each pays. */
+/** Admitting people without a ticket, for supervisors. Calls `presented` with how many, at which gate, and what each pays. */
 export class DoorSheet {
   #dialog = find("#door-sheet");
   #count = 1;
@@ -191,7 +194,7 @@ export class DoorSheet {
     find("#door-more").addEventListener("click", () => this.#set(this.#count + 1));
     find("#door-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      // Open until the verdict is there: a second tap meets nothing else.
+      // Stays open until the verdict is there, so that a second tap hits nothing else.
       find("#door-form").inert = true;
       const value = (name) => find(`#door-${name}`).value.trim() || undefined;
       const [at_gate, full_name, category, note] = ["gate", "name", "category", "note"].map(value);
@@ -232,7 +235,7 @@ export class ScansSheet {
 
   constructor(gate) {
     this.#gate = gate;
-    // That nobody answered is true no more when somebody does.
+    // "Nobody answered" is no longer true once the service does.
     gate.addEventListener("state", () => this.#wasAway && gate.state.online && this.#say());
   }
 
@@ -259,7 +262,7 @@ export class ScansSheet {
     return row;
   }
 
-  /** The service lets supervisors take back the newest admission of a ticket, for a while. */
+  /** Whether the service lets a supervisor undo this: only a ticket's newest admission, and only for a while. */
   #canUndo(verdict) {
     const { scan_id, ticket, undone_at, scanned_at } = verdict;
     if (!this.#gate.supervises || verdict.result !== "accepted" || undone_at || !ticket) return false;
@@ -289,7 +292,7 @@ export class ScansSheet {
   }
 }
 
-/** One scan in one line: its shape, its word, who and where, when. */
+/** One scan in one line: its symbol, its result, who, seat and gate, time. */
 export function scanLine(verdict, timeZone) {
   return [
     svg("svg", { class: "shape", "aria-hidden": "true" }, svg("use", { href: `#shape-${kindOf(verdict)}` })),
@@ -300,7 +303,7 @@ export function scanLine(verdict, timeZone) {
   ];
 }
 
-/** How many came, gate by gate. */
+/** Shows how many came, by gate. */
 export function openCounts(counts, ownGate) {
   const row = ({ gate, admitted, expected, inside }, own) => element("tr", own ? { className: "own" } : {},
     element("th", { scope: "row" }, element("bdi", {}, gate)),
@@ -325,7 +328,7 @@ function list({ offline }, { refreshedAt, tooOld, tickets }, timeZone) {
   return text(isSecureContext ? "gate.list_none" : "gate.list_insecure");
 }
 
-/** What is seldom needed. */
+/** Opens the sheet for everything that is rarely needed. */
 export function openMore(gate, timeZone) {
   const { device, state } = gate;
   const facts = [
@@ -344,7 +347,7 @@ export function openMore(gate, timeZone) {
   find("#more-sheet").showModal();
 }
 
-/** What the service refused for good stays until somebody has seen it. */
+/** Shows the scans that the service refused for good, until somebody has seen each. */
 function showRefused(gate) {
   const seen = async (scan_id) => {
     await gate.dismiss(scan_id);

@@ -1,4 +1,4 @@
-// What a verdict sounds and feels like. Each kind differs in pitch and rhythm, so that nobody has to look.
+// The sound and vibration of a verdict. Each kind has its own pitch and rhythm, so that nobody has to look.
 
 import { recall, remember } from "../shared/memory.js";
 
@@ -15,7 +15,7 @@ const KINDS = {
 let context = null;
 let changed = () => {};
 
-/** Browsers play nothing before the page was touched once. */
+/** Browsers play nothing until somebody has touched the page. */
 function unlock() {
   context ??= new AudioContext();
   context.onstatechange = changed;
@@ -25,7 +25,7 @@ for (const touch of ["pointerup", "keydown"]) addEventListener(touch, unlock, { 
 
 export const isMuted = () => recall(MUTED) === "yes";
 export const mute = (on) => remember(MUTED, on ? "yes" : "no");
-/** Whether somebody must touch the page before a verdict is heard. */
+/** Whether somebody must touch the page before sounds can play. */
 export const isLocked = () => !isMuted() && context?.state !== "running";
 /** Calls back whenever that has changed. */
 export const onLocked = (act) => (changed = act);

@@ -1,15 +1,15 @@
-// Scans that are not sent yet. They go out by themselves: with a good key once the device is online, with one that has ended
-// once an organizer agrees. Or a person takes them away as a file, which the organizer hands in.
+// Unsent scans. They are sent automatically: with a valid key once the device is online, with an ended one once an organizer
+// agrees. Or a person saves them as a file for the organizer to hand in.
 
 import { element, find } from "../shared/dom.js";
 import { save } from "../shared/save.js";
 import { confirmed } from "./sheets.js";
 import { number, text } from "../shared/text.js";
 
-/** What is in a file already, by the key: the numbers of the scans. */
+/** The numbers of the scans already saved to a file, by key. */
 const saved = new Map();
 
-/** Says how many there are, wherever somebody looks. */
+/** Shows how many there are, on every screen. */
 export function showStranded({ state }) {
   const scans = state.stranded.reduce((sum, { unsent }) => sum + unsent, 0);
   find("#stranded").hidden = scans === 0;
@@ -50,6 +50,6 @@ function row(gate, { key_id, event, event_name, name, gate: place, unsent }, has
   };
   return element("li", { className: "scan" }, element("span", { className: "what" }, element("b", {}, number(unsent)), ...words),
     button("gate.stranded_save", keep),
-    // What a good key sends after all is recorded once.
+    // Only an ended key's scans can be removed. A valid key still sends its saved scans; they are recorded once.
     ...(hasEnded ? [button("gate.stranded_remove", remove, !saved.has(key_id))] : []));
 }

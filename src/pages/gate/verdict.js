@@ -1,4 +1,4 @@
-// The verdict, as large as the screen: colour, shape, words, sound.
+// Shows the verdict as large as the screen: colour, shape, words, sound.
 
 import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
@@ -6,12 +6,12 @@ import { explainAll } from "../shared/problem.js";
 import { signal } from "./sound.js";
 import { ago, counted, dayAndTime, duration, hasText, isolated, money, number, text, timeAndOtherDay, timeOfDay } from "../shared/text.js";
 
-/** How long an admission stays; everything else stays until somebody has read it. */
+/** How long an admission is shown, in milliseconds; everything else stays until somebody has read it. */
 const SHOWN = 1500;
-/** For so long it stays even when the next one waits, so that somebody can have seen it. */
+/** The least time for it, even if the next scan waits, so that it can be seen. */
 const SEEN = 400;
 const DAY = 24 * 60 * 60 * 1000;
-/** The look and sound of each result. Whoever gets `attention` may come in after a step that the detail tells. */
+/** The look and sound of each result. With `attention`, the holder may come in after the step that the detail names. */
 const KINDS = {
   accepted: "accepted",
   already_used: "refused",
@@ -26,19 +26,19 @@ const KINDS = {
   unknown_ticket: "refused",
   too_many_attempts: "attention",
   undone: "refused",
-  // The page's own.
+  // Not from the service.
   not_a_code: "attention",
   not_taken: "undecided",
 };
 
-/** Which of the five looks and sounds a verdict has. A result that this page does not know lets nobody in. */
+/** Which of the five looks and sounds a verdict has. An unknown result admits nobody. */
 export function kindOf({ undecided, result, direction }) {
   if (undecided) return "undecided";
   if (result === "accepted" && direction === "exit") return "left";
   return KINDS[result] ?? "refused";
 }
 
-/** Its word: "Admitted". */
+/** Its title: "Admitted". */
 export function wordOf(verdict) {
   if (verdict.undecided) return text("result.undecided");
   if (verdict.just) return text("result.just_admitted");
@@ -57,7 +57,7 @@ export function sumOf({ count, paid = null }, currency) {
   return count > 1 ? `${number(count)} × ${money(paid, currency)} = ${sum}` : sum;
 }
 
-/** What makes it more or less than a verdict of the service just now, as a list of texts. */
+/** Texts for how the verdict differs from one that the service gave just now. */
 export function tagsOf(verdict) {
   const { offline, offline_result: here, result, replayed, undone_at } = verdict;
   const tags = { offline, corrected: here && here !== result, replayed: replayed && !here, undone: undone_at };
@@ -65,7 +65,7 @@ export function tagsOf(verdict) {
   return Object.keys(tags).filter((tag) => tags[tag]).map((tag) => text(`gate.tag_${tag}`, { word }));
 }
 
-/** What became of several tickets that were to be admitted at once. */
+/** The result of admitting several tickets at once. */
 function togetherOf({ together }) {
   if (!together) return [];
   const left = together.left.map(({ seat }) => isolated(seat));
@@ -114,8 +114,8 @@ function orderOf({ result, right_gate: gate, opens_at: opens, closed_at: closed,
 }
 
 /**
- * The dialog that shows verdicts. `closed()` is called when one is gone, `retry(verdict)` when it shall be asked again, and
- * `admit(verdict, tickets)` for tickets of its `party`.
+ * The dialog that shows verdicts. Calls `closed()` when one is gone, `retry(verdict)` to ask for it again, and `admit(verdict,
+ * tickets)` for tickets of its `party`.
  */
 export class VerdictDialog {
   /** The verdict on the screen, or null. */
@@ -131,25 +131,25 @@ export class VerdictDialog {
     this.#admit = admit;
     this.#dialog.addEventListener("click", ({ target }) => {
       if (target.id === "verdict-retry") retry(this.shown);
-      // Whoever misses a button of it has not put the verdict away.
+      // A tap that misses a party button must not dismiss the verdict.
       else if (!target.closest("#party")) this.close();
     });
-    // With the Escape key. The event comes late, maybe when the next verdict is shown already.
+    // The Escape key closed it. The event may arrive only when the next verdict is already shown.
     this.#dialog.addEventListener("close", () => this.#dialog.open || this.close());
   }
 
-  /** Whether no other verdict may take the place of what is shown: of no decision, or of a refusal that nobody can have read. */
+  /** Whether no other verdict may replace this one: it is undecided, or a refusal that nobody can have read yet. */
   get blocks() {
     return Boolean(this.shown) && (kindOf(this.shown) === "undecided" || this.givesIn > 0);
   }
 
-  /** In how many milliseconds a refusal gives way to the next code; 0 for what gives way now, or never by itself. */
+  /** In how many milliseconds a refusal may be replaced by the next scan; 0 if at once, or never. */
   get givesIn() {
     const isRefusal = this.shown && !this.#isAdmission && kindOf(this.shown) !== "undecided";
     return isRefusal ? Math.max(0, SHOWN - this.#age) : 0;
   }
 
-  /** For how many milliseconds an admission must be shown still, before the next verdict takes its place. */
+  /** How many more milliseconds an admission must be shown before the next verdict may replace it. */
   get needs() {
     return this.#isAdmission ? Math.max(0, SEEN - this.#age) : 0;
   }
@@ -162,7 +162,7 @@ export class VerdictDialog {
     return performance.now() - this.#since;
   }
 
-  /** `offered` says for how many milliseconds the verdict may speak for its `party`. */
+  /** `offered` is for how many milliseconds the verdict may vouch for its `party`. */
   show(verdict, timeZone, offered = 0) {
     const kind = kindOf(verdict);
     this.shown = verdict;
@@ -199,7 +199,7 @@ export class VerdictDialog {
     find("#party").inert = false;
     find("#party-all").textContent = counted("gate.party_all", party.length, { name: isolated(nameOf(verdict.voucher ?? verdict)) });
     find("#party-all").onclick = offer(party);
-    // One alone is told by the button for all.
+    // A single ticket has only the button for all.
     const ones = party.map((ticket) => element("li", {}, party.length > 1
       ? element("button", { type: "button", onclick: offer([ticket]) }, partyLine(ticket)) : element("p", {}, partyLine(ticket))));
     find("#party-ones").replaceChildren(...ones);
@@ -215,11 +215,11 @@ export class VerdictDialog {
   }
 }
 
-/** A ticket of a party in one line: where, who, of which kind, and what to know. */
+/** A ticket of a party in one line: seat, name, category and note. */
 const partyLine = ({ seat, full_name, category, note }) =>
   element("span", {}, element("bdi", { className: "seat" }, seat), ...[full_name, category, note].filter(Boolean).flatMap((word) => [" · ", element("bdi", {}, word)]));
 
-/** Seat and gate as nodes, each on its own whatever direction it is written in. */
+/** Seat and gate as nodes, each isolated because either may be written right to left. */
 export function seatOf({ ticket }) {
   if (!ticket) return [];
   return [element("bdi", { className: "seat" }, ticket.seat), " ", element("bdi", { className: "gate" }, ticket.gate)];

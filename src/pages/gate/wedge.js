@@ -1,18 +1,18 @@
-// Hand-held scanners that type what they read, and end with Enter, with Tab, or with nothing.
+// Hand-held scanners that type what they read and end with Enter, Tab or nothing.
 
 import { american, readingsOf } from "./readings.js";
 
-// After so many milliseconds without a key, what was typed before was none of a scanner's,
+// After this many milliseconds without a key, earlier keys did not come from the scanner,
 const PAUSE = 1000;
-/** and after so many a ticket's code that ends with nothing is whole. */
+/** and after this many, a ticket's code without an end key is complete. */
 const SILENCE = 300;
 const SHORTEST = 8;
 const FIELDS = "input, textarea, select";
 
 /**
- * Calls `scanned({code, readings, loose})` for whatever a scanner types: `code` as it came, and what it may mean, as `readingsOf`
- * tells it. In a field of the page that is a ticket's code only, which is taken out of there again. Calls `broken()` for a code of
- * which the end never came.
+ * Calls `scanned({code, readings, loose})` for everything a scanner types: `code` as it came, and its possible meanings (see
+ * `readingsOf`). In a field of the page, only a ticket's code counts; it is removed from the field again. Calls `broken()` for
+ * a code that never ended.
  */
 export function onScannerTyping({ scanned, broken }) {
   let typed = nothing();
@@ -28,7 +28,7 @@ export function onScannerTyping({ scanned, broken }) {
     if (!field || isTicket) scanned({ code: meant.readings[0] ?? keys, ...meant });
   }
 
-  /** No more keys came. */
+  /** Handles the silence after the last key. */
   function fellSilent() {
     const { keys, positions, field } = typed;
     if (readingsOf(keys, positions).readings.length > 0) return end();
@@ -45,13 +45,13 @@ export function onScannerTyping({ scanned, broken }) {
     typed.newest = event.timeStamp;
     clearTimeout(timer);
     if (isEnd(event, typed)) {
-      event.preventDefault(); // It is not meant for the button, or the form, that has the focus.
+      event.preventDefault(); // The key is not meant for the focused button or form.
       event.stopPropagation();
       end();
       return;
     }
     if (event.key.length === 1 || event.key === "Dead") {
-      if (typed.keys && !field) event.preventDefault(); // A space would press that button too.
+      if (typed.keys && !field) event.preventDefault(); // A space would press the focused button.
       typed.keys += event.key.length === 1 ? event.key : "";
       typed.positions += american(event);
     }
@@ -61,7 +61,7 @@ export function onScannerTyping({ scanned, broken }) {
 
 const nothing = () => ({ keys: "", positions: "", newest: 0, field: null, before: "" });
 
-/** Whether a key ends what was typed: Enter, and of a ticket's code Tab as well. Of a field both are the person's. */
+/** Whether a key ends the input: Enter, or Tab after a ticket's code. In a field, either counts only after a ticket's code. */
 function isEnd({ key }, { keys, positions, field }) {
   if (keys.length < SHORTEST || !["Enter", "Tab"].includes(key)) return false;
   if (key === "Enter" && !field) return true;
