@@ -1,4 +1,4 @@
-// The evening as it happens: numbers, arrivals, refusals, and what two gates admitted without knowing of each other.
+// The event live: numbers, arrivals, refusals, and tickets that two gates admitted without knowing of each other.
 
 import { bars, draw, running } from "./chart.js";
 import { now } from "../shared/clock.js";
@@ -14,9 +14,9 @@ import { hasText, isolated, money, number, text, timeOfDay } from "../shared/tex
 const EVERY = 5_000;
 const STALE = 15_000;
 const MINUTE = 60_000;
-/** What is told beside the numbers changes seldom, or is much to read. */
+/** How often to load the rest, which changes rarely or is long to read. */
 const REST_EVERY = 30_000;
-/** As src/model.rs has them: a test compares them. */
+/** As in src/model.rs; a test compares them. */
 const COLOURS = ["blue", "violet", "pink", "brown", "teal", "grey", "black", "white"];
 
 let timer;
@@ -41,7 +41,7 @@ export function hide() {
   clearTimeout(timer);
 }
 
-/** Asks again and again while somebody can see the answer. */
+/** Polls while the page is visible. */
 async function poll() {
   clearTimeout(timer);
   if (!isShown || document.hidden) return;
@@ -50,7 +50,7 @@ async function poll() {
     const stats = await call("GET", here("/stats"), { timeout: EVERY * 2 });
     if (!isShown || !isCurrent(event)) return;
     newest = stats;
-    // Those of a large event are told again for a while.
+    // For a large event the service repeats an answer for a while.
     seenAt = Date.parse(stats.as_of);
     drawAll();
     if (now() - restAt > REST_EVERY) await loadRest();
@@ -63,7 +63,7 @@ async function poll() {
   if (isShown) timer = setTimeout(poll, EVERY);
 }
 
-/** Says how old the numbers are, and loudly when they are too old to be believed. */
+/** Shows how old the numbers are, and warns when they are too old to be trusted. */
 function tellAge(problem) {
   const zone = session.event.time_zone;
   find("#as-of").textContent = seenAt ? text("organizer.as_of", { time: timeOfDay(seenAt, zone) }) : "";
@@ -102,7 +102,7 @@ function drawAll() {
   drawChart();
 }
 
-/** Whether people without a ticket are let in, or were. */
+/** Whether people without a ticket are or were admitted. */
 const hasDoor = () => newest.takes_walk_ups || newest.walk_ups > 0;
 
 const cashOf = ({ cash }) => (newest.currency ? money(cash, newest.currency) : "");
@@ -116,7 +116,7 @@ function drawCrowd() {
 function drawCategories() {
   const { categories } = newest;
   find("#categories").hidden = categories.length === 0;
-  // Whoever is choosing a colour just now goes on.
+  // Do not interrupt somebody who is choosing a colour.
   if (find("#by-category").contains(document.activeElement)) return;
   fill("#by-category", categories.map(({ category, ...each }) =>
     [category === null ? text("organizer.no_category") : bdi(category), each.admitted, each.inside, each.expected]), "organizer.no_tickets");
@@ -125,7 +125,7 @@ function drawCategories() {
   }
 }
 
-/** The colour of a category, to be chosen. */
+/** A menu to choose a category's colour. */
 function colourMenu(category) {
   const { category_colours: colours, slug } = session.event;
   const known = Object.keys(colours).find((name) => samePlace(name, category));
@@ -142,7 +142,7 @@ function colourMenu(category) {
   return menu;
 }
 
-/** The keys with which somebody seems to try codes. */
+/** Shows the keys with which somebody seems to be guessing codes. */
 function drawGuessing() {
   const told = newest.guessing.map(({ name, gate, refused_codes: n, limited }) => {
     const values = { key: isolated(name ?? text("organizer.unknown_key")), gate: isolated(gate ?? ""), n: number(n) };
@@ -154,7 +154,10 @@ function drawGuessing() {
 
 const reasonText = (reason) => (hasText(`result.${reason}`) ? text(`result.${reason}`) : reason);
 
-/** Rows of a first cell that names and others that count, or are told already, or one that says there are none. */
+/**
+ * Fills a table: each row a header cell and cells with numbers, formatted here, or nodes; or one row saying there are
+ * none.
+ */
 function fill(table, rows, none) {
   const made = rows.map(([name, ...counts]) => element("tr", {}, element("th", { scope: "row" }, name),
     ...counts.map((count) => element("td", { className: "number" }, typeof count === "number" ? number(count) : count))));

@@ -1,4 +1,4 @@
-// A bar chart of arrivals, drawn at the size it is shown at, so that its words are as large as the page's.
+// A bar chart of arrivals, drawn at its displayed size, so that its text is as large as the page's.
 
 import { svg } from "../shared/dom.js";
 
@@ -9,8 +9,8 @@ const TOP = 12;
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 1440];
 
 /**
- * The bars from `from` to `to`, of as many minutes each, `least` or more, as make at most `most` of them. `arrivals` are
- * `{minute: milliseconds, admitted}`, without the minutes in which nobody came.
+ * Counts arrivals from `from` to `to` in at most `most` bars of equal length, each at least `least` minutes. `arrivals`
+ * are `{minute: milliseconds, admitted}`, without the minutes in which nobody came.
  */
 export function bars(arrivals, from, to, most, least = 1) {
   const minutes = Math.max(1, Math.round((to - from) / MINUTE));
@@ -23,14 +23,20 @@ export function bars(arrivals, from, to, most, least = 1) {
   return { step, bars: counts.map((admitted, place) => ({ at: from + place * step * MINUTE, admitted })) };
 }
 
-/** The same by the hour, or by longer, each bar with all who came until its end, the last one until `to`. */
+/**
+ * The running total in bars of an hour or longer; each counts everybody who came before its end, the last one before
+ * `to`.
+ */
 export function running(arrivals, from, to) {
   const { step, bars: each } = bars(arrivals, from, to, 60, 60);
   let all = 0;
   return { step, bars: each.map(({ at, admitted }) => ({ at, until: Math.min(at + step * MINUTE, to), admitted: all += admitted })) };
 }
 
-/** An `<svg>` of the bars; `time` writes a moment; at `limit`, where there is one, a line goes across. What it says in words is the caller's, as `label`. */
+/**
+ * Draws the bars as an `<svg>`. `time` formats a moment; a line marks the `limit`, if any; `label` is the caller's text
+ * alternative.
+ */
 export function draw(all, { width, height, label, time, limit = null }) {
   const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
   const top = niceTop(Math.max(limit ?? 0, ...all.map((bar) => bar.admitted)));
@@ -56,7 +62,7 @@ export function draw(all, { width, height, label, time, limit = null }) {
   return chart;
 }
 
-/** An even number, so that its half is whole, and not much more than the largest. */
+/** The top of the scale: an even number, so that half of it is whole, and little more than the largest bar. */
 function niceTop(largest) {
   const power = 10 ** Math.floor(Math.log10(Math.max(largest, 1)));
   return [2, 4, 6, 10].map((factor) => factor * power).find((top) => top >= largest);

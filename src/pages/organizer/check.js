@@ -1,4 +1,4 @@
-// Before the doors open: what would go wrong tonight, and what to do about it now.
+// The check before the doors open: what would go wrong tonight, and what to do about it now.
 
 import { parsed, send } from "../shared/api.js";
 import { now, secondsSlow } from "../shared/clock.js";
@@ -10,11 +10,11 @@ import { all, call, here, session } from "./session.js";
 import { dayAndTime, isolated, number, text, timeOfDay } from "../shared/text.js";
 
 const HOUR = 3_600_000;
-/** Backups are taken every day; a little later is no reason to worry. */
+/** Backups are daily; a slightly late one is no reason to worry. */
 const BACKUP_AGE = 26 * HOUR;
-/** A key that ends so soon is to be replaced in time. */
+/** A key that ends within this many days should be replaced in time. */
 const SOON_DAYS = 14;
-/** So many people are named who have no address. */
+/** How many people without an address are named. */
 const NAMED = 10;
 const ORDER = { wrong: 0, look: 1, ok: 2 };
 const SIGN = { wrong: "✗", look: "!", ok: "✓" };
@@ -34,7 +34,7 @@ export async function show() {
   told.textContent = bad ? text("organizer.check_some", { count: number(bad), time }) : text("organizer.check_all", { time });
 }
 
-/** One line: `name` is that of two texts, `…_ok` or `…_look` or `…_wrong`. */
+/** One result: `name` stands for two texts, `…_ok` and `…_look` or `…_wrong`. */
 const line = (state, name, values) => ({ state, words: text(`organizer.check_${name}_${state}`, values) });
 const failed = (problem) => ({ state: "wrong", words: explain(problem) });
 
@@ -44,7 +44,7 @@ function item({ state, words }) {
     element("div", {}, element("strong", {}, text(`organizer.state_${state}`)), element("p", {}, words)));
 }
 
-/** Database, migrations and clocks, as the service itself sees them. */
+/** The database, migrations and clocks, as the service itself reports them. */
 async function service() {
   const health = (await parsed(await send("GET", "/health?full=1"))) ?? {};
   const lines = ["database", "migrations", "clock", "writable", "secret"].map((name) => line(health[name] === "ok" ? "ok" : "wrong", name));
@@ -53,20 +53,20 @@ async function service() {
   return lines;
 }
 
-/** The secret of codes: who may see one event only has to ask the others for it. */
+/** Whether TICKET_SECRET is set: the organizer of a single event has to ask those who run the service to set it. */
 async function secret() {
   const { ticket_secret_set: has } = await call("GET", here());
   return [line(has ? "ok" : "look", "ticket_secret")];
 }
 
-/** Backups: only who may see all events may ask. */
+/** Backups: only a key for all events may ask about them. */
 async function backups() {
   if (session.isBound) return [];
   const response = await send("GET", "/metrics", { key: session.key });
   return response.ok ? [backup(/^backup_last_success (\d+)/m.exec(await response.text()))] : [];
 }
 
-/** When the newest backup was taken. */
+/** When the newest backup was made. */
 function backup(newest) {
   if (!newest) return line("look", "no_backups");
   const age = now() - Number(newest[1]);
@@ -100,7 +100,7 @@ async function tickets() {
   return lines;
 }
 
-/** Whom the service can mail, where it can mail at all: who has no address, and who was not mailed. */
+/** The people the service can mail, if it can mail at all: how many have no address, and how many were not mailed. */
 async function mails() {
   const { from, mailed, unmailed, without_address: without, tickets } = await call("GET", here("/mails?list=without_address"));
   if (from === null || mailed + unmailed + without === 0) return [];
@@ -112,7 +112,7 @@ async function mails() {
   ];
 }
 
-/** Whether there is a door list on paper, and whether it is still true. */
+/** Whether the door list was printed, and whether it is still correct. */
 async function printed() {
   const { printed_at: at, changes } = await call("GET", here("/printed"));
   if (!at) return [line("look", "printed")];
@@ -120,7 +120,7 @@ async function printed() {
   return [changes ? { state: "look", words: text("organizer.check_printed_changed", { time, changes: number(changes) }) } : line("ok", "printed", { time })];
 }
 
-/** Keys that end soon, but for those of devices where the event ends: the lines of their gates are about these. */
+/** Keys that end soon, without devices' keys if the event has an end: their gates' lines cover those. */
 async function keys() {
   const ours = (await all("/api/keys", "keys")).filter((key) => isGood(key) && isOurs(key));
   const lines = ours.filter((key) => !isOfADevice(key) || !session.event.ends_at).map(lifeOf).filter(Boolean);
@@ -135,7 +135,7 @@ function lifeOf(key) {
   return { state: "look", words: text(key.yours ? "organizer.check_key_yours_ends" : "organizer.check_key_ends", { name, time }) };
 }
 
-/** Where the links lead that people are sent: PUBLIC_URL, which is only told in a link. */
+/** Where the links sent to people lead: PUBLIC_URL, which can only be read from a link. */
 async function links() {
   const found = await call("GET", here("/tickets?status=valid&limit=100"));
   const ticket = found.tickets.find((each) => each.username);
@@ -146,7 +146,7 @@ async function links() {
   return [line(address.protocol === "https:" ? "ok" : "look", "links", values)];
 }
 
-/** Cameras, and codes without a network, are for secure contexts only. */
+/** Cameras, and codes without a network, need a secure context. */
 const page = async () => [line(isSecureContext ? "ok" : "wrong", "secure")];
 
 find("#check-again").onclick = show;

@@ -1,4 +1,4 @@
-// How the devices at the gates are: when each was last heard of, what it has yet to send, and how old its list is.
+// The state of the devices at the gates: when each was last heard, what it has yet to send, and how old its list is.
 
 import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
@@ -7,31 +7,31 @@ import { session } from "./session.js";
 import { ago, dayAndTime, number, text } from "../shared/text.js";
 
 const MINUTE = 60_000;
-/** A device asks every quarter of a minute, and within a minute it is noted: so long in silence it is away. */
+/** A device asks every 15 seconds, and that is recorded within a minute: after this long in silence it is away. */
 const SILENT = 2 * MINUTE;
-/** What is as recent is told by its age, what is older by its time. */
+/** Recent times are shown as an age, older ones as a time. */
 const RECENT = 90 * MINUTE;
-/** The roles whose keys are for devices, as src/model.rs has them: a test compares them. */
+/** The roles whose keys are for devices, as in src/model.rs; a test compares them. */
 const DEVICES = ["supervisor", "gate"];
 
 export const isOfADevice = ({ role }) => DEVICES.includes(role);
 export const isGood = (key) => !key.revoked_at && !(Date.parse(key.expires_at) <= now());
-/** Whether a key is of the event that is looked at, or of all. */
+/** Whether a key is for the current event or for all. */
 export const isOurs = ({ event }) => event === null || event === session.event.slug;
 
-/** When something was, as people say it. */
+/** When something happened, the way people say it. */
 export function when(time) {
   const age = now() - Date.parse(time);
   return age < RECENT ? ago(age) : dayAndTime(time, session.event.time_zone);
 }
 
-/** Whether the doors are open: then each device should be there. */
+/** Whether the doors are open: then every device should be online. */
 function isOpen({ opens_at: opens, starts_at: starts, closes_at: closes, ends_at: ends }) {
   const [from, until] = [opens ?? starts, closes ?? ends].map((time) => (time ? Date.parse(time) : NaN));
   return from <= now() && !(until <= now());
 }
 
-/** What somebody should see to at a device, in words. */
+/** What needs attention at a device, in words. */
 export function troubles({ heard_at: heard, unsent, manifest_at: listed }) {
   const { event } = session;
   const time = (moment) => dayAndTime(moment, event.time_zone);
@@ -45,7 +45,7 @@ export function troubles({ heard_at: heard, unsent, manifest_at: listed }) {
   ].filter(Boolean);
 }
 
-/** The devices of the event on the board, those first that somebody should see to. */
+/** Draws the event's devices on the board; those that need attention come first. */
 export function draw(keys) {
   const ours = keys.filter((key) => isOfADevice(key) && isGood(key) && isOurs(key)).map((key) => [key, troubles(key)]);
   const rows = ours.sort(([, some], [, others]) => others.length - some.length).map(([key, all]) =>

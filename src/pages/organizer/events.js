@@ -1,4 +1,4 @@
-// Events: making the first, making more, changing and deleting them.
+// Events: creating, changing and deleting them.
 
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi, confirm, onSubmit, open, tell, wrongField } from "./form.js";
@@ -30,7 +30,7 @@ function card(event) {
     element("div", { className: "row" },
       element("a", { className: isHere ? "button primary" : "button", href: `#board/${event.slug}` }, text("organizer.open_event")),
       element("button", { type: "button", onclick: () => edit(event) }, text("organizer.edit")),
-      // The event that always exists.
+      // This event always exists.
       event.slug === "default" ? "" : element("button", { type: "button", className: "danger", onclick: () => remove(event) }, text("organizer.delete"))));
 }
 
@@ -39,7 +39,7 @@ function when({ starts_at: start, ends_at: end, time_zone: timeZone }) {
   return [start, end].map((time) => (time ? dayAndTime(time, timeZone) : "…")).join(" – ");
 }
 
-/** When an event's people are forgotten, or were. */
+/** When the data of an event's people is or was deleted. */
 function forgetting({ forgotten_at: forgotten, forget_after_days: days, ends_at: end, starts_at: start, time_zone: timeZone }) {
   if (forgotten) return [text("organizer.forgotten_at", { time: dayAndTime(forgotten, timeZone) }), text("organizer.forgotten_backups")];
   if (!days) return [];
@@ -74,7 +74,7 @@ function edit(event) {
   open(dialog);
 }
 
-/** What is paid at the door is asked for where somebody may be let in there. */
+/** Asks for the price at the door only if the event admits people without a ticket. */
 function showCash() {
   find("#event-cash").hidden = !form.elements.walk_ups.checked;
 }
@@ -87,7 +87,7 @@ function fillCurrencies() {
   if (!currencies.children.length) currencies.append(...(Intl.supportedValuesOf?.("currency") ?? []).map((each) => new Option(names.of(each), each)));
 }
 
-/** The time zone of this device, which the event is likely to be in. */
+/** This device's time zone, which is probably the event's. */
 const zoneHere = () => Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 function fillZones() {
@@ -95,7 +95,7 @@ function fillZones() {
   if (!zones.children.length) zones.append(...(Intl.supportedValuesOf?.("timeZone") ?? []).map((each) => new Option(each)));
 }
 
-/** The languages of the pages, each by its own name. */
+/** The languages of the pages, each in its own name. */
 function fillLanguages(chosen) {
   const choice = form.elements.language;
   const nameOf = (tag) => new Intl.DisplayNames([tag], { type: "language" }).of(tag);
@@ -117,11 +117,11 @@ function remove(event) {
   });
 }
 
-/** Has the page drawn again, with the bar above, where the events are too. */
+/** Redraws the page and the bar above, which lists the events too. */
 async function refresh(slug) {
   const from = location.hash;
   await loadEvents();
-  // Whoever has gone on meanwhile stays where they are.
+  // Anyone who has navigated on meanwhile stays there.
   const address = location.hash === from ? `#events/${slug}` : location.hash;
   if (location.hash === address) dispatchEvent(new HashChangeEvent("hashchange"));
   else location.hash = address;
@@ -131,10 +131,10 @@ find("#new-event").onclick = () => edit(null);
 slug.oninput = () => { slug.dataset.typed = "yes"; };
 name.oninput = () => { if (!changed && !slug.dataset.typed) slug.value = slugOf(name.value); };
 
-/** A proposal: the name in the letters that a slug may have. */
+/** Proposes a slug: the name in the characters that a slug may have. */
 const slugOf = (words) => words.normalize("NFKD").toLowerCase().replace(/\p{M}/gu, "").replace(/[^a-z0-9]+/g, "-").slice(0, 64).replace(/^-|-$/g, "");
 
-/** What is paid at the door, by the currency that it is typed in. */
+/** The price at the door, parsed by the currency typed with it. */
 function priceOf({ walk_up_price: typed = "", currency: letters = "" }) {
   const currency = letters.toUpperCase() || null;
   if (!typed) return { walk_up_price: null, currency };
@@ -144,7 +144,7 @@ function priceOf({ walk_up_price: typed = "", currency: letters = "" }) {
   return { walk_up_price: price, currency };
 }
 
-/** The event that a form says. Whatever it does not ask for is what an event has without it. */
+/** The event from the form's values. Fields that the form does not show get the event's defaults. */
 function read(values) {
   if (!isTimeZone(values.time_zone)) throw wrongField("time_zone", "not_a_time_zone");
   const moment = (local) => (local ? new Date(momentOf(local, values.time_zone)).toISOString() : null);
@@ -167,7 +167,7 @@ onSubmit(form, async (values) => {
   await attempt(() => refresh(newSlug));
 });
 
-/** The view of whoever has no event yet. */
+/** The view before the first event. */
 export const first = {
   show() {
     fillZones();
@@ -176,7 +176,7 @@ export const first = {
   hide: () => firstForm.reset(),
 };
 
-/** Whether there is no event but the one that always exists, of which nobody has made anything. */
+/** Whether the only event is the one that always exists, and nobody has used it. */
 export async function isFirstMinute() {
   const [event, ...others] = session.events;
   if (session.isBound || others.length || event.slug !== "default" || event.starts_at || event.ends_at) return false;

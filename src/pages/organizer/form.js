@@ -1,20 +1,20 @@
-// Forms and dialogs: what the service refuses is told beside the field that it is about.
+// Forms and dialogs: an error from the service is shown beside the field it is about.
 
 import { Problem } from "../shared/api.js";
 import { element, find } from "../shared/dom.js";
 import * as shared from "../shared/problem.js";
 import { text } from "../shared/text.js";
 
-/** What went wrong, as an element. What is no refusal is a fault of the page, and thrown on. */
+/** Returns an element that explains a problem. Anything else is a bug in the page and is thrown again. */
 export function explain(problem) {
   if (!(problem instanceof Problem)) throw problem;
   return shared.explain(problem);
 }
 
-/** A paragraph that a screen reader reads at once. */
+/** A paragraph that screen readers announce at once. */
 export const alarm = (...words) => element("p", { className: "problem", role: "alert" }, ...words);
 
-/** Runs `work` with the values of the form when it is sent, once at a time, and shows what it throws. */
+/** Runs `work` with the form's values on submit, one run at a time, and shows what it throws. */
 export function onSubmit(form, work) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -54,7 +54,7 @@ function show(form, problem) {
   marked?.focus();
 }
 
-/** Says that a field is wrong. */
+/** Marks a field as wrong. */
 function mark(control, error) {
   const id = `problem-${control.id}`;
   control.after(element("p", { id, className: "problem" }, shared.explainField(error)));
@@ -67,22 +67,22 @@ function describe(control, keeps, ...more) {
   control.setAttribute("aria-describedby", [...ids, ...more].join(" "));
 }
 
-/** Refuses a field on the page's own account, by a code that has a text among those of the service. */
+/** Makes the page's own error for a field, with one of the service's codes that have a text. */
 export const wrongField = (field, code, params = {}) => new Problem(422, { errors: [{ field, code, params }], code: "invalid_payload" });
 
-/** Opens a dialog, with the problems of the last time gone. */
+/** Opens a dialog without its previous problems. */
 export function open(dialog) {
   for (const form of dialog.querySelectorAll("form")) clear(form);
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 }
 
-/** What the dialog that asks will do. */
+/** What the confirmation dialog will do. */
 let confirmed;
 
 /**
- * Asks before something that cannot be taken back, and does it while the dialog is still open, so that its failure is
- * told there. `typed` must be typed to go on.
+ * Asks for confirmation of something that cannot be undone. Runs `work` with the dialog still open, so that it can show
+ * a failure. `typed` must be typed to go on.
  */
 export function confirm({ title, words, action, typed = "", work }) {
   const dialog = find("#confirm-dialog");
@@ -103,20 +103,20 @@ export function confirm({ title, words, action, typed = "", work }) {
 
 let fading;
 
-/** A short word about what was done, seen and heard for a while. */
+/** Shows a short message about what was done for a while, announced to screen readers too. */
 export function tell(words) {
   const told = find("#told");
-  // What is outside an open dialog is covered by it.
+  // Elements outside an open dialog are covered by it.
   [...document.querySelectorAll("main, dialog[open]")].at(-1).append(told);
   told.replaceChildren(words);
   clearTimeout(fading);
   fading = setTimeout(() => { told.textContent = ""; }, 5000);
 }
 
-/** Does something outside a form, and says what went wrong. */
+/** Runs something outside a form and shows what went wrong. */
 export const attempt = (work) => work().catch((problem) => tell(explain(problem)));
 
-/** What all dialogs share: the buttons that close them or copy a field, and the one dialog that asks. */
+/** Wires what all dialogs share: buttons that close them or copy a field, and the confirmation dialog. */
 export function wireDialogs() {
   onSubmit(find("#confirm-dialog form"), () => confirmed());
   document.addEventListener("close", () => find("main").append(find("#told")), true);
@@ -127,7 +127,7 @@ export function wireDialogs() {
   });
 }
 
-/** Without a secure context there is no clipboard to write to: then the text is marked, ready to be copied by hand. */
+/** Without a secure context there is no clipboard: then the text is selected, to be copied by hand. */
 async function copy(field, button) {
   field.select();
   try {
@@ -140,5 +140,5 @@ async function copy(field, button) {
   }
 }
 
-/** A text of the database as an element: it cannot turn the rest around, whatever marks it has. */
+/** Wraps a text from the database, so that its direction marks cannot affect the text around it. */
 export const bdi = (words) => element("bdi", {}, words);

@@ -1,4 +1,4 @@
-// The devices at the gates: their keys, and the QR code with which a device gets its own.
+// The devices at the gates: their keys, and the QR codes that give devices their own.
 
 import { now } from "../shared/clock.js";
 import { element, find } from "../shared/dom.js";
@@ -28,12 +28,12 @@ export async function show() {
   oldKeys.hidden = old.length === 0;
   find("summary", oldKeys).textContent = text("organizer.old_keys", { keys: old.length });
   find("ul", oldKeys).replaceChildren(...old.map(card));
-  // Where there is one gate, its devices are there: a key for any would ask whoever holds it.
+  // With only one gate, preselect it: a device with a key for any gate asks which one it is at.
   const choices = gates.map(({ gate }) => new Option(gate, gate, gates.length === 1));
   find("#key-gate").replaceChildren(new Option(text("organizer.any_gate"), ""), ...choices);
 }
 
-/** Those of `keys` that end with a key when it is revoked: which it made, and so on. */
+/** The keys that end when this one is revoked: those it made, those they made, and so on. */
 const madeBy = ({ key_id: maker }, keys) =>
   keys.filter((key) => key.created_by === maker).flatMap((key) => [key, ...madeBy(key, keys)]);
 
@@ -73,14 +73,14 @@ function actions(key, keys) {
     isGood(key) && isOfADevice(key) && button("enrol", () => attempt(() => enrol(key))),
     isGood(key) && button("revoke", () => revoke(key, madeBy(key, keys).filter(isGood)), "danger"),
     isOfADevice(key) && key.offline && (!isGood(key) || key.replaced_at) && button("take", () => take(key)),
-    // Also of one whose key is revoked already, or has ended: it may know codes.
+    // Also for a revoked or ended key: the device may know codes.
     isOfADevice(key) && button("lost", () => lost.ask(key), "danger"),
   ].filter(Boolean);
 }
 
 const newest = ({ newest_scan_at: time }) => (time ? text("organizer.newest_scan", { when: when(time) }) : text("organizer.no_scan"));
 
-/** Agrees to what devices that have the key no more had scanned. They send it by themselves then. */
+/** Agrees to accept the scans of devices that no longer have the key. They send them automatically then. */
 function take(key) {
   confirm({
     title: text("organizer.take_title", { name: isolated(key.name) }),
@@ -118,7 +118,7 @@ find("#new-key").onclick = () => {
 
 onSubmit(keyForm, async ({ name, role, gate, offline }) => {
   const wanted = { name, role, event: session.event.slug, offline: Boolean(offline), ...(gate && { gate }) };
-  // Its secret is not shown: the device gets one of its own when it is enrolled.
+  // The secret is not shown: the device gets its own when it is enrolled.
   const key = await call("POST", "/api/keys", { json: wanted });
   find("#key-dialog").close();
   await attempt(() => enrol(key));
@@ -128,7 +128,7 @@ onSubmit(keyForm, async ({ name, role, gate, offline }) => {
 let enrolled = null;
 let timer;
 
-/** Shows a code with which a device gets this key. It replaces the one before. */
+/** Shows a code that gives this key to a device. It replaces the previous code. */
 async function enrol(key) {
   const { enrol_url: address, expires_at: end } = await call("POST", `/api/keys/${key.key_id}/enrol`);
   enrolled = key;
@@ -148,7 +148,7 @@ function count(end) {
   if (seconds === 0) forget();
 }
 
-/** Whoever reads the code becomes the gate: it is not kept for longer than it is looked at. */
+/** Drops the code as soon as it is out of view: anyone who reads it can become the gate. */
 function forget() {
   clearInterval(timer);
   find("#enrol-qr").replaceChildren();

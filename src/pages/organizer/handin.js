@@ -1,4 +1,4 @@
-// Scans that a device cannot send: it saved them as a file, and whoever hands that in here agrees that they are recorded.
+// Hands in scans that a device could not send but saved as a file: the organizer agrees that they are recorded.
 
 import { element, find } from "../shared/dom.js";
 import { onSubmit } from "./form.js";
@@ -6,7 +6,7 @@ import { explainAll } from "../shared/problem.js";
 import { LONG, call, session } from "./session.js";
 import { dayAndTime, isolated, number, text } from "../shared/text.js";
 
-/** As many at once as a gate sends; of codes that it refused, few enough that a gate with the same key goes on. */
+/** As many per batch as a gate sends, but few enough refused codes that a gate with the same key can go on working. */
 const BATCH = { most: 200, wrong: 30 };
 const MINUTE = 60_000;
 const form = find("#hand-in");
@@ -35,7 +35,7 @@ form.elements.file.onchange = async ({ target }) => {
   else told.replaceChildren(element("p", { className: "bad", role: "alert" }, text("organizer.hand_in_not_one")));
 };
 
-/** What such a file says, or null. Whether it is true, the service finds out, scan by scan. */
+/** Parses such a file; null if it is none. Whether it is true, the service checks scan by scan. */
 function understood(content) {
   try {
     const { key_id, event, name, gate, scans } = JSON.parse(content);
@@ -56,7 +56,7 @@ function describe({ event, name, gate, scans }) {
   }));
 }
 
-/** The scans, some at a time: those that let somebody pass first. */
+/** Splits the scans into batches, admissions and other scans with a right code first. */
 function* batches(scans) {
   const isWrong = ({ said }) => /(wrong|stale)_code/.test(said.offline_result);
   const waiting = [...scans.filter((scan) => !isWrong(scan)), ...scans.filter(isWrong)];
@@ -94,7 +94,7 @@ onSubmit(form, async () => {
   form.reset();
 });
 
-/** A scan has been recorded now or before, as the gate decided or as a conflict; or the service would not have it. */
+/** Counts a result: recorded now or before, as the gate decided or as a conflict; or refused by the service. */
 function count(result, { said }, counts, reasons) {
   if (result.result === undefined) {
     counts.refused += 1;

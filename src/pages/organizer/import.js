@@ -1,4 +1,4 @@
-// Importing a list of tickets: the service says what it reads in the file and what it would do, before it does it.
+// Importing a list of tickets: the service shows how it reads the file and what it would do, before it does it.
 
 import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, explain, onSubmit } from "./form.js";
@@ -7,16 +7,16 @@ import { explainField } from "../shared/problem.js";
 import { LONG, call, here, session } from "./session.js";
 import { counted, isolated, text } from "../shared/text.js";
 
-/** How a file is written, where that has a name. */
+/** Names of the file's encoding, where it has one. */
 const FORMS = { "utf-8": "UTF-8", "utf-16": "UTF-16", "windows-1252": "Windows-1252", macintosh: "Mac Roman", xlsx: "Excel (.xlsx)" };
 const COUNTS = ["created", "registered", "users_created", "updated", "skipped"];
 const form = find("#import");
 const preview = find("#preview");
 const result = find("#imported");
 const button = find("button.primary", form);
-/** What each column is, as somebody said; until then the service recognises them. */
+/** What each column is, as chosen; until then the service recognizes them. */
 let columns = null;
-/** Whether somebody said that the first line is a ticket already. */
+/** Whether the user said that the first line is already a ticket. */
 let noHeader = false;
 let asked = 0;
 
@@ -44,7 +44,7 @@ function query(more = {}) {
   return here(`/tickets?${all}`);
 }
 
-/** The bytes of the file; null where it is no longer the one that was chosen. */
+/** The bytes of the file; null if it is no longer the chosen one. */
 async function bytes(file) {
   try {
     return await file.arrayBuffer();
@@ -53,7 +53,7 @@ async function bytes(file) {
   }
 }
 
-/** Has the service read the file, and shows what it would do. */
+/** Sends the file to the service and shows what it would do. */
 async function look() {
   const [file] = form.elements.file.files;
   if (!file) return;
@@ -101,19 +101,19 @@ function describe(seen) {
   return told;
 }
 
-/** What is not wrong, and should be known. */
+/** Findings that are not wrong but should be known. */
 const notices = ({ notices: all = [] }) => all.map((notice) => element("p", { className: "bad notice" }, explainField(notice)));
 
-/** What is done, or would be, in words. */
+/** What was or would be done, in words. */
 const done = (counts) => COUNTS.filter((name) => counts[name] > 0).map((name) => counted(`organizer.will_${name}`, counts[name]));
 
-/** No `.problem`, which goes when the form is sent: the file is still chosen. */
+/** Without the class `problem`, which is removed when the form is sent: the file is still chosen. */
 const warning = (words) => element("p", { className: "bad", role: "alert" }, words);
 
-/** The first lines, under what each column was taken for, which can be chosen otherwise. */
+/** The first lines, under the recognized columns, which can be changed. */
 function table({ columns: names, fields, rows }) {
   const heads = names.map(({ name: written, field, known }, place) => {
-    // As a spreadsheet calls it.
+    // Named as in a spreadsheet.
     const name = written || String.fromCharCode(65 + place % 26);
     const menu = element("select", { id: `column-${place}`, "aria-label": text("organizer.column_is", { name: isolated(name) }), onchange: choose },
       ...["", ...fields].map((each) => new Option(text(`organizer.column_${each || "none"}`), each)));
@@ -127,7 +127,7 @@ function table({ columns: names, fields, rows }) {
   return element("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": text("organizer.preview") }, made);
 }
 
-/** The columns are what the menus say. */
+/** Takes the columns from the menus. */
 function choose() {
   columns = [...preview.querySelectorAll("select")].map((menu) => menu.value);
   noHeader = find("#first-line", preview)?.checked ?? false;

@@ -1,4 +1,4 @@
-// Tickets that were shown again after their use, and scans that were undone: which, when, where and by whom.
+// Tickets shown again after their use, and scans that were undone: which, when, where and by whom.
 
 import { element, find } from "../shared/dom.js";
 import { attempt, bdi } from "./form.js";
@@ -10,17 +10,20 @@ const list = find("ul", view);
 const more = find("button", view);
 let next = null;
 
-/** What was done at a moment, at a gate where that is known (a device for every gate tells none), by whose key, in the words of this name. */
+/**
+ * Describes an action: its time, its gate if known (a device for every gate reports none), and whose key did it. `name`
+ * selects the text.
+ */
 export const done = (name, moment, where, who) => text(`organizer.${name}${where ? "" : "_anywhere"}`,
   { time: dayAndTime(moment, session.event.time_zone), gate: isolated(where ?? ""), key: isolated(who ?? text("organizer.unknown_key")) });
 
-/** Closes it: what it has is of another event, or old. */
+/** Closes it: its rows are of another event, or old. */
 export function close() {
   view.open = false;
   list.replaceChildren();
 }
 
-/** Reads the newest, or those after the ones that are shown. */
+/** Loads the newest, or those after the ones already shown. */
 async function load(after = null) {
   const { event } = session;
   const page = await call("GET", here(`/incidents?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`));

@@ -1,6 +1,6 @@
-// Reads the CSV of the service itself, which has every field in quotes: for the links that it answers with.
+// Reads the service's own CSV, in which every field is quoted: its answer with ticket links.
 
-/** Objects by the names in the first row. */
+/** The rows as objects, named by the first row. */
 export function records(text) {
   const rows = [[]];
   for (const [, field, end] of text.replace(/^\ufeff/, "").matchAll(/"((?:[^"]|"")*)"(,|\n|$)/g)) {
@@ -11,7 +11,9 @@ export function records(text) {
   return lines.map((row) => Object.fromEntries(names.map((name, place) => [name, plain(row[place] ?? "")])));
 }
 
-/** The service puts an apostrophe before what a spreadsheet of any language would run as a formula. */
+/**
+ * Removes the apostrophe that the service puts before anything a spreadsheet in any language would run as a formula.
+ */
 const plain = (field) =>
   field
     .replace(/^'('*)(?=[\t\r\n])/, "$1")

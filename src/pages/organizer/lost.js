@@ -1,4 +1,4 @@
-// A gate's phone is lost: its key is revoked, and the tickets that it can make codes of are renewed, some at a time.
+// A gate's phone is lost: revokes its key and renews the tickets whose codes it can make, in batches.
 
 import { element, find } from "../shared/dom.js";
 import { bdi, onSubmit, open } from "./form.js";
@@ -13,7 +13,7 @@ const form = find("form", dialog);
 const result = find("#lost-result");
 let lost = null;
 
-/** Asks before it, in the dialog that then shows how far it is and what came of it. */
+/** Asks first, in a dialog that then shows the progress and the result. */
 export function ask(key) {
   lost = key;
   form.reset();
@@ -36,7 +36,7 @@ onSubmit(form, async ({ since }) => {
   }, text("organizer.lost_links")));
 });
 
-/** What was renewed stays renewed: whoever is interrupted presses again. */
+/** Renewed tickets stay renewed: after an interruption, the organizer presses again. */
 async function renew({ key_id }) {
   const bar = element("progress", { "aria-label": text("organizer.lost") });
   const told = element("p", { role: "status" });

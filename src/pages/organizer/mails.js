@@ -1,4 +1,4 @@
-// Sending the tickets by mail: what there is to send, the first mail as it will be, then all of them, some at a time.
+// Sending tickets by mail: what there is to send, a preview of the first mail, then all of them in batches.
 
 import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, explain, onSubmit, open } from "./form.js";
@@ -11,9 +11,9 @@ const form = find("form", dialog);
 const told = find("#mails-told");
 const outcome = find("#mails-outcome");
 const button = find("button.primary", form);
-/** What there is to send, as it was when the dialog was opened or had sent. */
+/** What there is to send, as of when the dialog was opened or last sent something. */
 let outbox;
-/** Called after something was sent, so that the list is read again. */
+/** Called after something was sent, so that the list is reloaded. */
 let changed = () => {};
 
 export function openMails(onChange = () => {}) {
@@ -52,7 +52,7 @@ async function preview() {
 
 const fact = (name, told) => [element("dt", {}, text(`organizer.mails_${name}`)), element("dd", {}, told)];
 
-/** An address that may go on in the next line, and not within a word. */
+/** An address that may wrap, but not within a word. */
 const address = (words) => element("bdi", {}, ...words.match(/[^@.]+[@.]*/g).flatMap((part) => [part, element("wbr")]));
 
 const post = (tickets, how = {}) =>
@@ -97,7 +97,7 @@ onSubmit(form, async () => {
 const line = ({ seat, gate, full_name: name, username }, outcome) =>
   element("li", {}, element("strong", {}, bdi(name ?? username)), ` ${text("organizer.seat_at_gate", { seat: isolated(seat), gate: isolated(gate) })}: ${reason(outcome)}`);
 
-/** Sends one ticket once more. Returns why not, or null. */
+/** Sends one ticket again. Returns why that failed, or null. */
 export async function sendAgain(ticket) {
   try {
     const { results: [outcome] } = await post([ticket], { again: true });

@@ -1,4 +1,4 @@
-// What comes next, from the list to the doors: one line above each view, with a button that leads there.
+// The next step, from the list to the doors: one line above each view, with a link to where it is done.
 
 import { Problem } from "../shared/api.js";
 import { now } from "../shared/clock.js";
@@ -9,7 +9,7 @@ import { someGiven } from "./share.js";
 import { all, call, here, isCurrent, session } from "./session.js";
 import { isolated, number, text, timeAndOtherDay } from "../shared/text.js";
 
-/** So many milliseconds after the last of several changes it is looked at again. */
+/** How many milliseconds after the last of several changes to look again. */
 const SETTLED = 500;
 const place = find("#next");
 let view = null;
@@ -17,16 +17,16 @@ let told = null;
 let asked = 0;
 let waiting;
 
-/** Shows it above a view, or nothing: while it is not known, and when nothing is left to do. */
+/** Shows the step above a view; nothing while it is unknown or when nothing is left to do. */
 export async function show(shown) {
   clearTimeout(waiting);
   const mine = ++asked;
   const { event } = session;
   view = shown;
-  // What was said of another event is not said of this one.
+  // A step of another event does not apply to this one.
   if (told !== event) hide();
   const found = await look(event).catch((problem) => {
-    // The view itself tells that the service is away.
+    // The view itself shows that the service is away.
     if (!(problem instanceof Problem)) throw problem;
   });
   if (mine !== asked || !isCurrent(event)) return;
@@ -49,7 +49,7 @@ function draw(found) {
   say(place, element("span", {}, text(`organizer.next_${name}`, values)), ...(isHere ? [] : [link]));
 }
 
-/** The first thing that is not done: the `name` of its text with `values`, and the `view` in which it is done. */
+/** Finds the first open step: the `name` of its text with `values`, and the `view` in which it is done. */
 async function look(event) {
   const { starts_at: start, ends_at: end, time_zone: zone } = event;
   if (!start || !end) return { name: "times", view: "events" };
@@ -61,7 +61,8 @@ async function look(event) {
   if (outbox.from !== null && outbox.unmailed > 0) return { name: "mails", view: "tickets", values: { tickets: number(outbox.unmailed) } };
   const isNobodys = outbox.from === null && stats.expected > 0 && !someGiven();
   const devices = keys.filter((key) => isOfADevice(key) && isGood(key) && isOurs(key));
-  // Without a mail server nobody knows what was sent by other ways: who goes on to the gates has done it.
+  // Without a mail server nobody knows what was sent in other ways: an organizer who made devices has finished that
+  // step.
   if (isNobodys && devices.length === 0) return { name: "hand", view: "tickets" };
   const bare = stats.gates.find(({ gate }) => !devices.some((key) => !key.gate || samePlace(key.gate, gate)));
   if (bare) return { name: "gate", view: "gates", values: { gate: isolated(bare.gate) } };

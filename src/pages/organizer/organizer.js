@@ -1,4 +1,4 @@
-// The organizer's page: signing in, and which view is shown. The address says `#view/event`.
+// The organizer's page: signing in, and which view is shown. The address is `#view/event`.
 
 import { find } from "../shared/dom.js";
 import { save } from "../shared/save.js";
@@ -20,12 +20,12 @@ const signin = find("#signin");
 let shown = null;
 let eventShown = null;
 
-/** Shows what the address says, as far as there is such a thing. */
+/** Shows the view in the address, if it exists. */
 async function route() {
   const [name, slug] = location.hash.slice(1).split("/");
   session.event = session.events.find((event) => event.slug === slug) ?? session.event;
   if (eventShown !== session.event.slug) empty();
-  // What a dialog asked was about what was shown.
+  // An open dialog asks about what was shown before.
   if (eventShown && eventShown !== session.event.slug) closeDialogs();
   eventShown = session.event.slug;
   const view = Object.hasOwn(views, name) ? name : "board";
@@ -49,7 +49,7 @@ async function route() {
   }
 }
 
-/** Nothing of one event is seen under the name of another, nor by whoever signs in next. */
+/** Clears the views, so that no event's data appears under another's name or to the next user who signs in. */
 function empty() {
   for (const old of document.querySelectorAll("section[data-view] :is(.list, tbody, #numbers, #chart)")) old.replaceChildren();
 }
@@ -72,7 +72,7 @@ function fillBar(view) {
 async function enter() {
   signin.hidden = true;
   find("#bar").hidden = false;
-  // An empty board says nothing to whoever has no event yet. Where the service is away, the board tells.
+  // An empty board is no help before the first event. If the service is away, the board says so.
   if (/^(#board.*)?$/.test(location.hash) && (await events.isFirstMinute().catch(() => false))) {
     history.replaceState(null, "", `#first/${session.event.slug}`);
   }

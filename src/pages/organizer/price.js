@@ -2,13 +2,13 @@
 
 import { digitsOf, locale } from "../shared/text.js";
 
-/** A sum in the smallest unit of a currency, as somebody may type it. */
+/** An amount in a currency's smallest unit, formatted as somebody would type it. */
 export function amount(sum, currency) {
   const digits = digitsOf(currency);
   return new Intl.NumberFormat(locale, { minimumFractionDigits: digits, useGrouping: false }).format(sum / 10 ** digits);
 }
 
-/** The sum that somebody typed, in the smallest unit, or null where nobody can tell: `12.5`, `12,50`, `1.200,00`. */
+/** The typed amount in the smallest unit, or null if it is ambiguous: `12.5`, `12,50`, `1.200,00`. */
 export function sumOf(typed, currency) {
   const digits = digitsOf(currency);
   const plain = typed.replace(/[\s'’]/g, "");

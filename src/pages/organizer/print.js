@@ -1,4 +1,4 @@
-// Sheets to print: the QR codes of ticket links, or tickets that admit by themselves, for people without a phone.
+// Sheets to print, for people without a phone: QR codes of ticket links, or tickets that admit by themselves.
 
 import { element, find, say } from "../shared/dom.js";
 import { inOrder } from "../shared/fold.js";
@@ -13,12 +13,12 @@ const told = find("#sheet-told");
 const perPage = find("#per-page");
 let wanted = null;
 let cards = [];
-/** What is not on the sheets, and why: each a list of nodes. */
+/** What the sheets leave out and why, each a list of nodes. */
 let missing = [];
 
 /**
- * Says what is to be printed: `links` or `codes`, of these tickets or, without them, of all. So many were chosen besides.
- * The view shows it.
+ * Sets what to print: `links` or `codes`, of these tickets or, without them, of all. `leftOut` counts other chosen
+ * tickets. The view shows the sheet.
  */
 export const prepare = (kind, tickets, leftOut = 0) => { wanted = { kind, tickets, leftOut }; };
 
@@ -35,9 +35,9 @@ export async function show() {
     const { kind, tickets, leftOut } = mine;
     missing = leftOut ? [[text("organizer.left_out", { tickets: number(leftOut) })]] : [];
     const made = kind === "codes" ? await codes(tickets) : await links(tickets);
-    // Somebody left, or wants another sheet by now.
+    // The user left or wants another sheet by now.
     if (mine !== wanted) return;
-    // As people look for them, whatever the order in which they were made.
+    // In the order in which people look for them, not in which they were made.
     cards = made.sort((one, other) => inOrder(one.gate, other.gate) || inOrder(one.seat, other.seat));
     layOut();
   } catch (problem) {
@@ -59,7 +59,9 @@ async function links(tickets) {
     .map((each) => ({ ...each, holder: each.full_name || each.username, code: each.ticket_url, how: text("organizer.sheet_link") }));
 }
 
-/** One after the other: each makes its paper good at the door. Those that cannot be are named. */
+/**
+ * Makes the codes one after the other: each makes its paper valid at the door. Names the tickets that cannot have one.
+ */
 async function codes(tickets) {
   const made = [];
   const how = text(session.event.reentry === "once_a_day" ? "organizer.sheet_code_daily" : "organizer.sheet_code");

@@ -1,4 +1,4 @@
-// Lists of people for paper: for the door when nothing else works, of who has not come yet, and of who is inside.
+// Lists of people for paper: for the door when nothing else works, of those yet to come, and of those inside.
 
 import { now } from "../shared/clock.js";
 import { element, find, say } from "../shared/dom.js";
@@ -12,13 +12,13 @@ const paper = find("#roll");
 const told = find("#roll-told");
 const kind = find("#roll-kind");
 const gate = find("#roll-gate");
-/** The value of the choice that gives each gate pages of its own; no gate is called so. */
+/** The value of the option that gives each gate its own pages; no gate has this name. */
 const EACH = "\n";
 let tickets = null;
 let asked = 0;
 let eventShown = null;
 
-/** Whom each list names. A ticket that nobody holds is nobody's. */
+/** Which tickets each list has. Tickets without a holder are in none. */
 const LISTS = {
   door: ({ status }) => status !== "revoked",
   missing: ({ status }) => status === "valid",
@@ -49,7 +49,7 @@ export function hide() {
 async function load() {
   const mine = ++asked;
   const { event } = session;
-  // What the list names can only be one of these.
+  // The listed tickets can only have this status.
   const status = { missing: "&status=valid", inside: "&status=used" }[kind.value] ?? "";
   const found = await all(here("/tickets"), "tickets", status);
   if (mine !== asked || !isCurrent(event)) return false;
@@ -81,7 +81,7 @@ function layOut() {
   find("#roll-print").disabled = count === 0;
 }
 
-/** One list, whose heading comes again on each of its pages. `sizes` are the tickets of each person, at whatever gate. */
+/** One list, with its heading repeated on each page. `sizes` counts each person's tickets at all gates. */
 function roll(name, those, sizes) {
   const { event } = session;
   const title = [event.name, text(`organizer.list_${kind.value}`), ...(name ? [`${text("organizer.gate")} ${name}`] : [])].join(" · ");
@@ -105,7 +105,7 @@ function roll(name, those, sizes) {
       element("td", {}, came(ticket)))))));
 }
 
-/** Shows a list, from wherever its button is. */
+/** Opens a list, from whichever view has its button. */
 function open(name) {
   kind.value = name;
   const address = `#list/${session.event.slug}`;
@@ -116,7 +116,7 @@ function open(name) {
 kind.onchange = () => attempt(show);
 gate.onchange = layOut;
 find("#roll-print").onclick = () => attempt(async () => {
-  // It says so before the tickets are read: whatever changes after that is on no paper.
+  // Reported before the tickets are read: any later change is missing on the paper.
   if (kind.value === "door") await call("POST", here("/printed"));
   if (await load()) print();
 });

@@ -1,31 +1,31 @@
-// Who is signed in, and what they may see. The key is in this page's memory and nowhere else: browsers write their storages,
-// a tab's too, to the disk. Who opens the page again signs in again; a password manager may keep the key, if they want it to.
+// Who is signed in, and what they may see. The key is only in this page's memory: browsers write their storages, even a
+// tab's, to the disk. After opening the page again, users sign in again; a password manager may store the key for them.
 
 import { Problem, ask, send, parsed } from "../shared/api.js";
 import { now } from "../shared/clock.js";
 
-/** How long a large file may take. */
+/** Timeout for a large file, in milliseconds. */
 export const LONG = 120_000;
 const DAY = 86_400_000;
 
 export const session = {
   key: null,
-  /** The events, and the one that is looked at. */
+  /** The events, and the current one. */
   events: [],
   event: null,
-  /** Whether the key is of one event only. */
+  /** Whether the key is bound to one event. */
   isBound: false,
-  /** Called when the key is no longer good. */
+  /** Called when the key is no longer valid. */
   onEnd() {},
-  /** Called when something was done. */
+  /** Called after a change. */
   onChange() {},
 };
 
 try {
-  // Where release 0.1.0 kept it.
+  // Release 0.1.0 stored it here.
   sessionStorage.removeItem("organizer-key");
 } catch {
-  // A browser without storages.
+  // This browser has no storages.
 }
 
 export async function signIn(key) {
@@ -33,7 +33,7 @@ export async function signIn(key) {
   try {
     await loadEvents();
   } catch (problem) {
-    // Without a network the key may still be good.
+    // Without a network the key may still be valid.
     if (!problem.isAway) signOut();
     throw problem;
   }
@@ -45,7 +45,10 @@ export function signOut() {
   session.event = null;
 }
 
-/** Asks with the key. A key that the service no longer knows ends the session. `onChange` hears of what may have changed. */
+/**
+ * Sends a request with the key. If the service no longer knows the key, the session ends. Calls `onChange` after
+ * anything that may change data.
+ */
 export async function call(method, path, options) {
   try {
     const answer = await ask(method, path, { key: session.key, ...options });
@@ -57,7 +60,7 @@ export async function call(method, path, options) {
   }
 }
 
-/** All of a list, page after page. `query` goes on with `&`. */
+/** Loads a whole list, page by page. `query` continues with `&`. */
 export async function all(path, name, query = "") {
   const found = [];
   let next = "";
@@ -69,19 +72,19 @@ export async function all(path, name, query = "") {
   return found;
 }
 
-/** A file of the service; the key goes in the header and never into an address. */
+/** Downloads a file from the service. The key goes in the header, never in an address. */
 export async function download(path) {
   const response = await send("GET", path, { key: session.key, timeout: LONG });
   if (!response.ok) throw new Problem(response.status, (await parsed(response)) ?? {});
   return response.blob().catch(() => {
-    throw new Problem(0); // It broke off.
+    throw new Problem(0); // It was cut off.
   });
 }
 
-/** Whether an event is the one that is looked at. Its object is another one after each `loadEvents`. */
+/** Whether an event is the current one. Each `loadEvents` makes new objects. */
 export const isCurrent = (event) => session.event?.slug === event.slug;
 
-/** The address of the event that is looked at. */
+/** The API path of the current event. */
 export const here = (rest = "") => `/api/events/${session.event.slug}${rest}`;
 
 export async function loadEvents() {
@@ -92,13 +95,15 @@ export async function loadEvents() {
     isBound = true;
     return [await onlyEvent()];
   });
-  if (key !== session.key) return; // They signed out meanwhile.
+  if (key !== session.key) return; // The user signed out meanwhile.
   Object.assign(session, { events, isBound });
   const slug = session.event?.slug;
   session.event = session.events.find((event) => event.slug === slug) ?? likeliest(session.events);
 }
 
-/** The event that runs now, else the next, else the newest, else one without a time. Without an end it runs for a day. */
+/**
+ * The event running now, else the next, else the newest, else one without a time. Without an end, an event lasts a day.
+ */
 function likeliest(events) {
   const dated = events.filter((event) => event.starts_at).sort((a, b) => Date.parse(a.starts_at) - Date.parse(b.starts_at));
   const begun = dated.filter((event) => Date.parse(event.starts_at) <= now());
@@ -106,7 +111,7 @@ function likeliest(events) {
   return running ?? dated[begun.length] ?? dated.at(-1) ?? events[0];
 }
 
-/** The event of a key that is bound to one: it may list the keys of that event, of which it is one itself. */
+/** The event of a key bound to one, taken from the list of its event's keys, which includes the key itself. */
 async function onlyEvent() {
   const { keys } = await call("GET", "/api/keys?limit=1");
   return call("GET", `/api/events/${keys[0].event}`);

@@ -1,4 +1,4 @@
-// A ticket's link, and the ways to give it to its holder where no mail server does: one ticket, or one holder after the other.
+// A ticket's link and the ways to give it to its holder without a mail server: one ticket, or one holder after another.
 
 import { element, find } from "../shared/dom.js";
 import { inOrder } from "../shared/fold.js";
@@ -11,12 +11,12 @@ import { isolated, number, text } from "../shared/text.js";
 const dialog = find("#link-dialog");
 const ways = find("#link-ways");
 const walk = find("#link-walk");
-/** Where this browser keeps which tickets were given, by their ids: nobody else knows what was sent by hand. */
+/** Where this browser stores the ids of tickets given by hand: nobody else knows of them. */
 const GIVEN = "given-tickets";
-/** So many are kept at most. */
+/** How many are stored at most. */
 const KEPT = 5_000;
 const given = new Set(read());
-/** The holders that are left, each the list of their tickets, and how many there were; null where nobody walks. */
+/** The holders still to go, each a list of their tickets, and how many there were; null outside `handOut`. */
 let rest = null;
 let whole = 0;
 
@@ -24,7 +24,7 @@ function read() {
   try {
     return JSON.parse(recall(GIVEN) ?? "[]");
   } catch {
-    return []; // Somebody else wrote there.
+    return []; // Something else was stored there.
   }
 }
 
@@ -32,27 +32,33 @@ function keep() {
   remember(GIVEN, JSON.stringify([...given].slice(-KEPT)));
 }
 
-/** Whether a ticket was given by hand, on this device. */
+/** Whether a ticket was given by hand on this device. */
 export const wasGiven = ({ ticket_id: id }) => given.has(id);
 
-/** Whether any was. */
+/** Whether any ticket was. */
 export const someGiven = () => given.size > 0;
 
-/** Its link is another one by now: it is to be given again. */
+/** Forgets that a ticket was given: it has a new link, which must be given again. */
 export function takeBack({ ticket_id: id }) {
   if (given.delete(id)) keep();
 }
 
-/** Whose a ticket is: of two people with one username, one is the event's own. */
+/** Identifies a holder: of two people with one username, one belongs to the event. */
 export const personOf = ({ holder_event: own, username }) => `${own} ${username}`;
 
 export const placed = ({ seat, gate }) => ({ seat: isolated(seat), gate: isolated(gate) });
 export const holderOf = ({ full_name: name, username }) => isolated(name ?? username ?? text("organizer.nobody"));
 
-/** What there is to say to a ticket's holder: its link, and a message in the event's language, with the links of `all` they hold. */
+/**
+ * The message for a ticket's holder: its link and a text in the event's language or, with `all`, the links of all their
+ * tickets.
+ */
 const messageOf = ({ ticket_id: id }, all = false) => call("GET", `/api/tickets/${id}/link?all=${all}`);
 
-/** Shows the link of a ticket, and how to give it. `done` is what has just made the link; `message` is what to say, if it was read. */
+/**
+ * Shows a ticket's link and how to give it. `done` says what has just made the link; `message` is its message, if
+ * already loaded.
+ */
 export function showLink(ticket, address, { done = "", message = null } = {}) {
   find("#link-done").textContent = done;
   find("#link-done").hidden = !done;
@@ -66,7 +72,7 @@ export function showLink(ticket, address, { done = "", message = null } = {}) {
   open(dialog);
 }
 
-/** The ways to send a message. Only whoever presses one sends anything, and by whatever they choose. */
+/** Buttons to send a message. Nothing is sent until the organizer presses one, and then in the way they chose. */
 function showWays({ subject, text: body }) {
   const [title, words] = [subject, body].map(encodeURIComponent);
   const way = (name, href) => element("a", { className: "button", href, target: "_blank", rel: "noopener noreferrer" }, name);
@@ -80,12 +86,12 @@ async function share(title, body) {
   try {
     await navigator.share({ title, text: body });
   } catch (error) {
-    // Whoever closes the system's sheet has changed their mind.
+    // Closing the system's sheet is a change of mind, not an error.
     if (error.name !== "AbortError") throw error;
   }
 }
 
-/** Reads the link of a ticket, and shows it. Its failure is told beside what was pressed. */
+/** Loads a ticket's link and shows it. Shows a failure beside the pressed button. */
 export async function showLinkOf(ticket, beside) {
   try {
     const message = await messageOf(ticket);
@@ -95,7 +101,7 @@ export async function showLinkOf(ticket, beside) {
   }
 }
 
-/** Goes from holder to holder, by their names, among those whose tickets were not given yet. */
+/** Goes through the holders, by name, whose tickets were not yet given. */
 export async function handOut() {
   const tickets = (await all(here("/tickets"), "tickets", "&status=valid")).filter((ticket) => ticket.username && !wasGiven(ticket));
   const holders = new Map();
@@ -116,7 +122,7 @@ async function next() {
   }
   const [ticket] = rest[0];
   const message = await messageOf(ticket, true);
-  // Somebody closed it meanwhile.
+  // The dialog was closed meanwhile.
   if (!rest) return;
   find("#link-walk p").textContent = text("organizer.mails_progress", { done: number(whole - rest.length + 1), all: number(whole) });
   showLink(ticket, message.ticket_url, { message });

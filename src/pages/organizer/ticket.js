@@ -1,4 +1,4 @@
-// One ticket: what is known of it, and what can be done with it.
+// One ticket: its data, and what can be done with it.
 
 import { element, find } from "../shared/dom.js";
 import { alarm, attempt, bdi, confirm, explain, onSubmit, open, tell, wrongField } from "./form.js";
@@ -16,7 +16,7 @@ const history = find("#ticket-history");
 const details = find("#ticket-details");
 const detailsForm = find("form", details);
 const VALIDITY = ["valid_from", "valid_until"];
-/** Called after a change, so that the list is read again. */
+/** Called after a change, so that the list is reloaded. */
 let changed = () => {};
 
 export function openTicket(ticket, onChange) {
@@ -50,7 +50,7 @@ export function openTicket(ticket, onChange) {
   open(dialog);
 }
 
-/** What is told of a ticket, to be corrected in any state. */
+/** Fills in the ticket's details, which can be corrected in any state. */
 function fillDetails(ticket) {
   const { time_zone: zone } = session.event;
   const shown = { category: ticket.category ?? "", note: ticket.note ?? "" };
@@ -60,7 +60,7 @@ function fillDetails(ticket) {
   corrected = async (values) => {
     const json = { category: values.category || null, note: values.note || null };
     for (const time of VALIDITY) {
-      // A time that nobody touched keeps its seconds.
+      // An untouched time keeps its seconds.
       if (values[time] !== shown[time]) json[time] = values[time] ? new Date(momentOf(values[time], zone)).toISOString() : null;
     }
     await call("PATCH", `/api/tickets/${ticket.ticket_id}`, { json });
@@ -68,11 +68,11 @@ function fillDetails(ticket) {
   };
 }
 
-/** Corrects the ticket that is shown. */
+/** The ticket being corrected. */
 let corrected;
 onSubmit(detailsForm, (values) => corrected(values));
 
-/** What was done to a ticket, the oldest first, and by which key. */
+/** Shows the ticket's history, oldest first, with the key behind each entry. */
 async function showHistory(ticket) {
   const list = find("ol", history);
   list.replaceChildren();
@@ -85,14 +85,14 @@ async function showHistory(ticket) {
     }))));
 }
 
-/** Its status, or that it is free to be given to somebody. */
+/** Its status, or `free` if it has no holder yet. */
 export const stateOf = ({ status, username }) => (status === "valid" && !username ? "free" : status);
 
-/** Whether it has a link that lets somebody in, maybe again. */
+/** Whether it has a link that admits somebody, possibly again. */
 export const hasLink = ({ status, username }) =>
   Boolean(username) && (status === "valid" || (status === "used" && session.event.reentry !== "none"));
 
-/** What the state of a ticket allows, and whose people its holder is among. */
+/** The actions that a ticket's state allows, also by whether its holder belongs to the event. */
 function actions(ticket) {
   const mayCorrect = ticket.username && (!session.isBound || ticket.holder_event);
   const mayMail = ticket.mailed_at && hasLink(ticket);
@@ -101,7 +101,7 @@ function actions(ticket) {
 
 function ofTicket(ticket) {
   const { status, username, walk_up: atTheDoor } = ticket;
-  // It admitted somebody, and is nobody's.
+  // It was made at the door and has no holder.
   if (atTheDoor) return status === "revoked" ? [] : [["revoke", revoke]];
   if (status === "revoked") return [["reissue", reissue]];
   if (!username) return [["register", register], ["revoke", revoke]];
@@ -117,7 +117,7 @@ async function mailAgain(ticket) {
   finish({}, "organizer.mails_again_done");
 }
 
-/** After a change: the list is read again, and the new link shown, which is in no other answer. */
+/** After a change: reloads the list and shows the new link, which no other answer contains. */
 function finish(ticket, told) {
   for (const each of [dialog, holderDialog]) each.close();
   if (ticket.provisioning) takeBack(ticket);
@@ -158,10 +158,10 @@ function printCode(ticket) {
   });
 }
 
-/** What the form for a person is for this time. */
+/** What the form for a person is used for this time. */
 let purpose;
 
-/** `person` is one who is there already, to be corrected. */
+/** `person` is an existing one, to be corrected. */
 function askHolder({ title, words, action, withPlace, person, work }) {
   holderForm.reset();
   for (const [name, value] of Object.entries(person ?? {})) {
@@ -226,7 +226,7 @@ export function newTicket(onChange) {
   });
 }
 
-/** Corrects the name and the address of a ticket's holder. */
+/** Corrects the name and address of a ticket's holder. */
 async function correct(ticket) {
   const path = of(ticket.holder_event, `/api/users/${encodeURIComponent(ticket.username)}`);
   let person;
@@ -249,12 +249,13 @@ async function correct(ticket) {
   });
 }
 
-/** The path with the event whose own people are meant; without one they are those that the key makes. */
+/** The path for an event's own people; without an event, for the people of the key's scope. */
 const of = (event, path) => (event ? `${path}?event=${event}` : path);
 
 /**
- * Makes the person, or makes sure that the one of this name is the one that was meant: whoever may see all events finds one
- * among the event's own people and one among those of the installation, and is asked which where words can tell them apart.
+ * Creates the person, or checks that the one with this username is the one meant. A key for all events may find one
+ * among the event's own people and one among the installation's; if names or addresses can tell them apart, the user
+ * must choose.
  */
 async function findOrMake({ username, full_name: name, email }) {
   const path = `/api/users/${encodeURIComponent(username)}`;

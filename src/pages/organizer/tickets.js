@@ -37,7 +37,7 @@ async function loadGates() {
   find("#gate-names").replaceChildren(...gates.map(({ gate }) => new Option(gate)));
 }
 
-/** Reads the tickets that match, or the page after those that are shown. Only the newest question is answered. */
+/** Loads the tickets that match, or the page after those shown. Only the latest request is answered. */
 async function load(after = null) {
   const mine = ++asked;
   const query = new URLSearchParams([...new FormData(filter)].filter(([, value]) => value));
@@ -83,7 +83,7 @@ function holder({ username, full_name: name, walk_up: atTheDoor }) {
   return name ? [bdi(name), element("span", { className: "quiet" }, username)] : [bdi(username)];
 }
 
-/** A word and a sign, so that the colour is not all that tells them apart. */
+/** A word and a symbol, so that the colour is not the only distinction. */
 function state(ticket) {
   const { status, used_at: usedAt, inside } = ticket;
   const name = stateOf(ticket);

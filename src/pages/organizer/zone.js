@@ -1,6 +1,6 @@
 // Local times of a time zone, as `<input type="datetime-local">` has them: 2026-05-01T18:00.
 
-/** Year to second, in digits: what Swedish happens to be written with. */
+/** Year to second, in digits: the format that Swedish uses. */
 const shown = (moment, timeZone) => new Date(moment).toLocaleString("sv", { timeZone }).replace(" ", "T");
 
 const offsetAt = (moment, timeZone) => Date.parse(`${shown(moment, timeZone)}Z`) - Math.floor(moment / 1000) * 1000;
@@ -8,8 +8,8 @@ const offsetAt = (moment, timeZone) => Date.parse(`${shown(moment, timeZone)}Z`)
 export const localOf = (moment, timeZone) => shown(moment, timeZone).slice(0, 16);
 
 /**
- * When clocks in the zone show this time, in milliseconds: the first of two, where they are turned back; as if they had
- * not yet been turned, where they skip it.
+ * When clocks in the zone show this time, in milliseconds. If clocks are turned back, the first of the two; if they
+ * skip this time, as if they had not yet been turned forward.
  */
 export function momentOf(local, timeZone) {
   const asUtc = Date.parse(`${local}Z`);

@@ -2,40 +2,37 @@
 
 import { observe, stamp } from "./clock.js";
 
-/**
- * What every answer of the service has as a header, with the time of the service, and every page as the name of a `<meta>` that
- * tells its kind.
- */
+/** The header with the service's time in each of its answers, and the name of the `<meta>` that tells the kind of each page. */
 const MARK = "register-ticket-api";
 
-/** In which header an answer says which database knows the key or the link of a request, or does not know it. */
+/** The header that names the database that knows the request's key or link, or does not know it. */
 const DATABASE = "register-ticket-database";
 
-/** The database that an answer is of, or null. */
+/** The database an answer comes from, or null. */
 export const databaseOf = (response) => response.headers.get(DATABASE);
 
 /**
- * Whether an answer that refuses for good is none: it is of another database than the one that is `known`, if any is. Somebody has
- * put that in the place of the right one, such as an empty file at a wrong path.
+ * Whether a final refusal is void because it comes from another database than the `known` one, if any. Somebody has put that in
+ * place of the right one, such as an empty file at a wrong path.
  */
 export const isOfAnother = (response, known) => Boolean(known) && databaseOf(response) !== known;
 
-/** What the service refused, as it told it (RFC 9457), or that it could not be reached: then `status` is 0. */
+/** A refusal by the service (RFC 9457) or, with `status` 0, a failure to reach it. */
 export class Problem extends Error {
   constructor(status, { code = "", detail = "", errors = [] } = {}) {
     super(detail || code || String(status));
     Object.assign(this, { status, code, detail, errors });
   }
 
-  /** Nobody answered, or only something before the service did: it may or may not have happened. */
+  /** Whether nobody answered, or only something before the service did: the request may or may not have taken effect. */
   get isAway() {
     return this.status === 0 || this.status >= 500;
   }
 }
 
 /**
- * Sends a request and returns the `Response`, whatever its status. Throws a `Problem` when none comes within `timeout`
- * milliseconds, or until `signal` ends it. `json` is sent as JSON, `csv` as it is.
+ * Sends a request and returns the `Response`, whatever its status. Throws a `Problem` if none comes within `timeout`
+ * milliseconds or before `signal` aborts it. `json` is sent as JSON, `csv` unchanged.
  */
 export async function send(method, path, { key, json, csv, timeout = 15000, headers = {}, signal } = {}) {
   const sent = stamp();
@@ -53,22 +50,22 @@ export async function send(method, path, { key, json, csv, timeout = 15000, head
   } catch {
     throw new Problem(0);
   }
-  // What is not the service's own is no answer: a proxy that restarts, a network that asks for a password.
+  // An answer not from the service is none: a restarting proxy, or a network that asks for a password.
   if (!response.headers.has(MARK)) throw new Problem(0);
   observe(Number(response.headers.get(MARK)), sent);
   return response;
 }
 
-/** The same, for whoever wants success only: returns the parsed body, or null where there is none. */
+/** Sends a request and returns the parsed body, or null if there is none. Throws a `Problem` unless it succeeds. */
 export async function ask(method, path, options) {
   const response = await send(method, path, options);
   const body = await parsed(response);
   if (response.ok && (body || response.status === 204)) return body;
-  // Something else than the service says that all is well, in its own way.
+  // Something other than the service reports success.
   throw new Problem(response.ok ? 0 : response.status, body ?? {});
 }
 
-/** The page of an answer, if it is whole and of one of these kinds. Throws a `Problem` otherwise. */
+/** The page in an answer. Throws a `Problem` if it is incomplete or of none of these kinds. */
 export async function pageOf(response, ...kinds) {
   const html = await response.text().catch(() => "");
   const page = new DOMParser().parseFromString(html, "text/html");

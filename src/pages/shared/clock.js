@@ -1,24 +1,26 @@
-// What time it is at the service, which decides. A device's own clock may be off, and somebody may set it at any moment. So
-// the time is reckoned from the service's answers by two clocks: the device's, and one that nobody sets
-// (`performance.now()`), which on many systems stands still while the device sleeps. A page that is seen does not sleep.
+// The service's time, which decides. A device's clock may be wrong, and anyone may set it at any moment. So the time is
+// computed from the service's answers with two clocks: the device's, and one that nobody can set (`performance.now()`), which
+// on many systems stops while the device sleeps. While the page is visible, the device does not sleep.
 
 import { recall, remember } from "./memory.js";
 
 const KEPT = "clock-offset";
-/** When the page was seen last, by the service's time: also before it was opened anew. */
+/** When the page was last visible, in the service's time: stored across visits. */
 const LEFT = "clock-left";
-/** A difference between the two clocks of so many milliseconds since the last look is a jump, or sleep. */
+/** A change in the difference between the two clocks of this many milliseconds is a jump of one, or sleep. */
 const JUMP = 1000;
 const LOOK_EVERY = 1000;
 
-// How far the service's clock is ahead of the device's, in milliseconds: surely between these two.
+// How far the service's clock is ahead of the device's, in milliseconds: between these two bounds.
 let least = -Infinity;
 let most = Infinity;
 let offset = Number(recall(KEPT));
-/** The device's clock minus the other one at the last look, and whether the page was out of sight since. */
+/** The device's clock minus the other one at the last look, and whether the page was hidden at that time. */
 let apart = Date.now() - performance.now();
 let hidden = document.visibilityState === "hidden";
-/** Since the service told the time: by how much the clock was set, and by how much it went on, or was set, out of sight. */
+/**
+ * Since the service's latest time: how far the clock was set, and how far it advanced, or was set, while the page was hidden.
+ */
 const left = Number(recall(LEFT));
 const since = { set: 0, unseen: left ? Math.max(0, Date.now() + offset - left) : 0 };
 let changes = 0;
@@ -57,14 +59,14 @@ export function stamp() {
   return { at: Date.now(), changes };
 }
 
-/** Learns the `time` of the service when it answered to what was sent at that `stamp`. */
+/** Learns the service's `time` from its answer to a request sent at that `stamp`. */
 export function observe(time, sent) {
   const { at: received, changes: now } = stamp();
-  // Somebody set the device's clock while we waited, or it slept.
+  // The device's clock was set during the request, or the device slept.
   if (!time || now !== sent.changes || received < sent.at) return;
   const low = time - received;
   const high = time - sent.at;
-  // No time is in both: the device's clock was set since, and only the newest answer counts.
+  // The bounds do not overlap: the clock was set since, and only the newest answer counts.
   const changed = low > most || high < least;
   least = changed ? low : Math.max(least, low);
   most = changed ? high : Math.min(most, high);
@@ -79,11 +81,11 @@ export function now() {
   return Date.now() + offset;
 }
 
-/** How many seconds the device's clock is behind the service's; negative when it is ahead. */
+/** How many seconds the device's clock is behind the service's; negative if it is ahead. */
 export const secondsSlow = () => Math.round(offset / 1000);
 
 /**
- * What happened to the device's clock since the service told the time, in milliseconds: by how much it was `set`, which is
- * reckoned with, and by how much it went on while nobody could look, `unseen`: the device slept, or it was set ahead.
+ * What happened to the device's clock since the service's latest time, in milliseconds: how far it was `set`, which is
+ * accounted for, and how far it advanced `unseen`: the device slept, or the clock was set ahead meanwhile.
  */
 export const clockSince = () => ({ ...since });

@@ -1,11 +1,11 @@
-// How full the place is, for those at the gates and for organizers.
+// How full the venue is, for the gates and for organizers.
 
 import { number, text } from "./text.js";
 
-/** The share of its capacity from which on it is nearly full. */
+/** The share of the capacity at which it is nearly full. */
 const NEARLY = 0.9;
 
-/** What to say of so many people inside, as `{isFull, words}`; null where there is room, or nobody knows how much. */
+/** What to say about this many people inside, `{isFull, words}`; null if there is room or the capacity is unknown. */
 export function crowd({ inside, capacity }) {
   if (!capacity || inside < capacity * NEARLY) return null;
   const isFull = inside >= capacity;

@@ -1,11 +1,11 @@
-// Elements without HTML strings: whatever comes from the database is text, and stays text.
+// Elements without HTML strings: text from the database stays text.
 
-/** The first element that a selector finds. */
+/** The first element that matches a selector. */
 export const find = (selector, within = document) => within.querySelector(selector);
 
 /**
  * A new element. `properties` are set as properties (`className`, `textContent`, `hidden`, `onclick`), or as attributes
- * where their names have a dash or are `role`; children are nodes or strings.
+ * if their names have a dash or are `role`; children are nodes or strings.
  */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -17,7 +17,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** The same for what is drawn, where everything is an attribute. */
+/** The same for SVG, where everything is an attribute. */
 export function svg(tag, attributes = {}, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -25,7 +25,7 @@ export function svg(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Sets a text, if it is another: what has `role="status"` or `role="alert"` is read aloud whenever it is set. */
+/** Sets a text if it differs: anything with `role="status"` or `role="alert"` is read aloud each time it is set. */
 export function say(place, ...words) {
   const said = element("span", {}, ...words);
   if (place.textContent !== said.textContent) place.replaceChildren(...said.childNodes);

@@ -1,16 +1,16 @@
-// Text as people read it, the same as src/fold.rs: tests/suite/fold_cases.json is run against both.
+// Compares text the way people read it, exactly as src/fold.rs: both run tests/suite/fold_cases.json.
 
 const INVISIBLE = /\u00ad|[\u200b-\u200f]|[\u202a-\u202e]|[\u2060-\u2069]|[\ufe00-\ufe0f]|\ufeff/g;
 const ACCENTS = /[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]/g;
-/** Letters whose accent is a part of them. */
+/** Letters whose accent is part of them. */
 const LETTERS = { ø: "o", ł: "l", đ: "d", ð: "d", ħ: "h", ı: "i", æ: "ae", œ: "oe", þ: "th" };
 
-/** Longer ones are compared as they are kept. */
+/** Longer texts are compared unchanged. */
 const LONGEST_PLACE = 200;
 
 const BETWEEN_WORDS = /[\p{White_Space}\p{Cc}!-/:-@[-`{-~«»¡¿·\u2000-\u206f\u3000-\u303f]+/u;
 
-/** The letters of a text, decomposed and in lower case, without what cannot be seen, with one kind of dashes and of apostrophes. */
+/** A text decomposed and in lower case, without invisible characters, with one kind of dash and of apostrophe. */
 const plain = (text) =>
   text
     .normalize("NFKD")
@@ -25,8 +25,8 @@ const plain = (text) =>
 const unaccented = (word) => word.replace(ACCENTS, "").replace(/[øłđðħıæœþ]/g, (letter) => LETTERS[letter]);
 
 /**
- * What a seat or a gate is compared by: the same for texts that differ in their case, accents, width, spaces or dashes
- * only. In a word of one or two letters an accent counts: row Ñ is not row N.
+ * The form in which seats and gates are compared: the same for texts that differ only in case, accents, width, spaces or
+ * dashes. In a word of one or two letters, accents count: row Ñ is not row N.
  */
 export function place(text) {
   const folded = plain(text).replace(/[\p{Alphabetic}\p{M}]+/gu, (word) =>
@@ -36,13 +36,13 @@ export function place(text) {
   return is.replace(/\p{White_Space}+/gu, " ").trim();
 }
 
-/** The words of a text, by which it is found: in lower case, without accents. */
+/** The words by which a text is found: in lower case, without accents. */
 export const words = (text) => unaccented(plain(text).replace(/['`]/g, "").normalize("NFD")).split(BETWEEN_WORDS).filter(Boolean);
 
-/** Whether people read the same seat or gate. */
+/** Whether people read both as the same seat or gate. */
 export const samePlace = (one, other) => one === other || (!!one && !!other && place(one) === place(other));
 
 const { compare } = new Intl.Collator(globalThis.document?.documentElement.lang || undefined, { numeric: true });
 
-/** The order in which people look for a seat, a gate or a name, by the alphabet of the page's language. */
+/** The order in which people look for a seat, gate or name, in the alphabet of the page's language. */
 export const inOrder = compare;

@@ -1,4 +1,4 @@
-// What a page remembers from one visit to the next. A browser that keeps nothing for a site throws: then it lasts one visit.
+// What a page remembers between visits. If the browser stores nothing for a site, it throws, and things last one visit.
 
 const here = new Map();
 
@@ -15,7 +15,7 @@ export function remember(name, value) {
   try {
     localStorage.setItem(name, value);
   } catch {
-    // Then it is learned anew at the next visit.
+    // It has to be learned again at the next visit.
   }
 }
 
@@ -24,6 +24,6 @@ export function forget(name) {
   try {
     localStorage.removeItem(name);
   } catch {
-    // There is nothing.
+    // Nothing was stored.
   }
 }

@@ -1,17 +1,17 @@
-// Keeps the page for when there is no network: worker.js does, and opens it. Without a secure context there is no such thing.
+// Makes a page work offline: worker.js stores and opens it. Without a secure context this is impossible.
 
 /** How long the worker may take, in milliseconds. */
 const PATIENCE = 90_000;
 
-/** Has the page kept as the service has it now, with its files. Resolves to whether it is kept, now or from before. */
+/** Stores the page as the service has it now, with its files. Resolves to whether it is stored, from now or before. */
 export async function keepOffline() {
   try {
     await navigator.serviceWorker.register("/worker.js");
-    // One of another release knows nothing of this, and gives way.
+    // A worker of another release may not know this message; this release's worker then replaces it.
     const changed = new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
     return await Promise.race([ask(), changed.then(ask)]);
   } catch {
-    return false; // No network, no secure context.
+    return false; // No network, or no secure context.
   }
 }
 
@@ -25,7 +25,7 @@ async function ask() {
   });
 }
 
-/** Forgets the page: its link is dead. */
+/** Deletes the stored page: its link is dead. */
 export async function forgetOffline() {
   await globalThis.caches?.delete(`page:${location.pathname}`);
 }

@@ -1,25 +1,25 @@
-// What the service refuses, in the words of the page: its codes are translated, its sentences never read.
+// The service's errors in the page's language: their codes are translated, their messages never parsed.
 
 import { element } from "./dom.js";
 import { hasText, text } from "./text.js";
 
-/** The service's own words, which are English: a newer service may have codes that this page does not know. */
+/** The service's own message, in English: a newer service may have codes that this page does not know. */
 const english = (words) => element("span", { lang: "en" }, words);
 
-/** Why a request was refused, as an element. */
+/** An element that explains why a request was refused. */
 export function explain({ status, code, detail }) {
   const name = `problem.${status === 0 ? "away" : code}`;
   if (!hasText(name) && detail) return english(detail);
   return element("span", {}, hasText(name) ? text(name) : text("problem.status", { status }));
 }
 
-/** The same with the fields that are wrong, where it is about fields, as a list of nodes. */
+/** The same, plus the wrong fields, if any, as a list of nodes. */
 export function explainAll(problem) {
   const errors = problem.errors ?? [];
   return errors.length ? errors.flatMap((error) => [`${error.field}: `, explainField(error), " "]) : [explain(problem)];
 }
 
-/** What is wrong with one field, or with one column of a line, as an element. */
+/** An element that explains what is wrong with a field, or with a column of a line. */
 export function explainField({ code, params = {}, message }) {
   const name = `field.${code}`;
   if (!hasText(name)) return english(message);

@@ -3,10 +3,13 @@
 import { svg } from "./dom.js";
 import { encodeQR } from "./vendor/qr.js";
 
-/** A QR code as `<svg class="qr">`, black on a white ground of its own with the quiet zone of 4 modules that the standard asks for; `label` tells it in words. */
+/**
+ * A QR code as `<svg class="qr">`, black on its own white background with the quiet zone of 4 modules that the standard
+ * requires; `label` is its text alternative.
+ */
 export function qrSvg(text, label) {
   const rows = encodeQR(text, "raw", { ecc: "medium", border: 4 });
-  // So that neighbouring modules have no hairline between them.
+  // So that no hairlines appear between neighbouring modules.
   const crisp = { "shape-rendering": "crispEdges" };
   const told = label ? { role: "img", "aria-label": label } : {};
   const { length } = rows;

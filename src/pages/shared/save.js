@@ -1,8 +1,8 @@
-// Files for a person to keep.
+// Files for the user to save.
 
 import { element } from "./dom.js";
 
-/** Hands the browser a file to keep. */
+/** Saves a file through the browser. */
 export function save(blob, name) {
   const address = URL.createObjectURL(blob);
   element("a", { href: address, download: name }).click();

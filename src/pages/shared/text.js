@@ -2,13 +2,13 @@
 
 const texts = JSON.parse(document.getElementById("texts").textContent);
 export const language = document.documentElement.lang;
-/** How this person writes times and numbers: in that language, as their country does. */
+/** How this user writes times and numbers: in the page's language, with their country's conventions. */
 export const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
 const HALF_A_YEAR = 182 * 86_400_000;
 
 /**
- * A text by its name, with `{name}` in it replaced by `values.name`, of which a list is told with commas. Where that ends with a full
- * stop, as "8:00 a.m.", none follows it.
+ * A text by its name, with `{name}` replaced by `values.name`; lists are joined by commas. If a value ends with a full stop, as
+ * "8:00 a.m.", none follows it.
  */
 export function text(name, values = {}) {
   return (texts[name] ?? name).replace(/\{(\w+)\}(\.(?!\.))?/g, (_, value, stop = "") => {
@@ -19,7 +19,7 @@ export function text(name, values = {}) {
 
 const plural = new Intl.PluralRules(language);
 
-/** The text of a number of things, `{count}`: `NAME_one` where the language says so, else `NAME_other`. */
+/** The text for a count, `{count}`: `NAME_one` where the language's plural rule says so, else `NAME_other`. */
 export function counted(name, count, values = {}) {
   const form = `${name}_${plural.select(count)}`;
   return text(form in texts ? form : `${name}_other`, { count: number(count), ...values });
@@ -43,7 +43,7 @@ export const timeOfDay = (moment, timeZone) => format({ timeStyle: "short", time
 export const dayAndTime = (moment, timeZone) =>
   format({ dateStyle: "medium", timeStyle: "short", timeZone }).format(new Date(moment));
 
-/** Hour and minute, and before them the day, where it is another one than that of `now`; far away with its year. */
+/** Hour and minute, with the day if it differs from that of `now`, and with the year if it is far away. */
 export function timeAndOtherDay(moment, timeZone, now) {
   const day = format({ dateStyle: "short", timeZone });
   if (day.format(new Date(moment)) === day.format(now)) return timeOfDay(moment, timeZone);
@@ -55,16 +55,16 @@ export function timeAndOtherDay(moment, timeZone, now) {
 const numbers = new Intl.NumberFormat(locale);
 export const number = (value) => numbers.format(value);
 
-/** Currencies by the digits of their smallest unit, as ISO 4217 has them; others have two. Browsers have others each. */
+/** Currencies by the number of digits of their smallest unit, per ISO 4217; all others have two. Browsers disagree on these. */
 const DIGITS = ["BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF", "", "", "BHD IQD JOD KWD LYD OMR TND", "CLF UYW"];
 
-/** How many digits of a sum are those of the smallest unit. */
+/** How many digits of an amount belong to the smallest unit. */
 export function digitsOf(currency) {
   const digits = DIGITS.findIndex((codes) => codes.includes(currency));
   return digits < 0 ? 2 : digits;
 }
 
-/** A sum in the smallest unit of a currency, as people write it. */
+/** An amount in a currency's smallest unit, formatted for people. */
 export function money(sum, currency) {
   const maximumFractionDigits = digitsOf(currency);
   return new Intl.NumberFormat(locale, { style: "currency", currency, maximumFractionDigits }).format(sum / 10 ** maximumFractionDigits);
@@ -83,13 +83,13 @@ export function ago(age) {
 
 const UNITS = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
 
-/** A length of time in whole seconds, by a unit whose symbol is the same in every language: "95 s", "1 h", "90 min". */
+/** A duration in whole seconds, in units whose symbols are the same in every language: "95 s", "1 h", "90 min". */
 export function duration(seconds) {
-  // Quarters of an hour are told exactly.
+  // Quarters of an hour are shown exactly.
   const fits = ([, length]) => seconds >= length && (seconds % length === 0 || (seconds >= 5 * length && seconds % 900 !== 0));
   const [symbol, length] = UNITS.find(fits) ?? UNITS.at(-1);
   return `${number(Math.round(seconds / length))} ${symbol}`;
 }
 
-/** Somebody else's text inside one of ours: whatever direction it is written in, ours keeps its own. */
+/** Isolates foreign text within ours: whatever its direction, ours keeps its own. */
 export const isolated = (foreign) => `\u2068${foreign.replace(/[\u2066-\u2069]/g, "")}\u2069`;

@@ -1,6 +1,6 @@
-// Codes and what is derived from their key, as src/totp.rs makes them. WebCrypto needs a secure context (HTTPS, localhost).
+// Codes and values derived from their keys, as in src/totp.rs. WebCrypto needs a secure context (HTTPS, localhost).
 
-/** Milliseconds that a code lasts. */
+/** How long a code lasts, in milliseconds. */
 export const STEP = 30_000;
 
 /** The step of a moment in milliseconds since 1970. */
@@ -35,7 +35,7 @@ export async function code(key, step) {
   return String(number % 1_000_000).padStart(6, "0");
 }
 
-/** HKDF-SHA256 (RFC 5869) of a key in base32, without salt: the proof of a printed ticket. */
+/** HKDF-SHA256 (RFC 5869) of a base32 key, without salt: the proof of a printed ticket. */
 export async function derive(base32, info, length) {
   const key = await crypto.subtle.importKey("raw", base32Bytes(base32), "HKDF", false, ["deriveBits"]);
   const how = { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: new TextEncoder().encode(info) };

@@ -1,14 +1,14 @@
-// How this browser keeps the ticket for when there is no network: whoever stands at a door learns it too late.
+// How this browser stores the ticket for use without a network: at the door it is too late to find out.
 
 import { keepOffline } from "../shared/offline.js";
 
-/** The browsers within other apps. What they keep is not there in the phone's own; on an iPhone they name no Safari. */
+/** Browsers inside other apps. The phone's own browser does not see what they store; on an iPhone they do not name Safari. */
 const IN_APP = /; wv\)|FBA[NV]\/|FB_IAB|Instagram|WhatsApp|Line\/|Snapchat|Twitter|TikTok|BytedanceWebview|LinkedInApp|GSA\/|iP(hone|ad|od)(?!.*Safari\/)/;
 
 const isOnHomeScreen = () => navigator.standalone === true || matchMedia("(display-mode: standalone)").matches;
 
 /**
- * Has the page kept, and resolves to how it is: `firmly`; `loosely`, where the browser may delete it, as Safari does after seven days
+ * Stores the page, and resolves to how well: `firmly`; `loosely`, if the browser may delete it, as Safari does after seven days
  * without a visit; only `in_app`, where the phone's own browser does not find it; or `not`.
  */
 export async function keeping() {
@@ -19,7 +19,7 @@ export async function keeping() {
   return (await isPersistent()) ? "firmly" : "loosely";
 }
 
-/** Whether the browser promises never to delete it. Firefox would ask its user for that, who has other things to do. */
+/** Whether the browser promises never to delete it. Firefox is not asked, because it would ask its user. */
 async function isPersistent() {
   try {
     const { storage, userAgent } = navigator;

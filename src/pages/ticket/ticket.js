@@ -1,5 +1,5 @@
-// The ticket page: shows the code of the moment, and asks the service now and then what became of the ticket. A link that was made for
-// one person has all of their tickets, of which one is on the screen.
+// The ticket page: shows the current code, and polls the service for changes to the ticket. A link made for one person has all
+// their tickets, of which one is on the screen.
 
 import { Problem, isOfAnother, pageOf, send } from "../shared/api.js";
 import { now, secondsSlow } from "../shared/clock.js";
@@ -12,21 +12,21 @@ import { keeping } from "./keeping.js";
 
 const POLL = 10_000;
 const SLOWEST_POLL = 60_000;
-/** Less wrong than this, a clock is not worth a word, in seconds. */
+/** An error of the clock below this many seconds is not worth a note. */
 const CLOCK_IS_RIGHT = 5;
 /** In seconds. */
 const QUARTER = 900;
 /** The last seconds of a code, in which a gate may just miss it. */
 const SOON = 5;
-/** Pixels from which on a finger swipes. */
+/** The distance in pixels from which a touch is a swipe. */
 const SWIPE = 50;
 
-// Without a secure context the browser makes no codes: then they come from the service, one by one.
+// Without a secure context the browser cannot make codes: the service sends them one by one.
 const makesCodes = Boolean(globalThis.crypto?.subtle);
 const easing = matchMedia("(prefers-reduced-motion: reduce)").matches ? "steps(30)" : "linear";
 
 let online = true;
-/** How the page is kept for when there is no network, as soon as that is known. */
+/** How well the page is stored for use without a network; null until known. */
 let kept = null;
 
 /** One ticket of the page. */
@@ -53,13 +53,13 @@ class Ticket {
     this.enlarge.setAttribute("aria-pressed", large);
   }
 
-  /** Whether it still needs its code: an event with re-entry asks for it at the exit, and again at the next entry. */
+  /** Whether it still needs its code: an event with re-entry asks for it at the exit and at the next entry. */
   get needsCode() {
     const { status, reentry } = this.root.dataset;
     return status === "valid" || (status === "used" && reentry !== "none");
   }
 
-  /** The code of the moment, and how long it lasts. */
+  /** Shows the current code and how long it lasts. */
   update() {
     if (!this.needsCode) return;
     const moment = now();
@@ -83,7 +83,7 @@ class Ticket {
     this.enlarge.replaceChildren(picture(digits));
   }
 
-  /** Takes over what changed. Returns whether that is more than words. */
+  /** Applies changes. Returns whether more than texts changed. */
   take(fresh) {
     const before = JSON.stringify(this.root.dataset);
     Object.assign(this.root.dataset, fresh.dataset);
@@ -99,7 +99,7 @@ class Ticket {
     return JSON.stringify(this.root.dataset) !== before;
   }
 
-  /** The link does not open it any more: it has another one now, or another person. */
+  /** Ends the ticket: this link no longer opens it, because it has a new link or another holder. */
   end() {
     const { dataset } = this.root;
     if (dataset.status === "gone") return false;
@@ -108,7 +108,7 @@ class Ticket {
     return true;
   }
 
-  /** Says what there is to tell. */
+  /** Shows the notes about the connection and the clock. */
   tell() {
     this.root.classList.toggle("stale", !makesCodes && !online);
     say(find(".connection", this.root), this.needsCode ? connection() : "");
@@ -118,16 +118,16 @@ class Ticket {
 
 const page = find("#tickets");
 const tickets = [...page.querySelectorAll(".ticket")].map((root) => new Ticket(root));
-/** The one on the screen. */
+/** The ticket on the screen. */
 let current = tickets.find((ticket) => ticket.needsCode) ?? tickets[0];
 
-/** Once a second, on the service's second. */
+/** Runs once a second, on the service's second. */
 function tick() {
   current.update();
   setTimeout(tick, 1000 - (now() % 1000));
 }
 
-// What the service knows.
+// Polling the service.
 
 let timer;
 let pause = POLL;
@@ -150,7 +150,7 @@ async function poll() {
   tell();
 }
 
-/** Asks for this page again and takes over what changed. */
+/** Loads this page again and applies what changed. */
 async function refresh() {
   const response = await send("GET", location.pathname, { timeout: POLL });
   const { page: fresh, kind } = await pageOf(response, "ticket", "gone");
@@ -175,7 +175,7 @@ async function keep() {
   tell();
 }
 
-// What there is to tell.
+// Notes.
 
 const tell = () => tickets.forEach((ticket) => ticket.tell());
 
@@ -191,7 +191,7 @@ function clock() {
   return isOfAnotherZone(Math.abs(slow)) ? `${told} ${text("ticket.clock_zone")}` : told;
 }
 
-/** Somebody set the time of a phone by hand, in the wrong time zone: it is quarters of an hour off, but for a minute. */
+/** A phone set by hand to the time of another zone is off by quarter hours, give or take a minute. */
 function isOfAnotherZone(seconds) {
   const quarters = Math.round(seconds / QUARTER);
   return quarters > 0 && Math.abs(seconds - quarters * QUARTER) <= 60;
@@ -201,23 +201,23 @@ function isOfAnotherZone(seconds) {
 
 let awake;
 
-/** Keeps the screen on while there is a code on it. The browser lets go of it whenever the page is hidden. */
+/** Keeps the screen on while it shows a code. The browser releases the lock whenever the page is hidden. */
 async function stayAwake() {
   if (document.visibilityState === "hidden") return;
   try {
     if (!current.needsCode) await awake?.release();
     else if (!awake || awake.released) awake = await navigator.wakeLock.request("screen");
   } catch {
-    // No such thing here, or the battery is low: the screen goes dark as it always does.
+    // Not supported, or the battery is low: the screen turns off as usual.
   }
 }
 
-/** All white, and the whole screen where the browser gives it. */
+/** Makes the page all white, and full screen if the browser allows it. */
 function setLarge(large) {
   current.isLarge = large;
   find("#bright").media = large ? "all" : "not all";
   const screen = large ? document.documentElement.requestFullscreen?.({ navigationUI: "hide" }) : document.fullscreenElement && document.exitFullscreen();
-  screen?.catch?.(() => {}); // Then it is as large as the page.
+  screen?.catch?.(() => {}); // Then it fills only the page.
 }
 
 const shrink = () => setLarge(false);
@@ -245,7 +245,7 @@ function turn(by) {
   if (ticket) show(ticket);
 }
 
-/** Where a finger was put down: one alone, on a page that nobody has enlarged. */
+/** Where a finger touched down, if it is the only one and the page is not zoomed. */
 let finger = null;
 
 const KEYS = { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1), Escape: shrink };
