@@ -1,4 +1,4 @@
-//! The least that hyper can do: what the benchmark (`scripts/bench`) compares the service's cold start with.
+//! The minimal hyper server, with which the benchmark (`scripts/bench`) compares the service's cold start.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! Writes what clap's companions make of the command line into a directory: man pages, and completions of bash, zsh and fish.
+//! Generates man pages and completions for bash, zsh and fish from the clap command line, into a directory.
 
 use std::path::PathBuf;
 

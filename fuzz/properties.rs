@@ -1,5 +1,5 @@
-//! What holds of whatever comes from outside. The targets ask it of what libFuzzer makes, the tests of the service of what
-//! libFuzzer found before: tests/suite/fuzz.rs.
+//! Properties that must hold for any input from outside. The fuzz targets check them on libFuzzer's inputs, the
+//! service's tests on inputs that libFuzzer found before (tests/suite/fuzz.rs).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -28,8 +28,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-/// What a QR code shows, what somebody typed, or what a link ends with. Whatever has a form of ours is written again as it
-/// was read; a link that nobody made opens nothing.
+/// Checks the content of a QR code, typed text or the end of a link. Anything in one of our forms must be written back
+/// as it was read; an invented link opens nothing.
 pub fn code(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Some(code) = QrCode::parse(text) {
@@ -38,7 +38,7 @@ pub fn code(input: &[u8]) {
     }
     match Code::typed(text) {
         Code::Rotating(digits) => assert!(!digits.contains(char::is_whitespace)),
-        Code::Printed(_) => panic!("nobody types what paper shows"),
+        Code::Printed(_) => panic!("typed text is never a printed code"),
     }
     let links = LinkSecret::new(Arc::new(TicketSecret::new(None)), [7; 32]);
     if let Some(token) = PageToken::parse(text) {
@@ -54,14 +54,14 @@ pub fn code(input: &[u8]) {
     }
 }
 
-/// A token names what its bytes begin with.
+/// Checks that a token's bytes begin with these ids.
 fn begins_with(token: &str, ids: &[Uuid]) {
-    let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).expect("what was read is base64url");
+    let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).expect("a parsed token is base64url");
     assert!(bytes.chunks(16).zip(ids).all(|(bytes, id)| bytes == id.as_bytes()));
 }
 
-/// A list of tickets, CSV or a workbook. Its first line says how it is read, as the query of an import does. It is refused
-/// with a reason, or each of its lines is a ticket, left out or a sum.
+/// Checks a list of tickets, CSV or a workbook. Its first line says how to read it, like the query of an import. Either
+/// it is refused with a reason, or each of its lines is a ticket, left out or a sum.
 pub fn list(input: &[u8]) {
     let end = input.iter().position(|&byte| byte == b'\n').unwrap_or(input.len());
     let (query, file) = (String::from_utf8_lossy(&input[..end]), input.get(end + 1..).unwrap_or_default());
@@ -75,7 +75,7 @@ pub fn list(input: &[u8]) {
         Err(error) => return assert!(!error.errors().is_empty() && error.status().is_client_error(), "{error}"),
     };
     let left_out = list.left_out;
-    // As many tickets, and as many that are none by their own word.
+    // At most `most` tickets, and as many rows that are void.
     assert!(list.rows.len() <= 2 * most, "{} rows", list.rows.len());
     if list.faults.is_empty() {
         let tickets: BTreeSet<u64> = list.rows.iter().filter(|row| !row.is_void).map(|row| row.line).collect();
@@ -85,8 +85,8 @@ pub fn list(input: &[u8]) {
         });
         let sums: usize = sums.sum();
         let told = tickets.len() + left_out + sums;
-        // Of the sums only some are told.
-        assert!(list.lines == told || sums == 20 && list.lines > told, "{} lines, {told} of them told", list.lines);
+        // Only some of the sums are reported.
+        assert!(list.lines == told || sums == 20 && list.lines > told, "{} lines, {told} of them accounted for", list.lines);
     } else {
         let errors = list.faults.into_told();
         assert!((1..=ERRORS_TOLD + 1).contains(&errors.len()));
@@ -94,7 +94,7 @@ pub fn list(input: &[u8]) {
     }
 }
 
-/// Variables with a secret in them, each as a whole or in a part.
+/// Variables that contain a secret, whole or in part.
 const SECRET: &[&str] = &[
     "DATABASE_URL",
     "DB_PASSWORD",
@@ -104,16 +104,16 @@ const SECRET: &[&str] = &[
     "SMTP_URL",
     "GOOGLE_WALLET_KEY",
 ];
-/// What the secrets are in this target: what is told of a setting must not have it.
+/// The secret value in this target: no message about a setting may contain it.
 const MARK: &str = "S3cr3t";
 
-/// The environment, a line `NAME=value` for each variable; `\n` is a line break. It is understood, or one line says which variable
-/// is not, without its secret.
+/// Checks the environment, one line `NAME=value` per variable; `\n` is a line break. It is accepted, or a one-line
+/// error names the variable that is wrong, without its secret.
 pub fn settings(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let lines = text.lines().filter_map(|line| line.split_once('='));
     let variables: BTreeMap<&str, String> = lines.map(|(name, value)| (name, value.replace("\\n", "\n"))).collect();
-    // Of devices some never end.
+    // Reading some devices never ends.
     if variables.values().any(|value| value.contains("/dev/") || value.contains("/proc/")) {
         return;
     }
@@ -140,12 +140,12 @@ const ORGANIZER_KEY: &str = "the-organizer-key-of-the-fuzzer.";
 const TICKET_SECRET: &str = "the-ticket-secret-of-the-fuzzer.";
 /// 2026-05-01T18:00:00Z.
 const EVENING: i64 = 1_777_658_400_000;
-/// The scan that has admitted Ana.
+/// The scan that admitted Ana.
 const SCAN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-/// Inputs that one database gets, so that what they make stays small and what they found can be found again.
+/// How many inputs share one database: few enough that it stays small and a finding can be reproduced.
 const INPUTS: u32 = 500;
 
-/// The whole service but the socket, with an event in which something has happened, on a database of its own.
+/// The whole service except the socket, with an event in progress in its own database.
 pub struct Service {
     runtime: Runtime,
     evening: Evening,
@@ -156,11 +156,11 @@ struct Evening {
     directory: PathBuf,
     now: Arc<AtomicI64>,
     inputs: u32,
-    /// What inputs cannot know, by the names by which they ask for it.
+    /// Values that inputs cannot know, by the placeholders they use for them.
     gaps: Vec<(&'static str, String)>,
-    /// What no refusal tells.
+    /// Values that no refusal may contain.
     secrets: Vec<String>,
-    /// The ticket that a code is shown of, and what makes its codes.
+    /// The ticket whose code is shown, and the key of its codes.
     ticket_id: Uuid,
     totp: TotpKey,
 }
@@ -172,7 +172,7 @@ impl Service {
         Self { runtime, evening }
     }
 
-    /// A request in the form of HTTP, an organizer's unless it says whose.
+    /// Checks a request in the form of HTTP, with the organizer's key unless it has its own.
     pub fn request(&mut self, input: &[u8]) {
         let input = self.next(input);
         if let Some(request) = self.evening.read(&input) {
@@ -181,7 +181,7 @@ impl Service {
         }
     }
 
-    /// An event of AWS Lambda. Whatever has the form of a request gets an answer.
+    /// Checks an AWS Lambda event. Anything in the form of a request gets an answer.
     pub fn event(&mut self, input: &[u8]) {
         #[derive(Deserialize)]
         struct Kind {
@@ -204,7 +204,7 @@ impl Service {
         self.evening.check(input.as_bytes(), status as u16, &headers.collect(), body.as_bytes());
     }
 
-    /// Goes on in time and fills the gaps of an input.
+    /// Advances the clock and fills an input's placeholders.
     fn next(&mut self, input: &[u8]) -> Vec<u8> {
         if self.evening.inputs == INPUTS {
             self.evening = self.runtime.block_on(Evening::prepare());
@@ -220,7 +220,7 @@ impl Evening {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("fuzz-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("the directory for temporary files takes a new one");
+        std::fs::create_dir_all(&directory).expect("a temporary directory can be created");
         let settings = Settings::read(|name| match name {
             "DATABASE_URL" => Some(format!("sqlite:{}", directory.join("tickets.db").display())),
             "DB_TIMEOUT_MS" => Some("60000".to_owned()),
@@ -229,7 +229,7 @@ impl Evening {
             "TICKET_SECRET" => Some(TICKET_SECRET.to_owned()),
             _ => None,
         });
-        let settings = settings.expect("these settings are right");
+        let settings = settings.expect("these settings are valid");
         store::migrate(&settings.database).await.expect("a new database can be migrated");
         let now = Arc::new(AtomicI64::new(EVENING));
         let clock = Arc::clone(&now);
@@ -241,7 +241,7 @@ impl Evening {
         evening
     }
 
-    /// Ana has two tickets, of which one has admitted her. The third is nobody's.
+    /// Ana has two tickets, one of which has admitted her. The third has no holder.
     async fn begin(&mut self) {
         let event = json!({
             "slug": "show", "name": "Show", "starts_at": "2026-05-01T18:00:00Z", "ends_at": "2026-05-01T23:00:00Z",
@@ -284,7 +284,7 @@ impl Evening {
         self.ask(&format!("POST {path}\ncontent-type: application/json\n\n{body}")).await
     }
 
-    /// The answer to a request that is good.
+    /// Sends a request that must succeed and returns its answer.
     async fn ask(&self, request: &str) -> Value {
         let request = self.read(request.as_bytes()).expect("a request");
         let (head, body) = self.answer(request).await;
@@ -292,20 +292,21 @@ impl Evening {
         serde_json::from_slice(&body).expect("JSON")
     }
 
-    /// What the phone with the ticket shows now.
+    /// The code that the ticket's phone shows now.
     fn code(&self) -> String {
         let code = Code::Rotating(self.totp.code(step_at(self.app.now())));
         QrCode { ticket_id: self.ticket_id, code }.to_string()
     }
 
-    /// An input with its gaps filled.
+    /// An input with its placeholders filled.
     fn filled(&self, input: &[u8]) -> Vec<u8> {
         let code = self.code();
         let gaps = self.gaps.iter().map(|(name, value)| (*name, value.as_str())).chain([("$code", &*code)]);
         gaps.fold(input.to_vec(), |input, (name, value)| replaced(&input, name.as_bytes(), value.as_bytes()))
     }
 
-    /// A request, where the input has the form of one: as HTTP writes it, without a version and with `\n` for each line break.
+    /// Parses a request if the input has the form of one: as in HTTP, but without a version and with `\n` as line
+    /// break.
     fn read(&self, input: &[u8]) -> Option<Request<Full<Bytes>>> {
         let end = input.windows(2).position(|two| two == b"\n\n").unwrap_or(input.len());
         let (head, body) = (std::str::from_utf8(&input[..end]).ok()?, input.get(end + 2..).unwrap_or_default());
@@ -324,14 +325,14 @@ impl Evening {
 
     async fn answer(&self, request: Request<Full<Bytes>>) -> (Parts, Bytes) {
         let (head, body) = routes::handle(&self.app, request).await.into_parts();
-        (head, body.collect().await.expect("an answer does not break off").to_bytes())
+        (head, body.collect().await.expect("an answer is complete").to_bytes())
     }
 
-    /// No answer is that of a failure, what says that it is JSON is JSON, and no refusal tells a secret but one that was sent:
-    /// names of columns, for one, are repeated.
+    /// Checks that no answer reports a failure, that JSON is valid JSON, and that no refusal contains a secret unless
+    /// it was sent: names of columns, for example, are repeated.
     fn check(&self, input: &[u8], status: u16, headers: &HeaderMap, body: &[u8]) {
         let told = String::from_utf8_lossy(body);
-        // The database goes by the machine's clock, which is another one.
+        // The database uses the machine's clock, which differs from this one.
         let is_health = status == 503 && told.contains(r#""clock":"failed""#);
         assert!((200..500).contains(&status) || is_health, "{status}: {told}");
         let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -352,7 +353,7 @@ impl Drop for Evening {
     }
 }
 
-/// A ticket, and what makes its codes.
+/// The ticket in an answer, and the key of its codes.
 fn provisioned(answer: &Value) -> (Uuid, TotpKey) {
     let key = BASE32_NOPAD.decode(text(&answer["provisioning"]["secret"]).as_bytes()).expect("base32");
     (text(&answer["ticket_id"]).parse().expect("a UUID"), TotpKey::new(key.try_into().expect("20 bytes")))

@@ -1,4 +1,4 @@
-//! A database that goes away: how long a request waits before it is refused, and the service before it works again.
+//! Measures an outage of the database: how long a request waits for its 503, and how soon the service works afterwards.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ pub async fn measure(report: &mut Report) {
     report.section("A database that goes away", text);
 }
 
-/// Asks with all clients at once, and gives the time until the last has its answer.
+/// Sends a request from all clients at once. Returns the time until the last has its answer.
 async fn answers(server: &Server, status: u16) -> Duration {
     let request = events();
     let mut connections: Vec<Connection> = Vec::new();

@@ -1,5 +1,5 @@
-//! The load generator: HTTP/1.1 over connections that stay open, all on one thread, with as little work of its own as
-//! possible, because it runs on the machine that it measures.
+//! The load generator: HTTP/1.1 over persistent connections, all on one thread and with as little work as possible,
+//! because it shares the machine with what it measures.
 
 use std::io::{Error, ErrorKind, Result};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ impl Connection {
         Ok(Self { stream, received: Vec::with_capacity(4096) })
     }
 
-    /// Sends a request and reads the answer to its last byte. A chunked body is left as it came.
+    /// Sends a request and reads the whole answer. A chunked body is not decoded.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>> {
         self.write(request).await?;
         self.received.clear();
@@ -56,8 +56,8 @@ impl Connection {
         Ok(Answer { status, body: &self.received[head..] })
     }
 
-    /// Sends a request and reads its answer, which has no length, to the last byte, without keeping it; says how many bytes
-    /// came.
+    /// Sends a request and reads its whole answer, which must be chunked, without storing it. Returns the number of
+    /// bytes received.
     pub async fn download(&mut self, request: &[u8]) -> Result<usize> {
         const END: &[u8] = b"\r\n0\r\n\r\n";
         self.write(request).await?;
@@ -105,7 +105,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
 }
 
-/// Undoes the chunked coding of a body.
+/// Decodes a chunked body.
 pub fn unchunked(mut body: &[u8]) -> Vec<u8> {
     let mut whole = Vec::with_capacity(body.len());
     while let Some(end) = body.iter().position(|&byte| byte == b'\r') {
@@ -117,7 +117,7 @@ pub fn unchunked(mut body: &[u8]) -> Vec<u8> {
     whole
 }
 
-/// A request as it goes over the wire.
+/// Writes a request as it is sent.
 pub fn request(method: &str, path: &str, key: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {key}\r\n\
@@ -127,8 +127,8 @@ pub fn request(method: &str, path: &str, key: &str, content_type: &str, body: &[
     [head.as_bytes(), body].concat()
 }
 
-/// Asks for something as the organizer and gives its body. Comes again when the service says so: a busy disk may keep
-/// it from a million tickets for more than its 2.5 s.
+/// Sends a request with the organizer's key and returns the body. Retries on 503: with a million tickets a busy disk
+/// may take longer than the service's 2.5 s.
 pub async fn ask(server: &Server, method: &str, path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let request = request(method, path, ORGANIZER_KEY, content_type, body);
     let mut connection = server.connect().await;
@@ -141,28 +141,28 @@ pub async fn ask(server: &Server, method: &str, path: &str, content_type: &str, 
             _ => panic!("{method} {path}: {} {}", answer.status, String::from_utf8_lossy(answer.body)),
         }
     }
-    panic!("{method} {path}: 503 again and again");
+    panic!("{method} {path}: 503 on every attempt");
 }
 
-/// The scan of a ticket, by the code that its holder's phone shows now.
+/// The request that scans a ticket with its current code.
 pub fn scan_request(event: &str, key: &str, ticket: &Ticket) -> Vec<u8> {
     let body = format!("{{\"scan_id\":\"{}\",\"code\":\"{}\"}}", Uuid::new_v4(), ticket.qr_code());
     request("POST", &format!("/api/events/{event}/scans"), key, "application/json", body.as_bytes())
 }
 
-/// Admits a ticket, or ends the benchmark: what is not admitted is not measured.
+/// Admits a ticket. Ends the benchmark if it is refused: only admissions are measured.
 pub async fn admit(connection: &mut Connection, request: &[u8]) {
     let answer = connection.exchange(request).await.expect("an answer");
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(answer.body));
 }
 
-/// Clients that each send their next scan as soon as the last is answered.
+/// Clients that each send the next scan as soon as the last is answered.
 pub struct Clients<'a> {
     server: &'a Server,
     connections: Vec<Connection>,
 }
 
-/// What came of a load.
+/// The result of a load.
 pub struct Outcome {
     pub elapsed: Duration,
     /// In ascending order.
@@ -178,12 +178,12 @@ impl Outcome {
     }
 }
 
-/// Of values in ascending order.
+/// `sorted` must be in ascending order.
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
-/// When a load ends: with whichever comes first.
+/// When a load ends: at whichever comes first.
 #[derive(Clone, Copy)]
 pub struct Until {
     pub scans: usize,
@@ -199,7 +199,7 @@ impl<'a> Clients<'a> {
         Self { server, connections }
     }
 
-    /// Scans fresh tickets.
+    /// Scans unused tickets.
     pub async fn scan(&mut self, tickets: &Tickets, until: Until) -> Outcome {
         let cpu_times = |server: &Server| {
             let database = crate::postgres::postmaster().map(process::family_cpu_time);

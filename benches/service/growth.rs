@@ -1,4 +1,4 @@
-//! What changes when there are many tickets: scans, an import, a manifest, lists.
+//! Compares many tickets with few: scans, an import, a manifest, lists.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ const FEW: usize = 1_000;
 const MANY: usize = 1_000_000;
 const MANIFEST: usize = 50_000;
 const ROUNDS: usize = 5;
-/// Scans are short, so more of them are worth their time.
+/// Scans are short, so there is time for more rounds.
 const SCAN_ROUNDS: usize = 9;
 const SCAN_TURNS: [Turns; 2] =
     [Turns { clients: 1, in_a_round: 16, scans_each: 25 }, Turns { clients: 8, in_a_round: 5, scans_each: 100 }];
 const WARM_UP: usize = 40;
 
-/// How clients scan in turns: with the warming up no more than there are few tickets.
+/// How clients take turns. Scans and warm-up together use at most `FEW` tickets.
 struct Turns {
     clients: usize,
     in_a_round: usize,
@@ -58,7 +58,7 @@ pub async fn measure(report: &mut Report) {
         }
         for [_, path] in ASKED {
             let server = store.serve(5);
-            // Opens the pool, so that this is not counted.
+            // Opens the pool beforehand, so that this is not measured.
             ask(&server, "GET", "/api/events/default", "", b"").await;
             cells.push(format!("{:.0} ms", milliseconds(asking(&server, path).await)));
         }
@@ -80,12 +80,12 @@ pub async fn measure(report: &mut Report) {
     report.section("Growth", format!("{scans}\n{others}"));
 }
 
-/// An empty database of the same kind.
+/// Creates an empty database of the same kind.
 fn empty_like(store: &Store, name: &str) -> Store {
     if store.postgres.is_some() { Store::postgres(name) } else { Store::sqlite(name) }
 }
 
-/// How long an import of tickets that nobody holds yet takes, each into a database of its own.
+/// Measures an import of tickets without holders, each time into a new database. Returns the median.
 async fn plain_import(like: &Store) -> Duration {
     let mut times = Vec::new();
     for round in 0..ROUNDS {
@@ -95,8 +95,8 @@ async fn plain_import(like: &Store) -> Duration {
     median(&times)
 }
 
-/// The same scans in a database that holds nothing else and in the one that holds many tickets, in short turns, so that
-/// the two scans that are compared meet the same noise. Tickets are used up, so the small database is made anew.
+/// Measures the same scans in a database with few tickets and in one with many, in short alternating turns so that both
+/// see the same noise. Scans use up tickets, so each round has a new small database.
 pub async fn compare_scans(report: &mut Report, table: &mut Table, large: &Store, many: &Tickets, number: &str) {
     let mut small = Vec::new();
     for round in 0..SCAN_ROUNDS {
@@ -128,14 +128,14 @@ pub async fn compare_scans(report: &mut Report, table: &mut Table, large: &Store
     }
 }
 
-/// Clients that scan the tickets of a database.
+/// Clients that scan a database's tickets.
 struct Scanning<'a> {
     clients: Clients<'a>,
     tickets: &'a Tickets,
 }
 
 impl<'a> Scanning<'a> {
-    /// Connects them, and scans a little to warm up.
+    /// Connects the clients and scans a little to warm up.
     async fn start(server: &'a Server, tickets: &'a Tickets, clients: usize) -> Self {
         let mut scanning = Self { clients: Clients::connect(server, clients).await, tickets };
         scanning.p50(WARM_UP).await;
@@ -148,16 +148,16 @@ impl<'a> Scanning<'a> {
     }
 }
 
-/// What a download of a manifest took. The shorter is the lesser.
+/// The cost of a manifest download. Ordered by time first.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 struct Download {
     time: Duration,
-    /// By how much the service's resident memory grew.
+    /// Growth of the service's resident memory.
     grown_mib: f64,
     sent_mib: f64,
 }
 
-/// Downloads a manifest several times: the median one.
+/// Downloads a manifest several times and returns the median.
 async fn manifest(store: &Store, coding: &str) -> Download {
     let download = request("GET", "/api/events/manifest/manifest", ORGANIZER_KEY, "", b"");
     let accepting = format!("\r\naccept-encoding: {coding}\r\n\r\n");
@@ -165,7 +165,7 @@ async fn manifest(store: &Store, coding: &str) -> Download {
     let mut all = Vec::new();
     for _ in 0..ROUNDS {
         let server = store.serve(5);
-        // Opens the pool, so that this is not counted.
+        // Opens the pool beforehand, so that this is not measured.
         ask(&server, "GET", "/api/events/manifest", "", b"").await;
         let mut connection = server.connect().await;
         let before = memory(server.pid()).resident;
@@ -179,7 +179,7 @@ async fn manifest(store: &Store, coding: &str) -> Download {
     median(&all)
 }
 
-/// What is asked of an event with many tickets.
+/// Requests about an event with many tickets.
 const ASKED: [[&str; 2]; 4] = [
     ["search among 1,000,000 tickets for a word that all have", "/api/events/default/tickets?q=person"],
     ["search for a word that only the last one has", "/api/events/default/tickets?q=999999"],
@@ -187,7 +187,7 @@ const ASKED: [[&str; 2]; 4] = [
     ["list of the revoked, which are none", "/api/events/default/tickets?status=revoked"],
 ];
 
-/// How long an answer takes.
+/// Measures how long an answer takes. Returns the median.
 pub async fn asking(server: &Server, path: &str) -> Duration {
     let mut times = Vec::new();
     for _ in 0..ROUNDS {

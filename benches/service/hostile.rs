@@ -1,4 +1,4 @@
-//! Crowds that mean harm, and an honest gate beside them.
+//! Measures an honest gate beside hostile crowds.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use crate::report::{Report, Table, milliseconds};
 use crate::store::Store;
 use crate::tickets::{self, Tickets};
 
-/// Connections of a crowd.
+/// The number of connections in a crowd.
 const CROWD: usize = 5_000;
-/// How soon one that was cut off comes again.
+/// How soon a client that was cut off reconnects.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How long the gate scans before,
+/// How long the gate scans before the crowd arrives.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// How long the crowd has to gather, and the honest gate then scans.
+/// How long the crowd gathers before the measurement starts.
 const GATHERING: Duration = Duration::from_secs(3);
 const MEASURED: Duration = Duration::from_secs(10);
-/// Between two scans of the honest gate.
+/// The pause between two scans of the honest gate.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// Whoever comes, and what each of them sends before it says nothing more.
+/// A kind of hostile client, and what each sends before it falls silent.
 struct Kind {
     name: &'static str,
     sends: Vec<u8>,
@@ -94,17 +94,17 @@ pub async fn measure(report: &mut Report) {
 }
 
 struct Outcome {
-    /// Connections of the crowd, those that came again counted again.
+    /// The number of connections made, including reconnections.
     made: usize,
     /// In ascending order.
     latencies: Vec<Duration>,
 }
 
-/// Lets a crowd gather, and a gate scan beside it.
+/// Lets a crowd gather, and measures a gate that scans beside it.
 async fn beside(server: &Server, kind: &Kind, addresses: usize, tickets: &Tickets, key: &str) -> Outcome {
-    // The evening has begun: the service has its connections to the database.
+    // As during an event: the service is already connected to the database.
     scan(server, tickets, key, WARM_UP).await;
-    // In a thread of its own, so that the honest gate waits for the service and not for the crowd.
+    // On its own thread, so that the honest gate waits only for the service, not for the crowd.
     let crowd = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let made = Arc::new(AtomicUsize::new(0));
     for number in 0..CROWD {
@@ -117,8 +117,8 @@ async fn beside(server: &Server, kind: &Kind, addresses: usize, tickets: &Ticket
     Outcome { made: made.load(Ordering::Relaxed), latencies }
 }
 
-/// A scan now and then, on a connection that is opened again when it was closed, as a browser does. The time is that from
-/// the wish to scan to the verdict.
+/// Scans now and then, reopening a closed connection as a browser does. Measures from the intent to scan to the
+/// verdict.
 async fn scan(server: &Server, tickets: &Tickets, key: &str, time: Duration) -> Vec<Duration> {
     let (mut latencies, end) = (Vec::new(), Instant::now() + time);
     let mut connection = None;
@@ -132,7 +132,7 @@ async fn scan(server: &Server, tickets: &Tickets, key: &str, time: Duration) -> 
             let Some(open) = &mut connection else { continue };
             match open.exchange(&scan).await {
                 Ok(answer) if answer.status == 200 => break,
-                // As gates do, with the same `scan_id`.
+                // Retried with the same `scan_id`, as gates do.
                 Ok(answer) => assert_eq!(answer.status, 503, "{}", String::from_utf8_lossy(answer.body)),
                 Err(_) => connection = None,
             }
@@ -144,7 +144,7 @@ async fn scan(server: &Server, tickets: &Tickets, key: &str, time: Duration) -> 
     latencies
 }
 
-/// Connects, sends its part, and says nothing more; and again, when it was cut off.
+/// Connects, sends its bytes and falls silent; reconnects whenever it is cut off.
 async fn harass(source: Ipv4Addr, port: u16, sends: Vec<u8>, reads: bool, made: Arc<AtomicUsize>) {
     loop {
         if let Ok(stream) = connect(source, port).await {
@@ -153,7 +153,7 @@ async fn harass(source: Ipv4Addr, port: u16, sends: Vec<u8>, reads: bool, made: 
             if reads {
                 let _ = read_to_end(&stream).await;
             } else {
-                // Only who writes learns of the end without reading. An empty line before a request is no request.
+                // Without reading, only a write notices a closed connection. An empty line before a request is ignored.
                 while stream.try_write(b"\r\n").is_ok_and(|written| written > 0) {
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -178,7 +178,7 @@ async fn read_to_end(stream: &TcpStream) -> std::io::Result<()> {
 
 async fn connect(source: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // As little as the kernel allows, so that an answer that is not read stays with the service.
+    // The smallest buffer the kernel allows, so that an unread answer stays with the service.
     socket.set_recv_buffer_size(4_096)?;
     socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
     socket.connect((Ipv4Addr::LOCALHOST, port).into()).await

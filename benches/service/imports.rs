@@ -1,5 +1,5 @@
-//! Scans of one event while a large import into another is at work, by a request to the same process and by the command in a
-//! process of its own, and while that event is deleted again.
+//! Measures scans of one event during a large import into another (by a request to the same process, and by the command
+//! in its own process), and while that event is deleted again.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use crate::report::{Report, Table, milliseconds};
 use crate::store::Store;
 use crate::tickets::{self, Tickets};
 
-/// What one file may have at most; each ticket is of a new user.
+/// The most tickets one file may have; each has a new user.
 const IMPORTED: usize = 250_000;
-/// For all scans of one database.
+/// Enough for all scans of one database.
 const TICKETS: usize = 100_000;
 const CLIENTS: usize = 8;
-/// Between two scans of a client.
+/// A client's pause between two scans.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn measure(report: &mut Report) {
@@ -71,7 +71,7 @@ pub fn shown(name: &str, during: &During) -> Vec<String> {
     cells
 }
 
-/// Scans until something has ended. A scan that is not answered with 200 ends the benchmark.
+/// Scans until `work` has ended. Any answer but 200 ends the benchmark.
 pub async fn scans_during(server: &Server, tickets: &Tickets, work: impl Future<Output = ()>) -> During {
     let started = Instant::now();
     let has_ended = std::cell::Cell::new(false);

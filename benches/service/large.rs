@@ -1,6 +1,6 @@
-//! Ten million tickets in one event, and scans beside boards, an export and a manifest of a million.
+//! Measures ten million tickets in one event, and scans beside boards, an export and a manifest of a million.
 //!
-//! An import of so many would take half an hour, so they are written by SQL, as imports leave them.
+//! Importing that many would take half an hour, so they are written with SQL, in the state an import leaves.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use crate::tickets::{SEED, Tickets};
 
 const MANY: usize = 10_000_000;
 const MILLION: usize = 1_000_000;
-/// For all scans of one database.
+/// Enough for all scans of one database.
 const SCANNED: usize = 200_000;
 const BOARDS: u32 = 10;
-/// How often a board asks.
+/// How often a board polls.
 const EVERY: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 3;
 const ALONE: Duration = Duration::from_secs(15);
@@ -51,7 +51,7 @@ pub async fn measure(report: &mut Report) {
     report.section("Ten million tickets", format!("{scans}\n{answers}"));
 }
 
-/// Scans of an event with a million tickets beside those who read much.
+/// Measures scans of an event with a million tickets beside heavy readers.
 pub async fn measure_beside(report: &mut Report) {
     let mut beside =
         Table::new(&["scans of an event with 1,000,000 tickets", "time", "scans", "p50 ms", "p99 ms", "longest ms"]);
@@ -68,7 +68,7 @@ pub async fn measure_beside(report: &mut Report) {
     report.section("Scans beside those who read much", format!("{load}\n\n{beside}"));
 }
 
-/// What is asked of ten million tickets, with as much time as it takes.
+/// Measures requests about ten million tickets, without a deadline to speak of.
 async fn answered(store: &Store) -> Vec<String> {
     let server = store.serve_patiently();
     let [counted, again] = counted(&server, "ten").await;
@@ -80,7 +80,7 @@ async fn answered(store: &Store) -> Vec<String> {
     cells
 }
 
-/// How long it takes to count an event, and to tell what was counted.
+/// Measures how long the statistics take when first counted, and when answered again.
 async fn counted(server: &Server, event: &str) -> [Duration; 2] {
     ask(server, "GET", &format!("/api/events/{event}"), "", b"").await;
     let path = format!("/api/events/{event}/stats");
@@ -96,7 +96,7 @@ async fn statistics(report: &mut Report, store: &Store) {
     report.at_most(&name, 50.0, milliseconds(again), " ms");
 }
 
-/// Scans alone and beside those who read much, in turns, so that both meet the same noise.
+/// Measures scans alone and beside heavy readers, in turns so that both see the same noise.
 async fn scans_beside(report: &mut Report, table: &mut Table, store: &Store, tickets: &Tickets) {
     let server = store.serve(5);
     let mut turns = Vec::new();
@@ -116,7 +116,7 @@ async fn scans_beside(report: &mut Report, table: &mut Table, store: &Store, tic
     report.at_most(&name, 2.0, ratio, "");
 }
 
-/// Ten boards that ask again and again until a manifest and an export have been read to their last bytes.
+/// Runs ten boards that poll until a manifest and an export have been fully read.
 async fn readers(server: &Server) {
     let have_ended = &Cell::new(false);
     let boards = join_all((0..BOARDS).map(|board| async move {
@@ -140,13 +140,13 @@ async fn download(server: &Server, list: &str) {
     eprintln!("{list}: {:.1} s, {} MiB", started.elapsed().as_secs_f64(), bytes / 1024 / 1024);
 }
 
-/// Writes an event of tickets, each of a user of its own, as an import does.
+/// Writes an event with tickets, each with its own user, as an import does.
 async fn fill(store: &Store, event: &str, tickets: usize) {
     let statements = statements(store.postgres.is_some(), event, tickets);
     match &store.postgres {
         Some(database) => drop(database.psql(&format!("set synchronous_commit = off; {statements}"))),
         None => {
-            drop(store.serve(5).connect().await); // makes the file
+            drop(store.serve(5).connect().await); // creates the file
             ask(&store.serve(5), "GET", "/api/events/default", "", b"").await;
             let mut connection = SqliteConnection::connect(store.url()).await.expect("the file is there");
             let hurry = "pragma synchronous = off; pragma cache_size = -2000000";

@@ -1,4 +1,4 @@
-//! The benchmarks. `scripts/bench` runs them: it builds what is measured and starts PostgreSQL.
+//! The benchmarks. Run them with `scripts/bench`, which builds the programs to measure and starts PostgreSQL.
 
 mod away;
 mod client;
@@ -47,7 +47,7 @@ fn main() {
         if wanted("growth") {
             growth::measure(&mut report).await;
         }
-        // Its tickets alone take a quarter of an hour.
+        // Only on request: creating its tickets takes a quarter of an hour.
         if named("large") {
             large::measure(&mut report).await;
         }

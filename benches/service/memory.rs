@@ -1,4 +1,4 @@
-//! What the service occupies.
+//! Measures the service's memory.
 
 use std::time::Duration;
 

@@ -13,12 +13,12 @@ fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("scripts/bench sets {name}"))
 }
 
-/// The server's first process, where it is on this machine and not in a container.
+/// The PostgreSQL server's main process, if it runs on this machine and not in a container.
 pub fn postmaster() -> Option<u32> {
     std::env::var("BENCH_POSTMASTER").ok()?.parse().ok()
 }
 
-/// Runs psql, or a program that lies beside it, with something to read.
+/// Runs psql, or a program beside it, with this standard input.
 fn run(program: &str, arguments: &str, input: &str) -> String {
     let psql = variable("TEST_PSQL");
     let path = psql.strip_suffix("psql").expect("TEST_PSQL ends with psql");
@@ -36,7 +36,7 @@ fn run(program: &str, arguments: &str, input: &str) -> String {
 }
 
 impl Database {
-    /// Makes a database with the service's schema, from the same files as an operator with plain psql.
+    /// Creates a database with the service's schema, from the same files that an operator applies with psql.
     pub fn create(name: &str) -> Self {
         let owners = variable("TEST_DATABASE_URL");
         run("psql", &format!("-Xq '{owners}' -v ON_ERROR_STOP=1"), &format!("create database {name}"));
@@ -61,14 +61,14 @@ impl Database {
         format!("{}/{}", url.rsplit_once('/').expect("a URL with a database").0, self.name)
     }
 
-    /// As the service logs in: over TCP, with SCRAM.
+    /// The URL with the service's login: over TCP, with SCRAM.
     pub fn url(&self) -> String {
         let owners = self.url_of_owner();
         let (_, place) = owners.split_once('@').expect("a URL with a login");
         format!("postgres://{}:{}@{place}", variable("TEST_SERVICE_USER"), variable("TEST_SERVICE_PASSWORD"))
     }
 
-    /// The same through a port of ours.
+    /// The same, through a local port.
     pub fn url_through(&self, port: u16) -> String {
         let url = self.url();
         let (login, place) = url.split_once('@').expect("a URL with a login");
@@ -82,10 +82,10 @@ impl Database {
     }
 }
 
-/// The event that pgbench scans in, so that neither it nor the service uses up the other's tickets.
+/// pgbench's event, so that neither it nor the service uses up the other's tickets.
 pub const EVENT: &str = "pgbench";
 
-/// pgbench running the statements of an accepted scan, as they were seen on the wire.
+/// Runs the statements of an accepted scan, as captured on the wire, with pgbench.
 pub struct Pgbench<'a> {
     database: &'a Database,
     script: String,
@@ -96,8 +96,8 @@ pub struct Pgbench<'a> {
 }
 
 impl<'a> Pgbench<'a> {
-    /// Copies the tickets of the event `default` into pgbench's, under ids that are numbers: pgbench has no other
-    /// variables.
+    /// Copies the tickets of the event `default` into pgbench's, with numbers as ids, because pgbench's variables are
+    /// numbers.
     pub fn prepare(database: &'a Database, scan: &Capture) -> Self {
         let counts = database.psql(
             "insert into tickets \
@@ -126,7 +126,7 @@ impl<'a> Pgbench<'a> {
         &self.script
     }
 
-    /// Runs it and gives the transactions per second.
+    /// Runs pgbench and returns the transactions per second.
     pub fn run(&mut self, clients: usize, seconds: u64) -> f64 {
         let arguments = format!(
             "-n -M prepared -c {clients} -j 1 -T {seconds} -f - -D turn=-1 -D clients={clients} -D first={} -D tickets={} {} '{}'",
@@ -142,20 +142,20 @@ impl<'a> Pgbench<'a> {
             number.and_then(|number| number.parse::<f64>().ok()).unwrap_or_else(|| panic!("{report}"))
         };
         let transactions = number("actually processed: ") as u64;
-        // No client is half as fast again as the average, so from here on all are unused.
+        // No client does 50 % more than the average, so from here on all tickets are unused.
         self.first += transactions * 3 / 2;
         assert!(self.first < self.tickets, "pgbench has used up its tickets");
         self.scans += transactions;
-        // Each did what an accepted scan does, or the comparison is none.
+        // Every transaction must have done what an accepted scan does, or the comparison is void.
         let scans = "select count(*) from scans s join events e on e.event_id = s.event_id where e.slug = 'pgbench'";
         assert_eq!(self.database.psql(scans).trim(), self.scans.to_string(), "scans that pgbench has written");
         number("tps = ")
     }
 }
 
-/// A statement with pgbench's variables for its parameters.
+/// A statement with pgbench's variables in place of its parameters.
 fn with_variables(number: usize, scan: &Capture, constants: &mut String) -> String {
-    // The first statement asks whether the scan is there already, by its id.
+    // The first statement looks the scan up by its id.
     let scan_id = &scan.statements[0].parameters[1].value;
     let ticket_id = Some(scan.ticket_id.to_string());
     let statement = &scan.statements[number];

@@ -1,4 +1,4 @@
-//! Processes: starting the service, and what Linux tells about it.
+//! Starts the service and reads what Linux reports about processes.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::client::Connection;
 
-/// The key of every server that is measured.
+/// The organizer key of every measured server.
 pub const ORGANIZER_KEY: &str = "the-organizer-key-of-the-benchmark";
 
-/// A server that was started and is killed when it is dropped.
+/// A running server, killed on drop.
 pub struct Server {
     child: Child,
     pub port: u16,
 }
 
 impl Server {
-    /// Starts a program that listens on `PORT`. Does not wait for it. Its log goes to a file, as if to be kept.
+    /// Starts a program that listens on `PORT`, without waiting for it. Its log is written to a file, as in production.
     pub fn start(program: &Path, environment: &[(&str, String)]) -> Self {
         let port = free_port();
         let log = File::create(directory().join("log")).expect("a file for the log");
@@ -41,7 +41,7 @@ impl Server {
                 Ok(connection) => return connection,
                 Err(error) => assert!(Instant::now() < deadline, "the server does not listen: {error}"),
             }
-            // Not tokio's sleep, which counts in milliseconds; and there is nothing else to do.
+            // tokio's sleep has millisecond resolution, and there is nothing else to do.
             std::thread::sleep(Duration::from_micros(20));
         }
     }
@@ -58,24 +58,24 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens on.
+/// Finds a free port.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("a listener has an address").port()
 }
 
-/// Where files of this run may be.
+/// The directory for this run's files.
 pub fn directory() -> PathBuf {
     std::env::var_os("BENCH_DIRECTORY").expect("scripts/bench sets BENCH_DIRECTORY").into()
 }
 
-/// CPU time of a process so far, and of its children that ended.
+/// CPU time used so far by a process and its children that have ended.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     ticks(&stat, 11..15)
 }
 
-/// CPU time of a process and all its children, running and ended.
+/// CPU time of a process and its children, running or ended.
 pub fn family_cpu_time(parent: u32) -> Duration {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
@@ -83,24 +83,24 @@ pub fn family_cpu_time(parent: u32) -> Duration {
     cpu_time(parent) + children.map(|stat| ticks(&stat, 11..13)).sum::<Duration>()
 }
 
-/// The fields after the name, which is in parentheses and may hold anything: state, parent, …
+/// The fields after the name, which is in parentheses and may contain anything: state, parent, …
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(") ").unwrap_or_default().1.split(' ')
 }
 
 fn ticks(stat: &str, places: std::ops::Range<usize>) -> Duration {
     let values = fields(stat).skip(places.start).take(places.len());
-    // Linux counts in hundredths of a second here, whatever its own clock.
+    // These fields count hundredths of a second, whatever the kernel's tick rate.
     Duration::from_millis(10 * values.filter_map(|value| value.parse::<u64>().ok()).sum::<u64>())
 }
 
-/// What a process occupies, in MiB.
+/// A process's memory, in MiB.
 #[derive(Clone, Copy)]
 pub struct Memory {
     pub resident: f64,
-    /// Resident, with pages that others share counted in part.
+    /// Resident memory, counting shared pages proportionally.
     pub proportional: f64,
-    /// The most that was resident since [`forget_peak`], or since the start.
+    /// The most memory resident since [`forget_peak`] or the start.
     pub peak: f64,
 }
 
@@ -117,7 +117,7 @@ pub fn memory(pid: u32) -> Memory {
     }
 }
 
-/// From now on [`Memory::peak`] counts anew.
+/// Resets [`Memory::peak`].
 pub fn forget_peak(pid: u32) {
-    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("our own process lets itself be told");
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the peak of our own process can be reset");
 }

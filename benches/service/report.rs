@@ -1,9 +1,9 @@
-//! The results as Markdown.
+//! Writes the results as Markdown.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-/// What was measured, and beside it what was asked for.
+/// The measurements, and the goals they must meet.
 #[derive(Default)]
 pub struct Report {
     goals: Vec<[String; 4]>,
@@ -11,7 +11,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// A value that must be at most so much.
+    /// Adds a goal: a value that must not exceed `limit`.
     pub fn at_most(&mut self, what: &str, limit: f64, value: f64, unit: &str) {
         self.goal(what, format!("at most {limit}{unit}"), value <= limit, value, unit);
     }
@@ -68,7 +68,7 @@ pub fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median<T: Copy + PartialOrd>(values: &[T]) -> T {
     let mut values = values.to_vec();
     values.sort_by(|one, other| one.partial_cmp(other).expect("numbers"));

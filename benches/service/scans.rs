@@ -1,4 +1,4 @@
-//! Warm scans: throughput and latency, and beside them pgbench with the same statements.
+//! Measures warm scans: throughput and latency, and pgbench running the same statements.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::store::{Store, serve};
 use crate::tickets::{self, Tickets};
 use crate::wire::{Capture, Proxy};
 
-/// Tickets for all measurements of one database.
+/// Enough for all measurements of one database.
 const TICKETS: usize = 250_000;
 const WARM_UP: Until = Until { scans: 2_000, time: Duration::from_secs(1) };
 const MEASURED: Until = Until { scans: 15_000, time: Duration::from_secs(4) };
 const CLIENTS: [usize; 4] = [1, 8, 32, 128];
 const POOLS: [usize; 2] = [5, 32];
-/// How often service and pgbench take turns, and how long a turn is: of 3 s pgbench needs a part to connect.
+/// How often the service and pgbench take turns, and for how long: pgbench needs part of its 3 s to connect.
 const TURNS: usize = 5;
 const TURN: Until = Until { scans: 8_000, time: Duration::from_secs(3) };
 
@@ -67,7 +67,7 @@ fn shown(name: &str, outcome: &Outcome) -> Vec<String> {
     cells
 }
 
-/// Scans for a second of the service's CPU time; CPU of service, database and load generator.
+/// Scans per second of the service's CPU time, then the CPU shares of service, database and load generator.
 fn processor(outcome: &Outcome) -> [String; 4] {
     let share = |time: Duration| format!("{:.0} %", 100.0 * time.as_secs_f64() / outcome.elapsed.as_secs_f64());
     [
@@ -78,15 +78,15 @@ fn processor(outcome: &Outcome) -> [String; 4] {
     ]
 }
 
-/// The service and pgbench, one after the other.
+/// One turn of the service and one of pgbench.
 struct Turn {
     ratio: f64,
     ours: Outcome,
-    /// Transactions per second.
+    /// pgbench's transactions per second.
     theirs: f64,
 }
 
-/// Round trips, and the service and pgbench in turns.
+/// Counts round trips, then compares the service with pgbench in turns.
 async fn compare(report: &mut Report, store: &Store, database: &Database, tickets: &Tickets) {
     let capture = round_trips(report, database).await;
     let mut pgbench = Pgbench::prepare(database, &capture);
@@ -128,7 +128,7 @@ async fn compare(report: &mut Report, store: &Store, database: &Database, ticket
     report.section("The service beside pgbench", text);
 }
 
-/// Counts the round trips of accepted scans, and takes the statements of one, in pgbench's event.
+/// Counts the round trips of accepted scans and captures the statements of one, in pgbench's event.
 async fn round_trips(report: &mut Report, database: &Database) -> Capture {
     let proxy = Proxy::start(database.port());
     let server = serve(&database.url_through(proxy.port), 1);
@@ -137,7 +137,7 @@ async fn round_trips(report: &mut Report, database: &Database) -> Capture {
     let tickets = Tickets::of(&server, EVENT).await;
     let [first_gate, second_gate] = [tickets::gate_key(&server, EVENT).await, tickets::gate_key(&server, EVENT).await];
     drop(server);
-    // A new process, which has not even a connection.
+    // A new process has no connection yet.
     let server = serve(&database.url_through(proxy.port), 1);
     let count = async |key: &str| {
         let mut connection = server.connect().await;

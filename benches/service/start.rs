@@ -1,4 +1,4 @@
-//! Cold start: from starting the program to its first answer.
+//! Measures the cold start: from starting the program to its first answer.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::tickets::{self, Tickets};
 
 const ROUNDS: usize = 51;
 
-/// A database with tickets, and the key of a gate.
+/// A database with tickets, and a gate's key.
 struct Gate {
     store: Store,
     tickets: Tickets,
@@ -73,7 +73,7 @@ pub async fn measure(report: &mut Report) {
     report.section("Cold start", format!("{ROUNDS} starts of each, in turns.\n\n{table}"));
 }
 
-/// Starts a server and sends it one request as soon as it listens.
+/// Starts a server, sends it one request as soon as it listens, and measures until the answer.
 async fn first_answer(start: impl Fn() -> Server, request: &[u8]) -> Duration {
     let started = Instant::now();
     let server = start();

@@ -1,4 +1,4 @@
-//! The databases that the service is measured with.
+//! The databases under measurement.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use crate::process::{Server, directory};
 /// The release binary.
 pub const SERVICE: &str = env!("CARGO_BIN_EXE_register-ticket-api");
 
-/// A fresh database of either kind.
+/// A new database of either kind.
 pub struct Store {
     pub kind: &'static str,
     url: String,
-    /// None is SQLite.
+    /// `None` for SQLite.
     pub postgres: Option<Database>,
 }
 
@@ -27,12 +27,12 @@ impl Store {
         Self { kind: "SQLite", url, postgres: None }
     }
 
-    /// One of each.
+    /// Creates one of each.
     pub fn both(name: &str) -> [Self; 2] {
         [Self::postgres(name), Self::sqlite(name)]
     }
 
-    /// For `DATABASE_URL`.
+    /// The value for `DATABASE_URL`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -41,20 +41,20 @@ impl Store {
         serve(&self.url, pool_max)
     }
 
-    /// With as much time for an answer as it takes.
+    /// Starts a server with a minute for each answer.
     pub fn serve_patiently(&self) -> Server {
         let time = ("DB_TIMEOUT_MS", "60000".to_owned());
         Server::start(Path::new(SERVICE), &[("DATABASE_URL", self.url.clone()), time])
     }
 
-    /// Where even this machine's own addresses are those of strangers, and not of a proxy.
+    /// Starts a server that trusts no local proxy, so that this machine's addresses count as strangers'.
     pub fn serve_strangers(&self) -> Server {
         let nobody = ("TRUSTED_PROXIES", "192.0.2.1".to_owned());
         Server::start(Path::new(SERVICE), &[("DATABASE_URL", self.url.clone()), nobody])
     }
 
-    /// What autovacuum would do some time later, perhaps in the middle of a measurement. Not for scans, of which there
-    /// are none yet: a plan for an empty table would stay in use while it fills.
+    /// Does what autovacuum would do later, perhaps during a measurement. Not for `scans`, which is still empty: a plan
+    /// made for an empty table would stay in use while it fills.
     pub fn settle(&self) {
         if let Some(database) = &self.postgres {
             database.psql("vacuum analyze events, users, tickets, keys");

@@ -1,4 +1,4 @@
-//! Tickets to scan: made and read through the service's own interface, by an import and a manifest.
+//! Tickets to scan, created and read through the service's own API: by import and manifest.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use uuid::Uuid;
 use crate::client::{ask, unchunked};
 use crate::process::Server;
 
-/// Tickets in a CSV file at most, so that it is below the service's 16 MiB.
+/// The most tickets in one CSV file, to stay below the service's 16 MiB.
 pub const IMPORT: usize = 100_000;
 
-/// The seed of every ticket that is written by SQL, which is the key of its codes where there is no `TICKET_SECRET`.
+/// The seed of every ticket written with SQL: without `TICKET_SECRET` it is the key of its codes.
 pub const SEED: [u8; 20] = *b"twenty bytes, a seed";
 
 pub struct Ticket {
@@ -35,7 +35,7 @@ impl Ticket {
     }
 }
 
-/// The unused tickets of an event, in no order.
+/// The unused tickets of an event, in random order.
 pub struct Tickets {
     pub event: String,
     tickets: Vec<Ticket>,
@@ -43,7 +43,7 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Reads all tickets of an event, of which none is used yet.
+    /// Reads all tickets of an event; none may be used yet.
     pub async fn of(server: &Server, event: &str) -> Self {
         #[derive(Deserialize)]
         struct Entry<'a> {
@@ -62,18 +62,18 @@ impl Tickets {
             Ticket { ticket_id: entry.ticket_id, key: key.try_into().expect("20 bytes") }
         };
         let mut tickets: Vec<Ticket> = manifest.tickets.iter().map(ticket).collect();
-        // The keys are random, so their order is none.
+        // The keys are random, so this shuffles the tickets.
         tickets.sort_unstable_by_key(|ticket| ticket.key);
         Self { event: event.to_owned(), tickets, used: Cell::new(0) }
     }
 
-    /// Some of the tickets of an event that `large` has written, from all parts of it.
+    /// Returns some of the tickets that `large` wrote for an event, spread over all of it.
     pub fn written(event: &str, tickets: usize, some: usize) -> Self {
         let ticket = |place: usize| {
             let first = 1 << 28 | place as u128;
             Ticket { ticket_id: Uuid::from_u128(first << 96 | 0x7000_8000_0000_0000_0000), key: SEED }
         };
-        // A step that has no factor in common with their number comes to each once.
+        // The step is coprime to the number of tickets, so each comes up once.
         let places = (0..some).map(|number| number * 7_919_993 % tickets);
         Self { event: event.to_owned(), tickets: places.map(ticket).collect(), used: Cell::new(0) }
     }
@@ -94,7 +94,7 @@ pub async fn create_event(server: &Server, slug: &str) {
     ask(server, "POST", "/api/events", "application/json", event.as_bytes()).await;
 }
 
-/// Makes the key of a gate.
+/// Creates a gate's key.
 pub async fn gate_key(server: &Server, event: &str) -> String {
     #[derive(Deserialize)]
     struct Key {
@@ -105,7 +105,7 @@ pub async fn gate_key(server: &Server, event: &str) -> String {
     serde_json::from_slice::<Key>(&key).expect("a key").key
 }
 
-/// Makes tickets, each of a new user, and says how long each import took.
+/// Imports tickets, each with a new user. Returns how long each import took.
 pub async fn import(server: &Server, event: &str, number: usize) -> Vec<Duration> {
     let mut times = Vec::new();
     for first in (0..number).step_by(IMPORT) {
@@ -119,7 +119,7 @@ pub async fn import(server: &Server, event: &str, number: usize) -> Vec<Duration
     times
 }
 
-/// Makes as many tickets as one file takes, which nobody holds yet, and says how long it took.
+/// Imports one file of tickets without holders. Returns how long it took.
 pub async fn import_unheld(server: &Server, event: &str) -> Duration {
     let rows: String = (0..IMPORT).map(|seat| format!("{seat},{}\n", seat % 4)).collect();
     send(server, event, &format!("seat,gate\n{rows}")).await

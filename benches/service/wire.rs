@@ -1,12 +1,12 @@
-//! A proxy before PostgreSQL that reads along: round trips are counted here, and the service's statements are taken
-//! from here, so that neither is a claim.
+//! A proxy in front of PostgreSQL that records the client's messages: round trips are counted and statements captured
+//! rather than assumed.
 
 use std::io::{Read as _, Result, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
-/// A message of the client (PostgreSQL's documentation, "Message Formats"). The first ones have no kind: 0.
+/// A message from the client (PostgreSQL's documentation, "Message Formats"). The first ones have no kind: 0.
 struct Message {
     kind: u8,
     body: Vec<u8>,
@@ -17,7 +17,7 @@ pub struct Proxy {
     seen: Arc<Mutex<Vec<Message>>>,
 }
 
-/// What the accepted scan of a ticket sent to the database.
+/// What an accepted scan of this ticket sent to the database.
 pub struct Capture {
     pub statements: Vec<Statement>,
     pub ticket_id: uuid::Uuid,
@@ -30,14 +30,14 @@ pub struct Statement {
 
 pub struct Parameter {
     pub cast: &'static str,
-    /// Whether it is an array, with the value as its only element.
+    /// Whether it is an array with the value as its only element.
     pub is_array: bool,
-    /// As text; `None` is null.
+    /// The value as text; `None` is null.
     pub value: Option<String>,
 }
 
 impl Proxy {
-    /// Passes everything on to a port, for as long as this program runs.
+    /// Forwards everything to a port, for as long as this program runs.
     pub fn start(to: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = listener.local_addr().expect("a listener has an address").port();
@@ -53,20 +53,20 @@ impl Proxy {
                     (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
                 thread::spawn(move || std::io::copy(&mut from, &mut back));
                 let seen = Arc::clone(&seen);
-                // Ends with an error when the client goes away.
+                // Ends with an error when the client disconnects.
                 thread::spawn(move || pass_on(client, server, &seen));
             }
         });
         proxy
     }
 
-    /// Begins to count anew. The texts of statements are kept, because they are sent only once.
+    /// Restarts the count. Keeps the texts of statements, because they are sent only once.
     pub fn forget(&self) {
         self.seen().retain(|message| message.kind == b'P');
     }
 
-    /// Without a kind are the request for TLS and the session's begin; `p` answers a challenge; `Q` is a query and `S`
-    /// ends all others. Each waits for an answer.
+    /// Counts the messages that wait for an answer: those without a kind (TLS request and session start), `p` (answer
+    /// to a challenge), `Q` (query) and `S` (end of any other batch).
     pub fn round_trips(&self) -> usize {
         self.seen().iter().filter(|message| [0, b'p', b'Q', b'S'].contains(&message.kind)).count()
     }
@@ -75,7 +75,7 @@ impl Proxy {
         self.seen.lock().expect("no thread panics with it")
     }
 
-    /// The statements that were executed.
+    /// Returns the executed statements.
     pub fn statements(&self) -> Vec<Statement> {
         let seen = self.seen();
         let of_kind = |kind| seen.iter().filter(move |message: &&Message| message.kind == kind);
@@ -115,7 +115,7 @@ fn pass_on(mut client: TcpStream, mut server: TcpStream, seen: &Mutex<Vec<Messag
         client.read_exact(&mut length)?;
         let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
         client.read_exact(&mut body)?;
-        // A request for TLS is not the beginning yet; it has a number instead of a version.
+        // A TLS request does not start the session; it has a number in place of the version.
         let begins = !begun && body.starts_with(&[0, 3]);
         let head = if begun { &kind[..] } else { &[] };
         let message = [head, &length, &body].concat();
@@ -125,7 +125,7 @@ fn pass_on(mut client: TcpStream, mut server: TcpStream, seen: &Mutex<Vec<Messag
     }
 }
 
-/// The fields of a message, in their order.
+/// The fields of a message, in order.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -167,7 +167,7 @@ impl<'a> Fields<'a> {
         Parameter { cast, is_array, value: value.map(show) }
     }
 
-    /// The element of an array that has one: its dimensions, whether any is null, type, length and first index come before.
+    /// The only element of an array. Before it come dimensions, a null flag, type, length and first index.
     fn only_element(&mut self) -> Option<&'a [u8]> {
         assert_eq!([self.u32(), self.u32() & !1], [1, 0], "one dimension");
         self.u32();

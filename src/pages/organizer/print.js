@@ -17,8 +17,8 @@ let cards = [];
 let missing = [];
 
 /**
- * Sets what to print: `links` or `codes`, of these tickets or, without them, of all. `leftOut` counts other chosen
- * tickets. The view shows the sheet.
+ * Sets what to print: `links` or `codes`, of these tickets or, without them, of all. `leftOut` counts chosen tickets
+ * that cannot be printed. The view shows the sheet.
  */
 export const prepare = (kind, tickets, leftOut = 0) => { wanted = { kind, tickets, leftOut }; };
 
@@ -60,7 +60,7 @@ async function links(tickets) {
 }
 
 /**
- * Makes the codes one after the other: each makes its paper valid at the door. Names the tickets that cannot have one.
+ * Makes the codes one after the other: each makes its paper valid at the door. Lists the tickets that cannot have one.
  */
 async function codes(tickets) {
   const made = [];
