@@ -86,7 +86,7 @@ pub fn list(input: &[u8]) {
         let sums: usize = sums.sum();
         let told = tickets.len() + left_out + sums;
         // Only some of the sums are reported.
-        assert!(list.lines == told || sums == 20 && list.lines > told, "{} lines, {told} of them accounted for", list.lines);
+        assert!(list.lines == told || sums == 20 && list.lines > told, "{} lines, {told} counted", list.lines);
     } else {
         let errors = list.faults.into_told();
         assert!((1..=ERRORS_TOLD + 1).contains(&errors.len()));

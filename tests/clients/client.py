@@ -82,7 +82,7 @@ def register(seat: str) -> TicketWithProvisioning:
     return answered(TicketWithProvisioning, 201, register_ticket.sync_detailed("pia", client=client, body=body))
 
 
-# An event with tickets, and somebody who holds some of them. What has a default is left out.
+# An event with tickets, some of them held by a person. Fields with a default are omitted.
 event = answered(Event, 201, create_event.sync_detailed(client=client, body=NewEvent(slug=EVENT, name="Python")))
 assert event.time_zone == "UTC"
 seats = [NewTicket(seat=seat, gate="North") for seat in ["A-1", "A-2", "A-3", "A-4"]]
@@ -96,7 +96,7 @@ assert ticket.status is TicketStatus.VALID and ticket.username == "pia"
 other, revoked = register("A-2"), register("A-4")
 answered(Ticket, 200, revoke_ticket.sync_detailed(revoked.ticket_id, client=client))
 
-# Admitted once. Every decision is a scan, whatever its status.
+# It admits once. Every decision is a scan, whatever its status.
 admitted = scans(ScanResult.ACCEPTED, 200, "A-1", code(ticket))
 assert admitted.ticket.status is TicketStatus.USED
 assert scans(ScanResult.ALREADY_USED, 409, "A-1", code(ticket)).first_used_gate is not None
@@ -125,7 +125,7 @@ for _ in range(10):
 scans(ScanResult.TOO_MANY_ATTEMPTS, 429, "A-2", wrong)
 assert seen == set(ScanResult), set(ScanResult) - seen
 
-# A refusal is a problem, where a decision could be too.
+# A refusal is a problem, even where a decision may be returned.
 invalid = ScanBySeat(scan_id=uuid.uuid4(), seat=" ", gate="North", totp_code="000000")
 problem = answered(Problem, 422, scan_ticket.sync_detailed(**gate, body=invalid))
 assert problem.code is ProblemCode.INVALID_PAYLOAD

@@ -1,5 +1,5 @@
-// What the author of a client does in TypeScript, with nothing but what openapi-typescript made of the document, and
-// openapi-fetch. Needs SERVICE_URL and ORGANIZER_KEY in the environment.
+// A client as its author would write it in TypeScript, using only openapi-fetch and the types that
+// openapi-typescript generates from the document. Needs SERVICE_URL and ORGANIZER_KEY in the environment.
 import assert from "node:assert/strict";
 import { createHmac, randomUUID } from "node:crypto";
 import createClient from "openapi-fetch";
@@ -16,26 +16,26 @@ const seen = new Set<Schemas["ScanResult"]>();
 
 type Answer<Data, Failure> = { data?: Data; error?: Failure; response: Response };
 
-/** What an answer holds that is a success. */
+/** The content of a successful answer. */
 function success<Data>({ data, error, response }: Answer<Data, unknown>): NonNullable<Data> {
   assert.ok(data, `${response.status} ${JSON.stringify(error)}`);
   return data;
 }
 
-/** What an answer holds that is a refusal with this status. */
+/** The content of a refusal with this status. */
 function failure<Failure>({ error, response }: Answer<unknown, Failure>, status: number): NonNullable<Failure> {
   assert.equal(response.status, status, JSON.stringify(error));
   assert.ok(error);
   return error;
 }
 
-/** Tells a refusal from a decision. */
+/** Narrows an answer to a refusal, not a decision. */
 function problem(answer: Schemas["Problem"] | Schemas["Scan"]): Schemas["Problem"] {
   assert.ok("code" in answer, JSON.stringify(answer));
   return answer;
 }
 
-/** The code of a ticket (RFC 6238), so many seconds from now. */
+/** A ticket's code (RFC 6238), `seconds` from now. */
 function code({ provisioning }: Schemas["TicketWithProvisioning"], seconds = 0): string {
   const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
   const bits = [...provisioning.secret].map((letter) => alphabet.indexOf(letter).toString(2).padStart(5, "0")).join("");
@@ -47,7 +47,7 @@ function code({ provisioning }: Schemas["TicketWithProvisioning"], seconds = 0):
   return String(number % 10 ** provisioning.digits).padStart(provisioning.digits, "0");
 }
 
-/** Scans a ticket, which is answered so. What has a default is left out. */
+/** Scans a ticket and expects this answer. Fields with a default are omitted. */
 async function scans(
   result: Schemas["ScanResult"],
   status: number,
@@ -70,12 +70,12 @@ async function register(username: string, seat: string): Promise<Schemas["Ticket
   return success(await client.POST("/api/users/{username}/tickets", { params: { path: { username } }, body }));
 }
 
-// An event with tickets, and somebody who holds some of them.
+// An event with tickets, some of them held by a person. Fields with a default are omitted.
 const made = success(await client.POST("/api/events", { body: { slug: event, name: "TypeScript" } }));
 assert.equal(made.time_zone, "UTC");
 const seats = ["A-1", "A-2", "A-3", "A-4"].map((seat) => ({ seat, gate: "North" }));
 const counts = success(await client.POST("/api/events/{event}/tickets", { params: { path: { event } }, body: seats }));
-// With a list it may be the answer of a dry run.
+// By its type it may also be the answer to a dry run.
 assert.equal("created" in counts && counts.created, 4);
 success(await client.POST("/api/users", { body: { username: "tea", full_name: "Tea" } }));
 const ticket = await register("tea", "A-1");
@@ -84,7 +84,7 @@ const revoked = await register("tea", "A-4");
 const path = { ticket_id: revoked.ticket_id };
 assert.equal(success(await client.POST("/api/tickets/{ticket_id}/revoke", { params: { path } })).status, "revoked");
 
-// Admitted once. Every decision is a scan, whatever its status.
+// It admits once. Every decision is a scan, whatever its status.
 const admitted = await scans("accepted", 200, "A-1", code(ticket));
 assert.equal(admitted.ticket?.status, "used");
 await scans("already_used", 409, "A-1", code(ticket));
@@ -117,7 +117,7 @@ const all: Record<Schemas["ScanResult"], true> = {
 };
 assert.deepEqual([...seen].sort(), Object.keys(all).sort());
 
-// A refusal is a problem, where a decision could be too.
+// A refusal is a problem, even where a decision may be returned.
 const invalid = { scan_id: randomUUID(), seat: " ", gate: "North", totp_code: "000000" };
 const refused = await client.POST("/api/events/{event}/scans", { params: { path: { event } }, body: invalid });
 const told = problem(failure(refused, 422));

@@ -1,4 +1,4 @@
-// The gate's page decides as the service does: the one table of cases, and how it reads what a QR shows.
+// The gate's page decides as the service does: both run one table of cases. Also, how it reads a QR.
 import assert from "node:assert/strict";
 import { webcrypto } from "node:crypto";
 import fs from "node:fs";
@@ -11,10 +11,10 @@ globalThis.crypto ??= webcrypto; // Node 18
 
 const read = (name) => JSON.parse(fs.readFileSync(new URL(`../suite/${name}`, import.meta.url), "utf8"));
 const table = read("admission_cases.json");
-/** What each manifest says of codes. */
+/** The `codes` of every manifest. */
 const codes = read("codes.json");
 
-/** Puts what a case states over what all cases have in common. */
+/** Merges a case's values into those that all cases share. */
 const over = (base, stated) => {
   if (stated === undefined) return base;
   return stated === null || typeof stated !== "object" ? stated : { ...base, ...stated };
@@ -25,7 +25,7 @@ const cases = table.cases.map((stated) => {
   return { name: stated.name, ...Object.fromEntries(common) };
 });
 
-/** Decides as the gate does, with the code that was shown looked for among the ticket's. */
+/** Decides as the gate does, matching the shown code against the ticket's. */
 const decided = (ticket, presented, now) =>
   decide(ticket, { ...presented, code: shownCode({ key: ticket?.key_base32 }, presented.code, now, codes) }, now, codes);
 
@@ -93,7 +93,7 @@ const folds = read("fold_cases.json");
 test("a seat and a gate are compared as the service compares them", () => {
   for (const [text, folded] of folds.place) assert.equal(place(text), folded, JSON.stringify(text));
   assert.ok(samePlace("Entrada \u00danica", "ENTRADA UNICA") && !samePlace("\u00d1", "N"));
-  // A device that is bound to no gate is at none of them.
+  // A device bound to no gate is at none of them.
   for (const none of [null, undefined, ""]) assert.ok(!samePlace("North", none));
 });
 

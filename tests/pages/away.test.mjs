@@ -1,5 +1,5 @@
-// Whatever stands between a page and the service answers in its place: a proxy that restarts, a network that asks for a
-// password, a line that breaks. Each page goes on with what it knows, and opens again.
+// Something between a page and the service answers in its place: a restarting proxy, a network that asks for a
+// password, a broken connection. Each page goes on with what it knows, and can be opened again.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -9,7 +9,7 @@ import { Gate, Holder, Organizer, en } from "./people.mjs";
 
 const CSV = "seat,gate\nA-1,North\nA-2,North\nA-3,North\n";
 
-/** A service behind a proxy, with two tickets that are held. */
+/** A service behind a proxy, with two tickets that have holders. */
 async function house(t) {
   const { tickets, proxy } = await behindProxy(t);
   await tickets.api("POST", "/api/events/default/tickets", CSV);
@@ -19,10 +19,10 @@ async function house(t) {
   return { tickets, proxy, ana, bob, by };
 }
 
-/** The page knows that the network is back: it asks at once. */
+/** Tells the page that the network is back, so that it asks at once. */
 const asks = (page) => page.evaluate(() => dispatchEvent(new Event("online")));
 
-/** The requests that the proxy gets meanwhile. */
+/** Waits until the proxy gets a request for `path` while `act` runs. */
 async function during(proxy, path, act) {
   const before = proxy.asked.length;
   await act();
@@ -35,7 +35,7 @@ async function showsCode(holder, tickets, ticket) {
   await eventually(async () => assert.equal(await holder.digits(), tickets.code(ticket).slice(-6)));
 }
 
-/** A ticket whose holder can do without a network. */
+/** A ticket's page that is ready for use without a network. */
 async function readyHolder(t) {
   const { tickets, proxy, ana, by } = await house(t);
   const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url, by);
@@ -57,7 +57,7 @@ for (const does of AWAY) {
       await showsCode(holder, tickets, ana);
       assert.deepEqual(await keptPages(holder.page), [`page:${path}`]);
     }
-    // From elsewhere, as somebody opens the link again.
+    // From another page, as when the holder opens the link again.
     await holder.page.goto("about:blank");
     await holder.page.goto(`${ana.provisioning.ticket_url}`);
     await showsCode(holder, tickets, ana);
@@ -88,7 +88,7 @@ for (const does of AWAY) {
     await gate.sees(en("gate.queued", { n: 1 }));
     assert.match(await gate.reads(tickets.code(bob)), new RegExp(en("result.accepted")));
     await gate.goesOn();
-    // Which of the two words it is depends on how long that took.
+    // Which of the two texts is shown depends on how long that took.
     const again = `${en("result.already_used")}|${en("result.just_admitted")}`;
     assert.match(await gate.reads(tickets.code(bob, 30)), new RegExp(again));
     await gate.goesOn();
@@ -151,7 +151,7 @@ test("the time is that of the service's mark, whatever Date a proxy writes", asy
   assert.match(await gate.reads(tickets.code(ana)), new RegExp(en("result.accepted")));
 });
 
-/** A release whose files are elsewhere, as the proxy sees them. */
+/** The asset path of another release, as the proxy writes it. */
 const OTHER = "0123456789abcdef";
 
 test("a new release that comes with half of its files opens as the old one, and as itself when all are there", async (t) => {

@@ -9,10 +9,10 @@ import { Looker } from "../../src/pages/gate/look.js";
 import { NAMES, picture } from "./pictures.mjs";
 
 const [seed, each] = [Number(process.argv[2] ?? 1), Number(process.argv[3] ?? 10)];
-/** Looks that a camera's second has room for. */
+/** How many looks a camera's second has time for. */
 const LOOKS = 5;
 
-/** Milliseconds of this process's own processor time: what else runs on the machine does not count. */
+/** Milliseconds of this process's own CPU time, so that other programs do not count. */
 const clock = () => {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
@@ -22,7 +22,7 @@ const require = createRequire(import.meta.url);
 const wasm = require.resolve("zxing-wasm/reader/zxing_reader.wasm");
 prepareZXingModule({ overrides: { wasmBinary: fs.readFileSync(wasm).buffer } });
 
-/** Each gives, for a second of pictures, what to do with one of them: the code that is nearest to the middle, or undefined. */
+/** Each returns a function for one second of pictures, which returns the text of the code nearest the middle, or undefined. */
 const DECODERS = {
   ours: () => {
     const looker = new Looker(clock);
@@ -47,7 +47,7 @@ const DECODERS = {
   },
 };
 
-/** The text of the code that is nearest to the middle. */
+/** The text of the code nearest the middle. */
 function nearest(codes, { width, height }) {
   const gap = ({ x, y }) => Math.hypot(x - width / 2, y - height / 2);
   return codes.sort((a, b) => gap(a) - gap(b))[0]?.text;
@@ -60,7 +60,7 @@ for (const kind of NAMES) {
   process.stderr.write(`${kind} `);
 }
 
-/** One picture, and for those who could not read it the rest of its second. */
+/** Measures one picture; decoders that could not read it get the rest of its second. */
 async function measure(kind, number) {
   const frames = [];
   for (const [name, start] of Object.entries(DECODERS)) {

@@ -8,10 +8,10 @@ import { DECODERS, Gate, en } from "./people.mjs";
 import { NAMES, picture } from "./pictures.mjs";
 
 const [WIDTH, HEIGHT] = [640, 480];
-/** Longer than any look takes: how fast this machine is today decides nothing here. */
+/** Longer than any look takes, so that this machine's speed does not matter. */
 const PATIENT = 60_000;
 
-/** What two looks at the same picture come to: the first alone is not enough for a code aside. */
+/** The result of two looks at the same picture: one is not enough for a code off centre. */
 function read(shown) {
   const [aim, { codes, unread }] = [new Aim(), new Looker().look(shown, PATIENT)];
   aim.choose({ codes, unread }, shown.width, shown.height);

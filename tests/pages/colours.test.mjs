@@ -1,4 +1,4 @@
-// Colours that are not the pages' own: browsers that darken every page, and systems that choose the colours.
+// Colours other than the pages' own: browsers that darken every page, and systems that choose the colours.
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
@@ -9,7 +9,7 @@ import { Gate, Organizer, en } from "./people.mjs";
 let launched = null;
 after(async () => (await launched)?.close());
 
-/** A page of a Chromium that makes every page dark, whatever its colours. Android's has a switch for it. */
+/** A page in a Chromium that darkens every page, as a setting of Android's Chromium does. */
 async function darkened(t, tickets, options) {
   launched ??= chromium.launch({ ...LAUNCH, args: [...LAUNCH.args, "--enable-features=WebContentsForceDark"] });
   const context = await (await launched).newContext({ baseURL: tickets.url, viewport: { width: 390, height: 844 }, ...options });
@@ -17,7 +17,7 @@ async function darkened(t, tickets, options) {
   return context.newPage();
 }
 
-/** Reads a screenshot in a page of its own: the codes in it, and the brightness of its corner. */
+/** Reads screenshots in a page of its own: the codes in them, and the brightness of their corner. */
 async function reader(t, tickets) {
   const page = await desktop(t, tickets);
   await page.goto("/organizer");
@@ -40,7 +40,7 @@ async function reader(t, tickets) {
   }, screenshot.toString("base64"));
 }
 
-/** A screenshot of a place, whose code may just be replaced by the next. */
+/** A screenshot of an element. Retried, because its code may just be replaced by the next. */
 const picture = (place) => eventually(() => place.screenshot());
 
 async function registered(t) {

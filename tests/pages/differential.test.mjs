@@ -1,4 +1,4 @@
-// Tickets, scans and codes drawn at random: the service decides each as the gate's page does from the list that it was given.
+// Random tickets, scans and codes: the service decides each exactly as the gate's page does from the service's list.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { decide, parse, proof, shownCode, subjectOf, trimmed, written } from "../../src/pages/gate/admission.js";
@@ -6,20 +6,20 @@ import { base64url, code, importKey, stepAt } from "../../src/pages/shared/totp.
 import { forBothDatabases } from "./harness.mjs";
 
 const SEATS = 30;
-/** Rounds of scans that each event has at least, and at most until all that must be told has been. */
+/** How many rounds of scans each event has at least, and at most until all required results have occurred. */
 const ROUNDS = { least: 3, most: 30 };
-/** What no run may miss: the page and the service would agree on nothing else too. */
+/** Results that every run must contain: a page and service that always refuse would agree too. */
 const MUST_BE_TOLD = ["accepted", "already_used", "unknown_ticket"];
 const HOUR = 3_600_000;
 const TIMES = [-HOUR, -1, 0, HOUR];
-/** A fixed one by default: what fails, fails for whoever brought it about. */
+/** Fixed by default, so that a failure is due to the change under test. */
 const SEED = Number(process.env.SEED ?? 1);
-/** Steps that a code may be off, the good ones more often. */
+/** How many steps a code may be off; valid offsets are more frequent. */
 const AWAY = [-1, 0, 0, 0, 0, 0, 0, 1, 2, -2, -20, 21, 120, -690];
-/** What a scanner may send around a code, or break it with. */
+/** What a scanner may add around a code, or break it with. */
 const AROUND = ["", "", "", " ", "\r\n", "\ufeff", "\u0085", "\u0000", "\u200b"];
 
-/** Draws from a seed, so that what failed can be drawn again: mulberry32. */
+/** A seeded generator (mulberry32), so that a failure can be reproduced. */
 function drawing(seed) {
   let state = seed;
   const next = () => {
@@ -34,7 +34,7 @@ function drawing(seed) {
 
 const time = (moment) => new Date(moment).toISOString();
 
-/** An event with tickets in all states that an organizer can bring about. */
+/** An event with tickets in all states that an organizer can set. */
 async function event(service, { oneOf, chance }, reentry) {
   const slug = reentry.replaceAll("_", "-");
   const now = Date.now();
@@ -56,7 +56,7 @@ async function event(service, { oneOf, chance }, reentry) {
   return slug;
 }
 
-/** What somebody shows of a ticket, as a member of a scan. */
+/** What somebody shows of a ticket, as fields of a scan. */
 async function shown(ticket, now, { next, oneOf, chance }) {
   const key = ticket.key ?? "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
   const digits = chance(10) ? String(next() % 1_000_000).padStart(6, "0") : await code(await importKey(key), stepAt(now) + oneOf(AWAY));
@@ -69,7 +69,7 @@ async function shown(ticket, now, { next, oneOf, chance }) {
   return { code: oneOf(AROUND) + rest + oneOf(AROUND) };
 }
 
-/** What the page decides on a scan, by the list that the service gave it. */
+/** The page's decision on a scan, by the service's list. */
 async function decided(ticket, { event, codes }, { at_gate, direction, scanned_at, manual, ...shown }) {
   const now = Date.parse(scanned_at);
   const qr = shown.code === undefined ? null : parse(shown.code);
@@ -79,9 +79,9 @@ async function decided(ticket, { event, codes }, { at_gate, direction, scanned_a
   return decide(subjectOf(ticket, event), presented, now, codes);
 }
 
-/** One scan of each ticket, decided by the page and then, as of the same moment, by the service. */
+/** Scans each ticket once; the page decides, then the service as of the same moment. */
 async function round(service, slug, draw, told) {
-  // Too many wrong codes would end a key's part.
+  // A new key each round, because too many wrong codes block a key.
   const { key } = await service.api("POST", "/api/keys", { name: "Any door", role: "supervisor", event: slug, offline: true });
   const manifest = await service.api("GET", `/api/events/${slug}/manifest`, undefined, key);
   const scans = [];

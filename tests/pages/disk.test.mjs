@@ -1,4 +1,4 @@
-// What the browser writes to the disk of a device while people work on it, as whoever has the device finds it.
+// What the browser writes to a device's disk during work, as anyone who gets the device could find it.
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
@@ -9,10 +9,12 @@ import { chromium } from "playwright-core";
 import { LAUNCH, service } from "./harness.mjs";
 import { Gate, Organizer, en } from "./people.mjs";
 
-/** What surely is on the disk, or the tests look in the wrong place. */
+/** A text that is certainly on the disk; otherwise the tests look in the wrong place. */
 const MARK = "a mark for whoever looks";
 
-/** A browser with a profile on the disk. `closed` ends it, and gives where one of the texts is in its files. */
+/**
+ * A browser with a profile on the disk. `closed` closes it and returns which of the texts are in which files.
+ */
 async function profile(t, { url }) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "profile-"));
   t.after(() => fs.rmSync(folder, { recursive: true, force: true }));
@@ -37,7 +39,7 @@ async function profile(t, { url }) {
   return { page, closed };
 }
 
-/** The files that have a text in them, in either of the forms in which Chromium writes texts. */
+/** The files that contain a text, in either encoding that Chromium writes. */
 function filesWith(folder, text) {
   const forms = [Buffer.from(text, "utf8"), Buffer.from(text, "utf16le")];
   const files = fs.readdirSync(folder, { recursive: true }).filter((file) => fs.statSync(path.join(folder, file)).isFile());

@@ -1,5 +1,5 @@
-// The way of a ticket in the browsers of other makers. What they cannot do here: neither has a camera, so a film that the page
-// draws itself takes its place; WebKitGTK's windows are never narrower than 450 pixels.
+// A ticket's journey in other makers' browsers. Their limits here: neither has a camera, so the page itself draws a film in
+// its place, and WebKitGTK's windows are at least 450 pixels wide.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// The gate's page decides every combination of what a decision depends on as the service does: src/admission/enumerated.rs says more.
+// The gate's page decides every combination of a decision's inputs as the service does: see src/admission/enumerated.rs.
 import assert from "node:assert/strict";
 import { webcrypto } from "node:crypto";
 import fs from "node:fs";
@@ -10,24 +10,24 @@ globalThis.crypto ??= webcrypto; // Node 18
 
 const read = (name) => JSON.parse(fs.readFileSync(new URL(`../suite/${name}`, import.meta.url), "utf8"));
 const { now: NOW, tables } = read("decisions.json");
-/** What each manifest says of codes. */
+/** The `codes` of every manifest. */
 const codes = read("codes.json");
 
 const DAY = 24 * 3_600_000;
 const STEP = stepAt(NOW);
 
-/** FNV-1a, 32 bits, of texts in ASCII. */
+/** FNV-1a, 32 bits, of an ASCII text. */
 const checksum = (text) => [...text].reduce((sum, one) => Math.imul(sum ^ one.charCodeAt(0), 0x01000193), 0x811c9dc5);
 
 const sums = new Map();
 
-/** The same, of texts that come often. */
+/** The checksum of a frequent text, cached. */
 function known(text) {
   if (!sums.has(text)) sums.set(text, checksum(text));
   return sums.get(text);
 }
 
-/** A verdict mixed with the number of its combination. */
+/** Mixes a verdict with the number of its combination. */
 function mixed(verdict, number) {
   let mixed = Math.imul(verdict ^ number, 0x9e3779b1);
   mixed = Math.imul(mixed ^ (mixed >>> 15), 0x85ebca77);
@@ -35,8 +35,8 @@ function mixed(verdict, number) {
 }
 
 /**
- * Tries all combinations of a table, the last input the fastest. `verdict` gives the checksum of the verdict on one, whose values are
- * numbered `at`.
+ * Tries all combinations of a table, the last input varying fastest. `verdict` returns the checksum of the verdict on a combination,
+ * given the index `at` of each input's value.
  */
 async function tries(table, verdict) {
   const { combinations, inputs } = tables[table];
@@ -57,7 +57,7 @@ async function tries(table, verdict) {
   assert.deepEqual(differing, [], "the page decides otherwise than the service");
 }
 
-/** What each value of a table's inputs means, by the names in the file: `meanings` has them in any order. */
+/** Maps the values of a table's inputs to their meanings, by their names in the file; `meanings` may be in any order. */
 function meant(table, meanings) {
   const { inputs } = tables[table];
   assert.deepEqual(Object.keys(meanings).sort(), inputs.map(([input]) => input).sort());
@@ -73,7 +73,7 @@ const text = ({ result, step, seconds_off, opens_at, closed_at }) => `${result} 
 const YES = { yes: true, no: false };
 const DIRECTIONS = { entry: "entry", exit: "exit" };
 
-/** A valid ticket, held, of an event without doors. */
+/** A valid ticket with a holder, in an event without door times. */
 const TICKET = {
   ...{ gate: "North", status: "valid", registered: true, inside: false, printed: false, last_step: null, refusals: 0 },
   ...{ newest_accepted_at: null, reentry: "none", entered_at: null, time_zone: "UTC", opens_at: null, closes_at: null },
@@ -176,7 +176,7 @@ test("a day turns when it does for the service, in all zones, also where clocks 
   });
 });
 
-/** Numbers that look drawn, the same on both sides: mulberry32. */
+/** Pseudo-random numbers, identical on both sides: mulberry32. */
 function draw(seed) {
   let state = seed;
   return () => {

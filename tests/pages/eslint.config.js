@@ -1,7 +1,8 @@
 import js from "@eslint/js";
 import globals from "globals";
 
-// What would make text from the database into HTML or a program. `textContent` and `append` never do.
+// Everything that would turn text from the database into HTML or code. `textContent` and `append`
+// never do.
 const unsafe = ["innerHTML", "outerHTML", "insertAdjacentHTML", "setHTMLUnsafe", "parseHTMLUnsafe", "srcdoc", "write", "writeln"];
 
 export default [
@@ -26,6 +27,6 @@ export default [
     rules: { "no-restricted-properties": ["error", ...unsafe.map((property) => ({ property }))] },
   },
   { files: ["src/pages/worker.js"], languageOptions: { globals: globals.serviceworker } },
-  // A test runs in Node, and parts of it in a page.
+  // A test runs in Node, and parts of it run in a page.
   { files: ["tests/pages/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
 ];

@@ -1,4 +1,4 @@
-// The first ten minutes of an organizer who has a sheet of guests, as the form that they filled in exports it.
+// An organizer's first ten minutes, with a guest list as exported from the form that the guests filled in.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,12 +6,12 @@ import { desktop, phone, service } from "./harness.mjs";
 import { mailServer } from "./mail-server.mjs";
 import { Gate, Holder, Person, en } from "./people.mjs";
 
-/** What an organizer who has read nothing may need. */
+/** How many steps an organizer who has read nothing may need. */
 const MOST_STEPS = 25;
 const MOST_MINUTES = 10;
 const GUESTS = 150;
 
-/** What Google Forms exports in English: each answer, with the moment it came at. */
+/** A Google Forms export in English: each answer with its timestamp. */
 function answers() {
   const rows = Array.from({ length: GUESTS }, (_, n) => {
     const minute = String(n % 60).padStart(2, "0");
@@ -22,13 +22,16 @@ function answers() {
 }
 const TICKETS = Array.from({ length: GUESTS }, (_, n) => 1 + (n % 4)).reduce((sum, count) => sum + count);
 
-/** Counts what a person does on a page: clicks and taps, and whatever is typed or chosen in one field, once. */
+/**
+ * Counts a person's steps on a page: clicks and taps, and each field once, however much is typed or chosen in
+ * it.
+ */
 async function counted(page, steps) {
   await page.exposeBinding("step", (source, step) => steps.push(step));
   await page.addInitScript(() => {
     let field = null;
     addEventListener("click", ({ isTrusted, detail, target }) => {
-      // Enter in a field and a label press a button of themselves.
+      // Enter in a field, or a click on a label, also presses a button.
       if (isTrusted && detail > 0) globalThis.step(`press ${target.id || target.textContent.trim().slice(0, 30)}`);
     }, true);
     addEventListener("input", ({ target }) => {
@@ -41,7 +44,7 @@ async function counted(page, steps) {
   return page;
 }
 
-/** A moment in some hours, as a field of a time of this zone takes it. */
+/** A time some hours from now, in the format of a time field in this zone. */
 const inHours = (hours, timeZone) =>
   new Date(Date.now() + hours * 3_600_000).toLocaleString("sv", { timeZone }).replace(" ", "T").slice(0, 16);
 
@@ -55,7 +58,7 @@ test(`from a sheet of ${GUESTS} answers to the first guest in ${MOST_STEPS} step
   const desk = new Person(await counted(await desktop(t, host), steps));
   const door = new Person(await counted(await phone(t, host), steps));
   const { page } = desk;
-  /** Types into a field, as people do: they press it first, unless it waits for them. */
+  /** Types into a field as people do: they press it first, unless it has the focus. */
   const types = async (name, value, within = page) => {
     const field = within.getByLabel(en(`organizer.${name}`), { exact: true });
     if (!(await field.evaluate((node) => node === document.activeElement))) await field.click();
@@ -95,7 +98,7 @@ test(`from a sheet of ${GUESTS} answers to the first guest in ${MOST_STEPS} step
   await page.locator("#enrol-dialog[open]").waitFor();
   const link = await page.locator("#enrol-link").inputValue();
 
-  // The phone's camera reads the code on the screen, and a tap opens what it says.
+  // The phone's camera reads the code on the screen, and a tap opens its link.
   steps.push("open the link");
   await door.page.goto(link);
   await door.press(en("gate.offer_accept"));

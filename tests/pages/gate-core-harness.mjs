@@ -1,7 +1,6 @@
-// The gate's core in a real browser, without its page: devices, on which tabs are opened, and what a tab does with the
-// core. A device is a browser context, so that it has a storage of its own, which all its tabs share. The scripts come
-// from the sources, the API from a service in a process of its own. A test takes the network away by stopping that
-// service, or by routes of a tab's page.
+// The gate's core in a real browser, without its page: devices, their tabs, and what a tab does with the core. A device is
+// a browser context: it has its own storage, which its tabs share. The scripts come from the sources, the API from a
+// service in its own process. A test takes the network away by stopping that service, or by routes on a tab's page.
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { browser, eventually } from "./harness.mjs";
@@ -15,7 +14,7 @@ export async function device(t, service, { script } = {}) {
   const context = await (await browser()).newContext({ baseURL: service.url });
   t.after(() => context.close());
   if (script) await context.addInitScript(script);
-  // A page without anything, which opens without a network as the kept one does.
+  // An empty page that opens without a network, as the stored page does.
   await context.route("**/core/**", (route) => {
     const file = new URL(route.request().url()).pathname.replace(/^.*\/core\//, "");
     if (file === "page") return route.fulfill({ contentType: "text/html", body: "<!doctype html><title>A gate</title>" });
@@ -24,19 +23,19 @@ export async function device(t, service, { script } = {}) {
   return new Device(context);
 }
 
-/** One storage, and any number of tabs. */
+/** One storage and any number of tabs. */
 class Device {
   constructor(context) {
     this.context = context;
   }
 
-  /** Opens a tab, or opens it again: `gate` in it is the gate, and `corrected` what it was told later. */
+  /** Opens or reopens a tab: `gate` in it is the gate, and `corrected` collects its later corrections. */
   async open() {
     const page = await this.context.newPage();
     await page.goto("/core/page");
     await page.evaluate(async () => {
       const { Gate } = await import("/core/gate/core.js");
-      // An error would leave the page without its members.
+      // An error would lose its properties on the way out of the page.
       globalThis.plain = (told) => ({ ...told, problem: told.problem && { ...told.problem, isAway: told.problem.isAway } });
       globalThis.corrected = [];
       globalThis.gate = await Gate.open();
@@ -45,7 +44,7 @@ class Device {
     return new Tab(page);
   }
 
-  /** Sets the device's clock by hand, while no page of the gate is open. */
+  /** Sets the device's clock by hand while no gate page is open. */
   async setClock(ahead) {
     const page = await this.context.newPage();
     await page.goto("/core/page");
@@ -53,7 +52,7 @@ class Device {
     await page.close();
   }
 
-  /** Opens a tab and enrols the device with a new key, until it is able to decide by itself. `key` is as in `enrolment`. */
+  /** Opens a tab and enrols the device with a new key, until it can decide by itself. `key` is as in `enrolment`. */
   async enrolled(service, key) {
     const { enrol_url, key_id } = await service.enrolment(key);
     const tab = await this.open();
@@ -63,18 +62,18 @@ class Device {
   }
 }
 
-/** A page that holds a gate and nothing else. What it gives has crossed into Node, so that it is plain data. */
+/** A page with a gate and nothing else. Its results cross into Node, so they are plain data. */
 class Tab {
   constructor(page) {
     this.page = page;
   }
 
-  /** Enrols the device by the address that an organizer shows. */
+  /** Enrols the device with the link that an organizer shows. */
   async enrol(url) {
     await this.page.evaluate((token) => globalThis.gate.enrol(token), new URL(url).hash.replace("#enrol=", ""));
   }
 
-  /** Until the manifest is there. */
+  /** Waits for the manifest. */
   ready() {
     return eventually(async () => {
       await this.page.evaluate(() => globalThis.gate.sync());
@@ -86,17 +85,17 @@ class Tab {
     return this.page.evaluate(() => globalThis.plain(globalThis.gate.state));
   }
 
-  /** The newest verdicts of the device, the newest first. */
+  /** The device's newest verdicts, newest first. */
   recent() {
     return this.page.evaluate(() => globalThis.gate.recent);
   }
 
-  /** The verdicts of this device that the service has overruled since the tab was opened. */
+  /** This device's verdicts that the service has overruled since the tab was opened. */
   corrected() {
     return this.page.evaluate(() => globalThis.corrected);
   }
 
-  /** Scans a code, or what else `presented` says of a ticket; gives the verdict. */
+  /** Scans a code, or whatever `presented` holds, and returns the verdict. */
   scan(presented, direction = "entry") {
     const shown = typeof presented === "string" ? { code: presented } : presented;
     return this.page.evaluate(
@@ -124,27 +123,27 @@ class Tab {
     return this.page.evaluate((scan_id) => globalThis.gate.undo(scan_id), scan_id);
   }
 
-  /** Takes what the service had otherwise off the list. */
+  /** Clears the list of differing tickets. */
   seenDiffering() {
     return this.page.evaluate(() => globalThis.gate.seenDiffering());
   }
 
-  /** Takes a scan that the service refused off the list. */
+  /** Removes a scan that the service refused from the list. */
   dismiss(scan_id) {
     return this.page.evaluate((scan_id) => globalThis.gate.dismiss(scan_id), scan_id);
   }
 
-  /** Sets the device's clock by hand, so many milliseconds ahead of the time, or behind it. */
+  /** Sets the device's clock by hand: milliseconds ahead of the time, or behind if negative. */
   setClock(ahead) {
     return this.page.evaluate((ahead) => localStorage.setItem("clock-of-the-test", ahead), ahead);
   }
 
-  /** So many milliseconds pass, by all clocks, since the test began. */
+  /** Makes all clocks show that this many milliseconds have passed since the test began. */
   passes(time) {
     return this.page.evaluate((time) => localStorage.setItem("time-of-the-test", time), time);
   }
 
-  /** All that the device keeps, as text in which what is sealed is noise, and by store. */
+  /** Everything the device stores: as text, in which sealed data is noise, and by store. */
   kept() {
     return this.page.evaluate(async () => {
       const done = (request) => new Promise((resolve, reject) => Object.assign(request, { onsuccess: () => resolve(request.result), onerror: reject }));
@@ -164,7 +163,7 @@ class Tab {
     });
   }
 
-  /** The scans of a key that has ended, as a file. */
+  /** The scans of an ended key, as a file. */
   strandedFile(key_id) {
     return this.page.evaluate((key_id) => globalThis.gate.stranded(key_id), key_id);
   }
@@ -177,12 +176,12 @@ class Tab {
     return this.page.evaluate(() => globalThis.gate.leave());
   }
 
-  /** Takes away the time limit of requests, so that the answer is waited for however slow this machine is. */
+  /** Removes the timeout of requests, so that an answer is awaited however slow this machine is. */
   waitsForEver() {
     return this.page.evaluate(() => (AbortSignal.timeout = () => new AbortController().signal));
   }
 
-  /** Until the manifest is there: the longest that the page stood still meanwhile, in milliseconds. */
+  /** Waits for the manifest. Returns the longest time in milliseconds that the page was blocked meanwhile. */
   standstill() {
     return this.page.evaluate(async () => {
       let longest = 0;
@@ -196,7 +195,7 @@ class Tab {
     });
   }
 
-  /** Lets requests for scans reach the service, and holds its answers until what this gives is called. */
+  /** Lets scan requests reach the service but holds its answers until the returned function is called. */
   async hold() {
     let release;
     const held = new Promise((resolve) => (release = resolve));
@@ -208,7 +207,7 @@ class Tab {
     return release;
   }
 
-  /** Until the service has everything. */
+  /** Waits until the service has every scan. */
   drained() {
     return eventually(async () => {
       await this.sync();
@@ -225,7 +224,7 @@ export const CLOCK = `{
   performance.now = () => monotonic() + kept("time-of-the-test");
 }`;
 
-/** Tickets A1, A2 … at the gate North, each with a holder; gives their registrations. */
+/** Issues tickets A1, A2 … at the gate North, each with a holder. Returns their registrations. */
 export async function tickets(service, ...seats) {
   await service.api("POST", "/api/events/default/tickets", `seat,gate\n${seats.map((seat) => `${seat},North\n`).join("")}`);
   const registrations = [];
@@ -235,16 +234,16 @@ export async function tickets(service, ...seats) {
   return registrations;
 }
 
-/** How many the service says have come in. */
+/** How many people the service counts as admitted. */
 export const admitted = async (service) => (await service.api("GET", STATS)).admitted;
 
-/** What the service has on record, such as `already_used, offline accepted`, in the order of the alphabet. */
+/** The service's records, such as `already_used, offline accepted`, sorted. */
 export async function recorded(service) {
   const rows = await service.rows(SCANS);
   return rows.map(({ result, offline_result }) => (offline_result ? `${result}, offline ${offline_result}` : result)).sort();
 }
 
-/** What of a verdict says who decided what. */
+/** The part of a verdict that says who decided what. */
 export const gist = ({ result, offline, undecided }) => ({ result, offline, undecided });
 export const online = (result) => ({ result, offline: false, undecided: false });
 export const offline = (result) => ({ result, offline: true, undecided: false });

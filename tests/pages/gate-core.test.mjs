@@ -1,4 +1,4 @@
-// The gate without its page: what it decides, keeps and sends, in a real browser, against the real service.
+// The gate without its page: what it decides, stores and sends, in a real browser, with the real service.
 import assert from "node:assert/strict";
 import { randomBytes, randomUUID } from "node:crypto";
 import fs from "node:fs";
@@ -39,7 +39,7 @@ forBothDatabases("what is decided without the service is what the service says l
   assert.deepEqual((await tab.recent()).map(({ offline }) => offline), Array(6).fill(false), "the service knows of all of them");
 });
 
-/** Tickets at the gate North, all in the hands of one person; gives their registrations. */
+/** Issues tickets at the gate North, all held by one person. Returns their registrations. */
 async function family(service, ...seats) {
   await service.api("POST", "/api/events/default/tickets", `seat,gate\n${seats.map((seat) => `${seat},North\n`).join("")}`);
   const held = [];
@@ -47,7 +47,7 @@ async function family(service, ...seats) {
   return held;
 }
 
-/** A scan of a ticket for which an admission is to speak. */
+/** The scan of a ticket that an earlier admission vouches for. */
 const vouched = ({ ticket_id }, { scan_id }) => ({ ticket_id, vouched_by: scan_id });
 const seatsOf = ({ party }) => party.map(({ seat }) => seat);
 
@@ -66,7 +66,7 @@ forBothDatabases("one code lets a family in without the service as with it, and 
   const third = await tab.scan(vouched(held[4], second));
   assert.deepEqual([gist(third), seatsOf(third)], [offline("accepted"), []]);
   assert.deepEqual(gist(await tab.scan(vouched(held[4], second))), offline("already_used"));
-  // For nobody else, and not by who was vouched for.
+  // It vouches for nobody else, and a vouched admission does not vouch.
   for (const scan of [vouched(stranger, second), vouched(held[5], third), vouched(held[5], { scan_id: randomUUID() })]) {
     const verdict = await tab.scan(scan);
     assert.deepEqual(gist(verdict), undecided);
@@ -91,7 +91,7 @@ test("who was let in without the service speaks to the service only once it know
   await tab.page.route("**/scans**", (route) => route.abort());
   const first = await tab.scan(host.code(held[0]));
   assert.deepEqual(gist(first), offline("accepted"));
-  // The service is back, and has not got the first.
+  // The service is back but does not have the first scan.
   await tab.page.route("**/scans/batch", (route) => route.abort());
   await tab.page.unroute("**/scans**");
   assert.deepEqual(gist(await tab.scan(vouched(held[1], first))), offline("accepted"));
@@ -105,7 +105,7 @@ test("of a family whose first scan reached the service late the others are on re
   const host = await service(t);
   const held = await family(host, "A1", "A2");
   const tab = await (await device(t, host)).enrolled(host);
-  // The service refuses what comes so late by its code; the gate had admitted long before.
+  // The first request reaches the service so late that its code is refused; the gate had admitted long before.
   let late;
   await tab.page.route("**/scans**", (route) => {
     late ??= route.request().postDataJSON();
@@ -160,7 +160,7 @@ test("a tab that is closed, and one that dies in the middle of a scan, lose noth
   assert.equal(await admitted(host), 2);
   const rows = await host.rows(SCANS);
   assert.equal(rows.length, queued);
-  // Whether the dying tab had written its verdict or not, the ticket has admitted once, and both were told of it.
+  // Whether or not the dying tab had written its verdict, the ticket has admitted once.
   assert.equal(rows.filter(({ seat, result }) => seat === "A2" && result === "accepted").length, 1);
   assert.ok(["accepted", "already_used"].includes(result));
 });
@@ -175,7 +175,7 @@ test("two devices that were offline with one ticket: the service keeps one, and 
   assert.deepEqual(gist(await other.scan(host.code(ticket))), offline("accepted"));
   await host.start();
   await Promise.all([one.drained(), other.drained()]);
-  // Whichever reaches the service first.
+  // Either may reach the service first.
   const told = await Promise.all([one, other].map(async (tab) => ({ tab, corrected: await tab.corrected() })));
   const [late, ...more] = told.filter(({ corrected }) => corrected.length > 0);
   assert.equal(more.length, 0);
@@ -240,7 +240,7 @@ test("a scan that reaches the service after it was decided here is written down 
   const host = await service(t);
   const [ticket] = await tickets(host, "A1");
   const tab = await (await device(t, host)).enrolled(host);
-  // The request leaves the device, and arrives long after.
+  // The request leaves the device and arrives long afterwards.
   let late;
   await tab.page.route("**/scans", (route) => (late = route.request()));
   await tab.page.route("**/scans/batch", (route) => route.abort());
@@ -267,7 +267,7 @@ test("whoever came in here while the service was away does not come in again whe
   await tab.page.route("**/scans", (route) => route.abort());
   assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
   await tab.page.unroute("**/scans");
-  // The service answers again, and does not know yet. Nor does a manifest that is fetched now.
+  // The service answers again but does not know of it yet, and neither does a manifest downloaded now.
   await host.api("PATCH", "/api/events/default", { name: "Another name" });
   await tab.sync();
   assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("already_used"));
@@ -284,7 +284,7 @@ test("what answers in the place of the service is not the service: the gate deci
     { status: 401, contentType: "text/html", body: "no" },
     { status: 429, body: "" },
     { status: 503, contentType: "application/problem+json", body: '{"code":"database_unavailable"}' },
-    // In the very form of the service: it is the mark that tells.
+    // In exactly the service's form: only its mark is missing.
     { status: 401, contentType: "application/problem+json", body: '{"code":"unauthenticated"}' },
     { status: 403, contentType: "application/problem+json", body: '{"code":"manifest_closed"}' },
     { status: 429, contentType: "application/problem+json", headers: { "retry-after": "60" }, body: '{"code":"busy"}' },
@@ -320,7 +320,7 @@ test("another database in the place of the right one ends no gate: it decides by
   assert.equal((await host.api("GET", "/api/events/default/tickets")).tickets.length, 0, "an empty one");
   await tab.sync();
   assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
-  // Opened anew, too: what it knows of its database is kept.
+  // A reopened tab does not fall for it either: which database knows the key is stored.
   const anew = await phone.open();
   await anew.sync();
   const { online, offlineReady, queued, stranded } = await anew.state();
@@ -332,7 +332,7 @@ test("another database in the place of the right one ends no gate: it decides by
   await anew.drained();
   assert.equal(await admitted(host), 1);
   assert.equal((await anew.scan(host.code(second))).result, "accepted");
-  // But its own database's word counts.
+  // A refusal by its own database counts.
   await host.api("DELETE", `/api/keys/${tab.key_id}`);
   assert.equal((await anew.scan(host.code(second, 30))).problem.code, "unauthenticated");
   assert.equal(await anew.page.evaluate(() => globalThis.gate.device), null);
@@ -360,7 +360,7 @@ test("a key that was revoked opens nothing more, and what it let in is not lost"
   const { queued, offlineReady, tickets: known } = await (await phone.open()).state();
   assert.deepEqual({ queued, offlineReady, known }, { queued: 0, offlineReady: false, known: 0 });
 
-  // Another key does not send what is not its own. Nobody comes in twice for that.
+  // Another key does not send these scans, and still nobody is admitted twice.
   await tab.enrol((await host.enrolment()).enrol_url);
   await tab.ready();
   assert.deepEqual(gist(await tab.scan(host.code(first))), offline("already_used"));
@@ -387,7 +387,7 @@ test("what a revoked key let in goes out by itself once an organizer agrees, als
   const [first] = await tickets(host, "A1");
   const phone = await device(t, host);
   const tab = await phone.enrolled(host);
-  // Until the key is revoked: nothing that was on its way before may come first.
+  // Blocked until the key is revoked, so that nothing already on its way arrives first.
   await tab.page.route("**/api/**", (route) => route.abort());
   await tab.scan(host.code(first));
   await host.api("POST", `/api/keys/${tab.key_id}/lost`);
@@ -397,7 +397,7 @@ test("what a revoked key let in goes out by itself once an organizer agrees, als
     assert.equal((await tab.state()).stranded.length, 1);
   });
   assert.equal(await admitted(host), 0);
-  // The device is another gate meanwhile, and is one still.
+  // Meanwhile the device becomes another gate, and stays that gate.
   await tab.enrol((await host.enrolment()).enrol_url);
   await tab.ready();
   await host.api("POST", `/api/keys/${tab.key_id}/take`);
@@ -539,7 +539,7 @@ test("of names, keys and codes nothing is kept in clear, and no cipher can be ta
   assert.equal(new Set(nonces).size, nonces.length, "each with a nonce of its own");
 });
 
-/** A device with one ticket's scan unsent and another ticket to admit, which has no network any more. */
+/** A device without a network, with one ticket's scan unsent and another ticket to admit. */
 async function alone(t, key) {
   const host = await service(t);
   const [first, second] = await tickets(host, "A1", "A2");
@@ -550,7 +550,7 @@ async function alone(t, key) {
   return { host, phone, tab, second };
 }
 
-/** Fails unless the device has erased its list with all names, admits nobody, and has its unsent scan all the same. */
+/** Fails unless the device has erased its list with all names and admits nobody, but still has its unsent scan. */
 async function erased(tab, host, ticket, ahead) {
   const verdict = await tab.scan(host.code(ticket, ahead / 1000));
   assert.deepEqual(gist(verdict), undecided);
@@ -590,7 +590,7 @@ test("of 10,000 names the list is opened without the page standing still, and fo
   });
   assert.deepEqual(guests.map(({ seat, full_name, status }) => [seat, full_name, status]), [["9999", "Guest 9999", "valid"]]);
   assert.equal(again, 10, "as many as the service tells");
-  // A busy machine stands still too, so that no figure in milliseconds holds everywhere.
+  // A busy machine causes pauses too, so no fixed number of milliseconds would hold everywhere.
   assert.ok(longest < whole / 2, `it stood still for ${longest} ms of ${whole}`);
 });
 
@@ -641,7 +641,7 @@ test("a clock that is set back does not make a list younger", async (t) => {
   await host.start();
   await later.ready();
   await host.stop();
-  // Set back while the page was closed.
+  // The clock is set back while the page is closed.
   await later.passes(40 * HOUR);
   await later.sync();
   await later.page.close();
@@ -686,7 +686,7 @@ test("a batch waits until the service has told the time: what was scanned by a w
   tab.page.on("response", (response) => answered.push(new URL(response.url()).pathname));
   assert.deepEqual(gist(await tab.scan(qr)), offline("accepted"));
   await host.start();
-  // Nobody asked the service anything yet: this is decided here, too, and has the queue sent.
+  // No request was made yet: this one is also decided here, and starts sending the queue.
   assert.deepEqual(gist(await tab.scan(qr)), offline("already_used"));
   await eventually(async () => assert.equal((await tab.state()).queued, 0));
   const first = answered.find((path) => path === "/health" || path.endsWith("/batch"));
@@ -925,7 +925,7 @@ test("too many attempts are the service's own refusal", async (t) => {
   assert.deepEqual(gist(await tab.scan(code)), online("too_many_attempts"));
 });
 
-/** The code of a ticket with digits that are wrong, or as good as surely. */
+/** A ticket's code with digits that are wrong, almost certainly. */
 const wrong = (code, by = 1) => code.replace(/\d{6}$/, (digits) => String((Number(digits) + by) % 1_000_000).padStart(6, "0"));
 
 test("an answer without the right code names nobody, here as at the service, and a supervisor is told the holder", async (t) => {
@@ -945,7 +945,7 @@ test("an answer without the right code names nobody, here as at the service, and
   await hidden();
   await host.stop();
   await hidden();
-  // What the service did not tell is not forgotten.
+  // The details that the service withheld are still stored here.
   const admitted = await tab.scan(host.code(ticket));
   assert.deepEqual(gist(admitted), offline("accepted"));
   assert.equal(admitted.ticket.full_name, "Holder of A1");
@@ -957,7 +957,7 @@ test("an answer without the right code names nobody, here as at the service, and
   assert.deepEqual(gist(await tab.scan(host.code(other))), offline("revoked"), "its result says so much of it");
 });
 
-/** Lets the page's clock, by which it waits, be a minute later. */
+/** Moves the page's own clock a minute ahead. */
 const aMinuteLater = (tab) => tab.page.evaluate(() => {
   const real = performance.now.bind(performance);
   performance.now = () => real() + 61_000;
@@ -993,7 +993,7 @@ test("a queue that the service wants later is kept as it is, and sent when the t
   let batches = 0;
   let isThere = false;
   const json = { type: "about:blank", title: "", status: 429, code: "too_many_wrong_codes", detail: "" };
-  // From before the service is there again: the page tries by itself.
+  // Installed before the service is back, because the page also tries by itself.
   await tab.page.route("**/scans/batch", (route) => {
     if (!isThere) return route.abort();
     batches += 1;
@@ -1043,7 +1043,7 @@ test("a scan that was taken back while it was on its way stays taken back", asyn
   assert.deepEqual([corrected.result, corrected.offline_result, more.length], ["undone", "accepted", 0]);
   assert.equal((await host.rows(SCANS)).length, 1, "it did not come again as another scan");
   assert.equal(await admitted(host), 0);
-  // On the device too the ticket is as good as new.
+  // On the device too, the ticket is as good as new.
   assert.deepEqual(gist(await tab.scan(printed_code)), online("accepted"));
 });
 
@@ -1237,7 +1237,7 @@ test("a device that has a ticket otherwise than the service says which, and goes
   await tab.sync();
   assert.deepEqual((await tab.state()).differing, []);
 
-  // As of a database that forgot what it had acknowledged: the service does not know of it, and of no change either.
+  // As if the database had lost a scan it acknowledged: the service knows neither the scan nor any change.
   await tab.page.route("**/scans", (route) => {
     const { scan_id } = route.request().postDataJSON();
     const { ticket_id, seat } = second;
@@ -1245,7 +1245,7 @@ test("a device that has a ticket otherwise than the service says which, and goes
   });
   assert.deepEqual(gist(await tab.scan(host.code(second))), online("accepted"));
   await tab.page.unroute("**/scans");
-  await tab.sync(); // after which its list is as new as that verdict
+  await tab.sync(); // now its list is as new as that verdict
   await tab.sync();
   assert.deepEqual((await tab.state()).differing, [{ seat: "A2", gate: "North" }]);
   const { admitted, inside } = await tab.counts();
@@ -1306,7 +1306,7 @@ test("too early by the service's clock keeps the list, and of a whole list what 
   }));
   assert.deepEqual([(await tab.state()).problem?.code, (await tab.state()).offlineReady, (await tab.state()).tickets], ["forbidden", true, 2]);
 
-  // As after a restore: nobody has issued the second ticket, and nobody has come in with the first.
+  // As after a restore: the second ticket was never issued, and the first has admitted nobody.
   const before = await host.api("GET", "/api/events/default/manifest");
   assert.deepEqual(gist(await tab.scan(host.code(stays, -30))), online("accepted"));
   await tab.page.unroute("**/manifest**");
@@ -1351,7 +1351,7 @@ test("a manifest that breaks off is none, and one of 20,000 tickets does not hol
   assert.deepEqual({ queued, known }, { queued: 1, known: 0 });
 });
 
-/** A manifest with as many tickets of others as it takes, each with a holder and a key. */
+/** Adds other people's tickets to a manifest until it has this many, each with a holder and a key. */
 function grown(manifest, tickets) {
   const others = Array.from({ length: tickets - manifest.tickets.length }, (_, seat) => ({
     ...manifest.tickets[0],
@@ -1362,14 +1362,14 @@ function grown(manifest, tickets) {
   return { ...manifest, counts: { ...manifest.counts, tickets }, tickets: inOrder };
 }
 
-/** A device with a list of so many tickets, and the milliseconds from when the list was on its way until it was ready. */
+/** A device with a list of this many tickets, and the milliseconds from the answer until it was ready. */
 async function heldBy(t, host, tickets) {
   const tab = await (await device(t, host)).open();
   let begun;
   await tab.page.route("**/manifest", async (route) => {
     const response = await route.fetch();
     await route.fulfill({ response, json: grown(await response.json(), tickets) });
-    // What the test itself takes to make the list is not the device's.
+    // The time that the test needs to build the list does not count.
     begun = performance.now();
   });
   await tab.enrol((await host.enrolment()).enrol_url);
@@ -1386,7 +1386,7 @@ test("a device is ready in a time that grows with its tickets, and decides with 
   const few = await heldBy(t, host, 5_000);
   await few.tab.page.close();
   const { tab, ready } = await heldBy(t, host, 50_000);
-  // Not with their square, a hundred times as long for ten times as many.
+  // Not quadratic, which would be a hundred times as long for ten times as many.
   assert.ok(ready < 40 * few.ready, `${ready} ms, and ${few.ready} ms with a tenth of them`);
   assert.equal((await tab.state()).tickets, 50_000);
   const medians = {};
@@ -1397,7 +1397,7 @@ test("a device is ready in a time that grows with its tickets, and decides with 
         const begun = performance.now();
         const { result } = await globalThis.gate.scan({ code });
         const took = performance.now() - begun;
-        globalThis.gate.counts(); // As the page does, while the next one is scanned.
+        globalThis.gate.counts(); // As the page does while the next one is scanned.
         return [result, took];
       }, code);
       assert.equal(result, "accepted");
@@ -1414,7 +1414,7 @@ test("a device is ready in a time that grows with its tickets, and decides with 
   await measure("offline", registrations.slice(20));
   const { tickets: all, admitted } = await tab.counts();
   assert.deepEqual({ all, admitted }, { all: 50_000, admitted: 40 });
-  // Far from what it takes, as this machine may be busy, and far below what a look at each ticket takes.
+  // Far above the usual time, as this machine may be busy, and far below what reading every ticket would take.
   for (const [where, median] of Object.entries(medians)) assert.ok(median < 100, `${where}: ${median} ms`);
 });
 
@@ -1449,7 +1449,7 @@ test("people without a ticket are counted where there is no network, sent once, 
   assert.deepEqual(ids.filter((id) => !rows.some(({ scan_id }) => scan_id === id)), []);
   await tab.undo(verdict.scan_id);
   assert.equal((await host.api("GET", "/api/events/default/stats")).walk_ups, 1);
-  // By the list they are the same.
+  // The list has the same counts.
   await tab.ready();
   await host.stop();
   const { walk_ups, cash, inside } = await tab.counts();

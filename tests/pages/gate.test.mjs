@@ -1,4 +1,4 @@
-// The gate's page, beyond what the stories need: how a device is enrolled, what each verdict says, who may do what.
+// The gate's page beyond the stories: how a device is enrolled, what each verdict shows, who may do what.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -12,10 +12,10 @@ import { Gate, Holder, en } from "./people.mjs";
 const es = texts("es");
 const CSV = "seat,gate\nA-1,North\nA-2,North\nA-3,North\nB-1,South\n";
 
-/** A gate that decides nothing by itself, however long the service takes. */
+/** A gate that never decides by itself, however long the service takes. */
 const ONLINE = { key: { offline: false } };
 
-/** A service whose event has four tickets, three of them held by somebody. */
+/** A service whose event has four tickets, three of them with holders. */
 async function house(t, event = {}) {
   const tickets = await service(t);
   await tickets.api("PATCH", "/api/events/default", { time_zone: "Europe/Madrid", ...event });
@@ -26,7 +26,7 @@ async function house(t, event = {}) {
   return { tickets, ana, bob, eve };
 }
 
-/** Fails unless a verdict is of this kind and has these words; then puts it away. */
+/** Fails unless a verdict is of this kind and contains these texts; then dismisses it. */
 async function saw(gate, verdict, kind, ...told) {
   assert.equal(await gate.kind(), kind, verdict);
   for (const text of told) {
@@ -36,7 +36,7 @@ async function saw(gate, verdict, kind, ...told) {
   await gate.goesOn();
 }
 
-/** Somebody has read what the device is offered, and says yes. */
+/** A person has read the offer and accepts it. */
 const accepts = (page) => page.getByRole("button", { name: en("gate.offer_accept") }).click();
 
 const isolated = (foreign) => `\u2068${foreign}\u2069`;
@@ -55,13 +55,13 @@ test("a link enrols one device once, and says so to the next", async (t) => {
   assert.ok(await second.getByText(es("problem.enrolment_expired")).isHidden(), "and nobody tries it again");
 });
 
-/** What a device is told to be: each fact by its name. */
+/** The facts of the device's offer, by name. */
 const offerOf = async (page) => {
   const words = await page.locator("#offer-facts > *").allInnerTexts();
   return Object.fromEntries(words.flatMap((word, index) => (index % 2 ? [] : [[word, words[index + 1]]])));
 };
 
-/** A gate with a scan that is not sent yet, and an offer to be a gate of another event, which somebody else makes. */
+/** A gate with an unsent scan, and somebody else's offer to become a gate of another event. */
 async function tempted(t) {
   const { tickets, ana, bob } = await house(t);
   await tickets.api("POST", "/api/events", { slug: "other", name: "Other Gala" });
@@ -77,7 +77,7 @@ test("an address makes nobody a gate: the page asks, and a device that says no i
   const { tickets, gate, bob, other } = await tempted(t);
   const { page } = gate;
   const token = new URL(other.enrol_url).hash.replace("#enrol=", "");
-  // As a page does that wants to: from elsewhere, and within the page.
+  // As a malicious page would: from elsewhere, and within the page.
   await page.goto("about:blank");
   await page.evaluate((url) => location.replace(url), other.enrol_url);
   await page.locator("#offer").waitFor();
@@ -147,7 +147,8 @@ test("a press that was meant for something else makes no gate", async (t) => {
   await page.goto("/gate");
   await page.getByText(en("gate.enrol_title")).waitFor();
   const button = page.getByRole("button", { name: en("gate.offer_accept") });
-  // The second of two clicks, at the moment when there is something to click, or when the window comes to the front.
+  // The second click of a double click, just when the button appears, and a click just when the window gets the
+  // focus.
   await page.evaluate((link) => new Promise((resolve) => {
     new MutationObserver(() => {
       if (document.body.dataset.screen === "offer") resolve(document.querySelector("#offer-accept").click());
@@ -185,7 +186,7 @@ test("no page shows a gate within itself", async (t) => {
   assert.deepEqual(asked.filter((path) => path.startsWith("/api/")), [], "it did not even begin");
 });
 
-/** A gate with a list that has admitted somebody, of whom the service has not heard. */
+/** A gate with a list that has admitted somebody without the service knowing. */
 async function unsent(t) {
   const { tickets, ana } = await house(t);
   const { key_id, enrol_url } = await tickets.enrolment();
@@ -388,13 +389,13 @@ test("every verdict has its own colour, shape and words, and says what to do", a
   assert.equal(await gate.page.locator("#scans > li").count(), 8);
 });
 
-/** A service at whose gate four tickets are one person's. */
+/** A service in which one person holds four tickets for one gate. */
 async function familyHouse(t, ...options) {
   const tickets = await service(t);
   await tickets.api("POST", "/api/events/default/tickets",
     "seat,gate,username,full_name,category,note\nA-1,North,ana,Ana Roe,,\nA-2,North,ana,Bea Roe,Under 12,Walks with a stick\nA-3,North,ana,,,\nA-4,North,ana,,,\n");
   const [{ ticket_id }] = (await tickets.api("GET", "/api/events/default/tickets")).tickets;
-  // Its secret is told to whoever makes it.
+  // Only the request that creates a ticket's secret returns it.
   await tickets.api("POST", `/api/tickets/${ticket_id}/revoke`);
   const ana = await tickets.api("POST", `/api/tickets/${ticket_id}/reissue`);
   const bob = await tickets.api("POST", "/api/events/default/tickets", "seat,gate\nB-1,North\nB-2,North\n")
@@ -443,7 +444,7 @@ test("of a family one may come in, and the rest is offered until the next code t
 });
 
 test("an offer stays until a tap, and goes by itself when the admission speaks no more", async (t) => {
-  // What would happen in a minute or later waits for the test.
+  // Timers of more than a minute are left for the test to run.
   const script = `{ const soon = setTimeout;
     globalThis.setTimeout = (act, delay, ...rest) => (delay > 60_000 ? ((globalThis.later = { act, delay }), 0) : soon(act, delay, ...rest)); }`;
   const { tickets, ana, bob, gate } = await familyHouse(t, { script });
@@ -451,7 +452,7 @@ test("an offer stays until a tap, and goes by itself when the admission speaks n
   await gate.reads(tickets.code(ana));
   await page.locator("#party-all").waitFor();
   assert.ok((await page.evaluate(() => globalThis.later.delay)) <= 115_000, "while the service surely takes it");
-  // Who misses a button has not put the verdict away.
+  // A tap that misses a button does not dismiss the verdict.
   await page.locator("#party-ones").click({ position: { x: 1, y: 1 }, force: true });
   assert.ok(await page.locator("#party-all").isVisible());
   await page.evaluate(() => globalThis.later.act());
@@ -474,7 +475,7 @@ test("who of a family is not admitted is named, and does not go by itself", asyn
   await saw(gate, verdict, "refused", en("result.revoked"), en("gate.party_admitted", { n: 2 }), en("gate.party_left", { seats: isolated("A-3") }));
 });
 
-/** A supervisor's gate, at which nobody has a phone. */
+/** A supervisor's gate where nobody has a phone. */
 async function supervised(t) {
   const { tickets } = await house(t);
   const gate = await Gate.at(t, tickets, { key: { role: "supervisor" } });
@@ -482,7 +483,7 @@ async function supervised(t) {
   return { tickets, gate };
 }
 
-/** Types a part of a name, and waits for who is found. */
+/** Types part of a name and waits until the guest is found. */
 async function looksFor(gate, words, name) {
   await gate.page.getByLabel(en("gate.guest_name"), { exact: true }).fill(words);
   await gate.page.locator("#guests").getByText(name).waitFor();
@@ -508,7 +509,7 @@ for (const away of [false, true]) {
       const [scan] = await tickets.rows("/api/events/default/scans.csv");
       assert.deepEqual([scan?.result, scan?.manual, scan?.note, scan?.seat], ["accepted", "true", en("gate.reason_phone"), "A-1"]);
     });
-    // Found again, it says what they are.
+    // Found again, the guest is shown as already admitted.
     await gate.press(en("gate.guest"));
     await looksFor(gate, "a-1", en("gate.guest_used"));
   });
@@ -547,7 +548,7 @@ test("who is looked for is said not to be there, or that nobody can look, and on
 
 const DOOR = { walk_ups: true, walk_up_price: 1200, currency: "EUR" };
 
-/** A supervisor's gate of an event that lets people in without a ticket. */
+/** A supervisor's gate of an event that admits people without a ticket. */
 async function boxOffice(t, key = {}) {
   const { tickets } = await house(t, { ...DOOR, category_colours: { Adult: "blue" } });
   const gate = await Gate.at(t, tickets, { key: { role: "supervisor", ...key } });
@@ -568,7 +569,7 @@ for (const away of [false, true]) {
     for (let more = 0; more < 2; more += 1) await gate.press(en("gate.door_more"));
     await sheet.getByText("3 × €12.00 = €36.00", { exact: true }).waitFor();
     await accessible(page);
-    // Whoever taps twice admits them once.
+    // A double tap admits them once.
     await sheet.getByRole("button", { name: en("gate.door_admit_other", { count: 3 }) }).dblclick();
     await saw(gate, await gate.verdict(), "accepted", `${en("gate.door")} × 3`, "3 × €12.00 = €36.00", ...(away ? [en("gate.tag_offline")] : []));
     await eventually(async () => assert.match(await page.locator("#counts").innerText(), /^3 admitted/));
@@ -583,7 +584,7 @@ for (const away of [false, true]) {
     });
     assert.equal((await tickets.rows("/api/events/default/scans.csv")).length, 3, "and no more");
 
-    // One tap takes all of them back.
+    // One tap undoes all of them.
     await eventually(async () => assert.equal(await page.getByText(en("gate.queued", { n: 1 })).count(), 0));
     await page.locator("#last").click();
     await page.locator("#scans-sheet").getByText(`${en("gate.door")} × 3`).waitFor();
@@ -600,7 +601,7 @@ test("at the door each gets a ticket with the name, the kind and the note, and o
   const { tickets, gate } = await boxOffice(t);
   const { page } = gate;
   await tickets.api("POST", "/api/events/default/tickets", "seat,gate,category\nC-1,North,Adult\n");
-  // A device of all gates is to say at which they came.
+  // A device for all gates has to say at which one they came.
   await page.goto((await tickets.enrolment({ gate: null, role: "supervisor" })).enrol_url);
   await gate.press(en("gate.offer_accept"));
   await gate.press(en("gate.choose_any"));
@@ -635,7 +636,7 @@ test("only a supervisor of an event that lets people in without a ticket is offe
   assert.ok(await gate.page.locator("#door").isHidden());
 });
 
-/** Waits until the camera has looked at the same picture again, several times. */
+/** Waits until the camera has looked at the same picture several more times. */
 const seesMore = (page) => page.evaluate(() => new Promise((resolve) => {
   const video = document.querySelector("#video");
   let pictures = 0;
@@ -643,24 +644,24 @@ const seesMore = (page) => page.evaluate(() => new Promise((resolve) => {
   count();
 }));
 
-/** Lets the page believe that time went on, by so many milliseconds. */
+/** Moves the page's clock ahead by this many milliseconds. */
 const AHEAD = "{ const real = performance.now.bind(performance); performance.now = () => real() + (globalThis.ahead ?? 0); }";
 const later = (page, milliseconds) => page.evaluate((more) => (globalThis.ahead = (globalThis.ahead ?? 0) + more), milliseconds);
 
 test("a ticket that stays before the camera is scanned once, whichever code it shows by now; that it stays is said", async (t) => {
   const { tickets, ana } = await house(t);
-  // No time passes but what this test says, however slow the camera is.
+  // Only the test moves the page's clock, however slow the camera is.
   const gate = await Gate.at(t, tickets, { ...ONLINE, script: "performance.now = () => globalThis.ahead ?? 0;" });
   const [first, next] = await Promise.all([0, 30].map((seconds) => pictureOf(gate.page, tickets.code(ana, seconds))));
   await camera.show(first);
   await saw(gate, await gate.verdict(), "accepted", "Ana Roe");
-  /** Until the page has looked once more. */
+  /** Waits until the page has looked once more. */
   const staysThere = async () => {
     await gate.page.evaluate(() => (document.querySelector("#pill").textContent = ""));
     await gate.page.locator("#pill").getByText(en("gate.still_entry", { name: isolated("Ana Roe"), ago: "" })).waitFor();
   };
   await staysThere();
-  // As on a phone that is so busy that it looks every five seconds.
+  // As on a phone so busy that it looks only every five seconds.
   for (let time = 0; time < 8; time += 1) {
     await later(gate.page, 5000);
     await staysThere();
@@ -691,11 +692,11 @@ async function queue(t, options = ONLINE) {
   return { tickets, people, gate: await Gate.at(t, tickets, options) };
 }
 
-/** From now on, each verdict in the order in which it was shown: `Admitted, Person 1`. */
+/** Returns a function for all verdicts from now on, in the order shown: `Admitted, Person 1`. */
 async function watched(page) {
   await page.evaluate(() => {
     globalThis.shown = [];
-    // Whatever of it changes, changes at once.
+    // A verdict's parts all change at once.
     const told = () => globalThis.shown.push(["word", "name"].map((part) => document.querySelector(`#verdict-${part}`).textContent).join(", "));
     new MutationObserver(told).observe(document.querySelector("#verdict-name"), { childList: true, characterData: true, subtree: true });
   });
@@ -816,7 +817,7 @@ test("the same code before a hand-held scanner again, while the screen is green,
   const { tickets, people, gate } = await queue(t, { ...ONLINE, script: AHEAD });
   const code = tickets.code(people[0]);
   await gate.reads(code);
-  await gate.typesAll(code); // One pull of the trigger.
+  await gate.typesAll(code); // One trigger pull.
   await later(gate.page, 1000);
   const verdict = await gate.reads(code);
   assert.equal(await gate.kind(), "refused");
@@ -1023,7 +1024,7 @@ test("who comes at the wrong time is told when to come back, and on which day", 
   const zoe = await tickets.register({ seat: "Z-1", gate: "North", username: "zoe" });
   const gate = await Gate.at(t, tickets, ONLINE);
   await saw(gate, await gate.reads(tickets.code(zoe)), "attention", en("result.too_early"), en("result.too_early_ticket", { time: told(valid, DAY) }));
-  // A minute from now, which is today but for one minute of the day.
+  // In a minute, which is still today except during the last minute of the day.
   const [opens, now] = [after(1 / 60), new Date()];
   const isToday = told(opens, { dateStyle: "short" }) === told(now, { dateStyle: "short" });
   await tickets.api("PATCH", "/api/events/default", { opens_at: opens });
@@ -1214,7 +1215,7 @@ test("a verdict is on the screen within 300 ms of the code", async (t) => {
   const gate = await Gate.at(t, tickets, ONLINE);
   const times = [];
   for (let scans = 0; scans < 8; scans += 1) {
-    // Another ticket each time, so that none of them is taken for the one before.
+    // A different ticket each time, so that none is taken for a repeat.
     const code = tickets.code(ana).replace(/RT1\.[\w-]{8}/, `RT1.${randomUUID().slice(0, 8)}`);
     times.push(await took(gate.page, () => gate.reads(code)));
     await gate.goesOn();
@@ -1224,7 +1225,7 @@ test("a verdict is on the screen within 300 ms of the code", async (t) => {
   assert.ok(times[0] < 300, `the fastest of eight took ${times[0]} ms`);
 });
 
-/** Milliseconds between the two marks that the page sets while `act` goes on. */
+/** The milliseconds between the page's two marks while `act` runs. */
 async function took(page, act) {
   await page.evaluate(() => {
     globalThis.marks = new Promise((resolve) => {

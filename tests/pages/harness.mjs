@@ -1,4 +1,4 @@
-// What the tests of the pages share: the service in a process of its own, a browser that tolerates no error, its camera.
+// Shared by the tests of the pages: the service in its own process, a browser that tolerates no error, its camera.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { generateKeyPairSync, randomInt, randomUUID } from "node:crypto";
@@ -17,19 +17,19 @@ import { WebKit } from "./webkit.mjs";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const BINARY = process.env.SERVICE_BINARY ?? path.join(ROOT, "target/debug/register-ticket-api");
 const ORGANIZER_KEY = "organizer-key-of-the-page-tests-0001";
-/** Long enough for whatever happens at all, on a busy machine. */
+/** Long enough for anything that happens at all, even on a busy machine. */
 export const PATIENCE = 20_000;
 
 // ---- the service
 
-/** A test that runs twice: `run(t, service)`, on a fresh SQLite and on a fresh PostgreSQL. */
+/** A test that runs twice: `run(t, service)`, with a new SQLite and a new PostgreSQL database. */
 export function forBothDatabases(name, run) {
   for (const database of ["sqlite", "postgres"]) {
     test(`${name}, on ${database}`, async (t) => run(t, await service(t, { database })));
   }
 }
 
-/** The service with a database of its own, until the test ends. `settings` are further environment variables. */
+/** Runs the service with its own database until the test ends. `settings` are further environment variables. */
 export async function service(t, { database = "sqlite", settings = {} } = {}) {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), "pages-"));
   const [place, drop] =
@@ -55,7 +55,7 @@ class Service {
   #environment;
   #process = null;
   key = ORGANIZER_KEY;
-  /** What it has written to its log. */
+  /** Its log so far. */
   log = "";
 
   constructor(url, environment) {
@@ -63,7 +63,7 @@ class Service {
     this.#environment = environment;
   }
 
-  /** Starts it, or starts it again at the same address with the same database. */
+  /** Starts it, or restarts it at the same address with the same database. */
   async start() {
     assert.equal(this.#process, null, "it runs already");
     this.#process = spawn(BINARY, [], { env: this.#environment, stdio: ["ignore", "pipe", "pipe"] });
@@ -76,12 +76,12 @@ class Service {
     });
   }
 
-  /** Ends it as an operator would. */
+  /** Stops it as an operator would. */
   stop() {
     return this.#end("SIGTERM");
   }
 
-  /** Ends it as a power cut would. */
+  /** Kills it as a power cut would. */
   kill() {
     return this.#end("SIGKILL");
   }
@@ -94,7 +94,7 @@ class Service {
     this.#process = null;
   }
 
-  /** Asks the API, as the organizer unless another key is given. A string is sent as CSV. Fails when it refuses. */
+  /** Calls the API, with the organizer's key unless another is given. A string is sent as CSV. Fails on a refusal. */
   async api(method, path, body, key = this.key) {
     const response = await this.ask(method, path, body, key);
     const text = await response.text();
@@ -102,37 +102,37 @@ class Service {
     return response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text;
   }
 
-  /** Registers a person to a ticket that has been issued; gives what the API answers, secrets and all. */
+  /** Registers a person for an issued ticket. Returns the API's answer, including secrets. */
   async register({ seat, gate, event = "default", ...person }) {
     await this.ask("POST", "/api/users", person);
     return this.api("POST", `/api/users/${person.username}/tickets`, { seat, gate, event });
   }
 
-  /** Makes the key of a gate, and gives what enrols a device with it. */
+  /** Creates a gate's key and returns its enrolment. */
   async enrolment({ name = "North door", role = "gate", event = "default", gate = "North", offline = true, ...rest } = {}) {
     const { key_id } = await this.api("POST", "/api/keys", { name, role, event, gate, offline, ...rest });
     return { key_id, ...(await this.api("POST", `/api/keys/${key_id}/enrol`)) };
   }
 
-  /** What the QR code of such a registration shows, so many seconds from now. */
+  /** The text of a registration's QR code, `seconds` from now. */
   code(registration, seconds = 0) {
     const at = new Date(Date.now() + seconds * 1000).toISOString();
     return execFileSync(BINARY, ["code", "--qr", "--at", at], { input: JSON.stringify(registration), encoding: "utf8" }).trim();
   }
 
-  /** Scans a ticket as a gate that knows its code. Whatever the verdict: a `Response`. */
+  /** Scans a ticket as a gate that knows its code. Returns the `Response`, whatever the verdict. */
   scan({ event }, code) {
     return this.ask("POST", `/api/events/${event}/scans`, { scan_id: randomUUID(), code });
   }
 
-  /** The rows of a CSV export, as objects. None of the tests' values has quotes in it, or a comma between two. */
+  /** The rows of a CSV export as objects. The tests' values contain neither quotes nor commas. */
   async rows(path) {
     const fields = (line) => line.slice(1, -1).split('","');
     const [head, ...lines] = (await this.api("GET", path)).replace(/^\ufeff/, "").trim().split(/\r?\n/).map(fields);
     return lines.map((values) => Object.fromEntries(head.map((name, column) => [name, values[column]])));
   }
 
-  /** What `api` asks, whatever the answer: a `Response`. */
+  /** Calls the API as `api` does. Returns the `Response`, whatever it is. */
   ask(method, path, body, key = this.key) {
     const headers = { authorization: `Bearer ${key}` };
     if (body !== undefined) headers["content-type"] = typeof body === "string" ? "text/csv" : "application/json";
@@ -144,22 +144,22 @@ class Service {
   }
 }
 
-/** An issuer of passes of Google Wallet: the settings of a service, and the key by which its passes are checked. */
+/** A Google Wallet pass issuer: the service's settings, and the key to check its passes. */
 export function walletIssuer() {
   const { publicKey, privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
   const account = { client_email: "tickets@example.iam.gserviceaccount.com", private_key: privateKey.export({ type: "pkcs8", format: "pem" }) };
   return { publicKey, settings: { GOOGLE_WALLET_ISSUER_ID: "3388000000022123456", GOOGLE_WALLET_KEY: JSON.stringify(account) } };
 }
 
-/** The header of an answer that a test makes up for the service: without it nobody acts on it. */
+/** The header that a made-up answer needs: pages ignore answers without it. */
 export const marked = () => ({ "register-ticket-api": String(Date.now()) });
 
-// ---- what stands between
+// ---- between page and service
 
 const PORTAL = "<!doctype html><html><head><title>Free Wi-Fi</title></head><body><h1>Accept our terms</h1></body></html>";
 const ONE_HOUR = 3_600_000;
 
-/** What a proxy answers by itself, or does to the answers of the service, by name. */
+/** What a proxy answers itself, or does to the service's answers, by name. */
 const INTERFERES = {
   "404": (_, response) => response.writeHead(404, { "content-type": "text/plain; charset=utf-8" }).end("404 page not found\n"),
   "502": (_, response) => response.writeHead(502, { "content-type": "text/html", date: wrong() }).end("<h1>502 Bad Gateway</h1>"),
@@ -168,7 +168,7 @@ const INTERFERES = {
     if (url === "/sign-in") return response.writeHead(200, { "content-type": "text/html" }).end(PORTAL);
     return response.writeHead(302, { location: "/sign-in" }).end();
   },
-  nothing: () => {}, // It took the request, and is silent.
+  nothing: () => {}, // It accepts the request and never answers.
   "a reset": (request) => request.socket.destroy(),
   "half a body, broken off": (_, response, answer, body) => {
     response.writeHead(answer.statusCode, answer.headers);
@@ -180,17 +180,17 @@ const INTERFERES = {
   },
 };
 
-/** What it does to answers that pass all the same. */
+/** Changes to answers that pass. */
 const ALTERS = { "an hour's wrong Date": (headers) => ({ ...headers, date: wrong() }) };
 const wrong = () => new Date(Date.now() + ONE_HOUR).toUTCString();
 
-/** The ways in which a proxy answers for a service that it does not reach. */
+/** The ways in which a proxy answers for a service that it cannot reach. */
 export const AWAY = Object.keys(INTERFERES);
 
 /**
- * A service behind a proxy: `proxy.url` is its address for people. `proxy.does` is null where everything passes, or one of
- * `AWAY`, or "an hour's wrong Date". `proxy.rewrites`, `{from, to, lacks}`, makes the files of a release those of another, of
- * which one is not there yet.
+ * A service behind a proxy: `proxy.url` is its public address. `proxy.does` is null if everything passes, or one of `AWAY`, or
+ * "an hour's wrong Date". `proxy.rewrites`, `{from, to, lacks}`, turns a release's files into another's, of which one is still
+ * missing.
  */
 export async function behindProxy(t, options = {}) {
   const port = await freePort();
@@ -225,7 +225,7 @@ async function forward(to, proxy, request, response) {
   return response.end(Buffer.concat(await answer.toArray()).toString().replaceAll(from, release));
 }
 
-/** A database in the cluster that scripts/postgres started, as the tests of the service make theirs. */
+/** A database in the cluster that scripts/postgres started, created as in the service's tests. */
 function postgres() {
   const { TEST_DATABASE_URL: url, TEST_SERVICE_USER: user, TEST_SERVICE_PASSWORD: password } = process.env;
   assert.ok(url && user && password, 'run ./scripts/test --pages, or first eval "$(scripts/postgres start DIRECTORY)"');
@@ -245,7 +245,7 @@ function postgres() {
 }
 let databases = 0;
 
-/** One that nobody listens on, of those that systems give to no connection of a client: it is free until it is used. */
+/** A free port outside the range that systems assign to clients, so that it stays free until used. */
 async function freePort() {
   for (;;) {
     const port = 20_000 + randomInt(12_000);
@@ -263,12 +263,12 @@ const withoutUndefined = (object) => Object.fromEntries(Object.entries(object).f
 /** The languages of the pages, such as `en`. */
 export const LANGUAGES = fs.readdirSync(path.join(ROOT, "src/pages/text")).map((file) => path.basename(file, ".json"));
 
-/** The texts of a language by their names, with gaps. */
+/** A language's texts by name, with placeholders. */
 export const rawTexts = (language) => JSON.parse(fs.readFileSync(path.join(ROOT, `src/pages/text/${language}.json`), "utf8"));
 
 /**
- * The texts of the pages in a language, with their values filled in: `texts("en")("gate.role_gate", {…})`. One with a limit of
- * the service is a pattern: which figure it is, a unit test holds.
+ * A language's texts with their values filled in: `texts("en")("gate.role_gate", {…})`. A text with a limit of the service
+ * becomes a pattern: a unit test checks the figure.
  */
 export function texts(language) {
   const known = rawTexts(language);
@@ -283,7 +283,7 @@ export function texts(language) {
 
 // ---- waiting
 
-/** Repeats `check` until it throws nothing more, and gives what it gives. */
+/** Repeats `check` until it stops throwing, and returns its result. */
 export async function eventually(check, patience = PATIENCE) {
   for (const end = Date.now() + patience; ; ) {
     try {
@@ -299,7 +299,7 @@ export async function eventually(check, patience = PATIENCE) {
 
 const cameraFile = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "camera-")), "camera.y4m");
 
-/** How each browser of the tests is started. */
+/** How to start each browser of the tests. */
 export const LAUNCH = {
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: [
@@ -316,7 +316,7 @@ export const LAUNCH = {
   ],
 };
 
-/** How each engine is started. Playwright drives a stock Firefox by WebDriver BiDi; it cannot drive a stock WebKit. */
+/** How to start each engine. Playwright drives a stock Firefox with WebDriver BiDi; it cannot drive a stock WebKit. */
 const ENGINES = {
   chromium: () => chromium.launch(LAUNCH),
   firefox: () =>
@@ -329,7 +329,7 @@ const ENGINES = {
 };
 const launched = {};
 
-/** The browser of this file's tests, with an engine of those above. */
+/** The browser of this file's tests, with one of these engines. */
 export function browser(engine = "chromium") {
   launched[engine] ??= ENGINES[engine]();
   return launched[engine];
@@ -340,15 +340,15 @@ after(async () => {
   fs.rmSync(path.dirname(cameraFile), { recursive: true });
 });
 
-/** A page on a phone: a device of its own, with its own storage. Options are those of Playwright's `newContext`. */
+/** A page on a phone: a device of its own, with its own storage. Takes the options of Playwright's `newContext`. */
 export const phone = (t, service, options) =>
   device(t, service, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true, ...options });
 
-/** A page on a desk. */
+/** A page on a desktop. */
 export const desktop = (t, service, options) => device(t, service, { viewport: { width: 1280, height: 800 }, ...options });
 
 async function device(t, service, { engine = "chromium", isMobile, ...options }) {
-  camera.nothing(); // so that the file is there when the camera is opened
+  camera.nothing(); // so that the file exists when the camera is opened
   const started = await browser(engine);
   const context = await started.newContext({
     baseURL: service.url,
@@ -367,8 +367,8 @@ async function device(t, service, { engine = "chromium", isMobile, ...options })
 }
 
 /**
- * Collects what no page may do: errors in its console (a violation of its CSP is one), failed scripts, requests to
- * others, and files or answers that are not there. What the API refuses is not an error of the page, nor is what a proxy does.
+ * Collects what no page may do: console errors (such as a CSP violation), failed scripts, requests to other hosts, and missing
+ * files or answers. The API's refusals are no errors of the page, and neither is anything a proxy does.
  */
 function watch(context, place) {
   const origin = place.url;
@@ -395,11 +395,11 @@ function watch(context, place) {
 
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** What a page shows of a text that is missing: its name. */
+/** The prefixes of text names: a missing text is shown as its name. */
 const GROUPS = new Set(Object.keys(rawTexts("en")).map((name) => name.split(".")[0]));
 const NAME_OF_A_TEXT = new RegExp(`\\b(${[...GROUPS].join("|")})\\.[a-z_]+\\b`, "g");
 
-/** Fails when axe-core finds a violation of WCAG 2.2 AA in what the page shows now, or a text is missing there. */
+/** Fails if axe-core finds a violation of WCAG 2.2 AA on the page as shown, or a text is missing. */
 export async function accessible(page) {
   const shown = await page.evaluate(() => document.body.innerText);
   assert.deepEqual(shown.match(NAME_OF_A_TEXT) ?? [], [], `${page.url()} has all its texts`);
@@ -419,16 +419,16 @@ export async function accessible(page) {
 const [WIDTH, HEIGHT] = [640, 480];
 
 /**
- * What the cameras of all pages see. Chromium reads the file's only frame again and again, so that writing another
- * into it is showing the camera something else.
+ * What all pages' cameras see. Chromium reads the file's only frame again and again, so writing another frame into it changes
+ * the picture.
  */
 export const camera = {
-  /** Holds a picture (PNG, such as `await locator.screenshot()`) before the camera. */
+  /** Holds a picture (PNG, such as `await locator.screenshot()`) in front of the camera. */
   async show(png) {
     this.put(await this.frame(png));
   },
 
-  /** What `put` holds before the camera at once. */
+  /** The frame for a picture, which `put` shows at once. */
   async frame(png) {
     const page = await (await browser()).newPage();
     const luma = await page.evaluate(drawLuma, { picture: png.toString("base64"), width: WIDTH, height: HEIGHT });
@@ -440,13 +440,13 @@ export const camera = {
     writeFrame(frame);
   },
 
-  /** Shows a picture as large as its own, as `picture` in pictures.mjs draws it. */
+  /** Shows a picture at its own size, as `picture` in pictures.mjs draws it. */
   sees({ width, height, data }) {
     assert.deepEqual([width, height], [WIDTH, HEIGHT]);
     writeFrame(Buffer.from(data.filter((_, at) => at % 4 === 0)));
   },
 
-  /** Grey, as a hand before the lens. */
+  /** Grey, like a hand in front of the lens. */
   nothing() {
     writeFrame(Buffer.alloc(WIDTH * HEIGHT, 128));
   },
@@ -455,10 +455,10 @@ export const camera = {
 function writeFrame(luma) {
   const colour = Buffer.alloc((WIDTH * HEIGHT) / 2, 128);
   const frame = Buffer.concat([Buffer.from(`YUV4MPEG2 W${WIDTH} H${HEIGHT} F10:1 Ip A1:1 C420jpeg\nFRAME\n`), luma, colour]);
-  fs.writeFileSync(cameraFile, frame, { flag: fs.existsSync(cameraFile) ? "r+" : "w" }); // never shorter, while it is read
+  fs.writeFileSync(cameraFile, frame, { flag: fs.existsSync(cameraFile) ? "r+" : "w" }); // never truncated while it is read
 }
 
-/** Runs in a page: the picture in the middle of a grey wall, as brightness, base64. */
+/** Runs in a page: returns the picture centred on a grey wall, as brightness in base64. */
 async function drawLuma({ picture, width, height }) {
   const image = new Image();
   image.src = `data:image/png;base64,${picture}`;

@@ -1,17 +1,17 @@
-// What every page must do on small screens and with large letters: nothing cut, nothing on top of something else, no word
-// broken, nothing to scroll sideways, everything large enough for a thumb.
+// What every page must satisfy on small screens and with large text: nothing cut off, nothing overlapping, no word broken, no sideways
+// scrolling, every control large enough for a thumb.
 
 import assert from "node:assert/strict";
 import { LANGUAGES, rawTexts } from "./harness.mjs";
 
 const SIZES = [[360, 640], [390, 844], [844, 390]];
-/** What a browser's setting makes of 16 pixels: as it comes, and at 200 %. */
+/** The size of 16 pixels under a browser's text setting: unchanged, and at 200 %. */
 const FONTS = [16, 32];
 
 const english = rawTexts("en");
 /**
- * What a page says, in each language and in words that are a third longer than in English. As one text: to hand thousands of them over
- * to the browser takes longer than to measure them.
+ * The pages' texts in each language, and in words a third longer than the English. One string, because passing thousands to the
+ * browser takes longer than measuring them.
  */
 const WORDS = JSON.stringify({ english, translations: [...LANGUAGES.filter((language) => language !== "en").map(rawTexts), longer(english)] });
 
@@ -20,10 +20,13 @@ function longer(known) {
   return Object.fromEntries(Object.entries(known).map(([name, text]) => [name, long(text)]));
 }
 
-/** By the name that a page gives itself: which of its parts were shown to `fits`. */
+/** The parts of each page that were passed to `fits`, by the page's own name. */
 const looked = new Map();
 
-/** Runs in the page: its name, all parts that come and go as a whole, and those that are shown. What is behind a dialog is not. */
+/**
+ * Runs in the page: returns its name, all parts that appear and disappear as a whole, and those visible now. Anything behind a dialog
+ * is not.
+ */
 function partsOf() {
   const parts = [...document.querySelectorAll("dialog, section")];
   const nameOf = (part) => part.id || part.dataset.view || part.className;
@@ -33,13 +36,13 @@ function partsOf() {
   return { name, all: parts.map(nameOf), shown: shown.map(nameOf) };
 }
 
-/** Fails unless every dialog, sheet, view and notice that a page has was shown to `fits`, on whichever pages of that name. */
+/** Fails unless every dialog, sheet, view and notice of a page was passed to `fits`, on any page of that name. */
 export async function allLookedAt(page) {
   const { name, all } = await page.evaluate(partsOf);
   assert.deepEqual(all.filter((part) => !looked.get(name)?.has(part)), [], `all parts of the page ${name} were looked at`);
 }
 
-/** Fails when what an English page shows does not fit, at any size, in any language. Leaves the page as it was. */
+/** Fails if what an English page shows does not fit, at some size or in some language. Restores the page. */
 export async function fits(page, name) {
   const { name: kind, shown } = await page.evaluate(partsOf);
   looked.set(kind, new Set([...(looked.get(kind) ?? []), ...shown]));
@@ -60,7 +63,7 @@ export async function fits(page, name) {
   assert.deepEqual([...new Set(faults)], [], `${name} fits`);
 }
 
-/** Runs in the page: what does not fit, with its own texts and with others in their place. */
+/** Runs in the page: returns what does not fit, with its own texts and with others in their place. */
 function measure(words) {
   const { english, translations } = JSON.parse(words);
   const DEVIATION = 1.5; // pixels, of rounding
@@ -85,12 +88,12 @@ function measure(words) {
   };
   const isApart = (element) => ["fixed", "sticky"].includes(styleOf(element).position);
   const layerOf = (element) => [...ancestors(element)].find((at) => isApart(at) || at === root) ?? root;
-  /** What scrolls an element: below its edge it is not seen. */
+  /** The element's scroll container: beyond its edge the element is not visible. */
   const frameOf = (element) => [...ancestors(element)].find((at) => at === root || /auto|scroll/.test(styleOf(at).overflowY)) ?? root;
   const isCutOnPurpose = (element) =>
     [...ancestors(element)].some((at) => styleOf(at).webkitLineClamp !== "none" || styleOf(at).textOverflow === "ellipsis");
 
-  /** Where an element can be seen, by scrolling where that is possible: sideways only where it is meant to be. */
+  /** Where an element can be seen, scrolling if possible: sideways only where that is intended. */
   function room(element) {
     const room = box(0, 0, innerWidth, innerHeight);
     let fixed = false;
@@ -106,18 +109,18 @@ function measure(words) {
     return room;
   }
 
-  /** What hides the part of an element that sticks out. */
+  /** What hides the overflowing part of an element. */
   function cutBy(element, rect) {
     const { left, top, right, bottom } = room(element);
     if (rect.left < left - DEVIATION || rect.right > right + DEVIATION) return "the screen's side";
     if (rect.top < top - DEVIATION || rect.bottom > bottom + DEVIATION) return "the screen's end";
     for (const at of ancestors(element)) {
       const { overflowX, overflowY, position } = styleOf(at);
-      if (position === "fixed") break; // nothing around it cuts it
+      if (position === "fixed") break; // nothing around it clips it
       if (at === element) continue;
       if (at === document.documentElement || at === document.body) break;
       const outer = at.getBoundingClientRect();
-      // Within what scrolls all can be seen that does not lie before its beginning.
+      // In a scroll container, everything can be reached except what lies before its start.
       if (/auto|scroll/.test(overflowY) && at.clientHeight > THUMB) return rect.top < outer.top - at.scrollTop - DEVIATION ? nameOf(at) : null;
       if (/hidden|clip/.test(overflowX) && (rect.left < outer.left - DEVIATION || rect.right > outer.right + DEVIATION)) return nameOf(at);
       if (/hidden|clip/.test(overflowY) && (rect.top < outer.top - DEVIATION || rect.bottom > outer.bottom + DEVIATION)) return nameOf(at);
@@ -147,8 +150,8 @@ function measure(words) {
       const cut = cutBy(element, range.getBoundingClientRect());
       if (cut) fault("cut", element, `by ${cut}`);
       for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{M}_]+/gu)) {
-        if (word.length > 24 || word.includes("_")) continue; // no word of a language: a name, such as of a setting
-        // Where a word broke at its soft hyphen, the hyphen is shown in the box of what follows.
+        if (word.length > 24 || word.includes("_")) continue; // a name, such as a setting's, not a word
+        // Where a word is broken at a soft hyphen, the hyphen is drawn in the box of the next part.
         range.setStart(node, node.data[index - 1] === "\u00ad" ? index + 1 : index);
         range.setEnd(node, index + word.length);
         const parts = [...range.getClientRects()].filter(({ width }) => width > 0);
@@ -159,7 +162,7 @@ function measure(words) {
 
   const ownerOf = (node) => (node.nodeType === Node.TEXT_NODE ? node.parentElement : node);
 
-  /** Texts and fields that lie on each other. What stays while the rest scrolls below it is a layer of its own. */
+  /** Finds overlapping texts and fields. Elements that stay while the rest scrolls below them form a layer of their own. */
   function checkOverlaps(nodes) {
     const boxes = nodes.filter((node) => !isCutOnPurpose(node.parentElement)).flatMap((node) => {
       const range = document.createRange();
@@ -198,7 +201,7 @@ function measure(words) {
     }
   }
 
-  /** A box to tick is small; its label, and the room around it, are not. */
+  /** A checkbox is small; together with its label and margin it is not. */
   function withSurroundings(box) {
     const { marginTop, marginBottom, marginLeft, marginRight } = styleOf(box);
     const { width, height } = box.getBoundingClientRect();
@@ -210,11 +213,11 @@ function measure(words) {
     };
   }
 
-  /** What stays in its place leaves room for what moves. */
+  /** Fixed elements must leave room for what scrolls. */
   function checkLayers() {
     const staying = [...root.querySelectorAll("*")].filter((element) => isShown(element) && isApart(element) && element.innerText.trim());
     const heights = staying.filter((element) => !staying.some((other) => other !== element && other.contains(element))).map((element) => element.getBoundingClientRect().height);
-    // What covers all of it is a page by itself.
+    // One that covers everything is a page of its own.
     const total = heights.filter((height) => height < innerHeight - 1).reduce((sum, height) => sum + height, 0);
     if (total > innerHeight / 2 && root.scrollHeight > innerHeight) faults.add(`what stays takes ${Math.round(total)} of ${innerHeight}`);
   }
@@ -236,12 +239,12 @@ function measure(words) {
 
   const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
   const GAP = /\{[\w.]+\}/g;
-  /** The texts with gaps. One that has hardly more than gaps could be anything. */
+  /** The texts with placeholders. One with hardly any other words could match anything. */
   const patterns = Object.entries(english)
     .filter(([, text]) => text.search(GAP) >= 0 && /\p{L}{3}/u.test(text.replace(GAP, "")))
     .map(([name, text]) => [name, text.match(GAP), new RegExp(`^${text.split(GAP).map(escaped).join("(.+?)")}$`, "s")]);
 
-  /** The same text in another language, with what fills its gaps. */
+  /** The same text in another language, with its placeholders filled. */
   function filled(data, others) {
     for (const [name, gaps, pattern] of patterns) {
       const match = pattern.exec(data);
@@ -250,7 +253,7 @@ function measure(words) {
     return undefined;
   }
 
-  /** Says the same in other words, runs `during`, and takes it back. */
+  /** Replaces texts, runs `during`, and restores them. */
   function inOtherWords(others, during) {
     const exact = new Map(Object.entries(english).map(([name, text]) => [plain(text), others[name]]));
     const said = new Map(texts().map((node) => [node, node.data]));

@@ -1,6 +1,6 @@
-// A mail server on this machine, which keeps what it takes. A module for the tests of the pages; for those of the service a program,
-// whose argument is its options as JSON:
-//   node tests/pages/mail-server.mjs '{"file":"/tmp/mails","tls":"starttls","key":"…","cert":"…","login":["user","password"]}'
+// A mail server on this machine that stores the mails it accepts. The tests of the pages import it as a module; the service's tests
+// run it as a program, with its options as a JSON argument:
+//     node tests/pages/mail-server.mjs '{"file":"/tmp/mails","tls":"starttls","key":"…","cert":"…","login":["user","password"]}'
 // It prints its port.
 
 import fs from "node:fs";
@@ -8,15 +8,15 @@ import { once } from "node:events";
 import PostalMime from "postal-mime";
 import { SMTPServer } from "smtp-server";
 
-/** What it says to recipients of these names. */
+/** Its answers to recipients with these names. */
 const REFUSALS = {
   nobody: [550, "5.1.1 <nobody@example.org>: no such user"],
   busy: [451, "4.3.2 try again later"],
 };
 
 /**
- * Starts it. `tls` is `none`, `starttls` or `implicit`. `kept` is called with each mail, read, and with each login, before the
- * client is answered.
+ * Starts it. `tls` is `none`, `starttls` or `implicit`. `kept` is called with each parsed mail, and with each login, before the
+ * client gets its answer.
  */
 export async function mailServer({ tls = "none", key, cert, login, kept }) {
   const server = new SMTPServer({
@@ -25,7 +25,7 @@ export async function mailServer({ tls = "none", key, cert, login, kept }) {
     disabledCommands: [...(tls === "none" ? ["STARTTLS"] : []), ...(login ? [] : ["AUTH"])],
     authOptional: !login,
     allowInsecureAuth: true,
-    // A name for each address that connects is nobody's business here, and may take seconds.
+    // Looking up the names of connecting addresses is of no use here and may take seconds.
     disableReverseLookup: true,
     onAuth({ username, password }, session, done) {
       kept({ login: username, secure: session.secure });
@@ -34,7 +34,7 @@ export async function mailServer({ tls = "none", key, cert, login, kept }) {
     },
     onRcptTo({ address }, session, done) {
       const [name] = address.split("@");
-      if (name === "slow") return; // It never answers.
+      if (name === "slow") return; // never answered
       const [responseCode, words] = REFUSALS[name] ?? [];
       done(words && Object.assign(new Error(words), { responseCode }));
     },
@@ -44,7 +44,7 @@ export async function mailServer({ tls = "none", key, cert, login, kept }) {
       const recipients = session.envelope.rcptTo.map(({ address }) => address);
       const names = headers.map(({ key: name }) => name);
       kept({ recipients, secure: session.secure, from, to, subject, text, html, attachments, headers: names, raw });
-      // It has the mail, and dies before it says so.
+      // It has the mail but dies before it says so.
       if (recipients.some((address) => address.startsWith("lost@"))) return lose(session);
       done();
     },
@@ -53,7 +53,7 @@ export async function mailServer({ tls = "none", key, cert, login, kept }) {
   const lose = ({ id }) => {
     for (const connection of server.connections) if (connection.id === id) connection._socket.destroy();
   };
-  server.on("error", () => {}); // A client that breaks off.
+  server.on("error", () => {}); // a client that disconnects
   const listening = server.listen(0, "127.0.0.1");
   await once(listening, "listening");
   return { port: listening.address().port, close: () => new Promise((done) => server.close(done)) };
@@ -63,5 +63,5 @@ if (process.argv[1] === new URL(import.meta.url).pathname) {
   const { file, ...options } = JSON.parse(process.argv[2]);
   const { port } = await mailServer({ ...options, kept: (what) => fs.appendFileSync(file, `${JSON.stringify(what)}\n`) });
   console.log(port);
-  process.stdin.resume().on("end", () => process.exit()); // Whoever started it has ended.
+  process.stdin.resume().on("end", () => process.exit()); // the parent process has ended
 }

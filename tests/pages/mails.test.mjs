@@ -1,4 +1,4 @@
-// The organizer sends the tickets by mail, and a mail server that is not ours gets them.
+// The organizer sends the tickets by mail, through an external mail server.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -13,7 +13,7 @@ A-3,North,ana,Ana Roe,ana@example.org
 A-4,North,carla,Carla Méndez,
 `;
 
-/** A service that sends its mail to a server which keeps it. */
+/** A service that sends its mail to a server that stores it. */
 async function withMail(t, csv = CSV) {
   const mails = [];
   const server = await mailServer({ kept: (mail) => mails.push(mail) });
@@ -46,7 +46,7 @@ test("every holder is sent their tickets by one button, and whoever was not is n
   const [[link]] = mails[0].text.matchAll(/http:\S+/g);
   const page = await fetch(link);
   assert.equal(page.status, 200, "and their links open");
-  // Once more: only for him who was not.
+  // Again: only to the one who was not mailed.
   await tickets.api("PATCH", "/api/users/ben", { email: "ben@example.org" });
   await organizer.press(en("organizer.mails_go"), dialog);
   await says("mails_none");

@@ -1,4 +1,4 @@
-// What a module of the pages takes from another is there: a browser runs nothing of a page in which one name is missing.
+// Every name that a module imports is exported: if one is missing, a browser runs nothing of the page.
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
@@ -8,7 +8,7 @@ const PAGES = new URL("../../src/pages/", import.meta.url);
 const modules = fs.readdirSync(PAGES, { recursive: true }).filter((file) => file.endsWith(".js") && !file.includes("vendor"));
 const source = (url) => fs.readFileSync(url, "utf8");
 
-/** The names that a module gives to others. The vendored ones give theirs in one list at their end. */
+/** The names that a module exports. The vendored ones list theirs at the end. */
 function given(text) {
   const declared = [...text.matchAll(/^export (?:async )?(?:const|let|class|function\*?) (\w+)/gm)].map(([, name]) => name);
   const listed = [...text.matchAll(/export\s*\{([^}]*)\}/g)].flatMap(([, names]) => names.split(",").map((name) => name.trim().split(" as ").at(-1)));
@@ -30,7 +30,7 @@ test("every name that a module takes from another is given there", () => {
   assert.ok(taken > 100, `${taken} names were looked at`);
 });
 
-/** A module and all that it loads, at once or later, as paths. */
+/** The paths of a module and of everything it loads, at once or later. */
 function loads(file, known = new Set()) {
   const url = new URL(file, PAGES);
   const path = url.href.slice(PAGES.href.length);
@@ -40,7 +40,7 @@ function loads(file, known = new Set()) {
   return known;
 }
 
-// The browser's own cache hides what is missing, for a while.
+// The browser's own cache would hide a missing file for a while.
 for (const page of ["gate", "ticket"]) {
   test(`the ${page}'s page names every module that it loads, since without a network it has no others`, () => {
     const named = [...source(new URL(`${page}/${page}.html`, PAGES)).matchAll(/(?:modulepreload" href|module" src)="\{\{assets\}\}\/([^"]+)"/g)];

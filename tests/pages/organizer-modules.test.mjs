@@ -1,4 +1,4 @@
-// What the organizer's page works out by itself, without a browser.
+// What the organizer's page computes by itself, without a browser.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,7 +6,7 @@ import { bars, running } from "../../src/pages/organizer/chart.js";
 import { records } from "../../src/pages/organizer/links.js";
 import { isTimeZone, localOf, momentOf } from "../../src/pages/organizer/zone.js";
 
-// What the texts of a page need, in German.
+// What a page's texts need, in German.
 globalThis.document = { getElementById: () => ({ textContent: "{}" }), documentElement: { lang: "de" } };
 Object.defineProperty(globalThis, "navigator", { value: { languages: ["de-DE"] }, configurable: true });
 const { amount, sumOf } = await import("../../src/pages/organizer/price.js");
@@ -28,7 +28,7 @@ test("a local time is a moment of the event's zone, also on the days the clocks 
     { local: "2027-07-15T20:00", zone: "Europe/Madrid", moment: "2027-07-15T18:00Z" },
     { local: "2027-07-15T20:00", zone: "Asia/Kolkata", moment: "2027-07-15T14:30Z" },
     { local: "2027-03-28T02:30", zone: "Europe/Madrid", moment: "2027-03-28T01:30Z" }, // skipped: 03:30 that day
-    { local: "2027-10-31T02:30", zone: "Europe/Madrid", moment: "2027-10-31T00:30Z" }, // comes twice: the first
+    { local: "2027-10-31T02:30", zone: "Europe/Madrid", moment: "2027-10-31T00:30Z" }, // occurs twice: the first
     { local: "2027-10-31T03:30", zone: "Europe/Madrid", moment: "2027-10-31T02:30Z" },
   ]) {
     assert.equal(new Date(momentOf(local, zone)).toISOString(), new Date(moment).toISOString(), `${local} ${zone}`);

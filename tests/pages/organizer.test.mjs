@@ -1,4 +1,4 @@
-// What an organizer does on the page, and what the page never does.
+// What an organizer does on the page, and what the page must never do.
 
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
@@ -11,7 +11,7 @@ const en = texts("en");
 const HOSTILE = ["<img src=x onerror=alert(1)>", "\u202Eright-to-left \u200F\u05D0", "W".repeat(200)];
 const VIEWS = ["events", "tickets", "import", "gates", "board", "check"];
 
-/** Signed in, with what is pressed and seen by its words. */
+/** A signed-in organizer, who presses and finds things by their texts. */
 async function signedIn(t, tickets, { key = tickets.key, view = "", device = desktop, text = en, ...options } = {}) {
   const page = await device(t, tickets, options);
   await page.goto(`/organizer${view && `#${view}`}`);
@@ -37,7 +37,7 @@ async function withTickets(t, csv = "seat,gate,username,full_name\nA-1,North,ana
   return tickets;
 }
 
-/** Lets somebody in. */
+/** Admits somebody. */
 async function use(tickets, username) {
   const [{ ticket_id }] = (await tickets.api("GET", `/api/events/default/tickets?q=${username}`)).tickets;
   const { printed_code: code } = await tickets.api("POST", `/api/tickets/${ticket_id}/print`);
@@ -103,7 +103,7 @@ test("nothing that a dialog asks about one event is done to another that an addr
   assert.equal(await page.locator("dialog[open]").count(), 0);
 });
 
-/** Hours from now, as a field of a time of this zone takes them. */
+/** A time some hours from now, in the format of a time field in this zone. */
 const inHours = (hours, timeZone) => new Date(Date.now() + hours * 3_600_000).toLocaleString("sv", { timeZone }).replace(" ", "T").slice(0, 16);
 
 forBothDatabases("whoever has no event makes one first, and is told what comes next until the doors are open", async (t, tickets) => {
@@ -222,7 +222,7 @@ test("the times of an event that runs are not moved away, and the form says so",
   assert.equal((await tickets.api("GET", "/api/events/gala")).version, 1);
 });
 
-/** What an import did, or would do, in words. */
+/** What an import did or would do, in words. */
 const counts = (words, ...told) => told.map(([name, count]) => words(`organizer.will_${name}_${count === 1 ? "one" : "other"}`, { count })).join(", ");
 
 test("a file is shown before it is sent, and goes in as a whole or not at all", async (t) => {
@@ -241,7 +241,7 @@ test("a file is shown before it is sent, and goes in as a whole or not at all", 
   assert.equal(await page.locator("#will").innerText(), `${counts(en, ["created", 1], ["registered", 1], ["users_created", 1])}.`);
   assert.ok(await go.isEnabled());
 
-  // Whatever the columns are called, somebody can say what they are.
+  // Whatever the columns are called, the organizer can say what they are.
   await choose("Wer?;Wie viele?\nAna;2\nBo;1\n");
   await sees(page, en("field.unknown_column", { columns: "Wer?, Wie viele?" }));
   await menu("Wer?").selectOption("full_name");
@@ -282,7 +282,7 @@ test("a file is shown before it is sent, and goes in as a whole or not at all", 
   await sees(page, en("organizer.imported", { what: counts(en, ["created", 2], ["registered", 1], ["users_created", 1]) }));
   assert.equal((await tickets.api("GET", "/api/events/default/stats")).tickets, 2);
 
-  // The list comes again, with one more.
+  // The list comes again with one more ticket.
   await choose("seat;gate;username\nA-1;North;ana\nA-2;South;\nA-4;South;\n");
   await sees(page, en("field.seat_taken"));
   await page.getByLabel(en("organizer.existing")).selectOption("skip");
@@ -358,7 +358,7 @@ test("what is wrong with a field is told beside it, in the page's language", asy
   await page.getByRole("button", { name: es("organizer.new_event") }).click();
   const name = inDialog(page).getByLabel(es("organizer.name"), { exact: true });
   const save = () => inDialog(page).getByRole("button", { name: es("organizer.save") }).click();
-  // The page itself lets nobody type as much.
+  // The page itself limits how much can be typed.
   await name.evaluate((input) => input.removeAttribute("maxlength"));
   await name.fill("n".repeat(201));
   await save();
@@ -677,7 +677,7 @@ test("a gate's key is enrolled by a code, replaced with one press, and revoked",
   const { key } = await (await enrol(second)).json();
   assert.ok(key);
   await pressInDialog(page, "close");
-  // A dialog tells of its end a moment later.
+  // A dialog reports its closing a moment later.
   await eventually(async () => assert.equal(await page.locator("#enrol-link").inputValue(), "", "the code is not kept"));
 
   await tickets.api("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code: "RT1.x" }, key).catch(() => {});
@@ -699,7 +699,7 @@ for (const language of LANGUAGES) {
     await tickets.ask("GET", "/api/events/default/manifest", undefined, lost.key);
     await tickets.ask("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code: "no ticket" }, lost.key);
     const page = await signedIn(t, tickets, { view: "gates", text, locale: language });
-    // The answer to the first try is lost on its way.
+    // The answer to the first try is lost.
     let reports = 0;
     await page.route("**/lost", async (route) => {
       reports += 1;
@@ -1192,7 +1192,8 @@ test("files are saved under the event's name, and the key is in no address", asy
   assert.match(fs.readFileSync(await file.path(), "utf8"), /^\ufeff"scan_id",/);
 });
 
-// Every language and every size, but not each with each: hostile are the names, not the words around them.
+// Every language and every size, but not all combinations: the names are hostile, not the texts around
+// them.
 for (const [at, language] of LANGUAGES.entries()) {
   const [size, device] = at % 2 ? ["desktop", desktop] : ["phone", phone];
   test(`hostile names break no view, on a ${size}, in ${language}`, async (t) => {
@@ -1238,7 +1239,7 @@ test("nothing of one event is shown under the name of another", async (t) => {
 test("whoever goes on while a change is being saved stays where they went, and the board goes on counting", async (t) => {
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "events" });
-  /** Holds the answers of an address: the returned function lets them go. */
+  /** Holds the answers from an address until the returned function is called. */
   const hold = async (address) => {
     let letGo;
     const held = new Promise((resolve) => (letGo = resolve));

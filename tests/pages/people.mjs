@@ -1,11 +1,11 @@
-// The people of the stories, and what each of them does on a page.
+// The people in the stories, and what each does on a page.
 
 import assert from "node:assert/strict";
 import { camera, desktop, eventually, phone, texts } from "./harness.mjs";
 
 export const en = texts("en");
 
-/** A page on which somebody finds things by what they say. */
+/** A page on which a person finds things by their texts. */
 export class Person {
   constructor(page) {
     this.page = page;
@@ -20,7 +20,7 @@ export class Person {
   }
 }
 
-/** At a desk, with the key. */
+/** An organizer at a desk, with the key. */
 export class Organizer extends Person {
   static async at(t, service, { page = desktop, ...options } = {}) {
     const organizer = new Organizer(await page(t, service, options));
@@ -34,7 +34,7 @@ export class Organizer extends Person {
     return this.page.getByRole("link", { name: en(`organizer.${view}`), exact: true }).click();
   }
 
-  /** Goes to the import and chooses a file. */
+  /** Opens the import and chooses a file. */
   async chooses(csv) {
     await this.open("tickets");
     await this.open("import");
@@ -46,7 +46,7 @@ export class Organizer extends Person {
     await this.press(en("organizer.import_now"));
   }
 
-  /** Makes the key of a gate and gives its enrolment link. */
+  /** Creates a gate's key and returns its enrolment link. */
   async makesGateKey({ name, gate }) {
     await this.open("gates");
     await this.press(en("organizer.new_key"));
@@ -57,7 +57,7 @@ export class Organizer extends Person {
     return this.takesLink(en("organizer.enrol_how"));
   }
 
-  /** Gives a ticket to a person, and gives the ticket's link. */
+  /** Registers a person for a ticket and returns the ticket's link. */
   async registers({ seat, username, fullName }) {
     await this.open("tickets");
     await this.press(seat);
@@ -69,7 +69,7 @@ export class Organizer extends Person {
     return this.takesLink(en("organizer.link_how"));
   }
 
-  /** Takes the link out of the dialog that says so, and closes it. */
+  /** Takes the link from the dialog with this text, and closes it. */
   async takesLink(says) {
     const dialog = this.dialog(says);
     const link = await dialog.getByLabel(en("organizer.link"), { exact: true }).inputValue();
@@ -82,16 +82,16 @@ export class Organizer extends Person {
   }
 }
 
-/** At a door, with a phone that is enrolled. */
+/** At a door, with an enrolled phone. */
 export class Gate extends Person {
-  /** With a key made by the API, unless an enrolment link is given. `script` runs in the page before its own. */
+  /** With a key made through the API, unless an enrolment link is given. `script` runs in the page before its own. */
   static async at(t, service, { page = phone, key, link, script, ...options } = {}) {
     link ??= (await service.enrolment(key)).enrol_url;
     const gate = new Gate(await page(t, service, options));
     if (script) await gate.page.addInitScript(script);
     await gate.page.goto(link);
     await gate.press(en("gate.offer_accept"));
-    // A tap may come while the page moves: whoever sees the question still taps again.
+    // A tap may hit while the page is moving: a person who still sees the question taps again.
     await eventually(async () => {
       if (await gate.page.evaluate(() => document.querySelector("#offer-accept:enabled")?.checkVisibility() && !("busy" in document.body.dataset))) {
         await gate.press(en("gate.offer_accept"));
@@ -102,7 +102,7 @@ export class Gate extends Person {
     return gate;
   }
 
-  /** Until it could do without a network: the page and the tickets are on the device. */
+  /** Waits until it could work without a network: the page and the tickets are on the device. */
   async readyForOffline(tickets) {
     await eventually(async () => assert.ok(await this.page.evaluate(async () => Boolean(await caches.match("/gate")))));
     await eventually(async () => {
@@ -113,7 +113,7 @@ export class Gate extends Person {
     });
   }
 
-  /** Lets the camera see a picture, and tells the verdict. */
+  /** Shows the camera a picture and returns the verdict. */
   async scans(picture) {
     await camera.show(picture);
     const verdict = await this.verdict();
@@ -121,20 +121,20 @@ export class Gate extends Person {
     return verdict;
   }
 
-  /** The same with a browser that has no camera, and gets none but what its page draws. */
+  /** The same in a browser without a camera, which gets one that its page draws. */
   async scansDrawn(drawing) {
     await this.page.evaluate(drawCamera, drawing);
     await this.press(en("gate.camera_again"));
     return this.verdict();
   }
 
-  /** A hand-held scanner types what it reads, faster than keys can be sent to a browser one by one. */
+  /** Types as a hand-held scanner does, faster than keys can be sent to a browser one by one. */
   async reads(code) {
     await this.typesAll(code);
     return this.verdict();
   }
 
-  /** Keys that somebody or something presses where the focus is: what each gives, and where it lies. */
+  /** Presses keys where the focus is: the character and position of each. */
   presses(keys) {
     return this.page.evaluate((keys) => {
       for (const key of keys) {
@@ -143,7 +143,7 @@ export class Gate extends Person {
     }, keys);
   }
 
-  /** The same with some codes, one right after the other, whatever becomes of them. */
+  /** The same for several codes in a row, whatever their verdicts. */
   typesAll(...codes) {
     return this.page.evaluate((keys) => {
       for (const key of keys) {
@@ -152,7 +152,7 @@ export class Gate extends Person {
     }, codes.flatMap((code) => [...code, "Enter"]));
   }
 
-  /** Somebody reads six digits out; the last of what a QR code shows are these. */
+  /** Types six digits that somebody reads out: the last ones of the QR code's text. */
   async types(seat, code) {
     await this.press(en("gate.type"));
     await this.page.getByLabel(en("gate.seat"), { exact: true }).fill(seat);
@@ -161,7 +161,7 @@ export class Gate extends Person {
     return this.verdict();
   }
 
-  /** The words of the next verdict, which the page marks. An admission is soon gone from the screen, but not from there. */
+  /** The text of the next verdict, which the page marks. An admission soon leaves the screen but not the mark. */
   async verdict() {
     const verdict = await this.page.waitForFunction(() => {
       const shown = performance.getEntriesByName("shown").length > 0;
@@ -171,26 +171,26 @@ export class Gate extends Person {
     return verdict.jsonValue();
   }
 
-  /** Its colour and shape. */
+  /** The verdict's colour and shape. */
   kind() {
     return this.page.locator("#verdict").getAttribute("data-kind");
   }
 
-  /** An admission goes by itself, maybe before it is put away. */
+  /** Dismisses a verdict; an admission may have gone by itself. */
   async goesOn() {
     await this.page.evaluate(() => document.querySelector("#verdict-close").click());
     await this.page.locator("#verdict").waitFor({ state: "hidden" });
   }
 }
 
-/** The page says that it works without a network, for good or for now. */
+/** Waits until the page says that it works without a network, permanently or for now. */
 export const isKept = (page) =>
   page.getByText(new RegExp(`${en("ticket.kept_firmly")}|${en("ticket.kept_loosely")}`)).filter({ visible: true }).first().waitFor();
 
-/** The link to all tickets that a mail in English brings its reader. */
+/** The link to all tickets in an English mail. */
 export const linkToAll = ({ text }) => new RegExp(`${en("mail.all")}\\s+(\\S+)`).exec(text)[1];
 
-/** With a ticket on the phone. */
+/** A holder with the ticket on a phone. */
 export class Holder extends Person {
   static async at(t, service, link, { page = phone, ...options } = {}) {
     const holder = new Holder(await page(t, service, options));
@@ -207,7 +207,7 @@ export class Holder extends Person {
     return this.page.locator(".enlarge").first().screenshot();
   }
 
-  /** What its picture is drawn from: the path of the dark modules, and how many there are in a row. */
+  /** What its picture is drawn from: the path of the dark modules, and the number of modules per row. */
   drawing() {
     return this.page.evaluate(() => {
       const picture = document.querySelector(".enlarge svg");
@@ -221,8 +221,8 @@ export class Holder extends Person {
 }
 
 /**
- * Scripts for a page before its own, by the decoder that it then reads codes with. Chromium on Linux has no BarcodeDetector; this
- * one has its interface, reads with our library and counts in `detected`.
+ * Scripts to run before a page's own, by the decoder that the page then uses. Chromium on Linux has no BarcodeDetector; this one
+ * has its interface, decodes with our library and counts in `detected`.
  */
 export const DECODERS = {
   "the browser's detector": () => {
@@ -246,11 +246,11 @@ export const DECODERS = {
   },
 };
 
-/** What a browser has to do for all of them. `options` are those of their devices. */
+/** The story that every browser must support. `options` are those of its devices. */
 export async function fromTheImportToTheDoor(t, service, options) {
   const organizer = await Organizer.at(t, service, options);
   await organizer.imports("seat,gate,username,full_name,email\nA-1,North,ana,Ana Roe,ana@example.org\nA-2,North,,,\nB-1,South,,,\n");
-  // What would be done says the same, before it is.
+  // The preview of the import says the same.
   await organizer.page.locator("#imported").getByText(en("organizer.will_created_other", { count: 3 })).waitFor();
   const link = await organizer.makesGateKey({ name: "North door", gate: "North" });
   const gate = await Gate.at(t, service, { link, ...options });

@@ -1,17 +1,17 @@
-// Hard pictures of codes, as cameras at a gate make them: drawn, not photographed, the same from the same seed everywhere.
+// Hard pictures of codes, as cameras at a gate take them: drawn, not photographed, and the same for a seed everywhere.
 import jpeg from "jpeg-js";
 import { encodeQR } from "../../src/pages/shared/vendor/qr.js";
 
-/** Widths and heights of the pictures that cameras give. */
+/** Widths and heights of camera pictures. */
 const SIZES = [[640, 480], [1280, 720]];
-/** Points of the plane that are looked at for each point of the picture, across and down. */
+/** Samples of the scene per pixel, across and down. */
 const FINE = 3;
 const DARK = 25;
 const LIGHT = 235;
 
 /**
- * What makes a picture hard. Each gives what is other than in a plain picture, by chance: `module` is the width of a module in
- * points of the picture; blur, motion and cracks are told in modules, so that they are as hard at each size.
+ * What makes a picture hard. Each function returns, at random, how it differs from a plain picture: `module` is the width of a
+ * module in pixels; blur, motion and cracks are measured in modules, so that they are as hard at each size.
  */
 const KINDS = {
   plain: () => ({}),
@@ -36,7 +36,7 @@ const KINDS = {
 /** The kinds of hard pictures, by name. */
 export const NAMES = Object.keys(KINDS);
 
-/** Numbers by chance that a seed makes the same everywhere (mulberry32). */
+/** Random numbers that are the same for a seed everywhere (mulberry32). */
 class Chance {
   #state;
 
@@ -55,22 +55,22 @@ class Chance {
     return least + this.next() * (most - least);
   }
 
-  /** About normal, with a deviation of 1. */
+  /** Roughly normal, with a standard deviation of 1. */
   normal() {
     return (this.next() + this.next() + this.next() + this.next() - 2) * Math.sqrt(3);
   }
 }
 
-/** What a ticket of chance shows. */
+/** The text of a random ticket's QR. */
 function ticketCode(chance) {
   const id = Buffer.from(Array.from({ length: 16 }, () => Math.floor(chance.next() * 256))).toString("base64url");
   return `RT1.${id}.${String(Math.floor(chance.next() * 1e6)).padStart(6, "0")}`;
 }
 
 /**
- * Picture `number` of a kind, at `frame` of the second in which somebody holds it there: each frame is drawn a little
- * elsewhere, with its own noise. Gives `{width, height, data}` as a canvas would, and `text`, the code that is nearest to the
- * middle. `texts` are other codes than those by chance; one that is null is not there.
+ * Draws picture `number` of a kind, at `frame` of the second in which somebody holds it there: each frame is slightly moved,
+ * with its own noise. Returns `{width, height, data}` as a canvas would, and `text`, that of the code nearest the middle.
+ * `texts` replaces the random codes; null leaves one out.
  */
 export function picture({ kind, number, frame = 0, seed = 1, texts }) {
   const chance = new Chance(seed * 1_000_003 + NAMES.indexOf(kind) * 10_007 + number * 101);
@@ -91,7 +91,7 @@ export function picture({ kind, number, frame = 0, seed = 1, texts }) {
   return { ...developed(canvas, spec, moment, frame), text: code.text };
 }
 
-/** Where the code is. A code in a second picture leaves room for it. */
+/** Chooses the position of the code, leaving room for a second one. */
 function place(chance, { aside, second, module }, width, height) {
   const [x, y] = [width / 2, height / 2];
   if (second) return { x: x + chance.from(-0.08, 0.08) * width, y: y + chance.from(-0.1, 0.1) * height };
@@ -103,7 +103,7 @@ function place(chance, { aside, second, module }, width, height) {
   return { x: x + signX * aside * Math.max(0, x - room), y: y + signY * chance.from(0.4, 1) * Math.max(0, y - room) };
 }
 
-/** Where a second phone is: beside the first, further from the middle. */
+/** The position of a second phone: beside the first, further from the middle. */
 function beside(chance, { x }, { module }, width, height) {
   const side = x > width / 2 ? -1 : 1; // where there is more room
   return { x: x + side * module * chance.from(48, 54), y: height / 2 + side * chance.from(0.12, 0.2) * height };
@@ -131,7 +131,7 @@ function cracks(chance, { cracks = 0 }) {
   });
 }
 
-/** What is behind the phone: a wall, people, things with edges. */
+/** The background: a wall, people, objects with edges. */
 function wall(chance, width, height) {
   const light = new Float32Array(width * height);
   const [base, across, down] = [chance.from(60, 170), chance.from(-60, 60), chance.from(-60, 60)];
@@ -152,7 +152,7 @@ function wall(chance, width, height) {
   return { width, height, light };
 }
 
-/** From points of the picture to the plane of the phone, whose unit is a module and whose origin the code's corner. */
+/** Maps pixels to the plane of the phone, whose unit is a module and whose origin is the code's corner. */
 function projection({ x, y, turned = 0, nearer = 1 }, { angle, tilt, towards, module }, size) {
   const far = 4 * size; // how far the camera is from the phone
   const [cosA, sinA] = [Math.cos(angle + turned), Math.sin(angle + turned)];
@@ -187,7 +187,7 @@ function drawPhone(canvas, code, spec, { scratches, light, moment, frame }) {
   }
 }
 
-/** How light the phone is at a point of its plane. */
+/** The brightness of the phone at a point of its plane. */
 function shade(u, v, { rows, spec, scratches, shine }) {
   const size = rows.length;
   let value = spec.screen;
@@ -206,7 +206,7 @@ function shade(u, v, { rows, spec, scratches, shine }) {
   return value;
 }
 
-/** Whether a point is nearer than so much to a line between two. */
+/** Whether a point is closer than `reach` to a line between two points. */
 function isNear(x, y, [x1, y1], [x2, y2], reach) {
   if (x < Math.min(x1, x2) - reach || x > Math.max(x1, x2) + reach || y < Math.min(y1, y2) - reach || y > Math.max(y1, y2) + reach) return false;
   const along = ((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / ((x2 - x1) ** 2 + (y2 - y1) ** 2);
@@ -214,10 +214,10 @@ function isNear(x, y, [x1, y1], [x2, y2], reach) {
   return (x - x1 - part * (x2 - x1)) ** 2 + (y - y1 - part * (y2 - y1)) ** 2 < reach ** 2;
 }
 
-/** What lens, sensor and compression make of the light. */
+/** Applies lens, sensor and compression to the light. */
 function developed({ width, height, light }, spec, moment, frame) {
   let seen = blurred(light, width, height, spec.blur * spec.module);
-  // A hand that moves also stops.
+  // A moving hand also stops.
   const motion = spec.motion * spec.module * (frame ? Math.abs(Math.cos(frame + moment.next())) : 1);
   if (motion) seen = smeared(seen, width, height, motion, spec.motionAngle);
   const data = new Uint8ClampedArray(4 * width * height);
@@ -225,7 +225,7 @@ function developed({ width, height, light }, spec, moment, frame) {
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       let value = seen[at];
-      // Stripes about as fine as the sensor's points, and the slow waves that they make with these.
+      // Stripes about as fine as the sensor's pixels, and the slow waves that the two make together.
       if (spec.moire) value *= 1 + spec.moire * (Math.sin(tone * x + 0.06 * y + frame) * 0.6 + Math.sin(0.11 * x + 0.05 * y + frame) * 0.5);
       value = Math.min(255, value) * spec.gain + spec.offset + spec.noise * moment.normal();
       data[4 * at] = data[4 * at + 1] = data[4 * at + 2] = value;

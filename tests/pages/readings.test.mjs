@@ -1,4 +1,4 @@
-// What a hand-held scanner may have meant, for every pair of keyboards: that of the scanner, and that of the device.
+// What a hand-held scanner may have meant, for every pair of keyboard layouts: the scanner's and the device's.
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
@@ -13,7 +13,7 @@ const CODES = [
   ...Array.from({ length: 1 }, () => `RT1.${randomBytes(16).toString("base64url")}.${String(randomBytes(4).readUInt32BE()).padStart(6, "0").slice(-6)}`),
 ];
 
-/** What a device with one keyboard reads when a scanner types as if it had another. `change` is what happens to the shift of a key. */
+/** What a device with one layout reads from a scanner with another. `change` maps a key's shift. */
 function typed(code, scanner, device, change = (shift) => shift) {
   return [...code].map((character) => {
     const shift = KEYBOARDS[scanner][0].includes(character) ? 0 : 1;
@@ -58,7 +58,7 @@ test("with Caps Lock, too, and with a lock of all shifts", () => {
 test("without any shift the ticket is known but for its shifts", () => {
   for (const code of CODES) {
     for (const [scanner, device] of pairs) {
-      // There `-` and `_` lie on the keys of 6 and 8, so that nobody can tell them apart.
+      // On these, `-` and `_` are on the keys of 6 and 8, so nothing can tell them apart.
       if (["french", "belgian"].includes(scanner) && /[-_]/.test(code)) continue;
       const { loose } = readingsOf(typed(code, scanner, device, () => 0), "");
       assert.ok(loose.includes(folded(code)), `${code}, typed as ${scanner}, read as ${device}: ${loose}`);

@@ -1,4 +1,4 @@
-// Which of the many times that a camera sees a code are another scan, by a clock that only the test moves.
+// Which of the many sightings of a code are new scans, with a clock that only the test moves.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Repeats } from "../../src/pages/gate/repeats.js";
@@ -8,7 +8,7 @@ const NEXT = "RT1.ABEiM0RVZneImaq7zN3u_w.266759";
 const OTHER = "RT1.-_yzYZqQwWaAmMxX-_-_-w.678901";
 const ACCEPTED = { result: "accepted" };
 
-/** Repeats that a scanner tells of its pictures: `looks` after so many milliseconds, and whether the code that it sees is a scan. */
+/** A `Repeats` and a scanner: `looks` some milliseconds later, and returns whether the code it sees is a new scan. */
 function door(t) {
   let moment = 0;
   t.mock.method(performance, "now", () => moment);

@@ -1,4 +1,5 @@
-// The whole way of a ticket, from the import to the door, as the people go it who use the pages.
+// A ticket's whole journey, from the import to the door, as the people who use the pages make
+// it.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// The ticket page: the code, what becomes of the ticket, and phones that are not as they should be.
+// The ticket page: its code, the ticket's changes, and phones with something wrong.
 
 import assert from "node:assert/strict";
 import { randomUUID, verify } from "node:crypto";
@@ -12,7 +12,7 @@ import { isKept, linkToAll } from "./people.mjs";
 
 const en = texts("en");
 
-/** A service with one ticket, seat A-1 at the gate North. `settings` are those of its event. */
+/** A service with one ticket, seat A-1 at the gate North. `settings` are its event's. */
 async function oneTicket(t, settings, environment = {}) {
   const tickets = await service(t, { settings: environment });
   if (settings) await tickets.api("PATCH", "/api/events/default", settings);
@@ -37,7 +37,7 @@ const ask = (page) => page.evaluate(() => dispatchEvent(new Event("online")));
 
 const sees = (page, text) => page.getByText(text).filter({ visible: true }).first().waitFor();
 
-/** The page shows the code of so many seconds from now. */
+/** Waits until the page shows the code of `seconds` from now. */
 const shows = (page, tickets, ticket, seconds = 0) =>
   eventually(async () => {
     const digits = tickets.code(ticket, seconds).slice(-6);
@@ -394,7 +394,7 @@ for (const colorScheme of ["light", "dark"]) {
   });
 }
 
-/** Gil has four tickets, and a mail with one link to all of them: `each` is what the API tells of the tickets, in their order. */
+/** Gil has four tickets, and a mail with one link to all of them: `each` is the API's answers for the tickets, in order. */
 async function family(t) {
   const mails = [];
   const server = await mailServer({ kept: (mail) => mails.push(mail) });
@@ -413,7 +413,7 @@ const isAt = (page, n) => eventually(async () => {
   assert.equal(await page.locator("#which").innerText(), en("ticket.which", { n, count: 4 }));
 });
 
-/** A finger from one place to another. */
+/** Moves a finger from one point to another. */
 async function swipe(page, [x, y], [toX, toY]) {
   const devtools = await page.context().newCDPSession(page);
   await devtools.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: [{ x, y }] });

@@ -1,5 +1,5 @@
-// Every page in every state, on a phone and on a desk, light and dark: accessible, not wider than the screen, and with
-// SCREENSHOTS=DIRECTORY kept as a picture.
+// Every page in every state, on a phone and a desktop, light and dark: accessible, and no wider than the screen. With
+// SCREENSHOTS=DIRECTORY each is saved as a picture.
 
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
@@ -33,7 +33,7 @@ const DEVICES = {
 };
 const LOOKS = [["phone", "light"], ["desktop", "dark"], ["phone", "dark"], ["desktop", "light"]];
 
-// Two of them show both sizes and both themes; pictures are taken of all.
+// Two looks cover both sizes and both themes; pictures are taken of all.
 for (const [device, colorScheme] of SHOTS ? LOOKS : LOOKS.slice(0, 2)) {
   const page = (t, service, options) => DEVICES[device](t, service, { colorScheme, ...options });
   const measures = device === "phone" && !SHOTS;
@@ -54,7 +54,7 @@ async function lookAt(page, name) {
   if (SHOTS) await page.screenshot({ path: path.join(SHOTS, `${name}.png`) });
 }
 
-/** An event with a few tickets; some of their holders' registrations by name. */
+/** An event with a few tickets, and some of their holders' registrations by name. */
 async function gala(t) {
   const mails = [];
   const mail = await mailServer({ kept: (mail) => mails.push(mail) });
@@ -113,7 +113,7 @@ async function holder(t, page, look) {
   await look(ticket, "ticket-gone");
 }
 
-/** What the event of the tour asks of people without a ticket. */
+/** The tour event's rules for people without a ticket. */
 const DOOR = { walk_ups: true, walk_up_price: 1200, currency: "EUR" };
 
 async function gate(t, page, look) {
@@ -205,7 +205,7 @@ async function gate(t, page, look) {
   await look.all(gate.page);
 }
 
-/** Every verdict that there is, with the most that it can say: shown at once, and for as long as it is looked at. */
+/** Every verdict, with the longest texts it can have: shown at once, for as long as the test looks at it. */
 test("every verdict fits", async (t) => {
   const { service } = await gala(t);
   const gate = await Gate.at(t, service, { key: { event: "gala" } });
@@ -229,7 +229,7 @@ test("every verdict fits", async (t) => {
 const PAGES = new URL("../../src/pages/", import.meta.url);
 const source = (name) => fs.readFileSync(new URL(name, PAGES), "utf8");
 
-/** The texts in English of these names, with something for each gap. */
+/** These texts in English, with their placeholders filled. */
 function told(names) {
   const gaps = { n: "1,250", tickets: "48,000", time: "10:45 pm", ago: "3 hours ago", amount: "90 min", period: "30", status: "503", places: "Row 12, seat 7, Row 12, seat 8, Row 14, seat 31, …" };
   return names.map((name) => rawTexts("en")[name].replace(/\{(?:limit\.)?(\w+)\}/g, (_, gap) => gaps[gap] ?? "48"));
@@ -247,7 +247,7 @@ test("every banner of the gate fits", async (t) => {
     await page.evaluate((notice) => document.querySelector("#notices").replaceChildren(Object.assign(document.createElement("button"), { className: "bad", textContent: notice })), notice);
     await fits(page, notice);
   }
-  // As many as come at once when things go wrong.
+  // As many as appear together when things go wrong.
   const some = told(["gate.offline_notice", "gate.queued", "gate.refused", "gate.page_not_kept", "gate.clock_set_ahead"]);
   await page.evaluate((some) => document.querySelector("#notices").replaceChildren(...some.map((notice) =>
     Object.assign(document.createElement("p"), { className: "warn", textContent: notice }))), some);
@@ -308,7 +308,7 @@ test("whatever a ticket says of connection and clock fits", async (t) => {
   }
 });
 
-/** Pages that are the same for everybody, as the service fills them in: of each file whose page runs nothing. */
+/** Pages that are the same for everybody, rendered as the service does it: one for each file without a script. */
 test("every page that only says something fits", async (t) => {
   const { service } = await gala(t);
   const page = await phone(t, service);
@@ -334,7 +334,7 @@ test("every page that only says something fits", async (t) => {
 async function showForLong(verdict) {
   const { VerdictDialog } = await import(new URL("verdict.js", document.querySelector("script[src]").src));
   const { setTimeout } = globalThis;
-  globalThis.setTimeout = () => 0; // so that it does not go by itself
+  globalThis.setTimeout = () => 0; // so that it does not disappear by itself
   new VerdictDialog({ closed() {}, retry() {}, admit() {} }).show(verdict, "Europe/Madrid", verdict.party?.length);
   globalThis.setTimeout = setTimeout;
 }
@@ -434,7 +434,7 @@ async function organizer(t, page, look) {
   await look.all(organizer.page);
 }
 
-/** The statistics of an evening, which cannot be made in a minute. */
+/** Statistics of an event, which a test cannot produce in a minute. */
 async function evening(route) {
   const response = await route.fetch();
   const now = Date.now();

@@ -1,5 +1,5 @@
-// WebKitGTK for the tests of the pages: as much of Playwright's interface as the people of people.mjs use, by WebDriver
-// (W3C), since Playwright drives a WebKit of its own only.
+// WebKitGTK for the tests of the pages: as much of Playwright's interface as people.mjs uses, over WebDriver (W3C), because Playwright
+// only drives its own WebKit.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -10,10 +10,10 @@ import os from "node:os";
 import path from "node:path";
 
 const PATIENCE = 60_000;
-/** The name by which WebDriver sends an element. */
+/** The property name under which WebDriver sends an element. */
 const ELEMENT = "element-6066-11e4-a52e-4f735466cecf";
 
-/** WebKitGTK draws on a screen only: this one is of its own, and nobody sees it. */
+/** WebKitGTK needs a screen: this starts one of its own, which nobody sees. */
 export class WebKit {
   static async launch() {
     const webkit = new WebKit();
@@ -43,7 +43,7 @@ async function ended(process) {
   await gone;
 }
 
-/** A device: a browser of its own, with its storage, and its one page. */
+/** A device: its own browser and storage, with one page. */
 class Context {
   complaints = [];
   #directory = fs.mkdtempSync(path.join(os.tmpdir(), "webkit-"));
@@ -69,7 +69,7 @@ class Context {
     return this.page;
   }
 
-  /** Sends a command of WebDriver and gives what it answers. */
+  /** Sends a WebDriver command and returns its result. */
   async send(method, command, body) {
     const response = await fetch(this.address + command, { method, body: body && JSON.stringify(body) });
     const { value } = await response.json();
@@ -112,7 +112,7 @@ async function retried(attempt) {
   }
 }
 
-/** What finds elements, on the page itself and within what was found before. */
+/** Finds elements, on the page or within elements found before. */
 class Finder {
   constructor(page, steps) {
     Object.assign(this, { page, steps });
@@ -139,7 +139,7 @@ class Page extends Finder {
   send = (method, command, body) => this.#context.send(method, this.#context.session + command, body);
   file = (file) => this.#context.file(file);
 
-  /** Runs a script in the page, which is watched from then on. */
+  /** Runs a script in the page and watches the page from then on. */
   run = (script, ...args) =>
     this.send("POST", "/execute/sync", { script: `globalThis.complaints ??= (${watch})(); ${script}`, args });
 
@@ -167,7 +167,7 @@ class Page extends Finder {
     await this.#opened();
   }
 
-  /** Its modules are asked for again: one that failed before it was watched fails with the same error. */
+  /** Imports the page's modules again: one that failed before the page was watched fails again with the same error. */
   async #opened() {
     await this.waitForFunction(() => !globalThis.isOld && document.readyState === "complete");
     await this.evaluate(() => {
@@ -179,13 +179,13 @@ class Page extends Finder {
 
   url = () => this.evaluate(() => document.URL);
 
-  /** Keeps what this page did wrong until now. */
+  /** Saves the page's errors so far. */
   async complain() {
     this.#context.complaints.push(...(await this.evaluate(collect, this.#context.baseURL)));
   }
 }
 
-/** Runs in the page. WebDriver tells nothing of a console, so the page itself has to. */
+/** Runs in the page. WebDriver reports no console, so the page itself has to. */
 function watch() {
   const complaints = [];
   addEventListener("error", ({ message, target }) => complaints.push(`script: ${message ?? target?.outerHTML}`), true);
@@ -199,7 +199,7 @@ function watch() {
   return complaints;
 }
 
-/** Runs in the page: what it did wrong, and what it asked for in vain, or of others. */
+/** Runs in the page: returns its errors, its failed requests, and those to other hosts. */
 function collect(origin) {
   const complaints = globalThis.complaints.splice(0);
   if (!location.href.startsWith(origin)) return complaints;
@@ -212,7 +212,7 @@ function collect(origin) {
 }
 
 class Locator extends Finder {
-  /** Runs `run(element, ...given)` in the page as soon as there is such an element. Of several it is the first. */
+  /** Runs `run(element, ...given)` in the page once there is such an element; if there are several, with the first. */
   #with(run, ...given) {
     return retried(async () => {
       const script = `const [first] = (${find})(arguments[0]); return first ? [(${run})(first, ...arguments[1])] : [];`;
@@ -234,7 +234,7 @@ class Locator extends Finder {
     await retried(async () => assert.equal((await shown.count()) > 0, state === "visible", `not ${state}: ${JSON.stringify(this.steps)}`));
   }
 
-  /** With the pointer, so that it fails while something else is in the way. The driver does not scroll to what is below the screen. */
+  /** Clicks with the pointer, so that it fails if something else is in the way. The driver does not scroll. */
   async click() {
     await retried(async () => assert.ok(await this.#with((element) => element.scrollIntoView({ block: "center" }) ?? !element.disabled), `disabled: ${JSON.stringify(this.steps)}`));
     await retried(() => this.#send("POST", "/click", {}));
@@ -248,7 +248,7 @@ class Locator extends Finder {
   }
 }
 
-/** Runs in the page: the elements to which all of these steps lead. */
+/** Runs in the page: returns the elements that these steps lead to. */
 function find(steps) {
   const plain = (text) => text.replace(/\s+/g, " ").trim();
   const isVisible = (element) => element.checkVisibility({ visibilityProperty: true }) && element.getClientRects().length > 0;
@@ -274,7 +274,7 @@ function find(steps) {
   return steps.reduce((found, step) => STEPS[step.by](found, step), [document]);
 }
 
-/** Runs in the page: what somebody who types or chooses does. */
+/** Runs in the page: does what a person who types or chooses does. */
 function setValue(field, value) {
   const option = [...(field.options ?? [])].find((option) => option.value === value || option.text === value);
   field.focus();
