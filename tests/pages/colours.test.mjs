@@ -62,7 +62,7 @@ for (const colorScheme of ["light", "dark"]) {
     };
     const plain = await darkened(t, tickets, { colorScheme });
     await plain.setContent("<body style='background: #fff'>");
-    assert.ok((await read(await plain.screenshot())).corner < 64, "this browser does make pages dark");
+    assert.ok((await read(await plain.screenshot())).corner < 64, "this browser does darken pages");
 
     for (const javaScriptEnabled of [true, false]) {
       const ticket = await darkened(t, tickets, { colorScheme, javaScriptEnabled });

@@ -54,7 +54,7 @@ async function tries(table, verdict) {
   const differing = inputs.flatMap(([input, values], index) =>
     values.filter(([, sum], value) => sum !== sums[index][value]).map(([value]) => `${input} is ${value}`),
   );
-  assert.deepEqual(differing, [], "the page decides otherwise than the service");
+  assert.deepEqual(differing, [], "the page and the service decide differently");
 }
 
 /** Maps the values of a table's inputs to their meanings, by their names in the file; `meanings` may be in any order. */

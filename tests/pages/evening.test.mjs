@@ -112,7 +112,7 @@ test(`from a sheet of ${GUESTS} answers to the first guest in ${MOST_STEPS} step
   const minutes = (performance.now() - begun) / 60_000;
 
   assert.ok(verdict.includes(en("result.accepted")) && verdict.includes("Guest Number 2"), verdict);
-  assert.equal(mails.length, GUESTS, "one mail a person");
+  assert.equal(mails.length, GUESTS, "one mail per person");
   t.diagnostic(`${steps.length} steps in ${minutes.toFixed(1)} minutes: ${steps.join(", ")}`);
   assert.ok(steps.length <= MOST_STEPS, steps.join(", "));
   assert.ok(minutes < MOST_MINUTES);

@@ -14,7 +14,7 @@ forBothDatabases("what is decided without the service is what the service says l
   assert.deepEqual(gist(await tab.scan(service.code(first))), online("accepted"));
 
   await service.stop();
-  assert.deepEqual(gist(await tab.scan(service.code(first, 30))), offline("already_used"), "it came in while the service was there");
+  assert.deepEqual(gist(await tab.scan(service.code(first, 30))), offline("already_used"), "it was admitted before the service went away");
   const verdict = await tab.scan(service.code(second));
   assert.deepEqual(gist(verdict), offline("accepted"));
   assert.equal(verdict.ticket.full_name, "Holder of A2");
@@ -36,7 +36,7 @@ forBothDatabases("what is decided without the service is what the service says l
     "unknown_ticket, offline unknown_ticket",
   ]);
   assert.equal(await admitted(service), 2);
-  assert.deepEqual((await tab.recent()).map(({ offline }) => offline), Array(6).fill(false), "the service knows of all of them");
+  assert.deepEqual((await tab.recent()).map(({ offline }) => offline), Array(6).fill(false), "the service has all of them");
 });
 
 /** Issues tickets at the gate North, all held by one person. Returns their registrations. */
@@ -60,7 +60,7 @@ forBothDatabases("one code lets a family in without the service as with it, and 
   assert.deepEqual(gist(await tab.scan(vouched(held[1], first))), online("accepted"));
 
   await service.stop();
-  assert.deepEqual(gist(await tab.scan(vouched(held[2], first))), offline("accepted"), "who came in before speaks as well");
+  assert.deepEqual(gist(await tab.scan(vouched(held[2], first))), offline("accepted"), "an admission from before the outage vouches too");
   const second = await tab.scan(service.code(held[3]));
   assert.deepEqual(second.party.map(({ seat, gate, full_name }) => [seat, gate, full_name]), [["A5", "North", "Ana Roe"], ["A6", "North", "Ana Roe"]]);
   const third = await tab.scan(vouched(held[4], second));
@@ -211,7 +211,7 @@ test("a service that is slow has decided all the same: the late verdict is the s
   const tab = await (await device(t, host)).enrolled(host);
   const release = await tab.hold();
   assert.deepEqual(gist(await tab.scan(host.code(first))), offline("accepted"));
-  assert.equal((await host.rows(SCANS)).length, 1, "the service has admitted, and its answer is on its way");
+  assert.equal((await host.rows(SCANS)).length, 1, "the service has admitted, its answer is pending");
   assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("already_used"));
   release();
   await tab.drained();
@@ -371,7 +371,7 @@ test("a key that was revoked opens nothing more, and what it let in is not lost"
   // The organizer hands the file in.
   const { numbers, file } = await tab.strandedFile(key_id);
   for (const secret of ["Holder of", "rtk_", "RT1.", "code"]) {
-    assert.ok(!JSON.stringify(file).includes(secret), `the file tells which ticket, and ${secret} is not in it`);
+    assert.ok(!JSON.stringify(file).includes(secret), `the file names the ticket but contains no ${secret}`);
   }
   const { event, scans } = file;
   const { results } = await host.api("POST", `/api/keys/${file.key_id}/scans`, { event, scans });
@@ -406,7 +406,7 @@ test("what a revoked key let in goes out by itself once an organizer agrees, als
     assert.deepEqual((await tab.state()).stranded, []);
   });
   assert.equal(await admitted(host), 1);
-  assert.ok((await tab.state()).offlineReady, "the new key is undisturbed");
+  assert.ok((await tab.state()).offlineReady, "the new key still works");
   assert.ok(!(tab.key_id in (await tab.kept()).stores.keys), "the old one is forgotten");
   const scanned = await host.api("GET", `/api/keys/${tab.key_id}/scans`);
   assert.deepEqual(scanned.scans.map(({ result, seat }) => [result, seat]), [["accepted", "A1"]]);
@@ -557,7 +557,7 @@ async function erased(tab, host, ticket, ahead) {
   const { queued, offlineReady, tickets: known } = await tab.state();
   assert.deepEqual({ queued, offlineReady, known }, { queued: 1, offlineReady: false, known: 0 });
   const { kept, tickets } = (await tab.kept()).stores;
-  assert.deepEqual([tickets, kept.manifest, kept.recent?.length ?? 1], [{}, undefined, 1], "but for that verdict, which tells no name");
+  assert.deepEqual([tickets, kept.manifest, kept.recent?.length ?? 1], [{}, undefined, 1], "only that verdict is left, without a name");
   return verdict;
 }
 
@@ -589,9 +589,9 @@ test("of 10,000 names the list is opened without the page standing still, and fo
     return { guests, longest, whole, again: again.guests.length };
   });
   assert.deepEqual(guests.map(({ seat, full_name, status }) => [seat, full_name, status]), [["9999", "Guest 9999", "valid"]]);
-  assert.equal(again, 10, "as many as the service tells");
+  assert.equal(again, 10, "as many as the service returns");
   // A busy machine causes pauses too, so no fixed number of milliseconds would hold everywhere.
-  assert.ok(longest < whole / 2, `it stood still for ${longest} ms of ${whole}`);
+  assert.ok(longest < whole / 2, `it was blocked for ${longest} ms of ${whole}`);
 });
 
 const HOUR = 3_600_000;
@@ -630,7 +630,7 @@ test("a clock that is set back does not make a list younger", async (t) => {
   const { host, phone, tab, second } = await alone(t);
   await tab.sync();
   await tab.setClock(-HOUR);
-  assert.equal((await tab.state()).offlineReady, true, "the page knows by how much");
+  assert.equal((await tab.state()).offlineReady, true, "the page knows how far it was set back");
   await tab.passes(49 * HOUR);
   assert.equal((await erased(tab, host, second, 0)).problem.code, "list_too_old");
 
@@ -716,7 +716,7 @@ test("a storage that is full for a while admits nobody meanwhile, says so, and i
   assert.deepEqual([gist(verdict), verdict.problem.code], [undecided, "storage_full"]);
   await tab.sync();
   const { full, offlineReady } = await tab.state();
-  assert.deepEqual({ full, offlineReady }, { full: true, offlineReady: true }, "what could not be written says nothing of who may pass");
+  assert.deepEqual({ full, offlineReady }, { full: true, offlineReady: true }, "the failed write does not affect admission");
   await setFull(tab, false);
   assert.deepEqual(gist(await tab.retry(verdict)), offline("accepted"));
   assert.equal((await tab.state()).full, false);
@@ -738,7 +738,7 @@ test("what the service said while the storage was full is kept when there is roo
     assert.deepEqual(gist(await each.scan(host.code(first, 30))), undecided, "in no tab");
     assert.deepEqual(gist(await each.scan(host.code(second))), undecided);
   }
-  assert.ok((await tab.recent()).some(({ result, offline }) => result === "accepted" && !offline), "it is shown all the same");
+  assert.ok((await tab.recent()).some(({ result, offline }) => result === "accepted" && !offline), "it is still shown");
   await setFull(tab, false);
   assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("already_used"));
   assert.deepEqual(gist(await tab.scan(host.code(second))), offline("accepted"));
@@ -954,7 +954,7 @@ test("an answer without the right code names nobody, here as at the service, and
   await host.api("POST", `/api/tickets/${other.ticket_id}/revoke`);
   assert.deepEqual(gist(await tab.scan(host.code(other))), online("revoked"));
   await host.stop();
-  assert.deepEqual(gist(await tab.scan(host.code(other))), offline("revoked"), "its result says so much of it");
+  assert.deepEqual(gist(await tab.scan(host.code(other))), offline("revoked"), "its result implies its state");
 });
 
 /** Moves the page's own clock a minute ahead. */
@@ -974,9 +974,9 @@ test("a queue of wrong codes goes out in parts, and leaves some to those who sta
   await host.start();
   for (let again = 0; again < 3; again += 1) {
     await tab.sync();
-    assert.equal((await tab.state()).queued, 21, "no more than 30 of them within the minute");
+    assert.equal((await tab.state()).queued, 21, "at most 30 wrong codes a minute");
   }
-  assert.deepEqual(gist(await tab.scan(host.code(ticket, -120))), online("stale_code"), "who stands here is decided on");
+  assert.deepEqual(gist(await tab.scan(host.code(ticket, -120))), online("stale_code"), "a live scan is still decided");
   await aMinuteLater(tab);
   await tab.drained();
   assert.deepEqual(await tab.corrected(), []);
@@ -1041,7 +1041,7 @@ test("a scan that was taken back while it was on its way stays taken back", asyn
   await tab.drained();
   const [corrected, ...more] = await tab.corrected();
   assert.deepEqual([corrected.result, corrected.offline_result, more.length], ["undone", "accepted", 0]);
-  assert.equal((await host.rows(SCANS)).length, 1, "it did not come again as another scan");
+  assert.equal((await host.rows(SCANS)).length, 1, "it was not sent again as another scan");
   assert.equal(await admitted(host), 0);
   // On the device too, the ticket is as good as new.
   assert.deepEqual(gist(await tab.scan(printed_code)), online("accepted"));
@@ -1160,7 +1160,7 @@ test("paper admits once, with the service and without", async (t) => {
   assert.deepEqual(gist(await tab.scan(one)), offline("already_used"));
   assert.deepEqual(gist(await tab.scan(other)), offline("accepted"));
   assert.deepEqual(gist(await tab.scan(other)), offline("already_used"));
-  assert.deepEqual(gist(await tab.scan(unheard)), offline("wrong_code"), "this device has not heard of its printing");
+  assert.deepEqual(gist(await tab.scan(unheard)), offline("wrong_code"), "this device does not know that it was printed");
   await host.start();
   await tab.drained();
   assert.deepEqual(await tab.corrected(), []);
@@ -1181,12 +1181,12 @@ test("what changes at the service reaches the device, and an undone scan admits 
   assert.ok(undone.undone_at);
   assert.equal((await tab.recent())[0].undone_at, undone.undone_at);
   await host.stop();
-  assert.deepEqual(gist(await tab.scan(code)), offline("stale_code"), "an undone entry leaves its code spent");
+  assert.deepEqual(gist(await tab.scan(code)), offline("stale_code"), "an undone entry's code stays used");
   assert.deepEqual(gist(await tab.scan(host.code(first, 30))), offline("accepted"));
   assert.deepEqual(gist(await tab.scan(host.code(second))), offline("accepted"));
   assert.deepEqual(gist(await tab.scan(host.code(second), "exit")), offline("accepted"));
   assert.deepEqual(gist(await tab.scan(host.code(second))), offline("stale_code"));
-  assert.deepEqual(gist(await tab.scan(host.code(second, 30))), offline("accepted"), "this event lets people in again");
+  assert.deepEqual(gist(await tab.scan(host.code(second, 30))), offline("accepted"), "this event allows re-entry");
   await host.start();
   await tab.drained();
   assert.deepEqual(await tab.corrected(), []);
@@ -1253,7 +1253,7 @@ test("a device that has a ticket otherwise than the service says which, and goes
   const asked = [];
   tab.page.on("request", (request) => request.url().includes("manifest") && asked.push(request.url()));
   await tab.sync();
-  assert.equal(asked.length, 1, "the two agree now");
+  assert.equal(asked.length, 1, "the two lists agree now");
   await host.stop();
   assert.deepEqual(gist(await tab.scan(host.code(second, 30))), offline("accepted"));
   await tab.seenDiffering();

@@ -49,10 +49,10 @@ test("a link enrols one device once, and says so to the next", async (t) => {
   const second = await phone(t, tickets, { locale: "es-CO" });
   await second.goto(enrol_url);
   await second.getByRole("alert").getByText(es("problem.enrolment_expired")).waitFor();
-  assert.equal(new URL(second.url()).hash, "", "not even of a dead one");
+  assert.equal(new URL(second.url()).hash, "", "not even a dead token");
   await second.reload();
   await second.getByText(es("gate.enrol_title")).waitFor();
-  assert.ok(await second.getByText(es("problem.enrolment_expired")).isHidden(), "and nobody tries it again");
+  assert.ok(await second.getByText(es("problem.enrolment_expired")).isHidden(), "and it is not tried again");
 });
 
 /** The facts of the device's offer, by name. */
@@ -138,7 +138,7 @@ test("an organizer's code before the camera of a gate is no ticket and no order"
   assert.ok(await gate.page.locator("#offer").isHidden());
   const token = new URL(other.enrol_url).hash.replace("#enrol=", "");
   await saw(gate, await gate.reads(token), "refused", en("result.unknown_ticket"));
-  assert.equal((await tickets.ask("POST", "/api/enrol", { token }, "")).status, 200, "it is as good as new");
+  assert.equal((await tickets.ask("POST", "/api/enrol", { token }, "")).status, 200, "the token is unused");
 });
 
 test("a press that was meant for something else makes no gate", async (t) => {
@@ -208,7 +208,7 @@ test("scans whose key has ended are saved as a file that an organizer hands in, 
   await gate.press(en("gate.stranded", { n: 1 }));
   await accessible(page);
   const remove = page.locator("#stranded-list").getByRole("button", { name: en("gate.stranded_remove") });
-  assert.ok(await remove.isDisabled(), "not before they are somewhere else");
+  assert.ok(await remove.isDisabled(), "not before they are saved elsewhere");
   const saved = page.waitForEvent("download");
   await gate.press(en("gate.stranded_save"));
   const file = await saved;
@@ -374,7 +374,7 @@ test("every verdict has its own colour, shape and words, and says what to do", a
   await reads(tickets.code(ana, 30), "refused", en("result.just_admitted"), used, "Ana Roe");
   await reads(tickets.code(bob, -95), "attention", en("result.stale_code"), new RegExp(en("result.stale_code_slow", { seconds: "\\d+" })));
   const wrong = await gate.reads(tickets.code(bob).replace(/\d{6}$/, "000000"));
-  assert.ok(!wrong.includes("Bob Poe"), "whoever shows a wrong code learns no name");
+  assert.ok(!wrong.includes("Bob Poe"), "a wrong code reveals no name");
   await saw(gate, wrong, "refused", en("result.wrong_code"), en("result.wrong_code_detail"), "A-2");
   await reads(tickets.code(eve), "attention", en("result.wrong_gate"), en("result.wrong_gate_order", { gate: isolated("South") }));
   await reads(`RT1.${"A".repeat(22)}.123456`, "refused", en("result.unknown_ticket"), en("result.unknown_ticket_detail"));
@@ -384,7 +384,7 @@ test("every verdict has its own colour, shape and words, and says what to do", a
   await tickets.api("POST", `/api/tickets/${bob.ticket_id}/revoke`);
   await reads(tickets.code(bob), "refused", en("result.revoked"));
   const scans = await tickets.rows("/api/events/default/scans.csv");
-  assert.equal(scans.length, 8, "a link is no business of the record");
+  assert.equal(scans.length, 8, "links are not recorded");
   await gate.page.locator("#last").click();
   assert.equal(await gate.page.locator("#scans > li").count(), 8);
 });
@@ -451,7 +451,7 @@ test("an offer stays until a tap, and goes by itself when the admission speaks n
   const { page } = gate;
   await gate.reads(tickets.code(ana));
   await page.locator("#party-all").waitFor();
-  assert.ok((await page.evaluate(() => globalThis.later.delay)) <= 115_000, "while the service surely takes it");
+  assert.ok((await page.evaluate(() => globalThis.later.delay)) <= 115_000, "only while the service certainly accepts it");
   // A tap that misses a button does not dismiss the verdict.
   await page.locator("#party-ones").click({ position: { x: 1, y: 1 }, force: true });
   assert.ok(await page.locator("#party-all").isVisible());
@@ -775,7 +775,7 @@ test("no scan is passed over without sound, word and line", async (t) => {
   assert.equal(await gate.kind(), "undecided");
   await later(page, 60_000);
   await missed("verdict", () => gate.typesAll(other));
-  assert.equal(await gate.kind(), "undecided", "what nobody could decide stays");
+  assert.equal(await gate.kind(), "undecided", "an undecided verdict stays");
   await gate.goesOn();
   await gate.press(en("gate.more"));
   await gate.press(en("gate.leave"));
@@ -932,7 +932,7 @@ test("a scanner may end with Tab or with nothing, and type into a field: what it
   await gate.page.locator("#type-seat").pressSequentially(third);
   await gate.page.keyboard.press("Enter");
   await gate.page.locator("#missed").getByText(en("gate.missed_sheet")).waitFor();
-  assert.equal(await gate.page.locator("#type-seat").inputValue(), "Q-", "the field has what the person typed");
+  assert.equal(await gate.page.locator("#type-seat").inputValue(), "Q-", "the field contains what the person typed");
   await gate.press(en("gate.cancel"));
   await gate.presses(tail(third.slice(0, 20)).slice(0, -1));
   await gate.page.locator("#missed").getByText(en("gate.missed_broken")).waitFor();
@@ -1125,7 +1125,7 @@ test("a clock that is set by hand is said where nobody can tell the time, and no
   await set(5_400_000);
   await saw(gate, await gate.reads(tickets.code(ana)), "accepted", "Ana Roe");
   const notice = gate.page.getByText(en("gate.clock_set_ahead", { amount: "90 min" }));
-  assert.ok(await notice.isHidden(), "the service has told the time since");
+  assert.ok(await notice.isHidden(), "the service has since told the time");
   await tickets.stop();
   await set(0);
   await saw(gate, await gate.reads(tickets.code(bob)), "accepted", "Bob Poe", en("gate.tag_offline"));
@@ -1148,7 +1148,7 @@ test("a verdict shows what kind of ticket it is, in the colour that was chosen, 
   const offline = await gate.reads(tickets.code(bob));
   assert.equal(await colour(), "rgb(0, 101, 91)");
   await saw(gate, offline, "accepted", "Under 12", en("gate.tag_offline"));
-  assert.equal(await gate.page.locator("#verdict-note").textContent(), "", "of somebody else there is none");
+  assert.equal(await gate.page.locator("#verdict-note").textContent(), "", "another person has none");
 });
 
 test("where the clock went on out of sight a refused code may be right, and the gate says so", async (t) => {
@@ -1165,7 +1165,7 @@ test("where the clock went on out of sight a refused code may be right, and the 
   await turn(true, 0);
   await turn(false, 3_600_000);
   const doubted = en("gate.clock_doubted", { amount: "(1 h|60 min)" });
-  assert.equal(await gate.page.getByText(new RegExp(doubted)).count(), 0, "it may have slept");
+  assert.equal(await gate.page.getByText(new RegExp(doubted)).count(), 0, "the device may have slept");
   await saw(gate, await gate.reads(tickets.code(ana)), "refused", en("result.wrong_code_slow", { amount: "1 h" }));
   await gate.sees(new RegExp(doubted));
   await tickets.start();

@@ -65,7 +65,7 @@ class Service {
 
   /** Starts it, or restarts it at the same address with the same database. */
   async start() {
-    assert.equal(this.#process, null, "it runs already");
+    assert.equal(this.#process, null, "it is already running");
     this.#process = spawn(BINARY, [], { env: this.#environment, stdio: ["ignore", "pipe", "pipe"] });
     for (const output of [this.#process.stdout, this.#process.stderr]) {
       output.setEncoding("utf8").on("data", (text) => (this.log += text));
@@ -361,7 +361,7 @@ async function device(t, service, { engine = "chromium", isMobile, ...options })
   const complaints = context.complaints ?? watch(context, service);
   t.after(async () => {
     await context.close();
-    assert.deepEqual(complaints, [], "the pages made no error");
+    assert.deepEqual(complaints, [], "the pages caused no errors");
   });
   return context.newPage();
 }

@@ -39,7 +39,7 @@ function partsOf() {
 /** Fails unless every dialog, sheet, view and notice of a page was passed to `fits`, on any page of that name. */
 export async function allLookedAt(page) {
   const { name, all } = await page.evaluate(partsOf);
-  assert.deepEqual(all.filter((part) => !looked.get(name)?.has(part)), [], `all parts of the page ${name} were looked at`);
+  assert.deepEqual(all.filter((part) => !looked.get(name)?.has(part)), [], `all parts of the page ${name} were checked`);
 }
 
 /** Fails if what an English page shows does not fit, at some size or in some language. Restores the page. */

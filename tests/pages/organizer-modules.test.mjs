@@ -73,7 +73,7 @@ test("a price is read as people write it, with the digits of its currency", () =
   }
   for (const [sum, currency, typed] of [[1200, "EUR", "12,00"], [1_250_050, "EUR", "12500,50"], [1200, "JPY", "1200"], [1200, "KWD", "1,200"], [1_200_000, "COP", "12000,00"]]) {
     assert.equal(amount(sum, currency), typed);
-    assert.equal(sumOf(typed, currency), sum, "it is read again");
+    assert.equal(sumOf(typed, currency), sum, "it is parsed back");
   }
 });
 

@@ -133,7 +133,7 @@ forBothDatabases("whoever has no event makes one first, and is told what comes n
   const next = page.locator("#next");
   const says = (name, values) => next.getByText(en(`organizer.next_${name}`, values)).waitFor();
   await says("list");
-  assert.equal(await next.getByRole("link").count(), 0, "nothing leads to where one is");
+  assert.equal(await next.getByRole("link").count(), 0, "no link to the current view");
   await tickets.api("POST", "/api/events/default-2/tickets", "seat,gate,username\nA-1,North,ana\n");
   await page.getByRole("link", { name: en("organizer.check"), exact: true }).click();
   await says("hand");
@@ -343,12 +343,12 @@ test("what is wrong with a line is told in the page's language", async (t) => {
   assert.deepEqual(await reading("seat,gate,shoes\nD-1,North,1\n"), [line(1, "unknown_column", { columns: "shoes" })]);
   assert.deepEqual(await reading("seat,gate,Seat\nD-1,North,1\n"), [line(1, "column_twice", {}, "seat")]);
   assert.deepEqual(await reading("<!doctype html><html>"), [`${es("organizer.whole_file")} ${es("field.web_page")}`]);
-  assert.equal(await page.locator("#preview [lang=en]").count(), 0, "nothing is left in the service's words");
+  assert.equal(await page.locator("#preview [lang=en]").count(), 0, "every error is translated");
 
   const newer = { status: 422, code: "newer", detail: "2 things.", errors: [{ field: "line 2", code: "newest", params: {}, message: "is news" }] };
   await page.route("**/tickets?*", (route) => route.fulfill({ status: 422, contentType: "application/problem+json", headers: marked(), json: newer }));
   assert.deepEqual(await reading("seat,gate\nD-1,North\n"), [`${es("organizer.line")} 2 is news`]);
-  assert.equal(await page.locator("#preview [lang=en]").innerText(), "is news", "a code that the page does not know is told in English");
+  assert.equal(await page.locator("#preview [lang=en]").innerText(), "is news", "an unknown code is explained in English");
 });
 
 test("what is wrong with a field is told beside it, in the page's language", async (t) => {
@@ -448,7 +448,7 @@ forBothDatabases("a ticket is given, transferred, reissued and revoked, and each
 
   await opens();
   await pressInDialog(page, "link_title");
-  assert.ok(await inDialog(page).getByText(en("organizer.reissue_done")).isHidden(), "nothing was done this time");
+  assert.ok(await inDialog(page).getByText(en("organizer.reissue_done")).isHidden(), "nothing was changed this time");
   assert.equal(await field(page, "link").inputValue(), links[2], "the same link again");
   await page.keyboard.press("Escape");
   await pressInDialog(page, "revoke");
@@ -678,7 +678,7 @@ test("a gate's key is enrolled by a code, replaced with one press, and revoked",
   assert.ok(key);
   await pressInDialog(page, "close");
   // A dialog reports its closing a moment later.
-  await eventually(async () => assert.equal(await page.locator("#enrol-link").inputValue(), "", "the code is not kept"));
+  await eventually(async () => assert.equal(await page.locator("#enrol-link").inputValue(), "", "the code is dropped"));
 
   await tickets.api("POST", "/api/events/default/scans", { scan_id: crypto.randomUUID(), code: "RT1.x" }, key).catch(() => {});
   await page.reload();
@@ -723,7 +723,7 @@ for (const language of LANGUAGES) {
     const file = await download;
     assert.equal(file.suggestedFilename(), "default-changed-links.csv");
     const links = fs.readFileSync(await file.path(), "utf8").trim().split("\n").slice(1);
-    assert.equal(new Set(links.map((line) => line.split(",").at(-1))).size, 130, "those before it broke off too");
+    assert.equal(new Set(links.map((line) => line.split(",").at(-1))).size, 130, "with those made before the interruption");
     await sees(dialog.locator("#lost-scans"), text("result.unknown_ticket"));
     await dialog.getByRole("button", { name: text("organizer.close") }).click();
     await sees(page, text("organizer.old_keys", { keys: 1 }));
@@ -813,7 +813,7 @@ test("the check names the keys that end soon, the one in use among them", async 
   await tickets.api("PATCH", "/api/events/default", { ends_at: ends(1) });
   page = await signedIn(t, tickets, { key: later.key, view: "check" });
   await told("check_key_ends", "Soon").waitFor();
-  assert.equal(await told("check_key_ends", "Door").count(), 0, "where the event has an end, the keys of gates end after it");
+  assert.equal(await told("check_key_ends", "Door").count(), 0, "if the event has an end, gates' keys end after it");
   // Only 0.1.0 made such keys.
   await page.route(/\/api\/keys\?/, async (route) => {
     const response = await route.fetch();
@@ -863,7 +863,7 @@ for (const [size, device, colorScheme] of [["phone", phone, "dark"], ["desktop",
     await open("gates");
     await warns(card("Silent"), "device_unsent");
     await warns(card("Old"), "device_list_old");
-    assert.equal(await page.getByText(begins("device_silent")).count(), 0, "before the doors open nobody waits for it");
+    assert.equal(await page.getByText(begins("device_silent")).count(), 0, "before the doors open it need not be online");
     await times(ago(10), ago(-60));
     await press(page, "sign_out");
     await signIn(page, tickets.key);
@@ -875,7 +875,7 @@ for (const [size, device, colorScheme] of [["phone", phone, "dark"], ["desktop",
     await open("board");
     await page.locator("#devices .warn").first().waitFor();
     const names = await page.locator("#devices tbody th bdi").allTextContents();
-    assert.deepEqual([names[0], names.at(-1)], ["Silent", "Fine"], "those first that somebody should see to");
+    assert.deepEqual([names[0], names.at(-1)], ["Silent", "Fine"], "those that need attention come first");
     await accessible(page);
   });
 }
@@ -898,7 +898,7 @@ test("people without a ticket: the price is typed as one writes it, the board an
   const tickets = await withTickets(t);
   const page = await signedIn(t, tickets, { view: "events" });
   await press(page, "edit");
-  assert.ok(!(await field(page, "walk_up_price").isVisible()), "nobody is asked for a price before anybody is let in");
+  assert.ok(!(await field(page, "walk_up_price").isVisible()), "no price without admission at the door");
   await field(page, "walk_ups_allow").check();
   await field(page, "walk_up_price").fill("12,50");
   await pressInDialog(page, "save");
@@ -931,7 +931,7 @@ test("people without a ticket: the price is typed as one writes it, the board an
   await sees(line, en("organizer.at_the_door"));
   await line.getByRole("button").click();
   await sees(inDialog(page), "€12.50");
-  assert.deepEqual(await page.locator("#ticket-actions button").allInnerTexts(), [en("organizer.revoke")], "nobody can be given it");
+  assert.deepEqual(await page.locator("#ticket-actions button").allInnerTexts(), [en("organizer.revoke")], "it cannot be given to anybody");
   await accessible(page);
   await pressInDialog(page, "close");
 
@@ -1090,11 +1090,11 @@ for (const [size, device, colorScheme] of [["phone", phone, "light"], ["desktop"
     await list.getByText("Zoe Roe").waitFor();
     assert.deepEqual(await list.locator("tbody th").allTextContents(), ["Ana Ruiz", "Ana Ruiz", "Bob Poe", "Zoe Roe"]);
     assert.deepEqual(await list.locator(".box").allTextContents(), ["☐", "☐", "☒", "☐"]);
-    assert.deepEqual(await list.locator("td.number").allTextContents(), ["2", "2", "1", "1"], "who comes together");
+    assert.deepEqual(await list.locator("td.number").allTextContents(), ["2", "2", "1", "1"], "the tickets of each person");
     await accessible(page);
     await page.getByLabel(en("organizer.gate"), { exact: true }).filter({ visible: true }).selectOption({ label: en("organizer.list_each_gate") });
     assert.equal(await list.locator(".roll").count(), 2);
-    assert.equal((await tickets.api("GET", "/api/events/default/printed")).printed_at, null, "what is looked at is not printed");
+    assert.equal((await tickets.api("GET", "/api/events/default/printed")).printed_at, null, "viewing it does not count as printing");
     await press(page, "print");
     await page.waitForFunction(() => globalThis.printed?.includes("Walks with a stick"));
     await page.emulateMedia({ media: "print" });
@@ -1118,7 +1118,7 @@ test("who has not come yet, and who is inside, is named from the board", async (
   await button("missing").click();
   const names = page.locator("#roll tbody th");
   await names.getByText("Ana Roe").waitFor();
-  assert.deepEqual(await names.allTextContents(), ["Ana Roe"], "a ticket that nobody holds is nobody's");
+  assert.deepEqual(await names.allTextContents(), ["Ana Roe"], "tickets without a holder are not listed");
   await accessible(page);
   await page.locator("nav").getByText(en("organizer.board")).click();
   await button("inside").click();

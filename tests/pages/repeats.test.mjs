@@ -37,7 +37,7 @@ test("a ticket that never left the picture is no second scan, however seldom a b
   assert.ok(!isScan(20_000, NEXT), "whichever of its codes it shows");
   looks(25_000);
   looks(25_000);
-  assert.ok(!isScan(25_000), "two slow pictures that missed it stand for two seconds");
+  assert.ok(!isScan(25_000), "two slow pictures without it count for two seconds");
 });
 
 test("a ticket that the scanner did not see for 4 s of looking has gone, and comes again", (t) => {
@@ -76,7 +76,7 @@ test("what stays in the picture beside the one that is meant has not gone", (t) 
   assert.ok(!isScan(500));
   for (let look = 0; look < 10; look += 1) looks(500, [OTHER]);
   isScan(500, OTHER, [CODE]);
-  assert.ok(isScan(500), "it had gone before, and came back beside another");
+  assert.ok(isScan(500), "it had gone, and came back beside another");
 });
 
 test("while its verdict is on the screen a ticket is answered by it, also after a pause", (t) => {

@@ -20,7 +20,7 @@ for (const [decoder, script] of Object.entries(DECODERS)) {
     const gate = await Gate.at(t, tickets, { script });
     assert.match(await gate.scans(await holder.code()), new RegExp(en("result.accepted")));
     const detected = await gate.page.evaluate(() => globalThis.detected ?? 0);
-    assert.equal(detected > 0, decoder === "the browser's detector", "it was read as meant");
+    assert.equal(detected > 0, decoder === "the browser's detector", "it was read with the intended decoder");
   });
 }
 
@@ -107,7 +107,7 @@ forBothDatabases("a ticket without JavaScript", async (t, service) => {
   const holder = await Holder.at(t, service, provisioning.ticket_url, { javaScriptEnabled: false });
   await holder.sees("Ana Roe");
   const refresh = await holder.page.locator("meta[http-equiv=refresh]").getAttribute("content");
-  assert.ok(Number(refresh) >= 1 && Number(refresh) <= 31, `the page loads anew with the next code, in ${refresh} s`);
+  assert.ok(Number(refresh) >= 1 && Number(refresh) <= 31, `the page reloads with the next code, in ${refresh} s`);
   const gate = await Gate.at(t, service);
   assert.match(await gate.scans(await holder.code()), new RegExp(en("result.accepted")));
   await holder.page.reload();
