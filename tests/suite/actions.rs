@@ -1,4 +1,5 @@
-//! What organizers and supervisors did is kept: who, when and what, in the transaction of the change.
+//! The record of actions: who did what and when, among organizers and supervisors, written in the change's own
+//! transaction.
 
 use http::Method;
 use register_ticket_api::model::Action;
@@ -27,13 +28,13 @@ on_both_databases! {
 
 const GALA: &str = "/api/events/gala";
 
-/// A request that does one thing, all that it needs being there already.
+/// A request that performs one action; everything it needs already exists.
 struct Deed {
     client: Client,
     method: Method,
     path: String,
     body: Value,
-    /// What gets the mail, if it is one.
+    /// The server that receives the mail, if there is one.
     _mail_server: Option<MailServer>,
 }
 
@@ -47,7 +48,7 @@ impl Deed {
     }
 }
 
-/// An event, a ticket in somebody's hands, and an organizer with a key of their own.
+/// An event, a ticket with a holder, and an organizer with a separate key.
 struct Office {
     service: Service,
     organizer: Client,
@@ -66,14 +67,14 @@ impl Office {
         Self { service, organizer, key: key["key"].clone(), key_id: key["key_id"].clone(), ticket }
     }
 
-    /// The key of a device, by its id.
+    /// Creates a device's key and returns its id.
     async fn device(&self) -> String {
         let body = json!({ "name": "North door", "role": "gate", "event": "gala", "gate": "North" });
         let made = self.service.organizer.post("/api/keys", body).await.is(201);
         made["key_id"].as_str().expect("a key has an id").to_owned()
     }
 
-    /// Makes ready what an action needs, and returns the request that does it.
+    /// Prepares what an action needs and returns the request that performs it.
     async fn deed(&self, action: Action) -> Deed {
         let of_ticket = |what: &str| format!("/api/tickets/{}/{what}", self.ticket.ticket_id);
         let (method, path, body) = match action {
@@ -158,19 +159,19 @@ impl Office {
         Deed { client: mailing.anonymous.with_key(key), _mail_server: Some(mail_server), ..deed }
     }
 
-    /// All actions, the oldest first.
+    /// All actions, oldest first.
     async fn actions(&self) -> Vec<Value> {
         let csv = self.service.organizer.get("/api/actions.csv").await;
         rows(&csv.text())
     }
 }
 
-/// Actions that somebody asks the service for.
+/// The actions that a request can perform.
 fn of_requests() -> impl Iterator<Item = Action> {
     Action::ALL.iter().copied().filter(|action| *action != Action::EventForgotten)
 }
 
-/// The lines of a CSV file as objects, what is empty as null.
+/// Parses CSV into objects; an empty field becomes null.
 fn rows(csv: &str) -> Vec<Value> {
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let columns = reader.headers().expect("there is a header").clone();
@@ -248,7 +249,7 @@ async fn a_ticket_has_its_history_and_no_other_tickets(service: Service) {
     assert_members(&history[2], json!({ "key_name": "Office", "at": office.service.time(-1_000), "event": "gala" }));
 }
 
-/// What was done to a ticket, in its order.
+/// A ticket's history, in order.
 async fn history(organizer: &Client, ticket_id: Uuid) -> Vec<Value> {
     let path = format!("/api/tickets/{ticket_id}/actions");
     let history = organizer.get(&path).await.is(200);
@@ -303,7 +304,7 @@ async fn what_is_done_to_all_tickets_at_once_is_in_the_history_of_each(service: 
     office.deed(Action::LinksExported).await.done().await;
     let phone = office.device().await;
     office.organizer.bare(Method::POST, format!("/api/keys/{phone}/lost")).await.is(200);
-    // Of the phone's tickets alone, of which there are none.
+    // Only the phone's tickets, of which there are none.
     office.organizer.get(format!("/api/keys/{phone}/links.csv")).await;
     let secret = [("TICKET_SECRET", "the first secret of the test suite")];
     let later = crate::secret::change_secret(service, &secret, &["--yes"]);
@@ -327,7 +328,7 @@ async fn what_is_done_to_all_tickets_at_once_is_in_the_history_of_each(service: 
 
 async fn actions_are_told_in_the_order_of_their_times(service: Service) {
     let office = Office::open(service).await;
-    // As an import's, an id may be older than what was done before it, and many may be of one moment.
+    // Like an import's, an id may be older than earlier actions, and several may have the same time.
     for age in [3_000, 1_000, 2_000, 1_000, 4_000, 1_000] {
         office.service.clock.advance(-age);
         office.deed(Action::LinkShown).await.done().await.is(200);

@@ -1,4 +1,5 @@
-//! Guessing: more than ten refused codes of a ticket within a minute, or sixty of a key, and its codes are not looked at.
+//! Guessing: after more than ten refused codes of a ticket within a minute, or sixty of a key, no further code is
+//! checked.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ async fn only_refused_codes_of_the_same_ticket_count(service: Service) {
         let elsewhere = with(service.scan(&ticket), json!({ "at_gate": "South" }));
         gate.post(SCANS, elsewhere).await.is_scan(409, "wrong_gate");
     }
-    // Eleven are decided: ten on record are not more than ten. Stale ones count as well.
+    // Eleven are checked, because ten on record are not yet more than ten. Stale codes count too.
     guess(&service, &gate, &ticket, 10).await;
     let stale = with(service.scan(&ticket), json!({ "code": ticket.qr(service.moment(-120_000)) }));
     gate.post(SCANS, stale).await.is_scan(422, "stale_code");
@@ -128,7 +129,7 @@ async fn a_batch_neither_counts_nor_meets_the_limit(service: Service) {
     let answer = gate.post(&format!("{SCANS}/batch"), json!({ "scans": batch })).await.is(200);
     assert_eq!(answer["results"][10]["result"], "wrong_code");
 
-    // The eleven of the batch do not count: eleven more are decided, and then the limit is met, but not by a batch.
+    // The batch's eleven do not count: eleven more are checked, and then the limit applies, though not to a batch.
     guess(&service, &gate, &ticket, 11).await;
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(429, "too_many_attempts");
     let admitted = with(offline(service.scan(&ticket)), json!({ "offline_result": "accepted" }));
@@ -137,7 +138,7 @@ async fn a_batch_neither_counts_nor_meets_the_limit(service: Service) {
     assert_eq!(answer["results"][0]["result"], "accepted");
 }
 
-/// A right code of another gate's ticket is answered as a wrong one is, whatever the ticket's state.
+/// A correct code of another gate's ticket gets the same answer as a wrong one, whatever the ticket's state.
 async fn a_key_learns_nothing_of_the_codes_of_another_gate(service: Service) {
     let body = json!({ "name": "x", "role": "gate", "event": "default", "gate": "North", "offline": true });
     let north = service.key(body).await;
@@ -184,7 +185,7 @@ async fn after_sixty_refused_codes_a_key_rests(service: Service) {
     let attendance = json!({ "seat": "A1", "gate": "North", "totp_code": ticket.code(service.now()) });
     let attendance = gate.post("/api/users/attendance", attendance);
     service.unchanged(attendance).await.is_refused(429, "too_many_wrong_codes");
-    // Other keys admit.
+    // Other keys still admit.
     other.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
 
     service.clock.advance(59_999);
@@ -251,7 +252,7 @@ async fn a_batch_meets_the_limit_of_its_key_and_each_time_comes_further(service:
     assert_eq!(service.database.count("select count(*) from scans").await, 131);
 }
 
-/// Whoever guesses spreads it over many tickets, so that none of them has three refusals.
+/// Guesses are spread over many tickets, so that none has three refusals.
 async fn after_three_refused_codes_a_key_is_told_nothing_of_the_future_of_any_ticket(service: Service) {
     let (gate, other) = (service.gate().await, service.gate().await);
     let told = async |client: &Client, ticket: &Ticket, away: i64| {
@@ -282,7 +283,7 @@ async fn a_batch_is_told_nothing_of_the_future(service: Service) {
     assert_eq!(told(2), json!(["wrong_code", -3_600]));
 }
 
-/// A scan with the code that the ticket shows so many milliseconds away from now.
+/// A scan with the code that the ticket shows this many milliseconds from now.
 fn of(service: &Service, ticket: &Ticket, away: i64) -> Value {
     with(wrong(service, ticket), json!({ "totp_code": ticket.code(service.moment(away)) }))
 }
@@ -291,7 +292,7 @@ fn by_hand(seat: &str) -> Value {
     json!({ "scan_id": Uuid::now_v7(), "seat": seat, "gate": "North", "manual": true, "note": "x" })
 }
 
-/// Of six tickets, so that none of them meets the limit of its own.
+/// Guesses on six tickets, so that none reaches its own limit.
 async fn guess_sixty_times(service: &Service, client: &Client) {
     for seat in 0..6 {
         let ticket = service.ticket(&format!("guessed-{seat}")).await;

@@ -1,4 +1,4 @@
-//! Backups: what is in them, what refuses to be one, and that whatever goes wrong leaves the backup before it alone.
+//! Backups: their content, what is refused as one, and that a failure leaves the previous backup untouched.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -49,7 +49,7 @@ on_both_databases! {
 
 const FIRST: &[(&str, &str)] = &[("TICKET_SECRET", "the first secret of the test suite")];
 
-/// Some tickets, of which two were scanned.
+/// Creates some tickets and scans two of them.
 async fn evening(service: &Service) {
     let tickets = tickets(service, 20).await;
     let path = "/api/events/default/scans";
@@ -57,12 +57,12 @@ async fn evening(service: &Service) {
     service.organizer.post(path, service.scan(&tickets[0])).await.is_scan(409, "already_used");
 }
 
-/// `backup` into the directory `backups`.
+/// The `backup` command, into the directory `backups`.
 fn backup(service: &Service, directory: &Directory) -> Command {
     on(&service.database, directory, &["backup", "--to", "backups"])
 }
 
-/// The names of the backups, which are all that is in their directory.
+/// The names of the backups, which must be the only files in their directory.
 fn backups(service: &Service, directory: &Directory) -> Vec<String> {
     let names = directory.names("backups");
     let ending = if service.database.kind == Kind::Sqlite { ".db.gz" } else { ".dump.gz" };
@@ -76,7 +76,7 @@ fn take(service: &Service, directory: &Directory) -> PathBuf {
     directory.0.join(said.split_once(": ").expect("the path, and then what is in it").0)
 }
 
-/// An empty place of the same kind of database.
+/// An empty database of the same kind, to restore into.
 enum Target {
     File(PathBuf),
     Database(Box<TestDatabase>),
@@ -135,7 +135,7 @@ async fn a_backup_restores_every_row_and_the_service_runs_on_it(service: Service
     let before = service.database.snapshot().await;
     let file = take(&service, &directory);
     assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
-    // What happens later is not in it.
+    // Later changes are not in it.
     service.seat("default", "late", "North").await;
 
     let verified = verify(&service, &directory, &file).printed();
@@ -160,7 +160,7 @@ async fn a_backup_restores_every_row_and_the_service_runs_on_it(service: Service
     server.organizer().post("/api/users", json!({ "username": "new" })).await.is(201);
 }
 
-/// What the gate knows was in the future of the backup: tickets that are gone, and used ones that are valid again.
+/// What the gate knows is newer than the backup: tickets that no longer exist, and used ones that are valid again.
 async fn a_gate_gets_the_whole_list_of_a_restored_database(service: Service) {
     const MANIFEST: &str = "/api/events/default/manifest";
     let directory = Directory::new();
@@ -257,7 +257,7 @@ async fn a_restore_overwrites_nothing(service: Service) {
     assert_eq!(target.rows().await.snapshot().await, before);
 }
 
-/// A gate's key of its own, by its id.
+/// Creates a gate's key and returns its id.
 async fn gate_key(service: &Service, name: &str) -> String {
     let key = json!({ "name": name, "role": "gate", "event": "default", "gate": "North" });
     let made = service.organizer.post("/api/keys", key).await.is(201);
@@ -267,7 +267,7 @@ async fn gate_key(service: &Service, name: &str) -> String {
 async fn a_restore_ends_with_what_is_good_again(service: Service) {
     let directory = Directory::new();
     evening(&service).await;
-    // The program's clock is that of the machine, by which these have not ended.
+    // The program uses the machine's clock, by which these events have not ended.
     let end = "2098-01-01T00:00:00Z";
     let [good, revoked] = ["Office", "Old office"].map(|name| {
         service.organizer.post("/api/keys", json!({ "name": name, "role": "organizer", "expires_at": end }))
@@ -292,7 +292,7 @@ async fn a_restore_ends_with_what_is_good_again(service: Service) {
 async fn a_restore_beside_the_database_of_before_tells_what_was_not_good_there(service: Service) {
     let directory = Directory::new();
     let tickets = tickets(&service, 6).await;
-    // Keys that have not ended yet by the clock of the program.
+    // Keys that have not ended by the program's clock.
     let far = json!({ "starts_at": "2098-01-01T00:00:00Z", "ends_at": "2098-01-02T00:00:00Z" });
     service.organizer.patch("/api/events/default", far).await.is(200);
     let [same, reissued, transferred, revoked, used, erased] = &tickets[..] else { panic!("six tickets") };
@@ -394,7 +394,7 @@ async fn what_devices_that_were_enrolled_since_a_backup_have_not_sent_is_taken_a
     const BATCH: &str = "/api/events/default/scans/batch";
     let directory = Directory::new();
     let tickets = tickets(&service, 5).await;
-    // By the clock of the program, too, they have not ended.
+    // They have not ended by the program's clock either.
     let far = json!({ "starts_at": "2098-01-01T00:00:00Z", "ends_at": "2098-01-02T00:00:00Z" });
     service.organizer.patch("/api/events/default", far.clone()).await.is(200);
     let make = async |event: &str| {
@@ -442,7 +442,7 @@ async fn what_devices_that_were_enrolled_since_a_backup_have_not_sent_is_taken_a
         device.get("/api/events/default/stats").await.is_refused(401, "unauthenticated");
         device.post(BATCH, batch.clone()).await.is_refused(401, "unauthenticated");
         server.organizer().bare(Method::POST, format!("/api/keys/{id}/take")).await.is(200);
-        // Another process would know of it within 30 s; this one was told.
+        // Another process would notice within 30 s; this one made the change.
         let taken = device.post(BATCH, batch).await.is(200);
         assert_eq!(taken["results"][0]["result"], "accepted", "{taken}");
         device.get("/api/events/default/stats").await.is_refused(401, "unauthenticated");
@@ -458,7 +458,7 @@ async fn what_devices_that_were_enrolled_since_a_backup_have_not_sent_is_taken_a
     assert_eq!(server.organizer().get("/api/events/default/stats").await.is(200)["admitted"], 5);
 }
 
-/// It gives itself up where its own database does not know it any more, and nowhere else.
+/// A device gives up its key only if its own database does not know the key.
 async fn a_device_knows_its_database_again_when_a_backup_was_restored(service: Service) {
     const STATS: &str = "/api/events/default/stats";
     let directory = Directory::new();
@@ -475,7 +475,7 @@ async fn a_device_knows_its_database_again_when_a_backup_was_restored(service: S
     assert_eq!(refused.header("register-ticket-database"), database);
 }
 
-/// The file with other bytes in it, under another name.
+/// Writes a changed copy of the file under another name.
 fn altered(directory: &Directory, file: &Path, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
     let mut bytes = fs::read(file).expect("the backup can be read");
     change(&mut bytes);
@@ -484,7 +484,7 @@ fn altered(directory: &Directory, file: &Path, change: impl FnOnce(&mut Vec<u8>)
     altered
 }
 
-/// What is in a compressed file.
+/// Decompresses a file.
 fn unpacked(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut content = Vec::new();
     GzDecoder::new(File::open(file)?).read_to_end(&mut content)?;
@@ -510,7 +510,7 @@ async fn a_backup_that_was_cut_or_altered_is_refused(service: Service) {
     }
     is_refused(&altered(&directory, &file, |bytes| *bytes = b"a text".to_vec())).await;
 
-    // The same content can be compressed in more than one way, so that a bit in a thousand changes nothing.
+    // The same content can be compressed in several ways, so a rare bit makes no difference.
     let content = unpacked(&file).expect("it is whole");
     let is_noticed = |file: &Path| {
         if unpacked(file).is_ok_and(|unpacked| unpacked == content) {
@@ -550,8 +550,8 @@ async fn a_schema_that_is_not_known_is_neither_backed_up_nor_restored(service: S
     assert_eq!(fs::read(&file).expect("it is there"), bytes);
 }
 
-/// The command in a shell that lets it write files of so many blocks of 512 bytes; a full disk says the same. With
-/// `killed` the first write beyond ends the process there and then.
+/// Runs the command in a shell that limits its files to this many blocks of 512 bytes, which gives the same errors as a
+/// full disk. With `killed`, the first write beyond the limit kills the process.
 fn limited(command: Command, blocks: u32, killed: bool) -> Run {
     let mut shell = Command::new("sh");
     let trap = if killed { "" } else { "trap '' XFSZ; " };
@@ -591,7 +591,7 @@ async fn a_failed_backup_leaves_those_before_it_and_nothing_of_its_own(service: 
             assert!(target.is_untouched().await);
         }
     }
-    // What the killed one left is gone after the next.
+    // Leftovers of a killed backup are removed by the next.
     fs::write(directory.0.join("backups/.unfinished-tickets-0"), "half").expect("the directory takes a file");
     take(&service, &directory);
     assert!((1..=2).contains(&backups(&service, &directory).len()));
@@ -619,7 +619,7 @@ async fn backups_at_once_do_no_harm(service: Service) {
 async fn of_old_backups_seven_days_and_four_weeks_are_kept(service: Service) {
     let directory = Directory::new();
     fs::create_dir(directory.0.join("backups")).expect("a directory");
-    // Plain dumps count, too.
+    // Plain dumps count too.
     let (ours, other) = match service.database.kind {
         Kind::Sqlite => (["db.gz"; 2], "dump.gz"),
         Kind::Postgres => (["dump.gz", "dump"], "db.gz"),
@@ -634,17 +634,17 @@ async fn of_old_backups_seven_days_and_four_weeks_are_kept(service: Service) {
     for name in foreign.iter().cloned().chain((1..=31).map(name)) {
         directory.file(&format!("backups/{name}"), "");
     }
-    // Nothing is removed while there is no new one.
+    // Nothing is removed if the new backup fails.
     limited(backup(&service, &directory), 0, false);
     assert_eq!(directory.names("backups").len(), 35);
-    // Nor for one without a ticket: somebody gave a wrong path, and backs it up before they look on.
+    // Nor if it has no ticket: perhaps somebody gave a wrong path and has not noticed yet.
     take(&service, &directory);
     assert_eq!(directory.names("backups").len(), 36);
 
     service.seat("default", "A1", "North").await;
     let new = take(&service, &directory);
     foreign.push(new.file_name().expect("a name").to_str().expect("UTF-8").to_owned());
-    // The new one is one of the seven days. The others are the last of the month, and before them the Sundays.
+    // The new one is one of the seven days. Then come the last days of the month, and before them the Sundays.
     let kept = [5, 12, 19, 26, 27, 28, 29, 30, 31];
     foreign.extend(kept.map(name));
     let mut names = directory.names("backups");
@@ -697,7 +697,7 @@ async fn verify_tells_whether_the_secret_fits(service: Service) {
     assert_eq!(run.errors, "error: the backup needs another TICKET_SECRET\n");
 }
 
-/// A compressed SQLite database that was changed after it was backed up.
+/// A compressed SQLite database, changed after the backup was made.
 async fn doctored(directory: &Directory, file: &Path, change: &str) -> PathBuf {
     let database = directory.0.join("doctored.db");
     fs::write(&database, unpacked(file).expect("it is whole")).expect("the directory takes a file");
@@ -753,7 +753,7 @@ async fn a_torn_database_is_not_backed_up() {
     let database = url.strip_prefix("sqlite:").expect("a file");
     let mut bytes = fs::read(database).expect("it is there");
     let length = bytes.len();
-    // All but the pages that say which tables there are.
+    // All pages except those that list the tables.
     bytes[length / 4..].fill(0xff);
     let torn = directory.file("torn.db", "");
     fs::write(&torn, bytes).expect("the file is ours");
@@ -794,13 +794,13 @@ async fn the_log_of_a_previous_database_is_not_mixed_into_a_restored_one() {
     assert_eq!(names, ["backups", "restored.db"]);
 }
 
-/// The name of a backup that was taken then.
+/// The path for a backup made two hours ago.
 fn two_hours_ago(directory: &Directory) -> PathBuf {
     let time = Millis(Millis::now().0 - 2 * Millis::HOUR).to_string().replace(['-', ':'], "");
     directory.0.join(format!("backups/tickets-{}-{}Z.db.gz", &time[..8], &time[9..15]))
 }
 
-/// The environment of a service that takes backups by itself.
+/// The environment of a service with daily backups.
 fn daily(service: &Service, directory: &Directory, further: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut environment = service.database.environment();
     let backups = directory.0.join("backups").display().to_string();
@@ -809,14 +809,14 @@ fn daily(service: &Service, directory: &Directory, further: &[(&str, &str)]) -> 
     environment
 }
 
-/// What a metric says.
+/// Reads a metric.
 async fn metric(server: &Server, name: &str) -> Option<i64> {
     let text = server.organizer().get("/metrics").await.text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     Some(line?.parse().expect("a number"))
 }
 
-/// The same, once it has said something.
+/// Reads a metric once it is there.
 async fn last(server: &Server, name: &str) -> i64 {
     let said = async || metric(server, name).await.filter(|time| *time > 0);
     within(PATIENCE, "a backup in the metrics", said).await
@@ -875,7 +875,7 @@ async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
     evening(&service).await;
     let old = two_hours_ago(&directory);
     fs::rename(take(&service, &directory), &old).expect("it is there");
-    // Nothing was done since.
+    // Nothing has changed since.
     let url = service.database.url();
     let file = url.strip_prefix("sqlite:").expect("a file");
     let touched = Command::new("touch").args(["-t", "202001010000", file, &format!("{file}-wal")]).status();
@@ -894,7 +894,7 @@ async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
     assert!(old.exists(), "each of the last hours has one");
 }
 
-/// As after a machine or a process that died within the minute.
+/// As after a crash of the machine or process within the minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_on_sqlite_backs_up_what_was_scanned_before_it_started() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
@@ -1000,7 +1000,7 @@ async fn a_stop_in_the_middle_is_not_held_up_and_leaves_the_backup() {
     verify(&service, &directory, &directory.0.join("backups").join(&names[0])).printed();
 }
 
-/// A program that stands before PostgreSQL's own of this name.
+/// Puts a program in front of PostgreSQL's own of this name.
 fn stand_in(directory: &Directory, name: &str, script: &str) -> String {
     let _ = fs::create_dir(directory.0.join("bin"));
     let path = directory.file(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
@@ -1015,7 +1015,7 @@ async fn the_throwaway_database_is_dropped_whatever_happens() {
     evening(&service).await;
     let file = take(&service, &directory);
     let name = directory.0.join("name");
-    // It is called twice: to read the dump, and to load it.
+    // It runs twice: to read the dump, and to load it.
     let record = format!("[ \"$1\" = --file=- ] && exec \"$REAL\" \"$@\"; echo \"$PGDATABASE\" > {}", name.display());
     let real = Command::new("sh").args(["-c", "command -v pg_restore"]).output().expect("sh runs").stdout;
     let real = String::from_utf8(real).expect("UTF-8");
@@ -1051,7 +1051,7 @@ async fn what_postgresqls_programs_say_is_told() {
     assert!(said.contains("server version mismatch"), "{said}");
     assert_eq!(backups(&service, &directory).len(), 0);
 
-    // The password is in the environment, not among the arguments, which everybody on the machine can read.
+    // The password is in the environment, not in the arguments, which everybody on the machine can read.
     let real = Command::new("sh").args(["-c", "command -v pg_dump"]).output().expect("sh runs").stdout;
     let real = String::from_utf8(real).expect("UTF-8");
     let arguments = directory.0.join("arguments");
@@ -1073,7 +1073,7 @@ async fn a_dump_is_restored_into_a_database_that_was_only_migrated() {
     assert_eq!(target.rows().await.snapshot().await, before);
 }
 
-/// As the daily export on Google Cloud makes it.
+/// As made by the daily export on Google Cloud.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_dump_is_taken_too() {
     let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
@@ -1097,7 +1097,7 @@ async fn a_plain_dump_is_taken_too() {
     assert!(Run::of(newest.env("BACKUP_DIR", "backups")).printed().contains("20200105-040000Z.dump can be restored"));
 }
 
-/// Such as Cloud SQL's `google_vacuum_mgmt`, which no other server could make.
+/// Such as Cloud SQL's `google_vacuum_mgmt`, which no other server could create.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_put_into_the_database_beside_ours_is_not_restored() {
     let (service, directory) = (Service::start(Kind::Postgres).await, Directory::new());
@@ -1124,7 +1124,7 @@ async fn a_backup_of_one_database_is_not_restored_into_the_other() {
     assert!(into_postgres.contains("is a backup of SQLite, and the database is PostgreSQL"), "{into_postgres}");
     let into_sqlite = Target::of(&sqlite, &directories[1]).await.restore(&directories[1], &files[1]).failed(1);
     assert!(into_sqlite.contains("is a backup of PostgreSQL, and the database is SQLite"), "{into_sqlite}");
-    // Verified they can be from anywhere, where a server is named.
+    // They can be verified from anywhere if a server is named.
     let said = verify(&sqlite, &directories[0], &files[1]).failed(1);
     assert!(said.contains("use --scratch-url"), "{said}");
     let mut command = on(&sqlite.database, &directories[0], &["backup", "verify", "--scratch-url"]);

@@ -1,4 +1,4 @@
-//! What gates decided while they were offline.
+//! Batches: the decisions that gates made offline.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ async fn wrong_items_stand_beside_good_ones(service: Service) {
     assert_eq!(items[9]["result"], "accepted");
     assert_members(&items[10], json!({ "status": 403, "code": "forbidden" }));
     assert_members(&items[11], json!({ "status": 409, "code": "scan_id_conflict" }));
-    // The good one is on record now, and of the others nothing is.
+    // Only the valid scan is on record now.
     service.unchanged(gate.post(BATCH, batch)).await.is(200);
     assert_eq!(service.database.count("select count(*) from scans").await, 1);
     assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 1);
@@ -140,7 +140,7 @@ async fn an_item_that_cannot_be_read_is_refused_alone(service: Service) {
     assert_eq!(service.database.count("select count(*) from scans").await, 1);
 }
 
-/// `too_many_attempts` and `undone` are the service's own, and no row has them.
+/// `too_many_attempts` and `undone` are answers of the service that no row can have.
 async fn a_gate_decides_only_what_is_kept(service: Service) {
     let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
     for word in ["too_many_attempts", "undone"] {
@@ -161,7 +161,7 @@ async fn an_offline_result_is_for_batches_only(service: Service) {
 async fn scanned_at_has_its_limits(service: Service) {
     let ticket = service.ticket("A1").await;
     service.clock.advance(100 * HOUR);
-    // The organizer's key of the environment has no age; its scans may lie as far back as any.
+    // The organizer's key comes from the environment and has no creation time; its scans may be as old as any.
     let gate = service.offline_gate().await;
     let organizer = &service.organizer;
     service.clock.advance(SECOND);
@@ -200,12 +200,12 @@ async fn what_is_older_than_the_newest_accepted_scan_changes_nothing(service: Se
 
     assert_eq!(service.database.count("select count(*) from tickets where inside").await, 1);
     assert_eq!(service.version("A1").await, before + 3, "in, out, in");
-    // What the gates decided is on record, to be looked at as a conflict.
+    // The gate's decisions are on record, to be reviewed as conflicts.
     let conflicts = "select count(*) from scans where offline_result = 'accepted' and result <> 'accepted'";
     assert_eq!(service.database.count(conflicts).await, 2);
 }
 
-/// A gate that did not know yet of a registration turned somebody away; the ticket must still admit.
+/// A gate that did not yet know of a registration refused the ticket, which must still admit.
 async fn whom_the_gate_refused_did_not_come_in(service: Service) {
     let (gate, ticket) = (service.offline_gate().await, service.ticket("A1").await);
     let refused = with(offline(&service, &ticket, 0), json!({ "offline_result": "not_registered" }));
@@ -274,7 +274,7 @@ async fn a_batch_that_is_not_one_is_refused(service: Service) {
     }
 }
 
-/// A scan that a gate accepted by itself, with what the phone showed then.
+/// A scan that a gate accepted offline, with the code the phone showed at that time.
 fn offline(service: &Service, ticket: &Ticket, milliseconds: i64) -> Value {
     let at = service.moment(milliseconds);
     json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(at), "scanned_at": at, "offline_result": "accepted" })

@@ -1,4 +1,4 @@
-//! Hostile and clumsy requests: each is refused with a reason, none is an error of the service, and no row changes.
+//! Hostile and malformed requests: each is refused with a reason, without a server error, and without changing a row.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ async fn a_body_of_another_type_is_refused(service: Service) {
     service.organizer.send_as(Method::POST, "/api/users", typed, body).await.is(201);
 }
 
-/// A body, and the field that is wrong in it.
+/// A body and its wrong field.
 struct Wrong {
     body: &'static str,
     field: &'static str,
@@ -115,7 +115,7 @@ async fn a_field_that_is_missing_unknown_or_twice_is_named(service: Service) {
     assert_eq!(problem["errors"][0]["message"], "is given twice");
 }
 
-/// An array of the members in their order, that is.
+/// An array with the values in field order.
 async fn an_array_is_not_taken_for_an_object(service: Service) {
     let user = service.ticket("A1").await.username;
     let (id, now) = (Uuid::now_v7(), service.time(0));
@@ -165,7 +165,7 @@ async fn a_form_that_is_not_utf_8_is_refused(service: Service) {
     }
 }
 
-/// Every route that reads a body, with names of what exists in its path.
+/// Every route that reads a body, with existing names in its path.
 fn routes_with_a_body(ticket: &Ticket) -> impl Iterator<Item = (Method, String)> {
     let without = |path: &str| {
         ["/revoke", "/reissue", "/print", "/{key_id}/enrol", "/lost", "/take", "/undo", "/printed"]

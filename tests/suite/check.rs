@@ -1,5 +1,5 @@
-//! `register-ticket-api check`: what holds of the data whatever happens. That it finds nothing where nothing is wrong, each test
-//! of the suite shows at its end.
+//! `register-ticket-api check`: the invariants of the data. Every test of the suite runs it at its end, which shows
+//! that it finds nothing wrong in sound data.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ on_both_databases! {
     a_backup_of_broken_data_is_not_verified,
 }
 
-/// Seats A1, whose holder is inside, A2, whose is not, and A3, which nobody holds; and another event.
+/// Seats A1 (holder inside), A2 (holder outside) and A3 (no holder), and another event.
 async fn fill(service: &Service) {
     let (inside, _) = (service.ticket("A1").await, service.ticket("A2").await);
     service.seat("default", "A3", "North").await;
@@ -26,7 +26,7 @@ async fn fill(service: &Service) {
     service.organizer.post("/api/events/default/scans", service.scan(&inside)).await.is_scan(200, "accepted");
 }
 
-/// A further scan of A1, with a version that is so much later.
+/// SQL for another scan of A1, with a version that is this much later.
 fn scan_again(kind: Kind, versions_later: i64) -> String {
     let id = match kind {
         Kind::Sqlite => format!("x'{}'", Uuid::now_v7().simple()),
@@ -39,7 +39,7 @@ fn scan_again(kind: Kind, versions_later: i64) -> String {
     )
 }
 
-/// For each invariant what breaks it.
+/// SQL that breaks each invariant.
 fn breaches(kind: Kind) -> Vec<(&'static str, String)> {
     let set = |what: &str, seat: &str| format!("update tickets set {what} where seat = '{seat}'");
     let without_foreign_keys = match kind {

@@ -1,4 +1,4 @@
-//! Clients of the service. Each has one key, or none, and holds what it sends and what it gets against the document.
+//! Clients of the service. Each has one key or none, and checks its requests and answers against the OpenAPI document.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ pub struct Client {
     key: Option<String>,
 }
 
-/// How requests get to the service.
+/// How requests reach the service.
 #[derive(Clone)]
 enum Transport {
-    /// Without a socket.
+    /// By a call, without a socket.
     Call(Arc<App>),
-    /// To a running process, by its address.
+    /// Over HTTP, to a running process.
     Http { agent: ureq::Agent, base_url: String },
 }
 
@@ -36,7 +36,7 @@ impl Client {
         Self { transport: Transport::Http { agent, base_url: base_url.trim_end_matches('/').to_owned() }, key: None }
     }
 
-    /// The same client with a key.
+    /// The same client with this key.
     pub fn with_key(&self, key: &str) -> Self {
         Self { transport: self.transport.clone(), key: Some(key.to_owned()) }
     }
@@ -49,7 +49,7 @@ impl Client {
         self.bare(Method::DELETE, path).await
     }
 
-    /// A request without a body.
+    /// Sends a request without a body.
     pub async fn bare(&self, method: Method, path: impl AsRef<str>) -> Reply {
         self.send(Request::builder().method(method).uri(path.as_ref()), Vec::new()).await
     }
@@ -81,7 +81,7 @@ impl Client {
             .await
     }
 
-    /// Sends any request; the key is added.
+    /// Sends any request, with the client's key.
     pub async fn send(&self, request: http::request::Builder, body: impl Into<Vec<u8>>) -> Reply {
         let mut request = request.body(body.into()).expect("the test's request is a request");
         if let Some(key) = &self.key {
@@ -97,7 +97,7 @@ impl Client {
         let sent_bytes = body.len();
         let body = match parts.headers.get(header::CONTENT_ENCODING) {
             None => body,
-            // The answer to HEAD.
+            // The answer to a HEAD request.
             Some(_) if body.is_empty() => body,
             Some(coding) if coding == "br" => plain(brotli::Decompressor::new(body.as_slice(), 4096)),
             Some(coding) => {
@@ -132,25 +132,25 @@ fn plain(mut body: impl Read) -> Vec<u8> {
     plain
 }
 
-/// An answer, decompressed.
+/// A decompressed answer.
 #[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
-    /// How long the body was on its way.
+    /// The size of the body before decompression.
     pub sent_bytes: usize,
 }
 
 impl Reply {
-    /// The JSON of an answer with this status.
+    /// Returns the JSON of an answer, which must have this status.
     #[track_caller]
     pub fn is(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
         if self.body.is_empty() { Value::Null } else { serde_json::from_slice(&self.body).expect("the body is JSON") }
     }
 
-    /// The problem of a refusal with this status and code.
+    /// Returns the problem of a refusal, which must have this status and code.
     #[track_caller]
     pub fn is_refused(&self, status: u16, code: &str) -> Value {
         let problem = self.is(status);
@@ -159,7 +159,7 @@ impl Reply {
         problem
     }
 
-    /// The answer to a scan, with this status and verdict.
+    /// Returns the answer to a scan, which must have this status and verdict.
     #[track_caller]
     pub fn is_scan(&self, status: u16, result: &str) -> Value {
         let scan = self.is(status);
@@ -171,7 +171,7 @@ impl Reply {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// A header's value, empty where there is none.
+    /// Returns a header's value, empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The command line, as a person or a script meets it: the program in a process of its own.
+//! The command line as a person or a script uses it: the program in its own process.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::database::{Kind, TestDatabase};
 use crate::service::Service;
 
-/// An empty directory to run in, gone at the end.
+/// An empty working directory, removed on drop.
 pub struct Directory(pub PathBuf);
 
 impl Directory {
@@ -40,7 +40,7 @@ impl Directory {
         names
     }
 
-    /// The program, run here with no setting.
+    /// The program, in this directory and without settings.
     pub fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_register-ticket-api"));
         for setting in SETTINGS {
@@ -57,7 +57,7 @@ impl Drop for Directory {
     }
 }
 
-/// A run that has ended.
+/// A finished run.
 #[derive(Debug)]
 pub struct Run {
     pub code: Option<i32>,
@@ -77,14 +77,14 @@ impl Run {
         child.wait_with_output().expect("the program runs").into()
     }
 
-    /// What it printed, when it succeeded.
+    /// Returns its output; it must have succeeded.
     #[track_caller]
     pub fn printed(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.output
     }
 
-    /// What it said, when it failed with this code.
+    /// Returns its errors; it must have failed with this code.
     #[track_caller]
     pub fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -100,14 +100,14 @@ impl From<Output> for Run {
     }
 }
 
-/// The program on a database.
+/// The program with this database.
 pub fn on(database: &TestDatabase, directory: &Directory, arguments: &[&str]) -> Command {
     let mut command = directory.program(arguments);
     command.envs(database.environment());
     command
 }
 
-/// A server that has been started, and its standard output from where it was read to.
+/// A running server, and the unread part of its standard output.
 struct Server {
     process: Child,
     output: BufReader<std::process::ChildStdout>,
@@ -120,7 +120,7 @@ impl Server {
         Self { process, output }
     }
 
-    /// Reads its output up to a line that holds this.
+    /// Reads the output up to a line that contains `part`.
     fn line_with(&mut self, part: &str) -> String {
         loop {
             let mut line = String::new();
@@ -132,14 +132,14 @@ impl Server {
         }
     }
 
-    /// Its port, from the first line of its log.
+    /// Reads the port from the first line of the log.
     fn port(&mut self) -> String {
         let line = self.line_with("listening");
         let (_, rest) = line.split_once("127.0.0.1:").expect("it listens on the loopback");
         rest.chars().take_while(char::is_ascii_digit).collect()
     }
 
-    /// Ends it as Ctrl-C does and returns what it wrote on standard error.
+    /// Stops it as Ctrl-C does and returns its standard error.
     fn interrupt(mut self) -> String {
         signal(&self.process, "INT");
         let status = self.process.wait().expect("the server ends");
@@ -244,7 +244,7 @@ fn a_setting_that_cannot_be_used_stops_with_one_line_and_2() {
         ("TICKET_SECRET", b"short"),
         ("LOG_FORMAT", b"xml"),
         ("RUST_LOG", b"sqlx=loud"),
-        ("K_SERVICE", b"tickets"), // Cloud Run, and no database
+        ("K_SERVICE", b"tickets"), // Cloud Run without a database
     ];
     for (variable, value) in wrong {
         let directory = Directory::new();
@@ -322,7 +322,7 @@ fn a_server_that_cannot_begin_leaves_nothing_behind_and_says_what_is_in_its_way(
     assert!(errors.starts_with(&format!("error: PORT: cannot listen on 127.0.0.1:{port}")), "{errors}");
     assert_eq!(directory.names("."), [""; 0]);
 
-    // Nobody can write in it, not even the superuser.
+    // A file in the directory's place: not even the superuser can write into it.
     let data = directory.file("data", "");
     let errors = Run::of(serve().env("PORT", "0")).failed(1);
     let says = format!("error: {} cannot be written", data.join("organizer.key").display());
@@ -360,7 +360,7 @@ fn a_database_of_another_program_gets_no_table_of_ours() {
 
 #[test]
 fn a_command_that_works_on_what_is_there_makes_no_database() {
-    /// What may make one, and what needs none.
+    /// Commands that may create a database, or need none.
     const OTHERS: [&str; 9] = ["serve", "demo", "migrate", "import", "restore", "code", "healthcheck", "smoke", "help"];
     let on_what_is_there: &[&[&str]] = &[
         &["keys", "list"],
@@ -391,7 +391,7 @@ fn a_command_that_works_on_what_is_there_makes_no_database() {
     }
 }
 
-/// Reads what the demo prints up to its last command, and runs the commands as one who pastes them.
+/// Reads the demo's output up to its last command, and runs the commands as if pasted.
 fn run_commands_of(demo: &mut Server, directory: &Directory) -> Vec<String> {
     demo.line_with("Paste these commands");
     let mut commands = String::new();
@@ -408,7 +408,7 @@ fn run_commands_of(demo: &mut Server, directory: &Directory) -> Vec<String> {
 fn the_commands_that_the_demo_prints_work_in_their_order() {
     let directory = Directory::new();
     std::fs::create_dir(directory.0.join("temporary")).expect("a directory");
-    // Whatever else the environment says, the demo is on its own.
+    // The demo ignores the rest of the environment.
     let settings = [("PORT", "0"), ("DATABASE_URL", "postgres://localhost:1/nothing"), ("TMPDIR", "temporary")];
     let mut demo = Server::start(directory.program(&["demo"]).envs(settings));
     let answers = run_commands_of(&mut demo, &directory);
@@ -430,7 +430,7 @@ fn the_commands_that_the_demo_prints_work_in_their_order() {
 
 #[test]
 fn the_demo_takes_another_port_when_the_usual_one_is_taken() {
-    // Here, or by somebody else: in either case it is taken.
+    // Whether this succeeds or fails, the port is taken.
     let _taken = TcpListener::bind("127.0.0.1:8080");
     let directory = Directory::new();
     let mut demo = Server::start(&mut directory.program(&["demo"]));
@@ -849,7 +849,7 @@ async fn without_its_schema_sqlite_migrates_by_itself_and_postgresql_says_what_t
 #[test]
 fn a_code_is_the_one_of_oathtool() {
     let directory = Directory::new();
-    let secret = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"; // "Hello!", and so on: of no ticket
+    let secret = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"; // "Hello!" and so on: no ticket's secret
     let ticket_id = "01890000-0000-7000-8000-000000000001";
     let url = format!("otpauth://totp/Gala:A-1?issuer=Gala&secret={secret}&digits=6");
     let answer = json!({ "ticket_id": ticket_id, "provisioning": { "secret": secret } }).to_string();
@@ -892,7 +892,7 @@ fn what_is_no_secret_is_refused_and_not_repeated() {
     assert_eq!(errors, "error: --qr needs --ticket-id\n");
 }
 
-/// Runs `healthcheck` against a port.
+/// Runs `healthcheck` with this port.
 fn check(directory: &Directory, port: &str) -> Run {
     Run::of(directory.program(&["healthcheck"]).env("PORT", port))
 }

@@ -1,4 +1,4 @@
-//! Conflicts: whom a gate admitted while it was offline, and the service would not have.
+//! Conflicts: people whom an offline gate admitted and the service would have refused.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -26,7 +26,7 @@ async fn a_ticket_admitted_at_two_gates_offline_is_a_conflict(service: Service) 
     service.clock.advance(10 * MINUTE);
     let admitted = with(scan(&service, &ticket, -5 * MINUTE), json!({ "at_gate": "North" }));
     let again = scan(&service, &ticket, -3 * MINUTE);
-    // Which batch comes first does not decide: the times of the scans do, and the first stays the first.
+    // The times of the scans decide, not the order of the batches: the first stays the first.
     send(&first, &admitted).await;
     assert_eq!(service.organizer.get(CONFLICTS).await.is(200), json!({ "conflicts": [], "next": null }));
     let refused = send(&second, &again).await;
@@ -75,7 +75,7 @@ async fn a_conflict_needs_no_ticket_and_no_named_key(service: Service) {
 async fn conflicts_come_page_by_page_the_newest_first(service: Service) {
     let mut sent = Vec::new();
     for _ in 0..3 {
-        // Two that are received in the same millisecond.
+        // Two that arrive in the same millisecond.
         for _ in 0..2 {
             let scan = unknown(&service);
             send(&service.organizer, &scan).await;
@@ -105,13 +105,13 @@ async fn a_wrong_query_is_refused(service: Service) {
     }
 }
 
-/// A scan that a gate accepted by itself, with what the phone showed then.
+/// A scan that a gate accepted offline, with the code the phone showed at that time.
 fn scan(service: &Service, ticket: &Ticket, milliseconds: i64) -> Value {
     let at = service.moment(milliseconds);
     json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(at), "scanned_at": at, "offline_result": "accepted" })
 }
 
-/// What no gate in its right mind accepts.
+/// A scan that no sound gate accepts.
 fn unknown(service: &Service) -> Value {
     json!({
         "scan_id": Uuid::new_v4(), "code": "not ours", "scanned_at": service.time(0), "offline_result": "accepted",

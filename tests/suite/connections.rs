@@ -1,4 +1,4 @@
-//! What strangers can take of the service, which is little, and what is left to those who have a key.
+//! How little of the service's resources strangers can use up, and what is reserved for those with a key.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -45,11 +45,11 @@ on_both_databases! {
     one_connection_serves_long_reads_and_scans_in_turn,
 }
 
-/// Of nobody who connects here: so that loopback, which is a proxy's, is an address like any other.
+/// Trusts only an address that never connects here, so that loopback counts like any other address.
 const ELSEWHERE: (&str, &str) = ("TRUSTED_PROXIES", "192.0.2.1");
 const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// The service on a port, within this process, with limits of the test's own.
+/// The service on a port in this process, with the test's own limits.
 struct Port(SocketAddr);
 
 impl Port {
@@ -157,7 +157,7 @@ async fn what_reads_no_body_waits_for_none(service: Service) {
             connection.send(format!("{}{body}\r\n", stranger(&method, path)).as_bytes());
             let reply = connection.reply(method.as_str()).expect("an answer before the body");
             assert_eq!(reply.status, status, "{method} {path}");
-            // What comes of the body would be taken for a request.
+            // Any body would be taken for another request.
             assert_eq!(reply.header("connection"), "close", "{method} {path}");
         }
     }
@@ -209,7 +209,7 @@ async fn who_has_been_silent_longest_makes_room(service: Service) {
     let port = Port::open(&service, &[ELSEWHERE], limits).await;
     let mut connections: Vec<Connection> = (0..4).map(|_| port.connect()).collect();
     is_well(&mut connections[0]);
-    // A part of a head, and a body that ceases to come, are silence as well.
+    // Part of a head, and a body that stops arriving, count as silence too.
     connections[3].send(b"GET /hea");
     connections[2]
         .send(format!("{}content-length: 10\r\n\r\n", head("POST", "/api/users", "application/json")).as_bytes());
@@ -236,7 +236,7 @@ async fn one_address_has_no_more_than_its_share(service: Service) {
     for gone in &mut crowd[..18] {
         assert!(gone.rest().is_empty());
     }
-    // The gate has been silent longest of all, and is not whose place they take.
+    // The gate has been silent longest, but does not lose its connection to them.
     is_well(&mut gate);
 }
 
@@ -254,7 +254,7 @@ async fn who_does_not_read_an_answer_is_cut_off(service: Service) {
     let document = "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n";
     assert!(connection.send(document.repeat(20).as_bytes()));
     within(PATIENCE, "the end of the connection", async || (!connection.send(b"x")).then_some(())).await;
-    // The same, read as it comes.
+    // The same, but read as it arrives.
     let mut connection = port.connect();
     assert!(connection.send(document.repeat(20).as_bytes()));
     for _ in 0..20 {
@@ -320,7 +320,7 @@ async fn lists_that_nobody_reads_leave_room_for_those_of_others(service: Service
     assert_eq!(ask(key, manifest).await.status(), 200);
 }
 
-/// Each method of the store that may read as much as an event has.
+/// Every method of the store whose reads grow with the event.
 fn long_reads(store: &dyn Store, event_id: Uuid) -> Vec<(&'static str, BoxFuture<'_, ()>)> {
     let now = Millis::now();
     macro_rules! reads {
@@ -349,7 +349,7 @@ fn long_reads(store: &dyn Store, event_id: Uuid) -> Vec<(&'static str, BoxFuture
     }
 }
 
-/// What is asked once and then left alone keeps its connection, as whatever takes long does.
+/// A read that is polled once and then abandoned keeps its connection, as any slow read does.
 async fn no_long_read_takes_the_last_connection_from_scans(service: Service) {
     let store = open(&settings(&service.database, &[("DB_POOL_MAX", "3")]));
     let event = store.find_event("default").await.ok().flatten().expect("every database has it");
@@ -382,7 +382,7 @@ async fn exports_and_manifests_that_are_held_open_leave_scans_a_connection(servi
             held.push(response);
         }
     }
-    // Each begins to read a page.
+    // Each starts to read a page.
     for response in &mut held {
         response.body_mut().frame().now_or_never();
     }
@@ -413,19 +413,19 @@ fn an_address_is_told_by_the_nearest_proxy_that_is_trusted() {
     };
     let x = "x-forwarded-for";
     for (trusted, peer, headers, expected) in [
-        // Nobody is believed but who is trusted; the default is loopback.
+        // Only trusted proxies are believed; the default is loopback.
         ("", "203.0.113.9", &[(x, "198.51.100.1")][..], "203.0.113.9"),
         ("", "127.0.0.1", &[(x, "198.51.100.1")], "198.51.100.1"),
         ("", "::1", &[(x, "2001:db8::1")], "2001:db8::1"),
         ("", "::ffff:127.0.0.1", &[(x, "198.51.100.1")], "198.51.100.1"),
         ("", "127.0.0.1", &[], "127.0.0.1"),
         ("192.0.2.1", "127.0.0.1", &[(x, "198.51.100.1")], "127.0.0.1"),
-        // What a client wrote itself stands left of what the proxy saw.
+        // Anything the client wrote itself is to the left of what the proxy saw.
         ("", "127.0.0.1", &[(x, "10.9.9.9, 198.51.100.1")], "198.51.100.1"),
         ("", "127.0.0.1", &[(x, "10.9.9.9"), (x, "198.51.100.1")], "198.51.100.1"),
         ("10.0.0.0/8, 192.0.2.0/24", "10.1.2.3", &[(x, "1.1.1.1, 198.51.100.1, 192.0.2.7")], "198.51.100.1"),
         ("10.0.0.0/8", "10.1.2.3", &[(x, "10.0.0.1, 10.0.0.2")], "10.0.0.1"),
-        // What is no address ends it.
+        // Anything but an address ends the chain.
         ("", "127.0.0.1", &[(x, "198.51.100.1, unknown")], "127.0.0.1"),
         ("", "127.0.0.1", &[(x, "198.51.100.1:4711")], "198.51.100.1"),
         ("", "127.0.0.1", &[("forwarded", "for=1.1.1.1, for=\"[2001:db8::1]:4711\";proto=https")], "2001:db8::1"),
@@ -443,7 +443,7 @@ async fn without_host_both_families_are_answered_and_named_as_they_are() {
     let port = [("PORT".to_owned(), "0".to_owned())];
     let process = Process::start(database.environment().into_iter().chain(port));
     let line = process.logged("listening").await;
-    // A machine without IPv6 has the one family.
+    // A machine without IPv6 has only IPv4.
     let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
     assert_eq!(line.contains("[::]:"), has_ipv6, "{line}");
     let port = line.split_once("]:").or(line.split_once("0.0.0.0:")).expect("it says where").1;

@@ -1,4 +1,4 @@
-//! A database of its own for each test, and a look at its rows.
+//! A separate database for each test, and access to its rows.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,21 +17,21 @@ pub enum Kind {
     Postgres,
 }
 
-/// What stands in the way of a change to a row.
+/// What makes a change to a row fail.
 pub enum Obstacle {
-    /// The row is passed over, as if another change had come first.
+    /// The row is skipped, as if another change had come first.
     Skips,
-    /// The statement fails and says this.
+    /// The statement fails with this message.
     Fails(&'static str),
 }
 
-/// A fresh, migrated database, which is gone when this is dropped. Before that it is looked at as `register-ticket-api check`
-/// does: whatever a test did with it, no invariant is broken.
+/// A new, migrated database, deleted on drop. Before that it is checked as `register-ticket-api check` does: whatever
+/// the test did, no invariant may be broken.
 pub struct TestDatabase {
     pub kind: Kind,
     place: Place,
     broken: AtomicBool,
-    /// Opened when it is asked for: until then nothing is where a SQLite file would be.
+    /// Opened on first use: until then there is no SQLite file.
     rows: OnceCell<Mutex<Rows>>,
 }
 
@@ -45,7 +45,7 @@ impl TestDatabase {
         Self::create_empty(kind).await.migrated().await
     }
 
-    /// On a server that `scripts/postgres` has started in a directory.
+    /// Creates it on a server that `scripts/postgres` started in this directory.
     pub async fn create_on(server: &Path) -> Self {
         Self::of(Place::create(Cluster::of_directory(server)).await).migrated().await
     }
@@ -55,7 +55,7 @@ impl TestDatabase {
         self
     }
 
-    /// A database without our tables.
+    /// Creates a database without our tables.
     pub async fn create_empty(kind: Kind) -> Self {
         Self::of(match kind {
             Kind::Sqlite => {
@@ -72,27 +72,27 @@ impl TestDatabase {
         Self { kind, place, broken: AtomicBool::new(false), rows: OnceCell::new() }
     }
 
-    /// Says that the test itself breaks what it holds, so that it is not looked at in the end.
+    /// Marks the database as broken by the test itself, so that it is not checked at the end.
     pub fn is_broken_on_purpose(&self) {
         self.broken.store(true, Ordering::SeqCst);
     }
 
-    /// The address of the database for its owner.
+    /// The URL with the owner's login.
     pub fn owner_url(&self) -> String {
         self.place.owner_url()
     }
 
-    /// `DATABASE_URL` for the service: on PostgreSQL with its own login, which is not the owner.
+    /// `DATABASE_URL` for the service: on PostgreSQL with the service's login, which is not the owner's.
     pub fn url(&self) -> String {
         self.place.url()
     }
 
-    /// What a process needs in its environment to serve or migrate this database.
+    /// The environment that a process needs to serve or migrate this database.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.place.environment()
     }
 
-    /// The setting that the service makes of the environment.
+    /// The service's own form of this setting.
     pub fn database(&self) -> Database {
         self.place.settings().database
     }
@@ -102,36 +102,36 @@ impl TestDatabase {
         self.rows.get_or_init(open).await.lock().await
     }
 
-    /// What a query with one number as its answer gives.
+    /// Returns the number that a query selects.
     pub async fn count(&self, sql: &str) -> i64 {
         self.rows().await.count(sql).await
     }
 
-    /// What a query with one text as its answer gives, for queries that the two databases spell differently.
+    /// Returns the text that a query selects, for queries that differ between the two databases.
     pub async fn text(&self, sqlite: &str, postgres: &str) -> String {
         let query = if self.kind == Kind::Sqlite { sqlite } else { postgres };
         self.rows().await.texts(query).await.remove(0)
     }
 
-    /// All rows of all tables, as text: the same text means that nothing changed. A line is the name of a table, or a row of it in
-    /// JSON, which is the same on both databases.
+    /// Returns all rows of all tables as text, so that equal texts mean that nothing changed. Each line is a table's
+    /// name or a row in JSON, the same on both databases.
     pub async fn snapshot(&self) -> String {
         self.rows().await.snapshot().await
     }
 
-    /// Whatever is in the database, with what says nothing to a snapshot.
+    /// Returns the whole content, including what a snapshot leaves out.
     pub async fn everything(&self) -> String {
         self.rows().await.contents("''", "''").await
     }
 
-    /// The bytes of the database's files, where it has files of its own.
+    /// The bytes of the database's files, if it has its own.
     pub fn bytes(&self) -> Vec<u8> {
         let Place::Directory(directory) = &self.place else { return Vec::new() };
         let files = std::fs::read_dir(directory).expect("the directory is there");
         files.flat_map(|file| std::fs::read(file.expect("a file").path()).expect("a file can be read")).collect()
     }
 
-    /// Puts an obstacle in the way of a change, such as `insert on scans`, until it is cleared.
+    /// Makes a change, such as `insert on scans`, fail until `clear` is called.
     pub async fn obstruct(&self, change: &str, obstacle: Obstacle) {
         let create = match self.kind {
             Kind::Sqlite => {
@@ -155,7 +155,7 @@ impl TestDatabase {
         self.execute(&create).await.expect("nothing is obstructed yet");
     }
 
-    /// Takes the obstacle away.
+    /// Removes the obstacle.
     pub async fn clear(&self) {
         let drop = match self.kind {
             Kind::Sqlite => "drop trigger obstacle",
@@ -198,7 +198,7 @@ impl Place {
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        // A machine that stands still for a while is no reason to refuse what a test asks.
+        // A machine that pauses for a while must not fail a test's query.
         let patience = PATIENCE.as_millis().to_string();
         let mut variables = vec![("DATABASE_URL".to_owned(), self.url()), ("DB_TIMEOUT_MS".to_owned(), patience)];
         if let Self::Cluster { cluster, .. } = self {
@@ -220,7 +220,7 @@ impl Place {
         Settings::read(read).expect("the test's own settings are right")
     }
 
-    /// What is wrong with the data, where there are any.
+    /// The broken invariants, if any.
     async fn breaches(&self) -> Vec<String> {
         if let Self::Directory(directory) = self
             && !directory.join("tickets.db").exists()
@@ -251,7 +251,7 @@ impl Drop for TestDatabase {
             self.place.remove().await;
             breaches
         };
-        // A runtime of its own, because `drop` cannot wait within the test's.
+        // A separate runtime, because `drop` cannot block on the test's.
         let breaches = std::thread::scope(|scope| {
             let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
             scope
@@ -269,7 +269,7 @@ impl Drop for TestDatabase {
 struct Cluster {
     /// Host and port.
     address: String,
-    /// The same of a pooler before it that lends sessions for a transaction, where the suite runs behind one.
+    /// The same for a pooler in front of it that lends sessions per transaction, if the suite runs behind one.
     pooler: Option<String>,
     owner: Login,
     service: Login,
@@ -327,7 +327,7 @@ impl Cluster {
     }
 }
 
-/// A connection of the test's own to a database of either kind.
+/// The test's own connection to a database of either kind.
 pub enum Rows {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),
@@ -343,7 +343,7 @@ impl Rows {
         }
     }
 
-    /// The first column of a query's answer, which must be text.
+    /// Returns the first column of a query's result, which must be text.
     pub async fn texts(&mut self, sql: &str) -> Vec<String> {
         let query = AssertSqlSafe(sql.to_owned());
         match self {
@@ -359,12 +359,12 @@ impl Rows {
     }
 
     pub async fn snapshot(&mut self) -> String {
-        // Whatever the schema has, but sqlx's own table, which TICKET_SECRET is in use, the numbers of changes, which belong to a
-        // server, and the words that a search makes of the rest before it looks.
+        // Everything except sqlx's own table, the settings (which `TICKET_SECRET` is in use), the numbers of changes,
+        // which depend on the server, and the search words, which the first search derives from the rest.
         self.contents("'_sqlx_migrations', 'settings'", "'change', 'search'").await
     }
 
-    /// All rows as text, but of these tables and these columns.
+    /// Returns all rows as text, without these tables and these columns.
     async fn contents(&mut self, tables: &str, columns: &str) -> String {
         let tables = match self {
             Self::Sqlite(_) => {
@@ -403,7 +403,7 @@ impl Rows {
     }
 }
 
-/// A column of SQLite, given with its type, as the member of an object that PostgreSQL makes of the same column.
+/// A SQLite column (given with its type) as the field of an object, in the form in which PostgreSQL writes it.
 fn member(column: &str) -> String {
     let (name, declared) = column.split_once(' ').expect("a column has a name and a type");
     let part = |from, length| format!("substr(hex({name}), {from}, {length})");

@@ -1,4 +1,5 @@
-//! Deletions of large events: nobody waits for them, and nobody sees what is left of one that was stopped.
+//! Deletions of large events: no other request waits for them, and nobody sees the leftovers of one that was
+//! interrupted.
 
 use register_ticket_api::app::App;
 use register_ticket_api::store::{Author, Issuance};
@@ -20,10 +21,10 @@ on_both_databases! {
 
 /// More than one transaction writes or deletes.
 const MANY: usize = 2_500;
-/// Longer than a request lasts.
+/// Longer than a request may take, in milliseconds.
 const STOPPED: i64 = 121_000;
 const DELETE: &str = "/api/events/spring?confirm=spring";
-/// All that an event may leave.
+/// Counts everything that an event may leave behind.
 const LEFT: &str = "select (select count(*) from tickets) + (select count(*) from scans) + (select count(*) from users) \
     + (select count(*) from keys) + (select count(*) from events where slug <> 'default') \
     + (select count(*) from actions where event_id is not null)";
@@ -33,7 +34,7 @@ fn rows() -> String {
     format!("seat,gate,username\n{rows}")
 }
 
-/// Makes an event with many tickets of its own people, and the ticket of luis, who belongs to the installation.
+/// Creates an event with many tickets of its own people, and a ticket for luis, who belongs to the installation.
 async fn large_event(service: &Service) -> Ticket {
     service.event(json!({ "slug": "spring", "name": "Spring" })).await;
     service.user("luis").await;
@@ -45,7 +46,7 @@ async fn large_event(service: &Service) -> Ticket {
     ticket
 }
 
-/// Deletes the event, but none of its many rows: the request was stopped.
+/// Deletes the event but none of its many rows, as if the request had been interrupted.
 async fn stop_deletion(service: &Service) {
     service.database.obstruct("delete on tickets", Obstacle::Fails("no way")).await;
     service.organizer.delete(DELETE).await.is_refused(500, "internal_error");
@@ -73,14 +74,14 @@ async fn a_scan_of_another_event_is_answered_while_an_event_is_deleted(service: 
 
 async fn an_event_is_deleted_by_many_short_transactions(service: Service) {
     large_event(&service).await;
-    // The people come after the tickets: in one transaction with them, these would be there again.
+    // People are deleted after the tickets: if both were in one transaction, the tickets would be back.
     service.database.obstruct("delete on users", Obstacle::Fails("no way")).await;
     service.organizer.delete(DELETE).await.is_refused(500, "internal_error");
     assert_eq!(tickets(&service.database).await, 0);
     assert_eq!(service.database.count("select count(*) from users").await, MANY as i64 + 1);
 }
 
-/// What an organizer of the whole installation sees, but for what was done.
+/// Everything that an organizer of the installation can see, except the record of actions.
 async fn all_that_is_seen(service: &Service) -> Vec<String> {
     let mut seen = Vec::new();
     for path in ["/api/events", "/api/keys", "/api/users/luis", "/api/users/luis/tickets", "/api/events/default/stats"]
@@ -133,7 +134,7 @@ async fn nobody_sees_what_is_left_of_an_event_whose_deletion_was_stopped(service
     revoke.await.is_refused(404, "ticket_not_found");
     let done = organizer.get("/api/actions.csv").await.text();
     assert!(done.contains("event_deleted") && !done.contains("issued") && !done.contains("spring"), "{done}");
-    // Its slug is free at once, and its people are no reason not to make others, or to keep luis.
+    // Its slug is free at once, and its people do not prevent new ones, or deleting luis.
     organizer.delete("/api/users/luis").await.is(204);
     service.event(json!({ "slug": "spring", "name": "Spring again" })).await;
     organizer.post_csv("/api/events/spring/tickets", "seat,gate,username\n1,North,new1\n").await.is(201);
@@ -141,7 +142,7 @@ async fn nobody_sees_what_is_left_of_an_event_whose_deletion_was_stopped(service
     assert_eq!(tickets.len(), 1);
 }
 
-/// Who found the event before it was deleted writes afterwards.
+/// Writes by a request that found the event before it was deleted.
 async fn nothing_more_is_written_of_a_deleted_event(service: Service) {
     large_event(&service).await;
     let clock = service.clock.clone();
@@ -173,7 +174,7 @@ async fn the_next_deletion_deletes_what_is_left(service: Service) {
         service.event(json!({ "slug": "spring", "name": "Spring again" })).await;
         service.organizer.delete(DELETE).await.is(204);
     };
-    // Whether the request is still at work is not known yet.
+    // The first request may still be running.
     delete_another().await;
     assert_eq!(tickets(&service.database).await, MANY as i64 + 1);
     service.clock.advance(STOPPED);

@@ -1,4 +1,4 @@
-//! The documents repeat what the code says, as the code says it.
+//! The figures in the documents are those in the code.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use register_ticket_api::totp::{DRIFT, FORMS, PERIOD, STALE_WINDOW};
 fn read(document: &str) -> String {
     let path = format!("{}/docs/{document}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    // A sentence may go on in the next line.
+    // A sentence may continue on the next line.
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -31,7 +31,7 @@ fn says(document: &str, sentences: &[String]) {
     }
 }
 
-/// Bytes as people read them.
+/// A number of bytes as the documents write it.
 fn size(bytes: usize) -> String {
     const MIB: usize = 1024 * 1024;
     if bytes.is_multiple_of(MIB) { format!("{} MiB", bytes / MIB) } else { format!("{} KiB", bytes / 1024) }
@@ -39,7 +39,7 @@ fn size(bytes: usize) -> String {
 
 const CLIENTS: ClientLimits = ClientLimits::USUAL;
 
-/// How much all may have at once, the keys of one event, and one key.
+/// The shares of all keys together, of one event's keys and of one key.
 fn shares(share: Share, told: impl Fn(usize) -> String, whose: &str) -> String {
     let [all, event, key] = [share.of_all, share.of_one_event, share.of_one_key].map(told);
     format!("{all}, {event} {whose} one event's keys, {key} {whose} one key")

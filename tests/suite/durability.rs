@@ -1,5 +1,5 @@
-//! What lies between a request and its answer on SQLite: what it wrote is on the disk before anybody is told of it. The service
-//! runs under strace, which puts the calls of all its threads into one order: a thread that makes one waits until it is noted.
+//! On SQLite, a request's changes are on disk before its answer is sent. The service runs under strace, which puts the
+//! system calls of all its threads into one order: a calling thread waits until its call is recorded.
 
 use std::path::Path;
 
@@ -13,20 +13,20 @@ use crate::once::scan_now;
 use crate::process::{PATIENCE, Server, within};
 use crate::service::Ticket;
 
-/// The calls by which requests come, answers go, and a file is written and flushed.
+/// The calls that receive requests, send answers, and write and flush files.
 const CALLS: &str = "trace=read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,pwrite64,fsync,fdatasync";
 
-/// What strace notes, a line a call, or two where others came in between. Texts are in hexadecimal.
+/// The output of strace: one line per call, or two if others came in between. Strings are in hexadecimal.
 struct Trace(Vec<String>);
 
-/// A text as strace notes it.
+/// A string as strace writes it.
 fn noted(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
 }
 
 impl Trace {
-    /// Whether the page with the row of this id lay in the log, and the log on the disk, after the request that holds `request`
-    /// came and before its answer went.
+    /// Asserts that the page with this row was written to the log, and the log flushed, between the request that
+    /// contains `request` and its answer.
     #[track_caller]
     fn was_on_the_disk_before_the_answer(&self, what: &str, request: &str, row: Uuid) {
         let Self(lines) = self;
@@ -44,7 +44,7 @@ impl Trace {
     }
 }
 
-/// Whether a flush of the file begins and ends in these lines.
+/// Whether a flush of the file starts and ends within these lines.
 fn is_flushed(lines: &[String], file: &str) -> bool {
     lines.iter().enumerate().any(|(number, line)| {
         let is_begun = ["fdatasync(", "fsync("].iter().any(|call| line.contains(call)) && line.contains(file);
@@ -72,7 +72,7 @@ async fn what_a_request_wrote_is_on_the_disk_before_its_answer() {
     let (database, directory) = (TestDatabase::create(Kind::Sqlite).await, Directory::new());
     let file = directory.0.join("trace");
     let name = file.to_str().expect("the test's own name");
-    // -D: the service is our child, and strace watches it.
+    // -D: the service stays our child, and strace watches it.
     let strace = ["strace", "-D", "-f", "-y", "-xx", "-s", "5000", "-e", CALLS, "-o", name];
     let mut server = Server::through(&strace, database.environment()).await;
     let organizer = server.organizer();

@@ -1,4 +1,4 @@
-//! Enrolment: a device gets a key by a code that the organizer shows, and nobody gets it twice.
+//! Enrolment: a device gets a key with a code that the organizer shows, and only one device can.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -260,7 +260,7 @@ fn id(key: &Value) -> &str {
     key["key_id"].as_str().expect("a key has an id")
 }
 
-/// The token in the address that a device scans.
+/// The token in the link that a device scans.
 pub fn token(offer: &Value) -> String {
     let url = offer["enrol_url"].as_str().expect("an offer has an address");
     url.rsplit_once("#enrol=").expect("its fragment is the token").1.to_owned()

@@ -1,4 +1,4 @@
-//! Events.
+//! Events: their creation, times, changes and deletion.
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
@@ -34,7 +34,7 @@ on_both_databases! {
 }
 
 const HOUR: i64 = 3_600_000;
-/// How long gates finish and send what they have.
+/// How long after the end gates may finish and send what they have.
 const AFTER_END: i64 = MANIFEST_AFTER_END.as_millis() as i64;
 
 async fn an_event_is_created_with_its_defaults(service: Service) {
@@ -186,7 +186,7 @@ async fn an_event_that_does_not_exist_is_not_found(service: Service) {
 const SPRING: &str = "/api/events/spring";
 const DELETE: &str = "/api/events/spring?confirm=spring";
 
-/// Makes the event and lets somebody in; returns the scan's path.
+/// Creates the event and admits somebody; returns the scan's path.
 async fn admitted(service: &Service, times: serde_json::Value) -> String {
     service.event(with(json!({ "slug": "spring", "name": "Spring" }), times)).await;
     let ticket = service.ticket_of("spring", &service.now().0.to_string(), "North").await;
@@ -207,7 +207,7 @@ async fn an_event_that_admitted_somebody_is_deleted_after_its_end_only(service: 
     service.clock.advance(1);
     service.organizer.delete(DELETE).await.is(204);
 
-    // Nor before its start, when somebody was let in early; what was undone is no admission.
+    // Nor before its start if somebody was admitted early; an undone scan is no admission.
     let times = json!({ "starts_at": service.time(HOUR), "ends_at": service.time(2 * HOUR) });
     let scan = admitted(&service, times).await;
     is_in_use(&service).await;
@@ -229,7 +229,7 @@ async fn an_event_without_an_end_is_over_a_day_after_its_newest_admission(servic
     service.organizer.delete(DELETE).await.is(204);
 }
 
-/// Makes a ticket and the key of a device: its path, and its holder.
+/// Creates a ticket and a device's key: returns the key's path and its client.
 async fn device(service: &Service) -> (String, Client) {
     service.ticket_of("spring", "A1", "North").await;
     let key = json!({ "name": "x", "role": "gate", "event": "spring", "offline": true });
@@ -260,7 +260,7 @@ async fn an_event_whose_list_a_device_of_all_events_may_have_is_not_deleted(serv
     service.unchanged(change).await.is_refused(422, "invalid_payload");
     service.clock.advance(LIST_KEPT.as_millis() as i64);
     is_in_use(&service).await;
-    // Nobody can have a list of an event without tickets.
+    // An event without tickets has no list that a device could hold.
     service.organizer.patch("/api/events/empty", event_at(&service, 48, 50)).await.is(200);
     service.organizer.delete("/api/events/empty").await.is(204);
     service.clock.advance(2 * HOUR);
@@ -306,7 +306,7 @@ async fn deleting_an_event_fails_nothing_that_happens_meanwhile(service: Service
         for reply in join_all(requests).await {
             assert!(reply.status.as_u16() < 500, "{}", reply.text());
         }
-        // Where somebody was at work on it, it was not deleted.
+        // If the deletion met another request, it was refused.
         let deleted = organizer.delete(DELETE).await;
         assert!([204, 404].contains(&deleted.status.as_u16()), "{}", deleted.text());
         let left = "select (select count(*) from tickets) + (select count(*) from keys) + (select count(*) from users)";
@@ -314,7 +314,7 @@ async fn deleting_an_event_fails_nothing_that_happens_meanwhile(service: Service
     }
 }
 
-/// Whoever has a key and waits for the event would wait for ever.
+/// Otherwise a request that holds a key's row and waits for the event would wait forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_a_deletion_gives_way_to_who_is_at_work() {
     let service = Service::start(Kind::Postgres).await;
@@ -351,7 +351,7 @@ async fn times_that_would_stop_a_running_event_are_refused(service: Service) {
     ] {
         service.organizer.patch(SPRING, change).await.is(200);
     }
-    // Once it is over it may have been at another time.
+    // Once an event is over, its times may be changed to others in the past.
     service.organizer.patch(SPRING, json!({ "ends_at": service.time(HOUR) })).await.is(200);
     service.clock.advance(2 * HOUR);
     service.organizer.patch(SPRING, json!({ "starts_at": null, "ends_at": service.time(-9 * HOUR) })).await.is(200);
@@ -409,7 +409,7 @@ async fn an_event_that_ends_at_once_goes_on_for_its_gates(service: Service) {
     };
     admitted(&service, event_at(&service, -1, 3)).await;
     end_soon().await;
-    // Whom its gates admit afterwards keeps it too.
+    // Later admissions by its gates also prevent its deletion.
     service.clock.advance(AFTER_END - HOUR);
     let late = service.ticket_of("spring", "late", "North").await;
     service.organizer.post(format!("{SPRING}/scans"), service.scan(&late)).await.is_scan(200, "accepted");

@@ -1,15 +1,15 @@
-//! Whether what clients were told of a ticket can be told of one that does one thing after another: a search for an order of all
-//! that was done, each between its request and its answer, in which the model tells the same (Wing and Gong, with the memory that
-//! Lowe gave it).
+//! Checks that a ticket's history is linearizable: searches for an order of all operations, each taking effect between
+//! its request and its answer, in which the model gives the same answers (Wing and Gong's algorithm, with Lowe's
+//! memoization).
 
 use std::collections::HashSet;
 
 use super::history::{Operation, Ticket};
 
-/// As many as a set of operations has bits.
+/// The number of bits in a set of operations.
 pub const MOST: usize = 128;
 
-/// Fails with what cannot be explained: the longest order that was found, and what was told that fits to none of its ends.
+/// Fails with the longest order found, and the answers that cannot follow it.
 pub fn check(start: &Ticket, operations: &[Operation]) -> Result<(), String> {
     assert!(operations.len() <= MOST, "a ticket has {} operations", operations.len());
     let mut search = Search { operations, seen: HashSet::new(), order: Vec::new(), longest: Vec::new() };
@@ -18,7 +18,7 @@ pub fn check(start: &Ticket, operations: &[Operation]) -> Result<(), String> {
 
 struct Search<'a> {
     operations: &'a [Operation],
-    /// What was done, and what the ticket was then: from there the search has failed.
+    /// The operations done and the resulting ticket from which the search has failed.
     seen: HashSet<(u128, Ticket)>,
     order: Vec<usize>,
     longest: Vec<usize>,
@@ -28,7 +28,7 @@ impl Search<'_> {
     fn is_explained(&mut self, done: u128, ticket: &Ticket) -> bool {
         let is_open = |place: &usize| done & (1 << place) == 0;
         let open: Vec<usize> = (0..self.operations.len()).filter(is_open).collect();
-        // Nobody can have been done after one that was answered before it was sent.
+        // An operation cannot come after one that was answered before it was sent.
         let Some(first_answer) = open.iter().filter_map(|place| self.operations[*place].returned).min() else {
             return true;
         };
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    /// What may be told of a ticket to which this is done.
+    /// An answer that may be given when this is done to a ticket, and the ticket afterwards.
     fn told(ticket: &Ticket, act: &Act, random: &mut Rng) -> (Told, Ticket) {
         let states = [Status::Valid, Status::Used, Status::Revoked]
             .into_iter()
@@ -116,8 +116,8 @@ mod tests {
         words.into_iter().find_map(find).expect("whatever is done, something is told")
     }
 
-    /// A history that happened: everything is done at one moment between its request and its answer. In the end the ticket is
-    /// read. Where answers are lost, nobody is told of an entry that was done, or was not.
+    /// A history that could have happened: every operation takes effect at one moment between its request and its
+    /// answer. At the end the ticket is read.
     fn true_history(random: &mut Rng) -> (Ticket, Vec<Operation>, Ticket) {
         let start = Ticket::new(random.bool());
         let (mut ticket, mut operations, mut scans, mut seed) = (start.clone(), Vec::new(), Vec::new(), 0);
@@ -130,7 +130,7 @@ mod tests {
                 Act::Transfer { .. } | Act::Reissue { .. } => seed += 1,
                 _ => {}
             }
-            // It is done at 100 × number, between some that are done before and after.
+            // It takes effect at 100 × number, among operations that overlap with it.
             let moment = 1_000 + 100 * number;
             let (invoked, returned) = (moment - random.u64(1..250), moment + random.u64(1..250));
             ticket = after;
@@ -143,7 +143,7 @@ mod tests {
         (start, operations, ticket)
     }
 
-    /// What nobody can be told of a ticket that is what it is in the end, after all answers have come.
+    /// Answers that are impossible for the ticket as it is after the whole history.
     fn lie(kind: usize, operations: &mut [Operation], ticket: &Ticket, random: &mut Rng) -> Option<Vec<(Act, Told)>> {
         let accepted = Told::Verdict(ScanResult::Accepted);
         let is =
@@ -156,34 +156,34 @@ mod tests {
         });
         let read = |status, inside| vec![(Act::Read, Told::State { status, inside })];
         match kind {
-            // An admission that was acknowledged is lost.
+            // A confirmed admission is lost.
             0 if valid => Some([vec![(by_hand, accepted)], read(Status::Valid, false)].concat()),
-            // Two came in.
+            // Two people are admitted.
             1 if is(Status::Used, true) => Some(vec![(by_hand, accepted)]),
             2 if valid => Some(vec![(by_hand, accepted), (entry(random), accepted)]),
-            // The verdict on a scan has changed.
+            // The verdict on a scan changes.
             3 => again.map(|scan| vec![(Act::Scan(scan), Told::Verdict(ScanResult::AlreadyUsed))]),
-            // What was undone is accepted again.
+            // An undone scan is accepted again.
             4 if valid => {
                 let Act::Scan(Scan { scan_id, .. }) = by_hand else { return None };
                 let undo = (Act::Undo { scan_id }, Told::Done);
                 Some(vec![(by_hand.clone(), accepted), undo, (by_hand, accepted)])
             }
-            // The code of the holder before admits.
+            // The previous holder's code admits.
             5 if valid => {
                 let old = scan(Uuid::from_u128(random.u128(..)), Direction::Entry, Shown::Code(1_000));
                 let transfer = |seed| (Act::Transfer { seed }, Told::Done);
                 Some(vec![transfer(1_000), transfer(1_001), (old, accepted)])
             }
-            // What was revoked admits.
+            // A revoked ticket admits.
             6 => Some(vec![(Act::Revoke, Told::Done), (by_hand, accepted)]),
-            // What is read is not what is.
+            // A read returns a wrong state.
             7 if used => Some(read(Status::Valid, false)),
-            // Somebody goes out who is not inside.
+            // Somebody leaves who is not inside.
             8 if valid => {
                 Some(vec![(scan(Uuid::from_u128(random.u128(..)), Direction::Exit, Shown::Nothing), accepted)])
             }
-            // Who holds it is turned away, as if somebody had been there.
+            // The holder is refused, as if somebody had already been admitted.
             9 if valid => Some(vec![(by_hand, Told::Verdict(ScanResult::AlreadyUsed))]),
             _ => None,
         }
@@ -195,7 +195,7 @@ mod tests {
             let mut random = Rng::with_seed(seed);
             let (start, mut operations, _) = true_history(&mut random);
             check(&start, &operations).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-            // Nor is there a lie in that nobody was told of some of it.
+            // The history also holds if some of its answers were lost.
             for operation in &mut operations {
                 if random.u8(..) < 64 && operation.act != Act::Read {
                     (operation.returned, operation.told) = (None, None);

@@ -1,5 +1,5 @@
-//! The people of an evening: who scans, takes back, changes and looks. What each of them wants, of which ticket and from which
-//! server, comes from the seed; how it goes does not.
+//! The clients of an evening: they scan, undo, change and read. The seed decides what each does, with which ticket and
+//! on which server; the outcome is up to the run.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
@@ -17,23 +17,23 @@ use crate::client::Reply;
 use crate::process::Connection;
 use crate::service::{ORGANIZER_KEY, Ticket, with};
 
-/// How many there are, and how many wishes each of them has.
+/// The number of clients, and of the requests each wants to make.
 pub const CLIENTS: usize = 5;
 const WISHES: usize = 24;
-/// How often what nobody answered is asked again.
+/// How often an unanswered request is retried.
 const RETRIES: usize = 3;
-/// Longer than the servers give the database.
+/// Longer than the servers' database timeout.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 const SCANS: &str = "/api/events/default/scans";
 const BATCH: &str = "/api/events/default/scans/batch";
 
-/// What everybody writes down.
+/// The record that all clients share.
 pub struct Book {
     started: Instant,
-    /// Where the servers are now.
+    /// The current addresses of the servers.
     pub servers: Mutex<Vec<SocketAddr>>,
-    /// What is known of each ticket, the newest last.
+    /// The known seeds of each ticket, newest last.
     tickets: Mutex<Vec<Vec<Seed>>>,
     seeds: AtomicU32,
     operations: Mutex<Vec<(usize, Operation)>>,
@@ -41,7 +41,7 @@ pub struct Book {
     sent: Mutex<Vec<Sent>>,
 }
 
-/// A seed of a ticket, and what makes codes from it.
+/// The number of a ticket's seed, and the ticket with the key made from it.
 type Seed = (u32, Arc<Ticket>);
 
 /// An answer to a scan.
@@ -54,7 +54,7 @@ pub struct Verdict {
     pub server: SocketAddr,
 }
 
-/// A scan as it was sent, for whoever sends it again.
+/// A scan as it was sent, to be sent again.
 #[derive(Clone)]
 struct Sent {
     ticket: usize,
@@ -84,12 +84,12 @@ impl Book {
         u64::try_from(self.started.elapsed().as_nanos()).expect("an evening is not that long")
     }
 
-    /// From now on everybody asks this server.
+    /// Directs all clients to this server from now on.
     pub fn ask_only(&self, server: SocketAddr) {
         locked(&self.servers).fill(server);
     }
 
-    /// What was done to each ticket.
+    /// The operations on each ticket.
     pub fn histories(&self) -> BTreeMap<usize, Vec<Operation>> {
         let mut histories: BTreeMap<usize, Vec<Operation>> = BTreeMap::new();
         for (ticket, operation) in locked(&self.operations).iter() {
@@ -117,7 +117,7 @@ impl Book {
     }
 }
 
-/// What somebody wants, and when, after the wish before.
+/// What a client wants, and how long after the previous wish.
 struct Wish {
     pause: Duration,
     server: usize,
@@ -128,7 +128,7 @@ struct Wish {
 #[derive(Clone, Copy)]
 enum What {
     Scan(Direction),
-    /// Of a seed that may not be the newest.
+    /// With a seed that may not be the newest.
     ScanOld,
     Vouch(Direction),
     Undo,
@@ -166,14 +166,14 @@ fn some_what(random: &mut Rng) -> What {
     unreachable!("the weights add up")
 }
 
-/// What came of a request.
+/// The outcome of a request.
 enum Outcome {
     Answered(Reply, SocketAddr),
-    /// Whether it was done, nobody knows.
+    /// It may or may not have been done.
     Unknown,
 }
 
-/// One of them, with a device that has a key of its own.
+/// One client: a device with its own key.
 pub struct Client {
     book: Arc<Book>,
     key: String,
@@ -196,7 +196,7 @@ impl Client {
         Self { book, key, random, wishes, admitted: Vec::new() }
     }
 
-    /// Does all that it wants.
+    /// Carries out all its wishes.
     pub fn run(&mut self) {
         for Wish { pause, server, ticket, what } in std::mem::take(&mut self.wishes) {
             std::thread::sleep(pause);
@@ -222,7 +222,7 @@ impl Client {
         }
     }
 
-    /// Sends each scan again, as devices do that are not sure, and reads each ticket.
+    /// Sends each scan again, as unsure devices do, and reads each ticket.
     pub fn end(&mut self) {
         let sent = std::mem::take(&mut *locked(&self.book.sent));
         for Sent { ticket, scan, body } in sent {
@@ -259,7 +259,7 @@ impl Client {
         }
     }
 
-    /// Notes what was told of each scan of a request. Returns whether there was an answer.
+    /// Records the verdict on each scan of a request. Returns whether there was an answer.
     fn note_scans(&mut self, invoked: u64, outcome: &Outcome, scans: &[(usize, Scan)]) -> bool {
         let answers: Vec<Value> = match outcome {
             Outcome::Unknown => Vec::new(),
@@ -287,7 +287,7 @@ impl Client {
         !answers.is_empty()
     }
 
-    /// Sends scans until there is an answer, or enough is enough.
+    /// Sends scans until there is an answer, or the retries are used up.
     fn send_scans(&mut self, server: usize, path: &str, body: &Value, scans: &[(usize, Scan)]) {
         for retry in 0..=RETRIES {
             let invoked = self.book.now();
@@ -319,7 +319,7 @@ impl Client {
         let (seed, holder) = self.known(ticket, newest);
         let body = json!({ "code": holder.qr(Millis::now()) });
         let scan_id = self.one_scan(server, ticket, direction, Shown::Code(seed), body);
-        // Who came with the same holder: the ticket next to it.
+        // The next ticket, which has the same holder.
         let came_in = self.admitted.contains(&(ticket, scan_id)) && direction == Direction::Entry;
         if came_in && self.random.bool() {
             let other = ticket ^ 1;
@@ -334,7 +334,7 @@ impl Client {
         self.one_scan(server, ticket, direction, Shown::Nothing, body);
     }
 
-    /// What a gate admitted within the last seconds, without the service: some tickets, each once.
+    /// Scans of some tickets, each once, that a gate admitted offline in the last seconds.
     fn batch(&mut self, server: usize, first: usize) {
         let (mut scans, mut bodies) = (Vec::new(), Vec::new());
         for ticket in (first..self.book.size()).take(3) {
@@ -351,7 +351,7 @@ impl Client {
         self.send_scans(server, BATCH, &json!({ "scans": bodies }), &scans);
     }
 
-    /// Takes back what this device did last.
+    /// Undoes this device's latest admission.
     fn undo(&mut self, server: usize) {
         let Some((ticket, scan_id)) = self.admitted.pop() else { return };
         let path = format!("/api/scans/{scan_id}/undo");
@@ -390,7 +390,7 @@ impl Client {
         self.book.note(ticket, invoked, Act::Read, Some(told));
     }
 
-    /// Who came without a ticket has one from then on, which is nobody else's.
+    /// Admits somebody without a ticket, who gets a new one.
     fn walk_up(&mut self, server: usize) {
         let scan_id = Uuid::from_u128(self.random.u128(..));
         let body = json!({ "scan_id": scan_id, "gate": "North" });
@@ -417,7 +417,7 @@ fn code(reply: &Reply) -> String {
     problem["code"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Refusals that the model knows.
+/// The refusals that the model knows.
 const REFUSALS: &[&str] = &[
     "scan_contended",
     "ticket_used",
@@ -434,7 +434,7 @@ fn refused(problem: &Value) -> Told {
     Told::Refused(known.unwrap_or_else(|| panic!("nobody expects {problem}")))
 }
 
-/// What was told by an answer that is no verdict.
+/// The meaning of an answer that is not a verdict.
 fn done(outcome: &Outcome) -> Option<Told> {
     match outcome {
         Outcome::Unknown => None,

@@ -1,19 +1,20 @@
-//! What clients asked and were told of one ticket, and what a ticket may do: a model of one, in one process, without a database.
+//! The requests about one ticket and their answers, and a sequential model of a ticket without a database: the answers
+//! it allows.
 
 use std::collections::BTreeMap;
 
 use register_ticket_api::model::{Direction, ScanResult, Status};
 use uuid::Uuid;
 
-/// One request, as its client saw it. A retry is another one.
+/// A request as its client saw it. A retry is a separate one.
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// When it was sent.
     pub invoked: u64,
-    /// When its answer came; none where nobody knows whether it was done, is done, or will be.
+    /// When its answer came; `None` if it is unknown whether it was, is being or will be done.
     pub returned: Option<u64>,
     pub act: Act,
-    /// None where there was no answer.
+    /// `None` if there was no answer.
     pub told: Option<Told>,
 }
 
@@ -23,7 +24,7 @@ pub enum Act {
     Undo {
         scan_id: Uuid,
     },
-    /// Gives the ticket to another person, and another seed.
+    /// Gives the ticket to another person, with another seed.
     Transfer {
         seed: u32,
     },
@@ -39,7 +40,7 @@ pub struct Scan {
     pub scan_id: Uuid,
     pub direction: Direction,
     pub shown: Shown,
-    /// Whether the gate had admitted by itself and sent it in a batch.
+    /// Whether the gate admitted offline and sent the scan in a batch.
     pub offline: bool,
 }
 
@@ -49,7 +50,7 @@ pub enum Shown {
     Code(u32),
     /// No code: a supervisor vouches.
     Nothing,
-    /// No code: a scan of another ticket is to speak for it.
+    /// No code: a scan of another ticket vouches.
     Voucher,
 }
 
@@ -57,7 +58,7 @@ pub enum Shown {
 pub enum Told {
     Verdict(ScanResult),
     Done,
-    /// It was refused by this code, and nothing was done.
+    /// It was refused with this code, and nothing was done.
     Refused(&'static str),
     State {
         status: Status,
@@ -65,15 +66,15 @@ pub enum Told {
     },
 }
 
-/// A ticket as the model knows it.
+/// A ticket's state in the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
-    /// Whether who went out may come in again.
+    /// Whether a holder who left may be admitted again.
     reentry: bool,
     status: Status,
     inside: bool,
     seed: u32,
-    /// The scans of its present use that stand, in their order, each with whether it is an entry.
+    /// The accepted scans of its present use that were not undone, in order, each with whether it is an entry.
     standing: Vec<(Uuid, bool)>,
     /// Whether it was used before it was reissued.
     was_used: bool,
@@ -82,7 +83,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// A ticket that somebody holds and nobody has scanned.
+    /// A ticket that has a holder and no scans.
     pub fn new(reentry: bool) -> Self {
         Self {
             reentry,
@@ -95,11 +96,11 @@ impl Ticket {
         }
     }
 
-    /// What it may be after this was done to it, and this was told; nothing where that cannot have been told. Without an answer:
-    /// all that it may be if it was done at all.
+    /// Returns the states that it may be in after this act with this answer; none if the answer is impossible. Without
+    /// an answer: the states if it was done at all.
     pub fn after(&self, act: &Act, told: Option<Told>) -> Vec<Self> {
         let same = || vec![self.clone()];
-        // Refused for a reason that is not the ticket's, such as that it has changed under three tries.
+        // Refused for a reason outside the ticket's state, such as three tries that each met another change.
         if told == Some(Told::Refused("scan_contended")) {
             return same();
         }
@@ -126,7 +127,7 @@ impl Ticket {
         Self { seed, was_used, verdicts, ..Self::new(self.reentry) }
     }
 
-    /// After a change that a used ticket refuses, and a revoked one unless it is told otherwise.
+    /// After a change that is refused for a used ticket, and unless `of_revoked` for a revoked one.
     fn after_change(&self, told: Option<Told>, changed: impl Fn() -> Self, of_revoked: bool) -> Vec<Self> {
         let refusal = match self.status {
             Status::Used => Some("ticket_used"),
@@ -146,7 +147,7 @@ impl Ticket {
             return match told {
                 Some(Told::Verdict(told)) if told.as_str() != again => Vec::new(),
                 Some(Told::Verdict(_)) => vec![self.clone()],
-                // It has nothing to do any more.
+                // A replay changes nothing.
                 _ => Vec::new(),
             };
         }
@@ -155,7 +156,7 @@ impl Ticket {
             Some(Told::Verdict(verdict)) if self.verdicts_on(scan).contains(&verdict) => {
                 vec![self.scanned(scan, verdict)]
             }
-            // Nothing speaks for it, or the clock of the server is far from that of the gate.
+            // Nothing vouches for it, or the server's clock is too far from the gate's.
             Some(Told::Refused("invalid_payload")) if scan.offline || scan.shown == Shown::Voucher => {
                 vec![self.clone()]
             }
@@ -163,7 +164,8 @@ impl Ticket {
         }
     }
 
-    /// The verdicts that a new scan may get. Clocks differ and are stepped, so a code of the right seed may always be too old.
+    /// The verdicts that a new scan may get. Clocks differ and are stepped, so a code of the current seed may always be
+    /// too old.
     fn verdicts_on(&self, scan: &Scan) -> Vec<ScanResult> {
         let is_used = self.status == Status::Used;
         if self.status == Status::Revoked {
@@ -178,7 +180,7 @@ impl Ticket {
             Direction::Entry => (ScanResult::AlreadyUsed, !is_used || self.reentry && !self.inside),
             Direction::Exit => (ScanResult::NotInside, self.inside),
         };
-        // A scan that is sent late is refused where a later one came before it, or where its ticket was reissued since.
+        // A late scan is refused if a later one was accepted before it, or if its ticket was reissued since.
         let may_be_late = scan.offline && (is_used || self.was_used);
         if is_accepted {
             verdicts.push(ScanResult::Accepted);
@@ -210,7 +212,7 @@ impl Ticket {
             Some(Told::Done) => undone,
             Some(Told::Refused("scan_not_found")) => known.is_none(),
             Some(Told::Refused("not_undoable")) => known.is_some() && !undone && !newest,
-            // By a server whose clock is far from that which it was scanned by.
+            // The server's clock is too far from that of the scan.
             Some(Told::Refused("undo_expired")) => newest,
             Some(_) => false,
         };

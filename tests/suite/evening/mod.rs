@@ -1,9 +1,9 @@
-//! An evening, checked: clients scan, retry, take back, transfer, revoke and read while servers are killed and paused, the database
-//! is cut off, crashes or answers nobody, disks are full and clocks wrong. Afterwards what they were told is explained, ticket by ticket, by a
-//! model, and rows, numbers, lists and metrics are held against each other.
+//! An evening under faults: clients scan, retry, undo, transfer, revoke and read while servers are killed and paused,
+//! the database is cut off, crashes or hangs, disks fill up and clocks go wrong. Afterwards a model must explain the
+//! answers, ticket by ticket, and rows, counts, lists and metrics must agree.
 //!
-//! What is wanted and what goes wrong comes from a seed, and so does the order of each; how they meet is the machine's. `FAULTS_SEED`
-//! has one evening begin again; `scripts/faults --minutes N` has more of them.
+//! A seed decides the requests, the faults and the order of each; how they interleave is up to the machine.
+//! `FAULTS_SEED` repeats one evening; `scripts/faults --minutes N` runs more of them.
 
 mod checker;
 mod clients;
@@ -26,11 +26,11 @@ use crate::process::{Server, within};
 use clients::{Book, CLIENTS, Verdict};
 use nemesis::{Nemesis, Postgres};
 
-/// How many servers the evening has.
+/// The number of servers in an evening.
 const SERVERS: usize = 2;
-/// Two in the hands of each holder.
+/// Each holder has two.
 const TICKETS: usize = 12;
-/// How many evenings each database has in the ordinary tests.
+/// The number of evenings per database in the ordinary tests.
 const EVENINGS: u64 = 20;
 
 /// The seeds of this run.
@@ -70,7 +70,7 @@ async fn evening(database: &TestDatabase, postgres: Option<&Postgres>, seed: u64
     let started = Instant::now();
     eprintln!("{:?}: FAULTS_SEED={seed} has this evening again", database.kind);
     let reentry = seed.is_multiple_of(2);
-    // Who prepares the evening and looks at it in the end has a server that nobody troubles.
+    // The evening is prepared and inspected through a server without faults.
     let office = Server::start(database.environment()).await;
     let organizer = office.organizer();
     let mut nemesis = Nemesis::start(database, postgres).await;
@@ -118,7 +118,7 @@ async fn evening(database: &TestDatabase, postgres: Option<&Postgres>, seed: u64
     );
 }
 
-/// Tickets, people and keys.
+/// Creates tickets, people and keys.
 async fn prepare(organizer: &Client, reentry: bool, servers: Vec<SocketAddr>) -> (Arc<Book>, Vec<String>) {
     let reentry = if reentry { "after_exit" } else { "none" };
     let event = json!({ "reentry": reentry, "walk_ups": true, "walk_up_price": 500, "currency": "EUR" });
@@ -137,7 +137,7 @@ async fn prepare(organizer: &Client, reentry: bool, servers: Vec<SocketAddr>) ->
     (Arc::new(Book::new(tickets, servers)), keys)
 }
 
-/// A line of `scans.csv`.
+/// A row of `scans.csv`.
 struct Row {
     ticket_id: Option<Uuid>,
     result: String,
@@ -167,7 +167,7 @@ async fn scans(organizer: &Client) -> HashMap<Uuid, Row> {
     table(organizer, "scans").await.into_iter().map(row).collect()
 }
 
-/// Whoever was told of a scan was told what is on record.
+/// All answers to a scan agree with its row.
 fn each_scan_has_one_verdict(verdicts: &[Verdict], rows: &HashMap<Uuid, Row>) {
     for verdict in verdicts {
         let row = rows.get(&verdict.scan_id).unwrap_or_else(|| panic!("{verdict:?} is lost"));
@@ -179,7 +179,7 @@ fn each_scan_has_one_verdict(verdicts: &[Verdict], rows: &HashMap<Uuid, Row>) {
     }
 }
 
-/// The board's numbers, the lists and the manifest tell what the tickets are and the scans were.
+/// The statistics, the lists and the manifest agree with the tickets and scans.
 async fn the_numbers_agree(organizer: &Client, rows: &HashMap<Uuid, Row>, made: usize) {
     let list = organizer.get("/api/events/default/tickets?limit=500").await.is(200);
     let tickets = list["tickets"].as_array().expect("a list");
@@ -221,7 +221,7 @@ async fn the_numbers_agree(organizer: &Client, rows: &HashMap<Uuid, Row>, made: 
     }
 }
 
-/// A server has counted each admission of which it told somebody, and none that is not on record.
+/// A server's metrics count every admission that it answered, and none that has no row.
 async fn metrics_agree(server: &Client, address: SocketAddr, book: &Book, rows: &HashMap<Uuid, Row>) {
     let metrics = server.get("/metrics").await;
     assert_eq!(metrics.status, 200);

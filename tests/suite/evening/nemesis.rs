@@ -1,4 +1,4 @@
-//! What goes wrong in an evening, and when: that comes from the seed.
+//! The faults of an evening and their times, as the seed decides.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,34 +15,35 @@ use crate::database::{Kind, TestDatabase};
 use crate::process::{PATIENCE, Process, Server};
 use crate::proxy::{Mode, Proxy};
 
-/// How many things go wrong.
+/// The number of faults.
 const FAULTS: usize = 9;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// SIGKILL, and another start.
+    /// SIGKILL, then a restart.
     Kill,
-    /// SIGTERM, and another start.
+    /// SIGTERM, then a restart.
     Stop,
     /// SIGSTOP, and SIGCONT after a while.
     Pause,
-    /// The server's clock goes wrong by so many seconds, and stays so.
+    /// The server's clock is wrong by this many seconds from now on.
     Clock(i64),
-    /// `migrate` runs once more.
+    /// Runs `migrate` again.
     Migrate,
-    /// No file of the database may grow, for a while. SQLite's process is the server; PostgreSQL crashes when it cannot write its log.
+    /// For a while, no file of the database may grow. SQLite runs in the server; PostgreSQL crashes when it cannot write
+    /// its log.
     FullDisk,
-    /// SQLite: somebody else writes, for a while.
+    /// SQLite: for a while, another process holds the write lock.
     Hold,
-    /// PostgreSQL, on the way there, for a while: nothing is let through,
+    /// PostgreSQL, for a while: connections are refused,
     Refuse,
-    /// all is swallowed,
+    /// everything sent is swallowed,
     Swallow,
-    /// or each message takes its time.
+    /// or each message is delayed.
     Delay,
-    /// PostgreSQL: it commits, and its answer is lost.
+    /// PostgreSQL commits, but its answer is lost.
     LoseAnswer,
-    /// PostgreSQL ends at once, and starts again.
+    /// PostgreSQL crashes and restarts.
     Crash,
 }
 
@@ -72,13 +73,13 @@ impl Fault {
     }
 }
 
-/// A PostgreSQL of its own, which may crash.
+/// A separate PostgreSQL, which may crash.
 pub struct Postgres(Directory);
 
 impl Postgres {
     pub fn start() -> Self {
         let postgres = Self(Directory::new());
-        // Its user is another one where we are root.
+        // It runs as another user if we are root.
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&postgres.0.0, permissions).expect("the directory is ours");
         postgres.run("start");
@@ -113,14 +114,14 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.run("stop");
-        // Its data may lie in memory, where the link leads.
+        // The link may lead to data in memory.
         if let Ok(data) = fs::read_link(self.0.0.join("data")) {
             let _ = fs::remove_dir_all(data.parent().unwrap_or(&data));
         }
     }
 }
 
-/// One of the servers, with a clock and a way to the database of its own.
+/// One of the servers, with its own clock and its own path to the database.
 struct Station {
     server: Server,
     environment: Vec<(String, String)>,
@@ -128,10 +129,10 @@ struct Station {
     proxy: Option<Proxy>,
 }
 
-/// The service ignores what a limit on its files would do to it, so that it meets the error.
+/// The service ignores the signal for its file limit, so that it gets the error.
 const THROUGH: &[&str] = &["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
 
-/// libfaketime, by which a process has a clock of its own.
+/// libfaketime, which gives a process its own clock.
 fn faketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files = folders.map(|folder| folder.join("faketime/libfaketime.so.1"));
@@ -168,14 +169,14 @@ impl Station {
     }
 
     fn set_clock(&self, seconds: i64) {
-        // A rename, so that nobody reads half of it.
+        // Renamed into place, so that nobody reads half of it.
         let new = self.clock.with_extension("new");
         fs::write(&new, format!("{seconds:+}s")).expect("the directory is ours");
         fs::rename(&new, &self.clock).expect("the directory is ours");
     }
 }
 
-/// Says how large a file of a process may be. One that has ended writes nothing.
+/// Limits the size of a process's files. A process that has ended writes nothing.
 fn limit_files(process: &str, limit: &str) {
     let run = Command::new("prlimit").args(["--pid", process, &format!("--fsize={limit}:unlimited")]).output();
     let run = run.expect("prlimit, of util-linux, is there");
@@ -183,7 +184,7 @@ fn limit_files(process: &str, limit: &str) {
     assert!(run.status.success() || has_ended(), "{}", String::from_utf8_lossy(&run.stderr));
 }
 
-/// The servers of an evening, and who troubles them.
+/// The servers of an evening, and what makes them fail.
 pub struct Nemesis<'a> {
     database: &'a TestDatabase,
     postgres: Option<&'a Postgres>,
@@ -209,7 +210,7 @@ impl<'a> Nemesis<'a> {
         self.stations.iter().map(|station| station.server.address).collect()
     }
 
-    /// Troubles the servers, one fault after another; each has passed when the next begins, but for clocks.
+    /// Runs one fault after another; each is over before the next starts, except those of clocks.
     pub async fn trouble(&mut self, book: &Arc<Book>, seed: u64) {
         let mut random = Rng::with_seed(seed);
         for _ in 0..FAULTS {
@@ -264,7 +265,7 @@ impl<'a> Nemesis<'a> {
                 }
             },
             Fault::Hold => {
-                // A server may be at it itself, for longer than one waits.
+                // A server may hold the lock for longer than this waits.
                 if self.database.execute("begin immediate").await.is_ok() {
                     lasts().await;
                     self.database.execute("rollback").await.expect("it was begun");
@@ -290,7 +291,7 @@ impl<'a> Nemesis<'a> {
         }
     }
 
-    /// All clocks are right again. Whoever was at something that nobody waits for any more has ended when this returns.
+    /// Sets all clocks right and waits until requests that nobody waits for any more have ended.
     pub async fn rest(&mut self) {
         for station in &mut self.stations {
             station.set_clock(0);
