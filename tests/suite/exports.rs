@@ -1,4 +1,4 @@
-//! Tickets and scans as CSV, for a spreadsheet.
+//! Exports of tickets and scans as CSV for a spreadsheet.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ on_both_databases! {
     an_event_without_tickets_exports_the_header_alone,
 }
 
-/// The lines of a file, read.
+/// Parses a file into rows.
 fn records(text: &str) -> Vec<Vec<String>> {
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).from_reader(text.trim_start_matches('\u{feff}').as_bytes());
@@ -30,7 +30,7 @@ async fn what_is_imported_is_exported_and_listed_column_by_column(service: Servi
     let refused = service.organizer.post_csv(tickets, "nonsense\n").await.is_refused(422, "invalid_payload");
     let columns: Vec<String> = serde_json::from_value(refused["errors"][0]["params"]["known"].clone()).unwrap();
     assert!(columns.len() >= 5, "{columns:?}");
-    // What is made of these is in other columns.
+    // The values made from these are in other columns.
     const MADE_OF: [&str; 7] = ["row", "first_name", "last_name", "order", "order_position", "quantity", "status"];
     let columns: Vec<String> = columns.into_iter().filter(|column| !MADE_OF.contains(&column.as_str())).collect();
     let value = |column: &str| match column {
@@ -42,7 +42,7 @@ async fn what_is_imported_is_exported_and_listed_column_by_column(service: Servi
     let values: Vec<String> = columns.iter().map(|column| value(column)).collect();
     let file = format!("{}\n{}\n", columns.join(","), values.join(","));
     service.organizer.post_csv(tickets, file).await.is(201);
-    // The same without a holder, and at another seat.
+    // The same without a holder, in another seat.
     let of_the_holder = ["username", "full_name", "email"];
     let own = columns.iter().filter(|column| !of_the_holder.contains(&column.as_str()));
     let made = own.map(|column| {
@@ -130,7 +130,7 @@ async fn what_a_spreadsheet_would_run_is_neutralised(service: Service) {
             text.trim_start_matches('\u{feff}').lines().all(|line| line.starts_with('"') && line.ends_with('"')),
             "{text}"
         );
-        // Wherever a spreadsheet of any language splits.
+        // Wherever a spreadsheet in any language may split.
         for field in text.split([',', ';', '\t', '|', '\n']) {
             assert!(!field.trim_start_matches(['"', ' ']).starts_with(['=', '+', '-', '@']), "{field} in {text}");
         }
@@ -141,7 +141,7 @@ async fn what_a_spreadsheet_would_run_is_neutralised(service: Service) {
     assert_eq!(lines[5][1..6], ["1-1", "'=cmd", "used", "'@ana", "Ana;'=1, \"'+1\""]);
 }
 
-/// More members than one page has, all received in the same millisecond.
+/// More rows than one page has, all received in the same millisecond.
 async fn an_export_goes_on_from_page_to_page(service: Service) {
     let seats: String = (1..=2_001).map(|seat| format!("{seat},North\n")).collect();
     service.organizer.post_csv("/api/events/default/tickets", format!("seat,gate\n{seats}")).await.is(201);
@@ -176,7 +176,7 @@ async fn an_event_without_tickets_exports_the_header_alone(service: Service) {
     }
 }
 
-/// The lines of a list as objects, by their columns.
+/// The rows of a list as objects.
 async fn listed(client: &Client, path: &str) -> Vec<Value> {
     let text = client.get(path).await.text();
     let mut lines = records(&text).into_iter();
@@ -209,7 +209,7 @@ async fn scans_are_exported_with_names_and_devices(service: Service) {
     assert_eq!(scans.len(), 2);
 }
 
-/// An event whose people may leave and come back, and three of them.
+/// An event with re-entry, and three tickets with holders.
 async fn evening(service: &Service) -> [Ticket; 3] {
     service.event(json!({ "slug": "gala", "name": "Gala", "reentry": "after_exit" })).await;
     let list = "seat,gate,category,note\nC1,South,Adult,wheelchair\n";
@@ -233,7 +233,7 @@ async fn who_is_inside_is_exported_for_an_evacuation(service: Service) {
         pass(&service, ticket, direction).await;
     }
     let of = |role: &str, further: Value| with(json!({ "name": "x", "role": role, "event": "gala" }), further);
-    // Whoever leaves leaves by any door.
+    // People may leave through any door.
     let supervisor = service.key(of("supervisor", json!({ "gate": "North" }))).await;
     let inside = listed(&supervisor, "/api/events/gala/inside.csv").await;
     assert_eq!(inside.len(), 2, "{inside:#?}");

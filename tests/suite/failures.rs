@@ -1,5 +1,6 @@
-//! Failures in the middle of the work: of the database, of the service itself, or by others who are always faster.
-//! Whatever was begun is taken back, the answer tells no cause, and afterwards the same request is good.
+//! Failures in the middle of a request: of the database, of the service itself, or because of others who are always
+//! faster. Everything begun is rolled back, the answer does not reveal the cause, and afterwards the same request
+//! succeeds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,7 +26,7 @@ on_both_databases! {
 }
 
 const SCANS: &str = "/api/events/default/scans";
-/// What the test's obstacles and panics say, which no client may read.
+/// The text of the test's errors and panics, which no client may see.
 const CAUSE: &str = "a cause from inside";
 
 async fn a_scan_whose_ticket_changes_every_time_is_to_be_sent_again(service: Service) {
@@ -43,8 +44,8 @@ async fn a_scan_whose_ticket_changes_every_time_is_to_be_sent_again(service: Ser
     assert_eq!(admitted["replayed"], false, "what was no verdict is not replayed");
 }
 
-/// Between reading and writing the event may go, and its tickets with it. That is no failure of the database: who reads
-/// again is told that there is no such event.
+/// The event and its tickets may be deleted between reading and writing. That is no failure of the database: reading
+/// again finds that there is no such event.
 async fn a_scan_whose_event_is_deleted_before_it_is_written_is_read_again(service: Service) {
     let store = open(&settings(&service.database, &[]));
     for (result, ticket_id) in [
@@ -86,7 +87,7 @@ async fn a_scan_whose_event_is_deleted_before_it_is_written_is_read_again(servic
         assert_eq!(recorded.expect("it is no failure"), Recorded::Outdated, "{result:?}");
         assert_eq!(service.database.snapshot().await, before, "{result:?}");
     }
-    // The connection is good for the next.
+    // The connection still works for the next request.
     let ticket = service.ticket("A1").await;
     service.organizer.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
 }
@@ -100,13 +101,13 @@ async fn a_failing_statement_takes_the_whole_request_back(service: Service) {
     let undo = format!("/api/scans/{}/undo", scan["scan_id"].as_str().unwrap_or_default());
     let path = format!("/api/tickets/{}", valid.ticket_id);
     let file = "seat,gate,username\nB1,North,new\n";
-    // More than one transaction writes, so that what the earlier ones wrote is taken back.
+    // Written in several transactions, so that the earlier ones must be undone.
     let large: String = (0..2_500).map(|seat| format!("{seat},South,new{seat}\n")).collect();
     let large = format!("seat,gate,username\n{large}");
     service.seat("default", "A3", "North").await;
     let seat = json!({ "seat": "A3", "gate": "North" });
 
-    // The obstacle lies in the way of the last statement, where there are several.
+    // If there are several statements, the last one fails.
     let mut requests: Vec<(&str, BoxFuture<Reply>)> = vec![
         ("insert on users", organizer.post("/api/users", json!({ "username": "ana" })).boxed()),
         ("insert on keys", organizer.post("/api/keys", json!({ "name": "x", "role": "gate" })).boxed()),
@@ -125,7 +126,7 @@ async fn a_failing_statement_takes_the_whole_request_back(service: Service) {
             organizer.patch(format!("/api/users/{}", used.username), json!({ "full_name": "x" })).boxed(),
         ),
         ("delete on users", organizer.delete(format!("/api/users/{}", used.username)).boxed()),
-        // With this statement the event is gone; its rows are deleted afterwards (`deletions`).
+        // This statement ends the event; its rows are deleted afterwards (`deletions`).
         ("insert on actions", organizer.delete("/api/events/other?confirm=other").boxed()),
     ];
     for (path, body) in every_admission(&service, &valid) {
@@ -142,8 +143,8 @@ async fn a_failing_statement_takes_the_whole_request_back(service: Service) {
 }
 
 async fn a_panic_is_a_failure_after_which_the_service_goes_on(service: Service) {
-    // The clock is what a test can make panic. A request is handled at its first reading; a full health check reads it
-    // again, in the endpoint.
+    // A test can make the clock panic. The first reading is in handling any request; a full health check reads the
+    // clock again, in its endpoint.
     let readings_left = Arc::new(AtomicI64::new(i64::MAX));
     let countdown = Arc::clone(&readings_left);
     let clock = move || {
@@ -166,7 +167,7 @@ async fn a_panic_is_a_failure_after_which_the_service_goes_on(service: Service) 
     check().await.is(200);
 }
 
-/// A ticket's admission, in every way that it can be asked for.
+/// Every way to ask for a ticket's admission.
 fn every_admission(service: &Service, ticket: &Ticket) -> Vec<(String, Value)> {
     let Ticket { seat, gate, .. } = ticket;
     let digits = ticket.code(service.now());

@@ -1,5 +1,5 @@
-//! A database that is not there, goes away, comes back, or does not answer. How long it takes until a request is refused,
-//! and after the return, is measured by `scripts/bench away`.
+//! A database that is absent, goes away, comes back or hangs. `scripts/bench away` measures how soon requests are
+//! refused, and how soon they work again.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::process::{PATIENCE, Server, within};
 use crate::proxy::{Mode, Proxy};
 use crate::service::Service;
 
-/// More than the pool has connections, which are 5.
+/// More than the pool's 5 connections.
 const MANY: usize = 20;
 
-/// Asserts that a request is refused as one to try again, and long before the minute that an import has.
+/// Asserts that a request is refused with a retry, long before the minute that an import may take.
 async fn is_refused_in_time(request: impl Future<Output = Reply>) {
     let reply = tokio::time::timeout(PATIENCE, request).await.expect("nobody waits for long");
     reply.is_refused(503, "database_unavailable");
@@ -26,12 +26,12 @@ async fn works_again(client: &Client) {
     within(PATIENCE, "an answer", async || (client.get("/api/events").await.status == 200).then_some(())).await;
 }
 
-/// A request of one kind or another, those with a long deadline among them.
+/// Sends one of several kinds of requests, including those with a long deadline.
 async fn some_request(organizer: Client, number: usize) -> Reply {
     let scan = json!({ "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": "000000" });
     let tickets = "/api/events/default/tickets";
     match number % 9 {
-        // A key has one import at a time, and two lists.
+        // A key may have one import and two lists at a time.
         0 if number == 0 => organizer.post_csv(tickets, "seat,gate,username\nA1,North,ana\n").await,
         1 => organizer.post("/api/events/default/scans", scan).await,
         2 => organizer.post("/api/events/default/scans/batch", json!({ "scans": [] })).await,
@@ -42,7 +42,7 @@ async fn some_request(organizer: Client, number: usize) -> Reply {
         7 if number == 7 => organizer.get("/api/events/default/tickets.csv").await,
         0 | 6 | 7 => organizer.get("/api/users/ana").await,
         _ => {
-            // A key that the process has not met, so that already finding it needs the database.
+            // The process has not seen this key, so even finding it needs the database.
             let gate = organizer.with_key(&format!("rtk_{}", "A".repeat(43)));
             gate.post("/api/events/default/scans/batch", json!({ "scans": [] })).await
         }
@@ -61,7 +61,7 @@ struct Behind {
     proxy: Proxy,
     server: Server,
     organizer: Client,
-    /// Past the proxy.
+    /// Reached directly, past the proxy.
     database: TestDatabase,
 }
 
@@ -76,8 +76,8 @@ impl Behind {
         Self { organizer: server.organizer(), proxy, server, database }
     }
 
-    /// Asserts that all requests are refused while the database is away, that it is used once it is back, and that
-    /// nothing of what was refused has happened.
+    /// Asserts that all requests are refused while the database is away, that it is used again once it is back, and
+    /// that no refused request has taken effect.
     async fn refuses_all_until_the_return(&self) {
         let before = self.database.snapshot().await;
         all_are_refused_in_time(&self.organizer).await;
@@ -87,7 +87,7 @@ impl Behind {
         assert_eq!(self.database.snapshot().await, before);
     }
 
-    /// Opens all connections of the pool, with writes: those that come later need no answer before they are sent.
+    /// Opens all connections of the pool, with writes, which later requests need not wait for before they are sent.
     async fn fill_the_pool(&self) {
         let requests = (0..MANY).map(|_| {
             let organizer = self.organizer.clone();
@@ -140,7 +140,7 @@ async fn a_database_that_swallows_what_it_is_sent_needs_no_restart() {
 async fn connections_that_died_silently_are_replaced() {
     let behind = Behind::start(Mode::Forward).await;
     behind.fill_the_pool().await;
-    // They rest for longer than the pool takes them to be alive without asking.
+    // They idle for longer than the pool assumes a connection to be alive without a check.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     behind.proxy.lose_open_connections();
     works_again(&behind.organizer).await;
@@ -190,7 +190,7 @@ async fn while_another_process_writes_to_sqlite_reads_go_on_and_scans_are_refuse
 async fn a_sqlite_directory_that_cannot_be_is_told_in_the_log_and_used_once_it_can() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let file = database.url().replace("sqlite:", "");
-    // A file where the directory should be stops even those who may write everywhere.
+    // A file in the directory's place stops even the superuser.
     let obstacle = std::path::Path::new(&file).with_file_name("obstacle");
     std::fs::write(&obstacle, "").expect("the test's directory can be written");
     let url = format!("sqlite:{}", obstacle.join("tickets.db").display());

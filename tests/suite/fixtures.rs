@@ -1,5 +1,5 @@
-//! What earlier releases left, in `tests/fixtures`: each database and each backup is opened, migrated, restored and used by
-//! the code of today. `scripts/make-fixtures` makes them.
+//! Data of earlier releases, in `tests/fixtures`: each database and backup is opened, migrated, restored and used by
+//! today's code. `scripts/make-fixtures` creates them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,25 +24,25 @@ on_both_databases! {
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
-/// The one exception to "keys, links, paper and replays go on": links were derived from the keys of codes, which manifests
-/// carry, and died with 0.2.0.
+/// The one exception to "keys, links, paper and replays go on": links were derived from the keys of codes, which
+/// manifests contain, and became invalid with 0.2.0.
 const LINKS_THAT_DIED: &[&str] = &["0.1.0"];
 
-/// `evening.json`.
+/// The content of `evening.json`.
 #[derive(Deserialize)]
 struct Evening {
     version: String,
     ticket_secret: String,
     public_url: String,
     made_at: String,
-    /// By their names: an organizer's is `office`.
+    /// By name: an organizer's is `office`.
     keys: Map<String, Value>,
-    /// What a device sends to get the key `offered`.
+    /// The request with which a device gets the key `offered`.
     offered: Value,
-    /// The answers that provisioned them, by their seats, which say what became of them.
+    /// The answers that provisioned the tickets, by seat; the seat says what happened to the ticket.
     tickets: Map<String, Value>,
     printed: String,
-    /// Of a ticket's page, before the ticket was transferred.
+    /// The link of a ticket's page, before the ticket was transferred.
     old_link: String,
     asked: Vec<Asked>,
 }
@@ -53,7 +53,7 @@ impl Evening {
     }
 }
 
-/// A request that changed nothing any more, and its answer.
+/// A request that has no effect any more, and its answer.
 #[derive(Clone, Deserialize)]
 struct Asked {
     status: u16,
@@ -64,7 +64,7 @@ struct Asked {
     answer: Value,
 }
 
-/// The directories of one kind of database, one a release.
+/// The fixtures of one kind of database, one directory per release.
 fn releases(kind: Kind) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(FIXTURES).expect("tests/fixtures is there");
     let releases = entries.map(|entry| entry.expect("an entry").path());
@@ -120,7 +120,7 @@ async fn the_backup_of_every_release_is_restored_and_used(service: Service) {
     }
 }
 
-/// Two minutes later: the code of the evening's last scans is gone, and the offer to a device is still good.
+/// Two minutes later: the codes of the evening's last scans have expired, and the enrolment is still valid.
 async fn is_of_use(database: TestDatabase, evening: Evening) {
     let clock = TestClock::at(Millis::parse(&evening.made_at).expect("a time") + Duration::from_mins(2));
     let database = Arc::new(database);
@@ -131,7 +131,7 @@ async fn is_of_use(database: TestDatabase, evening: Evening) {
     tickets_admit_or_not_as_before(&service, &evening).await;
     pages_are_where_they_were(&service, &evening).await;
 
-    // Without the secret no ticket is taken for good, nor made.
+    // Without the secret no ticket is admitted or created.
     let without = Service::on(database, clock, &[]);
     let scan = json!({ "scan_id": Uuid::now_v7(), "seat": "valid", "gate": "North", "totp_code": "123456" });
     without.organizer.post("/api/events/gala/scans", scan).await.is_refused(503, "ticket_secret_mismatch");
@@ -162,8 +162,8 @@ async fn what_was_asked_is_answered_the_same(client: &Client, evening: &Evening)
     }
 }
 
-/// What 0.1.0 told and later releases do not: of a ticket whose code was not right no more than its seat and gate, and that
-/// a scan is accepted which was undone.
+/// Removes what 0.1.0 returned and later releases do not: a ticket's details beyond seat and gate after a wrong code,
+/// and `accepted` for a scan that was undone.
 fn as_told_since_0_2(mut asked: Asked) -> Asked {
     if asked.path.ends_with("/scans") && asked.answer["undone_at"].is_string() {
         (asked.status, asked.answer["result"]) = (409, json!("undone"));
@@ -180,7 +180,7 @@ fn as_told_since_0_2(mut asked: Asked) -> Asked {
     asked
 }
 
-/// A later release may say more, and to people say it in other words.
+/// A later release may return more, and word its messages differently.
 #[track_caller]
 fn assert_contains(now: &Value, then: &Value, place: &str) {
     match (now, then) {
@@ -260,7 +260,7 @@ async fn pages_are_where_they_were(service: &Service, evening: &Evening) {
     assert_eq!(page(&json!(evening.old_link)).await.status, 404);
 }
 
-/// Not first by `migrate`, nor by whoever searches: people type their seats at the door.
+/// Not only `migrate` or the first search may do it: people type seats at the door.
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_brings_a_file_of_an_earlier_release_to_this_one() {
     for folder in releases(Kind::Sqlite) {

@@ -1,5 +1,5 @@
-//! Events forget their people when their time has come: nothing personal is left anywhere, what was counted stays, and nobody
-//! comes in any more.
+//! Events delete personal data when their time has come: nothing personal remains anywhere, the counts stay, and nobody
+//! is admitted any more.
 
 use http::Method;
 use register_ticket_api::app::App;
@@ -34,12 +34,12 @@ const HOUR: i64 = 60 * 60 * 1_000;
 const GALA: &str = "/api/events/gala";
 const SCANS: &str = "/api/events/gala/scans";
 const MANY: i64 = 2_500;
-/// In every text that tells of somebody of the event, and in nothing else.
+/// In every text about a person of the event, and nowhere else.
 const MARK: &str = "zqmark";
-/// In those of people who also have a ticket of another event.
+/// In the texts about people who also have a ticket for another event.
 const STAYS: &str = "zqstay";
 
-/// What became of each event that was gone over.
+/// The events that were due, and the result for each.
 async fn forget(service: &Service) -> Vec<(String, Result<Forgotten, &'static str>)> {
     let clock = service.clock.clone();
     let app = App::new(settings(&service.database, &[]), Box::new(move || clock.now()));
@@ -47,7 +47,7 @@ async fn forget(service: &Service) -> Vec<(String, Result<Forgotten, &'static st
     events.into_iter().map(|(event, done)| (event.slug, done.map_err(|error| error.code()))).collect()
 }
 
-/// An event that is on now, ends in three hours and forgets its people a month later.
+/// An event that is running, ends in three hours and forgets its people a month later.
 async fn gala(service: &Service) {
     let body = json!({
         "slug": "gala", "name": "Gala", "starts_at": service.time(-HOUR), "ends_at": service.time(3 * HOUR),
@@ -56,7 +56,7 @@ async fn gala(service: &Service) {
     service.event(body).await;
 }
 
-/// Fills everything that can be filled by whoever uses the service, with marks. Returns tickets of the event, and links.
+/// Fills every field that a client can fill, with marks. Returns tickets of the event, and links.
 async fn evening(service: &Service) -> (Vec<Ticket>, Vec<String>) {
     gala(service).await;
     service.event(json!({ "slug": "ball", "name": "Ball", "starts_at": service.time(0) })).await;
@@ -71,8 +71,8 @@ async fn evening(service: &Service) -> (Vec<Ticket>, Vec<String>) {
     );
     organizer.post_csv(&tickets, list).await.is(201);
     let bound = service.key(json!({ "name": "own", "role": "organizer", "event": "gala" })).await;
-    // So many that they are forgotten by several transactions, and that SQLite's pages were divided when they came.
-    // SQLite leaves something in the gaps of pages where rows are of many lengths.
+    // Enough to be deleted in several transactions, and to have split SQLite's pages when they were inserted. With rows
+    // of many lengths, SQLite leaves old data in the gaps of its pages.
     let some = |letter: &str, n: i64| letter.repeat(usize::try_from(n).expect("it is small"));
     let line = |n: i64| {
         let (name, note) = (some("x", n * n * 7_919 % 149), some("y", (n + 3) * n * 104_729 % 151));
@@ -102,7 +102,7 @@ async fn evening(service: &Service) -> (Vec<Ticket>, Vec<String>) {
         links.push(registered["provisioning"]["ticket_url"].as_str().expect("a link").to_owned());
         held.push(Ticket::new(&registered));
     }
-    // Dora gives hers away, and has none any more.
+    // Dora gives her ticket away and has none any more.
     let transfer = format!("/api/tickets/{}/transfer", held[4].ticket_id);
     let moved = organizer.post(transfer, json!({ "username": format!("{MARK}-cleo") })).await.is(200);
     held[4] = Ticket::new(&moved);
@@ -152,7 +152,7 @@ impl QrOf<'_> {
     }
 }
 
-/// All that an organizer can read of the API, of these tickets and people.
+/// Everything that an organizer can read from the API about these tickets and people.
 async fn all_answers(service: &Service, tickets: &[Ticket]) -> String {
     let organizer = &service.organizer;
     let keys = organizer.get("/api/keys").await.is(200);
@@ -199,8 +199,8 @@ async fn nothing_personal_is_left_of_an_event_that_was_forgotten(service: Servic
 
     service.clock.advance(31 * DAY);
     let forgotten = forget(&service).await;
-    // Of the lists five tickets and the many, and five that were registered. Ina, Ana, Bea, Cleo, Dora, and two of the event's own
-    // besides the many.
+    // Five tickets and the many from the lists, and five that were registered. Ina, Ana, Bea, Cleo, Dora, and two of
+    // the event's own people besides the many.
     let all = Forgotten { tickets: 10 + MANY, people: 7 + MANY };
     assert_eq!(forgotten, [("gala".to_owned(), Ok(all))]);
 
@@ -253,7 +253,7 @@ async fn people_are_forgotten_when_their_time_has_come_and_not_before(service: S
     assert_eq!(forget(&service).await, [("ended".to_owned(), one)]);
     service.clock.advance(DAY);
     assert_eq!(forget(&service).await, [("started".to_owned(), one)]);
-    // Whose ticket or door is good for longer is not forgotten before.
+    // The latest validity of a ticket and the closing of the doors also count.
     let open = json!({ "slug": "open", "name": "Open", "starts_at": service.time(0), "closes_at": service.time(2 * DAY), "forget_after_days": 1 });
     service.event(open).await;
     let season = json!({ "seat": "S-1", "gate": "North", "valid_until": service.time(5 * DAY) });
@@ -264,7 +264,7 @@ async fn people_are_forgotten_when_their_time_has_come_and_not_before(service: S
     assert_eq!(forget(&service).await, [("open".to_owned(), Ok(Forgotten::default()))]);
     service.clock.advance(4_000 * DAY);
     assert_eq!(forget(&service).await, []);
-    // Its time is over as soon as it has one.
+    // Its time is over as soon as it has an end.
     let times = json!({ "ends_at": service.time(-2 * DAY) });
     service.organizer.patch("/api/events/timeless", times).await.is(200);
     assert_eq!(forget(&service).await, [("timeless".to_owned(), one)]);
@@ -319,7 +319,7 @@ async fn who_was_stopped_while_forgetting_lets_nobody_in_and_goes_on(service: Se
     assert_eq!(service.database.count(recorded).await, 1, "it was begun once");
 }
 
-/// An event that has forgotten its people, and a ticket that somebody had.
+/// An event that has forgotten its people, and a ticket that had a holder.
 async fn forgotten_event(service: &Service) -> Ticket {
     gala(service).await;
     let ticket = service.ticket_of("gala", "A-1", "North").await;
@@ -353,7 +353,7 @@ async fn a_forgotten_event_takes_no_people_and_no_tickets(service: Service) {
     }
     let corrected = organizer.post_csv(format!("{tickets}?existing=update"), "seat,gate,username\nA-2,North,luis\n");
     service.unchanged(corrected).await.is_refused(409, "event_forgotten");
-    // Its name may still be put right.
+    // Its name may still be corrected.
     organizer.patch(GALA, json!({ "name": "The gala" })).await.is(200);
 }
 
@@ -381,12 +381,12 @@ async fn an_import_that_was_begun_before_it_does_not_end_after_it(service: Servi
     service.database.execute(&issuing).await.expect("an import is at work");
     service.clock.advance(31 * DAY);
     assert_eq!(forget(&service).await, [("gala".to_owned(), Err("import_in_progress"))]);
-    // It has stood still for so long that it is nobody's.
+    // It has written nothing for so long that it counts as stopped.
     service.clock.advance(60_000);
     assert_eq!(forget(&service).await, [("gala".to_owned(), Ok(Forgotten::default()))]);
 }
 
-/// An event that is long over, by whatever clock.
+/// An event that is long over, by any clock.
 async fn past(service: &Service) {
     let body = json!({ "slug": "past", "name": "Past", "ends_at": "2020-01-01T00:00:00Z", "forget_after_days": 1 });
     service.event(body).await;

@@ -1,4 +1,4 @@
-//! What libFuzzer found, and what comes of it when some bytes change: the properties of fuzz/properties.rs hold of all of it.
+//! The properties of fuzz/properties.rs hold for the inputs that libFuzzer found, and for random changes of them.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use properties::Service;
 #[path = "../../fuzz/properties.rs"]
 mod properties;
 
-/// Asks it of the corpus of a target, and of so many inputs that are made of it.
+/// Checks a property on a target's corpus and on this many inputs derived from it.
 fn holds(target: &str, made: usize, mut property: impl FnMut(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut files: Vec<_> = std::fs::read_dir(folder).expect("a corpus").map(|file| file.unwrap().path()).collect();
@@ -23,7 +23,7 @@ fn holds(target: &str, made: usize, mut property: impl FnMut(&[u8])) {
     }
 }
 
-/// Shows the input at which a property fails.
+/// Prints the input at which a property fails.
 struct Shown<'a>(&'a [u8]);
 
 impl Drop for Shown<'_> {
@@ -34,7 +34,7 @@ impl Drop for Shown<'_> {
     }
 }
 
-/// One input with pieces that are taken out, repeated, or come from another.
+/// Removes or repeats pieces of an input, or inserts pieces of another.
 fn changed(corpus: &[Vec<u8>], random: &mut Rng) -> Vec<u8> {
     let mut input = corpus[random.usize(..corpus.len())].clone();
     for _ in 0..random.usize(1..5) {

@@ -1,4 +1,4 @@
-//! Guests by name: whom a supervisor finds at the door, and what they are told.
+//! Guests by name: whom a supervisor finds at the door, and which details are shown.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ async fn a_key_of_one_gate_finds_its_own_first_and_is_told_less_of_others(servic
     assert_members(&looks(&south, "ana").await[0], json!({ "full_name": "Ana Ruiz", "note": null }));
 }
 
-/// Neither those of people whom the key may list nor others.
+/// Whether or not the key may list these people.
 async fn an_address_finds_nobody(service: Service) {
     house(&service).await;
     let own = service.key(json!({ "name": "o", "role": "organizer", "event": "default" })).await;

@@ -1,4 +1,4 @@
-//! Clients that mean harm, or know no better. Nothing they send may panic, be answered with a 5xx, or hold memory.
+//! Malicious or careless clients. Nothing they send may cause a panic, a 5xx or lasting use of memory.
 
 use register_ticket_api::routes::{ROUTES, Route};
 use serde_json::json;
@@ -18,7 +18,7 @@ on_both_databases! {
 
 const MIB: usize = 1024 * 1024;
 
-/// Sends an organizer's request and returns its status, which must not be that of a failure.
+/// Sends an organizer's request and returns its status, which must not be a 5xx.
 #[track_caller]
 fn status(server: &Server, bytes: &[u8]) -> u16 {
     let reply = server.exchange(bytes).expect("an answer");
@@ -95,7 +95,7 @@ async fn bodies_that_are_not_text_are_refused(service: Service) {
         long_seat.as_bytes(),
     ];
     let before = service.database.snapshot().await;
-    // What takes no body looks at none; the others of these are of things that are not there.
+    // Routes without a body ignore it; these routes name things that do not exist.
     let takes_one =
         |route: &&Route| ["POST", "PATCH"].contains(&route.method.as_str()) && !route.path.ends_with("/printed");
     for route in ROUTES.iter().filter(takes_one) {
@@ -114,7 +114,7 @@ async fn bodies_that_are_not_text_are_refused(service: Service) {
     server.is_well().await;
 }
 
-/// A path of this route.
+/// A path that matches this route.
 pub fn example(pattern: &str) -> String {
     pattern
         .replace("{token}", &"A".repeat(43))
@@ -177,17 +177,17 @@ async fn nothing_but_http_is_answered(service: Service) {
 
 async fn old_and_impatient_clients_are_served(service: Service) {
     let server = Server::start(service.database.environment()).await;
-    // HTTP/1.0, which knows neither hosts nor connections that stay.
+    // HTTP/1.0, without a `Host` header and persistent connections.
     let mut connection = server.connect();
     connection.send(b"GET /health HTTP/1.0\r\n\r\n");
     connection.reply("GET").expect("an answer").is(200);
     assert!(connection.rest().is_empty());
 
-    // A proxy's form of the target.
+    // The absolute form that proxies use.
     let absolute = b"GET http://tickets.example.org/health HTTP/1.1\r\nhost: tickets.example.org\r\n\r\n";
     assert_eq!(status(&server, absolute), 200);
 
-    // Requests without waiting for answers, which come in their order.
+    // Pipelined requests, which are answered in order.
     let mut connection = server.connect();
     let requests = [
         request("GET", "/health", "", ""),
@@ -212,13 +212,13 @@ async fn a_body_that_is_not_as_long_as_announced_does_no_harm(service: Service) 
     connection.send(format!("{start}content-length: 100\r\n\r\n{body}").as_bytes());
     drop(connection);
 
-    // Longer than announced: the rest is taken for another request, which it is not.
+    // Longer than announced: the rest is read as another request, and is none.
     let mut connection = server.connect();
     connection.send(format!("{start}content-length: 5\r\n\r\n{body}").as_bytes());
     connection.reply("POST").expect("an answer").is_refused(400, "malformed_json");
     assert!(String::from_utf8_lossy(&connection.rest()).starts_with("HTTP/1.1 400"));
 
-    // Both ways to tell the length at once: how requests are smuggled past proxies.
+    // Both ways to state the length at once: how requests are smuggled past proxies.
     let mut connection = server.connect();
     connection.send(format!("{start}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").as_bytes());
     let reply = connection.reply("POST").expect("an answer");
@@ -240,7 +240,7 @@ async fn a_large_body_is_refused_before_it_is_read(service: Service) {
                     content-type: application/json\r\n";
     let rows = service.database.snapshot().await;
 
-    // Nothing of the body is sent before the answer.
+    // No body is sent before the answer.
     let announce = |head: &str, length: usize| {
         let mut connection = server.connect();
         connection.send(format!("{head}content-length: {length}\r\n\r\n").as_bytes());
@@ -254,7 +254,7 @@ async fn a_large_body_is_refused_before_it_is_read(service: Service) {
     announce(gate, 10 * MIB).is_refused(401, "unauthenticated");
     announce(stranger, 100_000).is_refused(401, "unauthenticated");
 
-    // 100 MiB are on their way, whatever is answered.
+    // Starts to send 100 MiB, whatever the answer.
     let chunk = [format!("{MIB:x}\r\n").into_bytes(), vec![b'a'; MIB], b"\r\n".to_vec()].concat();
     let announced = format!("{json}content-length: {}\r\n\r\n", 100 * MIB);
     let without_end = format!("{json}transfer-encoding: chunked\r\n\r\n");
@@ -268,7 +268,7 @@ async fn a_large_body_is_refused_before_it_is_read(service: Service) {
     let grown = server.process.resident().saturating_sub(before);
     assert!(grown < 8 * MIB as u64, "{grown} bytes more");
 
-    // An import is read as far as it may be long.
+    // An import is read up to its size limit.
     let mut connection = server.connect();
     connection.send(format!("{csv}transfer-encoding: chunked\r\n\r\n").as_bytes());
     let sent = (0..17).take_while(|_| connection.send(&chunk)).count();

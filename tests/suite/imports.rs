@@ -1,4 +1,4 @@
-//! Tickets from a CSV file: all of it or nothing, and every wrong line by its number.
+//! Importing tickets from a CSV file: all or nothing, with every wrong line reported by its number.
 
 use serde_json::{Value, json};
 
@@ -131,7 +131,7 @@ async fn a_taken_seat_is_named_by_its_line(service: Service) {
     assert_eq!(lines(&reply.is_refused(409, "seat_taken")), ["line 2", "line 4"]);
 }
 
-/// Larger than what one statement writes.
+/// Larger than a single statement can write.
 async fn a_large_file_is_created_whole_or_not_at_all(service: Service) {
     let rows =
         |first: usize| (first..=6_000).map(|seat| format!("{seat},North,user{}\n", seat % 10)).collect::<String>();
@@ -227,7 +227,7 @@ async fn another_name_is_kept_with_the_ticket(service: Service) {
     let scan = service.scan(&Ticket::new(&reissued));
     let admitted = service.gate().await.post("/api/events/default/scans", scan).await.is_scan(200, "accepted");
     assert_eq!(admitted["ticket"]["full_name"], "Ben Ruiz");
-    // Who is corrected is the person, not who stands on the ticket.
+    // This corrects the person, not the name on a companion's ticket.
     service.organizer.patch("/api/users/ana", json!({ "full_name": "Anna Ruiz" })).await.is(200);
     assert_eq!(names(&service.organizer.get(TICKETS).await.is(200)), ["Anna Ruiz", "Ben Ruiz", "Anna Ruiz"]);
 }
@@ -265,7 +265,7 @@ async fn a_bound_key_imports_people_of_its_event(service: Service) {
     assert!(links.contains("\"A1\",\"North\",\"ana\",\"Ana Ruiz\",\"ana@real.example\","), "{links}");
     let own = alpha.get("/api/users/ana").await.is(200);
     assert_members(&own, json!({ "event": "alpha", "email": "ana@real.example" }));
-    // Nor does it count, or tell, who is known elsewhere.
+    // Nor does it count or reveal who is known elsewhere.
     let file = "seat,gate,username,email\nA2,North,ana,ana@real.example\n";
     let created = alpha.post_csv("/api/events/alpha/tickets", file).await.is(201);
     assert_eq!(created["users_created"], 0);
@@ -384,7 +384,7 @@ async fn general_admission_needs_a_name_an_address_or_a_number(service: Service)
     let brien = service.organizer.get(format!("/api/users/{}", usernames[2])).await.is(200);
     assert_members(&brien, json!({ "full_name": "Seán O'Brien", "email": "o'brien@example.org" }));
 
-    // The event's only gate, and on from the greatest number there; with two there is no only one.
+    // Uses the event's only gate and continues after its highest number; with two gates, none is the only one.
     assert_eq!(service.organizer.post_csv(TICKETS, "seat,name\n20,Cy\n,Dee\n").await.is(201)["created"], 2);
     service.organizer.post_csv(TICKETS, "gate,quantity\nNorth,1\n,1\n").await.is(201);
     let list = service.organizer.get(TICKETS).await.is(200);
@@ -392,7 +392,7 @@ async fn general_admission_needs_a_name_an_address_or_a_number(service: Service)
         list["tickets"].as_array().unwrap()[8..].iter().map(|ticket| json!([ticket["seat"], ticket["gate"]])).collect();
     assert_eq!(Value::from(last), json!([["20", "Entrance"], ["21", "Entrance"], ["1", "North"], ["22", "Entrance"]]));
 
-    // The same list again makes nobody twice.
+    // Importing the same list again creates no duplicates.
     let again = service
         .unchanged(service.organizer.post_csv(TICKETS, "name,email\nAna Ruiz,\nAna Ruiz,\n,bo@example.org\n"))
         .await;
@@ -422,13 +422,13 @@ async fn a_list_that_comes_again_says_what_it_does_with_what_is_there(service: S
         service.unchanged(service.organizer.post_csv(format!("{TICKETS}?existing=update"), &*file)).await.is(201);
     assert_members(&made, json!({ "created": 0, "updated": 0, "skipped": 55 }));
     assert_eq!(service.database.count("select count(distinct reference) from tickets").await, 55);
-    // By JSON too a reference is one ticket's.
+    // A reference is unique in JSON too.
     let taken = json!({ "seat": "X", "gate": "North", "reference": "R1" });
     service.organizer.post(TICKETS, taken).await.is_refused(409, "seat_taken");
     let twice = json!([{ "seat": "X", "gate": "N", "reference": "Z" }, { "seat": "Y", "gate": "N", "reference": "Z" }]);
     let refused = service.organizer.post(TICKETS, twice).await.is_refused(422, "invalid_payload");
     assert_eq!(refused["errors"][0]["code"], "reference_repeated");
-    // Another event may have the same.
+    // Another event may have the same reference.
     service.event(json!({ "slug": "gala", "name": "Gala" })).await;
     service.organizer.post_csv("/api/events/gala/tickets", "reference\nR1\n").await.is(201);
 }
@@ -487,7 +487,7 @@ async fn an_update_corrects_names_and_references_and_nothing_else(service: Servi
         let problem = reply.is_refused(422, "invalid_payload");
         assert_members(&problem["errors"][0], json!({ "field": "line 3", "code": code }));
     }
-    // By the reference alone, whoever has the ticket: a companion's name is corrected.
+    // By reference alone, whoever holds the ticket: a companion's name is corrected.
     let made = service.organizer.post_csv(&*update, "reference,name\nR2,Benito Ruiz\nR1,Ana Ruiz\n").await.is(201);
     assert_members(&made, json!({ "created": 0, "users_created": 0, "updated": 1, "skipped": 1 }));
     assert_eq!(service.organizer.get(format!("/api/tickets/{}", id(1))).await.is(200)["full_name"], "Benito Ruiz");
@@ -507,7 +507,7 @@ async fn what_a_seller_calls_a_ticket_is_its_category(service: Service) {
     let expected = [json!(["Ana", "Under 12", "By the ramp"]), json!(["Bo", cut, null]), json!(["Cy", null, null])];
     assert_eq!(all().await, expected);
 
-    // What comes again corrects what it names, and what it says nothing of stays.
+    // A repeated import corrects the given values and keeps those it leaves out.
     let update = format!("{TICKETS}?existing=update");
     let list = "seat,gate,category,note\n1,Entrance,Adult,\n2,Entrance,,Came by bus\n3,Entrance,,\n";
     let made = service.organizer.post_csv(update, list).await.is(201);
@@ -533,7 +533,7 @@ async fn names_that_are_read_the_same_are_the_same(service: Service) {
     assert_eq!(service.organizer.get("/api/users/ana").await.is(200)["email"], "ana@example.org");
 }
 
-/// Texts that spreadsheets, separators and quotes make trouble of.
+/// Texts that are difficult for spreadsheets, separators and quotes.
 async fn what_is_exported_is_imported_again(service: Service) {
     let hard = [
         "-5",
@@ -599,7 +599,7 @@ async fn what_is_exported_is_imported_again(service: Service) {
         service.organizer.get("/api/events/again/tickets").await.is(200),
     );
     assert_eq!(told(before), told(after));
-    // Into its own event it changes nothing.
+    // Imported into its own event, it changes nothing.
     let same =
         service.unchanged(service.organizer.post_csv(format!("{TICKETS}?existing=update"), exported)).await.is(201);
     assert_members(&same, json!({ "created": 0, "updated": 0, "skipped": hard.len() }));
@@ -628,7 +628,7 @@ async fn a_list_that_comes_again_tells_what_it_does_not_change(service: Service)
     let first = "reference,email,status\nR1,ana@x.org,paid\nR2,ben@x.org,paid\nR3,cy@x.org,paid\nR4,dee@x.org,paid\n";
     let made = service.organizer.post_csv(TICKETS, first).await.is(201);
     assert_eq!((&made["created"], &made["notices"]), (&json!(4), &Value::Null));
-    // R1 is another's now, R2 cancelled, R3 sold again under the same name, R4 not there.
+    // R1 has another holder now, R2 is cancelled, R3 was sold again under the same name, R4 is missing.
     let second =
         "reference,email,status\nR1,eve@x.org,paid\nR2,ben@x.org,refunded\nR3,cy@x.org,refunded\nR3,cy@x.org,paid\n";
     let skipped = service.organizer.post_csv(format!("{TICKETS}?existing=skip"), second).await.is(201);
@@ -661,7 +661,7 @@ async fn an_import_that_is_given_up_holds_its_place_until_its_file_is_read(servi
     };
     let mut import = begin();
     while short().await == 200 {
-        // What asks for the place may have had it.
+        // The import may be over before the request that waits for its permit.
         if import.is_finished() {
             import = begin();
         }

@@ -1,4 +1,4 @@
-//! Tickets that were shown again, and scans that were undone: who and when.
+//! Tickets shown again and scans undone: by whom and when.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ async fn duplicates_and_undone_scans_are_told_with_who_and_when_the_newest_first
     let undo = format!("/api/scans/{}/undo", ben_in["scan_id"].as_str().expect("a scan has an id"));
     desk.bare(http::Method::POST, undo).await.is(200);
     let undone = service.time(0);
-    // What is neither is no incident.
+    // Any other refusal is no incident.
     north.post(scans, json!({ "scan_id": uuid::Uuid::new_v4(), "code": "RT1.x" })).await;
 
     let incidents = walk(&service.organizer, INCIDENTS, "incidents").await;

@@ -1,5 +1,5 @@
-//! Imports that are at work: nobody sees what they have written so far, and nobody waits for them; and imports that were
-//! stopped, of which nothing is left.
+//! Running imports: nobody sees what they have written so far, and nobody waits for them. Stopped imports: nothing of
+//! them remains.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,13 +38,13 @@ on_both_databases! {
 
 const TICKETS: &str = "/api/events/default/tickets";
 const MANIFEST: &str = "/api/events/default/manifest";
-/// More than one transaction writes.
+/// Written in more than one transaction.
 const MANY: usize = 2_500;
-/// Longer than a process that is at work writes nothing.
+/// Longer than a running import goes without writing, in milliseconds.
 const STOPPED: i64 = 31_000;
 
-/// An import of [`MANY`] tickets by a process of its own, each of a new user but the first, who is luis. It stands still
-/// between two of its transactions.
+/// An import of [`MANY`] tickets by another process, each for a new user except the first, luis's. It is paused between
+/// two of its transactions.
 pub struct Held {
     tickets: Vec<NewTicket>,
     pub import: BoxFuture<'static, Result<Created, Error>>,
@@ -97,7 +97,7 @@ fn new_ticket(number: usize) -> NewTicket {
     }
 }
 
-/// All that can be read of the event and of two of the holders, as far as an import may not change it before its end.
+/// Everything that can be read of the event and of two holders and that an import may not change before its end.
 async fn all_that_is_seen(service: &Service, held: Option<&Held>) -> Vec<(StatusCode, String)> {
     let gate = service.offline_gate().await;
     let mut paths: Vec<String> = ["stats", "tickets", "tickets?q=luis", "tickets.csv", "links.csv"]
@@ -146,8 +146,8 @@ async fn nobody_sees_a_ticket_before_all_are_there(service: Service) {
     assert_eq!(service.database.count("select count(*) from actions where action = 'issued'").await, 1);
 }
 
-/// A database that is new has no statistics, and PostgreSQL may choose to compare all with all: 25,000,000 times here, which
-/// takes it half a minute.
+/// A new database has no statistics, and PostgreSQL may choose to compare all lines with all people: 25,000,000
+/// comparisons here, which take half a minute.
 async fn the_first_import_compares_no_line_with_each_person(service: Service) {
     let rows: String = (0..5_000).map(|seat| format!("{seat},North,new{seat},new{seat}@example.org\n")).collect();
     let began = Instant::now();
@@ -160,7 +160,7 @@ async fn a_scan_of_another_event_is_answered_while_an_import_is_at_work(service:
     let ticket = service.ticket_of("other", "A1", "North").await;
     let held = Held::of(&service).await;
     service.organizer.post("/api/events/other/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
-    // And while it goes on.
+    // Scans while the import continues.
     let scans = async {
         for _ in 0..10 {
             let again = service.organizer.post("/api/events/other/scans", service.scan(&ticket)).await;
@@ -191,7 +191,7 @@ async fn what_meets_an_import_at_work_is_to_be_sent_again(service: Service) {
         assert_eq!(refused.header("retry-after"), "5", "{what}");
         refused.is_refused(429, "import_in_progress");
     }
-    // What does not meet it goes on.
+    // Requests that do not touch the import's data succeed.
     organizer.post(TICKETS, json!({ "seat": "1", "gate": "South" })).await.is(201);
     organizer.patch("/api/events/default", json!({ "name": "Changed" })).await.is(200);
 
@@ -214,7 +214,7 @@ async fn an_import_that_was_stopped_leaves_nothing_and_the_next_one_works(servic
     assert_eq!(all_that_is_seen(&service, None).await, before);
     let rows: String = (0..MANY).map(|seat| format!("{seat},North,new{seat}\n")).collect();
     let file = || service.organizer.post_csv(TICKETS, format!("seat,gate,username\n{rows}"));
-    // Whether it goes on is not known yet.
+    // The import may still be running.
     file().await.is_refused(429, "import_in_progress");
     service.clock.advance(STOPPED);
     assert_eq!(
@@ -272,7 +272,7 @@ async fn what_a_stopped_import_has_written_is_left_alone_by_whoever_does_not_mee
     service.organizer.delete("/api/users/ana").await.is(204);
     service.organizer.post_csv(TICKETS, "seat,gate,username\n2,North,ana\n").await.is(201);
     assert_eq!(service.database.count(left).await, before);
-    // Who names one of its people meets it.
+    // Naming one of the import's people touches its data.
     let file = "seat,gate,username\n3,North,new1\n";
     service.organizer.post_csv(TICKETS, file).await.is_refused(429, "import_in_progress");
     assert_eq!(service.database.count(left).await, 0);
@@ -292,7 +292,7 @@ async fn an_import_whose_holder_is_erased_meanwhile_is_to_be_sent_again(service:
     assert_eq!(held.import.await.expect("they are made anew").users_created, MANY as u64);
 }
 
-/// Each waits for a name that somebody else is writing, before it has written all of its own.
+/// Each waits for a name that the other is writing, before it has written all of its own.
 async fn two_imports_that_name_the_same_people_do_not_wait_for_each_other_for_ever(service: Service) {
     service.event(json!({ "slug": "other", "name": "Other" })).await;
     let (hold, let_go, wait) = match service.database.kind {
@@ -337,7 +337,7 @@ async fn an_import_that_was_taken_for_stopped_writes_nothing_more(service: Servi
     service.clock.advance(STOPPED);
     service.organizer.post(TICKETS, json!({ "seat": "1", "gate": "South" })).await.is(201);
     let refused = held.import.await.expect_err("it has lost what it had written");
-    // Not because a holder is gone: it looks whether it may write.
+    // Not because a holder is missing: it checks whether it may still write.
     assert!(matches!(&refused, Error::DatabaseUnavailable(why) if why.contains("stalled")), "{refused:?}");
     assert_eq!(service.database.count("select count(*) from tickets").await, 1);
     assert_eq!(service.database.count("select count(*) from users").await, 1);

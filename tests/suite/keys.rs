@@ -1,4 +1,4 @@
-//! Keys: how they are made, how long they hold, and how they end.
+//! Keys: how they are created, how long they last, and how they end.
 
 use http::{Method, Request};
 use register_ticket_api::model::Role;
@@ -91,7 +91,7 @@ async fn an_organizers_key_ends_with_the_one_that_made_it_at_the_latest(service:
     let later = json!({ "name": "x", "role": "organizer", "expires_at": service.time(DAY + 1) });
     let refused = service.unchanged(maker.post("/api/keys", later)).await.is_refused(422, "invalid_payload");
     assert_members(&refused["errors"][0], json!({ "field": "expires_at", "code": "after_your_key" }));
-    // A device's ends with its event.
+    // A device's key ends with its event.
     let gate = json!({ "name": "x", "role": "gate", "expires_at": service.time(2 * DAY) });
     assert_eq!(maker.post("/api/keys", gate).await.is(201)["expires_at"], service.time(2 * DAY));
 }
@@ -159,7 +159,7 @@ async fn a_revocation_can_be_repeated(service: Service) {
     }
 }
 
-/// A key that another one makes, with its holder.
+/// A key created with another one, and its client.
 async fn made_by(maker: &Client, service: &Service, body: Value) -> (Value, Client) {
     let created = maker.post("/api/keys", body).await.is(201);
     let client = service.anonymous.with_key(created["key"].as_str().expect("a new key is shown"));
@@ -276,14 +276,14 @@ async fn the_list_tells_the_newest_scan_of_each_key(service: Service) {
     }
 }
 
-/// What an organizer is told of a device: when it was heard of, its unsent scans, and when it got its list.
+/// What an organizer sees of a device: when it was last heard, its unsent scans, and when it got its list.
 async fn heard(service: &Service, name: &str) -> Value {
     let keys = walk(&service.organizer, "/api/keys", "keys").await;
     let key = keys.iter().find(|key| key["name"] == name).expect("the key is listed");
     json!([key["heard_at"], key["unsent"], key["manifest_at"]])
 }
 
-/// Asks for the list, with a number of unsent scans as text. Returns the status and the tag.
+/// Requests the list, reporting this number of unsent scans. Returns the status and the ETag.
 async fn sync(client: &Client, unsent: &str, etag: &str) -> (u16, String) {
     let request = Request::builder().uri("/api/events/spring/manifest").header("register-ticket-unsent", unsent);
     let reply = client.send(request.header("if-none-match", etag), "").await;
@@ -309,7 +309,7 @@ async fn a_device_is_heard_of_by_its_list_within_a_minute(service: Service) {
         assert_eq!(sync(&device, unsent, &etag).await.0, 304, "whatever it says, it gets its list");
         assert_eq!(heard(&service, "North").await, json!([now, told, now]));
     }
-    // What another device said is nothing that this one says.
+    // Another device's reports do not apply to this one.
     let key_id = walk(&service.organizer, "/api/keys", "keys").await[0]["key_id"].clone();
     let offer =
         service.organizer.bare(Method::POST, format!("/api/keys/{}/enrol", key_id.as_str().unwrap())).await.is(200);
@@ -350,7 +350,7 @@ async fn what_is_no_key_is_unauthenticated(service: Service) {
     service.anonymous.send(request, "").await.is(200);
 }
 
-/// The roles whose keys end by themselves.
+/// The roles whose keys expire by themselves.
 fn roles_at_gates() -> impl Iterator<Item = &'static str> {
     Role::ALL.iter().filter(|role| **role != Role::Organizer).map(|role| role.as_str())
 }
@@ -363,7 +363,7 @@ fn key_path(created: &Value) -> String {
     format!("/api/keys/{}", created["key_id"].as_str().expect("a key has an id"))
 }
 
-/// By which a device tells a database that somebody has put in the place of its own.
+/// This lets a device detect that another database was put in place of its own.
 async fn an_answer_says_which_database_knows_a_key_or_does_not(service: Service) {
     const DATABASE: &str = "register-ticket-database";
     let (gate, gone) = (service.gate().await, create(&service, json!({ "name": "gone", "role": "gate" })).await);
@@ -377,7 +377,7 @@ async fn an_answer_says_which_database_knows_a_key_or_does_not(service: Service)
     let elsewhere = unknown.get(STATS).await;
     elsewhere.is(200);
     assert_ne!(elsewhere.header(DATABASE), database);
-    // Revoked in another process, that knows it or not; and one that this database never knew.
+    // A key revoked in another process, whether or not this one has seen it; and one that this database never had.
     let holds = |client: &Client, key: &Value| client.with_key(key["key"].as_str().expect("its secret"));
     let unknown_here = json!({ "key": format!("rtk_{}", "A".repeat(43)) });
     for client in [&service.anonymous, &service.another(&[]).anonymous] {

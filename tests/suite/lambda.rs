@@ -1,5 +1,5 @@
-//! The other entrance: the running binary as an AWS Lambda function, between a stand-in of the Lambda runtime API and
-//! events as API Gateway and function URLs send them.
+//! The second entry point: the binary running as an AWS Lambda function, between a stand-in for the Lambda runtime API
+//! and events as API Gateway and function URLs send them.
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -21,16 +21,16 @@ on_both_databases! {
     a_body_that_is_too_large_is_refused,
 }
 
-/// What the function made of an event.
+/// The result of an event.
 struct Outcome {
-    /// `response`, or `error` when the invocation failed.
+    /// `response`, or `error` if the invocation failed.
     kind: String,
-    /// What API Gateway gets.
+    /// The answer for API Gateway.
     body: Value,
 }
 
 impl Outcome {
-    /// The function answered, and with this status.
+    /// Asserts that the function answered with this status.
     #[track_caller]
     fn is_answer(&self, status: u64) {
         assert_eq!(self.kind, "response", "{}", self.body);
@@ -59,14 +59,14 @@ impl Outcome {
     }
 }
 
-/// Events on their way in and outcomes on their way out.
+/// Queues of events to handle and of outcomes.
 #[derive(Default)]
 struct Queues {
     events: VecDeque<String>,
     outcomes: VecDeque<Outcome>,
 }
 
-/// The part of the Lambda runtime API that a function uses, and the function itself.
+/// The function, and the part of the Lambda runtime API that it uses.
 struct Lambda {
     queues: Arc<(Mutex<Queues>, Condvar)>,
     process: Process,
@@ -74,7 +74,7 @@ struct Lambda {
 }
 
 impl Lambda {
-    /// A function with a database of its own.
+    /// Starts a function with its own database.
     async fn start() -> Self {
         Self::on(Arc::new(TestDatabase::create(Kind::Sqlite).await))
     }
@@ -148,7 +148,7 @@ fn serve_runtime_api(stream: TcpStream, (queues, changed): &(Mutex<Queues>, Cond
     }
 }
 
-/// An event as AWS sends it, with people, keys and addresses that are made up.
+/// An event as AWS sends it, with invented people, keys and addresses.
 macro_rules! event {
     ($name:literal) => {
         serde_json::from_str::<Value>(include_str!(concat!("lambda/", $name, ".json"))).expect("a fixture is JSON")
@@ -187,7 +187,7 @@ async fn a_body_in_json_creates_a_user_who_is_found_by_every_kind_of_path() {
     let created = lambda.invoke(&event!("post_json"));
     assert_eq!(created.status(), 201);
     assert_eq!(created.json()["full_name"], "Ana Ruiz");
-    // API Gateway decodes the path and puts the stage before it; a function URL leaves it as it was sent.
+    // API Gateway decodes the path and prefixes the stage; a function URL leaves the path as sent.
     for event in [event!("named_stage"), event!("function_url")] {
         let found = lambda.invoke(&event);
         assert_eq!(found.status(), 200, "{}", event["rawPath"]);
@@ -220,7 +220,7 @@ async fn a_refused_key_is_logged_with_the_address_that_the_platform_tells() {
     let lambda = Lambda::start().await;
     let mut event = get("/api/keys");
     event["headers"]["authorization"] = "Bearer rtk_nobodys".into();
-    // Anybody may have written this.
+    // Anybody may have written this header.
     event["headers"]["x-forwarded-for"] = "10.9.9.9".into();
     event["requestContext"]["http"]["sourceIp"] = "198.51.100.77".into();
     lambda.invoke(&event).is_answer(401);

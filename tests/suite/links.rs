@@ -1,4 +1,4 @@
-//! The links of ticket pages, again: of one ticket, and of all of an event.
+//! Links of ticket pages, shown again: one ticket's, and all of an event's.
 
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use http::Method;
@@ -148,7 +148,7 @@ async fn links_go_on_from_page_to_page(service: Service) {
     assert_eq!(links.len(), 1_001);
 }
 
-/// As links were made by 0.1.0: HKDF-SHA256 of the key, without salt.
+/// A link as 0.1.0 made it: HKDF-SHA256 of the key, without salt.
 fn link_of_the_key(ticket_id: Uuid, key: &[u8]) -> String {
     let mut proof = [0; 16];
     hkdf::Hkdf::<sha2::Sha256>::new(None, key).expand(b"page", &mut proof).expect("16 bytes");
@@ -160,7 +160,7 @@ async fn the_keys_of_a_manifest_open_no_page(service: Service) {
     let manifest = service.organizer.get("/api/events/default/manifest").await.is(200);
     let key = manifest["tickets"][0]["key"].as_str().and_then(|key| BASE32_NOPAD.decode(key.as_bytes()).ok());
     let key: [u8; 20] = key.and_then(|key| key.try_into().ok()).expect("a held ticket's key is in it");
-    // Without a secret the key is the seed. What is left to guess is what the database alone has.
+    // Without a secret the key is the seed. Only the salt, which is in the database alone, has to be guessed.
     let guesses = [[0; 32], [0xff; 32]].map(|salt| {
         let secret = LinkSecret::new(TicketSecret::new(None).into(), salt);
         secret.page_token(ticket.ticket_id, Seed(key))
@@ -183,7 +183,7 @@ async fn every_process_makes_the_same_link(service: Service) {
     }
 }
 
-/// By which a page tells a database that somebody has put in the place of its own.
+/// This lets a page detect that another database was put in place of its own.
 async fn a_page_says_which_database_knows_its_link_or_does_not(service: Service) {
     const DATABASE: &str = "register-ticket-database";
     let ticket = service.ticket("A1").await;

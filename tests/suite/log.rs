@@ -1,4 +1,4 @@
-//! What the service writes down, and what it never does.
+//! What the service logs, and what it must never log.
 
 use register_ticket_api::model::Millis;
 use serde_json::{Map, Value, json};
@@ -23,7 +23,7 @@ async fn start(service: &Service, settings: &[(&str, &str)]) -> Server {
     Server::start(service.database.environment().into_iter().chain(settings)).await
 }
 
-/// The lines of requests so far, but for those of health checks.
+/// The log lines of requests so far, except health checks.
 fn requests(server: &Server) -> Vec<Map<String, Value>> {
     let log = server.process.log();
     let lines = log.lines().map(|line| serde_json::from_str::<Map<_, _>>(line).expect("every line is JSON"));
@@ -127,7 +127,7 @@ async fn no_secret_and_no_name_is_logged_whatever_the_level(service: Service) {
     }
 }
 
-/// Uses every part of the service. Returns all that was sent or received and must not be written down.
+/// Uses every part of the service. Returns everything sent or received that must not be logged.
 async fn an_evening(server: &Server, name: &str) -> Vec<String> {
     let mut evening = Evening::of(server, name);
     evening.an_event_and_two_people().await;
@@ -141,7 +141,7 @@ async fn an_evening(server: &Server, name: &str) -> Vec<String> {
     evening.secrets
 }
 
-/// Who acts, and what of it must not be written down.
+/// The people of an evening, and what must not be logged of it.
 struct Evening<'a> {
     server: &'a Server,
     organizer: Client,
@@ -196,7 +196,8 @@ impl<'a> Evening<'a> {
         anonymous.with_key(&key)
     }
 
-    /// It is registered, reissued and transferred; and its paper shown, which is of no use without a `scan_id`.
+    /// Registers, reissues and transfers a ticket. Also shows its paper in a request without a `scan_id`, which has no
+    /// effect.
     async fn a_ticket_gets_three_secrets(&mut self, gate: &Client) -> Provisioned {
         let tickets = self.path("tickets");
         let seats = json!([{ "seat": "Row-13", "gate": "Moat" }, { "seat": "Row-14", "gate": "Moat" }]);
@@ -282,7 +283,7 @@ impl<'a> Evening<'a> {
         self.keeps_secret(&["314159", "271828"]);
     }
 
-    /// The last request of an evening; once it is in the log, all are.
+    /// Sends the last request of an evening; once it is in the log, all are.
     async fn a_person_is_erased(&mut self) {
         self.organizer.bare(http::Method::DELETE, format!("/api/users/{}", self.holder)).await.is(204);
         self.server.process.logged("DELETE").await;
@@ -293,7 +294,7 @@ fn text(value: &Value) -> String {
     value.as_str().expect("text").to_owned()
 }
 
-/// What a ticket's link ends with.
+/// The token in a ticket's link.
 fn page_token(provisioned: &Value) -> String {
     let url = provisioned["provisioning"]["ticket_url"].as_str().unwrap_or_default();
     url.rsplit_once("/t/").expect("a link leads to a ticket's page").1.to_owned()

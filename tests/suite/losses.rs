@@ -1,4 +1,4 @@
-//! A device that is lost: what it knows is worth nothing once that is reported, and no holder is forgotten.
+//! A lost device: once it is reported, its knowledge is worthless, and every affected holder is accounted for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ const MANIFEST: &str = "/api/events/default/manifest";
 const SCANS: &str = "/api/events/default/scans";
 const MINUTE: i64 = 60_000;
 
-/// The phone of a gate, and the id of its key.
+/// A gate's phone, and the id of its key.
 struct Phone {
     client: Client,
     key_id: String,
@@ -51,13 +51,13 @@ impl Phone {
         Self { client: service.anonymous.with_key(&text("key")), key_id: text("key_id") }
     }
 
-    /// One request: how many were renewed, and how many are left.
+    /// Sends one request: returns how many tickets were renewed, and how many are left.
     async fn report(&self, organizer: &Client) -> (i64, i64) {
         let done = organizer.bare(Method::POST, format!("/api/keys/{}/lost", self.key_id)).await.is(200);
         (done["renewed"].as_i64().expect("a number"), done["remaining"].as_i64().expect("a number"))
     }
 
-    /// What one request does, but with no more tickets than this.
+    /// Does what one request does, with at most this many tickets.
     async fn renew(&self, service: &Service, most: usize) -> (i64, i64) {
         let (clock, key_id) = (service.clock.clone(), self.key_id.parse().expect("an id"));
         let app = App::new(settings(&service.database, &[]), Box::new(move || clock.now()));
@@ -68,7 +68,7 @@ impl Phone {
         (done.renewed, done.remaining)
     }
 
-    /// The links of `links.csv` by their seats, once nothing is left.
+    /// The links in `links.csv` by seat, once no ticket is left.
     async fn lost(&self, service: &Service) -> BTreeMap<String, String> {
         for _ in 0..10 {
             if self.report(&service.organizer).await.1 == 0 {
@@ -90,7 +90,7 @@ async fn issue(service: &Service, csv: &str) {
     service.organizer.post_csv("/api/events/default/tickets", format!("seat,gate,username\n{csv}")).await.is(201);
 }
 
-/// Held tickets of the default event at gate North.
+/// Issues tickets of the default event at gate North, with a holder.
 async fn issue_many(service: &Service, tickets: usize) {
     let rows: String = (1..=tickets).map(|seat| format!("{seat},North,ana\n")).collect();
     issue(service, &rows).await;
@@ -107,7 +107,7 @@ async fn page(service: &Service, url: &str) -> Reply {
     service.anonymous.get(format!("/t/{}", url.split_once("/t/").expect("a link").1)).await
 }
 
-/// The key of codes that is in a list.
+/// The code key of a list entry.
 fn key_in(entry: &Value) -> Option<[u8; 20]> {
     let key = entry["key"].as_str()?;
     Some(BASE32_NOPAD.decode(key.as_bytes()).expect("base32").try_into().expect("20 bytes"))
@@ -153,7 +153,7 @@ async fn what_a_lost_phone_knows_is_worth_nothing(service: Service) {
     let new_links = phone.lost(&service).await;
     phone.client.get(MANIFEST).await.is_refused(401, "unauthenticated");
     assert_eq!(new_links.keys().collect::<Vec<_>>(), ["outside", "paper", "valid"]);
-    // Sold after it, a ticket whose key the phone never had.
+    // Sold afterwards: a ticket whose key the phone never had.
     let free = json!({ "seat": "free", "gate": "North" });
     let sold = service.organizer.post("/api/users/ana/tickets", free).await.is(201);
 
@@ -207,7 +207,7 @@ async fn what_was_made_after_the_last_list_stays(service: Service) {
     show(&service, ticket.qr(service.now()), "entry").await.is_scan(200, "accepted");
 }
 
-/// Secrets that were made while a clock was ahead, a list that was sent while it was right or behind.
+/// Secrets made while the clock was ahead, and a list sent while it was right or behind.
 async fn a_lost_phone_knows_what_it_was_sent_whatever_the_clocks(service: Service) {
     for (at_issue, at_list) in [(60 * MINUTE, 0), (0, -60 * MINUTE), (60 * MINUTE, -60 * MINUTE)] {
         service.clock.advance(at_issue);
@@ -231,7 +231,7 @@ async fn a_report_that_is_repeated_renews_no_ticket_twice(service: Service) {
     let versions = service.database.count(sum).await;
     service.organizer.delete(format!("/api/keys/{}", phone.key_id)).await.is(204);
     assert_eq!(phone.renew(&service, 100).await, (100, 150));
-    // Another process goes on where it broke off.
+    // Another process continues where the first stopped.
     assert_eq!(phone.renew(&service.another(&[]), 120).await, (120, 30));
     assert_eq!(phone.links(&service).await.len(), 220);
     for left in [(30, 0), (0, 0), (0, 0)] {
@@ -288,7 +288,7 @@ async fn a_used_ticket_that_may_come_in_again_keeps_its_state_and_no_other_is_re
     let before = [state(&early).await, state(&late).await];
     let phone = Phone::new(&service, json!({})).await;
     phone.client.get(MANIFEST).await.is(200);
-    // What may be undone may come in again.
+    // A scan that may be undone may make its ticket valid again.
     assert_eq!(phone.lost(&service).await.keys().collect::<Vec<_>>(), ["late"]);
     assert_eq!([state(&early).await, state(&late).await], before);
     let undo = format!("/api/scans/{}/undo", scan["scan_id"].as_str().expect("an id"));
@@ -309,7 +309,7 @@ async fn the_phone_that_is_lost_after_another_one_knows_the_newer_secrets(servic
     let of_second = second.lost(&service).await;
     assert_eq!(of_second.len(), 1);
     assert_ne!(of_second, of_first);
-    // One that is lost with the older secrets has nothing that is good.
+    // A phone lost with the older secrets has nothing valid.
     service.clock.advance(10 * MINUTE);
     assert_eq!(first.report(&service.organizer).await, (0, 0));
 }

@@ -1,4 +1,4 @@
-//! People get their tickets by mail: from a service that speaks to a mail server that is not ours.
+//! Sending tickets by mail, with an external mail server.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -40,7 +40,7 @@ on_both_databases! {
 const MAILS: &str = "/api/events/gala/mails";
 const FROM: (&str, &str) = ("MAIL_FROM", "Gala <gala@tickets.example.org>");
 
-/// The mail server of `tests/pages/mail-server.mjs`, in a process of its own.
+/// The mail server of `tests/pages/mail-server.mjs`, in its own process.
 pub struct MailServer {
     process: Child,
     pub directory: Directory,
@@ -52,7 +52,7 @@ impl MailServer {
         Self::with(json!({}))
     }
 
-    /// With a certificate for localhost, and a user with a password.
+    /// With TLS, a certificate for localhost, and a user with a password.
     fn safe(tls: &str) -> Self {
         Self::with(json!({ "tls": tls, "login": ["gala@example.org", "the password"] }))
     }
@@ -77,12 +77,12 @@ impl MailServer {
         Self { process, directory, port }
     }
 
-    /// Where it is, for the service.
+    /// Its URL for the service.
     pub fn url(&self) -> String {
         format!("smtp://localhost:{}", self.port)
     }
 
-    /// Its address with all that makes it safe.
+    /// The URL with login and TLS.
     fn safe_url(&self, scheme: &str) -> String {
         let authority: PathBuf = self.directory.0.join("authority.pem");
         let tls = if scheme == "smtp" { "tls=required&" } else { "" };
@@ -90,13 +90,13 @@ impl MailServer {
         format!("{scheme}://{login}@localhost:{}?{tls}sslrootcert={}", self.port, authority.display())
     }
 
-    /// What it has heard, in its order.
+    /// Everything it received, in order.
     fn heard(&self) -> Vec<Value> {
         let file = std::fs::read_to_string(self.directory.0.join("mails")).expect("it is there");
         file.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
     }
 
-    /// The mails that it has taken.
+    /// The mails that it accepted.
     pub fn mails(&self) -> Vec<Value> {
         self.heard().into_iter().filter(|heard| heard["recipients"].is_array()).collect()
     }
@@ -126,7 +126,7 @@ impl Office {
         Self { server, service, organizer }
     }
 
-    /// Makes tickets of a list, and returns their ids in the order of its lines.
+    /// Imports tickets and returns their ids in the order of the lines.
     async fn import(&self, lines: &[&str]) -> Vec<String> {
         let list = format!("seat,gate,username,full_name,email,category\n{}\n", lines.join("\n"));
         self.organizer.post_csv("/api/events/gala/tickets", list).await.is(201);
@@ -136,7 +136,7 @@ impl Office {
         ids[ids.len() - lines.len()..].to_vec()
     }
 
-    /// Mails tickets, and returns what became of each.
+    /// Mails tickets and returns the result of each.
     async fn mail(&self, ids: &[String]) -> Vec<String> {
         results(&self.organizer.post(MAILS, json!({ "tickets": ids })).await.is(200))
     }
@@ -162,7 +162,7 @@ fn results(mailed: &Value) -> Vec<String> {
     mailed["results"].as_array().expect("a list").iter().map(|each| text(&each["result"])).collect()
 }
 
-/// Two tickets of Ana, one of them in another name, and one of Ben.
+/// Two tickets of Ana, one of them under another name, and one of Ben.
 const GUESTS: &[&str] = &[
     "A-1,North,ana,Ana Ruiz,ana@example.org,Adult",
     "B-1,South,ben,,ben@example.org,",
@@ -207,7 +207,7 @@ async fn a_person_gets_one_mail_with_all_of_their_tickets(service: Service) {
     assert_eq!(csv.matches(&office.service.time(0)).count(), 9, "made, registered and mailed: {csv}");
 }
 
-/// The link to all tickets that a mail has, as a path.
+/// The path of a mail's link to all tickets.
 fn link_to_all(mail: &Value) -> String {
     let text = text(&mail["text"]);
     let (_, rest) = text.split_once("Keep this link to yourself:\n").unwrap_or_else(|| panic!("{text}"));
@@ -218,7 +218,7 @@ fn path_of(link: &str) -> String {
     link.strip_prefix("http://localhost:8080").expect("it is on this service").to_owned()
 }
 
-/// The seats that a page shows, each with the code of its ticket.
+/// The seats on a page, each checked to have its ticket's code.
 async fn seats(office: &Office, path: &str) -> Vec<String> {
     let reply = office.service.anonymous.get(path).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -259,12 +259,12 @@ async fn one_link_of_a_mail_opens_all_that_its_holder_has(service: Service) {
     assert_eq!(text(&ben["text"]).matches("http").count(), 1, "{ben:#}");
     let manifest = office.service.anonymous.get(format!("{all}/app.webmanifest")).await.is(200);
     assert_members(&manifest, json!({ "start_url": all, "name": "Spring Gala" }));
-    // The same person has a ticket of another event, which has a link of its own.
+    // The same person's ticket for another event has its own link.
     office.service.event(json!({ "slug": "fair", "name": "Fair" })).await;
     let list = "seat,gate,username,email\nZ-1,North,ana,ana@example.org\n";
     office.organizer.post_csv("/api/events/fair/tickets", list).await.is(201);
     assert_eq!(seats(&office, &all).await, ["A-1", "A-2"]);
-    // What she gets later is in the link of the next mail, not in the one before.
+    // A later ticket is in the next mail's link, not in the earlier one.
     let later = office.import(&["A-3,North,ana,,ana@example.org,"]).await;
     assert_eq!(office.mail(&later).await, ["sent"]);
     assert_eq!(seats(&office, &link_to_all(&office.server.mails()[2])).await, ["A-1", "A-2", "A-3"]);
@@ -282,14 +282,14 @@ async fn a_ticket_vanishes_from_the_link_of_who_has_it_no_more(service: Service)
     office.service.user("luis").await;
     office.organizer.post(change(&ids[0], "transfer"), json!({ "username": "luis" })).await.is(200);
     assert_eq!(seats(&office, &all).await, ["A-2", "A-3", "A-4", "A-5"]);
-    // Back with her it is another ticket to the link.
+    // Back with her, it does not return to the link.
     office.organizer.post(change(&ids[0], "transfer"), json!({ "username": "ana" })).await.is(200);
     assert_eq!(seats(&office, &all).await, ["A-2", "A-3", "A-4", "A-5"]);
     office.organizer.post(change(&ids[1], "reissue"), json!({})).await.is(200);
     assert_eq!(seats(&office, &all).await, ["A-3", "A-4", "A-5"]);
     office.organizer.post(change(&ids[2], "revoke"), json!({})).await.is(200);
     assert_eq!(seats(&office, &all).await, ["A-4", "A-5"]);
-    // Whoever reads at an address that was wrong has nothing any more.
+    // A reader at a wrong address loses access when the address is corrected.
     office.organizer.patch("/api/users/ana", json!({ "email": "ana.ruiz@example.org" })).await.is(200);
     is_dead(&office, &all).await;
     office.organizer.patch("/api/users/ana", json!({ "email": "ana@example.org" })).await.is(200);
@@ -316,11 +316,11 @@ async fn nobody_makes_a_link_to_all_from_what_they_have(service: Service) {
         altered[place] ^= 1;
         is_dead(&office, &path(&altered)).await;
     }
-    // Fewer or more tickets than it was made for.
+    // Fewer or more tickets than the link was made for.
     is_dead(&office, &path(&bytes[..bytes.len() - 4])).await;
     is_dead(&office, &path(&[&bytes[..], &bytes[48..52]].concat())).await;
     is_dead(&office, &path(&[&bytes[..48], &bytes[48..52].repeat(60)].concat())).await;
-    // The link of one ticket, with whose it is, which an organizer knows.
+    // One ticket's link combined with its holder's id, which an organizer knows.
     let single = office.link(&ids[0]).await;
     let single = BASE64URL_NOPAD.decode(path_of(&single).trim_start_matches("/t/").as_bytes()).expect("base64url");
     is_dead(&office, &path(&[&bytes[..32], &single[16..], &bytes[48..]].concat())).await;
@@ -357,7 +357,7 @@ async fn a_mail_is_in_the_language_of_the_event_and_brings_it_for_the_calendar(s
         assert!(lines.contains(&line), "{line}: {content}");
     }
     assert!(!content.contains("/t/"), "calendars are shared: {content}");
-    // Without a start there is no day to keep free.
+    // Without a start there is no calendar entry.
     office.organizer.patch("/api/events/gala", json!({ "starts_at": null, "ends_at": null })).await.is(200);
     assert_eq!(office.again(&ids).await, ["sent"]);
     assert_eq!(office.server.mails()[1]["attachments"], json!([]));
@@ -459,7 +459,7 @@ async fn a_ticket_that_somebody_gave_up_mailing_is_mailed_by_the_next(service: S
     let taken = "select count(*) from tickets where mailing_at is not null";
     within(PATIENCE, "the ticket is taken", async || (office.service.database.count(taken).await == 1).then_some(()))
         .await;
-    // Whoever asked is gone, or the process that was asked.
+    // The client has gone, or the process that it asked.
     waiting.abort();
     waiting.await.expect_err("it is given up");
     office.organizer.patch("/api/users/ana", json!({ "email": "ana@example.org" })).await.is(200);
@@ -494,7 +494,7 @@ async fn what_cannot_be_mailed_is_told_ticket_by_ticket(service: Service) {
         ["not_registered", "no_address", "revoked", "used", "wrong_address", "wrong_address", "ticket_not_found"];
     let reply = office.service.unchanged(office.organizer.post(MAILS, json!({ "tickets": ids }))).await;
     assert_eq!(results(&reply.is(200)), told);
-    // Whoever may come back needs it.
+    // Holders who may come back need it.
     office.organizer.patch("/api/events/gala", json!({ "reentry": "after_exit" })).await.is(200);
     assert_eq!(office.mail(&ids[3..4]).await, ["sent"]);
     office.organizer.post(MAILS, json!({ "tickets": [] })).await.is_refused(422, "invalid_payload");
@@ -659,7 +659,7 @@ async fn without_a_mail_server_nothing_is_mailed() {
     assert_eq!(service.organizer.get(path).await.is(200)["from"], Value::Null);
 }
 
-/// Mails a ticket by a service whose mail server is at this address.
+/// Mails a ticket from a service with this mail server URL.
 async fn mailed_by(url: &str) -> String {
     let service = Service::start(Kind::Sqlite).await.another(&[("SMTP_URL", url), FROM]);
     let list = "seat,gate,username,email\nA-1,North,ana,ana@example.org\n";
@@ -680,14 +680,14 @@ async fn the_way_to_the_mail_server_is_encrypted_and_login_and_mail_go_no_other(
         assert_eq!(heard.len(), 2, "{heard:#?}");
         assert_members(&heard[0], json!({ "login": "gala@example.org", "secure": true }));
         assert_eq!(heard[1]["secure"], true);
-        // With a wrong password nothing goes.
+        // With a wrong password nothing is sent.
         let wrong = server.safe_url(scheme).replace("the%20password", "another");
         assert_eq!(mailed_by(&wrong).await, "refused 535 5.7.8", "{tls}");
-        // Nor where nobody vouches for the server,
+        // Nor if nobody vouches for the server's certificate,
         let url = server.safe_url(scheme);
         let unknown = url.split("sslrootcert").next().expect("it has a beginning").trim_end_matches(['?', '&']);
         assert_eq!(mailed_by(unknown).await, "unreachable null null", "{tls}");
-        // or where it is another one.
+        // or if it is for another server.
         let elsewhere = server.safe_url(scheme).replace("@localhost", "@127.0.0.1");
         assert_eq!(mailed_by(&elsewhere).await, "unreachable null null", "{tls}");
         assert_eq!(server.mails().len(), 1);
@@ -698,7 +698,7 @@ async fn the_way_to_the_mail_server_is_encrypted_and_login_and_mail_go_no_other(
     assert!(open.heard().is_empty(), "a server without STARTTLS hears nothing: {:?}", open.heard());
 }
 
-/// A server on this machine that does the same with every connection until that ends. Returns its port.
+/// A local server that runs `converse` with every connection. Returns its port.
 fn impostor(converse: impl Fn(TcpStream) -> std::io::Result<()> + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -731,7 +731,7 @@ async fn the_log_has_nothing_of_mails() {
     };
     let list = "seat,gate,username,full_name,email\nA-1,North,ana,Ana Ruiz,ana@example.org\nN-1,North,nil,,nobody@example.org\n";
     service.organizer.post_csv("/api/events/default/tickets", list).await.is(201);
-    // It gives the login back, in the place of a reply.
+    // It echoes the login in place of a reply.
     let echo = impostor(|mut stream| {
         stream.write_all(b"220 here\r\n")?;
         let mut lines = BufReader::new(stream.try_clone()?).lines();

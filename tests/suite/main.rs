@@ -1,10 +1,10 @@
-//! The rules of the service, each proven on SQLite and on PostgreSQL. A test calls `App::handle` like any entrance does,
-//! has a database of its own, sets the clock, and never writes a row behind the service's back.
+//! The rules of the service, each proven on SQLite and on PostgreSQL. A test calls `App::handle` like any entry point,
+//! has its own database, sets the clock, and never writes a row behind the service's back.
 
 #[macro_use]
 mod macros {
-    /// Makes of each rule, an `async fn(Service)`, a test on either database: `sqlite::rule` and `postgres::rule`.
-    /// A rule that is not listed is an unused function, which the lints refuse.
+    /// Turns each rule, an `async fn(Service)`, into one test per database: `sqlite::rule` and `postgres::rule`. A rule
+    /// that is not listed is an unused function, which the lints reject.
     macro_rules! on_both_databases {
         ($($rule:ident),+ $(,)?) => {
             mod sqlite {

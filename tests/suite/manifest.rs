@@ -30,7 +30,7 @@ on_both_databases! {
 }
 
 const MANIFEST: &str = "/api/events/default/manifest";
-/// What the pages' own decision is tested with.
+/// The `codes` that the tests of the pages' decision use.
 const CODES: &str = include_str!("codes.json");
 const HOUR: i64 = 3_600_000;
 
@@ -157,7 +157,7 @@ async fn since_and_the_etag_tell_a_gate_nothing_of_what_happens_at_another(servi
     let since = async |client: &Client| client.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
     assert_eq!(seats(&since(&north).await), Vec::<&str>::new());
     assert_eq!(seats(&since(&all).await), ["B1", "B2"]);
-    // What is new there is told, as nobody could be sent to the right door otherwise; and all of its own.
+    // Changes at other gates are listed, because people must be sent to the right door; and all of its own.
     service.organizer.post("/api/events/default/scans", service.scan(&here)).await.is_scan(200, "accepted");
     service.seat("default", "B3", "South").await;
     get(&north, "if-none-match", first.header("etag")).await.is(200);
@@ -166,7 +166,7 @@ async fn since_and_the_etag_tell_a_gate_nothing_of_what_happens_at_another(servi
     assert_eq!((&news["tickets"][0]["status"], &news["tickets"][1]["status"]), (&json!("used"), &Value::Null));
 }
 
-/// Used, revoked and reissued tickets, whatever the clocks of those who wrote them.
+/// Used, revoked and reissued tickets, whatever the clocks of their writers.
 async fn since_goes_by_no_clock(service: Service) {
     let gate = service.offline_gate().await;
     let tickets = [service.ticket("A1").await, service.ticket("A2").await, service.ticket("A3").await];
@@ -179,7 +179,7 @@ async fn since_goes_by_no_clock(service: Service) {
         let changed = gate.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
         assert_eq!((seats(&changed), &changed["whole"]), (vec![ticket.seat.as_str()], &json!(false)));
         as_of = changed["as_of"].clone();
-        // Asked again after the clock was set right, without anything having changed.
+        // Asked again after the clock was corrected, with nothing changed.
         service.clock.advance(-ahead);
         let none = gate.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
         assert_eq!(seats(&none), Vec::<&str>::new());
@@ -192,7 +192,7 @@ async fn an_as_of_that_is_not_of_this_list_is_answered_with_all_of_it(service: S
     let as_of = manifest["as_of"].as_u64().expect("a number");
     assert_eq!(manifest["whole"], true);
     assert!(as_of < 1 << 53, "JavaScript has no such number");
-    // A time, as release 0.1.0 gave it; a state that is yet to come; what is of no service.
+    // A time, as 0.1.0 returned it; a state in the future; a state of no service.
     let now = service.now().0.unsigned_abs();
     for since in [0, now - 1, now + 1_000_000, as_of + 1_000, as_of.wrapping_sub(1 << 33), u64::MAX] {
         let changed = service.organizer.get(format!("{MANIFEST}?since={since}")).await.is(200);
@@ -215,7 +215,7 @@ async fn what_is_being_written_when_the_list_is_read_comes_with_since(service: S
     let began = "begin; update tickets set version = version + 1 where seat = 'A1'";
     service.database.execute(began).await.expect("the owner may");
     if service.database.kind == Kind::Postgres {
-        // A later one is committed first.
+        // A later change is committed first.
         service.organizer.bare(Method::POST, format!("/api/tickets/{}/print", second.ticket_id)).await.is(200);
     }
     let as_of = service.organizer.get(MANIFEST).await.is(200)["as_of"].clone();
@@ -226,7 +226,7 @@ async fn what_is_being_written_when_the_list_is_read_comes_with_since(service: S
     assert_eq!(seats(&none), Vec::<&str>::new());
 }
 
-/// By which a gate tells a clock that is wrong from an event that is over, and keeps its list.
+/// This lets a gate distinguish a wrong clock from an event that is over, and keep its list.
 async fn too_early_says_when_and_too_late_does_not(service: Service) {
     let times = json!({ "starts_at": service.time(25 * HOUR), "ends_at": service.time(26 * HOUR) });
     service.organizer.patch("/api/events/default", times).await.is(200);
@@ -295,7 +295,7 @@ fn seats(manifest: &Value) -> Vec<&str> {
     tickets.iter().map(|ticket| ticket["seat"].as_str().unwrap_or_default()).collect()
 }
 
-/// Tickets of every kind, by their seats.
+/// Tickets of every kind, by seat.
 async fn every_kind(service: &Service) -> [Ticket; 4] {
     service.seat("default", "free", "North").await;
     let tickets = [

@@ -1,5 +1,5 @@
-//! A schema that can change: every migration meets rows, and the next one, which is made up here, does so while a process
-//! of this release is at work.
+//! Schema changes: every migration meets existing rows, and a made-up next one also meets a running process of this
+//! release.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -30,13 +30,13 @@ pub fn file_of(kind: Kind, migration: &Migration) -> Option<&'static str> {
     }
 }
 
-/// The version of a database's schema once all migrations are applied.
+/// The schema version of a database with all migrations applied.
 pub fn newest(kind: Kind) -> i64 {
     let last = MIGRATIONS.iter().rfind(|migration| file_of(kind, migration).is_some());
     last.expect("there is a first one").number
 }
 
-/// The directory in `sql/` of a database.
+/// The directory of a database kind in `sql/`.
 fn folder(kind: Kind) -> &'static Path {
     Path::new(match kind {
         Kind::Sqlite => concat!(env!("CARGO_MANIFEST_DIR"), "/sql/sqlite"),
@@ -83,7 +83,7 @@ fn the_recipes_are_what_is_tested() {
     let (_, recipes) = document.split_once("### How to change a CHECK").expect("the chapter is there");
     let blocks: Vec<&str> = recipes.split("```").skip(1).step_by(2).take(2).collect();
     for (block, mut file) in blocks.into_iter().zip([NEXT_POSTGRES, NEXT_SQLITE]) {
-        // Up to what is left out, or explained.
+        // Up to what is omitted or explained.
         let steps = block.lines().skip(1).map(|line| line.split('…').next().unwrap_or_default());
         for step in steps.map(|line| line.split("  --").next().unwrap_or_default().trim()) {
             file = file.split_once(step).unwrap_or_else(|| panic!("not there, or not in this order: {step}")).1;
@@ -110,7 +110,7 @@ async fn every_migration_meets_the_rows_of_those_before_it(mut service: Service)
     the_rows_are_of_use(&service.another(&[])).await;
 }
 
-/// The key of a ticket of the rows, whose seed is one byte again and again.
+/// A ticket of the rows and its key; the seed repeats one byte.
 fn key(ticket_id: u128, seed: u8) -> (Uuid, TotpKey) {
     let ticket_id = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000 + ticket_id);
     (ticket_id, TicketSecret::new(None).key_of(ticket_id, Seed([seed; 20])))
@@ -144,7 +144,7 @@ async fn the_rows_are_of_use(service: &Service) {
     show(scans, printed, Code::Printed(of_printed.print_proof())).await.is_scan(200, "accepted");
 }
 
-/// What belongs to the tables besides their rows: indexes and constraints of all, and each column.
+/// The tables without their rows: all columns, indexes and constraints.
 async fn schema(database: &TestDatabase) -> BTreeSet<String> {
     let sqlite = "select json_group_array(concat(type, ' ', name, ' of ', tbl_name, case type when 'index' then sql end)) \
                   from sqlite_master";
@@ -162,14 +162,14 @@ async fn schema(database: &TestDatabase) -> BTreeSet<String> {
     parts.into_iter().chain(columns).collect()
 }
 
-/// How the scans of one device went.
+/// The results of one device's scans.
 #[derive(Default)]
 struct Device {
     scans: Vec<(Value, &'static str)>,
 }
 
 impl Device {
-    /// Scans its tickets again and again until told to stop: each is admitted the first time, and never after.
+    /// Scans its tickets repeatedly until stopped: each is admitted the first time and never again.
     async fn work(&mut self, server: &Server, tickets: &[Ticket], answered: &AtomicUsize, stop: &AtomicBool) {
         let organizer = server.organizer();
         for (round, ticket) in (0..).flat_map(|round| tickets.iter().map(move |ticket| (round, ticket))) {
@@ -211,7 +211,7 @@ async fn a_check_is_changed_while_an_old_process_scans(service: Service) {
     assert_eq!(schema(&service.database).await, before);
     let scans: Vec<_> = devices.into_iter().flat_map(|device| device.scans).collect();
     every_scan_is_there_once(&service, &scans).await;
-    // The old process knows what it decided before, and goes on.
+    // The old process remembers what it decided before, and continues.
     let organizer = old_process.organizer();
     for (scan, result) in scans.iter().step_by(20) {
         let replayed = organizer.post("/api/events/default/scans", scan.clone()).await;
@@ -221,7 +221,7 @@ async fn a_check_is_changed_while_an_old_process_scans(service: Service) {
     organizer.post("/api/users/holder-1/tickets", json!({ "seat": "late", "gate": "North" })).await.is(201);
     assert_eq!(organizer.get("/health?full=1").await.is(200)["migrations"], "ok");
     the_new_word_is_allowed_and_no_other(&service.database).await;
-    // Deleting still reaches what refers to the new table.
+    // Deletions still cascade to the new table.
     organizer.post("/api/events", json!({ "slug": "short", "name": "Short" })).await.is(201);
     organizer.post("/api/events/short/tickets", json!({ "seat": "S1", "gate": "North" })).await.is(201);
     organizer.delete("/api/events/short?confirm=short").await.is(204);
@@ -259,7 +259,7 @@ fn mistaken(kind: Kind, right: &str, wrong: &str) -> Vec<Migration> {
     and_next(next, next)
 }
 
-/// A slip in the text of a migration, and what the database says to it.
+/// A mistake in a migration's text, and the database's error for it.
 struct Mistake {
     right: &'static str,
     wrong: &'static str,

@@ -1,19 +1,18 @@
-//! The protocol of a scan, checked in every order in which requests can meet: what each reads, decides and writes, stopped
-//! after any step, and sent again while the first may be still on its way.
+//! The scan protocol, checked in every order in which requests can interleave: what each reads, decides and writes,
+//! stopped after any step, and sent again while the first may still be in progress.
 //!
-//! The decision is the service's own, `admission::decide`. Around it the model has what src/gate.rs and the SQL of
-//! src/store do, a step for each transaction, because within one nobody else gets between. A process that crashed, or
-//! whose answer was lost, is one that takes no further step; whoever asked sends the same `scan_id` to another server,
-//! whose clock says something else.
+//! The decision is the service's own, `admission::decide`. Around it the model does what src/gate.rs and the SQL of
+//! src/store do, one step per transaction, because nothing can interleave within one. A process that crashed, or whose
+//! answer was lost, takes no further step; the client sends the same `scan_id` to another server, whose clock differs.
 //!
-//! Each rule that the protocol rests on can be taken out, and then the checker finds what goes wrong.
+//! Each rule that the protocol relies on can be disabled, and then the checker finds what goes wrong.
 
 use register_ticket_api::admission::{self, Presented, ShownCode, Subject};
 use register_ticket_api::model::{Direction, Millis, Reentry, ScanResult, Status};
 use register_ticket_api::totp::{DRIFT, Match, PERIOD};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-/// What somebody may ask for, once, while others ask for something else. Times are steps, of 30 s.
+/// A request, sent while others send different ones. Times are counted in steps of 30 s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Request {
     Scan(Scan),
@@ -26,13 +25,13 @@ enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Scan {
     scan_id: u8,
-    /// Which of one holder's two.
+    /// Which of a holder's two tickets.
     ticket: usize,
     direction: Direction,
     shown: Shown,
-    /// When an offline gate admitted by itself.
+    /// When an offline gate admitted, if it did.
     offline_at: Option<i64>,
-    /// What the clock of the server says that is asked first, and that of the one that is asked again.
+    /// The clock of the server that is asked first, and of the one asked again.
     clocks: [i64; 2],
 }
 
@@ -40,7 +39,7 @@ struct Scan {
 enum Shown {
     /// The code of a step, made with the ticket's first seed.
     Code { step: i64 },
-    /// Nothing: a supervisor vouches,
+    /// No code: a supervisor vouches,
     Vouched,
     /// or another scan does.
     OfParty { vouched_by: u8 },
@@ -54,7 +53,7 @@ const ENTRY: Scan = Scan {
     offline_at: None,
     clocks: [101, 99],
 };
-/// The same code, copied, at another gate's device.
+/// A copy of the same code, at another gate's device.
 const COPY: Scan = Scan { scan_id: 2, clocks: [99, 101], ..ENTRY };
 const NEXT_CODE: Scan = Scan { scan_id: 3, shown: Shown::Code { step: 101 }, clocks: [100, 102], ..ENTRY };
 const EXIT: Scan = Scan { scan_id: 4, direction: Direction::Exit, clocks: [99, 101], ..ENTRY };
@@ -67,7 +66,7 @@ const OF_PARTY: Scan =
     Scan { scan_id: 8, ticket: 1, shown: Shown::OfParty { vouched_by: 1 }, clocks: [101, 102], ..ENTRY };
 const OTHER: Scan = Scan { scan_id: 9, ticket: 1, ..ENTRY };
 
-/// The first is always asked for.
+/// The first is part of every combination.
 const REQUESTS: [Request; 16] = [
     Request::Scan(ENTRY),
     Request::Scan(COPY),
@@ -88,7 +87,7 @@ const REQUESTS: [Request; 16] = [
 ];
 
 const DAY: i64 = 24 * 3_600 / PERIOD;
-/// The moment of a step, at noon so that no day turns near it.
+/// The time of a step, at noon so that no day turns near it.
 const fn moment(step: i64) -> Millis {
     Millis((step + 20_000 * DAY + DAY / 2) * PERIOD * Millis::SECOND)
 }
@@ -96,14 +95,14 @@ const fn moment(step: i64) -> Millis {
 const CHANGED: i64 = 100;
 /// As in src/gate.rs.
 const TRIES: u8 = 3;
-/// How long an admission speaks for others, in steps: two minutes.
+/// How long an admission may vouch for others, in steps: two minutes.
 const PARTY: i64 = 4;
 
-/// What the protocol rests on.
+/// The rules that the protocol relies on.
 #[derive(Clone, Copy)]
 struct Protocol {
     reentry: Reentry,
-    /// How many requests meet, and how often a scan is sent that is not the first of them, which is sent twice.
+    /// How many requests interleave, and how often a scan other than the first is sent; the first is sent twice.
     together: usize,
     sent: usize,
     checks_version: bool,
@@ -126,17 +125,17 @@ const PROTOCOL: Protocol = Protocol {
 struct State {
     processes: Vec<Process>,
     tickets: [Ticket; 2],
-    /// The accepted ones in the order in which they were written.
+    /// Accepted ones in the order in which they were written.
     rows: Vec<Row>,
-    /// All verdicts that were ever told of each scan.
+    /// All verdicts ever returned for each scan.
     answers: Vec<(u8, ScanResult)>,
 }
 
-/// One sending of a request.
+/// One attempt to send a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Process {
     request: Request,
-    /// Which of the two.
+    /// The first or the second attempt.
     sending: usize,
     at: Step,
 }
@@ -164,7 +163,7 @@ struct Ticket {
     last_step: Option<i64>,
     version: i64,
     used_at: Option<i64>,
-    /// How often it got a new seed, and when it did last.
+    /// How often it got a new seed, and when it last did.
     seeds: u8,
     seeded_at: Option<i64>,
     reissued_version: i64,
@@ -176,11 +175,11 @@ struct Row {
     ticket: usize,
     direction: Direction,
     result: ScanResult,
-    /// Of an accepted one, as the mark left it.
+    /// If accepted: the ticket's version after it was marked.
     version: Option<i64>,
     decided_at: i64,
     undone: bool,
-    /// How often the ticket had got a new seed by then.
+    /// How many new seeds the ticket had got by then.
     seeds: u8,
 }
 
@@ -195,7 +194,7 @@ impl State {
         self.rows.iter().find(|row| row.scan_id == scan_id)
     }
 
-    /// The accepted scans of a ticket's present use that stand, in the order in which they were written.
+    /// A ticket's accepted scans since its last reissue that were not undone, in the order in which they were written.
     fn standing(&self, ticket: usize) -> impl DoubleEndedIterator<Item = &Row> {
         let since = self.tickets[ticket].reissued_version;
         self.rows.iter().filter(move |row| row.ticket == ticket && row.stands() && row.version > Some(since))
@@ -210,13 +209,13 @@ impl State {
 
     fn write(&mut self, row: Row) {
         self.rows.push(row);
-        // Nobody asks in which order scans were refused.
+        // The order of refused scans does not matter.
         self.rows.sort_by_key(|row| if row.result == ScanResult::Accepted { 0 } else { row.scan_id });
     }
 }
 
 impl Protocol {
-    /// Reads what there is, and decides, or tells what was decided before: `gate::scan` up to `record_scan`.
+    /// Reads the state and decides, or returns the earlier verdict: `gate::scan` up to `record_scan`.
     fn read(&self, state: &mut State, scan: &Scan, process: usize) {
         let Step::Waiting { tries } = state.processes[process].at else { return };
         state.processes[process].at = Step::Over;
@@ -280,7 +279,7 @@ impl Protocol {
         Plan { result: decision.result, decided_at: now, version: ticket.version, step: decision.step }
     }
 
-    /// One transaction: the mark, if the ticket is as it was read, and the scan, if its id is free: `record_scan`.
+    /// One transaction: marks the ticket if it is unchanged, and writes the scan if its id is free: `record_scan`.
     fn record(&self, state: &mut State, scan: &Scan, process: usize) {
         let Step::Decided { tries, plan } = state.processes[process].at else { return };
         let ticket = &state.tickets[scan.ticket];
@@ -316,7 +315,7 @@ impl Protocol {
         state.processes[process].at = Step::Over;
     }
 
-    /// One transaction, behind the ticket's lock: `undo_scan`.
+    /// One transaction, under the ticket's lock: `undo_scan`.
     fn undo(&self, state: &mut State, scan_id: u8) {
         let Some(scan) = state.row(scan_id).filter(|row| row.stands()).cloned() else { return };
         let newest = if self.undoes_by_version {
@@ -344,7 +343,7 @@ impl Protocol {
     }
 }
 
-/// Whether what speaks for a scan, if that is another, admitted somebody a short while before: `ScanRequest::is_vouched`.
+/// Whether the voucher of a scan, if it has one, admitted somebody a short while before: `ScanRequest::is_vouched`.
 fn is_vouched(state: &State, scan: &Scan, now: i64) -> bool {
     let Shown::OfParty { vouched_by } = scan.shown else { return true };
     state
@@ -352,7 +351,7 @@ fn is_vouched(state: &State, scan: &Scan, now: i64) -> bool {
         .is_some_and(|voucher| voucher.stands() && (voucher.decided_at..=voucher.decided_at + PARTY).contains(&now))
 }
 
-/// What an organizer does to the first ticket, in one transaction: `is_due` and `write_change`.
+/// An organizer's change to the first ticket, in one transaction: `is_due` and `write_change`.
 fn change(ticket: &mut Ticket, request: Request) {
     match (request, ticket.status) {
         (Request::Revoke, Status::Valid | Status::Used) => ticket.status = Status::Revoked,
@@ -370,7 +369,7 @@ fn change(ticket: &mut Ticket, request: Request) {
     ticket.version += 1;
 }
 
-/// Whether a holder came in no more often than the event's rule lets them: what a stay is depends on it.
+/// Whether a ticket admitted no more often than the event's re-entry rule allows.
 fn admits_once(protocol: &Protocol, state: &State, ticket: usize) -> bool {
     let standing: Vec<&Row> = state.standing(ticket).collect();
     let entries = || standing.iter().filter(|row| row.direction == Direction::Entry);
@@ -384,7 +383,7 @@ fn admits_once(protocol: &Protocol, state: &State, ticket: usize) -> bool {
     }
 }
 
-/// Whether each scan that stands is one that may follow those that stand before it: nobody goes out who did not come in.
+/// Whether the order of the accepted scans is possible: nobody leaves who was not inside.
 fn follows(state: &State, ticket: usize) -> bool {
     let mut before = None;
     state.standing(ticket).all(|row| {
@@ -394,7 +393,7 @@ fn follows(state: &State, ticket: usize) -> bool {
     })
 }
 
-/// Whether what a ticket says of itself is what its scans say.
+/// Whether a ticket's state agrees with its scans.
 fn is_what_its_scans_say(state: &State, ticket: usize) -> bool {
     let Ticket { status, inside, used_at, .. } = state.tickets[ticket];
     let last = state.standing(ticket).next_back();
@@ -407,7 +406,7 @@ fn is_what_its_scans_say(state: &State, ticket: usize) -> bool {
 
 impl Model for Protocol {
     type State = State;
-    /// Which process takes its next step, by its number.
+    /// The process that takes its next step, with its number.
     type Action = (usize, Process);
 
     fn init_states(&self) -> Vec<State> {
@@ -432,7 +431,7 @@ impl Model for Protocol {
 
     fn actions(&self, state: &State, actions: &mut Vec<(usize, Process)>) {
         let may_step = |(number, process): &(usize, &Process)| {
-            // Nobody sends again what was never sent.
+            // Nobody resends what was never sent.
             let unsent = |first: &Process| first.at == Step::Waiting { tries: 0 };
             process.at != Step::Over && !(process.sending == 1 && unsent(&state.processes[number - 1]))
         };
@@ -526,7 +525,7 @@ impl Protocol {
     }
 }
 
-/// The first request with each selection of so many others.
+/// All combinations of the first request with this many of the others.
 fn some_of(others: &[Request], count: usize) -> Vec<Vec<Request>> {
     if count == 0 {
         return vec![vec![REQUESTS[0]]];
@@ -539,14 +538,14 @@ fn some_of(others: &[Request], count: usize) -> Vec<Vec<Request>> {
     others.iter().enumerate().flat_map(with).collect()
 }
 
-/// Looks at every state; fails with the steps that lead to what must not be.
+/// Explores every state; fails with the steps that lead to a violation.
 fn holds(protocol: Protocol) {
     let checker = protocol.checker().threads(2).spawn_dfs().join();
     println!("{:?}: {} states, {} steps", protocol.reentry, checker.unique_state_count(), checker.state_count());
     checker.assert_properties();
 }
 
-/// Whether the checker finds that a rule is broken.
+/// Asserts that the checker finds this rule broken.
 fn breaks(protocol: Protocol, rule: &'static str) {
     let checker = protocol.checker().threads(2).finish_when(HasDiscoveries::AnyOf([rule].into())).spawn_bfs().join();
     checker.assert_any_discovery(rule);

@@ -1,4 +1,4 @@
-//! Exactly once, whatever runs at the same time: several processes on one database, and devices that scan at the same
+//! Exactly once, whatever runs in parallel: several processes on one database, and devices that scan at the same
 //! instant.
 
 use std::path::Path;
@@ -23,8 +23,8 @@ on_both_databases! {
     a_refused_change_leaves_nothing_locked,
 }
 
-/// Whatever the service does: who closes the file in its process by anything but SQLite would give up SQLite's locks on it, and
-/// another program, which takes itself for the last, would delete the log.
+/// Whatever the service does: if anything but SQLite closed the file in its process, SQLite would lose its locks on it,
+/// and another program, believing it is the last to close, would delete the log.
 #[tokio::test]
 async fn another_program_takes_no_log_from_under_a_service() {
     let (database, directory) = (TestDatabase::create(Kind::Sqlite).await, Directory::new());
@@ -43,7 +43,7 @@ async fn another_program_takes_no_log_from_under_a_service() {
     server.process.logged("the database has the schema of this release").await;
     let organizer = server.organizer();
     let file = database.owner_url().trim_start_matches("sqlite:").to_owned();
-    // Not our SQLite, which leaves the log there.
+    // Not our SQLite, which leaves the log in place.
     let look = |tickets: &str| {
         let look = "import sqlite3, sys; file = sqlite3.connect(sys.argv[1]); \
                     print(*file.execute('select count(*) from tickets').fetchone()); file.close()";
@@ -53,7 +53,7 @@ async fn another_program_takes_no_log_from_under_a_service() {
     };
     organizer.post("/api/events/default/tickets", json!({ "seat": "A-2", "gate": "North" })).await.is(201);
     look("2");
-    // Its own backup is its first of the day; each of the other things reads or writes the file in a way of its own.
+    // Starting it makes the day's first backup; each of the others reads or writes the file in its own way.
     server.process.logged("backup taken").await;
     look("2");
     organizer.get("/health?full=1").await.is(200);
@@ -79,7 +79,7 @@ async fn another_program_takes_no_log_from_under_a_service() {
     assert_eq!(database.count("select count(*) from tickets").await, 4);
 }
 
-/// Scans go to the database together, and one that waited there would keep the others waiting.
+/// Scans go to the database together, and one that waited there would delay the others.
 #[tokio::test]
 async fn a_ticket_that_somebody_is_at_work_on_holds_up_nobody_else() {
     let service = Service::start(Kind::Postgres).await;
@@ -102,7 +102,7 @@ async fn a_ticket_that_somebody_is_at_work_on_holds_up_nobody_else() {
     waiting.await.expect("it is answered").is_scan(200, "accepted");
 }
 
-/// How often a race is run: it does not end the same way each time.
+/// How often a race is run: its outcome varies.
 const ROUNDS: usize = 20;
 
 async fn three_processes(service: &Service) -> [Server; 3] {
@@ -115,13 +115,13 @@ async fn three_processes(service: &Service) -> [Server; 3] {
     [first, second, third]
 }
 
-/// Makes tickets at gate North, each in the hands of a user of its own.
+/// Issues tickets at gate North, each to a user of its own.
 pub async fn tickets(service: &Service, count: usize) -> Vec<Ticket> {
     let rows: String = (0..count).map(|number| format!("{number},North,holder-{number}\n")).collect();
     tickets_of(&service.organizer, format!("seat,gate,username\n{rows}")).await
 }
 
-/// Makes the tickets of a list, all of which somebody holds.
+/// Imports tickets that all have holders.
 pub async fn tickets_of(organizer: &Client, csv: String) -> Vec<Ticket> {
     organizer.post_csv("/api/events/default/tickets", csv).await.is(201);
     let manifest = organizer.get("/api/events/default/manifest").await.is(200);
@@ -130,7 +130,7 @@ pub async fn tickets_of(organizer: &Client, csv: String) -> Vec<Ticket> {
     entries.map(|entry| Ticket::new(&with(entry.clone(), provisioned(entry)))).collect()
 }
 
-/// A new scan of what the holder's phone shows now, by the clock of the processes.
+/// A new scan of the code that the phone shows now, by the processes' clock.
 pub fn scan_now(ticket: &Ticket) -> Value {
     json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(Millis::now()) })
 }
@@ -139,7 +139,7 @@ pub fn scan_request(scan: &Value) -> Vec<u8> {
     request("POST", "/api/events/default/scans", "application/json", &scan.to_string())
 }
 
-/// Sends requests at the same instant, each on a connection of its own and to the next process in turn.
+/// Sends requests at the same instant, each on its own connection and to the next process in turn.
 fn at_once(servers: &[Server], requests: &[Vec<u8>]) -> Vec<Reply> {
     let barrier = Barrier::new(requests.len());
     let send = |(request, server): (&Vec<u8>, &Server)| {
@@ -195,13 +195,13 @@ async fn nobody_is_admitted_by_the_code_of_before_a_transfer(service: Service) {
 
         let later = servers[0].organizer().post("/api/events/default/scans", scan_now(&ticket)).await;
         if replies[1].status == 200 {
-            // The transfer was first. Its answer is complete, so no process knows the old code any more.
+            // The transfer came first. It has been answered, so no process accepts the old code any more.
             assert_eq!(accepted, 0, "{replies:?}");
             later.is_scan(422, "wrong_code");
             let heir = Ticket::new(&replies[1].is(200));
             servers[2].organizer().post("/api/events/default/scans", scan_now(&heir)).await.is_scan(200, "accepted");
         } else {
-            // The scan was first.
+            // The scan came first.
             replies[1].is_refused(409, "ticket_used");
             assert_eq!(accepted, 1, "{replies:?}");
             later.is_scan(409, "already_used");
@@ -220,7 +220,7 @@ async fn nobody_is_admitted_after_a_revocation(service: Service) {
         let replies = at_once(&servers, &[first, revoke, second]);
         let revoked = replies[1].is(200);
         assert_eq!(revoked["status"], "revoked");
-        // Whoever was admitted was so before the revocation, which then found the ticket used.
+        // Any admission came before the revocation, which then found the ticket used.
         let accepted = [&replies[0], &replies[2]].iter().filter(|reply| reply.status == 200).count();
         assert_eq!(accepted, usize::from(!revoked["used_at"].is_null()), "{replies:?}");
         for server in &servers {
@@ -240,7 +240,7 @@ async fn a_refused_change_leaves_nothing_locked(service: Service) {
     second.organizer().post(&revoke, Value::Null).await.is(200);
 }
 
-/// An id as the database writes it.
+/// An id in the database's syntax.
 fn literal(service: &Service, id: Uuid) -> String {
     match service.database.kind {
         crate::database::Kind::Sqlite => format!("x'{}'", id.simple()),

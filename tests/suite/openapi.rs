@@ -1,5 +1,5 @@
-//! `src/openapi.json` against reality: every response that a client of this suite gets is held against it here, and
-//! every request that succeeds.
+//! `src/openapi.json` against reality: every response that a client of this suite receives is checked against it here,
+//! and so is every request that succeeds.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{LazyLock, Mutex};
@@ -30,15 +30,15 @@ static PATHS: LazyLock<matchit::Router<&'static str>> = LazyLock::new(|| {
     router
 });
 
-/// A path of the document as the route table has it: OpenAPI knows no parameter that holds slashes.
+/// A path of the document as in the route table: OpenAPI has no parameter that contains slashes.
 fn routed(path: &str) -> String {
     path.replace("{file}", "{*file}")
 }
 
-/// Validators by the pointer to their schema in the document: compiling one takes longer than a test's request.
+/// Validators by the pointer to their schema: compiling one takes longer than a test's request.
 static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLock::new(Mutex::default);
 
-/// Fails the test when a response is not described, or a request that was answered with success.
+/// Fails the test if a response, or a request that succeeded, does not match the document.
 #[track_caller]
 pub fn check(request: &Request<Vec<u8>>, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
     check_response(request, status, headers, body);
@@ -86,7 +86,7 @@ fn check_request(request: &Request<Vec<u8>>, answer: &[u8]) {
     }
 }
 
-/// The scans of a batch that succeeded: each succeeds, fails, or cannot even be read by itself.
+/// The scans of a batch that succeeded: each may succeed, fail or be unreadable by itself.
 #[track_caller]
 fn understood(batch: &[u8], answer: &[u8]) -> Value {
     let batch: HashMap<String, Vec<Box<RawValue>>> = serde_json::from_slice(batch).expect("a batch is JSON");
@@ -97,7 +97,7 @@ fn understood(batch: &[u8], answer: &[u8]) -> Value {
     json!({ "scans": scans.collect::<Vec<Value>>() })
 }
 
-/// Whether a value of the query is what a schema says: the text, or what it is in JSON.
+/// Whether a schema accepts a query value, as text or as JSON.
 fn takes(schema: &str, text: &str) -> bool {
     let number = serde_json::from_str(text).ok().filter(Value::is_number);
     number.into_iter().chain([json!(text)]).any(|value| validator(schema).is_valid(&value))
@@ -107,8 +107,8 @@ fn parameters(operation: &str) -> impl Iterator<Item = &'static Value> {
     DOCUMENT.pointer(&format!("{operation}/parameters")).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// The media types of a body, without parameters, and where each is described: in `content`, or in `x-content` where no
-/// generator of clients knows it.
+/// The media types of a body without parameters, and where each is described: in `content`, or in `x-content` if client
+/// generators do not know it.
 fn media_types(body: &str) -> impl Iterator<Item = (String, String)> {
     ["content", "x-content"].map(|content| format!("{body}/{content}")).into_iter().flat_map(|content| {
         let described =
@@ -122,7 +122,8 @@ fn check_response(request: &Request<Vec<u8>>, status: StatusCode, headers: &Head
     let (method, path) = (request.method(), request.uri().path());
     let mark = headers.get(MARK).and_then(|value| value.to_str().ok()?.parse::<i64>().ok());
     assert!(mark.is_some(), "{method} {path} has no mark");
-    // Every refusal is a page for whoever opens an address in a browser. The introduction says so, and tests of pages look at it.
+    // Any refusal may be a page if a browser opened the address. The document's introduction says so, and the tests of
+    // the pages check it.
     let is_for_people = request
         .headers()
         .get(header::ACCEPT)
@@ -164,8 +165,8 @@ fn check_response(request: &Request<Vec<u8>>, status: StatusCode, headers: &Head
     check_words(&request, status, &sent, response, &value);
 }
 
-/// Checks what the document leaves out of schemas, because those who generate clients want one for all refusals and one for
-/// all scans: which codes and verdicts a response can carry, and that a problem, and nothing else, says that it is one.
+/// Checks what the schemas leave out because client generators need one schema for all refusals and one for all scans:
+/// which codes and verdicts a response can have, and that problems, and nothing else, have the problem media type.
 #[track_caller]
 fn check_words(request: &str, status: StatusCode, sent: &str, response: &Value, value: &Value) {
     let is_problem = validator("/components/schemas/Problem").is_valid(value);
@@ -179,7 +180,7 @@ fn check_words(request: &str, status: StatusCode, sent: &str, response: &Value, 
     }
 }
 
-/// Where the document describes a response. What belongs to no operation has its place among the components.
+/// Where the document describes a response. Those that belong to no operation are among the components.
 fn response_pointer(method: &Method, path: &str, status: StatusCode) -> Option<String> {
     let not_found = || Some("/components/responses/NotFound".to_owned()).filter(|_| status == StatusCode::NOT_FOUND);
     let Ok(found) = PATHS.at(path) else {
@@ -199,7 +200,7 @@ fn operation_pointer(method: &Method, path: &str) -> String {
     format!("/paths/{}/{method}", escaped(path))
 }
 
-/// Follows a reference, if there is one, and says where it led.
+/// Follows a reference, if there is one; returns the pointer it leads to, and the value.
 fn resolved(pointer: &str) -> (String, &'static Value) {
     let value = DOCUMENT.pointer(pointer).unwrap_or_else(|| panic!("the document has nothing at {pointer}"));
     match value["$ref"].as_str() {
@@ -211,7 +212,7 @@ fn resolved(pointer: &str) -> (String, &'static Value) {
 fn validator(pointer: &str) -> &'static Validator {
     let mut validators = VALIDATORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     validators.entry(pointer.to_owned()).or_insert_with(|| {
-        // The schema lies beside the components, so that its references lead there.
+        // The components are beside the schema, so that its references resolve.
         let schema = json!({ "components": DOCUMENT["components"], "allOf": [resolved(pointer).1] });
         let options = jsonschema::draft202012::options().should_validate_formats(true);
         Box::leak(Box::new(options.build(&schema).unwrap_or_else(|error| panic!("{pointer}: {error}"))))
@@ -246,7 +247,7 @@ fn the_document_describes_exactly_the_route_table() {
     assert_eq!(described, routed);
 }
 
-/// The path of an operation, about what is there.
+/// The path of an operation, with existing ids.
 fn of_what_is_there(path: &str, ticket_id: Uuid, key_id: &str) -> String {
     let path = path.replace("{event}", "default").replace("{username}", "ana").replace("{key_id}", key_id);
     path.replace("{ticket_id}", &ticket_id.to_string())
@@ -262,10 +263,10 @@ fn operations() -> impl Iterator<Item = (Method, &'static str, &'static Value)> 
     })
 }
 
-/// What is refused although a schema takes it, as it is of this form; what else is wrong with it only the service knows.
+/// Errors about a value's form, which the schemas must reflect; only the service knows about others.
 const OF_FORM: &[&str] = &["wrong_type", "unknown", "required"];
 
-/// Each answer is held against the document by the client, and what succeeds too.
+/// The client checks each answer, and each successful request, against the document.
 async fn a_query_is_taken_as_it_is_described(service: Service) {
     service.user("ana").await;
     let ticket = service.ticket("A1").await;
@@ -296,7 +297,7 @@ async fn a_query_is_taken_as_it_is_described(service: Service) {
                 "%F0%9F%8E%AB",
             ] {
                 for query in [format!("{name}={value}"), format!("{name}={value}&{name}={value}")] {
-                    // Who reads no query leaves alone what is in it, and `/health` what it does not know.
+                    // Routes without a query ignore it, and `/health` ignores unknown parameters.
                     let is_free = name == "a" && (path == "/health" || told["responses"].get("422").is_none());
                     if !is_free {
                         service.organizer.bare(method.clone(), format!("{path}?{query}")).await;
@@ -310,7 +311,7 @@ async fn a_query_is_taken_as_it_is_described(service: Service) {
     service.anonymous.get("/health?full=0&full=0").await.is_refused(422, "invalid_payload");
 }
 
-/// A body of each operation that takes JSON, which is good.
+/// A valid body for each operation that takes JSON.
 fn bodies(ticket: &crate::service::Ticket, service: &Service) -> Vec<(&'static str, &'static str, Value)> {
     let offline = json!({ "scanned_at": service.time(0), "offline_result": "wrong_code" });
     let time = service.time(3_600_000);

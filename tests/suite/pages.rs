@@ -1,4 +1,4 @@
-//! The web pages, as a browser without JavaScript gets them, and the files that they load.
+//! The web pages as a browser without JavaScript gets them, and the files that they load.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ const HOME: &str = "/";
 const GATE: &str = "/gate";
 const ORGANIZER: &str = "/organizer";
 
-/// A ticket of an event in Madrid, with the path of its link.
+/// A ticket of an event in Madrid, and the path of its link.
 async fn ticket(service: &Service) -> (Ticket, String) {
     let event = json!({
         "slug": "fair", "name": "Feria de Mayo", "time_zone": "Europe/Madrid", "starts_at": "2026-05-01T19:30:00Z",
@@ -41,7 +41,7 @@ async fn ticket(service: &Service) -> (Ticket, String) {
     register(service, json!({ "username": "ana", "full_name": "Ana Ruiz" }), "A1", "North").await
 }
 
-/// Gives a seat of that event to a new user.
+/// Registers a new user for a seat of that event.
 async fn register(service: &Service, user: Value, seat: &str, gate: &str) -> (Ticket, String) {
     service.organizer.post("/api/users", user.clone()).await.is(201);
     let path = format!("/api/users/{}/tickets", user["username"].as_str().expect("a name"));
@@ -58,7 +58,7 @@ async fn get_in(language: &str, client: &Client, path: &str) -> Reply {
     client.send(Request::get(path).header(header::ACCEPT_LANGUAGE, language), Vec::new()).await
 }
 
-/// The HTML of a page with this status.
+/// Returns a page's HTML; the answer must have this status.
 #[track_caller]
 fn html(reply: &Reply, status: u16) -> String {
     assert_eq!(reply.status, status, "{}", reply.text());
@@ -67,7 +67,7 @@ fn html(reply: &Reply, status: u16) -> String {
     reply.text()
 }
 
-/// What an attribute of the first ticket says.
+/// Returns an attribute of the page's first ticket.
 #[track_caller]
 fn told<'a>(page: &'a str, attribute: &str) -> &'a str {
     let main = page.split_once("<div class=\"ticket\"").and_then(|(_, rest)| rest.split_once('>')).expect("a ticket").0;
@@ -92,13 +92,13 @@ async fn a_link_shows_its_ticket_with_the_code_of_the_moment(service: Service) {
     assert!(ticket.qr(service.now()).starts_with(&format!("RT1.{}.", told(&page, "data-ticket"))));
     assert!(page.contains(&format!(">{}<", ticket.code(service.now()))));
     assert!(page.contains(&qr(&ticket.qr(service.now()))), "the QR code is not this ticket's of this moment");
-    // Without JavaScript it asks again one second after the code has changed.
+    // Without JavaScript it reloads one second after the code has changed.
     assert!(page.contains("<noscript><meta http-equiv=\"refresh\" content=\"20\"></noscript>"), "{page}");
 
     service.clock.advance(PERIOD * 1_000);
     let next = html(&service.anonymous.get(&path).await, 200);
     assert!(next.contains(&qr(&ticket.qr(service.now()))) && !next.contains(&qr(&ticket.qr(service.moment(-30_000)))));
-    // The form in which an authenticator app takes the key, as on registration.
+    // The URI from which an authenticator app takes the key, as at registration.
     assert!(next.contains(&format!("secret={}&amp;issuer=Feria%20de%20Mayo&amp;", ticket.secret())), "{next}");
 
     let spanish = get_in("es-419, en;q=0.5", &service.anonymous, &path).await;
@@ -138,7 +138,7 @@ async fn a_page_says_where_and_from_when_and_what_the_ticket_is(service: Service
         }
         assert!(page.contains("data-colour=\"teal\""), "{page}");
     }
-    // On another day than the start, the day is told.
+    // If the doors open on another day than the start, the day is shown.
     service.organizer.patch("/api/events/fair", json!({ "opens_at": "2026-04-30T18:00:00Z" })).await.is(200);
     assert!(html(&service.anonymous.get(path).await, 200).contains(">Doors open: Thu 30 Apr 2026, 20:00<"));
 }
@@ -167,7 +167,7 @@ async fn what_people_wrote_is_text(service: Service) {
             assert!(!page.contains(tag), "{tag} in {page}");
         }
         assert_eq!(told(&page, "data-used-gate"), "&lt;u&gt;&#39;&quot;");
-        // The longest name still has a page; a QR code that large there is not.
+        // The longest name still has a page, but no QR code can hold it.
         service.organizer.patch("/api/events/fair", json!({ "name": "😀".repeat(200) })).await.is(200);
         assert_eq!(service.anonymous.get(&path).await.text().matches("class=\"qr\"").count(), 1);
         service.organizer.patch("/api/events/fair", json!({ "name": hostile })).await.is(200);
@@ -233,11 +233,11 @@ async fn what_is_no_link_is_a_page_that_says_so(service: Service) {
             assert_eq!(reply.header("cache-control"), "no-store");
         }
     }
-    // A malformed one is not even looked for.
+    // A malformed one is not even looked up.
     let nowhere = service.another(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")]).anonymous;
     html(&nowhere.get(short).await, 404);
     html(&nowhere.get(&unknown).await, 503);
-    // Of the other half of a link, every bit counts.
+    // In the other half of a link, every bit counts.
     let token = path.trim_start_matches("/t/");
     for place in 22..token.len() {
         let mut altered = token.to_owned();
@@ -260,7 +260,7 @@ async fn an_outage_is_a_page_that_asks_again(service: Service) {
         assert_eq!(reply.header("cache-control"), "no-store");
         assert!(!page.contains("127.0.0.1"), "a cause is for the log alone");
     }
-    // The pages that need no database are there.
+    // Pages that need no database are served.
     for path in [HOME, GATE, ORGANIZER] {
         html(&nowhere.get(path).await, 200);
     }
@@ -296,7 +296,7 @@ async fn a_phone_keeps_a_ticket_like_an_app(service: Service) {
     }
 }
 
-/// What a page or a file says that others say differently.
+/// Headers that differ between pages and files.
 struct Headers<'a> {
     path: &'a str,
     camera: &'static str,
@@ -408,7 +408,7 @@ async fn a_person_is_refused_by_a_page_and_a_program_by_a_problem(service: Servi
             let head = open(language.tag, &service.anonymous, Method::HEAD, path).await;
             assert_eq!((head.status, &head.headers), (reply.status, &reply.headers), "{path}");
         }
-        // What is no opening of an address is a program's.
+        // Anything but opening an address is a program's request.
         if status != 405 {
             let reply = open("en", &service.anonymous, Method::DELETE, path).await;
             assert_eq!(reply.header("content-type"), "application/problem+json", "{path}");
@@ -419,7 +419,7 @@ async fn a_person_is_refused_by_a_page_and_a_program_by_a_problem(service: Servi
     assert!(html(&reply, 503).contains("<meta http-equiv=\"refresh\""));
 }
 
-/// A service whose database nobody asks for.
+/// A service whose database is never needed.
 async fn service() -> Service {
     Service::start(crate::database::Kind::Sqlite).await
 }
@@ -452,7 +452,7 @@ async fn every_file_has_its_type_and_both_codings() {
     }
 }
 
-/// What browsers ask for by TLS.
+/// The encodings that browsers accept over TLS.
 const CODINGS: &str = "gzip, deflate, br, zstd";
 
 async fn get_coded(client: &Client, path: &str, language: &str, codings: &str) -> Reply {
@@ -483,7 +483,7 @@ async fn what_is_no_file_of_this_release_is_not_found() {
     }
 }
 
-/// A page with all that it loads, by address, decompressed, and how many bytes came.
+/// A page with everything it loads, by address, decompressed, and the number of bytes transferred.
 struct Loaded {
     files: BTreeMap<String, String>,
     bytes: usize,
@@ -498,7 +498,7 @@ async fn load(client: &Client, page: &str, language: &str) -> Loaded {
         assert_eq!(reply.status, 200, "{page} loads {path}");
         loaded.bytes += reply.sent_bytes;
         let text = reply.text();
-        // Whatever in quotes or parentheses looks like an address, in any of the languages.
+        // Everything in quotes or parentheses that looks like an address, in any of the languages.
         for part in text.split(['"', '\'', '`', '(', ')']) {
             let ending = part.rsplit_once('.').map_or("", |(_, ending)| ending);
             let is_file = ["js", "css", "svg", "png", "webmanifest"].contains(&ending)
@@ -514,7 +514,7 @@ async fn load(client: &Client, page: &str, language: &str) -> Loaded {
     loaded
 }
 
-/// A reference in a file as a path.
+/// Resolves a reference in a file to a path.
 fn resolved(base: &str, reference: &str) -> String {
     if reference.starts_with('/') {
         return reference.to_owned();
@@ -534,7 +534,7 @@ fn resolved(base: &str, reference: &str) -> String {
 #[tokio::test]
 async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
     const MOST: usize = 75_000;
-    // A phone at a door may load it over what is left of a network.
+    // A phone at a door may load it over a poor network.
     const MOST_OF_A_TICKET: usize = 40_000;
     let service = service().await;
     let (_, link) = ticket(&service).await;
@@ -548,7 +548,7 @@ async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
         assert!(loaded.bytes <= most, "{page}: {} bytes; {:?}", loaded.bytes, loaded.files.keys());
 
         let html = &loaded.files[page];
-        // What works without a network is kept by the files that it names.
+        // A page that works offline is stored with the files that it names.
         if [GATE, &link].contains(&page) {
             let scripts = loaded
                 .files
@@ -563,12 +563,12 @@ async fn a_page_with_all_it_loads_is_small_and_lacks_no_text() {
             texts.map(|(json, _)| serde_json::from_str(json).expect("texts are JSON")).unwrap_or_default();
         for (path, script) in loaded.files.iter().filter(|(path, _)| path.ends_with(".js")) {
             for name in script.split("text(\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0)) {
-                // Not `getContext("2d")`.
+                // Unlike `getContext("2d")`.
                 let is_there = !name.contains('.') || texts.contains_key(name);
                 assert!(is_there, "{page} has no text `{name}`, which {path} asks for");
             }
         }
-        // Nothing is from elsewhere, and nothing is inline but the texts.
+        // Nothing is loaded from elsewhere, and only the texts are inline.
         for forbidden in ["<style", " style=\"", " onclick=", "javascript:", "src=\"http", "href=\"http"] {
             assert!(!html.contains(forbidden), "{forbidden} in {page}");
         }

@@ -1,5 +1,4 @@
-//! Who comes with whom: the other tickets of a holder who was admitted, each by a scan of its own for which that admission
-//! speaks.
+//! Parties: an admitted holder's other tickets, each admitted by its own scan for which that admission vouches.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -36,7 +35,7 @@ const BATCH: &str = "/api/events/default/scans/batch";
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 
-/// Tickets at gate North in the hands of Ana.
+/// Tickets at gate North, all held by Ana.
 async fn family(service: &Service, seats: &[&str]) -> Vec<Ticket> {
     service.organizer.post("/api/users", json!({ "username": "ana", "full_name": "Ana Ruiz" })).await.is(201);
     let mut tickets = Vec::new();
@@ -53,12 +52,12 @@ async fn held(service: &Service, username: &str, seat: &str, gate: &str) -> Tick
     Ticket::new(&registered.is(201))
 }
 
-/// A scan of a ticket for which another scan is to speak.
+/// A scan of a ticket that another scan vouches for.
 fn vouched(ticket: &Ticket, by: &Value) -> Value {
     json!({ "scan_id": Uuid::now_v7(), "ticket_id": ticket.ticket_id, "vouched_by": by["scan_id"] })
 }
 
-/// The seats that an admission tells.
+/// The seats of the party in an admission.
 fn seats(scan: &Value) -> Vec<&str> {
     scan["party"].as_array().expect("a scan has a party").iter().filter_map(|ticket| ticket["seat"].as_str()).collect()
 }
@@ -158,7 +157,7 @@ async fn a_family_comes_in_by_one_code(service: Service) {
     let record = service.organizer.get("/api/events/default/scans.csv").await.text();
     let by = first["scan_id"].as_str().expect("it has an id");
     assert_eq!(record.matches(&format!(",\"{by}\",")).count(), 3, "they name who spoke: {record}");
-    // Their codes were not used up, and their tickets are.
+    // Their codes were not used up, but their tickets were.
     gate.post(SCANS, service.scan(&tickets[1])).await.is_scan(409, "already_used");
 }
 
@@ -198,18 +197,18 @@ async fn only_an_admission_of_the_same_holder_by_the_same_key_speaks(service: Se
     }
     nobody_speaks(&service.unchanged(other.post(SCANS, vouched(&tickets[1], &by))).await);
     nobody_speaks(&service.unchanged(service.organizer.post(SCANS, vouched(&tickets[1], &by))).await);
-    // Neither one that was refused, nor one that went out.
+    // Neither a refused scan nor an exit.
     let refused = gate.post(SCANS, service.scan(&tickets[0])).await.is_scan(409, "already_used");
     nobody_speaks(&service.unchanged(gate.post(SCANS, vouched(&tickets[1], &refused))).await);
     let left = with(service.scan(&tickets[0]), json!({ "direction": "exit" }));
     let left = gate.post(SCANS, left).await.is_scan(200, "accepted");
     nobody_speaks(&service.unchanged(gate.post(SCANS, vouched(&tickets[1], &left))).await);
-    // Of whoever has the ticket by now.
+    // The holder counts as of now.
     let path = format!("/api/tickets/{}/transfer", tickets[1].ticket_id);
     service.organizer.post(path, json!({ "username": "ben" })).await.is(200);
     nobody_speaks(&service.unchanged(gate.post(SCANS, vouched(&tickets[1], &by))).await);
     gate.post(SCANS, vouched(&tickets[2], &by)).await.is_scan(200, "accepted");
-    // The key of the environment is one like the others.
+    // The key from the environment is one like any other.
     let by = service.organizer.post(SCANS, service.scan(&bens)).await.is_scan(200, "accepted");
     service.organizer.post(SCANS, vouched(&tickets[1], &by)).await.is_scan(200, "accepted");
 }
@@ -222,7 +221,7 @@ async fn an_admission_speaks_for_two_minutes(service: Service) {
     gate.post(SCANS, vouched(&tickets[1], &by)).await.is_scan(200, "accepted");
     service.clock.advance(1);
     nobody_speaks(&service.unchanged(gate.post(SCANS, vouched(&tickets[2], &by))).await);
-    // What the device says of the time changes nothing.
+    // The device's idea of the time changes nothing.
     let early = with(vouched(&tickets[2], &by), json!({ "scanned_at": service.time(-MINUTE) }));
     nobody_speaks(&service.unchanged(gate.post(SCANS, early)).await);
 }
@@ -245,7 +244,7 @@ async fn what_was_undone_speaks_for_nobody(service: Service) {
     nobody_speaks(&service.unchanged(gate.post(SCANS, vouched(&tickets[1], &by))).await);
 }
 
-/// One of the event's own people, and one of the whole installation.
+/// One belongs to the event, the other to the whole installation.
 async fn people_of_the_same_name_are_two(service: Service) {
     service.event(json!({ "slug": "gala", "name": "Gala" })).await;
     let own = service.key(json!({ "name": "own", "role": "organizer", "event": "gala" })).await;
@@ -261,7 +260,7 @@ async fn people_of_the_same_name_are_two(service: Service) {
     let other =
         json!({ "scan_id": Uuid::now_v7(), "ticket_id": tickets[0]["ticket_id"], "vouched_by": scan["scan_id"] });
     nobody_speaks(&gate.post("/api/events/gala/scans", other).await);
-    // A gate without the network has to know it too.
+    // An offline gate has to know it too.
     let manifest = gate.get("/api/events/gala/manifest").await.is(200);
     let told = |place: usize| manifest["tickets"][place]["holder_event"].clone();
     assert_eq!([told(0), told(1), told(2)], [Value::Null, json!("gala"), json!("gala")]);
@@ -273,7 +272,7 @@ async fn a_key_of_another_event_vouches_for_nobody_here(service: Service) {
     service.seat("gala", "G1", "North").await;
     let body = json!({ "event": "gala", "seat": "G1", "gate": "North" });
     let galas = Ticket::new(&service.organizer.post("/api/users/ana/tickets", body).await.is(201));
-    // The same person, and a key for both.
+    // The same person, and a key for both events.
     let gate = service.gate().await;
     let by = gate.post("/api/events/gala/scans", service.scan(&galas)).await.is_scan(200, "accepted");
     assert_eq!(seats(&by), [""; 0]);
@@ -336,7 +335,7 @@ async fn a_vouched_scan_names_a_ticket_and_who_speaks_for_it(service: Service) {
     gate.post(SCANS, scan).await.is_scan(200, "accepted");
 }
 
-/// A scan that a gate decided by itself.
+/// A scan that a gate decided offline.
 fn offline(service: &Service, scan: Value, ago: i64) -> Value {
     with(scan, json!({ "scanned_at": service.time(-ago), "offline_result": "accepted" }))
 }
@@ -348,7 +347,7 @@ async fn a_family_that_came_in_offline_is_on_record(service: Service) {
     service.clock.advance(MINUTE);
     let first = offline(&service, service.scan(&tickets[0]), 0);
     service.clock.advance(60 * MINUTE);
-    // In any order: they apply in that of their times. One that came in before the network went speaks as well.
+    // In any order: they are applied by their times. An admission from before the outage vouches too.
     let scans = json!([
         offline(&service, vouched(&tickets[1], &first), 60 * MINUTE - 20 * SECOND),
         offline(&service, vouched(&tickets[2], &first), 58 * MINUTE - 1),
@@ -369,10 +368,10 @@ async fn whom_a_gate_let_in_by_a_scan_that_does_not_stand_is_a_conflict(service:
     let tickets = family(&service, &["A1", "A2", "A3", "A4"]).await;
     let gate = at(&service, "North").await;
     at(&service, "North").await.post(SCANS, service.scan(&tickets[0])).await.is_scan(200, "accepted");
-    // A copy of it lets in whoever holds it, and who came along.
+    // A copy admits its bearer, and the party with them.
     let refused = offline(&service, service.scan(&tickets[0]), 0);
     let along = offline(&service, vouched(&tickets[1], &refused), 0);
-    // Another was taken back before the gate told who came along.
+    // Another was undone before the gate reported the party.
     let undone = service.scan(&tickets[2]);
     gate.post(SCANS, undone.clone()).await.is_scan(200, "accepted");
     service
@@ -381,7 +380,7 @@ async fn whom_a_gate_let_in_by_a_scan_that_does_not_stand_is_a_conflict(service:
         .await
         .is(200);
     let after = offline(&service, vouched(&tickets[3], &undone), 0);
-    // Of a scan that nobody knows it cannot be said that anybody came in.
+    // An unknown voucher cannot have admitted anybody.
     let unknown = offline(&service, vouched(&tickets[3], &json!({ "scan_id": Uuid::now_v7() })), 0);
     let answer = gate.post(BATCH, json!({ "scans": [refused, along, after, unknown] })).await.is(200);
     let results: Vec<_> = answer["results"].as_array().expect("a list").iter().map(|one| &one["result"]).collect();
@@ -411,7 +410,7 @@ async fn what_an_ended_key_let_in_stands_by_its_word(service: Service) {
     let path = format!("/api/keys/{}", made["key_id"].as_str().expect("it has an id"));
     service.organizer.delete(&path).await.is(204);
     service.organizer.bare(Method::POST, format!("{path}/take")).await.is(200);
-    // In two parts: the second without who speaks for it.
+    // In two batches: the second without the voucher.
     for place in [1, 0] {
         let answer = gate.post(BATCH, json!({ "scans": [scans[place]] })).await.is(200);
         assert_eq!(answer["results"][0]["result"], "accepted");

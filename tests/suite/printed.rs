@@ -1,4 +1,4 @@
-//! Printed tickets, for people without a phone: what is on the paper does not change, so it admits once.
+//! Printed tickets, for people without a phone: the code on paper does not change, so it admits once.
 
 use http::Method;
 use register_ticket_api::totp::QrCode;
@@ -229,7 +229,7 @@ fn paper(ticket: &Ticket) -> Value {
     json!({ "scan_id": Uuid::now_v7(), "code": ticket.paper() })
 }
 
-/// The same as a gate decided it by itself.
+/// The same, as decided offline by a gate.
 fn offline(service: &Service, ticket: &Ticket, milliseconds: i64, result: &str) -> Value {
     with(paper(ticket), json!({ "scanned_at": service.time(milliseconds), "offline_result": result }))
 }

@@ -1,4 +1,4 @@
-//! The list of an event on paper: when it was printed, and how much of it is true no more.
+//! The printed list of an event: when it was printed, and how many changes it lacks.
 
 use http::Method;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
-//! Who can do what: every route, asked with every role, for one gate, one event and all, about the own gate, another gate of
-//! the event and another event; and what every proof that is no key opens, tells and admits, and what ends it. The tables of
-//! `docs/security.md` are what comes out.
+//! Who can do what: every route is called with every role, bound to a gate, an event or nothing, about its own gate,
+//! another gate of the event and another event; and every proof that is not a key: what it opens, shows and admits, and
+//! what ends it. The result is the tables of `docs/security.md`.
 
 use std::fmt::Write as _;
 
@@ -24,20 +24,20 @@ on_both_databases! {
 const DOCUMENT: &str = include_str!("../../docs/security.md");
 const NO: &str = "–";
 
-/// Where the callers and the proofs are from, another gate of the same event, and another event.
+/// The callers' and proofs' own gate, another gate of the same event, and another event.
 const PLACES: [(&str, &str); 3] = [("gala", "North"), ("gala", "South"), ("ball", "North")];
 
 const DELETION: (&Method, &str) = (&Method::DELETE, "/api/events/{event}");
 
-/// Whoever asks, as a column of the table.
+/// A caller, which is a column of the table.
 struct Caller {
     name: String,
-    /// None: nobody.
+    /// `None` for a caller without a key.
     key: Option<Value>,
 }
 
 impl Caller {
-    /// Nobody, and each role for one gate, for one event and for all.
+    /// A caller without a key, and each role bound to a gate, to an event and to nothing.
     fn all() -> Vec<Self> {
         let mut callers = vec![Self { name: "no key".to_owned(), key: None }];
         for role in Role::ALL.iter().rev().map(|role| role.as_str()) {
@@ -61,12 +61,12 @@ impl Caller {
     }
 }
 
-/// A request that the organizer of the installation may make, about one event.
+/// A request about one event that the organizer of the installation may make.
 struct Deed {
     path: String,
     media_type: &'static str,
     body: String,
-    /// What is in the answer to whoever may see it.
+    /// What the answer contains if the caller may see it.
     shows: String,
 }
 
@@ -92,7 +92,7 @@ impl Deed {
     }
 }
 
-/// An event with what requests are about.
+/// An event with everything that the requests are about.
 struct World<'a> {
     service: &'a Service,
     event: &'static str,
@@ -100,7 +100,7 @@ struct World<'a> {
 }
 
 impl World<'_> {
-    /// Makes ready what a route is about, and returns the request. A route that is not here has no row in the table.
+    /// Prepares what a route is about and returns the request. A route missing here has no row in the table.
     async fn deed(&self, method: &Method, path: &str) -> Deed {
         let Self { service, event, gate } = self;
         let of_event = || Deed::at(path.replace("{event}", event));
@@ -201,7 +201,7 @@ impl World<'_> {
         }
     }
 
-    /// A new ticket in somebody's hands, and the path of its page.
+    /// A new ticket with a holder, and the path of its page.
     async fn ticket(&self) -> (Ticket, String) {
         let seat = format!("{}-{}-{}", self.event, self.gate, name());
         self.service.seat(self.event, &seat, self.gate).await;
@@ -218,7 +218,7 @@ impl World<'_> {
         format!("{path}?event={}", self.event)
     }
 
-    /// A new person of the event's own.
+    /// Creates one of the event's own people.
     async fn person(&self) -> String {
         let username = name();
         let person = json!({
@@ -239,7 +239,7 @@ impl World<'_> {
         self.service.scan(&ticket)
     }
 
-    /// The id of a new key of a device.
+    /// Creates a device's key and returns its id.
     async fn device(&self) -> String {
         let body = json!({ "name": "Door", "role": "gate", "event": self.event, "gate": self.gate });
         let made = self.service.organizer.post("/api/keys", body).await.is(201);
@@ -254,12 +254,12 @@ impl World<'_> {
     }
 }
 
-/// A name that nothing has yet.
+/// A name that is not used yet.
 fn name() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
-/// Whether the caller may: that the request itself is right, the organizer of the installation shows.
+/// Whether the caller may: that the request itself is valid is shown by the installation's organizer.
 async fn may(client: &Client, method: &Method, deed: &Deed) -> bool {
     let reply = deed.send(client, method).await;
     match reply.status.as_u16() {
@@ -277,7 +277,7 @@ async fn row(service: &Service, callers: &[(Caller, Client)], method: &Method, p
         for (answer, (event, gate)) in answers.iter_mut().zip(PLACES) {
             let deed = World { service, event, gate }.deed(method, path).await;
             if (method, path) == DELETION {
-                // It takes the event's keys with it.
+                // Deletes the event's keys too.
                 *answer = may(&caller.client(service).await, method, &deed).await;
                 if *answer {
                     service.event(json!({ "slug": event, "name": event })).await;
@@ -298,7 +298,7 @@ async fn row(service: &Service, callers: &[(Caller, Client)], method: &Method, p
     row
 }
 
-/// The head of a table, with these columns.
+/// The head of a table with these columns.
 fn head<'a>(columns: impl ExactSizeIterator<Item = &'a str>) -> String {
     let line = "---|".repeat(columns.len());
     let names: String = columns.map(|name| format!(" {name} |")).collect();
@@ -310,7 +310,7 @@ fn assert_documented(table: &str) {
     assert!(DOCUMENT.contains(table), "docs/security.md has another table than this:\n{table}");
 }
 
-/// The same service with a mail server, to which nothing is sent, and an issuer of passes.
+/// The same service with a mail server, to which nothing is sent, and a pass issuer.
 fn mailing(service: &Service) -> Service {
     let account = Account::new();
     let [issuer, key] = account.settings();
@@ -339,14 +339,14 @@ async fn the_table_says_who_can_do_what(service: Service) {
             table.push_str(&row);
             table.push('\n');
         }
-        // An event where somebody was admitted, or a gate had its list, is not deleted for a while; that a list was sent is
-        // noted some minutes ahead.
+        // Events with an admission or a delivered list cannot be deleted for a while; the delivery is recorded some
+        // minutes ahead.
         service.clock.advance(180_000 + i64::try_from(LIST_KEPT.as_millis()).expect("some days"));
     }
     assert_documented(&table);
 }
 
-/// What somebody may have in their hands who has no key, as a column of the table.
+/// What somebody without a key may have, which is a column of the table.
 #[derive(Clone, Copy, PartialEq)]
 enum Proof {
     Link,
@@ -368,7 +368,7 @@ impl Proof {
     ];
 }
 
-/// All proofs of one place, and what they are of.
+/// All proofs of one event and gate, and what they belong to.
 struct Hands {
     event: &'static str,
     gate: &'static str,
@@ -376,13 +376,13 @@ struct Hands {
     /// The path of the ticket's page.
     link: String,
     paper: String,
-    /// The key that is offered, and the token.
+    /// The offered key, and the token.
     offered: String,
     token: String,
-    /// The key of the phone, and the list that it has.
+    /// The phone's key, and the list that it has.
     phone: String,
     list: Value,
-    /// What was shown at a moment: `RT1`, and the digits.
+    /// What was shown at one moment: `RT1`, and the digits.
     qr: String,
     digits: String,
 }
@@ -412,7 +412,7 @@ impl Hands {
         }
     }
 
-    /// What of this proof may be tried where a secret is asked for.
+    /// The parts of this proof that may be tried as a secret.
     fn texts(&self, proof: Proof) -> Vec<String> {
         match proof {
             Proof::Link => vec![self.link.trim_start_matches("/t/").to_owned()],
@@ -426,7 +426,7 @@ impl Hands {
         }
     }
 
-    /// What the proof makes that can be shown at a gate, now.
+    /// What can be shown at a gate now with this proof.
     async fn shown(&self, service: &Service, proof: Proof) -> Option<Value> {
         let made = |ticket: &Ticket| json!({ "code": ticket.qr(service.now()) });
         let seat = || json!({ "seat": self.ticket.seat, "gate": self.gate, "totp_code": self.digits });
@@ -444,13 +444,13 @@ impl Hands {
         Some(with(shown, json!({ "scan_id": Uuid::now_v7() })))
     }
 
-    /// The ticket in the list.
+    /// The ticket's entry in the list.
     fn entry(&self) -> &Value {
         let entries = self.list["tickets"].as_array().expect("a list");
         entries.iter().find(|entry| entry["ticket_id"] == json!(self.ticket.ticket_id)).expect("the ticket is held")
     }
 
-    /// The ticket as whoever has this key of codes would show it; none where there is no key.
+    /// The ticket as somebody with this code key could show it; `None` without a key.
     fn with_key(&self, key: &str) -> Option<Ticket> {
         let provisioned = json!({
             "ticket_id": self.ticket.ticket_id, "seat": self.ticket.seat, "gate": self.gate,
@@ -459,7 +459,7 @@ impl Hands {
         (!key.is_empty()).then(|| Ticket::new(&provisioned))
     }
 
-    /// What was told, with a word for the key of the ticket's codes.
+    /// Replaces the ticket's code key in a text with a word.
     fn marked(&self, told: &str) -> String {
         told.replace(&self.ticket.secret(), KEY_OF_CODES)
     }
@@ -468,7 +468,7 @@ impl Hands {
         self.marked(&self.list.to_string())
     }
 
-    /// Whether the proof admits somebody at this place.
+    /// Whether the proof admits somebody at this event and gate.
     async fn admits(&self, service: &Service, proof: Proof, (event, gate): (&str, &str)) -> bool {
         let Some(scan) = self.shown(service, proof).await else { return false };
         let door = service.key(json!({ "name": "d", "role": "gate", "event": event, "gate": gate })).await;
@@ -476,7 +476,7 @@ impl Hands {
     }
 }
 
-/// Asks without a key, a text being in the place of each secret, and of each name in the path.
+/// Sends the request without a key, with `text` in place of each secret and of each name in the path.
 async fn ask(service: &Service, route: &Route, deed: &Deed, text: &str) -> Option<String> {
     let parts = route.path.split('/').map(|part| if part.starts_with('{') { text } else { part });
     let mut body: Value = serde_json::from_str(&deed.body).unwrap_or_default();
@@ -492,10 +492,10 @@ async fn ask(service: &Service, route: &Route, deed: &Deed, text: &str) -> Optio
     (reply.status.is_success() || reply.status == 303).then(|| reply.text())
 }
 
-/// The answers of a route to the proofs, in their order; none where a proof gets no more than whoever invents one.
+/// A route's answers to the proofs, in order; `None` if a proof gets no more than an invented one.
 type Answers = [Option<String>; Proof::ALL.len()];
 
-/// What every route answers to the proofs, without a key.
+/// Every route's answers to the proofs, without a key.
 async fn walk(service: &Service) -> Vec<(String, Answers)> {
     let mut hands = Hands::full(service, PLACES[0]).await;
     let world = World { service, event: hands.event, gate: hands.gate };
@@ -509,7 +509,7 @@ async fn walk(service: &Service) -> Vec<(String, Answers)> {
                     *answer = ask(service, route, &deed, &text).await.map(|told| hands.marked(&told)).or(answer.take());
                 }
                 if answer.is_some() {
-                    // It may be used up.
+                    // The proofs may be used up.
                     hands = Hands::full(service, PLACES[0]).await;
                 }
             }
@@ -519,7 +519,7 @@ async fn walk(service: &Service) -> Vec<(String, Answers)> {
     walked
 }
 
-/// What a proof may tell, and by what one sees that it does.
+/// The facts that a proof may reveal, and the text that shows it.
 const FACTS: [(&str, &str); 8] = [
     ("the event", "gala"),
     ("the holder's name", "Person of gala North"),
@@ -564,7 +564,7 @@ impl End {
         (Self::OtherSecret, "`change-secret`"),
     ];
 
-    /// Lets it happen to all that is in these hands.
+    /// Applies it to everything that belongs to these proofs.
     async fn happen(self, service: &Service, hands: &Hands) {
         let organizer = &service.organizer;
         let world = World { service, event: hands.event, gate: hands.gate };
@@ -597,7 +597,7 @@ impl End {
         }
     }
 
-    /// Lets it happen to the whole service, and returns it as it is then.
+    /// Applies it to the whole service and returns the service afterwards.
     async fn happen_to_all(self, service: &Service) -> Service {
         let mut settings: &[(&str, &str)] = &[];
         match self {
@@ -612,7 +612,7 @@ impl End {
     }
 }
 
-/// What a proof is still good for at its own place.
+/// What a proof is still valid for at its own event and gate.
 async fn left(service: &Service, proof: Proof, hands: &Hands) -> &'static str {
     let is_good = match proof {
         Proof::Offer => service.anonymous.post("/api/enrol", json!({ "token": hands.token })).await.status.is_success(),
@@ -645,7 +645,7 @@ async fn rows_of_ends(service: &Service) -> Vec<(String, [&'static str; Proof::A
     rows
 }
 
-/// Whom each proof admits: at its own gate once, and nowhere else.
+/// What each proof admits: once at its own gate, and nowhere else.
 async fn rows_of_admissions(service: &Service) -> Vec<(String, [&'static str; Proof::ALL.len()])> {
     let mut rows = Vec::new();
     for (name, place, again) in [

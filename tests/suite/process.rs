@@ -1,4 +1,4 @@
-//! The service as it is run: the binary in a process of its own, and plain sockets on which one may say anything.
+//! The service as it runs in production: the binary in its own process, and plain sockets to send it any bytes.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
@@ -14,12 +14,12 @@ use http::{HeaderMap, StatusCode};
 use crate::client::{Client, Reply};
 use crate::service::ORGANIZER_KEY;
 
-/// Long enough for whatever happens at all, on a busy machine.
+/// Long enough for anything that happens at all, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at something that is awaited.
+/// The interval between two checks of an awaited condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Asks until there is an answer, and fails when there is none within `deadline`.
+/// Repeats `ask` until it returns something; fails if that takes longer than `deadline`.
 pub async fn within<T>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let answer = async {
         loop {
@@ -33,7 +33,7 @@ pub async fn within<T>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut(
     answer.unwrap_or_else(|_| panic!("not within {deadline:?}: {what}"))
 }
 
-/// The binary, running. It gets the environment it is given and nothing of ours, and ends with this value.
+/// The running binary. It gets only the given environment, and is stopped on drop.
 pub struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
@@ -41,7 +41,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Without arguments it serves.
+    /// Starts it without arguments: it serves.
     pub fn start(environment: impl IntoIterator<Item = (String, String)>) -> Self {
         Self::command(&[], environment)
     }
@@ -50,9 +50,9 @@ impl Process {
         Self::through(&[], arguments, environment)
     }
 
-    /// Runs it by another program, which becomes it: `through` is that program and its first arguments.
+    /// Runs it through another program, which becomes it: `through` is that program and its first arguments.
     fn through(through: &[&str], arguments: &[&str], environment: impl IntoIterator<Item = (String, String)>) -> Self {
-        // What the coverage report needs, and the directories of programs.
+        // What the coverage report needs, and where programs are found.
         let ours = ["LLVM_PROFILE_FILE", "PATH"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let words = [through, &[env!("CARGO_BIN_EXE_register-ticket-api")], arguments].concat();
         let mut child = Command::new(words[0])
@@ -72,12 +72,12 @@ impl Process {
         Self { child, log, readers }
     }
 
-    /// What it has written so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("no reader panics").clone()
     }
 
-    /// Waits for a line of the log.
+    /// Waits for a log line that contains `part`.
     pub async fn logged(&self, part: &str) -> String {
         let find = async || self.log().lines().find(|line| line.contains(part)).map(str::to_owned);
         within(PATIENCE, &format!("`{part}` in the log"), find).await
@@ -115,7 +115,7 @@ impl Process {
         status
     }
 
-    /// Bytes of its memory that are resident.
+    /// Its resident memory, in bytes.
     pub fn resident(&self) -> u64 {
         let ps = Command::new("ps").args(["-o", "rss=", "-p", &self.id().to_string()]).output().expect("ps runs");
         let kibibytes: u64 = String::from_utf8_lossy(&ps.stdout).trim().parse().expect("a number");
@@ -126,7 +126,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.is_running() {
-            self.terminate(); // Rather than kill: so it leaves what the coverage report needs.
+            self.terminate(); // Not killed, so that it writes what the coverage report needs.
             let end = Instant::now() + Duration::from_secs(1);
             while self.is_running() && Instant::now() < end {
                 std::thread::sleep(LOOK_AGAIN);
@@ -152,23 +152,23 @@ fn keep_lines(output: impl io::Read + Send + 'static, log: Arc<Mutex<String>>) -
     })
 }
 
-/// The service on a port of its own.
+/// The service on its own port.
 pub struct Server {
     pub process: Process,
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it listens.
     pub async fn start(environment: impl IntoIterator<Item = (String, String)>) -> Self {
         Self::through(&[], environment).await
     }
 
-    /// The same by another program, which becomes it.
+    /// The same through another program, which becomes it.
     pub async fn through(through: &[&str], environment: impl IntoIterator<Item = (String, String)>) -> Self {
         let listen = [("HOST", "127.0.0.1"), ("PORT", "0")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut process = Process::through(through, &[], environment.into_iter().chain(listen));
-        // It chose the port itself, so nobody can have taken it meanwhile, and tells it in its log.
+        // The service chooses the port and logs it, so that nobody can take it meanwhile.
         let address = within(PATIENCE, "the service listens", async || {
             assert!(process.is_running(), "the service ended");
             let log = process.log();
@@ -182,17 +182,17 @@ impl Server {
         server
     }
 
-    /// Somebody without a key.
+    /// A client without a key.
     pub fn anonymous(&self) -> Client {
         Client::remote(&format!("http://{}", self.address))
     }
 
-    /// The holder of `ORGANIZER_KEY`.
+    /// A client with `ORGANIZER_KEY`.
     pub fn organizer(&self) -> Client {
         self.anonymous().with_key(ORGANIZER_KEY)
     }
 
-    /// Asserts that it answers, and that no endpoint panicked.
+    /// Asserts that it answers and that no endpoint panicked.
     pub async fn is_well(&self) {
         self.anonymous().get("/health").await.is(200);
         assert!(!self.process.log().contains("panic"), "{}", self.process.log());
@@ -202,7 +202,7 @@ impl Server {
         Connection::open(self.address).expect("the service takes connections")
     }
 
-    /// Sends bytes on a connection of their own and reads one answer; `None` when it is closed without one.
+    /// Sends bytes on a new connection and reads one answer; `None` if the connection is closed without one.
     pub fn exchange(&self, bytes: &[u8]) -> Option<Reply> {
         let mut connection = self.connect();
         connection.send(bytes);
@@ -210,7 +210,7 @@ impl Server {
     }
 }
 
-/// A connection on which one says what one likes.
+/// A connection that can send any bytes.
 pub struct Connection(BufReader<TcpStream>);
 
 impl Connection {
@@ -224,12 +224,12 @@ impl Connection {
         Self(BufReader::new(stream))
     }
 
-    /// Sends bytes. Whether the service took them all: it may have answered and closed before the last.
+    /// Sends bytes. Returns whether the service accepted all: it may answer and close earlier.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.0.get_mut().write_all(bytes).is_ok()
     }
 
-    /// Reads the answer to a request of this method; `None` when the connection ends without a whole one.
+    /// Reads the answer to a request with this method; `None` if the connection ends without a complete one.
     pub fn reply(&mut self, method: &str) -> Option<Reply> {
         match self.read_reply(method) {
             Ok(reply) => Some(reply),
@@ -238,19 +238,19 @@ impl Connection {
         }
     }
 
-    /// The same for whoever waits no longer than this: then, too, there is none.
+    /// The same with a time limit: `None` also if it is exceeded.
     pub fn reply_within(&mut self, patience: Duration, method: &str) -> Option<Reply> {
         self.0.get_ref().set_read_timeout(Some(patience)).expect("a socket can be set");
         self.read_reply(method).ok()
     }
 
-    /// Waits until the service asks for the body of a request that said `Expect: 100-continue`.
+    /// Waits until the service asks for the body of a request with `Expect: 100-continue`.
     pub fn is_told_to_continue(&mut self) {
         let (start, _) = read_head(&mut self.0).expect("an interim answer");
         assert_eq!(start, "HTTP/1.1 100 Continue");
     }
 
-    /// Waits for the end of the connection and returns what came before it.
+    /// Waits for the end of the connection and returns the bytes before it.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
@@ -274,12 +274,12 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// The bytes of an organizer's request, whole.
+/// The bytes of a complete request by the organizer.
 pub fn request(method: &str, path: &str, media_type: &str, body: &str) -> Vec<u8> {
     format!("{}content-length: {}\r\n\r\n{body}", head(method, path, media_type), body.len()).into_bytes()
 }
 
-/// The head of an organizer's request, without its end.
+/// The head of a request by the organizer, without its end.
 pub fn head(method: &str, path: &str, media_type: &str) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ORGANIZER_KEY}\r\n\
@@ -302,7 +302,7 @@ pub fn read_head(stream: &mut impl BufRead) -> io::Result<(String, HeaderMap)> {
     }
 }
 
-/// Reads the body that the headers announce; all that comes when they announce none.
+/// Reads the body that the headers announce, or everything if they announce none.
 pub fn read_body(stream: &mut impl BufRead, headers: &HeaderMap) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     if headers.contains_key(TRANSFER_ENCODING) {

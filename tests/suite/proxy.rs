@@ -1,4 +1,4 @@
-//! A way to the database that can break.
+//! A TCP proxy in front of the database that can break.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use tokio::sync::watch;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Connections reach the database.
+    /// Forwards connections to the database.
     Forward,
-    /// The open ones are closed and new ones refused.
+    /// Closes open connections and refuses new ones.
     Refuse,
-    /// All connections, open and new, take what is sent and never answer.
+    /// Accepts what open and new connections send, and never answers.
     Swallow,
-    /// Connections reach the database, and each message of either side takes so long.
+    /// Forwards connections and delays each message in either direction by this long.
     Delay(Duration),
 }
 
@@ -32,13 +32,13 @@ impl Mode {
 #[derive(Clone, Copy)]
 struct State {
     mode: Mode,
-    /// How often the connections that were open ceased to lead anywhere.
+    /// How often the open connections were lost.
     losses: u32,
-    /// How often answers were lost, and each time after how many that still came.
+    /// How often answers were lost, and after how many that still arrive.
     lost_answers: (u32, u32),
 }
 
-/// Listens on a port of its own and passes on what comes, until it is dropped.
+/// Listens on its own port and forwards, until it is dropped.
 pub struct Proxy {
     pub address: SocketAddr,
     state: watch::Sender<State>,
@@ -60,19 +60,19 @@ impl Proxy {
         });
     }
 
-    /// Each connection that is open loses an answer, after so many that still come, and ends with it: what was asked is done, and
-    /// who asked does not know.
+    /// Makes each open connection lose an answer, after this many that still arrive, and then closes it: the request
+    /// was executed, but its sender does not know.
     pub fn lose_an_answer(&self, after: u32) {
         self.state.send_modify(|state| state.lost_answers = (state.lost_answers.0 + 1, after));
     }
 
-    /// Lets the open connections lead nowhere and tells neither side, as a firewall does that forgets them.
+    /// Makes the open connections lead nowhere without notifying either side, like a firewall that forgets them.
     pub fn lose_open_connections(&self) {
         self.state.send_modify(|state| state.losses += 1);
     }
 }
 
-/// Takes a port below those of outgoing connections, so that it is still free when it is opened again.
+/// Takes a port below the range of outgoing connections, so that it is still free when reopened.
 async fn listen() -> TcpListener {
     loop {
         let mut random = [0; 2];
@@ -111,16 +111,16 @@ async fn serve(mut client: TcpStream, database: SocketAddr, mut state: watch::Re
     let State { mode, losses, .. } = *state.borrow_and_update();
     let mut refused = state.clone();
     let pass = async {
-        // Held to the end: the database is not told either.
+        // Held until the end, so that the database is not notified either.
         let mut server = None;
-        // The database may be away itself.
+        // The database itself may be away.
         if mode.delay().is_some()
             && let Ok(connected) = TcpStream::connect(database).await
         {
             let server = server.insert(connected);
             let rest = state.clone();
             tokio::select! {
-                // Looks at this first: what is sent after the loss does not slip through.
+                // Checked first, so that nothing sent after the loss slips through.
                 biased;
                 _ = state.wait_for(|state| state.losses != losses) => {}
                 () = pass_on(&mut client, server, rest) => return,
@@ -137,7 +137,7 @@ async fn serve(mut client: TcpStream, database: SocketAddr, mut state: watch::Re
     }
 }
 
-/// Passes on what either side says, until one of them ends or an answer is lost.
+/// Forwards both directions until one side ends or an answer is lost.
 async fn pass_on(client: &mut TcpStream, server: &mut TcpStream, state: watch::Receiver<State>) {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();

@@ -1,4 +1,4 @@
-//! What happens at the same instant, in two processes of five connections each.
+//! Simultaneous requests in two processes with five connections each.
 
 use std::sync::Arc;
 
@@ -224,7 +224,7 @@ async fn of_20_codes_of_the_future_at_once_three_are_told(service: Service) {
     assert_eq!((count(&replies, "stale_code"), count(&replies, "wrong_code")), (3, 17));
 }
 
-/// What one process refuses, another may do at once: the refused transaction has ended with its answer.
+/// What one process refuses, another may do at once: the refused transaction ended before its answer.
 async fn a_refusal_leaves_nothing_locked(service: Service) {
     let (here, there) = (&service.organizer, &service.another(&[]).organizer);
     let used = service.ticket("A1").await;
@@ -259,7 +259,7 @@ async fn a_refusal_leaves_nothing_locked(service: Service) {
     there.patch("/api/events/default", json!({ "name": "Renamed" })).await.is(200);
 }
 
-/// Sends all bodies at the same instant, by turns to one process and to another.
+/// Sends all bodies at the same instant, alternating between two processes.
 pub async fn at_once(service: &Service, path: &str, bodies: Vec<Value>) -> Vec<Reply> {
     let processes: [Client; 2] = [service.organizer.clone(), service.another(&[]).organizer];
     let start = Arc::new(tokio::sync::Barrier::new(bodies.len()));

@@ -1,4 +1,4 @@
-//! Out and in again, and the steps that codes must take for it.
+//! Leaving and re-entering, and the steps that codes must advance for it.
 
 use serde_json::{Value, json};
 

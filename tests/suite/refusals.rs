@@ -1,4 +1,4 @@
-//! The codes of refusals: each has its words in every language, and its line in the documents.
+//! Refusal codes: each has a text in every language and a line in the documents.
 
 use std::collections::BTreeSet;
 
@@ -8,28 +8,28 @@ use register_ticket_api::pages::LANGUAGES;
 use serde_json::Value;
 use strum::IntoEnumIterator as _;
 
-/// What is between two headings of docs/api.md.
+/// The text between two headings of docs/api.md.
 fn section(heading: &str) -> &'static str {
     let document = include_str!("../../docs/api.md");
     let (_, rest) = document.split_once(&format!("# {heading}\n")).unwrap_or_else(|| panic!("no part {heading}"));
     rest.split("\n#").next().unwrap_or_default()
 }
 
-/// The words of a schema of the OpenAPI document.
+/// The values of a schema in the OpenAPI document.
 fn described(schema: &str) -> BTreeSet<String> {
     let document: Value = serde_json::from_str(include_str!("../../src/openapi.json")).expect("the document is JSON");
     let words = document["components"]["schemas"][schema]["enum"].as_array().expect("an enum").clone();
     words.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
 }
 
-/// Names of texts that a language lacks.
+/// The texts that a language lacks.
 fn untold(group: &str, codes: &BTreeSet<&'static str>) -> Vec<String> {
     let names = codes.iter().map(|code| format!("{group}.{code}"));
     let lacking = |name: &String| LANGUAGES.iter().any(|language| language.text(name) == name);
     names.filter(lacking).collect()
 }
 
-/// The first cells of a table whose lines are `| … | … |`, and what stands in backticks there.
+/// The codes that the first cells of a table lack; in a cell, the words in backticks count.
 fn undocumented<'a>(section: &str, codes: &BTreeSet<&'a str>) -> Vec<&'a str> {
     let told = |code: &str| section.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{code}`")));
     codes.iter().copied().filter(|code| !told(code)).collect()

@@ -1,4 +1,4 @@
-//! A ticket gets its holder: by registration, by a transfer, again by a reissue; and loses its worth by a revocation.
+//! A ticket's holder: registration, transfer and reissue; and its revocation.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -117,7 +117,7 @@ async fn a_revocation_holds_from_any_state_and_can_be_repeated(service: Service)
     assert_eq!(service.database.count("select count(*) from tickets where status = 'revoked'").await, 3);
 }
 
-/// What stands before the first colon of the label is the issuer, and must be the same as the parameter of that name.
+/// The part of the label before its first colon is the issuer, and must equal the parameter of that name.
 async fn an_authenticator_app_is_told_one_issuer_whatever_the_events_name(service: Service) {
     service.event(json!({ "slug": "rock", "name": "Rock: the opera" })).await;
     service.organizer.post("/api/events/rock/tickets", json!({ "seat": "A:1", "gate": "North" })).await.is(201);

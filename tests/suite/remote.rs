@@ -1,5 +1,5 @@
-//! One evening from end to end, over HTTP, with its effects read from the database. `./scripts/test --remote` runs it
-//! against a deployed service; otherwise it runs against the program on loopback, on each database.
+//! One evening from end to end over HTTP, with its effects read from the database. `./scripts/test --remote` runs it
+//! against a deployed service; otherwise it runs against the program on loopback, with each database.
 
 use http::Method;
 use register_ticket_api::model::Millis;
@@ -17,7 +17,8 @@ async fn an_evening_from_end_to_end() {
     everywhere(evening).await;
 }
 
-/// As the tests of the service that this one replaces did, with the data that a deployment to stg loads (`sql/*/testdata`) and removes.
+/// As in the tests of the service that this one replaces, with the test data (`sql/*/testdata`) that a deployment to
+/// stg loads and removes.
 #[tokio::test]
 async fn the_test_data_is_registered_once_and_admitted_once() {
     everywhere(async |anonymous, organizer_key, url| {
@@ -26,7 +27,7 @@ async fn the_test_data_is_registered_once_and_admitted_once() {
     .await;
 }
 
-/// Runs a test against the service that BASE_URL names, or on each database, with the test data.
+/// Runs a test against the service at BASE_URL, or with each database and the test data.
 async fn everywhere(test: impl AsyncFn(&Client, &str, &str)) {
     let Ok(base_url) = std::env::var("BASE_URL") else {
         for kind in [Kind::Sqlite, Kind::Postgres] {
@@ -67,7 +68,7 @@ async fn test_data(organizer: &Client, rows: &mut Rows) {
 }
 
 async fn evening(anonymous: &Client, organizer_key: &str, database_url: &str) {
-    // On SQLite the first request that needs the database makes it.
+    // With SQLite, the first request that needs the database creates it.
     assert_eq!(anonymous.get("/health?full=1").await.is(200)["status"], "ok");
     let mut evening = Evening {
         anonymous: anonymous.clone(),
@@ -82,11 +83,11 @@ async fn evening(anonymous: &Client, organizer_key: &str, database_url: &str) {
     evening.nothing_of_it_stays().await;
 }
 
-/// An event of its own on a service, and a look into its database.
+/// A separate event on a service, and access to its database.
 struct Evening {
     anonymous: Client,
     organizer: Client,
-    /// Of the event and of the person.
+    /// The name of the event and of the person.
     name: String,
     rows: Rows,
 }
@@ -97,13 +98,13 @@ impl Evening {
         format!("/api/events/{}{rest}", self.name)
     }
 
-    /// The event's rows of a table.
+    /// Counts the event's rows of a table.
     async fn count(&mut self, table: &str, condition: &str) -> i64 {
         let of_event = format!("event_id = (select event_id from events where slug = '{}')", self.name);
         self.rows.count(&format!("select count(*) from {table} where {of_event} and {condition}")).await
     }
 
-    /// The holder of a new key for the event.
+    /// Creates a key for the event and returns its client.
     async fn key(&self, role: &str) -> Client {
         let body = json!({ "name": role, "role": role, "event": self.name });
         let created = self.organizer.post("/api/keys", body).await.is(201);
@@ -125,7 +126,8 @@ impl Evening {
         Ticket::new(&registered)
     }
 
-    /// At the gate: a wrong code, the right one, the same scan again, the same ticket again. Returns the admission.
+    /// Scans at the gate: a wrong code, the right one, the same scan again, the same ticket again. Returns the
+    /// admission.
     async fn the_holder_is_admitted_once(&mut self, ticket: &Ticket) -> Value {
         let (gate, scans) = (self.key("gate").await, self.path("/scans"));
         let wrong = json!({

@@ -1,4 +1,4 @@
-//! The same `scan_id` again: the first verdict for the same scan, a conflict that shows nothing for any other.
+//! A repeated `scan_id`: the first verdict for the same scan, and for any other a conflict that reveals nothing.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ async fn a_refusal_is_replayed_too(service: Service) {
     let stale = json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(service.moment(-90_000)) });
     let first = gate.post(SCANS, stale.clone()).await.is_scan(422, "stale_code");
 
-    // The right code with the old scan_id is still the old scan.
+    // The right code with the old `scan_id` is still the old scan.
     let right = with(wrong, json!({ "totp_code": ticket.code(service.now()) }));
     let again = service.unchanged(gate.post(SCANS, right)).await.is_scan(422, "wrong_code");
     assert_eq!(again["replayed"], true);
@@ -96,7 +96,7 @@ async fn a_scan_that_was_undone_is_undone_for_ever(service: Service) {
         let batch = supervisor.post(format!("{SCANS}/batch"), json!({ "scans": [late] }));
         let batch = service.unchanged(batch).await.is(200);
         assert_members(&batch["results"][0], with(told.clone(), json!({ "status": 409 })));
-        // Nor does a later admission bring it back.
+        // Nor does a later admission revive it.
         service.clock.advance(3_600_000);
         supervisor.post(SCANS, service.scan(&ticket)).await;
         service.organizer.bare(Method::POST, format!("/api/tickets/{}/reissue", ticket.ticket_id)).await;

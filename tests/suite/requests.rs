@@ -1,5 +1,5 @@
-//! Random requests, as organizers, gates and supervisors might send them in any order. They have gaps, such as `⟨qr 2⟩`, for what
-//! only the service that they are sent to has told: each is filled when the request is sent.
+//! Random requests as organizers, gates and supervisors might send them, in any order. Placeholders such as `⟨qr 2⟩`
+//! stand for values that only the receiving service has returned; they are filled when the request is sent.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-/// What somebody does some time after what was done before.
+/// An action, some time after the previous one.
 #[derive(Clone)]
 pub struct Step {
-    /// Milliseconds.
+    /// In milliseconds.
     pub after: i64,
     pub by: By,
     pub act: Act,
@@ -23,7 +23,7 @@ pub struct Step {
 #[derive(Clone, Copy, Debug)]
 pub enum By {
     Organizer,
-    /// The holder of the key that was asked for after so many others.
+    /// The key that was requested after this many others.
     Key(usize),
     Nobody,
 }
@@ -33,14 +33,14 @@ pub enum Act {
     Request {
         method: Method,
         path: String,
-        /// Its media type, and itself.
+        /// Its media type and content.
         body: Option<(&'static str, String)>,
     },
-    /// What the service does by itself every day.
+    /// The service's own daily task.
     Forget,
 }
 
-/// As a failure shows it.
+/// Shown when a test fails.
 impl fmt::Debug for Step {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:+} ms {:?} {:?}", self.after, self.by, self.act)
@@ -59,23 +59,23 @@ impl fmt::Debug for Act {
     }
 }
 
-/// How many things were asked for that later requests may name.
+/// How many things were requested that later requests may name.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked {
-    /// Tickets with the secret of their codes: each registration, reissue and transfer.
+    /// Tickets with their code secret: each registration, reissue and transfer.
     pub secrets: usize,
-    /// Keys: each that was to be made, and each enrolment.
+    /// Keys: each key requested, and each enrolment.
     pub keys: usize,
 }
 
 impl Asked {
-    /// Counts what a step asks for.
+    /// Counts what a step requests.
     pub fn count(&mut self, step: &Step) {
         self.secrets += usize::from(step.asks_for_a_secret());
         self.keys += usize::from(step.asks_for_a_key());
     }
 
-    /// Whether all that a step names was asked for before it.
+    /// Whether everything that a step names was requested before it.
     pub fn has(&self, step: &Step) -> bool {
         let key = match step.by {
             By::Key(number) => number < self.keys,
@@ -104,7 +104,7 @@ impl Step {
     }
 }
 
-/// A gap of a request: what goes there, which one of them, and by how much it is off.
+/// A placeholder in a request: what it stands for, which one of them, and its offset.
 pub struct Gap<'a> {
     pub name: &'a str,
     pub number: usize,
@@ -123,12 +123,12 @@ impl<'a> Gap<'a> {
     }
 }
 
-/// The gaps of a text.
+/// The placeholders in a text.
 fn gaps(text: &str) -> impl Iterator<Item = &str> {
     text.split('⟨').skip(1).filter_map(|rest| rest.split('⟩').next())
 }
 
-/// A text with its gaps filled.
+/// Fills the placeholders in a text.
 pub fn filled(text: &str, fill: impl Fn(Gap<'_>) -> String) -> String {
     let mut parts = text.split('⟨');
     let mut whole = parts.next().unwrap_or_default().to_owned();
@@ -141,7 +141,7 @@ pub fn filled(text: &str, fill: impl Fn(Gap<'_>) -> String) -> String {
 }
 
 const EVENTS: &[&str] = &["default", "default", "gala", "gala", "gala", "ball", "none"];
-/// Texts that databases compare, sort, fold and match each in their own way, unless they are told not to.
+/// Texts that databases compare, sort, fold and match differently unless told how.
 const SEATS: &[&str] = &[
     "A-1",
     "A-1",
@@ -218,12 +218,12 @@ fn flag() -> BoxedStrategy<Value> {
     any::<bool>().prop_map(Value::from).boxed()
 }
 
-/// One of a dozen ids that devices make, so that some come again.
+/// One of a dozen ids of devices, so that some repeat.
 fn scan_id() -> BoxedStrategy<Value> {
     (1..=12_u8).prop_map(|number| json!(format!("00000000-0000-7000-8000-{number:012}"))).boxed()
 }
 
-/// An object whose members are there with these odds.
+/// An object that has each field with these odds.
 fn object(members: Vec<(&'static str, f64, BoxedStrategy<Value>)>) -> BoxedStrategy<Value> {
     let member = |(name, odds, value): (&'static str, f64, BoxedStrategy<Value>)| {
         let value = if odds < 1.0 { weighted(odds, value).boxed() } else { value.prop_map(Some).boxed() };
@@ -279,7 +279,7 @@ fn ticket() -> BoxedStrategy<Value> {
     ])
 }
 
-/// A list of what `ticket` makes.
+/// A list of tickets made by `ticket`.
 fn csv() -> BoxedStrategy<String> {
     const COLUMNS: &[&str] =
         &["seat", "gate", "username", "full_name", "email", "reference", "category", "note", "quantity"];
@@ -297,7 +297,7 @@ fn csv() -> BoxedStrategy<String> {
         .boxed()
 }
 
-/// What is shown at the gate, of tickets of which so many have a secret.
+/// What is shown at the gate, given the number of tickets with a secret.
 fn shown(secrets: usize) -> BoxedStrategy<Value> {
     let by_seat = |code: BoxedStrategy<Value>| {
         object(vec![("seat", 1.0, one_of(SEATS)), ("gate", 1.0, one_of(GATES)), ("totp_code", 1.0, code)])
@@ -363,12 +363,12 @@ fn batch(secrets: usize) -> BoxedStrategy<Value> {
     vec(merged(item.boxed(), offline()), 0..4).prop_map(|scans| json!({ "scans": scans })).boxed()
 }
 
-/// The gap for something of this name that some answer told.
+/// A placeholder for a value of this name from some answer.
 fn told(name: &'static str) -> BoxedStrategy<Value> {
     (0..12_usize).prop_map(move |number| json!(format!("⟨{name} {number}⟩"))).boxed()
 }
 
-/// The query of these parameters, each there with its odds.
+/// A query that has each parameter with these odds.
 fn query(parameters: Vec<(&'static str, f64, BoxedStrategy<Value>)>) -> BoxedStrategy<String> {
     let escaped = |value: &Value| match value.as_str() {
         Some(text) if text.starts_with('⟨') => text.to_owned(),
@@ -421,7 +421,7 @@ fn sends(method: Method, path: BoxedStrategy<String>, body: BoxedStrategy<Value>
     (path, body).prop_map(request).boxed()
 }
 
-/// What organizers make and change.
+/// What organizers create and change.
 fn organizing() -> BoxedStrategy<Act> {
     let slug = ("slug", 1.0, one_of(&["gala", "gala", "ball", "Not a slug"]));
     let event = [vec![slug, ("name", 0.95, one_of(NAMES))], event_times()].concat();
@@ -467,7 +467,7 @@ fn organizing() -> BoxedStrategy<Act> {
     .boxed()
 }
 
-/// What is done with keys, of which so many were asked for.
+/// Actions on keys, given the number of keys requested so far.
 fn keys(keys: usize) -> BoxedStrategy<Act> {
     let key = object(vec![
         ("name", 1.0, one_of(NAMES)),
@@ -506,7 +506,7 @@ fn keys(keys: usize) -> BoxedStrategy<Act> {
     .boxed()
 }
 
-/// What happens at the door.
+/// Actions at the door.
 fn admitting(secrets: usize) -> BoxedStrategy<Act> {
     let attendance = object(vec![
         ("seat", 1.0, one_of(SEATS)),
@@ -530,7 +530,7 @@ fn admitting(secrets: usize) -> BoxedStrategy<Act> {
     .boxed()
 }
 
-/// What is looked at.
+/// Reading requests.
 fn reading() -> BoxedStrategy<Act> {
     let tickets = [
         page(),
@@ -574,7 +574,7 @@ fn reading() -> BoxedStrategy<Act> {
     .boxed()
 }
 
-/// A step after which so much was asked for.
+/// A step, given what was requested before it.
 pub fn step(asked: Asked) -> BoxedStrategy<Step> {
     let after = prop_oneof![
         20 => 1..5_000_i64,

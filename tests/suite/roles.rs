@@ -1,4 +1,4 @@
-//! Who may do what: by role, and by the event and the gate that a key is bound to.
+//! Who may do what: by role, and by the event and gate that a key is bound to.
 
 use http::Method;
 use register_ticket_api::model::Role;
@@ -17,10 +17,10 @@ on_both_databases! {
     only_an_offline_key_works_offline,
 }
 
-/// The least role that each route takes, as the contract says; `None` is nobody in particular.
+/// The lowest role that each route accepts, by the specification; `None` if no key is needed.
 fn least_role(method: &Method, path: &str) -> Option<Role> {
     match (method.as_str(), path) {
-        // Pages hold nothing before somebody signs in, or are their own key.
+        // Pages contain nothing before a sign-in, or their link is the key.
         ("GET", page) if !page.starts_with("/api/") && page != "/metrics" => None,
         ("POST", "/api/enrol" | "/api/enrol/offer") => None,
         ("GET", "/metrics" | "/api/events/{event}/stats" | "/api/events/{event}/manifest") => Some(Role::Gate),
@@ -33,7 +33,7 @@ fn least_role(method: &Method, path: &str) -> Option<Role> {
     }
 }
 
-/// How great a role is, as the contract says.
+/// The rank of a role, by the specification.
 fn rank(role: Option<Role>) -> usize {
     match role {
         None => 0,
@@ -43,14 +43,14 @@ fn rank(role: Option<Role>) -> usize {
     }
 }
 
-/// Somebody with a key of a role, or without a key.
+/// A client with a role's key, or without a key.
 struct Caller {
     role: Option<Role>,
     client: Client,
 }
 
 impl Caller {
-    /// One of each kind.
+    /// One caller of each kind.
     async fn all(service: &Service) -> Vec<Self> {
         let mut callers = vec![Self { role: None, client: service.anonymous.clone() }];
         for role in Role::ALL {
@@ -111,7 +111,7 @@ async fn a_key_bound_to_an_event_has_its_role_there_only(service: Service) {
     bound.get("/metrics").await.is_refused(403, "forbidden");
 
     bound.get("/api/events/spring/stats").await.is(200);
-    // What is of another event is unknown in this one.
+    // Tickets of another event are unknown in this one.
     bound.post("/api/events/spring/scans", service.scan(&elsewhere)).await.is_scan(404, "unknown_ticket");
     let scan = bound.post("/api/events/spring/scans", service.scan(&here)).await.is_scan(200, "accepted");
     let undo = format!("/api/scans/{}/undo", scan["scan_id"].as_str().unwrap_or_default());
@@ -151,7 +151,7 @@ async fn an_organizer_bound_to_an_event_sees_nothing_of_others(service: Service)
     let other_key = keys["keys"][0]["key_id"].as_str().unwrap_or_default().to_owned();
     forbidden(service.unchanged(bound.delete(format!("/api/keys/{other_key}"))).await);
 
-    // What is its own, it has.
+    // It can see its own.
     let keys = bound.get("/api/keys").await.is(200);
     assert_eq!(keys["keys"].as_array().map(Vec::len), Some(1));
     bound.post("/api/keys", json!({ "name": "x", "role": "gate", "event": "spring" })).await.is(201);
