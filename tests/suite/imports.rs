@@ -661,7 +661,7 @@ async fn an_import_that_is_given_up_holds_its_place_until_its_file_is_read(servi
     };
     let mut import = begin();
     while short().await == 200 {
-        // The import may be over before the request that waits for its permit.
+        // It may have finished before a short request met it: start another.
         if import.is_finished() {
             import = begin();
         }

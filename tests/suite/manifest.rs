@@ -157,7 +157,7 @@ async fn since_and_the_etag_tell_a_gate_nothing_of_what_happens_at_another(servi
     let since = async |client: &Client| client.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
     assert_eq!(seats(&since(&north).await), Vec::<&str>::new());
     assert_eq!(seats(&since(&all).await), ["B1", "B2"]);
-    // Changes at other gates are listed, because people must be sent to the right door; and all of its own.
+    // New tickets of another gate are listed, so that their holders can be sent to the right door; and all of its own.
     service.organizer.post("/api/events/default/scans", service.scan(&here)).await.is_scan(200, "accepted");
     service.seat("default", "B3", "South").await;
     get(&north, "if-none-match", first.header("etag")).await.is(200);

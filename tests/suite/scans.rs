@@ -48,7 +48,8 @@ async fn the_right_code_admits(service: Service) {
     let used = json!({ "status": "used", "inside": true, "used_at": now, "username": ticket.username });
     assert_members(admitted, used);
     let mut shown = service.organizer.get(format!("/api/tickets/{}", ticket.ticket_id)).await.is(200);
-    // A seller's own id is no business of a gate's, nor what was mailed; how it shows a category is no property of the ticket.
+    // The seller's id and the time of mailing are not a gate's concern; the colour is a property of the category, not
+    // of the ticket.
     let members = shown.as_object_mut().expect("a ticket");
     members.retain(|name, _| !["reference", "mailed_at"].contains(&name.as_str()));
     members.insert("category_colour".to_owned(), Value::Null);
@@ -117,7 +118,7 @@ async fn an_old_code_is_stale_and_says_by_how_much(service: Service) {
     assert_eq!(stale["seconds_off"], -95);
     assert!(stale["message"].as_str().unwrap_or_default().contains("95 s"), "{stale}");
 
-    // Twenty steps away it is still recognised, twenty-one away it is wrong.
+    // Twenty steps away it is still recognized; twenty-one away it is wrong.
     service.clock.advance(600_000 - 125_000);
     let again = json!({ "scan_id": Uuid::now_v7(), "code": screenshot });
     gate.post(SCANS, again.clone()).await.is_scan(422, "stale_code");
@@ -149,11 +150,11 @@ async fn a_code_of_another_time_zone_is_wrong_and_says_by_how_much(service: Serv
         let told = gate.post(SCANS, scan.clone()).await.is_scan(422, "wrong_code");
         assert_eq!(told["seconds_off"], off);
         assert!(told["message"].as_str().unwrap_or_default().contains(words), "{told}");
-        // It opens nothing, not even a name, and the record says the same.
+        // It reveals nothing, not even a name, and the record agrees.
         assert_eq!(told["ticket"]["full_name"], Value::Null);
         assert_eq!(gate.post(SCANS, scan).await.is_scan(422, "wrong_code")["seconds_off"], off);
     }
-    // Three refusals: whoever guesses is told nothing of the future any more.
+    // After three refusals a code of the future is no longer named as such.
     for (off, told) in [(7_200, Value::Null), (-7_200, json!(-7_200))] {
         let scan = by_seat(&ticket, &ticket.code(service.moment(off * 1_000)));
         assert_eq!(gate.post(SCANS, scan).await.is_scan(422, "wrong_code")["seconds_off"], told);
@@ -226,7 +227,7 @@ async fn what_is_no_ticket_of_the_event_is_unknown(service: Service) {
     assert_eq!(results(&service).await, format!("unknown_ticket {count}"));
 }
 
-/// Each ticket is wrong in several ways; the first that counts is told.
+/// Each ticket is wrong in several ways; the first check in the order decides.
 async fn the_checks_have_an_order(service: Service) {
     let gate = service.gate().await;
     let here = json!({ "at_gate": "South" });
@@ -257,7 +258,7 @@ async fn a_refusal_is_kept_and_changes_nothing_else(service: Service) {
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
     service.seat("default", "nobody's", "North").await;
     let stale = valid.code(service.moment(-90_000));
-    // One row is new, which names the verdict.
+    // Exactly one new row, with this verdict.
     let keeps = async |body: Value| {
         let before = service.database.snapshot().await;
         let reply = gate.post(SCANS, body).await;
@@ -288,7 +289,7 @@ async fn a_device_may_say_when_it_scanned(service: Service) {
     let body = with(service.scan(&ticket), json!({ "scanned_at": "2026-05-01T19:59:58+02:00" }));
     let scan = service.gate().await.post(SCANS, body).await.is_scan(200, "accepted");
     assert_eq!(scan["scanned_at"], "2026-05-01T17:59:58.000Z");
-    // The clock that decides is the service's.
+    // The service's clock decides.
     assert_eq!(scan["ticket"]["used_at"], service.time(0));
 }
 
@@ -407,7 +408,7 @@ fn by_seat(ticket: &Ticket, digits: &str) -> Value {
     json!({ "scan_id": Uuid::now_v7(), "seat": ticket.seat, "gate": ticket.gate, "totp_code": digits })
 }
 
-/// How many scans of each result are kept, in the order of their names.
+/// The number of stored scans by result, sorted by name.
 async fn results(service: &Service) -> String {
     let mut counts = Vec::new();
     for result in register_ticket_api::model::ScanResult::ALL {

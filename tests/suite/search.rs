@@ -1,4 +1,5 @@
-//! Text is compared as people read it: what is found, which seats and gates are the same, and what is forgotten.
+//! Text is compared the way people read it: what a search finds, which seats and gates are the same, and what is
+//! erased.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ async fn found(client: &crate::client::Client, words: &str) -> Vec<String> {
     tickets.iter().map(|ticket| ticket["seat"].as_str().expect("a seat").to_owned()).collect()
 }
 
-/// Whoever searches first would have to wait for it: of 90,000 tickets longer than a request may take.
+/// Otherwise the first search would have to: with 90,000 tickets, for longer than a request may take.
 async fn an_import_writes_what_its_tickets_are_found_by(service: Service) {
     import(
         &service,
@@ -88,7 +89,7 @@ async fn who_holds_a_ticket_now_is_who_it_is_found_by(service: Service) {
     for (username, name) in [("ana", "Ana Ruiz"), ("bob", "B\u{f3}b Gil")] {
         service.organizer.post("/api/users", json!({ "username": username, "full_name": name })).await.is(201);
     }
-    // Registered at the import: the name is known, and does not come with the ticket.
+    // Registered by the import: the name is already known and not in the file.
     import(&service, "A1,North,ana,,\nA2,North,,,\n").await;
     assert_eq!(found(&service.organizer, "ruiz").await, ["A1"]);
 
@@ -123,7 +124,7 @@ async fn of_who_was_erased_nothing_is_kept_to_find_them_by(service: Service) {
     assert_eq!(service.database.count(kept).await, 0);
 }
 
-/// Makes the tickets what the release before would have made of them.
+/// Puts the tickets into the state in which the previous release left them.
 async fn unfold(service: &Service) {
     let unfold = "update tickets set search = null, seat_key = null, gate_key = null";
     service.database.execute(unfold).await.expect("a statement");
@@ -154,14 +155,14 @@ async fn an_address_is_found_by_those_who_may_know_it(service: Service) {
     assert_eq!(found(&bound, "secret").await, Vec::<String>::new());
     assert_eq!(found(&bound, "example").await, ["A2"]);
     assert_eq!(found(&bound, "ana").await, ["A1"]);
-    // Folded anew it is the same.
+    // The result is the same after folding again.
     unfold(&service).await;
     assert_eq!(found(&bound, "secret").await, Vec::<String>::new());
     assert_eq!(found(&bound, "hidden").await, ["A2"]);
     assert_eq!(found(&service.organizer, "secret").await, ["A1"]);
 }
 
-/// A ticket that somebody holds, at a seat that is no username.
+/// A ticket with a holder, in a seat that is not a username.
 async fn held(service: &Service, username: &str, seat: &str, gate: &str) -> Ticket {
     service.user(username).await;
     service.seat("default", seat, gate).await;
@@ -181,7 +182,7 @@ async fn a_seat_is_found_as_people_read_it(service: Service) {
     let code = ticket.code(service.now());
     let answer = service.organizer.post("/api/users/attendance", typed("fila arbol-3", "entrada unica", &code));
     answer.await.is_scan(200, "accepted");
-    // A letter with its accent is another row.
+    // A letter with an accent is another row.
     let answer = service.organizer.post("/api/users/attendance", typed("\u{d1}-1", "North", "000000"));
     answer.await.is_scan(404, "unknown_ticket");
 
@@ -202,13 +203,13 @@ async fn two_seats_that_people_read_as_the_same_are_one(service: Service) {
     let twice = json!([{ "seat": "C1", "gate": "North" }, { "seat": "c1", "gate": "north" }]);
     service.organizer.post(TICKETS, twice).await.is_refused(422, "invalid_payload");
     service.organizer.post_csv(TICKETS, "seat,gate\nC1,North\nc1,north\n").await.is_refused(422, "invalid_payload");
-    // Of two at once one is made.
+    // Of two at once, one is created.
     let make = |seat: &'static str| service.organizer.post(TICKETS, json!({ "seat": seat, "gate": "North" }));
     let (one, two) = tokio::join!(make("Eins"), make("EINS"));
     let mut statuses = [one.status.as_u16(), two.status.as_u16()];
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 409]);
-    // Rows of one letter are told apart by its accent.
+    // Rows of one letter differ by its accent.
     for seat in ["N-7", "\u{d1}-7", "NN-7", "\u{d1}\u{d1}-7"] {
         service.seat("default", seat, "North").await;
     }
@@ -224,7 +225,7 @@ async fn seats_that_0_1_0_told_apart_go_on(service: Service) {
         let scan = service.organizer.post("/api/users/attendance", body).await.is_scan(200, "accepted");
         assert_eq!(scan["ticket"]["ticket_id"], ticket.ticket_id.to_string());
     }
-    // Neither of the two is meant for sure.
+    // It could mean either of the two.
     let body = json!({ "seat": "A1", "gate": "north", "totp_code": "000000" });
     service.organizer.post("/api/users/attendance", body).await.is_scan(404, "unknown_ticket");
     service
@@ -255,7 +256,7 @@ async fn a_gate_is_the_same_as_people_read_it(service: Service) {
     assert_eq!(gates, ["Entrada 2", "Entrada 10", "ENTRADA UNICA"]);
     assert_members(&stats["gates"][2], json!({ "tickets": 2, "registered": 2 }));
 
-    // What the lost phone of this gate knows is renewed, however the gate is written.
+    // The tickets known to this gate's lost phone are renewed, however the gate is written.
     let keys = service.organizer.get("/api/keys").await.is(200);
     let door = keys["keys"].as_array().expect("a list").iter().find(|key| key["name"] == "Door").expect("the key");
     let lost = format!("/api/keys/{}/lost", door["key_id"].as_str().expect("an id"));

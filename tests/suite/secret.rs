@@ -1,4 +1,5 @@
-//! `TICKET_SECRET`: with it a copy of the database alone makes no codes, and with another one nothing is decided.
+//! `TICKET_SECRET`: with it, a copy of the database alone cannot make codes; with a different one, the service decides
+//! nothing.
 
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXLOWER};
 use http::Method;
@@ -39,7 +40,7 @@ async fn with_a_secret_the_seed_alone_makes_no_code(service: Service) {
     assert_ne!(ticket.secret(), seed(&service).await);
     let gate = service.offline_gate().await;
     assert_eq!(gate.get("/api/events/default/manifest").await.is(200)["tickets"][0]["key"], ticket.secret());
-    // Every process that has the secret knows the code.
+    // Every process with the secret knows the code.
     let other = service.another(FIRST).organizer;
     other.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
 }
@@ -80,14 +81,14 @@ async fn a_secret_set_later_is_another_secret(service: Service) {
     service.unchanged(later.post(SCANS, service.scan(&ticket))).await.is_refused(503, "ticket_secret_mismatch");
 }
 
-/// `change-secret` with a secret in its environment.
+/// Runs `change-secret` with a secret in its environment.
 pub fn change_secret(service: &Service, secret: &[(&str, &str)], arguments: &[&str]) -> Run {
     let directory = Directory::new();
     let arguments = [&["change-secret"], arguments].concat();
     Run::of(on(&service.database, &directory, &arguments).envs(secret.iter().copied()))
 }
 
-/// What the phone of a ticket's holder knows after its link was sent again.
+/// What the phone of a ticket's holder has after its link was sent again.
 async fn renewed(service: &Service, ticket: &Ticket) -> Ticket {
     let manifest = service.offline_gate().await.get("/api/events/default/manifest").await.is(200);
     let entries = manifest["tickets"].as_array().expect("a list");
@@ -170,7 +171,7 @@ async fn a_secret_is_changed_on_purpose_and_not_while_an_event_runs(service: Ser
     assert!(said.contains("that the database already uses"), "{said}");
     let said = refused(SECOND, &[], 1).await;
     assert!(said.contains("--yes"), "{said}");
-    // The command goes by the machine's clock.
+    // The command uses the machine's clock.
     let event = json!({ "slug": "tonight", "name": "Tonight", "starts_at": register_ticket_api::model::Millis::now() });
     before.event(event).await;
     let said = refused(SECOND, &["--yes"], 1).await;
@@ -213,7 +214,7 @@ async fn a_wrong_secret_is_told_at_the_start(service: Service) {
     let wrong = Server::start(environment(SECOND)).await;
     let line = wrong.process.logged(WRONG).await;
     assert!(line.contains("ERROR") && line.contains("change-secret"), "{line}");
-    // That none is set is not the matter then, and a new one would not help.
+    // Here the missing secret is not the point, and a new one would not help.
     let none = Server::start(environment(&[])).await;
     none.process.logged(WRONG).await;
     assert!(!none.process.log().contains("openssl rand"), "{}", none.process.log());
@@ -250,7 +251,7 @@ async fn a_look_at_a_page_decides_on_no_secret(service: Service) {
     service.another(SECOND).organizer.get(path).await.is_refused(503, "ticket_secret_mismatch");
 }
 
-/// The only ticket's seed, as a secret would be shown.
+/// The only ticket's seed, in the form of a secret.
 async fn seed(service: &Service) -> String {
     let hex = service.database.text("select hex(seed) from tickets", "select encode(seed, 'hex') from tickets").await;
     BASE32_NOPAD.encode(&HEXLOWER.decode(hex.to_lowercase().as_bytes()).expect("a database writes hex"))

@@ -1,4 +1,4 @@
-//! What PostgreSQL's server, database and role make of a session, and what the service makes of that.
+//! How PostgreSQL's server, database and role configure a session, and how the service overrides that.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,7 +33,7 @@ async fn a_session_is_what_exactly_once_needs_whatever_the_database_says() {
         current_setting('max_parallel_workers_per_gather')); return new; end $$; \
         create trigger note before insert on users for each row execute function note();";
     service.database.execute(&format!("{told}{noted}")).await.expect("the owner may");
-    // Its sessions begin now.
+    // Opens its sessions now.
     service.another(&[]).organizer.post("/api/users", json!({ "username": "ana" })).await.is(201);
     assert_eq!(service.database.text("", "select setting from seen").await, "on read committed off 0");
 }
@@ -59,7 +59,7 @@ async fn a_serialization_failure_is_decided_again() {
     }
 }
 
-/// A server of its own.
+/// A separate server.
 struct Cluster(PathBuf);
 
 impl Cluster {
@@ -71,7 +71,7 @@ impl Cluster {
         String::from_utf8(run.stdout).expect("it prints text")
     }
 
-    /// Starts it, and returns the address for the owner.
+    /// Starts it and returns the owner's URL.
     fn start(settings: &str) -> (Self, String) {
         let cluster = Self(std::env::temp_dir().join(format!("server-{}", Uuid::new_v4().simple())));
         let printed = cluster.script("start", settings);
@@ -88,7 +88,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Makes a database, and returns its address.
+/// Creates a database and returns its URL.
 async fn new_database(url: &str, name: &str) -> String {
     Rows::open(url).await.execute(&format!("create database {name}")).await.expect("the owner may");
     format!("{}/{name}", url.trim_end_matches("/postgres"))

@@ -1,4 +1,4 @@
-//! The service under test: the whole of it but the socket, with a clock that the test sets.
+//! The service under test: everything except the socket, with a clock that the test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,10 +17,10 @@ use crate::database::{Kind, TestDatabase};
 
 pub const ORGANIZER_KEY: &str = "the-organizer-key-of-the-test-suite";
 
-/// 2026-05-01T18:00:00Z, at which a step of the codes begins.
+/// 2026-05-01T18:00:00Z, at the start of a code's step.
 const EVENING: Millis = Millis(1_777_658_400_000);
 
-/// A clock that stands still unless the test moves it.
+/// A clock that moves only when the test moves it.
 #[derive(Clone)]
 pub struct TestClock(Arc<AtomicI64>);
 
@@ -42,23 +42,23 @@ pub struct Service {
     pub clock: TestClock,
     pub database: Arc<TestDatabase>,
     pub anonymous: Client,
-    /// The holder of `ORGANIZER_KEY`.
+    /// A client with `ORGANIZER_KEY`.
     pub organizer: Client,
 }
 
 impl Service {
-    /// A service on a new database.
+    /// Starts a service with a new database.
     pub async fn start(kind: Kind) -> Self {
         let database = Arc::new(TestDatabase::create(kind).await);
         Self::on(database, TestClock::at(EVENING), &[])
     }
 
-    /// Another process on the same database, at the same time, with further settings.
+    /// Another process on the same database, with the same clock and further settings.
     pub fn another(&self, settings: &[(&str, &str)]) -> Self {
         Self::on(Arc::clone(&self.database), self.clock.clone(), settings)
     }
 
-    /// A service on a database that is there.
+    /// A service on an existing database.
     pub fn on(database: Arc<TestDatabase>, clock: TestClock, settings: &[(&str, &str)]) -> Self {
         let app = app(&database, &clock, settings);
         let anonymous = Client::of(&app);
@@ -70,17 +70,17 @@ impl Service {
         self.clock.now()
     }
 
-    /// The moment that is some milliseconds later than now, or earlier.
+    /// The time this many milliseconds from now, or before.
     pub fn moment(&self, milliseconds: i64) -> Millis {
         Millis(self.now().0 + milliseconds)
     }
 
-    /// What the clock will say in so many milliseconds, as it is sent.
+    /// The same as the API writes it.
     pub fn time(&self, milliseconds: i64) -> String {
         self.moment(milliseconds).to_string()
     }
 
-    /// A gate of no event in particular.
+    /// A gate that is bound to no event.
     pub async fn gate(&self) -> Client {
         self.key(json!({ "name": "gate", "role": "gate" })).await
     }
@@ -94,7 +94,7 @@ impl Service {
         self.key(json!({ "name": "supervisor", "role": "supervisor" })).await
     }
 
-    /// The holder of a new key.
+    /// Creates a key and returns its client.
     pub async fn key(&self, body: Value) -> Client {
         let created = self.organizer.post("/api/keys", body).await.is(201);
         self.anonymous.with_key(created["key"].as_str().expect("a new key is shown"))
@@ -108,7 +108,7 @@ impl Service {
         self.organizer.post("/api/users", json!({ "username": username })).await.is(201);
     }
 
-    /// Makes a ticket of an event and returns its id.
+    /// Issues a ticket of an event and returns its id.
     pub async fn seat(&self, event: &str, seat: &str, gate: &str) -> String {
         self.organizer
             .post(format!("/api/events/{event}/tickets"), json!({ "seat": seat, "gate": gate }))
@@ -121,12 +121,12 @@ impl Service {
         ticket.and_then(|ticket| ticket["ticket_id"].as_str()).expect("a new ticket is in the list").to_owned()
     }
 
-    /// Makes a ticket of the default event at gate North, in the hands of a user of its own.
+    /// Issues a ticket of the default event at gate North, to a user of its own.
     pub async fn ticket(&self, seat: &str) -> Ticket {
         self.ticket_of("default", seat, "North").await
     }
 
-    /// Makes a ticket in the hands of a user who has the seat's name.
+    /// Issues a ticket to a new user named after the seat.
     pub async fn ticket_of(&self, event: &str, seat: &str, gate: &str) -> Ticket {
         self.seat(event, seat, gate).await;
         let username = format!("{event}-{seat}-{gate}");
@@ -135,17 +135,17 @@ impl Service {
         Ticket::new(&self.organizer.post(format!("/api/users/{username}/tickets"), body).await.is(201))
     }
 
-    /// The version of the ticket of a seat, of which there is one. Each change of its row adds 1.
+    /// The version of the only ticket with this seat. Each change of its row adds 1.
     pub async fn version(&self, seat: &str) -> i64 {
         self.database.count(&format!("select version from tickets where seat = '{seat}'")).await
     }
 
-    /// A new scan of what the holder's phone shows now.
+    /// A new scan of the code that the holder's phone shows now.
     pub fn scan(&self, ticket: &Ticket) -> Value {
         json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(self.now()) })
     }
 
-    /// Sends a request that must leave every row as it was.
+    /// Sends a request that must leave every row unchanged.
     pub async fn unchanged(&self, request: impl Future<Output = Reply>) -> Reply {
         let before = self.database.snapshot().await;
         let reply = request.await;
@@ -166,7 +166,7 @@ fn app(database: &TestDatabase, clock: &TestClock, further: &[(&str, &str)]) -> 
     Arc::new(App::new(settings(database, further), Box::new(move || clock.now())))
 }
 
-/// The settings of a service on a database; further ones go before its own.
+/// The settings of a service on a database; `further` take precedence.
 pub fn settings(database: &TestDatabase, further: &[(&str, &str)]) -> Settings {
     let mut variables = database.environment();
     variables.push(("ORGANIZER_KEY".to_owned(), ORGANIZER_KEY.to_owned()));
@@ -178,7 +178,7 @@ pub fn settings(database: &TestDatabase, further: &[(&str, &str)]) -> Settings {
     Settings::read(read).expect("the test's own settings are right")
 }
 
-/// What a holder's phone knows.
+/// What a holder's phone has.
 pub struct Ticket {
     pub ticket_id: Uuid,
     pub seat: String,
@@ -188,7 +188,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// From the answer to a registration, a reissue or a transfer.
+    /// Built from the answer to a registration, a reissue or a transfer.
     pub fn new(answer: &Value) -> Self {
         let text = |value: &Value| value.as_str().expect("a provisioned ticket has no gaps").to_owned();
         let secret = BASE32_NOPAD.decode(text(&answer["provisioning"]["secret"]).as_bytes()).expect("base32");
@@ -206,30 +206,30 @@ impl Ticket {
         self.key.base32()
     }
 
-    /// The six digits of a moment.
+    /// The six digits at a time.
     pub fn code(&self, at: Millis) -> String {
         self.key.code(step_at(at))
     }
 
-    /// Six digits that are not the code of any moment near.
+    /// Six digits that are not the code of any nearby time.
     pub fn wrong_code(&self, at: Millis) -> String {
         let near: Vec<String> = (-25..=25).map(|away| self.key.code(step_at(at) + away)).collect();
         let digits = (0..).map(|number| format!("{number:06}")).find(|digits| !near.contains(digits));
         digits.expect("there are more numbers than steps")
     }
 
-    /// What the QR shows at a moment.
+    /// The text of the QR code at a time.
     pub fn qr(&self, at: Millis) -> String {
         QrCode { ticket_id: self.ticket_id, code: Code::Rotating(self.code(at)) }.to_string()
     }
 
-    /// What its paper shows, once it is printed.
+    /// The code on its paper, once it is printed.
     pub fn paper(&self) -> String {
         QrCode { ticket_id: self.ticket_id, code: Code::Printed(self.key.print_proof()) }.to_string()
     }
 }
 
-/// Goes through a list in pages of two and returns all members.
+/// Reads a list in pages of two and returns all entries.
 pub async fn walk(client: &Client, path: &str, name: &str) -> Vec<Value> {
     let mut members = Vec::new();
     let mut after = String::new();
@@ -244,8 +244,7 @@ pub async fn walk(client: &Client, path: &str, name: &str) -> Vec<Value> {
     }
 }
 
-/// Asserts of a JSON object those members that are named; a failure shows them by their names. `null` is also one that is
-/// not there.
+/// Asserts the given fields of a JSON object; a failure shows only these. `null` also matches a missing field.
 #[track_caller]
 pub fn assert_members(object: &Value, expected: Value) {
     let names = expected.as_object().expect("what is expected has names").keys();
@@ -253,7 +252,7 @@ pub fn assert_members(object: &Value, expected: Value) {
     assert_eq!(Value::Object(told), expected, "{object:#}");
 }
 
-/// A JSON object with other members besides or instead; `null` takes one away.
+/// A JSON object with fields added or replaced; `null` removes one.
 pub fn with(mut body: Value, changes: Value) -> Value {
     let members = body.as_object_mut().expect("a body is an object");
     for (name, value) in changes.as_object().expect("changes are an object") {
@@ -265,7 +264,7 @@ pub fn with(mut body: Value, changes: Value) -> Value {
     body
 }
 
-/// What a gate's device is told of the limits.
+/// The limits that a gate's device gets.
 pub fn gate_limits() -> Value {
     json!({
         "undo_seconds": UNDO_WINDOW.as_secs(),

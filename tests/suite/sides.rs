@@ -1,7 +1,8 @@
-//! SQLite and PostgreSQL side by side: whatever is asked of the service, it answers the same on both, and leaves the same rows.
+//! SQLite and PostgreSQL side by side: the service gives the same answers to every request on both, and leaves the same
+//! rows.
 //!
-//! It runs the same cases for a minute, or others for as many seconds as SIDES_SECONDS says. A failure shows the shortest case that
-//! was found and its seed; SIDES_SEED runs that case again.
+//! Runs the same cases for a minute, or different ones for SIDES_SECONDS seconds. A failure shows the shortest case
+//! found and its seed; SIDES_SEED runs that case again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,16 +25,16 @@ use crate::database::{Kind, TestDatabase};
 use crate::requests::{Act, Asked, By, Gap, Step, filled, step};
 use crate::service::{Service, TestClock, Ticket, settings};
 
-/// Whether the service made a word by chance: ids, secrets, cursors and tokens are longer than what anybody sends, and a username
-/// that was made of a name ends with a part of the hash of the event's id.
+/// Whether the service generated a word: ids, secrets, cursors and tokens are longer than anything sent, and a username
+/// made from a name ends with part of the hash of the event's id.
 fn is_made(word: &str) -> bool {
     let hash = word.rsplit_once('-').map_or("", |(_, end)| end);
     word.len() >= 22 || (hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// In the place of what was not told yet.
+/// Stands for a value that was not returned yet.
 const NOTHING: &str = "ffffffff-ffff-4fff-8fff-ffffffffffff";
-/// What lies in the nature of the database, or of chance.
+/// Headers that depend on the database or on random values.
 const OWN_HEADERS: &[&str] = &["content-length", "content-encoding", "etag", DATABASE];
 
 struct Evening;
@@ -60,16 +61,16 @@ impl ReferenceStateMachine for Evening {
     }
 }
 
-/// One of the two, and what it told so far.
+/// One of the two services, and the values it has returned so far.
 struct Side {
     service: Service,
-    /// The answers to those who asked for a secret.
+    /// The tickets returned by requests for a secret.
     secrets: Vec<Option<Ticket>>,
-    /// Those to who asked for a key: its id, and its holder.
+    /// The keys returned by requests for one: id and client.
     keys: Vec<Option<(String, Client)>>,
-    /// What was told under these names.
+    /// The values returned under these names.
     told: HashMap<String, Vec<String>>,
-    /// What it made by chance, by its place in the order in which it was told.
+    /// Generated words, numbered in the order in which they were returned.
     made: HashMap<String, usize>,
 }
 
@@ -79,7 +80,7 @@ impl Side {
         Self { service, secrets: Vec::new(), keys: Vec::new(), told: HashMap::new(), made: HashMap::new() }
     }
 
-    /// Does a step, and tells what came of it without what is its own.
+    /// Performs a step. Returns the result without what depends on this service.
     async fn does(&mut self, step: &Step) -> String {
         let Act::Request { method, path, body } = &step.act else { return self.forgets().await };
         let client = match step.by {
@@ -123,14 +124,14 @@ impl Side {
             "code" => of_ticket(&|ticket| ticket.code(moment(gap.off))),
             "paper" => of_ticket(&Ticket::paper),
             "key" => self.keys[gap.number].as_ref().map(|(id, _)| id.clone()),
-            // The newest.
+            // The latest one.
             "as_of" | "enrol" => self.told.get(gap.name).and_then(|told| told.last().cloned()),
             name => self.told.get(name).and_then(|told| told.get(gap.number % told.len()).cloned()),
         };
         filled.unwrap_or_else(|| NOTHING.to_owned())
     }
 
-    /// Keeps what later requests may name.
+    /// Records values that later requests may name.
     fn learn(&mut self, step: &Step, reply: &Reply) {
         let answer: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         if step.asks_for_a_secret() {
@@ -181,7 +182,7 @@ impl Side {
         self.without_chance(&text)
     }
 
-    /// A text in which everything that was made by chance is called by its place in the order in which it was told.
+    /// Replaces each generated word by its number in the order in which words were returned.
     fn without_chance(&mut self, text: &str) -> String {
         each_word(text, |word| {
             let next = self.made.len();
@@ -189,7 +190,7 @@ impl Side {
         })
     }
 
-    /// All rows, in which what was made by chance is called so too, and what was never told is a point.
+    /// All rows, with generated words replaced in the same way, and those never returned by a dot.
     async fn rows(&self) -> String {
         let known = |word: &str| self.made.get(word).map_or_else(|| "·".to_owned(), |place| format!("#{place}"));
         let snapshot = self.service.database.snapshot().await;
@@ -210,7 +211,7 @@ impl Side {
     }
 }
 
-/// An answer without the number of its state, which a server counts in its own way.
+/// An answer without the number of its state, which each server counts in its own way.
 fn without_state(text: &str) -> String {
     match text.split_once("\"as_of\":") {
         Some((before, after)) => {
@@ -220,7 +221,7 @@ fn without_state(text: &str) -> String {
     }
 }
 
-/// A text with each word that chance made called by another name.
+/// A text with each generated word renamed.
 fn each_word(text: &str, mut name: impl FnMut(&str) -> String) -> String {
     let is_of_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
     let mut whole = String::new();
@@ -228,7 +229,7 @@ fn each_word(text: &str, mut name: impl FnMut(&str) -> String) -> String {
     while !rest.is_empty() {
         let end = rest.find(|letter| !is_of_word(letter)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        // What a printed code ends with is shorter.
+        // The end of a printed code is shorter.
         let is_printed = |told: &str| told.starts_with("RP1.") && told.matches('.').count() == 2;
         if is_made(word) || whole.rsplit('"').next().is_some_and(is_printed) {
             whole.push_str(&name(word))
@@ -242,7 +243,7 @@ fn each_word(text: &str, mut name: impl FnMut(&str) -> String) -> String {
     whole
 }
 
-/// The two, on one clock.
+/// Both services, on one clock.
 struct Sides {
     runtime: Runtime,
     clock: TestClock,
@@ -286,7 +287,7 @@ fn difference(sqlite: &str, postgres: &str) -> String {
     format!("SQLite:\n{}\nPostgreSQL:\n{}", lines(sqlite, postgres), lines(postgres, sqlite))
 }
 
-/// Runs the case that a seed makes.
+/// Runs the case of a seed.
 fn run(seed: u64, steps: &Arc<AtomicUsize>) {
     let bytes: Vec<u8> = seed.to_le_bytes().into_iter().cycle().take(32).collect();
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
@@ -309,7 +310,8 @@ fn sqlite_and_postgres_answer_the_same_and_keep_the_same() {
     if let Some(seed) = variable("SIDES_SEED") {
         return run(seed, &steps);
     }
-    // The same cases each time, so that what fails, fails for whoever brought it about; other ones where more time is given.
+    // The same cases each time, so that a failure is due to the change under test; different ones if more time is
+    // given.
     let more = variable("SIDES_SECONDS");
     let (started, budget) = (Instant::now(), Duration::from_secs(more.unwrap_or(60)));
     let mut cases = 0;

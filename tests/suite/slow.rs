@@ -1,4 +1,4 @@
-//! Clients that take their time, or all the places.
+//! Slow clients, and clients that occupy everything.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -27,12 +27,12 @@ async fn who_does_not_finish_a_request_is_not_waited_for_and_nobody_waits_meanwh
     let server = Server::start(service.database.environment()).await;
     let post = head("POST", "/api/users", "application/json");
     let stalled = [
-        // Not one head is whole, so there is nothing to answer.
+        // No complete head, so there is nothing to answer.
         (String::new(), false),
         ("GET /hea".to_owned(), false),
         ("GET /health HTTP/1.1\r\nhost: localhost\r\n".to_owned(), false),
         ("GET /health HTTP/1.1\r\nhost: localhost\r\nx-drip: ".to_owned(), false),
-        // The body does not come, or not all of it.
+        // The body does not arrive, or not all of it.
         (format!("{post}content-length: 10\r\n\r\n"), true),
         (format!("{post}content-length: 1000\r\n\r\n{{\"x-drip\":\""), true),
         (format!("{post}transfer-encoding: chunked\r\n\r\n"), true),
@@ -61,7 +61,7 @@ async fn who_does_not_finish_a_request_is_not_waited_for_and_nobody_waits_meanwh
             let mut connection = server.connect();
             connection.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
             connection.reply("GET").expect("an answer").is(200);
-            // Then nothing more.
+            // Then it sends nothing more.
             let rest = connection.rest();
             waiting.fetch_sub(1, Ordering::SeqCst);
             assert!(rest.is_empty());
@@ -96,7 +96,7 @@ async fn one_import_into_an_event_works_at_a_time(service: Service) {
     service.event(json!({ "slug": "other", "name": "Other" })).await;
     let of_other = service.key(json!({ "name": "o", "role": "organizer", "event": "other" })).await;
     let import = async |file: &str| service.organizer.post_csv("/api/events/default/tickets", file).await;
-    // The first comes no further than this.
+    // Stops the first import here.
     let lock = match service.database.kind {
         Kind::Sqlite => "begin immediate",
         Kind::Postgres => "begin; lock table tickets in access exclusive mode",
@@ -104,12 +104,12 @@ async fn one_import_into_an_event_works_at_a_time(service: Service) {
     service.database.execute(lock).await.expect("nobody else holds it");
     let first = import("seat,gate\nA1,North\n");
     let second = async {
-        // While there is none at work, it says what is wrong with this file.
+        // As long as no import is running, the answer is what is wrong with this file.
         let refused = async || Some(import("seat,gate\n,\n").await).filter(|reply| reply.status == 429);
         let refused = within(PATIENCE, "the first import works", refused).await;
         refused.is_refused(429, "import_in_progress");
         assert_eq!(refused.header("retry-after"), "5");
-        // Another event's organizer neither takes that place, nor is refused one.
+        // Another event's organizer neither takes that permit nor is refused one.
         of_other.post_csv("/api/events/default/tickets", "seat,gate\nA1,a\n").await.is_refused(403, "forbidden");
         let other = of_other.post_csv("/api/events/other/tickets", "seat,gate\nA1,North\n");
         let go_on = async {
@@ -133,14 +133,14 @@ async fn who_hangs_up_does_not_cancel_what_was_asked(service: Service) {
     assert_eq!(service.database.count("select count(*) from users").await, 1);
 }
 
-/// Sends a byte now and then, until nobody takes it any more.
+/// Sends a byte now and then, until the connection is closed.
 fn drip(connection: &mut Connection) {
     while connection.send(b"x") {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// Connections that say nothing, held by a process of its own so that the files they are do not lack here.
+/// Silent connections, held by a separate process so that they do not use up this one's file descriptors.
 struct Crowd(Child);
 
 impl Crowd {

@@ -1,5 +1,5 @@
-//! The smoke test, run as a person or a schedule runs it: against services that are well, and against those that are
-//! not, or that something between makes seem so.
+//! The smoke test as a person or a schedule runs it: against healthy services, against broken ones, and through a proxy
+//! that makes them seem broken.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -33,7 +33,7 @@ on_both_databases! {
     a_cold_start_is_told,
 }
 
-/// The service with the event and the key that the help asks for.
+/// The service with the event and the key that the help text asks for.
 struct Prepared {
     service: Service,
     server: Server,
@@ -47,7 +47,7 @@ impl Prepared {
         organizer.post("/api/events", json!({ "slug": "smoke", "name": "Smoke" })).await.is(201);
         let key = json!({ "name": "smoke", "role": "organizer", "event": "smoke" });
         let key = organizer.post("/api/keys", key).await.is(201)["key"].as_str().expect("a key").to_owned();
-        // What a run has to leave alone: a ticket whose name is like one of a run's.
+        // A ticket that a run must leave alone, although its name is like one of a run's.
         organizer.post("/api/events/smoke/tickets", json!({ "seat": "smoke-detector", "gate": "smoke" })).await.is(201);
         service.ticket("A1").await;
         Self { service, server, key }
@@ -71,7 +71,7 @@ impl Prepared {
     }
 }
 
-/// What a run could leave that counts.
+/// The rows that a run could leave behind.
 #[derive(Debug, PartialEq)]
 struct Rows {
     users: i64,
@@ -86,7 +86,7 @@ fn start(url: &str, key: &str, further: &[(&str, &str)]) -> Process {
     Process::command(&["smoke", "--url", url], environment)
 }
 
-/// A run that has ended.
+/// A finished run.
 struct Outcome {
     code: Option<i32>,
     log: String,
@@ -108,7 +108,7 @@ impl Outcome {
         assert_members(&self.report, json!({ "ok": true, "failed_step": null, "error": null }));
     }
 
-    /// It failed at this step, said why, and no other step but these.
+    /// Asserts that it failed at this step, for this reason.
     #[track_caller]
     fn failed(&self, step: &str, why: &str) {
         assert_eq!(self.code, Some(1), "{}", self.log);
@@ -118,20 +118,20 @@ impl Outcome {
         assert!(self.log.contains(&format!("error: {step}: {error}")), "{}", self.log);
     }
 
-    /// The steps that were gone, or that failed.
+    /// The steps that succeeded or, with `false`, failed.
     fn steps(&self, ok: bool) -> Vec<&str> {
         let steps = self.report["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
         steps.iter().filter(|step| step["ok"] == ok).filter_map(|step| step["name"].as_str()).collect()
     }
 }
 
-/// Something between a run and the service. It may change or withhold what the service answers, and keeps what is asked.
+/// A proxy between a run and the service. It may change or withhold answers, and records the requests.
 struct Between {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-/// Gets what is asked, such as `POST /api/users`, and the service's answer; `None` ends the connection without one.
+/// Gets a request, such as `POST /api/users`, and its answer; `None` ends the connection without one.
 type Meddle = dyn Fn(&str, Reply) -> Option<Reply> + Send + Sync;
 
 impl Between {
@@ -139,7 +139,7 @@ impl Between {
         Self::open(Arc::new(service.into()), None, Arc::new(meddle))
     }
 
-    /// A way to a service whose address may be told later, with TLS or without.
+    /// Opens the proxy, with TLS or without; the service's address may be set later.
     fn open(service: Arc<OnceLock<SocketAddr>>, tls: Option<Arc<rustls::ServerConfig>>, meddle: Arc<Meddle>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = listener.local_addr().expect("a listener has an address");
@@ -166,7 +166,7 @@ impl Between {
     }
 }
 
-/// Answers the requests of one connection; `None` is its end.
+/// Answers the requests of one connection until it ends.
 fn pass_on(
     client: impl Read + Write,
     service: &OnceLock<SocketAddr>,
@@ -202,7 +202,7 @@ fn pass_on(
     }
 }
 
-/// Where an answer is held back until the test goes on.
+/// Holds an answer back until the test continues.
 #[derive(Default)]
 struct Hold {
     reached: OnceLock<()>,
@@ -210,7 +210,7 @@ struct Hold {
 }
 
 impl Hold {
-    /// Holds the first that comes here.
+    /// Holds the first caller.
     fn here(&self) {
         if self.reached.set(()).is_ok() {
             self.released.wait();
@@ -300,7 +300,7 @@ async fn what_a_killed_run_left_is_removed_once_it_is_old(service: Service) {
         SCANS,
         "DELETE /api/users/smoke-",
     ] {
-        // The service has done it, and the run never hears of it.
+        // The service has executed the request, but the run never gets the answer.
         let last = Arc::new(Hold::default());
         let hold = Arc::clone(&last);
         let between = Between::start(prepared.server.address, move |asked, reply| {
@@ -315,10 +315,10 @@ async fn what_a_killed_run_left_is_removed_once_it_is_old(service: Service) {
         last.release();
     }
     let left = prepared.rows().await;
-    // The first left no user, the last nothing.
+    // The first run left no user, the last one nothing.
     assert_eq!(left, Rows { users: before.users + 3, good_tickets: before.good_tickets + 4, ..before });
 
-    // They may still go on.
+    // Those runs may still be in progress.
     Outcome::of(prepared.run(prepared.server.address)).await.passed();
     assert_eq!(prepared.rows().await, left);
 
@@ -359,7 +359,7 @@ async fn a_run_that_is_stopped_cleans_up(service: Service) {
 async fn a_verdict_that_is_false_fails_its_step(service: Service) {
     let prepared = Prepared::new(service).await;
     let before = prepared.rows().await;
-    // The run in which a verdict of the service comes as another one.
+    // Runs the smoke test with one of the service's verdicts replaced.
     let misled = async |verdict: &'static str, status: StatusCode, instead: &'static str| {
         let secret: Arc<OnceLock<String>> = Arc::default();
         let seen = Arc::clone(&secret);
@@ -489,7 +489,7 @@ async fn without_a_usable_key_or_address_nothing_is_asked() {
     says(&[], Some("key"), "--url").await;
 }
 
-/// The way to a service behind TLS whose certificate is of an authority of one's own, as Caddy makes them.
+/// Reaches a service behind TLS with a certificate from a private authority, as Caddy makes them.
 #[tokio::test]
 async fn over_tls_the_authorities_of_ssl_cert_file_are_trusted_and_no_others() {
     let service = Service::start(Kind::Sqlite).await;
@@ -514,7 +514,7 @@ async fn over_tls_the_authorities_of_ssl_cert_file_are_trusted_and_no_others() {
     assert!(wrong.log.contains("error: SSL_CERT_FILE: has no certificate in PEM"), "{}", wrong.log);
 }
 
-/// Makes an authority, `authority.pem`, and a certificate of it for localhost.
+/// Creates an authority, `authority.pem`, and its certificate for localhost.
 pub fn certificates(directory: &Path) -> Arc<rustls::ServerConfig> {
     let openssl = |arguments: &str| {
         let run = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();

@@ -1,4 +1,4 @@
-//! The files under `sql/`, and what the database does by itself.
+//! The files under `sql/`, and what the database enforces by itself.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ async fn every_file_that_is_run_again_changes_nothing(service: Service) {
     service.ticket("A1").await;
     let before = service.database.snapshot().await;
     let kind = service.database.kind;
-    // A restored PostgreSQL gets all of them once more. SQLite's are only ever applied once: `add column` is not repeatable.
+    // A restored PostgreSQL gets all of them again. SQLite's are applied only once: `add column` is not repeatable.
     for file in MIGRATIONS.iter().filter_map(|migration| file_of(kind, migration)).filter(|_| kind == Kind::Postgres) {
         run(&service, file).await;
     }
@@ -119,7 +119,7 @@ async fn cleanup_keeps_a_test_user_who_holds_another_ticket(service: Service) {
 
 async fn migrating_again_changes_nothing(service: Service) {
     service.ticket("A1").await;
-    // By what it is found: that of its holder is made now, or by the next search.
+    // The holder's search words are written now, or else by the next search.
     store::migrate(&service.database.database()).await.expect("migrating again is allowed");
     let before = service.database.snapshot().await;
     let applied = service.database.count("select count(*) from _sqlx_migrations").await;
@@ -131,7 +131,7 @@ async fn migrating_again_changes_nothing(service: Service) {
 }
 
 async fn migrating_twice_at_once_does_no_harm(service: Service) {
-    // Several times: on SQLite two seldom meet at the moment at which one must wait without being told to.
+    // Several times: on SQLite two migrations rarely meet exactly when one must wait without being told to.
     for _ in 0..5 {
         let empty = TestDatabase::create_empty(service.database.kind).await;
         let migrations: Vec<_> = (0..8)
@@ -178,7 +178,7 @@ async fn a_login_that_another_database_lets_in_at_the_same_moment_is_let_in() {
 #[tokio::test]
 async fn the_mark_alone_marks_a_valid_ticket_once() {
     let service = Service::start(Kind::Postgres).await;
-    // Without the scan, which comes with it in the service.
+    // Without the scan, which the service writes together with the mark.
     service.database.is_broken_on_purpose();
     let valid = service.seat("default", "A1", "North").await;
     let revoked = service.seat("default", "A2", "North").await;
@@ -240,7 +240,7 @@ async fn the_services_role_has_no_ddl() {
     }
 }
 
-/// Statistics that say so come from autovacuum; the plans made then stay with their prepared statements.
+/// Autovacuum writes such statistics; plans made from them stay with their prepared statements.
 #[tokio::test]
 async fn no_table_is_read_whole_even_if_statistics_call_it_empty() {
     let service = Service::start(Kind::Postgres).await;
@@ -251,17 +251,17 @@ async fn no_table_is_read_whole_even_if_statistics_call_it_empty() {
         gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
         gate.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(409, "already_used");
     }
-    // A connection reports what it has read when it ends, if not before.
+    // A connection reports its reads at the latest when it ends.
     let database = Arc::clone(&service.database);
     drop((gate, service));
     let written = "select n_tup_ins from pg_stat_user_tables where relname = 'scans'";
     within(PATIENCE, "the statistics", async || (database.count(written).await == 40).then_some(())).await;
     let read_whole = "select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname <> '_sqlx_migrations'";
-    // One row three times, by the migrations that make two indexes on events, which had it then, and a CHECK.
+    // One row, three times: by the migrations that create two indexes and a CHECK on events, which had that row then.
     assert_eq!(database.count(read_whole).await, 3);
 }
 
-/// Where the planner believes that a condition leaves next to nothing, it sorts all of an event's tickets for each page.
+/// If the planner believes that a condition leaves almost nothing, it sorts all of an event's tickets for each page.
 #[tokio::test]
 async fn no_page_reads_all_tickets_of_an_event() {
     const TICKETS: i64 = 4_000;
@@ -274,7 +274,7 @@ async fn no_page_reads_all_tickets_of_an_event() {
     }
     let (database, clock) = (Arc::clone(&service.database), service.clock.clone());
     drop(service);
-    // A connection reports what it has read when it ends, if not before.
+    // A connection reports its reads at the latest when it ends.
     let others = "select count(*) from pg_stat_activity where datname = current_database() and usename <> current_user";
     let fetched = async || {
         within(PATIENCE, "the connections' end", async || (database.count(others).await == 0).then_some(())).await;

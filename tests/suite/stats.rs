@@ -1,4 +1,4 @@
-//! The numbers of an evening.
+//! An event's statistics.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ async fn the_numbers_of_an_evening_add_up(service: Service) {
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", revoked.ticket_id)).await.is(200);
     let erased = service.ticket_of("default", "A4", "South").await;
     service.organizer.delete(format!("/api/users/{}", erased.username)).await.is(204);
-    // What happens in another event is not of this one.
+    // Another event's scans do not count.
     service.event(json!({ "slug": "other", "name": "Other" })).await;
     let other = service.ticket_of("other", "A1", "North").await;
     supervisor.post("/api/events/other/scans", service.scan(&other)).await.is_scan(200, "accepted");
@@ -96,7 +96,7 @@ async fn each_category_is_counted_by_itself(service: Service) {
     );
     assert_members(&stats, json!({ "tickets": 5, "inside": 1, "capacity": 2 }));
 
-    // Somebody took names for categories.
+    // A column of names was taken for categories.
     let many: String = (0..60).map(|number| format!("East,Person {number}\n")).collect();
     service.organizer.post_csv("/api/events/default/tickets", format!("gate,category\n{many}")).await.is(201);
     let stats = service.organizer.get("/api/events/default/stats").await.is(200);
@@ -111,7 +111,7 @@ async fn organizers_and_supervisors_see_with_which_key_somebody_guesses(service:
     let created = service.organizer.post("/api/keys", body).await.is(201);
     let guesser = service.anonymous.with_key(created["key"].as_str().unwrap_or_default());
     let supervisor = service.supervisor().await;
-    // Of tickets enough that none meets a limit of its own.
+    // With enough tickets that none reaches its own limit.
     let guess = async |client: &Client, event: &str, times: usize| {
         for number in 0..times {
             let seat = format!("{event} {number}");
@@ -173,11 +173,11 @@ async fn the_numbers_of_a_large_event_are_told_again_for_a_while_and_say_of_when
     scan(&one).await;
     service.clock.advance(999);
     assert_eq!(stats().await, before);
-    // Longer than ten times as long as counting takes anywhere.
+    // Longer than ten times the duration of any count.
     service.clock.advance(600_000);
     assert_members(&stats().await, json!({ "as_of": service.time(0), "admitted": 1 }));
     scan(&other).await;
-    // A clock that was set back tells no age.
+    // After the clock was set back, the age is unknown.
     service.clock.advance(-1);
     assert_members(&stats().await, json!({ "as_of": service.time(0), "admitted": 2 }));
 }

@@ -1,4 +1,4 @@
-//! The end of a process: asked for, with SIGTERM, and sudden, with SIGKILL.
+//! The end of a process: requested with SIGTERM, and sudden with SIGKILL.
 
 use std::sync::Mutex;
 
@@ -21,7 +21,7 @@ async fn after_sigterm_a_request_in_flight_gets_its_answer(service: Service) {
     let mut device = server.connect();
     let start = head("POST", "/api/events/default/scans", "application/json");
     device.send(format!("{start}expect: 100-continue\r\ncontent-length: {}\r\n\r\n", scan.len()).as_bytes());
-    // This answer tells that the request is in flight.
+    // This answer shows that the request is in flight.
     device.is_told_to_continue();
 
     server.process.terminate();
@@ -77,7 +77,7 @@ async fn no_acknowledged_admission_is_lost_by_sigkill(service: Service) {
                 (select count(*) from scans s where s.ticket_id = t.ticket_id and result = 'accepted'))";
     assert_eq!(service.database.count(torn).await, 0);
 
-    // Each device sends again what it sent; who was told of an admission is told the same.
+    // Each device resends its scans; whoever got an admission gets the same again.
     let server = Server::start(service.database.environment()).await;
     let organizer = server.organizer();
     for (scan, ticket) in scans.iter().zip(&tickets) {

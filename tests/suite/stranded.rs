@@ -1,5 +1,6 @@
-//! What gates admitted and could not send before their key ended: it is recorded as it was decided, by the device's own
-//! proof, with the organizer's consent where the key was taken away, and as a conflict where the service would have refused.
+//! Offline admissions that a gate could not send before its key ended: they are recorded as decided, by the device's
+//! own proof, with the organizer's consent if the key was revoked, and as a conflict where the service would have
+//! refused.
 
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -40,7 +41,7 @@ const BATCH: &str = "/api/events/default/scans/batch";
 const MANIFEST: &str = "/api/events/default/manifest";
 const SCANS: &str = "/api/events/default/scans";
 
-/// A scan as a device writes it into a file: an entry that it admitted at this time from now.
+/// A scan as a device writes it to a file: an entry that it admitted, this many milliseconds from now.
 pub fn written(service: &Service, ticket: &Ticket, milliseconds: i64) -> Value {
     json!({
         "scan_id": Uuid::now_v7(), "ticket_id": ticket.ticket_id, "direction": "entry",
@@ -48,7 +49,7 @@ pub fn written(service: &Service, ticket: &Ticket, milliseconds: i64) -> Value {
     })
 }
 
-/// What an organizer sends of a file that the device with this key (as `POST /api/keys` or `/api/enrol` gave it) wrote.
+/// What an organizer sends from the file of the device with this key (as `POST /api/keys` or `/api/enrol` returned it).
 pub fn handed(key: &Value, event: &str, scans: &[Value]) -> Value {
     let text = key["key"].as_str().and_then(|key| key.strip_prefix("rtk_")).expect("a key");
     let hash = Sha256::digest(BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url"));
@@ -76,7 +77,7 @@ async fn offline_key(service: &Service, more: Value) -> Value {
     service.organizer.post("/api/keys", body).await.is(201)
 }
 
-/// A scan that a gate made by itself and accepted.
+/// A scan that a gate accepted offline.
 fn offline(service: &Service, ticket: &Ticket, milliseconds: i64) -> Value {
     let at = service.moment(milliseconds);
     json!({ "scan_id": Uuid::now_v7(), "code": ticket.qr(at), "scanned_at": at, "offline_result": "accepted" })
@@ -141,7 +142,7 @@ async fn a_revoked_key_sends_nothing_until_an_organizer_agrees(service: Service)
     service.clock.advance(HOUR);
     let scans = tickets.each_ref().map(|ticket| offline(&service, ticket, -10 * MINUTE));
     revoke(&service, &key).await;
-    // It was offline, and went on until it heard of its end.
+    // It was offline and went on until it learned of its revocation.
     service.clock.advance(10 * MINUTE);
     let after = offline(&service, &tickets[1], -5 * MINUTE);
     gate.post(BATCH, json!({ "scans": scans })).await.is_refused(401, "unauthenticated");
@@ -475,7 +476,7 @@ async fn a_key_that_was_made_while_the_clock_was_ahead_loses_no_scan(service: Se
     service.clock.advance(10 * MINUTE);
     let soon = offline(&service, &tickets[0], -5 * MINUTE);
     assert_members(&send(&gate, &soon).await, json!({ "result": "accepted" }));
-    // Sent when the key was made by the clock of then, too, and by a process that never saw it in the future.
+    // Also once the key's creation is in the past, and in a process that never saw it in the future.
     let late = offline(&service, &tickets[1], MINUTE);
     service.clock.advance(4 * HOUR);
     let another = service.another(&[]);
@@ -484,7 +485,7 @@ async fn a_key_that_was_made_while_the_clock_was_ahead_loses_no_scan(service: Se
     assert_members(&send(&gate, &too_old).await, json!({ "status": 422, "code": "invalid_payload" }));
     let ahead = offline(&service, &tickets[2], MINUTE);
     assert_members(&send(&gate, &ahead).await, json!({ "status": 422, "code": "invalid_payload" }));
-    // In a file, too, of a device that nobody has seen since.
+    // Also in a file, from a device that was never heard.
     service.clock.advance(2 * HOUR);
     let unseen = offline_key(&service, json!({})).await;
     service.clock.advance(-2 * HOUR);

@@ -1,4 +1,4 @@
-//! Health, metrics and the description of the interface.
+//! Health, metrics and the description of the API.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,7 +78,7 @@ async fn full_health_says_that_the_secret_is_another(service: Service) {
         Client::of(&Arc::new(App::new(settings, Box::new(Millis::now))))
     };
     let [one, other] = ["a".repeat(32), "b".repeat(32)];
-    // Before the first ticket is registered any fits, and none is taken.
+    // Before the first ticket is registered, any secret is accepted and none is recorded.
     for secret in [&one, &other] {
         on_time(secret).get("/health?full=1").await.is(200);
     }
@@ -155,7 +155,7 @@ async fn metrics_are_text_of_prometheus_and_of_openmetrics_for_whoever_accepts_t
     }
 }
 
-/// What the metrics say in the line that starts so and has this label.
+/// The value of the metric line with this start and label.
 fn value<'a>(text: &'a str, start: &str, label: &str) -> &'a str {
     let line = text.lines().find(|line| line.starts_with(start) && line.contains(label));
     line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default()
@@ -170,10 +170,10 @@ async fn the_document_is_served_as_it_is(service: Service) {
 #[tokio::test]
 async fn full_health_says_that_sqlite_has_no_room() {
     let service = Service::start(Kind::Sqlite).await;
-    // A file that would grow past its limit is refused as on a full disk, once the process does not mind the signal.
+    // A file that would exceed its limit is refused as on a full disk, once the process ignores the signal.
     let through = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
     let server = Server::through(&through, service.database.environment()).await;
-    server.organizer().get("/api/events").await.is(200); // It has opened the file.
+    server.organizer().get("/api/events").await.is(200); // The file is open now.
     let process = server.process.id().to_string();
     let limited = std::process::Command::new("prlimit").args(["--pid", &process, "--fsize=1:unlimited"]).status();
     assert!(limited.is_ok_and(|status| status.success()), "prlimit, of util-linux, sets a limit");
@@ -191,7 +191,7 @@ async fn full_health_says_that_postgresql_may_only_be_read() {
     assert_members(&full, json!({ "status": "failed", "writable": "failed", "database": "ok", "secret": "ok" }));
 }
 
-/// What is written to a file that is elsewhere, or nowhere, is lost; and what stands in its place is another database.
+/// Writes to a file that was moved or deleted are lost, and a file in its place is another database.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_moved_deleted_or_replaced_is_not_written_and_full_health_says_so() {
     for how in ["moved", "deleted", "replaced"] {
@@ -199,7 +199,7 @@ async fn a_file_that_was_moved_deleted_or_replaced_is_not_written_and_full_healt
         let (gate, ticket) = (service.gate().await, service.ticket("A1").await);
         let on_time = Client::of(&Arc::new(App::new(settings(&service.database, &[]), Box::new(Millis::now))));
         on_time.get("/health").await.is(200);
-        // Opened before.
+        // Opens the file beforehand.
         on_time.with_key("rtk_").get("/api/events").await.is(401);
         on_time.with_key(ORGANIZER_KEY).get("/api/events").await.is(200);
         let url = service.database.url();
@@ -251,7 +251,7 @@ async fn serve_says_that_there_is_no_database_but_backups_of_one() {
     assert!(line.contains("ERROR") && line.contains(&backup.display().to_string()), "{line}");
 }
 
-/// Somebody moved a file without the log beside it, in which the newest scans are.
+/// Somebody moved a file without the log beside it, which has the newest scans.
 #[tokio::test]
 async fn no_file_is_made_where_the_log_of_one_is_left() {
     let directory = Directory::new();

@@ -1,4 +1,4 @@
-//! Tickets: their creation, and how they are found.
+//! Tickets: how they are created and found.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -151,7 +151,7 @@ async fn what_is_told_of_a_ticket_is_corrected_in_any_state(service: Service) {
     let before = service.organizer.get(&path).await.is(200);
     assert_members(&service.organizer.patch(&path, told.clone()).await.is(200), told.clone());
     assert_eq!(service.organizer.get(&path).await.is(200), with(before, told));
-    // Its code is as good as before, and what it is told is there at once.
+    // Its code is still valid, and the new details are shown at once.
     let scan =
         service.organizer.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
     assert_members(&scan["ticket"], json!({ "category": "Under 12", "note": "comes with her grandmother" }));

@@ -1,4 +1,4 @@
-//! When a ticket admits: the doors of its event, its own times, and once on each day.
+//! When a ticket admits: the doors of its event, its own times, and once a day.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ async fn who_comes_before_the_doors_open_is_told_when_to_come_back(service: Serv
     assert_members(&early["ticket"], json!({ "status": "valid", "username": ticket.username, "used_at": null }));
     assert!(early["message"].as_str().unwrap_or_default().contains(&doors), "{early}");
     assert_eq!(service.database.count("select count(*) from tickets where last_step is null").await, 1);
-    // By the same code, which was not spent.
+    // With the same code, which was not used up.
     change(&service, json!({ "opens_at": service.time(0) })).await;
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
     let stats = service.organizer.get(format!("{EVENT}/stats")).await.is(200);
@@ -65,12 +65,12 @@ async fn who_comes_after_the_doors_have_closed_is_told_until_when_it_was(service
     let late = gate.post(SCANS, service.scan(&ticket)).await.is_scan(409, "too_late");
     assert_members(&late, json!({ "opens_at": null, "closed_at": doors }));
     assert!(late["message"].as_str().unwrap_or_default().contains(&doors), "{late}");
-    // The time comes before the use.
+    // The time is checked before the use.
     service.clock.advance(30_000);
     gate.post(SCANS, service.scan(&other)).await.is_scan(409, "too_late");
 }
 
-/// A ticket that somebody holds, with times of its own.
+/// A ticket with a holder and its own times.
 async fn timed(service: &Service, seat: &str, from: Option<i64>, until: Option<i64>) -> Ticket {
     let time = |milliseconds: Option<i64>| milliseconds.map(|milliseconds| service.time(milliseconds));
     let seat_of = json!({ "seat": seat, "gate": "North", "valid_from": time(from), "valid_until": time(until) });
@@ -148,7 +148,7 @@ async fn a_batch_is_early_or_late_as_of_when_it_was_scanned(service: Service) {
     assert_members(&results[0], json!({ "result": "too_early", "status": 409, "opens_at": opens }));
     assert_members(&results[1], json!({ "result": "accepted", "status": 200 }));
     assert_members(&results[2], json!({ "result": "too_late", "status": 409, "closed_at": closes }));
-    // Whom the gate let in all the same is to be seen.
+    // The gate admitted them, so they appear as conflicts.
     let conflicts = service.organizer.get(format!("{EVENT}/conflicts")).await.is(200);
     assert_eq!(conflicts["conflicts"].as_array().map(Vec::len), Some(2));
 }
@@ -161,7 +161,7 @@ async fn the_first_verdict_stays_when_the_doors_change(service: Service) {
     change(&service, json!({ "opens_at": null })).await;
     let again = gate.post(SCANS, scan.clone()).await.is_scan(409, "too_early");
     assert_eq!(again, with(first, json!({ "replayed": true })));
-    // One of another gate is told no more than by a scan of its own.
+    // A replay by another gate's key reveals no more than that key's own scan.
     let south = service.key(json!({ "name": "x", "role": "gate", "event": "default", "gate": "South" })).await;
     let told = south.post(SCANS, scan).await.is_scan(409, "too_early");
     assert_members(&told, json!({ "opens_at": null, "closed_at": null }));
@@ -213,7 +213,7 @@ async fn an_end_comes_after_its_start(service: Service) {
     assert_eq!(service.database.count("select count(*) from tickets").await, 0);
 }
 
-/// The times of all tickets of the event, in their order.
+/// The times of all tickets of the event, in order.
 async fn times(service: &Service) -> Vec<Value> {
     let list = service.organizer.get(TICKETS).await.is(200);
     let tickets = list["tickets"].as_array().expect("there are tickets").iter();
@@ -222,7 +222,7 @@ async fn times(service: &Service) -> Vec<Value> {
 
 async fn a_list_reads_times_by_the_clocks_of_the_event(service: Service) {
     change(&service, json!({ "time_zone": "Europe/Madrid" })).await;
-    // What pretix calls them.
+    // pretix's names for them.
     let list = "Attendee name,Valid from,Valid until\n\
                 Ana,2026-05-01 18:00,2026-05-01 23:30:15\n\
                 Bo,2026-05-01T18:00,2026-05-02T04:00:00+00:00\n\
@@ -234,11 +234,11 @@ async fn a_list_reads_times_by_the_clocks_of_the_event(service: Service) {
     let expected = [
         json!(["2026-05-01T16:00:00.000Z", "2026-05-01T21:30:15.000Z"]),
         json!(["2026-05-01T16:00:00.000Z", "2026-05-02T04:00:00.000Z"]),
-        // The day of the event, which turns at five.
+        // The event's day, which turns at five.
         json!(["2026-05-01T03:00:00.000Z", "2026-05-02T03:00:00.000Z"]),
         json!(["2026-05-01T16:00:00.000Z", "2026-05-02T03:00:00.000Z"]),
         json!([null, "2026-12-02T04:00:00.000Z"]),
-        // A time that never comes is an hour later, and of two the first is meant.
+        // A time that clocks skip is an hour later; of one that occurs twice, the first is meant.
         json!(["2026-03-29T01:30:00.000Z", "2026-10-25T00:30:00.000Z"]),
     ];
     assert_eq!(times(&service).await, expected);
@@ -250,7 +250,7 @@ async fn a_list_reads_times_by_the_clocks_of_the_event(service: Service) {
         assert_eq!(problem["errors"][0]["params"]["column"], "valid_from");
     }
 
-    // What is exported is read again, wherever it is.
+    // An export can be imported again, anywhere.
     let exported = service.organizer.get("/api/events/default/tickets.csv").await.text().to_owned();
     service.event(json!({ "slug": "again", "name": "Again" })).await;
     service.organizer.post_csv("/api/events/again/tickets", exported).await.is(201);
@@ -271,14 +271,14 @@ async fn a_list_corrects_times_and_leaves_those_it_does_not_name(service: Servic
     assert_eq!(times(&service).await, expected);
     let made = service.organizer.post_csv(&update, list).await.is(201);
     assert_members(&made, json!({ "updated": 0, "skipped": 2 }));
-    // Against what is there, too.
+    // Also compared with the stored times.
     let list = "seat,gate,valid_until\nA2,North,2026-05-02 18:00\n";
     let problem = service.organizer.post_csv(&update, list).await.is_refused(422, "invalid_payload");
     assert_members(&problem["errors"][0], json!({ "field": "line 2", "code": "ends_before_start" }));
     assert_eq!(times(&service).await, expected);
 }
 
-/// An event of several days. It is 20:00 there.
+/// An event of several days. Its local time is 20:00.
 async fn several_days(service: &Service) {
     change(service, json!({ "time_zone": "Europe/Madrid", "reentry": "once_a_day" })).await;
 }
@@ -289,7 +289,7 @@ async fn once_a_day_admits_on_the_next_day_without_an_exit(service: Service) {
     let first = gate.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
     let entered = service.time(0);
     assert_members(&first["ticket"], json!({ "status": "used", "used_at": entered, "entered_at": entered }));
-    // At 04:59:59.999 it is still that evening, and at 05:00 another day.
+    // At 04:59:59.999 it is still the same evening, at 05:00 another day.
     service.clock.advance(9 * HOUR - 1);
     let used = gate.post(SCANS, service.scan(&ticket)).await.is_scan(409, "already_used");
     assert_eq!(used["first_used_at"], entered);
@@ -341,7 +341,7 @@ async fn an_undo_gives_the_day_back(service: Service) {
     enter().await;
     service.clock.advance(MINUTE);
     supervisor.post(SCANS, service.scan(&ticket)).await.is_scan(409, "already_used");
-    // A reissued ticket has come in on no day.
+    // A reissued ticket has no entry on any day.
     service.organizer.bare(Method::POST, format!("/api/tickets/{}/revoke", ticket.ticket_id)).await.is(200);
     let reissue = format!("/api/tickets/{}/reissue", ticket.ticket_id);
     let reissued = service.organizer.bare(Method::POST, reissue).await.is(200);
@@ -359,7 +359,7 @@ async fn once_a_day_holds_offline_too(service: Service) {
     service.clock.advance(24 * HOUR);
     let scans = [offline(&service, &ticket, -HOUR), offline(&service, &ticket, -16 * HOUR)];
     let results = send(&gate, &scans).await;
-    // In the order in which they were scanned: that of 04:00 belongs to the first evening.
+    // In the order of the scans' times: the one at 04:00 belongs to the first evening.
     assert_eq!([&results[0]["result"], &results[1]["result"]], ["accepted", "already_used"]);
     assert_eq!(results[1]["first_used_at"], first);
     assert_members(&manifest().await, json!({ "used_at": first, "entered_at": service.time(-HOUR) }));
@@ -377,7 +377,7 @@ async fn paper_admits_once_a_day(service: Service) {
     gate.post(SCANS, service.scan(&ticket)).await.is_scan(409, "already_used");
 }
 
-/// Which re-entry there was when somebody came in does not matter.
+/// The re-entry rule at the time of the entry does not matter.
 async fn another_reentry_counts_the_entries_there_were(service: Service) {
     several_days(&service).await;
     let gate = service.gate().await;

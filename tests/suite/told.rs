@@ -1,4 +1,4 @@
-//! Who learns what at a gate: what an answer tells of its ticket, by its result and by who asks.
+//! Who learns what at a gate: how much of its ticket an answer shows, by result and by caller.
 
 use http::Method;
 use register_ticket_api::model::ScanResult;
@@ -18,7 +18,7 @@ const SCANS: &str = "/api/events/default/scans";
 const NAME: &str = "Ana Ruiz";
 const NOTE: &str = "Walks with a stick";
 
-/// What is told of a ticket, from the least to the most.
+/// How much of a ticket is shown, from the least to the most.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 enum Told {
     Place,
@@ -26,7 +26,7 @@ enum Told {
     Everything,
 }
 
-/// Asserts that a scan tells so much of its ticket and no more.
+/// Asserts that a scan shows this much of its ticket and no more.
 #[track_caller]
 fn tells(scan: &Value, told: Told) {
     let ticket = &scan["ticket"];
@@ -48,19 +48,19 @@ fn tells(scan: &Value, told: Told) {
 }
 
 async fn named(service: &Service, seat: &str) -> Ticket {
-    // Of the same category, as people read it.
+    // The same category, as people read it.
     let colours = json!({ "category_colours": { "UNDER 12": "teal" } });
     service.organizer.patch("/api/events/default", colours).await.is(200);
     let row = format!("seat,gate,username,full_name,category,note\n{seat},North,u-{seat},{NAME},Under 12,{NOTE}\n");
     service.organizer.post_csv("/api/events/default/tickets", row).await.is(201);
     let list = service.organizer.get(format!("/api/events/default/tickets?q={seat}")).await.is(200);
     let path = format!("/api/tickets/{}", list["tickets"][0]["ticket_id"].as_str().unwrap_or_default());
-    // Its secret is told once, to whoever makes it.
+    // A ticket's secret is returned only by the request that creates it.
     service.organizer.bare(Method::POST, format!("{path}/revoke")).await.is(200);
     Ticket::new(&service.organizer.bare(Method::POST, format!("{path}/reissue")).await.is(200))
 }
 
-/// A scan for each result, with the ticket that it is about, all of them held by somebody of a name but one.
+/// A scan for each result, of tickets whose holders all have a name, except one without a holder.
 async fn a_scan_for_each_result(service: &Service) -> Vec<(&'static str, Value)> {
     let (used, valid, revoked) =
         (named(service, "used").await, named(service, "valid").await, named(service, "revoked").await);
@@ -102,7 +102,7 @@ async fn a_scan_for_each_result(service: &Service) -> Vec<(&'static str, Value)>
         ("not_registered", service.scan(&erased)),
         ("too_many_attempts", service.scan(&guessed)),
         ("unknown_ticket", json!({ "scan_id": Uuid::now_v7(), "code": "not ours" })),
-        // The last, because it changes what comes after it.
+        // The last, because it affects those after it.
         ("accepted", service.scan(&valid)),
     ]
 }
@@ -122,7 +122,7 @@ async fn only_with_the_right_code_an_answer_tells_more_than_seat_and_gate(servic
         };
         let expected = |supervises: bool| match (proven, supervises) {
             (true, _) => Told::Everything,
-            // Nobody holds it.
+            // It has no holder.
             (false, true) if result != "not_registered" => Told::Holder,
             (false, _) => Told::Place,
         };
@@ -134,7 +134,7 @@ async fn only_with_the_right_code_an_answer_tells_more_than_seat_and_gate(servic
                 continue;
             }
             tells(&alone, expected(supervises));
-            // No batch meets that limit.
+            // That limit does not apply to batches.
             if result != "too_many_attempts" {
                 tells(&in_a_batch(&service, client, anew(), result).await, expected(supervises));
             }
@@ -159,7 +159,7 @@ async fn a_replay_tells_what_its_result_tells_to_whoever_asks(service: Service) 
         "scan_id": Uuid::now_v7(), "seat": "A1", "gate": "North", "totp_code": ticket.wrong_code(service.now()),
     });
     tells(&supervisor.post(SCANS, wrong.clone()).await.is_scan(422, "wrong_code"), Told::Holder);
-    // The right code does not change what the first verdict tells.
+    // The right code does not change what the first verdict shows.
     let right = with(service.scan(&ticket), json!({ "scan_id": wrong["scan_id"] }));
     for again in [wrong, right] {
         tells(&gate.post(SCANS, again.clone()).await.is_scan(422, "wrong_code"), Told::Place);

@@ -1,4 +1,4 @@
-//! The way to PostgreSQL: over TLS only the server that is meant is spoken to, by the service and by PostgreSQL's programs.
+//! The connection to PostgreSQL: with TLS, the service and PostgreSQL's programs talk only to the intended server.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use crate::process::{PATIENCE, Process, Server};
 use crate::service::Service;
 use crate::smoke::certificates;
 
-/// What a client sends first to have TLS: the length of its message, and a number (PostgreSQL's manual, 55.2.10).
+/// What a client sends first to request TLS: the message length and a number (PostgreSQL's manual, 55.2.10).
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// Listens as a PostgreSQL with TLS does, with a certificate for `localhost`, in front of one without.
+/// Listens like a PostgreSQL with TLS, with a certificate for `localhost`, in front of one without.
 async fn with_tls(database: SocketAddr, tls: Arc<rustls::ServerConfig>) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
     let port = listener.local_addr().expect("a listener has an address").port();
@@ -67,7 +67,7 @@ async fn pass_on(mut client: TcpStream, database: SocketAddr, mut tls: rustls::S
     }
 }
 
-/// The database of a service, reached by TLS, and the file of the authority that signed its certificate.
+/// A service's database behind TLS, and the file of the authority that signed its certificate.
 struct Secured {
     service: Service,
     directory: Directory,
@@ -85,7 +85,7 @@ impl Secured {
         Self { service, directory, port }
     }
 
-    /// The database's URL, by a name of this machine and with what is to be said of TLS.
+    /// The database's URL with this host name and these TLS parameters.
     fn url(&self, host: &str, query: &str) -> String {
         let url = self.service.database.url();
         let (login, place) = url.split_once('@').expect("a login");
@@ -102,12 +102,12 @@ async fn only_the_server_that_is_meant_is_spoken_to() {
         async |url: String| secured.service.another(&[("DATABASE_URL", &url)]).organizer.get("/api/events").await;
     let trusted = "sslmode=verify-full&sslrootcert=OURS";
     health(secured.url("localhost", trusted)).await.is(200);
-    // Another name than the certificate's, and an authority that nobody named.
+    // A name other than the certificate's, and an authority that was not configured.
     health(secured.url("127.0.0.1", trusted)).await.is_refused(503, "database_unavailable");
     health(secured.url("localhost", "sslmode=verify-full")).await.is_refused(503, "database_unavailable");
-    // Whoever asks for less gets less.
+    // A weaker mode checks less.
     health(secured.url("127.0.0.1", "sslmode=require")).await.is(200);
-    // The server without TLS is not spoken to either, and the settings say the same as the URL.
+    // A server without TLS is not used either, and the settings have the same effect as the URL.
     let plain = [("DATABASE_URL", &*secured.service.database.url()), ("DB_SSLMODE", "verify-full")];
     secured.service.another(&plain).organizer.get("/api/events").await.is_refused(503, "database_unavailable");
     let authority = secured.directory.0.join("authority.pem");
@@ -141,7 +141,7 @@ async fn the_programs_of_postgresql_speak_to_no_other_server_either() {
     secured.service.ticket("A1").await;
     let backup = |host: &str, query: &str| {
         let mut command = on(&secured.service.database, &secured.directory, &["backup", "--to", "backups"]);
-        // What pg_dump would take for its own is not the setting.
+        // PGSSLMODE, which pg_dump would read, does not override the setting.
         Run::of(command.env("DATABASE_URL", secured.url(host, query)).env("PGSSLMODE", "disable"))
     };
     let said = tokio::task::block_in_place(|| backup("127.0.0.1", "sslmode=verify-full&sslrootcert=OURS")).failed(1);

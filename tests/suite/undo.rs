@@ -1,4 +1,4 @@
-//! Undo: a ticket's newest accepted scan, for as long as `UNDO_WINDOW` says.
+//! Undo: a ticket's newest accepted scan, for as long as `UNDO_WINDOW` allows.
 
 use http::Method;
 use register_ticket_api::limits::UNDO_WINDOW;
@@ -93,7 +93,7 @@ async fn a_second_undo_changes_nothing(service: Service) {
     service.clock.advance(30_000);
     let second = service.unchanged(undo(&supervisor, &scan)).await.is(200);
     assert_eq!(second, first);
-    // Nor does it undo what came after.
+    // Nor does it undo later scans.
     enter(&service, &supervisor, &ticket).await;
     service.clock.advance(3_600_000);
     service.unchanged(undo(&supervisor, &scan)).await.is(200);
@@ -110,7 +110,7 @@ async fn only_the_newest_accepted_scan_can_be_undone(service: Service) {
     assert_eq!(undone["ticket"]["status"], "valid");
 }
 
-/// Entry and exit through a process whose clock is ahead, re-entry through one that is right.
+/// Entry and exit through a process whose clock is ahead, re-entry through one whose clock is right.
 async fn the_last_scan_is_the_last_whatever_the_clocks(service: Service) {
     service.organizer.patch("/api/events/default", json!({ "reentry": "after_exit" })).await.is(200);
     let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
@@ -147,7 +147,7 @@ async fn of_a_reissued_ticket_only_its_own_scans_count_whatever_the_clocks(servi
     service.unchanged(undo(&supervisor, &old)).await.is_refused(409, "not_undoable");
 }
 
-/// What is recent lies between then and now: nobody knows when it was that a clock was ahead.
+/// A recent scan is not later than now: nobody knows how far a clock was ahead.
 async fn a_scan_of_the_future_cannot_be_undone(service: Service) {
     let (supervisor, ticket) = (service.supervisor().await, service.ticket("A1").await);
     service.clock.advance(3_600_000);
@@ -235,7 +235,7 @@ async fn a_supervisor_of_one_gate_undoes_nothing_of_another(service: Service) {
             assert_eq!(scan["at_gate"], at_gate);
             service.unchanged(undo(&south, &scan)).await.is_refused(403, "forbidden");
             undo(client, &scan).await.is(200);
-            // Nor is it told of what is undone already.
+            // Nor does it learn that the scan is already undone.
             service.unchanged(undo(&south, &scan)).await.is_refused(403, "forbidden");
             service.clock.advance(30_000);
         }

@@ -1,4 +1,4 @@
-//! People: who they are, and the erasure of what is known of them.
+//! People: their data, and its erasure.
 
 use serde_json::{Value, json};
 
@@ -116,7 +116,7 @@ async fn erasing_a_user_removes_the_person_and_keeps_the_counts(service: Service
     for trace in ["ana.ruiz", "ana ruiz", "ana@example.com", "passport", "wheelchair"] {
         assert!(!rows.contains(trace), "{trace} is still there: {rows}");
     }
-    // A1 came, A2 was still expected, A3 is somebody else's.
+    // A1 was used, A2 was still expected, A3 is somebody else's.
     let gate = with(before["gates"][0].clone(), json!({ "expected": 1 }));
     assert_eq!(before["expected"], 2);
     assert_eq!(
@@ -138,14 +138,14 @@ async fn an_erased_user_cannot_enter(service: Service) {
     assert_eq!(service.database.count("select count(*) from tickets where status = 'used'").await, 0);
 }
 
-/// More tickets of one person than one transaction changes.
+/// Issues more tickets to one person than one transaction changes.
 async fn many_of_ana(service: &Service) {
     let rows: String = (0..MANY).map(|seat| format!("{seat},North,ana,Anna\n")).collect();
     let file = format!("seat,gate,username,full_name\n{rows}");
     service.organizer.post_csv("/api/events/default/tickets", file).await.is(201);
 }
 
-/// No sum of chunks, so that some are left for the last.
+/// Not a multiple of the chunk, so that some are left for the last transaction.
 const MANY: i64 = 2_501;
 
 async fn who_holds_many_tickets_is_erased_some_at_a_time_and_last_of_all(service: Service) {
@@ -156,7 +156,7 @@ async fn who_holds_many_tickets_is_erased_some_at_a_time_and_last_of_all(service
     service.database.clear().await;
     let left = count("tickets where user_id is not null").await;
     assert!(left > 0 && left < MANY, "{left}");
-    // A ticket is taken whole, or not at all.
+    // Each ticket is changed completely or not at all.
     assert_eq!(count("tickets where status = 'valid'").await, left);
     assert_eq!(count("tickets where status = 'revoked' and user_id is null and version = 2").await, MANY - left);
     service.organizer.get("/api/users/ana").await.is(200);
@@ -164,7 +164,7 @@ async fn who_holds_many_tickets_is_erased_some_at_a_time_and_last_of_all(service
     service.organizer.delete("/api/users/ana").await.is(204);
     assert_eq!(count("tickets where status = 'revoked' and user_id is null").await, MANY);
     service.organizer.get("/api/users/ana").await.is_refused(404, "user_not_found");
-    // Each of the transactions left its trace.
+    // Each transaction has its own record.
     assert!(count("actions where action = 'user_erased'").await > 1);
 }
 
@@ -179,7 +179,7 @@ async fn gates_learn_a_name_that_many_tickets_bear_as_often_as_it_is_sent(servic
         assert_eq!(service.database.count(&told).await, MANY, "each ticket once");
     };
     told(2).await;
-    // Whoever was interrupted sends it again.
+    // After an interruption the same request is sent again.
     told(3).await;
     assert_eq!(service.database.count("select count(*) from actions where action = 'user_changed'").await, 1);
 }
@@ -251,7 +251,7 @@ impl Neighbours {
         if slug == "alpha" { &self.alpha } else { &self.beta }
     }
 
-    /// Makes an `ana` of an event, with an address of that event, and gives her a ticket there.
+    /// Creates an event's own `ana`, with an address of that event, and issues her a ticket there.
     async fn ana_of(&self, slug: &str) -> Ticket {
         let organizer = self.of(slug);
         let ana = json!({ "username": "ana", "full_name": format!("Ana of {slug}"), "email": format!("ana@{slug}") });
@@ -274,7 +274,7 @@ async fn two_events_each_have_people_of_their_own(service: Service) {
         both.service.unchanged(again).await.is_refused(409, "username_taken");
         let own = both.of(slug).get("/api/users/ana").await.is(200);
         assert_members(&own, json!({ "event": slug, "email": format!("ana@{slug}") }));
-        // Whose key is bound to none reaches them by the event's name, as the event's own key may too.
+        // An unbound key reaches them by the event's slug, and so may the event's own key.
         for client in [organizer, both.of(slug)] {
             assert_eq!(client.get(format!("/api/users/ana?event={slug}")).await.is(200), own);
             let tickets = walk(client, "/api/users/ana/tickets", "tickets").await;
@@ -314,7 +314,7 @@ async fn a_bound_key_knows_nobody_but_its_events_own_people(service: Service) {
         ] {
             request.is_refused(404, "user_not_found");
         }
-        // The name is free, too.
+        // The username is free, too.
         both.alpha.post("/api/users", json!({ "username": name })).await.is(201);
     }
     let people = "select count(*) from users where username in ('everybody', 'theirs') and full_name is null";

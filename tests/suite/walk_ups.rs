@@ -1,5 +1,5 @@
-//! People who come without a ticket and pay at the door: a supervisor admits them, each with a ticket that is made in the same
-//! breath.
+//! People who come without a ticket and pay at the door: a supervisor admits them, each with a ticket that is created
+//! together with the admission.
 
 use std::collections::HashSet;
 
@@ -40,7 +40,7 @@ const BATCH: &str = "/api/events/default/scans/batch";
 const STATS: &str = "/api/events/default/stats";
 const MINUTE: i64 = 60_000;
 
-/// The default event lets people in without a ticket, for 12 euros.
+/// Lets the default event admit people without a ticket, for 12 euros.
 async fn door(service: &Service) -> Client {
     service
         .organizer
@@ -60,7 +60,7 @@ fn walk_up(count: usize) -> Value {
     json!({ "scan_id": Uuid::now_v7(), "gate": "North", "count": count })
 }
 
-/// The scans of an answer.
+/// Returns the scans of an answer.
 #[track_caller]
 fn scans(reply: &Reply) -> Vec<Value> {
     reply.is(200)["scans"].as_array().expect("a walk-up has scans").clone()
@@ -75,7 +75,7 @@ async fn undo(client: &Client, scan: &Value) -> Reply {
     client.bare(Method::POST, format!("/api/scans/{scan_id}/undo")).await
 }
 
-/// People, cash and those inside, as the numbers of the event say.
+/// People without a ticket, cash, and people inside, from the event's statistics.
 async fn counted(service: &Service) -> [i64; 3] {
     let stats = service.organizer.get(STATS).await.is(200);
     ["walk_ups", "cash", "inside"].map(|name| stats[name].as_i64().expect("a number"))
@@ -104,7 +104,7 @@ async fn whoever_comes_without_a_ticket_gets_one_and_is_in(service: Service) {
     let done = service.organizer.get(format!("/api/tickets/{ticket}/actions")).await.is(200);
     assert_eq!(done["actions"].as_array().map(Vec::len), Some(1), "{done}");
     assert_members(&done["actions"][0], json!({ "action": "issued", "key_name": "Box office", "count": 3 }));
-    // Whoever scans one of these seats finds that nobody holds it.
+    // A scan of one of these seats finds no holder.
     let by_hand = json!({ "scan_id": Uuid::now_v7(), "seat": "2", "gate": "North", "manual": true, "note": "again" });
     supervisor.post("/api/events/default/scans", by_hand).await.is_scan(409, "not_registered");
 }
@@ -114,7 +114,7 @@ async fn a_walk_up_that_is_sent_again_makes_nothing(service: Service) {
     let request = with(walk_up(2), json!({ "full_name": "Ana Ruiz" }));
     let first = scans(&supervisor.post(WALK_UPS, request.clone()).await);
     service.clock.advance(MINUTE);
-    // The price of today is that of then, and what is not said is not compared.
+    // The price at the admission still applies, and fields left out are not compared.
     service.organizer.patch("/api/events/default", json!({ "walk_up_price": 1_500, "walk_ups": false })).await.is(200);
     for (client, request) in [
         (&supervisor, request.clone()),
@@ -160,13 +160,13 @@ async fn another_walk_up_under_the_same_id_is_a_conflict(service: Service) {
         json!({ "category": "Child" }),
         json!({ "note": "x" }),
         json!({ "paid": 900 }),
-        // The second one's scan is no walk-up of its own.
+        // The second person's scan is not a walk-up of its own.
         json!({ "scan_id": first[1]["scan_id"], "count": null }),
     ] {
         let other = supervisor.post(WALK_UPS, with(request.clone(), change));
         service.unchanged(other).await.is_refused(409, "scan_id_conflict");
     }
-    // Nor is a scan under such an id, and the other way round.
+    // A ticket's scan with such an id conflicts too, and so does the reverse.
     let ticket = service.ticket("A1").await;
     let scan = with(service.scan(&ticket), json!({ "scan_id": first[0]["scan_id"] }));
     let reply = service.unchanged(supervisor.post("/api/events/default/scans", scan)).await;
@@ -174,7 +174,7 @@ async fn another_walk_up_under_the_same_id_is_a_conflict(service: Service) {
     let scan = supervisor.post("/api/events/default/scans", service.scan(&ticket)).await.is_scan(200, "accepted");
     let other = supervisor.post(WALK_UPS, with(walk_up(1), json!({ "scan_id": scan["scan_id"] })));
     service.unchanged(other).await.is_refused(409, "scan_id_conflict");
-    // Of another event nothing is told but that.
+    // For another event, only that is revealed.
     service.event(json!({ "slug": "gala", "name": "Gala", "walk_ups": true, "currency": "EUR" })).await;
     let elsewhere = supervisor_of(&service, "gala").await;
     let other = elsewhere.post("/api/events/gala/walk-ups", with(request, json!({ "gate": null })));
@@ -196,7 +196,7 @@ async fn a_seat_is_the_next_free_number_at_its_gate(service: Service) {
     assert_eq!(seats(&south), ["41", "42"]);
     assert_eq!(south[0]["ticket"]["gate"], "South", "as its tickets write it");
     assert_eq!(seats(&scans(&supervisor.post(WALK_UPS, at("East")).await)), ["1", "2"]);
-    // A list that is numbered goes on from there.
+    // A list that numbers its seats continues from there.
     service.organizer.post_csv("/api/events/default/tickets", "gate,name\nNorth,Ana\n").await.is(201);
     let found = service.organizer.get("/api/events/default/tickets?q=Ana").await.is(200);
     assert_eq!(found["tickets"][0]["seat"], "10");
@@ -213,7 +213,7 @@ async fn the_gate_is_that_of_the_key_or_the_named_or_the_only_one(service: Servi
     assert_eq!(gate_of(&bound.post(WALK_UPS, walk_up(1)).await), "South", "whatever it says");
     let refused = service.unchanged(unbound.post(WALK_UPS, unnamed())).await.is_refused(422, "invalid_payload");
     assert_members(&refused["errors"][0], json!({ "field": "gate", "code": "required" }));
-    // What another gate's key asks again is told as little as by a scan.
+    // A replay by another gate's key shows as little as a scan.
     let request = walk_up(1);
     unbound.post(WALK_UPS, request.clone()).await.is(200);
     let told = scans(&bound.post(WALK_UPS, request).await);
@@ -285,7 +285,7 @@ async fn a_walk_up_with_a_wrong_field_is_refused(service: Service) {
         assert_eq!(refused["errors"][0]["field"], field, "{change}");
     }
     assert_eq!(scans(&supervisor.post(WALK_UPS, walk_up(20)).await).len(), 20);
-    // It is a batch that tells what a gate did by itself, and there alone.
+    // Offline admissions are only accepted in a batch.
     let scan = with(offline(&service, 1, 0), json!({ "offline_result": null }));
     let reply = service.unchanged(supervisor.post("/api/events/default/scans", scan)).await;
     let refused = reply.is_refused(422, "invalid_payload");
@@ -326,12 +326,12 @@ async fn an_undone_walk_up_is_not_counted_and_never_admits(service: Service) {
         let reissue = service.organizer.bare(Method::POST, format!("/api/tickets/{ticket}/reissue"));
         service.unchanged(reissue).await.is_refused(409, "ticket_used");
     }
-    // Asked again, each of them tells what became of it; its seat is not given to the next.
+    // A replay shows what became of each; an undone seat is not given to the next.
     let again = scans(&service.unchanged(supervisor.post(WALK_UPS, request)).await);
     let results: Vec<_> = again.iter().map(|scan| scan["result"].as_str().expect("a result")).collect();
     assert_eq!(results, ["accepted", "undone", "accepted"]);
     assert_eq!(seats(&scans(&supervisor.post(WALK_UPS, walk_up(1)).await)), ["4"]);
-    // Another gate's supervisor takes nothing back here.
+    // Another gate's supervisor cannot undo here.
     let south = supervisor_at(&service, "South").await;
     service.unchanged(undo(&south, &admitted[0])).await.is_refused(403, "forbidden");
 }
@@ -340,7 +340,7 @@ async fn supervisor_at(service: &Service, gate: &str) -> Client {
     supervisor(service, json!({ "gate": gate })).await
 }
 
-/// People whom a device admitted offline, as its batch tells it.
+/// People whom a device admitted offline, as in its batch.
 fn offline(service: &Service, count: usize, milliseconds: i64) -> Value {
     json!({ "scan_id": Uuid::now_v7(), "walk_up": { "count": count }, "at_gate": "North", "direction": "entry",
         "scanned_at": service.time(milliseconds), "offline_result": "accepted" })
@@ -371,10 +371,10 @@ async fn a_walk_up_that_a_gate_admitted_offline_is_recorded_once(service: Servic
     let again = service.unchanged(supervisor.post(BATCH, batch)).await.is(200);
     assert_members(&again["results"][0], json!({ "result": "accepted", "status": 200, "replayed": true }));
     assert_eq!(counted(&service).await, [3, 2_900, 3]);
-    // An answer that was lost: the same, asked by itself.
+    // A lost answer: the same admission, requested directly.
     let online = json!({ "scan_id": answer["results"][0]["scan_id"], "gate": "North", "count": 2 });
     assert_eq!(seats(&scans(&service.unchanged(supervisor.post(WALK_UPS, online)).await)), ["2", "3"]);
-    // The second one's scan has an id that the device can work out, to take it back.
+    // The device can compute the id of the second person's scan, to undo it.
     let [second] = &service
         .database
         .text(
@@ -435,7 +435,7 @@ async fn a_walk_up_is_handed_in_as_the_device_wrote_it(service: Service) {
     let gate = service.organizer.post("/api/keys", key("gate")).await.is(201);
     service.clock.advance(60 * MINUTE);
     let path = |key: &Value| format!("/api/keys/{}/scans", key["key_id"].as_str().expect("an id"));
-    // The names are not in a file.
+    // Files contain no names.
     let sent =
         with(offline(&service, 2, -MINUTE), json!({ "walk_up": { "count": 2, "paid": 700, "full_name": "Ana" } }));
     let client = service.anonymous.with_key(device["key"].as_str().expect("a key"));
@@ -458,7 +458,7 @@ async fn a_walk_up_is_handed_in_as_the_device_wrote_it(service: Service) {
     let of_a_gate = handed(&gate, "default", &[offline(&service, 1, -MINUTE)]);
     let answer = service.organizer.post(path(&gate), of_a_gate).await.is(200);
     assert_members(&answer["results"][0], json!({ "status": 403, "code": "forbidden" }));
-    // Nor does a file let a device that is bound to one event in at another.
+    // Nor does a file let a device bound to one event admit to another.
     service.event(json!({ "slug": "ball", "name": "Ball", "walk_ups": true })).await;
     let elsewhere = handed(&device, "ball", &[offline(&service, 1, -MINUTE)]);
     let answer = service.organizer.post(path(&device), elsewhere).await.is(200);
@@ -559,7 +559,7 @@ async fn what_is_exported_of_walk_ups_can_be_imported(service: Service) {
         assert_eq!(counts.get("notices"), None, "{counts}");
     }
     assert_eq!(counted(&service).await, [3, 3_600, 3]);
-    // Those who came without a ticket are not among those whom a seller's list lacks.
+    // People without a ticket do not count as missing from a seller's list.
     let counts =
         service.organizer.post_csv("/api/events/default/tickets?existing=skip", "seat,gate\nA1,North\n").await.is(201);
     assert_eq!(counts.get("notices"), None, "{counts}");

@@ -1,4 +1,4 @@
-//! Tickets as passes of Google Wallet: what Google is sent, and that its codes are ours. Google itself is not asked.
+//! Tickets as Google Wallet passes: what Google gets, and that its codes are ours. Google itself is not called.
 
 use std::process::Command;
 
@@ -25,7 +25,7 @@ on_both_databases! {
 const ISSUER: &str = "3388000000022123456";
 const EMAIL: &str = "tickets@a-project-with-a-name.iam.gserviceaccount.com";
 
-/// The key of a service account as Google hands it out, made by OpenSSL.
+/// A service account's key as Google issues it, created with OpenSSL.
 pub struct Account {
     directory: Directory,
     json: String,
@@ -51,7 +51,7 @@ impl Account {
         [("GOOGLE_WALLET_ISSUER_ID", ISSUER), ("GOOGLE_WALLET_KEY", &self.json)]
     }
 
-    /// The claims of a link, of which OpenSSL says that this account signed them.
+    /// The claims of a link, whose signature OpenSSL verifies with this account's key.
     #[track_caller]
     fn claims(&self, link: &str) -> Value {
         let token = link.strip_prefix("https://pay.google.com/gp/v/save/").unwrap_or_else(|| panic!("{link}"));
@@ -73,7 +73,7 @@ async fn page_of(service: &Service, ticket_id: impl std::fmt::Display) -> String
     link["ticket_url"].as_str().and_then(|url| url.strip_prefix("http://localhost:8080")).expect("a link").to_owned()
 }
 
-/// Where the button of a ticket's page leads.
+/// Presses the button of a ticket's page and returns the address it leads to.
 async fn press(anonymous: &Client, page: &str) -> String {
     let reply = anonymous.get(format!("{page}/wallet")).await;
     assert_eq!(reply.status, 303, "{}", reply.text());
@@ -86,7 +86,7 @@ async fn press(anonymous: &Client, page: &str) -> String {
     reply.header("location").to_owned()
 }
 
-/// What the QR code of a pass shows now, by a program that makes codes and is not ours.
+/// The text of a pass's QR code now, made by an independent program.
 fn shown(claims: &Value, service: &Service) -> String {
     let barcode = &claims["payload"]["eventTicketObjects"][0]["rotatingBarcode"];
     let [key] = &barcode["totpDetails"]["parameters"].as_array().expect("a list")[..] else { panic!("{barcode}") };
@@ -170,7 +170,7 @@ async fn a_pass_says_what_the_ticket_says(service: Service) {
         let suffix = id.as_str().and_then(|id| id.strip_prefix(&format!("{ISSUER}."))).expect("the issuer's");
         assert!(suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)), "{suffix}");
     }
-    // Google keeps what it was told first: an event that is another by now is another class. The ticket is the same.
+    // Google keeps the first version it gets, so a changed event gets another class. The ticket stays the same.
     service
         .organizer
         .patch("/api/events/fair", json!({ "starts_at": "2026-05-01T20:30:00Z", "location": null }))
@@ -257,7 +257,7 @@ async fn nothing_of_a_pass_is_logged(service: Service) {
     let settings = account.settings().into_iter().chain([("RUST_LOG", "debug")]);
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let server = Server::start(service.database.environment().into_iter().chain(settings)).await;
-    // A client that goes where it is sent would ask Google.
+    // A client that followed the redirect would call Google.
     let asked = format!("{}\r\n", head("GET", &format!("{page}/wallet"), ""));
     let link = server.exchange(asked.as_bytes()).expect("an answer").header("location").to_owned();
     server.process.logged("/t/{token}/wallet").await;
