@@ -72,7 +72,7 @@ impl Proxy {
     }
 
     fn seen(&self) -> MutexGuard<'_, Vec<Message>> {
-        self.seen.lock().expect("no thread panics with it")
+        self.seen.lock().expect("no thread panics with the lock")
     }
 
     /// Returns the executed statements.
@@ -120,7 +120,7 @@ fn pass_on(mut client: TcpStream, mut server: TcpStream, seen: &Mutex<Vec<Messag
         let head = if begun { &kind[..] } else { &[] };
         let message = [head, &length, &body].concat();
         begun |= begins;
-        seen.lock().expect("no thread panics with it").push(Message { kind: kind[0], body });
+        seen.lock().expect("no thread panics with the lock").push(Message { kind: kind[0], body });
         server.write_all(&message)?;
     }
 }

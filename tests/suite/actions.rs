@@ -318,7 +318,7 @@ async fn what_is_done_to_all_tickets_at_once_is_in_the_history_of_each(service: 
     let [own, used, other, new] =
         [history_of(&office.ticket).await, history_of(&used).await, history_of(&other).await, history_of(&new).await];
     assert_eq!(words(&own), recorded);
-    assert_eq!(words(&used), recorded[..3], "what is used up keeps its secret");
+    assert_eq!(words(&used), recorded[..3], "a used ticket keeps its secret");
     assert_eq!(words(&other), ["issued", "registered", "reissued"], "the links of another event were exported");
     assert_members(&own[3], json!({ "count": 1, "ticket_id": null, "key_id": null }));
     assert_eq!(words(&new), ["issued", "registered"], "it came afterwards");
@@ -339,7 +339,7 @@ async fn actions_are_told_in_the_order_of_their_times(service: Service) {
         let places: Vec<_> = actions.iter().map(place).collect();
         assert!(places.is_sorted() && places.len() > 6, "{places:#?}");
         let ids = actions.iter().map(|action| action["action_id"].to_string());
-        assert!(!ids.collect::<Vec<_>>().is_sorted(), "the ids alone would do");
+        assert!(!ids.collect::<Vec<_>>().is_sorted(), "the ids alone would be in order");
     };
     by_time(&history(&office.organizer, office.ticket.ticket_id).await);
     by_time(&office.actions().await);

@@ -265,7 +265,7 @@ async fn after_three_refused_codes_a_key_is_told_nothing_of_the_future_of_any_ti
     }
     let (fourth, fifth) = (service.ticket("A3").await, service.ticket("A4").await);
     assert_eq!(told(&gate, &fourth, 3_600_000).await, Value::Null);
-    assert_eq!(told(&gate, &fourth, 120_000).await, Value::Null, "and a code of minutes ahead is not even stale");
+    assert_eq!(told(&gate, &fourth, 120_000).await, Value::Null, "and a code minutes ahead is not even stale");
     assert_eq!(told(&gate, &fourth, -3_600_000).await, -3_600);
     gate.post(SCANS, of(&service, &fifth, -120_000)).await.is_scan(422, "stale_code");
     assert_eq!(told(&other, &fifth, 3_600_000).await, 3_600, "another key has its own three");

@@ -73,7 +73,7 @@ fn backups(service: &Service, directory: &Directory) -> Vec<String> {
 /// Takes a backup and returns its path.
 fn take(service: &Service, directory: &Directory) -> PathBuf {
     let said = Run::of(&mut backup(service, directory)).printed();
-    directory.0.join(said.split_once(": ").expect("the path, and then what is in it").0)
+    directory.0.join(said.split_once(": ").expect("the path, then its content").0)
 }
 
 /// An empty database of the same kind, to restore into.
@@ -219,7 +219,7 @@ async fn a_backup_amid_scans_has_every_scan_acknowledged_before_it(service: Serv
     assert!(before.is_subset(&restored), "{} of {} are there", restored.len(), before.len());
     let unlike = "select count(*) from tickets t where (t.status = 'used') <> exists \
                   (select 1 from scans s where s.ticket_id = t.ticket_id and s.result = 'accepted')";
-    assert_eq!(rows.count(unlike).await, 0, "a ticket is used exactly when its scan is there");
+    assert_eq!(rows.count(unlike).await, 0, "a ticket is used exactly if its scan exists");
 }
 
 async fn a_backup_amid_an_import_restores_none_of_its_tickets(service: Service) {
@@ -663,7 +663,7 @@ async fn the_command_gets_the_file_and_its_failure_undoes_nothing(service: Servi
         command
     };
     let said = Run::of(&mut sending()).printed();
-    assert_eq!(said.lines().count(), 1, "what the command says is not among what we say: {said}");
+    assert_eq!(said.lines().count(), 1, "the command's output is not part of ours: {said}");
     let file = directory.0.join(said.split_once(": ").expect("the path").0);
     let bytes = fs::read(directory.0.join("elsewhere")).expect("it was sent");
     assert_eq!(bytes, fs::read(&file).expect("it is there"));
@@ -912,7 +912,7 @@ async fn a_backup_of_far_less_than_the_one_before_says_so_and_leaves_that() {
     evening(&service).await;
     let full = take(&service, &directory);
     let slip = "delete from scans; delete from tickets where status = 'used'";
-    service.database.execute(slip).await.expect("who has the file may");
+    service.database.execute(slip).await.expect("the file's owner may");
     let run = Run::of(&mut backup(&service, &directory));
     assert!(run.errors.starts_with("warning: this backup holds"), "{run:?}");
     assert!(run.errors.contains(&full.file_name().expect("a file").display().to_string()), "{run:?}");

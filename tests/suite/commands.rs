@@ -22,7 +22,7 @@ pub struct Directory(pub PathBuf);
 impl Directory {
     pub fn new() -> Self {
         let path = std::env::temp_dir().join(format!("commands_{}", Uuid::new_v4().simple()));
-        std::fs::create_dir(&path).expect("the directory for temporary files takes a new one");
+        std::fs::create_dir(&path).expect("a temporary directory can be created");
         Self(path)
     }
 
@@ -256,7 +256,7 @@ fn a_setting_that_cannot_be_used_stops_with_one_line_and_2() {
             assert!(errors.starts_with(&format!("error: {named}: ")), "{errors}");
             assert_eq!(errors.matches('\n').count(), 1, "{errors}");
             if ["ORGANIZER_KEY", "TICKET_SECRET"].contains(&variable) {
-                assert!(!errors.contains(&*String::from_utf8_lossy(value)), "a secret is told");
+                assert!(!errors.contains(&*String::from_utf8_lossy(value)), "a secret is shown");
             }
         }
         assert_eq!(directory.names("."), [""; 0], "nothing is written");
@@ -559,12 +559,12 @@ async fn export_is_what_the_service_sends(service: Service) {
         assert_eq!(std::fs::read_to_string(directory.0.join("evening.csv")).expect("it is there"), sent);
         assert_eq!(directory.names("."), ["evening.csv"]);
         let mode = std::fs::metadata(directory.0.join("evening.csv")).expect("it is there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "names of people are its owner's alone");
+        assert_eq!(mode & 0o777, 0o600, "only the owner may read people's names");
     }
     let recorded = "select count(*) from actions where key_id is null and event_id is not null and action = ";
     for action in ["tickets_exported", "scans_exported"] {
         let recorded = format!("{recorded} '{action}'");
-        assert_eq!(database.count(&recorded).await, 3, "each command is kept, as each request is: {action}");
+        assert_eq!(database.count(&recorded).await, 3, "commands are recorded like requests: {action}");
     }
     Run::of(&mut on(database, &directory, &["export", "tickets", "--event", "ball"])).failed(1);
     let errors = Run::of(&mut on(database, &directory, &["export", "tickets", "--output", "no/where.csv"])).failed(1);
@@ -634,7 +634,7 @@ async fn a_lost_phone_is_reported_on_the_command_line(service: Service) {
     let written = std::fs::read_to_string(directory.0.join("links.csv")).expect("it is written");
     assert_eq!(written, printed);
     let read = "select count(*) from actions where action = 'links_exported' and subject_id is not null";
-    assert_eq!(database.count(read).await, 2, "who had the links is kept");
+    assert_eq!(database.count(read).await, 2, "who exported the links is recorded");
     let elsewhere = service.another(&[]).anonymous.with_key(key);
     elsewhere.get("/api/events/default/manifest").await.is_refused(401, "unauthenticated");
     let unknown = Uuid::nil().to_string();

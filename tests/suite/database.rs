@@ -60,7 +60,7 @@ impl TestDatabase {
         Self::of(match kind {
             Kind::Sqlite => {
                 let directory = std::env::temp_dir().join(new_name());
-                std::fs::create_dir(&directory).expect("the directory for temporary files takes a new one");
+                std::fs::create_dir(&directory).expect("a temporary directory can be created");
                 Place::Directory(directory)
             }
             Kind::Postgres => Place::create(Cluster::from_env()).await,
@@ -217,7 +217,7 @@ impl Place {
     fn settings(&self) -> Settings {
         let variables = self.environment();
         let read = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        Settings::read(read).expect("the test's own settings are right")
+        Settings::read(read).expect("the test's own settings are valid")
     }
 
     /// The broken invariants, if any.

@@ -268,7 +268,7 @@ async fn who_came_and_who_did_not_is_exported(service: Service) {
         pass(&service, ticket, direction).await;
     }
     let lines = listed(&service.organizer, "/api/events/gala/attendance.csv").await;
-    assert_eq!(lines.len(), 4, "nobody has the free one: {lines:#?}");
+    assert_eq!(lines.len(), 4, "the free ticket has no holder: {lines:#?}");
     let of =
         |ticket: &Ticket| lines.iter().find(|line| line["ticket_id"] == json!(ticket.ticket_id)).expect("its line");
     let first = json!({

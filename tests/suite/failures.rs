@@ -41,7 +41,7 @@ async fn a_scan_whose_ticket_changes_every_time_is_to_be_sent_again(service: Ser
     service.database.clear().await;
     let (path, body) = &scans[0];
     let admitted = service.organizer.post(path, body.clone()).await.is_scan(200, "accepted");
-    assert_eq!(admitted["replayed"], false, "what was no verdict is not replayed");
+    assert_eq!(admitted["replayed"], false, "a refusal without a verdict is not replayed");
 }
 
 /// The event and its tickets may be deleted between reading and writing. That is no failure of the database: reading

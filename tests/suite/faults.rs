@@ -17,7 +17,7 @@ const MANY: usize = 20;
 
 /// Asserts that a request is refused with a retry, long before the minute that an import may take.
 async fn is_refused_in_time(request: impl Future<Output = Reply>) {
-    let reply = tokio::time::timeout(PATIENCE, request).await.expect("nobody waits for long");
+    let reply = tokio::time::timeout(PATIENCE, request).await.expect("no request waits long");
     reply.is_refused(503, "database_unavailable");
     assert_eq!(reply.header("retry-after"), "1");
 }

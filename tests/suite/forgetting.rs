@@ -204,7 +204,7 @@ async fn nothing_personal_is_left_of_an_event_that_was_forgotten(service: Servic
     let all = Forgotten { tickets: 10 + MANY, people: 7 + MANY };
     assert_eq!(forgotten, [("gala".to_owned(), Ok(all))]);
 
-    assert_eq!(stats().await, before, "what is counted stays");
+    assert_eq!(stats().await, before, "the counts stay");
     assert_eq!(service.database.text(of_scans, of_scans).await, scans);
     let left = service.database.everything().await;
     let lines: Vec<&str> = left.lines().filter(|line| holds(line, MARK)).collect();
@@ -378,7 +378,7 @@ async fn an_import_that_was_begun_before_it_does_not_end_after_it(service: Servi
         "update events set issuing = event_id, issuing_since = {} where slug = 'gala'",
         service.moment(31 * DAY).0
     );
-    service.database.execute(&issuing).await.expect("an import is at work");
+    service.database.execute(&issuing).await.expect("an import is running");
     service.clock.advance(31 * DAY);
     assert_eq!(forget(&service).await, [("gala".to_owned(), Err("import_in_progress"))]);
     // It has written nothing for so long that it counts as stopped.

@@ -170,7 +170,7 @@ async fn a_known_person_with_another_address_is_refused_by_the_line(service: Ser
     for error in problem["errors"].as_array().expect("the problem names lines") {
         assert_eq!(error["code"], "person_differs");
     }
-    assert!(!problem.to_string().contains("ana"), "nor is anything of the person told: {problem}");
+    assert!(!problem.to_string().contains("ana"), "nor is anything about the person revealed: {problem}");
     service.organizer.patch("/api/users/ben", json!({ "email": "ben@example.org" })).await.is(200);
     let file = file.replace("mallory", "ana").replace("MALLORY", "ANA");
     service.organizer.post_csv(TICKETS, file).await.is(201);
@@ -620,7 +620,7 @@ async fn a_seat_that_two_lines_name_is_told_however_they_write_it(service: Servi
 
 /// The code and the parameters of each error or notice.
 fn told(told: &Value) -> Value {
-    let told = told.as_array().expect("something is told").iter();
+    let told = told.as_array().expect("a list of errors or notices").iter();
     told.map(|told| json!([told["code"], told["params"]])).collect()
 }
 
@@ -668,7 +668,7 @@ async fn an_import_that_is_given_up_holds_its_place_until_its_file_is_read(servi
     }
     import.abort();
     assert!(import.await.is_err_and(|error| error.is_cancelled()));
-    assert_eq!(short().await, 429, "its file is being read yet");
+    assert_eq!(short().await, 429, "its file is still being read");
     while short().await != 200 {
         tokio::task::yield_now().await;
     }

@@ -289,7 +289,7 @@ async fn an_import_whose_holder_is_erased_meanwhile_is_to_be_sent_again(service:
     assert_eq!(service.database.count("select count(*) from tickets").await, 0);
     assert_eq!(service.database.count("select count(*) from users").await, 0);
     let held = Held::of(&service).await;
-    assert_eq!(held.import.await.expect("they are made anew").users_created, MANY as u64);
+    assert_eq!(held.import.await.expect("they are created again").users_created, MANY as u64);
 }
 
 /// Each waits for a name that the other is writing, before it has written all of its own.
@@ -336,7 +336,7 @@ async fn an_import_that_was_taken_for_stopped_writes_nothing_more(service: Servi
     let held = Held::of(&service).await;
     service.clock.advance(STOPPED);
     service.organizer.post(TICKETS, json!({ "seat": "1", "gate": "South" })).await.is(201);
-    let refused = held.import.await.expect_err("it has lost what it had written");
+    let refused = held.import.await.expect_err("its rows were deleted");
     // Not because a holder is missing: it checks whether it may still write.
     assert!(matches!(&refused, Error::DatabaseUnavailable(why) if why.contains("stalled")), "{refused:?}");
     assert_eq!(service.database.count("select count(*) from tickets").await, 1);

@@ -306,7 +306,7 @@ async fn a_device_is_heard_of_by_its_list_within_a_minute(service: Service) {
     {
         service.clock.advance(60_001);
         let now = service.time(0);
-        assert_eq!(sync(&device, unsent, &etag).await.0, 304, "whatever it says, it gets its list");
+        assert_eq!(sync(&device, unsent, &etag).await.0, 304, "it gets its list whatever it reports");
         assert_eq!(heard(&service, "North").await, json!([now, told, now]));
     }
     // Another device's reports do not apply to this one.

@@ -272,7 +272,7 @@ async fn an_answer_that_lambda_would_not_carry_is_refused(service: Service) {
     let [before, after] = [&before, &after].map(|rows| rows.lines().collect::<BTreeSet<_>>());
     let changed: Vec<_> = before.symmetric_difference(&after).collect();
     assert_eq!(changed.len(), 1, "a row changed");
-    assert!(changed[0].contains("tickets_exported"), "who asked for it is not kept");
+    assert!(changed[0].contains("tickets_exported"), "the caller is not recorded");
 }
 
 async fn a_body_that_is_too_large_is_refused(service: Service) {

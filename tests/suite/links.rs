@@ -74,9 +74,9 @@ async fn a_link_comes_with_what_to_say_to_its_holder_in_the_events_language(serv
     let both = service.organizer.get(format!("/api/tickets/{first}/link?all=true")).await.is(200);
     let text = both["text"].as_str().expect("a text");
     assert!(both["ticket_url"] == one["ticket_url"] && text.contains(url) && text.contains(other), "{text}");
-    assert_eq!(text.matches("/t/").count(), 2, "not what is revoked, of another person or of another event: {text}");
+    assert_eq!(text.matches("/t/").count(), 2, "no revoked ticket, none of another person or event: {text}");
     let after = service.database.count("select count(*) from actions where action = 'link_shown'").await;
-    assert_eq!(after, before + 2, "each link that is read is recorded");
+    assert_eq!(after, before + 2, "each reading of a link is recorded");
     service.organizer.get(format!("/api/tickets/{first}/link?all=yes")).await.is_refused(422, "invalid_payload");
 }
 

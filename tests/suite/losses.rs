@@ -319,7 +319,7 @@ async fn keys_are_noted_before_they_are_sent(service: Service) {
     let noted = async || service.database.count("select coalesce(max(manifest_at), 0) from keys").await;
     service.seat("default", "free", "North").await;
     phone.client.get(MANIFEST).await.is(200);
-    assert_eq!(noted().await, 0, "there was no key in it");
+    assert_eq!(noted().await, 0, "the list contained no key");
     service.ticket("A1").await;
     let mut before = 0;
     for wait in [0, 1_000, 30_000, 120_000, 500] {

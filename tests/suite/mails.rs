@@ -447,7 +447,7 @@ async fn a_mail_that_may_have_been_lost_is_sent_again(service: Service) {
     assert_eq!(office.mail(&ids).await, ["unreachable", "sent"]);
     assert_eq!(office.ticket(&ids[0]).await["mailed_at"], Value::Null);
     office.organizer.patch("/api/users/ana", json!({ "email": "ana@example.org" })).await.is(200);
-    assert_eq!(office.mail(&ids).await, ["sent", "mailed_already"], "rather twice than never");
+    assert_eq!(office.mail(&ids).await, ["sent", "mailed_already"], "sent twice rather than never");
     assert_eq!(office.server.mails().len(), 3);
 }
 

@@ -133,7 +133,7 @@ async fn since_leaves_out_what_did_not_change(service: Service) {
     let early = service.ticket("A1").await;
     service.seat("default", "A2", "North").await;
     service.clock.advance(HOUR);
-    let as_of = gate.get(MANIFEST).await.is(200)["as_of"].as_i64().expect("a manifest says what it is as of");
+    let as_of = gate.get(MANIFEST).await.is(200)["as_of"].as_i64().expect("a manifest has an as_of");
 
     let changed = gate.get(format!("{MANIFEST}?since={as_of}")).await.is(200);
     assert_eq!(changed["tickets"], json!([]));

@@ -73,10 +73,10 @@ fn check_request(request: &Request<Vec<u8>>, answer: &[u8]) {
     let described = described.unwrap_or_else(|| panic!("{sent}: a body as `{media_type}` is not described")).1;
     let value: Value = match media_type.as_str() {
         "application/json" if path.ends_with("/batch") => understood(request.body(), answer),
-        "application/json" => serde_json::from_slice(request.body()).expect("what was understood is JSON"),
+        "application/json" => serde_json::from_slice(request.body()).expect("an accepted body is JSON"),
         "application/x-www-form-urlencoded" => {
             let fields: HashMap<String, String> =
-                serde_urlencoded::from_bytes(request.body()).expect("what was understood is a form");
+                serde_urlencoded::from_bytes(request.body()).expect("an accepted body is a form");
             json!(fields)
         }
         _ => return,

@@ -287,7 +287,7 @@ async fn a_phone_keeps_a_ticket_like_an_app(service: Service) {
     assert_eq!(reply.header("content-type"), "application/manifest+json");
     assert_eq!(reply.header("cache-control"), "no-store");
     assert_members(&manifest, json!({ "start_url": path, "display": "standalone" }));
-    assert_eq!(manifest["display_override"], json!(["browser"]), "Google is not asked for a package, and told no link");
+    assert_eq!(manifest["display_override"], json!(["browser"]), "no package from Google, and no link sent to it");
     assert_eq!(manifest["name"], "Feria de Mayo · A1");
     for icon in manifest["icons"].as_array().expect("icons") {
         let reply = service.anonymous.get(icon["src"].as_str().expect("an address")).await;

@@ -90,12 +90,12 @@ async fn an_admission_tells_the_holders_other_tickets_for_this_gate(service: Ser
     let first = Ticket::new(&service.organizer.bare(Method::POST, format!("{}/reissue", path("A1"))).await.is(200));
 
     let scan = gate.post(SCANS, service.scan(&used)).await.is_scan(200, "accepted");
-    assert_eq!(seats(&scan), ["A1", "A2"], "of this gate, this event and this holder, and not revoked");
+    assert_eq!(seats(&scan), ["A1", "A2"], "same gate, event and holder, and not revoked");
     let scan = gate.post(SCANS, service.scan(&first)).await.is_scan(200, "accepted");
     let ticket_id = path("A2").replace("/api/tickets/", "");
     let party = json!([{ "ticket_id": ticket_id, "seat": "A2", "gate": "north", "full_name": "Bea Ruiz",
         "category": "Under 12", "note": "Walks with a stick" }]);
-    assert_eq!(scan["party"], party, "who came in is none of those who may");
+    assert_eq!(scan["party"], party, "the admitted ticket is not among the offered ones");
 }
 
 async fn only_who_was_let_in_is_told_of_a_party(service: Service) {
@@ -156,7 +156,7 @@ async fn a_family_comes_in_by_one_code(service: Service) {
     assert_eq!(service.database.count("select count(*) from tickets where last_step is null").await, 3, "no code was");
     let record = service.organizer.get("/api/events/default/scans.csv").await.text();
     let by = first["scan_id"].as_str().expect("it has an id");
-    assert_eq!(record.matches(&format!(",\"{by}\",")).count(), 3, "they name who spoke: {record}");
+    assert_eq!(record.matches(&format!(",\"{by}\",")).count(), 3, "they name the voucher: {record}");
     // Their codes were not used up, but their tickets were.
     gate.post(SCANS, service.scan(&tickets[1])).await.is_scan(409, "already_used");
 }

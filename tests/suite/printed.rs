@@ -54,7 +54,7 @@ async fn printing_again_prints_the_same(service: Service) {
     assert_eq!(print(&service, &ticket).await.is(200), first);
     assert_eq!((service.version("A1").await, rows().await), (version, before), "nothing changes");
     let recorded = "select count(*) from actions where action = 'printed'";
-    assert_eq!(service.database.count(recorded).await, 2, "but who had the paper's code is kept");
+    assert_eq!(service.database.count(recorded).await, 2, "but who got the paper's code is recorded");
 }
 
 async fn a_ticket_that_admits_nobody_now_is_not_printed(service: Service) {

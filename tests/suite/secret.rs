@@ -125,7 +125,7 @@ async fn a_change_of_the_secret_gives_tickets_new_codes_and_leaves_what_they_are
     assert!(reissued.contains("\"default\"") && reissued.ends_with(",\"4\""), "{reissued}");
     let count = async |what: &str| service.database.count(&format!("select count(*) from tickets where {what}")).await;
     assert_eq!(count("seeded_at is not null and changed_at = seeded_at and printed_at is null").await, 4);
-    assert_eq!(count("seat = 'B1' and seeded_at is null").await, 1, "a ticket that is used up stays as it is");
+    assert_eq!(count("seat = 'B1' and seeded_at is null").await, 1, "a used ticket stays unchanged");
     assert_eq!(service.database.count(kept).await, 5);
     assert_eq!(count("inside and seat = 'A2'").await, 1);
     for old in [&valid, &printed] {

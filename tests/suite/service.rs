@@ -175,7 +175,7 @@ pub fn settings(database: &TestDatabase, further: &[(&str, &str)]) -> Settings {
         let own = || variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         further.or_else(own)
     };
-    Settings::read(read).expect("the test's own settings are right")
+    Settings::read(read).expect("the test's own settings are valid")
 }
 
 /// What a holder's phone has.

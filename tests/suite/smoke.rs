@@ -401,7 +401,7 @@ async fn a_connection_that_is_lost_is_told_and_nothing_is_sent_twice(service: Se
         let run = Outcome::of(prepared.run(between.address)).await;
         run.failed(step, "expected an answer, got none");
         assert_eq!(between.asked().iter().filter(|asked| *asked == request).count(), 1);
-        assert_eq!(prepared.rows().await, before, "what the service did all the same is cleaned up");
+        assert_eq!(prepared.rows().await, before, "what the service did anyway is cleaned up");
     }
 }
 
@@ -453,7 +453,7 @@ async fn a_cold_start_is_told(service: Service) {
     let run = start(&url, &key, &[]);
     within(PATIENCE, "a request", async || between.asked().first().cloned()).await;
     let server = Server::start(service.database.environment()).await;
-    address.set(server.address).expect("it is told once");
+    address.set(server.address).expect("it is set once");
     let cold = Outcome::of(run).await;
     cold.passed();
     assert!(cold.report["cold_start_ms"].as_u64().is_some_and(|ms| ms > 0), "{}", cold.log);
@@ -495,7 +495,7 @@ async fn over_tls_the_authorities_of_ssl_cert_file_are_trusted_and_no_others() {
     let service = Service::start(Kind::Sqlite).await;
     let prepared = Prepared::new(service).await;
     let directory = std::env::temp_dir().join(format!("smoke_{}", uuid::Uuid::new_v4().simple()));
-    std::fs::create_dir(&directory).expect("the directory for temporary files takes a new one");
+    std::fs::create_dir(&directory).expect("a temporary directory can be created");
     let tls = certificates(&directory);
     let address = Arc::new(prepared.server.address.into());
     let between = Between::open(address, Some(tls), Arc::new(|_: &str, reply| Some(reply)));

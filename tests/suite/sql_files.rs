@@ -166,7 +166,7 @@ async fn a_login_that_another_database_lets_in_at_the_same_moment_is_let_in() {
     );
     within(PATIENCE, "a grant that waits", async || (database.count(&waiting).await == 1).then_some(())).await;
     other.execute("commit").await.expect("the other one is first");
-    migration.await.expect("no panic").expect("whoever let it in");
+    migration.await.expect("no panic").expect("it has the role either way");
 
     let member = format!(
         "select count(*) from pg_roles r where r.rolname = '{login}' and pg_has_role(r.oid, 'ticket_service', 'member')"

@@ -333,7 +333,7 @@ async fn a_file_is_recorded_as_of_the_key_that_wrote_it(service: Service) {
     let of_key = service.organizer.get(format!("/api/keys/{}/scans", id(&key))).await.is(200);
     assert_members(&of_key["scans"][0], json!({ "scan_id": scan["scan_id"], "received_at": service.time(0) }));
     let actions = service.organizer.get("/api/actions.csv").await.text();
-    let line = actions.lines().find(|line| line.contains("scans_handed_in")).expect("who handed it in is kept");
+    let line = actions.lines().find(|line| line.contains("scans_handed_in")).expect("who handed it in is recorded");
     assert!(line.contains(id(&key)) && line.ends_with(",\"2\""), "{line}");
     hand_in(&service, &key, body).await;
     assert_eq!(service.database.count("select count(*) from scans").await, 1);

@@ -50,7 +50,7 @@ async fn a_seat_has_one_ticket_at_each_gate_of_each_event(service: Service) {
     service.seat("other", "A1", "North").await;
     let again = service.organizer.post(TICKETS, json!({ "seat": "A1", "gate": "North" }));
     let taken = service.unchanged(again).await.is_refused(409, "seat_taken");
-    assert_eq!(taken["errors"][0]["field"], "seat", "of one ticket the field is named, as a form has it");
+    assert_eq!(taken["errors"][0]["field"], "seat", "for a single ticket the form's field is named");
 }
 
 async fn one_wrong_ticket_keeps_all_from_being_created(service: Service) {

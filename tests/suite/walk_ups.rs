@@ -194,7 +194,7 @@ async fn a_seat_is_the_next_free_number_at_its_gate(service: Service) {
     assert_eq!(seats(&scans(&supervisor.post(WALK_UPS, at("North")).await)), ["8", "9"]);
     let south = scans(&supervisor.post(WALK_UPS, at("south")).await);
     assert_eq!(seats(&south), ["41", "42"]);
-    assert_eq!(south[0]["ticket"]["gate"], "South", "as its tickets write it");
+    assert_eq!(south[0]["ticket"]["gate"], "South", "spelled as on its tickets");
     assert_eq!(seats(&scans(&supervisor.post(WALK_UPS, at("East")).await)), ["1", "2"]);
     // A list that numbers its seats continues from there.
     service.organizer.post_csv("/api/events/default/tickets", "gate,name\nNorth,Ana\n").await.is(201);
@@ -210,7 +210,7 @@ async fn the_gate_is_that_of_the_key_or_the_named_or_the_only_one(service: Servi
     assert_eq!(gate_of(&unbound.post(WALK_UPS, unnamed()).await), "Entrance");
     let bound = supervisor(&service, json!({ "gate": "South" })).await;
     assert_eq!(gate_of(&bound.post(WALK_UPS, unnamed()).await), "South");
-    assert_eq!(gate_of(&bound.post(WALK_UPS, walk_up(1)).await), "South", "whatever it says");
+    assert_eq!(gate_of(&bound.post(WALK_UPS, walk_up(1)).await), "South", "whatever the request says");
     let refused = service.unchanged(unbound.post(WALK_UPS, unnamed())).await.is_refused(422, "invalid_payload");
     assert_members(&refused["errors"][0], json!({ "field": "gate", "code": "required" }));
     // A replay by another gate's key shows as little as a scan.

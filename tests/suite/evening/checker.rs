@@ -113,7 +113,7 @@ mod tests {
         words.push(Told::Done);
         random.shuffle(&mut words);
         let find = |word: Told| ticket.after(act, Some(word)).pop().map(|after| (word, after));
-        words.into_iter().find_map(find).expect("whatever is done, something is told")
+        words.into_iter().find_map(find).expect("every act has an answer")
     }
 
     /// A history that could have happened: every operation takes effect at one moment between its request and its

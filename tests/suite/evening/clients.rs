@@ -63,7 +63,7 @@ struct Sent {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics with it")
+    mutex.lock().expect("no thread panics with the lock")
 }
 
 impl Book {

@@ -219,7 +219,7 @@ impl<'a> Nemesis<'a> {
             let (while_it_lasts, number) = (Duration::from_millis(random.u64(100..500)), random.u32(0..4));
             tokio::time::sleep(pause).await;
             self.do_it(fault, place, while_it_lasts, number).await;
-            *book.servers.lock().expect("nobody panics with it") = self.addresses();
+            *book.servers.lock().expect("no thread panics with the lock") = self.addresses();
         }
     }
 
