@@ -1,7 +1,7 @@
-# scripts/bootstrap-gcp, with a gcloud that knows the project and, in a new one, nothing else. It keeps what conditions say,
-# as their files are gone afterwards. GitHub knows the numbers of repository and owner.
+# Rules of scripts/bootstrap-gcp, with a stand-in gcloud that knows the project and, in a new one, nothing else. It
+# saves the conditions, whose files are deleted afterwards. The stand-in gh knows the ids of repository and owner.
 
-_gcloud() { # what `describe` answers with: 0 in a project where all is there, 1 in a new one
+_gcloud() { # the exit code of `describe`: 0 in a complete project, 1 in a new one
   stand_in gh <<'SH'
 [ "$*" = "api repos/an-owner/tickets --jq \"\\(.id) \\(.owner.id)\"" ] && echo 700700 4242
 SH
@@ -21,7 +21,7 @@ esac
 SH
 }
 
-# Whom the pool's tokens may be, by attribute.
+# The tokens that the pool may accept, by attribute.
 _pool=principalSet://iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/github
 
 _bootstrap() { # ENVIRONMENT OPTION…
@@ -62,7 +62,7 @@ accounts_are_there_before_they_are_granted_something() {
     'service-accounts add-iam-policy-binding ticket-deploy-stg'
 }
 
-# Names can be taken by others: neither they nor the subject, which is made of them, decide anything.
+# Others can take the names, so neither they nor the subject, which contains them, decide anything.
 only_tokens_of_the_repository_are_trusted_by_its_numbers() {
   _gcloud 1
   passes _bootstrap stg
@@ -91,7 +91,7 @@ the_deployer_of_production_is_pinned_to_its_environment() {
   called "attribute.environment=assertion.repository_id + ':' + (has(assertion.environment) ? assertion.environment : '')"
 }
 
-# Without workflow and branch any job of the repository could read people's names.
+# Without workflow and branch, any job of the repository could read people's names.
 who_rehearses_is_one_workflow_of_main_and_only_looks() {
   _gcloud 1
   passes _bootstrap prd
@@ -104,7 +104,7 @@ who_rehearses_is_one_workflow_of_main_and_only_looks() {
   called 'gs://a-project-ticket-backups-prd --member=serviceAccount:ticket-rehearse-prd@* --role=roles/storage.objectViewer'
 }
 
-# Whoever may run things as an account has its rights: of the project's accounts only those that it deploys.
+# Anyone who may run things as an account has its rights: of the project's accounts, only those that it deploys.
 the_deployer_may_act_as_what_it_deploys_and_as_no_other() {
   local name
   _gcloud 1
@@ -115,7 +115,7 @@ the_deployer_may_act_as_what_it_deploys_and_as_no_other() {
     called "service-accounts add-iam-policy-binding ticket-$name-prd@a-project.iam.gserviceaccount.com * --member=serviceAccount:ticket-deploy-prd@a-project.iam.gserviceaccount.com --role=roles/iam.serviceAccountUser"
   done
   not_called 'projects add-iam-policy-binding * --role=roles/iam.'
-  # Each account that Terraform runs something as is one of these.
+  # Every account that Terraform runs something as is one of these.
   equals "export migrate service" "$(grep -oh 'account_of\["[a-z]*"\]' terraform/*.tf | cut -d '"' -f 2 | sort -u | paste -sd ' ')"
   equals "" "$(grep -hE '^resource "google_service_account|serviceAccountUser|serviceAccountTokenCreator' terraform/*.tf || :)"
 }

@@ -1,4 +1,4 @@
-# scripts/bootstrap-github, with a GitHub that keeps what it is sent, as it would answer it.
+# Rules of scripts/bootstrap-github, with a stand-in GitHub that stores what it gets and returns it.
 
 _github() {
   export GITHUB_REPOSITORY=an-owner/tickets

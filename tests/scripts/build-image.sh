@@ -1,4 +1,4 @@
-# scripts/build-image in a repository of its own, with a stand-in for Docker.
+# Rules of scripts/build-image, in a separate repository with a stand-in for Docker.
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib"

@@ -1,5 +1,5 @@
-# A small cloud for the rules about deployments: what serves where is in files of $scratch, and $scratch/breaks holds the
-# names of what is out of order.
+# A small cloud for the deployment rules: files in $scratch say what serves where, and $scratch/breaks lists what is
+# broken.
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # what the rules use
 
@@ -10,14 +10,14 @@ NEW=register-ticket-api-stg-00002-def
 
 _crate_version() { sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml; }
 
-_image_says() { # LABEL PROGRAM: of an image, the version on its label and what its program says of itself
+_image_says() { # LABEL PROGRAM: the versions on an image's label and from its program
   echo "$1" >"$scratch/label"
   echo "$2" >"$scratch/program"
 }
 
 _breaks() { printf '%s\n' "$@" >"$scratch/breaks"; }
 
-# _cloud ENV [SERVING]: where SERVING serves, nothing yet when it is left out.
+# _cloud ENV [SERVING]: the revision SERVING serves; if it is left out, nothing does yet.
 _cloud() {
   export GCP_PROJECT_ID=a-project GITHUB_REPOSITORY=Someone/Tickets SMOKE_KEY=smoke-key-of-a-test
   touch "$scratch/breaks"
@@ -61,7 +61,7 @@ case "$*" in
     if [ -s "$scratch/planned" ]; then
       echo register-ticket-api-stg-00002-def >"$scratch/candidate"
     else
-      # All traffic to the newest, even when Terraform then fails.
+      # All traffic goes to the newest, even if Terraform then fails.
       echo register-ticket-api-stg-00002-def >"$scratch/serving"
       : >"$scratch/candidate"
       ! _broken switch

@@ -1,4 +1,4 @@
-# scripts/compose-test, with stand-ins for Docker and for the tests themselves.
+# Rules of scripts/compose-test, with stand-ins for Docker and for the tests themselves.
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/sql/postgres"

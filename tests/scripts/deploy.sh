@@ -1,4 +1,4 @@
-# Rules of scripts/deploy. Whatever fails, the old revision serves.
+# Rules of scripts/deploy. Whatever fails, the old revision keeps serving.
 # shellcheck shell=bash
 . tests/scripts/cloud.sh
 
@@ -133,7 +133,7 @@ another_environment_is_refused() {
   equals 0 "$(calls terraform)"
 }
 
-# Were it taken for a first deployment, all traffic would go to an untested revision.
+# If it were treated as a first deployment, all traffic would go to an untested revision.
 a_service_that_cannot_be_listed_is_not_a_missing_one() {
   _deployment_fails list
   not_called 'terraform -chdir=terraform plan'
@@ -226,7 +226,7 @@ the_summary_says_when_the_way_back_failed() {
 
 an_interrupted_deployment_cleans_up_and_leaves_the_old_revision() {
   _cloud stg $OLD
-  # Like GitHub, which ends a cancelled run with a signal to the script alone.
+  # Like GitHub, which ends a cancelled run by signalling the script alone.
   stand_in cargo <<'SH'
 case "$*" in *--no-run*) exit ;; esac
 kill -INT "$(cat "$scratch/pid")"
@@ -308,7 +308,8 @@ a_way_back_that_is_not_healthy_says_so() {
   says "scripts/deploy stg route $NEW"
 }
 
-# _killed ENV WHERE: a deployment that hangs at a call and is ended as GitHub ends a cancelled step, with no time for anything.
+# _killed ENV WHERE: a deployment that hangs at a call and is killed as GitHub kills a cancelled step, without time to
+# clean up.
 _killed() {
   _cloud "$1" "register-ticket-api-$1-00001-abc"
   export GITHUB_STEP_SUMMARY=$scratch/summary
@@ -338,7 +339,7 @@ what_was_cut_off_after_the_traffic_moved_is_taken_back_by_the_next_step() {
 
 test_data_that_a_cut_off_deployment_left_is_removed_by_the_next_step() {
   _killed stg psql '*testdata*'
-  equals 1 "$(calls 'psql * --file=sql/postgres/cleanup/')" # before it was loaded
+  equals 1 "$(calls 'psql * --file=sql/postgres/cleanup/')" # before loading the data
   passes scripts/deploy stg finish
   equals 2 "$(calls 'psql * --file=sql/postgres/cleanup/')"
   _serves $OLD

@@ -1,12 +1,11 @@
-# Rules of the documents: their links lead somewhere, and README.es.md says the same as README.md, as far as a program can
-# tell.
+# Rules of the documents: their links work, and README.es.md says the same as README.md, as far as a program can tell.
 # shellcheck shell=bash
 
 _without_code() { awk '/^ *```/ { inside = !inside; next } !inside' "$1"; }
 
 _links() { _without_code "$1" | grep -o ']([^)]*)' | sed 's/^](//; s/)$//' | grep -v '^https:' | sort -u || :; }
 
-# As GitHub makes them of the headings, when these are in English.
+# The anchors that GitHub makes from English headings.
 _anchors() {
   _without_code "$1" | sed -n 's/^##* //p' | tr '[:upper:]' '[:lower:]' | tr -cd 'a-z0-9_ \n-' | tr ' ' '-' |
     awk '{ print seen[$0]++ ? $0 "-" seen[$0] - 1 : $0 }'
@@ -16,7 +15,7 @@ every_link_leads_somewhere() {
   local document link page anchor
   for document in *.md docs/*.md terraform/*.md; do
     for link in $(_links "$document"); do
-      [ "$link" != ../../releases ] || continue # a page of GitHub's, not a file
+      [ "$link" != ../../releases ] || continue # a GitHub page, not a file
       page=${link%%#*} anchor=${link#"${link%%#*}"}
       if [ -n "$page" ]; then page=$(dirname "$document")/$page; else page=$document; fi
       [ -e "$page" ] || _wrong "$document: there is no $link"
@@ -32,7 +31,8 @@ every_screenshot_is_shown_somewhere() {
   done
 }
 
-# What holds names of people or makes codes: exports, dumps, answers with secrets. What is added to is there already.
+# Files with people's names or the means to make codes: exports, dumps, answers with secrets. Files that are appended to
+# exist already.
 what_the_documents_write_to_files_is_their_owners_alone() {
   local written
   written=$(grep -nE '\bapi .*[^>]>[a-z]|pg_dump .*[^>]>[a-z]|: >[a-z]|storage cp "' ./*.md docs/*.md terraform/*.md)
@@ -43,7 +43,7 @@ _same_in_both_languages() { # WHAT-PRINTS-IT
   diff <("$1" README.md) <("$1" README.es.md)
 }
 
-# Comments are in the language of their page; what the program answers is not.
+# Comments are in the page's language; program output is not.
 _commands() { awk '/^```/ { inside = !inside; next } inside' "$1" | sed 's/ *# .*//'; }
 
 both_languages_have_the_same_commands() { _same_in_both_languages _commands; }
@@ -56,7 +56,7 @@ _headings() { _without_code "$1" | sed -n 's/^\(##*\) .*/\1/p'; }
 
 both_languages_have_the_same_sections() { _same_in_both_languages _headings; }
 
-# A page may be there in Spanish too.
+# The linked page may exist in Spanish too.
 _links_elsewhere() { _links "$1" | grep -v '^README' | sed 's/\.es\.md/.md/'; }
 
 both_languages_link_to_the_same_pages() { _same_in_both_languages _links_elsewhere; }

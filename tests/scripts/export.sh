@@ -1,6 +1,7 @@
-# terraform/export.sh, the daily dump. pg_dump and pg_restore are stand-ins here: an archive is whole when it ends with "end".
+# Rules of terraform/export.sh, the daily dump. pg_dump and pg_restore are stand-ins: an archive is complete if it ends
+# with "end".
 
-_programs() { # what pg_dump writes
+_programs() { # the output of pg_dump
   stand_in pg_dump <<SH
 for argument; do case \$argument in --file=*) printf '$1' >"\${argument#*=}" ;; esac; done
 SH

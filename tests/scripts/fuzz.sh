@@ -1,4 +1,4 @@
-# Rules of scripts/fuzz, with stand-ins for cargo and for the programs of the targets.
+# Rules of scripts/fuzz, with stand-ins for cargo and the targets' programs.
 # shellcheck shell=bash
 
 _project() {

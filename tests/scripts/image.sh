@@ -1,10 +1,10 @@
-# Rules of scripts/image: no image is taken whose build from this very tree is not proven.
+# Rules of scripts/image: an image is only used if it is proven to be built from this very tree.
 # shellcheck shell=bash
 
 DIGEST=sha256:$(printf 'a%.0s' {1..64})
 BUILT=$(printf 'c%.0s' {1..40}) # the commit that a pull request's merge would have made
 
-# A registry and a GitHub, in which everything is right. A rule changes one thing in $scratch.
+# A registry and a GitHub in which everything is right. A rule changes one thing in $scratch.
 _world() {
   export GITHUB_REPOSITORY=Someone/Tickets DOCKERHUB_USERNAME=someone
   mkdir "$scratch/tags"
@@ -40,7 +40,7 @@ esac
 SH
 }
 
-# What `gh attestation verify --format json` prints, changed by a filter of jq for the certificate.
+# The output of `gh attestation verify --format json`, with a jq filter applied to the certificate.
 _attested() { # FILTER
   jq -n --arg commit "$BUILT" '{
     sourceRepositoryDigest: $commit, buildSignerDigest: $commit, buildConfigDigest: $commit,
@@ -81,7 +81,7 @@ no_attestations_prove_nothing() {
   _none_is_found
 }
 
-# Somebody moved the tag to an image that was honestly built, but from something else.
+# Somebody moved the tag to an image that was properly built, but from another tree.
 the_image_of_another_tree_is_not_taken() {
   _world
   printf 'd%.0s' {1..40} >"$scratch/tree"
@@ -159,7 +159,7 @@ what_is_not_proven_is_not_promoted() {
   not_called 'docker buildx imagetools create'
 }
 
-# Built on main by cd-stg, whose run is not over yet.
+# Built on main by cd-stg, whose run is still in progress.
 an_image_built_on_main_is_promoted() {
   _world
   _attested '.buildConfigURI = "https://github.com/Someone/Tickets/.github/workflows/cd-stg.yml@refs/heads/main"'

@@ -1,8 +1,8 @@
-# The words that the rules of tests/scripts/*.sh are written in. tests/scripts/run reads it before each rule.
+# The vocabulary of the rules in tests/scripts/*.sh. tests/scripts/run reads it before each rule.
 
-set -E # so that what fails inside a function is shown too
+set -E # report failures inside functions too
 trap _failed ERR
-scratch=$HOME # not exported: a script under test must not find a variable that it forgot to set
+scratch=$HOME # not exported, so that a script under test cannot use it by mistake
 mkdir "$scratch/bin"
 touch "$scratch/calls"
 
@@ -12,14 +12,14 @@ touch "$scratch/calls"
 stand_in() {
   {
     printf '#!/usr/bin/env bash\nset -euo pipefail\nscratch=%q\n' "$scratch"
-    # One line a call, whatever the arguments hold.
+    # One line per call, whatever the arguments contain.
     printf 'call="%s $*"\nprintf "%%s\\n" "${call//$'"'\\\\n'"'/ }" >>"$scratch/calls"\n' "$1"
     cat
   } >"$scratch/bin/$1"
   chmod +x "$scratch/bin/$1"
 }
 
-# committed: makes a repository of the working directory, with all that is in it in one commit.
+# committed: turns the working directory into a repository with everything in one commit.
 committed() {
   export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
   git init --quiet
@@ -27,12 +27,12 @@ committed() {
   git commit --quiet -m first
 }
 
-# Programs that reach outside, or take long: a rule that lets one be called without a stand-in fails, and says so.
+# Programs that reach outside or take long: calling one without a stand-in fails with a message.
 for program in cargo curl docker gcloud gh terraform; do
   stand_in $program <<<"echo 'there is no stand-in for this program: $program' >&2; exit 1"
 done
 
-# passes COMMAND…: it must succeed. What it printed, both streams, is then in $output, for `says`.
+# passes COMMAND…: it must succeed. Its output, from both streams, is then in $output, for `says`.
 passes() {
   local status=0
   output=$("$@" 2>&1) || status=$?
@@ -58,8 +58,8 @@ not_says() { [[ $output != *"$1"* ]] || _wrong "said: $1"; }
 # equals EXPECTED ACTUAL
 equals() { [ "$1" = "$2" ] || _wrong "expected '$1', got '$2'"; }
 
-# called PATTERN, not_called PATTERN: whether a stand-in was called so. PATTERN is a part of the line "NAME ARGUMENTS",
-# in which * stands for anything: called 'gcloud run jobs execute * --wait'.
+# called PATTERN, not_called PATTERN: whether a stand-in had such a call. PATTERN is part of the line "NAME ARGUMENTS";
+# * stands for anything: called 'gcloud run jobs execute * --wait'.
 called() { [ "$(calls "$1")" != 0 ] || _wrong_calls "was not called: $1"; }
 not_called() { [ "$(calls "$1")" = 0 ] || _wrong_calls "was called: $1"; }
 
@@ -73,7 +73,7 @@ called_in_order() {
   [ $# = 0 ] || _wrong_calls "was not called, or not in this order: $1"
 }
 
-# calls PATTERN: prints how many calls were such.
+# calls PATTERN: prints the number of such calls.
 calls() {
   local call count=0
   while read -r call; do
@@ -83,7 +83,7 @@ calls() {
   echo $count
 }
 
-# Names the line of the rule, not the one in here that noticed.
+# Names the line of the rule, not the line in here that failed.
 _failed() {
   local frame=0
   while [ "${BASH_SOURCE[frame]}" = "${BASH_SOURCE[0]}" ]; do frame=$((frame + 1)); done

@@ -1,4 +1,4 @@
-# Rules of scripts/make-fixtures, with a stand-in for cargo: what it makes is what tests/suite/fixtures.rs uses.
+# Rules of scripts/make-fixtures, with a stand-in for cargo: it creates what tests/suite/fixtures.rs uses.
 # shellcheck shell=bash
 
 _project() {

@@ -1,4 +1,5 @@
-# scripts/package with a program that is there already, and a stand-in for cargo, which would make man pages and completions.
+# Rules of scripts/package, with an existing program and a stand-in for cargo, which would generate man pages and
+# completions.
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/docs"
@@ -86,7 +87,7 @@ the_notes_are_what_the_changelog_says_of_the_version_and_nothing_else() {
   says "nothing of $version"
 }
 
-# As the service's: with its settings, whatever is in them, as its user, in its directory.
+# Like the service: with its settings, whatever they contain, as its user, in its directory.
 a_command_of_the_administrator_runs_as_the_service_does() {
   mkdir -p "$scratch/data"
   # shellcheck disable=SC2016 # literally

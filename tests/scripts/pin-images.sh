@@ -1,4 +1,4 @@
-# scripts/pin-images on a Dockerfile and a compose file of its own, with a stand-in for Docker.
+# Rules of scripts/pin-images, with a separate Dockerfile and compose file and a stand-in for Docker.
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib"

@@ -1,6 +1,6 @@
-# scripts/hooks/pre-receive in a real bare repository, to which a clone pushes.
+# Rules of scripts/hooks/pre-receive, in a real bare repository that a clone pushes to.
 
-# The tests of the commits made here: they fail where a file `broken` exists.
+# The tests of the commits made here: they fail if a file `broken` exists.
 _server() { # OPTION…: of git init
   printf '[user]\nname = Test\nemail = test@example.org\n[init]\ndefaultBranch = main\n' >"$HOME/.gitconfig"
   server=$scratch/server.git
@@ -109,7 +109,7 @@ main_is_tested_whatever_the_order_of_the_refs() {
   equals "absent absent absent" "$(_at a) $(_at main) $(_at z)"
 }
 
-# Such a push brings no objects, hence has no quarantine.
+# Such a push sends no objects and so has no quarantine.
 a_commit_that_the_server_has_already_is_tested_when_main_moves_to_it() {
   _server
   git push --quiet origin main

@@ -1,9 +1,9 @@
-# Rules of scripts/require-stg: without a success of cd-stg for exactly this commit, production gets nothing.
+# Rules of scripts/require-stg: production gets nothing unless cd-stg succeeded for exactly this commit.
 # shellcheck shell=bash
 
 DIGEST=sha256:$(printf 'a%.0s' {1..64})
 
-# A GitHub with one good run, changed by a filter of jq for that run.
+# A GitHub with one successful run, changed by a jq filter.
 _github() { # FILTER
   export GITHUB_REPOSITORY=Someone/Tickets
   echo ahead >"$scratch/position"

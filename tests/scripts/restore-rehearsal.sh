@@ -1,8 +1,9 @@
-# Rules of scripts/restore-rehearsal. PostgreSQL is the machine's own; the program is one that says what a rule wants.
+# Rules of scripts/restore-rehearsal. PostgreSQL is the machine's own; the program is a stand-in whose answers the rule
+# chooses.
 # shellcheck shell=bash
 . tests/scripts/cloud.sh
 
-# A bucket, and an image with a program that finds each backup good, or fails where the rule breaks `verify`.
+# A bucket, and an image with a program that finds each backup good, or fails if the rule breaks `verify`.
 _bucket() { # FILE…
   _cloud prd register-ticket-api-prd-00001-abc
   rm "$scratch/bin/psql"
@@ -42,7 +43,7 @@ the_newest_backup_is_restored() {
   _nothing_stays
 }
 
-# By digest, as Cloud Run names it: only who may deploy decides which program reads people's names.
+# By digest, as Cloud Run names it: only those who may deploy decide which program reads people's names.
 the_program_is_that_of_the_image_that_serves() {
   _bucket "$(_today)"
   passes scripts/restore-rehearsal prd

@@ -1,4 +1,4 @@
-# The words of lib.sh themselves.
+# Rules of lib.sh itself.
 
 a_stand_in_logs_its_arguments_on_one_line() {
   stand_in gh <<<'echo "answer to $1"'

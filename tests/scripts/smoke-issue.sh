@@ -34,7 +34,8 @@ esac
 SH
 }
 
-# What `gh attestation verify --format json` prints of an image of a commit, changed by a filter of jq for the certificate.
+# The output of `gh attestation verify --format json` for an image of a commit, with a jq filter applied to the
+# certificate.
 _attested() { # COMMIT FILTER
   git rev-parse "$1^{tree}" >"$scratch/tree" 2>/dev/null || echo "$1" >"$scratch/tree"
   jq -n --arg commit "$1" '{
@@ -61,7 +62,7 @@ while_all_is_well_there_is_no_issue() {
   not_called 'gh issue close'
 }
 
-# A tag can be moved by whoever may push packages: what runs with the key is proven first, and named by its digest.
+# Anyone who may push packages can move a tag: the image that gets the key is verified first, and named by its digest.
 the_key_is_given_to_what_was_proven_and_nothing_else() {
   _world
   passes scripts/smoke-issue

@@ -1,4 +1,4 @@
-# scripts/static-analysis and scripts/tools, without the linters themselves.
+# Rules of scripts/static-analysis and scripts/tools, without the linters themselves.
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/target/test-tools/bin"

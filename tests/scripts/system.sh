@@ -1,4 +1,4 @@
-# scripts/lib/system.sh with needs of its own, which no machine has.
+# Rules of scripts/lib/system.sh, with requirements that no machine meets.
 
 _needs() { # COMMAND…
   # shellcheck disable=SC2016 # of the other shell

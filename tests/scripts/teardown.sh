@@ -1,5 +1,5 @@
-# Rules of scripts/teardown: nothing without the word, nothing without an export that was restored, nothing of another
-# environment.
+# Rules of scripts/teardown: it removes nothing without the confirmation, nothing without an export that was restored,
+# and nothing of another environment.
 # shellcheck shell=bash
 . tests/scripts/cloud.sh
 
@@ -21,7 +21,7 @@ esac
 SH
 }
 
-# What `terraform show -json` prints of the plan, changed by a filter of jq for one of its changes.
+# The output of `terraform show -json` for the plan, with a jq filter applied to one of its changes.
 _destroys() { # ENV FILTER
   jq -n --arg environment "$1" '{
     address: "google_sql_database_instance.database", type: "google_sql_database_instance",
@@ -127,14 +127,14 @@ a_plan_that_creates_is_refused() {
   _nothing_is_destroyed
 }
 
-# Such as the accounts that release 0.1.0 made by Terraform: they stay.
+# Such as the accounts that release 0.1.0 created with Terraform: they stay.
 what_is_only_forgotten_is_no_stranger() {
   _environment stg
   _destroys stg '.type = "google_service_account" | .change.actions = ["forget"]'
   passes scripts/teardown stg DESTROY
 }
 
-# A project may well be called so.
+# A project may have that name.
 the_name_of_the_project_does_not_count() {
   _environment stg
   export GCP_PROJECT_ID=tickets-prd
