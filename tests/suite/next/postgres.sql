@@ -1,7 +1,7 @@
--- A migration that is not shipped: how a CHECK is changed on PostgreSQL (docs/development.md). tests/suite/migrations.rs
+-- A migration that is not shipped: how to change a CHECK on PostgreSQL (docs/development.md). tests/suite/migrations.rs
 -- applies it after the newest one while an old process scans.
 
--- Scans wait while this one waits for its lock. Rather than that it fails, and is run again.
+-- While this waits for its lock, scans wait too. So it rather fails soon, and is run again.
 set local lock_timeout = '2s';
 
 alter table tickets

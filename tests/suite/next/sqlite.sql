@@ -1,4 +1,4 @@
--- A migration that is not shipped: how a CHECK is changed on SQLite (docs/development.md). tests/suite/migrations.rs
+-- A migration that is not shipped: how to change a CHECK on SQLite (docs/development.md). tests/suite/migrations.rs
 -- applies it after the newest one while an old process scans. It repeats the whole table, so it changes with the table.
 create table new_tickets (
     ticket_id blob not null,
