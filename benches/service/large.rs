@@ -68,7 +68,7 @@ pub async fn measure_beside(report: &mut Report) {
     report.section("Scans beside those who read much", format!("{load}\n\n{beside}"));
 }
 
-/// Measures requests about ten million tickets, without a deadline to speak of.
+/// Measures requests about ten million tickets, with a minute for each answer.
 async fn answered(store: &Store) -> Vec<String> {
     let server = store.serve_patiently();
     let [counted, again] = counted(&server, "ten").await;

@@ -118,7 +118,7 @@ async fn an_old_code_is_stale_and_says_by_how_much(service: Service) {
     assert_eq!(stale["seconds_off"], -95);
     assert!(stale["message"].as_str().unwrap_or_default().contains("95 s"), "{stale}");
 
-    // Twenty steps away it is still recognized; twenty-one away it is wrong.
+    // Twenty steps away it is still recognised; twenty-one away it is wrong.
     service.clock.advance(600_000 - 125_000);
     let again = json!({ "scan_id": Uuid::now_v7(), "code": screenshot });
     gate.post(SCANS, again.clone()).await.is_scan(422, "stale_code");

@@ -32,12 +32,12 @@ export const nonceOf = (sealed) => sealed.subarray(0, IV).join();
 /** Creates the key for pseudonyms, which, like a cipher's, never leaves the browser. */
 export const newPseudonyms = () => crypto.subtle.generateKey({ name: "HMAC", hash: "SHA-256", length: 256 }, false, ["sign"]);
 
-/** A pseudonym that recognizes a person on this device but does not reveal the name, however short it is. */
+/** A pseudonym that recognises a person on this device but does not reveal the name, however short it is. */
 export async function pseudonym(key, name) {
   return new Uint8Array(await crypto.subtle.sign("HMAC", key, new TextEncoder().encode(name))).subarray(0, IV).join();
 }
 
-/** A fingerprint that recognizes a secret of many random bits but does not reveal it. */
+/** A fingerprint that recognises a secret of many random bits but does not reveal it. */
 export async function fingerprint(secret) {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret))).subarray(0, IV).join();
 }

@@ -14,7 +14,7 @@ const form = find("#import");
 const preview = find("#preview");
 const result = find("#imported");
 const button = find("button.primary", form);
-/** What each column is, as chosen; until then the service recognizes them. */
+/** What each column is, as chosen; until then the service recognises them. */
 let columns = null;
 /** Whether the user said that the first line is already a ticket. */
 let noHeader = false;
@@ -110,7 +110,7 @@ const done = (counts) => COUNTS.filter((name) => counts[name] > 0).map((name) =>
 /** Without the class `problem`, which is removed when the form is sent: the file is still chosen. */
 const warning = (words) => element("p", { className: "bad", role: "alert" }, words);
 
-/** The first lines, under the recognized columns, which can be changed. */
+/** The first lines, under the recognised columns, which can be changed. */
 function table({ columns: names, fields, rows }) {
   const heads = names.map(({ name: written, field, known }, place) => {
     // Named as in a spreadsheet.
