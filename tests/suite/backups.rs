@@ -930,13 +930,13 @@ async fn a_daily_backup_that_fails_is_an_error_in_the_log_and_the_service_goes_o
     server.organizer().get("/api/events").await.is(200);
 }
 
-/// What the full check says of the backups.
+/// The state of the backups in the full health check.
 async fn health_of_backups(client: &Client) -> Value {
     let health = client.get("/health?full=1").await.text();
     serde_json::from_str::<Value>(&health).expect("JSON")["backups"].clone()
 }
 
-/// Waits until the full check of a server says so of the backups, and of nothing else.
+/// Waits until a server's full health check reports this state of the backups, and everything else as ok.
 async fn full_health(server: &Server, backups: &str) {
     let client = server.anonymous();
     let is_so = async || (health_of_backups(&client).await == backups).then_some(());
@@ -971,7 +971,7 @@ async fn full_health_fails_when_the_newest_backup_is_more_than_25_hours_old() {
     }
 }
 
-/// As when the volume is not there, or the path is wrong.
+/// As if the volume were missing, or the path wrong.
 #[tokio::test]
 async fn full_health_fails_on_a_new_database_beside_backups_of_another() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
@@ -981,7 +981,7 @@ async fn full_health_fails_on_a_new_database_beside_backups_of_another() {
     let new = Service::start(Kind::Sqlite).await.another(&[("BACKUP_DIR", &backups)]);
     assert_eq!(health_of_backups(&new.anonymous).await, "failed");
 
-    // What an organizer deletes leaves an action behind.
+    // An organizer's deletion leaves an action behind.
     service.organizer.delete("/api/events/default").await.is(204);
     let same = service.another(&[("BACKUP_DIR", &backups)]);
     assert_eq!(health_of_backups(&same.anonymous).await, "ok");

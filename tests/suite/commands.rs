@@ -701,7 +701,7 @@ async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
     assert!(query("select 1 as one;", &[]).printed().ends_with("one\n1\n"));
 }
 
-/// What the views leave out: secrets, and what means something to the service alone. The slug stands for the id of an event.
+/// The columns that the views omit: secrets, and values that only the service can use. The slug replaces an event's id.
 const NOT_SHOWN: &[&str] = &[
     "change",
     "enrol_hash",

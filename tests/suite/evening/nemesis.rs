@@ -97,15 +97,15 @@ impl Postgres {
     }
 }
 
-/// What PostgreSQL's processes may write: they ignore the signal, and take the error for that of a full disk.
+/// Limits the files of PostgreSQL's processes: they ignore the signal and treat the error as that of a full disk.
 impl Postgres {
     fn limit_files(&self, limit: &str) {
         let file = self.0.0.join("data/postmaster.pid");
-        // It is gone where PostgreSQL has given up.
+        // The file is missing if PostgreSQL has given up.
         let Ok(file) = fs::read_to_string(file) else { return };
         let postmaster = file.lines().next().expect("its first line is the process");
         limit_files(postmaster, limit);
-        // What it starts from now on has the same limit.
+        // Children that it starts later inherit the limit; these are already running.
         let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
         children.split_whitespace().for_each(|process| limit_files(process, limit));
     }
