@@ -975,17 +975,20 @@ async fn full_health_fails_when_the_newest_backup_is_more_than_25_hours_old() {
 #[tokio::test]
 async fn full_health_fails_on_a_new_database_beside_backups_of_another() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
-    evening(&service).await;
+    service.ticket("A-1").await;
     take(&service, &directory);
     let backups = directory.0.join("backups").display().to_string();
-    let new = Service::start(Kind::Sqlite).await.another(&[("BACKUP_DIR", &backups)]);
-    assert_eq!(health_of_backups(&new.anonymous).await, "failed");
+    let health = async |database: &TestDatabase, further: &[(&str, &str)]| {
+        let app = App::new(settings(database, further), Box::new(Millis::now));
+        health_of_backups(&Client::of(&Arc::new(app))).await
+    };
+    let new = TestDatabase::create(Kind::Sqlite).await;
+    assert_eq!(health(&new, &[("BACKUP_DIR", &backups)]).await, "failed");
 
-    // An organizer's deletion leaves an action behind.
+    // What an organizer deletes leaves an action behind.
     service.organizer.delete("/api/events/default").await.is(204);
-    let same = service.another(&[("BACKUP_DIR", &backups)]);
-    assert_eq!(health_of_backups(&same.anonymous).await, "ok");
-    assert_eq!(health_of_backups(&service.anonymous).await, Value::Null);
+    assert_eq!(health(&service.database, &[("BACKUP_DIR", &backups)]).await, "ok");
+    assert_eq!(health(&new, &[]).await, Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]
