@@ -975,7 +975,8 @@ async fn full_health_fails_when_the_newest_backup_is_more_than_25_hours_old() {
 #[tokio::test]
 async fn full_health_fails_on_a_new_database_beside_backups_of_another() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
-    service.ticket("A-1").await;
+    service.event(json!({ "slug": "gala", "name": "Gala" })).await;
+    service.ticket_of("gala", "A-1", "North").await;
     take(&service, &directory);
     let backups = directory.0.join("backups").display().to_string();
     let health = async |database: &TestDatabase, further: &[(&str, &str)]| {
@@ -986,7 +987,7 @@ async fn full_health_fails_on_a_new_database_beside_backups_of_another() {
     assert_eq!(health(&new, &[("BACKUP_DIR", &backups)]).await, "failed");
 
     // What an organizer deletes leaves an action behind.
-    service.organizer.delete("/api/events/default").await.is(204);
+    service.organizer.delete("/api/events/gala?confirm=gala").await.is(204);
     assert_eq!(health(&service.database, &[("BACKUP_DIR", &backups)]).await, "ok");
     assert_eq!(health(&new, &[]).await, Value::Null);
 }
