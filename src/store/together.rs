@@ -1,10 +1,11 @@
 //! Batches the questions that arrive while the database works on others of the same kind.
 //!
-//! The first question is asked at once and alone: it does not wait for a batch to fill. Questions that arrive meanwhile form one batch
+//! The first question is asked at once and alone: no timer waits for a batch to fill. Questions that arrive meanwhile form one batch
 //! once it is answered. Every caller in a batch polls the batch's future: it goes on when some callers give up, and is dropped when the
 //! last one does, so no work runs that nobody waits for.
 
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ pub struct Together<Q, A> {
     waiting: Mutex<Vec<Waiting<Q, A>>>,
     /// Held by the batch under way.
     permit: Arc<Semaphore>,
+    /// Whether the last batch had several questions. Its callers ask their next ones at the same time, so the first of them lets the
+    /// others run up to here, or it would go alone, and they would wait for it.
+    crowded: AtomicBool,
     /// Whether two questions must not share a batch.
     apart: fn(&Q, &Q) -> bool,
     work: Work<Q, A>,
@@ -40,7 +44,13 @@ pub struct Together<Q, A> {
 
 impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
     pub fn new(apart: fn(&Q, &Q) -> bool, work: Work<Q, A>) -> Self {
-        Self { waiting: Mutex::default(), permit: Arc::new(Semaphore::new(1)), apart, work }
+        Self {
+            waiting: Mutex::default(),
+            permit: Arc::new(Semaphore::new(1)),
+            crowded: AtomicBool::new(false),
+            apart,
+            work,
+        }
     }
 
     /// Returns the answer, or `None` if the question has to be asked alone.
@@ -48,6 +58,9 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
         let (answer, mut answered) = oneshot::channel();
         let (batch, mut batched) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Waiting { question, answer, batch });
+        if self.crowded.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
         let batch = loop {
             tokio::select! {
                 biased;
@@ -65,6 +78,7 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
         if batch.is_empty() {
             return;
         }
+        self.crowded.store(batch.len() > 1, Ordering::Relaxed);
         let (mut questions, mut answers, mut callers) = (Vec::new(), Vec::new(), Vec::new());
         for Waiting { question, answer, batch } in batch {
             questions.push(question);
@@ -172,6 +186,21 @@ mod tests {
         assert_eq!(numbers.next().await, [2, 3, 4, 5]);
         let answers: Vec<_> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(answers, [1, 2, 3, 4, 5].map(Some));
+    }
+
+    #[tokio::test]
+    async fn after_a_batch_those_who_ask_at_the_same_time_go_together() {
+        let mut numbers = Numbers::new(NONE_APART);
+        let mut asked = vec![numbers.ask(1)];
+        assert_eq!(numbers.next().await, [1]);
+        asked.extend([numbers.queue(2).await, numbers.queue(3).await]);
+        numbers.go_on.add_permits(2);
+        assert_eq!(numbers.next().await, [2, 3]);
+        join_all(asked).await;
+        let asked = [4, 5, 6].map(|number| numbers.ask(number));
+        numbers.go_on.add_permits(1);
+        assert_eq!(numbers.next().await, [4, 5, 6]);
+        join_all(asked).await;
     }
 
     #[tokio::test]
