@@ -1,6 +1,6 @@
-//! The OpenAPI document, assembled: schemas from the types, operations from the route table, prose and examples from the
-//! small files of `openapi/`, one a resource. Only tests are built with this. The binary sends `openapi.json`, which is
-//! compared with what is made here, and written anew by
+//! Assembles the OpenAPI document: schemas from the types, operations from the route table, and texts and examples from the
+//! files of `openapi/`, one per resource. Only tests contain this module. The binary serves `openapi.json`; a test compares
+//! that file with the result, and this command regenerates it:
 //!
 //!     UPDATE_OPENAPI=1 cargo test --lib openapi
 
@@ -28,7 +28,7 @@ use crate::model::{Role, ScanResult, Slug, Username};
 use crate::pages::LANGUAGES;
 use crate::routes::{ROUTES, Route};
 
-/// A resource is a tag of the document, in this order.
+/// The resources, which are the document's tags, in this order.
 const RESOURCES: &[(&str, &str)] = &[
     ("service", include_str!("openapi/service.toml")),
     ("users", include_str!("openapi/users.toml")),
@@ -41,7 +41,7 @@ const RESOURCES: &[(&str, &str)] = &[
     ("pages", include_str!("openapi/pages.toml")),
 ];
 
-/// What a file says of one resource.
+/// The file of one resource.
 #[derive(Deserialize)]
 struct Resource {
     description: String,
@@ -50,7 +50,7 @@ struct Resource {
     operations: BTreeMap<String, Operation>,
 }
 
-/// What a file says of one operation, besides what its route says.
+/// What the file says about one operation; the rest comes from its route.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Operation {
@@ -68,15 +68,15 @@ struct Operation {
     /// Whether it takes the same body as a form.
     #[serde(default)]
     form: bool,
-    /// An example of its body as CSV, which is described aside, like [`Answer::text_aside`].
+    /// An example of its body as CSV, described in `x-content` like [`Answer::text_aside`].
     csv: Option<String>,
     /// Whether it answers with the decision on a scan.
     #[serde(default)]
     decides: bool,
-    /// The codes of its refusals, besides those that its route and its body bring.
+    /// The codes of its refusals, in addition to those that follow from its route and its body.
     #[serde(default)]
     refuses: Vec<String>,
-    /// What else it answers, by status.
+    /// Its other answers, by status.
     #[serde(default)]
     answers: BTreeMap<String, Answer>,
 }
@@ -85,29 +85,29 @@ struct Operation {
 #[serde(deny_unknown_fields)]
 struct Answer {
     description: String,
-    /// The schema of what it has as JSON.
+    /// The schema of its JSON body.
     json: Option<String>,
-    /// The media types that it has as text.
+    /// Its media types with text.
     #[serde(default)]
     text: Vec<String>,
-    /// Those that no generator of clients knows: they are described aside, in `x-content`.
+    /// Text media types that client generators do not support; described in `x-content`.
     #[serde(default)]
     text_aside: Vec<String>,
     /// Whether it is a page.
     #[serde(default)]
     page: bool,
-    /// Schemas of what it has otherwise, by media type.
+    /// Schemas of its other bodies, by media type.
     #[serde(default)]
     content: BTreeMap<String, Value>,
     /// Headers and the names of their descriptions in `document.toml`.
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// The verdicts it can carry, when it is a scan.
+    /// The results that it can carry, if it is a scan.
     #[serde(default)]
     results: Vec<String>,
 }
 
-/// What belongs to no resource.
+/// The parts of the document that belong to no resource.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -117,22 +117,22 @@ struct Document {
     server: String,
     key: String,
     parameters: BTreeMap<String, String>,
-    /// What is said of the header `traceparent`.
+    /// The description of the header `traceparent`.
     traceparent: String,
-    /// The headers of a page, like those of an answer.
+    /// The headers of every page, in the form of [`Answer::headers`].
     page_headers: BTreeMap<String, String>,
     headers: Map<String, Value>,
 }
 
-/// A refusal as the document tells it.
+/// A refusal as the document describes it.
 pub struct Refusal {
     pub status: u16,
     pub about: String,
-    /// Whether it says when to try again.
+    /// Whether it says when to retry.
     retry: bool,
 }
 
-/// Every refusal by its code: what is said of it at [`Error`], its status, and whether it may be tried again.
+/// Returns every refusal by its code, with the doc comment of its variant of [`Error`].
 pub fn refusals() -> BTreeMap<String, Refusal> {
     let mut generator = schemars::SchemaGenerator::default();
     let schema = Error::json_schema(&mut generator);
@@ -142,7 +142,7 @@ pub fn refusals() -> BTreeMap<String, Refusal> {
         let name = variant["const"].as_str().or_else(|| variant["required"][0].as_str()).expect("a variant has a name");
         abouts.insert(
             name.to_owned(),
-            schemas::one_line(variant["description"].as_str().unwrap_or_else(|| panic!("nothing is said of {name}"))),
+            schemas::one_line(variant["description"].as_str().unwrap_or_else(|| panic!("{name} of Error has no doc comment"))),
         );
     }
     let refusals: BTreeMap<String, Refusal> = every_error()
@@ -152,11 +152,11 @@ pub fn refusals() -> BTreeMap<String, Refusal> {
             (code.to_owned(), Refusal { status, about: about.clone(), retry: error.retry_after().is_some() })
         })
         .collect();
-    assert!(abouts.keys().eq(refusals.keys()), "every_error() has one error of each variant");
+    assert!(abouts.keys().eq(refusals.keys()), "every_error() must return one error of each variant");
     refusals
 }
 
-/// A part of a path: its schema, and how a request is refused where it names nothing.
+/// Returns the schema of a path parameter, and the code of the refusal if it names nothing.
 fn path_parameter(name: &str) -> (Value, Option<&'static str>) {
     let mut generator = schemars::SchemaGenerator::default();
     match name {
@@ -169,12 +169,12 @@ fn path_parameter(name: &str) -> (Value, Option<&'static str>) {
     }
 }
 
-/// The names of the parts that a path leaves open.
+/// Iterates over the names of a path's parameters.
 fn open_parts(path: &str) -> impl Iterator<Item = &str> {
     path.split('{').skip(1).filter_map(|part| part.split('}').next()).map(|name| name.trim_start_matches('*'))
 }
 
-/// The document while it is put together.
+/// The document during its assembly.
 struct Assembly {
     document: Document,
     refusals: BTreeMap<String, Refusal>,
@@ -193,7 +193,7 @@ fn assemble() -> Value {
         responses: Map::new(),
     };
     let (tags, paths) = assembly.resources();
-    // What belongs to no operation.
+    // Refusals that belong to no operation.
     assembly.refused_with(&["not_found".to_owned()]);
     assembly.refused_with(&["method_not_allowed".to_owned()]);
     assembly.examples();
@@ -226,7 +226,7 @@ fn assemble() -> Value {
 }
 
 impl Assembly {
-    /// The tags, and the paths of all routes.
+    /// Returns the tags, and the paths of all routes.
     fn resources(&mut self) -> (Vec<Value>, Map<String, Value>) {
         let mut tags = Vec::new();
         let mut operations: BTreeMap<String, (&str, Operation)> = BTreeMap::new();
@@ -243,7 +243,7 @@ impl Assembly {
             let path = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
             path[route.method.as_str().to_lowercase()] = self.operation(route, tag, &operation);
         }
-        assert!(operations.is_empty(), "src/openapi/ describes what are no routes: {:?}", operations.keys());
+        assert!(operations.is_empty(), "src/openapi/ describes operations without a route: {:?}", operations.keys());
         (tags, paths)
     }
 
@@ -298,8 +298,8 @@ impl Assembly {
             }
             parameter
         });
-        // It also has openapi-python-client import what an operation with two bodies needs, which it forgets
-        // where nothing is optional (its issue 1451).
+        // The parameter also works around issue 1451 of openapi-python-client: without an optional parameter the generated
+        // operation with two bodies lacks an import.
         let trace = route.path.starts_with("/api/").then(|| {
             let about = &self.document.traceparent;
             json!({ "name": "traceparent", "in": "header", "description": about, "schema": { "type": "string" } })
@@ -312,7 +312,7 @@ impl Assembly {
         assert!(self.schemas.contains_key(body), "there is no schema {body}");
         let mut content = json!({ "application/json": { "schema": schemas::reference(body) } });
         if operation.form {
-            // A name of its own: client generators take two bodies of one name for one.
+            // A name of its own: client generators merge two bodies with the same name.
             let name = format!("{body}Form");
             content["application/x-www-form-urlencoded"] = json!({ "schema": schemas::reference(&name) });
             self.schemas.insert(name, schemas::form(&self.schemas[body]));
@@ -343,7 +343,7 @@ impl Assembly {
         responses.into()
     }
 
-    /// The codes of all refusals of an operation.
+    /// Returns the codes of all refusals of an operation.
     fn codes(&self, route: &Route, operation: &Operation) -> BTreeSet<String> {
         let mut codes = vec!["request_timeout", "payload_too_large", "response_too_large", "internal_error"];
         if route.role.is_some() {
@@ -396,7 +396,7 @@ impl Assembly {
         response
     }
 
-    /// The answer to a scan: a decision, or one of these refusals.
+    /// Returns a reference to the answer to a scan: a decision, or one of these refusals.
     fn decided(&mut self, status: u16, results: &[ScanResult], codes: &[String]) -> Value {
         let words = results.iter().map(|result| result.as_str());
         let mut response = json!({
@@ -414,7 +414,7 @@ impl Assembly {
                 self.told(codes),
             )
             .into();
-            // Clients made by generators read whatever has this status by the first schema.
+            // Generated clients parse every body with this status by the first schema.
             response["content"]["application/json"]["schema"] =
                 json!({ "oneOf": [schemas::reference("Scan"), schemas::reference("Problem")] });
             response["content"]["application/problem+json"] = json!({ "schema": schemas::reference("Problem") });
@@ -424,7 +424,7 @@ impl Assembly {
         self.shared(name, response)
     }
 
-    /// A refusal with one of these codes, which have one status.
+    /// Returns a reference to a refusal with one of these codes, which share one status.
     fn refused_with(&mut self, codes: &[String]) -> Value {
         let retry = codes.iter().any(|code| self.refusals[code].retry);
         let mut response = json!({
@@ -453,7 +453,7 @@ impl Assembly {
         json!({ "$ref": format!("#/components/headers/{name}") })
     }
 
-    /// Puts a response among the components, where other operations find it.
+    /// Adds a response to the components, and returns a reference to it.
     fn shared(&mut self, name: String, response: Value) -> Value {
         let reference = json!({ "$ref": format!("#/components/responses/{name}") });
         let other = self.responses.get(&name).is_none_or(|other| *other == response);
@@ -473,7 +473,7 @@ impl Assembly {
     }
 }
 
-/// Verdicts by the status of the answer that carries them.
+/// Returns the results by the status of the answer that carries them.
 fn results_by_status() -> BTreeMap<u16, Vec<ScanResult>> {
     let mut results: BTreeMap<u16, Vec<ScanResult>> = BTreeMap::new();
     for result in ScanResult::ALL {
@@ -482,7 +482,7 @@ fn results_by_status() -> BTreeMap<u16, Vec<ScanResult>> {
     results
 }
 
-/// Puts limits where texts name them, as `{UNDO_WINDOW}` or, in the documentation of a type, by a link to them.
+/// Replaces the names of limits in texts: `{UNDO_WINDOW}` or, in the doc comment of a type, a link to the limit.
 fn fill(value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -533,7 +533,7 @@ fn limits_told() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Words as code, the last one after "or".
+/// Formats words as code, separated by commas and a final "or".
 fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
     let words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
     match words.split_last() {
@@ -565,13 +565,13 @@ mod tests {
         let differs = made.lines().zip(COMMITTED.lines()).position(|(made, committed)| made != committed);
         assert!(
             made == COMMITTED,
-            "src/openapi.json is not what the types and the files of src/openapi/ make, from line {} on; write it anew:\n\n    \
+            "src/openapi.json differs from the types and the files of src/openapi/, from line {} on; regenerate it:\n\n    \
              UPDATE_OPENAPI=1 cargo test --lib openapi\n",
             differs.map_or_else(|| COMMITTED.lines().count(), |line| line + 1),
         );
     }
 
-    /// The words of a schema, each of which has to be allowed and to have its line.
+    /// Checks that a schema allows exactly these words and describes each in a line.
     fn has_lines(schema: &str, words: &[&str]) {
         let document = assemble();
         let schema = &document["components"]["schemas"][schema];
@@ -580,7 +580,7 @@ mod tests {
         for word in words {
             let line = format!("\n- `{word}`: ");
             let told = about.split_once(&line).unwrap_or_else(|| panic!("{word} has no line")).1;
-            assert!(told.starts_with(char::is_alphabetic), "nothing is said of {word}");
+            assert!(told.starts_with(char::is_alphabetic), "the line of {word} is empty");
         }
     }
 
@@ -650,6 +650,6 @@ mod tests {
         {
             assert!(names.insert(operation["operationId"].as_str().unwrap()), "{operation:#}");
         }
-        assert!(!document.to_string().contains("[`"), "a link of the source is not filled");
+        assert!(!document.to_string().contains("[`"), "a text still links to an item of the source");
     }
 }

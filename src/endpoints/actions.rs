@@ -1,4 +1,4 @@
-//! What organizers and supervisors did: the history of a ticket, and the exports.
+//! Actions of organizers and supervisors: the history of a ticket, and the exports.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::response::{self, Response, attachment};
 use crate::sheet::{self, ActionLine};
 use crate::store::{Act, ListedAction};
 
-/// `GET /api/tickets/{ticket_id}/actions`: what was done to the ticket, the oldest first.
+/// `GET /api/tickets/{ticket_id}/actions`: what was done to the ticket, oldest first.
 pub async fn list_ticket_actions(call: Call<'_>) -> Result<Response, Error> {
     let query: PageQuery = call.query()?;
     let ticket = find_ticket(&call).await?;
@@ -32,13 +32,13 @@ pub async fn export_event_actions(call: Call<'_>) -> Result<Response, Error> {
     export(&call, act, rows, &format!("actions-{}.csv", event.slug)).await
 }
 
-/// `GET /api/actions.csv`: of all events, and of the whole installation.
+/// `GET /api/actions.csv`: the actions of all events and of the whole installation.
 pub async fn export_all_actions(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
     export(&call, Act::new(Action::ActionsExported, None), action_rows(&call, None), "actions.csv").await
 }
 
-/// Sends a whole list as CSV, once it is recorded who asked for it.
+/// Sends a whole list as CSV, after recording who exported it.
 pub(super) async fn export(
     call: &Call<'_>,
     act: Act,

@@ -1,4 +1,4 @@
-//! Who is inside, and who came: the lists for an evacuation, and for after the evening.
+//! Lists of who is inside, for an evacuation, and of who came, for after the event.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::response::Response;
 use crate::sheet::{self, AttendanceLine, InsideLine};
 use crate::store::{Act, Attendance};
 
-/// `GET /api/events/{event}/inside.csv`: everybody, whatever gate the key stands at, for people leave by any door.
+/// `GET /api/events/{event}/inside.csv`: everybody inside, even for a key bound to a gate, because people leave by any door.
 pub async fn export_inside(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let act = Act::new(Action::InsideExported, event.event_id);
@@ -32,12 +32,12 @@ pub async fn export_attendance(call: Call<'_>) -> Result<Response, Error> {
     export(&call, act, rows, &format!("attendance-{}.csv", event.slug)).await
 }
 
-/// Those who are inside as CSV, page by page. The command line writes the same.
+/// Streams the people inside as CSV, page by page. The command line writes the same.
 pub fn inside_rows(app: Arc<App>, event_id: Uuid) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
     rows::<InsideLine>(app, event_id, true, |writer, attendance| writer.line(&InsideLine::new(attendance)))
 }
 
-/// Those who came and those who did not, for a key that is bound to this event or to none.
+/// Streams who came and who did not as CSV, for a key bound to this event or to none.
 pub fn attendance_rows(
     app: Arc<App>,
     event_id: Uuid,

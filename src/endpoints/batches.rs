@@ -1,5 +1,5 @@
-//! Scans that a gate decided by itself while it was offline, sent when the network is back; and those of them that the
-//! service would have refused.
+//! Batches of scans that an offline gate decided and sends once the network is back, and the conflicts among them: admissions
+//! that the service would have refused.
 
 use data_encoding::BASE64URL_NOPAD;
 use http::StatusCode;
@@ -22,13 +22,13 @@ use crate::request::{Call, parse_object};
 use crate::response::{self, Response};
 use crate::store::Act;
 
-/// Scans that a gate decided without the service.
+/// Scans that a gate decided offline.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "BatchRequest"))]
 pub(crate) struct BatchBody {
-    // Each item is read by itself, so that one that is wrong does not keep the others out.
+    // Each item is parsed separately, so that a malformed one does not reject the others.
     /// In any order: they apply in the order of `scanned_at`.
     #[cfg_attr(test, schemars(with = "Vec<ScanBody>", length(max = BATCH_SCANS)))]
     scans: Vec<Box<RawValue>>,
@@ -44,7 +44,7 @@ pub(crate) struct BatchReply {
     results: Vec<Option<BatchResult>>,
 }
 
-/// The verdict on one scan of a batch, or why it could not have one.
+/// The verdict on one scan of a batch, or why there is none.
 #[derive(Serialize)]
 #[serde(untagged)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -54,7 +54,7 @@ enum BatchResult {
     Refused(BatchRefusal),
 }
 
-/// The scan and the decision on it, with the status it would have had alone.
+/// A scan and the decision on it, with the status that it would have had as a single scan.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct BatchVerdict {
@@ -65,11 +65,11 @@ struct BatchVerdict {
     status: u16,
 }
 
-/// An item that was refused without a decision. It has changed nothing.
+/// An item that was refused without a decision. It changed nothing.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct BatchRefusal {
-    /// The item's `scan_id`; null when it had none that could be read.
+    /// The item's `scan_id`; null when it had no readable one.
     scan_id: Option<Uuid>,
     /// The HTTP status that this refusal has for a single scan.
     #[cfg_attr(test, schemars(extend("enum" = [403, 409, 422])))]
@@ -79,19 +79,19 @@ struct BatchRefusal {
     code: &'static str,
     /// What is wrong with the item, for people.
     detail: String,
-    /// The fields that were refused. Absent when there is none.
+    /// The fields that were rejected. Absent when there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(test, schemars(length(min = 1)))]
     errors: Vec<FieldError>,
 }
 
-/// `POST /api/events/{event}/scans/batch`: applied in the order of `scanned_at`, each in its own transaction, answered
-/// in the order of the request. A batch that breaks off is sent again whole: what was written is replayed, and so each time
-/// it comes further, even when it holds more wrong codes than a key may send at once.
+/// `POST /api/events/{event}/scans/batch`: applies the scans in the order of `scanned_at`, each in its own transaction, and
+/// answers in the order of the request. An interrupted batch is sent again whole: recorded scans are replayed, so each attempt
+/// gets further, even if the batch has more wrong codes than a key may send at once.
 pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     let caller = call.caller()?;
     if !caller.offline {
-        return Err(Error::Forbidden("Only a key made with `offline` may send batches."));
+        return Err(Error::Forbidden("Only a key created with `offline` may send batches."));
     }
     let body: BatchBody = call.json()?;
     if body.scans.len() > BATCH_SCANS {
@@ -104,7 +104,7 @@ pub async fn record_batch(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &BatchReply { results })
 }
 
-/// What an item of a batch is about.
+/// An item of a batch.
 enum Item {
     Scan(ScanRequest),
     WalkUp(WalkUp),
@@ -125,7 +125,7 @@ impl Item {
         }
     }
 
-    /// The verdict on it; of people without a ticket that on the first one's scan.
+    /// Decides the item; for people without a ticket, returns the verdict on the first person's scan.
     async fn decide(&self, call: &Call<'_>, device: &Caller, event: &Event) -> Result<ScanReply, Error> {
         let scanned = match self {
             Self::Scan(request) => scan(call.app, device, &event.slug, request, call.now).await?,
@@ -138,8 +138,8 @@ impl Item {
     }
 }
 
-/// Decides scans in the order of `scanned_at`, and answers in theirs. An item that could not be read has its id, if that
-/// could, and why.
+/// Decides items in the order of `scanned_at`, and returns the results in the order of the items. An item that could not be
+/// read has its id, if that was readable, and the reason.
 async fn decide_all(
     call: &Call<'_>,
     device: &Caller,
@@ -168,31 +168,31 @@ async fn decide_all(
     Ok(results)
 }
 
-/// Scans of a device that cannot send them, from a file that it wrote.
+/// Scans from the file of a device that cannot send them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct HandedScans {
-    /// The slug of the event, as the file says it.
+    /// The slug of the event, as in the file.
     event: Slug,
     /// In any order: they apply in the order of `scanned_at`.
     #[cfg_attr(test, schemars(length(max = BATCH_SCANS)))]
     scans: Vec<HandedScan>,
 }
 
-/// A scan as a device wrote it into a file, and its proof.
+/// A scan as a device wrote it to its file, and the proof.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct HandedScan {
-    /// The text of a JSON object, byte by byte as the device wrote it: a `WrittenScan`.
+    /// The text of a JSON object, byte by byte as the device wrote it. The operation lists its members.
     scan: String,
-    /// HMAC-SHA-256 of the lines `unsent scan`, key id, event and scan, keyed with the SHA-256 of the 32 bytes of the key that
-    /// the device had, in base64url without padding.
+    /// HMAC-SHA-256 of the lines `unsent scan`, key id, event and scan, keyed with the SHA-256 of the 32 bytes of the device's
+    /// key, in base64url without padding.
     proof: String,
 }
 
-/// What a file says of a scan: which ticket, and neither a code nor a name.
+/// A scan in a device's file: it identifies the ticket, and contains neither a code nor a name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenScan {
@@ -240,7 +240,8 @@ impl WrittenScan {
     }
 }
 
-/// `POST /api/keys/{key_id}/scans`: what an organizer hands in, who so agrees to it, is recorded as of the device that made it.
+/// `POST /api/keys/{key_id}/scans`: records scans from a device's file as scans of that device. By submitting them the organizer
+/// consents to them.
 pub async fn hand_in_scans(call: Call<'_>) -> Result<Response, Error> {
     let body: HandedScans = call.json()?;
     let key_id = call.id("key_id", Error::KeyNotFound)?;
@@ -267,7 +268,7 @@ pub async fn hand_in_scans(call: Call<'_>) -> Result<Response, Error> {
     let device = Caller::absent(&key, call.now);
     let proven = requests.iter().filter(|request| request.is_ok()).count();
     if proven > 0 {
-        // First, so that nothing is there of which nobody knows who handed it in.
+        // Recorded first, so that no scan exists without a record of who submitted it.
         let act = Act::new(Action::ScansHandedIn, event.event_id).subject(key_id).count(proven);
         call.app.store().record_action(call.author()?, &act).await?;
     }
@@ -277,7 +278,7 @@ pub async fn hand_in_scans(call: Call<'_>) -> Result<Response, Error> {
 
 fn read_item(item: &RawValue, now: Millis) -> Result<Item, Error> {
     let body: ScanBody = parse_object(item.get().as_bytes()).map_err(|error| match error {
-        // As a part of the batch it was JSON; only its values cannot be read, such as `1e999`, or a text that is not Unicode.
+        // As part of the batch it was valid JSON; only its values cannot be read, such as `1e999` or a text that is not Unicode.
         Error::MalformedJson(_) => Error::field("body", Fault::Unreadable),
         error => error,
     })?;
@@ -294,7 +295,7 @@ fn read_item(item: &RawValue, now: Millis) -> Result<Item, Error> {
     }
 }
 
-/// The id of an item that cannot be read whole, so that the gate can tell which one it was.
+/// Returns the id of an item that cannot be read as a whole, so that the gate can tell which one it was.
 fn claimed_id(item: &str) -> Option<Uuid> {
     #[derive(Deserialize)]
     struct Named {
@@ -303,7 +304,7 @@ fn claimed_id(item: &str) -> Option<Uuid> {
     parse_object::<Named>(item.as_bytes()).ok().map(|named| named.scan_id)
 }
 
-/// A refusal that concerns one item. Any other concerns the whole batch, which is sent again.
+/// Returns the refusal of one item, or the error if it concerns the whole batch, which is then sent again.
 fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
     let is_of_item = matches!(
         error,
@@ -325,7 +326,7 @@ fn refused(scan_id: Option<Uuid>, error: Error) -> Result<BatchResult, Error> {
     }))
 }
 
-/// `GET /api/events/{event}/conflicts`: whom gates admitted offline and should not have, the newest first.
+/// `GET /api/events/{event}/conflicts`: offline admissions that the service refused, newest first.
 pub async fn list_conflicts(call: Call<'_>) -> Result<Response, Error> {
     let query: PageQuery = call.query()?;
     let event = call.event().await?;

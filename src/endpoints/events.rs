@@ -19,41 +19,41 @@ use crate::store::{EventChange, PrintedList};
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct NewEvent {
-    /// Its name in paths, unique and for ever.
+    /// Its name in paths, unique; it never changes.
     slug: Slug,
     /// Its name as people read it.
     name: Text<NAME>,
-    /// The IANA time zone in which people read the event's times, `UTC` when absent.
+    /// The IANA time zone in which people read the event's times; `UTC` when absent.
     time_zone: Option<TimeZone>,
     /// When it starts.
     starts_at: Option<Millis>,
     /// When it ends, after its start.
     ends_at: Option<Millis>,
-    /// When its doors open: an entry before is `too_early`.
+    /// When its doors open: an earlier entry is `too_early`.
     opens_at: Option<Millis>,
-    /// When its doors close, after they opened: an entry from then on is `too_late`.
+    /// When its doors close, after they open: an entry from then on is `too_late`.
     closes_at: Option<Millis>,
     /// `none` when absent.
     reentry: Option<Reentry>,
-    /// How many people the place holds.
+    /// How many people the venue holds.
     capacity: Option<Capacity>,
-    /// The colours in which gates show categories, by the category.
+    /// The colours in which gates show categories, by category.
     category_colours: Option<CategoryColours>,
-    /// The language of the mails to its people, English when absent.
+    /// The language of the mails to its people; English when absent.
     language: Option<Tag>,
     /// Where it takes place.
     location: Option<Text<LOCATION>>,
-    /// How many days after its end its people are forgotten, never when absent.
+    /// How many days after its end its people are forgotten; never when absent.
     forget_after_days: Option<Days>,
-    /// Whether supervisors may admit people without a ticket: not so when absent.
+    /// Whether supervisors may admit people without a ticket; `false` when absent.
     walk_ups: Option<bool>,
     /// What each of them pays, in the smallest unit of `currency`.
     walk_up_price: Option<Price>,
-    /// The currency of what is paid at the door (ISO 4217). A price needs one.
+    /// The currency of payments at the door (ISO 4217). A price needs one.
     currency: Option<Currency>,
 }
 
-/// The tag of a language of the pages.
+/// The tag of one of the pages' languages.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Tag(String);
@@ -109,13 +109,13 @@ pub async fn list_events(call: Call<'_>) -> Result<Response, Error> {
     list::respond("events", events, query.limit, |event| event.event_id)
 }
 
-/// An event, and what its organizers have to know of the service.
+/// An event, and what its organizers must know about the service.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ShownEvent {
     #[serde(flatten)]
     event: Event,
-    /// Whether TICKET_SECRET is set, without which a copy of the database makes codes.
+    /// Whether TICKET_SECRET is set. Without it a copy of the database is enough to generate codes.
     ticket_secret_set: bool,
 }
 
@@ -125,7 +125,7 @@ pub async fn show_event(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &ShownEvent { event: call.event().await?, ticket_secret_set })
 }
 
-/// What changes of an event. A member that is absent stays as it is.
+/// The changes to an event. An absent member does not change.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -151,19 +151,19 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Millis>"))]
     opens_at: Option<Option<Millis>>,
-    /// When its doors close, after they opened; null clears it.
+    /// When its doors close, after they open; null clears it.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Millis>"))]
     closes_at: Option<Option<Millis>>,
-    /// Whether a person who left may come in again.
+    /// Whether and when somebody who was admitted may come in again.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Reentry"))]
     reentry: Option<Reentry>,
-    /// How many people the place holds; null clears it.
+    /// How many people the venue holds; null clears it.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Capacity>"))]
     capacity: Option<Option<Capacity>>,
-    /// The colours in which gates show categories, by the category: all of them anew.
+    /// The colours in which gates show categories, by category; replaces all of them.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "CategoryColours"))]
     category_colours: Option<CategoryColours>,
@@ -175,7 +175,7 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Text<LOCATION>>"))]
     location: Option<Option<Text<LOCATION>>>,
-    /// How many days after its end its people are forgotten; null for never. Where they are forgotten already they stay so.
+    /// How many days after its end its people are forgotten; null for never. People already forgotten stay forgotten.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Days>"))]
     forget_after_days: Option<Option<Days>>,
@@ -187,7 +187,7 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Price>"))]
     walk_up_price: Option<Option<Price>>,
-    /// The currency of what is paid at the door (ISO 4217); null clears it. It stays once something was paid.
+    /// The currency of payments at the door (ISO 4217); null clears it. It cannot change after the first payment.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Currency>"))]
     currency: Option<Option<Currency>>,
@@ -217,17 +217,17 @@ pub async fn change_event(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &call.app.store().change_event(event.event_id, &change, call.author()?).await?)
 }
 
-/// That an event is to be deleted.
+/// The confirmation that an event is to be deleted.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct DeleteQuery {
-    /// The event's slug, once more. Only an event without tickets goes without it.
+    /// The event's slug again. Required unless the event has no tickets.
     #[cfg_attr(test, schemars(with = "Option<Slug>"))]
     confirm: Option<String>,
 }
 
-/// `DELETE /api/events/{event}`: with its tickets, scans, people and keys.
+/// `DELETE /api/events/{event}`: deletes the event with its tickets, scans, people and keys.
 pub async fn delete_event(call: Call<'_>) -> Result<Response, Error> {
     let query: DeleteQuery = call.query()?;
     let event = call.event().await?;
@@ -244,7 +244,7 @@ pub async fn show_printed_list(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &call.app.store().printed_list(event.event_id).await?)
 }
 
-/// `POST /api/events/{event}/printed`: whoever is about to read the tickets to print them says so.
+/// `POST /api/events/{event}/printed`: records that the caller is about to read the tickets to print them.
 pub async fn note_list_printed(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     call.app.store().note_list_printed(event.event_id, call.author()?).await?;

@@ -1,4 +1,4 @@
-//! Guests by their names: whom a supervisor looks for at the door, because no code speaks for them.
+//! Search for guests by name, for a supervisor at the door when a guest has no code.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -21,18 +21,18 @@ use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store::TicketFilter;
 
-/// Whom to look for.
+/// Which guests to find.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct GuestsQuery {
-    /// Only tickets where each of these words is a part of the seat, the name or the username, whatever their order, case and
-    /// accents. At least [`crate::limits::GUEST_LETTERS`] letters or digits.
+    /// Only tickets where each of these words is part of the seat, the name or the username, ignoring order, case and accents.
+    /// At least [`crate::limits::GUEST_LETTERS`] letters or digits.
     #[cfg_attr(test, schemars(with = "String", length(min = 1, max = SEARCH), regex(pattern = PRINTABLE)))]
     q: Sought,
 }
 
-/// What is looked for, and the words of it.
+/// A search text and its words.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct Sought {
@@ -54,7 +54,7 @@ impl TryFrom<String> for Sought {
 }
 
 impl Sought {
-    /// Whether a ticket is that of somebody who is looked for. Addresses find nobody here: supervisors are not told them.
+    /// Returns whether the ticket's holder matches. Addresses are not searched, because supervisors may not see them.
     fn is_held_by(&self, ticket: &Ticket) -> bool {
         let Some(username) = &ticket.username else { return false };
         let texts = [Some(&ticket.seat), ticket.full_name.as_ref(), Some(username)];
@@ -64,12 +64,12 @@ impl Sought {
     }
 }
 
-/// Those who were found.
+/// The guests found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Guests {
-    /// The first [`crate::limits::GUESTS`] of them, those at the key's gate before the others, of whom no more is told than where they belong and
-    /// who they are. Whoever is not among so many is found by more letters.
+    /// The first [`crate::limits::GUESTS`] matches, those of the key's gate first. Tickets of other gates show only the gate, seat
+    /// and holder. More letters narrow the search.
     #[cfg_attr(test, schemars(length(max = GUESTS)))]
     guests: Vec<ScannedTicket>,
 }
@@ -93,7 +93,7 @@ pub async fn find_guests(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &Guests { guests: found.into_iter().map(told).collect() })
 }
 
-/// The first so many tickets at a gate, or at all gates, of those who are looked for and that are meant.
+/// Returns the first `most` matching tickets, at one gate or at all, for which `is_meant` holds.
 async fn find(
     call: &Call<'_>,
     event_id: Uuid,

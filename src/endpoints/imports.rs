@@ -1,5 +1,5 @@
-//! Lists of tickets: what a list would make of an event, and making it. The command line and the organizer's page are answered
-//! by the same functions.
+//! Imports of ticket lists: the preview of a list, and its import. The command line and the organizer's page use the same
+//! functions.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,26 +24,26 @@ use crate::store::{
     Correction, Created, ENTRANCE, GateSeats, Issuance, Issued, KnownPerson, NewTicket, NewUser, Wanted,
 };
 
-/// How a list is read, and what is made of it.
+/// How to read a list, and what to do with it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ImportQuery {
-    /// Whether to answer what would happen, and do nothing. For lists only.
+    /// Whether to return what would happen without doing it. For lists only.
     dry_run: Option<Flag>,
-    /// What each column of the list is, in their order, separated by commas; nothing or `-` leaves one out. Without it the
+    /// The field of each column of the list, in order, separated by commas; an empty one or `-` ignores the column. When absent,
     /// columns are recognised by their names.
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     columns: Option<Columns>,
-    /// What is done about columns that nobody knows: `refuse` where it is absent.
+    /// What to do about unknown columns; `refuse` when absent.
     unknown: Option<Unknown>,
-    /// What a line does whose ticket is there already: `refuse` where it is absent.
+    /// What to do with a line whose ticket exists already; `refuse` when absent.
     existing: Option<Existing>,
-    /// `false` where no line names the columns, and the first is a ticket already. Found out where it is absent.
+    /// `false` if no line names the columns and the first line is a ticket. Detected when absent.
     header: Option<Flag>,
 }
 
-/// What each column is.
+/// The field of each column; `None` ignores the column.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Columns(Vec<Option<Field>>);
@@ -68,7 +68,7 @@ impl std::str::FromStr for Columns {
     }
 }
 
-/// How a list is read and what it does with tickets that are there.
+/// How to read a list, and what to do with tickets that exist already.
 #[derive(Clone)]
 pub struct How {
     pub reading: Reading,
@@ -82,42 +82,42 @@ impl How {
     }
 }
 
-/// What a list would make of an event.
+/// What a list would do to an event.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "ImportPreview"))]
 pub struct Preview {
-    /// How the file is written.
+    /// The encoding of the file.
     encoding: Encoding,
-    /// What separates its fields; null for a workbook.
+    /// The character between its fields; null for a workbook.
     separator: Option<char>,
-    /// The sheet that was read; null for what is no workbook.
+    /// The sheet that was read; null unless the file is a workbook.
     sheet: Option<String>,
-    /// Its columns, in their order.
+    /// Its columns, in order.
     columns: Vec<Column>,
-    /// All that a column can be.
+    /// All fields that a column can have.
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
     fields: Vec<String>,
     /// The first lines as they were read, field by field.
     rows: Vec<Vec<String>>,
-    /// Lines in all, without the one that names the columns and those that are empty.
+    /// The number of lines, without the header and empty lines.
     lines: usize,
-    /// Lines that say themselves that they are no tickets, such as those of cancelled orders.
+    /// Skipped lines that mark themselves as no tickets, such as those of cancelled orders.
     left_out: usize,
-    /// Tickets without a seat, which would get the next number that is free.
+    /// Tickets without a seat, which would get the next free numbers.
     numbered: usize,
-    /// What would be made, when nothing is wrong.
+    /// What would be created if nothing is wrong.
     counts: Created,
-    /// How much is wrong, and
+    /// The number of errors.
     wrong: usize,
-    /// what, as a refusal would tell it.
+    /// The errors, as in a refusal.
     errors: Vec<FieldError>,
-    /// What is not wrong, and should be known.
+    /// What is correct but worth knowing.
     notices: Vec<FieldError>,
 }
 
 impl Preview {
-    /// Whether the list could be imported.
+    /// Returns whether the list can be imported.
     pub fn is_good(&self) -> bool {
         self.wrong == 0
     }
@@ -130,14 +130,14 @@ impl Preview {
 pub struct Imported {
     #[serde(flatten)]
     pub counts: Created,
-    /// What is not wrong, and should be known. Absent when there is nothing, and when what was sent is no list.
+    /// What is correct but worth knowing. Absent when there is nothing, and when the request was not a list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<FieldError>,
 }
 
-/// A list against what is there.
+/// A list compared with the tickets and people that exist.
 pub struct Plan {
-    /// As it was read, without its rows.
+    /// The list as it was read, without its rows.
     list: List,
     numbered: usize,
     skipped: u64,
@@ -148,12 +148,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Tickets that are to be made.
+    /// Returns the number of tickets to create.
     pub fn tickets(&self) -> usize {
         self.issuance.tickets.len()
     }
 
-    /// What the list would do.
+    /// Returns what the list would do.
     pub fn preview(self) -> Preview {
         let counts = self.counts();
         let List { encoding, separator, sheet, columns, sample, lines, left_out, faults, notices, .. } = self.list;
@@ -187,7 +187,7 @@ impl Plan {
         }
     }
 
-    /// Does it: all of it, or nothing.
+    /// Imports the list, all of it or nothing.
     pub async fn carry_out(
         self,
         app: &App,
@@ -227,11 +227,11 @@ fn told(notices: Vec<Fault>) -> Vec<FieldError> {
     notices.into_iter().map(|notice| FieldError::new("file", notice)).collect()
 }
 
-/// `POST /api/events/{event}/tickets` with a list.
+/// `POST /api/events/{event}/tickets` with a list: imports it, or previews it for a dry run.
 pub(super) async fn import(call: &Call<'_>, event: &Event) -> Result<Result<Imported, Preview>, Error> {
     let query: ImportQuery = call.query()?;
     let caller = call.caller()?;
-    // Only now: a file that is long on its way keeps no other import waiting.
+    // Not before the body was read: a slow upload must not block other imports.
     let place = call.app.imports.open_for(caller, Some(event.event_id));
     let place = Arc::new(place.with(1).map_err(|_| Error::ImportInProgress)?);
     let (unknown, existing) = (query.unknown.unwrap_or(Unknown::Refuse), query.existing.unwrap_or(Existing::Refuse));
@@ -243,7 +243,7 @@ pub(super) async fn import(call: &Call<'_>, event: &Event) -> Result<Result<Impo
     plan.carry_out(call.app, caller, event, &|_| {}).await.map(Ok)
 }
 
-/// Reads a list, and looks what is there of it. `place` is what the request holds of the shares of imports.
+/// Reads a list and compares it with what exists. `place` is the request's import permit.
 pub async fn plan(
     app: &Arc<App>,
     caller: &Caller,
@@ -264,8 +264,8 @@ pub async fn plan(
     off_the_workers(place, move || draft.compare(people_of, issued, held, &known)).await
 }
 
-/// Does what keeps a processor busy for long where no scan waits behind it. It goes on when the request is given up, and so
-/// long holds its place.
+/// Runs CPU-bound work on a blocking thread, so that no scan waits behind it. The work continues when the request is dropped,
+/// and holds its permit until it ends.
 async fn off_the_workers<T: Send + 'static>(
     place: Option<&Arc<Held>>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -276,21 +276,21 @@ async fn off_the_workers<T: Send + 'static>(
         drop(place);
         done
     };
-    // Why it panicked may hold what was sent; the panic hook has logged where it was.
+    // The panic's message may contain what was sent, so it is dropped; the panic hook has logged the location.
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal("reading an import panicked".into()))?
 }
 
-/// A list of which each ticket has a gate, and each person a username.
+/// A list in which each ticket has a gate and each person a username.
 struct Draft {
     list: List,
     existing: Existing,
-    /// The greatest number that is a seat at each gate.
+    /// The greatest numeric seat at each gate.
     numbers: HashMap<String, i64>,
-    /// Tickets of the event that are not revoked, and that nobody got at the door.
+    /// The number of the event's tickets that are neither revoked nor issued at the door.
     standing: u64,
-    /// The people of the list, each once, as they are looked for.
+    /// The usernames of the people in the list, each once, as the list writes them.
     usernames: Vec<String>,
-    /// The place of each among them.
+    /// The index of each lowercase username in `usernames`.
     places: HashMap<String, usize>,
 }
 
@@ -318,7 +318,7 @@ impl Draft {
             }
             let Some(person) = &mut row.person else { continue };
             if person.username.is_none() {
-                // The tickets of one line are of one person; another line with the same name is somebody else.
+                // The tickets of one line belong to one person; another line with the same name is another person.
                 if line_before.0 != row.line {
                     let name = person.full_name.as_deref().unwrap_or_default();
                     let number = namesakes.entry(as_read(name)).and_modify(|number| *number += 1).or_insert(1);
@@ -332,19 +332,19 @@ impl Draft {
                 usernames.len() - 1
             });
         }
-        // Of two rows that name one ticket the later one is found by it: it is never the one that is none.
+        // If two rows name one ticket, the store matches the later one. Void rows come first, so that the match is never void.
         list.rows.sort_by_key(|row| !row.is_void);
         Self { list, existing, numbers, standing, usernames, places }
     }
 
-    /// How the store is asked for what may be there.
+    /// Returns what to look for in the store: the reference and the seat of each row.
     fn wanted(&self) -> Vec<Wanted> {
         let place = |row: &TicketRow| Some((row.seat.clone()?.into_string(), row.gate.clone()?.into_string()));
         let rows = self.list.rows.iter();
         rows.map(|row| Wanted { reference: row.reference.clone(), place: place(row) }).collect()
     }
 
-    /// The people of whom a ticket is wanted that nothing else names.
+    /// Returns the people with rows that only the person identifies.
     fn unseated(&self) -> Vec<String> {
         let mut seen = HashSet::new();
         let people = self.list.rows.iter().filter(|row| is_unseated(row)).filter_map(|row| username_of(row));
@@ -390,7 +390,7 @@ impl Draft {
             let person = username_of(&row).and_then(|username| self.place_of(username));
             comparison.meet(place, row, person, &mut self.numbers)?;
         }
-        // What no other line means by then.
+        // The tickets of void rows that no other row has matched.
         let void = void.iter().flat_map(|(place, row)| comparison.there.of(*place, row));
         let good: HashSet<Uuid> = void.filter(|it| it.status == Status::Valid).map(|it| it.ticket_id).collect();
         let Comparison { mut issuance, ticket_lines, skipped, numbered, faults, people, new, .. } = comparison;
@@ -413,7 +413,7 @@ impl Draft {
     }
 }
 
-/// Whether nothing but its person tells a ticket from others.
+/// Returns whether only its person identifies the ticket of a row.
 fn is_unseated(row: &TicketRow) -> bool {
     row.seat.is_none() && row.reference.is_none()
 }
@@ -422,7 +422,7 @@ fn username_of(row: &TicketRow) -> Option<&str> {
     row.person.as_ref()?.username.as_deref()
 }
 
-/// The seats that are numbers have so many digits at most, here and where the store looks for the last of them.
+/// The maximum digits of a numeric seat, here and where the store looks for the greatest.
 const NUMBER: usize = 15;
 
 fn plain_number(seat: &str) -> Option<i64> {
@@ -430,21 +430,21 @@ fn plain_number(seat: &str) -> Option<i64> {
     is_number.then(|| seat.parse().ok()).flatten()
 }
 
-/// The gate of tickets that name none: the only one there is, of the event and of the list.
+/// Returns the gate of tickets that name none: the only gate of the event and the list, or else [`ENTRANCE`].
 fn only_gate(rows: &[TicketRow], gates: &[GateSeats]) -> Place {
     let named = rows.iter().filter_map(|row| row.gate.as_ref()).map(Place::as_str);
     let all: HashSet<&str> = named.chain(gates.iter().map(|gate| gate.gate.as_str())).collect();
     let mut all = all.into_iter();
     let only = all.next().filter(|_| all.next().is_none()).unwrap_or(ENTRANCE);
-    // A name that is not empty is a place.
+    // Gates that exist and `ENTRANCE` are valid names.
     Place::try_from(only.to_owned()).unwrap_or_else(|_| unreachable!("{ENTRANCE} is a place"))
 }
 
-/// The tickets that are there, by what names them.
+/// The tickets that exist, by what identifies them.
 struct There {
-    /// Of each row, by its reference or by its seat.
+    /// The tickets with a row's reference or seat, by the row's index.
     named: HashMap<usize, Vec<Issued>>,
-    /// Of people by their usernames and the gate, the oldest first.
+    /// The tickets of a person at a gate, oldest first, by lowercase username and gate.
     held: HashMap<(String, String), VecDeque<Issued>>,
     taken: HashSet<Uuid>,
     rows: usize,
@@ -467,7 +467,7 @@ impl There {
         there
     }
 
-    /// The tickets that a row names. One that names none by itself means the next one of its person, at its gate.
+    /// Returns the tickets that a row names. A row without a seat or reference takes the next ticket of its person at its gate.
     fn of(&mut self, place: usize, row: &TicketRow) -> Vec<Issued> {
         debug_assert!(place < self.rows);
         if !is_unseated(row) {
@@ -486,26 +486,26 @@ impl There {
     }
 }
 
-/// Rows, one after the other, against what is there.
+/// The comparison of the rows, one after the other, with what exists.
 struct Comparison<'a> {
     existing: Existing,
     people_of: Option<Uuid>,
     there: There,
-    /// What is known of each person of the list, and
+    /// Each person of the list, if known.
     people: Vec<Option<&'a KnownPerson>>,
-    /// what the list says of those who get a ticket.
+    /// What the list says about each person who gets a ticket.
     new: Vec<Option<NewUser>>,
     issuance: Issuance,
     ticket_lines: Vec<u64>,
     numbered: usize,
     skipped: u64,
-    /// The tickets that lines name, but for those that are revoked or that somebody got at the door,
+    /// The tickets that lines name, except revoked ones and those issued at the door.
     matched: HashSet<Uuid>,
-    /// lines whose ticket stays otherwise than they have it,
+    /// The lines that differ from their skipped ticket.
     others: Vec<u64>,
-    /// those that give their ticket another name, of nobody in particular,
+    /// The lines that change the name on their ticket and identify its person by name only.
     renamed: Vec<u64>,
-    /// and those whose ticket stays revoked.
+    /// The lines whose ticket stays revoked.
     revoked: Vec<u64>,
     faults: Faults,
 }
@@ -553,13 +553,13 @@ impl Comparison<'_> {
                     }
                 },
             },
-            // Its reference is that of one ticket, its seat that of another.
+            // The reference is that of one ticket, the seat that of another.
             _ => self.faults.add(line, FieldError::line(line, Fault::OtherReference)),
         }
         Ok(())
     }
 
-    /// Whether the row's person is who is known by that name. What an update may add is added.
+    /// Checks that the row's person is the one known by that username, and adds details that an update may add.
     fn check_person(&mut self, row: &mut TicketRow, place: Option<usize>) -> Result<(), Fault> {
         let (Some(person), Some(known)) = (&mut row.person, place.and_then(|place| self.people[place])) else {
             return Ok(());
@@ -594,7 +594,7 @@ impl Comparison<'_> {
         let own = person.and_then(|place| self.own_name(place));
         let holder = row.person.map(|person| {
             let Person { username, full_name, email, .. } = person;
-            // What people read as the holder's own name is that name, and not one of the ticket's.
+            // A name that reads the same as the holder's own name is that name, not another one for the ticket.
             let on_ticket = |name: String| own.filter(|own| as_read(own) == as_read(&name)).unwrap_or(name);
             NewUser { username: username.unwrap_or_default(), full_name: full_name.map(on_ticket), email }
         });
@@ -616,13 +616,13 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// The name that the holder will be known by.
+    /// Returns the name that the holder will be known by.
     fn own_name(&self, place: usize) -> Option<String> {
         let known = self.people[place].map(|known| known.full_name.clone());
         known.unwrap_or_else(|| self.new[place].as_ref().and_then(|new| new.full_name.clone()))
     }
 
-    /// Notes the holder, with the first name and the first address that the list gives them.
+    /// Records the holder, with the first name and the first address that the list gives them.
     fn remember(&mut self, row: &TicketRow, place: Option<usize>) {
         let (Some(place), Some(person)) = (place, &row.person) else { return };
         let username = person.username.clone().unwrap_or_default();
@@ -631,7 +631,7 @@ impl Comparison<'_> {
         new.email = new.email.take().or_else(|| person.email.clone());
     }
 
-    /// What changes of a ticket that is there; nothing of its seat, its codes and its state.
+    /// Returns the changes to an existing ticket. Its seat, codes and status never change.
     fn correction(&self, row: &TicketRow, ticket: &Issued) -> Result<Option<Correction>, Fault> {
         let moves = |place: &Option<Place>, there: &str| {
             place.as_ref().is_some_and(|place| !fold::same_place(place.as_str(), there))
@@ -643,7 +643,7 @@ impl Comparison<'_> {
         if reference.is_some() && ticket.reference.is_some() {
             return Err(Fault::OtherReference);
         }
-        // Nothing brings a revoked ticket back but its reissue.
+        // Only a reissue makes a revoked ticket valid again.
         if ticket.status == Status::Revoked {
             return Ok(None);
         }
@@ -669,15 +669,15 @@ impl Comparison<'_> {
         Ok((!correction.is_empty()).then_some(correction))
     }
 
-    /// Whether the holder of a ticket is who a row names. Who is named by name alone is whoever has the ticket: the name may
-    /// be what is corrected.
+    /// Returns whether a row names the ticket's holder. A person identified by name only is taken for the holder: the name may be
+    /// what the row corrects.
     fn is_holder(&self, person: &Person, holder: &str, ticket: &Issued) -> bool {
         let is_same = person.username.as_ref().is_some_and(|username| username.eq_ignore_ascii_case(holder));
         person.is_name_only || (is_same && ticket.holder_event_id == self.people_of)
     }
 }
 
-/// Why a row cannot be made anew.
+/// Returns why a row cannot become a new ticket.
 fn is_there(row: &TicketRow, ticket: &Issued) -> Fault {
     match row {
         row if is_unseated(row) => Fault::HasTicket,

@@ -24,7 +24,7 @@ use crate::response::{self, Response};
 use crate::sheet::{self, LinkLine};
 use crate::store::{Act, Author, Renewal};
 
-/// What a new key is asked to be.
+/// A key to create.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -33,20 +33,20 @@ pub struct NewKey {
     pub name: Text<KEY_NAME>,
     /// What it may do.
     pub role: Role,
-    /// The slug of the event to bind the key to. Absent: bound to none.
+    /// The slug of the event to bind the key to; none when absent.
     pub event: Option<Slug>,
     /// The gate to bind the key to. Needs `event`.
     pub gate: Option<Place>,
-    /// Whether the key may load the manifest and send batches, `false` when absent.
+    /// Whether the key may load the manifest and send batches; `false` when absent.
     #[serde(default)]
     pub offline: bool,
-    /// When the key stops working. Absent or null: the key of an `organizer` after [`crate::limits::KEY_OF_ORGANIZER`], or
-    /// with the key that makes it, beyond which it cannot last; another [`crate::limits::KEY_AFTER_EVENT`] after its event's
-    /// end or, without one, after [`crate::limits::KEY_WITHOUT_END`].
+    /// When the key expires. Absent or null: the key of an `organizer` after [`crate::limits::KEY_OF_ORGANIZER`], but no later
+    /// than the key that creates it; another key [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, if that is unknown
+    /// or long past, after [`crate::limits::KEY_WITHOUT_END`].
     pub expires_at: Option<Millis>,
 }
 
-/// A new key, with its secret, which no later answer has again.
+/// A new key, with its secret, which no other answer contains.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyWithSecret {
@@ -57,13 +57,13 @@ pub struct KeyWithSecret {
     pub key: String,
 }
 
-/// `POST /api/keys`: the only answer that shows the key.
+/// `POST /api/keys`: the only answer with the key's secret.
 pub async fn create_key(call: Call<'_>) -> Result<Response, Error> {
     let new: NewKey = call.json()?;
     response::json(StatusCode::CREATED, &create(call.app, call.caller()?, new, call.now).await?)
 }
 
-/// Makes a key. The command line calls it too.
+/// Creates a key. The command line calls it too.
 pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Result<KeyWithSecret, Error> {
     let event = match &new.event {
         Some(slug) => Some(caller.open_event(app.store().find_event(&slug.0).await?)?),
@@ -78,7 +78,7 @@ pub async fn create(app: &App, caller: &Caller, new: NewKey, now: Millis) -> Res
     if new.expires_at.is_some_and(|expiry| expiry <= now) {
         return Err(Error::field("expires_at", Fault::NotInFuture));
     }
-    // Whoever has such a key for a time cannot make it for ever.
+    // A temporary organizer's key must not create one that outlasts it.
     let latest = caller.expires_at.filter(|_| !new.role.is_of_a_device());
     if latest.is_some_and(|latest| new.expires_at.is_some_and(|expiry| latest < expiry)) {
         return Err(Error::field("expires_at", Fault::AfterYourKey));
@@ -109,7 +109,7 @@ fn default_expiry(role: Role, event: Option<&Event>, now: Millis) -> Millis {
         return now + KEY_OF_ORGANIZER;
     }
     let after_event = event.and_then(|event| event.ends_at).map(|end| end + KEY_AFTER_EVENT);
-    // A key for an event that is long over would be born dead.
+    // If the event is long over, that expiry is in the past.
     after_event.filter(|&expiry| expiry > now).unwrap_or(now + KEY_WITHOUT_END)
 }
 
@@ -125,14 +125,14 @@ pub async fn list_keys(call: Call<'_>) -> Result<Response, Error> {
     list::respond("keys", keys, query.limit, |listed| listed.key.key_id)
 }
 
-/// `DELETE /api/keys/{key_id}`: with the keys that it made, and so on; repeatable.
+/// `DELETE /api/keys/{key_id}`: also revokes the keys that it created, directly or through others; repeatable.
 pub async fn revoke_key(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     revoke(call.app, call.caller()?, key_id, call.now).await?;
     Ok(response::no_content())
 }
 
-/// Revokes a key and those that it made, and returns how many. The command line calls it too.
+/// Revokes a key and those that it created, and returns how many. The command line calls it too.
 pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<usize, Error> {
     find_key(app, caller, key_id).await?;
     let revoked = app.store().revoke_key(key_id, caller.author(now)).await?;
@@ -140,15 +140,15 @@ pub async fn revoke(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Re
     Ok(revoked.len())
 }
 
-/// What an organizer has agreed to.
+/// The consent of an organizer to a key's unsent scans.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct TakenScans {
-    /// Until when batches with secrets of this key that have ended are taken, of scans that were made until now.
+    /// Until when batches with ended secrets of this key are accepted, for scans made until now.
     taken_until: Millis,
 }
 
-/// `POST /api/keys/{key_id}/take`: from now on devices that have the key no more may send what they had scanned.
+/// `POST /api/keys/{key_id}/take`: lets devices that no longer have the key send the scans that they made.
 pub async fn take_scans(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     find_key(call.app, call.caller()?, key_id).await?;
@@ -157,29 +157,29 @@ pub async fn take_scans(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &TakenScans { taken_until: call.now + OFFLINE_WINDOW })
 }
 
-/// Tickets that one request renews at most, so that it ends in seconds and whoever asks sees how far it is.
+/// The maximum tickets that one request renews, so that it ends within seconds and the caller sees progress.
 const RENEWED: usize = 5_000;
 
-/// `POST /api/keys/{key_id}/lost`: the device is lost. To be asked again while tickets remain.
+/// `POST /api/keys/{key_id}/lost`: reports the device as lost. The caller repeats it while tickets remain.
 pub async fn report_loss(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     response::json(StatusCode::OK, &lose(call.app, call.caller()?, key_id, call.now).await?)
 }
 
-/// Revokes the key of a lost device, and renews some of the tickets whose keys of codes it may have. The command line calls
-/// it too.
+/// Revokes the key of a lost device, and renews up to [`RENEWED`] of the tickets whose TOTP keys the device may have. The
+/// command line calls it too.
 pub async fn lose(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<Renewal, Error> {
     let key = find_key(app, caller, key_id).await?;
     if !key.role.is_of_a_device() {
         return Err(Error::KeyNotOfDevice);
     }
-    // First, and committed: from then on no manifest goes out with this key.
+    // Committed first: from then on no manifest is sent to this key.
     revoke(app, caller, key_id, now).await?;
     let new_seed = || Ok(Seed(random_bytes()?));
     app.store().renew_tickets(key_id, now - UNDO_WINDOW, RENEWED, new_seed, caller.author(now)).await
 }
 
-/// `GET /api/keys/{key_id}/links.csv`: the links that changed because its device is lost, to be sent again.
+/// `GET /api/keys/{key_id}/links.csv`: the links that changed because the key's device is lost, to send again.
 pub async fn export_changed_links(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     let key = find_key(call.app, call.caller()?, key_id).await?;
@@ -190,12 +190,12 @@ pub async fn export_changed_links(call: Call<'_>) -> Result<Response, Error> {
     export(&call, changed_links_exported(&key), rows, &format!("links-{key_id}.csv")).await
 }
 
-/// What reading them is kept as.
+/// Returns the action that records an export of these links.
 pub fn changed_links_exported(key: &Key) -> Act {
     Act::new(Action::LinksExported, key.event_id).subject(key.key_id)
 }
 
-/// These links as CSV, page by page, for a key that is bound to an event or to none. The command line writes the same.
+/// Streams these links as CSV, page by page, for a key bound to an event or to none. The command line writes the same.
 pub async fn changed_links(
     app: Arc<App>,
     key_id: Uuid,
@@ -221,16 +221,16 @@ pub async fn changed_links(
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct KeyScansQuery {
-    /// Only scans that were received then or later. Absent: all.
+    /// Only scans received then or later; all when absent.
     since: Option<Millis>,
-    /// How many entries a page has at most.
+    /// The maximum entries of a page.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     after: Option<Cursor>,
 }
 
-/// `GET /api/keys/{key_id}/scans`: what was scanned with the key, the oldest first.
+/// `GET /api/keys/{key_id}/scans`: the scans made with the key, oldest first.
 pub async fn list_key_scans(call: Call<'_>) -> Result<Response, Error> {
     let query: KeyScansQuery = call.query()?;
     let key = find_key(call.app, call.caller()?, call.id("key_id", Error::KeyNotFound)?).await?;
@@ -250,18 +250,18 @@ pub struct Enrolment {
     /// The address of the gate's page, with the single-use token in its fragment. It is a secret.
     #[cfg_attr(test, schemars(extend("format" = "uri"), regex(pattern = "/gate#enrol=[A-Za-z0-9_-]{43}$")))]
     pub enrol_url: String,
-    /// Until when the token is good: [`crate::limits::ENROLMENT`].
+    /// When the token expires: after [`crate::limits::ENROLMENT`].
     expires_at: Millis,
 }
 
-/// `POST /api/keys/{key_id}/enrol`: an address that gives the key to one device; the one before is worth nothing.
+/// `POST /api/keys/{key_id}/enrol`: creates an address that gives the key to one device, and invalidates the previous one.
 pub async fn offer_enrolment(call: Call<'_>) -> Result<Response, Error> {
     let key_id = call.id("key_id", Error::KeyNotFound)?;
     let key = find_key(call.app, call.caller()?, key_id).await?;
     response::json(StatusCode::OK, &offer(call.app, &key, call.author()?).await?)
 }
 
-/// Makes the address. The demo calls it too.
+/// Creates the address. The demo calls it too.
 pub async fn offer(app: &App, key: &Key, author: Author) -> Result<Enrolment, Error> {
     let token = NewSecret::enrolment(key.key_id)?;
     let expires_at = author.now + ENROLMENT;
@@ -271,24 +271,24 @@ pub async fn offer(app: &App, key: &Key, author: Author) -> Result<Enrolment, Er
     Ok(Enrolment { enrol_url: links::enrol_url(app, &token.text), expires_at })
 }
 
-/// A token that was offered.
+/// The token of an offer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "EnrolRequest"))]
 pub(crate) struct EnrolmentBody {
-    /// What follows `#enrol=` in the `enrol_url`.
+    /// The part of the `enrol_url` after `#enrol=`.
     #[cfg_attr(test, schemars(regex(pattern = "^[A-Za-z0-9_-]{43}$")))]
     token: String,
 }
 
-/// A key that a device is offered, and what the device tells its people of the event.
+/// A key offered to a device, and the event's details for the person with the device.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct OfferedKey {
     #[serde(flatten)]
     details: Key,
-    /// The event's name; null when the key is bound to none.
+    /// The event's name; null when the key is not bound to an event.
     event_name: Option<String>,
     /// The event's time zone (IANA).
     time_zone: Option<String>,
@@ -299,7 +299,7 @@ pub(crate) struct OfferedKey {
     limits: GateLimits,
 }
 
-/// A key in the hands of a device.
+/// A key given to a device, with its secret.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct EnrolledKey {
@@ -310,15 +310,15 @@ pub(crate) struct EnrolledKey {
     key: String,
 }
 
-/// `POST /api/enrol/offer`: what a token is for. It stays as good as it was.
+/// `POST /api/enrol/offer`: returns what a token offers. The token stays valid.
 pub async fn show_offer(call: Call<'_>) -> Result<Response, Error> {
     let (key_id, enrol_hash) = read_token(&call)?;
     let _place = call.app.keys.place().await?;
     response::json(StatusCode::OK, &find_offer(&call, key_id, &enrol_hash).await?)
 }
 
-/// `POST /api/enrol`: the key for the token, new at each enrolment. What is read is read first, so that nothing but the
-/// way back can lose it.
+/// `POST /api/enrol`: returns the key for the token, new at each enrolment. It reads everything before it uses the token, so
+/// that afterwards only a lost answer can lose the key.
 pub async fn enrol(call: Call<'_>) -> Result<Response, Error> {
     let (key_id, enrol_hash) = read_token(&call)?;
     let _place = call.app.keys.place().await?;
@@ -336,7 +336,7 @@ fn read_token(call: &Call<'_>) -> Result<(Uuid, Hash), Error> {
     read_enrolment(&body.token).ok_or(Error::EnrolmentExpired)
 }
 
-/// What a token is for, while it is good.
+/// Returns what a token offers, while it is valid.
 async fn find_offer(call: &Call<'_>, key_id: Uuid, enrol_hash: &Hash) -> Result<OfferedKey, Error> {
     let found = call.app.store().find_enrolment(key_id, enrol_hash, call.now).await?;
     let (details, event) = found.ok_or(Error::EnrolmentExpired)?;

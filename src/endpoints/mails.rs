@@ -1,4 +1,4 @@
-//! Mails to the people who hold tickets.
+//! Mails to ticket holders.
 
 use std::collections::HashMap;
 
@@ -27,20 +27,20 @@ use crate::store::{Addressed, MailCounts};
 pub(crate) struct MailsQuery {
     /// `unmailed` when absent.
     list: Option<MailList>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     after: Option<Cursor>,
 }
 
-/// What there is to mail.
+/// The tickets to mail.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Outbox {
-    /// Who the mails are from; null where the service has no mail server.
+    /// The sender of the mails; null when the service has no mail server.
     from: Option<String>,
     #[serde(flatten)]
     counts: MailCounts,
-    /// A page of the list, in the order of their holders: as many as one request mails, and somebody's are not torn apart unless
-    /// they are more.
+    /// A page of the list, ordered by holder: at most as many as one request mails. One person's tickets are split only if they
+    /// exceed a page.
     #[cfg_attr(test, schemars(length(max = MAILED_TICKETS)))]
     pub(crate) tickets: Vec<Ticket>,
     /// The opaque cursor of the next page, to be sent as `after`; null on the last page.
@@ -60,7 +60,7 @@ pub async fn list_mails(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &Outbox { from, counts, tickets, next: next.map(list::encode) })
 }
 
-/// A page of a list, and after which ticket the next one begins.
+/// Returns a page of a list, and the ticket after which the next page begins.
 pub async fn page(
     app: &App,
     event: &Event,
@@ -84,28 +84,28 @@ pub async fn page(
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct MailRequest {
-    /// Their ids. All of them that one person holds are in one mail.
+    /// Their ids. One mail has all of them that one person holds.
     #[cfg_attr(test, schemars(length(min = 1, max = MAILED_TICKETS)))]
     tickets: Vec<Uuid>,
-    /// Whether holders are mailed who were already.
+    /// Whether to mail tickets that were mailed already.
     #[serde(default)]
     again: bool,
-    /// Whether nothing is sent, and the first mail is shown.
+    /// Whether to return the first mail and send nothing.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// What became of the mails.
+/// The results of the mails.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Mailed {
-    /// One for each ticket, in the order in which they were first named.
+    /// One result for each ticket, in the order in which the request first names them.
     pub results: Vec<TicketResult>,
     /// The first mail of a `dry_run`, if there is one.
     pub preview: Option<Preview>,
 }
 
-/// What became of the mail with one ticket.
+/// The result of the mail with one ticket.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "MailedTicket"))]
@@ -113,19 +113,19 @@ pub struct TicketResult {
     /// The ticket's id.
     pub ticket_id: Uuid,
     pub result: MailResult,
-    /// The mail server's reply, such as 550, where it refused. Null otherwise.
+    /// The mail server's reply code, such as 550, if it refused. Null otherwise.
     #[cfg_attr(test, schemars(range(min = 400, max = 599)))]
     pub smtp_code: Option<u16>,
-    /// Its enhanced status, such as `5.1.1` (RFC 3463), where it told one. Null otherwise.
+    /// Its enhanced status code, such as `5.1.1` (RFC 3463), if it sent one. Null otherwise.
     pub smtp_status: Option<String>,
 }
 
-/// A mail as it would be sent, but for its links, which are secret.
+/// A mail as it would be sent, without its links, which are secret.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "MailPreview"))]
 pub struct Preview {
-    /// The address that it would go to.
+    /// The address that it would be sent to.
     pub to: String,
     /// Its subject.
     pub subject: String,
@@ -133,7 +133,7 @@ pub struct Preview {
     pub text: String,
 }
 
-/// `POST /api/events/{event}/mails`: sent before the answer, never after it.
+/// `POST /api/events/{event}/mails`: sends the mails before the answer, never after it.
 pub async fn send_mails(call: Call<'_>) -> Result<Response, Error> {
     let MailRequest { tickets, again, dry_run } = call.json()?;
     if tickets.is_empty() {
@@ -148,14 +148,14 @@ pub async fn send_mails(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &send(call.app, call.caller()?, &event, &tickets, how, call.now).await?)
 }
 
-/// How tickets are mailed.
+/// How to mail tickets.
 #[derive(Clone, Copy)]
 pub struct How {
     pub again: bool,
     pub dry_run: bool,
 }
 
-/// What becomes of a mail, and why it is refused.
+/// The result of a mail, and why it failed.
 #[derive(Clone)]
 struct Outcome(MailResult, Option<Failure>);
 
@@ -176,7 +176,7 @@ impl From<Failure> for Outcome {
     }
 }
 
-/// Mails an event's tickets to their holders. The command line does the same.
+/// Mails an event's tickets to their holders. The command line calls it too.
 pub async fn send(
     app: &App,
     caller: &Caller,
@@ -225,7 +225,7 @@ pub async fn send(
     Ok(Mailed { results, preview })
 }
 
-/// What keeps a ticket from being mailed by a key that is bound to this event, or to none.
+/// Returns why a key bound to this event, or to none, cannot mail a ticket.
 fn hindrance(known: &Addressed, bound_to: Option<Uuid>, reentry: Reentry, again: bool) -> Option<MailResult> {
     let ticket = &known.ticket;
     let address = ticket.address.told_to(bound_to);
@@ -240,7 +240,7 @@ fn hindrance(known: &Addressed, bound_to: Option<Uuid>, reentry: Reentry, again:
     })
 }
 
-/// Their holder's address, which was found to be good.
+/// Returns the holder's address, which `hindrance` has checked.
 fn address_of<'a>(held: &[&'a Addressed], bound_to: Option<Uuid>) -> &'a str {
     held.first().and_then(|known| known.ticket.address.told_to(bound_to)).unwrap_or_default()
 }
@@ -253,16 +253,16 @@ async fn shown(app: &App, caller: &Caller, event: &Event, held: &[&Addressed]) -
     Ok(Preview { to: address_of(held, caller.event_id).to_owned(), subject: letter.subject(), text: letter.text() })
 }
 
-/// Whether passes of Google Wallet may be about whose codes are good no more: of tickets whose seed is not their first.
+/// Returns whether holders may have Google Wallet passes with outdated codes: for tickets whose seed is not their first.
 fn replaces_pass(app: &App, held: &[&Addressed]) -> bool {
     app.settings.wallet.is_some() && held.iter().any(|known| known.ticket.seeded_at.is_some())
 }
 
-/// All tickets of the event that this person holds and may still have to show, those of other mails too.
+/// Returns all tickets of the event that this person holds and may still need, including those of other mails.
 async fn all_held(app: &App, event: &Event, held: &[&Addressed]) -> Result<Vec<Ticket>, Error> {
     let Some(user_id) = held.first().and_then(|known| known.ticket.user_id) else { return Ok(Vec::new()) };
     let pages = match app.store().read_held_pages(event.event_id, user_id).await {
-        // Somebody has taken them away meanwhile.
+        // The person holds no tickets any more.
         Err(Error::DeadLink(_)) => Vec::new(),
         pages => pages?,
     };
@@ -285,7 +285,7 @@ async fn deliver(
         let claimed = app.store().claim_mails(held, caller.author(now)).await?;
         let (ours, others): (Vec<&Addressed>, Vec<&Addressed>) =
             held.iter().partition(|known| claimed.contains(&known.ticket.ticket_id));
-        // Whoever has sent it meanwhile says so next time.
+        // Another request is sending these; a later request will report how that ended.
         for known in others {
             outcomes.insert(known.ticket.ticket_id, MailResult::InProgress.into());
         }

@@ -1,4 +1,4 @@
-//! All that a gate needs to decide without a network.
+//! The manifest: everything a gate needs to decide without a network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::store::GateState;
 use crate::store::{ManifestState, ManifestTicket};
 use crate::totp::{self, TicketSecret};
 
-/// When it is noted again: before what is noted comes so near.
+/// Renew the record that a device has TOTP keys when less than this is left of it; see [`NOTED_AHEAD`].
 const NOTED_AGAIN: Duration = Duration::from_mins(1);
 
 /// Which part of the manifest.
@@ -36,8 +36,8 @@ const NOTED_AGAIN: Duration = Duration::from_mins(1);
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ManifestQuery {
-    /// The `as_of` of an earlier manifest: only tickets changed since then, and of another gate than the key's only new ones; or
-    /// all where the service cannot tell (`whole`).
+    /// The `as_of` of an earlier manifest: return only tickets changed since, and of other gates than the key's only new ones; or
+    /// all if the service cannot tell (`whole`).
     #[cfg_attr(test, schemars(with = "Option<u64>"))]
     since: Option<Since>,
 }
@@ -51,13 +51,13 @@ impl TryFrom<String> for Since {
     type Error = Fault;
 
     fn try_from(text: String) -> Result<Self, Fault> {
-        // Rust would take a sign too. What is larger than any of ours is of no history.
+        // Rust's parser would accept a sign too. A number larger than any of ours belongs to no history.
         let number: Option<u64> = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         number.map(|number| Self(number.try_into().unwrap_or(i64::MAX))).ok_or(Fault::NotAnAsOf)
     }
 }
 
-/// How codes are made, and by what a device decides on them: as `totp` and `admission` do.
+/// How codes are generated, and the limits by which a device decides on them, as `totp` and `admission` do.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(inline))]
@@ -65,24 +65,24 @@ struct Codes {
     /// The hash of the code: HMAC-SHA-1.
     #[cfg_attr(test, schemars(extend("const" = "SHA1")))]
     algorithm: &'static str,
-    /// The digits of a code.
+    /// The number of digits of a code.
     #[cfg_attr(test, schemars(extend("const" = totp::DIGITS)))]
     digits: u8,
     /// How long a code lasts, in seconds.
     #[cfg_attr(test, schemars(extend("const" = totp::PERIOD)))]
     period: i64,
-    /// How many steps before and after the present one are accepted.
+    /// How many steps before and after the current one are accepted.
     #[cfg_attr(test, schemars(extend("const" = totp::DRIFT)))]
     drift: i64,
-    /// How far from the present a code is found that is right at another moment, in steps.
+    /// How far from now a code of another moment is recognised, in steps.
     stale_window: i64,
-    /// How far from the present a wrong code is looked at that would be good in another time zone, in quarters of an hour.
+    /// How far from now a wrong code is recognised as right in another time zone, in quarters of an hour.
     zones: i64,
-    /// Refused codes of a ticket after which its codes are not looked at for a while.
+    /// The number of a ticket's refused codes after which its codes are not checked for a while.
     attempts: i64,
-    /// Refused codes, of a ticket or of a key, from which a code of the future is called wrong.
+    /// The number of refused codes, of a ticket or of a key, from which a code of the future is called wrong.
     future_told: i64,
-    /// The hour by which a day of the event begins, in its time zone.
+    /// The hour at which a day of the event begins, in its time zone.
     #[cfg_attr(test, schemars(extend("const" = admission::DAY_TURNS)))]
     day_turns: i8,
 }
@@ -101,7 +101,7 @@ impl Codes {
     };
 }
 
-/// A ticket as a gate must know it.
+/// What a gate must know about a ticket.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "ManifestTicket"))]
@@ -119,7 +119,7 @@ pub(crate) struct Entry<'a> {
     own: Option<OwnEntry<'a>>,
 }
 
-/// What only the ticket's own gate is told.
+/// The details that only the ticket's own gate gets.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct OwnEntry<'a> {
@@ -129,74 +129,74 @@ struct OwnEntry<'a> {
     /// The holder's username; null when nobody holds the ticket and, for the key of a gate, when it is revoked.
     #[cfg_attr(test, schemars(with = "Option<Username>"))]
     username: Option<&'a str>,
-    /// The holder's name, when one is known, under the same conditions.
+    /// The holder's name, if known, under the same conditions.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     full_name: Option<&'a str>,
-    /// The slug of the event, where the holder is one of its own people: of the same username, such a one and one of the whole
-    /// installation are two. Absent otherwise.
+    /// The slug of the event, if the holder is one of its own people, who may have the same username as somebody of the whole
+    /// installation. Absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Slug"))]
     holder_event: Option<&'a str>,
-    /// What kind of ticket it is. Absent where it came without one, when nobody holds it, or it is revoked; so is the note.
+    /// The ticket's category. Absent if it has none, nobody holds it, or it is revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Text<{ crate::limits::CATEGORY }>"))]
     category: Option<&'a str>,
-    /// What the gate should know.
+    /// What the gate should know. Absent under the same conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Text<{ crate::limits::TICKET_NOTE }>"))]
     note: Option<&'a str>,
-    /// From when it admits. Absent where the event's doors alone say so, when nobody holds it, or it is revoked; so is the next.
+    /// From when it admits. Absent if only the event's doors limit it, nobody holds it, or it is revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Millis"))]
     valid_from: Option<Millis>,
-    /// Until when it admits.
+    /// Until when it admits. Absent under the same conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Millis"))]
     valid_until: Option<Millis>,
-    /// Whether the holder is inside now: came in and has not gone out.
+    /// Whether the holder is inside: came in and has not gone out.
     inside: bool,
-    /// The time step (seconds since the epoch divided by 30) of the newest code that was accepted; null when none was.
+    /// The time step (seconds since the epoch divided by 30) of the newest accepted code; null when none was accepted.
     last_step: Option<i64>,
     /// When the ticket first admitted its holder; null when it has not.
     used_at: Option<Millis>,
-    /// When it last did so. Absent where that was the first time.
+    /// When it last admitted its holder. Absent if it did so only once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Millis"))]
     entered_at: Option<Millis>,
-    /// True where somebody without a ticket was admitted by it. Absent otherwise.
+    /// True if it was issued at the door to somebody without a ticket. Absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(test, schemars(with = "bool", extend("const" = true)))]
     walk_up: bool,
-    /// What was paid for it at the door, in the smallest unit of the event's currency. Absent where nobody took anything down.
+    /// What was paid for it at the door, in the smallest unit of the event's currency. Absent if nothing was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "u64"))]
     paid: Option<i64>,
-    /// Whether the ticket was printed, so that its paper admits: once, or once a day, without a rotating code.
+    /// Whether the ticket was printed, so that its printed code admits: once, or once a day, without a rotating code.
     printed: bool,
-    /// The TOTP key, 20 bytes in base32 without padding. It is a secret. Absent when nobody holds the ticket, or it is
-    /// revoked: its codes are refused whatever they are.
+    /// The TOTP key, 20 bytes in base32 without padding. It is a secret. Absent if nobody holds the ticket, or it is revoked: all
+    /// its codes are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "String", regex(pattern = "^[A-Z2-7]{32}$")))]
     key: Option<String>,
 }
 
-/// All that a gate needs to decide offline.
+/// Everything a gate needs to decide offline.
 #[cfg(test)]
 #[derive(schemars::JsonSchema)]
 #[expect(dead_code, reason = "it is written piece by piece")]
 pub(crate) struct Manifest {
     event: Event,
-    /// To be sent as `since`: the number of a state of the tickets. It is no time, and only to be given back.
+    /// The number of a state of the tickets, not a time. Send it back unchanged as `since`.
     as_of: u64,
-    /// Whether these are all of the event's tickets: a device forgets what is not among them. With `since` too, where it is
-    /// older than a restored backup, or of release 0.1.0.
+    /// Whether these are all of the event's tickets: a device forgets any other ticket. Also true if `since` is from before the
+    /// restore of a backup, or from release 0.1.0.
     whole: bool,
-    /// What is counted in that state of all tickets of which this key is told the `status`. A device that hears of no change
-    /// since (304), and whose own list counts otherwise, gets the whole list anew, and says where they differed.
+    /// The counts, in that state, of all tickets whose `status` this key gets. If there is no change since (304) and a device's own
+    /// list has other counts, it loads the whole list and reports the difference.
     counts: GateState,
     codes: Codes,
     limits: GateLimits,
-    /// The event's tickets; or those changed since, and of another gate than the key's the new ones.
+    /// The event's tickets; or those changed since, and of other gates than the key's only new ones.
     tickets: Vec<Entry<'static>>,
 }
 
@@ -205,7 +205,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     let query: ManifestQuery = call.query()?;
     let caller = call.caller()?;
     if !caller.offline {
-        return Err(Error::Forbidden("Only a key made with `offline` may download the manifest."));
+        return Err(Error::Forbidden("Only a key created with `offline` may download the manifest."));
     }
     let event = call.event().await?;
     let heard = Heard { key_id: caller.key_id, unsent: unsent(&call.parts.headers) };
@@ -215,7 +215,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     }
     let secret = Arc::clone(call.app.claimed_secret().await?);
     let state = call.app.store().manifest_state(event.event_id, caller.gate.as_deref()).await?;
-    // The id tells an event from one of the same name that was deleted, and the cursor's history one that was restored.
+    // The id distinguishes the event from a deleted one with the same slug, and the history from a restored database.
     let etag = format!(
         "W/\"{}-{}-{}-{}-{}\"",
         event.event_id.simple(),
@@ -239,7 +239,7 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
             query.since.and_then(|since| state.change_since(since.0)),
             Reader::of(caller),
         )?;
-        // The device has it when all of it was read.
+        // The device has the manifest once it has read all of it.
         let app = Arc::clone(call.app);
         let noted = stream::once(async move { heard.note(&app).await }).filter_map(|()| future::ready(None));
         let manifest = manifest.chain(noted);
@@ -258,31 +258,31 @@ pub async fn show_manifest(call: Call<'_>) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// What is noted of a device that asks.
+/// The record that a device sent a request.
 pub(super) struct Heard {
     pub(super) key_id: Option<Uuid>,
-    /// How many scans it has yet to send, where it says so.
+    /// How many scans it has yet to send, if it says so.
     pub(super) unsent: Option<i64>,
 }
 
 impl Heard {
-    /// Notes it. A note that cannot be written keeps no list from a gate.
+    /// Writes the record. A failure is only logged, so that the gate still gets its list.
     pub(super) async fn note(&self, app: &App) {
         let Some(key_id) = self.key_id else { return };
         if let Err(error) = app.in_time(app.store().note_heard(key_id, self.unsent, app.now())).await {
-            tracing::warn!(%error, "it is not noted that a device was heard of");
+            tracing::warn!(%error, "cannot record that a device was heard from");
         }
     }
 }
 
-/// How many scans a device says it has decided by itself and not yet sent. A header, which releases that do not know it pass
-/// over, and that refuses nobody the list, whatever it says.
+/// Returns how many scans a device says it has decided offline and not yet sent. It is a header because older releases ignore
+/// unknown headers. A malformed value is ignored too, so that the gate still gets its list.
 fn unsent(headers: &HeaderMap) -> Option<i64> {
     let number: u64 = headers.get("register-ticket-unsent")?.to_str().ok()?.parse().ok()?;
     Some(i64::try_from(number).map_or(UNSENT, |number| number.min(UNSENT)))
 }
 
-/// For whom a manifest is made.
+/// The key for which a manifest is generated.
 #[derive(Clone)]
 struct Reader {
     key_id: Option<Uuid>,
@@ -305,14 +305,14 @@ impl Reader {
     }
 }
 
-/// Whether a ticket's code says something: not so of one that nobody holds, or that is revoked. A used ticket may be
-/// admitted once more, after its exit or an undo, and that it is used is told to whoever shows its code.
+/// Returns whether a ticket's code matters to the decision: not if nobody holds the ticket or it is revoked. A used ticket may be
+/// admitted again after an exit or an undo, and only its right code shows that it is used.
 fn may_be_admitted(ticket: &ManifestTicket) -> bool {
     ticket.username.is_some() && ticket.status != Status::Revoked
 }
 
-/// Reads a page of the manifest and notes for the case that the device gets lost that it has the keys in it. What was
-/// read before the key was revoked may be sent; whoever renews tickets after that has to know of it.
+/// Reads a page of the manifest, and records that the device has the TOTP keys in it, in case the device gets lost. A page read
+/// before the key was revoked may still be sent, so a renewal of tickets after the revocation must see the record.
 async fn read_page(
     app: &App,
     reader: &Reader,
@@ -325,15 +325,15 @@ async fn read_page(
     let Some((key_id, newest)) = reader.key_id.zip(given.map(|ticket| ticket.seeded_at).max()) else {
         return Ok(tickets);
     };
-    // Read anew for each page, like the page itself: a download may take minutes. A clock that was ahead when a seed was
-    // made, or is behind now, hides none.
+    // Read for each page, because a download may take minutes. The maximum covers a clock that was ahead when a seed was made, or
+    // is behind now.
     let now = app.now().max(newest);
     let is_good = app.store().note_manifest(key_id, now + NOTED_AGAIN, now + NOTED_AHEAD).await?;
     if is_good { Ok(tickets) } else { Err(Error::Unauthenticated(None)) }
 }
 
-/// The manifest, page by page. Each page is read anew, so a ticket that changes meanwhile may be newer than the ETag;
-/// the next request then finds another ETag and gets it again.
+/// Streams the manifest, page by page. A ticket that changes during the download may be newer than the ETag; the next request
+/// then finds another ETag and gets the ticket again.
 fn manifest(
     app: Arc<App>,
     secret: Arc<TicketSecret>,
@@ -377,7 +377,7 @@ fn manifest(
 }
 
 fn entry<'a>(secret: &TicketSecret, ticket: &'a ManifestTicket, reader: &Reader) -> Entry<'a> {
-    // Who is turned away whatever the code is named to supervisors only, and more is told of nobody but who may come in.
+    // Only supervisors see the holder of a ticket that cannot be admitted; nobody sees its other details.
     let may_come = may_be_admitted(ticket);
     let named = may_come || reader.supervises;
     let own = reader.is_at_gate_of(ticket).then(|| OwnEntry {
@@ -406,7 +406,7 @@ fn json(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// RFC 9110, section 13.1.2, with the weak comparison that it asks for.
+/// Returns whether `If-None-Match` matches, by the weak comparison of RFC 9110, section 13.1.2.
 fn matches_etag(call: &Call<'_>, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let sent = call.parts.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());

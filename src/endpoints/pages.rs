@@ -16,12 +16,12 @@ use crate::store::TicketPage;
 use crate::totp::{Code, HolderToken, LinkSecret, PERIOD, PageToken, QrCode, step_at};
 use crate::wallet;
 
-/// Everything a page may do: load from here, ask here, show pictures from here. Workers have a policy of their
-/// own, so the files have it too.
+/// The Content-Security-Policy: pages load from and connect to this service only. The files have it too, because a worker gets
+/// its policy from its own file.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
-/// What of a device a page may use. Only the gate has a camera.
+/// The device features that a page may use. Only the gate's page gets the camera.
 const NO_CAMERA: &str = "camera=(), display-capture=(), geolocation=(), microphone=(), screen-wake-lock=(self)";
 const CAMERA: &str = "camera=(self), display-capture=(), geolocation=(), microphone=(), screen-wake-lock=(self)";
 const PERMISSIONS_POLICY: &str = "permissions-policy";
@@ -29,7 +29,7 @@ const PERMISSIONS_POLICY: &str = "permissions-policy";
 const HTML: &str = "text/html; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Seconds after which a page that could not be made asks again.
+/// Seconds after which a page that could not be rendered retries.
 const ASK_AGAIN: u32 = 5;
 
 /// `GET /`.
@@ -44,7 +44,8 @@ pub async fn show_gate(call: Call<'_>) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// `GET /gate/`, and every page with a slash after its address: the address without it. A path of ours cannot lead elsewhere.
+/// `GET /gate/`, and every page's address with a trailing slash: redirects to the address without it. Routes are fixed paths, so
+/// the redirect cannot lead to another host.
 pub async fn drop_slash(call: Call<'_>) -> Result<Response, Error> {
     let uri = &call.parts.uri;
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -65,7 +66,7 @@ pub async fn show_organizer(call: Call<'_>) -> Result<Response, Error> {
     page(call.parts, StatusCode::OK, include_str!("../pages/organizer/organizer.html"), &[])
 }
 
-/// `GET /t/{token}`: a ticket, or all that one person holds, for whoever has the link.
+/// `GET /t/{token}`: shows a ticket, or all tickets of one person, to anyone who has the link.
 pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
     let (found, secret) = find_tickets(&call).await?;
     let language = Language::of(&call.parts.headers);
@@ -89,7 +90,7 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// What a page shows of one ticket.
+/// Returns the template values of one ticket.
 fn shown(read: &TicketPage, secret: &LinkSecret, language: &Language, step: i64) -> Vec<(&'static str, String)> {
     let TicketPage { ticket, time_zone, .. } = read;
     let used_at = ticket.admitted_at(read.reentry);
@@ -114,7 +115,7 @@ fn shown(read: &TicketPage, secret: &LinkSecret, language: &Language, step: i64)
         ("ticket", BASE64URL_NOPAD.encode(ticket.ticket_id.as_bytes())),
         ("alone", format!("/t/{}", secret.page_token(ticket.ticket_id, ticket.seed))),
     ];
-    // Nothing that makes a code where no code admits.
+    // A revoked ticket's page contains no key.
     let codes = if ticket.status == Status::Revoked {
         Default::default()
     } else {
@@ -128,13 +129,13 @@ fn shown(read: &TicketPage, secret: &LinkSecret, language: &Language, step: i64)
     values
 }
 
-/// `GET /t/{token}/wallet`: leads to Google with a pass of the ticket, or back where it shows no code. The pass has the key of the codes,
-/// so it is made when somebody asks for it, and never before.
+/// `GET /t/{token}/wallet`: redirects to Google with the ticket's pass, or back to the page if the ticket shows no code. The pass
+/// contains the TOTP key, so it is created only on request.
 pub async fn add_to_wallet(call: Call<'_>) -> Result<Response, Error> {
     let settings = &call.app.settings;
     let issuer = settings.wallet.as_ref().ok_or(Error::NotFound)?;
     let (found, secret) = find_tickets(&call).await?;
-    // Each of several has a link of its own.
+    // A link to several tickets has no pass; each ticket's own link has one.
     let [read] = &found[..] else { return Err(Error::TicketNotFound) };
     let ticket = &read.ticket;
     let shows_code = match ticket.status {
@@ -154,7 +155,7 @@ pub async fn add_to_wallet(call: Call<'_>) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// From when on a ticket admits, and until when; empty where that is always.
+/// Formats from when and until when a ticket admits; empty if it has no limits.
 fn validity(language: &Language, ticket: &Ticket, time_zone: &str) -> String {
     let (from, until) = (ticket.valid_from, ticket.valid_until);
     let from_words = language.with_time("result.too_early_ticket", from, None, time_zone);
@@ -162,7 +163,7 @@ fn validity(language: &Language, ticket: &Ticket, time_zone: &str) -> String {
     [from_words, until_words].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" · ")
 }
 
-/// `GET /t/{token}/app.webmanifest`: with it a phone keeps the ticket's page like an app.
+/// `GET /t/{token}/app.webmanifest`: lets a phone install the ticket's page like an app.
 pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
     let (found, _) = find_tickets(&call).await?;
     let read = found.first().ok_or(Error::TicketNotFound)?;
@@ -186,7 +187,7 @@ pub async fn show_ticket_manifest(call: Call<'_>) -> Result<Response, Error> {
         "start_url": page,
         "scope": page,
         "display": "standalone",
-        // On Android an icon in the browser: of an app Google makes the package, and would be told the link.
+        // On Android, a browser shortcut: Google builds the package of an installed app, and would learn the link.
         "display_override": ["browser"],
         "background_color": "#f5f6f8",
         "theme_color": "#16324f",
@@ -201,11 +202,11 @@ fn ticket_path(call: &Call<'_>) -> String {
     format!("/t/{}", call.params.get("token").unwrap_or_default())
 }
 
-/// The tickets whose page a token opens, one at least. What is not of a token's form costs no look into the database.
+/// Returns the tickets whose page a token opens, at least one. A malformed token is rejected without a database query.
 async fn find_tickets<'a>(call: &Call<'a>) -> Result<(Vec<TicketPage>, &'a LinkSecret), Error> {
     let token = call.params.get("token").unwrap_or_default();
     let store = call.app.store();
-    // With another secret every link would look dead.
+    // `checked_links` comes first: with another TICKET_SECRET every link would look dead.
     if let Some(token) = PageToken::parse(token) {
         let read = store.read_ticket_page(token.ticket_id).await?;
         let secret = call.app.checked_links(&read.kept)?;
@@ -216,13 +217,13 @@ async fn find_tickets<'a>(call: &Call<'a>) -> Result<(Vec<TicketPage>, &'a LinkS
     let mut held = store.read_held_pages(token.event_id, token.user_id).await?;
     let first = held.first().ok_or(Error::TicketNotFound)?;
     let (secret, database) = (call.app.checked_links(&first.kept)?, first.kept.database());
-    // Whoever reads mail at another address by now got none of this.
+    // The link went to the address that the person had then; it is dead if that has changed.
     let opens = first.ticket.address.told_to(None).is_some_and(|address| secret.opens_all(&token, address));
     held.retain(|read| opens && secret.names(&token, read.ticket.ticket_id, read.ticket.seed));
     if held.is_empty() { Err(Error::DeadLink(database)) } else { Ok((held, &**secret)) }
 }
 
-/// How a ticket's page is refused: by a page, because a person stands at a door with it.
+/// Refuses a ticket's page with a page, because a person at a door is looking at it.
 pub fn refuse_ticket(parts: &Parts, error: &Error) -> Response {
     let page = match error.status() {
         StatusCode::NOT_FOUND => {
@@ -234,7 +235,7 @@ pub fn refuse_ticket(parts: &Parts, error: &Error) -> Response {
     page.unwrap_or_else(|error| response::problem(&error))
 }
 
-/// How everything else is refused: as programs read it, and by a page where a person has opened an address in a browser.
+/// Refuses any other request: with a problem document or, if a person opened the address in a browser, with a page.
 pub fn refuse(parts: &Parts, error: &Error) -> Response {
     let problem = response::problem(error);
     if !is_opened_by_a_person(parts) {
@@ -258,7 +259,7 @@ pub fn refuse(parts: &Parts, error: &Error) -> Response {
         }
     };
     let Ok(mut page) = page else { return problem };
-    // What the status asks for, such as the methods that a path takes.
+    // Headers that belong to the status, such as the methods that a path accepts.
     for name in [header::ALLOW, header::WWW_AUTHENTICATE, header::RETRY_AFTER] {
         if let (Some(value), None) = (problem.headers().get(&name), page.headers().get(&name)) {
             page.headers_mut().insert(name, value.clone());
@@ -268,13 +269,13 @@ pub fn refuse(parts: &Parts, error: &Error) -> Response {
     page
 }
 
-/// Browsers ask for HTML where they open an address, and nowhere else.
+/// Returns whether a browser opened the address: only then does it ask for HTML.
 fn is_opened_by_a_person(parts: &Parts) -> bool {
     let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     [Method::GET, Method::HEAD].contains(&parts.method) && accepted.into_iter().any(|list| list.contains("text/html"))
 }
 
-/// A page that asks again by itself.
+/// Returns a page that retries by itself.
 fn away_page(parts: &Parts, error: &Error) -> Result<Response, Error> {
     let seconds = error.retry_after().unwrap_or_default().max(ASK_AGAIN);
     let values = [("retry", seconds.to_string())];
@@ -283,12 +284,12 @@ fn away_page(parts: &Parts, error: &Error) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// `GET /worker.js`: one service worker for the pages that work without a network.
+/// `GET /worker.js`: the service worker of the pages that work without a network.
 pub async fn show_worker(call: Call<'_>) -> Result<Response, Error> {
     text(call.parts, StatusCode::OK, JAVASCRIPT, include_str!("../pages/worker.js"))
 }
 
-/// `GET /assets/{version}/{*file}`. A file's address changes with it, so it is kept as long as caches keep anything.
+/// `GET /assets/{version}/{*file}`. A file's address changes with its content, so caches may keep it for ever.
 pub async fn show_asset(call: Call<'_>) -> Result<Response, Error> {
     let asset = call.parts.uri.path().strip_prefix(ASSETS_PATH).and_then(|path| Asset::find(path.strip_prefix('/')?));
     let asset = asset.ok_or(Error::NotFound)?;
@@ -302,7 +303,7 @@ pub async fn show_asset(call: Call<'_>) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// A page in the language of whoever asks.
+/// Renders a page in the client's language.
 fn page(parts: &Parts, status: StatusCode, template: &str, values: &[(&str, String)]) -> Result<Response, Error> {
     let language = Language::of(&parts.headers);
     page_in(language, parts, status, &language.render(template, values))
@@ -314,7 +315,7 @@ fn page_in(language: &Language, parts: &Parts, status: StatusCode, html: &str) -
     Ok(response)
 }
 
-/// What only the holder of a ticket's link may see, and nobody may keep or find.
+/// Headers of responses that only the holder of a ticket's link may see: no caching, no indexing.
 const PRIVATE: &[(&str, &str)] = &[("cache-control", "no-store"), ("x-robots-tag", "noindex")];
 
 fn ticket_page(
@@ -328,7 +329,7 @@ fn ticket_page(
     Ok(response)
 }
 
-/// A text that is asked for again each time.
+/// Returns a text that caches must revalidate each time.
 fn text(parts: &Parts, status: StatusCode, content_type: &'static str, text: &str) -> Result<Response, Error> {
     file(parts, status, content_type, response::gzip(text.as_bytes())?)
 }
@@ -342,7 +343,7 @@ fn guarded(mut response: Response) -> Response {
     response
 }
 
-/// What every page and file has: nothing from elsewhere gets in, nothing gets out.
+/// Headers of every page and file: nothing from elsewhere gets in, nothing gets out.
 const GUARDS: &[(&str, &str)] = &[
     ("cache-control", "no-cache"),
     ("content-security-policy", POLICY),

@@ -1,4 +1,4 @@
-//! The numbers of an evening.
+//! Statistics of an event.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -18,7 +18,7 @@ use crate::response::{self, Response};
 use crate::store::{Arrivals, CountedGroup, Counts, GuessingKey};
 use uuid::Uuid;
 
-/// The numbers of an event.
+/// The statistics of an event.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "Stats"))]
@@ -26,8 +26,9 @@ pub(crate) struct EventStats<'a> {
     /// The event's slug.
     #[cfg_attr(test, schemars(with = "Slug"))]
     event: String,
-    /// When they were counted: whatever was done before is in them. That is now, but of an event of
-    /// [`crate::limits::LARGE_EVENT`] tickets and scans or more up to ten times as long ago as counting took, and at least a second.
+    /// When they were counted; they include everything before. That is now, except for events with
+    /// [`crate::limits::LARGE_EVENT`] tickets and scans or more, whose statistics are cached for ten times as long as counting took,
+    /// and at least a second.
     as_of: Millis,
     #[serde(flatten)]
     counts: Counts,
@@ -36,31 +37,32 @@ pub(crate) struct EventStats<'a> {
     /// Scans that were undone.
     #[cfg_attr(test, schemars(range(min = 0)))]
     undone: i64,
-    /// The same for each gate.
+    /// The statistics of each gate.
     gates: Vec<GateCounts>,
-    /// And for each category, where tickets have one: those of most tickets, at most [`crate::limits::CATEGORIES`].
+    /// The statistics of each category, if tickets have categories: the ones with the most tickets, at most
+    /// [`crate::limits::CATEGORIES`].
     categories: Vec<CategoryCounts>,
-    /// How many people the place holds, as the event says; null when it does not.
+    /// How many people the venue holds; null if the event does not say.
     #[cfg_attr(test, schemars(with = "Option<Capacity>"))]
     capacity: Option<i64>,
-    /// Whether supervisors may admit people without a ticket,
+    /// Whether supervisors may admit people without a ticket.
     takes_walk_ups: bool,
-    /// what each of them pays, in the smallest unit of `currency`; null when the event has no price,
+    /// What each of them pays, in the smallest unit of `currency`; null if the event has no price.
     #[cfg_attr(test, schemars(with = "Option<Price>"))]
     walk_up_price: Option<i64>,
-    /// and the currency of that and of `cash` (ISO 4217); null when the event has none.
+    /// The currency of `walk_up_price` and `cash` (ISO 4217); null if the event has none.
     #[cfg_attr(test, schemars(with = "Option<Currency>"))]
     currency: Option<String>,
-    /// Admissions by minute, in order of time.
+    /// Admissions by minute, in chronological order.
     arrivals: &'a [Arrivals],
-    /// The keys whose codes were refused [`crate::limits::GUESSES_NOTED`] times or more within the last
-    /// [`crate::limits::GUESSES_SHOWN`], the most first. Only for organizers and supervisors.
+    /// The keys with [`crate::limits::GUESSES_NOTED`] or more refused codes within the last [`crate::limits::GUESSES_SHOWN`], those
+    /// with the most first. Only for organizers and supervisors.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Vec<Guessing>"))]
     guessing: Option<Vec<Guessing>>,
 }
 
-/// The numbers of one gate.
+/// The statistics of one gate.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct GateCounts {
@@ -71,25 +73,25 @@ struct GateCounts {
     counts: Counts,
 }
 
-/// The numbers of one category.
+/// The statistics of one category.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct CategoryCounts {
-    /// The category; null for the tickets that have none.
+    /// The category; null for the tickets without one.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::CATEGORY }>>"))]
     category: Option<String>,
     #[serde(flatten)]
     counts: Counts,
 }
 
-/// A key with which somebody seems to try codes.
+/// A key that seems to be used to guess codes.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "GuessingKey"))]
 struct Guessing {
-    /// The key; null for the key of the environment.
+    /// The key; null for `ORGANIZER_KEY`.
     key_id: Option<Uuid>,
-    /// Its name, when it has one.
+    /// Its name, if it has one.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::KEY_NAME }>>"))]
     name: Option<String>,
     /// The gate that it is bound to, if any.
@@ -98,7 +100,7 @@ struct Guessing {
     /// Its refused codes within the last [`crate::limits::GUESSES_SHOWN`].
     #[cfg_attr(test, schemars(range(min = 0)))]
     refused_codes: i64,
-    /// Whether it made so many within the last [`crate::limits::ATTEMPTS_WINDOW`] that none of its codes is looked at now.
+    /// Whether so many were refused within the last [`crate::limits::ATTEMPTS_WINDOW`] that its codes are not checked now.
     limited: bool,
 }
 
@@ -110,8 +112,8 @@ impl From<&GuessingKey> for Guessing {
     }
 }
 
-/// What is counted by a name, in the order in which people look for it: of so many names at most, those of most tickets. Names
-/// that people read as the same are one, which is the one that most of its tickets have.
+/// Merges counts whose names read the same, under the spelling with the most tickets; returns the `most` names with the most
+/// tickets, in reading order.
 fn as_read<'a>(groups: impl Iterator<Item = (&'a str, &'a Counts)>, most: usize) -> Vec<(String, Counts)> {
     let mut groups: Vec<_> = groups.collect();
     groups.sort_by(|(one, counts), (other, others)| others.tickets.cmp(&counts.tickets).then(one.cmp(other)));
@@ -130,7 +132,7 @@ fn as_read<'a>(groups: impl Iterator<Item = (&'a str, &'a Counts)>, most: usize)
     read
 }
 
-/// The categories. Tickets without one are there where others have one.
+/// Returns the counts by category, which include tickets without one, unless no ticket has one.
 fn by_category(groups: &[CountedGroup]) -> Vec<CategoryCounts> {
     if groups.iter().all(|group| group.category.is_none()) {
         return Vec::new();
@@ -145,10 +147,10 @@ fn by_category(groups: &[CountedGroup]) -> Vec<CategoryCounts> {
 
 /// `GET /api/events/{event}/stats`.
 pub async fn show_stats(call: Call<'_>) -> Result<Response, Error> {
-    // Only to count may take longer than other requests do.
+    // Finding the event has the usual deadline; only counting may take longer.
     let event = call.app.in_time(call.event()).await?;
     let caller = call.caller()?;
-    // A device without a list has no other reason to ask before it scans.
+    // A device without a list sends no other request before it scans, so this one shows that it is alive.
     if caller.role.is_of_a_device() && !caller.offline {
         Heard { key_id: caller.key_id, unsent: None }.note(call.app).await;
     }

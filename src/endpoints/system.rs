@@ -1,4 +1,4 @@
-//! Health, metrics and the description of the interface.
+//! Health, metrics and the OpenAPI document.
 
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,11 @@ use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store;
 
-/// How long a full check's result is told again.
+/// How long the result of a full check is cached.
 const KEPT: Duration = Duration::from_secs(10);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// The process answers. This says nothing of the database.
+/// The process answers. This says nothing about the database.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Health {
@@ -31,26 +31,26 @@ pub(crate) struct Health {
     status: &'static str,
     /// The service's version.
     version: &'static str,
-    /// The commit that it was built from. Null where whoever built it did not say.
+    /// The commit that it was built from. Null if the build did not say.
     revision: Option<String>,
 }
 
-/// Which check.
+/// Which check to run.
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct HealthQuery {
-    /// `1` asks for the full check; without it, or with anything else, the answer is the short one.
+    /// `1` runs the full check; any other value, or none, returns the short answer.
     full: Option<String>,
 }
 
-/// `GET /health`: that the process answers. With `?full=1` also whether it could work.
+/// `GET /health`: shows that the process answers and, with `?full=1`, whether the service can work.
 pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
     let query: HealthQuery = call.query()?;
     if query.full.as_deref() != Some("1") {
         let (version, revision) = (env!("CARGO_PKG_VERSION"), call.app.settings.revision.clone());
         let health = Health { status: "ok", version, revision };
         let mut response = response::json(StatusCode::OK, &health)?;
-        // How long the process has run, in milliseconds, from which a client tells whether it met a cold start.
+        // The process's uptime in milliseconds, by which a client recognises a cold start.
         let uptime = format!("uptime;dur={}", call.app.started.elapsed().as_millis());
         response.headers_mut().extend(HeaderValue::try_from(uptime).ok().map(|uptime| (SERVER_TIMING, uptime)));
         return Ok(response);
@@ -70,7 +70,9 @@ pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
 
 async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
-    let health = ask_database(call).await.inspect_err(|error| tracing::warn!(%error, "full health check"));
+    let health = ask_database(call)
+        .await
+        .inspect_err(|error| tracing::warn!(%error, "full health check: the database did not answer"));
     let secret = match &health {
         Ok(health) if health.migrated => does_secret_fit(call).await,
         _ => false,
@@ -103,22 +105,22 @@ async fn check(call: &Call<'_>) -> FullHealth {
     }
 }
 
-/// The database has less time than the request, so that the answer is still sent when it does not.
+/// Checks the database, with a shorter deadline than the request, so that the request is answered even if the database is not.
 async fn ask_database(call: &Call<'_>) -> Result<store::Health, Error> {
     within(call.app.settings.db_timeout * 4 / 5, call.app.store().health()).await
 }
 
-/// Looks whether `TICKET_SECRET` is the one of the database. Of one without tickets it may become it.
+/// Checks that `TICKET_SECRET` is the one of the database. A database without tickets accepts any.
 async fn does_secret_fit(call: &Call<'_>) -> bool {
     let fits = async {
         let kept = call.app.store().kept_secrets().await?;
         call.app.checked_secret(kept.secret_fingerprint.as_deref()).map(drop)
     };
     let fits = within(call.app.settings.db_timeout / 5, fits).await;
-    fits.inspect_err(|error| tracing::warn!(error.code = error.code(), "full health check: the secret")).is_ok()
+    fits.inspect_err(|error| tracing::warn!(error.code = error.code(), "full health check: TICKET_SECRET")).is_ok()
 }
 
-/// `GET /metrics`: in the text format of Prometheus, or in that of OpenMetrics for whoever accepts it.
+/// `GET /metrics`: in Prometheus' text format, or in OpenMetrics if the client accepts it.
 pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
     call.caller()?.must_be_unbound()?;
     let health = ask_database(&call).await;
@@ -132,7 +134,7 @@ pub async fn show_metrics(call: Call<'_>) -> Result<Response, Error> {
 
 /// `GET /openapi.json`.
 pub async fn show_openapi(call: Call<'_>) -> Result<Response, Error> {
-    /// Once for all: strangers who ask for it and do not read it must not hold a copy each.
+    /// Shared by all requests: clients that request it and do not read it must not hold a copy each.
     static PLAIN: OnceCell<Bytes> = OnceCell::new();
     let document = Bytes::from_static(include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz")));
     let plain = |gzip: &[u8]| PLAIN.get_or_try_init(|| response::gunzip(gzip)).cloned();

@@ -1,4 +1,4 @@
-//! Tickets: creating, listing, changing, exporting.
+//! Tickets: create, list, change, export.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::sheet::{self, LinkLine, TicketLine};
 use crate::store::{Act, Issuance, NewTicket, PersonName, TicketChange, TicketDetails, TicketFilter};
 use crate::totp::{self, Code, LinkSecret, QrCode};
 
-/// A ticket to make.
+/// A ticket to create.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -34,21 +34,21 @@ use crate::totp::{self, Code, LinkSecret, QrCode};
 pub(crate) struct Seat {
     /// The seat, unique at its gate within the event.
     seat: Place,
-    /// The only gate that will admit this ticket.
+    /// The only gate that admits this ticket.
     gate: Place,
     /// The seller's own id of the ticket, unique in the event.
     reference: Option<Text<REFERENCE>>,
-    /// What kind of ticket it is.
+    /// The ticket's category.
     category: Option<Text<CATEGORY>>,
     /// What the gate should know: it is shown with the verdict.
     note: Option<Text<TICKET_NOTE>>,
-    /// From when it admits. Of this and the event's `opens_at` the later counts.
+    /// From when it admits, or from the event's `opens_at` if that is later.
     valid_from: Option<Millis>,
-    /// Until when it admits, after `valid_from`. Of this and the event's `closes_at` the earlier counts.
+    /// Until when it admits, after `valid_from`, or until the event's `closes_at` if that is earlier.
     valid_until: Option<Millis>,
 }
 
-/// `POST /api/events/{event}/tickets`: one ticket, an array of them, or a list; all or nothing.
+/// `POST /api/events/{event}/tickets`: creates one ticket, an array of them, or a list; all or nothing.
 pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     if event.forgotten_at.is_some() {
@@ -69,12 +69,12 @@ pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::CREATED, &made.await.map_err(|error| name_places(error, name))?)
 }
 
-/// The query of what is no list.
+/// The query of a request without a list: no parameters.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListsOnly {}
 
-/// Reads one seat, or an array of seats that differ.
+/// Reads one seat, or an array of distinct seats.
 fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
     let Some(seats) = call.json_array::<Seat>() else {
         let seat: Seat = call.json()?;
@@ -118,7 +118,7 @@ fn new_tickets(seats: Vec<Seat>) -> Result<Vec<NewTicket>, Error> {
     seats.into_iter().map(new).collect()
 }
 
-/// Says what is wrong with tickets in the words of the request: the store knows only their place in the order.
+/// Names the fields of errors as in the request: the store knows only the tickets' indexes.
 pub(super) fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
     let renamed = |errors: Vec<FieldError>| {
         let named = errors.into_iter().take(sheet::import::ERRORS_TOLD).map(|mut error| {
@@ -145,23 +145,23 @@ pub(crate) struct ListQuery {
     status: Option<Status>,
     /// Only tickets of this gate.
     gate: Option<Place>,
-    /// Only tickets where each of these words is a part of the seat, the name, the username or the e-mail address, whatever
-    /// their order, case and accents. With a key that is bound to an event, addresses of the event's own people only.
+    /// Only tickets where each of these words is part of the seat, the name, the username or the e-mail address, ignoring order,
+    /// case and accents. A key bound to an event does not search addresses of other people than the event's own.
     #[cfg_attr(test, schemars(with = "Option<String>", length(max = SEARCH), regex(pattern = PRINTABLE)))]
     q: Option<Search>,
-    /// How many entries a page has at most.
+    /// The maximum entries of a page.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     after: Option<Cursor>,
 }
 
-/// A part of a seat or a name to look for: at most [`SEARCH`] characters; empty means everything.
+/// A search text of at most [`SEARCH`] characters; the empty one matches everything.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Search(pub String);
 
-/// Text without control characters, as a schema says it.
+/// The schema pattern of text without control characters.
 #[cfg(test)]
 pub(super) const PRINTABLE: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 
@@ -199,13 +199,13 @@ pub async fn show_ticket(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &find_ticket(&call).await?)
 }
 
-/// What changes of a ticket. A member that is absent stays as it is.
+/// The changes to a ticket. An absent member does not change.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "TicketChange"))]
 pub(crate) struct Changes {
-    /// What kind of ticket it is; null clears it.
+    /// The ticket's category; null clears it.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Text<CATEGORY>>"))]
     category: Option<Option<Text<CATEGORY>>>,
@@ -213,17 +213,17 @@ pub(crate) struct Changes {
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Text<TICKET_NOTE>>"))]
     note: Option<Option<Text<TICKET_NOTE>>>,
-    /// From when it admits; null where the event's doors alone say so.
+    /// From when it admits; null if only the event's doors limit it.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Millis>"))]
     valid_from: Option<Option<Millis>>,
-    /// Until when it admits, after its `valid_from`; null where the event's doors alone say so.
+    /// Until when it admits, after its `valid_from`; null if only the event's doors limit it.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Millis>"))]
     valid_until: Option<Option<Millis>>,
 }
 
-/// `PATCH /api/tickets/{ticket_id}`: in any state; its codes, link and paper stay.
+/// `PATCH /api/tickets/{ticket_id}`: in any status; the codes, link and printed code stay valid.
 pub async fn change_ticket(call: Call<'_>) -> Result<Response, Error> {
     let changes: Changes = call.json()?;
     let details = TicketDetails {
@@ -235,13 +235,13 @@ pub async fn change_ticket(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &change(&call, &TicketChange::Correct(details)).await?)
 }
 
-/// `POST /api/tickets/{ticket_id}/revoke`: from any state, repeatable.
+/// `POST /api/tickets/{ticket_id}/revoke`: from any status; repeatable.
 pub async fn revoke_ticket(call: Call<'_>) -> Result<Response, Error> {
     let ticket = change(&call, &TicketChange::Revoke).await?;
     response::json(StatusCode::OK, &ticket)
 }
 
-/// `POST /api/tickets/{ticket_id}/reissue`: a new seed, so that the old code and link die.
+/// `POST /api/tickets/{ticket_id}/reissue`: gives the ticket a new seed, so that its old codes and link stop working.
 pub async fn reissue_ticket(call: Call<'_>) -> Result<Response, Error> {
     let secret = call.app.claimed_links().await?;
     let ticket = change(&call, &TicketChange::Reissue { seed: Seed(random_bytes()?) }).await?;
@@ -258,7 +258,7 @@ pub(crate) struct Transfer {
     username: Username,
 }
 
-/// `POST /api/tickets/{ticket_id}/transfer`: another holder and a new seed.
+/// `POST /api/tickets/{ticket_id}/transfer`: gives the ticket another holder and a new seed.
 pub async fn transfer_ticket(call: Call<'_>) -> Result<Response, Error> {
     let people: PeopleQuery = call.query()?;
     let body: Transfer = call.json()?;
@@ -284,18 +284,18 @@ async fn provisioned(call: &Call<'_>, secret: &LinkSecret, ticket: &Ticket) -> R
     response::json(StatusCode::OK, &with_provisioning(call.app, secret, &event, ticket))
 }
 
-/// A ticket, with what its paper shows.
+/// A ticket, with the code to print.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PrintedTicket {
     #[serde(flatten)]
     ticket: Ticket,
-    /// What to print as a QR code. It is a secret: whoever has it has the ticket.
+    /// The text to print as a QR code. It is a secret: anyone who has it has the ticket.
     #[cfg_attr(test, schemars(regex(pattern = r"^RP1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{14}$")))]
     printed_code: String,
 }
 
-/// `POST /api/tickets/{ticket_id}/print`: what to print for a person without a phone. Repeatable, with the same answer.
+/// `POST /api/tickets/{ticket_id}/print`: returns the code to print for a person without a phone. Repeatable, with the same answer.
 pub async fn print_ticket(call: Call<'_>) -> Result<Response, Error> {
     let secret = call.app.claimed_secret().await?;
     let ticket = change(&call, &TicketChange::Print).await?;
@@ -309,26 +309,26 @@ pub async fn print_ticket(call: Call<'_>) -> Result<Response, Error> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "TicketLink"))]
 pub(crate) struct Link {
-    /// The link of the holder's ticket page. Whoever has the link has the ticket.
+    /// The link of the holder's ticket page. Anyone who has the link has the ticket.
     #[cfg_attr(test, schemars(extend("format" = "uri-reference"), length(min = 1)))]
     ticket_url: String,
     /// The subject of a message to the holder, in the event's language.
     subject: String,
-    /// Its text, as a mail with this ticket would have it: it has the link in it.
+    /// Its text, as in a mail with this ticket; it contains the link.
     text: String,
 }
 
-/// What to say to the holder beside the link.
+/// The options of the message to the holder.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct LinkQuery {
-    /// Whether the message has the links of all of the holder's tickets of this event that are `valid`, `false` when absent. Each of
-    /// them is recorded.
+    /// Whether the message has the links of all `valid` tickets of the holder for this event; `false` when absent. An action is
+    /// recorded for each.
     all: Option<Flag>,
 }
 
-/// `GET /api/tickets/{ticket_id}/link`: the address of the ticket's page, again.
+/// `GET /api/tickets/{ticket_id}/link`: returns the address of the ticket's page.
 pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
     let query: LinkQuery = call.query()?;
     let secret = call.app.claimed_links().await?;
@@ -352,7 +352,7 @@ pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &Link { ticket_url, subject: letter.subject(), text: letter.text() })
 }
 
-/// The other tickets of a holder for the same event that nobody has used.
+/// Returns the holder's other valid tickets for the same event.
 async fn held_besides(call: &Call<'_>, ticket: &Ticket, holder: Uuid) -> Result<Vec<Ticket>, Error> {
     let mut held = call.app.store().list_user_tickets(holder, None, PAGE).await?;
     held.retain(|other| {
@@ -361,7 +361,7 @@ async fn held_besides(call: &Call<'_>, ticket: &Ticket, holder: Uuid) -> Result<
     Ok(held)
 }
 
-/// What a holder's phone needs to make codes. It is a secret, and in one answer: no later one has it again.
+/// What a holder's phone needs to generate codes. It is a secret, and only this answer contains it.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Provisioning {
@@ -371,13 +371,13 @@ struct Provisioning {
     /// The same as an `otpauth://totp/…` URL, for authenticator apps.
     #[cfg_attr(test, schemars(extend("format" = "uri"), regex(pattern = "^otpauth://totp/")))]
     otpauth_url: String,
-    /// The link of the holder's ticket page. Whoever has the link has the ticket.
+    /// The link of the holder's ticket page. Anyone who has the link has the ticket.
     #[cfg_attr(test, schemars(extend("format" = "uri-reference"), length(min = 1)))]
     ticket_url: String,
     /// The hash of the code: HMAC-SHA-1.
     #[cfg_attr(test, schemars(extend("const" = "SHA1")))]
     algorithm: &'static str,
-    /// The digits of a code.
+    /// The number of digits of a code.
     #[cfg_attr(test, schemars(extend("const" = totp::DIGITS)))]
     digits: u8,
     /// How long a code lasts, in seconds.
@@ -385,7 +385,7 @@ struct Provisioning {
     period: i64,
 }
 
-/// A ticket with what its holder's phone needs, as registration, reissue and transfer answer it.
+/// A ticket with what its holder's phone needs: the answer to a registration, reissue or transfer.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TicketWithProvisioning<'a> {
@@ -416,8 +416,7 @@ pub async fn export_tickets(call: Call<'_>) -> Result<Response, Error> {
     export(&call, act, rows, &format!("tickets-{}.csv", event.slug)).await
 }
 
-/// An event's tickets as CSV, page by page, for a key that is bound to this event or to none. The command line writes the
-/// same.
+/// Streams an event's tickets as CSV, page by page, for a key bound to this event or to none. The command line writes the same.
 pub fn ticket_rows(
     app: Arc<App>,
     event_id: Uuid,
@@ -432,7 +431,7 @@ pub fn ticket_rows(
     })
 }
 
-/// `GET /api/events/{event}/links.csv`: the links of all tickets that admit or have admitted somebody.
+/// `GET /api/events/{event}/links.csv`: the links of all tickets that have a holder and are not revoked.
 pub async fn export_links(call: Call<'_>) -> Result<Response, Error> {
     let event = call.event().await?;
     let secret = Arc::clone(call.app.claimed_links().await?);

@@ -13,18 +13,18 @@ use crate::request::{Call, present};
 use crate::response::{self, Response};
 use crate::store::{DEFAULT_EVENT, PersonName, UserChange, UserDetails};
 
-/// Whose people a username is looked for among. With a key that is bound to an event, those of this event alone.
+/// Whose people a username belongs to. For a key bound to an event, always that event's own people.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PeopleQuery {
-    /// The slug of the event whose own people are meant. Absent: with a key that is bound to an event those of this event, with
-    /// another those of the whole installation.
+    /// The slug of the event whose own people are meant. When absent: for a key bound to an event, that event; for another key, the
+    /// whole installation.
     event: Option<Slug>,
 }
 
 impl PeopleQuery {
-    /// The event whose own people are meant; none for those of the installation.
+    /// Returns the event whose own people are meant; none for those of the installation.
     pub(crate) async fn of(&self, call: &Call<'_>) -> Result<Option<Uuid>, Error> {
         let caller = call.caller()?;
         match &self.event {
@@ -39,7 +39,7 @@ impl PeopleQuery {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct NewUser {
-    /// Unique among these people, whatever the case of its letters. `attendance` is reserved.
+    /// Unique among these people, case-insensitive. `attendance` is reserved.
     username: Username,
     /// The person's name.
     full_name: Option<Text<NAME>>,
@@ -63,13 +63,13 @@ pub async fn show_user(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &find_user(&call, &people).await?)
 }
 
-/// What changes of a user. A member that is absent stays as it is.
+/// The changes to a user. An absent member does not change.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "UserChange"))]
 pub(crate) struct Changes {
-    /// The person's name; null clears it. A name that came with a ticket stays with the ticket.
+    /// The person's name; null clears it. A name imported with a ticket stays with that ticket.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(test, schemars(with = "Option<Text<NAME>>"))]
     full_name: Option<Option<Text<NAME>>>,
@@ -91,7 +91,7 @@ pub async fn change_user(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &call.app.store().change_user(&person, &change, call.author()?).await?)
 }
 
-/// `DELETE /api/users/{username}`: erases the person; their tickets are revoked, the counts stay.
+/// `DELETE /api/users/{username}`: erases the person, revokes their tickets, and keeps the counts.
 pub async fn erase_user(call: Call<'_>) -> Result<Response, Error> {
     let people: PeopleQuery = call.query()?;
     call.app.store().erase_user(&person(&call, &people).await?, call.author()?).await?;
@@ -107,11 +107,11 @@ pub(crate) struct Registration {
     seat: Place,
     /// The gate on the ticket.
     gate: Place,
-    /// The slug of the ticket's event, `default` when absent.
+    /// The slug of the ticket's event; `default` when absent.
     event: Option<Slug>,
 }
 
-/// `POST /api/users/{username}/tickets`: gives a ticket to a person. The only answer that shows its secret.
+/// `POST /api/users/{username}/tickets`: registers a ticket to a person. Only this answer contains its secret.
 pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
     let people: PeopleQuery = call.query()?;
     let person = person(&call, &people).await?;
@@ -125,17 +125,17 @@ pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::CREATED, &with_provisioning(call.app, secret, &event, &ticket))
 }
 
-/// Which page of a user's tickets.
+/// Which page of a user's tickets to list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct UserTicketsQuery {
-    /// As for the user.
+    /// The slug of the event whose own people are meant, as for the user.
     event: Option<Slug>,
-    /// How many entries a page has at most.
+    /// The maximum entries of a page.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     after: Option<Cursor>,
 }
 
@@ -148,7 +148,7 @@ pub async fn list_tickets(call: Call<'_>) -> Result<Response, Error> {
     list::respond("tickets", tickets, limit, |ticket| ticket.ticket_id)
 }
 
-/// The person in the path. What cannot be a username names nobody.
+/// Returns the person in the path. An invalid username names nobody.
 async fn person(call: &Call<'_>, people: &PeopleQuery) -> Result<PersonName, Error> {
     let username = call.params.get("username").unwrap_or_default().to_owned();
     let event_id = people.of(call).await?;

@@ -1,5 +1,5 @@
-//! The schemas of the document, derived from the types of requests and answers. What the types cannot say is here: how a
-//! text looks, what a word means, and which shapes a body can have that the service reads as one type.
+//! The schemas of the document, derived from the request and response types. This module adds what the types cannot
+//! express: patterns of texts, meanings of words, and the shapes of a body that the service reads as one type.
 
 use std::borrow::Cow;
 
@@ -27,12 +27,12 @@ use crate::store::{Conflict, Created, Incident, KeyScan, ListedAction, ListedKey
 
 const SCHEMAS: &str = "/components/schemas";
 
-/// A schema by its name in the document.
+/// Returns a reference to a schema by its name in the document.
 pub fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#{SCHEMAS}/{name}") })
 }
 
-/// The schemas of all types whose names the document may use.
+/// Returns the schemas of all types that the document may name.
 pub fn components() -> Map<String, Value> {
     let mut schemas = generated(SchemaSettings::draft2020_12().for_serialize(), |all| {
         add::<(User, Ticket, Event, Created, Problem<'_>, system::Health, FullHealth, stats::EventStats)>(all);
@@ -42,7 +42,7 @@ pub fn components() -> Map<String, Value> {
         );
         add::<(KeyScan, Renewal, keys::TakenScans, events::ShownEvent, imports::Preview, imports::Imported)>(all);
         add::<(mails::Outbox, mails::Mailed, PrintedList, Incident, walk_ups::WalkUpReply)>(all);
-        // In queries, and in maps.
+        // Used in queries and maps.
         add::<(Existing, Flag, MailList, Unknown, Colour)>(all);
         add::<(guests::Guests, batches::BatchReply, manifest::Manifest, ListedTicket, Conflict, ProblemCode, FieldCode)>(
             all,
@@ -82,19 +82,19 @@ pub fn components() -> Map<String, Value> {
     schemas
 }
 
-/// Takes defaults out: openapi-typescript makes a member that has one required. They are told in descriptions.
+/// Removes defaults: openapi-typescript makes a member with a default required. Descriptions name the defaults instead.
 fn without_defaults(schema: &mut Value) {
     for member in members(schema) {
         member.as_object_mut().map(|keywords| keywords.remove("default"));
     }
 }
 
-/// The schemas of an object's members.
+/// Iterates over the schemas of an object's members.
 fn members(schema: &mut Value) -> impl Iterator<Item = &mut Value> {
     schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
 }
 
-/// Members of which their type says less than is true: a schema, its member, and what to say.
+/// Returns members whose type is too general: the schema, the member, and its precise keywords.
 fn told() -> [(&'static str, &'static str, Value); 7] {
     let count = json!({ "type": "integer", "format": "int64", "minimum": 0 });
     let refusals = ScanResult::ALL.iter().filter(|result| result.is_kept() && **result != ScanResult::Accepted);
@@ -111,7 +111,7 @@ fn told() -> [(&'static str, &'static str, Value); 7] {
     ]
 }
 
-/// The parameters of the queries, by the names of their types.
+/// Returns the parameters of the queries, by the names of their types.
 pub fn queries() -> Map<String, Value> {
     generated(SchemaSettings::draft2020_12().for_deserialize(), |all| {
         add::<(
@@ -128,7 +128,7 @@ pub fn queries() -> Map<String, Value> {
     })
 }
 
-/// The same body as a form, whose fields have a text or are not there.
+/// Returns the schema of the same body as a form, whose fields have a text or are absent.
 pub fn form(schema: &Value) -> Value {
     let mut form = schema.clone();
     members(&mut form).for_each(forbid_null);
@@ -149,13 +149,13 @@ fn generated(settings: SchemaSettings, add: impl FnOnce(&mut SchemaGenerator)) -
     schemas
 }
 
-/// Makes lines that were broken for the source one line; paragraphs and lists stay.
+/// Joins lines that were wrapped in the source; keeps paragraphs and lists.
 pub fn one_line(text: &str) -> String {
     let marked = text.replace("\n\n", "\u{2}\u{2}").replace("\n- ", "\u{2}- ");
     marked.replace('\n', " ").replace('\u{2}', "\n")
 }
 
-/// Makes a schema say all: an object has no other members, and formats are those of OpenAPI.
+/// Completes a schema: its objects have no additional members, and its formats are those of OpenAPI.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -180,7 +180,7 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// Makes a member that may be null one that may not.
+/// Makes a nullable member not nullable.
 pub fn forbid_null(schema: &mut Value) {
     if let Some(types) = schema["type"].as_array() {
         schema["type"] = types.iter().find(|name| *name != "null").cloned().unwrap_or_default();
@@ -194,7 +194,7 @@ pub fn forbid_null(schema: &mut Value) {
     schema.as_object_mut().expect("a member's schema is an object").retain(|_, value| !value.is_null());
 }
 
-/// The lists that come in pages, the member that holds one, and what they are of.
+/// The paged lists: schema, the member with the list, and the schema of its items.
 const LISTS: &[(&str, &str, &str)] = &[
     ("ActionList", "actions", "Action"),
     ("ConflictList", "conflicts", "Conflict"),
@@ -226,7 +226,7 @@ fn page_of(members: &str, member: &str) -> Value {
     })
 }
 
-/// Some of the members of a type: what one of several kinds of its values has.
+/// A schema with some members of a type, for one of several kinds of its values.
 struct Shape {
     name: &'static str,
     about: &'static str,
@@ -277,7 +277,7 @@ const SHAPES: &[Shape] = &[
     },
     Shape {
         name: "ScanOfParty",
-        about: "A scan of another ticket of somebody who was just admitted, for which that admission speaks.",
+        about: "A scan of another ticket of somebody who was just admitted. That admission vouches for it.",
         of: "ScanBody",
         required: &["scan_id", "ticket_id", "vouched_by"],
         optional: &["at_gate", "direction", "scanned_at"],
@@ -305,7 +305,7 @@ const SHAPES: &[Shape] = &[
     },
     Shape {
         name: "BatchScanOfParty",
-        about: "A scan made offline of another ticket of somebody who was just admitted, for which that admission speaks.",
+        about: "A scan made offline of another ticket of somebody who was just admitted. That admission vouches for it.",
         of: "ScanBody",
         required: &["scan_id", "ticket_id", "vouched_by", "scanned_at", "offline_result"],
         optional: &["at_gate", "direction"],
@@ -354,7 +354,7 @@ unions! {
     ListedTicket: "A ticket of the manifest." = ["ManifestTicket", "ManifestOtherTicket"].map(reference);
 }
 
-/// The schema of words, each of which has a line.
+/// Returns the schema of an enumeration, with one line for each word.
 fn words(about: &str, words: &[(String, String)]) -> Schema {
     let lines = words.iter().map(|(word, meaning)| format!("\n- `{word}`: {meaning}")).collect::<String>();
     let words = words.iter().map(|(word, _)| word).collect::<Vec<_>>();
@@ -422,15 +422,15 @@ impl JsonSchema for FieldCode {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let line = |fault: Fault| (fault.code().to_owned(), fault.get_message().unwrap_or_default().to_owned());
-        let about = "The stable name of what is wrong with a field, for programs. Each with its message, whose gaps are `params`.";
+        let about = "The stable name of what is wrong with a field, for programs. Each has its message, whose placeholders are `params`.";
         words(about, &Fault::iter().map(line).collect::<Vec<_>>())
     }
 }
 
-/// Something to see, and no control characters.
+/// At least one visible character, and no control characters.
 const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
 
-/// Gives types that are one value in JSON their schema, which stands wherever they are used.
+/// Implements inline schemas for types that are a single value in JSON.
 macro_rules! values {
     ($([$($parameter:tt)*] $type:ty: $schema:expr;)+) => {
         $(impl<$($parameter)*> JsonSchema for $type {
@@ -451,7 +451,7 @@ macro_rules! values {
 }
 
 values! {
-    // 16 bytes in base64url: the last character has 2 bits of them.
+    // 16 bytes in base64url: the last character encodes 2 bits of them.
     [] Cursor: |_| json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{21}[AQgw]$" });
     [] Capacity: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::CAPACITY });
     [] Days: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": limits::FORGET_AFTER_DAYS });
@@ -494,7 +494,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether the schema of a type takes a text, and whether its check does.
+    /// Returns whether a type's schema accepts a text, and whether its check does.
     fn verdicts<T: JsonSchema + TryFrom<String, Error: Debug>>(text: &str) -> (bool, bool) {
         let mut generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
         let schema = generator.subschema_for::<T>().to_value();
