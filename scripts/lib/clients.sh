@@ -1,16 +1,16 @@
-# The clients that others generate from src/openapi.json: made by the generators, and put to work. Read after common.sh.
+# Generates clients from src/openapi.json, as users of the API do, and tests them. Read after common.sh.
 # shellcheck shell=bash
 
 . scripts/lib/system.sh
 
 clients=target/clients
 
-# By version and hash, and no package runs anything when it is installed (tests/clients/.npmrc).
+# Installs packages by version and hash; no package runs scripts during installation (tests/clients/.npmrc).
 client_packages() {
   mkdir -p $clients
   system_packages node
   python_packages $clients/venv tests/clients/requirements.txt
-  # The copy is written last: it says what is installed.
+  # Written last: this copy records what is installed.
   if ! cmp -s tests/clients/package-lock.json $clients/node_modules/installed.json; then
     cp tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc $clients
     npm --prefix $clients ci --loglevel=error
@@ -18,7 +18,7 @@ client_packages() {
   fi
 }
 
-# Whatever a generator warns of fails. First, that the document is OpenAPI 3.1 at all.
+# Checks that the document is OpenAPI 3.1, then generates the clients. A generator's warning fails.
 generate_clients() {
   $clients/venv/bin/openapi-spec-validator --schema 3.1 src/openapi.json
   PATH=$PWD/$clients/venv/bin:$PATH openapi-python-client generate --path src/openapi.json --meta none --overwrite \
@@ -28,7 +28,7 @@ generate_clients() {
   $clients/node_modules/.bin/tsc --project $clients
 }
 
-# Every operation of the Python client can be imported; so the TypeScript client was compiled.
+# Imports every module of the Python client. (The TypeScript client was compiled.)
 import_all() {
   PYTHONPATH=$clients $clients/venv/bin/python -W error - <<'END_OF_PYTHON'
 import importlib, pkgutil
@@ -39,7 +39,7 @@ for module in pkgutil.walk_packages(client.__path__, client.__name__ + "."):
 END_OF_PYTHON
 }
 
-# Against the binary that cargo built, on a SQLite of its own.
+# Tests the clients against the binary that cargo built, on its own SQLite database.
 client_tests() (
   export ORGANIZER_KEY=organizer-key-of-the-client-tests-01
   generate_clients

@@ -1,13 +1,13 @@
-# What the scripts that reach a deployed environment share. They read it at their start, from the root of the repository.
+# Functions of the scripts that work with a deployed environment. They source it from the root of the repository.
 # shellcheck shell=bash
 
-shopt -s inherit_errexit # a failure inside $(…) is one outside too; bash 4.4 or newer
+shopt -s inherit_errexit # a failure inside $(…) ends the script; needs bash 4.4
 
 . scripts/lib/common.sh
 
 note() { printf '== %s\n' "$*" >&2; }
 
-# GitHub replaces in its logs what was masked. It reads the command from either stream.
+# Masks a value in GitHub's logs. GitHub reads the command from either stream.
 mask() {
   local line
   [ -n "${GITHUB_ACTIONS-}" ] || return 0
@@ -16,8 +16,8 @@ mask() {
   done <<<"$1"
 }
 
-# Refuses a tag that is not the version of Cargo.toml: the one that GitHub runs for, otherwise those that the commit has
-# here. A branch may have none.
+# Fails if a tag is not the version of Cargo.toml: the tag that GitHub runs for, or else the commit's local tags. A branch needs
+# no tag.
 same_tag() {
   local version tag tags
   version=$(crate_version)
@@ -28,7 +28,7 @@ Delete the tag. Then tag this commit v$version, or raise the version in Cargo.to
   done
 }
 
-# Refuses, besides, an image whose label or program names another version.
+# Fails, in addition, if the image's label or program names another version.
 same_version() { # IMAGE
   local version label program
   same_tag
@@ -44,15 +44,15 @@ Check out the commit that it was built from, or run cd-stg for this one"
 
 terraform_here() { terraform -chdir=terraform "$@"; }
 
-# Makes `environment` the one that this script is about: Terraform with its state, in its workspace. The values that
-# GitHub keeps as secrets or variables reach Terraform under its own names, and only those that are set.
+# Sets `environment`, and initializes Terraform with its state and workspace. Passes the secrets and variables from GitHub that are
+# set to Terraform under their TF_VAR_ names.
 open_environment() { # ENV [-or-create]
   local name
   environment=$1
   shift
   case $environment in
     stg | prd) ;;
-    *) die "'$environment' is no environment: stg or prd" ;;
+    *) die "'$environment' is not an environment: stg or prd" ;;
   esac
   need GCP_PROJECT_ID
   for name in DB_NAME DB_USER DB_PASSWORD DB_MIGRATE_PASSWORD ORGANIZER_KEY TICKET_SECRET \
@@ -61,20 +61,20 @@ open_environment() { # ENV [-or-create]
   done
   [ -z "${GITHUB_REPOSITORY-}" ] || export "TF_VAR_github_repository=$GITHUB_REPOSITORY"
   export "TF_VAR_project_id=$GCP_PROJECT_ID" TF_IN_AUTOMATION=1
-  unset TF_WORKSPACE # it would win over what is selected below
+  unset TF_WORKSPACE # it would take precedence over the selection below
   terraform_here init -input=false -reconfigure "-backend-config=bucket=${TF_STATE_BUCKET:-event-access-tfstate}" >&2
   terraform_here workspace select "$@" "$environment" >&2
   [ "$(terraform_here workspace show)" = "$environment" ] || die "Terraform is not in the workspace $environment"
 }
 
-# Terraform's outputs are read once, also for the scripts that this one calls.
+# Reads Terraform's outputs once, also for the scripts that this one calls.
 read_outputs() {
   TERRAFORM_OUTPUTS=$(terraform_here output -json)
   export TERRAFORM_OUTPUTS
   [ "$(output service_name)" = "register-ticket-api-$environment" ] || die "these outputs are not those of $environment"
 }
 
-output() { # NAME [KEY]: prints it, nothing when it is null
+output() { # NAME [KEY]: prints the output, or nothing if it is null
   jq -r --arg name "$1" --arg key "${2-}" \
     '.[$name].value | if $key == "" then . else .[$key] end // empty' <<<"$TERRAFORM_OUTPUTS"
 }
@@ -94,14 +94,14 @@ secret() { # KEY of the output secret_names: prints the newest version
   printf '%s\n' "$value"
 }
 
-# The Cloud Run service as gcloud describes it, null when there is none. Listed, not described: so a missing service is
-# told from a failed call.
+# Prints the Cloud Run service as gcloud describes it, or null. It uses `list` instead of `describe` to distinguish a missing
+# service from a failed call.
 service() {
   gcloud run services list "--project=$GCP_PROJECT_ID" "--filter=metadata.name=register-ticket-api-$environment" \
     --format=json | jq 'if length > 1 then error("the service exists in two regions") else .[0] end'
 }
 
-# Prints the revision that has all the traffic, nothing when no revision serves. Fails when the traffic is split.
+# Prints the revision with all the traffic, or nothing if none serves. Fails if the traffic is split.
 serving() {
   local service
   service=$(service)
@@ -109,7 +109,7 @@ serving() {
     | if length > 1 then error("the traffic is split between \(join(", "))") else .[0] // empty end' <<<"$service"
 }
 
-# Prints the newest export in a bucket, nothing when it has none: their names hold the time.
+# Prints the newest export in a bucket, or nothing. The names contain the time.
 newest_export() { # BUCKET
   local listing
   listing=$(gcloud storage ls "gs://$1" "--project=$GCP_PROJECT_ID")

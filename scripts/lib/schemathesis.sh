@@ -1,5 +1,5 @@
-# The service against its document: Schemathesis sends what src/openapi.json allows and what it does not, and looks at every answer.
-# Read after common.sh.
+# Tests the service against src/openapi.json: Schemathesis sends valid and invalid requests, and checks every answer. Read after
+# common.sh.
 # shellcheck shell=bash
 
 schemathesis=target/schemathesis
@@ -10,7 +10,7 @@ organizer_asks() { # PATH [JSON]
   curl -sS --fail-with-body "$SERVICE_URL/api/$1" -H "Authorization: Bearer $ORGANIZER_KEY" ${2:+-H 'Content-Type: application/json' -d "$2"}
 }
 
-# What the requests of schemathesis.toml name: an event with tickets that somebody holds, keys of gates, the link of a ticket.
+# Creates what the requests of schemathesis.toml name: an event with registered tickets, gate keys, a ticket's link.
 schemathesis_data() { # DIRECTORY
   local name seat ticket
   organizer_asks events '{"slug":"gala","name":"Gala","reentry":"after_exit","walk_ups":true}' >/dev/null
@@ -26,13 +26,13 @@ schemathesis_data() { # DIRECTORY
   done
 }
 
-# Schemathesis with one key. SCHEMATHESIS_SEED has it try something else, such as $RANDOM.
+# Runs Schemathesis with one key. Set SCHEMATHESIS_SEED, for example to $RANDOM, to generate other requests.
 schemathesis_with() { # DIRECTORY KEY EXAMPLES
   SCHEMATHESIS_KEY=$2 $schemathesis/bin/schemathesis --config-file "$1/schemathesis.toml" run src/openapi.json --url "$SERVICE_URL" \
     --seed "${SCHEMATHESIS_SEED:-1}" --max-examples "$3" --continue-on-failure --no-color --warnings off
 }
 
-# Against the binary that cargo built, on a database of its own: as an organizer, then as a gate, who may do less.
+# Tests the binary that cargo built, on its own database: as an organizer, then as a gate, which may do less.
 schemathesis_on() ( # DATABASE_URL
   export ORGANIZER_KEY=organizer-key-of-the-schemathesis-1
   data=$(mktemp -d)

@@ -1,8 +1,8 @@
-# What the scripts need of the system, and how it is had. Read after common.sh.
+# Finds and installs the system packages that the scripts need. Read after common.sh.
 # shellcheck shell=bash
 
-# What for | how it is seen, one of several: a program, a file, a module of Python, a variable that names one | Debian's packages |
-# Homebrew's.
+# Purpose | any of these shows that it is installed: a program, a file, a Python module, a variable that names one | Debian's
+# packages | Homebrew's packages.
 system_needs='
 build   | git                                                        | git                              | git
 build   | cc                                                         | gcc libc6-dev                    |
@@ -27,7 +27,7 @@ engines | /usr/lib/*/gstreamer-1.0/libgstapp.so                      | gstreamer
 engines | /usr/lib/*/gstreamer-1.0/libgstvideo4linux2.so             | gstreamer1.0-plugins-good        |
 '
 
-# Whether one of the things is there.
+# Succeeds if one of the things is installed.
 is_there() { # THING…
   local thing
   for thing; do
@@ -41,7 +41,7 @@ is_there() { # THING…
   return 1
 }
 
-# Looks at everything first, and installs what is missing at once, or says in one line how to.
+# Checks everything first; then installs everything missing at once, or prints one command that does.
 system_packages() { # WHAT-FOR…
   local purpose things debian homebrew missing=() formulae=()
   while IFS='|' read -r purpose things debian homebrew; do
@@ -64,9 +64,9 @@ system_packages() { # WHAT-FOR…
       echo "scripts/${0##*/}: installing ${missing[*]}" >&2
       apt_install "${missing[@]}" && return
     fi
-    die "these packages are missing. Install them, and run this again:
+    die "these packages are missing. Install them and run this again:
   sudo apt-get install --no-install-recommends ${missing[*]}"
   fi
-  die "these are missing, by Debian's names: ${missing[*]}${formulae:+
+  die "these packages are missing (Debian's names): ${missing[*]}${formulae:+
   brew install ${formulae[*]}}"
 }

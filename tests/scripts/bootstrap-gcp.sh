@@ -79,7 +79,7 @@ numbers_that_github_does_not_tell_trust_nobody() {
   fails _bootstrap stg
   stand_in gh <<<"echo \"1' || true || '1 2\""
   fails _bootstrap stg
-  says 'are no numbers'
+  says 'are not numbers'
   not_called workload-identity-pools
 }
 

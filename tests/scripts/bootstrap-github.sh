@@ -74,7 +74,7 @@ what_somebody_changed_is_found_and_set_again() {
   says "differs: rules main"
   says "differs: environment prd"
   not_says "differs: environment stg"
-  says "2 things are to be done"
+  says "2 differences remain"
   passes scripts/bootstrap-github ana ben
   passes scripts/bootstrap-github --check ana ben
 }
@@ -108,5 +108,5 @@ SH
 one_reviewer_alone_is_warned_of() {
   _github
   passes scripts/bootstrap-github ana
-  says "cannot approve what ana starts"
+  says "cannot approve a deployment that ana starts"
 }

@@ -71,7 +71,7 @@ while [ "$1" != --metadata-file ]; do shift; done
 echo '{}' >"$2"
 SH
   fails env GITHUB_REPOSITORY=somebody/tickets scripts/build-image --push
-  says "docker did not tell the digest"
+  says "docker did not report the digest"
   not_says digest=
 }
 

@@ -221,7 +221,7 @@ the_summary_says_what_serves() {
 
 the_summary_says_when_the_way_back_failed() {
   _deployment_fails smoke-public route
-  grep -F "$OLD does NOT serve, but $NEW: scripts/deploy stg route $OLD" "$scratch/summary"
+  grep -F "$OLD does NOT serve, but $NEW: run scripts/deploy stg route $OLD" "$scratch/summary"
 }
 
 an_interrupted_deployment_cleans_up_and_leaves_the_old_revision() {

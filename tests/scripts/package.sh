@@ -84,7 +84,7 @@ the_notes_are_what_the_changelog_says_of_the_version_and_nothing_else() {
   equals $'### Added\n- this' "$(scripts/package --notes)"
   printf '%s\n' '## [Unreleased]' new >CHANGELOG.md
   fails scripts/package --notes
-  says "nothing of $version"
+  says "no section with text for $version"
 }
 
 # Like the service: with its settings, whatever they contain, as its user, in its directory.

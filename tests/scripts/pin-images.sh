@@ -57,7 +57,7 @@ what_is_no_digest_is_not_written() {
   _project
   stand_in docker <<<'echo "<nil>"'
   fails scripts/pin-images
-  says "is no digest"
+  says "is not a digest"
   equals 0 "$(cat Dockerfile compose.yaml | grep -c @ || :)"
 }
 

@@ -67,7 +67,7 @@ main_is_not_deleted() {
   # Git itself would refuse to delete the branch that HEAD names.
   git -C "$server" symbolic-ref HEAD refs/heads/other
   fails git push origin --delete main
-  says "main is not to be deleted"
+  says "main must not be deleted"
   equals "$(git rev-parse HEAD)" "$(_at main)"
 }
 
@@ -139,7 +139,7 @@ a_repository_with_longer_hashes_is_tested_too() {
   says "the tests of first"
   git -C "$server" symbolic-ref HEAD refs/heads/other
   fails git push origin --delete main
-  says "main is not to be deleted"
+  says "main must not be deleted"
 }
 
 the_command_and_the_branch_are_settings() {

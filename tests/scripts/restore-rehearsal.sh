@@ -54,7 +54,7 @@ a_backup_that_the_service_does_not_accept_is_none() {
   _bucket "$(_today)"
   _breaks verify
   fails scripts/restore-rehearsal prd
-  says 'is no backup'
+  says 'cannot be restored'
   not_says 'can be restored'
   _nothing_stays
 }

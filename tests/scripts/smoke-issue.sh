@@ -150,7 +150,7 @@ an_environment_without_an_address_is_left_out_and_that_is_said() {
   _world
   unset BASE_URL_PRD
   passes scripts/smoke-issue
-  says '::notice::prd is left out: BASE_URL_PRD is not set'
+  says '::notice::prd is skipped: BASE_URL_PRD is not set'
   not_called https://prd.example
 }
 

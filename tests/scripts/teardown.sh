@@ -55,7 +55,7 @@ protections_are_lifted_after_an_export_that_was_restored() {
     'terraform -chdir=terraform apply * -var=deletion_protection=false -var=serving_revision=register-ticket-api-stg-00001-abc -target=google_sql_database_instance.database -target=google_cloud_run_v2_service.service -target=google_secret_manager_secret.secret?"db_password"?' \
     'terraform -chdir=terraform plan -destroy' 'terraform -chdir=terraform apply -input=false -lock-timeout=5m *plan'
   equals 2 "$(calls 'terraform -chdir=terraform apply')"
-  says 'tickets-20300102-030405Z.dump, restored on trial'
+  says 'tickets-20300102-030405Z.dump, which was verified'
 }
 
 the_other_environment_is_never_named() {
@@ -88,7 +88,7 @@ an_export_that_cannot_be_restored_ends_it() {
   _environment stg
   _breaks verify
   fails scripts/teardown stg DESTROY
-  says 'is no backup'
+  says 'cannot be restored'
   _nothing_is_destroyed
 }
 
