@@ -1,5 +1,5 @@
-# One workspace for each environment: register-ticket-api/stg.tfstate and register-ticket-api/prd.tfstate. Another bucket:
-# terraform init -backend-config=bucket=…
+# One workspace for each environment: register-ticket-api/stg.tfstate and register-ticket-api/prd.tfstate. To use another
+# bucket: terraform init -backend-config=bucket=…
 terraform {
   backend "gcs" {
     bucket = "event-access-tfstate"

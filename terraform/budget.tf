@@ -1,4 +1,4 @@
-# It counts the whole project, so give the billing account to one environment of a project only.
+# The budget covers the whole project, so set the billing account in only one environment of a project.
 resource "google_billing_budget" "project" {
   count = length(compact([var.billing_account]))
 
@@ -29,7 +29,7 @@ resource "google_billing_budget" "project" {
     spend_basis       = "FORECASTED_SPEND"
   }
 
-  # Beside them, who administers the billing account is told.
+  # Administrators of the billing account are notified too.
   dynamic "all_updates_rule" {
     for_each = compact([var.alert_email])
 

@@ -9,14 +9,14 @@ resource "google_sql_database_instance" "database" {
     tier                        = var.db_tier
     availability_type           = var.db_availability_type
     activation_policy           = var.activation_policy
-    deletion_protection_enabled = local.deletion_protection # by Google too, not only by Terraform
+    deletion_protection_enabled = local.deletion_protection # in Google Cloud, too, not only in Terraform
     disk_type                   = "PD_SSD"
     disk_autoresize             = true
     disk_autoresize_limit       = 50
     retain_backups_on_delete    = true
 
-    # Nobody reaches the public address but through a Cloud SQL connector, which asks IAM and speaks TLS with a client
-    # certificate. A private address would need a network, and a machine in it to migrate and to look from.
+    # The public address is reachable only through a Cloud SQL connector, which checks IAM and uses TLS with a client
+    # certificate. A private address would need a network, and a machine in it for migrations and queries.
     connector_enforcement = "REQUIRED"
     ip_configuration {
       ipv4_enabled = true
@@ -44,7 +44,7 @@ resource "google_sql_database_instance" "database" {
       value = tostring(var.db_max_connections)
     }
 
-    # Tuesday morning, UTC: not while a gate is open.
+    # Tuesday morning, UTC, when no gate is likely to be open.
     maintenance_window {
       day          = 2
       hour         = 10
@@ -69,12 +69,12 @@ resource "google_sql_database" "tickets" {
   name     = var.db_name
   instance = google_sql_database_instance.database.name
 
-  # It goes with the instance. Dropped on its own, it would have to wait for the last connection.
+  # It is deleted with the instance. Dropping it separately would have to wait for the last connection.
   deletion_policy = "ABANDON"
 }
 
-# The passwords that Secret Manager holds, read back: what the database is given is what the service will be given, however
-# an earlier apply ended. The number tells when there is a new one.
+# Reads the passwords back from Secret Manager, so that the database and the service get the same ones however an earlier apply
+# ended. The version number shows when a password is new.
 ephemeral "google_secret_manager_secret_version" "login" {
   for_each = toset(["db_migrate_password", "db_password"])
 
@@ -88,7 +88,7 @@ resource "google_sql_user" "owner" {
   password_wo         = ephemeral.google_secret_manager_secret_version.login["db_migrate_password"].secret_data
   password_wo_version = tonumber(google_secret_manager_secret_version.secret["db_migrate_password"].version)
 
-  # It owns tables, so PostgreSQL would refuse to drop it. It goes with the instance.
+  # It owns tables, so PostgreSQL would refuse to drop it. It is deleted with the instance.
   deletion_policy = "ABANDON"
 }
 
@@ -99,9 +99,9 @@ resource "google_sql_user" "service" {
   password_wo_version = tonumber(google_secret_manager_secret_version.secret["db_password"].version)
   deletion_policy     = "ABANDON"
 
-  # A login that is given no role becomes a member of cloudsqlsuperuser, which may do almost everything. This one, which
-  # every PostgreSQL has, may look at settings. Its right to the rows comes from `register-ticket-api migrate`, which makes
-  # it a member of ticket_service; so what it is a member of later is not Terraform's.
+  # A login without a role becomes a member of cloudsqlsuperuser, which may do almost everything. This built-in role may only
+  # read settings. `register-ticket-api migrate` grants access to the rows by making the login a member of ticket_service, so
+  # Terraform ignores later changes of its roles.
   database_roles = ["pg_read_all_settings"]
 
   lifecycle {

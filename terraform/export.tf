@@ -1,8 +1,8 @@
-# Every day a dump of the database goes into a bucket that scripts/bootstrap-gcp made and that nothing here can delete, so
-# that it outlives the instance, whose own backups are Google's to keep.
+# Writes a daily dump of the database to a bucket that scripts/bootstrap-gcp created and that nothing here can delete. So the
+# dumps survive the instance, unlike its own backups, which Google manages.
 #
-# It is a job with pg_dump and not Cloud SQL's export: that one writes plain SQL, to a name that must not exist yet, and Cloud
-# Scheduler cannot put the date into a name. This one writes the archive that `register-ticket-api backup verify` reads.
+# It is a job with pg_dump, not Cloud SQL's export: the latter writes plain SQL to a new object name, and Cloud Scheduler cannot
+# put the date into the name. The job writes the archive format that `register-ticket-api backup verify` reads.
 
 locals {
   export_bucket = coalesce(var.backup_bucket, "${var.project_id}-ticket-backups-${local.environment}")
@@ -11,7 +11,7 @@ locals {
 resource "google_cloud_run_v2_job" "export" {
   name                = "register-ticket-api-export-${local.environment}"
   location            = var.region
-  deletion_protection = false # it holds nothing
+  deletion_protection = false # it stores nothing
 
   template {
     template {
@@ -93,7 +93,7 @@ resource "google_cloud_scheduler_job" "export" {
   name     = google_cloud_run_v2_job.export.name
   region   = var.region
   schedule = var.export_schedule
-  paused   = var.activation_policy == "NEVER" # a stopped database cannot be dumped, and does not change
+  paused   = var.activation_policy == "NEVER" # a stopped database does not change and cannot be dumped
 
   http_target {
     http_method = "POST"

@@ -1,14 +1,14 @@
-# `register-ticket-api forget` every day: the people of events that are over for as long as their `forget_after_days` says. It runs as
-# the service does, which may erase people as well, and before the export, so that the day's dump knows nobody who was forgotten.
+# Runs `register-ticket-api forget` every day, which erases the people of events that ended `forget_after_days` ago. It uses the service's
+# account, which may erase people anyway, and runs before the export, so that the day's dump does not contain forgotten people.
 resource "google_cloud_run_v2_job" "forget" {
   name                = "register-ticket-api-forget-${local.environment}"
   location            = var.region
-  deletion_protection = false # it holds nothing
+  deletion_protection = false # it stores nothing
 
   template {
     template {
       service_account = local.account_of["service"]
-      max_retries     = 1 # it goes on where it was
+      max_retries     = 1 # it continues where it stopped
       timeout         = "1800s"
 
       containers {
@@ -69,7 +69,7 @@ resource "google_cloud_scheduler_job" "forget" {
   name     = google_cloud_run_v2_job.forget.name
   region   = var.region
   schedule = var.forget_schedule
-  paused   = var.activation_policy == "NEVER" # a stopped database forgets when it runs again
+  paused   = var.activation_policy == "NEVER" # a stopped database cannot forget until it runs again
 
   http_target {
     http_method = "POST"

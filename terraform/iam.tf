@@ -1,5 +1,5 @@
-# Who may do what. Each account runs one thing; the service's also `forget`, which is the same program with the same login. scripts/bootstrap-gcp makes them, and lets the deployer run things as these, so
-# that it needs no right over accounts.
+# The rights of the accounts. Each account runs one thing; the service's also runs `forget`, which is the same program with the same
+# login. scripts/bootstrap-gcp creates the accounts and lets the deployer act as them, so that it needs no rights over accounts.
 
 locals {
   account_of = { for name in ["service", "migrate", "export"] : name => "ticket-${name}-${local.environment}@${var.project_id}.iam.gserviceaccount.com" }
@@ -44,7 +44,7 @@ resource "google_cloud_run_v2_service_iam_member" "public" {
   member   = "allUsers"
 }
 
-# Release 0.1.0 had them here. They stay, as the bootstrap's.
+# Release 0.1.0 managed these accounts here. They stay; scripts/bootstrap-gcp manages them now.
 removed {
   from = google_service_account.service
   lifecycle { destroy = false }

@@ -1,14 +1,14 @@
-# `register-ticket-api migrate` with the owner's password, which the service never sees. scripts/deploy runs it, before the
-# new revision gets traffic.
+# Runs `register-ticket-api migrate` with the owner's password, which the service never gets. scripts/deploy starts it before
+# the new revision gets traffic.
 resource "google_cloud_run_v2_job" "migrate" {
   name                = "register-ticket-api-migrate-${local.environment}"
   location            = var.region
-  deletion_protection = false # it holds nothing
+  deletion_protection = false # it stores nothing
 
   template {
     template {
       service_account = local.account_of["migrate"]
-      max_retries     = 0 # a migration that failed is looked at first
+      max_retries     = 0 # a person must look at a failed migration first
       timeout         = "600s"
 
       containers {
@@ -20,7 +20,7 @@ resource "google_cloud_run_v2_job" "migrate" {
             DB_HOST         = local.db_host
             DB_MIGRATE_USER = google_sql_user.owner.name
             DB_NAME         = google_sql_database.tickets.name
-            DB_USER         = google_sql_user.service.name # is made a member of ticket_service
+            DB_USER         = google_sql_user.service.name # becomes a member of ticket_service
             LOG_FORMAT      = "json"
           }
 

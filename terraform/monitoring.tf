@@ -1,7 +1,7 @@
 locals {
   runbook = "https://github.com/${var.github_repository}/blob/main/docs/runbook.md"
 
-  # Who is told. Empty where nobody is.
+  # Who is notified; empty without alert_email.
   notification_channels = google_monitoring_notification_channel.email[*].id
 
   this_service = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
@@ -15,17 +15,17 @@ resource "google_monitoring_notification_channel" "email" {
   labels       = { email_address = var.alert_email }
 }
 
-# Cloud Run writes a line of its own for each request, with the path, which holds tickets' links and people's names. The
-# service's own line, which holds the route's pattern instead, replaces it. Metrics are not touched by this.
+# Cloud Run logs each request with its path, which contains tickets' links and people's names. The service's own log line, with the
+# route's pattern instead of the path, replaces it. Metrics are not affected.
 resource "google_logging_project_exclusion" "requests" {
   name        = "${local.name}-requests"
-  description = "Request paths of ${local.name} hold tickets' links; the service's own line replaces them."
+  description = "Request paths of ${local.name} contain tickets' links; the service's own log line replaces them."
   filter      = "${local.this_service} AND log_id(\"run.googleapis.com/requests\")"
 }
 
 resource "google_logging_metric" "errors" {
   name        = "${local.name}-errors"
-  description = "Lines with the severity ERROR: each answer 5xx, each panic. Cloud Run's own lines would count an answer again."
+  description = "Log lines with the severity ERROR: each 5xx answer and each panic. Cloud Run's own lines would count an answer twice."
   filter      = "${local.this_service} AND severity>=ERROR AND NOT log_id(\"run.googleapis.com/requests\")"
 
   label_extractors = {
@@ -38,7 +38,7 @@ resource "google_logging_metric" "errors" {
 
     labels {
       key         = "code"
-      description = "The error's code; empty for what was no request, such as a panic."
+      description = "The error's code; empty if there was no request, as for a panic."
     }
   }
 }
@@ -58,13 +58,13 @@ resource "google_logging_metric" "scans" {
 
     labels {
       key         = "result"
-      description = "accepted, or why not."
+      description = "accepted, or the reason of the refusal."
     }
   }
 }
 
-# All that a scan needs: the database, its schema, its clock, that it takes a write, the secret of its tickets. A database that was
-# stopped on purpose is no alarm.
+# Checks everything that a scan needs: the database, its schema, its clock, that it accepts a write, and its ticket secret. A database
+# stopped on purpose raises no alarm.
 resource "google_monitoring_uptime_check_config" "health" {
   display_name = "${local.name} /health"
   period       = "60s"
@@ -115,8 +115,8 @@ resource "google_monitoring_alert_policy" "down" {
   }
 }
 
-# By Cloud Run's own count, which also knows what never reached the service. A metric from the log would not be there yet
-# when the first apply makes the alert.
+# Uses Cloud Run's own count, which includes requests that never reached the service. A metric from the log would not exist yet when
+# the first apply creates the alert.
 resource "google_monitoring_alert_policy" "errors" {
   display_name          = "${local.name} fails"
   combiner              = "OR"
@@ -124,7 +124,7 @@ resource "google_monitoring_alert_policy" "errors" {
   notification_channels = local.notification_channels
 
   conditions {
-    display_name = "more than 5 answers 5xx in 5 minutes"
+    display_name = "more than 5 5xx answers in 5 minutes"
 
     condition_threshold {
       filter          = "metric.type=\"run.googleapis.com/request_count\" AND ${local.this_service} AND metric.labels.response_code_class=\"5xx\""
@@ -205,8 +205,9 @@ resource "google_monitoring_alert_policy" "export" {
   }
 }
 
-# A schedule that is paused, a job that hangs or is gone: what fails says so, what does not run says nothing, and then there is no
-# series at all. It is raised an hour after the first deployment, too, until the first export: run that job once by hand.
+# Notices a paused schedule and a job that hangs or is missing. A failed job reports an error, but a job that never runs reports
+# nothing and leaves no time series. The alert is also raised an hour after the first deployment, until the first export: run that job
+# once by hand.
 resource "google_monitoring_alert_policy" "no_export" {
   count = var.activation_policy == "NEVER" ? 0 : 1
 
@@ -257,7 +258,7 @@ resource "google_monitoring_slo" "availability" {
   }
 }
 
-# A cold start included.
+# Includes cold starts.
 resource "google_monitoring_slo" "latency" {
   service             = google_monitoring_service.service.service_id
   slo_id              = "latency"
@@ -273,14 +274,14 @@ resource "google_monitoring_slo" "latency" {
 }
 
 locals {
-  # Title, metric, how its values are put together, what is told apart.
+  # Title, metric, aligner, label to group by.
   charts = [
-    ["Scans a minute, by result", "logging.googleapis.com/user/${google_logging_metric.scans.name}", "ALIGN_DELTA", "metric.label.result"],
-    ["Errors a minute, by code", "logging.googleapis.com/user/${google_logging_metric.errors.name}", "ALIGN_DELTA", "metric.label.code"],
-    ["Requests a minute, by class of status", "run.googleapis.com/request_count", "ALIGN_DELTA", "metric.label.response_code_class"],
-    ["Time to the answer, of 99 in 100, ms", "run.googleapis.com/request_latencies", "ALIGN_PERCENTILE_99", "resource.label.revision_name"],
+    ["Scans per minute, by result", "logging.googleapis.com/user/${google_logging_metric.scans.name}", "ALIGN_DELTA", "metric.label.result"],
+    ["Errors per minute, by code", "logging.googleapis.com/user/${google_logging_metric.errors.name}", "ALIGN_DELTA", "metric.label.code"],
+    ["Requests per minute, by status class", "run.googleapis.com/request_count", "ALIGN_DELTA", "metric.label.response_code_class"],
+    ["Response time, 99th percentile, ms", "run.googleapis.com/request_latencies", "ALIGN_PERCENTILE_99", "resource.label.revision_name"],
     ["Instances", "run.googleapis.com/container/instance_count", "ALIGN_MAX", "metric.label.state"],
-    ["Memory of an instance, of its limit", "run.googleapis.com/container/memory/utilizations", "ALIGN_PERCENTILE_99", "resource.label.revision_name"],
+    ["Memory of an instance, as a share of its limit", "run.googleapis.com/container/memory/utilizations", "ALIGN_PERCENTILE_99", "resource.label.revision_name"],
   ]
 }
 
@@ -288,7 +289,7 @@ resource "google_monitoring_dashboard" "service" {
   dashboard_json = jsonencode({
     displayName = local.name
     gridLayout = {
-      columns = "2" # as the API gives it back
+      columns = "2" # a string, as the API returns it
       widgets = [for chart in local.charts : {
         title = chart[0]
         xyChart = {

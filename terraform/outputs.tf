@@ -1,5 +1,5 @@
 output "candidate_url" {
-  description = "Where the latest revision answers, whether it has traffic or not."
+  description = "The address of the latest revision, whether or not it has traffic."
   value = coalesce(
     one([for target in google_cloud_run_v2_service.service.traffic_statuses : target.uri if target.tag == "candidate"]),
     google_cloud_run_v2_service.service.uri,
@@ -7,7 +7,7 @@ output "candidate_url" {
 }
 
 output "cloud_run_service_url" {
-  description = "Where the service answers."
+  description = "The address of the service on Cloud Run."
   value       = google_cloud_run_v2_service.service.uri
 }
 
@@ -17,7 +17,7 @@ output "db_connection_name" {
 }
 
 output "db_host" {
-  description = "DB_HOST on Cloud Run."
+  description = "The setting DB_HOST on Cloud Run."
   value       = local.db_host
 }
 
@@ -42,17 +42,17 @@ output "db_user" {
 }
 
 output "export_bucket" {
-  description = "Where the daily dumps are: tickets-YYYYMMDD-HHMMSSZ.dump."
+  description = "The bucket with the daily dumps, tickets-YYYYMMDD-HHMMSSZ.dump."
   value       = local.export_bucket
 }
 
 output "export_job" {
-  description = "The job that dumps the database; also to be run by hand."
+  description = "The job that dumps the database; it can be run by hand."
   value       = google_cloud_run_v2_job.export.name
 }
 
 output "forget_job" {
-  description = "The job that forgets the people of past events; also to be run by hand."
+  description = "The job that forgets the people of past events; it can be run by hand."
   value       = google_cloud_run_v2_job.forget.name
 }
 
@@ -72,12 +72,12 @@ output "project_id" {
 }
 
 output "public_url" {
-  description = "Where people reach the service."
+  description = "The public address of the service."
   value       = local.public_url
 }
 
 output "region" {
-  description = "Where everything runs."
+  description = "The region in which everything runs."
   value       = var.region
 }
 

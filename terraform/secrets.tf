@@ -1,7 +1,7 @@
-# No secret is in the state or in a plan: values are made, or given, while Terraform runs, and only written.
+# The state and plans contain no secrets: values are generated or passed in while Terraform runs, and are write-only.
 
 locals {
-  # Whether there is mail is no secret; by what server is.
+  # Whether mail is configured is not a secret; the server is.
   sends_mail = length(compact([var.mail_from])) == 1
   secrets    = { for name, number in var.secrets_version : name => number if name != "smtp_url" || local.sends_mail }
 
@@ -17,7 +17,7 @@ ephemeral "random_password" "secret" {
   for_each = local.secrets
 
   length  = 40
-  special = false # they become parts of URLs and headers
+  special = false # the values become parts of URLs and headers
 }
 
 resource "google_secret_manager_secret" "secret" {
@@ -35,12 +35,12 @@ resource "google_secret_manager_secret_version" "secret" {
   for_each = local.secrets
 
   secret = google_secret_manager_secret.secret[each.key].id
-  # A mail server cannot be made up: where none is given for a version that is new, Secret Manager refuses to keep nothing.
+  # A mail server cannot be generated: if none is given for a new version, Secret Manager rejects the empty value.
   secret_data_wo         = each.key == "smtp_url" ? try(coalesce(var.smtp_url), "") : coalesce(local.secret_values[each.key], ephemeral.random_password.secret[each.key].result)
   secret_data_wo_version = each.value
 
-  # The revision that serves starts new instances with the version it was deployed with, until the next one has proved
-  # itself, and after a roll-back.
+  # The serving revision starts new instances with the version that it was deployed with, until the next revision takes over, and
+  # again after a roll-back.
   deletion_policy = "ABANDON"
 
   lifecycle {

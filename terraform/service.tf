@@ -7,9 +7,9 @@ resource "google_cloud_run_v2_service" "service" {
 
   template {
     service_account                  = local.account_of["service"]
-    execution_environment            = "EXECUTION_ENVIRONMENT_GEN1" # the one that starts faster and needs less memory
+    execution_environment            = "EXECUTION_ENVIRONMENT_GEN1" # starts faster and needs less memory
     max_instance_request_concurrency = var.concurrency
-    timeout                          = "90s" # an import may take 60
+    timeout                          = "90s" # an import may take 60 seconds
 
     scaling {
       min_instance_count = var.min_instances
@@ -26,7 +26,7 @@ resource "google_cloud_run_v2_service" "service" {
 
       resources {
         limits            = { cpu = "1", memory = "256Mi" }
-        cpu_idle          = true # nothing runs after a response, so nothing is paid after it
+        cpu_idle          = true # nothing runs after a response, so idle CPU costs nothing
         startup_cpu_boost = true
       }
 
@@ -47,7 +47,7 @@ resource "google_cloud_run_v2_service" "service" {
         }
       }
 
-      # By number, not `latest`: a revision always starts with what it was tested with.
+      # By version number, not `latest`: a revision always starts with the secrets that it was tested with.
       dynamic "env" {
         for_each = merge({
           DB_PASSWORD   = "db_password"
@@ -71,7 +71,7 @@ resource "google_cloud_run_v2_service" "service" {
         mount_path = "/cloudsql"
       }
 
-      # /health does not ask the database: to restart the service would not bring a database back.
+      # /health does not query the database: restarting the service would not repair the database.
       startup_probe {
         period_seconds    = 1
         timeout_seconds   = 1
@@ -99,8 +99,8 @@ resource "google_cloud_run_v2_service" "service" {
     }
   }
 
-  # A deployment is two applies. In the first serving_revision keeps all traffic and the new revision is tested at an address
-  # of its own; the second, without serving_revision, gives it all traffic.
+  # A deployment is two applies. In the first, serving_revision keeps all traffic and the new revision is tested at its own
+  # address; the second, without serving_revision, gives the new revision all traffic.
   dynamic "traffic" {
     for_each = compact([var.serving_revision])
 
@@ -111,7 +111,7 @@ resource "google_cloud_run_v2_service" "service" {
     }
   }
 
-  # Where scripts/deploy ENV roll-back leads.
+  # The target of scripts/deploy ENV roll-back.
   dynamic "traffic" {
     for_each = compact([var.previous_revision])
 
@@ -129,7 +129,7 @@ resource "google_cloud_run_v2_service" "service" {
     tag     = local.candidate ? "candidate" : null
   }
 
-  # Without them a new instance does not start.
+  # A new instance cannot start without these rights.
   depends_on = [google_project_iam_member.database, google_secret_manager_secret_iam_member.reader]
 }
 

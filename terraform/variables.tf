@@ -1,5 +1,5 @@
 variable "activation_policy" {
-  description = "ALWAYS, or NEVER to stop the database between events: its disk and backups are then all that costs."
+  description = "ALWAYS, or NEVER to stop the database between events: then only its disk and backups cost money."
   type        = string
   default     = "ALWAYS"
 
@@ -10,13 +10,13 @@ variable "activation_policy" {
 }
 
 variable "alert_email" {
-  description = "Who is told when something is wrong. Null or empty: alerts are only shown in the console."
+  description = "The e-mail address for alerts. Null or empty: alerts are only shown in the console."
   type        = string
   default     = null
 }
 
 variable "backup_bucket" {
-  description = "The bucket for the daily exports, made by scripts/bootstrap-gcp. Null: PROJECT_ID-ticket-backups-ENVIRONMENT."
+  description = "The bucket for the daily exports, created by scripts/bootstrap-gcp. Null: PROJECT_ID-ticket-backups-ENVIRONMENT."
   type        = string
   default     = null
 }
@@ -28,7 +28,7 @@ variable "billing_account" {
 }
 
 variable "concurrency" {
-  description = "Requests that one instance takes at once."
+  description = "The maximum concurrent requests of one instance."
   type        = number
   default     = 80
 }
@@ -45,18 +45,18 @@ variable "db_availability_type" {
 }
 
 variable "db_instance" {
-  description = "The name of the Cloud SQL instance. Null: register-ticket-api-ENVIRONMENT. Another one where that was deleted lately, as the name may stay reserved for a week."
+  description = "The name of the Cloud SQL instance. Null: register-ticket-api-ENVIRONMENT. Choose another name if that instance was deleted recently: the name may stay reserved for a week."
   type        = string
   default     = null
 }
 
 variable "db_max_connections" {
-  description = "PostgreSQL's max_connections. What a tier bears: 25 for db-f1-micro, 50 for db-g1-small."
+  description = "PostgreSQL's max_connections. A tier supports 25 (db-f1-micro) or 50 (db-g1-small)."
   type        = number
 }
 
 variable "db_migrate_password" {
-  description = "The password of db_migrate_user. Null or empty: one is made. Looked at only when secrets_version.db_migrate_password is new."
+  description = "The password of db_migrate_user. Null or empty: one is generated. Used only when secrets_version.db_migrate_password is new."
   type        = string
   default     = null
   ephemeral   = true
@@ -70,13 +70,13 @@ variable "db_migrate_user" {
 }
 
 variable "db_name" {
-  description = "The database."
+  description = "The name of the database."
   type        = string
   default     = "tickets"
 }
 
 variable "db_password" {
-  description = "The password of db_user. Null or empty: one is made. Looked at only when secrets_version.db_password is new."
+  description = "The password of db_user. Null or empty: one is generated. Used only when secrets_version.db_password is new."
   type        = string
   default     = null
   ephemeral   = true
@@ -84,18 +84,18 @@ variable "db_password" {
 }
 
 variable "db_pool_max" {
-  description = "Connections to the database that one instance of the service holds at most."
+  description = "The maximum database connections of one instance of the service."
   type        = number
   default     = 5
 }
 
 variable "db_tier" {
-  description = "The size of the database's machine, such as db-f1-micro, db-g1-small or db-custom-1-3840."
+  description = "The machine tier of the database, such as db-f1-micro, db-g1-small or db-custom-1-3840."
   type        = string
 }
 
 variable "db_user" {
-  description = "The login that the service runs as. It can change rows and nothing else."
+  description = "The service's login. It can change rows and nothing else."
   type        = string
   default     = "tickets_service"
 
@@ -106,37 +106,37 @@ variable "db_user" {
 }
 
 variable "deletion_protection" {
-  description = "Whether service, database and secrets refuse to be destroyed. Null: in prd."
+  description = "Whether the service, the database and the secrets are protected from destruction. Null: only in prd."
   type        = bool
   default     = null
 }
 
 variable "environment" {
-  description = "For tests, which have no workspace. Null: the workspace is the environment."
+  description = "The environment, for tests, which have no workspace. Null: the workspace's name."
   type        = string
   default     = null
 }
 
 variable "export_image" {
-  description = "The image with pg_dump for the daily export. Its version must not be older than the database's."
+  description = "The image with pg_dump for the daily export. It must not be older than the database's version."
   type        = string
   default     = "docker.io/library/postgres:15"
 }
 
 variable "export_schedule" {
-  description = "When the database is exported, in UTC."
+  description = "The schedule of the database export, in UTC."
   type        = string
   default     = "17 9 * * *"
 }
 
 variable "forget_schedule" {
-  description = "When events that are over for long enough forget their people, in UTC."
+  description = "The schedule on which past events forget their people, in UTC."
   type        = string
   default     = "47 7 * * *"
 }
 
 variable "github_repository" {
-  description = "OWNER/NAME, for the runbook's address in alerts."
+  description = "The repository, OWNER/NAME, for the runbook's address in alerts."
   type        = string
 
   validation {
@@ -156,18 +156,18 @@ variable "image" {
 }
 
 variable "mail_from" {
-  description = "Who the mails with tickets are from, such as Tickets <tickets@example.org>; smtp_url is then needed once. Null or empty: no mail is sent."
+  description = "The sender of mails with tickets, such as Tickets <tickets@example.org>; also needs smtp_url once. Null or empty: no mail is sent."
   type        = string
   default     = null
 
   validation {
     condition     = can(regex("^([^@]+@[^@]+)?$", var.mail_from == null ? "" : var.mail_from))
-    error_message = "Must have an address."
+    error_message = "Must contain an e-mail address."
   }
 }
 
 variable "max_instances" {
-  description = "Instances of one revision at most."
+  description = "The maximum instances of one revision."
   type        = number
 
   validation {
@@ -177,19 +177,19 @@ variable "max_instances" {
 }
 
 variable "min_instances" {
-  description = "Instances that run while nobody asks. 1 during an event saves the cold start, and costs."
+  description = "The instances that run without requests. 1 during an event avoids cold starts, but costs money."
   type        = number
   default     = 0
 }
 
 variable "monthly_budget" {
-  description = "The amount, in the billing account's currency, at half and all of which an e-mail is sent. It stops nothing."
+  description = "The monthly budget, in the billing account's currency. At half and all of it an e-mail is sent; nothing is stopped."
   type        = number
   default     = 40
 }
 
 variable "organizer_key" {
-  description = "The first key, at least 32 visible ASCII characters. Null or empty: one is made. Looked at only when secrets_version.organizer_key is new."
+  description = "The first key, at least 32 visible ASCII characters. Null or empty: one is generated. Used only when secrets_version.organizer_key is new."
   type        = string
   default     = null
   ephemeral   = true
@@ -202,7 +202,7 @@ variable "organizer_key" {
 }
 
 variable "previous_revision" {
-  description = "The revision to roll back to: it served before the one that serves, and is named `previous`. Null or empty: none."
+  description = "The revision to roll back to, which served before the current one and is named `previous`. Null or empty: none."
   type        = string
   default     = null
 }
@@ -213,7 +213,7 @@ variable "project_id" {
 }
 
 variable "public_access" {
-  description = "How the public is let in: all_users grants allUsers the invoker role; invoker_iam_disabled, where an organization's policy forbids that, turns the check off."
+  description = "How the public gets access: all_users grants allUsers the invoker role; invoker_iam_disabled turns the check off, for an organization whose policy forbids that."
   type        = string
   default     = "all_users"
 
@@ -224,7 +224,7 @@ variable "public_access" {
 }
 
 variable "public_url" {
-  description = "Where people reach the service, https://… without a path. Null: the address that Cloud Run gives it."
+  description = "The public address of the service, https://… without a path. Null: the address on Cloud Run."
   type        = string
   default     = null
 
@@ -235,13 +235,13 @@ variable "public_url" {
 }
 
 variable "region" {
-  description = "Where everything runs."
+  description = "The region in which everything runs."
   type        = string
   default     = "us-central1"
 }
 
 variable "secrets_version" {
-  description = "Raise a secret's number to give it a new value. With a new ticket_secret every ticket needs new codes (change-secret)."
+  description = "Raise a secret's number to give it a new value. After a new ticket_secret every ticket needs new codes (change-secret)."
   type = object({
     db_migrate_password = optional(number, 1)
     db_password         = optional(number, 1)
@@ -253,13 +253,13 @@ variable "secrets_version" {
 }
 
 variable "serving_revision" {
-  description = "The revision that keeps all traffic, while the latest answers only at the candidate's address. Null or empty: all traffic to the latest."
+  description = "The revision that keeps all traffic, while the latest answers only at the candidate's address. Null or empty: the latest gets all traffic."
   type        = string
   default     = null
 }
 
 variable "smtp_url" {
-  description = "The mail server, such as smtps://user:password@smtp.example.org. Looked at only when mail_from is set, and secrets_version.smtp_url is new."
+  description = "The mail server, such as smtps://user:password@smtp.example.org. Used only when mail_from is set and secrets_version.smtp_url is new."
   type        = string
   default     = null
   ephemeral   = true
@@ -267,12 +267,12 @@ variable "smtp_url" {
 
   validation {
     condition     = can(regex("^(smtps?://[!-~]+)?$", var.smtp_url == null ? "" : var.smtp_url))
-    error_message = "Must be smtp:// or smtps:// and a host, with nothing in it that a URL has to escape."
+    error_message = "Must be smtp:// or smtps:// and a host, without characters that a URL must escape."
   }
 }
 
 variable "ticket_secret" {
-  description = "From which codes are derived, at least 32 characters. Null or empty: one is made. Looked at only when secrets_version.ticket_secret is new."
+  description = "The secret from which codes are derived, at least 32 characters. Null or empty: one is generated. Used only when secrets_version.ticket_secret is new."
   type        = string
   default     = null
   ephemeral   = true

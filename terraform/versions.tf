@@ -17,7 +17,7 @@ provider "google" {
   project = var.project_id
   region  = var.region
 
-  # The budget's API wants to know which project pays for the call, also when a person runs this.
+  # The budget's API requires the project that pays for the call, even when a person runs Terraform.
   billing_project       = var.project_id
   user_project_override = true
 

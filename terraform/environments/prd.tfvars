@@ -1,4 +1,4 @@
-# A shared-core machine bears a few gates; docs/benchmarks.md says what a scan needs. For more, raise tier,
+# A shared-core machine is enough for a few gates; docs/benchmarks.md shows what a scan needs. For more, raise db_tier,
 # db_max_connections and max_instances together. Project, repository, image and secrets come from the environment.
 db_tier            = "db-g1-small"
 db_max_connections = 50
