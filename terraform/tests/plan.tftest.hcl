@@ -1,5 +1,5 @@
-# What is planned from an empty state, which asks Google for nothing: so no credentials are needed, and none are used. It is
-# not `mock_provider "google" {}`, as mocks know no ephemeral resources, and the passwords come through one.
+# Tests plans from an empty state. They send nothing to Google, so they need no credentials. They do not use
+# `mock_provider "google" {}`, because mocks do not support ephemeral resources, and the passwords come from one.
 
 provider "google" {
   access_token = "none"
@@ -18,7 +18,7 @@ override_resource {
   values          = { connection_name = "a-project:us-central1:an-instance" }
 }
 
-# As environments/stg.tfvars, and what a workflow gives.
+# The values of environments/stg.tfvars, and those from a workflow.
 variables {
   environment        = "stg"
   project_id         = "a-project"
@@ -32,7 +32,7 @@ variables {
   billing_account    = "000000-000000-000000"
 }
 
-# One run for each set of variables, as each starts the providers anew. The rules are in the messages of the assertions.
+# One run for each set of variables, because each run restarts the providers. The assertions' messages state the rules.
 
 run "staging" {
   command = plan
@@ -49,7 +49,7 @@ run "staging" {
 
   assert {
     condition     = google_sql_database_instance.database.settings[0].ip_configuration[0].ssl_mode == "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
-    error_message = "Only TLS with a client certificate may be spoken."
+    error_message = "Only TLS with a client certificate may be used."
   }
 
   assert {
@@ -67,12 +67,12 @@ run "staging" {
       google_sql_database_instance.database.settings[0].final_backup_config[0].enabled,
       google_sql_database_instance.database.settings[0].retain_backups_on_delete,
     ])
-    error_message = "It must have backups, point-in-time recovery and a final backup, which outlive it."
+    error_message = "It must have backups, point-in-time recovery and a final backup that outlive it."
   }
 
   assert {
     condition     = one(google_sql_database_instance.database.settings[0].database_flags) == { name = "max_connections", value = "25" }
-    error_message = "It must bear as many connections as the precondition counts on."
+    error_message = "It must allow as many connections as the precondition assumes."
   }
 
   assert {
@@ -114,7 +114,7 @@ run "staging" {
       google_cloud_run_v2_service.service.template[0].containers[0].resources[0].cpu_idle,
       google_cloud_run_v2_service.service.template[0].containers[0].resources[0].startup_cpu_boost,
     ])
-    error_message = "No instance may be paid for while nobody asks, and the first must start fast."
+    error_message = "No instance may run without requests, and the first must start fast."
   }
 
   assert {
@@ -123,7 +123,7 @@ run "staging" {
       google_cloud_run_v2_service.service.template[0].containers[0].liveness_probe[0].http_get[0].path == "/health",
       google_cloud_run_v2_service.service.template[0].containers[0].ports[0].container_port == 8080,
     ])
-    error_message = "Probes must ask /health on port 8080."
+    error_message = "Probes must request /health on port 8080."
   }
 
   assert {
@@ -188,7 +188,7 @@ run "staging" {
 
   assert {
     condition     = google_cloud_run_v2_service.service.traffic[0].tag == null
-    error_message = "What serves is no candidate."
+    error_message = "The serving revision must not be a candidate."
   }
 
   assert {
@@ -198,7 +198,7 @@ run "staging" {
       google_cloud_run_v2_service.service.invoker_iam_disabled == false,
       google_cloud_run_v2_service.service.ingress == "INGRESS_TRAFFIC_ALL",
     ])
-    error_message = "The public must be let in."
+    error_message = "The public must have access."
   }
 
   assert {
@@ -223,7 +223,7 @@ run "staging" {
       strcontains(google_logging_metric.errors.filter, "NOT log_id(\"run.googleapis.com/requests\")"),
       strcontains(google_logging_metric.errors.filter, "resource.labels.service_name=\"register-ticket-api-stg\""),
     ])
-    error_message = "The metrics must count the lines of this service."
+    error_message = "The metrics must count this service's log lines."
   }
 
   assert {
@@ -233,7 +233,7 @@ run "staging" {
       google_monitoring_uptime_check_config.health.http_check[0].use_ssl,
       google_monitoring_uptime_check_config.health.monitored_resource[0].labels.host == "register-ticket-api-stg-123456789012.us-central1.run.app",
     ])
-    error_message = "All that a scan needs must be asked for from outside, every minute."
+    error_message = "An external check must cover everything that a scan needs, every minute."
   }
 
   assert {
@@ -244,7 +244,7 @@ run "staging" {
       strcontains(google_monitoring_alert_policy.forget.conditions[0].condition_matched_log[0].filter, "resource.labels.job_name=\"register-ticket-api-forget-stg\""),
       strcontains(google_monitoring_alert_policy.forget.conditions[0].condition_matched_log[0].filter, "resource.labels.job_id=\"register-ticket-api-forget-stg\""),
     ])
-    error_message = "Failures of this service, of its export and of forgetting must be told."
+    error_message = "Failures of this service, of its export and of forgetting must raise an alert."
   }
 
   assert {
@@ -253,7 +253,7 @@ run "staging" {
       strcontains(google_monitoring_alert_policy.no_export[0].conditions[0].condition_prometheus_query_language[0].query, "job_name=\"register-ticket-api-export-stg\""),
       strcontains(google_monitoring_alert_policy.no_export[0].conditions[0].condition_prometheus_query_language[0].query, "[26h]"),
     ])
-    error_message = "An export that is absent must be told, too."
+    error_message = "A missing export must raise an alert, too."
   }
 
   assert {
@@ -262,22 +262,22 @@ run "staging" {
       google_monitoring_slo.latency.basic_sli[0].latency[0].threshold == "1s",
       length(jsondecode(google_monitoring_dashboard.service.dashboard_json).gridLayout.widgets) == 6,
     ])
-    error_message = "The dashboard and the objectives must be there."
+    error_message = "The dashboard and the objectives must exist."
   }
 
   assert {
     condition     = google_monitoring_notification_channel.email[0].labels.email_address == "someone@example.org"
-    error_message = "Somebody must be told."
+    error_message = "Somebody must be notified."
   }
 
   assert {
     condition     = google_billing_budget.project[0].amount[0].specified_amount[0].units == "40"
-    error_message = "The month must have a budget."
+    error_message = "There must be a monthly budget."
   }
 
   assert {
     condition     = output.export_bucket == "a-project-ticket-backups-stg"
-    error_message = "Wrong bucket."
+    error_message = "The default export bucket must contain the project and the environment in its name."
   }
 
   assert {
@@ -331,7 +331,7 @@ run "production_is_protected_and_shares_no_name" {
       [google_cloud_run_v2_service.service.template[0].service_account, google_cloud_run_v2_job.migrate.template[0].template[0].service_account],
       values(output.secret_names),
     ) : strcontains(name, "prd")])
-    error_message = "Each name must have the environment in it."
+    error_message = "Each name must contain the environment."
   }
 }
 
@@ -400,7 +400,7 @@ run "no_traffic_to_a_candidate" {
       google_cloud_run_v2_service.service.traffic[1].percent == 0,
       google_cloud_run_v2_service.service.traffic[1].tag == "previous",
     ])
-    error_message = "The way back must keep its name."
+    error_message = "The revision to roll back to must keep its name."
   }
 
   assert {
@@ -439,19 +439,19 @@ run "secrets_are_only_written_and_each_is_rotated_alone" {
     condition = alltrue([for version in google_secret_manager_secret_version.secret :
       version.secret_data == null && version.secret_data_wo == null
     ])
-    error_message = "Secrets must be written only."
+    error_message = "Secrets must be write-only."
   }
 
   assert {
     condition = alltrue([for user in [google_sql_user.owner, google_sql_user.service] :
       user.password == null && user.password_wo == null
     ])
-    error_message = "Passwords must be written only."
+    error_message = "Passwords must be write-only."
   }
 
   assert {
     condition     = alltrue([for version in google_secret_manager_secret_version.secret : version.deletion_policy == "ABANDON"])
-    error_message = "The revision that serves still needs the old version."
+    error_message = "The old version must stay, because the serving revision needs it."
   }
 
   assert {
@@ -487,7 +487,7 @@ run "mail_needs_a_sender_and_its_server_is_a_secret" {
       one([for env in google_cloud_run_v2_service.service.template[0].containers[0].env : env.value if env.name == "MAIL_FROM"]) == "Tickets <tickets@example.org>",
       one([for env in google_cloud_run_v2_service.service.template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "SMTP_URL"]) == "register-ticket-api-stg-smtp-url",
     ])
-    error_message = "The service must know both."
+    error_message = "The service must have both settings."
   }
 }
 
@@ -510,7 +510,7 @@ run "what_is_empty_counts_as_not_given" {
       !contains(keys(google_secret_manager_secret.secret), "smtp_url"),
       length([for env in google_cloud_run_v2_service.service.template[0].containers[0].env : env if contains(["MAIL_FROM", "SMTP_URL"], env.name)]) == 0,
     ])
-    error_message = "Without a sender there is no mail."
+    error_message = "Without a sender no mail may be sent."
   }
 
   assert {
@@ -520,7 +520,7 @@ run "what_is_empty_counts_as_not_given" {
 
   assert {
     condition     = length(google_monitoring_notification_channel.email) == 0 && length(google_billing_budget.project) == 0
-    error_message = "An empty address or billing account is none."
+    error_message = "An empty address or billing account must count as none."
   }
 }
 
