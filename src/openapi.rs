@@ -142,7 +142,9 @@ pub fn refusals() -> BTreeMap<String, Refusal> {
         let name = variant["const"].as_str().or_else(|| variant["required"][0].as_str()).expect("a variant has a name");
         abouts.insert(
             name.to_owned(),
-            schemas::one_line(variant["description"].as_str().unwrap_or_else(|| panic!("{name} of Error has no doc comment"))),
+            schemas::one_line(
+                variant["description"].as_str().unwrap_or_else(|| panic!("{name} of Error has no doc comment")),
+            ),
         );
     }
     let refusals: BTreeMap<String, Refusal> = every_error()
@@ -411,7 +413,7 @@ impl Assembly {
             response["description"] = format!(
                 "As `application/json` a decision: {}. As `application/problem+json` a refusal.\n\n{}",
                 listed(results.iter().map(|result| result.as_str())),
-                self.told(codes),
+                self.describe(codes),
             )
             .into();
             // Generated clients parse every body with this status by the first schema.
@@ -428,7 +430,7 @@ impl Assembly {
     fn refused_with(&mut self, codes: &[String]) -> Value {
         let retry = codes.iter().any(|code| self.refusals[code].retry);
         let mut response = json!({
-            "description": self.told(codes),
+            "description": self.describe(codes),
             "content": { "application/problem+json": { "schema": schemas::reference("Problem") } },
             "x-codes": codes,
         });
@@ -444,7 +446,7 @@ impl Assembly {
         self.shared(name, response)
     }
 
-    fn told(&self, codes: &[String]) -> String {
+    fn describe(&self, codes: &[String]) -> String {
         codes.iter().map(|code| format!("`{code}`: {}", self.refusals[code].about)).collect::<Vec<_>>().join("\n\n")
     }
 

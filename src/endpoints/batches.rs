@@ -148,19 +148,19 @@ async fn decide_all(
 ) -> Result<Vec<Option<BatchResult>>, Error> {
     let mut results = Vec::with_capacity(items.len());
     let mut requests = Vec::with_capacity(items.len());
-    for (place, item) in items.into_iter().enumerate() {
+    for (index, item) in items.into_iter().enumerate() {
         match item {
             Ok(request) => {
-                requests.push((place, request));
+                requests.push((index, request));
                 results.push(None);
             }
             Err((scan_id, error)) => results.push(Some(refused(scan_id, error)?)),
         }
     }
     requests.sort_by_key(|(_, request)| request.scanned_at());
-    for (place, request) in requests {
+    for (index, request) in requests {
         let outcome = call.app.in_time(request.decide(call, device, event)).await;
-        results[place] = Some(match outcome {
+        results[index] = Some(match outcome {
             Ok(reply) => BatchResult::Decided(BatchVerdict { status: reply.status().as_u16(), reply: Box::new(reply) }),
             Err(error) => refused(Some(request.scan_id()), error)?,
         });

@@ -58,9 +58,9 @@ impl Sought {
     fn is_held_by(&self, ticket: &Ticket) -> bool {
         let Some(username) = &ticket.username else { return false };
         let texts = [Some(&ticket.seat), ticket.full_name.as_ref(), Some(username)];
-        let told: Vec<String> = texts.into_iter().flatten().flat_map(|text| fold::words(text)).collect();
-        let told = told.join(" ");
-        self.words.iter().all(|word| told.contains(word))
+        let text: Vec<String> = texts.into_iter().flatten().flat_map(|text| fold::words(text)).collect();
+        let text = text.join(" ");
+        self.words.iter().all(|word| text.contains(word))
     }
 }
 
@@ -86,11 +86,11 @@ pub async fn find_guests(call: Call<'_>) -> Result<Response, Error> {
     }
     let is_elsewhere = |ticket: &Ticket| gate.is_none_or(|gate| !fold::same_place(gate, &ticket.gate));
     found.extend(find(&call, event_id, &query.q, None, GUESTS - found.len(), is_elsewhere).await?);
-    let told = |ticket: Ticket| {
+    let shown = |ticket: Ticket| {
         let told = if caller.stands_at(&ticket.gate) { Told::Everything } else { Told::Holder };
         ScannedTicket::new(ticket, told)
     };
-    response::json(StatusCode::OK, &Guests { guests: found.into_iter().map(told).collect() })
+    response::json(StatusCode::OK, &Guests { guests: found.into_iter().map(shown).collect() })
 }
 
 /// Returns the first `most` matching tickets, at one gate or at all, for which `is_meant` holds.

@@ -170,7 +170,7 @@ impl Plan {
             counts,
             wrong: faults.count(),
             errors: faults.into_told(),
-            notices: told(notices),
+            notices: file_notices(notices),
         }
     }
 
@@ -197,7 +197,7 @@ impl Plan {
     ) -> Result<Imported, Error> {
         let counts = self.counts();
         let Self { issuance, ticket_lines, list: List { faults, notices, .. }, skipped, .. } = self;
-        let notices = told(notices);
+        let notices = file_notices(notices);
         if !faults.is_empty() {
             let errors = faults.into_told();
             let is_there = |error: &FieldError| {
@@ -217,13 +217,13 @@ impl Plan {
         }
         let author = caller.author(app.now());
         let created = app.store().create_tickets(event.event_id, caller.event_id, &issuance, author, progress).await;
-        let name = |place: usize| format!("line {}", ticket_lines[place]);
-        let created = created.map_err(|error| super::tickets::name_places(error, name))?;
+        let name = |index: usize| format!("line {}", ticket_lines[index]);
+        let created = created.map_err(|error| super::tickets::name_fields(error, name))?;
         Ok(Imported { counts: Created { skipped, ..created }, notices })
     }
 }
 
-fn told(notices: Vec<Fault>) -> Vec<FieldError> {
+fn file_notices(notices: Vec<Fault>) -> Vec<FieldError> {
     notices.into_iter().map(|notice| FieldError::new("file", notice)).collect()
 }
 
@@ -232,48 +232,48 @@ pub(super) async fn import(call: &Call<'_>, event: &Event) -> Result<Result<Impo
     let query: ImportQuery = call.query()?;
     let caller = call.caller()?;
     // Not before the body was read: a slow upload must not block other imports.
-    let place = call.app.imports.open_for(caller, Some(event.event_id));
-    let place = Arc::new(place.with(1).map_err(|_| Error::ImportInProgress)?);
+    let share = call.app.imports.open_for(caller, Some(event.event_id));
+    let permit = Arc::new(share.with(1).map_err(|_| Error::ImportInProgress)?);
     let (unknown, existing) = (query.unknown.unwrap_or(Unknown::Refuse), query.existing.unwrap_or(Existing::Refuse));
     let how = How::new(query.columns, unknown, existing, query.header == Some(Flag::No), IMPORT_TICKETS);
-    let plan = plan(call.app, caller, event, call.body.clone(), how, Some(&place)).await?;
+    let plan = plan(call.app, caller, event, call.body.clone(), how, Some(&permit)).await?;
     if query.dry_run == Some(Flag::Yes) {
         return Ok(Err(plan.preview()));
     }
     plan.carry_out(call.app, caller, event, &|_| {}).await.map(Ok)
 }
 
-/// Reads a list and compares it with what exists. `place` is the request's import permit.
+/// Reads a list and compares it with what exists. `permit` is the request's import permit.
 pub async fn plan(
     app: &Arc<App>,
     caller: &Caller,
     event: &Event,
     file: impl AsRef<[u8]> + Send + 'static,
     how: How,
-    place: Option<&Arc<Held>>,
+    permit: Option<&Arc<Held>>,
 ) -> Result<Plan, Error> {
     let How { reading, existing } = how;
     let reading = Reading { time_zone: TimeZone::get(&event.time_zone).ok(), ..reading };
-    let list = off_the_workers(place, move || List::read(file.as_ref(), &reading)).await?;
+    let list = off_the_workers(permit, move || List::read(file.as_ref(), &reading)).await?;
     let (event_id, people_of, store) = (event.event_id, caller.event_id, app.store());
     let gates = app.in_time(store.list_gates(event_id)).await?;
-    let draft = off_the_workers(place, move || Ok(Draft::new(list, gates, event_id, existing))).await?;
+    let draft = off_the_workers(permit, move || Ok(Draft::new(list, gates, event_id, existing))).await?;
     let issued = store.find_issued(event_id, &draft.wanted()).await?;
     let held = store.find_held(event_id, people_of, &draft.unseated()).await?;
     let known = store.find_people(people_of, &draft.usernames).await?;
-    off_the_workers(place, move || draft.compare(people_of, issued, held, &known)).await
+    off_the_workers(permit, move || draft.compare(people_of, issued, held, &known)).await
 }
 
 /// Runs CPU-bound work on a blocking thread, so that no scan waits behind it. The work continues when the request is dropped,
 /// and holds its permit until it ends.
 async fn off_the_workers<T: Send + 'static>(
-    place: Option<&Arc<Held>>,
+    permit: Option<&Arc<Held>>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let place = place.cloned();
+    let permit = permit.cloned();
     let work = move || {
         let done = work();
-        drop(place);
+        drop(permit);
         done
     };
     // The panic's message may contain what was sent, so it is dropped; the panic hook has logged the location.
@@ -291,7 +291,7 @@ struct Draft {
     /// The usernames of the people in the list, each once, as the list writes them.
     usernames: Vec<String>,
     /// The index of each lowercase username in `usernames`.
-    places: HashMap<String, usize>,
+    indexes: HashMap<String, usize>,
 }
 
 impl Draft {
@@ -303,7 +303,7 @@ impl Draft {
             *last = gate.last_number.unwrap_or(0).max(*last);
             standing += gate.standing.unsigned_abs();
         }
-        let (mut usernames, mut places, mut namesakes) = (Vec::new(), HashMap::new(), HashMap::new());
+        let (mut usernames, mut indexes, mut namesakes) = (Vec::new(), HashMap::new(), HashMap::new());
         let (mut seats, mut line_before) = (HashMap::new(), (0, String::new()));
         for row in &mut list.rows {
             let gate = fold::place(row.gate.get_or_insert_with(|| gate.clone()).as_str());
@@ -327,14 +327,14 @@ impl Draft {
                 person.username = Some(line_before.1.clone());
             }
             let username = person.username.clone().unwrap_or_default();
-            places.entry(username.to_ascii_lowercase()).or_insert_with(|| {
+            indexes.entry(username.to_ascii_lowercase()).or_insert_with(|| {
                 usernames.push(username);
                 usernames.len() - 1
             });
         }
         // If two rows name one ticket, the store matches the later one. Void rows come first, so that the match is never void.
         list.rows.sort_by_key(|row| !row.is_void);
-        Self { list, existing, numbers, standing, usernames, places }
+        Self { list, existing, numbers, standing, usernames, indexes }
     }
 
     /// Returns what to look for in the store: the reference and the seat of each row.
@@ -351,8 +351,8 @@ impl Draft {
         people.filter(|username| seen.insert(username.to_ascii_lowercase())).map(ToOwned::to_owned).collect()
     }
 
-    fn place_of(&self, username: &str) -> Option<usize> {
-        self.places.get(&username.to_ascii_lowercase()).copied()
+    fn index_of(&self, username: &str) -> Option<usize> {
+        self.indexes.get(&username.to_ascii_lowercase()).copied()
     }
 
     fn compare(
@@ -365,8 +365,8 @@ impl Draft {
         let rows = std::mem::take(&mut self.list.rows);
         let mut people: Vec<Option<&KnownPerson>> = vec![None; self.usernames.len()];
         for person in known {
-            if let Some(place) = self.place_of(&person.username) {
-                people[place] = Some(person);
+            if let Some(index) = self.index_of(&person.username) {
+                people[index] = Some(person);
             }
         }
         let mut comparison = Comparison {
@@ -386,12 +386,12 @@ impl Draft {
             faults: std::mem::take(&mut self.list.faults),
         };
         let (void, tickets): (Vec<_>, Vec<_>) = rows.into_iter().enumerate().partition(|(_, row)| row.is_void);
-        for (place, row) in tickets {
-            let person = username_of(&row).and_then(|username| self.place_of(username));
-            comparison.meet(place, row, person, &mut self.numbers)?;
+        for (index, row) in tickets {
+            let person = username_of(&row).and_then(|username| self.index_of(username));
+            comparison.meet(index, row, person, &mut self.numbers)?;
         }
         // The tickets of void rows that no other row has matched.
-        let void = void.iter().flat_map(|(place, row)| comparison.there.of(*place, row));
+        let void = void.iter().flat_map(|(index, row)| comparison.there.of(*index, row));
         let good: HashSet<Uuid> = void.filter(|it| it.status == Status::Valid).map(|it| it.ticket_id).collect();
         let Comparison { mut issuance, ticket_lines, skipped, numbered, faults, people, new, .. } = comparison;
         let Comparison { matched, others, renamed, revoked, .. } = comparison;
@@ -468,10 +468,10 @@ impl There {
     }
 
     /// Returns the tickets that a row names. A row without a seat or reference takes the next ticket of its person at its gate.
-    fn of(&mut self, place: usize, row: &TicketRow) -> Vec<Issued> {
-        debug_assert!(place < self.rows);
+    fn of(&mut self, index: usize, row: &TicketRow) -> Vec<Issued> {
+        debug_assert!(index < self.rows);
         if !is_unseated(row) {
-            return self.named.remove(&place).unwrap_or_default();
+            return self.named.remove(&index).unwrap_or_default();
         }
         let (Some(username), Some(gate)) = (username_of(row), &row.gate) else { return Vec::new() };
         let Some(held) = self.held.get_mut(&(username.to_ascii_lowercase(), fold::place(gate.as_str()))) else {
@@ -513,12 +513,12 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     fn meet(
         &mut self,
-        place: usize,
+        index: usize,
         mut row: TicketRow,
         person: Option<usize>,
         numbers: &mut HashMap<String, i64>,
     ) -> Result<(), Error> {
-        let there = self.there.of(place, &row);
+        let there = self.there.of(index, &row);
         let line = row.line;
         let standing = there.iter().filter(|ticket| ticket.status != Status::Revoked && !ticket.walk_up);
         self.matched.extend(standing.map(|ticket| ticket.ticket_id));
@@ -560,8 +560,8 @@ impl Comparison<'_> {
     }
 
     /// Checks that the row's person is the one known by that username, and adds details that an update may add.
-    fn check_person(&mut self, row: &mut TicketRow, place: Option<usize>) -> Result<(), Fault> {
-        let (Some(person), Some(known)) = (&mut row.person, place.and_then(|place| self.people[place])) else {
+    fn check_person(&mut self, row: &mut TicketRow, index: Option<usize>) -> Result<(), Fault> {
+        let (Some(person), Some(known)) = (&mut row.person, index.and_then(|index| self.people[index])) else {
             return Ok(());
         };
         let differs = person.email.as_deref().is_some_and(|email| {
@@ -591,7 +591,7 @@ impl Comparison<'_> {
                 number.to_string()
             }
         };
-        let own = person.and_then(|place| self.own_name(place));
+        let own = person.and_then(|index| self.own_name(index));
         let holder = row.person.map(|person| {
             let Person { username, full_name, email, .. } = person;
             // A name that reads the same as the holder's own name is that name, not another one for the ticket.
@@ -617,16 +617,16 @@ impl Comparison<'_> {
     }
 
     /// Returns the name that the holder will be known by.
-    fn own_name(&self, place: usize) -> Option<String> {
-        let known = self.people[place].map(|known| known.full_name.clone());
-        known.unwrap_or_else(|| self.new[place].as_ref().and_then(|new| new.full_name.clone()))
+    fn own_name(&self, index: usize) -> Option<String> {
+        let known = self.people[index].map(|known| known.full_name.clone());
+        known.unwrap_or_else(|| self.new[index].as_ref().and_then(|new| new.full_name.clone()))
     }
 
     /// Records the holder, with the first name and the first address that the list gives them.
-    fn remember(&mut self, row: &TicketRow, place: Option<usize>) {
-        let (Some(place), Some(person)) = (place, &row.person) else { return };
+    fn remember(&mut self, row: &TicketRow, index: Option<usize>) {
+        let (Some(index), Some(person)) = (index, &row.person) else { return };
         let username = person.username.clone().unwrap_or_default();
-        let new = self.new[place].get_or_insert(NewUser { username, full_name: None, email: None });
+        let new = self.new[index].get_or_insert(NewUser { username, full_name: None, email: None });
         new.full_name = new.full_name.take().or_else(|| person.full_name.clone());
         new.email = new.email.take().or_else(|| person.email.clone());
     }

@@ -223,7 +223,7 @@ pub async fn changed_links(
 pub(crate) struct KeyScansQuery {
     /// Only scans received then or later; all when absent.
     since: Option<Millis>,
-    /// The maximum entries of a page.
+    /// Maximum number of entries in a page.
     #[serde(default)]
     limit: Limit,
     /// The `next` of the previous page.
@@ -313,7 +313,7 @@ pub(crate) struct EnrolledKey {
 /// `POST /api/enrol/offer`: returns what a token offers. The token stays valid.
 pub async fn show_offer(call: Call<'_>) -> Result<Response, Error> {
     let (key_id, enrol_hash) = read_token(&call)?;
-    let _place = call.app.keys.place().await?;
+    let _permit = call.app.keys.place().await?;
     response::json(StatusCode::OK, &find_offer(&call, key_id, &enrol_hash).await?)
 }
 
@@ -321,7 +321,7 @@ pub async fn show_offer(call: Call<'_>) -> Result<Response, Error> {
 /// that afterwards only a lost answer can lose the key.
 pub async fn enrol(call: Call<'_>) -> Result<Response, Error> {
     let (key_id, enrol_hash) = read_token(&call)?;
-    let _place = call.app.keys.place().await?;
+    let _permit = call.app.keys.place().await?;
     let offered = find_offer(&call, key_id, &enrol_hash).await?;
     let secret = NewSecret::random()?;
     if !call.app.store().enrol_key(key_id, &enrol_hash, &secret.hash, call.now).await? {

@@ -73,7 +73,7 @@ pub async fn page(
     let Some(first_of_next) = tickets.get(MAILED_TICKETS).map(|ticket| ticket.user_id) else {
         return Ok((tickets, None));
     };
-    let whole = tickets.iter().position(|ticket| ticket.user_id == first_of_next).filter(|&place| place > 0);
+    let whole = tickets.iter().position(|ticket| ticket.user_id == first_of_next).filter(|&index| index > 0);
     tickets.truncate(whole.unwrap_or(MAILED_TICKETS));
     let last = tickets.last().map(|ticket| ticket.ticket_id);
     Ok((tickets, last))

@@ -118,13 +118,13 @@ fn as_read<'a>(groups: impl Iterator<Item = (&'a str, &'a Counts)>, most: usize)
     let mut groups: Vec<_> = groups.collect();
     groups.sort_by(|(one, counts), (other, others)| others.tickets.cmp(&counts.tickets).then(one.cmp(other)));
     let mut read: Vec<(String, Counts)> = Vec::new();
-    let mut places = HashMap::new();
+    let mut indexes = HashMap::new();
     for (name, counts) in groups {
-        let place = *places.entry(fold::place(name)).or_insert(read.len());
-        if place == read.len() {
+        let index = *indexes.entry(fold::place(name)).or_insert(read.len());
+        if index == read.len() {
             read.push((name.to_owned(), Counts::default()));
         }
-        read[place].1.add(counts);
+        read[index].1.add(counts);
     }
     read.sort_by_key(|(_, counts)| Reverse(counts.tickets));
     read.truncate(most);

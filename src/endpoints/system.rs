@@ -19,7 +19,7 @@ use crate::response::{self, Response};
 use crate::store;
 
 /// How long the result of a full check is cached.
-const KEPT: Duration = Duration::from_secs(10);
+const CACHED: Duration = Duration::from_secs(10);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The process answers. This says nothing about the database.
@@ -55,12 +55,12 @@ pub async fn show_health(call: Call<'_>) -> Result<Response, Error> {
         response.headers_mut().extend(HeaderValue::try_from(uptime).ok().map(|uptime| (SERVER_TIMING, uptime)));
         return Ok(response);
     }
-    let mut kept = call.app.health.0.lock().await;
-    let health = match &*kept {
-        Some((at, health)) if at.elapsed() < KEPT => health.clone(),
+    let mut cached = call.app.health.0.lock().await;
+    let health = match &*cached {
+        Some((at, health)) if at.elapsed() < CACHED => health.clone(),
         _ => {
             let health = check(&call).await;
-            *kept = Some((Instant::now(), health.clone()));
+            *cached = Some((Instant::now(), health.clone()));
             health
         }
     };
@@ -72,7 +72,7 @@ async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
     let health = ask_database(call)
         .await
-        .inspect_err(|error| tracing::warn!(%error, "full health check: the database did not answer"));
+        .inspect_err(|error| tracing::warn!(%error, "full health check: cannot query the database"));
     let secret = match &health {
         Ok(health) if health.migrated => does_secret_fit(call).await,
         _ => false,

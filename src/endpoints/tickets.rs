@@ -65,8 +65,8 @@ pub async fn create_tickets(call: Call<'_>) -> Result<Response, Error> {
     let caller = call.caller()?;
     let store = call.app.store();
     let made = store.create_tickets(event.event_id, caller.event_id, &list, caller.author(call.now), &|_| {});
-    let name = |place| if call.is_array() { format!("[{place}]") } else { "seat".to_owned() };
-    response::json(StatusCode::CREATED, &made.await.map_err(|error| name_places(error, name))?)
+    let name = |index| if call.is_array() { format!("[{index}]") } else { "seat".to_owned() };
+    response::json(StatusCode::CREATED, &made.await.map_err(|error| name_fields(error, name))?)
 }
 
 /// The query of a request without a list: no parameters.
@@ -86,12 +86,12 @@ fn read_seats(call: &Call<'_>) -> Result<Vec<Seat>, Error> {
         return Err(Error::field("body", Fault::NoTickets));
     }
     let mut seen = std::collections::HashSet::new();
-    if let Some(place) = seats.iter().position(|seat| !seen.insert((&seat.seat, &seat.gate))) {
-        return Err(Error::field(format!("[{place}]"), Fault::SeatRepeated));
+    if let Some(index) = seats.iter().position(|seat| !seen.insert((&seat.seat, &seat.gate))) {
+        return Err(Error::field(format!("[{index}]"), Fault::SeatRepeated));
     }
     let mut seen = std::collections::HashSet::new();
-    for (place, seat) in seats.iter().enumerate() {
-        let fault = |fault| Error::field(format!("[{place}]"), fault);
+    for (index, seat) in seats.iter().enumerate() {
+        let fault = |fault| Error::field(format!("[{index}]"), fault);
         if seat.reference.as_ref().is_some_and(|reference| !seen.insert(reference.0.as_str())) {
             return Err(fault(Fault::ReferenceRepeated));
         }
@@ -119,11 +119,11 @@ fn new_tickets(seats: Vec<Seat>) -> Result<Vec<NewTicket>, Error> {
 }
 
 /// Names the fields of errors as in the request: the store knows only the tickets' indexes.
-pub(super) fn name_places(error: Error, name: impl Fn(usize) -> String) -> Error {
+pub(super) fn name_fields(error: Error, name: impl Fn(usize) -> String) -> Error {
     let renamed = |errors: Vec<FieldError>| {
         let named = errors.into_iter().take(sheet::import::ERRORS_TOLD).map(|mut error| {
-            if let Ok(place) = error.field.parse() {
-                error.field = name(place);
+            if let Ok(index) = error.field.parse() {
+                error.field = name(index);
             }
             error
         });
@@ -149,7 +149,7 @@ pub(crate) struct ListQuery {
     /// case and accents. A key bound to an event does not search addresses of other people than the event's own.
     #[cfg_attr(test, schemars(with = "Option<String>", length(max = SEARCH), regex(pattern = PRINTABLE)))]
     q: Option<Search>,
-    /// The maximum entries of a page.
+    /// Maximum number of entries in a page.
     #[serde(default)]
     limit: Limit,
     /// The `next` of the previous page.
@@ -338,17 +338,17 @@ pub async fn show_link(call: Call<'_>) -> Result<Response, Error> {
     }
     let holder = ticket.user_id.ok_or(Error::TicketNotRegistered)?;
     let event = call.caller()?.open_event(call.app.store().find_event(&ticket.event).await?)?;
-    let mut told = vec![ticket];
+    let mut tickets = vec![ticket];
     if query.all == Some(Flag::Yes) {
-        told.extend(held_besides(&call, &told[0], holder).await?);
+        tickets.extend(held_besides(&call, &tickets[0], holder).await?);
     }
-    for ticket in &told {
+    for ticket in &tickets {
         let act = Act::new(Action::LinkShown, ticket.event_id).ticket(ticket.ticket_id);
         call.app.store().record_action(call.author()?, &act).await?;
     }
-    let linked = told.iter().map(|ticket| (ticket, ticket_url(call.app, secret, ticket)));
-    let letter = Letter::new(&event, told[0].full_name.as_deref(), linked, None, false);
-    let ticket_url = ticket_url(call.app, secret, &told[0]);
+    let linked = tickets.iter().map(|ticket| (ticket, ticket_url(call.app, secret, ticket)));
+    let letter = Letter::new(&event, tickets[0].full_name.as_deref(), linked, None, false);
+    let ticket_url = ticket_url(call.app, secret, &tickets[0]);
     response::json(StatusCode::OK, &Link { ticket_url, subject: letter.subject(), text: letter.text() })
 }
 

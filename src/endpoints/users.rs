@@ -132,7 +132,7 @@ pub async fn register_ticket(call: Call<'_>) -> Result<Response, Error> {
 pub(crate) struct UserTicketsQuery {
     /// The slug of the event whose own people are meant, as for the user.
     event: Option<Slug>,
-    /// The maximum entries of a page.
+    /// Maximum number of entries in a page.
     #[serde(default)]
     limit: Limit,
     /// The `next` of the previous page.

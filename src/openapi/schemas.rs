@@ -73,10 +73,10 @@ pub fn components() -> Map<String, Value> {
         schemas.insert(shape.name.to_owned(), shape.of(&schemas));
     }
     schemas.remove("ScanBody");
-    for (name, member, told) in told() {
+    for (name, member, precise) in precise() {
         let keywords = schemas[name]["properties"][member].as_object_mut().expect("a member has a schema");
         keywords.retain(|keyword, _| keyword == "description" || keyword == "maxItems");
-        keywords.extend(told.as_object().cloned().into_iter().flatten());
+        keywords.extend(precise.as_object().cloned().into_iter().flatten());
     }
     schemas.values_mut().for_each(without_defaults);
     schemas
@@ -95,7 +95,7 @@ fn members(schema: &mut Value) -> impl Iterator<Item = &mut Value> {
 }
 
 /// Returns members whose type is too general: the schema, the member, and its precise keywords.
-fn told() -> [(&'static str, &'static str, Value); 7] {
+fn precise() -> [(&'static str, &'static str, Value); 7] {
     let count = json!({ "type": "integer", "format": "int64", "minimum": 0 });
     let refusals = ScanResult::ALL.iter().filter(|result| result.is_kept() && **result != ScanResult::Accepted);
     let counts: Map<_, _> = refusals.map(|result| (result.as_str().to_owned(), count.clone())).collect();
