@@ -74,7 +74,7 @@ what_somebody_changed_is_found_and_set_again() {
   says "differs: rules main"
   says "differs: environment prd"
   not_says "differs: environment stg"
-  says "2 differences remain"
+  says "2 difference(s) remain"
   passes scripts/bootstrap-github ana ben
   passes scripts/bootstrap-github --check ana ben
 }
