@@ -437,7 +437,7 @@ fn only_gate(rows: &[TicketRow], gates: &[GateSeats]) -> Place {
     let mut all = all.into_iter();
     let only = all.next().filter(|_| all.next().is_none()).unwrap_or(ENTRANCE);
     // Gates that exist and `ENTRANCE` are valid names.
-    Place::try_from(only.to_owned()).unwrap_or_else(|_| unreachable!("{ENTRANCE} is a place"))
+    Place::try_from(only.to_owned()).unwrap_or_else(|_| unreachable!("{ENTRANCE} is a valid gate"))
 }
 
 /// The tickets that exist, by what identifies them.

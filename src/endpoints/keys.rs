@@ -166,7 +166,7 @@ pub async fn report_loss(call: Call<'_>) -> Result<Response, Error> {
     response::json(StatusCode::OK, &lose(call.app, call.caller()?, key_id, call.now).await?)
 }
 
-/// Revokes the key of a lost device, and renews up to [`RENEWED`] of the tickets whose TOTP keys the device may have. The
+/// Revokes the key of a lost device, and renews up to `RENEWED` of the tickets whose TOTP keys the device may have. The
 /// command line calls it too.
 pub async fn lose(app: &App, caller: &Caller, key_id: Uuid, now: Millis) -> Result<Renewal, Error> {
     let key = find_key(app, caller, key_id).await?;

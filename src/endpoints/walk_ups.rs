@@ -33,7 +33,7 @@ pub(crate) struct WalkUpRequest {
     note: Option<Text<TICKET_NOTE>>,
     /// What each of them paid, in the smallest unit of the event's currency; the event's price when absent.
     paid: Option<Price>,
-    /// When the device admitted them, by its own clock. A time as far off as a scan may not be is replaced by the time of receipt.
+    /// When the device admitted them, by its own clock. A time too far off for a scan is replaced by the time of receipt.
     scanned_at: Option<Millis>,
 }
 
