@@ -21,6 +21,9 @@ resource "google_sql_database_instance" "database" {
     ip_configuration {
       ipv4_enabled = true
       ssl_mode     = "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
+
+      # Stated, so that another default of Google's changes nothing: an instance keeps the one it was made with.
+      server_ca_mode = var.db_server_ca_mode
     }
 
     backup_configuration {
@@ -101,7 +104,7 @@ resource "google_sql_user" "service" {
 
   # A login without a role becomes a member of cloudsqlsuperuser, which may do almost everything. This built-in role may only
   # read settings. `register-ticket-api migrate` grants access to the rows by making the login a member of ticket_service, so
-  # Terraform ignores later changes of its roles.
+  # Terraform ignores later changes of its roles. A new password removes that role until the migrations run, right after it.
   database_roles = ["pg_read_all_settings"]
 
   lifecycle {

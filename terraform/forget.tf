@@ -55,7 +55,7 @@ resource "google_cloud_run_v2_job" "forget" {
     }
   }
 
-  depends_on = [google_project_iam_member.database, google_secret_manager_secret_iam_member.reader]
+  depends_on = [terraform_data.granted]
 }
 
 resource "google_cloud_run_v2_job_iam_member" "forget" {

@@ -35,6 +35,15 @@ resource "google_secret_manager_secret_iam_member" "reader" {
   member    = local.accounts[each.value.account]
 }
 
+# A right takes a minute or two to hold everywhere, and what starts without one fails.
+resource "terraform_data" "granted" {
+  triggers_replace = concat(values(google_project_iam_member.database)[*].id, values(google_secret_manager_secret_iam_member.reader)[*].id)
+
+  provisioner "local-exec" {
+    command = "sleep 120"
+  }
+}
+
 resource "google_cloud_run_v2_service_iam_member" "public" {
   count = var.public_access == "all_users" ? 1 : 0
 

@@ -130,7 +130,7 @@ resource "google_cloud_run_v2_service" "service" {
   }
 
   # A new instance cannot start without these rights.
-  depends_on = [google_project_iam_member.database, google_secret_manager_secret_iam_member.reader]
+  depends_on = [terraform_data.granted]
 }
 
 locals {

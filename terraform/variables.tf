@@ -89,6 +89,17 @@ variable "db_pool_max" {
   default     = 5
 }
 
+variable "db_server_ca_mode" {
+  description = "Who signs the database's certificate: GOOGLE_MANAGED_INTERNAL_CA, an authority of that instance alone, or GOOGLE_MANAGED_CAS_CA, one that a region shares. An instance keeps the one it was made with."
+  type        = string
+  default     = "GOOGLE_MANAGED_INTERNAL_CA"
+
+  validation {
+    condition     = contains(["GOOGLE_MANAGED_INTERNAL_CA", "GOOGLE_MANAGED_CAS_CA"], var.db_server_ca_mode)
+    error_message = "Must be GOOGLE_MANAGED_INTERNAL_CA or GOOGLE_MANAGED_CAS_CA."
+  }
+}
+
 variable "db_tier" {
   description = "The machine tier of the database, such as db-f1-micro, db-g1-small or db-custom-1-3840."
   type        = string

@@ -53,6 +53,11 @@ run "staging" {
   }
 
   assert {
+    condition     = google_sql_database_instance.database.settings[0].ip_configuration[0].server_ca_mode == "GOOGLE_MANAGED_INTERNAL_CA"
+    error_message = "Its certificate must be signed by an authority of its own."
+  }
+
+  assert {
     condition = alltrue([
       google_sql_database_instance.database.database_version == "POSTGRES_15",
       google_sql_database_instance.database.settings[0].edition == "ENTERPRISE",
@@ -559,15 +564,16 @@ run "a_tag_one_login_for_both_and_short_secrets_are_refused" {
   expect_failures = [var.image, var.db_user, var.organizer_key, var.ticket_secret]
 }
 
-run "a_sender_without_an_address_and_another_protocol_are_refused" {
+run "a_sender_without_an_address_another_protocol_and_another_authority_are_refused" {
   command = plan
 
   variables {
-    mail_from = "Tickets"
-    smtp_url  = "https://smtp.example.org"
+    mail_from         = "Tickets"
+    smtp_url          = "https://smtp.example.org"
+    db_server_ca_mode = "CUSTOMER_MANAGED_CAS_CA"
   }
 
-  expect_failures = [var.mail_from, var.smtp_url]
+  expect_failures = [var.mail_from, var.smtp_url, var.db_server_ca_mode]
 }
 
 run "a_short_digest_and_a_key_that_no_header_carries_are_refused" {

@@ -120,6 +120,13 @@ the_deployer_may_act_as_what_it_deploys_and_as_no_other() {
   equals "" "$(grep -hE '^resource "google_service_account|serviceAccountUser|serviceAccountTokenCreator' terraform/*.tf || :)"
 }
 
+# A right that was given a moment ago may not hold yet where something starts.
+what_runs_as_one_of_them_waits_until_its_rights_hold() {
+  equals "$(cat terraform/*.tf | grep -cE '^resource "google_cloud_run_v2_(service|job)"')" \
+    "$(cat terraform/*.tf | grep -cF 'depends_on = [terraform_data.granted]')"
+  grep -A 5 '^resource "terraform_data" "granted"' terraform/iam.tf | grep -F 'command = "sleep 120"'
+}
+
 what_was_granted_too_much_is_taken_away() {
   local deployer=serviceAccount:ticket-deploy-prd@a-project.iam.gserviceaccount.com
   _gcloud 0
@@ -192,6 +199,50 @@ SH
   says "somebody else's"
   says 'Run it again'
   not_called workload-identity-pools
+}
+
+# _unknown TIMES: the new account that deploys is unknown for so many calls.
+_unknown() {
+  _gcloud 1
+  echo "$1" >"$scratch/unknown"
+  mv "$scratch/bin/gcloud" "$scratch/bin/gcloud.real"
+  stand_in sleep
+  stand_in gcloud <<'SH'
+left=$(cat "$scratch/unknown")
+if [[ $* == *add-iam-policy-binding*ticket-deploy-stg* ]] && [ "$left" != 0 ]; then
+  echo $((left - 1)) >"$scratch/unknown"
+  echo "ERROR: INVALID_ARGUMENT: Service account ticket-deploy-stg@a-project.iam.gserviceaccount.com does not exist." >&2
+  exit 1
+fi
+exec "$0.real" "$@"
+SH
+}
+
+an_account_that_is_not_known_everywhere_yet_is_waited_for() {
+  _unknown 3
+  passes _bootstrap stg
+  equals 3 "$(calls 'sleep 60')"
+  says 'done. Now tell GitHub'
+}
+
+an_account_that_stays_unknown_stops_it() {
+  _unknown 100
+  fails _bootstrap stg
+  says 'ticket-deploy-stg@a-project.iam.gserviceaccount.com does not exist'
+  says 'Run it again'
+  equals 8 "$(calls 'sleep 60')"
+}
+
+every_setting_that_is_not_the_usual_one_is_told_for_the_workflows() {
+  _gcloud 1
+  passes _bootstrap prd
+  not_says 'gh variable set'
+  not_says BILLING_ACCOUNT
+  passes _bootstrap prd --state-bucket another-state --backup-bucket another-place --billing-account 000000-000000-000000
+  says 'gh variable set TF_STATE_BUCKET --repo an-owner/tickets --body another-state'
+  says 'gh variable set BACKUP_BUCKET --repo an-owner/tickets --env prd --body another-place'
+  says 'gh variable set BACKUP_BUCKET_PRD --repo an-owner/tickets --body another-place'
+  says 'gh secret set BILLING_ACCOUNT --repo an-owner/tickets --env prd --body 000000-000000-000000'
 }
 
 wrong_arguments_call_nothing() {
