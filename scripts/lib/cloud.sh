@@ -44,6 +44,13 @@ Check out the commit that it was built from, or run cd-stg for this one"
 
 terraform_here() { terraform -chdir=terraform "$@"; }
 
+if_locked="If Terraform's state is locked: docs/runbook.md#terraforms-state-is-locked-"
+
+# For changes of the state: waits while somebody else makes one.
+terraform_writes() { # plan|apply ARGUMENT…
+  terraform_here "$1" -input=false -lock-timeout=5m "${@:2}" >&2 || die "terraform $1 failed. $if_locked"
+}
+
 # Sets `environment`, and initializes Terraform with its state and workspace. Passes the secrets and variables from GitHub that are
 # set to Terraform under their TF_VAR_ names.
 open_environment() { # ENV [-or-create]
@@ -107,6 +114,17 @@ serving() {
   service=$(service)
   jq -r '[.status.traffic // [] | .[] | select((.percent // 0) > 0) | .revisionName] | unique
     | if length > 1 then error("the traffic is split between \(join(", "))") else .[0] // empty end' <<<"$service"
+}
+
+region() { service | jq -r '.metadata.labels["cloud.googleapis.com/location"]'; }
+
+# Prints the image of the revision that serves, by digest, or nothing. The service itself names the image of the newest
+# revision, which may have failed or been rolled back.
+serving_image() {
+  local revision
+  revision=$(serving)
+  [ -z "$revision" ] || gcloud run revisions describe "$revision" "--project=$GCP_PROJECT_ID" "--region=$(region)" \
+    "--format=value(spec.containers[0].image)"
 }
 
 # Prints the newest export in a bucket, or nothing. The names contain the time.

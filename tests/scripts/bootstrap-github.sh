@@ -79,6 +79,43 @@ what_somebody_changed_is_found_and_set_again() {
   passes scripts/bootstrap-github --check ana ben
 }
 
+whoever_was_let_bypass_the_rules_is_found_and_put_out() {
+  local name
+  _github
+  passes scripts/bootstrap-github ana ben
+  for name in main releases; do
+    jq '.bypass_actors = [{actor_id: 4, actor_type: "RepositoryRole", bypass_mode: "always"}]' "$scratch/github/rules-$name" >"$scratch/changed"
+    mv "$scratch/changed" "$scratch/github/rules-$name"
+  done
+  fails scripts/bootstrap-github --check ana ben
+  says "differs: rules main"
+  says "differs: rules releases"
+  says "2 difference(s) remain"
+  passes scripts/bootstrap-github ana ben
+  equals '[]' "$(jq -c .bypass_actors "$scratch/github/rules-main")"
+  passes scripts/bootstrap-github --check ana ben
+}
+
+# An answer without them, as whoever is no administrator gets, proves nothing.
+rules_whose_bypasses_github_does_not_tell_are_not_taken_for_good() {
+  _github
+  passes scripts/bootstrap-github ana ben
+  jq 'del(.bypass_actors)' "$scratch/github/rules-main" >"$scratch/changed"
+  mv "$scratch/changed" "$scratch/github/rules-main"
+  fails scripts/bootstrap-github --check ana ben
+  says "differs: rules main"
+}
+
+the_branch_of_a_hot_fix_is_begun_by_administrators_and_changed_as_main_is() {
+  _github
+  passes scripts/bootstrap-github ana ben
+  equals '["refs/heads/main","refs/heads/release/*"]' "$(jq -c .conditions.ref_name.include "$scratch/github/rules-main")"
+  equals '["creation"] [5]' "$(jq -r '"\(.rules | map(.type)) \(.bypass_actors | map(.actor_id))"' "$scratch/github/rules-hot-fixes")"
+  equals '["main","release/*"]' "$(jq -sc 'map(.name)' "$scratch/github/policies-stg")"
+  called_in_order '--method POST repos/an-owner/tickets/rulesets' '--method POST repos/an-owner/tickets/rulesets' \
+    '--method POST repos/an-owner/tickets/rulesets' '--method POST *environments/stg/deployment-branch-policies'
+}
+
 another_branch_that_may_deploy_is_told_and_left_to_a_person() {
   _github
   passes scripts/bootstrap-github ana ben

@@ -86,6 +86,7 @@ case "$*" in
         + if $split == "" then [] else [{revisionName: "another", percent: 1}] end)}
     }]'
     ;;
+  "run revisions describe "*) echo "docker.io/someone/register-ticket-api@sha256:image-of-$4" ;;
   "run services update-traffic "*)
     _broken route && exit 1
     for argument; do

@@ -75,6 +75,12 @@ a_failed_first_deployment_says_that_there_is_no_way_back() {
   says 'none to go back to'
 }
 
+a_failure_of_terraform_tells_where_locks_are_explained() {
+  _deployment_fails apply
+  says 'If Terraform'"'"'s state is locked: docs/runbook.md#terraforms-state-is-locked-'
+  grep -qx "## Terraform's state is locked ☁" docs/runbook.md
+}
+
 a_tag_is_refused() {
   _cloud stg $OLD
   fails scripts/deploy stg docker.io/someone/register-ticket-api:latest@sha256:abc
@@ -308,27 +314,88 @@ a_way_back_that_is_not_healthy_says_so() {
   says "scripts/deploy stg route $NEW"
 }
 
-# _killed ENV WHERE: a deployment that hangs at a call and is killed as GitHub kills a cancelled step, without time to
-# clean up.
-_killed() {
+# _hangs ENV PROGRAM PATTERN NTH WHEN: runs the step of cd-base.yml until it hangs in the NTH such call: `before` it has its
+# effect, `after`, or `deaf`, which is before and without an ear for INT. $step is the shell of the step.
+_hangs() {
   _cloud "$1" "register-ticket-api-$1-00001-abc"
-  export GITHUB_STEP_SUMMARY=$scratch/summary
-  local program=$2 pattern=$3
-  mv "$scratch/bin/$program" "$scratch/bin/$program.real"
-  # shellcheck disable=SC2016 # of the stand-in
-  printf '#!/usr/bin/env bash\n"%s" "$@"\nif [[ "$*" == %s ]] && [ ! -e "%s" ]; then touch "%s"; sleep 60; fi\n' \
-    "$scratch/bin/$program.real" "$pattern" "$scratch/hung" "$scratch/hung" >"$scratch/bin/$program"
-  chmod +x "$scratch/bin/$program"
-  setsid scripts/deploy "$1" "$IMAGE" >"$scratch/log" 2>&1 &
-  local deployment=$!
-  until [ -e "$scratch/hung" ]; do kill -0 $deployment && sleep 0.05; done
-  kill -KILL -- -$deployment
-  wait $deployment || :
-  mv "$scratch/bin/$program.real" "$scratch/bin/$program"
+  export GITHUB_STEP_SUMMARY=$scratch/summary ENVIRONMENT=$1 IMAGE
+  sed -n 's/^ *run: \(scripts\/deploy .*IMAGE.*\)/\1/p' .github/workflows/cd-base.yml >"$scratch/step"
+  rm -rf "$scratch"/{hangs,never,held,count}
+  mkfifo "$scratch/hangs" "$scratch/never"
+  mv "$scratch/bin/$2" "$scratch/bin/$2.real"
+  {
+    printf '#!/usr/bin/env bash\nset -euo pipefail\nscratch=%q pattern=%q nth=%q when=%q\n' "$scratch" "$3" "$4" "$5"
+    cat <<'SH'
+# shellcheck disable=SC2053 # a pattern
+if [[ $* == $pattern ]]; then echo >>"$scratch/count"; fi
+if [[ $* != $pattern ]] || [ "$(wc -l <"$scratch/count")" != "$nth" ]; then exec "$0.real" "$@"; fi
+case $when in after) "$0.real" "$@" ;; deaf) trap '' INT ;; esac
+exec 8>"$scratch/held"
+echo >"$scratch/hangs"
+read -r <"$scratch/never"
+[ "$when" = after ] || exec "$0.real" "$@"
+SH
+  } >"$scratch/bin/$2"
+  chmod +x "$scratch/bin/$2"
+  exec 6> >(exec cat >"$scratch/log")
+  reader=$!
+  set -m # a group of its own, in which INT is not ignored
+  bash --noprofile --norc -eo pipefail "$scratch/step" >&6 2>&1 6>&- &
+  step=$!
+  set +m
+  trap 'kill -KILL -- -$step 2>/dev/null || :' EXIT
+  exec 6>&- 7<>"$scratch/hangs"
+  read -r -t 60 -u 7 || _wrong "it did not come to $2 $3: $(cat "$scratch/log")"
+  exec 7>&-
+}
+
+# Prints the call that hangs, for as long as it does.
+_running() { find -L /proc/[0-9]*/fd/8 -samefile "$scratch/held" 2>/dev/null || :; }
+
+# As GitHub cancels: INT, after 7.5 s TERM, after 2.5 s KILL, each to the shell of the step alone, whose output nobody reads then.
+_cancelled() {
+  local signal
+  _hangs "$@"
+  for signal in INT TERM KILL; do kill -$signal $step 2>/dev/null || :; done
+  wait $step || :
+  kill -KILL $reader
+  [ -n "$(_running)" ] # without the step
+}
+
+# As a machine dies.
+_killed() {
+  _hangs "$@"
+  kill -KILL -- -$step
+  wait $step || :
+}
+
+a_cancelled_deployment_is_stopped_and_the_traffic_goes_back() {
+  local environment moment
+  for environment in stg prd; do
+    for moment in '1 before' '1 after' '2 before' '2 after'; do # of the two applies: the new revision, and all traffic to it
+      # shellcheck disable=SC2086 # two arguments
+      _cancelled $environment terraform '* apply *' $moment
+      passes scripts/deploy $environment finish
+      says 'still runs: stopping it'
+      equals "" "$(_running)"
+      _serves register-ticket-api-$environment-00001-abc
+      [ ! -e "$scratch/unfinished-deployment-$environment" ]
+    done
+  done
+}
+
+what_is_deaf_to_the_signal_is_killed_and_the_lock_that_it_leaves_has_a_page() {
+  _cancelled prd terraform '* apply *' 2 deaf
+  stand_in sleep
+  passes scripts/deploy prd finish
+  equals "" "$(_running)"
+  says 'docs/runbook.md#terraforms-state-is-locked-'
+  _serves register-ticket-api-prd-00001-abc
+  not_called psql
 }
 
 what_was_cut_off_after_the_traffic_moved_is_taken_back_by_the_next_step() {
-  _killed prd docker '*smoke*public*'
+  _killed prd docker '*smoke*public*' 1 after
   _serves $NEW
   passes scripts/deploy prd finish
   _serves register-ticket-api-prd-00001-abc
@@ -338,11 +405,21 @@ what_was_cut_off_after_the_traffic_moved_is_taken_back_by_the_next_step() {
 }
 
 test_data_that_a_cut_off_deployment_left_is_removed_by_the_next_step() {
-  _killed stg psql '*testdata*'
+  _killed stg psql '*testdata*' 1 after
   equals 1 "$(calls 'psql * --file=sql/postgres/cleanup/')" # before loading the data
   passes scripts/deploy stg finish
   equals 2 "$(calls 'psql * --file=sql/postgres/cleanup/')"
   _serves $OLD
+}
+
+# Its own end could not take the traffic back: so the next step tries.
+a_way_back_that_failed_is_left_to_the_next_step() {
+  _deployment_fails smoke-public route
+  _serves $NEW
+  : >"$scratch/breaks"
+  passes scripts/deploy stg finish
+  _serves $OLD
+  grep -A 1 'Finish a cancelled deployment' .github/workflows/cd-base.yml | grep -F 'if: failure() || cancelled()'
 }
 
 a_deployment_that_ended_leaves_nothing_to_finish() {

@@ -35,6 +35,7 @@ case "$*" in
   "attestation verify "*) cat "$scratch/attestations" ;;
   "api repos/Someone/Tickets/git/commits/"*" --jq .tree.sha") cat "$scratch/tree" ;;
   "api repos/Someone/Tickets/actions/runs/7 --jq .conclusion") cat "$scratch/conclusion" ;;
+  "api repos/Someone/Tickets/actions/workflows/cd-stg.yml/runs?per_page=1 "*) cat "$scratch/newest" ;;
   *) exit 1 ;;
 esac
 SH
@@ -171,6 +172,67 @@ tags_are_moved_to_the_digest() {
   passes scripts/image tag "$DIGEST" latest stg
   equals "$DIGEST" "$(cat "$scratch/tags/ghcr.io_someone_tickets:latest")"
   equals "$DIGEST" "$(cat "$scratch/tags/ghcr.io_someone_tickets:stg")"
+}
+
+# _repeated NEWEST: run 5 of cd-stg is repeated, and NEWEST is the newest.
+_repeated() {
+  _world
+  export GITHUB_RUN_ATTEMPT=2 GITHUB_RUN_NUMBER=5 GITHUB_REF_NAME=main
+  export GITHUB_WORKFLOW_REF=Someone/Tickets/.github/workflows/cd-stg.yml@refs/heads/main
+  echo "$1" >"$scratch/newest"
+}
+
+a_repeated_run_brings_nothing_back_that_another_run_replaced() {
+  _repeated 6
+  fails scripts/image tag "$DIGEST" latest
+  says 'this repeats run 5 of cd-stg.yml, but run 6 came since'
+  fails scripts/image promote "$DIGEST"
+  not_called 'docker buildx imagetools create'
+  GITHUB_RUN_ATTEMPT=1 passes scripts/image promote "$DIGEST"
+}
+
+the_newest_run_may_be_repeated() {
+  _repeated 5
+  passes scripts/image tag "$DIGEST" latest
+  passes scripts/image promote "$DIGEST"
+}
+
+a_github_that_does_not_tell_the_newest_run_is_a_refusal() {
+  _repeated ''
+  fails scripts/image promote "$DIGEST"
+  not_called 'docker buildx imagetools create'
+}
+
+# _published LATEST: the last step of release.yml, for v1.2.3, where LATEST is then the latest release.
+_published() {
+  echo "$1" >"$scratch/latest"
+  rm -f "$scratch/created"
+  stand_in docker
+  stand_in gh <<'SH'
+case "$*" in
+  "release view v1.2.3") [ -e "$scratch/created" ] ;;
+  "release create v1.2.3 "*) [ ! -e "$scratch/refused" ] && touch "$scratch/created" ;;
+  "release view --json tagName --jq .tagName") cat "$scratch/latest" ;;
+  *) exit 1 ;;
+esac
+SH
+  sed -n '/- name: Publish/,$p' .github/workflows/release.yml | sed '1,/run: |/d' >"$scratch/publish"
+  IMAGE=ghcr.io/someone/tickets DIGEST=$DIGEST GITHUB_REF_NAME=v1.2.3 bash -eo pipefail "$scratch/publish"
+}
+
+latest_moves_once_its_release_is_there() {
+  passes _published v1.2.3
+  called_in_order 'gh release create v1.2.3' \
+    "docker buildx imagetools create --tag ghcr.io/someone/tickets:latest ghcr.io/someone/tickets@$DIGEST"
+  equals 1 "$(grep -c ':latest"' .github/workflows/release.yml)"
+}
+
+latest_stays_where_another_release_is_newer_or_none_was_made() {
+  passes _published v1.3.0
+  called 'gh release create v1.2.3'
+  touch "$scratch/refused"
+  fails _published v1.2.3
+  not_called 'docker buildx imagetools create'
 }
 
 tokens_reach_docker_by_its_input() {

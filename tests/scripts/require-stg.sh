@@ -14,7 +14,7 @@ _github() { # FILTER
   } | {workflow_runs: [('"$1"')]}' >"$scratch/runs"
   stand_in gh <<'SH'
 case "$*" in
-  "api repos/Someone/Tickets/compare/"*"...main --jq .status") cat "$scratch/position" ;;
+  "api repos/Someone/Tickets/compare/"*"...main --jq .status" | "api repos/Someone/Tickets/compare/"*"...release/1.2 --jq .status") cat "$scratch/position" ;;
   "api repos/Someone/Tickets/actions/workflows/cd-stg.yml/runs"*) cat "$scratch/runs" ;;
   "run download "*) cp "$scratch/artifact" "${!#}/digest" ;;
   *) exit 1 ;;
@@ -86,6 +86,15 @@ a_cancelled_or_skipped_run_is_refused() {
 a_run_that_still_runs_is_refused() {
   _github '.status = "in_progress" | .conclusion = null'
   _refused
+}
+
+the_branch_of_a_hot_fix_counts_as_main_does() {
+  _github '.head_branch = "release/1.2"'
+  equals "$DIGEST" "$(scripts/require-stg)"
+  called "gh api repos/Someone/Tickets/compare/$(git rev-parse HEAD)...release/1.2"
+  echo behind >"$scratch/position"
+  _refused
+  says 'is not on release/1.2'
 }
 
 a_run_on_another_branch_is_refused() {

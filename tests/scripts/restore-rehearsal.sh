@@ -19,6 +19,7 @@ case "$1" in
 echo "program $*" >>"$scratch/calls"
 [ "$(cat "$3")" = "a dump" ] # it was fetched
 psql -XAqt "$DATABASE_URL" -c 'select 1' >/dev/null # the server is there
+printf 'events          1\ntickets         %s\n' "$(cat "$scratch/tickets" 2>/dev/null || echo 10)"
 ! grep -qx verify "$scratch/breaks"
 PROGRAM
     } >"$3"
@@ -47,7 +48,15 @@ the_newest_backup_is_restored() {
 the_program_is_that_of_the_image_that_serves() {
   _bucket "$(_today)"
   passes scripts/restore-rehearsal prd
-  called "docker create docker.io/someone/register-ticket-api@sha256:bbbb"
+  called "docker create docker.io/someone/register-ticket-api@sha256:image-of-register-ticket-api-prd-00001-abc"
+}
+
+where_nothing_serves_no_program_is_guessed() {
+  _bucket "$(_today)"
+  : >"$scratch/serving"
+  fails scripts/restore-rehearsal prd
+  says 'nothing serves in prd: name an image in IMAGE'
+  not_called 'docker create'
 }
 
 a_backup_that_the_service_does_not_accept_is_none() {
@@ -78,6 +87,16 @@ a_bucket_that_cannot_be_read_is_a_failure() {
   rm "$scratch/bucket"
   fails scripts/restore-rehearsal prd
   not_called 'docker create'
+}
+
+# An export of another, or of a new database, would pass for years.
+an_empty_newest_backup_is_a_failure() {
+  _bucket "$(_today)"
+  echo 0 >"$scratch/tickets"
+  fails scripts/restore-rehearsal prd
+  says 'contains no ticket'
+  not_says 'can be restored'
+  passes scripts/restore-rehearsal prd "gs://a-project-ticket-backups-prd/$(_today)" # as at a teardown
 }
 
 a_named_backup_is_taken_whatever_its_age() {

@@ -6,6 +6,9 @@ prd=sha256:$(printf 'b%.0s' {1..64})
 
 _world() {
   export stg prd
+  # What serves, by commit.
+  echo '{"revision": "commit-of-stg"}' >"$scratch/stg.example"
+  echo '{"revision": "commit-of-prd"}' >"$scratch/prd.example"
   export GITHUB_REPOSITORY=Someone/Tickets GITHUB_RUN_ID=99 BASE_URL_STG=https://stg.example BASE_URL_PRD=https://prd.example
   export SMOKE_KEY_STG=key-of-stg SMOKE_KEY_PRD=key-of-prd
   : >"$scratch/open"
@@ -13,13 +16,18 @@ _world() {
   _attested "$(git rev-parse HEAD)" '.'
   stand_in docker <<'SH'
 case "$1 $2 ${3-}" in
-  "buildx imagetools inspect") case $4 in *:stg) echo "$stg" ;; *:prd) echo "$prd" ;; esac; exit ;;
+  "buildx imagetools inspect") case $4 in *:commit-of-stg) echo "$stg" ;; *:commit-of-prd) echo "$prd" ;; esac; exit ;;
   "run "*) ;;
   *) exit 0 ;;
 esac
 echo "$SMOKE_KEY" >>"$scratch/keys"
 echo "admit 12 ms at ${!#}"
 ! grep -qxF "${!#}" "$scratch/failing"
+SH
+  stand_in curl <<'SH'
+url=${!#}
+url=${url#https://}
+cat "$scratch/${url%/health}"
 SH
   stand_in gh <<'SH'
 case "$*" in
@@ -72,6 +80,22 @@ the_key_is_given_to_what_was_proven_and_nothing_else() {
   not_called 'docker pull'
 }
 
+# After a roll-back that is not the newest image.
+the_program_is_that_of_the_release_that_serves() {
+  _world
+  echo '{"revision": "commit-of-stg"}' >"$scratch/prd.example"
+  passes scripts/smoke-issue
+  called "docker run * ghcr.io/someone/tickets@$stg smoke --url https://prd.example"
+}
+
+a_service_that_does_not_say_what_it_is_gets_no_key() {
+  _world
+  rm "$scratch/stg.example"
+  echo '{"revision": null}' >"$scratch/prd.example"
+  _no_key_is_given
+  grep -F '/health names no revision' "$scratch/body"
+}
+
 an_image_without_an_attestation_gets_no_key() {
   _world
   echo '[]' >"$scratch/attestations"
@@ -95,6 +119,24 @@ what_production_serves_may_be_older_than_main() {
   _world
   _attested "$(git rev-list HEAD | tail -n 1)" '.'
   passes scripts/smoke-issue
+}
+
+what_production_serves_may_be_a_hot_fix() {
+  mkdir "$scratch/project"
+  cp -r scripts Cargo.toml "$scratch/project"
+  cd "$scratch/project"
+  committed
+  touch fix
+  git add fix
+  git commit --quiet -m fix
+  _world
+  _attested HEAD '.'
+  git update-ref refs/remotes/origin/release/1.2 HEAD
+  git reset --quiet --hard HEAD~1
+  passes scripts/smoke-issue
+  git update-ref refs/remotes/origin/fix/1 refs/remotes/origin/release/1.2
+  git update-ref -d refs/remotes/origin/release/1.2
+  fails scripts/smoke-issue
 }
 
 the_workflow_has_the_history_and_may_read_the_proof() {

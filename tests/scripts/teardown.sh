@@ -53,7 +53,7 @@ protections_are_lifted_after_an_export_that_was_restored() {
     'gcloud storage cp gs://a-project-ticket-backups-stg/tickets-20300102-030405Z.dump' \
     'program backup verify */tickets-20300102-030405Z.dump' \
     'terraform -chdir=terraform apply * -var=deletion_protection=false -var=serving_revision=register-ticket-api-stg-00001-abc -target=google_sql_database_instance.database -target=google_cloud_run_v2_service.service -target=google_secret_manager_secret.secret?"db_password"?' \
-    'terraform -chdir=terraform plan -destroy' 'terraform -chdir=terraform apply -input=false -lock-timeout=5m *plan'
+    'terraform -chdir=terraform plan * -destroy' 'terraform -chdir=terraform apply -input=false -lock-timeout=5m *plan'
   equals 2 "$(calls 'terraform -chdir=terraform apply')"
   says 'tickets-20300102-030405Z.dump, which was verified'
 }
