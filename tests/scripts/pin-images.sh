@@ -66,3 +66,26 @@ an_option_asks_nobody() {
   fails scripts/pin-images --check
   not_called docker
 }
+
+# _pull_request: runs the last step of pin.yml.
+_pull_request() { bash -eo pipefail <(sed '1,/name: Open a pull request/d' "$1" | sed '1,/run: |/d'); }
+
+what_was_looked_up_comes_as_a_pull_request_and_nothing_as_none() {
+  local workflow=$PWD/.github/workflows/pin.yml
+  _project
+  mkdir terraform
+  touch terraform/.terraform.lock.hcl
+  committed
+  git init --quiet --bare "$scratch/origin"
+  git remote add origin "$scratch/origin"
+  stand_in gh
+  passes _pull_request "$workflow"
+  says 'nothing to pin'
+  not_called 'gh pr create'
+  scripts/pin-images
+  echo 'provider {}' >terraform/.terraform.lock.hcl
+  passes _pull_request "$workflow"
+  called 'gh pr create --head pin'
+  equals 'Dockerfile compose.yaml terraform/.terraform.lock.hcl' \
+    "$(git -C "$scratch/origin" show --format= --name-only pin | paste -sd ' ')"
+}
