@@ -1,6 +1,7 @@
 //! The state that all requests share: settings, database, keys, secret, metrics.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
@@ -8,7 +9,6 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::auth::KeyRing;
-use crate::backup::regular::Trouble;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::limits::{
@@ -35,7 +35,7 @@ pub struct App {
     pub keys: KeyRing,
     pub metrics: Metrics,
     pub health: HealthCheck,
-    pub backups: Trouble,
+    pub backups: BackupFailures,
     pub started: Instant,
     store: OnceCell<Box<dyn Store>>,
     pub clients: ClientLimits,
@@ -86,6 +86,13 @@ pub struct FullHealth {
     pub backups: Option<&'static str>,
 }
 
+/// What failed in the newest regular backup.
+#[derive(Default)]
+pub struct BackupFailures {
+    pub taking: AtomicBool,
+    pub sending: AtomicBool,
+}
+
 /// The newest full check. The lock lets one check at a time reach the database, while the others wait for its result.
 #[derive(Default)]
 pub struct HealthCheck(pub Mutex<Option<(Instant, FullHealth)>>);
@@ -99,7 +106,7 @@ impl App {
             keys: KeyRing::new(settings.organizer_key.as_deref()),
             metrics: Metrics::new(now, &settings),
             health: HealthCheck::default(),
-            backups: Trouble::default(),
+            backups: BackupFailures::default(),
             started: Instant::now(),
             links: OnceCell::new(),
             store: OnceCell::new(),

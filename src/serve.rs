@@ -64,17 +64,17 @@ pub fn listener(settings: &Settings) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves HTTP/1.1 until SIGTERM or SIGINT, then finishes the requests in flight.
-pub async fn http_on(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
+/// Returns a future that resolves at SIGTERM or SIGINT. Call it before the first output: a signal that arrives while tokio installs
+/// its handler is lost, and the sender may react to that output.
+pub fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = async {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    };
-    http_until(app, listener, stop).await
+    })
 }
 
 /// Serves HTTP/1.1 until `stop` resolves, then finishes the requests in flight.

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::task::JoinHandle;
 
 use super::Backup;
 use super::archive::{self, Folder, Holding};
-use crate::app::App;
+use crate::app::{App, BackupFailures};
 use crate::model::Millis;
 use crate::store::beside;
 
@@ -30,17 +30,10 @@ const REST: u32 = 20;
 const STALE: Duration = Duration::from_hours(25);
 const RUNNING: Duration = Duration::from_secs(10 * 60);
 
-/// What went wrong with the newest backup.
-#[derive(Default)]
-pub struct Trouble {
-    taking: AtomicBool,
-    sending: AtomicBool,
-}
-
 /// Fails if the backups in a directory are not reliable, for the full health check. Before the first backup nothing is wrong.
 /// `is_empty`: the database has never been used.
 pub fn check(app: &App, directory: &Path, is_empty: bool) -> anyhow::Result<()> {
-    let Trouble { taking, sending } = &app.backups;
+    let BackupFailures { taking, sending } = &app.backups;
     anyhow::ensure!(!taking.load(Ordering::Relaxed), "the last backup failed");
     anyhow::ensure!(!sending.load(Ordering::Relaxed), "BACKUP_COMMAND failed for the last backup");
     let Some((taken_at, file)) = archive::newest(directory, archive::SQLITE, app.now())? else { return Ok(()) };

@@ -141,7 +141,7 @@ async fn rehearse(app: &App, file: &Path, place: Database) -> anyhow::Result<Con
     let address = listener.local_addr()?;
     let asked = tokio::task::spawn_blocking(move || full_health(address));
     tokio::select! {
-        served = serve::http_on(app, listener) => {
+        served = serve::http_until(app, listener, serve::stopped()?) => {
             served?;
             anyhow::bail!("stopped before the service on the copy answered");
         }

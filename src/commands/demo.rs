@@ -49,8 +49,9 @@ pub fn run() -> anyhow::Result<()> {
         let how = imports::How::new(None, Unknown::Refuse, Existing::Refuse, false, usize::MAX);
         let plan = imports::plan(&app, &Caller::ENVIRONMENT, &event, TICKETS, how, None).await?;
         plan.carry_out(&app, &Caller::ENVIRONMENT, &event, &|_| {}).await?;
+        let stopped = serve::stopped()?;
         say!("{}", introduction(&Places::of(&app, &event).await?, &key));
-        serve::http_on(app, listener).await
+        serve::http_until(app, listener, stopped).await
     })
 }
 

@@ -27,6 +27,7 @@ pub fn run() -> anyhow::Result<()> {
             warn_of_no_secret(&app);
             return serve::lambda(app).await;
         }
+        let stopped = serve::stopped()?;
         // Listen first, so that nothing is created if the port is in use.
         let listener = serve::listener(&settings)?;
         let app = app(settings)?;
@@ -38,7 +39,7 @@ pub fn run() -> anyhow::Result<()> {
         } else {
             warn_of_no_secret(&app);
         }
-        serve::http_on(app, listener).await
+        serve::http_until(app, listener, stopped).await
     })
 }
 

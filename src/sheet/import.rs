@@ -1381,7 +1381,7 @@ mod tests {
             assert_eq!(read.rows.iter().map(|row| row.line).collect::<Vec<_>>(), lines);
         }
         // The question of a form may contain an address.
-        assert!(faults("Questions? help@example.org,What\nAna,A1\n")[0].contains("not known: Questions? help"));
+        assert!(faults("Questions? help@example.org,What\nAna,A1\n")[0].contains("unknown columns: Questions? help"));
     }
 
     #[test]
