@@ -234,11 +234,12 @@ fn greet(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(),
 const BEGIN_LENT: &str =
     concat!("deallocate all; begin isolation level read committed; ", session_settings!("set local", "true"));
 
-/// Transient SQLSTATEs: connection (08), resources (53), operator intervention (57), serialization and deadlock (40); a server that is
-/// read-only after a failover (25006) and a plan invalidated by a migration (0A000), which the next connection may not meet; a lock
+/// SQLSTATEs that are not the statement's fault: connection (08), resources such as a full disk (53), operator intervention (57), its
+/// files (58) and PostgreSQL itself (XX), serialization and deadlock (40); a server that is read-only after a failover (25006) and a plan invalidated by a migration (0A000), which the next connection may not meet; a lock
 /// timeout (55P03).
 pub(super) fn is_passing(code: &str) -> bool {
-    code.len() == 5 && ["08", "53", "57", "40", "25006", "0A000", "55P03"].iter().any(|class| code.starts_with(class))
+    code.len() == 5
+        && ["08", "53", "57", "58", "XX", "40", "25006", "0A000", "55P03"].iter().any(|class| code.starts_with(class))
 }
 
 /// SQLSTATEs for a missing table, column or function, or one without permission.

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -178,10 +180,16 @@ impl Station {
 
 /// Limits the size of a process's files. A process that has ended writes nothing.
 fn limit_files(process: &str, limit: &str) {
-    let run = Command::new("prlimit").args(["--pid", process, &format!("--fsize={limit}:unlimited")]).output();
-    let run = run.expect("prlimit, of util-linux, is there");
-    let has_ended = || !Path::new("/proc").join(process).exists();
-    assert!(run.status.success() || has_ended(), "{}", String::from_utf8_lossy(&run.stderr));
+    let path = Path::new("/proc").join(process);
+    let Ok(of) = fs::metadata(&path) else { return };
+    // As the process's own user, who may do so without the privileges that root lacks in a container.
+    let run = Command::new("prlimit")
+        .args(["--pid", process, &format!("--fsize={limit}:unlimited")])
+        .uid(of.uid())
+        .gid(of.gid())
+        .output()
+        .expect("prlimit, of util-linux, is there");
+    assert!(run.status.success() || !path.exists(), "{}", String::from_utf8_lossy(&run.stderr));
 }
 
 /// The servers of an evening, and what makes them fail.
