@@ -213,7 +213,8 @@ async fn who_has_been_silent_longest_makes_room(service: Service) {
     connections[3].send(b"GET /hea");
     connections[2]
         .send(format!("{}content-length: 10\r\n\r\n", head("POST", "/api/users", "application/json")).as_bytes());
-    is_well(&mut connections[0]);
+    // By the last answer the service has read both, however busy the machine is.
+    (0..5).for_each(|_| is_well(&mut connections[0]));
     let mut fifth = port.connect();
     is_well(&mut fifth);
     assert!(connections[1].rest().is_empty(), "it said nothing at all");
