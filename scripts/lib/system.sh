@@ -10,6 +10,7 @@ build   | python3                                                    | python3  
 build   | module:ensurepip                                           | python3-venv                     |
 build   | curl                                                       | curl                             |
 build   | jq                                                         | jq                               | jq
+scripts | bats                                                       | bats                             | bats-core
 tests   | oathtool                                                   | oathtool                         | oath-toolkit
 tests   | openssl                                                    | openssl                          | openssl@3
 tests   | variable:PROGRAMS /usr/lib/postgresql/*/bin/initdb initdb docker | postgresql                 | postgresql@17

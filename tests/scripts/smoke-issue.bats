@@ -1,5 +1,5 @@
 # Rules of scripts/smoke-issue: one issue, open as long as something fails.
-# shellcheck shell=bash
+load lib
 
 stg=sha256:$(printf 'a%.0s' {1..64})
 prd=sha256:$(printf 'b%.0s' {1..64})
@@ -60,7 +60,7 @@ _no_key_is_given() {
   called 'gh issue create --repo Someone/Tickets --title Smoke fails: stg prd'
 }
 
-while_all_is_well_there_is_no_issue() {
+@test "while all is well there is no issue" {
   _world
   passes scripts/smoke-issue
   called "docker run --rm --read-only --env SMOKE_KEY ghcr.io/someone/tickets@$stg smoke --url https://stg.example"
@@ -71,7 +71,7 @@ while_all_is_well_there_is_no_issue() {
 }
 
 # Anyone who may push packages can move a tag: the image that gets the key is verified first, and named by its digest.
-the_key_is_given_to_what_was_proven_and_nothing_else() {
+@test "the key is given to what was proven and nothing else" {
   _world
   passes scripts/smoke-issue
   called_in_order "gh attestation verify oci://ghcr.io/someone/tickets@$stg --repo Someone/Tickets --signer-workflow Someone/Tickets/.github/workflows/build-image.yml --deny-self-hosted-runners" \
@@ -81,14 +81,14 @@ the_key_is_given_to_what_was_proven_and_nothing_else() {
 }
 
 # After a roll-back that is not the newest image.
-the_program_is_that_of_the_release_that_serves() {
+@test "the program is that of the release that serves" {
   _world
   echo '{"revision": "commit-of-stg"}' >"$scratch/prd.example"
   passes scripts/smoke-issue
   called "docker run * ghcr.io/someone/tickets@$stg smoke --url https://prd.example"
 }
 
-a_service_that_does_not_say_what_it_is_gets_no_key() {
+@test "a service that does not say what it is gets no key" {
   _world
   rm "$scratch/stg.example"
   echo '{"revision": null}' >"$scratch/prd.example"
@@ -96,32 +96,32 @@ a_service_that_does_not_say_what_it_is_gets_no_key() {
   grep -F '/health names no revision' "$scratch/body"
 }
 
-an_image_without_an_attestation_gets_no_key() {
+@test "an image without an attestation gets no key" {
   _world
   echo '[]' >"$scratch/attestations"
   _no_key_is_given
   grep -F 'no attestation says' "$scratch/body"
 }
 
-an_image_of_a_branch_gets_no_key() {
+@test "an image of a branch gets no key" {
   _world
   _attested "$(printf 'd%.0s' {1..40})" '.'
   _no_key_is_given
 }
 
-an_image_whose_workflow_is_of_another_commit_gets_no_key() {
+@test "an image whose workflow is of another commit gets no key" {
   _world
   _attested "$(git rev-parse HEAD)" '.buildSignerDigest = "another"'
   _no_key_is_given
 }
 
-what_production_serves_may_be_older_than_main() {
+@test "what production serves may be older than main" {
   _world
   _attested "$(git rev-list HEAD | tail -n 1)" '.'
   passes scripts/smoke-issue
 }
 
-what_production_serves_may_be_a_hot_fix() {
+@test "what production serves may be a hot fix" {
   mkdir "$scratch/project"
   cp -r scripts Cargo.toml "$scratch/project"
   cd "$scratch/project"
@@ -139,21 +139,21 @@ what_production_serves_may_be_a_hot_fix() {
   fails scripts/smoke-issue
 }
 
-the_workflow_has_the_history_and_may_read_the_proof() {
+@test "the workflow has the history and may read the proof" {
   local workflow=.github/workflows/smoke.yml
   grep -qF "if: github.ref == 'refs/heads/main'" $workflow
   grep -qF 'fetch-depth: 0' $workflow
   grep -qF 'attestations: read' $workflow
 }
 
-each_environment_has_its_key_and_none_is_an_argument() {
+@test "each environment has its key and none is an argument" {
   _world
   passes scripts/smoke-issue
   equals "key-of-stg key-of-prd" "$(paste -sd ' ' "$scratch/keys")"
   not_called key-of
 }
 
-a_failure_opens_an_issue() {
+@test "a failure opens an issue" {
   _world
   echo https://prd.example >"$scratch/failing"
   fails scripts/smoke-issue
@@ -165,14 +165,14 @@ a_failure_opens_an_issue() {
   grep -F https://github.com/Someone/Tickets/actions/runs/99 "$scratch/body"
 }
 
-a_failure_of_the_first_does_not_hide_the_second() {
+@test "a failure of the first does not hide the second" {
   _world
   printf '%s\n' https://stg.example https://prd.example >"$scratch/failing"
   fails scripts/smoke-issue
   called '--title Smoke fails: stg prd'
 }
 
-a_lasting_failure_updates_the_one_issue() {
+@test "a lasting failure updates the one issue" {
   _world
   echo 5 >"$scratch/open"
   echo https://stg.example >"$scratch/failing"
@@ -181,14 +181,14 @@ a_lasting_failure_updates_the_one_issue() {
   not_called 'gh issue create'
 }
 
-recovery_closes_the_issue() {
+@test "recovery closes the issue" {
   _world
   echo 5 >"$scratch/open"
   passes scripts/smoke-issue
   called 'gh issue close 5 --repo Someone/Tickets --comment Recovered: stg prd.'
 }
 
-an_environment_without_an_address_is_left_out_and_that_is_said() {
+@test "an environment without an address is left out and that is said" {
   _world
   unset BASE_URL_PRD
   passes scripts/smoke-issue
@@ -196,7 +196,7 @@ an_environment_without_an_address_is_left_out_and_that_is_said() {
   not_called https://prd.example
 }
 
-what_was_not_asked_has_not_recovered() {
+@test "what was not asked has not recovered" {
   _world
   echo 5 >"$scratch/open"
   unset BASE_URL_PRD BASE_URL_STG
@@ -204,7 +204,7 @@ what_was_not_asked_has_not_recovered() {
   not_called 'gh issue close'
 }
 
-an_image_that_cannot_be_fetched_is_a_failure() {
+@test "an image that cannot be fetched is a failure" {
   _world
   stand_in docker <<<'echo "manifest unknown" >&2; exit 125'
   fails scripts/smoke-issue
@@ -212,7 +212,7 @@ an_image_that_cannot_be_fetched_is_a_failure() {
   grep -F 'manifest unknown' "$scratch/body"
 }
 
-a_github_that_does_not_answer_is_a_failure() {
+@test "a github that does not answer is a failure" {
   _world
   stand_in gh <<<'exit 1'
   fails scripts/smoke-issue

@@ -1,5 +1,5 @@
 # Rules of scripts/image: an image is only used if it is proven to be built from this very tree.
-# shellcheck shell=bash
+load lib
 
 DIGEST=sha256:$(printf 'a%.0s' {1..64})
 BUILT=$(printf 'c%.0s' {1..40}) # the commit that a pull request's merge would have made
@@ -55,86 +55,86 @@ _none_is_found() {
   not_says "$DIGEST"$'\n'
 }
 
-the_image_of_this_tree_is_found() {
+@test "the image of this tree is found" {
   _world
   equals "$DIGEST" "$(scripts/image find)"
   called "gh attestation verify oci://ghcr.io/someone/tickets@$DIGEST --repo Someone/Tickets --signer-workflow Someone/Tickets/.github/workflows/build-image.yml --deny-self-hosted-runners"
   called "gh api repos/Someone/Tickets/git/commits/$BUILT"
 }
 
-there_is_none_without_its_tag() {
+@test "there is none without its tag" {
   _world
   rm -r "$scratch/tags"
   fails scripts/image find
   says 'no image has the tag tree-'
 }
 
-a_tag_without_an_attestation_proves_nothing() {
+@test "a tag without an attestation proves nothing" {
   _world
   stand_in gh <<<'exit 1'
   _none_is_found
   says 'no attestation proves it'
 }
 
-no_attestations_prove_nothing() {
+@test "no attestations prove nothing" {
   _world
   echo '[]' >"$scratch/attestations"
   _none_is_found
 }
 
 # Somebody moved the tag to an image that was properly built, but from another tree.
-the_image_of_another_tree_is_not_taken() {
+@test "the image of another tree is not taken" {
   _world
   printf 'd%.0s' {1..40} >"$scratch/tree"
   _none_is_found
 }
 
-a_commit_that_github_no_longer_has_proves_nothing() {
+@test "a commit that github no longer has proves nothing" {
   _world
   rm "$scratch/tree"
   _none_is_found
 }
 
 # build-image.yml of another commit may have built anything.
-a_build_by_the_workflow_of_another_commit_is_not_taken() {
+@test "a build by the workflow of another commit is not taken" {
   _world
   _attested '.buildSignerDigest = "eeee"'
   _none_is_found
 }
 
-a_caller_of_another_commit_is_not_taken() {
+@test "a caller of another commit is not taken" {
   _world
   _attested '.buildConfigDigest = "eeee"'
   _none_is_found
 }
 
-the_image_of_a_pull_request_that_failed_is_not_taken() {
+@test "the image of a pull request that failed is not taken" {
   _world
   echo failure >"$scratch/conclusion"
   _none_is_found
   says 'no successful run of pr-validations'
 }
 
-the_image_of_a_run_that_still_runs_is_not_taken() {
+@test "the image of a run that still runs is not taken" {
   _world
   echo null >"$scratch/conclusion"
   _none_is_found
 }
 
-the_image_of_another_workflow_is_not_found() {
+@test "the image of another workflow is not found" {
   _world
   _attested '.buildConfigURI = "https://github.com/Someone/Tickets/.github/workflows/other.yml@refs/heads/a"'
   _none_is_found
 }
 
-a_promoted_image_keeps_its_digest() {
+@test "a promoted image keeps its digest" {
   _world
   equals "docker.io/someone/register-ticket-api@$DIGEST" "$(scripts/image promote "$DIGEST")"
   called "docker buildx imagetools create --prefer-index=false --tag docker.io/someone/register-ticket-api:$(git rev-parse HEAD) ghcr.io/someone/tickets@$DIGEST"
   not_called 'docker build '
 }
 
-an_image_of_another_version_is_not_promoted() {
+@test "an image of another version is not promoted" {
   _world
   echo 9.9.9 >"$scratch/version"
   fails scripts/image promote "$DIGEST"
@@ -144,7 +144,7 @@ an_image_of_another_version_is_not_promoted() {
   not_called 'docker buildx imagetools create'
 }
 
-another_digest_after_the_copy_is_an_error() {
+@test "another digest after the copy is an error" {
   _world
   touch "$scratch/wraps"
   fails scripts/image promote "$DIGEST"
@@ -152,7 +152,7 @@ another_digest_after_the_copy_is_an_error() {
   says "not $DIGEST"
 }
 
-what_is_not_proven_is_not_promoted() {
+@test "what is not proven is not promoted" {
   _world
   printf 'd%.0s' {1..40} >"$scratch/tree"
   fails scripts/image promote "$DIGEST"
@@ -161,13 +161,13 @@ what_is_not_proven_is_not_promoted() {
 }
 
 # Built on main by cd-stg, whose run is still in progress.
-an_image_built_on_main_is_promoted() {
+@test "an image built on main is promoted" {
   _world
   _attested '.buildConfigURI = "https://github.com/Someone/Tickets/.github/workflows/cd-stg.yml@refs/heads/main"'
   passes scripts/image promote "$DIGEST"
 }
 
-tags_are_moved_to_the_digest() {
+@test "tags are moved to the digest" {
   _world
   passes scripts/image tag "$DIGEST" latest stg
   equals "$DIGEST" "$(cat "$scratch/tags/ghcr.io_someone_tickets:latest")"
@@ -182,7 +182,7 @@ _repeated() {
   echo "$1" >"$scratch/newest"
 }
 
-a_repeated_run_brings_nothing_back_that_another_run_replaced() {
+@test "a repeated run brings nothing back that another run replaced" {
   _repeated 6
   fails scripts/image tag "$DIGEST" latest
   says 'this repeats run 5 of cd-stg.yml, but run 6 came since'
@@ -191,13 +191,13 @@ a_repeated_run_brings_nothing_back_that_another_run_replaced() {
   GITHUB_RUN_ATTEMPT=1 passes scripts/image promote "$DIGEST"
 }
 
-the_newest_run_may_be_repeated() {
+@test "the newest run may be repeated" {
   _repeated 5
   passes scripts/image tag "$DIGEST" latest
   passes scripts/image promote "$DIGEST"
 }
 
-a_github_that_does_not_tell_the_newest_run_is_a_refusal() {
+@test "a github that does not tell the newest run is a refusal" {
   _repeated ''
   fails scripts/image promote "$DIGEST"
   not_called 'docker buildx imagetools create'
@@ -220,14 +220,14 @@ SH
   IMAGE=ghcr.io/someone/tickets DIGEST=$DIGEST GITHUB_REF_NAME=v1.2.3 bash -eo pipefail "$scratch/publish"
 }
 
-latest_moves_once_its_release_is_there() {
+@test "latest moves once its release is there" {
   passes _published v1.2.3
   called_in_order 'gh release create v1.2.3' \
     "docker buildx imagetools create --tag ghcr.io/someone/tickets:latest ghcr.io/someone/tickets@$DIGEST"
   equals 1 "$(grep -c ':latest"' .github/workflows/release.yml)"
 }
 
-latest_stays_where_another_release_is_newer_or_none_was_made() {
+@test "latest stays where another release is newer or none was made" {
   passes _published v1.3.0
   called 'gh release create v1.2.3'
   touch "$scratch/refused"
@@ -235,7 +235,7 @@ latest_stays_where_another_release_is_newer_or_none_was_made() {
   not_called 'docker buildx imagetools create'
 }
 
-tokens_reach_docker_by_its_input() {
+@test "tokens reach docker by its input" {
   _world
   GH_TOKEN=token-of-github DOCKERHUB_TOKEN=token-of-docker passes scripts/image promote "$DIGEST"
   equals token-of-github "$(cat "$scratch/login-ghcr.io")"
@@ -243,7 +243,7 @@ tokens_reach_docker_by_its_input() {
   not_called token-of
 }
 
-a_digest_is_a_digest() {
+@test "a digest is a digest" {
   _world
   for wrong in latest sha256:abc "$DIGEST;" ''; do
     fails scripts/image promote "$wrong"

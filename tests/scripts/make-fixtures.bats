@@ -1,5 +1,5 @@
 # Rules of scripts/make-fixtures, with a stand-in for cargo: it creates what tests/suite/fixtures.rs uses.
-# shellcheck shell=bash
+load lib
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/tests/fixtures/1.2.3" "$scratch/project/target/debug"
@@ -12,7 +12,7 @@ _project() {
   stand_in cargo <<<''
 }
 
-what_was_released_stays() {
+@test "what was released stays" {
   _project
   git tag v1.2.3
   fails scripts/make-fixtures
@@ -21,7 +21,7 @@ what_was_released_stays() {
   not_called cargo
 }
 
-the_program_of_another_version_makes_nothing() {
+@test "the program of another version makes nothing" {
   _project
   printf '#!/bin/sh\necho register-ticket-api 1.2.2\n' >target/debug/register-ticket-api
   chmod +x target/debug/register-ticket-api

@@ -1,5 +1,5 @@
 # Rules of scripts/require-stg: production gets nothing unless cd-stg succeeded for exactly this commit.
-# shellcheck shell=bash
+load lib
 
 DIGEST=sha256:$(printf 'a%.0s' {1..64})
 
@@ -27,21 +27,21 @@ _refused() {
   not_says "$DIGEST"
 }
 
-the_digest_that_stg_tested_is_printed() {
+@test "the digest that stg tested is printed" {
   _github .
   equals "$DIGEST" "$(scripts/require-stg)"
   called "gh api repos/Someone/Tickets/compare/$(git rev-parse HEAD)...main"
   called 'gh run download 11 --repo Someone/Tickets --name stg-image'
 }
 
-a_tag_of_another_version_is_refused() {
+@test "a tag of another version is refused" {
   _github .
   GITHUB_REF_TYPE=tag GITHUB_REF_NAME=v9.9.9 _refused
   says 'the tag is v9.9.9, but Cargo.toml says'
   not_called gh
 }
 
-a_tag_of_this_version_and_a_branch_are_taken() {
+@test "a tag of this version and a branch are taken" {
   local version
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
   _github .
@@ -49,13 +49,13 @@ a_tag_of_this_version_and_a_branch_are_taken() {
   equals "$DIGEST" "$(GITHUB_REF_TYPE=branch GITHUB_REF_NAME=main scripts/require-stg)"
 }
 
-the_newest_success_counts() {
+@test "the newest success counts" {
   _github '., (.id = 12 | .run_number = 6), (.id = 13 | .run_number = 7 | .conclusion = "failure")'
   passes scripts/require-stg
   called 'gh run download 12'
 }
 
-a_commit_that_is_not_on_main_is_refused() {
+@test "a commit that is not on main is refused" {
   _github .
   for position in behind diverged; do
     echo $position >"$scratch/position"
@@ -64,31 +64,31 @@ a_commit_that_is_not_on_main_is_refused() {
   done
 }
 
-no_run_is_refused() {
+@test "no run is refused" {
   _github empty
   _refused
   says 'cd-stg has no successful run on main'
 }
 
-a_failed_run_is_refused() {
+@test "a failed run is refused" {
   _github '.conclusion = "failure"'
   _refused
   says 'run 11 on main: failure'
 }
 
-a_cancelled_or_skipped_run_is_refused() {
+@test "a cancelled or skipped run is refused" {
   for conclusion in cancelled skipped neutral timed_out; do
     _github ".conclusion = \"$conclusion\""
     _refused
   done
 }
 
-a_run_that_still_runs_is_refused() {
+@test "a run that still runs is refused" {
   _github '.status = "in_progress" | .conclusion = null'
   _refused
 }
 
-the_branch_of_a_hot_fix_counts_as_main_does() {
+@test "the branch of a hot fix counts as main does" {
   _github '.head_branch = "release/1.2"'
   equals "$DIGEST" "$(scripts/require-stg)"
   called "gh api repos/Someone/Tickets/compare/$(git rev-parse HEAD)...release/1.2"
@@ -97,46 +97,46 @@ the_branch_of_a_hot_fix_counts_as_main_does() {
   says 'is not on release/1.2'
 }
 
-a_run_on_another_branch_is_refused() {
+@test "a run on another branch is refused" {
   _github '.head_branch = "feature/x"'
   _refused
   says 'run 11 on feature/x: success'
 }
 
-a_run_of_another_commit_is_refused() {
+@test "a run of another commit is refused" {
   _github '.head_sha = "0000000000000000000000000000000000000000"'
   _refused
 }
 
-a_run_of_another_workflow_is_refused() {
+@test "a run of another workflow is refused" {
   _github '.path = ".github/workflows/ci-dev-branches.yml"'
   _refused
 }
 
-a_run_of_a_fork_is_refused() {
+@test "a run of a fork is refused" {
   _github '.head_repository.full_name = "somebody/tickets"'
   _refused
 }
 
-a_run_by_a_pull_request_is_refused() {
+@test "a run by a pull request is refused" {
   _github '.event = "pull_request"'
   _refused
 }
 
-a_run_without_its_artifact_is_refused() {
+@test "a run without its artifact is refused" {
   _github .
   rm "$scratch/artifact"
   _refused
   says 'or it expired'
 }
 
-what_is_no_digest_is_refused() {
+@test "what is no digest is refused" {
   _github .
   echo latest >"$scratch/artifact"
   _refused
 }
 
-a_github_that_does_not_answer_is_a_refusal() {
+@test "a github that does not answer is a refusal" {
   _github .
   stand_in gh <<<'exit 1'
   _refused

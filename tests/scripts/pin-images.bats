@@ -1,4 +1,5 @@
 # Rules of scripts/pin-images, with a separate Dockerfile and compose file and a stand-in for Docker.
+load lib
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib"
@@ -19,7 +20,7 @@ SH
 
 _digest() { printf 'sha256:%064d' "$1"; }
 
-each_base_image_gets_the_digest_that_its_tag_has() {
+@test "each base image gets the digest that its tag has" {
   _project
   passes scripts/pin-images
   equals "FROM rust:1.2.3-slim@$(_digest 1) AS build
@@ -33,7 +34,7 @@ COPY --from=build /a /b" "$(cat Dockerfile)"
     image: tickets" "$(cat compose.yaml)"
 }
 
-a_digest_that_is_there_is_renewed() {
+@test "a digest that is there is renewed" {
   _project
   passes scripts/pin-images
   echo 4 >"$scratch/newest"
@@ -43,7 +44,7 @@ a_digest_that_is_there_is_renewed() {
   equals 1 "$(grep -c "^FROM rust:1.2.3-slim@$(_digest 1) AS build$" Dockerfile)"
 }
 
-a_registry_that_does_not_answer_changes_nothing_of_its_images() {
+@test "a registry that does not answer changes nothing of its images" {
   _project
   stand_in docker <<<'echo unreachable >&2; exit 1'
   fails scripts/pin-images
@@ -53,7 +54,7 @@ a_registry_that_does_not_answer_changes_nothing_of_its_images() {
   equals 0 "$(cat Dockerfile compose.yaml | grep -c @ || :)"
 }
 
-what_is_no_digest_is_not_written() {
+@test "what is no digest is not written" {
   _project
   stand_in docker <<<'echo "<nil>"'
   fails scripts/pin-images
@@ -61,7 +62,7 @@ what_is_no_digest_is_not_written() {
   equals 0 "$(cat Dockerfile compose.yaml | grep -c @ || :)"
 }
 
-an_option_asks_nobody() {
+@test "an option asks nobody" {
   _project
   fails scripts/pin-images --check
   not_called docker
@@ -70,7 +71,7 @@ an_option_asks_nobody() {
 # _pull_request: runs the last step of pin.yml.
 _pull_request() { bash -eo pipefail <(sed '1,/name: Open a pull request/d' "$1" | sed '1,/run: |/d'); }
 
-what_was_looked_up_comes_as_a_pull_request_and_nothing_as_none() {
+@test "what was looked up comes as a pull request and nothing as none" {
   local workflow=$PWD/.github/workflows/pin.yml
   _project
   mkdir terraform

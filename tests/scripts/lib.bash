@@ -1,10 +1,25 @@
-# The vocabulary of the rules in tests/scripts/*.sh. tests/scripts/run reads it before each rule.
+# The vocabulary of the tests of scripts. Each test runs in the root of the repository, with stand-ins first on the PATH and an
+# environment that holds nothing of the caller's but that. HOME and TMPDIR are a directory of its own, which a test calls $scratch.
+# shellcheck shell=bash
 
-set -E # report failures inside functions too
-trap _failed ERR
-scratch=$HOME # not exported, so that a script under test cannot use it by mistake
-mkdir "$scratch/bin"
-touch "$scratch/calls"
+bats_require_minimum_version 1.5.0
+
+setup() {
+  local name
+  for name in $(compgen -e); do
+    case $name in BATS_* | PATH) ;; *) unset "$name" ;; esac
+  done
+  cd "$BATS_TEST_DIRNAME/../.." || return
+  scratch=$BATS_TEST_TMPDIR # not exported, so that a script under test cannot use it by mistake
+  export HOME=$scratch TMPDIR=$scratch LC_ALL=C PATH=$scratch/bin:$PATH
+  mkdir "$scratch/bin"
+  touch "$scratch/calls"
+  # Programs that reach outside or take long: calling one without a stand-in fails with a message.
+  for name in cargo curl docker gcloud gh terraform; do
+    stand_in "$name" <<<"echo 'there is no stand-in for this program: $name' >&2; exit 1"
+  done
+  set -uo pipefail
+}
 
 # stand_in NAME <<'SH' … SH
 # Puts a program NAME first on the PATH: it logs its arguments and then runs the lines given, with `set -euo pipefail`
@@ -26,11 +41,6 @@ committed() {
   git add .
   git commit --quiet -m first
 }
-
-# Programs that reach outside or take long: calling one without a stand-in fails with a message.
-for program in cargo curl docker gcloud gh terraform; do
-  stand_in $program <<<"echo 'there is no stand-in for this program: $program' >&2; exit 1"
-done
 
 # passes COMMAND…: it must succeed. Its output, from both streams, is then in $output, for `says`.
 passes() {
@@ -81,13 +91,6 @@ calls() {
     if [[ $call == *$1* ]]; then count=$((count + 1)); fi
   done <"$scratch/calls"
   echo $count
-}
-
-# Names the line of the rule, not the line in here that failed.
-_failed() {
-  local frame=0
-  while [ "${BASH_SOURCE[frame]}" = "${BASH_SOURCE[0]}" ]; do frame=$((frame + 1)); done
-  echo "failed: ${BASH_SOURCE[frame]}:${BASH_LINENO[frame - 1]}"
 }
 
 _wrong() {

@@ -1,4 +1,5 @@
 # Rules of scripts/static-analysis and scripts/tools, without the linters themselves.
+load lib
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/target/test-tools/bin"
@@ -10,12 +11,12 @@ _project() {
   mv "$scratch/bin/pip" target/test-tools/bin
 }
 
-the_hooks_of_pre_commit_are_the_parts() {
+@test "the hooks of pre commit are the parts" {
   equals "$(sed -n 's/.*set -- \(.*\) ;;/\1/p' scripts/static-analysis | xargs -n 1 | sort)" \
     "$(sed -n 's/^ *entry: scripts\/static-analysis //p' .pre-commit-config.yaml | sort)"
 }
 
-a_part_that_fails_fails_the_whole() {
+@test "a part that fails fails the whole" {
   _project
   stand_in typos <<<'exit 2'
   stand_in yamllint
@@ -23,20 +24,20 @@ a_part_that_fails_fails_the_whole() {
   not_called yamllint
 }
 
-only_the_parts_that_are_named_run() {
+@test "only the parts that are named run" {
   _project
   stand_in yamllint
   passes scripts/static-analysis yaml
   equals 2 "$(wc -l <"$scratch/calls" | xargs)" # pip and yamllint
 }
 
-an_unknown_part_fails() {
+@test "an unknown part fails" {
   _project
   fails scripts/static-analysis no-such-part
   says "only these:"
 }
 
-terraform_is_tested_with_the_provider_of_the_registry() {
+@test "terraform is tested with the provider of the registry" {
   _project
   stand_in terraform
   stand_in curl
@@ -44,7 +45,7 @@ terraform_is_tested_with_the_provider_of_the_registry() {
   called_in_order "terraform fmt -check" "init -backend=false" validate "terraform -chdir=terraform test"
 }
 
-without_a_registry_the_format_of_terraform_is_checked_but_not_in_ci() {
+@test "without a registry the format of terraform is checked but not in ci" {
   _project
   stand_in terraform <<<'[[ $* != *init* ]]'
   stand_in curl <<<'exit 6'
@@ -53,7 +54,7 @@ without_a_registry_the_format_of_terraform_is_checked_but_not_in_ci() {
   fails env GITHUB_ACTIONS=true scripts/static-analysis terraform
 }
 
-a_stand_in_for_the_provider_is_used_where_it_lies() {
+@test "a stand in for the provider is used where it lies" {
   _project
   stand_in terraform
   mkdir offline target/terraform-offline target/terraform-offline/bin
@@ -65,7 +66,7 @@ a_stand_in_for_the_provider_is_used_where_it_lies() {
   not_called init
 }
 
-the_tools_are_installed_by_hash_and_once() {
+@test "the tools are installed by hash and once" {
   _project
   passes scripts/tools
   passes scripts/tools
@@ -75,7 +76,7 @@ the_tools_are_installed_by_hash_and_once() {
   equals 2 "$(calls 'pip install')"
 }
 
-tools_that_could_not_be_installed_are_tried_again() {
+@test "tools that could not be installed are tried again" {
   _project
   printf '#!/bin/sh\nexit 1\n' >target/test-tools/bin/pip
   passes scripts/tools
@@ -83,7 +84,7 @@ tools_that_could_not_be_installed_are_tried_again() {
   [ ! -e target/test-tools/requirements.txt ]
 }
 
-a_command_finds_the_tools_before_others() {
+@test "a command finds the tools before others" {
   _project
   printf '#!/bin/sh\necho ours "$@"\n' >target/test-tools/bin/typos
   chmod +x target/test-tools/bin/typos

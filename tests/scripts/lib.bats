@@ -1,6 +1,7 @@
-# Rules of lib.sh itself.
+# Rules of lib.bash itself.
+load lib
 
-a_stand_in_logs_its_arguments_on_one_line() {
+@test "a stand in logs its arguments on one line" {
   stand_in gh <<<'echo "answer to $1"'
   passes gh api "two
 lines" '*'
@@ -8,24 +9,24 @@ lines" '*'
   equals "gh api two lines *" "$(cat "$scratch/calls")"
 }
 
-a_stand_in_without_lines_succeeds() {
+@test "a stand in without lines succeeds" {
   stand_in docker
   passes docker build .
   equals "" "$output"
 }
 
-what_reaches_outside_needs_a_stand_in() {
+@test "what reaches outside needs a stand in" {
   fails curl https://example.org
   says "there is no stand-in for this program: curl"
 }
 
-a_stand_in_that_fails_midway_fails() {
+@test "a stand in that fails midway fails" {
   stand_in gh <<<'false; echo unreachable'
   fails gh
   not_says unreachable
 }
 
-expectations_that_do_not_hold_fail() {
+@test "expectations that do not hold fail" {
   stand_in gh
   gh one
   gh two
@@ -39,6 +40,6 @@ expectations_that_do_not_hold_fail() {
   fails fails no-such-program
 }
 
-nothing_of_the_callers_environment_is_seen() {
-  equals "HOME LC_ALL TMPDIR" "$(env | sed 's/=.*//' | grep -vE '^(PATH|PWD|SHLVL|_)$' | sort | xargs)"
+@test "nothing of the callers environment is seen" {
+  equals "HOME LC_ALL TMPDIR" "$(env | sed 's/=.*//' | grep -vE '^(PATH|PWD|SHLVL|_|BATS_.*|BASH_FUNC_bats_.*|})$' | sort | xargs)"
 }

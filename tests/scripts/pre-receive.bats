@@ -1,4 +1,5 @@
 # Rules of scripts/hooks/pre-receive, in a real bare repository that a clone pushes to.
+load lib
 
 # The tests of the commits made here: they fail if a file `broken` exists.
 _server() { # OPTION…: of git init
@@ -28,7 +29,7 @@ _break() {
 
 _at() { git -C "$server" rev-parse --verify --quiet "refs/heads/$1" || echo absent; }
 
-a_push_to_main_whose_tests_pass_is_accepted() {
+@test "a push to main whose tests pass is accepted" {
   _server
   passes git push origin main
   says "the tests of first"
@@ -39,7 +40,7 @@ a_push_to_main_whose_tests_pass_is_accepted() {
   equals "$(git rev-parse HEAD)" "$(_at main)"
 }
 
-a_push_to_main_whose_tests_fail_is_refused() {
+@test "a push to main whose tests fail is refused" {
   _server
   git push --quiet origin main
   _break second
@@ -50,7 +51,7 @@ a_push_to_main_whose_tests_fail_is_refused() {
   fails git -C "$server" cat-file -e "$(git rev-parse HEAD)"
 }
 
-another_branch_and_a_tag_are_not_tested() {
+@test "another branch and a tag are not tested" {
   _server
   _break second
   git tag v1.0.0
@@ -61,7 +62,7 @@ another_branch_and_a_tag_are_not_tested() {
   equals absent "$(_at feature/a)"
 }
 
-main_is_not_deleted() {
+@test "main is not deleted" {
   _server
   git push --quiet origin main
   # Git itself would refuse to delete the branch that HEAD names.
@@ -71,7 +72,7 @@ main_is_not_deleted() {
   equals "$(git rev-parse HEAD)" "$(_at main)"
 }
 
-a_forced_push_is_tested_like_any_other() {
+@test "a forced push is tested like any other" {
   _server
   git push --quiet origin main
   before=$(git rev-parse HEAD)
@@ -87,7 +88,7 @@ a_forced_push_is_tested_like_any_other() {
   [ "$before" != "$(_at main)" ]
 }
 
-a_main_that_fails_takes_the_rest_of_the_push_with_it() {
+@test "a main that fails takes the rest of the push with it" {
   _server
   git push --quiet origin main
   git branch good
@@ -101,7 +102,7 @@ a_main_that_fails_takes_the_rest_of_the_push_with_it() {
   equals "$(git rev-parse main)" "$(_at main)"
 }
 
-main_is_tested_whatever_the_order_of_the_refs() {
+@test "main is tested whatever the order of the refs" {
   _server
   _break second
   fails git push origin HEAD:refs/heads/a main HEAD:refs/heads/z
@@ -110,7 +111,7 @@ main_is_tested_whatever_the_order_of_the_refs() {
 }
 
 # Such a push sends no objects and so has no quarantine.
-a_commit_that_the_server_has_already_is_tested_when_main_moves_to_it() {
+@test "a commit that the server has already is tested when main moves to it" {
   _server
   git push --quiet origin main
   _break second
@@ -120,7 +121,7 @@ a_commit_that_the_server_has_already_is_tested_when_main_moves_to_it() {
   equals "$(git rev-parse HEAD~)" "$(_at main)"
 }
 
-a_test_may_use_git_in_its_checkout_and_elsewhere() {
+@test "a test may use git in its checkout and elsewhere" {
   _server
   git push --quiet origin main
   _commit second
@@ -133,7 +134,7 @@ a_test_may_use_git_in_its_checkout_and_elsewhere() {
   equals absent "$(_at made)"
 }
 
-a_repository_with_longer_hashes_is_tested_too() {
+@test "a repository with longer hashes is tested too" {
   _server --object-format=sha256
   passes git push origin main
   says "the tests of first"
@@ -142,7 +143,7 @@ a_repository_with_longer_hashes_is_tested_too() {
   says "main must not be deleted"
 }
 
-the_command_and_the_branch_are_settings() {
+@test "the command and the branch are settings" {
   _server
   git -C "$server" config hooks.testCommand 'echo "tested in $(basename "$PWD")" && false'
   git -C "$server" config hooks.testBranch release
@@ -152,7 +153,7 @@ the_command_and_the_branch_are_settings() {
   equals absent "$(_at release)"
 }
 
-tests_that_are_missing_refuse_the_push() {
+@test "tests that are missing refuse the push" {
   _server
   git rm --quiet scripts/test
   _commit second
@@ -160,7 +161,7 @@ tests_that_are_missing_refuse_the_push() {
   says "main was not changed"
 }
 
-nothing_is_left_behind() {
+@test "nothing is left behind" {
   _server
   mkdir "$scratch/tmp"
   export TMPDIR=$scratch/tmp

@@ -1,4 +1,5 @@
 # Rules of scripts/lib/system.sh, with requirements that no machine meets.
+load lib
 
 _needs() { # COMMAND…
   # shellcheck disable=SC2016 # of the other shell
@@ -19,7 +20,7 @@ _as() { # ID SUDO
   stand_in apt-get
 }
 
-whoever_may_not_install_packages_gets_one_line_with_all_of_them() {
+@test "whoever may not install packages gets one line with all of them" {
   _as 1000 'exit 1'
   fails _needs system_packages build tests
   says "sudo apt-get install --no-install-recommends gcc libc6-dev some-files some-module some-browser"
@@ -27,7 +28,7 @@ whoever_may_not_install_packages_gets_one_line_with_all_of_them() {
   not_called apt-get
 }
 
-root_and_whoever_needs_no_password_for_sudo_get_them_installed_at_once() {
+@test "root and whoever needs no password for sudo get them installed at once" {
   _as 0 'exit 1'
   passes _needs system_packages build tests
   called "apt-get * install * gcc libc6-dev some-files some-module some-browser"
@@ -36,7 +37,7 @@ root_and_whoever_needs_no_password_for_sudo_get_them_installed_at_once() {
   called "apt-get * install * other-thing"
 }
 
-what_is_there_is_not_asked_for() {
+@test "what is there is not asked for" {
   _as 1000 'exit 1'
   stand_in other-compiler
   NAMED=here passes _needs system_packages build
@@ -44,14 +45,14 @@ what_is_there_is_not_asked_for() {
   passes _needs 'is_there /etc/pass* && is_there module:json && is_there no-such-thing bash && ! is_there no-such-thing module:no_such'
 }
 
-what_homebrew_has_is_named_where_there_is_no_apt() {
+@test "what homebrew has is named where there is no apt" {
   stand_in id <<<'echo 1000'
   fails _needs 'command() { [ "$2" != apt-get ] && builtin command "$@"; }; system_packages build tests'
   says "brew install files browser"
   says "some-module"
 }
 
-the_documents_name_the_same_packages() {
+@test "the documents name the same packages" {
   . scripts/lib/system.sh
   equals "$(cut -d'|' -f3 <<<"$system_needs" | xargs -n 1)" \
     "$(sed -n '/apt-get install/,/^```/p' docs/development.md | tr -d '\\`' | xargs -n 1 | sed 1,4d)"

@@ -1,4 +1,5 @@
 # Rules of scripts/bootstrap-github, with a stand-in GitHub that stores what it gets and returns it.
+load lib
 
 _github() {
   export GITHUB_REPOSITORY=an-owner/tickets
@@ -40,7 +41,7 @@ esac
 SH
 }
 
-a_new_repository_gets_everything_and_then_passes_the_check() {
+@test "a new repository gets everything and then passes the check" {
   _github
   fails scripts/bootstrap-github --check ana ben
   says "differs: environment prd"
@@ -55,7 +56,7 @@ a_new_repository_gets_everything_and_then_passes_the_check() {
   says "is as docs/deployment.md describes it"
 }
 
-the_second_time_nothing_is_sent() {
+@test "the second time nothing is sent" {
   _github
   passes scripts/bootstrap-github ana ben
   local sent
@@ -64,7 +65,7 @@ the_second_time_nothing_is_sent() {
   equals "$sent" "$(calls "--method")"
 }
 
-what_somebody_changed_is_found_and_set_again() {
+@test "what somebody changed is found and set again" {
   _github
   passes scripts/bootstrap-github ana ben
   sed -i 's/"passed"/"another"/' "$scratch/github/rules-main"
@@ -79,7 +80,7 @@ what_somebody_changed_is_found_and_set_again() {
   passes scripts/bootstrap-github --check ana ben
 }
 
-whoever_was_let_bypass_the_rules_is_found_and_put_out() {
+@test "whoever was let bypass the rules is found and put out" {
   local name
   _github
   passes scripts/bootstrap-github ana ben
@@ -97,7 +98,7 @@ whoever_was_let_bypass_the_rules_is_found_and_put_out() {
 }
 
 # An answer without them, as whoever is no administrator gets, proves nothing.
-rules_whose_bypasses_github_does_not_tell_are_not_taken_for_good() {
+@test "rules whose bypasses github does not tell are not taken for good" {
   _github
   passes scripts/bootstrap-github ana ben
   jq 'del(.bypass_actors)' "$scratch/github/rules-main" >"$scratch/changed"
@@ -106,7 +107,7 @@ rules_whose_bypasses_github_does_not_tell_are_not_taken_for_good() {
   says "differs: rules main"
 }
 
-the_branch_of_a_hot_fix_is_begun_by_administrators_and_changed_as_main_is() {
+@test "the branch of a hot fix is begun by administrators and changed as main is" {
   _github
   passes scripts/bootstrap-github ana ben
   equals '["refs/heads/main","refs/heads/release/*"]' "$(jq -c .conditions.ref_name.include "$scratch/github/rules-main")"
@@ -116,7 +117,7 @@ the_branch_of_a_hot_fix_is_begun_by_administrators_and_changed_as_main_is() {
     '--method POST repos/an-owner/tickets/rulesets' '--method POST *environments/stg/deployment-branch-policies'
 }
 
-another_branch_that_may_deploy_is_told_and_left_to_a_person() {
+@test "another branch that may deploy is told and left to a person" {
   _github
   passes scripts/bootstrap-github ana ben
   echo '{"name":"feature/*","type":"branch"}' >>"$scratch/github/policies-prd"
@@ -124,7 +125,7 @@ another_branch_that_may_deploy_is_told_and_left_to_a_person() {
   says 'environment prd may also be deployed to from ["feature/*"]'
 }
 
-secrets_that_are_missing_are_named() {
+@test "secrets that are missing are named" {
   _github
   passes scripts/bootstrap-github ana ben
   : >"$scratch/github/secrets-prd"
@@ -132,7 +133,7 @@ secrets_that_are_missing_are_named() {
   says "missing: the secret GCP_PROJECT_ID of prd"
 }
 
-a_failure_of_github_is_not_taken_for_a_thing_that_is_missing() {
+@test "a failure of github is not taken for a thing that is missing" {
   _github
   stand_in gh <<'SH'
 case "$*" in *users/*) echo 7 ;; *) echo "gh: Server Error (HTTP 500)" >&2; exit 1 ;; esac
@@ -142,7 +143,7 @@ SH
   not_called "--method"
 }
 
-one_reviewer_alone_is_warned_of() {
+@test "one reviewer alone is warned of" {
   _github
   passes scripts/bootstrap-github ana
   says "cannot approve a deployment that ana starts"

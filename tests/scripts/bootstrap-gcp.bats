@@ -1,5 +1,6 @@
 # Rules of scripts/bootstrap-gcp, with a stand-in gcloud that knows the project and, in a new one, nothing else. It
 # saves the conditions, whose files are deleted afterwards. The stand-in gh knows the ids of repository and owner.
+load lib
 
 _gcloud() { # the exit code of `describe`: 0 in a complete project, 1 in a new one
   stand_in gh <<'SH'
@@ -30,7 +31,7 @@ _bootstrap() { # ENVIRONMENT OPTION…
   scripts/bootstrap-gcp --project a-project --repository an-owner/tickets --environment "$environment" "$@"
 }
 
-a_new_project_gets_everything() {
+@test "a new project gets everything" {
   _gcloud 1
   passes _bootstrap stg
   called 'services enable --project=a-project *sqladmin.googleapis.com'
@@ -45,7 +46,7 @@ a_new_project_gets_everything() {
   says 'projects/123456789012/locations/global/workloadIdentityPools/github/providers/register-ticket-api'
 }
 
-the_second_run_creates_nothing_and_repairs_the_settings() {
+@test "the second run creates nothing and repairs the settings" {
   _gcloud 0
   passes _bootstrap stg
   not_called ' create '
@@ -55,7 +56,7 @@ the_second_run_creates_nothing_and_repairs_the_settings() {
   called 'storage buckets update gs://a-project-ticket-backups-stg *--public-access-prevention --soft-delete-duration=90d'
 }
 
-accounts_are_there_before_they_are_granted_something() {
+@test "accounts are there before they are granted something" {
   _gcloud 1
   passes _bootstrap stg
   called_in_order 'service-accounts create ticket-deploy-stg' 'buckets add-iam-policy-binding' 'projects add-iam-policy-binding' \
@@ -63,7 +64,7 @@ accounts_are_there_before_they_are_granted_something() {
 }
 
 # Others can take the names, so neither they nor the subject, which contains them, decide anything.
-only_tokens_of_the_repository_are_trusted_by_its_numbers() {
+@test "only tokens of the repository are trusted by its numbers" {
   _gcloud 1
   passes _bootstrap stg
   called "--attribute-condition=assertion.repository_id == '700700' && assertion.repository_owner_id == '4242'"
@@ -73,7 +74,7 @@ only_tokens_of_the_repository_are_trusted_by_its_numbers() {
   not_called 'add-iam-policy-binding *an-owner'
 }
 
-numbers_that_github_does_not_tell_trust_nobody() {
+@test "numbers that github does not tell trust nobody" {
   _gcloud 1
   stand_in gh <<<'exit 1'
   fails _bootstrap stg
@@ -83,7 +84,7 @@ numbers_that_github_does_not_tell_trust_nobody() {
   not_called workload-identity-pools
 }
 
-the_deployer_of_production_is_pinned_to_its_environment() {
+@test "the deployer of production is pinned to its environment" {
   _gcloud 1
   passes _bootstrap prd
   equals 1 "$(calls 'service-accounts add-iam-policy-binding ticket-deploy-prd@*')"
@@ -92,7 +93,7 @@ the_deployer_of_production_is_pinned_to_its_environment() {
 }
 
 # Without workflow and branch, any job of the repository could read people's names.
-who_rehearses_is_one_workflow_of_main_and_only_looks() {
+@test "who rehearses is one workflow of main and only looks" {
   _gcloud 1
   passes _bootstrap prd
   equals 1 "$(calls 'service-accounts add-iam-policy-binding ticket-rehearse-prd@*')"
@@ -105,7 +106,7 @@ who_rehearses_is_one_workflow_of_main_and_only_looks() {
 }
 
 # Anyone who may run things as an account has its rights: of the project's accounts, only those that it deploys.
-the_deployer_may_act_as_what_it_deploys_and_as_no_other() {
+@test "the deployer may act as what it deploys and as no other" {
   local name
   _gcloud 1
   passes _bootstrap prd
@@ -121,13 +122,13 @@ the_deployer_may_act_as_what_it_deploys_and_as_no_other() {
 }
 
 # A right that was given a moment ago may not hold yet where something starts.
-what_runs_as_one_of_them_waits_until_its_rights_hold() {
+@test "what runs as one of them waits until its rights hold" {
   equals "$(cat terraform/*.tf | grep -cE '^resource "google_cloud_run_v2_(service|job)"')" \
     "$(cat terraform/*.tf | grep -cF 'depends_on = [terraform_data.granted]')"
   grep -A 5 '^resource "terraform_data" "granted"' terraform/iam.tf | grep -F 'command = "sleep 120"'
 }
 
-what_was_granted_too_much_is_taken_away() {
+@test "what was granted too much is taken away" {
   local deployer=serviceAccount:ticket-deploy-prd@a-project.iam.gserviceaccount.com
   _gcloud 0
   jq -n --arg deployer "$deployer" '{bindings: [
@@ -144,7 +145,7 @@ what_was_granted_too_much_is_taken_away() {
   equals 1 "$(calls 'service-accounts remove-iam-policy-binding ticket-deploy-prd@')"
 }
 
-the_deployer_cannot_delete_backups() {
+@test "the deployer cannot delete backups" {
   _gcloud 1
   passes _bootstrap prd
   equals 1 "$(calls 'gs://a-project-ticket-backups-prd --member=serviceAccount:ticket-deploy-prd@')"
@@ -152,7 +153,7 @@ the_deployer_cannot_delete_backups() {
   not_called 'projects add-iam-policy-binding * --role=roles/storage'
 }
 
-the_deployer_writes_the_state_of_its_environment_only() {
+@test "the deployer writes the state of its environment only" {
   _gcloud 1
   passes _bootstrap stg --state-bucket another-state
   called 'gs://another-state --member=serviceAccount:ticket-deploy-stg@* --role=roles/storage.objectUser --condition-from-file='
@@ -160,7 +161,7 @@ the_deployer_writes_the_state_of_its_environment_only() {
   not_called event-access-tfstate
 }
 
-the_deployer_gives_no_role_but_the_database_s() {
+@test "the deployer gives no role but the database s" {
   _gcloud 1
   passes _bootstrap stg
   called '--role=roles/resourcemanager.projectIamAdmin --condition-from-file='
@@ -169,7 +170,7 @@ the_deployer_gives_no_role_but_the_database_s() {
   not_called '--role=roles/editor'
 }
 
-the_budget_is_allowed_only_when_asked() {
+@test "the budget is allowed only when asked" {
   _gcloud 1
   passes _bootstrap stg
   not_called 'billing accounts'
@@ -177,7 +178,7 @@ the_budget_is_allowed_only_when_asked() {
   called 'billing accounts add-iam-policy-binding 000000-000000-000000 * --role=roles/billing.costsManager'
 }
 
-a_dry_run_calls_nothing() {
+@test "a dry run calls nothing" {
   passes _bootstrap prd --dry-run --billing-account 000000-000000-000000
   not_called gcloud
   not_called gh
@@ -186,7 +187,7 @@ a_dry_run_calls_nothing() {
   says "startsWith('projects/_/buckets/event-access-tfstate/objects/register-ticket-api/prd.')"
 }
 
-a_refused_command_stops_it() {
+@test "a refused command stops it" {
   _gcloud 1
   stand_in gcloud <<'SH'
 case $* in
@@ -218,14 +219,14 @@ exec "$0.real" "$@"
 SH
 }
 
-an_account_that_is_not_known_everywhere_yet_is_waited_for() {
+@test "an account that is not known everywhere yet is waited for" {
   _unknown 3
   passes _bootstrap stg
   equals 3 "$(calls 'sleep 60')"
   says 'done. Now tell GitHub'
 }
 
-an_account_that_stays_unknown_stops_it() {
+@test "an account that stays unknown stops it" {
   _unknown 100
   fails _bootstrap stg
   says 'ticket-deploy-stg@a-project.iam.gserviceaccount.com does not exist'
@@ -233,7 +234,7 @@ an_account_that_stays_unknown_stops_it() {
   equals 8 "$(calls 'sleep 60')"
 }
 
-every_setting_that_is_not_the_usual_one_is_told_for_the_workflows() {
+@test "every setting that is not the usual one is told for the workflows" {
   _gcloud 1
   passes _bootstrap prd
   not_says 'gh variable set'
@@ -245,7 +246,7 @@ every_setting_that_is_not_the_usual_one_is_told_for_the_workflows() {
   says 'gh secret set BILLING_ACCOUNT --repo an-owner/tickets --env prd --body 000000-000000-000000'
 }
 
-wrong_arguments_call_nothing() {
+@test "wrong arguments call nothing" {
   fails scripts/bootstrap-gcp --environment stg --repository an-owner/tickets
   says '--project is missing'
   fails _bootstrap production
@@ -259,13 +260,13 @@ wrong_arguments_call_nothing() {
   not_called gcloud
 }
 
-help_tells_without_calling() {
+@test "help tells without calling" {
   passes scripts/bootstrap-gcp --help
   says 'dry-run'
   not_called gcloud
 }
 
-production_also_gets_what_the_rehearsal_needs() {
+@test "production also gets what the rehearsal needs" {
   _gcloud 0
   passes _bootstrap prd
   says 'gh secret set GCP_PROJECT_ID_PRD --repo an-owner/tickets --body a-project'

@@ -1,5 +1,5 @@
 # Rules of scripts/fuzz, with stand-ins for cargo and the targets' programs.
-# shellcheck shell=bash
+load lib
 
 _project() {
   local programs=target/fuzz/machine/release target
@@ -17,33 +17,33 @@ _project() {
   done
 }
 
-all_targets_run_ten_million_times_each() {
+@test "all targets run ten million times each" {
   _project
   passes scripts/fuzz
   called_in_order "code * -runs=10000000 *" "list * -runs=10000000 *"
 }
 
-an_input_that_fails_ends_the_run() {
+@test "an input that fails ends the run" {
   _project 'exit 77'
   fails scripts/fuzz
   not_called "list *"
 }
 
-a_target_that_is_not_there_is_not_built_for() {
+@test "a target that is not there is not built for" {
   _project
   fails scripts/fuzz cod
   says "there is no target cod"
   not_called cargo
 }
 
-what_is_kept_is_little() {
+@test "what is kept is little" {
   # shellcheck disable=SC2016 # its own arguments
   _project 'for file in {1..150}; do echo "$file" >"${*: -3:1}/$file"; done'
   passes scripts/fuzz --keep code
   equals 100 "$(find fuzz/corpus/code -type f | wc -l | xargs)"
 }
 
-cargo_fuzz_is_installed_where_it_is_missing() {
+@test "cargo fuzz is installed where it is missing" {
   _project
   rm "$scratch/bin/cargo-fuzz"
   PATH=$scratch/bin:/usr/bin:/bin passes scripts/fuzz code

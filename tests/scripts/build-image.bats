@@ -1,4 +1,5 @@
 # Rules of scripts/build-image, in a separate repository with a stand-in for Docker.
+load lib
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib"
@@ -16,14 +17,14 @@ echo "what a build prints"
 SH
 }
 
-without_options_it_stays_on_this_machine() {
+@test "without options it stays on this machine" {
   _project
   passes scripts/build-image
   called "docker buildx build * VERSION=1.2.3 * REVISION=$(git rev-parse HEAD) *--load --tag register-ticket-api:latest ."
   not_called --push
 }
 
-what_is_pushed_bears_the_hashes_of_the_commit_and_of_its_tree() {
+@test "what is pushed bears the hashes of the commit and of its tree" {
   _project
   equals "image=ghcr.io/somebody/tickets
 digest=sha256:0000000000000000000000000000000000000000000000000000000000000007" \
@@ -33,7 +34,7 @@ digest=sha256:0000000000000000000000000000000000000000000000000000000000000007" 
   equals 1 "$(calls docker)"
 }
 
-an_image_for_another_processor_never_stands_where_cloud_run_looks() {
+@test "an image for another processor never stands where cloud run looks" {
   _project
   passes env GITHUB_REPOSITORY=somebody/tickets scripts/build-image --push arm64
   called "--platform linux/arm64 * --tag ghcr.io/somebody/tickets:$(git rev-parse HEAD)-arm64 ."
@@ -41,7 +42,7 @@ an_image_for_another_processor_never_stands_where_cloud_run_looks() {
   not_called ":tree-"
 }
 
-a_directory_that_differs_from_the_commit_is_not_pushed() {
+@test "a directory that differs from the commit is not pushed" {
   _project
   touch new
   fails env GITHUB_REPOSITORY=somebody/tickets scripts/build-image --push
@@ -49,14 +50,14 @@ a_directory_that_differs_from_the_commit_is_not_pushed() {
   not_called docker
 }
 
-a_push_needs_the_name_of_the_repository() {
+@test "a push needs the name of the repository" {
   _project
   fails scripts/build-image --push
   says "GITHUB_REPOSITORY is missing"
   not_called docker
 }
 
-a_push_that_fails_prints_no_digest() {
+@test "a push that fails prints no digest" {
   _project
   stand_in docker <<<'echo denied >&2; exit 1'
   fails env GITHUB_REPOSITORY=somebody/tickets scripts/build-image --push
@@ -64,7 +65,7 @@ a_push_that_fails_prints_no_digest() {
   not_says digest=
 }
 
-a_push_without_a_digest_fails() {
+@test "a push without a digest fails" {
   _project
   stand_in docker <<'SH'
 while [ "$1" != --metadata-file ]; do shift; done
@@ -75,7 +76,7 @@ SH
   not_says digest=
 }
 
-unknown_options_build_nothing() {
+@test "unknown options build nothing" {
   _project
   fails scripts/build-image --pull
   fails scripts/build-image --push riscv64

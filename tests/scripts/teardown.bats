@@ -1,7 +1,7 @@
 # Rules of scripts/teardown: it removes nothing without the confirmation, nothing without an export that was restored,
 # and nothing of another environment.
-# shellcheck shell=bash
-. tests/scripts/cloud.sh
+load lib
+load cloud
 
 _environment() { # ENV
   _cloud "$1" "register-ticket-api-$1-00001-abc"
@@ -9,7 +9,7 @@ _environment() { # ENV
   printf '%s\n' 'data.google_project.project' 'google_sql_database_instance.database' 'google_cloud_run_v2_service.service' \
     'google_secret_manager_secret.secret["db_password"]' 'google_monitoring_alert_policy.errors' >"$scratch/state"
   _destroys "$1" '.'
-  chmod 711 "$scratch" # PostgreSQL, of the rehearsal, runs as another user
+  chmod 711 "$BATS_RUN_TMPDIR" "$scratch" # PostgreSQL, of the rehearsal, runs as another user
   stand_in docker <<'SH'
 case "$1" in
   create) echo a-container ;;
@@ -31,7 +31,7 @@ _destroys() { # ENV FILTER
 
 _nothing_is_destroyed() { not_called 'terraform -chdir=terraform apply'; }
 
-the_wrong_word_does_nothing() {
+@test "the wrong word does nothing" {
   _environment stg
   for word in destroy DESTROY. ' DESTROY' yes ''; do fails scripts/teardown stg "$word"; done
   fails scripts/teardown stg
@@ -40,13 +40,13 @@ the_wrong_word_does_nothing() {
   equals "" "$(cat "$scratch/calls")"
 }
 
-only_a_known_environment_is_destroyed() {
+@test "only a known environment is destroyed" {
   _environment stg
   for environment in '' default prod 'stg prd'; do fails scripts/teardown "$environment" DESTROY; done
   not_called terraform
 }
 
-protections_are_lifted_after_an_export_that_was_restored() {
+@test "protections are lifted after an export that was restored" {
   _environment stg
   passes scripts/teardown stg DESTROY
   called_in_order 'terraform -chdir=terraform workspace select stg' 'gcloud run jobs execute export-stg --wait' \
@@ -58,7 +58,7 @@ protections_are_lifted_after_an_export_that_was_restored() {
   says 'tickets-20300102-030405Z.dump, which was verified'
 }
 
-the_other_environment_is_never_named() {
+@test "the other environment is never named" {
   _environment stg
   passes scripts/teardown stg DESTROY
   not_called prd
@@ -69,14 +69,14 @@ the_other_environment_is_never_named() {
   equals 0 "$(calls 'environments/stg')"
 }
 
-a_failed_export_ends_it() {
+@test "a failed export ends it" {
   _environment stg
   _breaks export
   fails scripts/teardown stg DESTROY
   _nothing_is_destroyed
 }
 
-an_export_that_left_no_file_ends_it() {
+@test "an export that left no file ends it" {
   _environment stg
   _breaks no-file
   fails scripts/teardown stg DESTROY
@@ -84,7 +84,7 @@ an_export_that_left_no_file_ends_it() {
   _nothing_is_destroyed
 }
 
-an_export_that_cannot_be_restored_ends_it() {
+@test "an export that cannot be restored ends it" {
   _environment stg
   _breaks verify
   fails scripts/teardown stg DESTROY
@@ -92,7 +92,7 @@ an_export_that_cannot_be_restored_ends_it() {
   _nothing_is_destroyed
 }
 
-another_workspace_ends_it() {
+@test "another workspace ends it" {
   _environment stg
   _breaks workspace
   fails scripts/teardown stg DESTROY
@@ -100,7 +100,7 @@ another_workspace_ends_it() {
   not_called 'gcloud run jobs execute'
 }
 
-a_plan_that_names_the_other_environment_is_refused() {
+@test "a plan that names the other environment is refused" {
   _environment stg
   for name in register-ticket-api-prd register-ticket-api-migrate-prd ticket-export-prd@a-project.iam.gserviceaccount.com; do
     _destroys stg ".change.before.name = \"$name\""
@@ -113,14 +113,14 @@ a_plan_that_names_the_other_environment_is_refused() {
   not_called 'gcloud run jobs execute'
 }
 
-a_plan_with_a_bucket_is_refused() {
+@test "a plan with a bucket is refused" {
   _environment stg
   _destroys stg '.type = "google_storage_bucket"'
   fails scripts/teardown stg DESTROY
   _nothing_is_destroyed
 }
 
-a_plan_that_creates_is_refused() {
+@test "a plan that creates is refused" {
   _environment stg
   _destroys stg '.change.actions = ["delete", "create"]'
   fails scripts/teardown stg DESTROY
@@ -128,21 +128,21 @@ a_plan_that_creates_is_refused() {
 }
 
 # Such as the accounts that release 0.1.0 created with Terraform: they stay.
-what_is_only_forgotten_is_no_stranger() {
+@test "what is only forgotten is no stranger" {
   _environment stg
   _destroys stg '.type = "google_service_account" | .change.actions = ["forget"]'
   passes scripts/teardown stg DESTROY
 }
 
 # A project may have that name.
-the_name_of_the_project_does_not_count() {
+@test "the name of the project does not count" {
   _environment stg
   export GCP_PROJECT_ID=tickets-prd
   _destroys stg '.change.before.project = "tickets-prd"'
   passes scripts/teardown stg DESTROY
 }
 
-what_an_earlier_run_left_is_destroyed() {
+@test "what an earlier run left is destroyed" {
   _environment stg
   : >"$scratch/serving"
   echo 'google_monitoring_alert_policy.errors' >"$scratch/state"
@@ -152,7 +152,7 @@ what_an_earlier_run_left_is_destroyed() {
   called 'terraform -chdir=terraform apply'
 }
 
-nothing_left_is_no_failure() {
+@test "nothing left is no failure" {
   _environment stg
   : >"$scratch/state"
   passes scripts/teardown stg DESTROY
@@ -160,7 +160,7 @@ nothing_left_is_no_failure() {
   _nothing_is_destroyed
 }
 
-a_failed_apply_is_a_failure() {
+@test "a failed apply is a failure" {
   _environment stg
   _breaks apply
   fails scripts/teardown stg DESTROY

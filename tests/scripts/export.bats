@@ -1,5 +1,6 @@
 # Rules of terraform/export.sh, the daily dump. pg_dump and pg_restore are stand-ins: an archive is complete if it ends
 # with "end".
+load lib
 
 _programs() { # the output of pg_dump
   stand_in pg_dump <<SH
@@ -13,7 +14,7 @@ SH
 
 _export() { BACKUP_DIR=$scratch/backups terraform/export.sh; }
 
-a_dump_is_named_after_the_second_and_told_in_one_line() {
+@test "a dump is named after the second and told in one line" {
   _programs 'archive\nend\n'
   passes _export
   local files=("$scratch"/backups/*)
@@ -24,21 +25,21 @@ a_dump_is_named_after_the_second_and_told_in_one_line() {
   called 'pg_dump --format=custom '
 }
 
-a_dump_is_readable_by_its_owner_alone() {
+@test "a dump is readable by its owner alone" {
   umask 022
   _programs 'archive\nend\n'
   passes _export
   equals 600 "$(stat -c %a "$scratch"/backups/*)"
 }
 
-a_torn_dump_is_no_backup() {
+@test "a torn dump is no backup" {
   _programs 'archi'
   fails _export
   says 'end of file'
   equals "" "$(ls "$scratch/backups")"
 }
 
-a_dump_that_fails_is_no_backup() {
+@test "a dump that fails is no backup" {
   _programs 'archive\nend\n'
   stand_in pg_dump <<<'echo "connection refused" >&2; exit 1'
   fails _export
@@ -46,14 +47,14 @@ a_dump_that_fails_is_no_backup() {
   equals "" "$(ls "$scratch/backups")"
 }
 
-a_copy_that_differs_is_removed() {
+@test "a copy that differs is removed" {
   _programs 'archive\nend\n'
   stand_in cp <<<'head -c 3 "$1" >"$2"'
   fails _export
   equals "" "$(ls "$scratch/backups")"
 }
 
-a_full_bucket_is_told() {
+@test "a full bucket is told" {
   _programs 'archive\nend\n'
   stand_in cp <<<'echo "No space left on device" >&2; exit 1'
   fails _export
@@ -61,7 +62,7 @@ a_full_bucket_is_told() {
   equals "" "$(ls "$scratch/backups")"
 }
 
-nothing_is_left_in_memory() {
+@test "nothing is left in memory" {
   _programs 'archive\nend\n'
   passes _export
   equals "" "$(find "$scratch" -mindepth 1 -name 'tmp.*')"

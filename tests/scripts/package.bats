@@ -1,5 +1,6 @@
 # Rules of scripts/package, with an existing program and a stand-in for cargo, which would generate man pages and
 # completions.
+load lib
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/docs"
@@ -23,7 +24,7 @@ SH
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 }
 
-the_archive_holds_the_program_and_what_a_system_wants_beside_it() {
+@test "the archive holds the program and what a system wants beside it" {
   _project
   passes scripts/package --binary program
   equals program "$(tar -xOzf target/package/register-ticket-api-x86_64-unknown-linux-gnu.tar.gz register-ticket-api/register-ticket-api | sh)"
@@ -35,7 +36,7 @@ the_archive_holds_the_program_and_what_a_system_wants_beside_it() {
   done
 }
 
-the_same_commit_and_program_make_the_same_packages() {
+@test "the same commit and program make the same packages" {
   _project
   passes scripts/package --binary program
   sha256sum target/package/*.* >first
@@ -44,7 +45,7 @@ the_same_commit_and_program_make_the_same_packages() {
   passes sha256sum --check first
 }
 
-the_debian_package_has_each_file_in_its_place_and_belongs_to_root() {
+@test "the debian package has each file in its place and belongs to root" {
   _project
   passes scripts/package --binary program
   passes dpkg-deb --contents target/package/register-ticket-api-amd64.deb
@@ -61,7 +62,7 @@ the_debian_package_has_each_file_in_its_place_and_belongs_to_root() {
   equals /etc/register-ticket-api/environment "$(dpkg-deb --info target/package/register-ticket-api-amd64.deb conffiles)"
 }
 
-each_script_of_the_package_knows_all_units_that_are_started() {
+@test "each script of the package knows all units that are started" {
   local unit script
   for unit in packaging/*.service packaging/*.timer; do
     grep -q '^WantedBy=' "$unit" || continue
@@ -69,7 +70,7 @@ each_script_of_the_package_knows_all_units_that_are_started() {
   done
 }
 
-the_files_for_compose_pull_the_image_and_build_nothing() {
+@test "the files for compose pull the image and build nothing" {
   _project
   passes scripts/package --compose ghcr.io/somebody/tickets:1.2.3
   tar -xzf target/package/register-ticket-api-compose.tar.gz
@@ -78,7 +79,7 @@ the_files_for_compose_pull_the_image_and_build_nothing() {
   passes test -f register-ticket-api-compose/compose/Caddyfile
 }
 
-the_notes_are_what_the_changelog_says_of_the_version_and_nothing_else() {
+@test "the notes are what the changelog says of the version and nothing else" {
   _project
   printf '%s\n' '## [Unreleased]' new "## [$version] - 2026-01-01" '' '### Added' '- this' '## [0.0.1]' old >CHANGELOG.md
   equals $'### Added\n- this' "$(scripts/package --notes)"
@@ -88,7 +89,7 @@ the_notes_are_what_the_changelog_says_of_the_version_and_nothing_else() {
 }
 
 # Like the service: with its settings, whatever they contain, as its user, in its directory.
-a_command_of_the_administrator_runs_as_the_service_does() {
+@test "a command of the administrator runs as the service does" {
   mkdir -p "$scratch/data"
   # shellcheck disable=SC2016 # literally
   printf '# HOST=of a remark\nMAIL_FROM=Tickets <t@example.org>\n\nSMTP_URL=smtp://$(id)`id`\nTICKET_SECRET=a=b "c"' >"$scratch/environment"
@@ -101,7 +102,7 @@ a_command_of_the_administrator_runs_as_the_service_does() {
   called "setpriv --reuid=register-ticket-api --regid=register-ticket-api --init-groups --no-new-privs register-ticket-api keys list"
 }
 
-a_setting_that_systemd_would_read_otherwise_is_refused() {
+@test "a setting that systemd would read otherwise is refused" {
   local line
   stand_in id <<<'echo 0'
   stand_in setpriv
@@ -114,7 +115,7 @@ a_setting_that_systemd_would_read_otherwise_is_refused() {
   not_called setpriv
 }
 
-whoever_is_not_root_gets_told_so() {
+@test "whoever is not root gets told so" {
   stand_in id <<<'echo 1000'
   stand_in setpriv
   fails sh packaging/register-ticket-api-admin check

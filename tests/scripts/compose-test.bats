@@ -1,4 +1,5 @@
 # Rules of scripts/compose-test, with stand-ins for Docker and for the tests themselves.
+load lib
 
 _project() {
   mkdir -p "$scratch/project/scripts/lib" "$scratch/project/sql/postgres"
@@ -18,7 +19,7 @@ esac
 SH
 }
 
-the_remote_tests_get_the_addresses_of_the_containers() {
+@test "the remote tests get the addresses of the containers" {
   _project 'echo "$* at $BASE_URL and $DATABASE_URL with a key of ${#ORGANIZER_KEY}"'
   passes scripts/compose-test
   says "--remote at http://127.0.0.1:40002 and postgres://postgres:a-password@127.0.0.1:40001/tickets with a key of 64"
@@ -26,19 +27,19 @@ the_remote_tests_get_the_addresses_of_the_containers() {
   not_called " logs "
 }
 
-a_project_of_its_own_is_removed() {
+@test "a project of its own is removed" {
   _project true
   passes scripts/compose-test
   equals "$(calls docker)" "$(calls 'docker compose --project-name register-ticket-api-test ')"
 }
 
-tests_that_fail_show_the_logs_and_leave_nothing() {
+@test "tests that fail show the logs and leave nothing" {
   _project 'exit 3'
   fails scripts/compose-test
   called_in_order " logs " " down --volumes"
 }
 
-containers_that_do_not_start_show_the_logs_and_leave_nothing() {
+@test "containers that do not start show the logs and leave nothing" {
   _project 'echo not reached'
   touch "$scratch/fails_to_start"
   fails scripts/compose-test
@@ -46,7 +47,7 @@ containers_that_do_not_start_show_the_logs_and_leave_nothing() {
   called_in_order " logs " " down --volumes"
 }
 
-an_option_starts_nothing() {
+@test "an option starts nothing" {
   _project true
   fails scripts/compose-test --keep
   not_called docker

@@ -1,13 +1,13 @@
 # Rules of scripts/restore-rehearsal. PostgreSQL is the machine's own; the program is a stand-in whose answers the rule
 # chooses.
-# shellcheck shell=bash
-. tests/scripts/cloud.sh
+load lib
+load cloud
 
 # A bucket, and an image with a program that finds each backup good, or fails if the rule breaks `verify`.
 _bucket() { # FILE…
   _cloud prd register-ticket-api-prd-00001-abc
   rm "$scratch/bin/psql"
-  chmod 711 "$scratch" # PostgreSQL runs as another user
+  chmod 711 "$BATS_RUN_TMPDIR" "$scratch" # PostgreSQL runs as another user
   printf 'gs://a-project-ticket-backups-prd/%s\n' "$@" >"$scratch/bucket"
   stand_in docker <<'SH'
 case "$1" in
@@ -33,7 +33,7 @@ _today() { date --utc +tickets-%Y%m%d-%H%M%SZ.dump; }
 
 _nothing_stays() { equals "" "$(compgen -G "$scratch/tmp.*" || :)"; }
 
-the_newest_backup_is_restored() {
+@test "the newest backup is restored" {
   local newest
   newest=$(_today)
   _bucket tickets-20260101-000000Z.dump "$newest" tickets-20250101-000000Z.dump notes.txt
@@ -45,13 +45,13 @@ the_newest_backup_is_restored() {
 }
 
 # By digest, as Cloud Run names it: only those who may deploy decide which program reads people's names.
-the_program_is_that_of_the_image_that_serves() {
+@test "the program is that of the image that serves" {
   _bucket "$(_today)"
   passes scripts/restore-rehearsal prd
   called "docker create docker.io/someone/register-ticket-api@sha256:image-of-register-ticket-api-prd-00001-abc"
 }
 
-where_nothing_serves_no_program_is_guessed() {
+@test "where nothing serves no program is guessed" {
   _bucket "$(_today)"
   : >"$scratch/serving"
   fails scripts/restore-rehearsal prd
@@ -59,7 +59,7 @@ where_nothing_serves_no_program_is_guessed() {
   not_called 'docker create'
 }
 
-a_backup_that_the_service_does_not_accept_is_none() {
+@test "a backup that the service does not accept is none" {
   _bucket "$(_today)"
   _breaks verify
   fails scripts/restore-rehearsal prd
@@ -68,7 +68,7 @@ a_backup_that_the_service_does_not_accept_is_none() {
   _nothing_stays
 }
 
-an_old_newest_backup_is_a_failure() {
+@test "an old newest backup is a failure" {
   _bucket "$(date --utc --date='3 days ago' +tickets-%Y%m%d-%H%M%SZ.dump)"
   fails scripts/restore-rehearsal prd
   says 'does the daily export fail?'
@@ -76,13 +76,13 @@ an_old_newest_backup_is_a_failure() {
   BACKUP_MAX_AGE_HOURS=100 passes scripts/restore-rehearsal prd
 }
 
-no_backup_is_a_failure() {
+@test "no backup is a failure" {
   _bucket notes.txt
   fails scripts/restore-rehearsal prd
   says 'holds no export'
 }
 
-a_bucket_that_cannot_be_read_is_a_failure() {
+@test "a bucket that cannot be read is a failure" {
   _bucket "$(_today)"
   rm "$scratch/bucket"
   fails scripts/restore-rehearsal prd
@@ -90,7 +90,7 @@ a_bucket_that_cannot_be_read_is_a_failure() {
 }
 
 # An export of another, or of a new database, would pass for years.
-an_empty_newest_backup_is_a_failure() {
+@test "an empty newest backup is a failure" {
   _bucket "$(_today)"
   echo 0 >"$scratch/tickets"
   fails scripts/restore-rehearsal prd
@@ -99,14 +99,14 @@ an_empty_newest_backup_is_a_failure() {
   passes scripts/restore-rehearsal prd "gs://a-project-ticket-backups-prd/$(_today)" # as at a teardown
 }
 
-a_named_backup_is_taken_whatever_its_age() {
+@test "a named backup is taken whatever its age" {
   _bucket notes.txt
   passes scripts/restore-rehearsal prd gs://elsewhere/tickets-20200101-000000Z.dump
   called 'gcloud storage cp gs://elsewhere/tickets-20200101-000000Z.dump'
   not_called 'gcloud storage ls'
 }
 
-an_environment_is_needed() {
+@test "an environment is needed" {
   fails scripts/restore-rehearsal
   fails scripts/restore-rehearsal other
   fails scripts/restore-rehearsal prd /etc/passwd
