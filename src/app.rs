@@ -80,17 +80,20 @@ pub struct FullHealth {
     /// Whether `TICKET_SECRET` is the one with which the database's tickets were made. Nobody is admitted with another one.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub secret: &'static str,
-    /// Whether `serve` takes its backups: not so where the last one failed or was not sent, where the newest is older than 25 hours, and
-    /// where the database is empty while the newest backup is not. Null where `serve` takes none.
+    /// Whether the backups of `serve` are up to date. `failed` if the last one failed or could not be sent, if the newest
+    /// is older than 25 hours, or if the database is empty although a backup contains tickets. Null if `serve`
+    /// takes none.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", null])))]
     pub backups: Option<&'static str>,
 }
 
-/// What failed in the newest regular backup.
+/// Whether the newest regular backup could not be taken, and whether the newest could not be sent.
 #[derive(Default)]
 pub struct BackupFailures {
     pub taking: AtomicBool,
     pub sending: AtomicBool,
+    /// Since when `BACKUP_COMMAND` has been running.
+    pub sending_since: std::sync::Mutex<Option<Instant>>,
 }
 
 /// The newest full check. The lock lets one check at a time reach the database, while the others wait for its result.

@@ -57,7 +57,8 @@ pub(crate) fn write_line(output: &mut impl Write, words: fmt::Arguments<'_>) -> 
     output.flush()
 }
 
-/// Prints an error to standard error and returns the exit code: 2 for a setting or an argument that cannot be used, otherwise 1.
+/// Prints an error to standard error and returns the exit code: 2 for a setting or an argument that cannot be used,
+/// otherwise 1.
 pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

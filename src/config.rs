@@ -127,7 +127,8 @@ pub enum LogFormat {
 pub enum PoolMode {
     /// Direct, or through a pooler that gives each connection a session of its own.
     Session,
-    /// Through a pooler, such as PgBouncer, that gives each transaction any session, so that no session state outlives a transaction.
+    /// Through a pooler, such as PgBouncer, that gives each transaction any session, so that no session state outlives a
+    /// transaction.
     Transaction,
 }
 
@@ -295,7 +296,8 @@ impl Proxies {
         self.networks.iter().any(|network| network.contains(address))
     }
 
-    /// Returns the sender of a request that came from `peer`: the nearest address that is not a proxy's, according to trusted proxies.
+    /// Returns the sender of a request that came from `peer`: the nearest address that is not a proxy's, according to
+    /// trusted proxies.
     pub fn sender(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let (mut sender, mut is_proxy) = (peer, self.connects_from(peer));
         for hop in hops(headers).into_iter().rev() {
@@ -308,8 +310,8 @@ impl Proxies {
     }
 }
 
-/// Returns the addresses in a request's `X-Forwarded-For` or, without it, `Forwarded` (RFC 7239), the nearest last. Never both: a proxy that
-/// sets one of them passes on what its client wrote into the other.
+/// Returns the addresses in a request's `X-Forwarded-For` or, without it, `Forwarded` (RFC 7239), the nearest last. Never
+/// both: a proxy that sets one of them passes on what its client wrote into the other.
 fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let values = |name| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
     if headers.contains_key("x-forwarded-for") {
@@ -416,7 +418,8 @@ impl Settings {
         self.public_url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
     }
 
-    /// Whether browsers would deny the service the camera and offline pages: over plain HTTP, they trust only the machine that they run on.
+    /// Whether browsers would deny the service the camera and offline pages: over plain HTTP, they trust only the machine
+    /// that they run on.
     pub fn is_distrusted(&self) -> bool {
         let uri = self.public_url.parse::<Uri>().unwrap_or_default();
         !self.is_https() && !is_this_machine(uri.host().unwrap_or_default())
@@ -634,8 +637,8 @@ fn query_of(url: &str) -> &str {
     before_fragment.split_once('?').map_or("", |(_, query)| query)
 }
 
-/// Replaces user and host, so that the connection's other options can be written as a URL: sqlx would panic for a host that a URL cannot
-/// hold, such as `::1` in `DB_HOST`.
+/// Replaces user and host, so that the connection's other options can be written as a URL: sqlx would panic for a host
+/// that a URL cannot hold, such as `::1` in `DB_HOST`.
 pub fn for_a_url(options: &PgConnectOptions) -> PgConnectOptions {
     options.clone().username("user").host("host")
 }

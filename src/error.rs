@@ -131,8 +131,8 @@ pub enum Error {
     ScanContended,
     /// The service's ticket secret is not the one with which the database's tickets were made.
     TicketSecretMismatch,
-    /// The database did not answer in time. A change may have been made or not: read before repeating it. A scan may be sent
-    /// again with the same `scan_id`.
+    /// The database did not answer in time, or could not work. A change may have been made or not: read before repeating it.
+    /// A scan may be sent again with the same `scan_id`.
     // Holds the cause, for the log only.
     DatabaseUnavailable(String),
     /// A fault of the service. Its cause is in the log only.
@@ -263,8 +263,8 @@ impl Error {
             }
             Self::Busy(_) => "Too much is being sent or read at once; try again in a few seconds.".into(),
             Self::TooManyWrongCodes => {
-                "This key has sent too many wrong codes; wait a minute, then try again. Printed codes and manual admissions \
-                 need not wait."
+                "This key has sent too many wrong codes; wait a minute, then send the same request again. Printed codes \
+                 and manual admissions need not wait."
                     .into()
             }
             Self::ScanContended => "The ticket changed while it was scanned; scan again.".into(),
@@ -273,7 +273,7 @@ impl Error {
                     .into()
             }
             Self::DatabaseUnavailable(_) => {
-                "The database does not answer; try again. Until it does, nobody is admitted.".into()
+                "The database cannot work now; try again. Until it can, nobody is admitted.".into()
             }
             Self::Internal(_) => "The service failed; its log says why.".into(),
         }

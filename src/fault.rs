@@ -79,7 +79,9 @@ pub enum Fault {
     #[strum(message = "must not be after the end of your own key")]
     AfterYourKey,
     /// The time of an event that is in use.
-    #[strum(message = "would end the event while its gates are in use; keep its start, and an end in the future")]
+    #[strum(
+        message = "would end or postpone the event, or withdraw its list, while its gates are in use; keep its start, and an end in the future"
+    )]
     GatesAtWork,
     #[strum(message = "must be the event's slug, to confirm its deletion with its tickets")]
     NotTheSlug,
@@ -272,8 +274,8 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// Writes the fault as JSON, which [`Fault::of_serde`] reads again: serde passes only a text from where a value is read to where
-/// its field is known. [`Fault::message`] is for people.
+/// Writes the fault as JSON, which [`Fault::of_serde`] reads again: serde passes only a text from where a value is read
+/// to where its field is known. [`Fault::message`] is for people.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
@@ -349,8 +351,8 @@ pub struct FieldError {
     pub field: String,
     /// The stable code of the error, for programs.
     code: &'static str,
-    /// Parameters for a text: numbers, words, lists of words. `column` is the invalid column of the line, and `named` its name in
-    /// the file.
+    /// Parameters for a text: numbers, words, lists of words. `column` is the invalid column of the line, and `named` its
+    /// name in the file.
     params: Map<String, Value>,
     /// The same in English, for people. Its wording may change.
     message: String,

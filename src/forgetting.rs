@@ -16,8 +16,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
 const DAY: Duration = Duration::from_hours(24);
 
-/// Forgets the people of all events that are due, or with `dry_run` only counts them. Returns the events from which something was
-/// erased, or would be, and those that failed, with the error. The next run retries these.
+/// Forgets the people of all events that are due, or with `dry_run` only counts them. Returns the events from which
+/// something was erased, or would be, and those that failed, with the error. The next run retries these.
 pub async fn forget_due(app: &App, dry_run: bool) -> Result<Vec<(Event, Result<Forgotten, Error>)>, Error> {
     let store = app.store();
     let mut events = Vec::new();

@@ -129,8 +129,8 @@ impl ScanRequest {
         }
     }
 
-    /// Returns whether the scan that vouches for this one, if any, is valid: it must have admitted somebody at this ticket's gate
-    /// shortly before. If an organizer has agreed, the gate's check of that counts too.
+    /// Returns whether the scan that vouches for this one, if any, is valid: it must have admitted somebody at this
+    /// ticket's gate shortly before. If an organizer has agreed, the gate's check of that counts too.
     fn is_vouched(&self, caller: &Caller, context: &ScanContext, as_of: Millis) -> bool {
         if self.shown.vouched_by().is_none() || caller.is_agreed() {
             return true;
@@ -155,7 +155,7 @@ impl ScanRequest {
 pub fn check_moment(caller: &Caller, offline_at: Option<Millis>, now: Millis) -> Result<(), Error> {
     let Some(scanned_at) = offline_at else {
         return match caller.ended {
-            Some(_) => Err(Error::Forbidden("This scan has no proof of the ticket.")),
+            Some(_) => Err(Error::Forbidden("This key has ended; it can only send what its device decided offline.")),
             None => Ok(()),
         };
     };
@@ -172,8 +172,8 @@ pub fn check_moment(caller: &Caller, offline_at: Option<Millis>, now: Millis) ->
     Err(Error::field("scanned_at", Fault::OutsideWindow { hours, seconds }))
 }
 
-/// Returns the time of a scan by the device's clock. An online gate whose clock is far off still admits, but the time of receipt
-/// is recorded instead. Offline, such a scan is rejected.
+/// Returns the time of a scan by the device's clock. An online gate whose clock is far off still admits, but the time of
+/// receipt is recorded instead. Offline, such a scan is rejected.
 pub fn made_at(scanned_at: Millis, offline: bool, now: Millis) -> Millis {
     let believed = now - OFFLINE_WINDOW..=now + OFFLINE_AHEAD;
     if offline || believed.contains(&scanned_at) { scanned_at } else { now }

@@ -91,8 +91,8 @@ pub fn respond<T: Serialize>(
     response::json(StatusCode::OK, &Page { name, members, next })
 }
 
-/// Entries of a whole list read at a time. Writing them out blocks a thread of the runtime for about 2 ms, and a scan may have to
-/// wait for it.
+/// Entries of a whole list read at a time. Writing them out blocks a thread of the runtime for about 2 ms, and a scan may
+/// have to wait for it.
 pub const PAGE: i64 = 200;
 
 /// Returns the pages of a whole list. `read` reads the [`PAGE`] entries after a position; `place` returns an entry's position.

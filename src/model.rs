@@ -216,7 +216,8 @@ words! {
         None = "none",
         /// A holder who left through a scan with direction `exit` may enter again.
         AfterExit = "after_exit",
-        /// Each ticket admits once on each day, which begins at 05:00 in the event's time zone, whether or not its holder left through a scan.
+        /// Each ticket admits once on each day, which begins at 05:00 in the event's time zone, whether or not its holder
+        /// left through a scan.
         OnceADay = "once_a_day",
     }
 }
@@ -250,8 +251,8 @@ words! {
         Refuse = "refuse",
         /// The ticket stays unchanged.
         Skip = "skip",
-        /// Its name, reference, category, note and times are corrected, and missing details of its holder are added. Its seat, codes and state
-        /// stay.
+        /// Its name, reference, category, note and times are corrected, and missing details of its holder are added. Its
+        /// seat, codes and state stay.
         Update = "update",
     }
 }
@@ -388,8 +389,8 @@ words! {
 }
 
 impl Action {
-    /// Whether the action gives an event a person or a ticket, or reveals a ticket's secret: an event that has forgotten its people
-    /// rejects it.
+    /// Whether the action gives an event a person or a ticket, or reveals a ticket's secret: an event that has forgotten
+    /// its people rejects it.
     pub const fn brings_people(self) -> bool {
         match self {
             Self::Issued
@@ -495,8 +496,8 @@ words! {
         Revoked = "revoked",
         /// Not a ticket of this event.
         UnknownTicket = "unknown_ticket",
-        /// Too many codes of this ticket were refused just now. This is not a verdict: it is neither stored nor replayed, so the same `scan_id`
-        /// may be sent again.
+        /// Too many codes of this ticket were refused just now. This is not a verdict: it is neither stored nor replayed,
+        /// so the same `scan_id` may be sent again.
         TooManyAttempts = "too_many_attempts",
         /// This scan was accepted and then undone. Every repetition of its `scan_id` gets this answer.
         Undone = "undone",
@@ -504,7 +505,8 @@ words! {
 }
 
 impl ScanResult {
-    /// Whether the verdict refuses the code, as it would refuse a guess, and so counts towards `admission::ATTEMPTS` and `limits::KEY_ATTEMPTS`.
+    /// Whether the verdict refuses the code, as it would refuse a guess, and so counts towards `admission::ATTEMPTS` and
+    /// `limits::KEY_ATTEMPTS`.
     pub const fn refuses_the_code(self) -> bool {
         match self {
             Self::WrongCode | Self::StaleCode => true,
@@ -522,8 +524,8 @@ impl ScanResult {
         }
     }
 
-    /// Whether a scan gets this far only with the correct code, perhaps at the wrong time, or with somebody who vouches. Then the response may
-    /// tell whose ticket it is: see `admission::told`.
+    /// Whether a scan gets this far only with the correct code, perhaps at the wrong time, or with somebody who vouches.
+    /// Then the response may tell whose ticket it is: see `admission::told`.
     pub const fn needs_the_code(self) -> bool {
         match self {
             Self::Accepted
@@ -597,8 +599,8 @@ pub struct Event {
     /// Where it takes place, for people; null when not set.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::LOCATION }>>"))]
     pub location: Option<String>,
-    /// The number of days after its end, or after its start if it has no end, until its people are forgotten. Null for never, which is also
-    /// the case if the event has neither.
+    /// Its people are forgotten this many days after the last of its end (its start, if it has no end), its `closes_at` and the
+    /// `valid_until` of its tickets. Null for never, which is also the case if there is none of these.
     #[cfg_attr(test, schemars(with = "Option<Days>"))]
     pub forget_after_days: Option<i64>,
     /// When its people were forgotten: from then on it admits nobody and accepts no ticket. Null when they were not.
@@ -733,7 +735,8 @@ impl TryFrom<Whole> for Price {
     }
 }
 
-/// A currency by its three letters of ISO 4217, such as `EUR`. The list of currencies changes, so any three letters are accepted.
+/// A currency by its three letters of ISO 4217, such as `EUR`. The list of currencies changes, so any three letters are
+/// accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Currency(pub String);
@@ -788,8 +791,8 @@ impl Event {
         (now < opens).then(|| Duration::from_millis(opens.0.abs_diff(now.0)))
     }
 
-    /// Whether it is running, a device may have its manifest, or somebody was admitted and gates may still be at work: as long after its end,
-    /// and after the newest admission, as the manifest is available.
+    /// Whether it is running, a device may have its manifest, or somebody was admitted and gates may still be at work: as
+    /// long after its end, and after the newest admission, as the manifest is available.
     pub fn is_in_use(&self, used: &Use, now: Millis) -> bool {
         let is_listed = used.is_listed && self.has_manifest(now);
         let admits = used.admitted_at.is_some_and(|admitted| match self.ends_at {
@@ -806,8 +809,8 @@ impl Event {
         Some(end + Duration::from_millis(days.saturating_mul(Millis::DAY).unsigned_abs()))
     }
 
-    /// Rejects a change of times that would take the event from gates at work, or allow its deletion while they are: a new end must not be in
-    /// the past.
+    /// Rejects a change of times that would take the event from gates at work, or allow its deletion while they are: a
+    /// new end must not be in the past.
     pub fn check_change(&self, changed: &Self, used: &Use, now: Millis) -> Result<(), Error> {
         let is_in_use = self.is_in_use(used, now);
         let stops = self.is_running(now) && !changed.is_running(now);
@@ -880,7 +883,8 @@ pub struct Ticket {
     /// The holder's username; null when nobody holds the ticket.
     #[cfg_attr(test, schemars(with = "Option<Username>"))]
     pub username: Option<String>,
-    /// The slug of the event that the holder belongs to; null for a person of the whole installation, and when nobody holds the ticket.
+    /// The slug of the event that the holder belongs to; null for a person of the whole installation, and when nobody
+    /// holds the ticket.
     #[cfg_attr(test, schemars(with = "Option<Slug>"))]
     pub holder_event: Option<String>,
     /// The name on the ticket: the one imported with it, else the holder's, when known.
@@ -926,7 +930,8 @@ pub struct Ticket {
     /// What was paid for it at the door, in the smallest unit of the event's currency; null when nothing was recorded.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub paid: Option<i64>,
-    /// When the mail server accepted the mail with its link, for its holder; null when it never did, or the link has become invalid since.
+    /// When the mail server accepted the mail with its link, for its holder; null when it never did, or the link has
+    /// become invalid since.
     pub mailed_at: Option<Millis>,
     #[serde(skip)]
     pub printed_at: Option<Millis>,
@@ -965,7 +970,8 @@ impl Address {
         Self { email: Some(email.to_owned()), holder_event_id: None }
     }
 
-    /// Returns the address, for a key that is bound to this event or to none. A bound key gets only addresses of that event's own people.
+    /// Returns the address, for a key that is bound to this event or to none. A bound key gets only addresses of that
+    /// event's own people.
     pub fn told_to(&self, bound_to: Option<Uuid>) -> Option<&str> {
         let may_know = bound_to.is_none() || bound_to == self.holder_event_id;
         self.email.as_deref().filter(|_| may_know)
@@ -1038,8 +1044,8 @@ pub struct Key {
     pub offline: bool,
     /// When the key was made.
     pub created_at: Millis,
-    /// The key that created this one, and whose revocation revokes this one; null when it was created with the key of the environment or on the
-    /// command line, or when that is unknown.
+    /// The key that created this one, and whose revocation revokes this one; null when it was created with the key of the
+    /// environment or on the command line, or when that is unknown.
     pub created_by: Option<Uuid>,
     /// When the key stops working; null when it does not expire.
     pub expires_at: Option<Millis>,
@@ -1049,8 +1055,8 @@ pub struct Key {
     pub taken_at: Option<Millis>,
 }
 
-/// A seat or a gate: a text of 1 to [`PLACE`] characters, stored as [`fold::tidy`] normalizes it. Two texts that people read as the same
-/// are equal, by [`fold::same_place`].
+/// A seat or a gate: a text of 1 to [`PLACE`] characters, stored as [`fold::tidy`] normalizes it. Two texts that people
+/// read as the same are equal, by [`fold::same_place`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Place(String);

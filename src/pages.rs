@@ -163,8 +163,8 @@ impl Language {
             .replace("{time}", &format!("{:02}:{:02}", local.hour(), local.minute()))
     }
 
-    /// Returns a text with a moment as its `{time}`, without the date if it is on the same day as `day`. Returns an empty string
-    /// for `None`.
+    /// Returns a text with a moment as its `{time}`, without the date if it is on the same day as `day`. Returns an empty
+    /// string for `None`.
     pub fn with_time(&self, name: &str, moment: Option<Millis>, day: Option<Millis>, time_zone: &str) -> String {
         let Some(at) = moment.and_then(|moment| moment.in_zone(time_zone)) else { return String::new() };
         let time = match day.and_then(|day| day.in_zone(time_zone)) {

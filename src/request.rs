@@ -290,8 +290,8 @@ fn is_name(text: &str) -> bool {
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Decodes percent-encoding once, after the match, so that an encoded slash is part of a name and never of the path. A value
-    /// with invalid UTF-8 or a control character (PostgreSQL accepts no NUL) becomes empty, which names nothing.
+    /// Decodes percent-encoding once, after the match, so that an encoded slash is part of a name and never of the path.
+    /// A value with invalid UTF-8 or a control character (PostgreSQL accepts no NUL) becomes empty, which names nothing.
     pub fn decode(params: &matchit::Params<'_, '_>) -> Self {
         let decode = |value| {
             let value = percent_decode_str(value).decode_utf8().ok()?;

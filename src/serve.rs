@@ -64,8 +64,8 @@ pub fn listener(settings: &Settings) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Returns a future that resolves at SIGTERM or SIGINT. Call it before the first output: a signal that arrives while tokio installs
-/// its handler is lost, and the sender may react to that output.
+/// Returns a future that resolves at SIGTERM or SIGINT. Call it before the first output: a signal that arrives while
+/// tokio installs its handler is lost, and the sender may react to that output.
 pub fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

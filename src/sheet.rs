@@ -1,5 +1,5 @@
-//! Lists, out and in. Out: CSV (RFC 4180) with a byte order mark, where each line is a struct and its columns are the fields of the struct,
-//! by name. In ([`import`]): whatever format organizers have.
+//! Lists, out and in. Out: CSV (RFC 4180) with a byte order mark, where each line is a struct and its columns are the
+//! fields of the struct, by name. In ([`import`]): whatever format organizers have.
 
 pub mod columns;
 mod formula;

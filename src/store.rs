@@ -1,5 +1,6 @@
-//! The service's interface to a database, one trait per resource. `queries/` implements the traits in SQL that both databases understand,
-//! one file per trait; `postgres.rs` and `sqlite.rs` hold what differs: opening, locking, registering, marking, bulk inserts.
+//! The service's interface to a database, one trait per resource. `queries/` implements the traits in SQL that both
+//! databases understand, one file per trait; `postgres.rs` and `sqlite.rs` hold what differs: opening, locking,
+//! registering, marking, bulk inserts.
 //!
 //! No call has a deadline of its own: the caller drops the call at its deadline, and the connection is closed with it.
 
@@ -38,8 +39,8 @@ pub const DEFAULT_EVENT: &str = "default";
 /// The gate of tickets for which none is named, unless the event has exactly one gate.
 pub const ENTRANCE: &str = "Entrance";
 
-/// The holder of a ticket whose holder was erased between being found and being written. Nobody has this id, so the foreign key rejects
-/// the ticket instead of leaving it without a holder.
+/// The holder of a ticket whose holder was erased between being found and being written. Nobody has this id, so the
+/// foreign key rejects the ticket instead of leaving it without a holder.
 const NOBODY: Uuid = Uuid::nil();
 
 /// The database, as the endpoints see it: these methods and the traits below. Every method is atomic unless it says otherwise.
@@ -85,7 +86,8 @@ impl KeptSecrets {
     }
 }
 
-/// A row that only keys bound to its event, or to none, may read. To get it, the caller has to say which event the key is bound to.
+/// A row that only keys bound to its event, or to none, may read. To get it, the caller has to say which event the key is
+/// bound to.
 pub struct Guarded<T> {
     row: T,
     event_id: Option<Uuid>,
@@ -156,8 +158,8 @@ pub trait Actions {
         after: Option<(Millis, Uuid)>,
         limit: i64,
     ) -> Result<Vec<ListedAction>>;
-    /// Returns the actions on one ticket in the same order, after the action with this id. They include its issue, and actions on all tickets
-    /// of its event.
+    /// Returns the actions on one ticket in the same order, after the action with this id. They include its issue, and
+    /// actions on all tickets of its event.
     async fn list_ticket_actions(&self, ticket_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedAction>>;
 }
 
@@ -242,7 +244,8 @@ fn is_written<T>(probe: std::result::Result<T, sqlx::Error>) -> bool {
 
 #[async_trait]
 pub trait Keys {
-    /// Returns the key that has this secret, or had it until another device enrolled. [`Error::Unauthenticated`] if there is none.
+    /// Returns the key that has this secret, or had it until another device enrolled. [`Error::Unauthenticated`] if there
+    /// is none.
     async fn find_key(&self, secret_hash: &[u8]) -> Result<FoundKey>;
     /// Lists the hashes of all secrets that a key has or had.
     async fn list_secrets(&self, key_id: Uuid) -> Result<Vec<Vec<u8>>>;
@@ -251,11 +254,11 @@ pub trait Keys {
     /// Lists keys in the order of their creation: all, or those bound to an event.
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>>;
     async fn get_key(&self, key_id: Uuid) -> Result<Option<Guarded<Key>>>;
-    /// Revokes a key, every key that it created, and so on; their enrolment tokens become invalid. Returns the keys that were not revoked
-    /// before.
+    /// Revokes a key, every key that it created, and so on; their enrolment tokens become invalid. Returns the keys that
+    /// were not revoked before.
     async fn revoke_key(&self, key_id: Uuid, author: Author) -> Result<Vec<Uuid>>;
-    /// Stores the token that enrols a device with a key, in place of the previous one, if the key that offers it is still valid. Returns
-    /// whether the offered key is valid.
+    /// Stores the token that enrols a device with a key, in place of the previous one, if the key that offers it is still
+    /// valid. Returns whether the offered key is valid.
     async fn offer_enrolment(
         &self,
         key_id: Uuid,
@@ -270,14 +273,14 @@ pub trait Keys {
         enrol_hash: &[u8],
         now: Millis,
     ) -> Result<Option<(Key, Option<Event>)>>;
-    /// Gives a key a new secret and uses up its token. Returns whether it did: token and key have to be valid. If the device with the previous
-    /// secret had a manifest, that secret is stored, to authenticate scans made with it.
+    /// Gives a key a new secret and uses up its token. Returns whether it did: token and key have to be valid. If the
+    /// device with the previous secret had a manifest, that secret is stored, to authenticate scans made with it.
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool>;
-    /// Notes that a key existed at `now`, and for longer than the maximum age of a scan. Its creation lies in the future, because the
-    /// clock was ahead then.
+    /// Notes that a key existed at `now`, and for longer than the maximum age of a scan. Its creation lies in the future,
+    /// because the clock was ahead then.
     async fn note_made_before(&self, key_id: Uuid, now: Millis) -> Result<()>;
-    /// Notes that a key's device was in contact, and its number of unsent scans if it reported that, unless something was noted within
-    /// [`crate::limits::HEARD_NOTED`].
+    /// Notes that a key's device was in contact, and its number of unsent scans if it reported that, unless something was
+    /// noted within [`crate::limits::HEARD_NOTED`].
     async fn note_heard(&self, key_id: Uuid, unsent: Option<i64>, now: Millis) -> Result<()>;
     /// Agrees to accept scans that were made until now with replaced or revoked secrets of a key.
     async fn take_scans(&self, key_id: Uuid, author: Author) -> Result<()>;
@@ -332,8 +335,9 @@ pub trait Users {
     async fn find_user(&self, person: &PersonName) -> Result<Option<User>>;
     /// Changes a person. If the name is given, every gate with a list then learns it.
     async fn change_user(&self, person: &PersonName, change: &UserChange, author: Author) -> Result<User>;
-    /// Erases a person: revokes their tickets and removes them as the holder. If there are many, each transaction handles some, and the
-    /// last one erases the person. A call that was interrupted leaves the person with the remaining tickets, and can be repeated.
+    /// Erases a person: revokes their tickets and removes them as the holder. If there are many, each transaction handles
+    /// some, and the last one erases the person. A call that was interrupted leaves the person with the remaining
+    /// tickets, and can be repeated.
     async fn erase_user(&self, person: &PersonName, author: Author) -> Result<()>;
 }
 
@@ -355,8 +359,8 @@ pub trait Events {
     async fn find_event(&self, slug: &str) -> Result<Option<Guarded<Event>>>;
     async fn list_events(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<Event>>;
     async fn change_event(&self, event_id: Uuid, change: &EventChange, author: Author) -> Result<Event>;
-    /// Deletes an event with its keys, unless it is in use. From then on neither it nor its rows can be found, and its slug is free.
-    /// `confirm` is the slug repeated; it may be omitted if there are no tickets.
+    /// Deletes an event with its keys, unless it is in use. From then on neither it nor its rows can be found, and its
+    /// slug is free. `confirm` is the slug repeated; it may be omitted if there are no tickets.
     async fn delete_event(&self, event_id: Uuid, confirm: Option<&str>, author: Author) -> Result<()>;
     /// Deletes the rows of a deleted event, while others can write, and then those of events whose deletion was interrupted
     /// earlier.
@@ -373,18 +377,19 @@ pub trait Events {
     async fn stats(&self, event_id: Uuid, now: Millis) -> Result<Stats>;
 }
 
-/// Forgets the people of an event: their names, usernames, addresses, references and notes, and who was mailed. The event's counts
-/// stay.
+/// Forgets the people of an event: their names, usernames, addresses, references and notes, and who was mailed. The
+/// event's counts stay.
 #[async_trait]
 pub trait Forgetting {
-    /// Lists the events whose people are to be forgotten by now, and those that have forgotten theirs: an interruption may have left
-    /// something, or it may have come since.
+    /// Lists the events whose people are to be forgotten by now, and those that have forgotten theirs: an interruption
+    /// may have left something, or it may have come since.
     async fn list_due(&self, now: Millis) -> Result<Vec<Event>>;
     /// Counts what forgetting an event's people would erase now.
     async fn count_people(&self, event_id: Uuid) -> Result<Forgotten>;
-    /// Forgets an event's people. From the start, the event admits nobody and accepts no ticket; personal data is then erased in short
-    /// transactions, between which others can write. An interrupted call can be repeated. [`Error::EventInUse`] while people come in or
-    /// another call writes to it, [`Error::ImportInProgress`] while tickets are imported.
+    /// Forgets an event's people. From the start, the event admits nobody and accepts no ticket; personal data is then
+    /// erased in short transactions, between which others can write. An interrupted call can be repeated.
+    /// [`Error::EventInUse`] while people come in or another call writes to it, [`Error::ImportInProgress`] while tickets
+    /// are imported.
     async fn forget_event(&self, event_id: Uuid, author: Author) -> Result<Forgotten>;
 }
 
@@ -403,8 +408,8 @@ pub struct Forgotten {
 pub struct PrintedList {
     /// When its tickets were last read to be printed; null when they never were.
     pub printed_at: Option<Millis>,
-    /// How many tickets were made, given to a person, corrected, reissued or revoked since then. A ticket with two of these changes counts
-    /// twice.
+    /// How many tickets were made, given to a person, corrected, reissued or revoked since then. A ticket with two of
+    /// these changes counts twice.
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub changes: i64,
 }
@@ -430,8 +435,8 @@ pub struct EventChange {
 }
 
 impl EventChange {
-    /// Applies the change. It is an error if the event would end before it starts, close before it opens, or have a price without a
-    /// currency.
+    /// Applies the change. It is an error if the event would end before it starts, close before it opens, or have a price
+    /// without a currency.
     pub fn apply(&self, event: &mut Event) -> Result<()> {
         if let Some(name) = &self.name {
             event.name.clone_from(name);
@@ -497,8 +502,8 @@ pub struct GateState {
 }
 
 impl ManifestState {
-    /// The number of low bits of a cursor that count changes; the bits above identify the history. Together they are fewer than the 53 of a
-    /// safe integer in JavaScript.
+    /// The number of low bits of a cursor that count changes; the bits above identify the history. Together they are
+    /// fewer than the 53 of a safe integer in JavaScript.
     const COUNTING: u32 = 32;
     const HISTORIES: i64 = 1 << 20;
     /// Cursors of 0.1.0 were times in milliseconds, which are less than the cursors of the first history.
@@ -519,8 +524,8 @@ impl ManifestState {
         self.begin() + self.change
     }
 
-    /// Returns the first change that is new to a client with this cursor. `None` if the cursor is of another history, or of the future of
-    /// this one: then everything may be new.
+    /// Returns the first change that is new to a client with this cursor. `None` if the cursor is of another history, or
+    /// of the future of this one: then everything may be new.
     pub fn change_since(&self, cursor: i64) -> Option<i64> {
         (self.begin()..=self.cursor()).contains(&cursor).then(|| cursor - self.begin())
     }
@@ -644,10 +649,11 @@ pub struct Arrivals {
 
 #[async_trait]
 pub trait Issues {
-    /// Creates all these tickets, or none; they become visible at once. With them, creates those of their holders that are not known among
-    /// the people of `people_of`, an event or the installation, and makes the corrections. Others can write meanwhile. Calls `progress` with
-    /// the number of tickets written so far. [`Error::SeatTaken`], and [`Error::InvalidPayload`] for a holder who is known with another
-    /// address, name the tickets by their index in the slice.
+    /// Creates all these tickets, or none; they become visible at once. With them, creates those of their holders that
+    /// are not known among the people of `people_of`, an event or the installation, and makes the corrections. Others can
+    /// write meanwhile. Calls `progress` with the number of tickets written so far. [`Error::SeatTaken`], and
+    /// [`Error::InvalidPayload`] for a holder who is known with another address, name the tickets by their index in the
+    /// slice.
     async fn create_tickets(
         &self,
         event_id: Uuid,
@@ -758,8 +764,8 @@ pub struct GateSeats {
 pub trait Tickets {
     async fn list_tickets(&self, event_id: Uuid, filter: &TicketFilter, limit: i64) -> Result<Vec<Ticket>>;
     async fn list_user_tickets(&self, user_id: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Ticket>>;
-    /// Lists an event's tickets in the order of their ids, or only those written by the change with this number or a later one. Of these,
-    /// tickets of other gates only if they are new: what a gate learns of them never changes.
+    /// Lists an event's tickets in the order of their ids, or only those written by the change with this number or a
+    /// later one. Of these, tickets of other gates only if they are new: what a gate learns of them never changes.
     async fn list_manifest(
         &self,
         event_id: Uuid,
@@ -771,7 +777,8 @@ pub trait Tickets {
     async fn get_ticket(&self, ticket_id: Uuid) -> Result<Option<Guarded<Ticket>>>;
     /// Reads all that a ticket's page shows, in one round trip. [`Error::DeadLink`] if there is no such ticket.
     async fn read_ticket_page(&self, ticket_id: Uuid) -> Result<TicketPage>;
-    /// Does the same for all tickets of an event that a person holds and that are not revoked, in the order of their ids. Returns at least one.
+    /// Does the same for all tickets of an event that a person holds and that are not revoked, in the order of their ids.
+    /// Returns at least one.
     async fn read_held_pages(&self, event_id: Uuid, user_id: Uuid) -> Result<Vec<TicketPage>>;
     /// Registers the ticket at a seat to a user, through `sp_register_ticket_to_user` on PostgreSQL.
     async fn register_ticket(
@@ -783,8 +790,8 @@ pub trait Tickets {
         author: Author,
     ) -> Result<Ticket>;
     async fn change_ticket(&self, ticket_id: Uuid, change: &TicketChange, author: Author) -> Result<Ticket>;
-    /// Stores the fingerprint of another `TICKET_SECRET`, and gives a new seed to every ticket that may still be scanned. Tickets keep
-    /// their state, but none counts as printed any more. Atomic.
+    /// Stores the fingerprint of another `TICKET_SECRET`, and gives a new seed to every ticket that may still be scanned.
+    /// Tickets keep their state, but none counts as printed any more. Atomic.
     async fn reseed_tickets(&self, fingerprint: &[u8], new_seed: NewSeed, author: Author) -> Result<Reseeded>;
 }
 
@@ -804,8 +811,8 @@ pub trait Mails {
     ) -> Result<Vec<Ticket>>;
     /// Returns those of these tickets that the event has.
     async fn find_addressed(&self, event_id: Uuid, ticket_ids: &[Uuid]) -> Result<Vec<Addressed>>;
-    /// Claims tickets for mailing and records it. Returns the ids of those that nobody else has claimed within `limits::MAIL_CLAIM` and that have
-    /// not changed since they were read.
+    /// Claims tickets for mailing and records it. Returns the ids of those that nobody else has claimed within
+    /// `limits::MAIL_CLAIM` and that have not changed since they were read.
     async fn claim_mails(&self, tickets: &[&Addressed], author: Author) -> Result<Vec<Uuid>>;
     /// Releases tickets that were claimed at a time, as mailed or not.
     async fn settle_mails(&self, ticket_ids: &[Uuid], claimed_at: Millis, mailed: bool) -> Result<()>;
@@ -856,12 +863,13 @@ pub struct ReseededEvent {
 /// Records which tickets a device knows, and renews these if it is lost.
 #[async_trait]
 pub trait Losses {
-    /// Notes that a key's device has the code keys of seeds made up to `until`, unless `least` or later is noted already. Returns false if
-    /// the key is revoked or does not exist.
+    /// Notes that a key's device has the code keys of seeds made up to `until`, unless `least` or later is noted already.
+    /// Returns false if the key is revoked or does not exist.
     async fn note_manifest(&self, key_id: Uuid, least: Millis, until: Millis) -> Result<bool>;
-    /// Gives a new seed to at most `most` tickets whose present seed the lost device of a revoked key may know. Their holders and states stay.
-    /// No ticket is renewed twice for one loss. Used tickets that cannot admit again are skipped, unless they changed since `undoable_since`
-    /// and so may be undone. Each transaction handles some tickets; an interruption does not undo them.
+    /// Gives a new seed to at most `most` tickets whose present seed the lost device of a revoked key may know. Their
+    /// holders and states stay. No ticket is renewed twice for one loss. Used tickets that cannot admit again are
+    /// skipped, unless they changed since `undoable_since` and so may be undone. Each transaction handles some tickets;
+    /// an interruption does not undo them.
     async fn renew_tickets(
         &self,
         key_id: Uuid,
@@ -886,7 +894,8 @@ pub struct Renewal {
     pub remaining: i64,
 }
 
-/// The columns of a ticket that a manifest needs, and no others: tens of thousands of rows are read at once, and each column costs time.
+/// The columns of a ticket that a manifest needs, and no others: tens of thousands of rows are read at once, and each
+/// column costs time.
 #[derive(sqlx::FromRow)]
 pub struct ManifestTicket {
     pub ticket_id: Uuid,
@@ -1058,14 +1067,16 @@ pub trait Admissions {
         scan_id: Uuid,
         guesses: &Guesses,
     ) -> Result<Option<Guarded<ScanContext>>>;
-    /// Writes a scan and the mark on its ticket, in one round trip. If the scan's code was checked, writes nothing once too many codes were
-    /// refused: of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`), or of either if the verdict says that the code is
-    /// of the future (`admission::FUTURE_TOLD`). The read alone cannot enforce this, because scans decided at the same time do not see each
-    /// other. The write of a refused code sees all refused codes before it; that of a correct code sees all that were answered, and misses at
-    /// most those that other connections are writing.
+    /// Writes a scan and the mark on its ticket, in one round trip. If the scan's code was checked, writes nothing once
+    /// too many codes were refused: of the ticket (`admission::ATTEMPTS`) or of the key (`limits::KEY_ATTEMPTS`), or of
+    /// either if the verdict says that the code is of the future (`admission::FUTURE_TOLD`). The read alone cannot
+    /// enforce this, because scans decided at the same time do not see each other. The write of a refused code sees all
+    /// refused codes before it; that of a correct code sees all that were answered, and misses at most those that other
+    /// connections are writing.
     async fn record_scan(&self, scan: &Scan, mark: Option<&Mark>, guesses: &Guesses) -> Result<Recorded>;
-    /// Creates a ticket for each walk-up, with the next free number as its seat, and admits them. Writes nothing if one of the `scan_id`s is
-    /// taken ([`Error::ScanIdConflict`]) or if another transaction takes a seat meanwhile ([`Error::ScanContended`]).
+    /// Creates a ticket for each walk-up, with the next free number as its seat, and admits them. Writes nothing if one
+    /// of the `scan_id`s is taken ([`Error::ScanIdConflict`]) or if another transaction takes a seat meanwhile
+    /// ([`Error::ScanContended`]).
     async fn admit_walk_ups(&self, walk_ups: &WalkUps, author: Author) -> Result<()>;
     /// Returns the scans with these ids, of any event, in the order of `scan_ids`, and their tickets.
     async fn find_walk_ups(&self, scan_ids: &[Uuid]) -> Result<Vec<(Scan, Option<Ticket>)>>;
@@ -1130,8 +1141,8 @@ pub struct ScanContext {
     pub closes_at: Option<Millis>,
     pub reentry: Reentry,
     pub ticket: Option<Ticket>,
-    /// Its holder's other tickets for its gate that might be admitted, up to the number that a response lists. Empty if a scan vouches for this
-    /// ticket.
+    /// Its holder's other tickets for its gate that might be admitted, up to the number that a response lists. Empty if a
+    /// scan vouches for this ticket.
     pub party: Vec<Ticket>,
     /// The scan that vouches for the ticket, if any.
     pub voucher: Option<Voucher>,
@@ -1184,8 +1195,8 @@ pub trait Scans {
     async fn undo_scan(&self, scan_id: Uuid, not_before: Millis, author: Author) -> Result<Scan>;
     /// Lists scans in the order they were received, after the one with this time and id.
     async fn list_scans(&self, event_id: Uuid, after: Option<(Millis, Uuid)>, limit: i64) -> Result<Vec<ListedScan>>;
-    /// Lists tickets in the order of their ids, after the one with this id: those that were registered or have admitted, or with `inside` those
-    /// whose holder is inside.
+    /// Lists tickets in the order of their ids, after the one with this id: those that were registered or have admitted,
+    /// or with `inside` those whose holder is inside.
     async fn list_attendance(
         &self,
         event_id: Uuid,
@@ -1334,8 +1345,8 @@ pub fn open(settings: &Settings) -> Box<dyn Store> {
     }
 }
 
-/// Migrates the schema to this release under a lock, then folds the texts of tickets that an earlier release created, while others
-/// write. It is safe to run twice, or twice at once.
+/// Migrates the schema to this release under a lock, then folds the texts of tickets that an earlier release created,
+/// while others write. It is safe to run twice, or twice at once.
 pub async fn migrate(database: &Database) -> Result<Migrated> {
     let migrated = migrate_by(database, MIGRATIONS).await?;
     match database {
@@ -1353,7 +1364,8 @@ pub async fn migrate_by(database: &Database, migrations: &[Migration]) -> Result
     }
 }
 
-/// Runs every file of PostgreSQL's schema again, as the owner: a restored database has its tables and functions, but not its grants.
+/// Runs every file of PostgreSQL's schema again, as the owner: a restored database has its tables and functions, but not
+/// its grants.
 pub(crate) async fn reapply(database: &Database) -> Result<()> {
     match database {
         Database::Postgres { owner, grant_to, .. } => postgres::reapply(owner, grant_to.as_deref()).await,
@@ -1376,7 +1388,8 @@ impl From<sqlx::Error> for Error {
                     ))
                 } else if postgres::is_passing(&code) || sqlite::is_passing(&code) || refusal.is_foreign_key_violation()
                 {
-                    // A foreign key fails only if its target was deleted between our read and our write: the retry finds that and says so.
+                    // A foreign key fails only if its target was deleted between our read and our write: the retry finds
+                    // that and says so.
                     Self::DatabaseUnavailable(error.to_string())
                 } else {
                     Self::Internal(error.to_string())
@@ -1391,7 +1404,8 @@ impl From<sqlx::Error> for Error {
 mod tests {
     use std::path::Path;
 
-    /// Statements that need not check whether a ticket, user, scan or event is visible: it was found before, or all rows are meant.
+    /// Statements that need not check whether a ticket, user, scan or event is visible: it was found before, or all rows
+    /// are meant.
     const FOUND_OR_ALL: &[&str] = &[
         "from tickets t where t.user_id = u.user_id)",
         "from users u where u.event_id is null and",
@@ -1457,7 +1471,8 @@ mod tests {
         "select count(*) from tickets t join events e on e.event_id = t.event_id where t.user_id = $1 and t.ticket_id > $2 and t.ticket_id <= $3 and t.issue_id = e.issuing",
     ];
 
-    /// The conditions that check whether a row of a table is visible, not hidden by an import or a deletion. A statement needs one of them.
+    /// The conditions that check whether a row of a table is visible, not hidden by an import or a deletion. A statement
+    /// needs one of them.
     const ASKED: &[(&str, &[&str])] = &[
         ("tickets", &["issued_ticket!()"]),
         ("users", &["issued_user!()"]),

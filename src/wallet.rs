@@ -1,5 +1,5 @@
-//! Google Wallet passes: a link that adds a ticket, signed with the key of the issuer's service account. The phone generates the
-//! pass's codes every 30 seconds, as our page does.
+//! Google Wallet passes: a link that adds a ticket, signed with the key of the issuer's service account. The phone
+//! generates the pass's codes every 30 seconds, as our page does.
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::rand::SystemRandom;
@@ -88,8 +88,8 @@ impl Pass<'_> {
         format!("{}.{}", encoded(&json!({ "alg": "RS256", "typ": "JWT" })), encoded(&claims))
     }
 
-    /// Returns the id of the event's class. Google keeps the first content of a class, so each version of the event has its own.
-    /// The random half of the event's id suffices to distinguish it from the issuer's others.
+    /// Returns the id of the event's class. Google keeps the first content of a class, so each version of the event has
+    /// its own. The random half of the event's id suffices to distinguish it from the issuer's others.
     fn class_id(&self) -> String {
         let event = BASE64URL_NOPAD.encode(&self.read.ticket.event_id.as_bytes()[8..]);
         format!("{}.{event}-{}", self.issuer.id, self.read.event_version)

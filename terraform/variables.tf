@@ -90,7 +90,7 @@ variable "db_pool_max" {
 }
 
 variable "db_server_ca_mode" {
-  description = "Who signs the database's certificate: GOOGLE_MANAGED_INTERNAL_CA, an authority of that instance alone, or GOOGLE_MANAGED_CAS_CA, one that a region shares. An instance keeps the one it was made with."
+  description = "Who signs the database's certificate: GOOGLE_MANAGED_INTERNAL_CA, the instance's own authority, or GOOGLE_MANAGED_CAS_CA, one that a region shares. An instance keeps the one it was created with."
   type        = string
   default     = "GOOGLE_MANAGED_INTERNAL_CA"
 

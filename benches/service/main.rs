@@ -48,7 +48,7 @@ fn main() {
         if wanted("growth") {
             growth::measure(&mut report).await;
         }
-        // Only on request: creating its tickets takes a quarter of an hour.
+        // Only on request: it takes ten minutes.
         if named("large") {
             large::measure(&mut report).await;
         }

@@ -39,8 +39,8 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a directory, creating it for this user only if it is missing, and removes leftovers of a killed run. `None` if another process
-    /// has locked it.
+    /// Opens a directory, creating it for this user only if it is missing, and removes leftovers of a killed run. `None`
+    /// if another process has locked it.
     pub fn open(path: &Path) -> anyhow::Result<Option<Self>> {
         Self::open_directory(path).with_context(|| path.display().to_string())
     }
@@ -86,8 +86,8 @@ impl Folder {
         kept.with_context(|| path.display().to_string())
     }
 
-    /// Removes the backups of one kind that are past their retention. One dated later than the newest is left alone: a clock was wrong, and it is
-    /// unknown which.
+    /// Removes the backups of one kind that are past their retention. One dated later than the newest is left alone: a
+    /// clock was wrong, and it is unknown which.
     pub fn prune(&self, newest: Millis, endings: &[&str]) -> anyhow::Result<()> {
         let mut backups = list(&self.path, endings)?;
         backups.retain(|(taken_at, _)| *taken_at <= newest);
@@ -114,8 +114,8 @@ impl Folder {
     }
 }
 
-/// The number of rows in a backup, stored in the comment of its gzip header (RFC 1952, section 2.3.1.1), so that it can be read without
-/// unpacking. Dumps of PostgreSQL have none.
+/// The number of rows in a backup, stored in the comment of its gzip header (RFC 1952, section 2.3.1.1), so that it can
+/// be read without unpacking. Dumps of PostgreSQL have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
     pub tickets: i64,
@@ -124,7 +124,7 @@ pub struct Holding {
 
 impl Holding {
     /// `None` where the file does not say.
-    pub fn of(path: &Path) -> Option<Self> {
+    fn of(path: &Path) -> Option<Self> {
         let file = GzDecoder::new(BufReader::new(File::open(path).ok()?));
         let comment = std::str::from_utf8(file.header()?.comment()?).ok()?;
         let (tickets, scans) = comment.strip_prefix("tickets ")?.split_once(" scans ")?;
@@ -146,7 +146,8 @@ pub struct Unfinished(pub PathBuf);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // If it was renamed, there is nothing to remove; if the removal fails, the next run repeats it. A failed copy also leaves its journal.
+        // If it was renamed, there is nothing to remove; if the removal fails, the next run repeats it. A failed copy
+        // also leaves its journal.
         let _ = fs::remove_file(&self.0);
         let _ = fs::remove_file(beside(&self.0, "-journal"));
     }
@@ -158,6 +159,12 @@ fn create(path: &Path) -> io::Result<File> {
 
 fn sync(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.sync_all()
+}
+
+/// Returns SQLite's newest backup that contains tickets, whatever the clock says now.
+pub fn newest_with_tickets(directory: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let mut backups = list(directory, SQLITE)?.into_iter().map(|(_, path)| path);
+    Ok(backups.find(|path| Holding::of(path).is_some_and(|holds| holds.tickets > 0)))
 }
 
 /// Returns the newest backup of one kind up to a time.
@@ -198,8 +205,8 @@ fn taken_at(file_name: &str, endings: &[&str]) -> Option<Millis> {
     (name(time, ending) == file_name).then_some(time)
 }
 
-/// Returns which of these backups, newest first, to keep: the newest of each of the last hours, the newest of each of the last days with a
-/// backup, and the newest of each older week.
+/// Returns which of these backups, newest first, to keep: the newest of each of the last hours, the newest of each of the
+/// last days with a backup, and the newest of each older week.
 fn kept(times: &[Millis]) -> BTreeSet<i64> {
     let mut kept = BTreeSet::new();
     let (mut days, mut weeks) = (BTreeSet::new(), 0);
@@ -250,7 +257,8 @@ pub fn is_compressed(path: &Path) -> io::Result<bool> {
     Ok(start == [0x1f, 0x8b])
 }
 
-/// Reads a file, decompressing it if it is a gzip; then the read fails, at the end at the latest, if the file is truncated or was altered.
+/// Reads a file, decompressing it if it is a gzip; then the read fails, at the end at the latest, if the file is
+/// truncated or was altered.
 pub fn reader(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     let file = BufReader::new(File::open(path)?);
     Ok(if is_compressed(path)? { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })

@@ -1,6 +1,6 @@
-//! Backups of PostgreSQL: its own programs dump and load, and a dump is kept only after a throwaway database was restored from it. The dump
-//! format has no checksum, so the dump is compressed here: gzip's checksum detects later changes. Passwords reach the programs through the
-//! environment, which other users of the machine cannot read.
+//! Backups of PostgreSQL: its own programs dump and load, and a dump is kept only after a throwaway database was restored
+//! from it. The dump format has no checksum, so the dump is compressed here: gzip's checksum detects later changes.
+//! Passwords reach the programs through the environment, which other users of the machine cannot read.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader};
@@ -24,8 +24,8 @@ use crate::config::{Database, for_a_url};
 use crate::model::Millis;
 use crate::store::{self, postgres_schema};
 
-/// Gates may have lists that are newer than the restored database, so it begins a new history of changes, numbered by the transactions of
-/// this server.
+/// Gates may have lists that are newer than the restored database, so it begins a new history of changes, numbered by the
+/// transactions of this server.
 const BEGIN_HISTORY: &str = "\
     update settings set value = decode(left(replace(gen_random_uuid()::text, '-', ''), 8), 'hex') where name = 'history'; \
     update tickets set change = null; update actions set change = null where change is not null";
@@ -34,8 +34,8 @@ const HAS_FORMER: &str = "select to_regclass('former_secrets') is not null";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Dumps a consistent state of a database that others may be writing to, and keeps the dump once a database on the scratch server was
-/// restored from it.
+/// Dumps a consistent state of a database that others may be writing to, and keeps the dump once a database on the
+/// scratch server was restored from it.
 pub async fn back_up(
     owner: &PgConnectOptions,
     scratch: &PgConnectOptions,
@@ -160,8 +160,8 @@ async fn make_room(owner: &PgConnectOptions) -> anyhow::Result<()> {
     Ok(connection.close().await?)
 }
 
-/// Restores the tables of a backup into a database that lacks them. Only the schema `public`: managed servers add schemas and extensions of
-/// their own to each database, which other servers do not have.
+/// Restores the tables of a backup into a database that lacks them. Only the schema `public`: managed servers add schemas
+/// and extensions of their own to each database, which other servers do not have.
 async fn load(file: &Path, into: &PgConnectOptions) -> anyhow::Result<()> {
     let database = into.get_database().unwrap_or(into.get_username());
     let mut program = program("pg_restore", into);

@@ -1,14 +1,13 @@
 //! The backups that a service on SQLite takes by itself: one a day, and one a minute while people are scanned.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::task::JoinHandle;
 
-use super::Backup;
-use super::archive::{self, Folder, Holding};
+use super::archive::{self, Folder};
 use crate::app::{App, BackupFailures};
 use crate::model::Millis;
 use crate::store::beside;
@@ -29,18 +28,25 @@ const REST: u32 = 20;
 /// take it.
 const STALE: Duration = Duration::from_hours(25);
 const RUNNING: Duration = Duration::from_secs(10 * 60);
+/// How long `BACKUP_COMMAND` may run before the full health check reports it.
+const LATE: Duration = Duration::from_secs(5 * 60);
 
 /// Fails if the backups in a directory are not reliable, for the full health check. Before the first backup nothing is wrong.
 /// `is_empty`: the database has never been used.
 pub fn check(app: &App, directory: &Path, is_empty: bool) -> anyhow::Result<()> {
-    let BackupFailures { taking, sending } = &app.backups;
+    let BackupFailures { taking, sending, sending_since } = &app.backups;
     anyhow::ensure!(!taking.load(Ordering::Relaxed), "the last backup failed");
     anyhow::ensure!(!sending.load(Ordering::Relaxed), "BACKUP_COMMAND failed for the last backup");
+    let since = *sending_since.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_late = since.is_some_and(|since| since.elapsed() > LATE);
+    anyhow::ensure!(!is_late, "BACKUP_COMMAND has been running for more than five minutes");
+    if is_empty && let Some(full) = archive::newest_with_tickets(directory)? {
+        anyhow::bail!("the database is empty, but {} contains tickets: see `restore`", full.display());
+    }
     let Some((taken_at, file)) = archive::newest(directory, archive::SQLITE, app.now())? else { return Ok(()) };
+    anyhow::ensure!(archive::is_compressed(&file)?, "the newest backup, {}, cannot be read", file.display());
     let is_stale = app.started.elapsed() > RUNNING && is_older(Some(taken_at), STALE, app.now());
     anyhow::ensure!(!is_stale, "the newest backup, {}, is more than 25 hours old", file.display());
-    let is_lost = is_empty && Holding::of(&file).is_some_and(|holds| holds.tickets > 0);
-    anyhow::ensure!(!is_lost, "the database is empty, but {} contains tickets: see `restore`", file.display());
     Ok(())
 }
 
@@ -48,28 +54,39 @@ pub fn check(app: &App, directory: &Path, is_empty: bool) -> anyhow::Result<()> 
 struct Regular {
     app: Arc<App>,
     directory: PathBuf,
-    /// The number of scans this process had decided when the newest backup began. `None` if scans of an earlier process may be missing in it.
+    /// The number of scans this process had decided when the newest backup began. `None` if scans of an earlier process
+    /// may be missing in it.
     kept_scans: Option<u64>,
-    /// The newest backup, until its sending begins.
-    unsent: Option<Backup>,
-    sending: Option<JoinHandle<()>>,
+    /// The newest backup until its sending begins, and when to send it.
+    unsent: Option<(PathBuf, Instant)>,
+    /// Returns the backup if it could not be sent.
+    sending: Option<JoinHandle<Option<PathBuf>>>,
 }
 
-/// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a restart neither skips
-/// a backup nor takes an extra one. `is_behind` is the result of [`is_behind`] before the first request.
+/// Takes a backup whenever the newest is too old, for as long as the service runs. The age is that of the file, so a
+/// restart neither skips a backup nor takes an extra one. `is_behind` is the result of [`is_behind`] before the first
+/// request.
 pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     let kept_scans = Some(0).filter(|_| !is_behind);
+    let failures = Arc::clone(&app);
+    let failed = |has_failed| failures.backups.taking.store(has_failed, Ordering::Relaxed);
     let mut regular = Regular { app, directory, kept_scans, unsent: None, sending: None };
     let mut rest = FIRST_LOOK;
     loop {
         tokio::time::sleep(rest).await;
-        let looked = regular.look().await;
-        regular.app.backups.taking.store(looked.is_err(), Ordering::Relaxed);
-        rest = looked.unwrap_or_else(|error| {
-            tracing::error!(error = format!("{error:#}"), "backup failed");
-            TRY_AGAIN
-        });
-        regular.send();
+        rest = match regular.look().await {
+            Ok(Some(rest)) => {
+                failed(false);
+                rest
+            }
+            Ok(None) => TRY_AGAIN,
+            Err(error) => {
+                failed(true);
+                tracing::error!(error = format!("{error:#}"), "backup failed");
+                TRY_AGAIN
+            }
+        };
+        regular.send().await;
     }
 }
 
@@ -82,46 +99,60 @@ pub fn is_behind(app: &App, directory: &Path) -> bool {
 }
 
 impl Regular {
-    /// Takes a backup if one is due, and returns the delay until the next check.
-    async fn look(&mut self) -> anyhow::Result<Duration> {
+    /// Takes a backup if one is due, and returns the delay until the next check. `None`: another process uses the directory.
+    async fn look(&mut self) -> anyhow::Result<Option<Duration>> {
         // Before the first request there may be no database.
         if !self.is_due()? || !self.app.settings.sqlite_file().is_some_and(Path::exists) {
-            return Ok(LOOK_AGAIN);
+            return Ok(Some(LOOK_AGAIN));
         }
-        let Some(folder) = Folder::open(&self.directory)? else { return Ok(TRY_AGAIN) };
+        let Some(folder) = Folder::open(&self.directory)? else { return Ok(None) };
         // Another process that serves the same file may have taken one since the check.
         if !self.is_due()? {
-            return Ok(LOOK_AGAIN);
+            return Ok(Some(LOOK_AGAIN));
         }
+        // Fails if the file is not the one that the service uses: a connection of its own to another file would apply the log
+        // that lies beside it, which belongs to the file of before, and delete it.
+        self.app.in_time(self.app.store().kept_secrets()).await?;
         let scans = self.app.metrics.decided_scans();
         let backup = super::take_into(&self.app, &folder, None).await?;
         self.kept_scans = Some(scans);
         if self.is_sending() {
             tracing::warn!("BACKUP_COMMAND is still sending the previous backup; it gets the newest one when it ends");
         }
-        let rest = LOOK_AGAIN.max(backup.elapsed * REST);
-        self.unsent = Some(backup);
+        if let Err(error) = &backup.pruned {
+            tracing::error!(error = format!("{error:#}"), "the backup is stored, but old ones cannot be removed");
+        }
+        self.unsent = Some((backup.path, Instant::now()));
         self.newest()?;
-        Ok(rest)
+        Ok(Some(LOOK_AGAIN.max(backup.elapsed * REST)))
     }
 
     fn is_sending(&self) -> bool {
         self.sending.as_ref().is_some_and(|sending| !sending.is_finished())
     }
 
-    /// Sends the newest backup once the previous one is sent. Backups do not wait for this.
-    fn send(&mut self) {
+    /// Sends the newest backup once the previous one is sent, and again if that fails. Backups do not wait for this.
+    async fn send(&mut self) {
         if self.is_sending() {
             return;
         }
-        let Some(backup) = self.unsent.take() else { return };
+        if let Some(sending) = self.sending.take()
+            && let Ok(Some(failed)) = sending.await
+        {
+            self.unsent.get_or_insert((failed, Instant::now() + TRY_AGAIN));
+        }
+        let Some((backup, _)) = self.unsent.take_if(|(_, when)| *when <= Instant::now()) else { return };
         let app = Arc::clone(&self.app);
         self.sending = Some(tokio::spawn(async move {
-            let sent = backup.follow_up(&app).await;
+            let since = |when| *app.backups.sending_since.lock().unwrap_or_else(PoisonError::into_inner) = when;
+            since(Some(Instant::now()));
+            // A backup taken by hand may have replaced it, and was sent then.
+            let sent = if backup.exists() { super::send(&app, &backup).await } else { Ok(()) };
+            since(None);
             app.backups.sending.store(sent.is_err(), Ordering::Relaxed);
-            if let Err(error) = sent {
-                tracing::error!(error = format!("{error:#}"), "the backup is stored, but its follow-up failed");
-            }
+            let error = sent.err()?;
+            tracing::error!(error = format!("{error:#}"), "the backup is stored, but not sent; trying again later");
+            Some(backup)
         }));
     }
 

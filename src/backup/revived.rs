@@ -1,5 +1,5 @@
-//! Reports what a restored backup brings back (keys that were revoked after it was taken, tickets with their old codes) and what it lacks (later
-//! keys, tickets and paper).
+//! Reports what a restored backup brings back (keys that were revoked after it was taken, tickets with their old codes)
+//! and what it lacks (later keys, tickets and paper).
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -15,7 +15,8 @@ pub(super) const TICKETS: &str = "select t.ticket_id, e.slug as event, t.seat, t
     from tickets t join events e on e.event_id = t.event_id where e.slug not like '% %' order by t.ticket_id";
 pub(super) const USERS: &str = "select user_id, username from users order by user_id";
 
-/// Read only from a schema with `former_secrets`: replaced secrets of keys, and up to when devices have the code keys of tickets.
+/// Read only from a schema with `former_secrets`: replaced secrets of keys, and up to when devices have the code keys of
+/// tickets.
 pub(super) const FORMER: &str = "select secret_hash, key_id from former_secrets";
 pub(super) const MANIFESTS: &str = "select key_id, manifest_at from keys where manifest_at is not null";
 
@@ -30,7 +31,8 @@ pub(super) const KEEP_SECRET: &str = "insert into former_secrets (secret_hash, k
     and not exists (select 1 from keys k where k.secret_hash = $1) on conflict do nothing";
 pub(super) const KEEP_MANIFEST: &str = "update keys set manifest_at = $2 where key_id = $1";
 
-/// Reads the state of a database of either kind through `$connection`; `$has_former` is the query whether it has `former_secrets`.
+/// Reads the state of a database of either kind through `$connection`; `$has_former` is the query whether it has
+/// `former_secrets`.
 macro_rules! state_of {
     ($connection:expr, $has_former:expr) => {{
         let connection = $connection;
@@ -50,8 +52,9 @@ macro_rules! state_of {
     }};
 }
 
-/// Stores keys and secrets that the previous database has and this one lacks, so that their devices can authenticate unsent scans. All of them
-/// are stored as revoked or replaced, so accepting these scans takes an organizer's consent. Evaluates to the ids of the keys added.
+/// Stores keys and secrets that the previous database has and this one lacks, so that their devices can authenticate
+/// unsent scans. All of them are stored as revoked or replaced, so accepting these scans takes an organizer's consent.
+/// Evaluates to the ids of the keys added.
 macro_rules! keep_ended {
     ($connection:expr, $before:expr, $now:expr, $has_former:expr) => {{
         let (connection, before, now) = ($connection, $before, $now);
@@ -166,8 +169,8 @@ impl State {
         present.chain(self.former.iter().map(|(secret_hash, key_id)| (secret_hash.as_slice(), *key_id)))
     }
 
-    /// Describes what is valid in this restored database: all of it or, given the database that it replaces, only what was no longer valid
-    /// there.
+    /// Describes what is valid in this restored database: all of it or, given the database that it replaces, only what
+    /// was no longer valid there.
     pub fn describe(&self, before: Option<&Before>, now: Millis) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.

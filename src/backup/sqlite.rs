@@ -26,7 +26,8 @@ const HAS_FORMER: &str = "select exists (select 1 from sqlite_schema where name 
 /// How long the copy waits until it can begin to read; readers and writers go on while it reads.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Copies a consistent state of a database that others may be writing to, and compresses the copy after checking that it is intact.
+/// Copies a consistent state of a database that others may be writing to, and compresses the copy after checking that it
+/// is intact.
 pub async fn back_up(database: &Path, folder: &Folder, taken_at: Millis) -> anyhow::Result<(PathBuf, Contents)> {
     let copy = folder.unfinished()?;
     // SQLite's error does not say which file is missing.

@@ -11,7 +11,7 @@ pub fn run() -> anyhow::Result<()> {
     }
     if let Some(version) = later {
         say!(
-            "The schema has version {version}, from a later release. Release {} works with it; nothing to do.",
+            "The schema has version {version}, from a later release. Release {} works with it.",
             env!("CARGO_PKG_VERSION")
         );
     } else if applied.is_empty() {

@@ -1,7 +1,9 @@
 //! `query`: reads the database where neither `sqlite3` nor `psql` is available, as in the image.
 
 use std::path::Path;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use data_encoding::HEXLOWER;
 use futures_util::TryStreamExt as _;
@@ -19,6 +21,7 @@ use crate::config::Database;
 pub struct Arguments {
     /// A single select, such as "select status, count(*) from tickets group by status"; it cannot change anything. The
     /// views v_events, v_users, v_tickets, v_keys, v_scans and v_actions show times and ids in readable form
+    #[arg(allow_hyphen_values = true)]
     statement: String,
     /// Print CSV instead of a table
     #[arg(long)]
@@ -28,6 +31,10 @@ pub struct Arguments {
 /// Views of the tables in readable form, for this session only.
 const SQLITE_VIEWS: &str = include_str!("../../sql/sqlite/views/readable.sql");
 const POSTGRES_VIEWS: &str = include_str!("../../sql/postgres/views/readable.sql");
+
+/// No longer than a person waits, because the database also serves gates.
+const PATIENCE: Duration = Duration::from_secs(30);
+const BEGIN: &str = "begin; set local statement_timeout = '30s'; set local time zone 'UTC'";
 
 /// The names of the columns, and the rows. Values are text; `None` is null.
 struct Answer {
@@ -39,10 +46,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let app = super::app_on_what_is_there()?;
     let statement = arguments.statement.as_str();
     let answer = super::block_on(async {
-        match &app.settings.database {
-            Database::Sqlite(file) => of_sqlite(file, statement).await,
-            Database::Postgres { service, .. } => of_postgres(service, statement).await,
-        }
+        let answer = async {
+            match &app.settings.database {
+                Database::Sqlite(file) => of_sqlite(file, statement).await,
+                Database::Postgres { service, .. } => of_postgres(service, statement).await,
+            }
+        };
+        tokio::time::timeout(PATIENCE, answer).await.context("the answer takes longer than 30 s")?
     })?;
     if arguments.csv { print_csv(&answer) } else { print_table(&answer) }
 }
@@ -58,8 +68,10 @@ async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {
     let mut connection = options.connect().await?;
     connection.execute(SQLITE_VIEWS).await?;
     let statement = within(statement);
-    let columns = names((&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await?.columns());
-    let rows: Vec<SqliteRow> = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await?;
+    let prepared = (&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await.map_err(said)?;
+    let columns = names(prepared.columns());
+    let rows = sqlx::raw_sql(AssertSqlSafe(statement)).fetch(&mut connection).try_collect().await;
+    let rows: Vec<SqliteRow> = rows.map_err(said)?;
     connection.close().await?;
     Answer::of(columns, &rows, |row, place| {
         let value = row.try_get_raw(place)?;
@@ -78,13 +90,10 @@ async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {
 async fn of_postgres(service: &PgConnectOptions, statement: &str) -> anyhow::Result<Answer> {
     let mut connection = service.clone().disable_statement_logging().connect().await?;
     // A replica rejects the views, but its tables can be read.
-    if connection.execute(AssertSqlSafe(format!("begin; {POSTGRES_VIEWS}"))).await.is_err() {
-        connection.execute("rollback; begin").await?;
+    if connection.execute(AssertSqlSafe(format!("{BEGIN}; {POSTGRES_VIEWS}"))).await.is_err() {
+        connection.execute(AssertSqlSafe(format!("rollback; {BEGIN}"))).await?;
     }
-    // No longer than a person waits, because the database also serves gates.
-    connection
-        .execute("set transaction read only; set local statement_timeout = '30s'; set local time zone 'UTC'")
-        .await?;
+    connection.execute("set transaction read only").await?;
     let statement = within(statement);
     // Preparing accepts only one statement, so a second one cannot end the transaction and then write.
     let prepared = (&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await.map_err(said)?;
@@ -158,5 +167,9 @@ fn print_table(answer: &Answer) -> anyhow::Result<()> {
 
 /// Escapes control characters, so that a guest's name cannot control the terminal.
 fn visible(text: &str) -> String {
-    text.chars().flat_map(|one| if one.is_control() { one.escape_default().collect() } else { vec![one] }).collect()
+    // Marks of direction would reorder what stands around them.
+    let is_unsafe = |one: char| {
+        one.is_control() || matches!(one, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().flat_map(|one| if is_unsafe(one) { one.escape_default().collect() } else { vec![one] }).collect()
 }

@@ -277,10 +277,9 @@ impl Run {
     fn full_health(&mut self) -> anyhow::Result<()> {
         let reply = self.client.get("/health?full=1")?;
         reply.is(200, "ok").with_context(|| {
-            let failed: Vec<&str> = ["database", "migrations", "clock"]
-                .into_iter()
-                .filter(|part| reply.body[part].as_str() == Some("failed"))
-                .collect();
+            let checks = reply.body.as_object().into_iter().flatten().filter(|(name, _)| *name != "status");
+            let failed: Vec<&str> =
+                checks.filter(|(_, result)| *result == "failed").map(|(name, _)| name.as_str()).collect();
             if failed.is_empty() { "failed".to_owned() } else { failed.join(", ") }
         })
     }

@@ -278,7 +278,8 @@ pub async fn hand_in_scans(call: Call<'_>) -> Result<Response, Error> {
 
 fn read_item(item: &RawValue, now: Millis) -> Result<Item, Error> {
     let body: ScanBody = parse_object(item.get().as_bytes()).map_err(|error| match error {
-        // As part of the batch it was valid JSON; only its values cannot be read, such as `1e999` or a text that is not Unicode.
+        // As part of the batch it was valid JSON; only its values cannot be read, such as `1e999` or a text that is not
+        // Unicode.
         Error::MalformedJson(_) => Error::field("body", Fault::Unreadable),
         error => error,
     })?;

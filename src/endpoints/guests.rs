@@ -68,8 +68,8 @@ impl Sought {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Guests {
-    /// The first [`crate::limits::GUESTS`] matches, those of the key's gate first. Tickets of other gates show only the gate, seat
-    /// and holder. More letters narrow the search.
+    /// The first [`crate::limits::GUESTS`] matches, those of the key's gate first. Tickets of other gates show only the
+    /// gate, seat and holder. More letters narrow the search.
     #[cfg_attr(test, schemars(length(max = GUESTS)))]
     guests: Vec<ScannedTicket>,
 }

@@ -31,8 +31,8 @@ use crate::store::{
 pub(crate) struct ImportQuery {
     /// Whether to return what would happen without doing it. For lists only.
     dry_run: Option<Flag>,
-    /// The field of each column of the list, in order, separated by commas; an empty one or `-` ignores the column. When absent,
-    /// columns are recognised by their names.
+    /// The field of each column of the list, in order, separated by commas; an empty one or `-` ignores the column. When
+    /// absent, columns are recognised by their names.
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     columns: Option<Columns>,
     /// What to do about unknown columns; `refuse` when absent.
@@ -669,8 +669,8 @@ impl Comparison<'_> {
         Ok((!correction.is_empty()).then_some(correction))
     }
 
-    /// Returns whether a row names the ticket's holder. A person identified by name only is taken for the holder: the name may be
-    /// what the row corrects.
+    /// Returns whether a row names the ticket's holder. A person identified by name only is taken for the holder: the
+    /// name may be what the row corrects.
     fn is_holder(&self, person: &Person, holder: &str, ticket: &Issued) -> bool {
         let is_same = person.username.as_ref().is_some_and(|username| username.eq_ignore_ascii_case(holder));
         person.is_name_only || (is_same && ticket.holder_event_id == self.people_of)

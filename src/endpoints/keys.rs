@@ -41,8 +41,8 @@ pub struct NewKey {
     #[serde(default)]
     pub offline: bool,
     /// When the key expires. Absent or null: the key of an `organizer` after [`crate::limits::KEY_OF_ORGANIZER`], but no later
-    /// than the key that creates it; another key [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, if that is unknown
-    /// or long past, after [`crate::limits::KEY_WITHOUT_END`].
+    /// than the key that creates it; another key [`crate::limits::KEY_AFTER_EVENT`] after its event's end or, if that is
+    /// unknown or long past, after [`crate::limits::KEY_WITHOUT_END`].
     pub expires_at: Option<Millis>,
 }
 

@@ -36,8 +36,8 @@ const NOTED_AGAIN: Duration = Duration::from_mins(1);
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ManifestQuery {
-    /// The `as_of` of an earlier manifest: return only tickets changed since, and of other gates than the key's only new ones; or
-    /// all if the service cannot tell (`whole`).
+    /// The `as_of` of an earlier manifest: return only tickets changed since, and of other gates than the key's only new
+    /// ones; or all if the service cannot tell (`whole`).
     #[cfg_attr(test, schemars(with = "Option<u64>"))]
     since: Option<Since>,
 }
@@ -173,8 +173,8 @@ struct OwnEntry<'a> {
     paid: Option<i64>,
     /// Whether the ticket was printed, so that its printed code admits: once, or once a day, without a rotating code.
     printed: bool,
-    /// The TOTP key, 20 bytes in base32 without padding. It is a secret. Absent if nobody holds the ticket, or it is revoked: all
-    /// its codes are refused.
+    /// The TOTP key, 20 bytes in base32 without padding. It is a secret. Absent if nobody holds the ticket, or it is
+    /// revoked: all its codes are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "String", regex(pattern = "^[A-Z2-7]{32}$")))]
     key: Option<String>,
@@ -191,8 +191,8 @@ pub(crate) struct Manifest {
     /// Whether these are all of the event's tickets: a device forgets any other ticket. Also true if `since` is from before the
     /// restore of a backup, or from release 0.1.0.
     whole: bool,
-    /// The counts, in that state, of all tickets whose `status` this key gets. If there is no change since (304) and a device's own
-    /// list has other counts, it loads the whole list and reports the difference.
+    /// The counts, in that state, of all tickets whose `status` this key gets. If there is no change since (304) and a
+    /// device's own list has other counts, it loads the whole list and reports the difference.
     counts: GateState,
     codes: Codes,
     limits: GateLimits,
@@ -305,8 +305,8 @@ impl Reader {
     }
 }
 
-/// Returns whether a ticket's code matters to the decision: not if nobody holds the ticket or it is revoked. A used ticket may be
-/// admitted again after an exit or an undo, and only its right code shows that it is used.
+/// Returns whether a ticket's code matters to the decision: not if nobody holds the ticket or it is revoked. A used
+/// ticket may be admitted again after an exit or an undo, and only its right code shows that it is used.
 fn may_be_admitted(ticket: &ManifestTicket) -> bool {
     ticket.username.is_some() && ticket.status != Status::Revoked
 }
@@ -325,8 +325,8 @@ async fn read_page(
     let Some((key_id, newest)) = reader.key_id.zip(given.map(|ticket| ticket.seeded_at).max()) else {
         return Ok(tickets);
     };
-    // Read for each page, because a download may take minutes. The maximum covers a clock that was ahead when a seed was made, or
-    // is behind now.
+    // Read for each page, because a download may take minutes. The maximum covers a clock that was ahead when a seed was
+    // made, or is behind now.
     let now = app.now().max(newest);
     let is_good = app.store().note_manifest(key_id, now + NOTED_AGAIN, now + NOTED_AHEAD).await?;
     if is_good { Ok(tickets) } else { Err(Error::Unauthenticated(None)) }

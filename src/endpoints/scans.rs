@@ -53,8 +53,8 @@ pub(crate) struct ScanBody {
     note: Option<Text<NOTE>>,
     /// Another ticket of somebody who was just admitted, from the `party` of that answer or from the manifest.
     ticket_id: Option<Uuid>,
-    /// The scan that vouches for the ticket instead of a code: an accepted entry, by a code or by hand, with the same key, of a ticket
-    /// of the same holder at the same gate, at most [`crate::limits::PARTY_WINDOW`] before.
+    /// The scan that vouches for the ticket instead of a code: an accepted entry, by a code or by hand, with the same
+    /// key, of a ticket of the same holder at the same gate, at most [`crate::limits::PARTY_WINDOW`] before.
     vouched_by: Option<Uuid>,
     /// Only in a batch: people whom a supervisor admitted without a ticket, instead of a ticket.
     walk_up: Option<WalkUpDetails>,
@@ -62,9 +62,10 @@ pub(crate) struct ScanBody {
     at_gate: Option<Place>,
     /// `entry` when absent.
     direction: Option<Direction>,
-    /// When the device made the scan, by its own clock. In a batch the decision is made as of this time, which must be after the
-    /// key's creation, at most [`crate::limits::OFFLINE_WINDOW`] ago and at most [`crate::limits::OFFLINE_AHEAD`] ahead. In a single
-    /// scan, a time further off than that is replaced by the time of receipt.
+    /// When the device made the scan, by its own clock. In a batch the decision is made as of this time, which must be
+    /// after the key's creation, at most [`crate::limits::OFFLINE_WINDOW`] ago and at most
+    /// [`crate::limits::OFFLINE_AHEAD`] ahead. In a single scan, a time further off than that is replaced by the time of
+    /// receipt.
     pub(super) scanned_at: Option<Millis>,
     /// Only in a batch: the gate's offline decision. Never `too_many_attempts` or `undone`, which no gate decides.
     pub(super) offline_result: Option<ScanResult>,
@@ -204,14 +205,15 @@ pub(crate) struct ScanReply {
     opens_at: Option<Millis>,
     /// With `too_late`: until when the ticket admitted. Null otherwise.
     closed_at: Option<Millis>,
-    /// With `stale_code`: how far the code is from now, in whole seconds. Negative: from the past (a screenshot, or a slow clock).
-    /// Positive: from the future (a fast clock). Null if the code is right but this ticket must wait for the next one. With
-    /// `wrong_code`: a multiple of 900 if the code would be right exactly that far away, because the phone's clock or time zone was
-    /// set by hand; otherwise null. Null with any other result.
+    /// With `stale_code`: how far the code is from now, in whole seconds. Negative: from the past (a screenshot, or a
+    /// slow clock). Positive: from the future (a fast clock). Null if the code is right but this ticket must wait for the
+    /// next one. With `wrong_code`: a multiple of 900 if the code would be right exactly that far away, because the
+    /// phone's clock or time zone was set by hand; otherwise null. Null with any other result.
     seconds_off: Option<i64>,
-    /// The first [`crate::limits::PARTY`] of the holder's other tickets for this gate that could be admitted now, each by a scan of
-    /// its own with `ticket_id` and with this `scan_id` as `vouched_by`. Only with `accepted`, for an entry by a code or by hand, for
-    /// the key that made it, and only while it may vouch for them. Otherwise empty, and always empty in batches.
+    /// The first [`crate::limits::PARTY`] of the holder's other tickets for this gate that could be admitted now, each by
+    /// a scan of its own with `ticket_id` and with this `scan_id` as `vouched_by`. Only with `accepted`, for an entry by
+    /// a code or by hand, for the key that made it, and only while it may vouch for them. Otherwise empty, and always
+    /// empty in batches.
     #[cfg_attr(test, schemars(length(max = crate::limits::PARTY)))]
     party: Vec<PartyTicket>,
     /// Whether the `scan_id` was sent before: the result is then its first verdict, or `undone`, and nothing has changed.
@@ -244,8 +246,8 @@ pub(super) struct ScannedTicket {
     /// The holder's name; null if unknown or hidden.
     #[cfg_attr(test, schemars(with = "Option<Text<{ crate::limits::NAME }>>"))]
     full_name: Option<String>,
-    /// The slug of the event whose own people the holder is among; null for a holder of the whole installation, without a holder,
-    /// or if hidden.
+    /// The slug of the event whose own people the holder is among; null for a holder of the whole installation, without a
+    /// holder, or if hidden.
     #[cfg_attr(test, schemars(with = "Option<Slug>"))]
     holder_event: Option<String>,
     /// The ticket's category; null if it has none, or if hidden.
@@ -262,7 +264,8 @@ pub(super) struct ScannedTicket {
     valid_until: Option<Millis>,
     /// Whether it was issued at the door to somebody without a ticket; null if hidden.
     walk_up: Option<bool>,
-    /// What was paid for it at the door, in the smallest unit of the event's currency; null if nothing was recorded, or if hidden.
+    /// What was paid for it at the door, in the smallest unit of the event's currency; null if nothing was recorded, or
+    /// if hidden.
     #[cfg_attr(test, schemars(range(min = 0)))]
     paid: Option<i64>,
     /// Whether the holder is inside: came in and has not gone out. Null if hidden.

@@ -27,12 +27,13 @@ pub(crate) struct EventStats<'a> {
     #[cfg_attr(test, schemars(with = "Slug"))]
     event: String,
     /// When they were counted; they include everything before. That is now, except for events with
-    /// [`crate::limits::LARGE_EVENT`] tickets and scans or more, whose statistics are cached for ten times as long as counting took,
-    /// and at least a second.
+    /// [`crate::limits::LARGE_EVENT`] tickets and scans or more, whose statistics are cached for ten times as long as
+    /// counting took, and at least a second.
     as_of: Millis,
     #[serde(flatten)]
     counts: Counts,
-    /// Refused scans by reason. A reason without a refusal may be absent. `too_many_attempts` is not a verdict and is not counted.
+    /// Refused scans by reason. A reason without a refusal may be absent. `too_many_attempts` is not a verdict and is not
+    /// counted.
     refused: &'a BTreeMap<String, i64>,
     /// Scans that were undone.
     #[cfg_attr(test, schemars(range(min = 0)))]
@@ -55,8 +56,8 @@ pub(crate) struct EventStats<'a> {
     currency: Option<String>,
     /// Admissions by minute, in chronological order.
     arrivals: &'a [Arrivals],
-    /// The keys with [`crate::limits::GUESSES_NOTED`] or more refused codes within the last [`crate::limits::GUESSES_SHOWN`], those
-    /// with the most first. Only for organizers and supervisors.
+    /// The keys with [`crate::limits::GUESSES_NOTED`] or more refused codes within the last
+    /// [`crate::limits::GUESSES_SHOWN`], those with the most first. Only for organizers and supervisors.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Vec<Guessing>"))]
     guessing: Option<Vec<Guessing>>,

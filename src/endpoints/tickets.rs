@@ -145,8 +145,8 @@ pub(crate) struct ListQuery {
     status: Option<Status>,
     /// Only tickets of this gate.
     gate: Option<Place>,
-    /// Only tickets where each of these words is part of the seat, the name, the username or the e-mail address, ignoring order,
-    /// case and accents. A key bound to an event does not search addresses of other people than the event's own.
+    /// Only tickets where each of these words is part of the seat, the name, the username or the e-mail address, ignoring
+    /// order, case and accents. A key bound to an event does not search addresses of other people than the event's own.
     #[cfg_attr(test, schemars(with = "Option<String>", length(max = SEARCH), regex(pattern = PRINTABLE)))]
     q: Option<Search>,
     /// Maximum number of entries in a page.

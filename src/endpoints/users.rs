@@ -18,8 +18,8 @@ use crate::store::{DEFAULT_EVENT, PersonName, UserChange, UserDetails};
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PeopleQuery {
-    /// The slug of the event whose own people are meant. When absent: for a key bound to an event, that event; for another key, the
-    /// whole installation.
+    /// The slug of the event whose own people are meant. When absent: for a key bound to an event, that event; for
+    /// another key, the whole installation.
     event: Option<Slug>,
 }
 

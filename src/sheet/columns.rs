@@ -1,5 +1,5 @@
-//! The names of columns: `columns.json` has them in six languages, and as well-known sellers and forms export them. A new name is a new entry
-//! of that file.
+//! The names of columns: `columns.json` has them in six languages, and as well-known sellers and forms export them. A new
+//! name is a new entry of that file.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;

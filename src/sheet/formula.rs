@@ -1,6 +1,7 @@
-//! Escapes formulas: whatever a spreadsheet would run gets an apostrophe before it, so that it shows it as text. This applies at the start of
-//! a field, and wherever a spreadsheet of another language may begin a cell: one that splits at `;` takes the whole line up to the first `;`
-//! for one cell, and our quotes within it for text. The escape is reversible for any text: an existing apostrophe gets another one.
+//! Escapes formulas: whatever a spreadsheet would run gets an apostrophe before it, so that it shows it as text. This
+//! applies at the start of a field, and wherever a spreadsheet of another language may begin a cell: one that splits at
+//! `;` takes the whole line up to the first `;` for one cell, and our quotes within it for text. The escape is reversible
+//! for any text: an existing apostrophe gets another one.
 
 use std::borrow::Cow;
 

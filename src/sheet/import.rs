@@ -1,5 +1,5 @@
-//! Reading an imported list of tickets: the meaning of each column, and the tickets of each line. The API, the command line and the
-//! organizer's page share this reader.
+//! Reading an imported list of tickets: the meaning of each column, and the tickets of each line. The API, the command
+//! line and the organizer's page share this reader.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Cursor;
@@ -383,8 +383,8 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// Returns the header and its line number: the first line with two known names, else the first with one, else the first line. Above it there
-/// may be a title. If the line found has no known name but an address, there is no header.
+/// Returns the header and its line number: the first line with two known names, else the first with one, else the first
+/// line. Above it there may be a title. If the line found has no known name but an address, there is no header.
 fn header_of(source: &Source<'_>) -> (u64, StringRecord) {
     let named =
         |record: &StringRecord| record.iter().take(COLUMNS).filter(|name| columns::find(name).is_some()).count().min(2);
@@ -401,8 +401,8 @@ fn no_header(source: &Source<'_>) -> (u64, StringRecord) {
     (0, vec![""; width.unwrap_or_default()].into())
 }
 
-/// Finds the line numbers of successive records. The reader's own position lags: where it says that a record begins, there may still be
-/// the rest of a line break, and empty lines.
+/// Finds the line numbers of successive records. The reader's own position lags: where it says that a record begins,
+/// there may still be the rest of a line break, and empty lines.
 struct Lines<'a> {
     file: &'a [u8],
     counted: usize,
@@ -432,8 +432,8 @@ fn breaks_in(text: &[u8]) -> u64 {
     (feeds + returns) as u64
 }
 
-/// Returns the line of the last record and the line where its last quote begins, if that is never closed: it then contains the rest of the
-/// file.
+/// Returns the line of the last record and the line where its last quote begins, if that is never closed: it then
+/// contains the rest of the file.
 fn unclosed_quote(source: &Source<'_>) -> Option<(u64, u64)> {
     let text = source.text.as_bytes();
     let mut records = Records::of(source);
@@ -586,8 +586,8 @@ impl<'a> LineReader<'a> {
         }
     }
 
-    /// Rejects a line with more fields than the header, and cells that no field can hold. Fewer fields are accepted: Excel leaves out empty cells
-    /// at the end of a line.
+    /// Rejects a line with more fields than the header, and cells that no field can hold. Fewer fields are accepted:
+    /// Excel leaves out empty cells at the end of a line.
     fn check(&self, cells: &mut Cells<'_>) {
         if cells.record.iter().skip(self.width).any(|text| !text.is_empty()) {
             let fault = Fault::WrongFieldCount { expected: self.width, found: cells.record.len() };
@@ -708,7 +708,8 @@ pub fn note(lines: &mut Vec<u64>, line: u64) {
     }
 }
 
-/// Whether the line is the sum of the others: all its texts say so. A person with such a name would also have a seat or an address.
+/// Whether the line is the sum of the others: all its texts say so. A person with such a name would also have a seat or
+/// an address.
 fn is_sum(cells: &Cells<'_>) -> bool {
     let naming = Field::iter().filter(|field| ![Field::Quantity, Field::Status].contains(field));
     let mut named = naming.filter_map(|field| cells.text(field)).peekable();
@@ -778,8 +779,8 @@ fn read_person(cells: &mut Cells<'_>) -> Option<Person> {
     (person != Person::default()).then_some(person)
 }
 
-/// Returns the name from one column or two. What many lists call the name is half of it if the other half is in the next column: `Nombre` and
-/// `Apellidos`, `Vorname` and `Name`.
+/// Returns the name from one column or two. What many lists call the name is half of it if the other half is in the next
+/// column: `Nombre` and `Apellidos`, `Vorname` and `Name`.
 fn read_name(cells: &mut Cells<'_>) -> Option<String> {
     let fields = [Field::FirstName, Field::FullName, Field::LastName];
     let [first, full, last] = fields.map(|field| cells.text(field));
@@ -803,8 +804,8 @@ fn read_note(cells: &mut Cells<'_>) -> Option<String> {
     cells.check::<Text<TICKET_NOTE>>(Field::Note, text).map(|note| note.0)
 }
 
-/// Parses a time in RFC 3339 or as spreadsheets write it. A date without a time is the beginning of the event's day that many days later: a
-/// day ends when the next one begins.
+/// Parses a time in RFC 3339 or as spreadsheets write it. A date without a time is the beginning of the event's day that
+/// many days later: a day ends when the next one begins.
 fn moment_of(text: &str, days: i64, time_zone: &TimeZone) -> Option<Millis> {
     if let Some(moment) = Millis::parse(text) {
         return Some(moment);
@@ -888,8 +889,8 @@ fn username_of_email(email: &str) -> String {
     format!("{}-{}", plain.take(most).collect::<String>(), fingerprint(&[email.to_lowercase().as_bytes()]))
 }
 
-/// Returns a username for a person of whom only the name is known: readable, and the same for the same name in the same `scope`, such as an
-/// event. `number` counts the people of a list with this name, from 1.
+/// Returns a username for a person of whom only the name is known: readable, and the same for the same name in the same
+/// `scope`, such as an event. `number` counts the people of a list with this name, from 1.
 pub fn username_of_name(name: &str, scope: &[u8], number: usize) -> String {
     let words = name
         .split_whitespace()

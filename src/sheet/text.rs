@@ -158,8 +158,8 @@ fn plausibility(text: &str) -> i64 {
     sum
 }
 
-/// Scores one character: a small letter belongs beside small ones, or at the beginning or end of a word; a capital begins a word or stands
-/// among capitals; other characters do not occur within words.
+/// Scores one character: a small letter belongs beside small ones, or at the beginning or end of a word; a capital begins
+/// a word or stands among capitals; other characters do not occur within words.
 fn fits(before: char, character: char, after: char) -> i64 {
     const USUAL: &str = "áéíóúàèìòùâêîôûäëïöüñçãõåæøßœÁÉÍÓÚÀÈÌÒÙÂÊÎÔÛÄËÏÖÜÑÇÃÕÅÆØŒ";
     let is_in_word = before.is_alphabetic() || after.is_alphabetic();
@@ -191,8 +191,8 @@ fn fits(before: char, character: char, after: char) -> i64 {
     }
 }
 
-/// Returns the separator named by a first line such as `sep=;`, which Excel reads and others write, and the length of that line. Excel
-/// itself also writes it in quotes, followed by the separators of empty cells.
+/// Returns the separator named by a first line such as `sep=;`, which Excel reads and others write, and the length of
+/// that line. Excel itself also writes it in quotes, followed by the separators of empty cells.
 fn separator_line(text: &str) -> Option<(u8, usize)> {
     let line = text.split_inclusive('\n').next()?;
     let told = line.trim_matches(['\r', '\n', ' ']);

@@ -1,5 +1,5 @@
-//! Excel workbooks (.xlsx, ECMA-376): the first sheet with rows, as CSV, with each cell as people see it. A workbook is read piece by piece,
-//! and rejected if it unpacks to much more than a list of people does: a few KiB can unpack to GiB.
+//! Excel workbooks (.xlsx, ECMA-376): the first sheet with rows, as CSV, with each cell as people see it. A workbook is
+//! read piece by piece, and rejected if it unpacks to much more than a list of people does: a few KiB can unpack to GiB.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufReader, Read};

@@ -1,5 +1,5 @@
-//! The schema, as a list of migrations: applied by `migrate`, checked in backups, and tested one by one. `docs/development.md` says how to
-//! add one.
+//! The schema, as a list of migrations: applied by `migrate`, checked in backups, and tested one by one.
+//! `docs/development.md` says how to add one.
 
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};

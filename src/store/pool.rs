@@ -1,5 +1,5 @@
-//! A lazy pool of sqlx connections, managed by `deadpool`. sqlx's own pool sends a ping after each use from a background task: one more
-//! round trip for every call, and work after the response, when Cloud Run freezes the process.
+//! A lazy pool of sqlx connections, managed by `deadpool`. sqlx's own pool sends a ping after each use from a background
+//! task: one more round trip for every call, and work after the response, when Cloud Run freezes the process.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,13 +42,13 @@ impl<Db: Database> Copy for Session<Db> {}
 pub struct Connector<Db: Database> {
     options: OptionsOf<Db>,
     session: Session<Db>,
-    /// The timeout for connecting, shorter than that of a request. When the database is back, calls that still wait for a reply to their
-    /// first packets give up their connections within this time.
+    /// The timeout for connecting, shorter than that of a request. When the database is back, calls that still wait for a
+    /// reply to their first packets give up their connections within this time.
     connect_timeout: Duration,
     /// How long an idle connection may take to answer a ping before it is replaced.
     ping_timeout: Duration,
-    /// When a connection was last found dead. Those that were idle then most likely died with it; a ping to each of them in turn would take
-    /// longer than the timeout of a request.
+    /// When a connection was last found dead. Those that were idle then most likely died with it; a ping to each of them
+    /// in turn would take longer than the timeout of a request.
     found_dead: Mutex<Option<Instant>>,
 }
 
@@ -93,15 +93,16 @@ pub struct Pool<Db: Database> {
     connections: managed::Pool<Connector<Db>>,
     /// The turns of long reads.
     long: Turns,
-    /// The turns of counts, which may take ten seconds: no page of an export waits that long. The two together must leave a connection
-    /// to other calls, so in a pool of two or fewer they are the same.
+    /// The turns of counts, which may take ten seconds: no page of an export waits that long. The two together must leave
+    /// a connection to other calls, so in a pool of two or fewer they are the same.
     counting: Turns,
     /// The number of calls that have got a connection.
     calls: Arc<AtomicUsize>,
 }
 
-/// Admits one read at a time, and holds the time at which the next may begin. If other calls came during a read, the next one waits
-/// for as long as it took, at most [`PAUSE`]: so pages of an export, one after the other, leave at least half of a processor to scans.
+/// Admits one read at a time, and holds the time at which the next may begin. If other calls came during a read, the next
+/// one waits for as long as it took, at most [`PAUSE`]: so pages of an export, one after the other, leave at least half
+/// of a processor to scans.
 type Turns = Arc<tokio::sync::Mutex<Instant>>;
 
 fn new_turns() -> Turns {
@@ -162,7 +163,8 @@ where
         Self { connections, long, counting, calls: Arc::default() }
     }
 
-    /// Leases a connection for a read of up to a whole event, one at a time: more would take connections and processors from scans.
+    /// Leases a connection for a read of up to a whole event, one at a time: more would take connections and processors
+    /// from scans.
     pub async fn lease_long(&self) -> Result<Lease<Db>, Error> {
         self.lease_at(&self.long).await
     }
@@ -195,8 +197,8 @@ where
     }
 }
 
-/// A connection for one call. Only [`Lease::settle`] returns it to the pool. If the call is dropped at its deadline, or fails in a way
-/// that leaves the connection in doubt, the connection is closed with the lease and never used again.
+/// A connection for one call. Only [`Lease::settle`] returns it to the pool. If the call is dropped at its deadline, or
+/// fails in a way that leaves the connection in doubt, the connection is closed with the lease and never used again.
 pub struct Lease<Db: Database> {
     connection: Option<Object<Connector<Db>>>,
     in_transaction: bool,
@@ -212,8 +214,8 @@ where
         self.connection.as_mut().expect("a lease holds its connection until it is settled")
     }
 
-    /// Begins a transaction, which lasts until the call is settled. If the call is a transaction already, only the part of the statement
-    /// after `begin` is executed.
+    /// Begins a transaction, which lasts until the call is settled. If the call is a transaction already, only the part
+    /// of the statement after `begin` is executed.
     pub async fn begin(mut self, statement: &'static str) -> Result<Self, Error> {
         let statement = match self.in_transaction {
             true => statement.trim_start_matches("begin").trim_start_matches(';'),
@@ -226,8 +228,8 @@ where
         Ok(self)
     }
 
-    /// Ends the call with its outcome: commits the transaction, or rolls it back if the call was refused. sqlx's own `Transaction` would
-    /// send the rollback only with the next statement, and hold its locks until then.
+    /// Ends the call with its outcome: commits the transaction, or rolls it back if the call was refused. sqlx's own
+    /// `Transaction` would send the rollback only with the next statement, and hold its locks until then.
     pub async fn settle<T>(mut self, outcome: Result<T, Error>) -> Result<T, Error> {
         if matches!(&outcome, Err(Error::DatabaseUnavailable(_) | Error::Internal(_))) {
             return outcome;

@@ -14,9 +14,9 @@ macro_rules! key_share {
     };
 }
 
-/// The number of the first change that a statement may not see yet, given the numbers of two changes: the one after both, or that of the
-/// oldest transaction in progress in this database. Transactions of the server's other databases are recognised by their locks. For one
-/// that has just ended this is impossible.
+/// The number of the first change that a statement may not see yet, given the numbers of two changes: the one after both,
+/// or that of the oldest transaction in progress in this database. Transactions of the server's other databases are
+/// recognised by their locks. For one that has just ended this is impossible.
 macro_rules! next_change {
     ($one:expr, $other:expr) => {
         concat!(
@@ -57,8 +57,8 @@ macro_rules! members {
     };
 }
 
-/// Whether a value equals an expression over an element `m.value` of a JSON array parameter. With a join, a planner that takes the table
-/// for nearly empty might compare each element with each row.
+/// Whether a value equals an expression over an element `m.value` of a JSON array parameter. With a join, a planner that
+/// takes the table for nearly empty might compare each element with each row.
 macro_rules! among {
     ($value:literal, $of_member:expr, $parameter:literal) => {
         concat!(
@@ -86,8 +86,9 @@ macro_rules! number_in {
     };
 }
 
-/// The questions of decisions, as [`bind_asked`] binds them: `n`, in which `place` counts from 0. The arrays are not passed to `unnest`
-/// directly: PostgreSQL would estimate from their lengths that a custom plan is cheaper than a generic one, and plan each time.
+/// The questions of decisions, as [`bind_asked`] binds them: `n`, in which `place` counts from 0. The arrays are not
+/// passed to `unnest` directly: PostgreSQL would estimate from their lengths that a custom plan is cheaper than a generic
+/// one, and plan each time.
 macro_rules! asked {
     () => {
         "n as (select n.*, n.number - 1 as place from unnest((select $1::text[]), (select $2::uuid[]), (select $3::bigint[]), \
@@ -145,7 +146,8 @@ const BEGIN_BRIEF: &str = "begin; set local lock_timeout = '5s'";
 const FIND: &str = "strpos";
 /// Lets one transaction at a time create tickets of an event; scans go on.
 const LOCK_EVENT: &str = "select 1 from events where event_id = $1 and deleted_at is null for no key update";
-/// Not `for update`: two transactions that both hold the ticket's key share lock, because they write scans of it, would deadlock.
+/// Not `for update`: two transactions that both hold the ticket's key share lock, because they write scans of it, would
+/// deadlock.
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1 for no key update";
 const LOCK_USER: &str =
     "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2 for update";
@@ -167,7 +169,8 @@ impl PostgresStore {
         let options = options.disable_statement_logging();
         let (options, session) = match pool_mode {
             PoolMode::Session => (options, Session::Own(greet)),
-            // A pooler does not know this option, and prepared statements may not exist in the next session, neither ours nor the pooler's.
+            // A pooler does not know this option, and prepared statements may not exist in the next session, neither ours
+            // nor the pooler's.
             PoolMode::Transaction => {
                 (options.extra_float_digits(None).statement_cache_capacity(0), Session::Lent(BEGIN_LENT))
             }
@@ -200,10 +203,10 @@ impl PostgresStore {
 
 /// The settings of every session, whatever the defaults of the server, database and role.
 ///
-/// Every statement has its index. A plan made while a table was nearly empty, and cached with its prepared statement, would go on
-/// scanning the whole table after it has grown, until the table is analyzed again. Reads without an index then count as so expensive that
-/// PostgreSQL would compile them first, which takes longer than the read. No statement uses more than one processor: a read of millions
-/// of rows would take those that decide scans.
+/// Every statement has its index. A plan made while a table was nearly empty, and cached with its prepared statement,
+/// would go on scanning the whole table after it has grown, until the table is analyzed again. Reads without an index
+/// then count as so expensive that PostgreSQL would compile them first, which takes longer than the read. No statement
+/// uses more than one processor: a read of millions of rows would take those that decide scans.
 ///
 /// Acknowledged data is on disk: here and, if the server is set to more, elsewhere too.
 macro_rules! session_settings {
@@ -221,8 +224,8 @@ macro_rules! session_settings {
     };
 }
 
-/// A statement that meets a row changed by another transaction reads the new version and does not fail: exactly-once is a compare-and-set,
-/// which needs no more.
+/// A statement that meets a row changed by another transaction reads the new version and does not fail: exactly-once is a
+/// compare-and-set, which needs no more.
 const GREETING: &str =
     concat!("set default_transaction_isolation = 'read committed'; ", session_settings!("set", "false"));
 
@@ -234,9 +237,10 @@ fn greet(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(),
 const BEGIN_LENT: &str =
     concat!("deallocate all; begin isolation level read committed; ", session_settings!("set local", "true"));
 
-/// SQLSTATEs that are not the statement's fault: connection (08), resources such as a full disk (53), operator intervention (57), its
-/// files (58) and PostgreSQL itself (XX), serialization and deadlock (40); a server that is read-only after a failover (25006) and a plan invalidated by a migration (0A000), which the next connection may not meet; a lock
-/// timeout (55P03).
+/// SQLSTATEs that are not the statement's fault: connection (08), resources such as a full disk (53), operator
+/// intervention (57), PostgreSQL's files (58) and internal errors (XX), serialization and deadlock (40); a read-only
+/// server after a failover (25006) and a plan invalidated by a migration (0A000), which the next connection may not meet;
+/// a lock timeout (55P03).
 pub(super) fn is_passing(code: &str) -> bool {
     code.len() == 5
         && ["08", "53", "57", "58", "XX", "40", "25006", "0A000", "55P03"].iter().any(|class| code.starts_with(class))
@@ -287,7 +291,8 @@ async fn register(connection: &mut PgConnection, ticket_id: Uuid, user_id: Uuid,
     }
 }
 
-/// The mark and the scan in one statement: the scan is written only if the ticket was marked, and a taken `scan_id` rolls the mark back.
+/// The mark and the scan in one statement: the scan is written only if the ticket was marked, and a taken `scan_id` rolls
+/// the mark back.
 macro_rules! mark_and_insert_scan {
     ($lock:literal, $event:literal) => {
         concat!(
@@ -326,8 +331,8 @@ async fn record_accepted(
     Ok(written.rows_affected())
 }
 
-/// Many marks and scans in one statement. It skips locked rows, so that no caller of a batch waits for one of the others, and no batch for
-/// another.
+/// Many marks and scans in one statement. It skips locked rows, so that no caller of a batch waits for one of the others,
+/// and no batch for another.
 const MARK_AND_INSERT_FREE_SCANS: &str = concat!(
     "with ",
     admitted!(),
@@ -399,8 +404,8 @@ fn bind_asked<'q>(
         .bind(id(|one| one.vouched_by)))
 }
 
-/// Serializes the writes of refused codes per ticket and per key, so that each counts those before it. The key of the environment has
-/// no row to lock, so the key's lock is a number. It is always taken after the ticket's.
+/// Serializes the writes of refused codes per ticket and per key, so that each counts those before it. The key of the
+/// environment has no row to lock, so the key's lock is a number. It is always taken after the ticket's.
 async fn lock_guesses(connection: &mut PgConnection, scan: &Scan) -> std::result::Result<(), sqlx::Error> {
     let (_, key) = scan.key_id.unwrap_or_default().as_u64_pair();
     sqlx::query(
@@ -414,8 +419,8 @@ async fn lock_guesses(connection: &mut PgConnection, scan: &Scan) -> std::result
     .map(drop)
 }
 
-/// Creates those who do not exist yet among the people of an event or of the installation; returns their number. Inserts in a fixed
-/// order: two transactions that waited for each other's usernames would deadlock.
+/// Creates those who do not exist yet among the people of an event or of the installation; returns their number. Inserts
+/// in a fixed order: two transactions that waited for each other's usernames would deadlock.
 async fn insert_people(
     connection: &mut PgConnection,
     people_of: Option<Uuid>,
@@ -540,8 +545,8 @@ async fn update_seeds(connection: &mut PgConnection, seeds: &[(Uuid, Seed)], now
     Ok(())
 }
 
-/// Returns the indexes in the slice of the tickets whose seat another ticket has already, compared as people read them; with `hidden`, also a
-/// ticket that an import is writing.
+/// Returns the indexes in the slice of the tickets whose seat another ticket has already, compared as people read them;
+/// with `hidden`, also a ticket that an import is writing.
 async fn find_taken(
     connection: &mut PgConnection,
     event_id: Uuid,
@@ -607,25 +612,25 @@ fn json(rows: &impl serde::Serialize) -> std::result::Result<String, sqlx::Error
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-/// The tables with many rows of an event, tickets first, because they refer to their holders. The service may not delete actions, which are
-/// deleted with the event.
+/// The tables with many rows of an event, tickets first, because they refer to their holders. The service may not delete
+/// actions, which are deleted with the event.
 const ROWS_OF_AN_EVENT: &[RowsOf] = &[
     rows_of!("event_id", "tickets", "ticket_id"),
     rows_of!("event_id", "scans", "scan_id"),
     rows_of!("event_id", "users", "user_id"),
 ];
 
-/// Locks an event before its deletion against every writer of its rows, who wait until the end of the transaction. A writer that already has
-/// such a row and waits for the event would deadlock with us. So we give up first, before PostgreSQL detects the deadlock (after 1 s) and
-/// aborts one of us.
+/// Locks an event before its deletion against every writer of its rows, who wait until the end of the transaction. A
+/// writer that already has such a row and waits for the event would deadlock with us. So we give up first, before
+/// PostgreSQL detects the deadlock (after 1 s) and aborts one of us.
 async fn take_event(connection: &mut PgConnection, event_id: Uuid) -> std::result::Result<(), sqlx::Error> {
     sqlx::query("set local lock_timeout = '500ms'").execute(&mut *connection).await?;
     let take = sqlx::query("select 1 from events where event_id = $1 and deleted_at is null for update").bind(event_id);
     take.execute(connection).await.map(drop)
 }
 
-/// Returns how many rows to write in the next transaction. Writers only wait for each other on the same row, so nobody waits for a large
-/// write.
+/// Returns how many rows to write in the next transaction. Writers only wait for each other on the same row, so nobody
+/// waits for a large write.
 async fn give_way(rows: usize, _held: Duration) -> usize {
     tokio::task::yield_now().await;
     (rows * 2).min(LARGE_CHUNK)
@@ -647,8 +652,8 @@ const GRANT_VERSIONS: &str = "do $$ begin \
     if exists (select 1 from pg_roles where rolname = 'ticket_service') then \
     grant select on _sqlx_migrations to ticket_service; end if; end $$";
 
-/// Applies the missing migrations as the owner and grants the service's login its role, all under sqlx's advisory lock, which is per
-/// database: PostgreSQL rejects one of two concurrent grants.
+/// Applies the missing migrations as the owner and grants the service's login its role, all under sqlx's advisory lock,
+/// which is per database: PostgreSQL rejects one of two concurrent grants.
 pub(super) async fn migrate(
     owner: &PgConnectOptions,
     grant_to: Option<&str>,

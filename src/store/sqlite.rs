@@ -1,5 +1,5 @@
-//! SQLite, embedded: one file; in each process one writer and a pool of readers; any number of processes. Macros and functions without
-//! a comment are described in `postgres.rs`.
+//! SQLite, embedded: one file; in each process one writer and a pool of readers; any number of processes. Macros and
+//! functions without a comment are described in `postgres.rs`.
 
 macro_rules! key_or_environment {
     ($key:literal) => {
@@ -130,8 +130,8 @@ const LOCK_EVENT: &str = "select 1 from events where event_id = $1 and deleted_a
 const LOCK_TICKET: &str = "select 1 from tickets where ticket_id = $1";
 const LOCK_USER: &str = "select 1 from users where lower(username) = lower($1) and event_id is not distinct from $2";
 
-/// The number of rows that SQLite's thread may read ahead: a page of an export, so that the two threads need not wake each other every
-/// 50 rows.
+/// The number of rows that SQLite's thread may read ahead: a page of an export, so that the two threads need not wake
+/// each other every 50 rows.
 const ROW_BUFFER: usize = crate::list::PAGE as usize;
 
 const FILE: FileOf = |migration| migration.sqlite;
@@ -159,7 +159,8 @@ impl SqliteStore {
         Self { path, scanning: Scanning::new(&readers, &writer), readers, writer, opened: OnceCell::new() }
     }
 
-    /// Migrates the schema, once. It reads first, which needs no lock, so that a process can begin to read while another one writes.
+    /// Migrates the schema, once. It reads first, which needs no lock, so that a process can begin to read while another
+    /// one writes.
     async fn open(&self) -> Result<()> {
         let look = async || {
             let mut lease = self.readers.lease().await?;
@@ -178,7 +179,8 @@ impl SqliteStore {
         }
         // Writes would be lost, or go to a file that nobody finds, and other connections would read a different file.
         Err(Error::DatabaseUnavailable(format!(
-            "{} is not the file that was opened: it was moved, deleted or replaced; put it back, or restart the service",
+            "{} is not the file that was opened: it was moved, deleted or replaced; put it back, or stop the service, \
+             move the files that end in -wal and -shm to the old file, and start it again",
             self.path.display()
         )))
     }
@@ -229,8 +231,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// SQLite's primary result codes that are transient, or pass with room on the disk: busy, locked, read-only, I/O error, full, cannot
-/// open. The low byte of an extended code is its primary code.
+/// SQLite's primary result codes that are transient, or pass with room on the disk: busy, locked, read-only, I/O error,
+/// full, cannot open. The low byte of an extended code is its primary code.
 pub(super) fn is_passing(code: &str) -> bool {
     code.len() < 5 && code.parse::<u32>().is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xff)))
 }
@@ -255,8 +257,8 @@ async fn health(connection: &mut SqliteConnection) -> Result<Health> {
     Ok(Health { writable: writable && has_room.is_ok(), ..look(connection).await? })
 }
 
-/// Checks that a file's disk has room for some dozens of scans. Writing a row would not tell: SQLite writes to its log, whose space is
-/// already allocated.
+/// Checks that a file's disk has room for some dozens of scans. Writing a row would not tell: SQLite writes to its log,
+/// whose space is already allocated.
 fn find_room(file: &Path) -> std::io::Result<()> {
     let probe = file.with_file_name(format!(".probe-{}", Uuid::new_v4()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
@@ -302,8 +304,9 @@ async fn register(connection: &mut SqliteConnection, ticket_id: Uuid, user_id: U
     Ok(())
 }
 
-/// The mark, equivalent to `fn_mark_ticket_as_used` on PostgreSQL, and the scan, which is written only if the ticket was marked. Four
-/// statements in one message to SQLite's thread: each message costs two thread switches, here while the file is locked.
+/// The mark, equivalent to `fn_mark_ticket_as_used` on PostgreSQL, and the scan, which is written only if the ticket was
+/// marked. Four statements in one message to SQLite's thread: each message costs two thread switches, here while the file
+/// is locked.
 const MARK_AND_INSERT_SCAN: &str = concat!(
     "begin immediate; ",
     "update tickets set status = 'used', inside = $29, ",
@@ -334,7 +337,8 @@ async fn record_accepted(
     Ok(or_rollback(connection, written).await?.len() as u64)
 }
 
-/// Rolls back if a statement of the transaction failed. If that was `begin`, there is nothing to roll back, and the error is ignored.
+/// Rolls back if a statement of the transaction failed. If that was `begin`, there is nothing to roll back, and the error
+/// is ignored.
 async fn or_rollback<T>(
     connection: &mut SqliteConnection,
     written: std::result::Result<T, sqlx::Error>,
@@ -345,8 +349,8 @@ async fn or_rollback<T>(
     written
 }
 
-/// Writes the scans of tickets that are unchanged since they were read, and then their marks. A ticket at this version has no earlier scan
-/// with the next version, so one found with it is ours.
+/// Writes the scans of tickets that are unchanged since they were read, and then their marks. A ticket at this version
+/// has no earlier scan with the next version, so one found with it is ours.
 const INSERT_SCANS_AND_MARK: &str = concat!(
     "begin immediate; with ",
     admitted!(),
@@ -482,8 +486,8 @@ async fn find_other_people(
     .await
 }
 
-/// Writes all these tickets, or none if a seat is taken. One JSON parameter carries them all: with a statement for each, a large import
-/// would switch to SQLite's thread and back 100,000 times.
+/// Writes all these tickets, or none if a seat is taken. One JSON parameter carries them all: with a statement for each,
+/// a large import would switch to SQLite's thread and back 100,000 times.
 async fn insert_tickets(
     connection: &mut SqliteConnection,
     event_id: Uuid,
@@ -603,16 +607,16 @@ async fn take_event(_: &mut SqliteConnection, _: Uuid) -> std::result::Result<()
 /// The target for how long a transaction of an import blocks other writers.
 const HELD: Duration = Duration::from_millis(40);
 
-/// Sleeps as long as the last transaction blocked other writers, since SQLite has one writer at a time: a process that waits is not notified
-/// when the file is free, but polls. Returns how many rows to write in the next transaction, after `rows` were written in the time
-/// `held`.
+/// Sleeps as long as the last transaction blocked other writers, since SQLite has one writer at a time: a process that
+/// waits is not notified when the file is free, but polls. Returns how many rows to write in the next transaction, after
+/// `rows` were written in the time `held`.
 async fn give_way(rows: usize, held: Duration) -> usize {
     tokio::time::sleep(held).await;
     if held > HELD { (rows / 2).max(CHUNK / 8) } else { (rows * 2).min(CHUNK) }
 }
 
-/// Rewrites the whole file and empties its log. While somebody is reading, this is left to the next call. `secure_delete` overwrites deleted
-/// rows, but not the copies that SQLite leaves in gaps of a page when it moves rows.
+/// Rewrites the whole file and empties its log. While somebody is reading, this is left to the next call. `secure_delete`
+/// overwrites deleted rows, but not the copies that SQLite leaves in gaps of a page when it moves rows.
 async fn overwrite(backend: &SqliteStore) -> Result<()> {
     let mut lease = backend.writer().await?;
     let connection = lease.connection();
@@ -656,8 +660,8 @@ pub(crate) fn make_directory_of(file: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Returns the write-ahead log of a missing file. SQLite would delete that log, and data that only it has, when it opens a new file. Checks
-/// the log first: a new database's file exists before its log.
+/// Returns the write-ahead log of a missing file. SQLite would delete that log, and data that only it has, when it opens
+/// a new file. Checks the log first: a new database's file exists before its log.
 pub(crate) fn log_without_file(file: &Path) -> Option<PathBuf> {
     Some(beside(file, "-wal")).filter(|log| log.exists() && !file.exists())
 }
@@ -669,9 +673,9 @@ pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
     path.into()
 }
 
-/// Creates the file if it is missing, accessible to this user only; SQLite gives the files beside it the same permissions. An existing file
-/// is not opened: closing it would release all locks of this process on it (POSIX), SQLite's included, and the next program that opens the
-/// database would delete the write-ahead log from under it.
+/// Creates the file if it is missing, accessible to this user only; SQLite gives the files beside it the same
+/// permissions. An existing file is not opened: closing it would release all locks of this process on it (POSIX),
+/// SQLite's included, and the next program that opens the database would delete the write-ahead log from under it.
 fn make_file(path: &Path) -> std::io::Result<()> {
     make_directory_of(path)?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
@@ -680,8 +684,8 @@ fn make_file(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Creates the file and its directory if they are missing, and applies the missing migrations in one `begin immediate` transaction, so that
-/// a second process waits and then finds everything done.
+/// Creates the file and its directory if they are missing, and applies the missing migrations in one `begin immediate`
+/// transaction, so that a second process waits and then finds everything done.
 pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Migrated> {
     let unusable = |error: String| Error::DatabaseUnavailable(format!("{}: {error}", path.display()));
     if let Some(log) = log_without_file(path) {
@@ -691,8 +695,8 @@ pub(super) async fn migrate(path: &Path, migrations: &[Migration]) -> Result<Mig
         )));
     }
     make_file(path).map_err(|error| unusable(error.to_string()))?;
-    // SQLite changes a constraint by replacing the table. With foreign keys on, dropping the old table would delete all rows that refer to
-    // it; within a transaction they can no longer be switched off.
+    // SQLite changes a constraint by replacing the table. With foreign keys on, dropping the old table would delete all
+    // rows that refer to it; within a transaction they can no longer be switched off.
     let options = options(path).foreign_keys(false);
     let mut connection = connect(&options).await.map_err(|error| unusable(error.to_string()))?;
     let mut transaction = connection.begin_with(BEGIN).await?;
@@ -739,8 +743,8 @@ fn is_busy(error: &sqlx::Error) -> bool {
 /// How long to retry while another process creates the same file.
 const MADE: Duration = Duration::from_secs(5);
 
-/// Opens a file that may be new. If two connections switch it to WAL at once, SQLite tells one of them that it is busy, without the wait that
-/// it has for locks.
+/// Opens a file that may be new. If two connections switch it to WAL at once, SQLite tells one of them that it is busy,
+/// without the wait that it has for locks.
 async fn connect(options: &SqliteConnectOptions) -> std::result::Result<SqliteConnection, sqlx::Error> {
     let started = Instant::now();
     loop {

@@ -1,8 +1,9 @@
 //! Batches the questions that arrive while the database works on others of the same kind.
 //!
-//! The first question is asked at once and alone: no timer waits for a batch to fill. Questions that arrive meanwhile form one batch
-//! once it is answered. Every caller in a batch polls the batch's future: it goes on when some callers give up, and is dropped when the
-//! last one does, so no work runs that nobody waits for.
+//! A question is asked at once if no batch is under way, and alone unless others arrive at the same moment after a batch
+//! of several: no timer waits for a batch to fill. Questions that arrive meanwhile form one batch once it is answered.
+//! Every caller in a batch polls the batch's future: it goes on when some callers give up, and is dropped when the last
+//! one does, so no work runs that nobody waits for.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,8 +35,8 @@ pub struct Together<Q, A> {
     waiting: Mutex<Vec<Waiting<Q, A>>>,
     /// Held by the batch under way.
     permit: Arc<Semaphore>,
-    /// Whether the last batch had several questions. Its callers ask their next ones at the same time, so the first of them lets the
-    /// others run up to here, or it would go alone, and they would wait for it.
+    /// Whether the last batch had several questions. Its callers ask their next ones at the same time, so the first of
+    /// them lets the others run up to here, or it would go alone, and they would wait for it.
     crowded: AtomicBool,
     /// Whether two questions must not share a batch.
     apart: fn(&Q, &Q) -> bool,

@@ -110,7 +110,7 @@ SH
 @test "the branch of a hot fix is begun by administrators and changed as main is" {
   _github
   passes scripts/bootstrap-github ana ben
-  equals '["refs/heads/main","refs/heads/release/*"]' "$(jq -c .conditions.ref_name.include "$scratch/github/rules-main")"
+  equals '["refs/heads/main","refs/heads/release/*","refs/heads/release/**/*"]' "$(jq -c .conditions.ref_name.include "$scratch/github/rules-main")"
   equals '["creation"] [5]' "$(jq -r '"\(.rules | map(.type)) \(.bypass_actors | map(.actor_id))"' "$scratch/github/rules-hot-fixes")"
   equals '["main","release/*"]' "$(jq -sc 'map(.name)' "$scratch/github/policies-stg")"
   called_in_order '--method POST repos/an-owner/tickets/rulesets' '--method POST repos/an-owner/tickets/rulesets' \

@@ -203,16 +203,16 @@ _repeated() {
   not_called 'docker buildx imagetools create'
 }
 
-# _published LATEST: the last step of release.yml, for v1.2.3, where LATEST is then the latest release.
+# _published TAG…: the last step of release.yml, for v1.2.3, where TAG… are released already.
 _published() {
-  echo "$1" >"$scratch/latest"
+  printf '%s\n' "$@" >"$scratch/releases"
   rm -f "$scratch/created"
   stand_in docker
   stand_in gh <<'SH'
 case "$*" in
   "release view v1.2.3") [ -e "$scratch/created" ] ;;
   "release create v1.2.3 "*) [ ! -e "$scratch/refused" ] && touch "$scratch/created" ;;
-  "release view --json tagName --jq .tagName") cat "$scratch/latest" ;;
+  "release list "*) cat "$scratch/releases" ;;
   *) exit 1 ;;
 esac
 SH
@@ -221,17 +221,17 @@ SH
 }
 
 @test "latest moves once its release is there" {
-  passes _published v1.2.3
-  called_in_order 'gh release create v1.2.3' \
+  passes _published v1.2.2 v0.10.0
+  called_in_order 'gh release create v1.2.3 --latest=true' \
     "docker buildx imagetools create --tag ghcr.io/someone/tickets:latest ghcr.io/someone/tickets@$DIGEST"
   equals 1 "$(grep -c ':latest"' .github/workflows/release.yml)"
 }
 
 @test "latest stays where another release is newer or none was made" {
-  passes _published v1.3.0
-  called 'gh release create v1.2.3'
+  passes _published v1.10.0 v1.2.2
+  called 'gh release create v1.2.3 --latest=false'
   touch "$scratch/refused"
-  fails _published v1.2.3
+  fails _published v1.2.2
   not_called 'docker buildx imagetools create'
 }
 

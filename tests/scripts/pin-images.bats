@@ -79,7 +79,8 @@ _pull_request() { bash -eo pipefail <(sed '1,/name: Open a pull request/d' "$1" 
   committed
   git init --quiet --bare "$scratch/origin"
   git remote add origin "$scratch/origin"
-  stand_in gh
+  echo 0 >"$scratch/open"
+  stand_in gh <<<'case "$2" in list) cat "$scratch/open" ;; esac'
   passes _pull_request "$workflow"
   says 'nothing to pin'
   not_called 'gh pr create'
@@ -89,4 +90,9 @@ _pull_request() { bash -eo pipefail <(sed '1,/name: Open a pull request/d' "$1" 
   called 'gh pr create --head pin'
   equals 'Dockerfile compose.yaml terraform/.terraform.lock.hcl' \
     "$(git -C "$scratch/origin" show --format= --name-only pin | paste -sd ' ')"
+  # One that is open is moved.
+  echo 1 >"$scratch/open"
+  echo 'provider {} # a newer one' >terraform/.terraform.lock.hcl
+  passes _pull_request "$workflow"
+  equals 1 "$(calls 'gh pr create')"
 }

@@ -14,7 +14,9 @@ _github() { # FILTER
   } | {workflow_runs: [('"$1"')]}' >"$scratch/runs"
   stand_in gh <<'SH'
 case "$*" in
-  "api repos/Someone/Tickets/compare/"*"...main --jq .status" | "api repos/Someone/Tickets/compare/"*"...release/1.2 --jq .status") cat "$scratch/position" ;;
+  "api repos/Someone/Tickets/git/ref/heads/main --jq .object.sha") echo tip-of-main ;;
+  "api repos/Someone/Tickets/git/ref/heads/release/1.2 --jq .object.sha") echo tip-of-1.2 ;;
+  "api repos/Someone/Tickets/compare/"*"...tip-of-"*" --jq .status") cat "$scratch/position" ;;
   "api repos/Someone/Tickets/actions/workflows/cd-stg.yml/runs"*) cat "$scratch/runs" ;;
   "run download "*) cp "$scratch/artifact" "${!#}/digest" ;;
   *) exit 1 ;;
@@ -30,7 +32,7 @@ _refused() {
 @test "the digest that stg tested is printed" {
   _github .
   equals "$DIGEST" "$(scripts/require-stg)"
-  called "gh api repos/Someone/Tickets/compare/$(git rev-parse HEAD)...main"
+  called "gh api repos/Someone/Tickets/compare/$(git rev-parse HEAD)...tip-of-main"
   called 'gh run download 11 --repo Someone/Tickets --name stg-image'
 }
 
@@ -91,10 +93,21 @@ _refused() {
 @test "the branch of a hot fix counts as main does" {
   _github '.head_branch = "release/1.2"'
   equals "$DIGEST" "$(scripts/require-stg)"
-  called "gh api repos/Someone/Tickets/compare/$(git rev-parse HEAD)...release/1.2"
+  called "gh api repos/Someone/Tickets/compare/$(git rev-parse HEAD)...tip-of-1.2"
   echo behind >"$scratch/position"
   _refused
   says 'is not on release/1.2'
+}
+
+@test "a branch that the rules of release do not cover is refused" {
+  _github '.head_branch = "release/1.2/x"'
+  _refused
+}
+
+@test "a tag with the name of a branch is refused" {
+  _github '.head_branch = "release/tag"'
+  _refused
+  says 'release/tag is not a branch'
 }
 
 @test "a run on another branch is refused" {

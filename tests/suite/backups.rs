@@ -831,7 +831,7 @@ async fn the_metrics_know_when_a_backup_was_sent_away_and_not_of_one_that_was_no
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
     evening(&service).await;
     let failing = Server::start(daily(&service, &directory, &[("BACKUP_COMMAND", "false")])).await;
-    failing.process.logged("its follow-up failed").await;
+    failing.process.logged("the backup is stored, but not sent").await;
     assert_eq!(metric(&failing, "backup_last_sent").await, Some(0));
     drop(failing);
     fs::remove_dir_all(directory.0.join("backups")).expect("it is there");
@@ -895,6 +895,35 @@ async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
 }
 
 /// As after a crash of the machine or process within the minute.
+/// SQLite would apply the write-ahead log, which belongs to the file of before, to the new one, and delete it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_backup_is_taken_of_a_file_in_the_place_of_the_database() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let ticket = service.ticket("scanned-now").await;
+    let old = two_hours_ago(&directory);
+    fs::rename(take(&service, &directory), &old).expect("it is there");
+    let url = service.database.url();
+    let file = url.strip_prefix("sqlite:").expect("a file");
+    let touched = Command::new("touch").args(["-t", "202001010000", file, &format!("{file}-wal")]).status();
+    assert!(touched.is_ok_and(|status| status.success()));
+    let server = Server::start(daily(&service, &directory, &[])).await;
+    last_success(&server).await;
+    let scan = || json!({ "scan_id": Uuid::new_v4(), "seat": ticket.seat, "gate": ticket.gate, "manual": true, "note": "no phone" });
+    server.organizer().post("/api/events/default/scans", scan()).await.is_scan(200, "accepted");
+
+    let aside = directory.0.join("aside.db");
+    fs::rename(file, &aside).expect("it is there");
+    fs::write(file, unpacked(&old).expect("a backup")).expect("a file");
+    let line = server.process.logged("backup failed").await;
+    assert!(line.contains("is not the file that was opened"), "{line}");
+    fs::rename(&aside, file).expect("it is there");
+    server.organizer().post("/api/events/default/scans", scan()).await.is_scan(409, "already_used");
+    drop(server);
+    let again = Server::start(service.database.environment()).await;
+    again.organizer().post("/api/events/default/scans", scan()).await.is_scan(409, "already_used");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_on_sqlite_backs_up_what_was_scanned_before_it_started() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());

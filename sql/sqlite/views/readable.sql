@@ -54,6 +54,7 @@ select
     t.inside,
     u.username,
     case when e.forgotten_at is null then t.holder_name end as holder_name,
+    case when e.forgotten_at is null then coalesce(t.holder_name, u.full_name) end as full_name,
     case when e.forgotten_at is null then t.reference end as reference,
     case when e.forgotten_at is null then t.note end as note,
     strftime('%Y-%m-%dT%H:%M:%fZ', t.valid_from / 1000.0, 'unixepoch') as valid_from,

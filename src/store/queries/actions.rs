@@ -82,8 +82,9 @@ impl Actions for Backend {
     }
 }
 
-/// Records an action in the caller's transaction and returns its id. From here to the end of the transaction, the event can neither be deleted
-/// nor forget its people: a caller that writes more rows of it records first, and need not check for it again.
+/// Records an action in the caller's transaction and returns its id. From here to the end of the transaction, the event
+/// can neither be deleted nor forget its people: a caller that writes more rows of it records first, and need not check
+/// for it again.
 pub(super) async fn record(connection: &mut Connection, author: Author, act: &Act) -> Result<Uuid> {
     let action_id = Uuid::now_v7();
     record_as(connection, action_id, author, act).await?;

@@ -23,7 +23,8 @@ use crate::store::{
     WalkUps,
 };
 
-/// Counts the codes of a ticket that were refused since a moment, except those of offline gates. Counts none if `$since` is null.
+/// Counts the codes of a ticket that were refused since a moment, except those of offline gates. Counts none if `$since`
+/// is null.
 macro_rules! count_refusals {
     ($ticket:literal, $since:literal, $until:literal) => {
         concat!(
@@ -38,7 +39,8 @@ macro_rules! count_refusals {
     };
 }
 
-/// Counts the codes of a key that were refused since a moment, those of offline gates included. Counts none if `$since` is null.
+/// Counts the codes of a key that were refused since a moment, those of offline gates included. Counts none if `$since`
+/// is null.
 macro_rules! count_refusals_of_key {
     ($key:literal, $since:literal, $until:literal) => {
         concat!(
@@ -55,8 +57,8 @@ macro_rules! count_refusals_of_key {
     };
 }
 
-/// Whether few enough codes of the ticket and of the key were refused for a scan to be written. Without arguments, takes the parameters
-/// of [`bind_scan`].
+/// Whether few enough codes of the ticket and of the key were refused for a scan to be written. Without arguments, takes
+/// the parameters of [`bind_scan`].
 macro_rules! few_refusals {
     () => {
         few_refusals!("$3", "$22", "$23", "$18", "$24", "$25", "$26")
@@ -76,8 +78,8 @@ macro_rules! few_refusals {
 }
 
 /// Reads all that a decision needs. There is no row if there is no such event. A ticket named by seat and gate matches exactly.
-/// The scan that is to vouch for it, `v`, must be of the same key and of another ticket of the same holder. A scan that was vouched for
-/// itself cannot vouch: every chain of admissions begins with a code or a supervisor.
+/// The scan that is to vouch for it, `v`, must be of the same key and of another ticket of the same holder. A scan that
+/// was vouched for itself cannot vouch: every chain of admissions begins with a code or a supervisor.
 macro_rules! select_scan_contexts {
     ($place:literal, $from:literal, $event:literal, $scan_id:literal, $of_ticket_since:literal, $key_id:literal,
      $of_key_since:literal, $until:literal, $ticket_id:literal, $seat:literal, $gate:literal, $vouched_by:literal) => {
@@ -187,8 +189,8 @@ pub struct Found {
     in_company: bool,
 }
 
-/// Whether an admission waits for another transaction's lock on its ticket or event, or skips it. On SQLite there is no such lock after
-/// `begin immediate`.
+/// Whether an admission waits for another transaction's lock on its ticket or event, or skips it. On SQLite there is no
+/// such lock after `begin immediate`.
 pub enum Locked {
     Wait,
     Skip,
@@ -240,8 +242,8 @@ impl Scanning {
     }
 }
 
-/// Distributes the outcome of a batch. That the database is unavailable concerns all callers; any other error may be the fault of one
-/// question, so each is tried alone.
+/// Distributes the outcome of a batch. That the database is unavailable concerns all callers; any other error may be the
+/// fault of one question, so each is tried alone.
 fn shared<T>(outcome: Result<impl IntoIterator<Item = Option<T>>>, count: usize) -> Vec<Option<Result<T>>> {
     match outcome {
         Ok(answers) => answers.into_iter().map(|answer| answer.map(Ok)).collect(),
@@ -258,7 +260,8 @@ async fn read_all(mut lease: Lease<Db>, asked: &[Asked]) -> Result<Vec<Option<Fo
     lease.settle(outcome.map_err(Error::from)).await
 }
 
-/// Writes admissions. One that is not written, because its ticket has changed or is locked by another transaction, has to be tried alone.
+/// Writes admissions. One that is not written, because its ticket has changed or is locked by another transaction, has to
+/// be tried alone.
 async fn write_all(mut lease: Lease<Db>, admitted: &[Admitted]) -> Result<Vec<Option<()>>> {
     let connection = lease.connection();
     let outcome = match admitted {
@@ -282,8 +285,9 @@ async fn write_all(mut lease: Lease<Db>, admitted: &[Admitted]) -> Result<Vec<Op
     Ok(admitted.iter().map(|one| written.contains(&one.scan.scan_id).then_some(())).collect())
 }
 
-/// The beginning of every statement that writes a scan, with the values that [`bind_scan`] binds as `$1` to `$21`. It writes no scan of an
-/// event that was deleted meanwhile, and no note, which may be about a person, to an event that has forgotten its people.
+/// The beginning of every statement that writes a scan, with the values that [`bind_scan`] binds as `$1` to `$21`. It
+/// writes no scan of an event that was deleted meanwhile, and no note, which may be about a person, to an event that has
+/// forgotten its people.
 macro_rules! insert_scan {
     ($lock:expr) => {
         concat!(
@@ -308,8 +312,8 @@ macro_rules! few_refusals_of_admitted {
     };
 }
 
-/// The beginning of a statement that writes the scans of admissions `n`. `$forgotten_at` is the column with the time at which the event
-/// of each forgot its people, if it did.
+/// The beginning of a statement that writes the scans of admissions `n`. `$forgotten_at` is the column with the time at
+/// which the event of each forgot its people, if it did.
 macro_rules! insert_admitted {
     ($forgotten_at:literal) => {
         concat!(
@@ -323,8 +327,8 @@ macro_rules! insert_admitted {
     };
 }
 
-/// Binds the values of a scan, and after them since when refused codes count and how many are allowed: `$22` and `$23` of the ticket,
-/// `$24` and `$25` of the key; and until when they count, `$26`.
+/// Binds the values of a scan, and after them since when refused codes count and how many are allowed: `$22` and `$23` of
+/// the ticket, `$24` and `$25` of the key; and until when they count, `$26`.
 pub fn bind_scan<'q>(
     query: sqlx::query::Query<'q, Db, <Db as sqlx::Database>::Arguments>,
     scan: &'q Scan,

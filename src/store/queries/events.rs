@@ -1,8 +1,8 @@
 //! Events, and their statistics.
 //!
-//! A deleted event disappears at once: its `deleted_at` is set, and every statement skips it and its rows. The rows are then deleted in
-//! short transactions, between which others can write, and the event last. If that is interrupted, the next deletion of an event or large
-//! import deletes the remaining rows.
+//! A deleted event disappears at once: its `deleted_at` is set, and every statement skips it and its rows. The rows are
+//! then deleted in short transactions, between which others can write, and the event last. If that is interrupted, the
+//! next deletion of an event or large import deletes the remaining rows.
 
 use std::time::Duration;
 
@@ -205,7 +205,8 @@ impl Events for Backend {
                 .bind(author.now)
                 .execute(&mut *connection)
                 .await?;
-            // Actions in the event are deleted with it. This one belongs to no event, so it stays, and names the event by its id.
+            // Actions in the event are deleted with it. This one belongs to no event, so it stays, and names the event by
+            // its id.
             record(connection, author, &Act::new(Action::EventDeleted, None).subject(event_id)).await
         }
         .await;
@@ -326,7 +327,8 @@ pub(super) async fn read_use(connection: &mut Connection, event_id: Uuid, now: M
     Ok(Use { admitted_at, is_listed: lists > 0 })
 }
 
-/// Whether anything was paid at the event's doors. A walk-up that pays more has to wait for the event's row, which we have locked.
+/// Whether anything was paid at the event's doors. A walk-up that pays more has to wait for the event's row, which we
+/// have locked.
 async fn was_paid(connection: &mut Connection, event_id: Uuid) -> Result<bool> {
     let paid: Option<i32> =
         sqlx::query_scalar("select 1 from tickets where event_id = $1 and paid is not null limit 1")

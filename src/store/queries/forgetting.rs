@@ -1,8 +1,8 @@
 //! Events that forget their people.
 //!
-//! The event is marked first: its `forgotten_at` is set. From then on its tickets are read without their holders, and it accepts nothing new.
-//! Personal data is then erased in short transactions, between which others can write. If that is interrupted, the next call erases the rest: it
-//! handles all marked events.
+//! The event is marked first: its `forgotten_at` is set. From then on its tickets are read without their holders, and it
+//! accepts nothing new. Personal data is then erased in short transactions, between which others can write. If that is
+//! interrupted, the next call erases the rest: it handles all marked events.
 
 use std::time::{Duration, Instant};
 
@@ -177,7 +177,8 @@ async fn forget_tickets(backend: &Backend, event_id: Uuid, now: Millis) -> Resul
     }
 }
 
-/// Does the same for some tickets, in one transaction: once a ticket has no holder, nothing tells which person of the installation held it.
+/// Does the same for some tickets, in one transaction: once a ticket has no holder, nothing tells which person of the
+/// installation held it.
 async fn forget_some(
     connection: &mut Connection,
     event_id: Uuid,

@@ -1,5 +1,6 @@
-//! The invariants of the data, each as a query for the rows that violate it. A statement sees one moment, so concurrent writes cause no
-//! false alarm. For deleted events and imports in progress, the only check is whether the parents of their rows exist.
+//! The invariants of the data, each as a query for the rows that violate it. A statement sees one moment, so concurrent
+//! writes cause no false alarm. For deleted events and imports in progress, the only check is whether the parents of
+//! their rows exist.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -127,8 +128,8 @@ const INVARIANTS: &[Invariant] = &[
         name: "admitted_twice",
         meaning: "A ticket has admitted somebody while its holder was inside: two people entered with it. Ids are of \
                   the later scans.",
-        // With an admission each day, nobody has to leave. Whether an event was such is unknown once it was changed; a minute is more than clocks
-        // differ.
+        // With an admission each day, nobody has to leave. Whether an event was such is unknown once it was changed; a
+        // minute is more than clocks differ.
         find: find!(
             "select n.scan_id as id ",
             tickets!(),

@@ -1,8 +1,9 @@
 //! Issuing tickets, all of them or none: a few in one transaction; many in short ones, between which others can write.
 //!
-//! The rows of the short transactions are hidden from every statement until the last transaction shows them: they are hidden while their
-//! `issue_id` equals the event's `issuing`. `issuing_since` is the time of the issue's last write; each transaction compares it, so that an
-//! issue never has two owners. An interrupted issue is not resumed: the next request that meets it takes it over and deletes its rows.
+//! The rows of the short transactions are hidden from every statement until the last transaction shows them: they are
+//! hidden while their `issue_id` equals the event's `issuing`. `issuing_since` is the time of the issue's last write;
+//! each transaction compares it, so that an issue never has two owners. An interrupted issue is not resumed: the next
+//! request that meets it takes it over and deletes its rows.
 
 use std::time::{Duration, Instant};
 
@@ -20,21 +21,23 @@ use crate::limits::CLOCKS_APART;
 use crate::model::{Action, Millis};
 use crate::store::{Act, Author, Created, Issuance, Issues, NewTicket, NewUser, PersonName, Result};
 
-/// The number of tickets in one transaction. With more tickets, each transaction begins with this size, and `give_way` adjusts it.
+/// The number of tickets in one transaction. With more tickets, each transaction begins with this size, and `give_way`
+/// adjusts it.
 pub(in crate::store) const CHUNK: usize = 1_000;
 
 /// The maximum number of tickets in one statement when nobody waits for it.
 pub(in crate::store) const LARGE_CHUNK: usize = 5_000;
 
-/// The number of new people in one transaction from which on the planner needs new statistics before it looks for them: otherwise it may
-/// compare each row with each person.
+/// The number of new people in one transaction from which on the planner needs new statistics before it looks for them:
+/// otherwise it may compare each row with each person.
 const MANY_PEOPLE: usize = 100;
 
-/// An issue without a write for this long was interrupted: a transaction that waits for a lock gives up much earlier (`BEGIN_BRIEF`).
+/// An issue without a write for this long was interrupted: a transaction that waits for a lock gives up much earlier
+/// (`BEGIN_BRIEF`).
 const ABANDONED: Duration = Duration::from_secs(30);
 
-/// The rows of a table that belong to one issue or event, in the order of their ids: how to find some of them, and how to delete those or
-/// erase what is personal in them.
+/// The rows of a table that belong to one issue or event, in the order of their ids: how to find some of them, and how to
+/// delete those or erase what is personal in them.
 pub(in crate::store) struct RowsOf {
     pub find: &'static str,
     pub delete: &'static str,
@@ -264,8 +267,8 @@ impl Issue {
         }
     }
 
-    /// Rejects tickets whose holders are known with another address than theirs. Checked once the holders exist, so that nobody else can
-    /// create one of them meanwhile.
+    /// Rejects tickets whose holders are known with another address than theirs. Checked once the holders exist, so that
+    /// nobody else can create one of them meanwhile.
     async fn refuse_other_people(&self, connection: &mut Connection, tickets: &[NewTicket]) -> Result<()> {
         let mut errors = Vec::new();
         for (number, chunk) in tickets.chunks(LARGE_CHUNK).enumerate() {
@@ -370,8 +373,8 @@ pub(super) async fn clear_abandoned(backend: &Backend, met: Met<'_>, now: Millis
     Ok(at_work)
 }
 
-/// Deletes the rows of an issue, and then frees its event. Takes the issue over first, so that it can neither go on nor become visible; if it
-/// is visible already, or another request has taken it over, there is nothing to delete.
+/// Deletes the rows of an issue, and then frees its event. Takes the issue over first, so that it can neither go on nor
+/// become visible; if it is visible already, or another request has taken it over, there is nothing to delete.
 async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Option<Millis>) -> Result<()> {
     let mut lease = backend.writer().await?;
     let outcome = sqlx::query(
@@ -386,8 +389,8 @@ async fn take_back(backend: &Backend, event_id: Uuid, issue_id: Uuid, wrote: Opt
     if lease.settle(outcome.map_err(Error::from)).await?.rows_affected() == 0 {
         return Ok(());
     }
-    // Tickets first, because they refer to their holders. They are searched in their event; people, among those created since the issue
-    // began, by their ids.
+    // Tickets first, because they refer to their holders. They are searched in their event; people, among those created
+    // since the issue began, by their ids.
     for rows in [
         RowsOf {
             find: "select ticket_id from tickets where event_id = (select e.event_id from events e where e.issuing = $1) \

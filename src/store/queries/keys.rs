@@ -104,8 +104,8 @@ impl Keys for Backend {
 
     async fn list_keys(&self, event_id: Option<Uuid>, after: Option<Uuid>, limit: i64) -> Result<Vec<ListedKey>> {
         let mut lease = self.long_reader().await?;
-        // Grouped once for all keys, because no index leads from a key to its scans. The range of events uses their index, for one event as
-        // well as all.
+        // Grouped once for all keys, because no index leads from a key to its scans. The range of events uses their
+        // index, for one event as well as all.
         let (first_event, last_event) = event_id.map_or((Uuid::nil(), Uuid::max()), |event_id| (event_id, event_id));
         let outcome = sqlx::query_as(concat!(
             "select ",
@@ -173,7 +173,8 @@ impl Keys for Backend {
         let outcome = async {
             let connection = lease.connection();
             let mut revoked = Vec::new();
-            // Repeated until there are none left: a key whose creation was in progress becomes visible once we hold its creator's row.
+            // Repeated until there are none left: a key whose creation was in progress becomes visible once we hold its
+            // creator's row.
             loop {
                 let more = revoke_descent(connection, key_id, author).await?;
                 if more.is_empty() {
@@ -199,7 +200,8 @@ impl Keys for Backend {
     }
 
     async fn enrol_key(&self, key_id: Uuid, enrol_hash: &[u8], secret_hash: &[u8], now: Millis) -> Result<bool> {
-        // A device without a manifest has decided nothing offline. The second of two enrolments finds the secret stored by the first.
+        // A device without a manifest has decided nothing offline. The second of two enrolments finds the secret stored
+        // by the first.
         let keep = sqlx::query(concat!(
             "insert into former_secrets (secret_hash, key_id, ended_at) select secret_hash, key_id, $2 from keys ",
             where_good!(),

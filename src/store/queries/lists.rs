@@ -33,8 +33,8 @@ macro_rules! select_issued {
 }
 
 const BY_REFERENCE: &str = select_issued!(among!("t.reference", "m.value ->> 0", "$2"));
-/// Also finds some other tickets: with the seat of one row at the gate of another. An index of both columns would be searched for each seat
-/// at each gate.
+/// Also finds some other tickets: with the seat of one row at the gate of another. An index of both columns would be
+/// searched for each seat at each gate.
 const BY_PLACE: &str = select_issued!(
     among!("t.seat_key", "m.value ->> 0", "$2"),
     " and ",

@@ -18,10 +18,11 @@ type QueryAs<'q, O> = sqlx::query::QueryAs<'q, Db, O, <Db as sqlx::Database>::Ar
 /// The number of tickets renewed in one transaction: a scan of one of them waits until it ends.
 const CHUNK: usize = 100;
 
-/// The tickets whose present seed a lost device may know, and that were not yet renewed for its loss: of the events from `$1` to `$3`, after
-/// the ticket `$2`, of the gate with the key `$4` if that is not null, with seeds made up to `$5`. `$6` is the key of the device, and a used
-/// ticket that changed since `$7` may be undone. `limit` keeps the inner statement one index lookup per ticket: PostgreSQL would make a join
-/// of `not exists`, and as long as it has no statistics of the new actions compare each ticket with each of them.
+/// The tickets whose present seed a lost device may know, and that were not yet renewed for its loss: of the events from
+/// `$1` to `$3`, after the ticket `$2`, of the gate with the key `$4` if that is not null, with seeds made up to `$5`.
+/// `$6` is the key of the device, and a used ticket that changed since `$7` may be undone. `limit` keeps the inner
+/// statement one index lookup per ticket: PostgreSQL would make a join of `not exists`, and as long as it has no
+/// statistics of the new actions compare each ticket with each of them.
 macro_rules! due_tickets {
     ($columns:literal, $rest:literal) => {
         concat!(
@@ -58,8 +59,9 @@ impl Loss {
                 .fetch_optional(connection)
                 .await?
                 .ok_or(Error::KeyNotFound)?;
-        // Nothing was sent after the revocation, but a seed made before it may have a later time, by another process's clock. A time far ahead of
-        // the revocation was noted because a wrong clock had dated seeds ahead; then it applies unchanged.
+        // Nothing was sent after the revocation, but a seed made before it may have a later time, by another process's
+        // clock. A time far ahead of the revocation was noted because a wrong clock had dated seeds ahead; then it
+        // applies unchanged.
         let revoked_at = revoked_at.ok_or_else(|| Error::Internal("the lost key is not revoked".into()))?;
         let until = manifest_at.map(|at| {
             let noted_as_usual = at <= revoked_at + NOTED_AHEAD + CLOCKS_APART;

@@ -1,5 +1,5 @@
-//! Mailing tickets to their holders. A ticket is claimed before its mail is sent, and released after, as mailed or not. If the process dies
-//! in between, the claim expires after a while: mailing it twice is better than never.
+//! Mailing tickets to their holders. A ticket is claimed before its mail is sent, and released after, as mailed or not.
+//! If the process dies in between, the claim expires after a while: mailing it twice is better than never.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -107,7 +107,8 @@ impl Mails for Backend {
             let connection = lease.connection();
             let mut claimed = Vec::new();
             for Addressed { ticket, .. } in tickets {
-                // With another seed, the link in the mail would be dead. Gates need not know of the claim, so the version stays.
+                // With another seed, the link in the mail would be dead. Gates need not know of the claim, so the version
+                // stays.
                 let update = sqlx::query(
                     "update tickets set mailing_at = $2 where ticket_id = $1 and seed = $3 and status <> 'revoked' \
                      and mailed_at is not distinct from $4 \
@@ -135,7 +136,8 @@ impl Mails for Backend {
         let mut lease = self.writer().await?.begin(BEGIN).await?;
         let outcome = async {
             for ticket_id in ticket_ids {
-                // Later than the previous time, so that a request that read that one and also sends again notices the difference.
+                // Later than the previous time, so that a request that read that one and also sends again notices the
+                // difference.
                 sqlx::query(
                     "update tickets set mailing_at = null, mailed_at = case when not $3 then mailed_at \
                      when mailed_at >= $2 then mailed_at + 1 else $2 end where ticket_id = $1 and mailing_at = $2",

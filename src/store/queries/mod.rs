@@ -1,8 +1,9 @@
 //! Every statement that both PostgreSQL and SQLite understand, one file per resource.
 //!
-//! This directory is compiled twice, once inside each database's module, which provides the items imported here: `Db`, `Backend` and the
-//! operations that differ. If it were generic over `sqlx::Database`, each query would need bounds for the encoding and decoding of each of
-//! its parameters and columns, some twenty per function; and sqlx's own `Any` has no UUIDs and copies each row into types of its own.
+//! This directory is compiled twice, once inside each database's module, which provides the items imported here: `Db`,
+//! `Backend` and the operations that differ. If it were generic over `sqlx::Database`, each query would need bounds for
+//! the encoding and decoding of each of its parameters and columns, some twenty per function; and sqlx's own `Any` has no
+//! UUIDs and copies each row into types of its own.
 
 use async_trait::async_trait;
 
@@ -17,18 +18,18 @@ use crate::store::{Health, KeptSecrets, Result, Store};
 type Connection = <Db as sqlx::Database>::Connection;
 type Row = <Db as sqlx::Database>::Row;
 
-/// Whether the ticket `t` of the event `e` is visible: an import in progress hides its rows (`issues`), and a deleted event those that are
-/// left (`events`). PostgreSQL cannot estimate `coalesce`, and assumes half of the tickets. For `is not true` it assumed that next to none
-/// are left, and sorted all tickets of an event for one page.
+/// Whether the ticket `t` of the event `e` is visible: an import in progress hides its rows (`issues`), and a deleted
+/// event those that are left (`events`). PostgreSQL cannot estimate `coalesce`, and assumes half of the tickets. For `is
+/// not true` it assumed that next to none are left, and sorted all tickets of an event for one page.
 macro_rules! issued_ticket {
     () => {
         "not coalesce(t.issue_id = e.issuing or e.deleted_at is not null, false)"
     };
 }
 
-/// Whether the ticket `t` is one of the event `$1` after `$2`, in the order of event and ticket. The condition on the event is a range, not
-/// an equality, so that only the index in this order fits: with an index of the tickets' ids alone, PostgreSQL might read the tickets of a
-/// hundred other events.
+/// Whether the ticket `t` is one of the event `$1` after `$2`, in the order of event and ticket. The condition on the
+/// event is a range, not an equality, so that only the index in this order fits: with an index of the tickets' ids alone,
+/// PostgreSQL might read the tickets of a hundred other events.
 macro_rules! in_order {
     () => {
         "(t.event_id, t.ticket_id) > ($1, $2) and t.event_id <= $1"
@@ -42,8 +43,8 @@ macro_rules! deleted_events {
     };
 }
 
-/// Whether the user `u` is visible. The holder of a visible ticket always is. `limit` keeps the inner statement one index lookup: for `not
-/// exists`, PostgreSQL may read the whole table into a hash. `coalesce` is as in [`issued_ticket!`].
+/// Whether the user `u` is visible. The holder of a visible ticket always is. `limit` keeps the inner statement one index
+/// lookup: for `not exists`, PostgreSQL may read the whole table into a hash. `coalesce` is as in [`issued_ticket!`].
 macro_rules! issued_user {
     () => {
         concat!(
@@ -77,8 +78,8 @@ macro_rules! kept_scan {
     };
 }
 
-/// Whether the accepted scan `a` of the ticket `t` belongs to its present use: a reissued ticket is unused, and earlier scans belong to the
-/// ticket before the reissue. Scans of 0.1.0 have no version, so their time decides.
+/// Whether the accepted scan `a` of the ticket `t` belongs to its present use: a reissued ticket is unused, and earlier
+/// scans belong to the ticket before the reissue. Scans of 0.1.0 have no version, so their time decides.
 macro_rules! of_this_use {
     () => {
         "case when a.ticket_version is not null then a.ticket_version > coalesce(t.reissued_version, 0) \
@@ -86,7 +87,8 @@ macro_rules! of_this_use {
     };
 }
 
-/// When the ticket `t` of the event `e` last admitted its holder. Without re-entry that is when it first did, and no scan is read.
+/// When the ticket `t` of the event `e` last admitted its holder. Without re-entry that is when it first did, and no scan
+/// is read.
 macro_rules! last_entry {
     () => {
         concat!(
@@ -99,8 +101,8 @@ macro_rules! last_entry {
     };
 }
 
-/// A value with personal data of a ticket of the event `e`: null from the moment at which the event begins to forget its people, even if
-/// that was interrupted.
+/// A value with personal data of a ticket of the event `e`: null from the moment at which the event begins to forget its
+/// people, even if that was interrupted.
 macro_rules! of_people {
     ($value:literal) => {
         concat!("case when e.forgotten_at is null then ", $value, " end")
@@ -156,8 +158,8 @@ macro_rules! first_key_name {
     };
 }
 
-/// The search text of a new ticket, or null if more is known of its holder `u` than came with it: then the text is made by the next
-/// search.
+/// The search text of a new ticket, or null if more is known of its holder `u` than came with it: then the text is made
+/// by the next search.
 macro_rules! search_unless_more_is_known {
     ($full_name:literal, $email:literal, $search:literal) => {
         concat!(

@@ -1,5 +1,6 @@
-//! The folded texts by which tickets are found, stored beside their originals: written when tickets are issued, cleared by the database when
-//! a holder changes, and rebuilt before the next search. So are those of tickets from a release that does not know them.
+//! The folded texts by which tickets are found, stored beside their originals: written when tickets are issued, cleared
+//! by the database when a holder changes, and rebuilt before the next search. So are those of tickets from a release that
+//! does not know them.
 
 use std::time::Instant;
 
@@ -14,8 +15,8 @@ use crate::store::{NewTicket, Result};
 /// The maximum length of a ticket's words in bytes: an entry of PostgreSQL's index is limited.
 const LONGEST: usize = 1_600;
 
-/// Finds a ticket that is not folded yet. It selects a column that is in no index of all tickets: otherwise SQLite would scan such an index
-/// instead of using the one of unfolded tickets.
+/// Finds a ticket that is not folded yet. It selects a column that is in no index of all tickets: otherwise SQLite would
+/// scan such an index instead of using the one of unfolded tickets.
 pub(in crate::store) const FIND_UNFOLDED: &str = "select version from tickets where event_id between $1 and $1 and search is null order by event_id, ticket_id limit 1";
 
 /// The texts of a ticket that people search for.
@@ -77,8 +78,8 @@ fn cut(text: &mut String, most: usize) {
     text.truncate(end.unwrap_or_default());
 }
 
-/// Gives the tickets of an event the keys by which seats are compared, if an older release created some without them. Search texts are left
-/// to the next search.
+/// Gives the tickets of an event the keys by which seats are compared, if an older release created some without them.
+/// Search texts are left to the next search.
 pub(super) async fn fold_places(backend: &Backend, event_id: Uuid) -> Result<()> {
     let mut lease = backend.reader().await?;
     let outcome: std::result::Result<Option<i32>, _> = sqlx::query_scalar(

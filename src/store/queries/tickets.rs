@@ -110,8 +110,8 @@ impl Tickets for Backend {
         limit: i64,
     ) -> Result<Vec<ManifestTicket>> {
         let mut lease = self.long_reader().await?;
-        // An import's tickets were written earlier, but are visible only since its action was recorded. Tickets of release 0.1.0 have no
-        // action, so they may always be new.
+        // An import's tickets were written earlier, but are visible only since its action was recorded. Tickets of
+        // release 0.1.0 have no action, so they may always be new.
         let outcome = sqlx::query_as(concat!(
             "select t.ticket_id, t.seat, t.gate, t.seed, coalesce(t.seeded_at, t.created_at) as seeded_at, t.status, \
 ",
@@ -374,8 +374,8 @@ async fn write_change(connection: &mut Connection, ticket: &Ticket, change: &Tic
     Ok(())
 }
 
-/// Returns the statement that lists tickets: `$1` event, `$2` after, `$3` limit, then the values of the filter. Tickets that do not match
-/// are read in the index only, without a join: there may be a million.
+/// Returns the statement that lists tickets: `$1` event, `$2` after, `$3` limit, then the values of the filter. Tickets
+/// that do not match are read in the index only, without a join: there may be a million.
 pub(in crate::store) fn list_statement(filter: &TicketFilter, words: usize) -> String {
     let mut conditions = Vec::new();
     let mut parameters = 4..;

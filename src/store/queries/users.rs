@@ -107,8 +107,8 @@ impl Users for Backend {
     }
 }
 
-/// Makes a name known to gates that ask for changes of their list, and to searches, for some of the person's tickets. Returns the last of them
-/// if there may be more.
+/// Makes a name known to gates that ask for changes of their list, and to searches, for some of the person's tickets.
+/// Returns the last of them if there may be more.
 async fn tell_gates(
     connection: &mut Connection,
     user_id: Uuid,
@@ -138,8 +138,9 @@ async fn end_of_chunk(connection: &mut Connection, user_id: Uuid, after: Uuid, s
     Ok(last.bind(user_id).bind(after).bind(size as i64 - 1).fetch_optional(connection).await?)
 }
 
-/// Revokes the person's next tickets, removes them as the holder, and returns the last of these tickets; or, if there are fewer, does so for all
-/// remaining tickets and erases the person. Each ticket is handled as a whole, so an interrupted call can be repeated.
+/// Revokes the person's next tickets, removes them as the holder, and returns the last of these tickets; or, if there are
+/// fewer, does so for all remaining tickets and erases the person. Each ticket is handled as a whole, so an interrupted
+/// call can be repeated.
 async fn erase_some(
     connection: &mut Connection,
     (person, user_id): (&PersonName, Uuid),

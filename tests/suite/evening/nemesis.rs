@@ -97,10 +97,8 @@ impl Postgres {
         let run = Command::new(script).arg(word).arg(&self.0.0).output().expect("scripts/postgres runs");
         assert!(run.status.success(), "scripts/postgres {word}: {}", String::from_utf8_lossy(&run.stderr));
     }
-}
 
-/// Limits the files of PostgreSQL's processes: they ignore the signal and treat the error as that of a full disk.
-impl Postgres {
+    /// Limits the files of PostgreSQL's processes: they ignore the signal and treat the error as that of a full disk.
     fn limit_files(&self, limit: &str) {
         let file = self.0.0.join("data/postmaster.pid");
         // The file is missing if PostgreSQL has given up.
