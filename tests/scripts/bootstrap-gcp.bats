@@ -231,7 +231,7 @@ SH
   fails _bootstrap stg
   says 'ticket-deploy-stg@a-project.iam.gserviceaccount.com does not exist'
   says 'Run it again'
-  equals 8 "$(calls 'sleep 60')"
+  equals 7 "$(calls 'sleep 60')"
 }
 
 @test "every setting that is not the usual one is told for the workflows" {
