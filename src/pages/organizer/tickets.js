@@ -97,6 +97,8 @@ function showSelection() {
   find("#selection").hidden = selected.size === 0;
   find("#selected").textContent = text("organizer.selected", { tickets: number(selected.size) });
   const all = find("#tick-all");
+  // Ticked before the list is there, it would select nothing.
+  all.disabled = shown.length === 0;
   all.checked = shown.length > 0 && shown.every((ticket) => selected.has(ticket.ticket_id));
   all.indeterminate = !all.checked && selected.size > 0;
 }
