@@ -52,6 +52,20 @@ impl Side {
     }
 }
 
+/// Measures both sides in each turn. They take turns at going first, so that a drift of the machine favours neither.
+async fn take_turns(ours: &Side, theirs: &Side, clients: usize) -> Vec<[Outcome; 2]> {
+    let mut turns = Vec::new();
+    for turn in 0..TURNS {
+        turns.push(if turn % 2 == 0 {
+            [ours.turn(clients).await, theirs.turn(clients).await]
+        } else {
+            let theirs = theirs.turn(clients).await;
+            [ours.turn(clients).await, theirs]
+        });
+    }
+    turns
+}
+
 /// `other` is the path of the program to compare with.
 pub async fn measure(report: &mut Report, other: &str) {
     let mut table =
@@ -60,16 +74,7 @@ pub async fn measure(report: &mut Report, other: &str) {
         let kind = ours.kind;
         let (ours, theirs) = (Side::prepare(ours).await, Side::prepare(theirs).await);
         for clients in CLIENTS {
-            let mut turns = Vec::new();
-            for turn in 0..TURNS {
-                // Each goes first in turn, so that a drift of the machine favours neither.
-                turns.push(if turn % 2 == 0 {
-                    [ours.turn(clients).await, theirs.turn(clients).await]
-                } else {
-                    let theirs = theirs.turn(clients).await;
-                    [ours.turn(clients).await, theirs]
-                });
-            }
+            let turns = take_turns(&ours, &theirs, clients).await;
             for (name, figure) in FIGURES {
                 if kind == "SQLite" && name.contains("PostgreSQL") {
                     continue;

@@ -68,20 +68,17 @@ struct Regular {
 /// request.
 pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     let kept_scans = Some(0).filter(|_| !is_behind);
-    let failures = Arc::clone(&app);
-    let failed = |has_failed| failures.backups.taking.store(has_failed, Ordering::Relaxed);
     let mut regular = Regular { app, directory, kept_scans, unsent: None, sending: None };
     let mut rest = FIRST_LOOK;
     loop {
         tokio::time::sleep(rest).await;
-        rest = match regular.look().await {
-            Ok(Some(rest)) => {
-                failed(false);
-                rest
-            }
-            Ok(None) => TRY_AGAIN,
+        let looked = regular.look().await;
+        if !matches!(looked, Ok(None)) {
+            regular.app.backups.taking.store(looked.is_err(), Ordering::Relaxed);
+        }
+        rest = match looked {
+            Ok(rest) => rest.unwrap_or(TRY_AGAIN),
             Err(error) => {
-                failed(true);
                 tracing::error!(error = format!("{error:#}"), "backup failed");
                 TRY_AGAIN
             }

@@ -18,14 +18,14 @@ use register_ticket_api::model::Millis;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::client::Client;
+use crate::client::{Client, Reply};
 use crate::commands::{Directory, Run, on};
 use crate::database::{Kind, Rows, TestDatabase};
 use crate::issues::Held;
 use crate::migrations::newest;
 use crate::once::{scan_now, tickets};
 use crate::process::{PATIENCE, Server, within};
-use crate::service::{Service, assert_members, settings, with};
+use crate::service::{Service, Ticket, assert_members, settings, with};
 
 on_both_databases! {
     a_backup_restores_every_row_and_the_service_runs_on_it,
@@ -869,61 +869,64 @@ async fn a_service_on_sqlite_takes_a_backup_a_day_and_a_restart_takes_no_other()
     assert!(verified.contains(&first[1]), "{verified}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
-    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
-    evening(&service).await;
-    let old = two_hours_ago(&directory);
-    fs::rename(take(&service, &directory), &old).expect("it is there");
-    // Nothing has changed since.
+/// Starts a server whose newest backup, which is two hours old, contains everything, and waits for its first check.
+async fn with_all_backed_up(service: &Service, directory: &Directory) -> (PathBuf, Server) {
+    let old = two_hours_ago(directory);
+    fs::rename(take(service, directory), &old).expect("it is there");
     let url = service.database.url();
     let file = url.strip_prefix("sqlite:").expect("a file");
     let touched = Command::new("touch").args(["-t", "202001010000", file, &format!("{file}-wal")]).status();
     assert!(touched.is_ok_and(|status| status.success()));
-    let server = Server::start(daily(&service, &directory, &[])).await;
+    let server = Server::start(daily(service, directory, &[])).await;
     last_success(&server).await;
-    assert!(!server.process.log().contains("backup taken"));
+    (old, server)
+}
 
-    let ticket = service.ticket("scanned-now").await;
+async fn scan_by_hand(server: &Server, ticket: &Ticket) -> Reply {
     let scan = json!({
         "scan_id": Uuid::new_v4(), "seat": ticket.seat, "gate": ticket.gate, "manual": true, "note": "no phone"
     });
-    server.organizer().post("/api/events/default/scans", scan).await.is_scan(200, "accepted");
+    server.organizer().post("/api/events/default/scans", scan).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_on_sqlite_backs_up_within_a_minute_what_was_scanned() {
+    let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
+    evening(&service).await;
+    let (old, server) = with_all_backed_up(&service, &directory).await;
+    assert!(!server.process.log().contains("backup taken"));
+
+    let ticket = service.ticket("scanned-now").await;
+    scan_by_hand(&server, &ticket).await.is_scan(200, "accepted");
     let line = server.process.logged("backup taken").await;
     assert!(line.contains("scans=3"), "{line}");
     assert!(old.exists(), "each of the last hours has one");
 }
 
-/// As after a crash of the machine or process within the minute.
 /// SQLite would apply the write-ahead log, which belongs to the file of before, to the new one, and delete it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_backup_is_taken_of_a_file_in_the_place_of_the_database() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
     evening(&service).await;
     let ticket = service.ticket("scanned-now").await;
-    let old = two_hours_ago(&directory);
-    fs::rename(take(&service, &directory), &old).expect("it is there");
+    let (old, server) = with_all_backed_up(&service, &directory).await;
+    scan_by_hand(&server, &ticket).await.is_scan(200, "accepted");
+
     let url = service.database.url();
     let file = url.strip_prefix("sqlite:").expect("a file");
-    let touched = Command::new("touch").args(["-t", "202001010000", file, &format!("{file}-wal")]).status();
-    assert!(touched.is_ok_and(|status| status.success()));
-    let server = Server::start(daily(&service, &directory, &[])).await;
-    last_success(&server).await;
-    let scan = || json!({ "scan_id": Uuid::new_v4(), "seat": ticket.seat, "gate": ticket.gate, "manual": true, "note": "no phone" });
-    server.organizer().post("/api/events/default/scans", scan()).await.is_scan(200, "accepted");
-
     let aside = directory.0.join("aside.db");
     fs::rename(file, &aside).expect("it is there");
     fs::write(file, unpacked(&old).expect("a backup")).expect("a file");
     let line = server.process.logged("backup failed").await;
     assert!(line.contains("is not the file that was opened"), "{line}");
     fs::rename(&aside, file).expect("it is there");
-    server.organizer().post("/api/events/default/scans", scan()).await.is_scan(409, "already_used");
+    scan_by_hand(&server, &ticket).await.is_scan(409, "already_used");
     drop(server);
     let again = Server::start(service.database.environment()).await;
-    again.organizer().post("/api/events/default/scans", scan()).await.is_scan(409, "already_used");
+    scan_by_hand(&again, &ticket).await.is_scan(409, "already_used");
 }
 
+/// As after a crash of the machine or process within the minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_on_sqlite_backs_up_what_was_scanned_before_it_started() {
     let (service, directory) = (Service::start(Kind::Sqlite).await, Directory::new());
