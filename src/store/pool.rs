@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
-use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Database, Executor};
 use tokio::sync::OwnedMutexGuard;
 
@@ -20,28 +19,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 type OptionsOf<Db> = <<Db as Database>::Connection as Connection>::Options;
 
-/// Runs on each new connection before it is used.
-type Greeting<Db> = for<'c> fn(&'c mut <Db as Database>::Connection) -> BoxFuture<'c, Result<(), sqlx::Error>>;
-
 /// The lifetime of the database session behind a connection.
-pub enum Session<Db: Database> {
-    /// As long as the connection lives, so it is greeted once.
-    Own(Greeting<Db>),
+#[derive(Clone, Copy)]
+pub enum Session {
+    /// As long as the connection lives.
+    Own,
     /// For one transaction, as a pooler lends it. So each call is a transaction, which this statement begins.
     Lent(&'static str),
 }
 
-impl<Db: Database> Clone for Session<Db> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<Db: Database> Copy for Session<Db> {}
-
 pub struct Connector<Db: Database> {
     options: OptionsOf<Db>,
-    session: Session<Db>,
+    session: Session,
     /// The timeout for connecting, shorter than that of a request. When the database is back, calls that still wait for a
     /// reply to their first packets give up their connections within this time.
     connect_timeout: Duration,
@@ -57,14 +46,7 @@ impl<Db: Database> managed::Manager for Connector<Db> {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Db::Connection, sqlx::Error> {
-        let connect = async {
-            let mut connection = self.options.connect().await?;
-            if let Session::Own(greeting) = self.session {
-                greeting(&mut connection).await?;
-            }
-            Ok(connection)
-        };
-        match tokio::time::timeout(self.connect_timeout, connect).await {
+        match tokio::time::timeout(self.connect_timeout, self.options.connect()).await {
             Ok(connected) => connected,
             Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
         }
@@ -149,7 +131,7 @@ where
     for<'c> &'c mut Db::Connection: Executor<'c, Database = Db>,
 {
     /// Creates a pool without opening a connection: each is opened when it is first needed. `timeout` is that of a request.
-    pub fn new(options: OptionsOf<Db>, session: Session<Db>, most: usize, timeout: Duration) -> Self {
+    pub fn new(options: OptionsOf<Db>, session: Session, most: usize, timeout: Duration) -> Self {
         let (connect_timeout, ping_timeout) = (timeout * 3 / 5, timeout / 5);
         let connector = Connector { options, session, connect_timeout, ping_timeout, found_dead: Mutex::default() };
         let connections = managed::Pool::builder(connector)
@@ -191,7 +173,7 @@ where
         };
         self.calls.fetch_add(1, Ordering::Relaxed);
         match self.connections.manager().session {
-            Session::Own(_) => Ok(lease),
+            Session::Own => Ok(lease),
             Session::Lent(begin) => lease.begin(begin).await,
         }
     }

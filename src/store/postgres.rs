@@ -117,7 +117,6 @@ mod queries;
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use sqlx::migrate::Migrate as _;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres};
@@ -168,7 +167,7 @@ impl PostgresStore {
     pub fn new(options: PgConnectOptions, pool_mode: PoolMode, pool_max: usize, timeout: Duration) -> Self {
         let options = options.disable_statement_logging();
         let (options, session) = match pool_mode {
-            PoolMode::Session => (options, Session::Own(greet)),
+            PoolMode::Session => (options.options(SESSION_SETTINGS), Session::Own),
             // A pooler does not know this option, and prepared statements may not exist in the next session, neither ours
             // nor the pooler's.
             PoolMode::Transaction => {
@@ -201,41 +200,30 @@ impl PostgresStore {
     }
 }
 
-/// The settings of every session, whatever the defaults of the server, database and role.
+/// The settings of every session, whatever the defaults of the server, database and role. They travel in the start-up
+/// packet, so they take no round trip.
+///
+/// A statement that meets a row changed by another transaction reads the new version and does not fail: exactly-once is a
+/// compare-and-set, which needs no more.
 ///
 /// Every statement has its index. A plan made while a table was nearly empty, and cached with its prepared statement,
 /// would go on scanning the whole table after it has grown, until the table is analyzed again. Reads without an index
 /// then count as so expensive that PostgreSQL would compile them first, which takes longer than the read. No statement
 /// uses more than one processor: a read of millions of rows would take those that decide scans.
 ///
-/// Acknowledged data is on disk: here and, if the server is set to more, elsewhere too.
-macro_rules! session_settings {
-    ($set:literal, $local:literal) => {
-        concat!(
-            $set,
-            " enable_seqscan = off; ",
-            $set,
-            " jit = off; ",
-            $set,
-            " max_parallel_workers_per_gather = 0; select set_config('synchronous_commit', 'on', ",
-            $local,
-            ") where current_setting('synchronous_commit') = 'off'"
-        )
-    };
-}
+/// Acknowledged data is on disk: here, and on the synchronous standbys if the server has any.
+const SESSION_SETTINGS: [(&str, &str); 5] = [
+    ("default_transaction_isolation", "read committed"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("synchronous_commit", "on"),
+];
 
-/// A statement that meets a row changed by another transaction reads the new version and does not fail: exactly-once is a
-/// compare-and-set, which needs no more.
-const GREETING: &str =
-    concat!("set default_transaction_isolation = 'read committed'; ", session_settings!("set", "false"));
-
-fn greet(connection: &mut PgConnection) -> BoxFuture<'_, std::result::Result<(), sqlx::Error>> {
-    Box::pin(async { connection.execute(GREETING).await.map(drop) })
-}
-
-/// Begins a transaction in a session that others used before. Their prepared statements have the same names as ours.
-const BEGIN_LENT: &str =
-    concat!("deallocate all; begin isolation level read committed; ", session_settings!("set local", "true"));
+/// Begins a transaction in a session that others used before, with the same settings. Their prepared statements have the
+/// same names as ours.
+const BEGIN_LENT: &str = "deallocate all; begin isolation level read committed; set local enable_seqscan = off; \
+    set local jit = off; set local max_parallel_workers_per_gather = 0; set local synchronous_commit = on";
 
 /// SQLSTATEs that are not the statement's fault: connection (08), resources such as a full disk (53), operator
 /// intervention (57), PostgreSQL's files (58) and internal errors (XX), serialization and deadlock (40); a read-only
@@ -386,11 +374,11 @@ async fn record_many(
 /// Binds the parameters of [`asked!`].
 fn bind_asked<'q>(
     query: sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments>,
-    asked: &[Asked],
+    asked: &[&Asked],
 ) -> std::result::Result<sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments>, sqlx::Error> {
-    let id = |value: fn(&Asked) -> Option<Uuid>| asked.iter().map(value).collect::<Vec<_>>();
-    let time = |value: fn(&Asked) -> Option<Millis>| asked.iter().map(value).collect::<Vec<_>>();
-    let text = |value: fn(&Asked) -> Option<&str>| asked.iter().map(value).collect::<Vec<_>>();
+    let id = |value: fn(&Asked) -> Option<Uuid>| asked.iter().copied().map(value).collect::<Vec<_>>();
+    let time = |value: fn(&Asked) -> Option<Millis>| asked.iter().copied().map(value).collect::<Vec<_>>();
+    let text = |value: fn(&Asked) -> Option<&str>| asked.iter().copied().map(value).collect::<Vec<_>>();
     Ok(query
         .bind(text(|one| Some(&one.event)))
         .bind(id(|one| Some(one.scan_id)))

@@ -154,7 +154,7 @@ impl SqliteStore {
     pub fn new(path: PathBuf, pool_max: usize, timeout: Duration) -> Self {
         // A writer waits for that of another process, but less long than the request may take.
         let options = options(&path).busy_timeout(timeout * 4 / 5);
-        let pool = |most| Pool::new(options.clone(), Session::Own(|_| Box::pin(async { Ok(()) })), most, timeout);
+        let pool = |most| Pool::new(options.clone(), Session::Own, most, timeout);
         let (readers, writer) = (pool(pool_max), pool(1));
         Self { path, scanning: Scanning::new(&readers, &writer), readers, writer, opened: OnceCell::new() }
     }
@@ -413,7 +413,7 @@ async fn record_many(
 /// Binds the parameters of [`asked!`].
 fn bind_asked<'q>(
     query: sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>,
-    asked: &[Asked],
+    asked: &[&Asked],
 ) -> std::result::Result<sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>, sqlx::Error> {
     let rows: Vec<_> = asked
         .iter()

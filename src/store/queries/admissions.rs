@@ -77,39 +77,28 @@ macro_rules! few_refusals {
     };
 }
 
-/// Reads all that a decision needs. There is no row if there is no such event. A ticket named by seat and gate matches exactly.
-/// The scan that is to vouch for it, `v`, must be of the same key and of another ticket of the same holder. A scan that
-/// was vouched for itself cannot vouch: every chain of admissions begins with a code or a supervisor.
-macro_rules! select_scan_contexts {
-    ($place:literal, $from:literal, $event:literal, $scan_id:literal, $of_ticket_since:literal, $key_id:literal,
-     $of_key_since:literal, $until:literal, $ticket_id:literal, $seat:literal, $gate:literal, $vouched_by:literal) => {
+/// Reads what a decision needs. There is no row if there is no such event. A ticket named by seat and gate matches exactly.
+/// `$scanned` are the columns that come from the ticket's scans and its voucher, `$joins` the joins for them.
+macro_rules! select_contexts {
+    ($scanned:expr, $joins:expr, $place:literal, $from:literal, $event:literal, $scan_id:literal, $key_id:literal,
+     $of_key_since:literal, $until:literal, $ticket_id:literal, $seat:literal, $gate:literal) => {
         concat!(
             "select ",
             $place,
             " as place, e.event_id as of_event_id, e.time_zone, e.opens_at, e.closes_at, e.reentry, ",
-            ticket_columns!(),
+            own_ticket_columns!(),
             ", ",
-            count_refusals!("t.ticket_id", $of_ticket_since, $until),
-            " as refusals, ",
+            $scanned,
+            ", ",
             count_refusals_of_key!($key_id, $of_key_since, $until),
-            " as key_refusals, (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id \
-             and a.result = 'accepted' and a.undone_at is null and ",
-            of_this_use!(),
-            ") as newest_accepted_at, (select a.scan_id from scans a where a.ticket_id = t.ticket_id \
-             and a.result = 'accepted' and a.undone_at is null limit 1) is not null as has_admitted, ",
-            first_use!(),
-            ", ",
+            " as key_refusals, ",
             fingerprint!(),
             ", (select p.scan_id from scans p where p.scan_id = ",
             $scan_id,
-            ") is not null as is_known, ",
-            $vouched_by,
-            " is null and (select p.ticket_id from tickets p where p.user_id = t.user_id \
+            ") is not null as is_known, (select p.ticket_id from tickets p where p.user_id = t.user_id \
              and p.event_id = t.event_id and p.ticket_id <> t.ticket_id and ",
             may_be_admitted!("p"),
-            " limit 1) is not null as in_company, v.decided_at as vouched_at, w.gate as vouched_gate, \
-             coalesce(v.result = 'accepted' and v.direction = 'entry' and v.undone_at is null and v.vouched_by is null, \
-             false) as voucher_admitted from ",
+            " limit 1) is not null as in_company from ",
             $from,
             " left join tickets t on t.event_id = e.event_id and ",
             issued_ticket!(),
@@ -119,42 +108,122 @@ macro_rules! select_scan_contexts {
             $seat,
             " and i.gate = ",
             $gate,
-            ")) left join scans v on v.scan_id = ",
-            $vouched_by,
-            " and v.event_id = e.event_id and ",
-            key_or_environment!("v.key_id"),
-            " = ",
-            key_or_environment!($key_id),
-            " left join tickets w on w.ticket_id = v.ticket_id and w.user_id = t.user_id and w.ticket_id <> t.ticket_id \
-             left join users u on u.user_id = t.user_id where e.slug = ",
+            "))",
+            $joins,
+            " left join users u on u.user_id = t.user_id where e.slug = ",
             $event,
             " and e.deleted_at is null"
         )
     };
 }
 
-const SELECT_SCAN_CONTEXT: &str =
-    select_scan_contexts!("cast(0 as bigint)", "events e", "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10");
+/// Reads all that a decision needs of a ticket that was never scanned, as most are, and whether it was. PostgreSQL
+/// prepares each of a statement's subqueries for each execution, whether it reads a row or not.
+macro_rules! select_fresh_contexts {
+    ($($parameters:literal),+) => {
+        select_contexts!(
+            "(select a.scan_id from scans a where a.ticket_id = t.ticket_id limit 1) is not null as is_scanned, \
+             case when e.reentry = 'none' then t.used_at end as entered_at, cast(0 as bigint) as refusals, \
+             cast(null as bigint) as newest_accepted_at, false as has_admitted, cast(null as text) as first_used_gate, \
+             cast(null as bigint) as vouched_at, cast(null as text) as vouched_gate, false as voucher_admitted",
+            "",
+            $($parameters),+
+        )
+    };
+}
 
-/// [`SELECT_SCAN_CONTEXT`] for each of the `asked`.
-const SELECT_SCAN_CONTEXTS: &str = concat!(
-    "with ",
-    asked!(),
-    " ",
-    select_scan_contexts!(
-        "n.place",
-        "n cross join events e",
-        "n.event",
-        "n.scan_id",
-        "n.of_ticket_since",
-        "n.key_id",
-        "n.of_key_since",
-        "n.until",
-        "n.ticket_id",
-        "n.seat",
-        "n.gate",
-        "n.vouched_by"
-    )
+/// Reads all that a decision needs. The scan that is to vouch for the ticket, `v`, must be of the same key and of another
+/// ticket of the same holder. A scan that was vouched for itself cannot vouch: every chain of admissions begins with a
+/// code or a supervisor.
+macro_rules! select_scanned_contexts {
+    ($of_ticket_since:literal, $vouched_by:literal, $place:literal, $from:literal, $event:literal, $scan_id:literal,
+     $key_id:literal, $of_key_since:literal, $until:literal, $($ticket:literal),+) => {
+        select_contexts!(
+            concat!(
+                last_entry!(),
+                ", ",
+                count_refusals!("t.ticket_id", $of_ticket_since, $until),
+                " as refusals, (select max(a.decided_at) from scans a where a.ticket_id = t.ticket_id \
+                 and a.result = 'accepted' and a.undone_at is null and ",
+                of_this_use!(),
+                ") as newest_accepted_at, (select a.scan_id from scans a where a.ticket_id = t.ticket_id \
+                 and a.result = 'accepted' and a.undone_at is null limit 1) is not null as has_admitted, ",
+                first_use!(),
+                ", v.decided_at as vouched_at, w.gate as vouched_gate, coalesce(v.result = 'accepted' \
+                 and v.direction = 'entry' and v.undone_at is null and v.vouched_by is null, false) as voucher_admitted"
+            ),
+            concat!(
+                " left join scans v on v.scan_id = ",
+                $vouched_by,
+                " and v.event_id = e.event_id and ",
+                key_or_environment!("v.key_id"),
+                " = ",
+                key_or_environment!($key_id),
+                " left join tickets w on w.ticket_id = v.ticket_id and w.user_id = t.user_id and w.ticket_id <> t.ticket_id"
+            ),
+            $place, $from, $event, $scan_id, $key_id, $of_key_since, $until, $($ticket),+
+        )
+    };
+}
+
+/// A statement for one question, which [`bind_one`] binds, and the same for each of the `asked`.
+struct ForOneAndMany(&'static str, &'static str);
+
+const SELECT_FRESH_CONTEXTS: ForOneAndMany = ForOneAndMany(
+    select_fresh_contexts!("cast(0 as bigint)", "events e", "$1", "$2", "$4", "$5", "$6", "$7", "$8", "$9"),
+    concat!(
+        "with ",
+        asked!(),
+        " ",
+        select_fresh_contexts!(
+            "n.place",
+            "n cross join events e",
+            "n.event",
+            "n.scan_id",
+            "n.key_id",
+            "n.of_key_since",
+            "n.until",
+            "n.ticket_id",
+            "n.seat",
+            "n.gate"
+        )
+    ),
+);
+
+const SELECT_SCANNED_CONTEXTS: ForOneAndMany = ForOneAndMany(
+    select_scanned_contexts!(
+        "$3",
+        "$10",
+        "cast(0 as bigint)",
+        "events e",
+        "$1",
+        "$2",
+        "$4",
+        "$5",
+        "$6",
+        "$7",
+        "$8",
+        "$9"
+    ),
+    concat!(
+        "with ",
+        asked!(),
+        " ",
+        select_scanned_contexts!(
+            "n.of_ticket_since",
+            "n.vouched_by",
+            "n.place",
+            "n cross join events e",
+            "n.event",
+            "n.scan_id",
+            "n.key_id",
+            "n.of_key_since",
+            "n.until",
+            "n.ticket_id",
+            "n.seat",
+            "n.gate"
+        )
+    ),
 );
 
 /// The question of one decision.
@@ -581,22 +650,50 @@ async fn read_contexts(
     connection: &mut Connection,
     asked: &[Asked],
 ) -> std::result::Result<Vec<Option<Found>>, sqlx::Error> {
-    let rows = match asked {
-        [one] => bind_one(sqlx::query(SELECT_SCAN_CONTEXT), one).fetch_all(connection).await?,
-        many => bind_asked(sqlx::query(SELECT_SCAN_CONTEXTS), many)?.fetch_all(connection).await?,
-    };
     let mut all: Vec<Option<Found>> = asked.iter().map(|_| None).collect();
-    for row in &rows {
-        let index: i64 = row.try_get("place")?;
-        if let Some(found) = usize::try_from(index).ok().and_then(|index| all.get_mut(index)) {
-            *found = Some(Found {
-                context: scan_context(row)?,
-                is_known: row.try_get("is_known")?,
-                in_company: row.try_get("in_company")?,
-            });
+    let (mut scanned, mut places) = (Vec::new(), Vec::new());
+    let every: Vec<&Asked> = asked.iter().collect();
+    for row in select(connection, &SELECT_FRESH_CONTEXTS, &every).await? {
+        let place = place(&row)?;
+        if asked[place].vouched_by.is_some() || row.try_get("is_scanned")? {
+            scanned.push(&asked[place]);
+            places.push(place);
+        } else {
+            all[place] = Some(found(&row, &asked[place])?);
+        }
+    }
+    if !scanned.is_empty() {
+        for row in select(connection, &SELECT_SCANNED_CONTEXTS, &scanned).await? {
+            let place = places[place(&row)?];
+            all[place] = Some(found(&row, &asked[place])?);
         }
     }
     Ok(all)
+}
+
+async fn select(
+    connection: &mut Connection,
+    statements: &ForOneAndMany,
+    asked: &[&Asked],
+) -> std::result::Result<Vec<Row>, sqlx::Error> {
+    match asked {
+        [one] => bind_one(sqlx::query(statements.0), one).fetch_all(connection).await,
+        many => bind_asked(sqlx::query(statements.1), many)?.fetch_all(connection).await,
+    }
+}
+
+/// Returns the index of the question that a row answers.
+fn place(row: &Row) -> std::result::Result<usize, sqlx::Error> {
+    let place: i64 = row.try_get("place")?;
+    usize::try_from(place).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn found(row: &Row, asked: &Asked) -> std::result::Result<Found, sqlx::Error> {
+    Ok(Found {
+        context: scan_context(row)?,
+        is_known: row.try_get("is_known")?,
+        in_company: asked.vouched_by.is_none() && row.try_get("in_company")?,
+    })
 }
 
 /// Binds the values of one question.

@@ -116,8 +116,8 @@ macro_rules! without_holder {
     };
 }
 
-/// The columns of a ticket, for `admissions` and `tickets`: a macro is only known after its definition.
-macro_rules! ticket_columns {
+/// The columns of a ticket except `entered_at`, which reads scans.
+macro_rules! own_ticket_columns {
     () => {
         concat!(
             "t.ticket_id, t.event_id, e.slug as event, ",
@@ -133,9 +133,15 @@ macro_rules! ticket_columns {
             " as reference, t.category, case when t.category is not null then e.category_colours end as category_colours, ",
             of_people!("t.note"),
             " as note, t.valid_from, t.valid_until, t.inside, t.last_step, t.version, t.created_at, t.registered_at, t.used_at, \
-             t.printed_at, t.mailed_at, t.seeded_at, t.walk_up, t.paid, ",
-            last_entry!()
+             t.printed_at, t.mailed_at, t.seeded_at, t.walk_up, t.paid"
         )
+    };
+}
+
+/// The columns of a ticket, for `admissions` and `tickets`: a macro is only known after its definition.
+macro_rules! ticket_columns {
+    () => {
+        concat!(own_ticket_columns!(), ", ", last_entry!())
     };
 }
 
