@@ -11,15 +11,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::{Semaphore, oneshot};
+use futures_util::future::{BoxFuture, Either, Shared};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
 
 /// The maximum number of questions in a batch.
 const MOST: usize = 64;
 /// How long a batch holds the permit. A connection that hangs delays only the callers in its own batch.
 const SLOW: Duration = Duration::from_millis(100);
 
-type Batch = Shared<BoxFuture<'static, ()>>;
+/// The only caller of a batch has it to itself: when it ends, a shared future wakes also the task that polls it, and tokio
+/// then another thread to run that task.
+type Batch = Either<BoxFuture<'static, ()>, Shared<BoxFuture<'static, ()>>>;
 
 /// A waiting caller: its question, where to send the answer, and where to send the batch that brings it.
 struct Waiting<Q, A> {
@@ -35,6 +38,8 @@ pub struct Together<Q, A> {
     waiting: Mutex<Vec<Waiting<Q, A>>>,
     /// Held by the batch under way.
     permit: Arc<Semaphore>,
+    /// Notified when a question waits for the batch under way.
+    delayed: Arc<Notify>,
     /// Whether the last batch had several questions. Its callers ask their next ones at the same time, so the first of
     /// them lets the others run up to here, or it would go alone, and they would wait for it.
     crowded: AtomicBool,
@@ -48,6 +53,7 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
         Self {
             waiting: Mutex::default(),
             permit: Arc::new(Semaphore::new(1)),
+            delayed: Arc::default(),
             crowded: AtomicBool::new(false),
             apart,
             work,
@@ -61,6 +67,11 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Waiting { question, answer, batch });
         if self.crowded.load(Ordering::Relaxed) {
             tokio::task::yield_now().await;
+        }
+        match Arc::clone(&self.permit).try_acquire_owned() {
+            // Before anyone waits for `batched`: its sender would wake this task, and tokio another thread to run it.
+            Ok(permit) => self.start_batch(permit),
+            Err(_) => self.delayed.notify_one(),
         }
         let batch = loop {
             tokio::select! {
@@ -87,21 +98,40 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
             callers.push(batch);
         }
         let mut work = (self.work)(questions);
+        let delayed = Arc::clone(&self.delayed);
         let work = async move {
-            let in_time = tokio::time::timeout(SLOW, &mut work).await;
+            let slow = async {
+                let started = Instant::now();
+                // A timer wakes another thread, so nobody starts one for a question that delays no other.
+                if answers.len() == 1 {
+                    delayed.notified().await;
+                }
+                tokio::time::sleep_until(started + SLOW).await;
+            };
+            let in_time = tokio::select! {
+                biased;
+                all = &mut work => Some(all),
+                () = slow => None,
+            };
             drop(permit);
             let all = match in_time {
-                Ok(all) => all,
-                Err(_) => work.await,
+                Some(all) => all,
+                None => work.await,
             };
             for (answer, to) in all.into_iter().zip(answers) {
                 // The send fails if the caller gave up. A caller without an answer asks alone.
                 let _ = answer.map(|answer| to.send(answer));
             }
         };
-        let batch = work.boxed().shared();
-        for caller in callers {
-            caller.send(batch.clone()).ok();
+        let work = work.boxed();
+        match <[_; 1]>::try_from(callers) {
+            Ok([caller]) => drop(caller.send(Either::Left(work))),
+            Err(callers) => {
+                let shared = work.shared();
+                for caller in callers {
+                    caller.send(Either::Right(shared.clone())).ok();
+                }
+            }
         }
     }
 
