@@ -60,7 +60,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "DB_POOL_MODE",
         "session",
-        "`transaction` behind PgBouncer or a similar pooler in transaction mode; requires DB_MIGRATE_HOST",
+        "`transaction` behind PgBouncer or a similar pooler; requires DB_MIGRATE_HOST",
     ),
     setting("DB_POOL_MAX", "5", "maximum number of connections to the database"),
     setting(

@@ -166,9 +166,7 @@ where
     pub async fn lease(&self) -> Result<Lease<Db>, Error> {
         let lease = match self.connections.get().await {
             Ok(connection) => Lease { connection: Some(connection), in_transaction: false, turn: None },
-            Err(managed::PoolError::Backend(error)) => {
-                return Err(Error::DatabaseUnavailable(format!("connecting: {error}")));
-            }
+            Err(managed::PoolError::Backend(error)) => return Err(cannot_connect(&error)),
             Err(error) => return Err(Error::DatabaseUnavailable(error.to_string())),
         };
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -177,6 +175,13 @@ where
             Session::Lent(begin) => lease.begin(begin).await,
         }
     }
+}
+
+fn cannot_connect(error: &sqlx::Error) -> Error {
+    // PgBouncer accepts few of the settings with which a session begins.
+    let refused = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("08P01"));
+    let advice = if refused { "; behind a pooler, set DB_POOL_MODE=transaction" } else { "" };
+    Error::DatabaseUnavailable(format!("connecting: {error}{advice}"))
 }
 
 /// A connection for one call. Only [`Lease::settle`] returns it to the pool. If the call is dropped at its deadline, or

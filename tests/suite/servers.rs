@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use register_ticket_api::app::App;
 use register_ticket_api::config::Settings;
+use register_ticket_api::error::Error;
 use register_ticket_api::model::Millis;
 use register_ticket_api::store;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::client::Client;
@@ -36,6 +39,31 @@ async fn a_session_is_what_exactly_once_needs_whatever_the_database_says() {
     // Opens its sessions now.
     service.another(&[]).organizer.post("/api/users", json!({ "username": "ana" })).await.is(201);
     assert_eq!(service.database.text("", "select setting from seen").await, "on read committed off 0");
+}
+
+#[tokio::test]
+async fn a_pooler_that_refuses_the_settings_of_a_session_is_named_with_the_remedy() {
+    let pooler = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let settings = settings_of(&format!("postgres://tickets@{}/tickets?sslmode=disable", pooler.local_addr().unwrap()));
+    let app = App::new(settings, Box::new(Millis::now));
+    // As PgBouncer 1.18 does by default.
+    let refuses = async {
+        let (mut client, _) = pooler.accept().await.expect("a client");
+        let mut startup = [0; 1_024];
+        let length = client.read(&mut startup).await.expect("a start-up packet");
+        assert!(startup[..length].windows(7).any(|bytes| bytes == b"options"));
+        let refusal = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0";
+        client.write_u8(b'E').await.expect("it listens");
+        client.write_u32(4 + refusal.len() as u32).await.expect("it listens");
+        client.write_all(refusal).await.expect("it listens");
+    };
+    let (health, ()) = tokio::join!(app.store().health(), refuses);
+    let Err(Error::DatabaseUnavailable(why)) = health else { panic!("there is no database") };
+    assert_eq!(
+        why,
+        "connecting: error returned from database: unsupported startup parameter: options; \
+         behind a pooler, set DB_POOL_MODE=transaction"
+    );
 }
 
 #[tokio::test]
