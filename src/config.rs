@@ -57,11 +57,7 @@ pub const SETTINGS: &[Setting] = &[
         "direct host of the database, for `migrate`, `backup` and `restore`, if DB_HOST is a pooler",
     ),
     setting("DB_MIGRATE_PORT", "5432", "port of DB_MIGRATE_HOST"),
-    setting(
-        "DB_POOL_MODE",
-        "session",
-        "`transaction` behind PgBouncer or a similar pooler; requires DB_MIGRATE_HOST",
-    ),
+    setting("DB_POOL_MODE", "session", "`transaction` behind PgBouncer or a similar pooler; requires DB_MIGRATE_HOST"),
     setting("DB_POOL_MAX", "5", "maximum number of connections to the database"),
     setting(
         "DB_TIMEOUT_MS",

@@ -15,6 +15,7 @@ on_both_databases! {
     of_16_times_the_same_scan_one_is_decided_and_15_replayed,
     of_a_wrong_code_sent_16_times_under_one_scan_id_one_is_decided_and_15_replayed,
     of_8_tickets_under_one_scan_id_one_is_admitted_and_7_can_come_again,
+    of_48_tickets_at_once_each_has_its_own_verdict,
     a_transfer_racing_a_scan_never_lets_both_holders_in,
     a_revocation_racing_a_scan_always_holds,
     an_undo_made_twice_at_once_happens_once,
@@ -87,6 +88,28 @@ async fn of_8_tickets_under_one_scan_id_one_is_admitted_and_7_can_come_again(ser
         assert_eq!(service.version(&format!("A{seat}")).await, before + 1, "A{seat}");
     }
     assert_eq!(service.database.count("select count(*) from scans").await, 8);
+}
+
+/// The answers about new, used and unknown tickets are read in different ways, and together.
+async fn of_48_tickets_at_once_each_has_its_own_verdict(service: Service) {
+    let (mut bodies, mut expected) = (Vec::new(), Vec::new());
+    for place in 0..48 {
+        let ticket = service.ticket(&format!("A{place}")).await;
+        let unknown = json!({ "scan_id": Uuid::now_v7(), "seat": "none", "gate": "North", "totp_code": "123456" });
+        bodies.push(if place % 3 == 2 { unknown } else { service.scan(&ticket) });
+        expected.push(match place % 3 {
+            0 => json!(["accepted", ticket.seat, null]),
+            1 => json!(["already_used", ticket.seat, ticket.gate]),
+            _ => json!(["unknown_ticket", null, null]),
+        });
+        if place % 3 == 1 {
+            service.organizer.post(SCANS, service.scan(&ticket)).await.is_scan(200, "accepted");
+        }
+    }
+    for (reply, expected) in at_once(&service, SCANS, bodies).await.iter().zip(expected) {
+        let scan = reply.is(reply.status.as_u16());
+        assert_eq!(json!([scan["result"], scan["ticket"]["seat"], scan["first_used_gate"]]), expected);
+    }
 }
 
 async fn a_transfer_racing_a_scan_never_lets_both_holders_in(service: Service) {
