@@ -1,5 +1,5 @@
 variable "activation_policy" {
-  description = "ALWAYS, or NEVER to stop the database between events: then only its disk and backups cost money."
+  description = "ALWAYS, or NEVER to stop the database between events: then only its disk, its backups and its idle public address cost money."
   type        = string
   default     = "ALWAYS"
 
