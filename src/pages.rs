@@ -505,13 +505,14 @@ mod tests {
 
     /// Texts that are the same in English and another language.
     const SHARED: &[&str] = &[
-        "Actions (CSV)",
         "Downloads",
         "E-mail",
         "Event",
         "Events",
         "Link",
         "Name",
+        "Name (optional)",
+        "Note",
         "Offline",
         "Online",
         "Service",

@@ -225,7 +225,7 @@ impl State {
         )?;
         writeln!(
             text,
-            "so that an organizer can accept unsent scans (/organizer, Gates: \"Take its unsent scans\", or the device's file):"
+            "so that an organizer can accept unsent scans (/organizer, Gates: \"Accept its unsent scans\", or the device's file):"
         )?;
         for key in &keys {
             let lost = if kept.contains(&key.key_id) { "" } else { "  (its event does not exist here)" };

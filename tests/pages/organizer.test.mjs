@@ -382,7 +382,7 @@ test("a time that ends with a full stop ends a sentence", async (t) => {
   });
   assert.match(told[0], /8:00\s?a\.\s?m\.$/);
   assert.match(told[1], /a\.\s?m\. Cree/);
-  assert.match(told[2], /a\.\s?m\. Por mirar: 3$/);
+  assert.match(told[2], /a\.\s?m\. Por revisar: 3$/);
 });
 
 test("tickets are found by a part of a name, a gate or a status, page after page", async (t) => {
@@ -804,12 +804,12 @@ test("the check names the keys that end soon, the one in use among them", async 
   const soon = await tickets.api("POST", "/api/keys", { name: "Soon", role: "organizer", expires_at: ends(13) });
   await tickets.api("POST", "/api/keys", { name: "Door", role: "gate", event: "default", expires_at: ends(13) });
   await press(page, "check_again");
-  const told = (name, key) => page.locator("#checks").getByText(en(`organizer.${name}`, { name: `\u2068${key}\u2069`, time: "" }).split(" ends on")[0]);
+  const told = (name, key) => page.locator("#checks").getByText(en(`organizer.${name}`, { name: `\u2068${key}\u2069`, time: "" }).split(" expires on")[0]);
   await told("check_key_ends", "Soon").waitFor();
   await told("check_key_ends", "Door").waitFor();
   assert.equal(await told("check_key_ends", "Later").count(), 0);
   const own = await signedIn(t, tickets, { key: soon.key, view: "check" });
-  await own.getByText(en("organizer.check_key_yours_ends", { name: "\u2068Soon\u2069", time: "" }).split(" ends on")[0]).waitFor();
+  await own.getByText(en("organizer.check_key_yours_ends", { name: "\u2068Soon\u2069", time: "" }).split(" expires on")[0]).waitFor();
   await tickets.api("PATCH", "/api/events/default", { ends_at: ends(1) });
   page = await signedIn(t, tickets, { key: later.key, view: "check" });
   await told("check_key_ends", "Soon").waitFor();
@@ -890,7 +890,7 @@ test("a conflict tells the gate of those devices that have one", async (t) => {
   await page.goto("/organizer");
   await page.getByLabel(en("organizer.key"), { exact: true }).fill(tickets.key);
   await press(page, "sign_in");
-  await sees(page, /^In first at .*, gate \u2068North\u2069, by \u2068Other\u2069\.$/);
+  await sees(page, /^First admitted at .*, gate \u2068North\u2069, by \u2068Other\u2069\.$/);
   await sees(page, /^Admitted offline at [^,]*, [^,]*, by \u2068Door\u2069\.$/);
 });
 
@@ -1050,14 +1050,14 @@ test("an event says when it forgets its people, that it never does, or that it d
   await save({ forget_after_days: "30", time_zone: "UTC" });
   await sees(page, en("organizer.forgets_never"));
   await save({ ends: "2030-05-01T23:00" });
-  await sees(page, /^People to be forgotten: .*31 May 2030/);
+  await sees(page, /^People will be erased: .*31 May 2030/);
   await save({ ends: "2020-05-01T23:00" });
-  await sees(page, /^People to be forgotten: .*31 May 2020/);
+  await sees(page, /^People will be erased: .*31 May 2020/);
   const forgotten = { ...(await tickets.api("GET", "/api/events/default")), forgotten_at: "2020-06-01T08:00:00.000Z" };
   await page.route(/\/api\/events(\?.*)?$/, (route) => route.fulfill({ headers: marked(), json: { events: [forgotten], next: null } }));
   await save({ forget_after_days: "" });
-  await sees(page, /^Its people were forgotten: .*1 June? 2020/);
-  await sees(page, /^Backups of the service know them for up to 35 days more/);
+  await sees(page, /^Its people were erased: .*1 June? 2020/);
+  await sees(page, /^The service’s backups contain them for up to 35 more days/);
   await accessible(page);
 });
 
