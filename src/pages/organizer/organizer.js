@@ -58,6 +58,7 @@ function closeDialogs() {
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
 }
 
+/** Fills the bar, and shows it: an empty choice of events would be taken for "no events". */
 function fillBar(view) {
   const choice = find("#event");
   choice.replaceChildren(...session.events.map((event) => new Option(isolated(event.name), event.slug)));
@@ -67,11 +68,11 @@ function fillBar(view) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  find("#bar").hidden = false;
 }
 
 async function enter() {
   signin.hidden = true;
-  find("#bar").hidden = false;
   // An empty board is no help before the first event. If the service is away, the board says so.
   if (/^(#board.*)?$/.test(location.hash) && (await events.isFirstMinute().catch(() => false))) {
     history.replaceState(null, "", `#first/${session.event.slug}`);
