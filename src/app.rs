@@ -20,7 +20,7 @@ use crate::model::Millis;
 use crate::numbers::Numbers;
 use crate::quota::Quota;
 use crate::store::{self, KeptSecrets, Store};
-use crate::totp::{LinkSecret, TicketSecret};
+use crate::totp::{LinkSecret, TicketSecret, secret_mark};
 
 /// The source of the time, which tests replace.
 pub type Clock = Box<dyn Fn() -> Millis + Send + Sync>;
@@ -64,22 +64,26 @@ pub struct FullHealth {
     /// Whether the database answers.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub database: &'static str,
-    /// Whether the database has the schema that this version needs.
-    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
+    /// Whether the database has the schema that this version needs. `unchecked`, here and in the next fields: the database does
+    /// not answer. `secret` is also `unchecked` if the schema is not the one needed.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", "unchecked"])))]
     pub migrations: &'static str,
     /// Whether the clocks of the service and of the database agree.
-    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", "unchecked"])))]
     pub clock: &'static str,
     /// Whether acknowledged writes survive a power failure of the database's machine. They do not if PostgreSQL runs with
     /// `fsync` or `full_page_writes` off.
-    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", "unchecked"])))]
     pub durability: &'static str,
     /// Whether the database accepts writes. It does not if its disk is full or it is read-only.
-    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", "unchecked"])))]
     pub writable: &'static str,
     /// Whether `TICKET_SECRET` is the one with which the database's tickets were made. Nobody is admitted with another one.
-    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", "unchecked"])))]
     pub secret: &'static str,
+    /// Recognises `TICKET_SECRET` together with the database: `backup verify` prints the same for a backup of this database that
+    /// works with this secret. Null before the first ticket is registered, and if it was not checked.
+    pub secret_mark: Option<String>,
     /// Whether the backups of `serve` are up to date. `failed` if the last one failed or could not be sent, if the newest
     /// is older than 25 hours, or if the database is empty although a backup contains tickets. Null if `serve`
     /// takes none.
@@ -176,6 +180,12 @@ impl App {
             Some(kept) if kept != self.secret.fingerprint() => Err(Error::TicketSecretMismatch),
             _ => Ok(&self.secret),
         }
+    }
+
+    /// Returns the [mark](secret_mark) of our `TICKET_SECRET` in this database; `None` while the database has no fingerprint.
+    pub fn secret_mark(&self, kept: &KeptSecrets) -> Option<String> {
+        kept.secret_fingerprint.as_ref()?;
+        Some(secret_mark(self.secret.fingerprint(), kept.link_salt.as_deref()?))
     }
 }
 

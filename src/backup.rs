@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::App;
 use crate::config::Database;
 use crate::model::Millis;
+use crate::totp::secret_mark;
 use archive::{Folder, Holding};
 use revived::{Before, State};
 
@@ -39,6 +40,7 @@ pub struct Contents {
     pub scans: i64,
     newest_scan: Option<Millis>,
     secret_fingerprint: Option<Vec<u8>>,
+    link_salt: Option<Vec<u8>>,
 }
 
 /// Reads all of our tables, so that it fails if one is missing.
@@ -46,7 +48,8 @@ const CONTENTS: &str = "select (select max(version) from _sqlx_migrations where 
     (select count(*) from events) as events, (select count(*) from users) as users, \
     (select count(*) from keys) as keys, (select count(*) from tickets) as tickets, \
     (select count(*) from scans) as scans, (select max(received_at) from scans) as newest_scan, \
-    (select value from settings where name = 'ticket_secret') as secret_fingerprint";
+    (select value from settings where name = 'ticket_secret') as secret_fingerprint, \
+    (select value from settings where name = 'link_salt') as link_salt";
 
 /// The first schema version in which imports are written in hidden batches and changes are numbered.
 const HAS_HISTORY: i64 = 4;
@@ -85,6 +88,11 @@ impl Contents {
         }
     }
 
+    /// Returns what `/health?full=1` shows for this database with its right `TICKET_SECRET`, without needing that.
+    fn secret_mark(&self) -> Option<String> {
+        Some(secret_mark(self.secret_fingerprint.as_ref()?, self.link_salt.as_ref()?))
+    }
+
     /// Describes the contents, one fact per line.
     pub fn describe(&self, app: &App) -> String {
         let newest_scan = self.newest_scan.map_or_else(|| "none".to_owned(), |time| time.to_string());
@@ -97,6 +105,7 @@ impl Contents {
             ("scans", self.scans.to_string()),
             ("newest scan", newest_scan),
             ("TICKET_SECRET", self.secret_fit(app).as_str().to_owned()),
+            ("secret mark", self.secret_mark().unwrap_or_else(|| "none".to_owned())),
         ];
         facts.map(|(name, value)| format!("{name:16}{value}")).join("\n")
     }

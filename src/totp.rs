@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXUPPER};
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -176,6 +176,17 @@ impl TicketSecret {
     pub fn fingerprint(&self) -> &[u8] {
         &self.fingerprint
     }
+}
+
+/// Returns the mark of a secret in a database, which `/health?full=1` shows to everybody: 8 bytes of HMAC-SHA256 (RFC 2104) of the
+/// secret's fingerprint, with the database's own 32 random bytes as the key. So nobody without the database or a backup can
+/// test a guess of a secret that a person made up, nor see that two services have the same one or that one has none. Whoever has
+/// a backup has the whole fingerprint anyway.
+pub fn secret_mark(fingerprint: &[u8], link_salt: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(link_salt).expect("HMAC accepts keys of any length");
+    mac.update(b"mark of TICKET_SECRET");
+    mac.update(fingerprint);
+    HEXLOWER.encode(&mac.finalize().into_bytes()[..8])
 }
 
 /// The secret that makes links of ticket pages. A manifest discloses only the seeds, and those only without `TICKET_SECRET`.

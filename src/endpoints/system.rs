@@ -13,7 +13,6 @@ use crate::backup;
 use crate::error::Error;
 use crate::limits::CLOCKS_APART;
 use crate::metrics;
-use crate::model::Millis;
 use crate::request::Call;
 use crate::response::{self, Response};
 use crate::store;
@@ -72,36 +71,44 @@ async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
     let health = ask_database(call)
         .await
-        .inspect_err(|error| tracing::warn!(%error, "full health check: cannot query the database"));
-    let secret = match &health {
-        Ok(health) if health.migrated => does_secret_fit(call).await,
-        _ => false,
-    };
-    let database = health.is_ok();
-    let unknown = store::Health { migrated: false, now: Millis(0), durable: false, writable: false, empty: false };
-    let store::Health { migrated, now, durable, writable, empty } = health.unwrap_or(unknown);
-    if database && !migrated {
+        .inspect_err(|error| tracing::warn!(%error, "full health check: cannot query the database"))
+        .ok();
+    // Without the database, or with another schema, the rest is not known to have failed.
+    let database =
+        |is_good: fn(&store::Health) -> bool| health.as_ref().map_or("unchecked", |health| word(is_good(health)));
+    let migrated = health.as_ref().is_some_and(|health| health.migrated);
+    let (secret, secret_mark) = if migrated { check_secret(call).await } else { ("unchecked", None) };
+    if health.is_some() && !migrated {
         tracing::warn!("full health check: the schema is behind, run `register-ticket-api migrate`");
     }
-    if database && !durable {
+    if health.as_ref().is_some_and(|health| !health.durable) {
         tracing::warn!("full health check: PostgreSQL runs with `fsync` or `full_page_writes` off");
     }
-    let clock = Duration::from_millis(now.0.abs_diff(call.app.now().0)) <= CLOCKS_APART;
+    let now = call.app.now();
+    let clock = health
+        .as_ref()
+        .map_or("unchecked", |health| word(Duration::from_millis(health.now.0.abs_diff(now.0)) <= CLOCKS_APART));
     let backups = call.app.settings.regular_backups().map(|directory| {
-        let checked = backup::regular::check(call.app, directory, empty);
-        checked.inspect_err(|error| tracing::warn!("full health check: {error:#}")).is_ok()
+        let is_empty = health.as_ref().is_some_and(|health| health.empty);
+        let checked = backup::regular::check(call.app, directory, is_empty);
+        word(checked.inspect_err(|error| tracing::warn!("full health check: {error:#}")).is_ok())
     });
+    let migrations = database(|health| health.migrated);
+    let durability = database(|health| health.durable);
+    let writable = if migrated { database(|health| health.writable) } else { "unchecked" };
+    let checks = [migrations, clock, durability, writable, secret, backups.unwrap_or("ok")];
     FullHealth {
-        status: word(database && migrated && clock && durable && writable && secret && backups != Some(false)),
+        status: word(checks.iter().all(|check| *check == "ok")),
         version: env!("CARGO_PKG_VERSION"),
         revision: call.app.settings.revision.clone(),
-        database: word(database),
-        migrations: word(migrated),
-        clock: word(clock),
-        durability: word(durable),
-        writable: word(writable),
-        secret: word(secret),
-        backups: backups.map(word),
+        database: word(health.is_some()),
+        migrations,
+        clock,
+        durability,
+        writable,
+        secret,
+        secret_mark,
+        backups,
     }
 }
 
@@ -110,14 +117,14 @@ async fn ask_database(call: &Call<'_>) -> Result<store::Health, Error> {
     within(call.app.settings.db_timeout * 4 / 5, call.app.store().health()).await
 }
 
-/// Checks that `TICKET_SECRET` is the one of the database. A database without tickets accepts any.
-async fn does_secret_fit(call: &Call<'_>) -> bool {
-    let fits = async {
-        let kept = call.app.store().kept_secrets().await?;
-        call.app.checked_secret(kept.secret_fingerprint.as_deref()).map(drop)
-    };
-    let fits = within(call.app.settings.db_timeout / 5, fits).await;
-    fits.inspect_err(|error| tracing::warn!(error.code = error.code(), "full health check: TICKET_SECRET")).is_ok()
+/// Checks that `TICKET_SECRET` is the one of the database, and returns its mark. A database without registered tickets accepts
+/// any, and has no mark.
+async fn check_secret(call: &Call<'_>) -> (&'static str, Option<String>) {
+    let kept = within(call.app.settings.db_timeout / 5, call.app.store().kept_secrets()).await;
+    let mark = kept.as_ref().ok().and_then(|kept| call.app.secret_mark(kept));
+    let fits = kept.and_then(|kept| call.app.checked_secret(kept.secret_fingerprint.as_deref()).map(drop));
+    let fits = fits.inspect_err(|error| tracing::warn!(error.code = error.code(), "full health check: TICKET_SECRET"));
+    (if fits.is_ok() { "ok" } else { "failed" }, mark)
 }
 
 /// `GET /metrics`: in Prometheus' text format, or in OpenMetrics if the client accepts it.

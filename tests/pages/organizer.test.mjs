@@ -795,6 +795,21 @@ test("whoever revokes a key is told which others end with it, and whether it is 
   assert.ok((await tickets.api("GET", "/api/keys")).keys.every((key) => key.revoked_at));
 });
 
+test("the check names what failed and not what could not be checked", async (t) => {
+  const tickets = await withTickets(t);
+  const page = await signedIn(t, tickets, { view: "check" });
+  await sees(page, en("organizer.check_secret_ok"));
+  const [unchecked, json] = [["migrations", "clock", "writable", "secret"], { status: "failed", database: "failed" }];
+  for (const name of unchecked) json[name] = "unchecked";
+  // The service answers 503, but the page reads the answer whatever its status, and a 503 fails the test.
+  await page.route("**/health?full=1", (route) => route.fulfill({ headers: marked(), json }));
+  await press(page, "check_again");
+  await sees(page, en("organizer.check_database_wrong"));
+  for (const name of unchecked) {
+    for (const state of ["ok", "wrong"]) assert.equal(await page.getByText(en(`organizer.check_${name}_${state}`)).count(), 0, name);
+  }
+});
+
 test("the check names the keys that end soon, the one in use among them", async (t) => {
   const tickets = await withTickets(t);
   const ends = (days) => new Date(Date.now() + days * 86_400_000).toISOString();

@@ -19,7 +19,8 @@ case "$1" in
 echo "program $*" >>"$scratch/calls"
 [ "$(cat "$3")" = "a dump" ] # it was fetched
 psql -XAqt "$DATABASE_URL" -c 'select 1' >/dev/null # the server is there
-printf 'events          1\ntickets         %s\n' "$(cat "$scratch/tickets" 2>/dev/null || echo 10)"
+printf 'events          1\ntickets         %s\nsecret mark     %s\n' \
+  "$(cat "$scratch/tickets" 2>/dev/null || echo 10)" "$(cat "$scratch/mark" 2>/dev/null || echo 0123456789abcdef)"
 ! grep -qx verify "$scratch/breaks"
 PROGRAM
     } >"$3"
@@ -27,6 +28,13 @@ PROGRAM
     ;;
 esac
 SH
+  _health '{"status": "ok", "database": "ok", "secret_mark": "0123456789abcdef"}'
+}
+
+# What /health?full=1 of the service answers.
+_health() { # JSON
+  echo "$1" >"$scratch/health"
+  stand_in curl <<<'cat "$scratch/health"'
 }
 
 _today() { date --utc +tickets-%Y%m%d-%H%M%SZ.dump; }
@@ -87,6 +95,39 @@ _nothing_stays() { equals "" "$(compgen -G "$scratch/tmp.*" || :)"; }
   rm "$scratch/bucket"
   fails scripts/restore-rehearsal prd
   not_called 'docker create'
+}
+
+# The script's account may not read the secret, so the service names a mark of it.
+@test "a backup that needs another secret than the one in use is none" {
+  _bucket "$(_today)"
+  passes scripts/restore-rehearsal prd
+  called 'curl * https://now.example/health?full=1'
+  says 'the TICKET_SECRET of prd fits'
+  echo fedcba9876543210 >"$scratch/mark"
+  fails scripts/restore-rehearsal prd
+  says 'its secret mark is fedcba9876543210, but https://now.example/health?full=1 says 0123456789abcdef'
+  says 'take a new export'
+  not_says 'can be restored'
+  echo none >"$scratch/mark"
+  fails scripts/restore-rehearsal prd
+  passes scripts/restore-rehearsal prd "gs://a-project-ticket-backups-prd/$(_today)" # an old one may need an older secret
+}
+
+@test "a service that names no mark is said not to be compared" {
+  _bucket "$(_today)"
+  _health '{"status": "failed", "database": "failed", "secret": "unchecked", "secret_mark": null}'
+  passes scripts/restore-rehearsal prd
+  says 'TICKET_SECRET was not compared'
+  not_says 'the TICKET_SECRET of prd fits'
+  says 'can be restored'
+}
+
+@test "a service that does not answer is a failure" {
+  _bucket "$(_today)"
+  stand_in curl <<<'exit 28'
+  fails scripts/restore-rehearsal prd
+  says 'https://now.example does not answer'
+  not_says 'can be restored'
 }
 
 # An export of another, or of a new database, would pass for years.

@@ -44,6 +44,7 @@ on_both_databases! {
     of_old_backups_seven_days_and_four_weeks_are_kept,
     the_command_gets_the_file_and_its_failure_undoes_nothing,
     verify_tells_whether_the_secret_fits,
+    verify_names_the_mark_that_a_service_with_the_right_secret_shows,
     a_gate_gets_the_whole_list_of_a_restored_database,
 }
 
@@ -695,6 +696,34 @@ async fn verify_tells_whether_the_secret_fits(service: Service) {
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.output.contains("made with another one"), "{run:?}");
     assert_eq!(run.errors, "error: the backup needs another TICKET_SECRET\n");
+}
+
+/// So that a rehearsal without the secret can tell whether the service has the one that the backup needs.
+async fn verify_names_the_mark_that_a_service_with_the_right_secret_shows(service: Service) {
+    let directory = Directory::new();
+    let verified = |file: &Path| {
+        let mut command = on(&service.database, &directory, &["backup", "verify"]);
+        fact(&Run::of(command.arg(file).env_remove("TICKET_SECRET")).printed(), "secret mark")
+    };
+    // The clock of these services is not the database's, so the check fails, but that does not matter here.
+    let shown = async |secret: &[(&str, &str)]| {
+        service.another(secret).anonymous.get("/health?full=1").await.is(503)["secret_mark"].clone()
+    };
+    assert_eq!(shown(FIRST).await, Value::Null);
+    assert_eq!(verified(&take(&service, &directory)), "none");
+    service.another(FIRST).ticket("A1").await;
+    let mark = verified(&take(&service, &directory));
+    assert_eq!(shown(FIRST).await, mark);
+    for other in [&[("TICKET_SECRET", "another secret of the test suite")][..], &[("TICKET_SECRET", "")]] {
+        assert_ne!(shown(other).await, mark, "{other:?}");
+    }
+    let elsewhere = Service::start(service.database.kind).await.another(FIRST);
+    elsewhere.ticket("A1").await;
+    let health = elsewhere.anonymous.get("/health?full=1").await.is(503);
+    assert!(
+        health["secret_mark"].is_string() && health["secret_mark"] != mark,
+        "the mark tells no other database's: {health}"
+    );
 }
 
 /// A compressed SQLite database, changed after the backup was made.

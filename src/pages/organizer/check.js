@@ -47,7 +47,8 @@ function item({ state, words }) {
 /** The database, migrations and clocks, as the service itself reports them. */
 async function service() {
   const health = (await parsed(await send("GET", "/health?full=1"))) ?? {};
-  const lines = ["database", "migrations", "clock", "writable", "secret"].map((name) => line(health[name] === "ok" ? "ok" : "wrong", name));
+  const known = ["database", "migrations", "clock", "writable", "secret"].filter((name) => health[name] !== "unchecked");
+  const lines = known.map((name) => line(health[name] === "ok" ? "ok" : "wrong", name));
   const slow = secondsSlow();
   lines.push(line(Math.abs(slow) < 15 ? "ok" : "look", "device_clock", { seconds: Math.abs(slow) }));
   return lines;
