@@ -104,7 +104,7 @@ resource "google_sql_user" "service" {
 
   # A login without a role becomes a member of cloudsqlsuperuser, which may do almost everything. This built-in role may only
   # read settings. `register-ticket-api migrate` grants access to the rows by making the login a member of ticket_service, so
-  # Terraform ignores later changes of its roles. A new password removes that role until the migrations run, right after it.
+  # Terraform ignores later changes of its roles. A new password may remove that role until the migrations run, right after it.
   database_roles = ["pg_read_all_settings"]
 
   lifecycle {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::database::{Kind, Rows};
-use crate::service::{Service, assert_members};
+use crate::service::{Service, assert_members, settings};
 
 #[tokio::test]
 async fn a_session_is_what_exactly_once_needs_whatever_the_database_says() {
@@ -124,6 +124,35 @@ async fn new_database(url: &str, name: &str) -> String {
 
 fn settings_of(url: &str) -> Settings {
     Settings::read(|name| (name == "DATABASE_URL").then(|| url.to_owned())).expect("they are right")
+}
+
+/// On Google Cloud a new password takes the role from the login until `migrate` runs.
+#[tokio::test]
+async fn a_login_that_lost_its_role_decides_nothing_until_migrate_gives_it_back() {
+    let service = Service::start(Kind::Postgres).await;
+    let ticket = service.ticket("A1").await;
+    let login = format!("login_{}", Uuid::new_v4().simple());
+    let owner_url = service.database.owner_url();
+    let (_, place) = owner_url.split_once('@').expect("a login, then its server");
+    let theirs = [("DATABASE_URL", &*format!("postgres://{login}:secret@{place}"))];
+    let mut owner = Rows::open(&owner_url).await;
+    owner.execute(&format!("create role {login} login password 'secret'")).await.expect("the owner may");
+    let migrate = async || store::migrate(&settings(&service.database, &theirs).database).await.expect("the owner may");
+    migrate().await;
+    let replica = service.another(&theirs);
+    replica.organizer.get("/api/events").await.is(200);
+
+    owner.execute(&format!("revoke ticket_service from {login}")).await.expect("the owner granted it");
+    let (scan, before) = (service.scan(&ticket), service.database.snapshot().await);
+    let path = "/api/events/default/scans";
+    replica.organizer.post(path, scan.clone()).await.is_refused(503, "database_unavailable");
+    replica.anonymous.get("/health?full=1").await.is(503);
+    assert_eq!(service.database.snapshot().await, before);
+
+    migrate().await;
+    replica.organizer.post(path, scan).await.is_scan(200, "accepted");
+    drop(replica);
+    owner.execute(&format!("drop role {login}")).await.expect("it owns nothing");
 }
 
 #[tokio::test]
