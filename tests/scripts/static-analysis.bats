@@ -37,6 +37,18 @@ _project() {
   says "only these:"
 }
 
+@test "a dashboard that grafana does not know fails before its queries are tried" {
+  _project
+  stand_in promtool
+  stand_in python3
+  passes scripts/static-analysis watching
+  called_in_order 'python3 scripts/lib/dashboard.py monitoring/grafana.json' 'promtool test rules * target/dashboard.test.yml'
+  : >"$scratch/calls"
+  stand_in python3 <<<'exit 1'
+  fails scripts/static-analysis watching
+  not_called promtool
+}
+
 @test "terraform is tested with the provider of the registry" {
   _project
   stand_in terraform
