@@ -46,7 +46,8 @@ impl Database {
         let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "sql")).collect();
         files.sort();
         for file in files {
-            database.psql(&std::fs::read_to_string(file).expect("an SQL file"));
+            let sql = std::fs::read_to_string(file).expect("an SQL file");
+            database.psql(&format!("begin;\n{sql}\ncommit;")); // as `psql -1` does
         }
         database.psql(&format!("grant ticket_service to {}", variable("TEST_SERVICE_USER")));
         database
