@@ -40,7 +40,7 @@ pub enum Fault {
     TooManyCategories { most: usize },
     #[strum(message = "expected one of {words}")]
     NotOneOf { words: Vec<String> },
-    #[strum(message = "expected a time such as 2026-05-01T18:00:00Z (RFC 3339)")]
+    #[strum(message = "expected a time such as 2026-05-01T18:00:00Z (RFC 3339), no later than the year 9998")]
     NotATime,
     /// The same in a list, where dates and times have the forms of spreadsheets.
     #[strum(message = "must be a date, or a date and a time, such as 2026-05-01 18:00")]

@@ -1277,6 +1277,14 @@ mod tests {
     }
 
     #[test]
+    fn the_message_of_a_refused_time_names_the_last_year_that_is_accepted() {
+        let last = Millis(Millis::WRITABLE.end - 1).to_string();
+        let (year, _) = last.split_once('-').unwrap();
+        let message = Fault::NotATime.message();
+        assert!(message.contains(&format!("no later than the year {year}")), "{message}");
+    }
+
+    #[test]
     fn reckoning_with_times_never_overflows() {
         assert_eq!(Millis(i64::MAX) + Duration::from_millis(1), Millis(i64::MAX));
         assert_eq!(Millis(i64::MIN) - Duration::from_millis(1), Millis(i64::MIN));

@@ -438,7 +438,10 @@ mod tests {
             (r#"{"way": "493039"}"#, "way: expected one of entry, exit"),
             (r#"{"way": 493039}"#, "way: expected a string"),
             (r#"{"way": {"493039": 1}}"#, "way: expected a string"),
-            (r#"{"at": "493039"}"#, "at: expected a time such as 2026-05-01T18:00:00Z (RFC 3339)"),
+            (
+                r#"{"at": "493039"}"#,
+                "at: expected a time such as 2026-05-01T18:00:00Z (RFC 3339), no later than the year 9998",
+            ),
             (r#"{"nested": "493039"}"#, "nested: expected an object"),
             (r#"{"nested": ["N"]}"#, "nested: expected an object"),
             (r#"{"nested": {}}"#, "nested.gate: is required"),
