@@ -15,7 +15,7 @@ use crate::store::beside;
 /// The delay before the first check, so that it does not slow down the first requests.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// The delay until the next check if the directory is in use or a backup failed.
+/// The longest delay until the next try if the directory is in use or a backup failed.
 const TRY_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// The maximum age of the newest backup: later changes are lost with the machine.
 const DAY: Duration = Duration::from_hours(24);
@@ -72,17 +72,16 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     let mut rest = FIRST_LOOK;
     loop {
         tokio::time::sleep(rest).await;
+        let begun = Instant::now();
         let looked = regular.look().await;
         if !matches!(looked, Ok(None)) {
             regular.app.backups.taking.store(looked.is_err(), Ordering::Relaxed);
         }
-        rest = match looked {
-            Ok(rest) => rest.unwrap_or(TRY_AGAIN),
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "backup failed");
-                TRY_AGAIN
-            }
-        };
+        if let Err(error) = &looked {
+            tracing::error!(error = format!("{error:#}"), "backup failed");
+        }
+        let failed = || rest_after_failure(regular.has_new_scans(), begun.elapsed());
+        rest = looked.ok().flatten().unwrap_or_else(failed);
         regular.send().await;
     }
 }
@@ -153,8 +152,13 @@ impl Regular {
         }));
     }
 
+    /// Whether scans may be missing in the newest backup.
+    fn has_new_scans(&self) -> bool {
+        self.kept_scans != Some(self.app.metrics.decided_scans())
+    }
+
     fn is_due(&self) -> anyhow::Result<bool> {
-        let oldest = if self.kept_scans == Some(self.app.metrics.decided_scans()) { DAY } else { NEARLY_A_MINUTE };
+        let oldest = if self.has_new_scans() { NEARLY_A_MINUTE } else { DAY };
         Ok(is_older(self.newest()?, oldest, self.app.now()))
     }
 
@@ -166,6 +170,11 @@ impl Regular {
     }
 }
 
+/// Returns the delay after a try that failed and took this long: nearly a minute if scans are in no backup.
+fn rest_after_failure(has_new_scans: bool, took: Duration) -> Duration {
+    if has_new_scans { (took * REST).clamp(NEARLY_A_MINUTE, TRY_AGAIN) } else { TRY_AGAIN }
+}
+
 /// Whether there is no backup, or the newest is at least this old.
 fn is_older(newest: Option<Millis>, age: Duration, now: Millis) -> bool {
     newest.is_none_or(|newest| newest + age <= now)
@@ -174,6 +183,16 @@ fn is_older(newest: Option<Millis>, age: Duration, now: Millis) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_backup_is_tried_again_within_a_minute_if_scans_are_in_none_else_after_ten() {
+        let quick = Duration::from_millis(300);
+        assert!(rest_after_failure(true, quick) + quick < Duration::from_mins(1));
+        assert_eq!(rest_after_failure(false, quick), Duration::from_mins(10));
+        // What takes long must not load the service all the time.
+        assert_eq!(rest_after_failure(true, Duration::from_secs(10)), Duration::from_secs(200));
+        assert_eq!(rest_after_failure(true, Duration::from_mins(5)), Duration::from_mins(10));
+    }
 
     #[test]
     fn a_backup_is_due_a_day_after_the_newest_and_nearly_a_minute_once_somebody_was_scanned() {

@@ -183,13 +183,19 @@ impl State {
 
     fn describe_all(&self, now: Millis, text: &mut String) -> std::fmt::Result {
         let good: Vec<&KeyRow> = self.keys.iter().filter(|key| key.is_good(now)).collect();
-        let tickets = self.tickets.iter().filter(|ticket| ticket.is_good()).count();
+        let held = self.tickets.iter().filter(|ticket| ticket.is_good());
+        let (valid, used): (Vec<_>, Vec<_>) = held.partition(|ticket| ticket.status == Status::Valid);
         writeln!(text, "{WITHOUT_BEFORE}")?;
         writeln!(text, "{} keys are valid:", good.len())?;
         for key in &good {
             writeln!(text, "  {}", key.describe())?;
         }
-        writeln!(text, "{tickets} tickets are valid, with the codes, links and paper of that time.")?;
+        writeln!(
+            text,
+            "{} tickets are valid and {} used, with the codes, links and paper of that time.",
+            valid.len(),
+            used.len()
+        )?;
         write!(text, "{HOW_TO_REVOKE}")
     }
 

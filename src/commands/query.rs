@@ -59,7 +59,33 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Wraps a statement in another one, which permits only a single `select`.
 fn within(statement: &str) -> String {
-    format!("select * from (\n{}\n) as answer", statement.trim().trim_end_matches(';'))
+    format!("select * from (\n{}\n) as answer", without_end(statement))
+}
+
+/// Removes a final semicolon and the comments after it. Whatever this removes, the database decides what is permitted.
+fn without_end(statement: &str) -> &str {
+    let ends = |at: usize| {
+        let (before, after) = statement.split_at(at);
+        // An odd number of quotes: the semicolon is part of a text.
+        ['\'', '"'].iter().all(|quote| before.matches(*quote).count() % 2 == 0) && is_comment(after)
+    };
+    let end = statement.match_indices(';').map(|(at, _)| at).find(|at| ends(*at));
+    &statement[..end.unwrap_or(statement.len())]
+}
+
+/// Whether a text has only semicolons, white space and comments.
+fn is_comment(mut text: &str) -> bool {
+    loop {
+        text = text.trim_start_matches(|character: char| character == ';' || character.is_whitespace());
+        let rest = if let Some(comment) = text.strip_prefix("--") {
+            comment.split_once('\n').map_or("", |(_, rest)| rest)
+        } else if let Some((_, rest)) = text.strip_prefix("/*").and_then(|comment| comment.split_once("*/")) {
+            rest
+        } else {
+            return text.is_empty();
+        };
+        text = rest;
+    }
 }
 
 async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {

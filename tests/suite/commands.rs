@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Instant;
 
 use register_ticket_api::config::SETTINGS;
 use register_ticket_api::model::Role;
@@ -14,6 +16,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::database::{Kind, TestDatabase};
+use crate::process::PATIENCE;
 use crate::service::Service;
 
 /// An empty working directory, removed on drop.
@@ -110,24 +113,33 @@ pub fn on(database: &TestDatabase, directory: &Directory, arguments: &[&str]) ->
 /// A running server, and the unread part of its standard output.
 struct Server {
     process: Child,
-    output: BufReader<std::process::ChildStdout>,
+    /// The lines of its standard output, with their line breaks.
+    output: Receiver<String>,
 }
 
 impl Server {
     fn start(command: &mut Command) -> Self {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
-        let output = BufReader::new(process.stdout.take().expect("piped"));
+        let mut stdout = BufReader::new(process.stdout.take().expect("piped"));
+        let (lines, output) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while stdout.read_line(&mut line).expect("the server speaks UTF-8") > 0
+                && lines.send(std::mem::take(&mut line)).is_ok()
+            {}
+        });
         Self { process, output }
     }
 
     /// Reads the output up to a line that contains `part`.
     fn line_with(&mut self, part: &str) -> String {
+        let end = Instant::now() + PATIENCE;
         loop {
-            let mut line = String::new();
-            let length = self.output.read_line(&mut line).expect("the server speaks UTF-8");
-            assert!(length > 0, "the server ended without a line that holds `{part}`");
-            if line.contains(part) {
-                return line;
+            match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("no line that holds `{part}` within {PATIENCE:?}"),
+                Err(RecvTimeoutError::Disconnected) => panic!("the server ended without a line that holds `{part}`"),
             }
         }
     }
@@ -687,6 +699,8 @@ async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
         "pragma query_only = 0; delete from tickets",
         "select 1) as x; delete from tickets; select * from (select 2",
         "select 1; select 2",
+        "select 1; -- end\ndelete from tickets",
+        "select 1; /* not an end",
         "pragma journal_mode = delete",
         "vacuum into 'copy.db'",
         "",
@@ -698,7 +712,11 @@ async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
 
     let wide = format!("select '{}' as wide, 1 as one -- to the end", "x".repeat(70_000));
     assert!(query(&wide, &[]).printed().contains(&format!("\n{}  1\n", "x".repeat(70_000))));
-    assert!(query("select 1 as one;", &[]).printed().ends_with("one\n1\n"));
+    for statement in ["select 1 as one;", "select 1 as one; -- end", "select 1 as one ; ;\n/* the; end */ -- it's all"]
+    {
+        assert_eq!(query(statement, &[]).printed(), "one\n1\n", "{statement}");
+    }
+    assert_eq!(query("select '; --' as text", &[]).printed(), "text\n; --\n");
 }
 
 /// The columns that the views omit: secrets, and values that only the service can use. The slug replaces an event's id.
