@@ -336,7 +336,8 @@ export function browser(engine = "chromium") {
 }
 
 after(async () => {
-  for (const started of Object.values(launched)) await (await started).close();
+  // A browser that did not start has failed its tests. The others must end all the same, or this process does not.
+  await Promise.allSettled(Object.values(launched).map(async (started) => (await started).close()));
   fs.rmSync(path.dirname(cameraFile), { recursive: true });
 });
 
