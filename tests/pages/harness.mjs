@@ -310,6 +310,9 @@ export const LAUNCH = {
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    // The last switch of this name counts, so this one repeats Playwright's. In private contexts, which the tests' devices are, Chromium
+    // stores IndexedDB's data in LevelDB by default, which takes four times as long there as on a disk.
+    "--enable-features=CDPScreenshotNewSurface,IdbSqliteBackingStoreInMemoryContexts",
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
     `--use-file-for-fake-video-capture=${cameraFile}`,
