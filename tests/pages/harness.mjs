@@ -421,6 +421,12 @@ export async function accessible(page) {
 // ---- the camera
 
 const [WIDTH, HEIGHT] = [640, 480];
+/**
+ * Frames per second, as a fraction and equally long, so that the frame stays at its place in the file. A gate searches every frame for
+ * codes, so cameras are slow except in tests that need many frames.
+ */
+const [SLOW, FULL] = ["10:4", "10:1"];
+let rate = SLOW;
 
 /**
  * What all pages' cameras see. Chromium reads the file's only frame again and again, so writing another frame into it changes
@@ -450,6 +456,12 @@ export const camera = {
     writeFrame(Buffer.from(data.filter((_, at) => at % 4 === 0)));
   },
 
+  /** Cameras that this test opens from now on give ten frames per second. */
+  atFullSpeed(t) {
+    rate = FULL;
+    t.after(() => (rate = SLOW));
+  },
+
   /** Grey, like a hand in front of the lens. */
   nothing() {
     writeFrame(Buffer.alloc(WIDTH * HEIGHT, 128));
@@ -458,7 +470,7 @@ export const camera = {
 
 function writeFrame(luma) {
   const colour = Buffer.alloc((WIDTH * HEIGHT) / 2, 128);
-  const frame = Buffer.concat([Buffer.from(`YUV4MPEG2 W${WIDTH} H${HEIGHT} F10:1 Ip A1:1 C420jpeg\nFRAME\n`), luma, colour]);
+  const frame = Buffer.concat([Buffer.from(`YUV4MPEG2 W${WIDTH} H${HEIGHT} F${rate} Ip A1:1 C420jpeg\nFRAME\n`), luma, colour]);
   fs.writeFileSync(cameraFile, frame, { flag: fs.existsSync(cameraFile) ? "r+" : "w" }); // never truncated while it is read
 }
 
