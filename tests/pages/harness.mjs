@@ -301,7 +301,7 @@ const cameraFile = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "camera-")), 
 
 /** How to start each browser of the tests. */
 export const LAUNCH = {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium-headless-shell",
   args: [
     "--no-sandbox",
     "--disable-gpu",
@@ -310,8 +310,8 @@ export const LAUNCH = {
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // The last switch of this name counts, so this one repeats Playwright's. In private contexts, which the tests' devices are, Chromium
-    // stores IndexedDB's data in LevelDB by default, which takes four times as long there as on a disk.
+    // The last switch of this name counts, so this one repeats Playwright's. In a private context, which a test's device is, Chromium
+    // stores IndexedDB in LevelDB by default, which takes several times as long there as SQLite does, or LevelDB on a disk.
     "--enable-features=CDPScreenshotNewSurface,IdbSqliteBackingStoreInMemoryContexts",
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
