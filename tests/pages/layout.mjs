@@ -42,16 +42,19 @@ export async function allLookedAt(page) {
   assert.deepEqual(all.filter((part) => !looked.get(name)?.has(part)), [], `all parts of the page ${name} were checked`);
 }
 
-/** Fails if what an English page shows does not fit, at some size or in some language. Restores the page. */
+/** Fails if what an English page on a phone shows does not fit, at some size or in some language. Restores the page. */
 export async function fits(page, name) {
   const { name: kind, shown } = await page.evaluate(partsOf);
   looked.set(kind, new Set([...(looked.get(kind) ?? []), ...shown]));
-  const size = page.viewportSize();
+  // Stays attached: the emulated size would end with it.
   const devtools = await page.context().newCDPSession(page);
+  const deviceScaleFactor = await page.evaluate(() => devicePixelRatio);
+  // Playwright cannot resize a page that fills the screen, in the headless shell.
+  const resize = (size) => devtools.send("Emulation.setDeviceMetricsOverride", { ...size, deviceScaleFactor, mobile: true });
   const words = await page.evaluateHandle(dictionary, WORDS);
   const faults = [];
   for (const [width, height] of SIZES) {
-    await page.setViewportSize({ width, height });
+    await resize({ width, height });
     for (const standard of FONTS) {
       await devtools.send("Page.setFontSizes", { fontSizes: { standard, fixed: (standard * 13) / 16 } });
       const found = await page.evaluate(measure, words);
@@ -59,8 +62,7 @@ export async function fits(page, name) {
     }
   }
   await devtools.send("Page.setFontSizes", { fontSizes: { standard: 16, fixed: 13 } });
-  await devtools.detach();
-  await page.setViewportSize(size);
+  await resize(page.viewportSize());
   assert.deepEqual([...new Set(faults)], [], `${name} fits`);
 }
 
