@@ -13,10 +13,11 @@ page_packages() {
   cp tests/pages/package-lock.json $installed
 }
 
+# Finds Chromium: the headless shell if there is one, because it does the same with less work.
 browser() {
   local name
   system_packages pages
-  for name in chromium chromium-browser google-chrome; do
+  for name in chromium-headless-shell chromium chromium-browser google-chrome; do
     [ -n "${CHROMIUM-}" ] || CHROMIUM=$(command -v $name) || :
   done
   export CHROMIUM

@@ -20,7 +20,7 @@ faults  | strace                                                     | strace   
 faults  | prlimit                                                    | util-linux                       |
 faults  | /usr/lib/*/faketime/libfaketime.so.1                       | libfaketime                      |
 node    | npm                                                        | nodejs npm                       | node
-pages   | variable:CHROMIUM chromium chromium-browser google-chrome  | chromium fonts-dejavu-core       | chromium
+pages   | variable:CHROMIUM chromium-headless-shell chromium chromium-browser google-chrome | chromium-headless-shell fonts-dejavu-core | chromium
 engines | variable:FIREFOX firefox-esr firefox                       | firefox-esr                      | firefox
 engines | WebKitWebDriver                                            | webkit2gtk-driver                |
 engines | Xvfb                                                       | xvfb                             |
@@ -58,7 +58,7 @@ system_packages() { # WHAT-FOR…
   # Ubuntu's names.
   if grep -qs '^ID=ubuntu' /etc/os-release; then
     missing=("${missing[@]/#firefox-esr/firefox}")
-    missing=("${missing[@]/#chromium/chromium-browser}")
+    missing=("${missing[@]/#chromium-headless-shell/chromium-browser}")
   fi
   if command -v apt-get >/dev/null; then
     if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then

@@ -111,6 +111,7 @@ test("a code alone is taken wherever it is in the picture", () => {
 
 for (const [decoder, script] of Object.entries(DECODERS)) {
   test(`of two tickets before the camera one is admitted, and the other when it is held there, with ${decoder}`, async (t) => {
+    camera.atFullSpeed(t);
     const tickets = await service(t);
     await tickets.api("POST", "/api/events/default/tickets", "seat,gate\nA-1,North\nA-2,North\n");
     const [ana, bob] = [
@@ -133,6 +134,7 @@ for (const [decoder, script] of Object.entries(DECODERS)) {
 
   for (const kind of ["aside", "inverted", "pale"]) {
     test(`a ticket is admitted that is ${kind}, with ${decoder}`, async (t) => {
+      camera.atFullSpeed(t);
       const tickets = await service(t);
       await tickets.api("POST", "/api/events/default/tickets", "seat,gate\nA-1,North\n");
       const ana = await tickets.register({ seat: "A-1", gate: "North", username: "ana" });

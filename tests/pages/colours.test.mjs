@@ -1,20 +1,17 @@
 // Colours other than the pages' own: browsers that darken every page, and systems that choose the colours.
 
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
-import { chromium } from "playwright-core";
-import { LAUNCH, accessible, desktop, eventually, phone, service } from "./harness.mjs";
+import { test } from "node:test";
+import { accessible, browser, desktop, eventually, phone, service } from "./harness.mjs";
 import { Gate, Organizer, en } from "./people.mjs";
 
-let launched = null;
-after(async () => (await launched)?.close());
-
-/** A page in a Chromium that darkens every page, as a setting of Android's Chromium does. */
+/** A page that Chromium darkens, as a setting of Android's Chromium does with every page. */
 async function darkened(t, tickets, options) {
-  launched ??= chromium.launch({ ...LAUNCH, args: [...LAUNCH.args, "--enable-features=WebContentsForceDark"] });
-  const context = await (await launched).newContext({ baseURL: tickets.url, viewport: { width: 390, height: 844 }, ...options });
+  const context = await (await browser()).newContext({ baseURL: tickets.url, viewport: { width: 390, height: 844 }, ...options });
   t.after(() => context.close());
-  return context.newPage();
+  const page = await context.newPage();
+  await (await context.newCDPSession(page)).send("Emulation.setAutoDarkModeOverride", { enabled: true });
+  return page;
 }
 
 /** Reads screenshots in a page of its own: the codes in them, and the brightness of their corner. */

@@ -649,6 +649,7 @@ const AHEAD = "{ const real = performance.now.bind(performance); performance.now
 const later = (page, milliseconds) => page.evaluate((more) => (globalThis.ahead = (globalThis.ahead ?? 0) + more), milliseconds);
 
 test("a ticket that stays before the camera is scanned once, whichever code it shows by now; that it stays is said", async (t) => {
+  camera.atFullSpeed(t);
   const { tickets, ana } = await house(t);
   // Only the test moves the page's clock, however slow the camera is.
   const gate = await Gate.at(t, tickets, { ...ONLINE, script: "performance.now = () => globalThis.ahead ?? 0;" });
@@ -741,6 +742,7 @@ test("behind a refusal nobody is admitted unseen: whoever waited is told to be s
 });
 
 test("no scan is passed over without sound, word and line", async (t) => {
+  camera.atFullSpeed(t);
   const sounds = "globalThis.sounds = []; navigator.vibrate = (buzz) => globalThis.sounds.push(buzz.length);";
   const { tickets, people, gate } = await queue(t, { ...ONLINE, script: `${sounds} ${AHEAD}` });
   const { page } = gate;
@@ -796,6 +798,7 @@ test("a hand-held scanner reads the organizer's code on a device that is no gate
 });
 
 test("a camera passes sixty people a minute", async (t) => {
+  camera.atFullSpeed(t);
   const { tickets, people, gate } = await queue(t);
   const frames = [];
   for (const person of people) frames.push(await camera.frame(await pictureOf(gate.page, tickets.code(person))));
@@ -826,6 +829,7 @@ test("the same code before a hand-held scanner again, while the screen is green,
 });
 
 test("asking again is one scan, however often it is touched, and the same phone before the camera is no other", async (t) => {
+  camera.atFullSpeed(t);
   const { tickets, ana } = await house(t);
   const gate = await Gate.at(t, tickets, ONLINE);
   const holder = await Holder.at(t, tickets, ana.provisioning.ticket_url);

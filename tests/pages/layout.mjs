@@ -42,34 +42,69 @@ export async function allLookedAt(page) {
   assert.deepEqual(all.filter((part) => !looked.get(name)?.has(part)), [], `all parts of the page ${name} were checked`);
 }
 
-/** Fails if what an English page shows does not fit, at some size or in some language. Restores the page. */
+/** Fails if what an English page on a phone shows does not fit, at some size or in some language. Restores the page. */
 export async function fits(page, name) {
   const { name: kind, shown } = await page.evaluate(partsOf);
   looked.set(kind, new Set([...(looked.get(kind) ?? []), ...shown]));
-  const size = page.viewportSize();
+  // Stays attached: the emulated size would end with it.
   const devtools = await page.context().newCDPSession(page);
+  const deviceScaleFactor = await page.evaluate(() => devicePixelRatio);
+  // Playwright cannot resize a page that fills the screen, in the headless shell.
+  const resize = (size) => devtools.send("Emulation.setDeviceMetricsOverride", { ...size, deviceScaleFactor, mobile: true });
+  const words = await page.evaluateHandle(dictionary, WORDS);
   const faults = [];
   for (const [width, height] of SIZES) {
-    await page.setViewportSize({ width, height });
+    await resize({ width, height });
     for (const standard of FONTS) {
       await devtools.send("Page.setFontSizes", { fontSizes: { standard, fixed: (standard * 13) / 16 } });
-      const found = await page.evaluate(measure, WORDS);
+      const found = await page.evaluate(measure, words);
       faults.push(...found.map((fault) => `${width} × ${height}, ${(standard / 16) * 100} %: ${fault}`));
     }
   }
   await devtools.send("Page.setFontSizes", { fontSizes: { standard: 16, fixed: 13 } });
-  await devtools.detach();
-  await page.setViewportSize(size);
+  await resize(page.viewportSize());
   assert.deepEqual([...new Set(faults)], [], `${name} fits`);
 }
 
-/** Runs in the page: returns what does not fit, with its own texts and with others in their place. */
-function measure(words) {
+/**
+ * Runs in the page: returns `plain`, a text without superfluous spaces, and for each translation a function that translates what the
+ * page says, or returns undefined if it is none of the pages' texts.
+ */
+function dictionary(words) {
   const { english, translations } = JSON.parse(words);
+  const plain = (text) => text.replace(/\s+/g, " ").trim();
+  const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const GAP = /\{[\w.]+\}/g;
+  /** The texts with placeholders. One with hardly any other words could match anything. */
+  const patterns = Object.entries(english)
+    .filter(([, text]) => text.search(GAP) >= 0 && /\p{L}{3}/u.test(text.replace(GAP, "")))
+    .map(([name, text]) => [name, text.match(GAP), new RegExp(`^${text.split(GAP).map(escaped).join("(.+?)")}$`, "s")]);
+
+  /** The same text in another language, with its placeholders filled. */
+  function filled(data, others) {
+    for (const [name, gaps, pattern] of patterns) {
+      const match = pattern.exec(data);
+      if (match) return gaps.reduce((text, gap, at) => text.replace(gap, match[at + 1]), others[name]);
+    }
+    return undefined;
+  }
+
+  const translators = translations.map((others) => {
+    const known = new Map(Object.entries(english).map(([name, text]) => [plain(text), others[name]]));
+    return (said) => {
+      const data = plain(said);
+      if (!known.has(data)) known.set(data, filled(data, others));
+      return known.get(data);
+    };
+  });
+  return { plain, translators };
+}
+
+/** Runs in the page: returns what does not fit, with its own texts and with others in their place. */
+function measure({ plain, translators }) {
   const DEVIATION = 1.5; // pixels, of rounding
   const THUMB = 44;
   const box = (left, top, right, bottom) => ({ left, top, right, bottom });
-  const plain = (text) => text.replace(/\s+/g, " ").trim();
   const nameOf = (element) => {
     const who = element.id ? `#${element.id}` : `${element.tagName.toLowerCase()}${element.className?.split ? `.${element.className}` : ""}`;
     return `${who} “${plain(element.textContent).slice(0, 40)}”`;
@@ -237,32 +272,15 @@ function measure(words) {
     checkLayers();
   }
 
-  const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  const GAP = /\{[\w.]+\}/g;
-  /** The texts with placeholders. One with hardly any other words could match anything. */
-  const patterns = Object.entries(english)
-    .filter(([, text]) => text.search(GAP) >= 0 && /\p{L}{3}/u.test(text.replace(GAP, "")))
-    .map(([name, text]) => [name, text.match(GAP), new RegExp(`^${text.split(GAP).map(escaped).join("(.+?)")}$`, "s")]);
-
-  /** The same text in another language, with its placeholders filled. */
-  function filled(data, others) {
-    for (const [name, gaps, pattern] of patterns) {
-      const match = pattern.exec(data);
-      if (match) return gaps.reduce((text, gap, at) => text.replace(gap, match[at + 1]), others[name]);
-    }
-    return undefined;
-  }
-
   /** Replaces texts, runs `during`, and restores them. */
-  function inOtherWords(others, during) {
-    const exact = new Map(Object.entries(english).map(([name, text]) => [plain(text), others[name]]));
+  function inOtherWords(translated, during) {
     const said = new Map(texts().map((node) => [node, node.data]));
-    for (const [node, data] of said) node.data = exact.get(plain(data)) ?? filled(plain(data), others) ?? data;
+    for (const [node, data] of said) node.data = translated(data) ?? data;
     during();
     for (const [node, data] of said) node.data = data;
   }
 
   check();
-  for (const others of translations) inOtherWords(others, check);
+  for (const translated of translators) inOtherWords(translated, check);
   return [...faults];
 }
