@@ -64,8 +64,8 @@ pub struct FullHealth {
     /// Whether the database answers.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed"])))]
     pub database: &'static str,
-    /// Whether the database has the schema that this version needs. `unchecked`, here and in the next fields: the database does
-    /// not answer. `secret` is also `unchecked` if the schema is not the one needed.
+    /// Whether the database has the schema that this version needs. `unchecked`, here and in the next four fields: the
+    /// database does not answer. `writable` and `secret` are also `unchecked` if the schema is not the one needed.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", "unchecked"])))]
     pub migrations: &'static str,
     /// Whether the clocks of the service and of the database agree.
@@ -184,8 +184,8 @@ impl App {
 
     /// Returns the [mark](secret_mark) of our `TICKET_SECRET` in this database; `None` while the database has no fingerprint.
     pub fn secret_mark(&self, kept: &KeptSecrets) -> Option<String> {
-        kept.secret_fingerprint.as_ref()?;
-        Some(secret_mark(self.secret.fingerprint(), kept.link_salt.as_deref()?))
+        let (_, salt) = kept.secret_fingerprint.as_ref().zip(kept.link_salt.as_ref())?;
+        Some(secret_mark(self.secret.fingerprint(), salt))
     }
 }
 

@@ -121,9 +121,9 @@ pub enum LogFormat {
 /// The connection to PostgreSQL: direct, or through a pooler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolMode {
-    /// Direct, or through a pooler that gives each connection a session of its own.
+    /// Direct, or through what passes on the settings with which a session begins.
     Session,
-    /// Through a pooler, such as PgBouncer, that gives each transaction any session, so that no session state outlives a
+    /// Through a pooler, such as PgBouncer, that may give each transaction any session, so that no session state outlives a
     /// transaction.
     Transaction,
 }

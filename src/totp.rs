@@ -179,7 +179,7 @@ impl TicketSecret {
 }
 
 /// Returns the mark of a secret in a database, which `/health?full=1` shows to everybody: 8 bytes of HMAC-SHA256 (RFC 2104) of the
-/// secret's fingerprint, with the database's own 32 random bytes as the key. So nobody without the database or a backup can
+/// secret's fingerprint, with the database's own random salt as the key. So nobody without the database or a backup can
 /// test a guess of a secret that a person made up, nor see that two services have the same one or that one has none. Whoever has
 /// a backup has the whole fingerprint anyway.
 pub fn secret_mark(fingerprint: &[u8], link_salt: &[u8]) -> String {

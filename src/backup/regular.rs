@@ -70,6 +70,7 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     let kept_scans = Some(0).filter(|_| !is_behind);
     let mut regular = Regular { app, directory, kept_scans, unsent: None, sending: None };
     let mut rest = FIRST_LOOK;
+    let mut failures = 0;
     loop {
         tokio::time::sleep(rest).await;
         let begun = Instant::now();
@@ -80,8 +81,9 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
         if let Err(error) = &looked {
             tracing::error!(error = format!("{error:#}"), "backup failed");
         }
-        let failed = || rest_after_failure(regular.has_new_scans(), begun.elapsed());
-        rest = looked.ok().flatten().unwrap_or_else(failed);
+        let next = looked.ok().flatten();
+        failures = if next.is_some() { 0 } else { failures + 1 };
+        rest = next.unwrap_or_else(|| rest_after_failure(regular.has_new_scans(), begun.elapsed(), failures));
         regular.send().await;
     }
 }
@@ -170,9 +172,11 @@ impl Regular {
     }
 }
 
-/// Returns the delay after a try that failed and took this long: nearly a minute if scans are in no backup.
-fn rest_after_failure(has_new_scans: bool, took: Duration) -> Duration {
-    if has_new_scans { (took * REST).clamp(NEARLY_A_MINUTE, TRY_AGAIN) } else { TRY_AGAIN }
+/// Returns the delay after as many failed tries, of which the last took this long. If scans are in no backup, it is nearly a
+/// minute after a short try, and twice as long after each further one: each may fill the disk for a moment.
+fn rest_after_failure(has_new_scans: bool, took: Duration, failures: u32) -> Duration {
+    let doubled = NEARLY_A_MINUTE * 2_u32.pow(failures.clamp(1, 5) - 1);
+    if has_new_scans { (took * REST).max(doubled).min(TRY_AGAIN) } else { TRY_AGAIN }
 }
 
 /// Whether there is no backup, or the newest is at least this old.
@@ -187,11 +191,14 @@ mod tests {
     #[test]
     fn a_failed_backup_is_tried_again_within_a_minute_if_scans_are_in_none_else_after_ten() {
         let quick = Duration::from_millis(300);
-        assert!(rest_after_failure(true, quick) + quick < Duration::from_mins(1));
-        assert_eq!(rest_after_failure(false, quick), Duration::from_mins(10));
+        assert!(rest_after_failure(true, quick, 1) + quick < Duration::from_mins(1));
+        assert_eq!(rest_after_failure(false, quick, 1), Duration::from_mins(10));
+        // Each try may fill the disk for a moment.
+        assert_eq!(rest_after_failure(true, quick, 2), rest_after_failure(true, quick, 1) * 2);
+        assert_eq!(rest_after_failure(true, quick, 99), Duration::from_mins(10));
         // What takes long must not load the service all the time.
-        assert_eq!(rest_after_failure(true, Duration::from_secs(10)), Duration::from_secs(200));
-        assert_eq!(rest_after_failure(true, Duration::from_mins(5)), Duration::from_mins(10));
+        assert_eq!(rest_after_failure(true, Duration::from_secs(10), 1), Duration::from_secs(200));
+        assert_eq!(rest_after_failure(true, Duration::from_mins(5), 1), Duration::from_mins(10));
     }
 
     #[test]

@@ -183,8 +183,7 @@ impl State {
 
     fn describe_all(&self, now: Millis, text: &mut String) -> std::fmt::Result {
         let good: Vec<&KeyRow> = self.keys.iter().filter(|key| key.is_good(now)).collect();
-        let held = self.tickets.iter().filter(|ticket| ticket.is_good());
-        let (valid, used): (Vec<_>, Vec<_>) = held.partition(|ticket| ticket.status == Status::Valid);
+        let count = |status| self.tickets.iter().filter(|ticket| ticket.is_good() && ticket.status == status).count();
         writeln!(text, "{WITHOUT_BEFORE}")?;
         writeln!(text, "{} keys are valid:", good.len())?;
         for key in &good {
@@ -193,8 +192,8 @@ impl State {
         writeln!(
             text,
             "{} tickets are valid and {} used, with the codes, links and paper of that time.",
-            valid.len(),
-            used.len()
+            count(Status::Valid),
+            count(Status::Used)
         )?;
         write!(text, "{HOW_TO_REVOKE}")
     }

@@ -70,7 +70,7 @@ fn without_end(statement: &str) -> &str {
         ['\'', '"'].iter().all(|quote| before.matches(*quote).count() % 2 == 0) && is_comment(after)
     };
     let end = statement.match_indices(';').map(|(at, _)| at).find(|at| ends(*at));
-    &statement[..end.unwrap_or(statement.len())]
+    statement[..end.unwrap_or(statement.len())].trim_end().trim_end_matches(';')
 }
 
 /// Whether a text has only semicolons, white space and comments.

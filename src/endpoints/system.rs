@@ -82,7 +82,9 @@ async fn check(call: &Call<'_>) -> FullHealth {
         tracing::warn!("full health check: the schema is behind, run `register-ticket-api migrate`");
     }
     if health.as_ref().is_some_and(|health| !health.durable) {
-        tracing::warn!("full health check: PostgreSQL runs with `fsync` or `full_page_writes` off");
+        tracing::warn!(
+            "full health check: PostgreSQL runs with `fsync`, `full_page_writes` or `synchronous_commit` off"
+        );
     }
     let now = call.app.now();
     let clock = health
@@ -120,11 +122,11 @@ async fn ask_database(call: &Call<'_>) -> Result<store::Health, Error> {
 /// Checks that `TICKET_SECRET` is the one of the database, and returns its mark. A database without registered tickets accepts
 /// any, and has no mark.
 async fn check_secret(call: &Call<'_>) -> (&'static str, Option<String>) {
-    let kept = within(call.app.settings.db_timeout / 5, call.app.store().kept_secrets()).await;
-    let mark = kept.as_ref().ok().and_then(|kept| call.app.secret_mark(kept));
-    let fits = kept.and_then(|kept| call.app.checked_secret(kept.secret_fingerprint.as_deref()).map(drop));
-    let fits = fits.inspect_err(|error| tracing::warn!(error.code = error.code(), "full health check: TICKET_SECRET"));
-    (if fits.is_ok() { "ok" } else { "failed" }, mark)
+    let warn = |error: &Error| tracing::warn!(error.code = error.code(), "full health check: TICKET_SECRET");
+    let kept = within(call.app.settings.db_timeout / 5, call.app.store().kept_secrets()).await.inspect_err(warn);
+    let Ok(kept) = kept else { return ("unchecked", None) };
+    let fits = call.app.checked_secret(kept.secret_fingerprint.as_deref()).inspect_err(warn);
+    (if fits.is_ok() { "ok" } else { "failed" }, call.app.secret_mark(&kept))
 }
 
 /// `GET /metrics`: in Prometheus' text format, or in OpenMetrics if the client accepts it.

@@ -211,7 +211,8 @@ impl PostgresStore {
 /// then count as so expensive that PostgreSQL would compile them first, which takes longer than the read. No statement
 /// uses more than one processor: a read of millions of rows would take those that decide scans.
 ///
-/// Acknowledged data is on disk: here, and on the synchronous standbys if the server has any.
+/// Acknowledged data is on disk: here, and on the synchronous standbys if the server has any, whatever its own
+/// `synchronous_commit`. The start-up packet knows no conditions.
 const SESSION_SETTINGS: [(&str, &str); 5] = [
     ("default_transaction_isolation", "read committed"),
     ("enable_seqscan", "off"),
@@ -239,6 +240,10 @@ pub(super) fn is_outdated_schema(code: &str) -> bool {
     ["42P01", "42703", "42883", "42501"].contains(&code)
 }
 
+/// Whether a commit survives a crash. A pooler may be set to drop the settings with which a session begins.
+const DURABLE: &str = "select current_setting('fsync')::boolean and current_setting('full_page_writes')::boolean \
+    and current_setting('synchronous_commit') <> 'off'";
+
 async fn health(connection: &mut PgConnection) -> Result<Health> {
     let now = sqlx::query_scalar("select (extract(epoch from clock_timestamp()) * 1000)::bigint")
         .fetch_one(&mut *connection)
@@ -253,10 +258,7 @@ async fn health(connection: &mut PgConnection) -> Result<Health> {
             .await?;
         applied == migrations
     };
-    let durable =
-        sqlx::query_scalar("select current_setting('fsync')::boolean and current_setting('full_page_writes')::boolean")
-            .fetch_one(&mut *connection)
-            .await?;
+    let durable = sqlx::query_scalar(DURABLE).fetch_one(&mut *connection).await?;
     let writable = migrated && is_written(connection.execute(PROBE).await);
     let empty = migrated && sqlx::query_scalar(IS_EMPTY).fetch_one(connection).await?;
     Ok(Health { migrated, now, durable, writable, empty })

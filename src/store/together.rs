@@ -125,7 +125,9 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
         };
         let work = work.boxed();
         match <[_; 1]>::try_from(callers) {
-            Ok([caller]) => drop(caller.send(Either::Left(work))),
+            Ok([caller]) => {
+                caller.send(Either::Left(work)).ok();
+            }
             Err(callers) => {
                 let shared = work.shared();
                 for caller in callers {
@@ -145,6 +147,9 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
             }
             let fits = batch.len() < MOST && !batch.iter().any(|other| (self.apart)(&other.question, &one.question));
             if fits { batch.push(one) } else { left.push(one) }
+        }
+        if !left.is_empty() {
+            self.delayed.notify_one();
         }
         *waiting = left;
         batch
@@ -279,6 +284,35 @@ mod tests {
         assert!(!hanging.is_finished());
         numbers.go_on.add_permits(2);
         assert_eq!((hanging.await.unwrap(), second.await.unwrap()), (Some(1), Some(2)));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_hangs_does_not_keep_those_who_must_be_apart_from_it() {
+        let mut numbers = Numbers::new(|one, other| one % 10 == other % 10);
+        let first = numbers.ask(1);
+        assert_eq!(numbers.next().await, [1]);
+        let mut asked = Vec::new();
+        for number in [12, 22, 32] {
+            asked.push(numbers.queue(number).await);
+        }
+        numbers.go_on.add_permits(1);
+        assert_eq!(first.await.unwrap(), Some(1));
+        for number in [12, 22, 32] {
+            assert_eq!(numbers.next().await, [number]);
+        }
+        numbers.go_on.add_permits(3);
+        join_all(asked).await;
+    }
+
+    #[tokio::test]
+    async fn a_question_that_delays_nobody_starts_no_timer() {
+        let mut numbers = Numbers::new(NONE_APART);
+        let hanging = numbers.ask(1);
+        assert_eq!(numbers.next().await, [1]);
+        let released = tokio::time::timeout(SLOW * 2, numbers.together.permit.acquire()).await;
+        assert!(released.is_err(), "it keeps the permit as long as nobody asks");
+        numbers.go_on.add_permits(1);
+        assert_eq!(hanging.await.unwrap(), Some(1));
     }
 
     #[tokio::test]

@@ -63,6 +63,7 @@ export async function fits(page, name) {
   }
   await devtools.send("Page.setFontSizes", { fontSizes: { standard: 16, fixed: 13 } });
   await resize(page.viewportSize());
+  await words.dispose();
   assert.deepEqual([...new Set(faults)], [], `${name} fits`);
 }
 

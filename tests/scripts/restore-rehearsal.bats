@@ -107,7 +107,6 @@ _nothing_stays() { equals "" "$(compgen -G "$scratch/tmp.*" || :)"; }
   fails scripts/restore-rehearsal prd
   says 'its secret mark is fedcba9876543210, but https://now.example/health?full=1 says 0123456789abcdef'
   says 'take a new export'
-  not_says 'can be restored'
   echo none >"$scratch/mark"
   fails scripts/restore-rehearsal prd
   passes scripts/restore-rehearsal prd "gs://a-project-ticket-backups-prd/$(_today)" # an old one may need an older secret
@@ -122,12 +121,26 @@ _nothing_stays() { equals "" "$(compgen -G "$scratch/tmp.*" || :)"; }
   says 'can be restored'
 }
 
-@test "a service that does not answer is a failure" {
+@test "a service that does not answer is a failure, and the export is judged all the same" {
   _bucket "$(_today)"
   stand_in curl <<<'exit 28'
   fails scripts/restore-rehearsal prd
   says 'https://now.example does not answer'
-  not_says 'can be restored'
+  says 'can be restored'
+}
+
+@test "a service with an empty database does not use what was exported" {
+  _bucket "$(_today)"
+  _health '{"status": "ok", "database": "ok", "secret": "ok", "secret_mark": null}'
+  fails scripts/restore-rehearsal prd
+  says 'https://now.example/health?full=1 says none'
+}
+
+@test "an answer that is not JSON is named" {
+  _bucket "$(_today)"
+  _health '<html>403 Forbidden</html>'
+  fails scripts/restore-rehearsal prd
+  says 'https://now.example/health?full=1 does not answer in JSON'
 }
 
 # An export of another, or of a new database, would pass for years.

@@ -712,8 +712,12 @@ async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
 
     let wide = format!("select '{}' as wide, 1 as one -- to the end", "x".repeat(70_000));
     assert!(query(&wide, &[]).printed().contains(&format!("\n{}  1\n", "x".repeat(70_000))));
-    for statement in ["select 1 as one;", "select 1 as one; -- end", "select 1 as one ; ;\n/* the; end */ -- it's all"]
-    {
+    for statement in [
+        "select 1 as one;",
+        "select 1 as one; -- end",
+        "select 1 as one ; ;\n/* the; end */ -- it's all",
+        "-- it's one\nselect 1 as one;",
+    ] {
         assert_eq!(query(statement, &[]).printed(), "one\n1\n", "{statement}");
     }
     assert_eq!(query("select '; --' as text", &[]).printed(), "text\n; --\n");

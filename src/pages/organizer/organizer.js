@@ -72,11 +72,11 @@ function fillBar(view) {
 }
 
 async function enter() {
-  signin.hidden = true;
   // An empty board is no help before the first event. If the service is away, the board says so.
   if (/^(#board.*)?$/.test(location.hash) && (await events.isFirstMinute().catch(() => false))) {
     history.replaceState(null, "", `#first/${session.event.slug}`);
   }
+  signin.hidden = true;
   await route();
 }
 

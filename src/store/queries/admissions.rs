@@ -651,41 +651,39 @@ async fn read_contexts(
     asked: &[Asked],
 ) -> std::result::Result<Vec<Option<Found>>, sqlx::Error> {
     let mut all: Vec<Option<Found>> = asked.iter().map(|_| None).collect();
-    let (mut scanned, mut places) = (Vec::new(), Vec::new());
-    let every: Vec<&Asked> = asked.iter().collect();
-    for row in select(connection, &SELECT_FRESH_CONTEXTS, &every).await? {
-        let place = place(&row)?;
-        if asked[place].vouched_by.is_some() || row.try_get("is_scanned")? {
-            scanned.push(&asked[place]);
-            places.push(place);
+    let (mut scanned, fresh): (Vec<_>, _) = (0..asked.len()).partition(|place| asked[*place].vouched_by.is_some());
+    for (place, row) in select(connection, &SELECT_FRESH_CONTEXTS, asked, &fresh).await? {
+        if row.try_get("is_scanned")? {
+            scanned.push(place);
         } else {
             all[place] = Some(found(&row, &asked[place])?);
         }
     }
-    if !scanned.is_empty() {
-        for row in select(connection, &SELECT_SCANNED_CONTEXTS, &scanned).await? {
-            let place = places[place(&row)?];
-            all[place] = Some(found(&row, &asked[place])?);
-        }
+    for (place, row) in select(connection, &SELECT_SCANNED_CONTEXTS, asked, &scanned).await? {
+        all[place] = Some(found(&row, &asked[place])?);
     }
     Ok(all)
 }
 
+/// Returns the rows that answer the questions at these places, each with its place.
 async fn select(
     connection: &mut Connection,
     statements: &ForOneAndMany,
-    asked: &[&Asked],
-) -> std::result::Result<Vec<Row>, sqlx::Error> {
-    match asked {
-        [one] => bind_one(sqlx::query(statements.0), one).fetch_all(connection).await,
-        many => bind_asked(sqlx::query(statements.1), many)?.fetch_all(connection).await,
-    }
-}
-
-/// Returns the index of the question that a row answers.
-fn place(row: &Row) -> std::result::Result<usize, sqlx::Error> {
-    let place: i64 = row.try_get("place")?;
-    usize::try_from(place).map_err(|error| sqlx::Error::Decode(error.into()))
+    asked: &[Asked],
+    places: &[usize],
+) -> std::result::Result<Vec<(usize, Row)>, sqlx::Error> {
+    let chosen: Vec<&Asked> = places.iter().map(|place| &asked[*place]).collect();
+    let rows = match chosen[..] {
+        [] => return Ok(Vec::new()),
+        [one] => bind_one(sqlx::query(statements.0), one).fetch_all(connection).await?,
+        _ => bind_asked(sqlx::query(statements.1), &chosen)?.fetch_all(connection).await?,
+    };
+    let placed = |row: Row| {
+        let index: i64 = row.try_get("place")?;
+        let index = usize::try_from(index).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        Ok((places[index], row))
+    };
+    rows.into_iter().map(placed).collect()
 }
 
 fn found(row: &Row, asked: &Asked) -> std::result::Result<Found, sqlx::Error> {
