@@ -70,21 +70,45 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
     let kept_scans = Some(0).filter(|_| !is_behind);
     let mut regular = Regular { app, directory, kept_scans, unsent: None, sending: None };
     let mut rest = FIRST_LOOK;
-    let mut failures = 0;
+    let mut failures = Failures::default();
     loop {
         tokio::time::sleep(rest).await;
-        let begun = Instant::now();
-        let looked = regular.look().await;
-        if !matches!(looked, Ok(None)) {
-            regular.app.backups.taking.store(looked.is_err(), Ordering::Relaxed);
+        rest = LOOK_AGAIN;
+        if failures.permit(regular.has_new_scans()) {
+            let begun = Instant::now();
+            match regular.look().await {
+                Ok(Some(next)) => (rest, failures) = (next, Failures::default()),
+                Ok(None) => {
+                    tracing::warn!("another process uses BACKUP_DIR; trying again later");
+                    failures.add(begun.elapsed());
+                }
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "backup failed");
+                    failures.add(begun.elapsed());
+                    regular.app.backups.taking.store(true, Ordering::Relaxed);
+                }
+            }
         }
-        if let Err(error) = &looked {
-            tracing::error!(error = format!("{error:#}"), "backup failed");
-        }
-        let next = looked.ok().flatten();
-        failures = if next.is_some() { 0 } else { failures + 1 };
-        rest = next.unwrap_or_else(|| rest_after_failure(regular.has_new_scans(), begun.elapsed(), failures));
         regular.send().await;
+    }
+}
+
+/// The tries that failed since the last one that did not.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    /// When the last one ended, and how long it took.
+    last: Option<(Instant, Duration)>,
+}
+
+impl Failures {
+    fn add(&mut self, took: Duration) {
+        (self.count, self.last) = (self.count + 1, Some((Instant::now(), took)));
+    }
+
+    /// Whether the next try is due. Asked anew at each look, because people may be scanned meanwhile.
+    fn permit(&self, has_new_scans: bool) -> bool {
+        self.last.is_none_or(|(ended, took)| ended.elapsed() >= rest_after_failure(has_new_scans, took, self.count))
     }
 }
 
@@ -121,6 +145,7 @@ impl Regular {
             tracing::error!(error = format!("{error:#}"), "the backup is stored, but old ones cannot be removed");
         }
         self.unsent = Some((backup.path, Instant::now()));
+        self.app.backups.taking.store(false, Ordering::Relaxed);
         self.newest()?;
         Ok(Some(LOOK_AGAIN.max(backup.elapsed * REST)))
     }
@@ -187,6 +212,14 @@ fn is_older(newest: Option<Millis>, age: Duration, now: Millis) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scans_that_begin_after_a_failure_bring_the_next_try_forward() {
+        let ended = Instant::now().checked_sub(Duration::from_mins(2)).unwrap();
+        let failures = Failures { count: 1, last: Some((ended, Duration::ZERO)) };
+        assert!(!failures.permit(false));
+        assert!(failures.permit(true));
+    }
 
     #[test]
     fn a_failed_backup_is_tried_again_within_a_minute_if_scans_are_in_none_else_after_ten() {

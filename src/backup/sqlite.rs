@@ -32,7 +32,9 @@ pub async fn back_up(database: &Path, folder: &Folder, taken_at: Millis) -> anyh
     let copy = folder.unfinished()?;
     // SQLite's error does not say which file is missing.
     fs::metadata(database).with_context(|| database.display().to_string())?;
-    copy_into(database, &copy.0).await.with_context(|| format!("copying {}", database.display()))?;
+    copy_into(database, &copy.0)
+        .await
+        .with_context(|| format!("copying {} to {}", database.display(), copy.0.display()))?;
     let contents = inspect(&copy.0).await.context("the copy")?;
     let compressed = folder.unfinished()?;
     let (from, to) = (copy.0.clone(), compressed.0.clone());

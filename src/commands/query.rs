@@ -62,29 +62,30 @@ fn within(statement: &str) -> String {
     format!("select * from (\n{}\n) as answer", without_end(statement))
 }
 
-/// Removes a final semicolon and the comments after it. Whatever this removes, the database decides what is permitted.
+/// Removes semicolons, white space and comments at the end. Whatever this removes, the database decides what is permitted.
 fn without_end(statement: &str) -> &str {
-    let ends = |at: usize| {
-        let (before, after) = statement.split_at(at);
-        // An odd number of quotes: the semicolon is part of a text.
-        ['\'', '"'].iter().all(|quote| before.matches(*quote).count() % 2 == 0) && is_comment(after)
-    };
-    let end = statement.match_indices(';').map(|(at, _)| at).find(|at| ends(*at));
-    statement[..end.unwrap_or(statement.len())].trim_end().trim_end_matches(';')
+    let (mut at, mut end) = (0, 0);
+    while at < statement.len() {
+        let (length, counts) = token(&statement[at..]);
+        at += length;
+        if counts {
+            end = at;
+        }
+    }
+    &statement[..end]
 }
 
-/// Whether a text has only semicolons, white space and comments.
-fn is_comment(mut text: &str) -> bool {
-    loop {
-        text = text.trim_start_matches(|character: char| character == ';' || character.is_whitespace());
-        let rest = if let Some(comment) = text.strip_prefix("--") {
-            comment.split_once('\n').map_or("", |(_, rest)| rest)
-        } else if let Some((_, rest)) = text.strip_prefix("/*").and_then(|comment| comment.split_once("*/")) {
-            rest
-        } else {
-            return text.is_empty();
-        };
-        text = rest;
+/// Returns the length of the comment, quoted text or character at the beginning of a text, and whether it may end a statement.
+fn token(text: &str) -> (usize, bool) {
+    let after = |begin: usize, end: &str| text[begin..].find(end).map(|at| begin + at + end.len());
+    match text.chars().next() {
+        _ if text.starts_with("--") => (after(2, "\n").unwrap_or(text.len()), false),
+        // A comment that is not closed is left for the database to refuse.
+        _ if text.starts_with("/*") => after(2, "*/").map_or((text.len(), true), |length| (length, false)),
+        Some('\'') => (after(1, "'").unwrap_or(text.len()), true),
+        Some('"') => (after(1, "\"").unwrap_or(text.len()), true),
+        Some(character) => (character.len_utf8(), !character.is_whitespace() && character != ';'),
+        None => (0, false),
     }
 }
 
@@ -93,6 +94,9 @@ async fn of_sqlite(file: &Path, statement: &str) -> anyhow::Result<Answer> {
     let options = SqliteConnectOptions::new().filename(file).read_only(true).disable_statement_logging();
     let mut connection = options.connect().await?;
     connection.execute(SQLITE_VIEWS).await?;
+    // SQLite prepares only the first of several statements. A text that ends the outer one here would leave this one open.
+    let deeper = format!("select 1 where exists ({})", within(statement));
+    (&mut connection).prepare(AssertSqlSafe(deeper).into_sql_str()).await.map_err(said)?;
     let statement = within(statement);
     let prepared = (&mut connection).prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await.map_err(said)?;
     let columns = names(prepared.columns());

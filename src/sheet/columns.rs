@@ -115,9 +115,9 @@ pub fn standing(status: &str) -> Standing {
     }
 }
 
-/// Whether a cell marks its line as a sum.
+/// Whether a cell marks its line as a sum, perhaps with the number itself.
 pub fn is_sum(text: &str) -> bool {
-    NAMES.sums.contains(&fold(text))
+    NAMES.sums.contains(fold(text).trim_end_matches(|character: char| character.is_ascii_digit()))
 }
 
 /// Whether this is what forms and people write when there is no address.
@@ -188,7 +188,7 @@ mod tests {
         ] {
             assert!(words.iter().all(|word| standing(word) == meaning), "{words:?}");
         }
-        assert!(is_sum("TOTAL:") && is_sum("Suma total") && !is_sum("Toto Tal"));
+        assert!(is_sum("TOTAL:") && is_sum("Suma total") && is_sum("Total: 412") && !is_sum("Toto Tal") && !is_sum("412"));
         assert!(is_nobody("anonymous") && is_nobody("-") && !is_nobody("ana@example.org"));
         assert_ne!(find("Attendee"), find("Attendee #"));
     }

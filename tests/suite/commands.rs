@@ -698,6 +698,8 @@ async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
         "commit; delete from tickets",
         "pragma query_only = 0; delete from tickets",
         "select 1) as x; delete from tickets; select * from (select 2",
+        "select 1) as x; vacuum into 'copy.db'; select * from (select 2",
+        "select 1)) as x; vacuum into 'copy.db'; select * from (select * from (select 2",
         "select 1; select 2",
         "select 1; -- end\ndelete from tickets",
         "select 1; /* not an end",
@@ -717,6 +719,7 @@ async fn a_query_is_answered_as_a_table_and_changes_nothing(service: Service) {
         "select 1 as one; -- end",
         "select 1 as one ; ;\n/* the; end */ -- it's all",
         "-- it's one\nselect 1 as one;",
+        "select 1 as one -- it's the end\n; /* it's; */",
     ] {
         assert_eq!(query(statement, &[]).printed(), "one\n1\n", "{statement}");
     }
