@@ -188,7 +188,9 @@ mod tests {
         ] {
             assert!(words.iter().all(|word| standing(word) == meaning), "{words:?}");
         }
-        assert!(is_sum("TOTAL:") && is_sum("Suma total") && is_sum("Total: 412") && !is_sum("Toto Tal") && !is_sum("412"));
+        assert!(
+            is_sum("TOTAL:") && is_sum("Suma total") && is_sum("Total: 412") && !is_sum("Toto Tal") && !is_sum("412")
+        );
         assert!(is_nobody("anonymous") && is_nobody("-") && !is_nobody("ana@example.org"));
         assert_ne!(find("Attendee"), find("Attendee #"));
     }
