@@ -72,7 +72,7 @@ pub struct FullHealth {
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", "unchecked"])))]
     pub clock: &'static str,
     /// Whether acknowledged writes survive a power failure of the database's machine. They do not if PostgreSQL runs with
-    /// `fsync` or `full_page_writes` off.
+    /// `fsync` or `full_page_writes` off, or a pooler keeps the service from turning `synchronous_commit` on.
     #[cfg_attr(test, schemars(extend("enum" = ["ok", "failed", "unchecked"])))]
     pub durability: &'static str,
     /// Whether the database accepts writes. It does not if its disk is full or it is read-only.

@@ -77,7 +77,10 @@ pub async fn run(app: Arc<App>, directory: PathBuf, is_behind: bool) {
         if failures.permit(regular.has_new_scans()) {
             let begun = Instant::now();
             match regular.look().await {
-                Ok(Some(next)) => (rest, failures) = (next, Failures::default()),
+                Ok(Some(next)) => {
+                    (rest, failures) = (next, Failures::default());
+                    regular.app.backups.taking.store(false, Ordering::Relaxed);
+                }
                 Ok(None) => {
                     tracing::warn!("another process uses BACKUP_DIR; trying again later");
                     failures.add(begun.elapsed());
@@ -145,7 +148,6 @@ impl Regular {
             tracing::error!(error = format!("{error:#}"), "the backup is stored, but old ones cannot be removed");
         }
         self.unsent = Some((backup.path, Instant::now()));
-        self.app.backups.taking.store(false, Ordering::Relaxed);
         self.newest()?;
         Ok(Some(LOOK_AGAIN.max(backup.elapsed * REST)))
     }

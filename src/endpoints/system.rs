@@ -71,47 +71,49 @@ async fn check(call: &Call<'_>) -> FullHealth {
     let word = |good: bool| if good { "ok" } else { "failed" };
     let health = ask_database(call)
         .await
-        .inspect_err(|error| tracing::warn!(%error, "full health check: cannot query the database"))
-        .ok();
-    // Without the database, or with another schema, the rest is not known to have failed.
-    let database =
-        |is_good: fn(&store::Health) -> bool| health.as_ref().map_or("unchecked", |health| word(is_good(health)));
-    let migrated = health.as_ref().is_some_and(|health| health.migrated);
-    let (secret, secret_mark) = if migrated { check_secret(call).await } else { ("unchecked", None) };
-    if health.is_some() && !migrated {
+        .inspect_err(|error| tracing::warn!(%error, "full health check: cannot query the database"));
+    let backups = call.app.settings.regular_backups().map(|directory| {
+        let is_empty = health.as_ref().is_ok_and(|health| health.empty);
+        let checked = backup::regular::check(call.app, directory, is_empty);
+        word(checked.inspect_err(|error| tracing::warn!("full health check: {error:#}")).is_ok())
+    });
+    // Without the database the rest is not known to have failed.
+    let unknown = FullHealth {
+        status: "failed",
+        version: env!("CARGO_PKG_VERSION"),
+        revision: call.app.settings.revision.clone(),
+        database: "failed",
+        migrations: "unchecked",
+        clock: "unchecked",
+        durability: "unchecked",
+        writable: "unchecked",
+        secret: "unchecked",
+        secret_mark: None,
+        backups,
+    };
+    let Ok(store::Health { migrated, now, durable, writable, .. }) = health else { return unknown };
+    let mut known = FullHealth {
+        database: "ok",
+        migrations: word(migrated),
+        clock: word(Duration::from_millis(now.0.abs_diff(call.app.now().0)) <= CLOCKS_APART),
+        durability: word(durable),
+        ..unknown
+    };
+    if migrated {
+        known.writable = word(writable);
+        (known.secret, known.secret_mark) = check_secret(call).await;
+    } else {
         tracing::warn!("full health check: the schema is behind, run `register-ticket-api migrate`");
     }
-    if health.as_ref().is_some_and(|health| !health.durable) {
+    if !durable {
         tracing::warn!(
             "full health check: PostgreSQL runs with `fsync`, `full_page_writes` or `synchronous_commit` off"
         );
     }
-    let now = call.app.now();
-    let clock = health
-        .as_ref()
-        .map_or("unchecked", |health| word(Duration::from_millis(health.now.0.abs_diff(now.0)) <= CLOCKS_APART));
-    let backups = call.app.settings.regular_backups().map(|directory| {
-        let is_empty = health.as_ref().is_some_and(|health| health.empty);
-        let checked = backup::regular::check(call.app, directory, is_empty);
-        word(checked.inspect_err(|error| tracing::warn!("full health check: {error:#}")).is_ok())
-    });
-    let migrations = database(|health| health.migrated);
-    let durability = database(|health| health.durable);
-    let writable = if migrated { database(|health| health.writable) } else { "unchecked" };
+    let FullHealth { migrations, clock, durability, writable, secret, .. } = known;
     let checks = [migrations, clock, durability, writable, secret, backups.unwrap_or("ok")];
-    FullHealth {
-        status: word(checks.iter().all(|check| *check == "ok")),
-        version: env!("CARGO_PKG_VERSION"),
-        revision: call.app.settings.revision.clone(),
-        database: word(health.is_some()),
-        migrations,
-        clock,
-        durability,
-        writable,
-        secret,
-        secret_mark,
-        backups,
-    }
+    known.status = word(checks.iter().all(|check| *check == "ok"));
+    known
 }
 
 /// Checks the database, with a shorter deadline than the request, so that the request is answered even if the database is not.

@@ -713,3 +713,19 @@ async fn grant(connection: &mut PgConnection, login: Option<&str>) -> std::resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lent_session_has_the_settings_of_an_own_one() {
+        for (name, value) in SESSION_SETTINGS {
+            let lent = match name {
+                "default_transaction_isolation" => format!("begin isolation level {value}"),
+                _ => format!("set local {name} = {value}"),
+            };
+            assert!(BEGIN_LENT.split("; ").any(|statement| statement == lent), "{lent}");
+        }
+    }
+}

@@ -120,7 +120,7 @@ macro_rules! select_contexts {
 /// Reads all that a decision needs of a ticket that was never scanned, as most are, and whether it was. PostgreSQL
 /// prepares each of a statement's subqueries for each execution, whether it reads a row or not.
 macro_rules! select_fresh_contexts {
-    ($($parameters:literal),+) => {
+    ($of_ticket_since:literal, $vouched_by:literal, $($parameters:literal),+) => {
         select_contexts!(
             "(select a.scan_id from scans a where a.ticket_id = t.ticket_id limit 1) is not null as is_scanned, \
              case when e.reentry = 'none' then t.used_at end as entered_at, cast(0 as bigint) as refusals, \
@@ -169,62 +169,35 @@ macro_rules! select_scanned_contexts {
 /// A statement for one question, which [`bind_one`] binds, and the same for each of the `asked`.
 struct ForOneAndMany(&'static str, &'static str);
 
-const SELECT_FRESH_CONTEXTS: ForOneAndMany = ForOneAndMany(
-    select_fresh_contexts!("cast(0 as bigint)", "events e", "$1", "$2", "$4", "$5", "$6", "$7", "$8", "$9"),
-    concat!(
-        "with ",
-        asked!(),
-        " ",
-        select_fresh_contexts!(
-            "n.place",
-            "n cross join events e",
-            "n.event",
-            "n.scan_id",
-            "n.key_id",
-            "n.of_key_since",
-            "n.until",
-            "n.ticket_id",
-            "n.seat",
-            "n.gate"
+macro_rules! for_one_and_many {
+    ($select:ident) => {
+        ForOneAndMany(
+            $select!("$3", "$10", "cast(0 as bigint)", "events e", "$1", "$2", "$4", "$5", "$6", "$7", "$8", "$9"),
+            concat!(
+                "with ",
+                asked!(),
+                " ",
+                $select!(
+                    "n.of_ticket_since",
+                    "n.vouched_by",
+                    "n.place",
+                    "n cross join events e",
+                    "n.event",
+                    "n.scan_id",
+                    "n.key_id",
+                    "n.of_key_since",
+                    "n.until",
+                    "n.ticket_id",
+                    "n.seat",
+                    "n.gate"
+                )
+            ),
         )
-    ),
-);
+    };
+}
 
-const SELECT_SCANNED_CONTEXTS: ForOneAndMany = ForOneAndMany(
-    select_scanned_contexts!(
-        "$3",
-        "$10",
-        "cast(0 as bigint)",
-        "events e",
-        "$1",
-        "$2",
-        "$4",
-        "$5",
-        "$6",
-        "$7",
-        "$8",
-        "$9"
-    ),
-    concat!(
-        "with ",
-        asked!(),
-        " ",
-        select_scanned_contexts!(
-            "n.of_ticket_since",
-            "n.vouched_by",
-            "n.place",
-            "n cross join events e",
-            "n.event",
-            "n.scan_id",
-            "n.key_id",
-            "n.of_key_since",
-            "n.until",
-            "n.ticket_id",
-            "n.seat",
-            "n.gate"
-        )
-    ),
-);
+const SELECT_FRESH_CONTEXTS: ForOneAndMany = for_one_and_many!(select_fresh_contexts);
+const SELECT_SCANNED_CONTEXTS: ForOneAndMany = for_one_and_many!(select_scanned_contexts);
 
 /// The question of one decision.
 pub struct Asked {
